@@ -1,0 +1,156 @@
+"""What every aggregate shares: messages, refusals, and the registry of wire names."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+Hostname = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)
+]
+"""One RFC 1123 label in lower case: what a guest can carry as its hostname."""
+
+Slug = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)
+]
+"""An id that people choose and type: projects, tags, images, nodes. Always one NATS subject token."""
+
+Uuid = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+]
+"""A UUID in its canonical lower-case form."""
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+"""A name for people to read."""
+
+
+class Value(BaseModel):
+    """An immutable value, equal by content. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float")
+
+
+class Message(BaseModel):
+    """Base of events and state: immutable, and lenient towards fields that a newer version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Command(Value):
+    """A wish, with everything that deciding on it needs: ids and the time (`at`, UTC) come with it."""
+
+    at: AwareDatetime
+
+
+_EVENT_TYPES: dict[str, type["Event"]] = {}
+
+
+class Event(Message):
+    """Something that happened. `TOPIC` is its wire name, for ever; the class may move and be renamed."""
+
+    TOPIC: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        topic = cls.__dict__.get("TOPIC")
+        if topic is None:
+            return  # an abstract family, such as "all events of a VM"
+        if topic in _EVENT_TYPES:
+            raise TypeError(f"two event classes claim the wire name {topic}")
+        _EVENT_TYPES[topic] = cls
+
+
+class Foreign(Event):
+    """An event of a type this version does not know: kept as it is, changes no state."""
+
+    topic: str
+    body: dict[str, Any]
+
+
+def event_types() -> Iterator[tuple[str, type[Event]]]:
+    """Every known wire name with its class, in the order of their names."""
+    yield from sorted(_EVENT_TYPES.items())
+
+
+def event_type(topic: str) -> type[Event] | None:
+    """The class that owns a wire name, or None where this version knows none."""
+    return _EVENT_TYPES.get(topic)
+
+
+class Rejected(Exception):
+    """A command that the rules refuse. It leaves no event.
+
+    `code` is stable and meant for programs; `detail` says, for people, what is wrong and what would help; `field`
+    names the part of the request at fault, where there is one; `status` is the HTTP status that fits.
+    """
+
+    def __init__(self, code: str, detail: str, *, status: int = 409, field: str | None = None) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.status = status
+        self.field = field
+
+
+class Sealed(Value):
+    """A secret, encrypted with a key that the log does not hold (AES-256-GCM). Base64 throughout.
+
+    Once the key is destroyed nobody can read it again, replay included.
+    """
+
+    key: str = Field(description="name of the key in the vault")
+    nonce: str
+    ciphertext: str
+    size: int = Field(description="length of the clear text in bytes")
+
+
+class Resources(Message):
+    """An amount of a host: virtual CPUs, memory in MiB, disk in GiB."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(
+            vcpus=self.vcpus + other.vcpus,
+            memory_mib=self.memory_mib + other.memory_mib,
+            disk_gib=self.disk_gib + other.disk_gib,
+        )
+
+
+class Known(Message):
+    """What is remembered of an operation, so that asking again is safe for ever."""
+
+    verb: str
+    fingerprint: str
+
+
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values in their order, without repeats."""
+    return tuple(dict.fromkeys(values))
+
+
+Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
+
+
+
+def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
+    """Whether this operation was accepted before; False when it is new.
+
+    Raises Rejected (422) when its id was used before for something else.
+    """
+    if known is None:
+        return False
+    if known.verb != verb or known.fingerprint != fingerprint:
+        raise Rejected(
+            "idempotency_key_reused",
+            f"this Idempotency-Key was used before, for a different {known.verb} request; use a new key",
+            status=422,
+            field="Idempotency-Key",
+        )
+    return True
+
+

@@ -1,0 +1,117 @@
+"""The node contract: what handlers want of a node, and what a node reports.
+
+A node is told what to want, not what to do. `Wanted` is the whole desired state of one VM on one node; the newest
+document counts and older ones mean nothing. `NodeReport` is what libvirt says of one VM, as of now. Both travel as
+JSON on the subjects of their node alone.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from domain.base import Message
+
+
+class Desired(StrEnum):
+    """What is wanted of a VM. `absent` is the explicit tombstone: unknown is not absent."""
+
+    ON = "on"
+    OFF = "off"
+    ABSENT = "absent"
+
+
+class Power(StrEnum):
+    """What a node sees of a VM. `unknown` means that it cannot see; it never stands for `off`."""
+
+    ON = "on"
+    OFF = "off"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+class ImageSource(Message):
+    """Where a node gets the base image, and how it knows that it got it right."""
+
+    image: str
+    source: str = Field(description="an absolute path on the node, or an http(s) URL")
+    sha256: str
+    format: Literal["qcow2", "raw"]
+    size_bytes: int
+    virtual_size_bytes: int
+
+
+class Wanted(Message):
+    """The desired state of one VM on one node.
+
+    `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped (gracefully
+    until `force_after`) and started again. `seed_url` is where its cloud-init finds its configuration; it holds the
+    secret of this boot. `epoch` fences: a document of a lower epoch than one seen before is refused.
+    """
+
+    vm: str
+    project: str
+    name: str
+    node: str
+    epoch: int
+    generation: int = Field(description="the version of the VM's aggregate this was derived from")
+    desired: Desired
+    boots: int
+    force_after: AwareDatetime | None = None
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    image: ImageSource | None = Field(default=None, description="None only in a tombstone")
+    seed_url: str
+    mac: str
+
+
+class ReportError(Message):
+    """Why a VM cannot be made as wanted: for good, until somebody changes something."""
+
+    code: str
+    detail: str
+
+
+class NodeReport(Message):
+    """What a node sees of one VM.
+
+    `sequence` rises with every report of a VM, over restarts of the daemon too. `boots` is the count that the running
+    domain was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows.
+    `step` tells what the daemon is busy with (image, disk, domain).
+    """
+
+    vm: str
+    node: str
+    epoch: int
+    sequence: int
+    at: AwareDatetime
+    power: Power
+    boots: int = 0
+    addresses: tuple[str, ...] = ()
+    cause: Literal["guest", "crashed"] | None = None
+    step: str | None = None
+    error: ReportError | None = None
+
+
+class NodeInfo(Message):
+    """What a node says of itself when it registers, and again whenever it changes."""
+
+    node: str
+    region: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    virt_type: Literal["kvm", "qemu", "test"]
+    seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
+    version: str
+
+
+class Heartbeat(Message):
+    """A node's sign of life: also proof that it still reads its orders (`wanted_position`: the last it has seen)."""
+
+    node: str
+    at: AwareDatetime
+    boot: str = Field(description="random id of this daemon process; a new one means it was restarted")
+    wanted_position: int = Field(description="last stream sequence of NEBULA_WANTED it has read")
+    orphans: tuple[str, ...] = Field(default=(), description="tagged domains that nobody wants")

@@ -1,0 +1,169 @@
+"""What stands in the log: CloudEvents 1.0 in NATS binary mode, chained per aggregate.
+
+Each event of an aggregate carries the digest of the one before it (`ce-prevhash`; 64 zeros in the first). The digest
+covers subject, all `ce-` headers and the body, so no event of an aggregate can be changed, dropped or moved without
+every later one disagreeing.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from eventsourcing.persistence import StoredEvent
+from pydantic_core import from_json
+
+from domain.base import Event, Foreign, event_type
+from runtime import subjects
+
+GENESIS = "0" * 64
+"""The previous digest of an aggregate's first event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Names one aggregate. `project` is `system` for what no project owns."""
+
+    project: str
+    kind: str
+    id: str
+
+    @property
+    def subject(self) -> str:
+        return subjects.event(self.project, self.kind, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who caused an event, and through what. All of it ends up in the event's headers."""
+
+    actor: str
+    credential: str | None = None
+    request: str | None = None
+    operation: str | None = None
+    causation: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One event as it stands in the log. `position` is its stream sequence; `stored_at` the server's clock."""
+
+    position: int
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    stored_at: datetime
+
+    @cached_property
+    def ref(self) -> Ref:
+        return Ref(*subjects.parse_event(self.subject))
+
+    @property
+    def id(self) -> str:
+        return self.headers["ce-id"]
+
+    @property
+    def type(self) -> str:
+        return self.headers["ce-type"]
+
+    @property
+    def version(self) -> int:
+        return int(self.headers["ce-aggregateversion"])
+
+    @property
+    def previous(self) -> str:
+        return self.headers["ce-prevhash"]
+
+    @cached_property
+    def time(self) -> datetime:
+        """When it was decided."""
+        return datetime.fromisoformat(self.headers["ce-time"])
+
+    @cached_property
+    def context(self) -> Context:
+        get = self.headers.get
+        return Context(
+            actor=get("ce-actor", ""),
+            credential=get("ce-credential"),
+            request=get("ce-requestid"),
+            operation=get("ce-operationid"),
+            causation=get("ce-causationid"),
+            traceparent=get("ce-traceparent"),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        return digest(self.subject, self.headers, self.body)
+
+    @cached_property
+    def event(self) -> Event:
+        """The typed event; `Foreign` where this version does not know the type."""
+        kind = event_type(self.type)
+        if kind is None:
+            return Foreign(topic=self.type, body=from_json(self.body))
+        return kind.model_validate_json(self.body)
+
+    @property
+    def stored(self) -> StoredEvent:
+        """The same in the terms of the `eventsourcing` library."""
+        return StoredEvent(
+            originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body
+        )
+
+    def cloud_event(self) -> dict[str, Any]:
+        """The event in CloudEvents' JSON format, with its position and digest."""
+        attributes = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
+        return {
+            **attributes,
+            "aggregateversion": self.version,
+            "position": self.position,
+            "subject": self.subject,
+            "digest": self.digest,
+            "datacontenttype": "application/json",
+            "data": from_json(self.body),
+        }
+
+
+def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
+    """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
+    lines = [subject, *(f"{k}: {v}" for k, v in sorted(headers.items()) if k.startswith("ce-")), ""]
+    return hashlib.sha256("\n".join(lines).encode() + b"\n" + body).hexdigest()
+
+
+def event_id(ref: Ref, version: int) -> str:
+    """`<kind>.<aggregate id>:<version>`: unique over the whole log, and the same however often it is sent."""
+    return f"{ref.kind}.{ref.id}:{version}"
+
+
+def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of an event about to be appended."""
+    at: datetime = getattr(event, "at", None) or datetime.now(UTC)
+    operation = getattr(event, "operation", None) or context.operation
+    optional = {
+        "ce-credential": context.credential,
+        "ce-requestid": context.request,
+        "ce-operationid": operation,
+        "ce-causationid": context.causation,
+        "ce-traceparent": context.traceparent,
+    }
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": event_id(ref, version),
+        "ce-type": event.TOPIC,
+        "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
+        "ce-time": at.isoformat(),
+        "ce-aggregateversion": str(version),
+        "ce-actor": context.actor,
+        "ce-prevhash": previous,
+        "content-type": "application/json",
+        **{name: printable(value) for name, value in optional.items() if value},
+    }
+    return headers, event.model_dump_json(exclude_none=True).encode()
+
+
+def printable(value: str) -> str:
+    """A header value: visible ASCII, at most 512 characters."""
+    return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512]

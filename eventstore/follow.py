@@ -1,0 +1,149 @@
+"""Follow the log from a position: what is there, then what comes, with no gap and no repeat.
+
+An ephemeral push consumer whose own sequence is checked message by message. Anything odd (a hole, silence past the
+heartbeats, a server that restarted) ends the consumer and starts another behind the last event that was handed out.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from eventstore.envelope import Recorded
+from eventstore.store import _own
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+HEARTBEAT = 2.0
+MOST = 512
+_FIRST_WAIT = 3.0
+
+
+async def follow(
+    nc: Client,
+    after: int,
+    filters: list[str] | None = None,
+    *,
+    stream: str = subjects.EVENTS,
+) -> AsyncIterator[list[Recorded]]:
+    """Yield lists of at least one event behind position `after`, for ever, in the order of the log.
+
+    Returns only when it is closed. While the server is away it waits, and goes on from where it was.
+    """
+    delay = 0.05
+    while True:
+        try:
+            async for batch in _consume(nc, after, filters or [subjects.events()], stream):
+                if batch:
+                    after = batch[-1].position
+                    yield batch
+                delay = 0.05
+        except (NatsError, OSError, TimeoutError, _Interrupted) as error:
+            if nc.is_closed:
+                return
+            log.debug("feed interrupted", after=after, error=repr(error))
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 1.0)
+
+
+class _Interrupted(Exception):
+    """The consumer can no longer be trusted to be complete."""
+
+
+async def _consume(
+    nc: Client, after: int, filters: list[str], stream: str
+) -> AsyncIterator[list[Recorded]]:
+    inbox = nc.new_inbox()
+    sub = await nc.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    name = inbox.rsplit(".", 1)[-1]
+    try:
+        await _create(nc, stream, name, inbox, after, filters)
+        expected = 1
+        while True:
+            try:
+                msg = await sub.next_msg(timeout=HEARTBEAT * 2.5)
+            except TimeoutError as error:
+                raise _Interrupted("no heartbeat") from error
+            batch: list[Recorded] = []
+            while True:
+                if msg.headers and "Status" in msg.headers:
+                    expected_now = int(msg.headers.get("Nats-Last-Consumer", expected - 1)) + 1
+                    await _status(nc, msg)
+                    if expected_now > expected:
+                        raise _Interrupted(f"hole before {expected_now}")
+                else:
+                    recorded, sequence = pushed(msg)
+                    if sequence != expected:
+                        raise _Interrupted(f"got {sequence}, expected {expected}")
+                    expected += 1
+                    batch.append(recorded)
+                if len(batch) >= MOST or sub.pending_msgs == 0:
+                    break
+                msg = await sub.next_msg(timeout=1)
+            yield batch
+    finally:
+        if nc.is_connected:
+            await sub.unsubscribe()
+            await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+
+
+async def _create(
+    nc: Client, stream: str, name: str, inbox: str, after: int, filters: list[str]
+) -> None:
+    config = {
+        "name": name,
+        "deliver_subject": inbox,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "flow_control": True,
+        "idle_heartbeat": int(HEARTBEAT * 1e9),
+        "inactive_threshold": int(30e9),
+        "mem_storage": True,
+        "num_replicas": 1,
+        "max_deliver": 1,
+    }
+    if len(filters) == 1:
+        config["filter_subject"] = filters[0]
+    else:
+        config["filter_subjects"] = filters
+    reply = await nc.request(
+        f"$JS.API.CONSUMER.CREATE.{stream}.{name}",
+        json.dumps({"stream_name": stream, "config": config}).encode(),
+        timeout=_FIRST_WAIT,
+    )
+    answer = json.loads(reply.data)
+    if "error" in answer:
+        raise _Interrupted(answer["error"].get("description", "consumer refused"))
+
+
+async def _status(nc: Client, msg: Msg) -> None:
+    """Answer flow control; a stalled consumer asks through its heartbeat."""
+    headers = msg.headers or {}
+    stalled = headers.get("Nats-Consumer-Stalled")
+    if stalled:
+        await nc.publish(stalled, b"")
+    elif msg.reply:
+        await nc.publish(msg.reply, b"")
+    elif headers.get("Status") != "100":
+        raise _Interrupted(f"consumer ended: {headers}")
+
+
+def pushed(msg: Msg) -> tuple[Recorded, int]:
+    """An event pushed by a consumer, and its number within that consumer."""
+    parts = msg.reply.split(".")
+    stream_sequence, consumer_sequence, nanoseconds = parts[-4], parts[-3], parts[-2]
+    recorded = Recorded(
+        position=int(stream_sequence),
+        subject=msg.subject,
+        headers=_own(msg.headers or {}),
+        body=msg.data,
+        stored_at=datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC),
+    )
+    return recorded, int(consumer_sequence)

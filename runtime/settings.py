@@ -1,0 +1,126 @@
+"""The settings of each process: one frozen class each, read once in `main` from `NEBULA_*` and passed on by hand."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """/var/lib/nebula for root; a directory of one's own otherwise."""
+    return Path("/var/lib/nebula") if os.geteuid() == 0 else Path.home() / ".local/share/nebula"
+
+
+def node_name() -> str:
+    """This host's name, made fit to be a node id."""
+    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower().split(".")[0]).strip("-")
+    return name[:63] or "node"
+
+
+def _directory_url(url: str) -> str:
+    if not re.match(r"^http://[^\s;%,]+/$", url):
+        raise ValueError("must be an http:// URL that ends in / and holds no space, ';', '%' or ','")
+    return url
+
+
+class Common(BaseSettings):
+    """What every process is told."""
+
+    model_config = SettingsConfigDict(env_prefix="NEBULA_", frozen=True, extra="ignore")
+
+    #: directory that holds all local state
+    home: Path = Field(default_factory=default_home)
+    #: where the NATS servers are, separated by commas
+    nats_url: str = "nats://127.0.0.1:4222"
+    #: user and password of this role on the bus, where the server asks for them
+    nats_user: str | None = None
+    nats_password: str | None = None
+    #: copies of each stream: 1 on one server, 3 in a cluster
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    #: debug, info, warning or error
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    #: text for people, json for machines
+    log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+
+
+class Database(Common):
+    #: the Postgres that holds the read models
+    postgres_dsn: str = "postgresql://nebula@127.0.0.1:5432/nebula"
+
+
+class Vaulted(Common):
+    #: file with the key (32 bytes, base64) that wraps all per-VM keys; made at first use
+    master_key_file: Path | None = None
+
+    @property
+    def master_key_path(self) -> Path:
+        return self.master_key_file or self.home / "master.key"
+
+
+class GatewaySettings(Database):
+    #: address and port of the HTTP API
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8700, ge=0, le=65535)
+    #: file with one `name sha256-of-token` per line; without it only loopback is served, and everybody is `local`
+    tokens_file: Path | None = None
+
+
+class HandlersSettings(Vaulted):
+    #: virtual CPUs promised per host CPU
+    vcpu_ratio: float = Field(default=4.0, gt=0, le=64)
+    #: seconds of silence after which a node counts as lost
+    node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
+    #: how often a stored message is tried before it is parked
+    max_deliver: int = Field(default=10, ge=1, le=1000)
+
+
+class ProjectionsSettings(Database, Vaulted):
+    #: where the cloud-init data source listens: reachable from guests, and from nobody else
+    seed_host: str = "192.168.122.1"
+    seed_port: int = Field(default=8775, ge=0, le=65535)
+
+
+class NodeSettings(Common):
+    #: this host's id among the nodes
+    node: str = Field(default_factory=node_name, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    region: str = Field(default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    #: the hypervisor; test:///default is libvirt's own in-memory one
+    libvirt_uri: str = "qemu:///system"
+    #: the libvirt network that guests are plugged into
+    network: str = "default"
+    #: base URL at which this node's guests reach the cloud-init data source
+    seed_url: Annotated[str, AfterValidator(_directory_url)] = "http://192.168.122.1:8775/"
+    #: what this host offers; measured where it is not given (disk: free space of the data directory)
+    vcpus: int | None = Field(default=None, ge=1)
+    memory_mib: int | None = Field(default=None, ge=64)
+    disk_gib: int | None = Field(default=None, ge=1)
+    #: seconds between heartbeats, and between looks at the hypervisor when nothing nudges
+    heartbeat_seconds: float = Field(default=2.0, gt=0, le=60)
+    resync_seconds: float = Field(default=2.0, gt=0, le=600)
+    #: seconds that one call to libvirt may take
+    libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
+    #: directory for images, disks and consoles
+    node_data: Path | None = None
+
+    @property
+    def data_dir(self) -> Path:
+        return self.node_data or self.home / "node"
+
+
+S = TypeVar("S", bound=Common)
+
+
+def read(kind: type[S]) -> S:
+    """The settings from the environment; prints every bad one and exits with status 2 when there is any."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
+            sys.stderr.write(f"nebula: {name}: {problem['msg']} (got {problem.get('input')!r})\n")
+        raise SystemExit(2) from None

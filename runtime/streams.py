@@ -1,0 +1,103 @@
+"""The streams of the platform, made where they are missing and checked where they exist."""
+
+from dataclasses import replace
+
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+from runtime import subjects
+
+
+class WeakStream(Exception):
+    """A stream exists with weaker promises than the settings ask for. The text says what to change."""
+
+
+def events_stream(replicas: int) -> StreamConfig:
+    """The log of record: kept for ever, nothing deleted, several events in one atomic batch."""
+    return StreamConfig(
+        name=subjects.EVENTS,
+        subjects=[subjects.events()],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        deny_delete=True,
+        deny_purge=True,
+        allow_direct=True,
+        allow_atomic=True,
+        duplicate_window=120,
+        max_msg_size=512 * 1024,
+    )
+
+
+def platform_streams(replicas: int) -> list[StreamConfig]:
+    """All streams: the log, what nodes should want (newest per VM), what they report, what was parked."""
+    return [
+        events_stream(replicas),
+        StreamConfig(
+            name=subjects.WANTED,
+            subjects=[subjects.wanted_of()],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            max_msgs_per_subject=1,
+            allow_direct=True,
+        ),
+        StreamConfig(
+            name=subjects.REPORTS,
+            subjects=[subjects.REPORTS_OF_ALL],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            max_msgs_per_subject=16,
+            max_age=7 * 24 * 3600,
+            allow_direct=True,
+        ),
+        StreamConfig(
+            name=subjects.PARKED,
+            subjects=[subjects.PARKED_OF_ALL],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            allow_direct=True,
+        ),
+    ]
+
+
+PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
+
+
+async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
+    """Create the stream, or check that the one there keeps every promise asked of it.
+
+    Raises WeakStream when it does not.
+    """
+    assert wanted.name is not None
+    try:
+        info = await js.stream_info(wanted.name)
+    except NotFoundError:
+        try:
+            await js.add_stream(wanted)
+            return
+        except BadRequestError:  # another process made it in the meantime
+            info = await js.stream_info(wanted.name)
+    have = info.config
+    for promise in PROMISES:
+        if getattr(wanted, promise) and not getattr(have, promise):
+            raise WeakStream(f"stream {wanted.name} lacks {promise}; set it, or use another server")
+    if (have.num_replicas or 1) < (wanted.num_replicas or 1):
+        raise WeakStream(
+            f"stream {wanted.name} has {have.num_replicas} replicas, {wanted.num_replicas} are asked "
+            "(NEBULA_NATS_REPLICAS)"
+        )
+    if sorted(have.subjects or []) != sorted(wanted.subjects or []):
+        raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
+    if have.storage != StorageType.FILE.value:
+        raise WeakStream(f"stream {wanted.name} is kept in memory; it has to be file storage")
+
+
+async def ensure_all(js: JetStreamContext, replicas: int) -> None:
+    """Every stream and bucket of the platform."""
+    for config in platform_streams(replicas):
+        await ensure(js, replace(config))
+    try:
+        await js.key_value(subjects.KEYS)
+    except NotFoundError:
+        await js.create_key_value(KeyValueConfig(bucket=subjects.KEYS, history=1, replicas=replicas))

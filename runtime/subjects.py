@@ -1,0 +1,89 @@
+"""Every NATS name of the platform. No other file spells one."""
+
+import re
+from typing import NamedTuple
+
+PREFIX = "nebula"
+
+EVENTS = "NEBULA_EVENTS"
+WANTED = "NEBULA_WANTED"
+REPORTS = "NEBULA_REPORTS"
+PARKED = "NEBULA_PARKED"
+KEYS = "NEBULA_KEYS"
+"""The key-value bucket of the vault: per-VM keys, wrapped by the master key."""
+
+SYSTEM = "system"
+"""The project token of what no project owns: nodes, images, tags."""
+
+KINDS = ("vm", "project", "tag", "image", "node")
+
+_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
+
+
+def token(value: str) -> str:
+    """The value, when it can stand between two dots of a subject; ValueError otherwise."""
+    if not _TOKEN.match(value):
+        raise ValueError(f"not a subject token: {value!r} (letters, digits, - and _ only)")
+    return value
+
+
+def event(project: str, kind: str, id_: str) -> str:
+    """The subject that holds the events of one aggregate."""
+    return f"{PREFIX}.events.{token(project)}.{token(kind)}.{token(id_)}"
+
+
+def events(project: str | None = None, kind: str | None = None, id_: str | None = None) -> str:
+    """A filter on events; what is None stands for all."""
+    parts = [token(part) if part is not None else "*" for part in (project, kind, id_)]
+    return f"{PREFIX}.events." + ".".join(parts)
+
+
+class EventSubject(NamedTuple):
+    project: str
+    kind: str
+    id: str
+
+
+def parse_event(subject: str) -> EventSubject:
+    """The parts of an event's subject; ValueError for any other subject."""
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[:2] != [PREFIX, "events"]:
+        raise ValueError(f"not the subject of an event: {subject}")
+    return EventSubject(*parts[2:])
+
+
+def command(project: str, kind: str, verb: str) -> str:
+    """The subject on which a command is asked (request/reply; not stored, since its event is the record)."""
+    return f"{PREFIX}.commands.{token(project)}.{token(kind)}.{token(verb)}"
+
+
+COMMANDS = f"{PREFIX}.commands.*.*.*"
+
+
+def wanted(node: str, vm: str) -> str:
+    return f"{PREFIX}.nodes.{token(node)}.wanted.{token(vm)}"
+
+
+def wanted_of(node: str | None = None) -> str:
+    return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.wanted.*"
+
+
+def report(node: str, vm: str) -> str:
+    return f"{PREFIX}.nodes.{token(node)}.reports.{token(vm)}"
+
+
+REPORTS_OF_ALL = f"{PREFIX}.nodes.*.reports.*"
+
+
+def heartbeat(node: str) -> str:
+    return f"{PREFIX}.nodes.{token(node)}.heartbeat"
+
+
+HEARTBEATS = f"{PREFIX}.nodes.*.heartbeat"
+
+
+def parked(consumer: str) -> str:
+    return f"{PREFIX}.parked.{token(consumer)}"
+
+
+PARKED_OF_ALL = f"{PREFIX}.parked.*"
