@@ -10,9 +10,7 @@ Hostname = Annotated[
 ]
 """One RFC 1123 label in lower case: what a guest can carry as its hostname."""
 
-Slug = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)
-]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)]
 """An id that people choose and type: projects, tags, images, nodes. Always one NATS subject token."""
 
 Uuid = Annotated[
@@ -136,7 +134,6 @@ def unique(values: tuple[str, ...]) -> tuple[str, ...]:
 Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
 
 
-
 def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
     """Whether this operation was accepted before; False when it is new.
 
@@ -152,5 +149,3 @@ def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
             field="Idempotency-Key",
         )
     return True
-
-

@@ -159,12 +159,8 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
             if image.phase is ImagePhase.DELETED:
                 raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
             if command.used_by:
-                raise Rejected(
-                    "image_in_use", f"{command.used_by} VMs still use image {image.id}; delete them first"
-                )
-            return [
-                ImageDeleted(at=command.at, operation=command.operation, fingerprint=command.fingerprint)
-            ]
+                raise Rejected("image_in_use", f"{command.used_by} VMs still use image {image.id}; delete them first")
+            return [ImageDeleted(at=command.at, operation=command.operation, fingerprint=command.fingerprint)]
         case _:
             assert_never(command)
 
@@ -174,9 +170,7 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
         if same_request(image.operations.get(command.operation), command.VERB, command.fingerprint):
             return []
         if image.phase not in (ImagePhase.DELETED, ImagePhase.REJECTED):
-            raise Rejected(
-                "image_exists", f"there is an image {image.id} already; choose another id", field="id"
-            )
+            raise Rejected("image_exists", f"there is an image {image.id} already; choose another id", field="id")
     return [
         ImageRegistered(
             at=command.at,

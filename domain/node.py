@@ -1,7 +1,7 @@
 """A host that runs VMs.
 
-    RegisterNode ─► ready ──LoseNode (silent too long)──► lost ──RecoverNode (heard again)──► ready
-    CordonNode: takes no new VMs until UncordonNode. Reserve and Release keep the books of what is promised to VMs.
+RegisterNode ─► ready ──LoseNode (silent too long)──► lost ──RecoverNode (heard again)──► ready
+CordonNode: takes no new VMs until UncordonNode. Reserve and Release keep the books of what is promised to VMs.
 """
 
 from typing import ClassVar, assert_never
@@ -97,13 +97,7 @@ class NodeUncordoned(NodeEvent):
 
 
 NodeEvents = (
-    NodeRegistered
-    | CapacityReserved
-    | CapacityReleased
-    | NodeLost
-    | NodeRecovered
-    | NodeCordoned
-    | NodeUncordoned
+    NodeRegistered | CapacityReserved | CapacityReleased | NodeLost | NodeRecovered | NodeCordoned | NodeUncordoned
 )
 
 

@@ -24,9 +24,7 @@ class Placement:
     considered: tuple[Considered, ...]
 
 
-def place(
-    wish: Resources, region: str | None, nodes: Iterable[Node], policy: Policy | None = None
-) -> Placement:
+def place(wish: Resources, region: str | None, nodes: Iterable[Node], policy: Policy | None = None) -> Placement:
     """Choose the node with the most free memory among those that have room; ties go to the lower id."""
     policy = policy or Policy()
     fitting: list[Node] = []

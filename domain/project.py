@@ -134,9 +134,7 @@ Tag = Named
 
 def decide_project(project: Project | None, command: ProjectCommands) -> list[ProjectEvents]:
     """What follows from a command on a project."""
-    if project and same_request(
-        project.operations.get(command.operation), command.VERB, command.fingerprint
-    ):
+    if project and same_request(project.operations.get(command.operation), command.VERB, command.fingerprint):
         return []
     stamp = {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
     if isinstance(command, CreateProject):
@@ -146,9 +144,7 @@ def decide_project(project: Project | None, command: ProjectCommands) -> list[Pr
             raise Rejected("project_exists", f"there is a project {project.id} already", field="id")
         return [ProjectCreated(**stamp, project=command.project, name=command.name, tags=command.tags)]
     if project is None:
-        raise Rejected(
-            "project_not_found", f"there is no project {command.project}", status=404, field="project"
-        )
+        raise Rejected("project_not_found", f"there is no project {command.project}", status=404, field="project")
     if project.deleted:
         raise Rejected("project_deleted", f"project {project.id} was deleted", status=410)
     match command:

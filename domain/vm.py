@@ -469,9 +469,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         case ExpireOperation():
             if vm.pending is None or vm.pending.operation != command.operation:
                 return []
-            return [
-                VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)
-            ]
+            return [VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)]
         case LoseVm():
             if vm.node != command.node or vm.phase not in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED):
                 return []
@@ -684,11 +682,7 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
             )
         ]
     if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
-        return [
-            VmAddressesChanged(
-                at=at, node=report.node, sequence=report.sequence, addresses=report.addresses
-            )
-        ]
+        return [VmAddressesChanged(at=at, node=report.node, sequence=report.sequence, addresses=report.addresses)]
     return []
 
 
@@ -697,11 +691,7 @@ def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     if vm.phase is not Phase.SCHEDULED or report.step is None or report.step == vm.preparing:
         return []
     operation = vm.pending.operation if vm.pending else None
-    return [
-        VmPreparing(
-            at=at, operation=operation, node=report.node, sequence=report.sequence, step=report.step
-        )
-    ]
+    return [VmPreparing(at=at, operation=operation, node=report.node, sequence=report.sequence, step=report.step)]
 
 
 # ── evolve ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -109,9 +109,7 @@ class Recorded:
     @property
     def stored(self) -> StoredEvent:
         """The same in the terms of the `eventsourcing` library."""
-        return StoredEvent(
-            originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body
-        )
+        return StoredEvent(originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body)
 
     def cloud_event(self) -> dict[str, Any]:
         """The event in CloudEvents' JSON format, with its position and digest."""

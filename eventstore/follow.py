@@ -55,9 +55,7 @@ class _Interrupted(Exception):
     """The consumer can no longer be trusted to be complete."""
 
 
-async def _consume(
-    nc: Client, after: int, filters: list[str], stream: str
-) -> AsyncIterator[list[Recorded]]:
+async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncIterator[list[Recorded]]:
     inbox = nc.new_inbox()
     sub = await nc.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
     name = inbox.rsplit(".", 1)[-1]
@@ -92,9 +90,7 @@ async def _consume(
             await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
 
 
-async def _create(
-    nc: Client, stream: str, name: str, inbox: str, after: int, filters: list[str]
-) -> None:
+async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, filters: list[str]) -> None:
     config = {
         "name": name,
         "deliver_subject": inbox,

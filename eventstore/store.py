@@ -113,13 +113,9 @@ class EventStore:
         last = await self._settle(messages, send)
         first = last - len(messages) + 1
         now = datetime.now(UTC)
-        return [
-            Recorded(first + i, m.subject, _own(m.headers), m.body, now) for i, m in enumerate(messages)
-        ]
+        return [Recorded(first + i, m.subject, _own(m.headers), m.body, now) for i, m in enumerate(messages)]
 
-    async def _settle(
-        self, messages: list[_Message], send: Callable[[list[_Message]], Any]
-    ) -> int:
+    async def _settle(self, messages: list[_Message], send: Callable[[list[_Message]], Any]) -> int:
         """Send until the outcome is known. Returns the position of the last message."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout

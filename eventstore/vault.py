@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.persistence import OperationalError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import KeyDeletedError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyDeletedError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 from nats.js.kv import KeyValue
 
 from domain.base import Sealed
@@ -109,6 +109,15 @@ class Vault:
         self._cache.pop(vm, None)
         try:
             await self._bucket.purge(vm)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise VaultUnavailable(f"the vault does not answer: {error!r}") from error
+
+    async def held(self) -> set[str]:
+        """The VMs whose keys exist."""
+        try:
+            return set(await self._bucket.keys())
+        except NoKeysError:
+            return set()
         except (NatsError, OSError, TimeoutError) as error:
             raise VaultUnavailable(f"the vault does not answer: {error!r}") from error
 

@@ -22,16 +22,12 @@ def configure(role: str, level: str, fmt: str) -> None:
     ]
     number = getattr(logging, level.upper())
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, render]
-        if fmt == "json"
-        else [*shared, render],
+        processors=[*shared, structlog.processors.format_exc_info, render] if fmt == "json" else [*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     structlog.contextvars.bind_contextvars(role=role)
 
 

@@ -1,0 +1,66 @@
+"""Load, decide, append: the one way in which a command becomes events."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from domain.base import Command, Event
+from eventstore.envelope import Context, Recorded, Ref
+from eventstore.store import Change, Conflict, EventStore, Loaded, Tip
+
+S = TypeVar("S")
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Generic[S]):
+    """What became of a command: the state after it, the tip, and the events it made (none for a repeat)."""
+
+    state: S | None
+    tip: Tip
+    events: Sequence[Recorded]
+
+
+async def apply(
+    store: EventStore,
+    ref: Ref,
+    decide: Callable[[S | None, Any], Sequence[Event]],
+    evolve: Callable[[S | None, Event], S | None],
+    command: Command,
+    context: Context,
+    *,
+    expect_new: bool = False,
+) -> Applied[S]:
+    """Decide on the newest state and append; when somebody else was first, decide again.
+
+    `expect_new` saves the read where the aggregate should not exist yet. Raises Rejected as the rules say, Unavailable
+    when the log does not answer, Conflict when others were first too often.
+    """
+    loaded: Loaded[S] = Loaded(None, Tip(ref)) if expect_new else await store.load(ref, evolve)
+    for attempt in range(ATTEMPTS):
+        events = decide(loaded.state, command)
+        if not events:
+            return Applied(loaded.state, loaded.tip, ())
+        try:
+            recorded = await store.append([Change(loaded.tip, events)], context)
+        except Conflict:
+            if attempt == ATTEMPTS - 1:
+                raise
+            loaded = await store.load(ref, evolve)
+            continue
+        state = loaded.state
+        for event in events:
+            state = evolve(state, event)
+        return Applied(state, loaded.tip.after(recorded[-1]), recorded)
+    raise AssertionError("the loop returns or raises")
+
+
+def now() -> datetime:
+    """The clock of the write side."""
+    return datetime.now(UTC)
+
+
+def manager(name: str, *, cause: str | None = None, operation: str | None = None) -> Context:
+    """The context of what a process manager does on its own."""
+    return Context(actor=f"system:{name}", causation=cause, operation=operation)

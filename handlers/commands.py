@@ -1,0 +1,208 @@
+"""The one command loop: a request on `nebula.commands.<project>.<kind>.<verb>` becomes events, or a refusal.
+
+It is a plain queue subscription: a FastStream subscriber in this place costs a third of the
+throughput (docs/decisions).
+Any number of handlers share the queue group. A refused command leaves no event; it is counted and logged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json
+
+from domain.base import Event, Rejected
+from eventstore.envelope import Context, Ref
+from eventstore.store import Conflict, EventStore, Loaded, Unavailable
+from eventstore.vault import Erased, VaultUnavailable
+from handlers.apply import Applied, apply, now
+from handlers.routes import ROUTES, Facts, Route, reference
+from handlers.world import EVOLVE
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+QUEUE = "handlers"
+MOST_AT_ONCE = 512
+
+
+class Caller(BaseModel):
+    """Who asks. `operation` and `fingerprint` identify the request where a person asks."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    actor: str
+    credential: str | None = None
+    request: str | None = None
+    operation: str | None = None
+    fingerprint: str | None = None
+    causation: str | None = None
+    traceparent: str | None = None
+
+    def context(self) -> Context:
+        return Context(
+            actor=self.actor,
+            credential=self.credential,
+            request=self.request,
+            operation=self.operation,
+            causation=self.causation,
+            traceparent=self.traceparent,
+        )
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    args: dict[str, Any]
+    context: Caller
+
+
+class CommandLoop:
+    """Answers commands. `facts.world` is what it looks things up in; the log is what decides."""
+
+    def __init__(self, nc: Client, store: EventStore, facts: Facts) -> None:
+        self._nc = nc
+        self._store = store
+        self._facts = facts
+        self._running: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self.refused: dict[str, int] = {}
+
+    async def start(self) -> None:
+        await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
+
+    async def _accept(self, msg: Msg) -> None:
+        await self._slots.acquire()
+        task = asyncio.create_task(self._answer(msg))
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._slots.release()
+
+    async def _answer(self, msg: Msg) -> None:
+        started = time.perf_counter()
+        _, _, project, kind, verb = msg.subject.split(".")
+        bound = log.bind(kind=kind, verb=verb, project=project)
+        try:
+            request = Request.model_validate_json(msg.data)
+            bound = bound.bind(request=request.context.request, actor=request.context.actor)
+            applied, id_ = await self._handle(project, kind, verb, request)
+        except Rejected as error:
+            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+            bound.info("command refused", code=error.code, detail=error.detail, times=self.refused[error.code])
+            reply = problem(error)
+        except ValidationError as error:
+            rejected = invalid(error)
+            self.refused[rejected.code] = self.refused.get(rejected.code, 0) + 1
+            bound.info("command refused", code=rejected.code, detail=rejected.detail, field=rejected.field)
+            reply = problem(rejected)
+        except (Unavailable, VaultUnavailable, Conflict) as error:
+            bound.warning("command not stored", error=str(error))
+            reply = problem(Rejected("log_unavailable", "the log cannot store this now; try again", status=503))
+        except Erased:
+            reply = problem(Rejected("vm_deleted", "this VM was deleted", status=410))
+        except Exception:
+            bound.exception("command failed")
+            reply = problem(Rejected("internal_error", "this is a bug in Nebula", status=500))
+        else:
+            operation = request.context.operation
+            reply = accepted(applied, operation)
+            bound.debug(
+                "command accepted",
+                id=id_,
+                position=applied.tip.position,
+                events=len(applied.events),
+                ms=round((time.perf_counter() - started) * 1e3, 2),
+            )
+        try:
+            await msg.respond(to_json(reply))
+        except NatsError as error:  # the caller asks again; the operation id makes that safe
+            bound.warning("reply not sent", error=repr(error))
+
+    async def _handle(self, project: str, kind: str, verb: str, request: Request) -> tuple[Applied[Any], str]:
+        route = ROUTES.get((kind, verb))
+        if route is None:
+            raise Rejected("unknown_command", f"there is no command {kind}.{verb}", status=404)
+        id_ = request.args.get(route.key)
+        if not isinstance(id_, str):
+            raise Rejected("invalid_request", f"{route.key} is missing", status=422, field=route.key)
+        try:
+            ref = reference(kind, project, id_)
+            _ = ref.subject
+        except ValueError as error:
+            raise Rejected("invalid_request", str(error), status=422, field="id") from error
+        try:
+            args = await self._prepared(route, project, request)
+        except (Rejected, Erased):
+            repeated = await self._repeated(ref, EVOLVE[kind], request)
+            if repeated is None:
+                raise
+            return repeated, id_
+        command = route.command.model_validate({**args, "at": now()})
+        applied = await apply(
+            self._store,
+            ref,
+            route.decide,
+            EVOLVE[kind],
+            command,
+            request.context.context(),
+            expect_new=route.creates,
+        )
+        if applied.events and kind != "vm":
+            await self._facts.world.reached(applied.tip.position)  # the next command may build on it
+        return applied, id_
+
+    async def _repeated(self, ref: Ref, evolve: Callable[[Any, Event], Any], request: Request) -> Applied[Any] | None:
+        """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
+        loaded: Loaded[Any] = await self._store.load(ref, evolve)
+        known = loaded.state.operations.get(request.context.operation) if loaded.state else None
+        if known is None or known.fingerprint != request.context.fingerprint:
+            return None
+        return Applied(loaded.state, loaded.tip, ())
+
+    async def _prepared(self, route: Route, project: str, request: Request) -> dict[str, Any]:
+        """The arguments with what was looked up. A refusal counts only once the world is as new as the log."""
+        args = {k: v for k, v in request.args.items() if v is not None}
+        for name in ("operation", "fingerprint"):
+            if name in route.command.model_fields:
+                args[name] = getattr(request.context, name)
+        if route.prepare is None:
+            return args
+        if not route.creates:  # what is counted (VMs of a project, users of an image) has to be the newest
+            await self._facts.world.reached(await self._store.last_position())
+        try:
+            return await route.prepare(dict(args), project, self._facts)
+        except Rejected:
+            await self._facts.world.reached(await self._store.last_position())
+            return await route.prepare(dict(args), project, self._facts)
+
+
+def accepted(applied: Applied[Any], operation: str | None) -> dict[str, Any]:
+    return {
+        "ok": {
+            "position": applied.tip.position,
+            "version": applied.tip.version,
+            "operation": operation,
+            "replayed": not applied.events,
+            "state": applied.state.model_dump(mode="json") if applied.state is not None else None,
+        }
+    }
+
+
+def problem(error: Rejected) -> dict[str, Any]:
+    body = {"code": error.code, "status": error.status, "detail": error.detail, "field": error.field}
+    return {"problem": body}
+
+
+def invalid(error: ValidationError) -> Rejected:
+    """The first thing that is wrong with a command's arguments."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return Rejected("invalid_request", f"{field}: {first['msg']}", status=422, field=field)

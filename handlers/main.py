@@ -1,0 +1,140 @@
+"""The handlers process: one FastStream application around the command loop and the process managers."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from faststream import AckPolicy, FastStream
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from faststream.security import SASLPlaintext
+from nats.aio.client import Client
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from domain.contract import Heartbeat
+from domain.placement import Policy
+from eventstore.documents import Documents
+from eventstore.store import EventStore
+from eventstore.vault import Vault
+from handlers import reports
+from handlers.commands import CommandLoop
+from handlers.deadlines import watch_deadlines
+from handlers.dispatch import Dispatcher
+from handlers.images import Verifier
+from handlers.liveness import Liveness
+from handlers.placement import Placer
+from handlers.routes import Facts
+from handlers.world import World
+from runtime import bus, logs, streams, subjects
+from runtime.settings import HandlersSettings
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the process is made of."""
+
+    nc: Client
+    world: World
+    commands: CommandLoop
+    liveness: Liveness
+    reports: reports.Reports
+    loops: list[Coroutine[Any, Any, None]]
+
+
+async def assemble(settings: HandlersSettings) -> Parts:
+    """Connect, check the streams, and put the parts together. Raises WeakStream when a stream promises too little."""
+    nc = await bus.connect(settings, "handlers")
+    js = nc.jetstream()
+    await streams.ensure_all(js, settings.nats_replicas)
+    store, world = EventStore(nc), World()
+    vault = await Vault.open(js, settings.master_key_path)
+    liveness = Liveness(store, world, settings.node_timeout)
+    return Parts(
+        nc=nc,
+        world=world,
+        commands=CommandLoop(nc, store, Facts(world, vault)),
+        liveness=liveness,
+        reports=reports.Reports(store, world),
+        loops=[
+            Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio)).run(),
+            Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
+            Verifier(store, world).run(),
+            liveness.run(),
+            watch_deadlines(store, world),
+        ],
+    )
+
+
+async def caught_up(world: World, store: EventStore) -> None:
+    """Wait until the world is as new as the log was at the time of the call."""
+    await world.reached(await store.last_position())
+
+
+def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
+    """The FastStream broker with its subscribers: reports (stored, acknowledged) and heartbeats (not stored)."""
+    security = None
+    if settings.nats_user:
+        security = SASLPlaintext(settings.nats_user, settings.nats_password or "")
+    broker = NatsBroker(
+        [url.strip() for url in settings.nats_url.split(",")],
+        name="nebula-handlers-subscribers",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        security=security,
+        logger=logging.getLogger("faststream"),
+    )
+    broker.subscriber(
+        subjects.REPORTS_OF_ALL,
+        pull_sub=PullSub(batch_size=16),
+        stream=JStream(subjects.REPORTS, declare=False),
+        durable=reports.CONSUMER,
+        deliver_policy=DeliverPolicy.ALL,
+        config=ConsumerConfig(ack_wait=5, max_ack_pending=256),
+        ack_policy=AckPolicy.NACK_ON_ERROR,
+        decoder=raw_body,
+    )(reports.receiver(parts.reports, parts.nc, settings.max_deliver))
+
+    async def on_heartbeat(beat: Heartbeat) -> None:
+        parts.liveness.hear(beat)
+
+    broker.subscriber(subjects.HEARTBEATS)(on_heartbeat)
+    return broker
+
+
+async def raw_body(msg: NatsMessage) -> bytes:
+    """The body as it came: what is in it is judged where failure has a place to go."""
+    return msg.body
+
+
+async def run(settings: HandlersSettings) -> None:
+    """Run until SIGINT or SIGTERM. Work begins once the world has caught up with the log."""
+    parts = await assemble(settings)
+    tasks = [asyncio.create_task(parts.world.follow(parts.nc))]
+    await caught_up(parts.world, EventStore(parts.nc))
+    log.info("world read", position=parts.world.position)
+    tasks += [asyncio.create_task(loop) for loop in parts.loops]
+    await parts.commands.start()
+    app = FastStream(broker_for(settings, parts), logger=None)
+    for task in tasks:
+        task.add_done_callback(lambda done: stop_on_failure(app, done))
+    log.info("handlers ready")
+    try:
+        await app.run()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await parts.nc.close()
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
+            raise SystemExit(1)
+
+
+def stop_on_failure(app: FastStream, done: asyncio.Task[None]) -> None:
+    """A manager that failed is a bug: end the process so that its supervisor starts it anew, from the log."""
+    if not done.cancelled() and done.exception() is not None:
+        log.error("manager failed", error=repr(done.exception()), exc_info=done.exception())
+        app.exit()

@@ -1,0 +1,140 @@
+"""The write side as one table: which command each subject stands for, on which aggregate, by which rules."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from domain import image, node, project, vm
+from domain.base import Command, Rejected, Sealed
+from eventstore.envelope import Ref
+from eventstore.vault import Vault
+from handlers.world import World
+from runtime import subjects
+
+MOST_USER_DATA = 64 * 1024
+
+Args = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a command may look up beyond its own aggregate."""
+
+    world: World
+    vault: Vault
+
+
+Prepare = Callable[[Args, str, Facts], Awaitable[Args]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One row: the command's class, the argument that names the aggregate, and what to look up first."""
+
+    command: type[Command]
+    decide: Callable[[Any, Any], Any]
+    key: str
+    prepare: Prepare | None = None
+    creates: bool = False
+
+
+async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """Project, image and tags exist; the user-data is sealed before anything is stored."""
+    live_project(project_id, facts.world)
+    found = facts.world.image(str(args.get("image")))
+    if found is None or found.phase is image.ImagePhase.DELETED:
+        raise Rejected("image_not_found", f"there is no image {args.get('image')}", status=422, field="image")
+    if found.phase is not image.ImagePhase.AVAILABLE:
+        raise Rejected("image_not_available", f"image {found.id} is {found.phase}", field="image")
+    known_tags(args, facts.world)
+    spec = args.get("spec") or {}
+    too_small(spec, found)
+    text = args.pop("user_data", None)
+    sealed: Sealed | None = None
+    if text:
+        if len(text.encode()) > MOST_USER_DATA or "\0" in text:
+            raise Rejected(
+                "invalid_user_data",
+                f"user_data has to be text of at most {MOST_USER_DATA} bytes",
+                status=422,
+                field="user_data",
+            )
+        sealed = await facts.vault.seal(str(args["vm"]), text)
+    return {**args, "project": project_id, "user_data": sealed}
+
+
+def too_small(spec: Mapping[str, Any], found: image.Image) -> None:
+    asked = spec.get("disk_gib")
+    virtual = found.virtual_size_bytes or 0
+    if isinstance(asked, int) and asked * 1024**3 < virtual:
+        least = -(-virtual // 1024**3)
+        raise Rejected("disk_too_small", f"image {found.id} needs at least {least} GiB", status=422, field="disk_gib")
+
+
+def live_project(project_id: str, world: World) -> None:
+    found = world.project(project_id)
+    if found is None or found.deleted:
+        raise Rejected("project_not_found", f"there is no project {project_id}", status=404, field="project")
+
+
+def known_tags(args: Args, world: World) -> None:
+    for name in args.get("tags") or ():
+        tag = world.tag(str(name))
+        if tag is None or tag.deleted:
+            raise Rejected("tag_not_found", f"there is no tag {name}; create it first", status=422, field="tags")
+
+
+async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
+    known_tags(args, facts.world)
+    return args
+
+
+async def delete_project(args: Args, project_id: str, facts: Facts) -> Args:
+    return {**args, "vms": sum(v.project == args.get("project") for v in facts.world.vms())}
+
+
+async def delete_tag(args: Args, project_id: str, facts: Facts) -> Args:
+    tag, world = args.get("tag"), facts.world
+    carrying = sum(not p.deleted and tag in p.tags for p in world.projects())
+    return {**args, "vms": sum(tag in v.tags for v in world.vms()), "projects": carrying}
+
+
+async def delete_image(args: Args, project_id: str, facts: Facts) -> Args:
+    return {**args, "used_by": sum(v.image == args.get("image") for v in facts.world.vms())}
+
+
+def _vm(command: type[Command], prepare: Prepare | None = None, *, creates: bool = False) -> Route:
+    return Route(command, vm.decide, "vm", prepare, creates)
+
+
+ROUTES: Mapping[tuple[str, str], Route] = {
+    ("vm", "create"): _vm(vm.CreateVm, create_vm, creates=True),
+    ("vm", "start"): _vm(vm.StartVm),
+    ("vm", "stop"): _vm(vm.StopVm),
+    ("vm", "restart"): _vm(vm.RestartVm),
+    ("vm", "delete"): _vm(vm.DeleteVm),
+    ("vm", "tag"): _vm(vm.TagVm, in_project),
+    ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
+    ("project", "create"): Route(project.CreateProject, project.decide_project, "project", in_project),
+    ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),
+    ("project", "delete"): Route(project.DeleteProject, project.decide_project, "project", delete_project),
+    ("tag", "create"): Route(project.CreateTag, project.decide_tag, "tag"),
+    ("tag", "rename"): Route(project.RenameTag, project.decide_tag, "tag"),
+    ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag),
+    ("image", "register"): Route(image.RegisterImage, image.decide, "image"),
+    ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image),
+    ("node", "register"): Route(node.RegisterNode, node.decide, "node"),
+    ("node", "cordon"): Route(node.CordonNode, node.decide, "node"),
+    ("node", "uncordon"): Route(node.UncordonNode, node.decide, "node"),
+}
+
+
+def reference(kind: str, project_id: str, id_: str) -> Ref:
+    """Where an aggregate's events are: VMs and projects under their project, the rest under `system`."""
+    match kind:
+        case "vm":
+            return Ref(project_id, kind, id_)
+        case "project":
+            return Ref(id_, kind, id_)
+        case _:
+            return Ref(subjects.SYSTEM, kind, id_)

@@ -1,0 +1,179 @@
+"""The world as the log tells it up to a position: every living aggregate, folded, in memory."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.client import Client
+
+from domain import image, node, project, vm
+from domain.base import Event
+from domain.image import Image
+from domain.node import Node
+from domain.project import Project, Tag
+from domain.vm import Phase, Vm
+from eventstore.envelope import Recorded, Ref
+from eventstore.follow import follow
+from eventstore.store import Loaded, Tip
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
+
+EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
+    "vm": vm.evolve,
+    "node": node.evolve,
+    "image": image.evolve,
+    "project": project.evolve,
+    "tag": project.evolve,
+}
+
+
+class Watch:
+    """What has changed since a manager last looked. At first: everything, said by `all`."""
+
+    def __init__(self) -> None:
+        self._bell = asyncio.Event()
+        self._changed: set[Ref] = set()
+        self._all = True
+        self._bell.set()
+
+    def add(self, ref: Ref) -> None:
+        self._changed.add(ref)
+
+    def ring(self, *, everything: bool = False) -> None:
+        self._all = self._all or everything
+        self._bell.set()
+
+    async def next(self) -> "Changes":
+        """Wait for the next change, and take all there are."""
+        await self._bell.wait()
+        self._bell.clear()
+        taken = Changes(frozenset(self._changed), self._all)
+        self._changed = set()
+        self._all = False
+        return taken
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The aggregates that changed; `everything` when a manager has to look at the whole world."""
+
+    refs: frozenset[Ref]
+    everything: bool
+
+    def of(self, kind: str) -> list[str]:
+        return [ref.id for ref in self.refs if ref.kind == kind]
+
+
+class World:
+    """Folded aggregates by reference. Deleted VMs are remembered by id alone."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.deleted_vms: set[str] = set()
+        self._known: dict[Ref, Loaded[Any]] = {}
+        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in subjects.KINDS}
+        self._moved = asyncio.Condition()
+        self._watches: list[Watch] = []
+        self.waiting: dict[str, None] = {}
+        """The VMs without a node, in the order of their creation."""
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, ref: Ref) -> Loaded[Any]:
+        """The aggregate as it is known here; its state is None when there is none (or it is a deleted VM)."""
+        return self._known.get(ref) or Loaded(None, Tip(ref))
+
+    def vm(self, id_: str) -> Loaded[Vm] | None:
+        ref = self._by_kind["vm"].get(id_)
+        return self._known[ref] if ref else None
+
+    def vms(self) -> Iterator[Vm]:
+        """All VMs that are not deleted, in the order of their creation."""
+        for ref in list(self._by_kind["vm"].values()):
+            known = self._known.get(ref)
+            if known is not None and known.state is not None:
+                yield known.state
+
+    def nodes(self) -> list[Node]:
+        return self._all("node")
+
+    def images(self) -> list[Image]:
+        return self._all("image")
+
+    def image(self, id_: str) -> Image | None:
+        state: Image | None = self.get(Ref(subjects.SYSTEM, "image", id_)).state
+        return state
+
+    def node(self, id_: str) -> Node | None:
+        state: Node | None = self.get(Ref(subjects.SYSTEM, "node", id_)).state
+        return state
+
+    def tag(self, id_: str) -> Tag | None:
+        state: Tag | None = self.get(Ref(subjects.SYSTEM, "tag", id_)).state
+        return state
+
+    def project(self, id_: str) -> Project | None:
+        state: Project | None = self.get(Ref(id_, "project", id_)).state
+        return state
+
+    def projects(self) -> list[Project]:
+        return self._all("project")
+
+    def _all(self, kind: str) -> list[Any]:
+        return [self._known[ref].state for ref in self._by_kind[kind].values()]
+
+    # ── moving on ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def apply(self, recorded: Recorded) -> None:
+        """Take in an event. One that is in already (a manager's own append) changes nothing."""
+        ref = recorded.ref
+        known = self.get(ref)
+        if ref.kind in EVOLVE and recorded.version > known.tip.version and ref.id not in self.deleted_vms:
+            state = EVOLVE[ref.kind](known.state, recorded.event)
+            if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
+                self.deleted_vms.add(ref.id)
+                self._known.pop(ref, None)
+                self._by_kind["vm"].pop(ref.id, None)
+                self.waiting.pop(ref.id, None)
+            elif state is not None:
+                self._known[ref] = Loaded(state, known.tip.after(recorded))
+                self._by_kind[ref.kind][ref.id] = ref
+                if ref.kind == "vm":
+                    if state.phase in WAITING:
+                        self.waiting[ref.id] = None
+                    else:
+                        self.waiting.pop(ref.id, None)
+            for watch in self._watches:
+                watch.add(ref)
+
+    def watch(self) -> Watch:
+        """A manager's own view of what has changed."""
+        made = Watch()
+        self._watches.append(made)
+        return made
+
+    def nudge(self) -> None:
+        """Make all managers look."""
+        for watch in self._watches:
+            watch.ring()
+
+    async def follow(self, nc: Client) -> None:
+        """Keep up with the log, for ever."""
+        async for batch in follow(nc, self.position):
+            for recorded in batch:
+                self.apply(recorded)
+            async with self._moved:
+                self.position = batch[-1].position
+                self._moved.notify_all()
+            self.nudge()
+
+    async def reached(self, position: int) -> None:
+        """Wait until everything up to a position is in."""
+        if self.position >= position:
+            return
+        async with self._moved:
+            await self._moved.wait_for(lambda: self.position >= position)

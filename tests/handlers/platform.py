@@ -1,0 +1,195 @@
+"""A handlers process on a real server, and a node that answers by hand: for the tests of the write side."""
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+
+from domain.contract import Heartbeat, NodeInfo, NodeReport, Power, Wanted
+from eventstore.documents import Documents
+from eventstore.envelope import Recorded, Ref
+from eventstore.store import EventStore
+from runtime import subjects
+from runtime.servers import NatsServer, start_nats
+
+MAIN = """
+import asyncio
+from handlers.main import run
+from runtime import logs
+from runtime.settings import HandlersSettings, read
+settings = read(HandlersSettings)
+logs.configure("handlers", "info", "text")
+asyncio.run(run(settings))
+"""
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """The first truthy result of an async check; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = await check()
+        if found:
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"did not happen within {seconds} s: {what}")
+
+
+@dataclass
+class WriteSide:
+    home: Path
+    nats: NatsServer
+    nc: Client
+    settings: dict[str, str] = field(default_factory=dict)
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def store(self) -> EventStore:
+        return EventStore(self.nc)
+
+    async def start(self) -> asyncio.subprocess.Process:
+        env = {
+            **os.environ,
+            "NEBULA_HOME": str(self.home),
+            "NEBULA_NATS_URL": self.nats.url,
+            "NEBULA_NODE_TIMEOUT": "1",
+            **self.settings,
+        }
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, env=env)
+        self.processes.append(process)
+        await eventually(self.answers, "handlers answer")
+        return process
+
+    async def answers(self) -> bool:
+        try:
+            reply = await self.ask("system", "none", "none", {})
+        except (NoRespondersError, TimeoutError):
+            return False
+        return "problem" in reply
+
+    async def ask(self, project: str, kind: str, verb: str, args: dict[str, Any], **caller: Any) -> dict[str, Any]:
+        context = {
+            "actor": "tester",
+            "operation": caller.pop("operation", str(uuid.uuid4())),
+            "fingerprint": caller.pop("fingerprint", "same"),
+            **caller,
+        }
+        body = json.dumps({"args": args, "context": context}).encode()
+        reply = await self.nc.request(subjects.command(project, kind, verb), body, timeout=10)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
+
+    async def ok(self, project: str, kind: str, verb: str, args: dict[str, Any], **caller: Any) -> dict[str, Any]:
+        answer = await self.ask(project, kind, verb, args, **caller)
+        assert "ok" in answer, answer
+        found: dict[str, Any] = answer["ok"]
+        return found
+
+    async def events(self, project: str, kind: str, id_: str) -> list[Recorded]:
+        return await self.store.history(Ref(project, kind, id_))
+
+    async def types(self, project: str, kind: str, id_: str) -> list[str]:
+        return [e.type.rsplit(".", 1)[-1] for e in await self.events(project, kind, id_)]
+
+    async def wanted(self, vm: str) -> Wanted | None:
+        for document in await Documents(self.nc, subjects.WANTED).all(subjects.wanted_of()):
+            found = Wanted.model_validate_json(document.body)
+            if found.vm == vm:
+                return found
+        return None
+
+    async def report(self, doc: Wanted, power: Power, **more: Any) -> None:
+        report = NodeReport(
+            vm=doc.vm,
+            node=doc.node,
+            epoch=doc.epoch,
+            sequence=time.time_ns(),
+            at=datetime.now(UTC),
+            power=power,
+            **more,
+        )
+        await self.nc.jetstream().publish(subjects.report(doc.node, doc.vm), report.model_dump_json().encode())
+
+    async def node(self, name: str, **capacity: Any) -> None:
+        info = NodeInfo(
+            node=name,
+            region=capacity.pop("region", "default"),
+            vcpus=capacity.pop("vcpus", 4),
+            memory_mib=capacity.pop("memory_mib", 4096),
+            disk_gib=capacity.pop("disk_gib", 100),
+            virt_type="test",
+            seed_url="http://192.0.2.1:8775/",
+            version="0",
+        )
+        await self.ok("system", "node", "register", {"node": name, "info": info.model_dump()})
+
+    async def heartbeat(self, name: str) -> None:
+        beat = Heartbeat(node=name, at=datetime.now(UTC), boot="b", wanted_position=0)
+        await self.nc.publish(subjects.heartbeat(name), beat.model_dump_json().encode())
+
+    async def heartbeats(self, *names: str) -> None:
+        """Keep nodes alive until cancelled."""
+        while True:
+            for name in names:
+                await self.heartbeat(name)
+            await asyncio.sleep(0.2)
+
+    async def cloud(self, image: bytes | None = None) -> None:
+        """A project `default` and an available image `base`."""
+        body = image if image is not None else raw_disk()
+        path = self.home / "base.raw"
+        path.write_bytes(body)
+        await self.ok("default", "project", "create", {"project": "default", "name": "Default"})
+        digest = hashlib.sha256(body).hexdigest()
+        args = {"image": "base", "name": "Base", "source": str(path), "sha256": digest}
+        await self.ok("system", "image", "register", args)
+        await eventually(lambda: self.has("system", "image", "base", "ImageVerified"), "image verified")
+
+    async def has(self, project: str, kind: str, id_: str, type_: str, times: int = 1) -> bool:
+        return (await self.types(project, kind, id_)).count(type_) >= times
+
+    def vm_args(self, vm: str, **more: Any) -> dict[str, Any]:
+        spec = more.pop("spec", {"vcpus": 1, "memory_mib": 512, "disk_gib": 4})
+        return {"vm": vm, "name": "web", "image": "base", "spec": spec, **more}
+
+    async def create(self, vm: str | None = None, **more: Any) -> str:
+        vm = vm or str(uuid.uuid4())
+        await self.ok("default", "vm", "create", self.vm_args(vm, **more))
+        return vm
+
+    async def stop_all(self) -> None:
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        self.processes.clear()
+
+
+def raw_disk(size: int = 1024 * 1024) -> bytes:
+    """The smallest thing that counts as a bootable disk."""
+    return b"\0" * 510 + b"\x55\xaa" + b"\0" * (size - 512)
+
+
+@asynccontextmanager
+async def write_side(home: Path, **settings: str) -> AsyncIterator[WriteSide]:
+    server = await start_nats(home)
+    nc = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    side = WriteSide(home, server, nc, settings)
+    try:
+        yield side
+    finally:
+        await side.stop_all()
+        await nc.close()
+        await server.stop()

@@ -1,0 +1,239 @@
+"""The write side on a real server: commands, placement, dispatch, reports, deadlines, liveness."""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from domain import image
+from domain.contract import Desired, Power, ReportError
+from tests.handlers.platform import WriteSide, eventually, raw_disk, write_side
+
+
+@pytest.fixture
+async def side(tmp_path: Path) -> AsyncIterator[WriteSide]:
+    async with write_side(tmp_path) as made:
+        await made.start()
+        yield made
+
+
+@pytest.fixture
+async def cloud(side: WriteSide) -> AsyncIterator[WriteSide]:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    yield side
+    beats.cancel()
+
+
+async def running(cloud: WriteSide, **more: object) -> str:
+    vm = await cloud.create(**more)
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(doc, Power.ON, boots=doc.boots, addresses=("192.0.2.7",))
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted"), "vm started")
+    return vm
+
+
+async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    assert await cloud.types("default", "vm", vm) == ["VmRequested", "VmScheduled", "VmStarted"]
+    assert "CapacityReserved" in await cloud.types("system", "node", "n1")
+
+    await cloud.ok("default", "vm", "stop", {"vm": vm})
+    doc = await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
+    assert doc.force_after is not None
+    await cloud.report(doc, Power.OFF)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStopped"), "vm stopped")
+
+    await cloud.ok("default", "vm", "start", {"vm": vm})
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on")
+    assert again.boots == 2
+    assert again.seed_url != doc.seed_url, "each boot has a secret of its own"
+    await cloud.report(again, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started again")
+
+    await cloud.ok("default", "vm", "delete", {"vm": vm})
+    tombstone = await eventually(lambda: wants(cloud, vm, Desired.ABSENT), "tombstone")
+    await cloud.report(tombstone, Power.ABSENT)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmDeleted"), "vm deleted")
+    await eventually(lambda: cloud.has("system", "node", "n1", "CapacityReleased"), "capacity released")
+
+    async def gone() -> bool:
+        return await cloud.wanted(vm) is None
+
+    await eventually(gone, "wanted document dropped")
+    history = await cloud.events("default", "vm", vm)
+    for before, after in zip(history, history[1:], strict=False):
+        assert after.previous == before.digest
+
+
+async def wants(cloud: WriteSide, vm: str, desired: Desired) -> object:
+    doc = await cloud.wanted(vm)
+    return doc if doc is not None and doc.desired is desired else None
+
+
+async def test_the_same_request_is_one_vm_for_ever(cloud: WriteSide) -> None:
+    vm, operation = str(uuid.uuid4()), str(uuid.uuid4())
+    args = cloud.vm_args(vm, user_data="#cloud-config\n")
+    first = await cloud.ok("default", "vm", "create", args, operation=operation)
+    again = await cloud.ok("default", "vm", "create", args, operation=operation)
+    assert (first["replayed"], again["replayed"]) == (False, True)
+    other = await cloud.ask("default", "vm", "create", args, operation=operation, fingerprint="other")
+    assert other["problem"]["code"] == "idempotency_key_reused"
+    assert other["problem"]["status"] == 422
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.ok("default", "vm", "delete", {"vm": vm})
+    tombstone = await eventually(lambda: wants(cloud, vm, Desired.ABSENT), "tombstone")
+    await cloud.report(tombstone, Power.ABSENT)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmDeleted"), "vm deleted")
+    late = await cloud.ok("default", "vm", "create", args, operation=operation)
+    assert late["replayed"], "a retry after the deletion does not make a second VM"
+    assert doc.boots == 1
+
+
+async def test_user_data_is_sealed_in_the_log(cloud: WriteSide) -> None:
+    vm = await cloud.create(user_data="password: hunter2")
+    [requested, *_] = await cloud.events("default", "vm", vm)
+    assert b"hunter2" not in requested.body
+    assert b"ciphertext" in requested.body
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"image": "nope"}, "image_not_found", "image"),
+        ({"tags": ["nope"]}, "tag_not_found", "tags"),
+        ({"name": "No Hostname!"}, "invalid_request", "name"),
+        ({"spec": {"vcpus": 0, "memory_mib": 512, "disk_gib": 4}}, "invalid_request", "spec.vcpus"),
+        ({"spec": {"vcpus": 1, "memory_mib": -1, "disk_gib": 4}}, "invalid_request", "spec.memory_mib"),
+        ({"spec": {"vcpus": 1, "memory_mib": 512, "disk_gib": 10**9}}, "invalid_request", "spec.disk_gib"),
+        ({"user_data": "x" * 70_000}, "invalid_user_data", "user_data"),
+        ({"user_data": "nul\0"}, "invalid_user_data", "user_data"),
+    ],
+)
+async def test_a_refusal_names_the_field_and_leaves_nothing(
+    cloud: WriteSide, change: dict[str, object], code: str, field: str
+) -> None:
+    vm = str(uuid.uuid4())
+    answer = await cloud.ask("default", "vm", "create", {**cloud.vm_args(vm), **change})
+    assert (answer["problem"]["code"], answer["problem"]["field"]) == (code, field)
+    assert await cloud.events("default", "vm", vm) == []
+
+
+async def test_no_room_is_said_and_room_is_used(cloud: WriteSide) -> None:
+    big = {"vcpus": 1, "memory_mib": 100_000, "disk_gib": 4}
+    vm = await cloud.create(spec=big)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmUnschedulable"), "unschedulable")
+    [_, deferred] = await cloud.events("default", "vm", vm)
+    assert b"100000 MiB of memory asked, 4096 free" in deferred.body
+    await cloud.node("n2", memory_mib=200_000)
+    await cloud.heartbeat("n2")
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmScheduled"), "placed by itself")
+
+
+async def test_a_host_is_never_overcommitted_by_two_handlers(cloud: WriteSide) -> None:
+    await cloud.start()
+    half = {"vcpus": 1, "memory_mib": 2048, "disk_gib": 1}
+    vms = await asyncio.gather(*(cloud.create(spec=half) for _ in range(6)))
+
+    async def settled() -> bool:
+        types = [await cloud.types("default", "vm", vm) for vm in vms]
+        return all("VmScheduled" in t or "VmUnschedulable" in t for t in types)
+
+    await eventually(settled, "all decided")
+    placed = [vm for vm in vms if await cloud.has("default", "vm", vm, "VmScheduled")]
+    reserved = [e for e in await cloud.events("system", "node", "n1") if e.type.endswith("CapacityReserved")]
+    assert len(placed) == len(reserved) == 2
+
+
+async def test_a_silent_node_loses_its_vms_until_it_speaks(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side)
+    beats.cancel()
+    await eventually(lambda: side.has("system", "node", "n1", "NodeLost"), "node lost")
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    await eventually(lambda: side.has("system", "node", "n1", "NodeRecovered"), "node back")
+    doc = await side.wanted(vm)
+    assert doc is not None
+    await side.report(doc, Power.ON, boots=doc.boots)
+    await eventually(lambda: side.has("default", "vm", vm, "VmStarted", 2), "vm found running")
+    beats.cancel()
+
+
+async def test_a_failure_is_told_and_a_start_leads_out(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(doc, Power.ABSENT, error=ReportError(code="image_missing", detail="no such file"))
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmFailed"), "vm failed")
+    await cloud.ok("default", "vm", "start", {"vm": vm})
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on")
+    await cloud.report(again, Power.ON, boots=again.boots)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted"), "vm started")
+
+
+async def test_handlers_killed_anywhere_go_on(cloud: WriteSide) -> None:
+    for _ in range(4):
+        vm = await cloud.create()
+        cloud.processes[-1].kill()
+        await cloud.processes[-1].wait()
+        await cloud.start()
+        doc = await eventually(lambda vm=vm: cloud.wanted(vm), "wanted document")
+        cloud.processes[-1].kill()
+        await cloud.processes[-1].wait()
+        await cloud.report(doc, Power.ON, boots=1)
+        await cloud.start()
+        await eventually(lambda vm=vm: cloud.has("default", "vm", vm, "VmStarted"), "vm started")
+        assert (await cloud.types("default", "vm", vm)).count("VmScheduled") == 1
+        assert (await cloud.types("default", "vm", vm)).count("VmStarted") == 1
+
+
+async def test_projects_and_tags_are_kept_while_in_use(cloud: WriteSide) -> None:
+    await cloud.ok("system", "tag", "create", {"tag": "prod", "name": "Production"})
+    vm = await cloud.create(tags=["prod"])
+    answer = await cloud.ask("default", "project", "delete", {"project": "default"})
+    assert answer["problem"]["code"] == "project_not_empty"
+    answer = await cloud.ask("system", "tag", "delete", {"tag": "prod"})
+    assert answer["problem"]["code"] == "tag_in_use"
+    answer = await cloud.ask("system", "image", "delete", {"image": "base"})
+    assert answer["problem"]["code"] == "image_in_use"
+    await cloud.ok("default", "vm", "tag", {"vm": vm, "tags": []})
+    await cloud.ok("system", "tag", "delete", {"tag": "prod"})
+
+
+@pytest.mark.parametrize(
+    ("body", "sha256", "code", "field"),
+    [
+        (raw_disk(), "0" * 64, "checksum_mismatch", "sha256"),
+        (b"no disk at all" * 100, None, "image_invalid", "source"),
+        (b"QFI\xfb\0\0\0\3" + b"\0" * 7 + b"\x70" + b"\0" * 600, None, "image_invalid", "source"),
+    ],
+)
+async def test_an_image_that_lies_is_rejected(
+    side: WriteSide, body: bytes, sha256: str | None, code: str, field: str
+) -> None:
+    path = side.home / "bad.img"
+    path.write_bytes(body)
+    digest = sha256 or hashlib.sha256(body).hexdigest()
+    args = {"image": "bad", "name": "Bad", "source": str(path), "sha256": digest}
+    await side.ok("system", "image", "register", args)
+    await eventually(lambda: side.has("system", "image", "bad", "ImageRejected"), "rejected")
+    rejected = (await side.events("system", "image", "bad"))[-1].event
+    assert isinstance(rejected, image.ImageRejected)
+    assert (rejected.code, rejected.field) == (code, field)
+
+
+async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:
+    await cloud.nc.jetstream().publish("nebula.nodes.n1.reports.x", b"not json")
+
+    async def parked() -> int:
+        info = await cloud.nc.jetstream().stream_info("NEBULA_PARKED")
+        return info.state.messages
+
+    assert await eventually(parked, "parked") == 1
+    await running(cloud)
