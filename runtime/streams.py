@@ -31,7 +31,9 @@ def events_stream(replicas: int) -> StreamConfig:
 
 
 def platform_streams(replicas: int) -> list[StreamConfig]:
-    """All streams: the log, what nodes should want (newest per VM), what they report, what was parked."""
+    """All streams: the log, what nodes should want (newest per VM), what they report, what was parked,
+    what was signed.
+    """
     return [
         events_stream(replicas),
         StreamConfig(
@@ -58,7 +60,22 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
             num_replicas=replicas,
             allow_direct=True,
         ),
+        checkpoints_stream(replicas),
     ]
+
+
+def checkpoints_stream(replicas: int) -> StreamConfig:
+    """What was signed of the log: kept as long as the log."""
+    return StreamConfig(
+        name=subjects.CHECKPOINTS,
+        subjects=[subjects.CHECKPOINT],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
+        deny_delete=True,
+        deny_purge=True,
+        allow_direct=True,
+    )
 
 
 PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")

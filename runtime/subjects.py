@@ -9,6 +9,7 @@ EVENTS = "NEBULA_EVENTS"
 WANTED = "NEBULA_WANTED"
 REPORTS = "NEBULA_REPORTS"
 PARKED = "NEBULA_PARKED"
+CHECKPOINTS = "NEBULA_CHECKPOINTS"
 KEYS = "NEBULA_KEYS"
 """The key-value bucket of the vault: per-VM keys, wrapped by the master key."""
 
@@ -87,3 +88,6 @@ def parked(consumer: str) -> str:
 
 
 PARKED_OF_ALL = f"{PREFIX}.parked.*"
+
+CHECKPOINT = f"{PREFIX}.checkpoints"
+"""What was signed of the log, in the order of signing."""

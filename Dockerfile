@@ -1,0 +1,26 @@
+# One image for all roles: the command is the role (gateway, handlers, projections, node).
+
+FROM python:3.12-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libvirt-dev \
+ && rm -rf /var/lib/apt/lists/*
+RUN pip install --no-cache-dir uv==0.13.9
+WORKDIR /opt/nebula
+ENV VIRTUAL_ENV=/opt/nebula/.venv
+COPY requirements.lock ./
+RUN uv venv .venv && uv pip sync --no-cache --require-hashes requirements.lock
+COPY . .
+RUN uv pip install --no-cache --no-deps --no-build-isolation --editable .
+
+FROM python:3.12-slim-bookworm
+# The node's part: libvirt's client library and qemu-img. The daemons are the host's.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libvirt0 qemu-utils \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --home-dir /var/lib/nebula --create-home nebula
+COPY --from=build /opt/nebula /opt/nebula
+ENV PATH=/opt/nebula/.venv/bin:$PATH PYTHONUNBUFFERED=1 NEBULA_HOME=/var/lib/nebula NEBULA_LOG_FORMAT=json
+USER nebula
+VOLUME /var/lib/nebula
+ENTRYPOINT ["nebula"]
+CMD ["--help"]

@@ -1,0 +1,35 @@
+# Every target below sets up first what it needs (scripts/setup.sh).
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## Install everything: system packages, .venv
+	@scripts/setup.sh
+
+demo: setup  ## Start a cloud on this machine, boot a VM in it, show its history
+	@.venv/bin/nebula demo $(ARGS)
+
+up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
+	@.venv/bin/nebula up $(ARGS)
+
+test: setup  ## Run the tests against real servers (ARGS="-k servers")
+	@.venv/bin/pytest $(ARGS)
+
+check: setup  ## Lint, format, types, who may import whom
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup  ## Measure rates and latencies
+	@.venv/bin/python -m bench all $(ARGS)
+
+lock: setup  ## Pin the newest versions of all Python packages in requirements.lock
+	@.venv/uv/bin/uv pip compile pyproject.toml --group dev --upgrade --generate-hashes --no-emit-index-url \
+	  --no-annotate --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
+
+clean:  ## Remove what setup and the checks made here; data and system packages stay
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Measurements: rates and latencies of the whole platform on real servers. Nothing imports this."""

@@ -1,0 +1,137 @@
+"""From POST to a running domain, next to the same overlay + define + create by bare libvirt-python in the same run.
+
+Real QEMU; the image holds no operating system, since what runs in the guest is not what is measured. The bare domain is
+the platform's own XML with another name, disk and address. Platform and floor take turns.
+"""
+
+import asyncio
+import statistics
+import subprocess
+import time
+import uuid
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
+from bench.http import Connection
+from runtime.libvirtd import ensure_libvirt
+
+ROUNDS = 20
+URI = "qemu:///system"
+
+
+@dataclass
+class Times:
+    """Seconds, one entry a round."""
+
+    accepted: list[float] = field(default_factory=list)
+    defined: list[float] = field(default_factory=list)
+    running: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+
+async def measure() -> dict[str, Any]:
+    await ensure_libvirt(URI)
+    libvirt.virEventRegisterDefaultImpl()
+    ticking = asyncio.create_task(asyncio.to_thread(_tick, stop := asyncio.Event()))
+    connection = await asyncio.to_thread(libvirt.open, URI)
+    seen: dict[str, float] = {}
+
+    def noticed(_: Any, domain: libvirt.virDomain, event: int, *__: Any) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
+            seen.setdefault(domain.UUIDString(), time.perf_counter())
+
+    connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, noticed, None)
+    times = Times()
+    try:
+        async with cloud(["gateway", "handlers", "projections", "node"], NEBULA_LIBVIRT_URI=URI) as made:
+            await made.prepare()
+            async with made.connection() as http:
+                await _round(made, http, connection, seen, Times())  # warm
+                for _ in range(ROUNDS):
+                    await _round(made, http, connection, seen, times)
+    finally:
+        stop.set()
+        connection.close()
+        await ticking
+    running, bare = statistics.median(times.running), statistics.median(times.bare)
+    return {
+        "create_to_running_ms_p50": round(running * 1e3, 1),
+        "bare_libvirt_ms_p50": round(bare * 1e3, 1),
+        "ratio": round(running / bare, 3),
+        "post_to_202_ms_p50": _ms(times.accepted, 0.50),
+        "post_to_202_ms_p95": _ms(times.accepted, 0.95),
+        "202_to_define_ms_p50": _ms(times.defined, 0.50),
+        "202_to_define_ms_p95": _ms(times.defined, 0.95),
+        "rounds": ROUNDS,
+    }
+
+
+def _ms(values: list[float], share: float) -> float:
+    return round(percentile(values, share) * 1e3, 1)
+
+
+def _tick(stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        libvirt.virEventRunDefaultImpl()
+
+
+async def _round(
+    made: Cloud, http: Connection, connection: libvirt.virConnect, seen: dict[str, float], times: Times
+) -> None:
+    """One VM by the platform, then one by bare libvirt from the same XML."""
+    path = f"/v1/projects/{PROJECT}/vms"
+    size = {"vcpus": 1, "memory_mib": 128, "disk_gib": 1}
+    started = time.perf_counter()
+    accepted = await expect(http, "POST", path, {"name": "bench", "image": IMAGE, **size})
+    answered = time.perf_counter()
+    operation = await expect(http, "GET", f"/v1/operations/{accepted['operation']['id']}?wait=60s")
+    done = time.perf_counter()
+    if operation["status"] != "succeeded":
+        raise RuntimeError(f"create: {operation}")
+    vm = accepted["vm"]["id"]
+    times.accepted.append(answered - started)
+    times.running.append(done - started)
+    times.defined.append(max(0.0, seen[vm] - answered))
+    xml = await asyncio.to_thread(lambda: connection.lookupByUUIDString(vm).XMLDesc(0))
+    await expect(http, "DELETE", f"{path}/{vm}?wait=60s")
+    times.bare.append(await asyncio.to_thread(_bare, made.home, connection, xml))
+
+
+def _bare(home: Path, connection: libvirt.virConnect, like: str) -> float:
+    """Seconds for overlay, define and create of an equal domain; it is removed again afterwards."""
+    disk = home / f"bare-{uuid.uuid4().hex}.qcow2"
+    root = ET.fromstring(like)
+    base = next(iter((home / "node" / "images").glob("*.raw")))
+    for name in ("uuid", "seclabel", "metadata", "sysinfo"):
+        for element in root.findall(name):
+            root.remove(element)
+    smbios = root.find("os/smbios")
+    if smbios is not None:
+        root.find("os").remove(smbios)  # type: ignore[union-attr]
+    root.attrib.pop("id", None)
+    root.find("name").text = disk.stem  # type: ignore[union-attr]
+    for source in root.findall("devices/disk/source"):
+        source.set("file", str(disk))
+    for backing in root.findall("devices/disk/backingStore"):
+        root.find("devices/disk").remove(backing)  # type: ignore[union-attr]
+    for log in root.findall("devices/*/log"):
+        log.set("file", str(home / f"{disk.stem}.log"))
+    for source in root.findall("devices/channel/source"):
+        source.attrib.pop("path", None)
+    text = ET.tostring(root, encoding="unicode")
+    started = time.perf_counter()
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(disk), "1G"], check=True
+    )
+    domain = connection.defineXML(text)
+    domain.create()
+    took = time.perf_counter() - started
+    domain.destroy()
+    domain.undefine()
+    disk.unlink()
+    return took

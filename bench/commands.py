@@ -1,0 +1,116 @@
+"""How many create commands are accepted over HTTP per second, next to raw durable publishes on the same server.
+
+64 in flight, each create a JSON body over its own keep-alive connection, every check on, answered 202 only when its event
+is on disk. The floor: nats-py publishing messages of the same size with 64 in flight, before and after.
+"""
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import nats
+from nats.js.api import StreamConfig
+
+from bench.cloud import IMAGE, PROJECT, Cloud, cloud, percentile
+from bench.http import Connection
+
+IN_FLIGHT = 64
+COUNT = 6000
+ALONE = 500
+EVENT_BYTES = 1000
+"""About what a VmRequested takes on the wire: body and headers."""
+
+
+async def measure() -> dict[str, Any]:
+    async with cloud(["gateway", "handlers", "projections", "node"], NEBULA_LIBVIRT_URI="test:///default") as made:
+        await made.prepare()
+        await _creates(made, 500)  # warm
+        before = await _raw(made.nats_url)
+        rate = await _creates(made, COUNT)
+        after = await _raw(made.nats_url)
+        floor = (before + after) / 2
+        await _settled(made)
+        alone = await _alone(made)
+        pss = made.pss_mib()
+    return {
+        "creates_per_second": round(rate),
+        "raw_publishes_per_second": round(floor),
+        "ratio": round(rate / floor, 3),
+        "in_flight": IN_FLIGHT,
+        "p50_ms_at_1_in_flight": round(percentile(alone, 0.50) * 1e3, 2),
+        "p95_ms_at_1_in_flight": round(percentile(alone, 0.95) * 1e3, 2),
+        "pss_mib": round(sum(pss.values())),
+        "pss_mib_by_role": pss,
+    }
+
+
+def body() -> dict[str, Any]:
+    """A create in a region without nodes: accepted and recorded, not built."""
+    name = f"vm-{uuid.uuid4().hex[:12]}"
+    size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
+    return {"name": name, "image": IMAGE, "region": "nowhere", **size}
+
+
+async def _create(http: Connection) -> None:
+    answer = await http.request("POST", f"/v1/projects/{PROJECT}/vms", body())
+    if answer.status != 202:
+        raise RuntimeError(f"create: {answer.status} {answer.body[:300]!r}")
+
+
+async def _creates(made: Cloud, count: int) -> float:
+    """Accepted creates per second."""
+    left = iter(range(count))
+
+    async def worker() -> None:
+        async with made.connection() as http:
+            for _ in left:
+                await _create(http)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    return count / (time.perf_counter() - started)
+
+
+async def _alone(made: Cloud) -> list[float]:
+    """Seconds of each create with nothing else in flight."""
+    times = []
+    async with made.connection() as http:
+        for _ in range(ALONE):
+            started = time.perf_counter()
+            await _create(http)
+            times.append(time.perf_counter() - started)
+    return times
+
+
+async def _settled(made: Cloud) -> None:
+    """Wait until the managers have nothing left to do: the log stands still."""
+    nc = await nats.connect(made.nats_url)
+    last = -1
+    while True:
+        info = await nc.jetstream().stream_info("NEBULA_EVENTS")
+        if info.state.last_seq == last:
+            break
+        last = info.state.last_seq
+        await asyncio.sleep(1)
+    await nc.close()
+
+
+async def _raw(url: str) -> float:
+    """Durable publishes per second by bare nats-py."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    await js.add_stream(StreamConfig(name="FLOOR", subjects=["floor.*"]))
+    payload = b"x" * EVENT_BYTES
+    left = iter(range(COUNT))
+
+    async def worker() -> None:
+        for number in left:
+            await js.publish(f"floor.{number}", payload)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    rate = COUNT / (time.perf_counter() - started)
+    await js.delete_stream("FLOOR")
+    await nc.close()
+    return rate

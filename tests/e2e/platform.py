@@ -1,0 +1,187 @@
+"""`nebula up` as an operator would start it, in a directory of its own and on free ports; and its HTTP API."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from runtime.child import free_port
+
+Json = dict[str, Any]
+TERMINAL = ("succeeded", "failed", "timed_out", "cancelled")
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 120) -> Any:
+    """The first truthy result of a check; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = await check()
+        if found:
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"did not happen within {seconds} s: {what}")
+
+
+@dataclass
+class Platform:
+    home: Path
+    port: int
+    seed_port: int
+    settings: dict[str, str]
+    process: asyncio.subprocess.Process | None = None
+    printed: list[str] = field(default_factory=list)
+    _reader: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "NEBULA_HOME": str(self.home),
+            "NEBULA_HTTP_PORT": str(self.port),
+            "NEBULA_SEED_PORT": str(self.seed_port),
+            "NEBULA_NODE": "e2e",
+            "NEBULA_URL": self.url,
+            **self.settings,
+        }
+
+    async def up(self) -> None:
+        """Start, and wait until it says that it is ready."""
+        self.printed.clear()
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cli.main",
+            "up",
+            env=self.env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        ready = asyncio.Event()
+        self._reader = asyncio.create_task(self._read(ready))
+        waiting = asyncio.create_task(ready.wait())
+        ended = asyncio.create_task(self.process.wait())
+        await asyncio.wait({waiting, ended}, timeout=180, return_when=asyncio.FIRST_COMPLETED)
+        assert ready.is_set(), "nebula up did not come up:\n" + "\n".join(self.printed) + self.logs()
+        ended.cancel()
+
+    async def _read(self, ready: asyncio.Event) -> None:
+        assert self.process and self.process.stdout
+        async for line in self.process.stdout:
+            self.printed.append(line.decode().rstrip())
+            if line.startswith(b"ready"):
+                ready.set()
+
+    async def down(self, sig: signal.Signals = signal.SIGINT) -> int:
+        """End it as Ctrl-C does; its exit status."""
+        assert self.process
+        if self.process.returncode is None:
+            self.process.send_signal(sig)
+        status = await self.process.wait()
+        if self._reader:
+            await self._reader
+        return status
+
+    def pid(self, role: str) -> int:
+        """The process number of a role or of a server."""
+        match role:
+            case "nats":
+                return int((self.home / "nats.pid").read_text())
+            case "postgres":
+                return int((self.home / "postgres" / "postmaster.pid").read_text().split()[0])
+            case _:
+                return int((self.home / "run" / f"{role}.pid").read_text())
+
+    def kill(self, role: str) -> None:
+        os.kill(self.pid(role), signal.SIGKILL)
+
+    def logs(self, lines: int = 15) -> str:
+        parts = []
+        for file in sorted((self.home / "log").glob("*.log")):
+            tail = file.read_text(errors="replace").splitlines()[-lines:]
+            parts.append(f"\n--- {file.name}\n" + "\n".join(tail))
+        return "".join(parts)
+
+    def client(self) -> httpx.AsyncClient:
+        token = (self.home / "admin.token").read_text().strip()
+        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=90)
+
+    async def call(self, method: str, path: str, body: Json | None = None, **headers: str) -> Json:
+        """A call that has to succeed; tried again, as clients do, while nobody answers or 503 is said."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                async with self.client() as http:
+                    answer = await http.request(method, path, json=body, headers=headers)
+                if answer.status_code != 503:
+                    break
+                failure = answer.text
+            except httpx.TransportError as error:
+                failure = repr(error)
+            assert time.monotonic() < deadline, f"{method} {path}: {failure}{self.logs()}"
+            await asyncio.sleep(0.1)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}{self.logs()}"
+        found: Json = answer.json() if answer.content else {}
+        return found
+
+    async def finished(self, operation: str, seconds: float = 120) -> Json:
+        """The operation, once it has ended."""
+
+        async def ended() -> Json | None:
+            found = await self.call("GET", f"/v1/operations/{operation}?wait=5s")
+            return found if found["status"] in TERMINAL else None
+
+        try:
+            done: Json = await eventually(ended, f"operation {operation} ended", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}{self.logs()}") from error
+        return done
+
+    async def succeed(self, method: str, path: str, body: Json | None = None, **headers: str) -> Json:
+        """A command that has to succeed, to its end; the answer to the command."""
+        accepted = await self.call(method, path, body, **headers)
+        done = await self.finished(accepted["operation"]["id"])
+        assert done["status"] == "succeeded", f"{method} {path}: {done}{self.logs()}"
+        return accepted
+
+    async def event_types(self, vm: str) -> list[str]:
+        page = await self.call("GET", f"/v1/events?vm={vm}&limit=500")
+        return [event["type"].rsplit(".", 1)[-1] for event in page["items"]]
+
+    async def register(self, image: str, path: Path) -> None:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        await self.succeed("POST", "/v1/images", {"id": image, "source": str(path), "sha256": digest})
+
+    async def blank_image(self) -> None:
+        """An image without an operating system: QEMU runs it, and nothing happens in it."""
+        file = self.home / "blank.raw"
+        file.write_bytes(b"\0" * 510 + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512))
+        await self.register("blank", file)
+
+
+@asynccontextmanager
+async def platform(**settings: str) -> AsyncIterator[Platform]:
+    home = Path(tempfile.mkdtemp(prefix="nebula-e2e-", dir="/var/tmp"))
+    home.chmod(0o755)
+    made = Platform(home, free_port(), free_port(), settings)
+    try:
+        await made.up()
+        yield made
+    finally:
+        if made.process is not None and made.process.returncode is None:
+            await made.down()
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""A stock Debian under QEMU, through HTTP, from nothing to guest-ready and back to nothing."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import libvirt
+import pytest
+
+from cli.image_build import ImageFile, build_debian_image
+from runtime.libvirtd import Libvirt
+from runtime.settings import default_home
+from tests.e2e.platform import Platform, eventually, platform
+
+pytestmark = pytest.mark.qemu
+
+VMS = "/v1/projects/boot/vms"
+MARK = "nebula-user-data-ran"
+USER_DATA = f"""#cloud-config
+write_files:
+  - path: /etc/nebula-test
+    content: {MARK}
+runcmd:
+  - [sh, -c, "echo $(cat /etc/nebula-test) on $(hostname) > /dev/ttyS0"]
+"""
+
+
+@pytest.fixture(scope="module")
+def image() -> ImageFile:
+    given = os.environ.get("NEBULA_HOME")
+    cache = (Path(given) if given else default_home()) / "cache"
+    return build_debian_image("bookworm", cache / "debian-12.qcow2", progress=print, cache=cache)
+
+
+@pytest.fixture(scope="module")
+async def up(libvirt_qemu: Libvirt) -> AsyncIterator[Platform]:
+    async with platform() as made:
+        yield made
+
+
+async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform, image: ImageFile) -> None:
+    await up.call("POST", "/v1/projects", {"id": "boot", "name": "Boot"})
+    await up.register("debian-12", image.path)
+    body = {"name": "web-1", "image": "debian-12", "vcpus": 1, "memory_mib": 512, "disk_gib": 4}
+    accepted = await up.succeed("POST", VMS, {**body, "user_data": USER_DATA})
+    vm = accepted["vm"]["id"]
+
+    async def ready() -> dict[str, object] | None:
+        found = await up.call("GET", f"{VMS}/{vm}")
+        return found if found["ready"] and found["addresses"] else None
+
+    found = await eventually(ready, "guest ready", seconds=400)
+    assert {key["type"] for key in found["host_keys"]} >= {"ssh-ed25519"}
+    assert all(key["fingerprint"].startswith("SHA256:") for key in found["host_keys"])
+
+    connection = libvirt.open("qemu:///system")
+    domain = connection.lookupByUUIDString(vm)
+    xml = domain.XMLDesc()
+    console = next((up.home / "node").rglob("*.log"), None)
+    assert console is not None
+
+    async def said() -> bool:
+        return f"{MARK} on web-1" in console.read_text(errors="replace")
+
+    await eventually(said, "the guest's own word that its user-data ran", seconds=120)
+    seed = xml.split("s=http", 1)[1].split("<", 1)[0]
+    async with httpx.AsyncClient() as http:
+        served = await http.get(f"http{seed}user-data")
+        assert served.content == USER_DATA.encode(), "byte for byte"
+        unknown = await http.get(f"http{seed[:-6]}AAAAA/user-data")
+        assert unknown.status_code == 404
+
+    position = found["position"]
+    await up.succeed("DELETE", f"{VMS}/{vm}")
+    async with httpx.AsyncClient() as http:
+        gone = await http.get(f"http{seed}user-data")
+    assert (gone.status_code, gone.content) == (404, unknown.content), "gone looks like never been"
+    with pytest.raises(libvirt.libvirtError):
+        connection.lookupByUUIDString(vm)
+    connection.close()
+    assert not list((up.home / "node").rglob(f"*{vm}*"))
+
+    then = await up.call("GET", f"{VMS}/{vm}?at={position}")
+    assert (then["phase"], then["ready"]) == ("running", True), "its past can still be read"
+    types = await up.event_types(vm)
+    expected = ["VmRequested", "VmScheduled", "VmStarted", "VmGuestReady", "VmDeletionRequested", "VmDeleted"]
+    assert [t for t in types if t in expected] == expected

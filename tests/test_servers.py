@@ -1,0 +1,98 @@
+"""The servers we start: what they acknowledged survives SIGKILL, and they start again where they were."""
+
+import os
+import signal
+from pathlib import Path
+
+import nats
+import psycopg
+import pytest
+
+from runtime.child import ServerError, spawn
+from runtime.libvirtd import ensure_libvirt
+from runtime.servers import create_database, start_nats, start_postgres
+
+
+@pytest.fixture
+def home(servers_home: Path, request: pytest.FixtureRequest) -> Path:
+    return servers_home / str(request.node.name)
+
+
+async def test_nats_keeps_what_it_acknowledged_when_killed(home: Path) -> None:
+    server = await start_nats(home)
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(name="LOG", subjects=["log.>"])
+    acknowledged = await client.jetstream().publish("log.a", b"kept")
+    await client.close()
+
+    await server.kill()
+    again = await start_nats(home, port=server.port)
+
+    assert again.url == server.url
+    client = await nats.connect(again.url)
+    message = await client.jetstream().get_msg("LOG", acknowledged.seq)
+    assert message.data == b"kept"
+    await client.close()
+    await again.stop()
+    assert not again.child.running
+
+
+async def test_a_nats_server_left_behind_is_replaced(home: Path) -> None:
+    left = await start_nats(home)
+    again = await start_nats(home, port=left.port)
+    assert not left.child.running
+    await again.stop()
+
+
+async def test_a_taken_port_is_named(home: Path) -> None:
+    first = await start_nats(home)
+    with pytest.raises(ServerError, match=f"port {first.port} is taken"):
+        await start_nats(home / "other", port=first.port)
+    assert first.child.running
+    await first.stop()
+
+
+async def test_nats_says_why_it_does_not_start(home: Path) -> None:
+    home.mkdir()
+    (home / "bad.conf").write_text("jetstream {")
+    with pytest.raises(ServerError, match="Unexpected EOF") as raised:
+        await start_nats(home, conf=home / "bad.conf")
+    assert "\n" not in str(raised.value)
+
+
+async def test_postgres_keeps_what_it_committed_when_killed(home: Path) -> None:
+    server = await start_postgres(home)
+    async with await psycopg.AsyncConnection.connect(server.dsn) as connection:
+        await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+
+    await server.kill()
+    again = await start_postgres(home)
+
+    assert again.dsn == server.dsn
+    async with await psycopg.AsyncConnection.connect(again.dsn) as connection:
+        assert await (await connection.execute("SELECT answer FROM kept")).fetchone() == (42,)
+    await again.stop()
+
+
+async def test_postgres_asks_for_the_password(home: Path) -> None:
+    server = await start_postgres(home, durable=False)
+    assert (home / "postgres.password").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(psycopg.OperationalError):
+        await psycopg.AsyncConnection.connect(server.dsn.replace(server.password, "wrong"))
+    assert await create_database(server, "nebula") == server.dsn
+    await server.stop()
+
+
+async def test_a_child_is_stopped_even_if_it_ignores_the_request(home: Path) -> None:
+    child = await spawn("deaf", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], home / "log")
+    while not child.log.read_text():
+        os.sched_yield()
+    await child.stop(grace=0.2)
+    assert child.process.returncode == -signal.SIGKILL
+
+
+async def test_libvirt_of_another_host_is_used_as_it_is() -> None:
+    driver = await ensure_libvirt("test:///default")
+    assert (driver.virt_type, driver.host_address, driver.started_pids) == ("test", "192.168.122.1", ())
+    with pytest.raises(ServerError, match="no network nowhere"):
+        await ensure_libvirt("test:///default", network="nowhere")
