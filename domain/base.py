@@ -45,9 +45,13 @@ _EVENT_TYPES: dict[str, type["Event"]] = {}
 
 
 class Event(Message):
-    """Something that happened. `TOPIC` is its wire name, for ever; the class may move and be renamed."""
+    """Something that happened. `TOPIC` is its wire name, for ever; the class may move and be renamed.
+
+    `VERSION` counts the shapes that its body has had: eventstore/upcast.py makes new ones of old ones.
+    """
 
     TOPIC: ClassVar[str]
+    VERSION: ClassVar[int] = 1
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -64,7 +68,7 @@ class Foreign(Event):
     """An event of a type this version does not know: kept as it is, changes no state."""
 
     topic: str
-    body: dict[str, Any]
+    body: Any
 
 
 def event_types() -> Iterator[tuple[str, type[Event]]]:

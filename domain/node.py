@@ -120,6 +120,9 @@ class Node(Message):
 def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
     """What follows from a command on a node."""
     if isinstance(command, RegisterNode):
+        if command.info.node != command.node:
+            detail = f"the info is about node {command.info.node}, not {command.node}"
+            raise Rejected("invalid_request", detail, status=422, field="info.node")
         if node is not None and node.info == command.info:
             return []
         return [NodeRegistered(at=command.at, info=command.info)]

@@ -37,11 +37,13 @@ def place(wish: Resources, region: str | None, nodes: Iterable[Node], policy: Po
             considered.append(Considered(node=node.id, reason=reason))
     if not fitting:
         return Placement(None, tuple(considered))
-    best = max(fitting, key=lambda n: (free(n, policy).memory_mib, [-ord(c) for c in n.id]))
+    best = max(fitting, key=lambda n: free(n, policy).memory_mib)  # the first of equals: the lowest id
+    most = free(best, policy).memory_mib
     for node in fitting:
         if node is not best:
             spare = free(node, policy).memory_mib
-            considered.append(Considered(node=node.id, reason=f"less free memory ({spare} MiB)"))
+            how = "less" if spare < most else "no more"
+            considered.append(Considered(node=node.id, reason=f"{how} free memory ({spare} MiB)"))
     considered.append(Considered(node=best.id))
     return Placement(best.id, tuple(sorted(considered, key=lambda c: c.node)))
 

@@ -149,6 +149,8 @@ def decide_project(project: Project | None, command: ProjectCommands) -> list[Pr
         raise Rejected("project_deleted", f"project {project.id} was deleted", status=410)
     match command:
         case ChangeProject():
+            if command.name is None and command.tags is None:
+                raise Rejected("invalid_request", "nothing to change: give a name, tags, or both", status=422)
             events: list[ProjectEvents] = []
             if command.name is not None:
                 events.append(ProjectRenamed(**stamp, name=command.name))

@@ -5,7 +5,8 @@
        no room     ▼  │ room appears          │ report: error       │  └── restart: boots + 1  │
                unschedulable ──ScheduleVm──►──┘      │              └──────report: off─────────┘
                                                      ▼
-    node silent: lost ──next report──► what it is    failed ──StartVm──► (scheduled again, same node)
+    node silent: lost ──next report──► what it is    failed ──StartVm──► (scheduled again, same node; requested
+                                                                          again where it never had one)
     DeleteVm, from anywhere ─► desired `absent` ──report: absent──► deleted
 
 The phase is what is true; `desired` (on, off, absent) and `boots` (how often it was told to boot) are what is wanted;
@@ -306,7 +307,7 @@ class VmGuestReady(VmEvent):
     """cloud-init in the guest finished and phoned home."""
 
     TOPIC = "nebula.vm.VmGuestReady"
-    hostname: str | None
+    hostname: str | None = None
     host_keys: tuple[HostKey, ...]
 
 
@@ -446,7 +447,9 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
-            if vm.phase not in (Phase.REQUESTED, Phase.UNSCHEDULABLE) or vm.considered == command.considered:
+            if vm.phase not in (Phase.REQUESTED, Phase.UNSCHEDULABLE):
+                return []
+            if vm.phase is Phase.UNSCHEDULABLE and vm.considered == command.considered:
                 return []
             operation = vm.pending.operation if vm.pending else None
             return [VmUnschedulable(at=command.at, operation=operation, considered=command.considered)]
@@ -467,7 +470,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
                 return []
             return [VmGuestReady(at=command.at, hostname=command.hostname, host_keys=command.host_keys)]
         case ExpireOperation():
-            if vm.pending is None or vm.pending.operation != command.operation:
+            if vm.pending is None or vm.pending.operation != command.operation or command.at < vm.pending.deadline:
                 return []
             return [VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)]
         case LoseVm():
@@ -515,8 +518,15 @@ def refuse(vm: Vm, verb: Verb, help_: str) -> Rejected:
     return Rejected("wrong_phase", f"cannot {verb} a VM that is {vm.phase}: {help_}")
 
 
+def refuse_while_deleted(vm: Vm, verb: Verb) -> None:
+    """A deletion never turns back, not even one that failed or timed out."""
+    if vm.desired is Desired.ABSENT:
+        raise refuse(vm, verb, "it is being deleted")
+
+
 def start(vm: Vm, command: StartVm) -> list[VmEvents]:
     refuse_while_pending(vm)
+    refuse_while_deleted(vm, command.VERB)
     match vm.phase:
         case Phase.STOPPED | Phase.FAILED:
             pass
@@ -528,24 +538,25 @@ def start(vm: Vm, command: StartVm) -> list[VmEvents]:
             raise refuse(vm, command.VERB, "wait until it has been created")
         case _:
             assert_never(vm.phase)
-    if vm.desired is Desired.ABSENT:
-        raise refuse(vm, command.VERB, "it is being deleted")
+    patience = POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
     return [
         VmStartRequested(
             at=command.at,
             operation=command.operation,
             fingerprint=command.fingerprint,
-            deadline=command.at + (POWER_DEADLINE if vm.started_at else CREATE_DEADLINE),
+            deadline=command.at + patience,
         )
     ]
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
     cancels = None
-    if command.force and vm.pending is not None and vm.pending.verb in (Verb.START, Verb.STOP, Verb.RESTART):
+    overtakes = vm.pending is not None and vm.pending.verb in (Verb.START, Verb.STOP, Verb.RESTART)
+    if command.force and vm.pending is not None and overtakes and vm.node is not None:
         cancels = vm.pending.operation
     else:
         refuse_while_pending(vm)
+        refuse_while_deleted(vm, command.VERB)
         if vm.phase is not Phase.RUNNING:
             raise refuse(vm, command.VERB, "only a running VM can be stopped")
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
@@ -563,6 +574,7 @@ def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
 
 def restart(vm: Vm, command: RestartVm) -> list[VmEvents]:
     refuse_while_pending(vm)
+    refuse_while_deleted(vm, command.VERB)
     if vm.phase is not Phase.RUNNING:
         raise refuse(vm, command.VERB, "only a running VM can be restarted; use start")
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
@@ -613,6 +625,7 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
         return []
     pending = vm.pending
     waiting = pending.operation if pending else None
+    stopping = pending is not None and pending.verb is Verb.STOP
     if report.error is not None:
         if vm.failure is not None and vm.failure.code == report.error.code and pending is None:
             return []
@@ -632,25 +645,16 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
         case Power.OFF | Power.ABSENT if report.step is not None:
             return prepared(vm, report, at)
         case Power.OFF:
-            if vm.desired is Desired.ABSENT or vm.phase not in (Phase.RUNNING, Phase.LOST):
+            if vm.desired is Desired.ABSENT or (vm.phase not in (Phase.RUNNING, Phase.LOST) and not stopping):
                 return []
             if pending is not None and pending.verb in (Verb.CREATE, Verb.RESTART, Verb.START):
                 return []
-            requested = vm.desired is Desired.OFF
-            return [
-                VmStopped(
-                    at=at,
-                    operation=waiting if requested else None,
-                    node=report.node,
-                    sequence=report.sequence,
-                    cause="requested" if requested else report.cause or "unknown",
-                )
-            ]
+            return [stopped(vm, report, at)]
         case Power.ABSENT:
             if vm.desired is Desired.ABSENT:
                 return [VmDeleted(at=at, operation=waiting, node=vm.node)]
             if vm.started_at is None or vm.phase not in (Phase.RUNNING, Phase.STOPPED, Phase.LOST):
-                return []
+                return [stopped(vm, report, at)] if stopping else []
             return [
                 VmFailed(
                     at=at,
@@ -670,7 +674,7 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
 def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     waiting = vm.pending.operation if vm.pending else None
     came_up = vm.phase is not Phase.RUNNING or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
-    if came_up and vm.desired is Desired.ON and report.boots >= vm.boots:
+    if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
         return [
             VmStarted(
                 at=at,
@@ -686,9 +690,26 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     return []
 
 
+def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
+    """It is off: as asked for, or for the cause that the node knows."""
+    requested = vm.desired is Desired.OFF
+    return VmStopped(
+        at=at,
+        operation=vm.pending.operation if vm.pending and requested else None,
+        node=report.node,
+        sequence=report.sequence,
+        cause="requested" if requested else report.cause or "unknown",
+    )
+
+
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
-    """The node is at it: the first report of each new step of a creation is worth an event."""
-    if vm.phase is not Phase.SCHEDULED or report.step is None or report.step == vm.preparing:
+    """The node is at it: the first report of each new step of a creation is worth an event.
+
+    So is the first one from a node that was lost in the middle of it.
+    """
+    back = vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START)
+    fresh = vm.phase is Phase.SCHEDULED and report.step != vm.preparing
+    if report.step is None or not (back or fresh):
         return []
     operation = vm.pending.operation if vm.pending else None
     return [VmPreparing(at=at, operation=operation, node=report.node, sequence=report.sequence, step=report.step)]
@@ -747,8 +768,11 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "pending": pending,
             }
         case VmStartRequested():
+            phase = vm.phase
+            if phase is Phase.FAILED:
+                phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
             on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
-            return {**asked(vm, event, Verb.START), **on}
+            return {**asked(vm, event, Verb.START), **on, "phase": phase, "preparing": None}
         case VmStopRequested():
             return {
                 **asked(vm, event, Verb.STOP),
@@ -764,7 +788,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
             return {"operations": known, "tags": event.tags}
         case VmPreparing():
-            return {"preparing": event.step, "sequence": event.sequence}
+            return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():
             return {
                 "phase": Phase.RUNNING,

@@ -7,7 +7,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from eventstore.store import WRONG_LAST_SEQUENCE, Conflict, Unavailable
+from eventstore.jetstream import WRONG_LAST_SEQUENCE, Conflict, Unavailable
 
 
 @dataclass(frozen=True, slots=True)

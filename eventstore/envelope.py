@@ -15,7 +15,8 @@ from typing import Any
 from eventsourcing.persistence import StoredEvent
 from pydantic_core import from_json
 
-from domain.base import Event, Foreign, event_type
+from domain.base import Event
+from eventstore.upcast import TYPE_VERSION, opened
 from runtime import subjects
 
 GENESIS = "0" * 64
@@ -100,11 +101,8 @@ class Recorded:
 
     @cached_property
     def event(self) -> Event:
-        """The typed event; `Foreign` where this version does not know the type."""
-        kind = event_type(self.type)
-        if kind is None:
-            return Foreign(topic=self.type, body=from_json(self.body))
-        return kind.model_validate_json(self.body)
+        """The typed event, in the newest version of its type; `Foreign` where this program does not know it."""
+        return opened(self.headers, self.body)
 
     @property
     def stored(self) -> StoredEvent:
@@ -141,6 +139,7 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
     at: datetime = getattr(event, "at", None) or datetime.now(UTC)
     operation = getattr(event, "operation", None) or context.operation
     optional = {
+        TYPE_VERSION: str(event.VERSION) if event.VERSION > 1 else None,
         "ce-credential": context.credential,
         "ce-requestid": context.request,
         "ce-operationid": operation,
@@ -154,14 +153,16 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
         "ce-time": at.isoformat(),
         "ce-aggregateversion": str(version),
-        "ce-actor": context.actor,
+        "ce-actor": printable(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: printable(value) for name, value in optional.items() if value},
+        **{name: text for name, value in optional.items() if value and (text := printable(value))},
     }
     return headers, event.model_dump_json(exclude_none=True).encode()
 
 
 def printable(value: str) -> str:
-    """A header value: visible ASCII, at most 512 characters."""
-    return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512]
+    """A header value as it will be read back: ASCII without control characters, at most 512 characters, no space
+    at either end.
+    """
+    return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512].strip()

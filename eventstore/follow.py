@@ -5,6 +5,7 @@ heartbeats, a server that restarted) ends the consumer and starts another behind
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
-from eventstore.store import _own
+from eventstore.jetstream import first_stored, own
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -85,7 +86,8 @@ async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> A
                 msg = await sub.next_msg(timeout=1)
             yield batch
     finally:
-        if nc.is_connected:
+        # Also while the server is away: else the reconnect would subscribe again, and feed an inbox nobody reads.
+        with contextlib.suppress(NatsError, OSError):
             await sub.unsubscribe()
             await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
 
@@ -132,14 +134,19 @@ async def _status(nc: Client, msg: Msg) -> None:
 
 
 def pushed(msg: Msg) -> tuple[Recorded, int]:
-    """An event pushed by a consumer, and its number within that consumer."""
+    """An event pushed by a consumer, and its number within that consumer.
+
+    The reply subject says both: `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.
+    <nanoseconds>.<pending>`, or the same with `<domain>.<account hash>.` before the stream and more behind.
+    """
     parts = msg.reply.split(".")
-    stream_sequence, consumer_sequence, nanoseconds = parts[-4], parts[-3], parts[-2]
+    first = 5 if len(parts) == 9 else 7
+    stream_sequence, consumer_sequence, nanoseconds = parts[first : first + 3]
     recorded = Recorded(
         position=int(stream_sequence),
         subject=msg.subject,
-        headers=_own(msg.headers or {}),
+        headers=own(msg.headers or {}),
         body=msg.data,
-        stored_at=datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC),
+        stored_at=first_stored(msg.headers or {}) or datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC),
     )
     return recorded, int(consumer_sequence)

@@ -8,11 +8,9 @@ sealed is unreadable everywhere, replays and old backups of the log included, an
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.persistence import OperationalError
 from nats.errors import Error as NatsError
@@ -21,9 +19,11 @@ from nats.js.errors import KeyDeletedError, KeyNotFoundError, KeyWrongLastSequen
 from nats.js.kv import KeyValue
 
 from domain.base import Sealed
+from eventstore.masterkey import NONCE, Ring, WrongMasterKey
 from runtime import subjects
 
-NONCE = 12
+__all__ = ["Erased", "Vault", "VaultUnavailable", "WrongMasterKey"]
+
 MOST_CACHED = 10_000
 
 
@@ -35,50 +35,18 @@ class VaultUnavailable(OperationalError):
     """The bucket cannot be reached now."""
 
 
-class WrongMasterKey(Exception):
-    """A wrapped key does not open: the master key file is not the one it was wrapped with."""
-
-
-def master_key(path: Path) -> bytes:
-    """The master key from its file (base64 of 32 bytes), made with mode 0600 at first use."""
-    try:
-        return _decoded(path)
-    except FileNotFoundError:
-        pass
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        path.hardlink_to(fresh)  # fails when another process was first: then its key counts
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
-    return _decoded(path)
-
-
-def _decoded(path: Path) -> bytes:
-    key = base64.b64decode(path.read_bytes())
-    if len(key) != 32:
-        raise WrongMasterKey(f"{path} does not hold 32 bytes in base64")
-    return key
-
-
 class Vault:
     """Per-VM keys. Safe to use from several processes at once."""
 
-    def __init__(self, bucket: KeyValue, master: bytes) -> None:
+    def __init__(self, bucket: KeyValue, master: Path | bytes) -> None:
+        """`master` is the file with the master key, which may be exchanged meanwhile, or the key itself."""
         self._bucket = bucket
-        self._master = AESGCM(master)
+        self._master = Ring(master)
         self._cache: dict[str, bytes] = {}
 
     @classmethod
     async def open(cls, js: JetStreamContext, master_key_path: Path) -> "Vault":
-        return cls(await js.key_value(subjects.KEYS), master_key(master_key_path))
+        return cls(await js.key_value(subjects.KEYS), master_key_path)
 
     async def seal(self, vm: str, text: str) -> Sealed:
         """Encrypt under the VM's key, which is made when there is none."""
@@ -150,17 +118,12 @@ class Vault:
             raise
         except KeyNotFoundError:
             return None
-        wrapped = entry.value or b""
-        try:
-            return self._master.decrypt(wrapped[:NONCE], wrapped[NONCE:], vm.encode())
-        except InvalidTag as error:
-            raise WrongMasterKey("the master key is not the one the keys were wrapped with") from error
+        return self._master.unwrap(vm, entry.value or b"")
 
     async def _made(self, vm: str) -> bytes:
         key = secrets.token_bytes(32)
-        nonce = secrets.token_bytes(NONCE)
         try:
-            await self._bucket.update(vm, nonce + self._master.encrypt(nonce, key, vm.encode()), last=0)
+            await self._bucket.update(vm, self._master.wrap(vm, key), last=0)
         except KeyWrongLastSequenceError:
             stored = await self._stored(vm)
             if stored is None:

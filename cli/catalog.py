@@ -1,0 +1,194 @@
+"""`nebula project|tag|node|operation …`: the small resources, and what they share with images."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output, waiting
+from cli.client import Document, path
+from cli.command import command, patient, query
+from cli.session import Output, Session, note
+
+projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=True)
+tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_is_help=True)
+nodes = typer.Typer()
+operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
+
+PROJECT: output.Columns = {"ID": "id", "NAME": "name", "TAGS": "tags", "AGE": output.age("created_at")}
+TAG: output.Columns = {"ID": "id", "NAME": "name", "AGE": output.age("created_at")}
+NODE: output.Columns = {
+    "ID": "id",
+    "STATUS": "status",
+    "REGION": "region",
+    "TYPE": "virt_type",
+    "VMS": "vms",
+    "VCPUS": lambda row: f"{row['reserved']['vcpus']} of {row['capacity']['vcpus']}",
+    "MEMORY": lambda row: f"{row['reserved']['memory_mib']} of {row['capacity']['memory_mib']} MiB",
+    "DISK": lambda row: f"{row['reserved']['disk_gib']} of {row['capacity']['disk_gib']} GiB",
+    "SEEN": output.age("last_seen"),
+}
+OPERATION: output.Columns = {
+    "ID": "id",
+    "VERB": "verb",
+    "KIND": "kind",
+    "RESOURCE": "resource",
+    "PROJECT": "project",
+    "STATUS": "status",
+    "ACTOR": "actor",
+    "POSITION": "position",
+    "ACCEPTED": "accepted_at",
+    "PROBLEM": lambda row: (row.get("problem") or {}).get("code"),
+}
+
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
+
+
+def finish(session: Session, answer: Document, columns: output.Columns, again: str | None) -> None:
+    """Wait for the operation, then show what became of its resource, read at `again` (None: it is no more)."""
+    kind = answer["operation"]["kind"]
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        if again is not None:
+            answer[kind] = session.api.get(again, {"min_position": answer["operation"]["position"]})
+    if session.output is Output.JSON:
+        output.emit_json(answer)
+    elif again is not None:
+        output.emit(output.table([answer[kind]], columns))
+    else:
+        output.emit(f"{kind} {answer['operation']['resource']}: {answer['operation']['verb']}d")
+    if not session.wait:
+        note(f"operation {answer['operation']['id']} is {answer['operation']['status']}")
+
+
+@command(projects, "create")
+def create_project(
+    session: Session,
+    name: Annotated[str, typer.Argument()],
+    id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
+    tag: Tags = None,
+) -> None:
+    """Create a project."""
+    body = {"name": name, "tags": tag or [], **({"id": id} if id else {})}
+    answer = session.api.send("POST", path("projects"), body, key=session.key)
+    finish(session, answer, PROJECT, path("projects", answer["project"]["id"]))
+
+
+@query(projects, "list")
+def list_projects(session: Session) -> None:
+    """All projects."""
+    output.listing(session, session.api.pages(path("projects")), PROJECT)
+
+
+@query(projects, "show")
+def show_project(session: Session, which: Id) -> None:
+    """All there is to know of a project."""
+    output.one(session, session.api.get(path("projects", which)))
+
+
+@command(projects, "rename")
+def rename_project(session: Session, which: Id, name: Annotated[str, typer.Argument()]) -> None:
+    """Give a project another name; its id stays."""
+    answer = session.api.send("PATCH", path("projects", which), {"name": name}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "tag")
+def tag_project(session: Session, which: Id, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Give a project these tags in place of the ones it has; none takes all away."""
+    answer = session.api.send("PATCH", path("projects", which), {"tags": tags or []}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "delete")
+def delete_project(session: Session, which: Id) -> None:
+    """Delete a project that has no VMs left."""
+    finish(session, session.api.send("DELETE", path("projects", which), key=session.key), PROJECT, None)
+
+
+@command(tags, "create")
+def create_tag(
+    session: Session,
+    name: Annotated[str, typer.Argument()],
+    id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
+) -> None:
+    """Create a tag."""
+    body = {"name": name, **({"id": id} if id else {})}
+    answer = session.api.send("POST", path("tags"), body, key=session.key)
+    finish(session, answer, TAG, path("tags", answer["tag"]["id"]))
+
+
+@query(tags, "list")
+def list_tags(session: Session) -> None:
+    """All tags."""
+    output.listing(session, session.api.pages(path("tags")), TAG)
+
+
+@command(tags, "rename")
+def rename_tag(session: Session, tag: Id, name: Annotated[str, typer.Argument()]) -> None:
+    """Give a tag another name; its id stays."""
+    answer = session.api.send("PATCH", path("tags", tag), {"name": name}, key=session.key)
+    finish(session, answer, TAG, path("tags", tag))
+
+
+@command(tags, "delete")
+def delete_tag(session: Session, tag: Id) -> None:
+    """Delete a tag that nothing carries."""
+    finish(session, session.api.send("DELETE", path("tags", tag), key=session.key), TAG, None)
+
+
+@query(nodes, "list")
+def list_nodes(session: Session) -> None:
+    """All nodes."""
+    output.listing(session, session.api.pages(path("nodes")), NODE)
+
+
+@query(nodes, "show")
+def show_node(session: Session, node: Id) -> None:
+    """All there is to know of a node."""
+    output.one(session, session.api.get(path("nodes", node)))
+
+
+@command(nodes, "cordon")
+def cordon(session: Session, node: Id) -> None:
+    """Place no new VMs on a node; those there run on."""
+    answer = session.api.send("POST", path("nodes", node, "cordon"), {}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
+@command(nodes, "uncordon")
+def uncordon(session: Session, node: Id) -> None:
+    """Place new VMs on a node again."""
+    answer = session.api.send("POST", path("nodes", node, "uncordon"), {}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
+@query(operations, "list")
+def list_operations(
+    session: Session,
+    vm: Annotated[str | None, typer.Option(help="Only those on the VM of this id.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="accepted, running, succeeded, failed, timed_out or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
+) -> None:
+    """The newest operations."""
+    wanted = {"project": session.project_given, "vm": vm, "status": status, "limit": min(limit, 500)}
+    found = session.api.pages(path("operations"), wanted)
+    output.listing(session, [row for _, row in zip(range(limit), found, strict=False)], OPERATION)
+
+
+@query(operations, "show")
+def show_operation(session: Session, operation: Id) -> None:
+    """All there is to know of an operation, its events included."""
+    output.one(session, session.api.get(path("operations", operation)))
+
+
+@patient(operations, "wait")
+def wait_operation(session: Session, operation: Id) -> None:
+    """Wait until an operation has ended; its end is the exit status."""
+    ended = waiting.operation(session, session.api.get(path("operations", operation)))
+    if session.output is Output.JSON:
+        output.emit_json(ended)
+    else:
+        output.emit(output.table([ended], OPERATION))

@@ -1,0 +1,139 @@
+"""How a command of the client is made: a function of a Session and its own parameters.
+
+The options that hold everywhere (where the platform is, how to print) are added to each command's signature here, so
+that they may stand before or behind the command's name; the later one wins.
+"""
+
+import functools
+import inspect
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from cli.client import Client
+from cli.errors import CliError, Exit, Interrupted
+from cli.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, DEFAULT_URL, Output, Session, local_token, note
+
+P = ParamSpec("P")
+Body = Callable[Concatenate[Session, P], None]
+
+EVERYWHERE = "Everywhere"
+WAITING = "Waiting"
+
+Url = Annotated[
+    str | None,
+    typer.Option(help=f"The platform's address (NEBULA_URL; {DEFAULT_URL}).", rich_help_panel=EVERYWHERE),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(help="Bearer token (NEBULA_TOKEN; admin.token in NEBULA_HOME).", rich_help_panel=EVERYWHERE),
+]
+Project = Annotated[
+    str | None,
+    typer.Option(help=f"Project (NEBULA_PROJECT; {DEFAULT_PROJECT}).", rich_help_panel=EVERYWHERE),
+]
+Format = Annotated[
+    Output | None, typer.Option("--output", "-o", help="For people, or for programs.", rich_help_panel=EVERYWHERE)
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Do not wait for the operation to end.", rich_help_panel=WAITING)
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(help=f"Seconds to wait at most ({DEFAULT_TIMEOUT:.0f}).", rich_help_panel=WAITING),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(help="Idempotency-Key, to repeat a call safely (random).", rich_help_panel=WAITING),
+]
+
+QUERY = {"url": Url, "token": Token, "project": Project, "output": Format}
+PATIENT = {**QUERY, "timeout": Timeout}
+COMMAND = {**PATIENT, "no_wait": NoWait, "key": Key}
+
+
+def root(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(help="The platform.", envvar="NEBULA_URL")] = None,
+    token: Annotated[str | None, typer.Option(help="Bearer token.", envvar="NEBULA_TOKEN")] = None,
+    project: Annotated[str | None, typer.Option(help="Project.", envvar="NEBULA_PROJECT")] = None,
+    output: Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")] = None,
+    home: Annotated[Path | None, typer.Option(envvar="NEBULA_HOME", hidden=True)] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for operations.")] = False,
+) -> None:
+    """The options in front of the command's name. Its help text is in main.py."""
+    context.obj = {
+        "url": url,
+        "token": token,
+        "project": project,
+        "output": output,
+        "home": home,
+        "no_wait": no_wait,
+    }
+
+
+def query(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
+    """A command that only reads."""
+    return _register(app, name, QUERY)
+
+
+def patient(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
+    """A command that reads, and waits for something."""
+    return _register(app, name, PATIENT)
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
+    """A command that changes something: one unsafe call, under one idempotency key."""
+    return _register(app, name, COMMAND)
+
+
+def _register(app: typer.Typer, name: str, shared: dict[str, Any]) -> Callable[[Body[P]], Body[P]]:
+    def decorate(body: Body[P]) -> Body[P]:
+        signature = inspect.signature(body, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+
+        @functools.wraps(body)
+        def run(context: typer.Context, **given: Any) -> None:
+            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
+            session = _session({**context.obj, **{k: v for k, v in given.items() if v not in (None, False)}})
+            _run(functools.partial(body, session, **mine), session, repeatable="key" in shared)
+
+        added = [
+            inspect.Parameter(
+                option, inspect.Parameter.KEYWORD_ONLY, default=False if kind is NoWait else None, annotation=kind
+            )
+            for option, kind in shared.items()
+        ]
+        first = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        run.__signature__ = signature.replace(parameters=[first, *keywords, *added])  # type: ignore[attr-defined]
+        app.command(name)(run)
+        return body
+
+    return decorate
+
+
+def _session(given: dict[str, Any]) -> Session:
+    api = Client(given["url"] or DEFAULT_URL, given["token"] or local_token(given["home"]), note)
+    return Session(
+        api,
+        output=given["output"] or Output.TABLE,
+        project_given=given["project"],
+        wait=not given["no_wait"],
+        timeout=given.get("timeout") or DEFAULT_TIMEOUT,
+        key=given.get("key") or str(uuid.uuid4()),
+    )
+
+
+def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> None:
+    try:
+        body()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+    except CliError as error:
+        if repeatable and error.exit is not Exit.USAGE:
+            error.add_note(f"safe to repeat with --key {session.key}")
+        raise

@@ -1,0 +1,64 @@
+"""What can go wrong for the person at the keyboard, and the exit status that tells it to a script."""
+
+from enum import IntEnum
+from typing import Any, ClassVar
+
+
+class Exit(IntEnum):
+    """The exit statuses of `nebula`."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    TIMED_OUT = 4
+    INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """Ends the command. The text is for people: what is wrong, then, on further lines, what would help."""
+
+    exit: ClassVar[Exit] = Exit.FAILED
+
+
+class Usage(CliError):
+    """The command line asks for something that makes no sense."""
+
+    exit = Exit.USAGE
+
+
+class Unreachable(CliError):
+    """Nobody answered, or only to say that it cannot answer now. Whether a command was carried out is unknown.
+
+    `retry_after` is how many seconds the server asked us to wait, if it did.
+    """
+
+    exit = Exit.UNREACHABLE
+
+    def __init__(self, text: str, retry_after: float = 0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class TimedOut(CliError):
+    """What was waited for did not happen in time. It may still."""
+
+    exit = Exit.TIMED_OUT
+
+
+class Interrupted(CliError):
+    """Ctrl-C."""
+
+    exit = Exit.INTERRUPTED
+
+
+class Refused(CliError):
+    """The platform said no: an RFC 9457 problem, from the answer to a request or from a failed operation."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        detail = problem.get("detail") or problem.get("title") or "the platform gives no reason"
+        code = problem.get("code") or problem.get("status")
+        fields = [f"  {e.get('field', '?')}: {e.get('detail', '')}" for e in problem.get("errors") or []]
+        super().__init__("\n".join([f"{detail} ({code})" if code else str(detail), *fields]))
+        self.code = str(problem.get("code", ""))
+        self.status = int(problem.get("status") or 0)

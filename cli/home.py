@@ -1,0 +1,86 @@
+"""The directory of one platform on this machine: who may use it at a time, its first token, its ports."""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.child import ServerError, free_port, stop_leftover
+
+NATS_PORT = 4222
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Be the only `nebula up` on `home`. The kernel drops the lock with its process, however that ends.
+
+    Raises ServerError, with the number of the process that holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ServerError(f"a platform runs on {home} already (process {holder})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def tokens_file(home: Path) -> Path:
+    """The gateway's list of tokens; at first use with one, `admin`, whose clear text is in `home/admin.token`."""
+    listed = home / "tokens"
+    if not listed.exists():
+        token = secrets.token_urlsafe(32)
+        _write_secret(home / "admin.token", token)
+        _write_secret(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}")
+    return listed
+
+
+def nats_port(home: Path) -> int:
+    """The port this platform's event log is reached at: the one it had, else 4222, else any; whichever is free."""
+    file = home / "nats.port"
+    remembered = [int(file.read_text())] if file.exists() else []
+    port = next((port for port in (*remembered, NATS_PORT) if is_free("127.0.0.1", port)), None) or free_port()
+    file.write_text(str(port))
+    return port
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether one could listen there at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def pid_file(home: Path, role: str) -> Path:
+    return home / "run" / f"{role}.pid"
+
+
+async def stop_leftovers(home: Path, roles: tuple[str, ...]) -> None:
+    """End what a killed `nebula up` left behind on `home`: roles first, then the event log's server."""
+    for role in roles:
+        file = pid_file(home, role)
+        await stop_leftover(file, str(file))
+    nats = home / "nats.pid"
+    await stop_leftover(nats, str(nats))
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Whole or not at all, and readable by its owner only from the first moment on."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text + "\n")
+    new.replace(file)

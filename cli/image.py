@@ -1,0 +1,144 @@
+"""`nebula image …`: what disks are made from."""
+
+import hashlib
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output, waiting
+from cli.catalog import finish
+from cli.client import Document, path
+from cli.command import command, query
+from cli.errors import CliError, Refused, Usage
+from cli.session import Session, note
+
+app = typer.Typer(help="Images: what disks are made from.", no_args_is_help=True)
+
+COLUMNS: output.Columns = {
+    "ID": "id",
+    "NAME": "name",
+    "PHASE": "phase",
+    "FORMAT": "format",
+    "SIZE": lambda row: mib(row.get("size_bytes")),
+    "VIRTUAL": lambda row: mib(row.get("virtual_size_bytes")),
+    "SOURCE": "source",
+    "AGE": output.age("created_at"),
+}
+
+Id = Annotated[str, typer.Argument(metavar="ID")]
+
+
+class Debian(StrEnum):
+    BOOKWORM = "debian-12"
+    TRIXIE = "debian-13"
+
+    @property
+    def suite(self) -> str:
+        return self.name.lower()
+
+
+@command(app, "register")
+def register(
+    session: Session,
+    source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Where nodes get it from.")],
+    id: Annotated[str | None, typer.Option(help="The file's name as a slug, unless given.")] = None,
+    name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Checksum; of a local file it is computed.")] = None,
+) -> None:
+    """Make an image known; waits until its bytes and checksum have been verified."""
+    local = not source.startswith(("http://", "https://"))
+    if not local and sha256 is None:
+        raise Usage("an image from a URL needs --sha256, so that nodes can tell that they got it right")
+    if local:
+        source = str(Path(source).absolute())
+    image_id = id or re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")[:63]
+    body = {"id": image_id, "name": name or image_id, "source": source, "sha256": sha256 or checksum(Path(source))}
+    answer = session.api.send("POST", path("images"), body, key=session.key)
+    finish(session, answer, COLUMNS, path("images", image_id))
+
+
+@query(app, "list")
+def list_(session: Session) -> None:
+    """All images."""
+    output.listing(session, session.api.pages(path("images")), COLUMNS)
+
+
+@query(app, "show")
+def show(session: Session, image: Id) -> None:
+    """All there is to know of an image."""
+    output.one(session, session.api.get(path("images", image)))
+
+
+@command(app, "delete")
+def delete(session: Session, image: Id) -> None:
+    """Forget an image that no VM is made from."""
+    finish(session, session.api.send("DELETE", path("images", image), key=session.key), COLUMNS, None)
+
+
+@command(app, "build")
+def build(
+    session: Session,
+    release: Annotated[Debian, typer.Argument()],
+    register: Annotated[bool, typer.Option(help="Register it under the release's name.")] = True,
+) -> None:
+    """Build an image from Debian's packages on this host (as root), and register it."""
+    from cli.image_build import ImageBuildError, build_debian_image
+    from runtime.settings import Common, read
+
+    if register:
+        session.api.get(path("images"), {"limit": 1})  # better to know now than in two minutes that nobody answers
+    cache = read(Common).home / "cache"
+    try:
+        with waiting.Progress(f"building {release}") as progress:
+            out = cache / f"{release}.qcow2"
+            built = build_debian_image(release.suite, out, progress=progress.say, cache=cache)
+    except ImageBuildError as error:
+        raise CliError(str(error)) from error
+    if not register:
+        output.one(session, {"path": str(built.path), "sha256": built.sha256, "size_bytes": built.size_bytes})
+        return
+    image = ensure(session, release, str(built.path), built.sha256)
+    output.one(session, image)
+
+
+def ensure(session: Session, image_id: str, source: str, sha256: str) -> Document:
+    """The image under this id with these bytes: registered now, unless it has been.
+
+    Raises CliError when the id stands for other bytes.
+    """
+    target = path("images", image_id)
+    try:
+        known = session.api.get(target)
+    except Refused as refusal:
+        if refusal.status not in (404, 410):
+            raise
+        known = {"phase": "deleted"}
+    if known["phase"] in ("available", "verifying") and known["sha256"] != sha256:
+        raise CliError(
+            f"there is an image {image_id} already, with other bytes (sha256 {known['sha256']});\n"
+            "  delete it first, or register this one under another --id"
+        )
+    if known["phase"] == "available":
+        note(f"image {image_id} is registered already")
+        return known
+    if known["phase"] == "rejected":
+        waiting.operation(session, session.api.send("DELETE", target)["operation"])
+    body = {"id": image_id, "name": image_id, "source": source, "sha256": sha256}
+    op = waiting.operation(session, session.api.send("POST", path("images"), body, key=session.key)["operation"])
+    return session.api.get(target, {"min_position": op["position"]})
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file, in hex. Raises Usage when it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error}") from error
+
+
+def mib(size: int | None) -> str | None:
+    return f"{size / 2**20:.0f} MiB" if size else None

@@ -1,0 +1,98 @@
+"""How answers look: tables for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from cli.session import Output, Session
+
+Row = Mapping[str, Any]
+#: A table's columns: heading, and what stands under it.
+Columns = Mapping[str, str | Callable[[Row], object]]
+
+
+def emit(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def emit_json(value: object) -> None:
+    emit(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def listing(session: Session, rows: Iterable[Row], columns: Columns) -> None:
+    """A list: a table, or `{"items": […]}`."""
+    items = list(rows)
+    if session.output is Output.JSON:
+        emit_json({"items": items})
+    else:
+        emit(table(items, columns))
+
+
+def one(session: Session, row: Row) -> None:
+    """All there is to say of one thing."""
+    if session.output is Output.JSON:
+        emit_json(row)
+        return
+    told = {name: value for name, value in row.items() if value not in (None, [], {}, "")}
+    width = max((len(name) for name in told), default=0)
+    for name, value in told.items():
+        for number, line in enumerate(_lines(value)):
+            emit(f"{name if number == 0 else '':<{width}}  {line}")
+
+
+def table(rows: Sequence[Row], columns: Columns) -> str:
+    """Rows under headings, parted by two spaces: easy to read, to grep and to cut."""
+    cells = [list(columns)]
+    for row in rows:
+        cells.append([cell(of(row) if callable(of) else row.get(of)) for of in columns.values()])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def cell(value: object) -> str:
+    match value:
+        case None | "" | [] | ():
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ",".join(cell(item) for item in value)
+        case _:
+            return str(value)
+
+
+def age(field: str) -> Callable[[Row], object]:
+    """A column that tells how long ago the time in `field` was."""
+
+    def tell(row: Row) -> object:
+        at = row.get(field)
+        return duration((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) if at else None
+
+    return tell
+
+
+def duration(seconds: float) -> str:
+    """Seconds, for people: 0.35 s, 12.3 s, 4 m 10 s, 3 h 5 m, 12 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    for name, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // part} {smaller}"
+    raise AssertionError("unreachable")
+
+
+def _lines(value: object) -> list[str]:
+    match value:
+        case dict():
+            return [", ".join(f"{name} {cell(part)}" for name, part in value.items() if part is not None)]
+        case list() if value and isinstance(value[0], dict):
+            return [line for part in value for line in _lines(part)]
+        case _:
+            return cell(value).split("\n")

@@ -1,0 +1,53 @@
+"""What every command of the client is handed: where the platform is, and how to answer."""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from cli.client import Client
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+DEFAULT_PROJECT = "default"
+#: Seconds a command waits for what it started, unless told otherwise.
+DEFAULT_TIMEOUT = 1800.0
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a client command. `project_given` is None where nobody named a project."""
+
+    api: Client
+    output: Output
+    project_given: str | None
+    #: whether to wait for the operation to end, and for how many seconds
+    wait: bool
+    timeout: float
+    #: makes the command's one unsafe call happen once, however often it is sent
+    key: str
+
+    @property
+    def project(self) -> str:
+        return self.project_given or DEFAULT_PROJECT
+
+
+def note(text: str) -> None:
+    """A line for the person who waits. Standard output carries results only."""
+    sys.stderr.write(f"nebula: {text}\n")
+    sys.stderr.flush()
+
+
+def local_token(home: Path | None) -> str | None:
+    """The administrator's token of the platform on this machine: in `home` if given, else where `up` keeps it."""
+    homes = [home] if home else [Path("/var/lib/nebula"), Path.home() / ".local/share/nebula"]
+    for place in homes:
+        try:
+            return (place / "admin.token").read_text().strip()
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,236 @@
+"""`nebula up`: the whole platform on this machine, from one command to the first VM.
+
+In this order, and stopped in the opposite one: the event log's server, the read models' server, libvirt (which stays,
+as guests do), then the four roles as processes of their own. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
+NEBULA_LIBVIRT_URI of another host name is used as it is. Whatever ends by itself is started again.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from cli import home
+from cli.client import Client, Document, path
+from cli.errors import CliError, Refused, Unreachable
+from cli.output import duration, emit
+from cli.session import local_token
+from runtime import logs
+from runtime.child import ServerError, free_port
+from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
+from runtime.servers import NatsServer, Postgres, start_nats, start_postgres
+from runtime.settings import GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
+from runtime.supervise import Role, Supervisor
+
+ROLES = ("gateway", "handlers", "projections", "node")
+#: Seconds for the roles to be ready: they may have a long log to read first.
+START_SECONDS = 300.0
+#: Seconds before a server that ended is started again, when the first attempt failed.
+RETRY_SECONDS = 2.0
+
+Server = TypeVar("Server", NatsServer, Postgres)
+
+
+class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, NodeSettings):
+    """The settings of all roles, so that a bad one is refused before anything is started."""
+
+    def given(self, name: str) -> bool:
+        """Whether the environment says so, and not the default."""
+        return name in self.model_fields_set
+
+
+class Told:
+    """What has become ready, one aligned line each, with the seconds since the last."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, text: str) -> None:
+        now = time.monotonic()
+        emit(f"{what:<12} {text} ({duration(now - self._last)})")
+        self._last = now
+
+
+def main() -> None:
+    """Run until SIGINT or SIGTERM, then stop everything that was started. Raises CliError."""
+    settings = read(UpSettings)
+    logs.configure("up", "warning", settings.log_format)
+    try:
+        asyncio.run(_until_stopped(settings))
+    except ServerError as error:
+        raise CliError(str(error)) from error
+
+
+async def _until_stopped(settings: UpSettings) -> None:
+    """A signal cancels the platform wherever it is: while it starts, or while it runs."""
+    running = asyncio.create_task(platform(settings))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def platform(settings: UpSettings) -> None:
+    """Start everything, say so, and wait to be cancelled; then stop all of it. Raises ServerError."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(home.locked(settings.home))
+        emit(f"Nebula on {settings.home}")
+        tell = Told()
+        await home.stop_leftovers(settings.home, ROLES)
+        http_port = _port(settings, "http_port", settings.http_host)
+
+        nats_url = settings.nats_url
+        if not settings.given("nats_url"):
+            port = home.nats_port(settings.home)
+            start = partial(start_nats, settings.home, port=port)
+            nats_url = (await stack.enter_async_context(kept("nats", start))).url
+        tell("nats", nats_url)
+
+        dsn = settings.postgres_dsn
+        if not settings.given("postgres_dsn"):
+            postgres = await stack.enter_async_context(kept("postgres", partial(start_postgres, settings.home)))
+            dsn = postgres.dsn
+            tell("postgres", f"127.0.0.1:{postgres.port}")
+        else:
+            tell("postgres", "as NEBULA_POSTGRES_DSN says")
+
+        libvirt = await ensure_libvirt(settings.libvirt_uri, network=settings.network)
+        tell("libvirt", _describe(libvirt))
+
+        seed_host = _seed_host(settings, libvirt)
+        seed_port = _port(settings, "seed_port", seed_host)
+        url = f"http://{settings.http_host}:{http_port}"
+        environment = {
+            "NEBULA_HOME": str(settings.home),
+            "NEBULA_NATS_URL": nats_url,
+            "NEBULA_POSTGRES_DSN": dsn,
+            "NEBULA_HTTP_PORT": str(http_port),
+            "NEBULA_TOKENS_FILE": str(settings.tokens_file or home.tokens_file(settings.home)),
+            "NEBULA_SEED_HOST": seed_host,
+            "NEBULA_SEED_PORT": str(seed_port),
+            "NEBULA_SEED_URL": settings.seed_url if settings.given("seed_url") else f"http://{seed_host}:{seed_port}/",
+        }
+        began = datetime.now(UTC)
+        supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
+        await stack.enter_async_context(supervisor)
+        await _wait_until_ready(settings, url, began, tell)
+        emit(READY.format(command=f"nebula{'' if http_port == 8700 else f' --url {url}'}"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            emit("stopping; guests run on")
+
+
+READY = """\
+ready        until Ctrl-C; try in another terminal:
+               {command} image build debian-12
+               {command} vm create web-1 --image debian-12 --wait ready
+               {command} replay vm web-1"""
+
+
+@asynccontextmanager
+async def kept(name: str, start: Callable[[], Awaitable[Server]]) -> AsyncIterator[Server]:
+    """A server that is started again whenever it ends, and stopped at last. Raises ServerError if it never starts."""
+    server = await start()
+
+    async def keep() -> None:
+        nonlocal server
+        while True:
+            status = await server.child.process.wait()
+            emit(f"{name:<12} ended with status {status}; starting it again")
+            while True:
+                try:
+                    server = await start()
+                    break
+                except ServerError as error:
+                    emit(f"{name:<12} {error}")
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    keeper = asyncio.create_task(keep())
+    try:
+        yield server
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await server.stop()
+
+
+def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Role:
+    file = home.pid_file(settings.home, name)
+    file.parent.mkdir(exist_ok=True)
+    return Role(name, [sys.executable, "-m", "cli.main", name, "--pid-file", str(file)], environment)
+
+
+def _port(settings: UpSettings, name: str, host: str) -> int:
+    """The port that the settings name; any free one for 0. Raises ServerError when it is taken."""
+    port: int = getattr(settings, name) or free_port()
+    if not home.is_free(host, port):
+        raise ServerError(f"{host}:{port} is taken: set NEBULA_{name.upper()} to a free port")
+    return port
+
+
+def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:
+    """Where the cloud-init data source listens: the host's address on the guests' network, if there are guests."""
+    if settings.given("seed_host"):
+        return settings.seed_host
+    return "127.0.0.1" if libvirt.virt_type == "test" else libvirt.host_address
+
+
+def _describe(libvirt: Libvirt) -> str:
+    why = f": {kvm_trouble()}, so guests are slow" if libvirt.virt_type == "qemu" and libvirt.uri == LOCAL else ""
+    return f"{libvirt.uri}, network {libvirt.network} ({libvirt.host_address}), type {libvirt.virt_type}{why}"
+
+
+async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tell: Told) -> None:
+    """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats."""
+    api = Client(url, local_token(settings.home), lambda _: None)
+    await _answer("gateway", settings, partial(api.get, "/healthz"))
+    tell("gateway", url)
+    projects = await _answer("projections", settings, partial(api.get, path("projects")))
+    tell("projections", "read models answer")
+    if not projects["items"]:
+        await _answer("handlers", settings, partial(_create_first_project, api))
+        tell("handlers", "decide; project default created")
+    alive = await _answer("node", settings, partial(_living_nodes, api, began))
+    tell("node", f"{', '.join(alive)} ready")
+
+
+async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:
+    """What `ask` returns, once the platform answers it. Raises ServerError when that takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                log = settings.home / "log" / f"{role}.log"
+                raise ServerError(f"{role} is not ready after {START_SECONDS:.0f} s: {error}; see {log}") from error
+        await asyncio.sleep(0.1)
+
+
+def _create_first_project(api: Client) -> Document:
+    """A cloud has one project at least. One that the read models do not show yet is just as good."""
+    try:
+        return api.send("POST", path("projects"), {"id": "default", "name": "default"})
+    except Refused as refusal:
+        if refusal.code != "project_exists":
+            raise
+        return {}
+
+
+def _living_nodes(api: Client, since: datetime) -> list[str]:
+    """Nodes heard of since then. Raises Unreachable while there is none."""
+    heard = [
+        str(node["id"])
+        for node in api.pages(path("nodes"))
+        if node["last_seen"] and datetime.fromisoformat(node["last_seen"]) >= since
+    ]
+    if not heard:
+        raise Unreachable("no heartbeat yet")
+    return heard

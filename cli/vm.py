@@ -1,0 +1,219 @@
+"""`nebula vm …`: virtual machines."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output, waiting
+from cli.client import Document, path
+from cli.command import command, patient, query
+from cli.errors import CliError, Usage
+from cli.session import Output, Session, note
+
+app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
+
+COLUMNS: output.Columns = {
+    "NAME": "name",
+    "ID": "id",
+    "PHASE": "phase",
+    "READY": "ready",
+    "PENDING": lambda row: (row.get("pending") or {}).get("verb"),
+    "ADDRESS": "addresses",
+    "NODE": "node",
+    "IMAGE": "image",
+    "VCPUS": "vcpus",
+    "MEMORY": lambda row: f"{row['memory_mib']} MiB",
+    "DISK": lambda row: f"{row['disk_gib']} GiB",
+    "TAGS": "tags",
+    "AGE": output.age("created_at"),
+}
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
+Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes a pending start, stop or restart.")]
+Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
+
+
+class Until(StrEnum):
+    RUNNING = "running"
+    READY = "ready"
+    NO = "no"
+
+
+class Goal(StrEnum):
+    RUNNING = "running"
+    READY = "ready"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+
+
+def find(session: Session, name: str) -> str:
+    """The id of the VM that is called so (or has that id). Raises CliError where there is none, or more than one."""
+    if UUID.fullmatch(name):
+        return name
+    listed = session.api.pages(path("projects", session.project, "vms"), {"name": name})
+    found = [vm for vm in listed if vm["name"] == name]
+    match found:
+        case [vm]:
+            return str(vm["id"])
+        case []:
+            raise CliError(
+                f"no VM is called {name} in project {session.project} (a deleted one is found by its id only)"
+            )
+        case _:
+            candidates = [f"  {vm['id']}  {vm['phase']}, created {vm['created_at']}" for vm in found]
+            raise CliError("\n".join([f"{len(found)} VMs are called {name}; say which by id:", *candidates]))
+
+
+@command(app, "create")
+def create(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="Also the guest's hostname.")],
+    image: Annotated[str, typer.Option(help="Id of the image its disk is made from.")],
+    vcpus: Annotated[int, typer.Option(min=1)] = 1,
+    memory: Annotated[int, typer.Option(min=32, help="MiB.")] = 512,
+    disk: Annotated[int, typer.Option(min=1, help="GiB.")] = 4,
+    region: Annotated[str | None, typer.Option(help="Only on nodes of this region.")] = None,
+    tag: Tags = None,
+    ssh_key: Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")] = None,
+    user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
+    id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
+    wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
+) -> None:
+    """Create a VM and start it."""
+    given = {
+        "id": id,
+        "name": name,
+        "image": image,
+        "vcpus": vcpus,
+        "memory_mib": memory,
+        "disk_gib": disk,
+        "region": region,
+        "tags": tag or [],
+        "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
+        "user_data": _read(user_data) if user_data else None,
+    }
+    body = {field: value for field, value in given.items() if value is not None}
+    answer = session.api.send("POST", path("projects", session.project, "vms"), body, key=session.key)
+    if session.wait and wait is not Until.NO:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        answer["vm"] = waiting.vm(session, session.project, answer["vm"]["id"], wait)
+    _show(session, answer)
+
+
+@query(app, "list")
+def list_(
+    session: Session,
+    phase: Annotated[str | None, typer.Option(help="Only those in this phase.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those that carry this tag.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    node: Annotated[str | None, typer.Option(help="Only those on this node.")] = None,
+) -> None:
+    """The VMs of a project; deleted ones are not among them."""
+    wanted = {"phase": phase, "tag": tag, "name": name, "node": node}
+    output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
+
+
+@query(app, "show")
+def show(
+    session: Session,
+    vm: Name,
+    at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
+) -> None:
+    """All there is to know of a VM, now or at a time past."""
+    output.one(session, session.api.get(path("projects", session.project, "vms", find(session, vm)), {"at": at}))
+
+
+@command(app, "start")
+def start(session: Session, vm: Name) -> None:
+    """Start a stopped or failed VM."""
+    _act(session, vm, "start", {})
+
+
+@command(app, "stop")
+def stop(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
+    """Shut a VM down, at last by force."""
+    _act(session, vm, "stop", _power(force, grace))
+
+
+@command(app, "restart")
+def restart(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
+    """Shut a VM down and boot it anew."""
+    _act(session, vm, "restart", _power(force, grace))
+
+
+@command(app, "delete")
+def delete(session: Session, vm: Name) -> None:
+    """Delete a VM with its disk and its secrets. Its history stays."""
+    vm_id = find(session, vm)
+    answer = session.api.send("DELETE", path("projects", session.project, "vms", vm_id), key=session.key)
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+    _show(session, answer)
+
+
+@command(app, "tag")
+def tag(session: Session, vm: Name, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Give a VM these tags in place of the ones it has; none takes all away."""
+    target = path("projects", session.project, "vms", find(session, vm))
+    _finish(session, session.api.send("PATCH", target, {"tags": tags or []}, key=session.key))
+
+
+@patient(app, "wait")
+def wait(
+    session: Session, vm: Name, goal: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.READY
+) -> None:
+    """Wait until a VM is as it should be."""
+    state = waiting.vm(session, session.project, find(session, vm), goal)
+    if session.output is Output.JSON:
+        output.emit_json(state)
+    else:
+        output.emit(f"{state['id']} {waiting.describe(state)}")
+
+
+def _act(session: Session, vm: str, verb: str, body: Document) -> None:
+    target = path("projects", session.project, "vms", find(session, vm), verb)
+    _finish(session, session.api.send("POST", target, body, key=session.key))
+
+
+def _finish(session: Session, answer: Document) -> None:
+    if session.wait:
+        answer["operation"] = op = waiting.operation(session, answer["operation"])
+        target = path("projects", op["project"], "vms", op["resource"])
+        answer["vm"] = session.api.get(target, {"min_position": op["position"]})
+    _show(session, answer)
+
+
+def _show(session: Session, answer: Document) -> None:
+    if session.output is Output.JSON:
+        output.emit_json(answer)
+    else:
+        output.emit(output.table([answer["vm"]], COLUMNS))
+        if not session.wait:
+            note(f"operation {answer['operation']['id']} is {answer['operation']['status']}")
+
+
+def _power(force: bool, grace: float | None) -> Document:
+    if force and grace is not None:
+        raise Usage("--force leaves no grace; give one of the two")
+    return {"force": True} if force else {} if grace is None else {"grace_seconds": grace}
+
+
+def _public_keys(given: str) -> list[str]:
+    if given.startswith(("ssh-", "ecdsa-", "sk-")):
+        return [given]
+    lines = [line.strip() for line in _read(Path(given)).splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"cannot read {file}: {error}") from error

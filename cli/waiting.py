@@ -1,0 +1,151 @@
+"""Waiting for what was started, and saying meanwhile how far it is."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from cli.client import Document, path
+from cli.errors import CliError, Interrupted, Refused, TimedOut
+from cli.output import duration
+from cli.session import Session
+
+#: Seconds one long poll lasts: how stale the shown state may become.
+POLL = 2.0
+
+
+class Progress:
+    """What happens at the moment, on standard error: a spinner on a terminal, else one line per change."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = time.monotonic()
+        self._said = ""
+        self._spinner: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._spinner = Console(stderr=True).status(self._what)
+            self._spinner.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def say(self, text: str) -> None:
+        if self._spinner is not None:
+            self._spinner.update(f"{self._what}: {text} ({duration(self.elapsed)})")
+        elif text != self._said:
+            sys.stderr.write(f"{self._what}: {text} ({duration(self.elapsed)})\n")
+            sys.stderr.flush()
+        self._said = text
+
+
+def operation(session: Session, op: Document) -> Document:
+    """Wait until the operation has ended well; its last state.
+
+    Raises Refused when it failed, TimedOut when it (or our patience) ran out of time, Interrupted on Ctrl-C: the
+    operation then goes on without us.
+    """
+    with Progress(f"{op['verb']} {op['kind']} {op['resource']}") as progress:
+        try:
+            while op["status"] in ("accepted", "running"):
+                progress.say(_state(session, op))
+                wait = _patience(session, progress, f"operation {op['id']} is {op['status']}")
+                op = session.api.get(path("operations", op["id"]), {"wait": f"{wait:.1f}s"}, wait=wait)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; operation {op['id']} goes on without you") from None
+        progress.say(op["status"])
+    problem = {"detail": f"{op['verb']} {op['status']}", **(op.get("problem") or {})}
+    match op["status"]:
+        case "succeeded":
+            return op
+        case "timed_out":
+            raise TimedOut(str(Refused(problem)))
+        case _:
+            raise Refused(problem)
+
+
+def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
+    """Wait until the VM is running, ready, stopped or deleted; its last state.
+
+    Raises Refused when it has come to where the goal cannot be reached without a further command, TimedOut as above.
+    """
+    target = path("projects", project, "vms", vm_id)
+    position = None
+    with Progress(f"vm {vm_id}") as progress:
+        while True:
+            try:
+                state = session.api.get(target, {"min_position": position})
+            except Refused as refusal:
+                if goal == "deleted" and refusal.status in (404, 410):
+                    return {"id": vm_id, "project": project, "phase": "deleted"}
+                raise
+            progress.say(describe(state))
+            if _reached(state, goal):
+                return state
+            if _hopeless(state, goal):
+                failure = state.get("failure") or {}
+                raise Refused({"detail": f"VM {state['name']} is {state['phase']}", **failure})
+            wait = _patience(session, progress, f"VM {state['name']} is {describe(state)}, not {goal}")
+            seen = {"vm": vm_id, "after": state["position"], "limit": 1, "wait": f"{wait:.1f}s"}
+            news = session.api.get(path("events"), seen, wait=wait)["items"]
+            position = news[-1]["position"] if news else None
+
+
+def describe(state: Document) -> str:
+    """The state of a VM in a few words."""
+    words = [str(state["phase"])]
+    if state.get("preparing"):
+        words.append(f"preparing {state['preparing']}")
+    if state["phase"] == "unschedulable":
+        words += [f"{node['node']} {node['reason']}" for node in state.get("considered") or [] if node["reason"]]
+    if state["phase"] == "running":
+        words += state.get("addresses") or ["no address yet"]
+        words.append("ready" if state.get("ready") else "guest not ready yet")
+    return ", ".join(words)
+
+
+def _reached(state: Document, goal: str) -> bool:
+    phase = state["phase"]
+    return bool(state.get("ready")) and phase == "running" if goal == "ready" else bool(phase == goal)
+
+
+def _hopeless(state: Document, goal: str) -> bool:
+    if state.get("pending") or state["phase"] in ("requested", "unschedulable", "scheduled", "lost"):
+        return False
+    dead_ends: dict[str, tuple[str, ...]] = {
+        "running": ("stopped", "failed", "deleted"),
+        "ready": ("stopped", "failed", "deleted"),
+        "stopped": ("failed", "deleted"),
+        "deleted": (),
+    }
+    return state["phase"] in dead_ends[goal]
+
+
+def _state(session: Session, op: Document) -> str:
+    """Of a VM, what it does; of anything else, that it is under way."""
+    if op["kind"] != "vm":
+        return str(op["status"])
+    try:
+        return describe(session.api.get(path("projects", op["project"], "vms", op["resource"])))
+    except CliError:
+        return str(op["status"])
+
+
+def _patience(session: Session, progress: Progress, state: str) -> float:
+    """Seconds until the next look; TimedOut when there are none left."""
+    left = session.timeout - progress.elapsed
+    if left <= 0:
+        raise TimedOut(f"{state} after {duration(progress.elapsed)}; it may still get there")
+    return min(POLL, left)

@@ -1,0 +1,280 @@
+"""One stream as a log: append all or nothing, read back in order.
+
+What the platform's `EventStore` and the recorders for `eventsourcing` applications share. Every append names what it
+expects the last position of each subject to be; the server compares and stores in one step. An unknown outcome
+(time-out, lost connection, killed server) is made known before anything is reported: the same messages are sent again
+until the server either stores or refuses them, and a refusal is checked against what stands there.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from eventstore.envelope import Recorded
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+STORED_AT = "Nebula-Stored-At"
+MESSAGE_TOO_LARGE = 10054
+WRONG_LAST_SEQUENCE = 10071
+BATCH_INCOMPLETE = 10176
+BATCH_TOO_LARGE = 10199
+BATCH_DUPLICATE = 10201
+BATCHES_TOO_MANY = 10210
+PAGE = 512
+_OVERHEAD = 256
+"""Bytes left for the headers that name the batch and the message's place in it."""
+
+
+class Conflict(IntegrityError):
+    """Somebody else appended to the aggregate first: load it and decide again. `subject` names it."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"{subject} has moved on")
+        self.subject = subject
+
+
+class Unavailable(OperationalError):
+    """The log cannot be reached, or cannot store, within the time given. Nothing is known to be lost; try again."""
+
+
+class TooLarge(DataError):
+    """An event is larger than the server takes. Nothing was stored."""
+
+
+class TooMany(NotSupportedError):
+    """More events at once than the server stores as one. Nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event about to be appended. `EXPECTED` stands in the headers of each subject's first one."""
+
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Stream:
+    """One stream, through one connection. `timeout` (seconds) bounds each call."""
+
+    def __init__(self, nc: Client, name: str, *, timeout: float = 5.0) -> None:
+        self.name = name
+        self._nc = nc
+        self._timeout = timeout
+
+    # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append(self, messages: Sequence[Message], *, unsure: bool = False) -> int:
+        """Store all messages or none; the position of the last one (they stand next to each other).
+
+        `unsure`: these very messages were sent before with an unknown outcome; when they stand there, that is success.
+        Raises Conflict when a subject has moved on, Unavailable when the outcome could not be learned in time,
+        TooLarge and TooMany for what the server does not take.
+        """
+        self._check_sizes(messages)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        delay = 0.05
+        while True:
+            problem: dict[str, Any]
+            try:
+                reply = await self._send(messages)
+                problem = reply.get("error", {})
+            except (NatsError, OSError, TimeoutError) as error:
+                unsure = True
+                if loop.time() + delay > deadline:
+                    raise Unavailable(f"the log does not answer: {error!r}") from error
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+                continue
+            if not problem:
+                return int(reply["seq"])
+            code, text = problem.get("err_code"), problem.get("description")
+            if code in (BATCHES_TOO_MANY, BATCH_INCOMPLETE) and loop.time() + delay <= deadline:
+                await asyncio.sleep(delay)  # nothing was stored, and nothing is wrong with the batch
+                continue
+            if code == MESSAGE_TOO_LARGE:
+                raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")
+            if code == BATCH_TOO_LARGE:
+                raise TooMany(f"{len(messages)} events cannot be stored as one ({text}); store fewer at once")
+            if code not in (WRONG_LAST_SEQUENCE, BATCH_DUPLICATE):
+                raise Unavailable(f"the log refuses to store: {text} ({code})")
+            landed = await self._landed(messages) if unsure or code == BATCH_DUPLICATE else None
+            if landed is None:
+                raise Conflict(await self._moved(messages))
+            return landed
+
+    def _check_sizes(self, messages: Sequence[Message]) -> None:
+        """The server answers a message over its limit by closing the connection, for good: so none is sent."""
+        limit = self._nc.max_payload
+        for message in messages:
+            size = len(message.body) + sum(len(k) + len(v) + 4 for k, v in message.headers.items()) + _OVERHEAD
+            if size > limit:
+                raise TooLarge(
+                    f"an event of {len(message.body)} bytes on {message.subject}, {size} with its headers, is over the "
+                    f"server's limit of {limit}: store less in it, or raise max_payload in the server's configuration"
+                )
+
+    async def _moved(self, messages: Sequence[Message]) -> str:
+        """The subject that has events behind what was expected: the server does not say which one of a batch."""
+        expected = {m.subject: m.headers.get(EXPECTED) for m in reversed(messages)}
+        if len(expected) > 1:
+            with contextlib.suppress(Unavailable):
+                for subject, last in expected.items():
+                    if last is not None and await self.read(int(last), subject, 1):
+                        return subject
+        return messages[0].subject
+
+    async def _landed(self, messages: Sequence[Message]) -> int | None:
+        """The position of the last message when these very messages stand in the log already, else None."""
+        last = messages[-1]
+        same_subject = [m for m in messages if m.subject == last.subject]
+        found = await self.read(int(same_subject[0].headers[EXPECTED]), last.subject, len(same_subject))
+        if len(found) < len(same_subject):
+            return None
+        same = found[-1].body == last.body and dict(found[-1].headers) == own(last.headers)
+        return found[-1].position if same else None
+
+    async def _send(self, messages: Sequence[Message]) -> dict[str, Any]:
+        if len(messages) == 1:
+            return await self._request(messages[0], messages[0].headers)
+        batch = self._nc.new_inbox().rsplit(".", 1)[-1]
+        final = len(messages)
+        for index, message in enumerate(messages, start=1):
+            headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(index)}
+            if index == final:
+                headers["Nats-Batch-Commit"] = "1"
+                return await self._request(message, headers)
+            if index == 1:
+                reply = await self._request(message, headers)
+                if "error" in reply:
+                    return reply
+            else:
+                await self._nc.publish(message.subject, message.body, headers=headers)
+        raise AssertionError("a batch has a last message")
+
+    async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
+        reply = await self._nc.request(message.subject, message.body, timeout=2.0, headers=headers)
+        return json.loads(reply.data) if reply.data else {}
+
+    # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read(
+        self, after: int, filter_: str, limit: int | None = None, *, at_least: int = 0
+    ) -> list[Recorded]:
+        """Up to `limit` events (None: all) behind position `after`, in order, whose subject matches the filter.
+
+        `at_least`: a position known to hold a match. With several replicas any of them may answer, one that lags too:
+        then it is asked again.
+        """
+        events: list[Recorded] = []
+        patience = _Patience(self._timeout)
+        while limit is None or len(events) < limit:
+            page, more = await self.page(after, filter_, PAGE if limit is None else min(PAGE, limit - len(events)))
+            events.extend(page)
+            after = page[-1].position if page else after
+            if not more and after >= at_least:
+                break
+            if not more:
+                await patience.wait()
+        return events
+
+    async def page(self, after: int, filter_: str, limit: int = PAGE) -> tuple[list[Recorded], bool]:
+        """One batched direct get: the events, and whether there are more."""
+        inbox = self._nc.new_inbox()
+        ask = json.dumps({"seq": after + 1, "next_by_subj": filter_, "batch": limit}).encode()
+        page: list[Recorded] = []
+        try:
+            sub = await self._nc.subscribe(inbox)
+            try:
+                await self._nc.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
+                while True:
+                    msg = await sub.next_msg(timeout=self._timeout)
+                    status = (msg.headers or {}).get("Status")
+                    if status in ("204", "404"):
+                        pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
+                        return page, pending > 0 and bool(page)
+                    if status is not None:
+                        raise Unavailable(f"the log refuses to be read: {msg.headers}")
+                    page.append(direct(msg))
+            finally:
+                await sub.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the log does not answer: {error!r}") from error
+
+    async def last(self, filter_: str, *, at_least: int = 0) -> Recorded | None:
+        """The newest event whose subject matches the filter; `at_least` as in `read`."""
+        patience = _Patience(self._timeout)
+        ask = json.dumps({"last_by_subj": filter_}).encode()
+        while True:
+            msg = await self._ask(f"$JS.API.DIRECT.GET.{self.name}", ask)
+            status = (msg.headers or {}).get("Status")
+            if status not in (None, "404"):
+                raise Unavailable(f"the log refuses to be read: {msg.headers}")
+            found = direct(msg) if status is None else None
+            if (found.position if found else 0) >= at_least:
+                return found
+            await patience.wait()
+
+    async def last_position(self) -> int:
+        """The position of the newest event of the whole stream (0 when it is empty)."""
+        info = json.loads((await self._ask(f"$JS.API.STREAM.INFO.{self.name}", b"")).data)
+        if "error" in info:
+            raise Unavailable(f"the log does not answer: {info['error'].get('description')}")
+        return int(info["state"]["last_seq"])
+
+    async def _ask(self, subject: str, body: bytes) -> Msg:
+        try:
+            return await self._nc.request(subject, body, timeout=self._timeout)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the log does not answer: {error!r}") from error
+
+
+class _Patience:
+    """Waits for a replica that lags; raises Unavailable when it does for too long."""
+
+    def __init__(self, timeout: float) -> None:
+        self._deadline = asyncio.get_running_loop().time() + timeout
+
+    async def wait(self) -> None:
+        if asyncio.get_running_loop().time() > self._deadline:
+            raise Unavailable("the replica that answers lacks events that are known to be stored")
+        await asyncio.sleep(0.01)
+
+
+def direct(msg: Msg) -> Recorded:
+    """An event from the answer to a direct get."""
+    headers = msg.headers or {}
+    return Recorded(
+        position=int(headers["Nats-Sequence"]),
+        subject=headers["Nats-Subject"],
+        headers=own(headers),
+        body=msg.data,
+        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
+    )
+
+
+def first_stored(headers: dict[str, str]) -> datetime | None:
+    """When a restored event was stored at first: a server stamps all that it stores with its own time."""
+    stamp = headers.get(STORED_AT)
+    return datetime.fromisoformat(stamp) if stamp else None
+
+
+def own(headers: dict[str, str]) -> dict[str, str]:
+    """The headers that are the event's own: none that speak of its storage."""
+    return {k: v for k, v in headers.items() if not k.startswith("Nats-") and k != STORED_AT}
+
+
+def _microseconds(text: str) -> str:
+    """RFC 3339 with up to nanoseconds, cut to what Python reads."""
+    head, _, rest = text.rstrip("Z").partition(".")
+    return f"{head}.{rest[:6]:0<6}+00:00"

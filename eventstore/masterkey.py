@@ -1,0 +1,145 @@
+"""The master key, which wraps the vault's keys (AES-256-GCM), and how it is exchanged for another.
+
+Its file holds one key a line (base64 of 32 bytes): the first wraps, all of them unwrap. A rotation is: a fresh key is
+put in front (`begin`), every key in the bucket is wrapped anew (`rewrap`), the old keys are dropped (`finish`). Each
+step can be repeated and cut off anywhere; processes that run meanwhile notice the new file and go on.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.kv import KeyValue
+
+from eventstore import keyfile
+
+NONCE = 12
+
+
+class WrongMasterKey(Exception):
+    """A wrapped key does not open: the master key file is not the one it was wrapped with."""
+
+
+def master_keys(path: Path) -> list[bytes]:
+    """The master keys in the file, which is made with mode 0600 at first use."""
+    if not path.exists():
+        keyfile.make_once(path, _encoded([secrets.token_bytes(32)]))
+    return _decoded(path)
+
+
+def wrap(master: bytes, name: str, key: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE)
+    return nonce + AESGCM(master).encrypt(nonce, key, name.encode())
+
+
+def unwrap(masters: Sequence[bytes], name: str, wrapped: bytes) -> tuple[bytes, int]:
+    """The key, and which of the master keys it was wrapped with. Raises WrongMasterKey."""
+    for index, master in enumerate(masters):
+        try:
+            return AESGCM(master).decrypt(wrapped[:NONCE], wrapped[NONCE:], name.encode()), index
+        except (InvalidTag, ValueError):
+            continue
+    raise WrongMasterKey("the master key is not the one the keys were wrapped with")
+
+
+class Ring:
+    """The master keys, read again whenever their file has changed."""
+
+    def __init__(self, source: Path | bytes) -> None:
+        self._path = source if isinstance(source, Path) else None
+        self._keys = master_keys(source) if isinstance(source, Path) else [source]
+        self._read = self._stamp()
+
+    def wrap(self, name: str, key: bytes) -> bytes:
+        return wrap(self._current()[0], name, key)
+
+    def unwrap(self, name: str, wrapped: bytes) -> bytes:
+        """Raises WrongMasterKey."""
+        return unwrap(self._current(), name, wrapped)[0]
+
+    def _current(self) -> list[bytes]:
+        stamp = self._stamp()
+        if self._path is not None and stamp is not None and stamp != self._read:
+            self._keys, self._read = _decoded(self._path), stamp
+        return self._keys
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """Tells one content of the file from the next. None while there is no file: then what was read counts."""
+        try:
+            found = self._path.stat() if self._path is not None else None
+        except FileNotFoundError:
+            return None
+        return (found.st_ino, found.st_mtime_ns) if found is not None else None
+
+
+# ── rotation ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a pass over the bucket came to."""
+
+    changed: int
+    already: int
+
+
+def begin(path: Path) -> list[bytes]:
+    """Put a fresh key in front of the file's, unless a rotation is under way; all keys, the newest first."""
+    keys = master_keys(path)
+    if len(keys) == 1:
+        keys = [secrets.token_bytes(32), *keys]
+        keyfile.replace(path, _encoded(keys))
+    return keys
+
+
+async def rewrap(bucket: KeyValue, old: Sequence[bytes], new: bytes) -> Rewrapped:
+    """Wrap every key in the bucket with `new` that is wrapped with one of `old`. What is done already stays.
+
+    A key that is destroyed or made meanwhile is left as it is. Raises WrongMasterKey for one that none of them opens.
+    """
+    changed = already = 0
+    for name in await _names(bucket):
+        while True:
+            try:
+                entry = await bucket.get(name)
+            except KeyNotFoundError:  # destroyed in the meantime
+                break
+            key, index = unwrap([new, *old], name, entry.value or b"")
+            if index == 0:
+                already += 1
+                break
+            try:
+                await bucket.update(name, wrap(new, name, key), last=entry.revision)
+            except KeyWrongLastSequenceError:
+                continue
+            changed += 1
+            break
+    return Rewrapped(changed, already)
+
+
+def finish(path: Path) -> None:
+    """Drop all keys but the newest. Only after a pass of `rewrap` that had nothing to change."""
+    keyfile.replace(path, _encoded(_decoded(path)[:1]))
+
+
+async def _names(bucket: KeyValue) -> list[str]:
+    try:
+        return await bucket.keys()
+    except NoKeysError:
+        return []
+
+
+def _encoded(keys: Sequence[bytes]) -> bytes:
+    return b"".join(base64.b64encode(key) + b"\n" for key in keys)
+
+
+def _decoded(path: Path) -> list[bytes]:
+    keys = [base64.b64decode(text) for text in path.read_bytes().split()]
+    if not keys or any(len(key) != 32 for key in keys):
+        raise WrongMasterKey(f"{path} does not hold 32 bytes in base64 on each line")
+    return keys

@@ -1,0 +1,150 @@
+"""The notary: walks behind the log and signs, now and then, what it has seen.
+
+It goes on from the last checkpoint and checks, each time, that the event there is still the one that was signed. A log
+that lost its tail or grew another one is never signed: that is said as an error, again and again, until somebody looks.
+Several notaries may run; of two at once, one signs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nats.aio.client import Client
+from pydantic import ValidationError
+
+from eventstore.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sign
+from eventstore.documents import Documents
+from eventstore.envelope import GENESIS, Recorded
+from eventstore.jetstream import Conflict, Stream, Unavailable
+from eventstore.store import EventStore
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+
+class Disagrees(Exception):
+    """The log is not the one that was signed. The text says where."""
+
+
+class Checkpoints:
+    """The stream of checkpoints."""
+
+    def __init__(self, nc: Client, stream: str = subjects.CHECKPOINTS) -> None:
+        self._stream = Stream(nc, stream)
+        self._documents = Documents(nc, stream)
+
+    async def count(self) -> int:
+        return await self._stream.last_position()
+
+    async def number(self, number: int) -> Checkpoint | None:
+        """The n-th that was stored, or None. Raises Disagrees when what stands there is no checkpoint."""
+        found = await self._stream.read(number - 1, subjects.CHECKPOINT, 1)
+        return parsed(found[0]) if found else None
+
+    async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
+        """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
+        while True:
+            page, _ = await self._stream.page(after, subjects.CHECKPOINT)
+            for recorded in page:
+                if until is not None and recorded.position > until:
+                    return
+                yield recorded.position, recorded
+            if not page:
+                return
+            after = page[-1].position
+
+    async def before(self, position: int) -> int:
+        """How many stand, from the first on, at positions up to `position`."""
+        low, high = 0, await self.count()
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = await self.number(middle)
+            if found is not None and found.position <= position:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def append(self, checkpoint: Checkpoint, last: int) -> None:
+        """Store one behind the `last`-th. Raises Conflict when another one stands there already."""
+        await self._documents.put(subjects.CHECKPOINT, checkpoint.model_dump_json().encode(), last=last)
+
+
+def parsed(recorded: Recorded) -> Checkpoint:
+    try:
+        return Checkpoint.model_validate_json(recorded.body)
+    except ValidationError as error:
+        raise Disagrees(f"message {recorded.position} among the checkpoints is not one") from error
+
+
+class Notary:
+    """Signs with one key. `known` are the public keys whose checkpoints it goes on from (its own is one)."""
+
+    def __init__(self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None) -> None:
+        public = key.public_key()
+        self._key = key
+        self._known = {fingerprint(public): public, **(known or {})}
+        self._store = EventStore(nc)
+        self._checkpoints = Checkpoints(nc)
+        self._seen: LogDigest | None = None
+
+    async def run(self, every: float = 60.0) -> None:
+        """Sign every so many seconds, where the log has moved, for ever."""
+        while True:
+            try:
+                await self.step()
+            except Disagrees as error:
+                log.error("the log is not the one that was signed: no checkpoint", detail=str(error))
+            except Unavailable as error:
+                log.warning("checkpoint put off", error=str(error))
+            await asyncio.sleep(every)
+
+    async def step(self) -> Checkpoint | None:
+        """Sign what the log holds now; None when nothing is new, or another notary was first.
+
+        Raises Disagrees when the log does not go on from what was seen or signed before, Unavailable when it does not
+        answer.
+        """
+        number = await self._checkpoints.count()
+        latest = await self._checkpoints.number(number)
+        seen = await self._walk(latest)
+        if seen.position == (latest.position if latest else 0):
+            return None
+        checkpoint = sign(self._key, subjects.EVENTS, seen, latest.id if latest else GENESIS, datetime.now(UTC))
+        try:
+            await self._checkpoints.append(checkpoint, number)
+        except Conflict:
+            return None
+        log.info("checkpoint signed", position=checkpoint.position, digest=checkpoint.digest)
+        return checkpoint
+
+    async def _walk(self, latest: Checkpoint | None) -> LogDigest:
+        """Read on to the log's end from where we were; at first, from the latest checkpoint that we trust."""
+        seen = self._seen
+        if seen is None:
+            trusted = latest is not None and latest.signed_by(self._known)
+            seen = latest.at if latest is not None and trusted else LogDigest()
+        last = await self._store.last_position()
+        furthest = max(seen.position, latest.position if latest else 0)
+        if last < furthest:
+            raise Disagrees(f"the log ends at position {last}, but has been seen up to {furthest}")
+        if seen.position:
+            await self._same(seen)
+        while seen.position < last:
+            page = await self._store.read(seen.position)
+            for recorded in page:
+                if recorded.position != seen.position + 1:
+                    raise Disagrees(f"position {seen.position + 1} is missing from the log")
+                seen = seen.after(recorded)
+                if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
+                    raise Disagrees(f"what was signed of position {latest.position} is not what is there")
+            if not page:
+                raise Disagrees(f"position {seen.position + 1} is missing from the log")
+        self._seen = seen
+        return seen
+
+    async def _same(self, seen: LogDigest) -> None:
+        there = await self._store.read(seen.position - 1, None, 1)
+        if not there or there[0].position != seen.position or there[0].digest != seen.event:
+            raise Disagrees(f"the event at position {seen.position} is another one than before")

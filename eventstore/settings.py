@@ -1,0 +1,107 @@
+"""What an `eventsourcing` application says in its environment to be kept on JetStream, checked all at once."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from eventsourcing.utils import Environment, strtobool
+
+from runtime import subjects
+
+T = TypeVar("T")
+
+PLATFORM = (subjects.EVENTS, subjects.WANTED, subjects.REPORTS, subjects.PARKED, f"KV_{subjects.KEYS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each is looked up as `<APPLICATION NAME>_<NAME>` first, then as `<NAME>`."""
+
+    #: NATS_URL: where the servers are, separated by commas
+    servers: list[str]
+    #: NATS_STREAM: the application's own stream; snapshots go to `<stream>_SNAPSHOTS`
+    stream: str
+    #: NATS_SUBJECT_PREFIX: events stand on `<prefix>.events.<originator id>`
+    prefix: str
+    #: NATS_REPLICAS: copies of each stream
+    replicas: int
+    #: NATS_CREDS: credentials file, where the server asks for one
+    creds: Path | None
+    #: NATS_TIMEOUT: seconds until an unanswered call raises OperationalError
+    timeout: float
+    #: CREATE_TABLE: whether a missing stream is made; the same name as in the library's other modules
+    create: bool
+
+    @classmethod
+    def read(cls, env: Environment) -> "Settings":
+        """Raises OSError, as the library's own modules do, with all that is wrong in one text."""
+        problems: list[str] = []
+
+        def setting(name: str, default: str, parse: Callable[[str], T], fallback: T) -> T:
+            text = env.get(name) or default
+            try:
+                return parse(text)
+            except ValueError as error:
+                problems.append(f"{name}={text!r}: {error}")
+                return fallback
+
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", env.name).strip("_")
+        settings = cls(
+            servers=setting("NATS_URL", "nats://127.0.0.1:4222", _servers, []),
+            stream=setting("NATS_STREAM", f"{name or 'stored'}_events".upper(), _stream, ""),
+            prefix=setting("NATS_SUBJECT_PREFIX", (name or "stored").lower(), _prefix, ""),
+            replicas=setting("NATS_REPLICAS", "1", _replicas, 1),
+            creds=setting("NATS_CREDS", "", _creds, None),
+            timeout=setting("NATS_TIMEOUT", "5", _timeout, 5.0),
+            create=setting("CREATE_TABLE", "yes", strtobool, True),
+        )
+        if problems:
+            raise OSError("the settings of the application's log are wrong: " + "; ".join(problems))
+        return settings
+
+
+def _servers(text: str) -> list[str]:
+    urls = [url.strip() for url in text.split(",") if url.strip()]
+    for url in urls:
+        if not re.match(r"^(nats|tls|ws|wss)://[^\s/]+$", url):
+            raise ValueError("give nats://host:port, several separated by commas")
+    return urls
+
+
+def _stream(text: str) -> str:
+    if text in PLATFORM:
+        raise ValueError("this stream is the platform's; an application has one of its own: name another")
+    if len(text) > 100:
+        raise ValueError("at most 100 characters")
+    return subjects.token(text)
+
+
+def _prefix(text: str) -> str:
+    tokens = [subjects.token(part) for part in text.split(".")]
+    if tokens[0] == subjects.PREFIX:
+        raise ValueError(f"subjects under {subjects.PREFIX!r} are the platform's; choose another first token")
+    return text
+
+
+def _replicas(text: str) -> int:
+    if text not in ("1", "2", "3", "4", "5"):
+        raise ValueError("1 to 5 are possible; 3 is usual in a cluster")
+    return int(text)
+
+
+def _creds(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
+def _timeout(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 300:
+        raise ValueError("0.1 to 300 seconds are possible")
+    return seconds

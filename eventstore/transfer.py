@@ -1,0 +1,245 @@
+"""Export the log from its server into an archive, and restore an archive into an empty server.
+
+A restored log has every event at its position, with the same subject, headers and body, so that all digests, chains and
+checkpoints hold. What belongs to storing and not to the event is new: the server stamps its own time, so the time at
+which an event was first stored goes along in the header `Nebula-Stored-At`, which readers see as `stored_at`.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.api import PubAck
+from nats.js.errors import APIError
+
+from eventstore import archive
+from eventstore.archive import Writer, checkpoint_of, event_of, header_of, read_lines
+from eventstore.audit import Progress, pages
+from eventstore.checkpoints import Checkpoint, Keys, LogDigest
+from eventstore.envelope import Recorded
+from eventstore.jetstream import STORED_AT, direct
+from eventstore.notary import Checkpoints, parsed
+from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.verify import Report
+from runtime import streams, subjects
+
+IN_FLIGHT = 256
+"""Publishes that wait for their acknowledgement. They are stored in the order of sending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written. `signed` is the last position that a checkpoint in the file covers."""
+
+    first: int
+    last: int
+    events: int
+    checkpoints: int
+    signed: int
+    digest: str
+
+
+class Refused(Exception):
+    """A restore that will not be begun, or not be gone on with. The text says why and what would help."""
+
+
+class Unsound(Refused):
+    """The archive does not verify."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"the archive does not verify: {report.findings[0]}")
+        self.report = report
+
+
+async def export(
+    nc: Client, file: BinaryIO, *, after: int = 0, to: int | None = None, progress: Progress | None = None
+) -> Exported:
+    """Write the log behind position `after` up to `to` (its end as of now), with all checkpoints and anchors.
+
+    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises
+    Unavailable when the server does not answer.
+    """
+    store, checkpoints = EventStore(nc), Checkpoints(nc)
+    passed, count = await checkpoints.before(after), await checkpoints.count()
+    last = await store.last_position()
+    if to is None or to >= last:
+        to = last
+    else:
+        covering = await checkpoints.number(await checkpoints.before(to - 1) + 1)
+        to = min(covering.position, last) if covering is not None else to
+    after = min(after, to)
+    start = await _digest_at(store, await checkpoints.number(passed), after)
+    writer, seen, signed = Writer(file, start), set[str](), start.position
+    upcoming = checkpoints.read(passed, count)
+    document = await anext(upcoming, None)
+    async for page in pages(store, after, to):
+        unseen = {r.subject for r in page if r.headers.get("ce-aggregateversion") != "1"} - seen if after else set()
+        for anchor in await _last_of(nc, sorted(unseen), after):
+            writer.anchor(anchor)
+        seen.update(r.subject for r in page)
+        for recorded in page:
+            writer.event(recorded)
+            while document is not None and (checkpoint := parsed(document[1])).position <= recorded.position:
+                writer.checkpoint(checkpoint)
+                signed = checkpoint.position
+                document = await anext(upcoming, None)
+        if progress is not None:
+            progress(writer.at.position - after, to - after)
+    writer.close()
+    return Exported(start.position + 1, writer.at.position, writer.events, writer.checkpoints, signed, writer.at.digest)
+
+
+async def _digest_at(store: EventStore, checkpoint: Checkpoint | None, position: int) -> LogDigest:
+    """The digest of the log at a position, from the last checkpoint before it on. Verifying proves it, or not."""
+    at = checkpoint.at if checkpoint is not None else LogDigest()
+    async for page in pages(store, at.position, position):
+        for recorded in page:
+            at = at.after(recorded)
+    return at
+
+
+async def _last_of(nc: Client, names: Sequence[str], up_to: int) -> list[Recorded]:
+    """The last event of each of these aggregates up to a position, in the order of the log."""
+    found: list[Recorded] = []
+    if not names:
+        return found
+    inbox = nc.new_inbox()
+    ask = json.dumps({"multi_last": list(names), "up_to_seq": up_to, "batch": len(names)}).encode()
+    try:
+        sub = await nc.subscribe(inbox)
+        try:
+            await nc.publish(f"$JS.API.DIRECT.GET.{subjects.EVENTS}", ask, reply=inbox)
+            while True:
+                msg = await sub.next_msg(timeout=5)
+                status = (msg.headers or {}).get("Status")
+                if status in ("204", "404"):
+                    return sorted(found, key=lambda recorded: recorded.position)
+                if status is not None:
+                    raise Unavailable(f"the log refuses to be read: {msg.headers}")
+                found.append(direct(msg))
+        finally:
+            await sub.unsubscribe()
+    except (NatsError, OSError, TimeoutError) as error:
+        raise Unavailable(f"the log does not answer: {error!r}") from error
+
+
+# ── restore ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def restore(
+    nc: Client,
+    path: Path,
+    *,
+    keys: Keys | None,
+    foreign: Sequence[str] = ("*",),
+    replicas: int = 1,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Put an archive of the whole log into a server whose log is empty: same events, same positions.
+
+    The archive is verified first. `resume` goes on with a restore that was cut off: what is there has to be the
+    archive's beginning. No other process may append meanwhile; one that does is noticed, and ends the restore. Raises
+    Unsound, Refused, BadArchive, Unavailable.
+    """
+    report = archive.verify_file(path, keys=keys, foreign=foreign, signed=False)
+    if not report.ok:
+        raise Unsound(report)
+    if report.first != 1:
+        raise Refused(f"the archive begins at position {report.first}: only a whole log can be restored")
+    js = nc.jetstream()
+    await streams.ensure(js, streams.events_stream(replicas))
+    await streams.ensure(js, streams.checkpoints_stream(replicas))
+    await _Restore(nc, path, resume, progress, report.last).run()
+    return report
+
+
+class _Restore:
+    def __init__(self, nc: Client, path: Path, resume: bool, progress: Progress | None, total: int) -> None:
+        self._nc, self._js, self._path, self._resume = nc, nc.jetstream(), path, resume
+        self._store, self._checkpoints = EventStore(nc), Checkpoints(nc)
+        self._progress, self._total = progress, total
+        self._waiting: deque[tuple[int, asyncio.Future[PubAck]]] = deque()
+
+    async def run(self) -> None:
+        have, signed = await self._store.last_position(), await self._checkpoints.count()
+        if (have or signed) and not self._resume:
+            raise Refused(
+                f"the server holds {have} events and {signed} checkpoints already: a log is restored into an empty one "
+                "only (or gone on with: --resume)"
+            )
+        await self._compare(have)
+        number = 0
+        with self._path.open("rb") as file:
+            lines = read_lines(file)
+            header_of(next(lines, None))
+            for each in lines:
+                document = each.document or {}
+                match each.kind:
+                    case "event" if (recorded := event_of(document)).position > have:
+                        await self._send(recorded)
+                    case "checkpoint":
+                        number += 1
+                        await self._sign(number, signed, checkpoint_of(document))
+            await self._settle(0)
+
+    async def _compare(self, have: int) -> None:
+        """Refuse to go on unless the server holds the archive's first events, and nothing else."""
+        if have > self._total:
+            raise Refused(f"the server holds {have} events, the archive {self._total}")
+        with self._path.open("rb") as file:
+            expected = (event_of(e.document or {}) for e in read_lines(file) if e.kind == "event")
+            async for page in pages(self._store, 0, have):
+                for there in page:
+                    mine = next(expected, None)
+                    if mine is None or (mine.position, mine.digest) != (there.position, there.digest):
+                        raise Refused(f"position {there.position} on the server is not what the archive has there")
+
+    async def _send(self, recorded: Recorded) -> None:
+        headers = {
+            **recorded.headers,
+            STORED_AT: recorded.stored_at.isoformat(),
+            "Nats-Expected-Stream": subjects.EVENTS,
+            "Nats-Expected-Last-Sequence": str(recorded.position - 1),
+        }
+        try:
+            future = await self._js.publish_async(recorded.subject, recorded.body, headers=headers)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the log does not answer: {error!r}") from error
+        self._waiting.append((recorded.position, future))
+        if len(self._waiting) >= IN_FLIGHT:
+            await self._settle(IN_FLIGHT // 2)
+            if self._progress is not None:
+                self._progress(recorded.position, self._total)
+
+    async def _settle(self, left: int) -> None:
+        """Wait for acknowledgements until so many are left."""
+        while len(self._waiting) > left:
+            position, future = self._waiting.popleft()
+            try:
+                ack = await asyncio.wait_for(future, 30)
+            except APIError as error:
+                raise Refused(f"position {position} was not stored: {error.description}") from error
+            except (NatsError, OSError, TimeoutError) as error:
+                raise Unavailable(f"the log does not answer at position {position}: {error!r}") from error
+            if ack.seq != position:
+                raise Refused(f"the event of position {position} was stored at {ack.seq}")
+
+    async def _sign(self, number: int, have: int, checkpoint: Checkpoint) -> None:
+        """Put the n-th checkpoint back, once all before it is stored."""
+        if number <= have:
+            there = await self._checkpoints.number(number)
+            if there != checkpoint:
+                raise Refused(f"checkpoint {number} on the server is not what the archive has there")
+            return
+        await self._settle(0)
+        try:
+            await self._checkpoints.append(checkpoint, number - 1)
+        except Conflict as error:
+            raise Refused(f"somebody else signed checkpoint {number}: stop all roles first") from error

@@ -1,0 +1,51 @@
+"""A gateway as an ASGI application, with everything it needs opened and closed around it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from eventstore.store import EventStore
+from gateway.auth import Tokens
+from gateway.edge import Edge
+from gateway.heartbeats import Heartbeats
+from gateway.metrics import Metrics
+from gateway.routes import router
+from gateway.state import Gateway
+from projections import database
+from projections.position import Position, listen
+from runtime import bus
+from runtime.settings import GatewaySettings
+
+
+@asynccontextmanager
+async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """A gateway with its connections. Raises BadTokens. Neither Postgres nor a log has to be there yet."""
+    tokens = Tokens(settings.tokens_file)
+    tokens.load()
+    nc = await bus.connect(settings, "gateway")
+    pool = database.pool(settings.postgres_dsn, "gateway")
+    gateway = Gateway(
+        nc=nc,
+        store=EventStore(nc),
+        pool=pool,
+        position=Position(),
+        tokens=tokens,
+        heartbeats=Heartbeats(),
+        metrics=Metrics(),
+    )
+    await gateway.heartbeats.listen(nc)
+    await pool.open()
+    listening = asyncio.create_task(listen(settings.postgres_dsn, gateway.position), name="position")
+    try:
+        yield gateway
+    finally:
+        gateway.stop.set()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await pool.close()
+        await nc.close()
+
+
+def application(gateway: Gateway) -> Edge:
+    """All of the HTTP API."""
+    return Edge(gateway, router(gateway))

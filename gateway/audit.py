@@ -1,0 +1,78 @@
+"""The log as it can be searched: who did what to what, and when."""
+
+import asyncio
+import base64
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain.base import event_types
+from eventstore.envelope import Recorded
+from gateway import parameters
+from gateway.problems import invalid_parameter
+from gateway.reads import listed
+from gateway.state import Gateway
+from projections import events
+from runtime import subjects
+
+#: Short names of event types: `VmStarted` for `nebula.vm.VmStarted`.
+SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
+
+
+def rendered(recorded: Recorded) -> dict[str, Any]:
+    """An event as a CloudEvent in JSON; what is no event is shown as it came, without claims."""
+    try:
+        return recorded.cloud_event()
+    except (KeyError, ValueError):
+        return {
+            "specversion": "1.0",
+            "id": recorded.headers.get("ce-id", f"position:{recorded.position}"),
+            "type": recorded.headers.get("ce-type", ""),
+            "source": recorded.headers.get("ce-source", ""),
+            "position": recorded.position,
+            "subject": recorded.subject,
+            "digest": recorded.digest,
+            "data_base64": base64.b64encode(recorded.body).decode(),
+        }
+
+
+async def search(gateway: Gateway, request: Request) -> Response:
+    """A page of events, in the order of the log. With `wait`, an empty page waits for the first event to come."""
+    filters = wanted(request)
+    limit, seconds = parameters.limit(request), parameters.wait(request)
+    after = parameters.page_token(request, "events")
+    if after is None:
+        after = parameters.position(request, "after") or 0
+    await gateway.fresh(request, *(str(value) for value in filters.values()))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        found, following, position = await events.page(gateway.pool, filters, after, limit)
+        left = deadline - loop.time()
+        if found or left <= 0 or gateway.stop.is_set():
+            break
+        await gateway.position.reach(position + 1, left)
+    return listed(request, "events", [rendered(each) for each in found], following, position)
+
+
+def wanted(request: Request) -> dict[str, Any]:
+    """The filters that a request asks for. Raises Problem."""
+    filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "actor", "operation")}
+    kind = parameters.word(request, "kind")
+    if kind is not None and kind not in subjects.KINDS:
+        raise invalid_parameter("kind", f"has to be one of {', '.join(subjects.KINDS)}")
+    type_ = parameters.word(request, "type")
+    filters["kind"] = kind
+    filters["type"] = SHORT.get(type_, type_) if type_ else None
+    filters |= bound(request, "from") | bound(request, "to")
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def bound(request: Request, name: str) -> dict[str, Any]:
+    """One end of a range: a position or a time."""
+    value = parameters.moment(request, name)
+    if value is None:
+        return {}
+    return {f"{name}_time" if isinstance(value, datetime) else f"{name}_position": value}

@@ -1,0 +1,120 @@
+"""Who calls: bearer tokens from a file, or everybody on loopback as `local`."""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.problems import Problem
+from runtime import logs
+
+log = logs.get(__name__)
+
+LOCAL = "local"
+#: Seconds between looks at the file.
+LOOK_AGAIN = 1.0
+
+_LINE = re.compile(r"^(\S{1,64})\s+([0-9a-f]{64})$")
+
+
+class BadTokens(Exception):
+    """The tokens file cannot be used. The text says which line, and what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls, and by which credential (the first digits of the token's hash; None without tokens)."""
+
+    actor: str
+    credential: str | None = None
+
+
+def parse(text: str) -> dict[str, Identity]:
+    """Identities by the SHA-256 of their token. Raises BadTokens."""
+    found: dict[str, Identity] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.split("#", 1)[0].strip()
+        if not entry:
+            continue
+        match = _LINE.match(entry)
+        if match is None:
+            raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
+        name, digest = match.groups()
+        found[digest] = Identity(name, digest[:12])
+    return found
+
+
+@dataclass
+class Tokens:
+    """The tokens of a file, read again whenever it changes. Without a file everybody is `local`."""
+
+    path: Path | None
+    _known: dict[str, Identity] = field(default_factory=dict)
+    _stamp: tuple[int, int] = (0, 0)
+    _looked: float = 0.0
+
+    def load(self) -> None:
+        """Read the file. Raises BadTokens."""
+        if self.path is None:
+            return
+        try:
+            stat = self.path.stat()
+            self._known = parse(self.path.read_text())
+            self._stamp = (stat.st_mtime_ns, stat.st_size)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadTokens(f"{self.path} cannot be read: {error}") from error
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if self.path is None or now - self._looked < LOOK_AGAIN:
+            return
+        self._looked = now
+        try:
+            stat = self.path.stat()
+            if (stat.st_mtime_ns, stat.st_size) != self._stamp:
+                self.load()
+                log.info("tokens read again", path=str(self.path), tokens=len(self._known))
+        except (OSError, BadTokens) as error:
+            log.error("tokens file unusable; the tokens read before stay valid", error=str(error))
+
+    def identify(self, authorization: str | None) -> Identity:
+        """The caller. Raises Problem (401)."""
+        if self.path is None:
+            return Identity(LOCAL)
+        self._refresh()
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized("send `Authorization: Bearer <token>`")
+        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        found: Identity | None = None
+        for known, identity in self._known.items():
+            if hmac.compare_digest(known, digest):
+                found = identity
+        if found is None:
+            raise unauthorized("this token is not known here")
+        return found
+
+
+def unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def from_here(host: str | None, origin: str | None) -> bool:
+    """Whether a call without tokens was meant for us: no web page of elsewhere made a browser on this host send it."""
+    name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""
+    if not is_loopback(name):
+        return False
+    return origin is None or origin.split("://", 1)[-1] == host

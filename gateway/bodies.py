@@ -1,0 +1,132 @@
+"""The bodies of commands: what each may say, and what the handlers are told of it.
+
+Strict: a number is a number, a field that does not exist is refused by its name.
+"""
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from domain.base import Hostname, Slug, Tags, Uuid
+from domain.image import Sha256, Source
+from domain.vm import Spec
+from projections import ssh
+
+MOST_USER_DATA = 64 * 1024
+MOST_KEYS = 64
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has to be printable characters on one line")
+    return text
+
+
+def user_data(text: str) -> str:
+    if len(text) > MOST_USER_DATA or len(text.encode()) > MOST_USER_DATA:
+        raise ValueError(f"has to be at most {MOST_USER_DATA} bytes")
+    if "\0" in text:
+        raise ValueError("has to be text, without NUL characters")
+    return text
+
+
+def public_key(line: str) -> str:
+    ssh.parse(line)
+    return line.strip()
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(printable),
+]
+SshKeys = Annotated[tuple[Annotated[str, AfterValidator(public_key)], ...], Field(max_length=MOST_KEYS)]
+UserData = Annotated[str, AfterValidator(user_data)]
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """What a command's body may say: nothing, unless a subclass says otherwise."""
+
+    model_config = STRICT
+
+    def args(self) -> dict[str, Any]:
+        """The arguments of the command, without the id of its resource."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
+
+
+class CreateVm(Spec):
+    model_config = STRICT
+
+    id: Uuid | None = None
+    name: Hostname
+    image: Slug
+    region: Slug | None = None
+    tags: Tags = ()
+    ssh_keys: SshKeys = ()
+    user_data: UserData | None = None
+
+    def args(self) -> dict[str, Any]:
+        sizes = set(Spec.model_fields)
+        rest = self.model_dump(mode="json", exclude_none=True, exclude={"id", *sizes})
+        return {**rest, "spec": self.model_dump(include=sizes)}
+
+
+class Power(Body):
+    """`grace_seconds` is how long the guest may take before the plug is pulled; `force` pulls it at once."""
+
+    force: bool = False
+    grace_seconds: Seconds = 90
+
+
+class TagVm(Body):
+    tags: Tags
+
+
+class CreateNamed(Body):
+    """A project or a tag. The id defaults to the name as a slug."""
+
+    id: Slug | None = None
+    name: Name
+
+    @model_validator(mode="after")
+    def _has_id(self) -> Self:
+        if self.id is None and not slug(self.name):
+            raise ValueError("no id can be made from this name: give one in `id`")
+        return self
+
+
+class CreateProject(CreateNamed):
+    tags: Tags = ()
+
+
+class ChangeProject(Body):
+    name: Name | None = None
+    tags: Tags | None = None
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        if self.name is None and self.tags is None:
+            raise ValueError("give a name, tags, or both")
+        return self
+
+
+class RenameTag(Body):
+    name: Name
+
+
+class RegisterImage(Body):
+    id: Slug
+    name: Name | None = None
+    source: Source
+    sha256: Sha256
+
+    def args(self) -> dict[str, Any]:
+        return {"name": self.id, **super().args()}
+
+
+def slug(name: str) -> str:
+    """A name as an id: lower case, hyphens for everything else. Empty when nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")

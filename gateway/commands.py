@@ -1,0 +1,261 @@
+"""Commands over HTTP: a table of what can be asked, and the one way in which all of it is asked.
+
+An answer comes from the handlers' reply alone; Postgres is needed only to wait for an operation's end. Asking again
+with the same operation id is safe, so a request that nobody answered is asked again for a moment.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from pydantic_core import from_json, to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import bodies, waiting
+from gateway.parameters import idempotency_key, path_id, wait
+from gateway.problems import LOG_UNAVAILABLE, Problem
+from gateway.state import Caller, Gateway, caller, reflects
+from projections import operation_rows
+from projections.books import TABLES
+from projections.database import Away
+from projections.operation_rows import OperationView
+from projections.operations import IMMEDIATE, Status
+from runtime import subjects
+
+#: Seconds in which a command has to be answered; in which an answer to one try is awaited; in which somebody has to be
+#: there to answer at all.
+DEADLINE = 5.0
+ONE_TRY = 2.5
+NOBODY_THERE = 1.0
+#: Seconds that the rows are asked for at most, on the way of a command.
+ROWS = 0.5
+
+#: Ids that are derived from a caller's key are derived in this namespace.
+NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
+
+AnyBody = bodies.Body | bodies.CreateVm
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id."""
+
+    method: str
+    path: str
+    kind: str
+    verb: str
+    summary: str
+    body: type[AnyBody] = bodies.Body
+
+    @property
+    def creates(self) -> bool:
+        return f"{{{self.kind}}}" not in self.path
+
+
+VM = "/v1/projects/{project}/vms/{vm}"
+ACTIONS = (
+    Action("POST", "/v1/projects/{project}/vms", "vm", "create", "Create a VM", bodies.CreateVm),
+    Action("POST", f"{VM}/start", "vm", "start", "Start a VM"),
+    Action("POST", f"{VM}/stop", "vm", "stop", "Stop a VM", bodies.Power),
+    Action("POST", f"{VM}/restart", "vm", "restart", "Restart a VM", bodies.Power),
+    Action("PATCH", VM, "vm", "tag", "Tag a VM", bodies.TagVm),
+    Action("DELETE", VM, "vm", "delete", "Delete a VM"),
+    Action("POST", "/v1/projects", "project", "create", "Create a project", bodies.CreateProject),
+    Action("PATCH", "/v1/projects/{project}", "project", "change", "Change a project", bodies.ChangeProject),
+    Action("DELETE", "/v1/projects/{project}", "project", "delete", "Delete a project"),
+    Action("POST", "/v1/tags", "tag", "create", "Create a tag", bodies.CreateNamed),
+    Action("PATCH", "/v1/tags/{tag}", "tag", "rename", "Rename a tag", bodies.RenameTag),
+    Action("DELETE", "/v1/tags/{tag}", "tag", "delete", "Delete a tag"),
+    Action("POST", "/v1/images", "image", "register", "Register an image", bodies.RegisterImage),
+    Action("DELETE", "/v1/images/{image}", "image", "delete", "Delete an image"),
+    Action("POST", "/v1/nodes/{node}/cordon", "node", "cordon", "Cordon a node"),
+    Action("POST", "/v1/nodes/{node}/uncordon", "node", "uncordon", "Uncordon a node"),
+)
+#: What has ended as soon as it was accepted, as (kind, verb).
+AT_ONCE = frozenset((event.TOPIC.split(".")[1], str(verb)) for event, verb in IMMEDIATE.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One command on its way: what, of which resource, by whom.
+
+    `chosen`: the caller chose the id of what is to be created. `keyed`: the operation's id follows from a key.
+    """
+
+    action: Action
+    project: str
+    resource: str
+    chosen: bool
+    keyed: bool
+    operation: str
+    fingerprint: str
+    args: Mapping[str, Any]
+    caller: Caller
+
+    def payload(self) -> bytes:
+        identity = self.caller.identity
+        context = {
+            "actor": identity.actor,
+            "credential": identity.credential,
+            "request": self.caller.request,
+            "operation": self.operation,
+            "fingerprint": self.fingerprint,
+            "traceparent": self.caller.traceparent,
+        }
+        return to_json({"args": {self.action.kind: self.resource, **self.args}, "context": context})
+
+
+async def command(gateway: Gateway, request: Request, action: Action) -> Response:
+    """Ask for an action, and answer with its operation and its resource."""
+    seconds = wait(request)
+    asked = parse(request, action, await request.body())
+    if asked.keyed and action.creates:
+        await one_resource(gateway, asked)
+    done = await ask(gateway, asked)
+    kind, position = action.kind, int(done["position"])
+    gateway.wrote(position, asked.resource, asked.operation, asked.project)
+    reflects(request, position)
+    operation = accepted(asked, done)
+    resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
+    if operation["status"] == Status.ACCEPTED and (seconds or done["replayed"]):
+        ended = await waiting.told(gateway, asked.operation, position, seconds)
+        if ended is not None:
+            operation = ended
+            resource = await waiting.resource(gateway, asked, resource)
+    over = seconds > 0 and waiting.has_ended(operation)
+    headers = {"Location": f"/v1/operations/{asked.operation}"}
+    if done["replayed"]:
+        headers["Idempotent-Replayed"] = "true"
+    answer = {"operation": operation, kind: resource, "position": position}
+    return Response(to_json(answer), 200 if over else 202, headers, "application/json")
+
+
+def parse(request: Request, action: Action, raw: bytes) -> Asked:
+    """The command that a request makes. Raises Problem and ValidationError."""
+    body = action.body.model_validate_json(raw or b"{}")
+    who = caller(request)
+    key = idempotency_key(request)
+    path = request.url.path
+    project = path_id(request, "project") if "project" in request.path_params else subjects.SYSTEM
+    actor = who.identity.actor
+    own = chosen(body) if action.creates else path_id(request, action.kind)
+    resource = own or derived("resource", actor, path, key)
+    if action.kind == "project":
+        project = resource
+    said = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    return Asked(
+        action=action,
+        project=project,
+        resource=resource,
+        chosen=own is not None,
+        keyed=key is not None,
+        operation=derived("operation", actor, action.method, path, key),
+        fingerprint=hashlib.sha256(f"{action.method} {path}\n{said}".encode()).hexdigest(),
+        args=body.args(),
+        caller=who,
+    )
+
+
+async def one_resource(gateway: Gateway, asked: Asked) -> None:
+    """Refuse a key that created something else before. Raises Problem (422).
+
+    The handlers judge a key by the history of the resource that a request names, so a second request that chooses
+    another id has to be caught here: from what this gateway did, then from the rows, where they can be asked.
+    """
+    known = gateway.created.get(asked.operation)
+    if known is None and asked.chosen:
+        with contextlib.suppress(Away, TimeoutError):
+            row = await asyncio.wait_for(operation_rows.get(gateway.pool, asked.operation), ROWS)
+            known = row.row["state"]["resource"] if row.row else None
+    if known not in (None, asked.resource):
+        detail = f"this Idempotency-Key was used before, to create {asked.action.kind} {known}; use a new key"
+        raise Problem(422, "idempotency_key_reused", detail, [("Idempotency-Key", "used before")])
+    gateway.remember(asked.operation, asked.resource)
+
+
+def chosen(body: AnyBody) -> str | None:
+    """The id that the body of a creation chooses for the new resource, if it does."""
+    id_: str | None = getattr(body, "id", None)
+    if id_ is None and isinstance(body, bodies.CreateNamed):
+        return bodies.slug(body.name)
+    return id_
+
+
+def derived(*parts: str | None) -> str:
+    """A UUID that follows from the parts, the last of which is the caller's key; a random one without a key."""
+    if parts[-1] is None:
+        return str(uuid.uuid4())
+    return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
+
+
+async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
+    """What the handlers say: `ok` of the command protocol. Raises Problem for refusals and for silence (503)."""
+    action = asked.action
+    outcomes = gateway.metrics.commands
+    try:
+        reply = await answered(gateway, asked)
+    except (NatsError, OSError, TimeoutError) as error:
+        outcomes.labels(action.kind, action.verb, "unavailable").inc()
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    refused = reply.get("problem")
+    if refused is not None:
+        outcomes.labels(action.kind, action.verb, "refused").inc()
+        field, detail = refused.get("field"), refused["detail"]
+        name = field.removeprefix("spec.") if field else None
+        raise Problem(refused["status"], refused["code"], detail, [(name, detail)] if name else ())
+    done: dict[str, Any] = reply["ok"]
+    outcomes.labels(action.kind, action.verb, "replayed" if done["replayed"] else "accepted").inc()
+    return done
+
+
+async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any]:
+    """The reply. While nobody is there, or nobody answers, the same is asked again until the deadline."""
+    subject = subjects.command(asked.project, asked.action.kind, asked.action.verb)
+    payload = asked.payload()
+    started = asyncio.get_running_loop().time()
+    while True:
+        passed = asyncio.get_running_loop().time() - started
+        try:
+            reply = await gateway.nc.request(subject, payload, timeout=min(ONE_TRY, DEADLINE - passed))
+            found: dict[str, Any] = from_json(reply.data)
+            return found
+        except NoRespondersError:
+            if passed > NOBODY_THERE:
+                raise
+            await asyncio.sleep(0.1)
+        except TimeoutError:
+            if passed + ONE_TRY >= DEADLINE:
+                raise
+
+
+def accepted(asked: Asked, done: Mapping[str, Any]) -> OperationView:
+    """The operation as the reply tells it; its events are read from the log's rows later."""
+    action, state = asked.action, done["state"]
+    pending = state.get("pending")
+    waits = pending is not None and pending["operation"] == asked.operation
+    at_once = (action.kind, action.verb) in AT_ONCE or state["phase"] == "deleted"
+    at = pending["since"] if waits else state["updated_at"]
+    return {
+        "id": asked.operation,
+        "verb": action.verb,
+        "kind": action.kind,
+        "resource": asked.resource,
+        "project": asked.project,
+        "status": Status.SUCCEEDED if at_once else Status.ACCEPTED,
+        "actor": asked.caller.identity.actor,
+        "request_id": asked.caller.request,
+        "accepted_at": at,
+        "ended_at": at if at_once else None,
+        "deadline": pending["deadline"] if waits else None,
+        "position": done["position"],
+        "problem": None,
+        "events": [],
+    }

@@ -1,0 +1,115 @@
+"""What every call passes through: who it is, how large it may be, and what its answer always says.
+
+Plain ASGI, since everything here is on the path of every command. Errors become problem documents here and nowhere
+else; what is not in the map is a bug: logged with its traceback, answered with 500 and the request id alone.
+"""
+
+import re
+import time
+import uuid
+
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway import problems
+from gateway.auth import LOCAL, Identity, from_here
+from gateway.problems import Problem
+from gateway.state import Caller, Gateway
+from runtime import logs
+
+log = logs.get(__name__)
+
+MOST_BODY = 1024 * 1024
+#: What may be asked without a token.
+OPEN = frozenset({"/healthz", "/v1/openapi.json"})
+
+_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+_TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+
+
+class Edge:
+    """The gateway as an ASGI application."""
+
+    def __init__(self, gateway: Gateway, router: Router) -> None:
+        self._gateway = gateway
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        call = _Call(self._gateway, scope, receive, send)
+        try:
+            call.admit()
+            await self._router(scope, call.receive, call.send)
+        except Exception as error:
+            await call.fail(error)
+
+
+class _Call:
+    """One call on its way through. Its own `receive` and `send` count and complete what passes."""
+
+    def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+        self._gateway = gateway
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._started = time.perf_counter()
+        self._received = 0
+        self._answered = False
+        self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        given = self._headers.get(b"x-request-id", "")
+        self.request_id = given if _REQUEST_ID.match(given) else str(uuid.uuid4())
+        scope["app"] = self  # the router raises for unknown paths instead of answering by itself
+        scope["nebula.reflects"] = None
+        scope["nebula.route"] = "none"
+
+    def admit(self) -> None:
+        """Say who calls. Raises Problem for strangers and for bodies that are announced as too large."""
+        get = self._headers.get
+        if self._scope["path"] in OPEN:
+            identity = Identity(LOCAL)
+        else:
+            identity = self._gateway.tokens.identify(get(b"authorization"))
+        if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
+            raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")
+        trace = get(b"traceparent", "")
+        self._scope["nebula.caller"] = Caller(identity, self.request_id, trace if _TRACEPARENT.match(trace) else None)
+        length = get(b"content-length", "0")
+        if not length.isdigit() or int(length) > MOST_BODY:
+            raise too_large()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > MOST_BODY:
+                raise too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._answered = True
+            position = self._scope["nebula.reflects"]
+            if position is None:
+                position = self._gateway.position.value
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-request-id", self.request_id.encode()))
+            headers.append((b"nebula-position", b"%d" % position))
+            self._gateway.metrics.requests.labels(self._scope["nebula.route"], message["status"]).observe(
+                time.perf_counter() - self._started
+            )
+        await self._send(message)
+
+    async def fail(self, error: Exception) -> None:
+        """Answer with the problem that an exception stands for."""
+        problem = problems.of(error)
+        if problem is None:
+            log.exception("call failed", request=self.request_id, path=self._scope["path"])
+            problem = Problem(500, "internal_error", "this is a bug in Nebula; report it with the request_id")
+        self._gateway.metrics.refusals.labels(problem.code).inc()
+        if not self._answered:
+            await problem.response(self.request_id)(self._scope, self.receive, self.send)
+
+
+def too_large() -> Problem:
+    return Problem(413, "body_too_large", f"a body may have at most {MOST_BODY} bytes")

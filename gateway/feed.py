@@ -1,0 +1,114 @@
+"""Feeds: the log as Server-Sent Events, resumed exactly, at the pace of whoever reads.
+
+Each item carries `prev`, the position of the item before it in this feed, so that a reader can prove that it missed
+nothing. A slow reader holds back its own consumer on the log and nobody else; nothing is dropped.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from nats.aio.client import Client
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from eventstore.envelope import Recorded
+from eventstore.follow import follow
+from gateway import parameters
+from gateway.audit import rendered
+from gateway.parameters import not_found, path_id
+from gateway.problems import invalid_parameter
+from gateway.state import Gateway, reflects
+from runtime import subjects
+
+#: Seconds after which a silent feed says that it is alive.
+HEARTBEAT = 10.0
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+async def everything(gateway: Gateway, request: Request) -> Response:
+    """The feed of the whole log."""
+    return await stream(gateway, request, subjects.events())
+
+
+async def of_project(gateway: Gateway, request: Request) -> Response:
+    """The feed of a project: its own events and those of its VMs."""
+    project = path_id(request, "project")
+    return await known(gateway, request, subjects.events(project), "project", project)
+
+
+async def of_vm(gateway: Gateway, request: Request) -> Response:
+    """The feed of a VM."""
+    project, vm = path_id(request, "project"), path_id(request, "vm")
+    return await known(gateway, request, subjects.events(project, "vm", vm), "vm", vm)
+
+
+async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str) -> Response:
+    """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
+    if not await gateway.store.read(0, filter_, 1):
+        raise not_found(kind, id_)
+    return await stream(gateway, request, filter_)
+
+
+async def stream(gateway: Gateway, request: Request, filter_: str) -> Response:
+    after = await start(gateway, request)
+    reflects(request, after)
+    return StreamingResponse(items(gateway, after, filter_), 200, HEADERS, "text/event-stream")
+
+
+async def start(gateway: Gateway, request: Request) -> int:
+    """The position behind which a feed begins: what the reader has seen, or `after`, or now, or the beginning."""
+    from_ = request.query_params.get("from")
+    if from_ not in (None, "now"):
+        raise invalid_parameter("from", "has to be now; use `after` for a position")
+    after = parameters.position(request, "after")
+    if after is not None and from_ is not None:
+        raise invalid_parameter("from", "give either from or after")
+    seen = request.headers.get("last-event-id")
+    if seen:
+        return parameters.digits("Last-Event-ID", seen)
+    if from_ == "now":
+        return await gateway.store.last_position()
+    return after or 0
+
+
+async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:
+    """The frames of a feed, until the reader goes or the gateway stops.
+
+    A task of its own owns the consumer: it takes it down even when this one is cancelled in the middle of a wait.
+    """
+    batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
+    pumping = asyncio.create_task(pump(gateway.nc, after, filter_, batches))
+    stopped = asyncio.create_task(gateway.stop.wait())
+    coming = asyncio.create_task(batches.get())
+    gateway.metrics.feeds.inc()
+    try:
+        yield b": the log, in order\n\n"
+        while not (stopped.done() or pumping.done()):
+            await asyncio.wait({coming, stopped, pumping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                yield b": alive\n\n"
+                continue
+            for recorded in coming.result():
+                yield frame(recorded, after)
+                after = recorded.position
+            coming = asyncio.create_task(batches.get())
+    finally:
+        gateway.metrics.feeds.dec()
+        for task in (pumping, stopped, coming):
+            task.cancel()
+
+
+async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
+    """Hand over batch after batch, as fast as they are taken."""
+    async with contextlib.aclosing(follow(nc, after, [filter_])) as source:  # type: ignore[type-var]
+        async for batch in source:
+            await batches.put(batch)
+
+
+def frame(recorded: Recorded, previous: int) -> bytes:
+    """One item as it goes over the wire."""
+    event = {**rendered(recorded), "prev": previous}
+    kind = str(event["type"]).replace("\n", " ").encode()
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))

@@ -1,0 +1,47 @@
+"""Whether the platform can do its work, dependency by dependency."""
+
+import asyncio
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from eventstore.store import Unavailable
+from gateway.state import Gateway
+from projections.database import Away, fetch
+
+#: Seconds that each dependency has for its answer.
+PATIENCE = 1.5
+
+
+async def health(gateway: Gateway, request: Request) -> Response:
+    """200 when the log and the read models answer, 503 otherwise; and how far the read models are behind."""
+    log, rows = await asyncio.gather(end_of_log(gateway), end_of_rows(gateway))
+    well = "position" in log and "position" in rows
+    lag = max(log["position"] - rows["position"], 0) if well else None
+    body = {"status": "ok" if well else "unavailable", "nats": log, "postgres": rows, "lag": lag}
+    headers = None if well else {"Retry-After": "1"}
+    return Response(to_json(body), 200 if well else 503, headers, "application/json")
+
+
+async def end_of_log(gateway: Gateway) -> dict[str, Any]:
+    try:
+        position = await asyncio.wait_for(gateway.store.last_position(), PATIENCE)
+    except (Unavailable, TimeoutError):
+        return {"status": "unavailable"}
+    return {"status": "ok", "position": position}
+
+
+async def end_of_rows(gateway: Gateway) -> dict[str, Any]:
+    try:
+        found = await asyncio.wait_for(fetch(gateway.pool, "SELECT 1 AS one", {}), PATIENCE)
+    except (Away, TimeoutError):
+        return {"status": "unavailable"}
+    return {"status": "ok", "position": found.position}
+
+
+async def metrics(gateway: Gateway, request: Request) -> Response:
+    """Numbers for Prometheus."""
+    gateway.metrics.position.set(gateway.position.value)
+    return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,39 @@
+"""The gateway's process."""
+
+import asyncio
+import signal
+
+from gateway.app import application, opened
+from gateway.auth import BadTokens, is_loopback
+from projections import listener
+from runtime import logs
+from runtime.settings import GatewaySettings
+
+log = logs.get(__name__)
+
+
+async def run(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SystemExit where the settings cannot be served safely."""
+    if settings.tokens_file is None and not is_loopback(settings.http_host):
+        raise SystemExit(
+            f"nebula: NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: "
+            "set NEBULA_TOKENS_FILE (one `name sha256-of-token` per line), or listen on 127.0.0.1"
+        )
+    try:
+        sock = listener.bind(settings.http_host, settings.http_port)
+    except OSError as error:
+        raise SystemExit(
+            f"nebula: cannot listen on {settings.http_host}:{settings.http_port}: {error} (NEBULA_HTTP_PORT)"
+        ) from error
+    try:
+        async with opened(settings) as gateway:
+            for sig in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(sig, gateway.stop.set)
+            host, port = sock.getsockname()[:2]
+            log.info("gateway listens", url=f"http://{host}:{port}", tokens=settings.tokens_file is not None)
+            await listener.serve(application(gateway), sock, gateway.stop)
+    except BadTokens as error:
+        raise SystemExit(f"nebula: NEBULA_TOKENS_FILE: {error}") from error
+    finally:
+        sock.close()
+    log.info("gateway stopped")

@@ -1,0 +1,34 @@
+"""What a gateway counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+
+class Metrics:
+    """One registry per gateway, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.commands = Counter(
+            "nebula_commands",
+            "Commands by kind, verb and outcome (accepted, replayed, refused, unavailable)",
+            ["kind", "verb", "outcome"],
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "nebula_refusals", "Answers that were problem documents", ["code"], registry=self.registry
+        )
+        self.requests = Histogram(
+            "nebula_request_seconds",
+            "Seconds until the answer began",
+            ["route", "status"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.feeds = Gauge("nebula_feed_clients", "Clients that follow a feed", registry=self.registry)
+        self.position = Gauge("nebula_projection_position", "Log position of the read models", registry=self.registry)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,144 @@
+"""Query parameters and headers: each either makes sense or is refused by its name (Problem, 400)."""
+
+import base64
+import binascii
+import re
+from datetime import datetime
+from enum import StrEnum
+
+from starlette.requests import Request
+
+from gateway.problems import Problem, invalid_parameter
+from projections import times
+from projections.pages import MOST
+
+DEFAULT_LIMIT = 100
+MOST_WAIT = 60.0
+MOST_POSITION = 2**63 - 1
+
+_SLUG = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+_UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+_DIGITS = re.compile(r"^[0-9]{1,19}$")
+_WAIT = re.compile(r"^([0-9]{1,5}(?:\.[0-9]{1,6})?)s?$")
+_VISIBLE = re.compile(r"^[\x21-\x7e]{1,255}$")
+
+
+def only(request: Request, known: frozenset[str]) -> None:
+    """Refuse parameters that mean nothing here, and those given twice."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            offered = ", ".join(sorted(known)) or "none"
+            raise invalid_parameter(name[:64], f"there is no such parameter here (there is: {offered})")
+        if name in seen:
+            raise invalid_parameter(name, "given more than once")
+        seen.add(name)
+
+
+def digits(name: str, text: str) -> int:
+    """A log position that somebody wrote."""
+    if not _DIGITS.match(text) or int(text) > MOST_POSITION:
+        raise invalid_parameter(name, "has to be a log position: a whole number from 0")
+    return int(text)
+
+
+def position(request: Request, name: str) -> int | None:
+    """A log position, where one is given."""
+    text = request.query_params.get(name)
+    return None if text is None else digits(name, text)
+
+
+def moment(request: Request, name: str) -> int | datetime | None:
+    """A log position or a time, where one is given."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if text.isdigit():
+        return digits(name, text)
+    try:
+        return times.parse(text)
+    except ValueError as error:
+        raise invalid_parameter(name, f"neither a log position nor a time: {error}") from error
+
+
+def limit(request: Request) -> int:
+    """How many items a page may hold."""
+    text = request.query_params.get("limit")
+    if text is None:
+        return DEFAULT_LIMIT
+    if not _DIGITS.match(text) or not 1 <= int(text) <= MOST:
+        raise invalid_parameter("limit", f"has to be a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def wait(request: Request) -> float:
+    """Seconds to wait: `30s` or `30`; 0 where none is given."""
+    text = request.query_params.get("wait")
+    if text is None:
+        return 0.0
+    found = _WAIT.match(text)
+    if found is None or float(found[1]) > MOST_WAIT:
+        raise invalid_parameter("wait", f"has to be seconds from 0 to {MOST_WAIT:.0f}, such as 30s")
+    return float(found[1])
+
+
+def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
+    """One of a set of words, where one is given."""
+    text = request.query_params.get(name)
+    if text is not None and text not in set(values):
+        raise invalid_parameter(name, f"has to be one of {', '.join(values)}")
+    return text
+
+
+def word(request: Request, name: str) -> str | None:
+    """A text to look for, where one is given: visible characters, at most 255."""
+    text = request.query_params.get(name)
+    if text is not None and not _VISIBLE.match(text):
+        raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
+    return text
+
+
+def token(name: str, key: int | None) -> str | None:
+    """The opaque token for the page of list `name` behind `key`."""
+    if key is None:
+        return None
+    return base64.urlsafe_b64encode(f"{name} {key}".encode()).decode().rstrip("=")
+
+
+def page_token(request: Request, name: str) -> int | None:
+    """The key in a page token, where one is given."""
+    text = request.query_params.get("page_token")
+    if text is None:
+        return None
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
+        made_for, key = raw.split(" ")
+        if made_for != name or not _DIGITS.match(key) or int(key) > MOST_POSITION:
+            raise ValueError(raw)
+    except (binascii.Error, ValueError) as error:
+        raise invalid_parameter("page_token", "not a token of this list; take it from next_page_token") from error
+    return int(key)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key, where one is given."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1 or not _VISIBLE.match(given[0]):
+        raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters, given once")
+    return given[0]
+
+
+def path_id(request: Request, kind: str) -> str:
+    """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
+    text: str = request.path_params[kind]
+    pattern = _UUID if kind in ("vm", "operation") else _SLUG
+    if not pattern.match(text):
+        raise not_found(kind, text)
+    return text
+
+
+def not_found(kind: str, id_: str) -> Problem:
+    shown = id_ if len(id_) <= 80 and id_.isprintable() else id_[:80].encode("unicode_escape").decode()
+    return Problem(404, f"{kind}_not_found", f"there is no {kind} {shown}", [(kind, "not found")])

@@ -1,0 +1,128 @@
+"""Refusals and failures as RFC 9457 problem documents: one map from exceptions to answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from domain.base import Rejected
+from eventstore.store import Unavailable
+from projections.database import Away
+
+Errors = Sequence[tuple[str, str]]
+"""What is wrong with which field, as the API calls it."""
+
+
+class Problem(Exception):
+    """An answer that is not what was asked for. `code` is stable; `detail` says what would help."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: Errors = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+        if status == 503:
+            self.headers.setdefault("Retry-After", "1")
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "type": f"urn:nebula:problem:{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        if self.errors:
+            made["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
+        return made
+
+    def response(self, request_id: str) -> Response:
+        body = to_json(self.document(request_id))
+        return Response(body, self.status, self.headers, "application/problem+json")
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """A header or a query parameter that makes no sense."""
+    return Problem(400, "invalid_parameter", f"{name}: {detail}", [(name, detail)])
+
+
+LOG_UNAVAILABLE = (
+    "the log cannot be reached now; nothing is lost: try again, with the same Idempotency-Key where you gave one"
+)
+
+
+def of(error: Exception) -> Problem | None:
+    """The problem that an exception stands for; None when it is a bug."""
+    match error:
+        case Problem():
+            return error
+        case Rejected():
+            errors = [(error.field, error.detail)] if error.field else []
+            return Problem(error.status, error.code, error.detail, errors)
+        case ValidationError():
+            return invalid_body(error)
+        case Away():
+            return Problem(503, "read_models_unavailable", "the read models cannot be asked now; try again")
+        case Unavailable() | NatsError():
+            return Problem(503, "log_unavailable", LOG_UNAVAILABLE)
+        case HTTPException(status_code=404):
+            return Problem(404, "no_such_route", "there is nothing at this path; see /v1/openapi.json")
+        case HTTPException():
+            return Problem(error.status_code, "http_error", error.detail)
+        case _:
+            return None
+
+
+def invalid_body(error: ValidationError) -> Problem:
+    """What is wrong with a request's body, field by field."""
+    found = error.errors(include_url=False, include_input=False)
+    if any(each["type"] == "json_invalid" for each in found):
+        return Problem(400, "invalid_json", f"the body is not JSON: {found[0]['msg']}")
+    errors = [(".".join(map(str, each["loc"])) or "(body)", explained(each)) for each in found]
+    detail = "; ".join(f"{field}: {text}" for field, text in errors[:3])
+    return Problem(422, "invalid_request", detail, errors)
+
+
+#: What people are told instead of a regular expression, by what it begins with.
+PATTERNS = {
+    "^[a-z0-9]([a-z0-9-]{0,61}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
+    "^[0-9a-f]{8}-": "a UUID in lower case",
+    "^[0-9a-f]{64}": "64 lower-case hexadecimal digits",
+    "^(/|https?://)": "an absolute path, or an http(s) URL, without spaces",
+}
+
+
+def explained(error: ErrorDetails) -> str:
+    """A validation error in words for people."""
+    match error["type"]:
+        case "string_pattern_mismatch":
+            pattern = str(error["ctx"]["pattern"])
+            for start, text in PATTERNS.items():
+                if pattern.startswith(start):
+                    return f"has to be {text}"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "missing":
+            return "is missing"
+        case "value_error":
+            return str(error["ctx"]["error"])
+    return error["msg"]
+
+
+def method_not_allowed(methods: Sequence[str]) -> Problem:
+    offered = ", ".join(methods)
+    return Problem(405, "method_not_allowed", f"this path takes {offered}", headers={"Allow": offered})

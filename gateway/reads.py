@@ -1,0 +1,167 @@
+"""Reads: one resource, or a page of them, from the projections' rows; a VM also as it was at any moment."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain.image import ImagePhase
+from domain.vm import Phase, Vm, evolve
+from eventstore.envelope import Ref
+from gateway import parameters, waiting
+from gateway.parameters import not_found, path_id
+from gateway.problems import Problem, invalid_parameter
+from gateway.state import Gateway, reflects
+from projections import aggregates, operation_rows, pages, vms
+from projections.aggregates import Aggregates
+from projections.books import TABLES
+from projections.events import time_of
+from projections.nodes import NODES
+from projections.operations import Status
+from projections.projects import PROJECTS
+from projections.vms import VMS
+from runtime import subjects
+
+
+def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(body), 200, headers, "application/json")
+
+
+# ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def row(gateway: Gateway, request: Request, table: Aggregates[Any], ref: Ref) -> Mapping[str, Any]:
+    """The row of a living resource. Raises Problem: 404 where there is none, 410 where it was deleted."""
+    await gateway.fresh(request, ref.id)
+    found = await aggregates.get(gateway.pool, table, ref)
+    reflects(request, found.position)
+    if found.row is None:
+        raise not_found(table.kind, ref.id)
+    if found.row["deleted"]:
+        hint = "; read its past with ?at=" if table is VMS else ""
+        raise Problem(410, f"{table.kind}_deleted", f"{table.kind} {ref.id} was deleted{hint}")
+    return found.row
+
+
+async def one(gateway: Gateway, request: Request, kind: str) -> Response:
+    """A project, tag, image or node."""
+    id_ = path_id(request, kind)
+    table = TABLES[kind]
+    ref = Ref(id_ if kind == "project" else subjects.SYSTEM, kind, id_)
+    found = await row(gateway, request, table, ref)
+    return answer(shown(gateway, table, table.view(found["state"], found["version"], found["position"])))
+
+
+def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A resource with what only this process knows of it: when a node was last heard."""
+    return {**view, "last_seen": gateway.heartbeats.last_seen(view["id"])} if table is NODES else view
+
+
+async def vm(gateway: Gateway, request: Request) -> Response:
+    """A VM, now or then."""
+    ref = Ref(path_id(request, "project"), "vm", path_id(request, "vm"))
+    at = parameters.moment(request, "at")
+    if at is not None:
+        return await past(gateway, request, ref, at)
+    found = await row(gateway, request, VMS, ref)
+    return answer(vms.view(found["state"], found["version"], found["position"]))
+
+
+async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
+    """A VM as it was after the last of its events up to a position or a time, folded from the log itself."""
+    history = await gateway.store.history(ref)
+    if isinstance(at, int) and (not history or at > history[-1].position):
+        end = await gateway.store.last_position()
+        if at > end:
+            raise invalid_parameter("at", f"the log ends at position {end}")
+    state: Vm | None = None
+    last = None
+    for recorded in history:
+        if recorded.position > at if isinstance(at, int) else time_of(recorded) > at:
+            break
+        state, last = evolve(state, recorded.event), recorded
+    if state is None or last is None:
+        first = f"its first event is at position {history[0].position}" if history else "it has no events"
+        raise Problem(404, "vm_not_found", f"there was no VM {ref.id} at that moment: {first}", [("at", "too early")])
+    reflects(request, last.position)
+    return answer(vms.view(state.model_dump(mode="json"), last.version, last.position))
+
+
+async def operation(gateway: Gateway, request: Request) -> Response:
+    """An operation; with `wait`, once it has ended or the time has passed."""
+    id_ = path_id(request, "operation")
+    seconds = parameters.wait(request)
+    await gateway.fresh(request, id_)
+    found = await waiting.look(gateway, id_)
+    if found is None:
+        raise not_found("operation", id_)
+    if seconds and not waiting.has_ended(found):
+        found = await waiting.ended(gateway, id_, seconds) or found
+    return answer(found)
+
+
+# ── many ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def listed(request: Request, name: str, items: object, following: int | None, position: int) -> Response:
+    """A page as every list answers."""
+    reflects(request, position)
+    token = parameters.token(name, following)
+    return answer({"items": items, "next_page_token": token, "position": position})
+
+
+async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[str, str | None]) -> Response:
+    """A page of resources of a kind."""
+    table = TABLES[kind]
+    after, limit = parameters.page_token(request, table.table) or 0, parameters.limit(request)
+    found = await pages.matching(gateway.pool, table, filters, after, limit)
+    items = [shown(gateway, table, item) for item in found.items]
+    return listed(request, table.table, items, found.next, found.position)
+
+
+async def projects(gateway: Gateway, request: Request) -> Response:
+    await gateway.fresh(request)
+    return await many(gateway, request, "project", {"tag": parameters.word(request, "tag")})
+
+
+async def tags(gateway: Gateway, request: Request) -> Response:
+    await gateway.fresh(request)
+    return await many(gateway, request, "tag", {})
+
+
+async def images(gateway: Gateway, request: Request) -> Response:
+    await gateway.fresh(request)
+    phase = parameters.choice(request, "phase", ImagePhase)
+    return await many(gateway, request, "image", {"phase": phase})
+
+
+async def nodes(gateway: Gateway, request: Request) -> Response:
+    await gateway.fresh(request)
+    return await many(gateway, request, "node", {"region": parameters.word(request, "region")})
+
+
+async def vm_list(gateway: Gateway, request: Request) -> Response:
+    """The VMs of a project that are not deleted."""
+    project = path_id(request, "project")
+    filters = {
+        "project": project,
+        "phase": parameters.choice(request, "phase", Phase),
+        **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
+    }
+    await row(gateway, request, PROJECTS, Ref(project, "project", project))
+    return await many(gateway, request, "vm", filters)
+
+
+async def operations(gateway: Gateway, request: Request) -> Response:
+    """Operations, the newest first."""
+    await gateway.fresh(request)
+    filters = {
+        "status": parameters.choice(request, "status", Status),
+        **{name: parameters.word(request, name) for name in ("project", "vm", "kind")},
+    }
+    before, limit = parameters.page_token(request, "operations"), parameters.limit(request)
+    items, following, position = await operation_rows.page(gateway.pool, filters, before, limit)
+    return listed(request, "operations", items, following, position)

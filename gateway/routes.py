@@ -1,0 +1,120 @@
+"""Everything that can be called, as two tables: the commands (in `commands.py`) and the reads (here)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from gateway import audit, commands, feed, health, openapi, parameters, problems, reads
+from gateway.commands import ACTIONS
+from gateway.state import Gateway
+from projections.images import ImageView
+from projections.nodes import NodeView
+from projections.operation_rows import OperationView
+from projections.projects import NamedView, ProjectView
+from projections.vms import VmView
+
+Function = Callable[[Gateway, Request], Awaitable[Response]]
+
+FRESH = ("min_position",)
+PAGED = ("limit", "page_token", *FRESH)
+FEED = ("after", "from")
+SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "after", "wait")
+
+
+@dataclass(frozen=True)
+class Read:
+    """One thing that can be read: by which function, with which parameters, shown as what."""
+
+    path: str
+    function: Function
+    summary: str
+    parameters: tuple[str, ...] = ()
+    answer: Any = None
+    listed: bool = False
+
+
+VMS = "/v1/projects/{project}/vms"
+READS = (
+    Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
+    Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
+    Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "name", "node", *PAGED), VmView, listed=True),
+    Read(
+        "/v1/operations",
+        reads.operations,
+        "Operations, the newest first",
+        ("project", "vm", "kind", "status", *PAGED),
+        OperationView,
+        listed=True,
+    ),
+    Read("/v1/projects", reads.projects, "Projects", ("tag", *PAGED), ProjectView, listed=True),
+    Read("/v1/projects/{project}", partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
+    Read("/v1/tags", reads.tags, "Tags", PAGED, NamedView, listed=True),
+    Read("/v1/tags/{tag}", partial(reads.one, kind="tag"), "A tag", FRESH, NamedView),
+    Read("/v1/images", reads.images, "Images", ("phase", *PAGED), ImageView, listed=True),
+    Read("/v1/images/{image}", partial(reads.one, kind="image"), "An image", FRESH, ImageView),
+    Read("/v1/nodes", reads.nodes, "Nodes", ("region", *PAGED), NodeView, listed=True),
+    Read("/v1/nodes/{node}", partial(reads.one, kind="node"), "A node", FRESH, NodeView),
+    Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), dict[str, Any], listed=True),
+    Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
+    Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
+    Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
+    Read("/healthz", health.health, "Whether the platform can do its work"),
+    Read("/metrics", health.metrics, "Numbers for Prometheus"),
+)
+
+
+class Endpoint:
+    """A function of gateway and request as an ASGI application, named for the metrics."""
+
+    def __init__(self, gateway: Gateway, function: Function, name: str, known: tuple[str, ...]) -> None:
+        self._gateway = gateway
+        self._function = function
+        self._name = name
+        self._known = frozenset(known)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["nebula.route"] = self._name
+        request = Request(scope, receive)
+        if scope["query_string"]:
+            parameters.only(request, self._known)
+        response = await self._function(self._gateway, request)
+        await response(scope, receive, send)
+
+
+def router(gateway: Gateway) -> Router:
+    """All routes of a gateway. Raises HTTPException for what none of them takes."""
+    document = openapi.document(READS, ACTIONS)
+
+    async def described(_: Gateway, __: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    reading = (*READS, Read("/v1/openapi.json", described, "This description"))
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for action in ACTIONS:
+        ask = partial(commands.command, action=action)
+        made = Endpoint(gateway, ask, f"{action.method} {action.path}", ("wait",))
+        by_path.setdefault(action.path, {})[action.method] = made
+    for read in reading:
+        made = Endpoint(gateway, read.function, f"GET {read.path}", read.parameters)
+        by_path.setdefault(read.path, {}).update({"GET": made, "HEAD": made})
+    routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
+    return Router(routes, redirect_slashes=False)
+
+
+class Methods:
+    """One path: the endpoint for each method."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            raise problems.method_not_allowed(sorted(self._endpoints))
+        await endpoint(scope, receive, send)

@@ -1,0 +1,69 @@
+"""Wait for operations to end: by the movement of the read models, and by looking again."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from eventstore.envelope import Ref
+from gateway.state import Gateway
+from projections import aggregates, operation_rows
+from projections.books import TABLES
+from projections.database import Away
+from projections.operation_rows import OperationView
+from projections.operations import ENDED
+
+if TYPE_CHECKING:
+    from gateway.commands import Asked
+
+#: Seconds between two looks at one operation: the first, and the most.
+FIRST_PAUSE = 0.01
+LAST_PAUSE = 0.25
+#: Seconds that the rows of a replayed operation are waited for.
+REPLAY_PATIENCE = 0.5
+
+
+def has_ended(operation: OperationView) -> bool:
+    return operation["status"] in ENDED
+
+
+async def look(gateway: Gateway, operation: str) -> OperationView | None:
+    """The operation as the rows have it. Raises Away."""
+    row = (await operation_rows.get(gateway.pool, operation)).row
+    return operation_rows.view(row["state"], row["steps"]) if row else None
+
+
+async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
+    """The operation once it has ended, or as it is when the time has passed. Raises Away."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    pause = FIRST_PAUSE
+    while True:
+        seen = gateway.position.value
+        found = await look(gateway, operation)
+        left = deadline - loop.time()
+        if (found is not None and has_ended(found)) or left <= 0 or gateway.stop.is_set():
+            return found
+        await gateway.position.reach(seen + 1, left)
+        await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
+        pause = min(pause * 1.5, LAST_PAUSE)
+
+
+async def told(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:
+    """The same for a command that was just accepted at `position`; None when the rows cannot be asked."""
+    await gateway.position.reach(position, max(seconds, REPLAY_PATIENCE))
+    try:
+        return await ended(gateway, operation, seconds)
+    except Away:
+        return None
+
+
+async def resource(gateway: Gateway, asked: "Asked", known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The resource as the rows have it now; what is known of it when they cannot be asked, or know less."""
+    table = TABLES[asked.action.kind]
+    try:
+        row = (await aggregates.get(gateway.pool, table, Ref(asked.project, table.kind, asked.resource))).row
+    except Away:
+        return known
+    if row is None or row["position"] < known["position"]:
+        return known
+    return table.view(row["state"], row["version"], row["position"])

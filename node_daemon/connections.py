@@ -1,0 +1,150 @@
+"""Blocking libvirt calls for an asyncio program: a thread and a connection for each, and a hard deadline.
+
+libvirt serves a few requests of one connection at a time and may hang in any of them. So a call never shares its
+connection with another call, and one that passes its deadline is left to its thread: nobody waits behind it.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import libvirt
+
+from node_daemon.hypervisor import Unreachable
+from runtime import logs
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+#: Calls under way at once, on all VMs together. libvirtd has about 20 workers.
+LIMIT = 32
+#: Connections kept open between calls.
+IDLE = 8
+#: Seconds between libvirt's signs of life on a connection, and how many may be missed.
+KEEPALIVE = (5, 3)
+
+_event_loop = threading.Lock()
+_event_thread: threading.Thread | None = None
+
+
+def run_event_loop() -> None:
+    """Run libvirt's event loop on a thread, once a process. Connections opened before that stay deaf."""
+    global _event_thread  # noqa: PLW0603  (libvirt's event loop is global to the process as well)
+    with _event_loop:
+        if _event_thread is not None:
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        _event_thread = threading.Thread(target=_turn, name="libvirt-events", daemon=True)
+        _event_thread.start()
+
+
+def _turn() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def open_connection(uri: str) -> Any:
+    """A new connection that notices when its other end is gone. Raises libvirt.libvirtError."""
+    connection = libvirt.open(uri)
+    with contextlib.suppress(libvirt.libvirtError):  # local drivers have no keepalive
+        connection.setKeepAlive(*KEEPALIVE)
+    return connection
+
+
+class Connections:
+    """Carries out blocking calls, each on a thread and a connection of its own."""
+
+    def __init__(self, uri: str, deadline: float) -> None:
+        libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised: no copies on stderr
+        run_event_loop()
+        self._uri = uri
+        self._deadline = deadline
+        self._idle: list[Any] = []
+        self._slots = asyncio.Semaphore(LIMIT)
+        self._hung: set[str] = set()
+
+    async def call(self, key: str, work: Callable[[Any], T]) -> T:
+        """`work(connection)`, on a thread. `key` names what it is about: while a call on it hangs, no other starts.
+
+        Raises Unreachable when the connection cannot be had or breaks, or the deadline passes; what else `work`
+        raises (libvirtError for an answer that says no) comes through.
+        """
+        if key in self._hung:
+            raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
+        async with self._slots:
+            loop = asyncio.get_running_loop()
+            done: asyncio.Future[T] = loop.create_future()
+
+            def settle(connection: Any, result: T | None, error: BaseException | None) -> None:
+                self._hung.discard(key)
+                self._give_back(connection)
+                if done.done():
+                    return
+                if error is not None:
+                    done.set_exception(error)
+                else:
+                    done.set_result(result)  # type: ignore[arg-type]  # None is a T when work returns None
+
+            borrowed = self._idle.pop() if self._idle else None
+
+            def on_thread() -> None:
+                outcome = _carry_out(self._uri, borrowed, work)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(settle, *outcome)
+
+            threading.Thread(target=on_thread, name=f"libvirt {key}", daemon=True).start()
+            try:
+                async with asyncio.timeout(self._deadline):
+                    return await done
+            except TimeoutError:
+                self._hung.add(key)
+                log.warning("libvirt call hangs", about=key, deadline_s=self._deadline)
+                raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+
+    def _give_back(self, connection: Any) -> None:
+        if connection is None:
+            return
+        if len(self._idle) < IDLE:
+            self._idle.append(connection)
+        else:
+            threading.Thread(target=_close, args=(connection,), daemon=True).start()
+
+    def close(self) -> None:
+        while self._idle:
+            _close(self._idle.pop())
+
+
+def _carry_out(uri: str, connection: Any, work: Callable[[Any], T]) -> tuple[Any, T | None, Exception | None]:
+    """The connection to use again (None when it is broken), and the result or the error."""
+    try:
+        if connection is not None and not connection.isAlive():
+            _close(connection)
+            connection = None
+        if connection is None:
+            connection = open_connection(uri)
+    except libvirt.libvirtError as error:
+        return None, None, Unreachable(str(error))
+    try:
+        return connection, work(connection), None
+    except libvirt.libvirtError as error:
+        if _alive(connection):
+            return connection, None, error
+        _close(connection)
+        return None, None, Unreachable(str(error))
+    except Exception as error:
+        return connection, None, error
+
+
+def _alive(connection: Any) -> bool:
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def _close(connection: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()

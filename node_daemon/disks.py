@@ -1,0 +1,64 @@
+"""The files of a VM on this host: its root disk, an overlay on a base image, and the log of its console."""
+
+import asyncio
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from node_daemon.failure import Permanent, Temporary, of_os_error
+from node_daemon.files import new_folder, put_in_place
+from node_daemon.images import BaseImage
+from node_daemon.qemu_img import QemuImgError, qemu_img
+
+GIB = 1024**3
+
+
+class Disks:
+    """`disks/<vm>/root.qcow2` and `consoles/<vm>.log` in one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._disks = new_folder(data_dir / "disks")
+        self._consoles = new_folder(data_dir / "consoles", 0o700)
+        for leftover in self._disks.glob("*/*.part"):
+            leftover.unlink()
+
+    def disk(self, vm: str) -> Path:
+        return self._disks / vm / "root.qcow2"
+
+    def console(self, vm: str) -> Path:
+        return self._consoles / f"{vm}.log"
+
+    def has_files(self, vm: str) -> bool:
+        return self.disk(vm).parent.exists() or self.console(vm).exists()
+
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
+        """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
+
+        Raises Permanent (disk_too_small, disk_full) or Temporary.
+        """
+        disk = self.disk(vm)
+        if disk.exists():
+            return False
+        if base.virtual_bytes > size_gib * GIB:
+            least = -(-base.virtual_bytes // GIB)
+            raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")
+        part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
+        overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
+        try:
+            await qemu_img(*overlay, os.fspath(part), f"{size_gib}G")
+            await asyncio.to_thread(put_in_place, part, disk)
+        except QemuImgError as error:
+            raise Temporary(f"cannot make the disk: {error}") from error
+        except OSError as error:
+            raise of_os_error(error) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def remove(self, vm: str) -> None:
+        """Delete all files of a VM. Fine when there are none."""
+        shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
+        self.console(vm).unlink(missing_ok=True)
+        if self.disk(vm).exists():
+            raise Temporary(f"cannot delete {self.disk(vm)}")

@@ -1,0 +1,131 @@
+"""The libvirt domain of a VM, as a pure function of its document; and the tag by which we know it again."""
+
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+from node_daemon.hypervisor import Boot
+
+VirtType = Literal["kvm", "qemu", "test"]
+
+#: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
+NAMESPACE = "urn:nebula:node:1"
+ET.register_namespace("nebula", NAMESPACE)
+
+#: Seconds between the guest's own reports of its memory use.
+BALLOON_PERIOD = "10"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a domain says of where it comes from."""
+
+    boots: int
+    epoch: int
+    generation: int
+    host_boot: str
+
+
+def domain_name(vm: str) -> str:
+    return f"nebula-{vm}"
+
+
+def parse_tag(xml: str) -> Tag:
+    """The tag out of a domain's metadata; ValueError when it is not one of ours."""
+    try:
+        element = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    except ET.ParseError as error:
+        raise ValueError(f"not XML: {error}") from error
+    return Tag(
+        boots=int(element.get("boots", "0")),
+        epoch=int(element.get("epoch", "0")),
+        generation=int(element.get("generation", "0")),
+        host_boot=element.get("host-boot", ""),
+    )
+
+
+def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
+    """The domain, ready for libvirt.
+
+    Everything is virtio on q35. The SMBIOS serial is where cloud-init looks for its data source. The console is
+    written to a file by virtlogd, which outlives libvirtd and the daemon.
+    """
+    wanted = boot.wanted
+    domain = ET.Element("domain", type=virt_type)
+    _text(domain, "name", domain_name(wanted.vm))
+    _text(domain, "uuid", wanted.vm)
+    _text(domain, "title", f"{wanted.project}/{wanted.name}")
+    ET.SubElement(
+        ET.SubElement(domain, "metadata"),
+        f"{{{NAMESPACE}}}vm",
+        {
+            "project": wanted.project,
+            "name": wanted.name,
+            "epoch": str(wanted.epoch),
+            "generation": str(wanted.generation),
+            "boots": str(wanted.boots),
+            "host-boot": boot.host_boot,
+        },
+    )
+    _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(wanted.vcpus))
+    _firmware(domain, wanted.vm, wanted.seed_url, virt_type)
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if virt_type == "kvm":
+        ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="on")
+    ET.SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    _devices(domain, boot, network)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _firmware(domain: ET.Element, uuid: str, seed_url: str, virt_type: VirtType) -> None:
+    system = ET.SubElement(domain, "os")
+    if virt_type == "test":
+        _text(system, "type", "hvm")
+    else:
+        _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    ET.SubElement(system, "boot", dev="hd")
+    ET.SubElement(system, "smbios", mode="sysinfo")
+    sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
+    _text(sysinfo, "entry", "Nebula", name="manufacturer")
+    _text(sysinfo, "entry", f"ds=nocloud;dsmode=net;s={seed_url}", name="serial")
+    _text(sysinfo, "entry", uuid, name="uuid")
+
+
+def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
+    devices = ET.SubElement(domain, "devices")
+
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    ET.SubElement(disk, "source", file=boot.disk)
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+    ET.SubElement(devices, "controller", type="usb", model="none")
+
+    interface = ET.SubElement(devices, "interface", type="network")
+    ET.SubElement(interface, "mac", address=boot.wanted.mac)
+    ET.SubElement(interface, "source", network=network)
+    ET.SubElement(interface, "model", type="virtio")
+
+    serial = ET.SubElement(devices, "serial", type="pty")
+    ET.SubElement(serial, "log", file=boot.console, append="on")
+    ET.SubElement(serial, "target", port="0")
+
+    agent = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
+
+    balloon = ET.SubElement(devices, "memballoon", model="virtio")
+    ET.SubElement(balloon, "stats", period=BALLOON_PERIOD)
+
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

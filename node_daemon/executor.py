@@ -1,0 +1,123 @@
+"""Carries out one step of the plan. Every step may be carried out again, whatever became of it before."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar, assert_never
+
+from domain.contract import Desired, Wanted
+from node_daemon.disks import Disks
+from node_daemon.failure import Permanent, Superseded
+from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
+from node_daemon.images import Images
+from node_daemon.plan import Action, Create, Destroy, Host, Keep, Remove, Shutdown, Start
+from runtime import logs
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two requests to power off: a guest that is still booting misses the first.
+ASK_AGAIN = 5.0
+#: Seconds between looks whether an image that is being fetched is still wanted.
+LOOK = 0.5
+
+Newest = Callable[[], Wanted | None]
+"""The newest document of the VM at hand."""
+
+Progress = Callable[[str], None]
+"""Told what is being worked on: image, disk, domain."""
+
+
+class Executor:
+    def __init__(self, hypervisor: Hypervisor, images: Images, disks: Disks, host: Host) -> None:
+        self._hypervisor = hypervisor
+        self._images = images
+        self._disks = disks
+        self._host = host
+        self._asked: dict[str, float] = {}
+
+    async def look(self, vm: str) -> Have:
+        """The VM's domain and files as they are now. Raises Unreachable."""
+        return replace(await self._hypervisor.look(vm), files=self._disks.has_files(vm))
+
+    async def carry_out(self, step: Action, newest: Newest, progress: Progress) -> Have | None:
+        """Do it; what there is afterwards, where that is known without another look.
+
+        Raises Permanent, Superseded, and whatever else may pass by itself.
+        """
+        started = time.perf_counter()
+        have: Have | None = None
+        match step:
+            case Create(wanted=wanted):
+                have = await self._create(wanted, newest, progress)
+            case Start(wanted=wanted):
+                if not self._disks.disk(wanted.vm).exists():
+                    raise Permanent("disk_missing", "the VM's disk is gone from the node")
+                have = await self._start(wanted)
+            case Keep():
+                await self._hypervisor.keep(step.vm)
+            case Shutdown():
+                if time.monotonic() - self._asked.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
+                    return None
+                self._asked[step.vm] = time.monotonic()
+                await self._hypervisor.shutdown(step.vm)
+            case Destroy():
+                await self._hypervisor.destroy(step.vm)
+            case Remove():
+                await self._hypervisor.undefine(step.vm)
+                await asyncio.to_thread(self._disks.remove, step.vm)
+                self._asked.pop(step.vm, None)
+            case _:
+                assert_never(step)
+        milliseconds = round((time.perf_counter() - started) * 1000, 1)
+        log.info("step done", step=type(step).__name__.lower(), ms=milliseconds)
+        return have
+
+    async def _create(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
+        """What this call makes goes again when the domain cannot be had; a disk from before may hold data."""
+        made = False
+        try:
+            if not self._disks.disk(wanted.vm).exists():
+                if wanted.image is None:
+                    raise Permanent("image_missing", "the document names no image to make the disk from")
+                progress("image")
+                base = await while_wanted(self._images.ensure(wanted.image), newest)
+                progress("disk")
+                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib)
+            progress("domain")
+            return await self._start(wanted)
+        except Permanent:
+            if made:
+                await asyncio.to_thread(self._disks.remove, wanted.vm)
+            raise
+
+    async def _start(self, wanted: Wanted) -> Have:
+        boot = Boot(
+            wanted=wanted,
+            disk=str(self._disks.disk(wanted.vm)),
+            console=str(self._disks.console(wanted.vm)),
+            host_boot=self._host.boot_id,
+        )
+        self._asked.pop(wanted.vm, None)
+        try:
+            return replace(await self._hypervisor.start(boot), files=True)
+        except Refused as refusal:
+            if refusal.invalid:
+                raise Permanent("domain_invalid", refusal.detail) from refusal
+            raise
+
+
+async def while_wanted(work: Awaitable[T], newest: Newest) -> T:
+    """The result of `work`; Superseded as soon as the VM is not to be on any more."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=LOOK)
+            want = newest()
+            if want is None or want.desired is not Desired.ON:
+                raise Superseded
+        return task.result()
+    finally:
+        task.cancel()

@@ -1,0 +1,55 @@
+"""Files that are there whole or not at all, in folders that QEMU's own user can pass through."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+#: All may pass through, only the owner may list: QEMU runs as another user and is handed exact paths.
+PASSABLE = 0o711
+
+
+class Occupied(Exception):
+    """Another daemon works on this folder."""
+
+
+def new_folder(path: Path, mode: int = PASSABLE) -> Path:
+    """The folder, made with its parents where it is missing."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+    return path
+
+
+def lock(folder: Path) -> IO[bytes]:
+    """Hold the folder for this process, until the file returned is closed or the process ends. Raises Occupied."""
+    file = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise Occupied(f"another node daemon works on {folder}") from error
+    return file
+
+
+def impassable(path: Path) -> Path | None:
+    """The first folder on the way to `path` that other users cannot pass through; None when all can."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.stat().st_mode & 0o001:
+            return folder
+    return None
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a finished file its name, so that it is whole under that name even after a power failure."""
+    part.chmod(0o644)
+    sync(part)
+    part.rename(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

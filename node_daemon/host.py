@@ -1,0 +1,46 @@
+"""What this host is and has."""
+
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from domain.contract import NodeInfo
+from node_daemon.domain_xml import VirtType
+from node_daemon.hypervisor import Capacity
+from node_daemon.plan import Host
+from runtime.libvirtd import kvm_trouble
+from runtime.settings import NodeSettings
+
+GIB = 1024**3
+
+
+def this_host() -> Host:
+    return Host(boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+
+
+def virt_type(uri: str) -> VirtType:
+    """How guests run here. libvirt's test driver simulates them; KVM needs a CPU and a kernel that can."""
+    if uri.startswith("test"):
+        return "test"
+    return "kvm" if kvm_trouble() is None else "qemu"
+
+
+def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
+    """What the node says of itself. Disk is the size of the file system: free space would change with each VM."""
+    return NodeInfo(
+        node=settings.node,
+        region=settings.region,
+        vcpus=settings.vcpus or capacity.vcpus,
+        memory_mib=settings.memory_mib or capacity.memory_mib,
+        disk_gib=settings.disk_gib or shutil.disk_usage(settings.data_dir).total // GIB,
+        virt_type=virt_type(settings.libvirt_uri),
+        seed_url=settings.seed_url,
+        version=platform_version(),
+    )
+
+
+def platform_version() -> str:
+    try:
+        return version("nebula")
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,119 @@
+"""What the daemon asks of a hypervisor, and what it gets to see: values, and a protocol of few methods."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from domain.contract import Power, Wanted
+
+
+class Unreachable(Exception):
+    """The hypervisor does not answer. Nothing is known of its domains; they may well run."""
+
+
+class Refused(Exception):
+    """The hypervisor answered, and would not. `invalid`: it never will, since what was asked makes no sense to it."""
+
+    def __init__(self, detail: str, *, invalid: bool = False) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.invalid = invalid
+
+
+@dataclass(frozen=True)
+class Have:
+    """What there is of one VM on this host."""
+
+    vm: str
+    power: Power
+    #: the count that the domain was last started for; 0 where there is no domain
+    boots: int = 0
+    #: placement epoch of the document that the domain was made from
+    epoch: int = 0
+    #: generation of that document
+    generation: int = 0
+    #: boot id of the host when the domain was started
+    host_boot: str = ""
+    #: the configuration that outlives the running domain says the same as the running domain
+    kept: bool = True
+    #: why the domain is off, where the hypervisor knows
+    cause: Literal["guest", "crashed"] | None = None
+    #: a domain that is not ours sits on this VM's uuid or name
+    foreign: bool = False
+    #: files of the VM are on this host
+    files: bool = False
+
+    @property
+    def domain(self) -> bool:
+        return self.power is not Power.ABSENT
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the host has: virtual CPUs, and memory in MiB."""
+
+    vcpus: int
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class Boot:
+    """All that is needed to start a VM: its document, its files, and the host's own boot id."""
+
+    wanted: Wanted
+    disk: str
+    console: str
+    host_boot: str
+
+
+Nudge = Callable[[str | None], None]
+"""Called with a VM's id when something happened to it, with None when anything may have happened."""
+
+
+class Hypervisor(Protocol):
+    """Every method raises Unreachable when no answer comes in time, and Refused when the answer is no.
+
+    Each acts on one VM alone: a call that hangs for one never delays another's.
+    """
+
+    async def domains(self) -> Mapping[str, Have]:
+        """Every domain that carries our tag, by VM id. Foreign domains are not listed."""
+        ...
+
+    async def look(self, vm: str) -> Have:
+        """One VM as it is now. A domain of others on its uuid or name shows as `foreign`."""
+        ...
+
+    async def start(self, boot: Boot) -> Have:
+        """Start the domain anew from its document. It runs when this returns; `keep` makes it outlive a power-off."""
+        ...
+
+    async def keep(self, vm: str) -> None:
+        """Store the running domain's configuration, so that the domain is still known when it is off."""
+        ...
+
+    async def shutdown(self, vm: str) -> None:
+        """Ask the guest to power off, once. Guests that are still booting miss it: ask again."""
+        ...
+
+    async def destroy(self, vm: str) -> None:
+        """Pull the plug. Fine when it is off already."""
+        ...
+
+    async def undefine(self, vm: str) -> None:
+        """Forget the domain, which must be off, with all the hypervisor keeps for it. Fine when it is unknown."""
+        ...
+
+    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
+        """IPv4 and routable IPv6 addresses of the guest's interface, sorted; from DHCP leases, else from its agent."""
+        ...
+
+    async def capacity(self) -> Capacity: ...
+
+    async def ensure_network(self) -> None:
+        """Make the guests' network active."""
+        ...
+
+    async def watch(self, nudge: Nudge) -> None:
+        """Call `nudge` for whatever happens to domains, and after each (re)connection. Never returns."""
+        ...

@@ -1,0 +1,178 @@
+"""One VM's loop: look, plan, one step, again; until it is as wanted. Then wait for a nudge.
+
+Lanes run side by side, and no two steps of one VM ever do. A nudge carries no news: whatever happened, the lane
+looks for itself.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from domain.contract import Power, ReportError, Wanted
+from node_daemon.addresses import Addresses
+from node_daemon.executor import ASK_AGAIN, Executor
+from node_daemon.failure import Permanent, Superseded, Temporary
+from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
+from node_daemon.plan import Action, Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, plan, stale
+from node_daemon.reports import Reports, Seen, seen
+from node_daemon.tasks import happens
+from node_daemon.wanted import WantedDocuments
+from runtime import logs
+
+log = logs.get(__name__)
+
+#: Seconds before a failed step is tried again: doubled at each failure, from the first to the last.
+FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+#: Times that the hypervisor may refuse to start a domain before that counts as its last word.
+START_TRIES = 5
+
+#: Seconds between looks while the hypervisor does not answer. Its return is a nudge as well.
+LOOK_AGAIN = 5.0
+
+STEP_NAMES: dict[type[Action], str] = {
+    Create: "image",
+    Start: "start",
+    Keep: "domain",
+    Shutdown: "stop",
+    Destroy: "stop",
+    Remove: "remove",
+}
+
+
+@dataclass
+class Trouble:
+    """What went wrong with one generation of the document. A new generation starts with a clean slate."""
+
+    generation: int = -1
+    tries: int = 1
+    retry_at: float = 0.0
+    #: what was being worked on when it failed
+    step: str | None = None
+    #: set when trying again is pointless
+    error: ReportError | None = None
+
+    def failed(self) -> float:
+        """Count one more failure; seconds until the next try."""
+        delay = min(FIRST_RETRY * 2.0 ** (self.tries - 1), LAST_RETRY)
+        self.tries += 1
+        self.retry_at = time.monotonic() + delay
+        return delay
+
+    def wait(self) -> float:
+        return self.retry_at - time.monotonic()
+
+
+class Lane:
+    """Runs as long as the VM has a document."""
+
+    def __init__(
+        self,
+        vm: str,
+        wanted: WantedDocuments,
+        executor: Executor,
+        hypervisor: Hypervisor,
+        reports: Reports,
+        host: Host,
+    ) -> None:
+        self.vm = vm
+        self._wanted = wanted
+        self._executor = executor
+        self._reports = reports
+        self._host = host
+        self._nudged = asyncio.Event()
+        self._addresses = Addresses(vm, hypervisor, changed=self.nudge)
+        self._trouble = Trouble()
+
+    def nudge(self) -> None:
+        """Something may have happened."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        structlog.contextvars.bind_contextvars(vm=self.vm)
+        try:
+            while (want := self._wanted.get(self.vm)) is not None:
+                self._nudged.clear()
+                pause = await self._reconcile(want)
+                await happens(self._nudged, pause)
+        finally:
+            self._addresses.stop()
+
+    async def _reconcile(self, want: Wanted) -> float | None:
+        """Step by step until nothing is to be done now. Seconds until it has to be called again, nudged or not."""
+        have: Have | None = None
+        while True:
+            if self._trouble.generation != want.generation:
+                self._trouble = Trouble(want.generation)
+            if have is None:
+                try:
+                    have = await self._executor.look(self.vm)
+                except (Unreachable, Refused) as error:
+                    log.debug("cannot look", error=str(error))
+                    self._reports.show(self.vm, Seen(epoch=want.epoch, power=Power.UNKNOWN))
+                    return LOOK_AGAIN
+            self._addresses.follow(want, have)
+            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, datetime.now(UTC))), None)
+            if step is None:
+                if stale(want, have):
+                    log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
+                self._trouble = Trouble(want.generation)
+                self._show(want, have)
+                return None
+            if isinstance(step, Refuse):
+                self._show(want, have, error=ReportError(code=step.code, detail=step.detail))
+                return None
+            if self._trouble.error is not None:
+                self._show(want, have, error=self._trouble.error)
+                return None
+            self._show(want, have, step=self._trouble.step or STEP_NAMES[type(step)])
+            if (wait := self._trouble.wait()) > 0:
+                return wait
+            have = await self._carry_out(step, want, have)
+            if isinstance(step, Shutdown):
+                return min(ASK_AGAIN, max(0.0, (step.until - datetime.now(UTC)).total_seconds()))
+            newest = self._wanted.get(self.vm)
+            if newest is None:
+                return None
+            want = newest
+
+    async def _carry_out(self, step: Action, want: Wanted, have: Have) -> Have | None:
+        """The step, done or failed; what there is afterwards, where that is known."""
+
+        def progress(name: str) -> None:
+            self._trouble.step = name
+            self._show(want, have, step=name)
+
+        try:
+            after = await self._executor.carry_out(step, lambda: self._wanted.get(self.vm), progress)
+        except Superseded:
+            log.info("step dropped: the VM is not wanted any more")
+            return None
+        except Permanent as failure:
+            self._give_up(failure)
+            return None
+        except Exception as error:
+            if isinstance(error, Refused) and isinstance(step, Create | Start) and self._trouble.tries >= START_TRIES:
+                self._give_up(Permanent("start_failed", error.detail))
+                return None
+            delay = self._trouble.failed()
+            expected = isinstance(error, Refused | Unreachable | Temporary | OSError)
+            log.warning(
+                "step failed",
+                step=type(step).__name__.lower(),
+                error=str(error) or repr(error),
+                retry_in=delay,
+                exc_info=not expected,
+            )
+            return None
+        self._trouble = Trouble(want.generation)
+        return after
+
+    def _give_up(self, failure: Permanent) -> None:
+        log.error("cannot be made as wanted", code=failure.code, detail=failure.detail)
+        self._trouble.error = ReportError(code=failure.code, detail=failure.detail)
+
+    def _show(self, want: Wanted, have: Have, *, step: str | None = None, error: ReportError | None = None) -> None:
+        self._reports.show(self.vm, seen(want, have, addresses=self._addresses.known, step=step, error=error))

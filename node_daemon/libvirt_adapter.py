@@ -1,0 +1,305 @@
+"""The hypervisor behind libvirt: `qemu:///system`, and libvirt's own `test:///default`.
+
+Starting comes before keeping: a domain is first started (transient) and its configuration stored once it runs. So a
+stored configuration with a count of boots proves that the domain was started for that count, whatever crashed when,
+and a start that fails leaves nothing behind.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import libvirt
+
+from domain.contract import Power
+from node_daemon.connections import Connections, open_connection
+from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, domain_name, parse_tag, render
+from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.tasks import happens
+from runtime import logs
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
+WATCH_SECONDS = 1.0
+
+_ON = (
+    libvirt.VIR_DOMAIN_RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED,
+    libvirt.VIR_DOMAIN_PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN,
+    libvirt.VIR_DOMAIN_PMSUSPENDED,
+)
+_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+_CAUSES: dict[int, Literal["guest", "crashed"]] = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
+}
+_INVALID = (
+    libvirt.VIR_ERR_XML_ERROR,
+    libvirt.VIR_ERR_XML_DETAIL,
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_XML_INVALID_SCHEMA,
+)
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+_UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # all that the test driver knows
+
+
+class LibvirtHypervisor:
+    """Implements `hypervisor.Hypervisor`."""
+
+    def __init__(self, uri: str, network: str, virt_type: VirtType, deadline: float) -> None:
+        self._uri = uri
+        self._network = network
+        self._virt_type = virt_type
+        self._deadline = deadline
+        self._connections = Connections(uri, deadline)
+
+    async def domains(self) -> Mapping[str, Have]:
+        return await self._ask("all domains", _look_at_all)
+
+    async def look(self, vm: str) -> Have:
+        return await self._ask(vm, lambda connection: _look(connection, vm))
+
+    async def start(self, boot: Boot) -> Have:
+        wanted = boot.wanted
+        xml = render(boot, virt_type=self._virt_type, network=self._network)
+        await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
+        return Have(
+            vm=wanted.vm,
+            power=Power.ON,
+            boots=wanted.boots,
+            epoch=wanted.epoch,
+            generation=wanted.generation,
+            host_boot=boot.host_boot,
+            kept=False,
+        )
+
+    async def keep(self, vm: str) -> None:
+        await self._ask(vm, lambda connection: _keep(connection, vm))
+
+    async def shutdown(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.shutdown(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
+
+    async def destroy(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.destroy(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
+
+    async def undefine(self, vm: str) -> None:
+        flags = _UNDEFINE_TEST if self._virt_type == "test" else _UNDEFINE
+        await self._on_domain(vm, lambda domain: domain.undefineFlags(flags))
+
+    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
+        found: list[str] = []
+        with contextlib.suppress(Refused):
+            await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), key=f"{vm} addresses")
+        return tuple(sorted(set(found)))
+
+    async def capacity(self) -> Capacity:
+        info = await self._ask("host", lambda connection: connection.getInfo())
+        return Capacity(vcpus=info[2], memory_mib=info[1])
+
+    async def ensure_network(self) -> None:
+        await self._ask("network", lambda connection: _activate(connection, self._network))
+
+    async def watch(self, nudge: Nudge) -> None:
+        away = False
+        while True:
+            gone = asyncio.Event()
+            try:
+                async with asyncio.timeout(self._deadline):
+                    connection, callback = await asyncio.to_thread(
+                        _listen, self._uri, asyncio.get_running_loop(), nudge, gone
+                    )
+            except (libvirt.libvirtError, TimeoutError) as error:
+                if not away:
+                    log.warning("libvirt is away", uri=self._uri, error=str(error))
+                    nudge(None)
+                away = True
+                await asyncio.sleep(WATCH_SECONDS)
+                continue
+            log.info("libvirt is back" if away else "libvirt answers", uri=self._uri)
+            away = False
+            nudge(None)
+            try:
+                while connection.isAlive() and not await happens(gone, WATCH_SECONDS):
+                    pass
+            finally:
+                _stop_listening(connection, callback)
+
+    def close(self) -> None:
+        """Let go of the idle connections. Domains run on."""
+        self._connections.close()
+
+    async def _ask(self, key: str, work: Callable[[Any], T]) -> T:
+        try:
+            return await self._connections.call(key, work)
+        except libvirt.libvirtError as error:
+            raise Refused(str(error), invalid=error.get_error_code() in _INVALID) from error
+
+    async def _on_domain(
+        self, vm: str, work: Callable[[Any], object], *, fine: tuple[int, ...] = (), key: str | None = None
+    ) -> None:
+        """`work` on our domain of that VM; nothing when there is none, or it is not ours."""
+
+        def on_connection(connection: Any) -> None:
+            try:
+                domain = connection.lookupByUUIDString(vm)
+                if _tag(domain) is not None:
+                    work(domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, *fine):
+                    raise
+
+        await self._ask(key or vm, on_connection)
+
+
+# ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _look_at_all(connection: Any) -> dict[str, Have]:
+    found: dict[str, Have] = {}
+    for domain in connection.listAllDomains():
+        try:
+            have = _have(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone since it was listed
+                raise
+            continue
+        if not have.foreign:
+            found[have.vm] = have
+    return found
+
+
+def _look(connection: Any, vm: str) -> Have:
+    try:
+        return _have(connection.lookupByUUIDString(vm))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+    try:
+        connection.lookupByName(domain_name(vm))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return Have(vm=vm, power=Power.ABSENT)
+    return Have(vm=vm, power=Power.ABSENT, foreign=True)
+
+
+def _have(domain: Any) -> Have:
+    vm = domain.UUIDString()
+    tag = _tag(domain)
+    if tag is None:
+        return Have(vm=vm, power=Power.UNKNOWN, foreign=True)
+    state, reason = domain.state()
+    seen = Have(
+        vm=vm,
+        power=Power.UNKNOWN,
+        boots=tag.boots,
+        epoch=tag.epoch,
+        generation=tag.generation,
+        host_boot=tag.host_boot,
+    )
+    if state in _ON:
+        kept = domain.isPersistent() and _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG) == tag
+        return replace(seen, power=Power.ON, kept=bool(kept))
+    if state in _OFF:
+        return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason))
+    return seen
+
+
+def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | None:
+    """What the domain says of its origin: as it runs, or as it is stored; None when it is not ours."""
+    try:
+        return parse_tag(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+    except ValueError:
+        return None
+
+
+def _keep(connection: Any, vm: str) -> None:
+    """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
+    domain = connection.lookupByUUIDString(vm)
+    connection.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+
+
+def _addresses(domain: Any, mac: str) -> list[str]:
+    """Of our interface alone: a guest has bridges and tunnels of its own."""
+    for source in (
+        libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+        libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+    ):
+        with contextlib.suppress(libvirt.libvirtError):  # no agent in this guest, or not yet
+            interfaces = domain.interfaceAddresses(source, 0)
+            found = [
+                entry["addr"]
+                for interface in interfaces.values()
+                if (interface["hwaddr"] or "").lower() == mac.lower()
+                for entry in interface["addrs"] or ()
+                if _useful(entry["addr"])
+            ]
+            if found:
+                return found
+    return []
+
+
+def _useful(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return not (parsed.is_link_local or parsed.is_loopback or parsed.is_multicast)
+
+
+def _activate(connection: Any, name: str) -> None:
+    network = connection.networkLookupByName(name)
+    if not network.isActive():
+        network.create()
+        log.info("network started", network=name)
+
+
+def _listen(uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, gone: asyncio.Event) -> tuple[Any, int]:
+    """A connection that calls `nudge` for each event of a domain, and sets `gone` when its other end is lost.
+
+    With it the number of its callback, to stop it.
+    """
+
+    def tell(call: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(call, *args)
+
+    connection = open_connection(uri)
+    try:
+        callback = connection.domainEventRegisterAny(
+            None,
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+            lambda _connection, domain, _event, _detail, _opaque: tell(nudge, domain.UUIDString()),
+            None,
+        )
+        with contextlib.suppress(libvirt.libvirtError):  # local drivers have no other end to lose
+            connection.registerCloseCallback(lambda *_: tell(gone.set), None)
+    except libvirt.libvirtError:
+        connection.close()
+        raise
+    return connection, callback
+
+
+def _stop_listening(connection: Any, callback: int) -> None:
+    """Close it. A callback that stays registered would keep it open."""
+    for call in (
+        lambda: connection.domainEventDeregisterAny(callback),
+        connection.unregisterCloseCallback,
+        connection.close,
+    ):
+        with contextlib.suppress(libvirt.libvirtError):
+            call()

@@ -1,0 +1,63 @@
+"""The node daemon's entry point: wiring, and a clean end."""
+
+import asyncio
+import contextlib
+import signal
+
+from node_daemon.daemon import Daemon
+from node_daemon.disks import Disks
+from node_daemon.executor import Executor
+from node_daemon.files import Occupied, impassable, lock, new_folder
+from node_daemon.host import this_host, virt_type
+from node_daemon.images import Images
+from node_daemon.libvirt_adapter import LibvirtHypervisor
+from runtime import bus, logs
+from runtime.settings import NodeSettings, read
+
+log = logs.get(__name__)
+
+
+async def run(settings: NodeSettings) -> None:
+    """Serve this node until SIGTERM or SIGINT. Guests run on. Raises Occupied when another daemon does already."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    data = new_folder(settings.data_dir)
+    with lock(data):
+        if (folder := impassable(data)) is not None:
+            log.warning("QEMU's user cannot pass through this folder", folder=str(folder), help="chmod o+x")
+        hypervisor = LibvirtHypervisor(
+            settings.libvirt_uri, settings.network, virt_type(settings.libvirt_uri), settings.libvirt_deadline
+        )
+        serving = asyncio.create_task(serve(settings, hypervisor))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            log.info("stopping; guests run on")
+            serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        hypervisor.close()
+
+
+async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
+    """Connect and work, until cancelled."""
+    host = this_host()
+    executor = Executor(hypervisor, Images(settings.data_dir / "images"), Disks(settings.data_dir), host)
+    connection = await bus.connect(settings, f"node-{settings.node}")
+    try:
+        await Daemon(settings, connection, hypervisor, executor, host).run()
+    finally:
+        await connection.close()
+
+
+def main() -> None:
+    """Run with the settings of the environment."""
+    settings = read(NodeSettings)
+    logs.configure("node", settings.log_level, settings.log_format)
+    try:
+        asyncio.run(run(settings))
+    except Occupied as error:
+        raise SystemExit(f"nebula: {error}") from None

@@ -1,0 +1,146 @@
+"""The reconciler's rules, as a pure function: what is wanted, what there is, and the next step of each VM.
+
+- Level-triggered. Every step is derived from the whole of want and have, never from what was done before; a step may
+  be lost, fail or be carried out twice, and the next plan is right again. One step at a time for each VM.
+- A domain is started when there is none, or when it is off and was last started for a lower `boots` or before the
+  host itself came up. One that is off although it was started for this very count powered itself off: it stays off.
+- A domain that runs for a lower `boots` is shut down, by force after `force_after` (at once where there is none), and
+  then started from the newest document.
+- Off never makes a domain. Absent takes away the domain, then the files.
+- The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
+- Not seen is not off: an unknown power leads to no step.
+- A document that is older, by epoch and generation, than the one the domain was started from is refused: no step.
+- A foreign domain is never touched. Where it sits on a VM's uuid or name, that is an error of that VM.
+- A VM without a document is no business of the plan: it is an orphan, reported and left alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from domain.contract import Desired, Power, Wanted
+from node_daemon.hypervisor import Have
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine under the daemon. `boot_id` is another one after each of its boots."""
+
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Create:
+    """Image, disk, domain, running: whatever of it is missing."""
+
+    wanted: Wanted
+
+    @property
+    def vm(self) -> str:
+        return self.wanted.vm
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the domain anew, from the newest document, on the disk it has."""
+
+    wanted: Wanted
+
+    @property
+    def vm(self) -> str:
+        return self.wanted.vm
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Store the configuration of a domain that runs and would be forgotten once off."""
+
+    vm: str
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Ask the guest to power off; `until` is when asking ends."""
+
+    vm: str
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Destroy:
+    """Pull the plug."""
+
+    vm: str
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Take away a domain that is off, and all files of the VM."""
+
+    vm: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Nothing can be done until somebody acts outside of Nebula."""
+
+    vm: str
+    code: str
+    detail: str
+
+
+Action = Create | Start | Keep | Shutdown | Destroy | Remove
+Step = Action | Refuse
+
+
+def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, now: datetime) -> list[Step]:
+    """The next step of every VM that needs one. A VM that `have` does not name has neither domain nor files."""
+    steps = (
+        next_step(wanted, have.get(vm) or Have(vm=vm, power=Power.ABSENT), host, now) for vm, wanted in want.items()
+    )
+    return [step for step in steps if step is not None]
+
+
+def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | None:
+    """The next step of one VM; None when it is as wanted, or when nothing can be said."""
+    if have.foreign:
+        detail = "a domain that Nebula did not make has this VM's uuid or name on the node; remove or rename it"
+        return Refuse(want.vm, "foreign_domain", detail)
+    if have.power is Power.UNKNOWN or stale(want, have):
+        return None
+    match want.desired:
+        case Desired.ON:
+            return towards_on(want, have, host, now)
+        case Desired.OFF:
+            return towards_off(want, have, now) if have.power is Power.ON else None
+        case Desired.ABSENT:
+            if have.power is Power.ON:
+                return Destroy(want.vm)
+            return Remove(want.vm) if have.domain or have.files else None
+        case _:
+            assert_never(want.desired)
+
+
+def stale(want: Wanted, have: Have) -> bool:
+    """Whether the domain was started from a newer document than this one."""
+    return (want.epoch, want.generation) < (have.epoch, have.generation)
+
+
+def towards_on(want: Wanted, have: Have, host: Host, now: datetime) -> Step | None:
+    if not have.domain:
+        return Create(want)
+    outdated = have.boots < want.boots
+    if have.power is Power.ON:
+        if outdated:
+            return towards_off(want, have, now)
+        return None if have.kept else Keep(want.vm)
+    return Start(want) if outdated or have.host_boot != host.boot_id else None
+
+
+def towards_off(want: Wanted, have: Have, now: datetime) -> Step:
+    if not have.kept:
+        return Keep(want.vm)  # or its end would look as if it had never been
+    if want.force_after is None or want.force_after <= now:
+        return Destroy(want.vm)
+    return Shutdown(want.vm, until=want.force_after)

@@ -1,0 +1,156 @@
+"""The documents that tell this node what to want: read from the start, then followed, gap-free, for ever."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from pydantic import ValidationError
+
+from domain.contract import Desired, Wanted
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+#: Seconds between the server's signs of life on the consumer, and how long to do without before making a new one.
+HEARTBEAT = 2.0
+SILENCE = 6.0
+#: Seconds between looks whether the connection was replaced.
+LOOK = 0.5
+
+
+class Gap(Exception):
+    """The consumer lost something, or is gone. A new one goes on after the last document read."""
+
+
+class WantedDocuments:
+    """The newest document of each VM of this node. Empty until `loaded`: nothing must be planned before."""
+
+    def __init__(self, bus: Client, node: str, changed: Callable[[str], None]) -> None:
+        self._bus = bus
+        self._node = node
+        self._changed = changed
+        self._documents: dict[str, Wanted] = {}
+        self.loaded = asyncio.Event()
+        #: stream sequence of the last document read
+        self.position = 0
+
+    def all(self) -> Mapping[str, Wanted]:
+        return self._documents
+
+    def get(self, vm: str) -> Wanted | None:
+        return self._documents.get(vm)
+
+    async def follow(self) -> None:
+        """Read for ever: over restarts of the server, loss of the consumer, and loss of the connection."""
+        delay, quiet = 0.2, False
+        while True:
+            try:
+                await self._session()
+            except Gap as gap:
+                log.info("reading wanted documents anew", reason=str(gap), after=self.position)
+                delay, quiet = 0.2, False
+            except (NatsError, TimeoutError) as error:
+                if not quiet:
+                    log.warning("cannot read wanted documents", error=repr(error))
+                quiet = True
+                delay = min(delay * 2, 5.0)
+            await asyncio.sleep(delay)
+
+    async def forget(self, done: Callable[[str], bool]) -> None:
+        """Drop tombstones that are `done` here and that the stream no longer holds. Raises nats.errors.Error."""
+        graves = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
+        if not graves:
+            return
+        js = self._bus.jetstream()
+        info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
+        held = info.state.subjects or {}
+        for vm in graves:
+            if subjects.wanted(self._node, vm) not in held:
+                del self._documents[vm]
+                self._changed(vm)
+
+    async def _session(self) -> None:
+        """One consumer's life. Ends with Gap, or with what NATS raises."""
+        js = self._bus.jetstream()
+        state = (await js.stream_info(subjects.WANTED)).state
+        if state.last_seq < self.position:
+            log.warning("the stream of wanted documents was made anew", had=self.position, has=state.last_seq)
+            self.position = 0
+        connection = self._bus.stats["reconnects"]
+        inbox = self._bus.new_inbox()
+        subscription = await self._bus.subscribe(inbox)
+        try:
+            info = await js.add_consumer(
+                subjects.WANTED,
+                ConsumerConfig(
+                    deliver_subject=inbox,
+                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=self.position + 1,
+                    filter_subject=subjects.wanted_of(self._node),
+                    ack_policy=AckPolicy.NONE,
+                    idle_heartbeat=HEARTBEAT,
+                    inactive_threshold=30,
+                    mem_storage=True,
+                    num_replicas=1,
+                ),
+            )
+            delivered = info.delivered.consumer_seq if info.delivered else 0
+            if not info.num_pending and not delivered:
+                self.loaded.set()
+            await self._read(subscription, connection)
+        finally:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    async def _read(self, subscription: Subscription, connection: int) -> None:
+        clock = asyncio.get_running_loop()
+        expected, heard = 1, clock.time()
+        while True:
+            try:
+                message = await subscription.next_msg(timeout=LOOK)
+            except NatsTimeout:
+                if self._bus.stats["reconnects"] != connection:
+                    raise Gap("the connection is another one") from None
+                if clock.time() - heard > SILENCE:
+                    raise Gap("no sign of life from the server") from None
+                continue
+            heard = clock.time()
+            headers = message.headers or {}
+            if "Status" in headers:
+                if headers["Status"] != "100":
+                    raise Gap(headers.get("Description", headers["Status"]))
+                if int(headers.get("Nats-Last-Consumer", expected - 1)) != expected - 1:
+                    raise Gap("a document was lost on the way")
+                self.loaded.set()  # the server has nothing more to say
+                continue
+            sequence = message.metadata.sequence
+            if sequence.consumer != expected:
+                raise Gap("a document was lost on the way")
+            expected += 1
+            self.position = sequence.stream
+            self._take(message)
+            if message.metadata.num_pending == 0:
+                self.loaded.set()
+
+    def _take(self, message: Msg) -> None:
+        vm = message.subject.rsplit(".", 1)[-1]
+        try:
+            want = Wanted.model_validate_json(message.data)
+        except ValidationError as error:
+            log.error("wanted document makes no sense", vm=vm, position=self.position, error=str(error))
+            return
+        if (want.vm, want.node) != (vm, self._node):
+            log.error("wanted document on the wrong subject", subject=message.subject, vm=want.vm, node=want.node)
+            return
+        known = self._documents.get(vm)
+        if known is not None and (want.epoch, want.generation) < (known.epoch, known.generation):
+            log.warning("older wanted document ignored", vm=vm, epoch=want.epoch, generation=want.generation)
+            return
+        self._documents[vm] = want
+        self._changed(vm)

@@ -1,0 +1,124 @@
+"""What the read models of aggregates share: one row per aggregate, which holds its state and what lists filter by.
+
+A row is absolute: the folded state, the version and position of the aggregate's last event. The state comes from
+`domain`'s own `evolve`, so a read model cannot disagree with the rules about what an event means.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from domain.base import Event
+from eventstore.envelope import GENESIS, Recorded, Ref
+from projections.database import Connection, Pool, Snapshot, clean, clean_json, fetch
+
+S = TypeVar("S", bound=BaseModel)
+
+COMMON = """
+    project  text NOT NULL,
+    id       text NOT NULL,
+    version  int NOT NULL,
+    position bigint NOT NULL,
+    created  bigint NOT NULL,
+    digest   text NOT NULL,
+    deleted  boolean NOT NULL,
+    state    jsonb NOT NULL,
+    PRIMARY KEY (project, id)
+"""
+"""The columns of every table of aggregates. `created` is the position of the first event: lists are sorted by it."""
+
+
+@dataclass(frozen=True)
+class Row(Generic[S]):
+    """One aggregate as far as the log has been read. `state` is None where no known event made it."""
+
+    state: S | None = None
+    version: int = 0
+    position: int = 0
+    created: int = 0
+    digest: str = GENESIS
+
+    def after(self, state: S | None, recorded: Recorded) -> "Row[S]":
+        return Row(state, recorded.version, recorded.position, self.created or recorded.position, recorded.digest)
+
+
+@dataclass(frozen=True)
+class Aggregates(Generic[S]):
+    """The table of one kind, and the two ways to see it: as rows of lists, and as the API's JSON.
+
+    `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
+    parameter; `view` renders a state (as JSON), its version and position.
+    """
+
+    kind: str
+    table: str
+    model: type[S]
+    evolve: Callable[[S | None, Event], S | None]
+    deleted: Callable[[S], bool]
+    columns: Mapping[str, Callable[[S], object]]
+    view: Callable[[dict[str, Any], int, int], Mapping[str, Any]]
+    ddl: str
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
+        """The rows of these aggregates; an empty row for one that has none."""
+        rows: dict[Ref, Row[S]] = {ref: Row() for ref in refs}
+        cursor = await conn.execute(
+            f"""
+            SELECT t.project, t.id, t.state::text AS state, t.version, t.position, t.created, t.digest
+            FROM {self.table} t
+            JOIN unnest(%s::text[], %s::text[]) AS asked (project, id) USING (project, id)
+            """.encode(),  # noqa: S608  (the table's name is a constant)
+            [[ref.project for ref in rows], [ref.id for ref in rows]],
+        )
+        for found in await cursor.fetchall():
+            rows[Ref(found["project"], self.kind, found["id"])] = Row(
+                self.model.model_validate_json(found["state"]),
+                found["version"],
+                found["position"],
+                found["created"],
+                found["digest"],
+            )
+        return rows
+
+    async def save(self, conn: Connection, rows: Mapping[Ref, Row[S]]) -> None:
+        """Write these rows, whatever stood there."""
+        names = ["project", "id", "version", "position", "created", "digest", "deleted", "state", *self.columns]
+        statement = f"""
+            INSERT INTO {self.table} ({", ".join(names)}) VALUES ({", ".join(["%s"] * len(names))})
+            ON CONFLICT (project, id) DO UPDATE SET
+            {", ".join(f"{name} = EXCLUDED.{name}" for name in names if name not in ("project", "id"))}
+        """  # noqa: S608  (names of tables and columns are constants)
+        values = [self._values(ref, row, row.state) for ref, row in rows.items() if row.state is not None]
+        if values:
+            async with conn.cursor() as cursor:
+                await cursor.executemany(statement.encode(), values)
+
+    def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
+        return [
+            ref.project,
+            ref.id,
+            row.version,
+            row.position,
+            row.created,
+            row.digest,
+            self.deleted(state),
+            clean_json(state.model_dump_json()),
+            *(_cleaned(read(state)) for read in self.columns.values()),
+        ]
+
+
+def _cleaned(value: object) -> object:
+    return clean(value) if isinstance(value, str) else value
+
+
+async def get(pool: Pool, table: Aggregates[Any], ref: Ref) -> Snapshot:
+    """The row of one aggregate (state, version, position, deleted), if there is one. Raises Away."""
+    return await fetch(
+        pool,
+        f"""SELECT state, version, position, deleted FROM {table.table}
+            WHERE project = %(project)s AND id = %(id)s""",  # noqa: S608
+        {"project": ref.project, "id": ref.id},
+    )

@@ -1,0 +1,126 @@
+"""One batch of events folded over what the read models hold: read once, fold in order, write once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.base import Event
+from domain.vm import Vm
+from eventstore.envelope import Recorded, Ref
+from projections import events, operation_rows, operations, seeds
+from projections.aggregates import Aggregates, Row
+from projections.database import Connection
+from projections.images import IMAGES
+from projections.nodes import NODES
+from projections.operations import Happening, Operation
+from projections.projects import PROJECTS
+from projections.seeds import Secrets, Seed
+from projections.tags import TAGS
+from projections.vms import VMS
+from runtime import logs
+
+log = logs.get(__name__)
+
+TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, NODES, VMS)}
+DDL = (*(table.ddl for table in TABLES.values()), events.DDL, operation_rows.DDL, seeds.DDL)
+
+
+@dataclass
+class Books:
+    """The rows that a batch touches: as they were, then as they become."""
+
+    rows: dict[Ref, Row[Any]] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)
+    seeds: dict[Ref, Seed | None] = field(default_factory=dict)
+
+    def fold(self, recorded: Recorded, event: Event) -> None:
+        """Take in the next event."""
+        ref = recorded.ref
+        before = self.rows.get(ref, Row())
+        table = TABLES.get(ref.kind)
+        if table is not None:
+            check(before, recorded)
+            state = table.evolve(before.state, event)
+            self.rows[ref] = before.after(state, recorded)
+            if isinstance(state, Vm):
+                self.seeds[ref] = seeds.evolve(self.seeds.get(ref), state, event)
+        self._move_operations(recorded, event, before.state)
+
+    def _move_operations(self, recorded: Recorded, event: Event, before: Any) -> None:
+        context = recorded.context
+        if context.operation is None:
+            return
+        happening = Happening(
+            operation=context.operation,
+            ref=recorded.ref,
+            position=recorded.position,
+            at=events.time_of(recorded),
+            actor=context.actor,
+            request=context.request,
+        )
+        moved = operations.transition(self.operations.get(context.operation), event, happening)
+        if moved is not None:
+            self.operations[moved.id] = moved
+        overtaken = operations.overtaken(event, before)
+        if overtaken in self.operations:
+            self.operations[overtaken] = operations.cancelled(self.operations[overtaken], happening)
+
+
+def check(before: Row[Any], recorded: Recorded) -> None:
+    """Say so loudly when an event does not follow on the one before it: the log lost or changed something."""
+    if recorded.version == before.version + 1 and recorded.previous == before.digest:
+        return
+    log.error(
+        "log damaged: an event does not follow on the one before it",
+        subject=recorded.subject,
+        position=recorded.position,
+        version=recorded.version,
+        known_version=before.version,
+        chained=recorded.previous == before.digest,
+    )
+
+
+def typed(recorded: Recorded) -> Event | None:
+    """The event, or None for a message that is none (it is audited all the same)."""
+    try:
+        _ = recorded.version, recorded.previous
+        return recorded.event
+    except (KeyError, ValueError) as error:
+        log.error("unreadable event", subject=recorded.subject, position=recorded.position, error=repr(error))
+        return None
+
+
+async def read(conn: Connection, entries: Sequence[tuple[Recorded, Event]]) -> Books:
+    """What the read models hold of everything that these events touch."""
+    books = Books()
+    asked: set[str] = set()
+    refs: dict[str, set[Ref]] = {}
+    for recorded, event in entries:
+        refs.setdefault(recorded.ref.kind, set()).add(recorded.ref)
+        asked.update(_named(recorded, event))
+    for kind, table in TABLES.items():
+        if kind in refs:
+            books.rows.update(await table.load(conn, refs[kind]))
+    if "vm" in refs:
+        books.seeds.update(await seeds.load(conn, refs["vm"]))
+    for row in books.rows.values():  # deleting an image that is being verified cancels its registration
+        if registered := getattr(row.state, "registered_by", None):
+            asked.add(registered)
+    if asked:
+        books.operations.update(await operation_rows.load(conn, asked))
+    return books
+
+
+def _named(recorded: Recorded, event: Event) -> Iterable[str]:
+    operation = recorded.headers.get("ce-operationid")
+    cancels = getattr(event, "cancels", None)
+    return [name for name in (operation, cancels) if name]
+
+
+async def write(conn: Connection, secrets: Secrets, before: Books, after: Books) -> None:
+    """Write what has changed."""
+    for kind, table in TABLES.items():
+        await table.save(conn, {ref: row for ref, row in after.rows.items() if ref.kind == kind})
+    await operation_rows.save(conn, [op for op in after.operations.values() if op != before.operations.get(op.id)])
+    changed = {ref: seed for ref, seed in after.seeds.items() if seed != before.seeds.get(ref)}
+    await seeds.save(conn, secrets, changed)

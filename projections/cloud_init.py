@@ -1,0 +1,206 @@
+"""The cloud-init data source: what a guest is told of itself at boot, at a URL that only this boot of it knows.
+
+`/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, as stock images ask for them (NoCloud over
+HTTP), and `POST /<secret>/phone-home` when cloud-init has finished.
+
+- Whoever does not know a secret learns nothing: every refusal is the same 404.
+- A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
+  the log was when it was asked for.
+- A guest waits for an answer without limit, so none takes longer than a few seconds.
+- The same instance id for the VM's life, answered at every boot: otherwise a guest would take itself for a new machine
+  and make new SSH host keys.
+"""
+
+import asyncio
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from eventstore.store import EventStore, Unavailable
+from eventstore.vault import Erased, VaultUnavailable
+from projections import phone_home, seeds
+from projections.database import Away, Pool
+from projections.position import Position
+from projections.seeds import Secrets, Seed
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+#: Seconds that an unknown secret waits for the read models.
+PATIENCE = 3.0
+#: Seconds for a guest to send its body, and for handlers to answer.
+BODY_SECONDS = 10.0
+COMMAND_SECONDS = 5.0
+
+_PATH = re.compile(r"^/([A-Za-z0-9_-]{16,128})/([a-z-]{1,20})$")
+_HOST = re.compile(r"^[A-Za-z0-9.:\[\]-]{1,255}$")
+DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
+#: Headers that proxies add: nobody may stand between a guest and its data.
+FORWARDED = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+
+
+class Refused(Exception):
+    """The answer is not a document. `reason` is for the log; guests are told by status alone."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data source as an ASGI application."""
+
+    nc: Client
+    pool: Pool
+    secrets: Secrets
+    position: Position
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        started = time.perf_counter()
+        fields: dict[str, Any] = {"client": request.client.host if request.client else None}
+        try:
+            response = await answer(self, request, fields)
+        except Refused as refused:
+            response = refusal(refused.status)
+            fields["reason"] = refused.reason
+        except (Away, Unavailable, VaultUnavailable, NatsError, OSError, TimeoutError) as error:
+            response = refusal(503)
+            fields["reason"] = f"{type(error).__name__}: {error}"
+        except ClientDisconnect:
+            return
+        except Exception:
+            log.exception("data source failed", **fields)
+            response = refusal(503)
+        milliseconds = round((time.perf_counter() - started) * 1e3, 1)
+        log.info("seed asked", method=request.method, status=response.status_code, ms=milliseconds, **fields)
+        await response(scope, receive, send)
+
+
+def refusal(status: int) -> Response:
+    """An answer that says nothing but its status."""
+    text = {400: "bad request\n", 413: "too large\n", 503: "try again\n"}.get(status, "not found\n")
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return Response(text, status, headers, "text/plain")
+
+
+async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Response:
+    """The answer to one request; what is worth logging is added to `fields`. Raises Refused."""
+    path = _PATH.match(request.url.path)
+    if path is None or any(name in request.headers for name in FORWARDED):
+        raise Refused(404, "no such path, or forwarded")
+    secret, name = path.groups()
+    posted = request.method == "POST" and name == "phone-home"
+    if not posted and not (request.method in ("GET", "HEAD") and name in DOCUMENTS):
+        raise Refused(404, "no such path")
+    fields["document"] = name
+    seed = await known(source, secret)
+    fields.update(vm=seed.vm, project=seed.project)
+    if posted:
+        await receive_call(source, request, seed)
+        return Response("ok\n", media_type="text/plain")
+    return Response(await document(source, seed, name, base(request, secret)), media_type="text/plain")
+
+
+async def known(source: Source, secret: str) -> Seed:
+    """The seed that a secret opens. Raises Refused (404) once the read models are sure that there is none."""
+    found = await seeds.find(source.pool, secret)
+    if found is None:
+        end = await EventStore(source.nc).last_position()
+        await source.position.reach(end, PATIENCE)
+        found = await seeds.find(source.pool, secret)
+    if found is None:
+        raise Refused(404, "unknown secret")
+    return found
+
+
+def base(request: Request, secret: str) -> str:
+    """The URL of this seed as the guest itself reached it."""
+    host = request.headers.get("host", "")
+    if not _HOST.match(host):
+        raise Refused(400, "bad Host")
+    return f"http://{host}/{secret}/"
+
+
+async def document(source: Source, seed: Seed, name: str, url: str) -> bytes:
+    """One document of a seed. What a VM has none of is empty, never missing: a 404 costs a guest 10 seconds."""
+    match name:
+        case "meta-data":
+            return meta_data(seed).encode()
+        case "user-data" if seed.user_data is not None:
+            try:
+                return (await source.secrets.unseal(seed.user_data)).encode()
+            except Erased as error:
+                raise Refused(404, "key destroyed") from error
+        case "vendor-data":
+            return vendor_data(url).encode()
+    return b""
+
+
+def meta_data(seed: Seed) -> str:
+    """YAML. Values are JSON strings, which YAML reads as they are, whatever they contain."""
+    lines = [
+        f"instance-id: {json.dumps(seed.instance_id)}",
+        f"local-hostname: {json.dumps(seed.name)}",
+        "public-keys:" if seed.ssh_keys else "public-keys: []",
+        *(f"  - {json.dumps(key)}" for key in seed.ssh_keys),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def vendor_data(url: str) -> str:
+    """Asks cloud-init to say when it is done, and by which SSH host keys the guest can be known."""
+    lines = [
+        "#cloud-config",
+        "phone_home:",
+        f"  url: {json.dumps(url + 'phone-home')}",
+        f"  post: [{', '.join(phone_home.ASKED)}]",
+        "  tries: 10",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+async def receive_call(source: Source, request: Request, seed: Seed) -> None:
+    """Turn a guest's call into a command. Raises Refused; 503 makes cloud-init try again."""
+    async with asyncio.timeout(BODY_SECONDS):
+        body = await limited(request)
+    try:
+        call = phone_home.parse(body)
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+    if call.instance_id != seed.instance_id:
+        raise Refused(400, "the instance id of another machine")
+    asked = {
+        "args": {"vm": seed.vm, **call.model_dump(mode="json", exclude={"instance_id"})},
+        "context": {"actor": f"guest:{seed.vm}", "request": str(uuid.uuid4())},
+    }
+    subject = subjects.command(seed.project, "vm", "guest-ready")
+    reply = await source.nc.request(subject, to_json(asked), timeout=COMMAND_SECONDS)
+    problem: Mapping[str, Any] | None = json.loads(reply.data).get("problem")
+    if problem is not None:
+        status = int(problem.get("status", 500))
+        passing = status >= 500
+        raise Refused(503 if passing else 400, f"{problem.get('code')}: {problem.get('detail')}")
+
+
+async def limited(request: Request) -> bytes:
+    """The body, when it is not too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > phone_home.MOST:
+            raise Refused(413, "body too large")
+    return bytes(body)

@@ -1,0 +1,159 @@
+"""Postgres as the read models use it: one schema, a checkpoint, and reads that say how fresh they are.
+
+Tables are named without their schema: a connection's `search_path` says which copy of the read models it speaks to, so
+that a replay can fill a second copy beside the live one.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection, OperationalError, errors, sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+SCHEMA = "nebula"
+#: Raise it whenever a table or the meaning of a row changes: the read models are then made anew from the log.
+VERSION = 1
+
+#: The advisory lock under which the schema is made.
+LOCK = 0x6E6562756C61
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+Params = Mapping[str, Any]
+
+DDL = """
+CREATE TABLE schema_version (version int NOT NULL);
+CREATE TABLE checkpoint (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    position   bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO checkpoint (position) VALUES (0);
+"""
+
+
+class Away(Exception):
+    """Postgres cannot be asked now, or holds no read models yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Rows of one query, and the log position they reflect."""
+
+    position: int
+    rows: list[DictRow]
+
+    @property
+    def row(self) -> DictRow | None:
+        return self.rows[0] if self.rows else None
+
+
+def conninfo(dsn: str, schema: str, role: str) -> str:
+    """The DSN for one copy of the read models, with short patience and a name that shows in pg_stat_activity."""
+    return make_conninfo(
+        dsn,
+        options=f"-c search_path={schema} -c timezone=UTC",
+        application_name=f"nebula-{role}",
+        connect_timeout=3,
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+        tcp_user_timeout=10_000,
+    )
+
+
+async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
+    """One connection in autocommit mode. Raises psycopg.OperationalError."""
+    return await AsyncConnection.connect(
+        conninfo(dsn, schema, role), autocommit=True, row_factory=dict_row, prepare_threshold=2
+    )
+
+
+def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:
+    """A pool of connections for reads, closed at first: open it with `await pool.open()`."""
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # whoever asks is told that Postgres is away
+    return AsyncConnectionPool(
+        conninfo(dsn, schema, role),
+        connection_class=AsyncConnection[DictRow],
+        kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
+        min_size=1,
+        max_size=size,
+        timeout=2.0,
+        max_waiting=1000,
+        reconnect_timeout=5.0,
+        open=False,
+        name=role,
+    )
+
+
+async def ensure(conn: Connection, tables: Iterable[str], schema: str = SCHEMA) -> bool:
+    """Make the read models where they are missing or of another version; True when they are new and empty."""
+    async with conn.transaction():
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        if await _version(conn, schema) == VERSION:
+            return False
+        name = sql.Identifier(schema)
+        await conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
+        await conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        for ddl in (DDL, *tables):
+            await conn.execute(ddl.encode())
+        await conn.execute("INSERT INTO schema_version (version) VALUES (%s)", [VERSION])
+        return True
+
+
+async def _version(conn: Connection, schema: str) -> int | None:
+    cursor = await conn.execute("SELECT to_regclass(%s) AS found", [f"{schema}.schema_version"])
+    row = await cursor.fetchone()
+    if row is None or row["found"] is None:
+        return None
+    row = await (await conn.execute("SELECT version FROM schema_version")).fetchone()
+    return int(row["version"]) if row else None
+
+
+async def checkpoint(conn: Connection) -> int:
+    """The position up to which the read models reflect the log."""
+    row = await (await conn.execute("SELECT position FROM checkpoint")).fetchone()
+    assert row is not None
+    return int(row["position"])
+
+
+async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:
+    """The rows of a query with the checkpoint they belong to, from one statement and so from one snapshot.
+
+    `order` names the columns of `query` to sort by. Raises Away.
+    """
+    statement = f"""
+        SELECT c.position AS log_position, r.*
+        FROM checkpoint c LEFT JOIN LATERAL (SELECT true AS is_row, q.* FROM ({query}) q) r ON true
+        ORDER BY {order}
+    """  # noqa: S608  (both are constants of this package)
+    try:
+        try:
+            rows = await _rows(pool, statement, params)
+        except OperationalError:
+            await pool.check()  # the server was away: replace what broke, and ask once more
+            rows = await _rows(pool, statement, params)
+    except (OperationalError, PoolTimeout, errors.UndefinedTable, errors.InvalidSchemaName) as error:
+        raise Away(str(error)) from error
+    if not rows:
+        raise Away("the read models are being made")
+    return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
+
+
+async def _rows(pool: Pool, statement: str, params: Params) -> list[DictRow]:
+    async with pool.connection() as conn:
+        return await (await conn.execute(statement.encode(), params)).fetchall()
+
+
+def clean(text: str) -> str:
+    """Text as Postgres can store it: without NUL characters."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def clean_json(text: str) -> str:
+    """JSON as Postgres can store it: without escaped NUL characters."""
+    return text.replace("\\u0000", "\\ufffd")

@@ -1,0 +1,73 @@
+"""The process of the read side: the runner, and the data source that guests ask."""
+
+import asyncio
+import signal
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from eventstore.vault import Vault
+from projections import database, listener
+from projections.cloud_init import Source
+from projections.position import Position
+from projections.runner import Runner
+from runtime import bus, logs
+from runtime.settings import ProjectionsSettings
+
+log = logs.get(__name__)
+
+RETRY_SECONDS = 0.5
+
+
+async def run(settings: ProjectionsSettings) -> None:
+    """Keep the read models and serve guests until SIGTERM or SIGINT. What fails for good is raised."""
+    stop = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    work = asyncio.create_task(keep(settings, stop), name="projections")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        work.cancel()
+    stopped.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.info("projections stopped")
+
+
+async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
+    """The runner and the data source side by side, until cancelled or one of them fails."""
+    nc = await bus.connect(settings, "projections")
+    pool = database.pool(settings.postgres_dsn, "cloud-init", size=4)
+    try:
+        await pool.open()
+        vault = await opened(nc, settings)
+        position = Position()
+        runner = Runner(nc, settings.postgres_dsn, vault, position)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(runner.run(), name="runner")
+            group.create_task(seed_guests(settings, Source(nc, pool, vault, position), stop), name="cloud-init")
+    finally:
+        await pool.close()
+        await nc.close()
+
+
+async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:
+    sock = await listener.bound("data source", settings.seed_host, settings.seed_port)
+    host, port = sock.getsockname()[:2]
+    log.info("data source listens", host=host, port=port)
+    await listener.serve(source, sock, stop)
+
+
+async def opened(nc: Client, settings: ProjectionsSettings) -> Vault:
+    """The vault, once its bucket exists: handlers make it."""
+    complained = False
+    while True:
+        try:
+            return await Vault.open(nc.jetstream(), settings.master_key_path)
+        except (NatsError, OSError, TimeoutError) as error:
+            if not complained:
+                log.warning("vault is not there yet; trying on", error=repr(error))
+                complained = True
+        await asyncio.sleep(RETRY_SECONDS)

@@ -1,0 +1,84 @@
+"""Nodes: their table and how the API shows them."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from domain.node import Node, evolve
+from projections.aggregates import COMMON, Aggregates
+from projections.times import utc
+
+
+class Amount(TypedDict):
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+class NodeView(TypedDict):
+    """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat.
+
+    `status` is lost, cordoned or ready.
+    """
+
+    id: str
+    status: str
+    region: str
+    virt_type: str
+    agent_version: str
+    capacity: Amount
+    reserved: Amount
+    vms: int
+    cordoned: bool
+    lost: bool
+    registered_at: str
+    updated_at: str
+    last_seen: str | None
+    version: int
+    position: int
+
+
+def amount(values: dict[str, int]) -> Amount:
+    return {"vcpus": values["vcpus"], "memory_mib": values["memory_mib"], "disk_gib": values["disk_gib"]}
+
+
+def view(state: dict[str, Any], version: int, position: int) -> NodeView:
+    info, promised = state["info"], state.get("reservations") or {}
+    lost, cordoned = bool(state.get("lost")), bool(state.get("cordoned"))
+    return {
+        "id": state["id"],
+        "status": "lost" if lost else "cordoned" if cordoned else "ready",
+        "region": info["region"],
+        "virt_type": info["virt_type"],
+        "agent_version": info["version"],
+        "capacity": amount(info),
+        "reserved": {
+            "vcpus": sum(r["vcpus"] for r in promised.values()),
+            "memory_mib": sum(r["memory_mib"] for r in promised.values()),
+            "disk_gib": sum(r["disk_gib"] for r in promised.values()),
+        },
+        "vms": len(promised),
+        "cordoned": cordoned,
+        "lost": lost,
+        "registered_at": utc(state["registered_at"]),
+        "updated_at": utc(state["updated_at"]),
+        "last_seen": None,
+        "version": version,
+        "position": position,
+    }
+
+
+NODES = Aggregates[Node](
+    kind="node",
+    table="nodes",
+    model=Node,
+    evolve=evolve,
+    deleted=lambda _: False,
+    columns={"region": lambda state: state.info.region},
+    view=view,
+    filters={"region": "region = %(region)s"},
+    ddl=f"""
+        CREATE TABLE nodes ({COMMON}, region text NOT NULL);
+        CREATE INDEX ON nodes (created);
+    """,
+)

@@ -1,0 +1,134 @@
+"""The table of operations: rows, queries, and how the API shows them. The rules are in `operations.py`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from projections.database import Connection, Pool, Snapshot, clean_json, fetch
+from projections.operations import Operation
+from projections.pages import cut
+from projections.times import maybe, utc
+
+DDL = """
+CREATE TABLE operations (
+    id       text PRIMARY KEY,
+    created  bigint NOT NULL,
+    project  text NOT NULL,
+    kind     text NOT NULL,
+    resource text NOT NULL,
+    status   text NOT NULL,
+    state    jsonb NOT NULL
+);
+CREATE INDEX ON operations (created);
+CREATE INDEX ON operations (project, created);
+CREATE INDEX ON operations (resource, created);
+CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
+"""
+
+
+async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
+    """The operations there are among these ids."""
+    cursor = await conn.execute("SELECT state::text AS state FROM operations WHERE id = ANY (%s)", [sorted(ids)])
+    found = [Operation.model_validate_json(row["state"]) for row in await cursor.fetchall()]
+    return {operation.id: operation for operation in found}
+
+
+async def save(conn: Connection, operations: Iterable[Operation]) -> None:
+    """Write these operations, whatever stood there."""
+    values = [
+        [op.id, op.position, op.project, op.kind, op.resource, op.status.value, clean_json(op.model_dump_json())]
+        for op in operations
+    ]
+    if not values:
+        return
+    async with conn.cursor() as cursor:
+        await cursor.executemany(
+            """INSERT INTO operations (id, created, project, kind, resource, status, state)
+               VALUES (%s, %s, %s, %s, %s, %s, %s)
+               ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, state = EXCLUDED.state""",
+            values,
+        )
+
+
+class Step(TypedDict):
+    position: int
+    type: str
+    time: str
+
+
+class OperationView(TypedDict):
+    """An operation as the API shows it. `events` are all that carry its id; `problem` says why it did not succeed."""
+
+    id: str
+    verb: str
+    kind: str
+    resource: str
+    project: str
+    status: str
+    actor: str
+    request_id: str | None
+    accepted_at: str
+    ended_at: str | None
+    deadline: str | None
+    position: int
+    problem: dict[str, Any] | None
+    events: list[Step]
+
+
+def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> OperationView:
+    """An operation's JSON, from the JSON of its state and of its events."""
+    return {
+        "id": state["id"],
+        "verb": state["verb"],
+        "kind": state["kind"],
+        "resource": state["resource"],
+        "project": state["project"],
+        "status": state["status"],
+        "actor": state["actor"],
+        "request_id": state.get("request_id"),
+        "accepted_at": utc(state["accepted_at"]),
+        "ended_at": maybe(state.get("ended_at")),
+        "deadline": maybe(state.get("deadline")),
+        "position": state["position"],
+        "problem": state.get("problem"),
+        "events": [{"position": step["position"], "type": step["type"], "time": utc(step["time"])} for step in steps],
+    }
+
+
+#: One operation with its events. What `{where}` and `{order}` stand for is chosen below.
+_QUERY = """
+    SELECT o.created, o.state, coalesce(
+        (SELECT json_agg(json_build_object('position', e.position, 'type', e.type, 'time', e.time)
+                         ORDER BY e.position)
+         FROM events e WHERE e.operation = o.id), '[]') AS steps
+    FROM operations o WHERE {where}
+"""
+
+
+async def get(pool: Pool, operation: str) -> Snapshot:
+    """The row (state, steps) of one operation, if there is one. Raises Away."""
+    return await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})
+
+
+async def page(
+    pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int
+) -> tuple[list[OperationView], int | None, int]:
+    """Operations, the newest first: the views, the key of the next page, the log position. Raises Away."""
+    asked = {name: value for name, value in filters.items() if value is not None}
+    conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in asked]
+    if before is not None:
+        conditions.append("o.created < %(before)s")
+    where = (" AND ".join(conditions) or "true") + " ORDER BY o.created DESC LIMIT %(limit)s"
+    found = await fetch(
+        pool,
+        _QUERY.format(where=where),
+        {**asked, "before": before, "limit": limit + 1},
+        order="created DESC",
+    )
+    rows, following = cut(found.rows, limit, "created")
+    return [view(row["state"], row["steps"]) for row in rows], following, found.position
+
+
+#: The columns that lists filter by, by the name of the parameter.
+COLUMNS = {"project": "project", "vm": "resource", "kind": "kind", "status": "status"}

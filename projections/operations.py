@@ -1,0 +1,171 @@
+"""Operations: what became of everything that was asked for. Kept for ever.
+
+    accepted ──first later event──► running ──► succeeded | failed | timed_out | cancelled
+
+An operation is told by the events that carry its id: `transition` says how each one moves it. Pure; the table is in
+`operation_rows.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime
+
+from domain import image, node, project, vm
+from domain.base import Event, Message
+from eventstore.envelope import Ref
+
+
+class Status(StrEnum):
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED})
+
+
+class Operation(Message):
+    """One thing that was asked for, as its events tell it. `position` is that of the last of them."""
+
+    id: str
+    verb: str
+    kind: str
+    resource: str
+    project: str
+    status: Status
+    actor: str
+    request_id: str | None = None
+    accepted_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    deadline: AwareDatetime | None = None
+    position: int
+    problem: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Where an event stands, when it was decided, and who asked for it."""
+
+    operation: str
+    ref: Ref
+    position: int
+    at: datetime
+    actor: str
+    request: str | None
+
+
+#: What opens an operation, by the verb it was asked with.
+LASTING: Mapping[type[Event], str] = {
+    vm.VmRequested: vm.Verb.CREATE,
+    vm.VmStartRequested: vm.Verb.START,
+    vm.VmStopRequested: vm.Verb.STOP,
+    vm.VmRestartRequested: vm.Verb.RESTART,
+    vm.VmDeletionRequested: vm.Verb.DELETE,
+    image.ImageRegistered: image.RegisterImage.VERB,
+}
+#: The same for what is done as soon as it is accepted.
+IMMEDIATE: Mapping[type[Event], str] = {
+    vm.VmTagged: vm.Verb.TAG,
+    image.ImageDeleted: image.DeleteImage.VERB,
+    node.NodeCordoned: node.CordonNode.VERB,
+    node.NodeUncordoned: node.UncordonNode.VERB,
+    **project.VERBS,
+}
+#: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
+FULFILS: Mapping[type[Event], tuple[str, ...]] = {
+    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART),
+    vm.VmStopped: (vm.Verb.STOP,),
+    vm.VmDeleted: (vm.Verb.DELETE,),
+    image.ImageVerified: (image.RegisterImage.VERB,),
+}
+
+
+def transition(operation: Operation | None, event: Event, happening: Happening) -> Operation | None:
+    """The operation after an event that carries its id. What has ended stays as it ended."""
+    if operation is None:
+        return opened(event, happening)
+    operation = operation.model_copy(update={"position": happening.position})
+    if operation.status in ENDED:
+        return operation
+    if operation.verb in FULFILS.get(type(event), ()):
+        return ended(operation, Status.SUCCEEDED, happening.at)
+    match event:
+        case vm.VmFailed():
+            return ended(operation, Status.FAILED, happening.at, problem(event.code, event.detail))
+        case image.ImageRejected():
+            refused = problem(event.code, event.detail, event.field)
+            return ended(operation, Status.FAILED, happening.at, refused)
+        case vm.VmOperationTimedOut():
+            late = problem("operation_timed_out", f"{operation.verb} did not finish in time")
+            return ended(operation, Status.TIMED_OUT, happening.at, late)
+        case vm.VmUnschedulable():
+            return operation
+        case vm.VmScheduled():
+            return operation.model_copy(update={"status": Status.RUNNING, "deadline": event.deadline})
+        case _:
+            return operation.model_copy(update={"status": Status.RUNNING})
+
+
+def opened(event: Event, happening: Happening) -> Operation | None:
+    """A new operation, when this event opens one."""
+    immediate = IMMEDIATE.get(type(event))
+    verb = immediate or LASTING.get(type(event))
+    if verb is None:
+        return None
+    return Operation(
+        id=happening.operation,
+        verb=str(verb),
+        kind=happening.ref.kind,
+        resource=happening.ref.id,
+        project=happening.ref.project,
+        status=Status.SUCCEEDED if immediate else Status.ACCEPTED,
+        actor=happening.actor,
+        request_id=happening.request,
+        accepted_at=happening.at,
+        ended_at=happening.at if immediate else None,
+        deadline=None if immediate else getattr(event, "deadline", None),
+        position=happening.position,
+    )
+
+
+def overtaken(event: Event, before: Any) -> str | None:
+    """The operation that an event cancels, given the state it happened to."""
+    match event:
+        case vm.VmAsked():
+            return event.cancels
+        case image.ImageDeleted() if before is not None and before.phase is image.ImagePhase.VERIFYING:
+            return str(before.registered_by)
+        case _:
+            return None
+
+
+def cancelled(operation: Operation, by: Happening) -> Operation:
+    """The operation after another one overtook it."""
+    if operation.status in ENDED:
+        return operation
+    why = problem("operation_cancelled", f"operation {by.operation} overtook it")
+    return ended(operation, Status.CANCELLED, by.at, why)
+
+
+def ended(operation: Operation, status: Status, at: datetime, problem: dict[str, Any] | None = None) -> Operation:
+    return operation.model_copy(update={"status": status, "ended_at": at, "problem": problem})
+
+
+def problem(code: str, detail: str, field: str | None = None) -> dict[str, Any]:
+    """A problem document (RFC 9457) for something that failed after it had been accepted."""
+    document: dict[str, Any] = {
+        "type": f"urn:nebula:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "code": code,
+        "detail": detail,
+    }
+    if field is not None:
+        document["errors"] = [{"field": field, "detail": detail}]
+    return document

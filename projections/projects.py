@@ -1,0 +1,56 @@
+"""Projects: their table and how the API shows them."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from domain.project import Named, Project, evolve
+from projections.aggregates import COMMON, Aggregates
+from projections.times import utc
+
+
+class NamedView(TypedDict):
+    """A project or a tag as the API shows it; tags carry no tags."""
+
+    id: str
+    name: str
+    created_at: str
+    updated_at: str
+    version: int
+    position: int
+
+
+class ProjectView(NamedView):
+    tags: list[str]
+
+
+def named(state: dict[str, Any], version: int, position: int) -> NamedView:
+    """What projects and tags have in common."""
+    return {
+        "id": state["id"],
+        "name": state["name"],
+        "created_at": utc(state["created_at"]),
+        "updated_at": utc(state["updated_at"]),
+        "version": version,
+        "position": position,
+    }
+
+
+def view(state: dict[str, Any], version: int, position: int) -> ProjectView:
+    return {**named(state, version, position), "tags": list(state.get("tags") or ())}
+
+
+PROJECTS: Aggregates[Project] = Aggregates[Named](
+    kind="project",
+    table="projects",
+    model=Named,
+    evolve=evolve,
+    deleted=lambda state: state.deleted,
+    columns={"tags": lambda state: list(state.tags)},
+    view=view,
+    filters={"tag": "tags @> ARRAY[%(tag)s]", "project": "id = %(project)s"},
+    ddl=f"""
+        CREATE TABLE projects ({COMMON}, tags text[] NOT NULL);
+        CREATE INDEX ON projects (created) WHERE NOT deleted;
+    """,
+)

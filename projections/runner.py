@@ -1,0 +1,186 @@
+"""Follows the log and keeps the read models: every event once, in order, rows and checkpoint in one transaction.
+
+- The checkpoint stands in the same database as the rows, so a crash at any point repeats or loses nothing.
+- One runner works at a time; others stand by, and the checkpoint is compared as it is moved.
+- A message that cannot be applied is audited and parked, and the rest goes on: one poisoned event stops nothing.
+- When Postgres or the bus is away the runner says so once, waits, and goes on from the checkpoint.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from copy import copy
+
+import psycopg
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from psycopg import errors
+from pydantic_core import to_json
+
+from domain.base import Event
+from eventstore.envelope import Recorded
+from eventstore.follow import follow
+from eventstore.store import EventStore, Unavailable
+from eventstore.vault import VaultUnavailable
+from projections import books, database, events
+from projections.books import Books
+from projections.database import LOCK, SCHEMA, Connection
+from projections.position import Position
+from projections.seeds import Secrets
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+FIRST_RETRY = 0.1
+LAST_RETRY = 5.0
+STANDBY_SECONDS = 0.5
+
+
+class Overtaken(Exception):
+    """Another runner moved the checkpoint."""
+
+
+class OtherLog(Exception):
+    """The read models reflect more than the log holds: they were made from another log."""
+
+
+class OutOfOrder(Exception):
+    """The log was handed out in the wrong order."""
+
+
+#: What passes when the other side comes back. Everything else is the event's fault, or a bug.
+PASSING = (
+    psycopg.OperationalError,
+    errors.UndefinedTable,
+    errors.InvalidSchemaName,
+    NatsError,
+    OSError,
+    Unavailable,
+    VaultUnavailable,
+    Overtaken,
+    OtherLog,
+    OutOfOrder,
+)
+
+
+class Runner:
+    """Keeps one copy of the read models. `position` tells others in this process how far it is."""
+
+    def __init__(self, nc: Client, dsn: str, secrets: Secrets, position: Position, schema: str = SCHEMA) -> None:
+        self._nc = nc
+        self._dsn = dsn
+        self._secrets = secrets
+        self._schema = schema
+        self.position = position
+
+    async def run(self, until: int | None = None) -> None:
+        """Follow the log for ever, or up to and including position `until`."""
+        delay = FIRST_RETRY
+        complaint = ""
+        while True:
+            started = self.position.value
+            try:
+                async with await database.connect(self._dsn, "projections", self._schema) as conn:
+                    await self._session(conn, until)
+                    return
+            except PASSING as error:
+                if self.position.value > started:
+                    delay, complaint = FIRST_RETRY, ""
+                text = f"{type(error).__name__}: {error}".strip()
+                if text != complaint:
+                    log.warning("projections wait", error=text, position=self.position.value)
+                    complaint = text
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY)
+
+    async def _session(self, conn: Connection, until: int | None) -> None:
+        await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
+        await alone(conn, self._schema)
+        if await database.ensure(conn, books.DDL, self._schema):
+            log.info("read models made anew; replaying the log", schema=self._schema)
+        after = await database.checkpoint(conn)
+        end = await EventStore(self._nc).last_position()
+        if end < after:
+            raise OtherLog(f"the log ends at {end}, the read models stand at {after}; rebuild them")
+        self.position.set(after)
+        log.info("projections run", position=after, behind=end - after)
+        if until is not None and after >= until:
+            return
+        async with contextlib.aclosing(follow(self._nc, after)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                wanted = [r for r in batch if until is None or r.position <= until]
+                await self._take(conn, after, wanted)
+                after = wanted[-1].position
+                self.position.set(after)
+                if until is not None and after >= until:
+                    return
+        raise Unavailable("the connection to the bus was closed")
+
+    async def _take(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+        """Apply a batch; when that fails for no passing reason, event by event, parking those at fault."""
+        try:
+            await apply(conn, self._secrets, after, batch)
+        except PASSING:
+            raise
+        except Exception as error:
+            if len(batch) > 1:
+                for recorded in batch:
+                    await self._take(conn, after, [recorded])
+                    after = recorded.position
+                return
+            log.exception("event parked", subject=batch[0].subject, position=batch[0].position)
+            await apply(conn, self._secrets, after, batch, only_audit=True)
+            note = {"position": batch[0].position, "subject": batch[0].subject, "error": repr(error)}
+            await self._nc.publish(subjects.parked("projections"), to_json(note))
+
+
+async def alone(conn: Connection, schema: str) -> None:
+    """Wait until no other runner works on this copy of the read models. The session's end lets the next one in."""
+    standing_by = False
+    while True:
+        cursor = await conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s)) AS free", [LOCK >> 24, schema])
+        row = await cursor.fetchone()
+        if row is not None and row["free"]:
+            return
+        if not standing_by:
+            log.info("another process keeps the read models; standing by", schema=schema)
+            standing_by = True
+        await asyncio.sleep(STANDBY_SECONDS)
+
+
+async def apply(
+    conn: Connection, secrets: Secrets, after: int, batch: Sequence[Recorded], *, only_audit: bool = False
+) -> None:
+    """Take in the events behind position `after` and move the checkpoint, or do nothing at all.
+
+    Raises Overtaken when the checkpoint is not at `after`.
+    """
+    last = ordered(after, batch)
+    entries: list[tuple[Recorded, Event]] = []
+    if not only_audit:
+        entries = [(r, event) for r in batch if (event := books.typed(r)) is not None]
+    async with conn.transaction():
+        moved = await conn.execute(
+            "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s", [last, after]
+        )
+        if moved.rowcount != 1:
+            raise Overtaken(f"the checkpoint is no longer at {after}")
+        if entries:
+            before = await books.read(conn, entries)
+            folded = Books(copy(before.rows), copy(before.operations), copy(before.seeds))
+            for recorded, event in entries:
+                folded.fold(recorded, event)
+            await books.write(conn, secrets, before, folded)
+        await events.insert(conn, batch)
+        await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
+
+
+def ordered(after: int, batch: Sequence[Recorded]) -> int:
+    """The position of the last event. Raises OutOfOrder unless positions rise from `after` on; a hole is logged."""
+    for recorded in batch:
+        if recorded.position <= after:
+            raise OutOfOrder(f"position {recorded.position} came after {after}")
+        if recorded.position > after + 1:
+            log.error("log damaged: positions are missing", after=after, next=recorded.position)
+        after = recorded.position
+    return after

@@ -1,0 +1,168 @@
+"""Seeds: what the data source tells a guest, and by which secrets it knows the guest.
+
+A seed exists from the moment its VM is placed until the VM is gone. The secret of each boot is derived by the vault;
+only its hash is stored. While a VM is being started or restarted both its last and its next boot's secrets count, since
+the domain may still be the old one.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from domain.base import Event, Sealed
+from domain.vm import Phase, Vm, VmStarted
+from eventstore.envelope import Ref
+from eventstore.vault import Erased
+from projections.database import Connection, Pool, clean, clean_json, fetch
+
+DDL = """
+CREATE TABLE seeds (
+    project     text NOT NULL,
+    vm          text NOT NULL,
+    name        text NOT NULL,
+    instance_id text NOT NULL,
+    ssh_keys    text[] NOT NULL,
+    user_data   jsonb,
+    boots       int NOT NULL,
+    booted      int NOT NULL,
+    PRIMARY KEY (project, vm)
+);
+CREATE TABLE seed_secrets (
+    secret_hash bytea NOT NULL,
+    project     text NOT NULL,
+    vm          text NOT NULL,
+    PRIMARY KEY (secret_hash, project, vm),
+    FOREIGN KEY (project, vm) REFERENCES seeds ON DELETE CASCADE
+);
+CREATE INDEX ON seed_secrets (project, vm);
+"""
+
+
+class Secrets(Protocol):
+    """The part of the vault that is needed here."""
+
+    async def seed_secret(self, vm: str, boots: int) -> str: ...
+
+    async def unseal(self, sealed: Sealed) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """The seed of one VM. `booted` is the last boot that was seen to come up; secrets from it to `boots` count."""
+
+    project: str
+    vm: str
+    name: str
+    ssh_keys: tuple[str, ...]
+    user_data: Sealed | None
+    boots: int
+    booted: int
+
+    @property
+    def instance_id(self) -> str:
+        """The same for the VM's life: with another one a guest would take itself for a new machine."""
+        return self.vm
+
+    @property
+    def counting(self) -> range:
+        """The boots whose secrets are honoured: no more than the last two."""
+        return range(max(self.booted, self.boots - 1, 1), self.boots + 1)
+
+
+def evolve(seed: Seed | None, vm: Vm, event: Event) -> Seed | None:
+    """The seed after an event of its VM, given the VM's state after it."""
+    if vm.phase is Phase.DELETED or vm.node is None:
+        return None
+    booted = seed.booted if seed else 0
+    if isinstance(event, VmStarted):
+        booted = event.boots
+    return Seed(vm.project, vm.id, vm.name, vm.ssh_keys, vm.user_data, vm.boots, booted)
+
+
+def hashed(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+async def load(conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Seed]:
+    """The seeds there are among those of these VMs."""
+    asked = list(refs)
+    cursor = await conn.execute(
+        """SELECT project, vm, name, ssh_keys, user_data, boots, booted FROM seeds
+           JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)""",
+        [[ref.project for ref in asked], [ref.id for ref in asked]],
+    )
+    return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in await cursor.fetchall()}
+
+
+def _seed(row: Mapping[str, Any]) -> Seed:
+    sealed = row["user_data"]
+    return Seed(
+        project=row["project"],
+        vm=row["vm"],
+        name=row["name"],
+        ssh_keys=tuple(row["ssh_keys"]),
+        user_data=Sealed.model_validate(sealed) if sealed is not None else None,
+        boots=row["boots"],
+        booted=row["booted"],
+    )
+
+
+async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | None]) -> None:
+    """Write these seeds with the hashes of their secrets; remove those that are None or whose key was destroyed."""
+    if not seeds:
+        return
+    asked = [seed for seed in seeds.values() if seed is not None]
+    made = await asyncio.gather(*(hashes(secrets, seed) for seed in asked))
+    kept = [(seed, found) for seed, found in zip(asked, made, strict=True) if found is not None]
+    async with conn.cursor() as cursor:
+        await cursor.execute(
+            """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS gone (project, vm)
+               WHERE seeds.project = gone.project AND seeds.vm = gone.vm""",
+            [[ref.project for ref in seeds], [ref.id for ref in seeds]],
+        )
+        if not kept:
+            return
+        await cursor.executemany(
+            """INSERT INTO seeds (project, vm, name, instance_id, ssh_keys, user_data, boots, booted)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+            [_values(seed) for seed, _ in kept],
+        )
+        await cursor.executemany(
+            "INSERT INTO seed_secrets (secret_hash, project, vm) VALUES (%s, %s, %s)",
+            [(each, seed.project, seed.vm) for seed, found in kept for each in found],
+        )
+
+
+async def hashes(secrets: Secrets, seed: Seed) -> list[bytes] | None:
+    """The hashes of the secrets that open a seed; None once the VM's key was destroyed."""
+    try:
+        return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.counting]
+    except Erased:
+        return None
+
+
+def _values(seed: Seed) -> list[object]:
+    sealed = clean_json(seed.user_data.model_dump_json()) if seed.user_data else None
+    return [
+        seed.project,
+        seed.vm,
+        clean(seed.name),
+        seed.instance_id,
+        [clean(key) for key in seed.ssh_keys],
+        sealed,
+        seed.boots,
+        seed.booted,
+    ]
+
+
+async def find(pool: Pool, secret: str) -> Seed | None:
+    """The seed that a secret opens. Raises Away."""
+    found = await fetch(
+        pool,
+        """SELECT s.* FROM seed_secrets h JOIN seeds s USING (project, vm)
+           WHERE h.secret_hash = %(hash)s""",
+        {"hash": hashed(secret)},
+    )
+    return _seed(found.row) if found.row else None

@@ -1,0 +1,19 @@
+"""Tags: their table and how the API shows them."""
+
+from domain.project import Named, Tag, evolve
+from projections.aggregates import COMMON, Aggregates
+from projections.projects import named
+
+TAGS: Aggregates[Tag] = Aggregates[Named](
+    kind="tag",
+    table="tags",
+    model=Named,
+    evolve=evolve,
+    deleted=lambda state: state.deleted,
+    columns={},
+    view=named,
+    ddl=f"""
+        CREATE TABLE tags ({COMMON});
+        CREATE INDEX ON tags (created) WHERE NOT deleted;
+    """,
+)

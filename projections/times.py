@@ -1,0 +1,40 @@
+"""Times as the API writes and reads them: RFC 3339; written in UTC, always with microseconds."""
+
+import re
+from datetime import UTC, datetime
+
+_RFC3339 = re.compile(r"^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+ -]\d\d:\d\d)$")
+
+
+def text(moment: datetime) -> str:
+    """`2026-01-31T12:00:00.000000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def utc(written: str) -> str:
+    """A time that stands in a state's JSON, in the API's form."""
+    if len(written) == 27 and written[-1] == "Z":
+        return written
+    return text(datetime.fromisoformat(written))
+
+
+def maybe(written: str | None) -> str | None:
+    """The same for a time that may be missing."""
+    return None if written is None else utc(written)
+
+
+def parse(written: str) -> datetime:
+    """The moment that a client wrote; a `+` that became a space on its way through a URL is understood.
+
+    Raises ValueError.
+    """
+    found = _RFC3339.match(written)
+    if found is None:
+        raise ValueError("not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z")
+    day, clock, zone = found.groups()
+    head, _, fraction = clock.partition(".")
+    zone = "+00:00" if zone in "Zz" else zone.replace(" ", "+")
+    try:
+        return datetime.fromisoformat(f"{day}T{head}.{fraction[:6]:0<6}{zone}").astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"no such time: {error}") from error

@@ -1,0 +1,155 @@
+"""VMs: their table and how the API shows them, whether from a row or folded from the log."""
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from domain.vm import Phase, Vm, evolve
+from projections.aggregates import COMMON, Aggregates
+from projections.times import maybe, utc
+
+
+class HostKeyView(TypedDict):
+    type: str
+    key: str
+    fingerprint: str
+
+
+class PendingView(TypedDict):
+    """The operation under way."""
+
+    operation: str
+    verb: str
+    since: str
+    deadline: str
+
+
+class FailureView(TypedDict):
+    code: str
+    detail: str
+    at: str
+
+
+class ConsideredView(TypedDict):
+    """A node that placement looked at; `reason` is null for the one it took."""
+
+    node: str
+    reason: str | None
+
+
+class VmView(TypedDict):
+    """A VM as the API shows it. User-data is never shown, only whether there is some."""
+
+    id: str
+    project: str
+    name: str
+    phase: str
+    desired: str
+    ready: bool
+    image: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    region: str | None
+    tags: list[str]
+    ssh_keys: list[str]
+    has_user_data: bool
+    node: str | None
+    addresses: list[str]
+    host_keys: list[HostKeyView]
+    boots: int
+    pending: PendingView | None
+    preparing: str | None
+    failure: FailureView | None
+    considered: list[ConsideredView]
+    created_at: str
+    started_at: str | None
+    ready_at: str | None
+    updated_at: str
+    version: int
+    position: int
+
+
+def view(state: dict[str, Any], version: int, position: int) -> VmView:
+    """A VM's JSON, from the JSON of its state as of an event's version and position."""
+    spec = state["spec"]
+    get = state.get
+    return {
+        "id": state["id"],
+        "project": state["project"],
+        "name": state["name"],
+        "phase": state["phase"],
+        "desired": state["desired"],
+        "ready": state["phase"] == Phase.RUNNING and get("ready_at") is not None,
+        "image": state["image"],
+        "vcpus": spec["vcpus"],
+        "memory_mib": spec["memory_mib"],
+        "disk_gib": spec["disk_gib"],
+        "region": get("region"),
+        "tags": list(get("tags") or ()),
+        "ssh_keys": list(get("ssh_keys") or ()),
+        "has_user_data": get("user_data") is not None,
+        "node": get("node"),
+        "addresses": list(get("addresses") or ()),
+        "host_keys": [
+            {"type": key["type"], "key": key["key"], "fingerprint": key["fingerprint"]}
+            for key in get("host_keys") or ()
+        ],
+        "boots": state["boots"],
+        "pending": pending(get("pending")),
+        "preparing": get("preparing"),
+        "failure": failure(get("failure")),
+        "considered": [{"node": one["node"], "reason": one.get("reason")} for one in get("considered") or ()],
+        "created_at": utc(state["created_at"]),
+        "started_at": maybe(get("started_at")),
+        "ready_at": maybe(get("ready_at")),
+        "updated_at": utc(state["updated_at"]),
+        "version": version,
+        "position": position,
+    }
+
+
+def pending(state: dict[str, Any] | None) -> PendingView | None:
+    if state is None:
+        return None
+    return {
+        "operation": state["operation"],
+        "verb": state["verb"],
+        "since": utc(state["since"]),
+        "deadline": utc(state["deadline"]),
+    }
+
+
+def failure(state: dict[str, Any] | None) -> FailureView | None:
+    if state is None:
+        return None
+    return {"code": state["code"], "detail": state["detail"], "at": utc(state["at"])}
+
+
+VMS = Aggregates[Vm](
+    kind="vm",
+    table="vms",
+    model=Vm,
+    evolve=evolve,
+    deleted=lambda state: state.phase is Phase.DELETED,
+    columns={
+        "name": lambda state: state.name,
+        "phase": lambda state: state.phase.value,
+        "node": lambda state: state.node,
+        "tags": lambda state: list(state.tags),
+    },
+    view=view,
+    filters={
+        "project": "project = %(project)s",
+        "phase": "phase = %(phase)s",
+        "tag": "tags @> ARRAY[%(tag)s]",
+        "name": "name = %(name)s",
+        "node": "node = %(node)s",
+    },
+    ddl=f"""
+        CREATE TABLE vms ({COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL);
+        CREATE INDEX ON vms (project, created) WHERE NOT deleted;
+        CREATE INDEX ON vms (project, name) WHERE NOT deleted;
+        CREATE INDEX ON vms (node) WHERE NOT deleted;
+    """,
+)

@@ -1,0 +1,54 @@
+"""The CLI, called as a shell would call it, against a platform in miniature."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import client, events
+from cli.main import main
+from tests.cli.fake import Platform, serving
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Nebula = Callable[..., Ran]
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    with serving(Platform()) as running:
+        yield running
+
+
+@pytest.fixture
+def nebula(
+    platform: Platform, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Nebula:
+    """Runs `nebula …` to its end; its status and what it printed."""
+    for module in (client, events):
+        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setenv("NEBULA_URL", platform.url)
+    monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
+    for name in ("NEBULA_TOKEN", "NEBULA_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run

@@ -1,0 +1,138 @@
+"""Retries, exit statuses, and how problems are told."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.child import free_port
+from tests.cli.conftest import Nebula
+from tests.cli.fake import Platform
+
+CREATE = ("vm", "create", "web-1", "--image", "debian-12")
+
+
+@pytest.mark.parametrize("fault", ["503", "drop", "drop-answer"])
+def test_a_command_is_repeated_under_the_same_key_and_happens_once(
+    nebula: Nebula, platform: Platform, fault: str
+) -> None:
+    platform.faults.extend([fault, fault])
+    ran = nebula(*CREATE)
+    assert ran.status == 0
+    keys = platform.keys("POST")
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    assert keys[0]
+    assert len(platform.vms) == 1
+    assert ran.err.count("trying again with the same key") == 2
+
+
+def test_each_command_has_a_key_of_its_own(nebula: Nebula, platform: Platform) -> None:
+    nebula(*CREATE)
+    nebula(*CREATE)
+    assert len(set(platform.keys("POST"))) == 2
+
+
+def test_a_key_of_ones_own_makes_a_second_run_harmless(nebula: Nebula, platform: Platform) -> None:
+    assert nebula(*CREATE, "--key", "monday").status == 0
+    assert nebula(*CREATE, "--key", "monday").status == 0
+    assert platform.keys("POST") == ["monday", "monday"]
+    assert len(platform.vms) == 1
+
+
+def test_retries_are_bounded_and_the_key_is_told(nebula: Nebula, platform: Platform) -> None:
+    platform.faults.extend(["503"] * 9)
+    ran = nebula(*CREATE)
+    assert ran.status == 3
+    keys = platform.keys("POST")
+    assert len(keys) == 4
+    assert ran.err.endswith(
+        f"error: nobody decides at the moment (unavailable)\nsafe to repeat with --key {keys[0]}\n"
+    )
+    assert ran.out == ""
+
+
+def test_nobody_there(nebula: Nebula) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ran = nebula("vm", "list", "--url", url)
+    assert ran.status == 3
+    assert ran.err.endswith(f"error: {url} does not answer: Connection refused\n")
+
+
+def test_a_refusal_is_told_with_its_fields(nebula: Nebula) -> None:
+    ran = nebula("vm", "create", "WEB", "--image", "debian-12", "--key", "k")
+    assert ran.status == 1
+    assert ran.out == ""
+    assert ran.err == (
+        "error: the request is not valid (invalid)\n"
+        "  name: lower-case letters, digits and - only\n"
+        "safe to repeat with --key k\n"
+    )
+
+
+def test_a_read_that_is_refused(nebula: Nebula) -> None:
+    ran = nebula("vm", "show", "00000000-0000-4000-8000-000000000000")
+    assert ran.status == 1
+    assert "(vm_not_found)" in ran.err
+    assert "--key" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("vm", "creat"),
+        ("vm", "create", "web-1"),
+        ("vm", "list", "--output", "xml"),
+        ("vm", "list", "--url", "nowhere"),
+        ("vm", "stop", "00000000-0000-4000-8000-000000000000", "--force", "--grace", "3"),
+        ("image", "register", "https://example.org/image.qcow2"),
+        ("image", "register", "/does/not/exist"),
+    ],
+)
+def test_wrong_usage(nebula: Nebula, platform: Platform, arguments: tuple[str, ...]) -> None:
+    ran = nebula(*arguments)
+    assert ran.status == 2
+    assert ran.out == ""
+    assert not platform.keys("POST")
+
+
+def test_the_token_is_given_or_found_in_the_home(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
+    platform.token = "secret"
+    assert nebula("vm", "list").status == 1
+    assert nebula("vm", "list", "--token", "secret").status == 0
+    (tmp_path / "admin.token").write_text("secret\n")
+    assert nebula("vm", "list").status == 0
+
+
+def test_options_stand_before_or_behind_the_command(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")
+    before = nebula("--output", "json", "--project", "p", "vm", "list")
+    behind = nebula("vm", "list", "-o", "json", "--project", "p")
+    assert before.json == behind.json
+    assert [path for _, path, _, _ in platform.requests] == ["/v1/projects/p/vms"] * 2
+    assert nebula("--output", "json", "vm", "list", "--output", "table").out.startswith("NAME")
+
+
+def test_ctrl_c_while_waiting_names_the_operation(platform: Platform) -> None:
+    platform.stuck = True
+    command = [sys.executable, "-m", "cli.main", "--url", platform.url, "--token", "t", *CREATE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while not any("wait" in query for _, _, _, query in platform.requests):
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    (operation,) = platform.operations
+    assert child.returncode == 130
+    assert f"operation {operation} goes on without you" in err
+    assert out == ""
+
+
+def test_importing_the_client_loads_no_server_and_no_settings() -> None:
+    program = "import cli.main, json, sys; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    for module in ("libvirt", "faststream", "nats", "psycopg", "starlette", "pydantic", "httpx", "rich"):
+        assert module not in loaded

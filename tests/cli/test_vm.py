@@ -1,0 +1,107 @@
+"""`nebula vm`: names, waiting, tables and JSON."""
+
+import pytest
+
+from tests.cli.conftest import Nebula
+from tests.cli.fake import Platform
+
+
+def test_create_waits_until_it_runs_and_prints_the_vm(nebula: Nebula) -> None:
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", "--memory", "1024", "--tag", "blue")
+    assert ran.status == 0
+    heading, row = ran.out.splitlines()
+    assert heading.split()[:3] == ["NAME", "ID", "PHASE"]
+    assert row.startswith("web-1")
+    assert "running" in row
+    assert "1024 MiB" in row
+    assert "blue" in row
+    assert "scheduled, preparing disk" in ran.err
+
+
+def test_create_can_wait_for_the_guest(nebula: Nebula) -> None:
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", "--wait", "ready", "-o", "json")
+    assert ran.json["vm"]["ready"] is True
+    assert ran.json["operation"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("option", [("--wait", "no"), ("--no-wait",)])
+def test_create_need_not_wait(nebula: Nebula, platform: Platform, option: tuple[str, ...]) -> None:
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", "-o", "json", *option)
+    assert ran.json["vm"]["phase"] == "requested"
+    assert [method for method, *_ in platform.requests] == ["POST"]
+
+
+def test_create_fails_as_the_operation_does(nebula: Nebula, platform: Platform) -> None:
+    platform.fails_with = {"code": "image_unreadable", "detail": "the image is not there"}
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12")
+    assert ran.status == 1
+    assert "error: the image is not there (image_unreadable)" in ran.err
+    assert ran.out == ""
+
+
+def test_waiting_has_an_end(nebula: Nebula, platform: Platform) -> None:
+    platform.stuck = True
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", "--timeout", "0.01")
+    assert ran.status == 4
+    assert "it may still get there" in ran.err
+
+
+def test_a_timed_out_operation_is_a_timeout(nebula: Nebula, platform: Platform) -> None:
+    answer = platform.accept("start", platform.add_vm("web-1"))
+    operation = answer["operation"]["id"]
+    problem = {"code": "timed_out", "detail": "start did not finish in time"}
+    platform.operations[operation] |= {"status": "timed_out", "problem": problem}
+    assert nebula("operation", "wait", operation).status == 4
+
+
+def test_power(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    for verb, phase in (("stop", "stopped"), ("start", "running"), ("restart", "running")):
+        ran = nebula("vm", verb, "web-1", "-o", "json")
+        assert ran.status == 0
+        assert ran.json["vm"]["phase"] == phase
+        assert platform.requests[-2][1].startswith("/v1/operations/")
+    ran = nebula("vm", "delete", vm["id"])
+    assert ran.status == 0
+    assert "deleted" in ran.out
+
+
+def test_names(nebula: Nebula, platform: Platform) -> None:
+    twins = [platform.add_vm("twin"), platform.add_vm("twin", "stopped")]
+    ran = nebula("vm", "stop", "twin")
+    assert ran.status == 1
+    assert "2 VMs are called twin; say which by id:" in ran.err
+    assert all(vm["id"] in ran.err for vm in twins)
+    assert not platform.keys("POST")
+    assert nebula("vm", "stop", twins[0]["id"]).status == 0
+    ran = nebula("vm", "show", "nobody")
+    assert ran.status == 1
+    assert "no VM is called nobody in project default" in ran.err
+
+
+def test_lists_have_all_pages(nebula: Nebula, platform: Platform) -> None:
+    for number in range(5):
+        platform.add_vm(f"web-{number}")
+    names = [f"web-{number}" for number in range(5)]
+    assert [line.split()[0] for line in nebula("vm", "list").out.splitlines()] == ["NAME", *names]
+    assert [vm["name"] for vm in nebula("vm", "list", "-o", "json").json["items"]] == names
+
+
+def test_wait(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    ran = nebula("vm", "wait", "web-1", "--for", "ready")
+    assert ran.status == 0
+    assert ran.out == f"{vm['id']} running, no address yet, ready\n"
+    platform.add_vm("web-2", "stopped")
+    ran = nebula("vm", "wait", "web-2", "--for", "running")
+    assert ran.status == 1
+    assert "VM web-2 is stopped" in ran.err
+
+
+def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platform, tmp_path: pytest.TempPathFactory) -> None:
+    file = tmp_path / "keys.pub"  # type: ignore[operator]
+    file.write_text("# mine\nssh-ed25519 AAAA a\n\nssh-rsa BBBB b\n")
+    ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file), "--ssh-key", "ssh-ed25519 CCCC c")
+    assert ran.status == 0
+    (vm,) = platform.vms.values()
+    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]

@@ -1,0 +1,120 @@
+"""VMs in every situation that matters, each told as the commands that led there."""
+
+from typing import Any
+
+from domain import vm
+from domain.contract import NodeReport, Power, ReportError
+from domain.vm import (
+    Asked,
+    CreateVm,
+    DeferVm,
+    DeleteVm,
+    ExpireOperation,
+    LoseVm,
+    Phase,
+    RecordReport,
+    RestartVm,
+    ScheduleVm,
+    Spec,
+    StartVm,
+    StopVm,
+    Vm,
+)
+from tests.domain.story import Story, at, stored, uid
+
+ID = uid(1)
+NODE = "n1"
+SPEC = Spec(vcpus=1, memory_mib=512, disk_gib=4)
+LATER = 10_000_000
+"""Seconds after which every deadline has passed."""
+
+
+def create(**more: Any) -> CreateVm:
+    given = {"vm": ID, "operation": uid(10), "fingerprint": "f", "project": "p", "name": "web", "image": "base"}
+    return CreateVm(**{**given, "spec": SPEC, "at": at(), **more})
+
+
+def ask(command: type[Asked], operation: int = 20, **more: Any) -> Any:
+    """One of the later verbs, as a new operation unless told otherwise."""
+    return command(**{"vm": ID, "operation": uid(operation), "fingerprint": "f", "at": at(100), **more})
+
+
+def schedule(node: str = NODE) -> ScheduleVm:
+    return ScheduleVm(vm=ID, at=at(1), node=node)
+
+
+def report(power: Power, sequence: int = 1000, **more: Any) -> RecordReport:
+    seconds = more.pop("seconds", 50)
+    given = {"vm": ID, "node": NODE, "epoch": 1, "sequence": sequence, "at": at(), "power": power}
+    return RecordReport(vm=ID, at=at(seconds), report=NodeReport(**{**given, **more}))
+
+
+def broken(sequence: int = 1000, code: str = "disk_full", **more: Any) -> RecordReport:
+    return report(Power.OFF, sequence, error=ReportError(code=code, detail="no space left"), **more)
+
+
+def expire(operation: int) -> ExpireOperation:
+    return ExpireOperation(vm=ID, operation=uid(operation), at=at(LATER))
+
+
+def lose() -> LoseVm:
+    return LoseVm(vm=ID, node=NODE, at=at(60))
+
+
+REQUESTED = [create()]
+SCHEDULED = [*REQUESTED, schedule()]
+RUNNING = [*SCHEDULED, report(Power.ON, 1, boots=1, addresses=("192.0.2.7",))]
+STOPPING = [*RUNNING, ask(StopVm, 11)]
+STOPPED = [*STOPPING, report(Power.OFF, 2)]
+STARTING = [*STOPPED, ask(StartVm, 12)]
+FAILED = [*SCHEDULED, broken(1)]
+FAILED_UNPLACED = [*REQUESTED, expire(10)]
+DELETING = [*RUNNING, ask(DeleteVm, 13)]
+
+#: By name: the commands, and the phase they end in.
+LIVES: dict[str, tuple[list[Any], Phase]] = {
+    "requested": (REQUESTED, Phase.REQUESTED),
+    "unschedulable": ([*REQUESTED, DeferVm(vm=ID, at=at(1))], Phase.UNSCHEDULABLE),
+    "scheduled": (SCHEDULED, Phase.SCHEDULED),
+    "preparing": ([*SCHEDULED, report(Power.ABSENT, 1, step="image")], Phase.SCHEDULED),
+    "running": (RUNNING, Phase.RUNNING),
+    "stopping": (STOPPING, Phase.RUNNING),
+    "restarting": ([*RUNNING, ask(RestartVm, 14)], Phase.RUNNING),
+    "stopped": (STOPPED, Phase.STOPPED),
+    "starting": (STARTING, Phase.STOPPED),
+    "failed": (FAILED, Phase.FAILED),
+    "failed, no node": (FAILED_UNPLACED, Phase.FAILED),
+    "retrying": ([*FAILED, ask(StartVm, 15)], Phase.SCHEDULED),
+    "retrying, no node": ([*FAILED_UNPLACED, ask(StartVm, 15)], Phase.REQUESTED),
+    "lost": ([*RUNNING, lose()], Phase.LOST),
+    "lost while scheduled": ([*SCHEDULED, lose()], Phase.LOST),
+    "lost while stopped": ([*STOPPED, lose()], Phase.LOST),
+    "lost while starting": ([*STARTING, lose()], Phase.LOST),
+    "lost while stopping": ([*STOPPING, lose()], Phase.LOST),
+    "deleting": (DELETING, Phase.RUNNING),
+    "deleting, late": ([*DELETING, expire(13)], Phase.RUNNING),
+    "deleting, failed": ([*DELETING, broken(2)], Phase.FAILED),
+    "deleted": ([*DELETING, report(Power.ABSENT, 2)], Phase.DELETED),
+}
+
+
+def lived(commands: list[Any]) -> Vm:
+    """The VM after these commands, none of which may be refused or mean nothing."""
+    state: Vm | None = None
+    for command in commands:
+        events = vm.decide(state, command)
+        assert events, command
+        for event in events:
+            state = vm.evolve(state, stored(event))
+    assert state is not None
+    return state
+
+
+def living(life: str) -> Vm:
+    return lived(LIVES[life][0])
+
+
+def given(life: str | list[Any] | None) -> Story[Vm]:
+    """The story of one of LIVES, or of these commands; None: nothing has happened yet."""
+    state = None if life is None else living(life) if isinstance(life, str) else lived(life)
+    return Story(vm.decide, vm.evolve, state)

@@ -1,0 +1,149 @@
+"""A base image: registered, verified or rejected, deleted, registered anew."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pydantic import ValidationError
+
+from domain import image
+from domain.base import Event, Rejected
+from domain.image import (
+    AcceptImage,
+    DeleteImage,
+    Image,
+    ImageDeleted,
+    ImagePhase,
+    ImageRegistered,
+    ImageRejected,
+    ImageVerified,
+    RegisterImage,
+    RejectImage,
+)
+from tests.domain.story import Story, at, fold, stored, uid
+
+SHA256 = "ab" * 32
+
+
+def register(operation: int = 10, **more: Any) -> RegisterImage:
+    given = {"image": "base", "operation": uid(operation), "fingerprint": "f", "name": "Base", "at": at()}
+    return RegisterImage(**{**given, "source": "/var/lib/base.qcow2", "sha256": SHA256, **more})
+
+
+def delete(operation: int = 20, **more: Any) -> DeleteImage:
+    return DeleteImage(**{"image": "base", "operation": uid(operation), "fingerprint": "f", "at": at(9), **more})
+
+
+ACCEPT = AcceptImage(image="base", at=at(5), format="qcow2", size_bytes=10, virtual_size_bytes=1024)
+REJECT = RejectImage(image="base", at=at(5), code="checksum_mismatch", detail="other bytes", field="sha256")
+NEW: Story[Image] = Story(image.decide, image.evolve, None)
+VERIFYING = NEW.when(register())
+PHASES = {
+    ImagePhase.VERIFYING: VERIFYING,
+    ImagePhase.AVAILABLE: VERIFYING.and_when(ACCEPT),
+    ImagePhase.REJECTED: VERIFYING.and_when(REJECT),
+    ImagePhase.DELETED: VERIFYING.and_when(delete()),
+}
+
+
+def story(phase: ImagePhase) -> Story[Image]:
+    assert PHASES[phase].after.phase is phase
+    return Story(image.decide, image.evolve, PHASES[phase].after)
+
+
+def test_only_what_was_verified_is_available() -> None:
+    VERIFYING.then(ImageRegistered, deadline=at() + image.VERIFY_DEADLINE, operation=uid(10))
+    done = VERIFYING.and_when(ACCEPT).then(ImageVerified, operation=uid(10)).after
+    assert (done.phase, done.format, done.virtual_size_bytes) == (ImagePhase.AVAILABLE, "qcow2", 1024)
+    bad = VERIFYING.and_when(REJECT).then(ImageRejected, operation=uid(10), field="sha256").after
+    assert (bad.phase, bad.failure) == (ImagePhase.REJECTED, "other bytes")
+
+
+@pytest.mark.parametrize("phase", [p for p in ImagePhase if p is not ImagePhase.VERIFYING])
+def test_a_verdict_falls_once(phase: ImagePhase) -> None:
+    story(phase).when(ACCEPT).then_nothing()
+    story(phase).when(REJECT).then_nothing()
+
+
+@pytest.mark.parametrize("phase", ImagePhase)
+def test_registering_again(phase: ImagePhase) -> None:
+    story(phase).when(register()).then_nothing()
+    story(phase).when(register(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    other = story(phase).when(register(11, sha256="cd" * 32))
+    if phase in (ImagePhase.DELETED, ImagePhase.REJECTED):
+        fresh = other.then(ImageRegistered).after
+        assert (fresh.phase, fresh.sha256, fresh.failure) == (ImagePhase.VERIFYING, "cd" * 32, None)
+        assert uid(10) in fresh.operations, "what was asked before is remembered"
+    else:
+        assert other.then_rejected("image_exists").field == "id"
+
+
+@pytest.mark.parametrize("phase", ImagePhase)
+def test_deleting(phase: ImagePhase) -> None:
+    if phase is ImagePhase.DELETED:
+        story(phase).when(delete()).then_nothing()
+        story(phase).when(delete(21)).then_rejected("image_deleted", 410)
+        return
+    story(phase).when(delete(used_by=2)).then_rejected("image_in_use")
+    assert story(phase).when(delete()).then(ImageDeleted).after.phase is ImagePhase.DELETED
+
+
+def test_an_unknown_image_is_not_found() -> None:
+    for command in (ACCEPT, REJECT, delete()):
+        NEW.when(command).then_rejected("image_not_found", 404)
+
+
+@pytest.mark.parametrize("source", ["base.qcow2", "ftp://host/x", "/a b", "http://", "", "/" + "x" * 3000])
+def test_a_source_is_a_path_or_a_url(source: str) -> None:
+    with pytest.raises(ValidationError):
+        register(source=source)
+
+
+class ImageMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: Image | None = None
+        self.history: list[Event] = []
+
+    def ask(self, command: Any) -> None:
+        try:
+            events = image.decide(self.state, command)
+        except Rejected:
+            return
+        for event in events:
+            self.state = image.evolve(self.state, stored(event))
+        self.history += events
+        assert image.decide(self.state, command) == []
+
+    @rule(operation=st.integers(1, 6), sha256=st.sampled_from([SHA256, "cd" * 32]))
+    def is_registered(self, operation: int, sha256: str) -> None:
+        self.ask(register(operation, sha256=sha256, fingerprint=sha256[:2]))
+
+    @rule(verdict=st.sampled_from([ACCEPT, REJECT]))
+    def is_judged(self, verdict: Any) -> None:
+        self.ask(verdict)
+
+    @rule(operation=st.integers(4, 9), used_by=st.sampled_from([0, 0, 1]))
+    def is_deleted(self, operation: int, used_by: int) -> None:
+        self.ask(delete(operation, used_by=used_by))
+
+    @invariant()
+    def the_history_tells_the_same(self) -> None:
+        assert fold(image.evolve, self.history) == self.state
+
+    @invariant()
+    def what_is_available_is_measured(self) -> None:
+        if self.state is not None and self.state.phase is ImagePhase.AVAILABLE:
+            assert None not in (self.state.format, self.state.size_bytes, self.state.virtual_size_bytes)
+
+    @invariant()
+    def there_is_always_a_way_on(self) -> None:
+        if self.state is not None:
+            way = register(99) if self.state.phase is ImagePhase.DELETED else delete(99)
+            assert image.decide(self.state, way)
+
+
+ImageMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestImageMachine = ImageMachine.TestCase

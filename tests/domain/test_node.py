@@ -1,0 +1,161 @@
+"""A host: what it says of itself, the books of what is promised on it, silence and cordons."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from domain import node
+from domain.base import Event, Rejected, Resources
+from domain.contract import NodeInfo
+from domain.node import (
+    CapacityReleased,
+    CapacityReserved,
+    CordonNode,
+    LoseNode,
+    Node,
+    NodeCordoned,
+    NodeLost,
+    NodeRecovered,
+    NodeRegistered,
+    NodeUncordoned,
+    RecoverNode,
+    RegisterNode,
+    Release,
+    Reserve,
+    UncordonNode,
+)
+from tests.domain.story import Story, at, fold, stored, uid
+
+ONE = Resources(vcpus=1, memory_mib=512, disk_gib=4)
+
+
+def info(**more: Any) -> NodeInfo:
+    given = {"node": "n1", "region": "north", "vcpus": 4, "memory_mib": 4096, "disk_gib": 100, "virt_type": "kvm"}
+    return NodeInfo(**{**given, "seed_url": "http://192.0.2.1/", "version": "1", **more})
+
+
+def register(**more: Any) -> RegisterNode:
+    return RegisterNode(node="n1", at=at(), info=info(**more))
+
+
+def reserve(vm: int = 1) -> Reserve:
+    return Reserve(node="n1", vm=uid(vm), resources=ONE, at=at(1))
+
+
+def cordon(operation: int = 10, fingerprint: str = "f") -> CordonNode:
+    return CordonNode(node="n1", operation=uid(operation), fingerprint=fingerprint, at=at(2))
+
+
+def uncordon(operation: int = 11) -> UncordonNode:
+    return UncordonNode(node="n1", operation=uid(operation), fingerprint="f", at=at(3))
+
+
+LOSE = LoseNode(node="n1", silent_seconds=31.5, at=at(4))
+RECOVER = RecoverNode(node="n1", at=at(5))
+NEW: Story[Node] = Story(node.decide, node.evolve, None)
+READY = Story(node.decide, node.evolve, NEW.when(register()).after)
+
+
+def test_it_registers_at_first_contact_and_when_it_has_changed() -> None:
+    done = NEW.when(register()).then(NodeRegistered)
+    done.and_when(register()).then_nothing()
+    grown = done.and_when(register(memory_mib=8192)).then(NodeRegistered).after
+    assert (grown.info.memory_mib, grown.registered_at) == (8192, at())
+
+
+def test_it_speaks_for_itself_only() -> None:
+    NEW.when(register(node="n2")).then_rejected("invalid_request", 422)
+
+
+def test_an_unknown_node_is_not_found() -> None:
+    for command in (reserve(), Release(node="n1", vm=uid(1), at=at()), LOSE, RECOVER, cordon(), uncordon()):
+        NEW.when(command).then_rejected("node_not_found", 404)
+
+
+def test_a_promise_is_made_once_and_given_back_once() -> None:
+    done = READY.when(reserve()).then(CapacityReserved, vm=uid(1), resources=ONE)
+    done.and_when(reserve()).then_nothing()
+    both = done.and_when(reserve(2)).then(CapacityReserved)
+    assert both.after.reserved() == ONE + ONE
+    back = both.and_when(Release(node="n1", vm=uid(1), at=at(9))).then(CapacityReleased)
+    assert back.after.reservations == {uid(2): ONE}
+    back.and_when(Release(node="n1", vm=uid(1), at=at(9))).then_nothing()
+
+
+def test_what_it_promised_stays_promised_while_it_is_lost_or_says_something_new() -> None:
+    done = READY.when(reserve())
+    assert done.and_when(LOSE).after.reserved() == ONE
+    assert done.and_when(register(vcpus=1)).after.reserved() == ONE
+
+
+def test_it_is_lost_once_and_found_once() -> None:
+    READY.when(RECOVER).then_nothing()
+    lost = READY.when(LOSE).then(NodeLost, silent_seconds=31.5)
+    lost.and_when(LOSE).then_nothing()
+    assert lost.and_when(register(version="2")).after.lost, "only a sign of life finds it"
+    found = lost.and_when(RECOVER).then(NodeRecovered)
+    assert not found.after.lost
+
+
+def test_a_cordon_is_an_operation() -> None:
+    done = READY.when(cordon()).then(NodeCordoned, operation=uid(10))
+    assert done.after.cordoned
+    done.and_when(cordon()).then_nothing()
+    done.and_when(cordon(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    done.and_when(uncordon(10)).then_rejected("idempotency_key_reused", 422)
+    done.and_when(cordon(12)).then(NodeCordoned)
+    assert not done.and_when(uncordon()).then(NodeUncordoned).after.cordoned
+
+
+class NodeMachine(RuleBasedStateMachine):
+    """`books` keeps the promises as anybody would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: Node | None = None
+        self.history: list[Event] = []
+        self.books: dict[str, Resources] = {}
+
+    def ask(self, command: Any) -> bool:
+        """Whether it was accepted; asked twice, the second time means nothing."""
+        try:
+            events = node.decide(self.state, command)
+        except Rejected:
+            return False
+        for event in events:
+            self.state = node.evolve(self.state, stored(event))
+        self.history += events
+        assert node.decide(self.state, command) == []
+        return True
+
+    @rule(vcpus=st.integers(1, 3))
+    def says_what_it_is(self, vcpus: int) -> None:
+        assert self.ask(register(vcpus=vcpus))
+
+    @rule(vm=st.integers(1, 4))
+    def promises(self, vm: int) -> None:
+        if self.ask(reserve(vm)):
+            self.books[uid(vm)] = ONE
+
+    @rule(vm=st.integers(1, 4))
+    def gives_back(self, vm: int) -> None:
+        if self.ask(Release(node="n1", vm=uid(vm), at=at())):
+            self.books.pop(uid(vm), None)
+
+    @rule(command=st.sampled_from([LOSE, RECOVER, cordon(1), cordon(2), uncordon(3), uncordon(4), uncordon(1)]))
+    def is_asked(self, command: Any) -> None:
+        self.ask(command)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        assert (self.state.reservations if self.state else {}) == self.books
+
+    @invariant()
+    def the_history_tells_the_same(self) -> None:
+        assert fold(node.evolve, self.history) == self.state
+
+
+NodeMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestNodeMachine = NodeMachine.TestCase

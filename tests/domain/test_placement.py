@@ -1,0 +1,133 @@
+"""Where a VM goes, and why not elsewhere."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.base import Resources
+from domain.node import Node
+from domain.placement import Placement, Policy, free, place
+from domain.vm import Considered
+from tests.domain.story import at, uid
+from tests.domain.test_node import info
+
+WISH = Resources(vcpus=2, memory_mib=1024, disk_gib=10)
+
+
+def host(name: str, *, lost: bool = False, cordoned: bool = False, used: Resources | None = None, **more: Any) -> Node:
+    return Node(
+        id=name,
+        info=info(node=name, **more),
+        lost=lost,
+        cordoned=cordoned,
+        reservations={uid(1): used} if used else {},
+        registered_at=at(),
+        updated_at=at(),
+    )
+
+
+def reasons(choice: Placement) -> dict[str, str | None]:
+    return {one.node: one.reason for one in choice.considered}
+
+
+def test_the_most_free_memory_wins_and_the_others_are_told_why() -> None:
+    nodes = [host("n1"), host("n2", memory_mib=8192), host("n3", lost=True), host("n4", cordoned=True)]
+    choice = place(WISH, "north", [*nodes, host("n5", region="south")])
+    assert choice.node == "n2"
+    assert reasons(choice) == {
+        "n1": "less free memory (4096 MiB)",
+        "n2": None,
+        "n3": "has not been heard of",
+        "n4": "is cordoned",
+        "n5": "is in region south, not north",
+    }
+
+
+@pytest.mark.parametrize("names", [("n1", "n10"), ("n1", "n2"), ("a", "a-b", "b")])
+def test_of_equals_the_lower_id_wins(names: tuple[str, ...]) -> None:
+    choice = place(WISH, None, [host(name) for name in reversed(names)])
+    assert choice.node == names[0]
+    assert reasons(choice)[names[1]] == "no more free memory (4096 MiB)"
+
+
+def test_everything_that_is_short_is_named() -> None:
+    choice = place(Resources(vcpus=17, memory_mib=5000, disk_gib=101), None, [host("n1")])
+    assert choice == Placement(
+        None,
+        (
+            Considered(
+                node="n1",
+                reason="17 vCPUs asked, 16 free; 5000 MiB of memory asked, 4096 free; 101 GiB of disk asked, 100 free",
+            ),
+        ),
+    )
+
+
+def test_it_fits_to_the_last_byte() -> None:
+    exact = Resources(vcpus=16, memory_mib=4096, disk_gib=100)
+    assert place(exact, None, [host("n1")]).node == "n1"
+    assert place(Resources(memory_mib=1), None, [host("n1", used=exact)]).node is None
+
+
+def test_processors_are_promised_as_often_as_the_policy_says() -> None:
+    wish = Resources(vcpus=5)
+    assert place(wish, None, [host("n1")], Policy(vcpu_ratio=1.0)).node is None
+    assert place(wish, None, [host("n1")], Policy(vcpu_ratio=1.25)).node == "n1"
+
+
+def test_no_nodes_no_place() -> None:
+    assert place(WISH, None, []) == Placement(None, ())
+
+
+amounts = st.builds(Resources, vcpus=st.integers(0, 20), memory_mib=st.integers(0, 5000), disk_gib=st.integers(0, 120))
+hosts = st.lists(
+    st.builds(
+        host,
+        st.sampled_from([f"n{n}" for n in range(12)]),
+        lost=st.booleans(),
+        cordoned=st.booleans(),
+        used=st.one_of(st.none(), amounts),
+        region=st.sampled_from(["north", "south"]),
+        memory_mib=st.sampled_from([2048, 4096]),
+    ),
+    max_size=8,
+    unique_by=lambda node: node.id,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(wish=amounts, region=st.sampled_from([None, "north", "south"]), nodes=hosts, ratio=st.sampled_from([1.0, 4.0]))
+def test_any_wish_among_any_nodes(wish: Resources, region: str | None, nodes: list[Node], ratio: float) -> None:
+    policy = Policy(vcpu_ratio=ratio)
+    choice = place(wish, region, nodes, policy)
+
+    told = reasons(choice)
+    assert [one.node for one in choice.considered] == sorted(node.id for node in nodes), "each once, in order"
+    assert [name for name, reason in told.items() if reason is None] == ([choice.node] if choice.node else [])
+
+    fits = [node for node in nodes if may(wish, region, node, policy)]
+    assert (choice.node is not None) == bool(fits)
+    if choice.node is not None:
+        best = next(node for node in nodes if node.id == choice.node)
+        assert best in fits
+        assert all(free(node, policy).memory_mib <= free(best, policy).memory_mib for node in fits)
+
+    shuffled = random.Random(0).sample(nodes, len(nodes))
+    assert place(wish, region, shuffled, policy) == choice, "the order of the nodes is no reason"
+
+
+def may(wish: Resources, region: str | None, node: Node, policy: Policy) -> bool:
+    """The rule in other words: with this VM on it, the node has promised no more than it has."""
+    then = node.reserved() + wish
+    have = node.info
+    return (
+        not node.lost
+        and not node.cordoned
+        and region in (None, have.region)
+        and then.vcpus <= have.vcpus * policy.vcpu_ratio
+        and then.memory_mib <= have.memory_mib
+        and then.disk_gib <= have.disk_gib
+    )

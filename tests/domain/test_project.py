@@ -1,0 +1,161 @@
+"""Projects and tags: two small lives of the same shape."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pydantic import ValidationError
+
+from domain import project
+from domain.base import Event, Rejected
+from domain.project import (
+    ChangeProject,
+    CreateProject,
+    CreateTag,
+    DeleteProject,
+    DeleteTag,
+    Named,
+    ProjectCreated,
+    ProjectDeleted,
+    ProjectRenamed,
+    ProjectTagged,
+    RenameTag,
+    TagCreated,
+    TagDeleted,
+    TagRenamed,
+)
+from tests.domain.story import Story, at, fold, stored, uid
+
+NO_PROJECT: Story[Named] = Story(project.decide_project, project.evolve, None)
+NO_TAG: Story[Named] = Story(project.decide_tag, project.evolve, None)
+
+
+def ask(command: type[Any], operation: int = 20, **more: Any) -> Any:
+    key = {"project": "p"} if issubclass(command, project.ProjectCommand) else {"tag": "web"}
+    return command(**{**key, "operation": uid(operation), "fingerprint": "f", "at": at(operation), **more})
+
+
+PROJECT = NO_PROJECT.when(ask(CreateProject, 10, name="Default", tags=("a",)))
+TAG = NO_TAG.when(ask(CreateTag, 10, name="Web"))
+
+
+def test_a_project_from_beginning_to_end() -> None:
+    assert PROJECT.then(ProjectCreated, project="p", tags=("a",)).after.name == "Default"
+    renamed = PROJECT.and_when(ask(ChangeProject, name="Other")).then(ProjectRenamed).after
+    assert (renamed.id, renamed.name, renamed.tags) == ("p", "Other", ("a",))
+    assert PROJECT.and_when(ask(ChangeProject, tags=())).then(ProjectTagged).after.tags == ()
+    both = PROJECT.and_when(ask(ChangeProject, name="Other", tags=("b",)))
+    both.then(ProjectRenamed, ProjectTagged)
+    both.and_when(ask(ChangeProject, name="Other", tags=("b",))).then_nothing()
+    PROJECT.and_when(ask(DeleteProject, vms=3)).then_rejected("project_not_empty")
+    assert PROJECT.and_when(ask(DeleteProject)).then(ProjectDeleted).after.deleted
+
+
+def test_a_change_changes_something() -> None:
+    PROJECT.and_when(ask(ChangeProject)).then_rejected("invalid_request", 422)
+
+
+def test_a_tag_from_beginning_to_end() -> None:
+    assert TAG.then(TagCreated, tag="web").after.name == "Web"
+    assert TAG.and_when(ask(RenameTag, name="WWW")).then(TagRenamed).after.name == "WWW"
+    TAG.and_when(ask(DeleteTag, vms=1)).then_rejected("tag_in_use")
+    TAG.and_when(ask(DeleteTag, projects=1)).then_rejected("tag_in_use")
+    assert TAG.and_when(ask(DeleteTag)).then(TagDeleted).after.deleted
+
+
+BOTH = [
+    (NO_PROJECT, PROJECT, ask(CreateProject, 30, name="N"), ask(DeleteProject), ask(ChangeProject, 21, name="N")),
+    (NO_TAG, TAG, ask(CreateTag, 30, name="N"), ask(DeleteTag), ask(RenameTag, 21, name="N")),
+]
+
+
+@pytest.mark.parametrize(("none", "made", "create", "delete", "change"), BOTH, ids=["project", "tag"])
+def test_what_both_have_in_common(none: Any, made: Any, create: Any, delete: Any, change: Any) -> None:
+    kind = "project" if none is NO_PROJECT else "tag"
+    none.when(change).then_rejected(f"{kind}_not_found", 404)
+    none.when(delete).then_rejected(f"{kind}_not_found", 404)
+    made.and_when(create).then_rejected(f"{kind}_exists")
+
+    changed = made.and_when(change)
+    changed.and_when(change).then_nothing()
+    changed.and_when(change.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
+
+    deleted = made.and_when(delete)
+    deleted.and_when(delete).then_nothing()
+    deleted.and_when(change).then_rejected(f"{kind}_deleted", 410)
+    deleted.and_when(delete.model_copy(update={"operation": uid(40)})).then_rejected(f"{kind}_deleted", 410)
+
+    again = deleted.and_when(create)
+    assert not again.after.deleted
+    assert uid(10) in again.after.operations, "what was asked before is remembered"
+    again.and_when(delete).then_nothing()
+
+
+def test_the_id_of_the_platform_itself_is_reserved() -> None:
+    NO_PROJECT.when(ask(CreateProject, project="system", name="S")).then_rejected("reserved_id", 422)
+
+
+@pytest.mark.parametrize("bad", ["", "A", "a.b", "a*", "a b", "-a", "a-", "a\n", "x" * 64, "é"])
+def test_an_id_is_one_subject_token(bad: str) -> None:
+    with pytest.raises(ValidationError):
+        ask(CreateProject, project=bad, name="N")
+    with pytest.raises(ValidationError):
+        ask(CreateProject, name="N", tags=(bad,))
+
+
+class NamedMachine(RuleBasedStateMachine):
+    """A project and a tag side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: dict[str, Named | None] = {"project": None, "tag": None}
+        self.histories: dict[str, list[Event]] = {"project": [], "tag": []}
+
+    def ask(self, command: Any) -> None:
+        kind = "project" if isinstance(command, project.ProjectCommand) else "tag"
+        decide: Any = project.decide_project if kind == "project" else project.decide_tag
+        try:
+            events = decide(self.states[kind], command)
+        except Rejected:
+            return
+        for event in events:
+            self.states[kind] = project.evolve(self.states[kind], stored(event))
+        self.histories[kind] += events
+        assert decide(self.states[kind], command) == []
+
+    @rule(command=st.sampled_from([CreateProject, CreateTag]), operation=st.integers(1, 9))
+    def is_created(self, command: type[Any], operation: int) -> None:
+        self.ask(ask(command, operation, name="N"))
+
+    @rule(
+        operation=st.integers(1, 9),
+        name=st.sampled_from([None, "One", "Two"]),
+        tags=st.sampled_from([None, (), ("a", "b")]),
+    )
+    def project_is_changed(self, operation: int, name: str | None, tags: tuple[str, ...] | None) -> None:
+        self.ask(ask(ChangeProject, operation, name=name, tags=tags))
+
+    @rule(operation=st.integers(1, 9))
+    def tag_is_renamed(self, operation: int) -> None:
+        self.ask(ask(RenameTag, operation, name="Two"))
+
+    @rule(command=st.sampled_from([DeleteProject, DeleteTag]), operation=st.integers(1, 9), vms=st.integers(0, 1))
+    def is_deleted(self, command: type[Any], operation: int, vms: int) -> None:
+        self.ask(ask(command, operation, vms=vms))
+
+    @invariant()
+    def the_history_tells_the_same(self) -> None:
+        for kind, history in self.histories.items():
+            assert fold(project.evolve, history) == self.states[kind]
+
+    @invariant()
+    def no_operation_is_forgotten(self) -> None:
+        for kind, history in self.histories.items():
+            state = self.states[kind]
+            assert {event.operation for event in history} == set(state.operations if state else ())  # type: ignore[attr-defined]
+
+
+NamedMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestNamedMachine = NamedMachine.TestCase

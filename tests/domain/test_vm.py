@@ -1,0 +1,548 @@
+"""The life of a VM: every verb in every situation, every report, every deadline."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from domain import vm
+from domain.base import Known
+from domain.contract import Desired, Power
+from domain.vm import (
+    Considered,
+    DeferVm,
+    DeleteVm,
+    DropVm,
+    HostKey,
+    Phase,
+    RecordGuestReady,
+    RestartVm,
+    StartVm,
+    StopVm,
+    TagVm,
+    Verb,
+    VmAddressesChanged,
+    VmDeleted,
+    VmDeletionRequested,
+    VmFailed,
+    VmGuestReady,
+    VmLost,
+    VmOperationTimedOut,
+    VmPreparing,
+    VmRequested,
+    VmRestartRequested,
+    VmScheduled,
+    VmStarted,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+    VmTagged,
+    VmUnschedulable,
+)
+from tests.domain.lives import (
+    ID,
+    LIVES,
+    NODE,
+    RUNNING,
+    SCHEDULED,
+    STARTING,
+    STOPPED,
+    ask,
+    broken,
+    create,
+    expire,
+    given,
+    lived,
+    living,
+    lose,
+    report,
+    schedule,
+)
+from tests.domain.story import at, uid
+
+ON, OFF, ABSENT, UNKNOWN = Power.ON, Power.OFF, Power.ABSENT, Power.UNKNOWN
+
+
+@pytest.mark.parametrize(("life", "phase"), [(life, phase) for life, (_, phase) in LIVES.items()])
+def test_each_life_leads_where_its_name_says(life: str, phase: Phase) -> None:
+    assert living(life).phase is phase
+
+
+# ── verbs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BUSY = "operation_pending"
+WRONG = "wrong_phase"
+GONE = "vm_deleted"
+
+#: What start, stop, stop by force, and restart lead to. True: accepted.
+VERBS: dict[str, tuple[bool | str, bool | str, bool | str, bool | str]] = {
+    "requested": (BUSY, BUSY, BUSY, BUSY),
+    "unschedulable": (BUSY, BUSY, BUSY, BUSY),
+    "scheduled": (BUSY, BUSY, BUSY, BUSY),
+    "preparing": (BUSY, BUSY, BUSY, BUSY),
+    "running": (WRONG, True, True, True),
+    "stopping": (BUSY, BUSY, True, BUSY),
+    "restarting": (BUSY, BUSY, True, BUSY),
+    "stopped": (True, WRONG, WRONG, WRONG),
+    "starting": (BUSY, BUSY, True, BUSY),
+    "failed": (True, WRONG, WRONG, WRONG),
+    "failed, no node": (True, WRONG, WRONG, WRONG),
+    "retrying": (BUSY, BUSY, True, BUSY),
+    "retrying, no node": (BUSY, BUSY, BUSY, BUSY),
+    "lost": (WRONG, WRONG, WRONG, WRONG),
+    "lost while scheduled": (BUSY, BUSY, BUSY, BUSY),
+    "lost while stopped": (WRONG, WRONG, WRONG, WRONG),
+    "lost while starting": (BUSY, BUSY, True, BUSY),
+    "lost while stopping": (BUSY, BUSY, True, BUSY),
+    "deleting": (BUSY, BUSY, BUSY, BUSY),
+    "deleting, late": (WRONG, WRONG, WRONG, WRONG),
+    "deleting, failed": (WRONG, WRONG, WRONG, WRONG),
+    "deleted": (GONE, GONE, GONE, GONE),
+}
+ASKED: list[tuple[Any, Any]] = [
+    (ask(StartVm), VmStartRequested),
+    (ask(StopVm), VmStopRequested),
+    (ask(StopVm, force=True), VmStopRequested),
+    (ask(RestartVm), VmRestartRequested),
+]
+ROWS = [
+    pytest.param(life, command, event, outcome, id=f"{name} when {life}")
+    for life, row in VERBS.items()
+    for (command, event), outcome, name in zip(ASKED, row, ("start", "stop", "force", "restart"), strict=True)
+]
+
+
+@pytest.mark.parametrize(("life", "command", "event", "outcome"), ROWS)
+def test_every_verb_in_every_situation(life: str, command: Any, event: Any, outcome: bool | str) -> None:
+    done = given(life).when(command)
+    if outcome is True:
+        done.then(event, operation=uid(20), at=at(100))
+        assert done.after.pending is not None
+        assert done.after.pending.operation == uid(20)
+    else:
+        done.then_rejected(str(outcome), 410 if outcome == GONE else 409)
+
+
+def test_the_table_of_verbs_is_complete() -> None:
+    assert set(VERBS) == set(LIVES)
+
+
+@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
+    before = living(life)
+    after = given(life).when(ask(TagVm, tags=("web", "web", "db"))).then(VmTagged, tags=("web", "db")).after
+    assert (after.phase, after.pending, after.desired) == (before.phase, before.pending, before.desired)
+    assert after.tags == ("web", "db")
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(DeleteVm))
+    if life == "deleted":
+        done.then_rejected("vm_deleted", 410)
+    elif life == "deleting":
+        done.then_rejected("operation_pending")
+    elif before.node is None:
+        cancelled = before.pending.operation if before.pending else None
+        done.then(VmDeletionRequested, VmDeleted, cancels=cancelled)
+        assert done.events[1].operation == uid(20)
+        assert done.after.phase is Phase.DELETED
+    else:
+        cancelled = before.pending.operation if before.pending else None
+        done.then(VmDeletionRequested, cancels=cancelled, deadline=at(100) + vm.DELETE_DEADLINE)
+        assert done.after.desired is Desired.ABSENT
+        gone = done.and_when(report(ABSENT)).then(VmDeleted, operation=uid(20), node=NODE).after
+        assert (gone.phase, gone.pending) == (Phase.DELETED, None)
+
+
+def test_what_never_was_cannot_be_asked_anything() -> None:
+    for command in (*(command for command, _ in ASKED), ask(DeleteVm), ask(TagVm, tags=()), schedule(), report(ON)):
+        given(None).when(command).then_rejected("vm_not_found", 404)
+
+
+# ── create ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_vm_is_requested_with_all_that_was_asked() -> None:
+    asked = create(region="north", tags=("a", "b", "a"), ssh_keys=("ssh-ed25519 AAAA",))
+    done = given(None).when(asked)
+    done.then(VmRequested, vm=ID, name="web", image="base", region="north", tags=("a", "b"))
+    state = done.after
+    assert (state.desired, state.boots, state.node, state.epoch) == (Desired.ON, 1, None, 0)
+    assert state.pending is not None
+    assert state.pending.deadline == at() + vm.PLACEMENT_DEADLINE
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_creating_again_is_one_vm_for_ever(life: str) -> None:
+    story = given(life)
+    story.when(create(at=at(999))).then_nothing()
+    story.when(create(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    story.when(create(operation=uid(99))).then_rejected("vm_exists")
+
+
+# ── idempotency ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REPEATS = [
+    ("running", ask(StopVm)),
+    ("running", ask(RestartVm)),
+    ("running", ask(DeleteVm)),
+    ("running", ask(TagVm, tags=("a",))),
+    ("stopped", ask(StartVm)),
+    ("failed", ask(StartVm)),
+    ("requested", ask(DeleteVm)),
+]
+
+
+@pytest.mark.parametrize(("life", "command"), REPEATS)
+def test_the_same_operation_again_is_accepted_and_changes_nothing(life: str, command: Any) -> None:
+    done = given(life).when(command)
+    done.and_when(command.model_copy(update={"at": at(5000)})).then_nothing()
+    other = done.and_when(command.model_copy(update={"fingerprint": "other"}))
+    assert other.then_rejected("idempotency_key_reused", 422).field == "Idempotency-Key"
+
+
+def test_an_operation_id_serves_one_verb() -> None:
+    given("stopped").when(ask(StartVm, 11)).then_rejected("idempotency_key_reused", 422)
+
+
+def test_operations_are_remembered_beyond_the_end() -> None:
+    deleted = living("deleted")
+    assert deleted.operations == {
+        uid(10): Known(verb="create", fingerprint="f"),
+        uid(13): Known(verb="delete", fingerprint="f"),
+    }
+    given("deleted").when(ask(DeleteVm, 13)).then_nothing()
+
+
+# ── start, stop, restart ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stop_is_graceful_until_its_moment() -> None:
+    stop = given("running").when(ask(StopVm, grace_seconds=30))
+    stop.then(VmStopRequested, force_after=at(130), deadline=at(130) + vm.POWER_DEADLINE)
+    assert (stop.after.desired, stop.after.force_after) == (Desired.OFF, at(130))
+    given("running").when(ask(StopVm, force=True)).then(VmStopRequested, force_after=at(100), cancels=None)
+
+
+@pytest.mark.parametrize(("life", "overtaken"), [("stopping", 11), ("restarting", 14), ("starting", 12)])
+def test_a_forced_stop_overtakes_what_is_under_way(life: str, overtaken: int) -> None:
+    done = given(life).when(ask(StopVm, force=True)).then(VmStopRequested, cancels=uid(overtaken))
+    assert done.after.desired is Desired.OFF
+
+
+@pytest.mark.parametrize("life", ["stopping", "restarting", "starting", "retrying", "lost while starting"])
+def test_a_forced_stop_ends_when_the_vm_is_off(life: str) -> None:
+    done = given(life).when(ask(StopVm, force=True))
+    off = done.and_when(report(OFF)).then(VmStopped, operation=uid(20), cause="requested").after
+    assert (off.phase, off.pending, off.desired) == (Phase.STOPPED, None, Desired.OFF)
+
+
+def test_a_forced_stop_of_what_never_came_up_ends_when_there_is_nothing() -> None:
+    done = given("retrying").when(ask(StopVm, force=True))
+    done.and_when(report(ABSENT)).then(VmStopped, operation=uid(20), cause="requested")
+
+
+def test_each_boot_counts() -> None:
+    started = given("stopped").when(ask(StartVm)).after
+    assert (started.boots, started.desired, started.phase) == (2, Desired.ON, Phase.STOPPED)
+    again = given("running").when(ask(RestartVm, grace_seconds=5)).after
+    assert (again.boots, again.desired, again.force_after) == (2, Desired.ON, at(105))
+
+
+def test_a_failed_vm_starts_on_its_node() -> None:
+    done = given("failed").when(ask(StartVm)).then(VmStartRequested, deadline=at(100) + vm.CREATE_DEADLINE)
+    assert (done.after.phase, done.after.node, done.after.failure) == (Phase.SCHEDULED, NODE, None)
+    done.and_when(schedule("n2")).then_nothing()
+    done.and_when(report(ABSENT, step="disk")).then(VmPreparing, operation=uid(20))
+    assert done.and_when(report(ON, boots=2)).then(VmStarted, operation=uid(20)).after.phase is Phase.RUNNING
+
+
+def test_a_failed_vm_that_never_had_a_node_is_placed_anew() -> None:
+    done = given("failed, no node").when(ask(StartVm)).then(VmStartRequested, deadline=at(100) + vm.PLACEMENT_DEADLINE)
+    assert done.after.phase is Phase.REQUESTED
+    placed = done.and_when(schedule()).then(VmScheduled, operation=uid(20), epoch=1).after
+    assert (placed.phase, placed.desired) == (Phase.SCHEDULED, Desired.ON)
+
+
+# ── placement ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_being_placed_starts_the_clock_of_the_creation() -> None:
+    done = (
+        given("requested")
+        .when(schedule())
+        .then(VmScheduled, node=NODE, epoch=1, operation=uid(10), deadline=at(1) + vm.CREATE_DEADLINE)
+    )
+    assert done.after.pending is not None
+    assert done.after.pending.deadline == at(1) + vm.CREATE_DEADLINE
+
+
+@pytest.mark.parametrize("life", [life for life, (_, p) in LIVES.items() if p not in ("requested", "unschedulable")])
+def test_only_a_vm_that_waits_is_placed(life: str) -> None:
+    story = given(life)
+    story.when(schedule("n2")).then_nothing()
+    story.when(DeferVm(vm=ID, at=at(1), considered=(Considered(node="n1", reason="is cordoned"),))).then_nothing()
+    story.when(DropVm(vm=ID, at=at(1), code="image_not_found", detail="gone")).then_nothing()
+
+
+def test_no_room_is_said_once_for_each_set_of_reasons() -> None:
+    full = DeferVm(vm=ID, at=at(1), considered=(Considered(node="n1", reason="is full"),))
+    done = given("requested").when(full).then(VmUnschedulable, operation=uid(10))
+    done.and_when(full).then_nothing()
+    done.and_when(DeferVm(vm=ID, at=at(2))).then(VmUnschedulable, considered=())
+    assert done.and_when(schedule()).after.phase is Phase.SCHEDULED
+
+
+def test_a_cloud_without_nodes_has_no_room_either() -> None:
+    given("requested").when(DeferVm(vm=ID, at=at(1))).then(VmUnschedulable, considered=())
+
+
+@pytest.mark.parametrize("life", ["requested", "unschedulable", "retrying, no node"])
+def test_what_lost_its_ground_before_it_was_placed_fails_and_is_gone(life: str) -> None:
+    operation = living(life).pending.operation  # type: ignore[union-attr]
+    done = given(life).when(DropVm(vm=ID, at=at(1), code="image_not_found", detail="image base was deleted"))
+    done.then(VmFailed, VmDeleted, code="image_not_found", operation=operation)
+    assert (done.after.phase, done.after.pending) == (Phase.DELETED, None)
+
+
+# ── reports ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BOOTED: Any = {"boots": 9}
+IMAGE: Any = {"step": "image"}
+
+#: What a report without an error means, by situation: the event, or None.
+REPORTS: list[tuple[str, Power, dict[str, Any], type[Any] | None]] = [
+    ("requested", ON, BOOTED, None),
+    ("unschedulable", ABSENT, {}, None),
+    ("scheduled", ON, {"boots": 1}, VmStarted),
+    ("scheduled", ON, {"boots": 0}, None),
+    ("scheduled", OFF, {}, None),
+    ("scheduled", ABSENT, {}, None),
+    ("scheduled", UNKNOWN, {}, None),
+    ("scheduled", ABSENT, IMAGE, VmPreparing),
+    ("scheduled", OFF, {"step": "domain"}, VmPreparing),
+    ("preparing", ABSENT, IMAGE, None),
+    ("preparing", ABSENT, {"step": "disk"}, VmPreparing),
+    ("running", ON, BOOTED, None),
+    ("running", ON, {"addresses": ("192.0.2.7",)}, None),
+    ("running", ON, {"addresses": ("192.0.2.8",)}, VmAddressesChanged),
+    ("running", ON, {"addresses": ()}, None),
+    ("running", OFF, {}, VmStopped),
+    ("running", OFF, {"step": "start"}, None),
+    ("running", ABSENT, {}, VmFailed),
+    ("running", ABSENT, IMAGE, None),
+    ("running", UNKNOWN, {}, None),
+    ("stopping", ON, BOOTED, None),
+    ("stopping", OFF, {}, VmStopped),
+    ("stopping", ABSENT, {}, VmFailed),
+    ("stopping", UNKNOWN, {}, None),
+    ("restarting", ON, {"boots": 1}, None),
+    ("restarting", OFF, {}, None),
+    ("restarting", OFF, {"step": "start"}, None),
+    ("restarting", ON, {"boots": 2}, VmStarted),
+    ("restarting", ABSENT, {}, VmFailed),
+    ("stopped", OFF, {}, None),
+    ("stopped", ON, BOOTED, None),
+    ("stopped", ABSENT, {}, VmFailed),
+    ("stopped", OFF, {"step": "stop"}, None),
+    ("starting", OFF, {}, None),
+    ("starting", OFF, {"step": "start"}, None),
+    ("starting", ON, {"boots": 1}, None),
+    ("starting", ON, {"boots": 2}, VmStarted),
+    ("failed", ON, BOOTED, None),
+    ("failed", OFF, {}, None),
+    ("failed", ABSENT, {}, None),
+    ("failed, no node", ABSENT, {}, None),
+    ("retrying", ABSENT, {}, None),
+    ("retrying", ABSENT, IMAGE, VmPreparing),
+    ("retrying", ON, {"boots": 1}, None),
+    ("retrying", ON, {"boots": 2}, VmStarted),
+    ("lost", ON, {"boots": 1}, VmStarted),
+    ("lost", OFF, {}, VmStopped),
+    ("lost", ABSENT, {}, VmFailed),
+    ("lost", UNKNOWN, {}, None),
+    ("lost while scheduled", ABSENT, IMAGE, VmPreparing),
+    ("lost while scheduled", ON, {"boots": 1}, VmStarted),
+    ("lost while scheduled", ABSENT, {}, None),
+    ("lost while stopped", OFF, {}, VmStopped),
+    ("lost while stopped", ABSENT, {}, VmFailed),
+    ("lost while starting", OFF, {"step": "start"}, VmPreparing),
+    ("lost while starting", OFF, {}, None),
+    ("lost while starting", ON, {"boots": 2}, VmStarted),
+    ("lost while stopping", OFF, {}, VmStopped),
+    ("deleting", ON, BOOTED, None),
+    ("deleting", OFF, {}, None),
+    ("deleting", ABSENT, {"step": "remove"}, None),
+    ("deleting", ABSENT, {}, VmDeleted),
+    ("deleting", UNKNOWN, {}, None),
+    ("deleting, late", ABSENT, {}, VmDeleted),
+    ("deleting, failed", ABSENT, {}, VmDeleted),
+    ("deleting, failed", OFF, {}, None),
+    ("deleted", ON, BOOTED, None),
+    ("deleted", ABSENT, {}, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("life", "power", "more", "event"),
+    [pytest.param(*row, id=f"{row[1]} {row[2]} when {row[0]}") for row in REPORTS],
+)
+def test_what_a_report_means(life: str, power: Power, more: dict[str, Any], event: type[Any] | None) -> None:
+    done = given(life).when(report(power, **more))
+    if event is None:
+        done.then_nothing()
+    else:
+        done.then(event, at=at(50))
+
+
+@pytest.mark.parametrize("life", LIVES)
+@pytest.mark.parametrize("power", Power)
+def test_old_and_foreign_reports_mean_nothing(life: str, power: Power) -> None:
+    story = given(life)
+    sequence = living(life).sequence
+    for stale in (
+        report(power, epoch=0, boots=9),
+        report(power, epoch=2, boots=9),
+        report(power, sequence=sequence, boots=9),
+        report(power, sequence=sequence - 1, boots=9),
+        report(power, node="n2", boots=9),
+        broken(sequence),
+        broken(node="n2"),
+        broken(epoch=0),
+    ):
+        story.when(stale).then_nothing()
+
+
+def test_a_report_that_said_nothing_new_does_not_silence_a_later_one() -> None:
+    story = given("running")
+    story.when(report(ON, 7)).then_nothing()
+    assert living("running").sequence == 1
+    story.when(report(OFF, 2)).then(VmStopped)
+
+
+@pytest.mark.parametrize("cause", ["guest", "crashed"])
+def test_a_guest_that_goes_off_by_itself_stays_off(cause: str) -> None:
+    done = given("running").when(report(OFF, cause=cause)).then(VmStopped, cause=cause, operation=None)
+    assert (done.after.desired, done.after.addresses) == (Desired.OFF, ())
+    given("running").when(report(OFF)).then(VmStopped, cause="unknown")
+    given("stopping").when(report(OFF, cause=cause)).then(VmStopped, cause="requested", operation=uid(11))
+
+
+def test_a_domain_that_vanished_is_a_failure_with_a_way_out() -> None:
+    gone = given("running").when(report(ABSENT)).then(VmFailed, code="domain_missing", operation=None)
+    assert (gone.after.phase, gone.after.desired) == (Phase.FAILED, Desired.OFF)
+    again = gone.and_when(ask(StartVm)).then(VmStartRequested)
+    again.and_when(report(ON, 2000, boots=2)).then(VmStarted, operation=uid(20))
+    given("stopping").when(report(ABSENT)).then(VmFailed, operation=uid(11))
+
+
+@pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life != "deleted"])
+def test_an_error_fails_what_is_pending(life: str) -> None:
+    before = living(life)
+    if before.failure is not None and before.pending is None:
+        given(life).when(broken()).then_nothing()
+        given(life).when(broken(code="start_failed")).then(VmFailed, code="start_failed")
+        return
+    done = given(life).when(broken())
+    done.then(VmFailed, code="disk_full", operation=before.pending.operation if before.pending else None)
+    assert (done.after.phase, done.after.pending) == (Phase.FAILED, None)
+    assert done.after.desired is (Desired.ABSENT if before.desired is Desired.ABSENT else Desired.OFF)
+    done.and_when(broken(2000)).then_nothing()
+
+
+def test_the_guest_is_ready_once() -> None:
+    key = HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x")
+    ready = RecordGuestReady(vm=ID, at=at(70), hostname="web", host_keys=(key,))
+    done = given("running").when(ready).then(VmGuestReady, hostname="web")
+    assert (done.after.ready_at, done.after.host_keys) == (at(70), (key,))
+    done.and_when(ready).then_nothing()
+    done.and_when(RecordGuestReady(vm=ID, at=at(80))).then(VmGuestReady, hostname=None, host_keys=())
+    given("deleted").when(ready).then_nothing()
+
+
+# ── a silent node ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_silent_node_loses_what_it_could_be_seen_to_run(life: str) -> None:
+    before = living(life)
+    done = given(life).when(lose())
+    if before.phase in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED):
+        after = done.then(VmLost, node=NODE).after
+        assert (after.phase, after.pending, after.desired) == (Phase.LOST, before.pending, before.desired)
+        given(life).when(lose().model_copy(update={"node": "n2"})).then_nothing()
+    else:
+        done.then_nothing()
+
+
+def test_found_again_it_is_what_it_is() -> None:
+    lost = given("lost")
+    assert lost.when(report(ON, boots=1)).then(VmStarted, operation=None).after.phase is Phase.RUNNING
+    assert lost.when(report(OFF, cause="crashed")).then(VmStopped, cause="crashed").after.phase is Phase.STOPPED
+    busy = given("lost while scheduled").when(report(ABSENT, step="disk"))
+    assert busy.then(VmPreparing, operation=uid(10)).after.phase is Phase.SCHEDULED
+
+
+def test_found_again_after_a_restart_that_timed_out_it_runs() -> None:
+    late = given([*RUNNING, ask(RestartVm, 14), lose(), expire(14)]).when(report(ON, boots=1))
+    assert late.then(VmStarted, operation=None).after.phase is Phase.RUNNING
+
+
+# ── deadlines ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#: The pending operation, its verb, and what is true and wanted once its time is up.
+DEADLINES: list[tuple[str, int, Verb, Phase, Desired]] = [
+    ("requested", 10, Verb.CREATE, Phase.FAILED, Desired.OFF),
+    ("unschedulable", 10, Verb.CREATE, Phase.FAILED, Desired.OFF),
+    ("scheduled", 10, Verb.CREATE, Phase.FAILED, Desired.OFF),
+    ("lost while scheduled", 10, Verb.CREATE, Phase.FAILED, Desired.OFF),
+    ("stopping", 11, Verb.STOP, Phase.RUNNING, Desired.OFF),
+    ("lost while stopping", 11, Verb.STOP, Phase.LOST, Desired.OFF),
+    ("restarting", 14, Verb.RESTART, Phase.RUNNING, Desired.ON),
+    ("starting", 12, Verb.START, Phase.FAILED, Desired.OFF),
+    ("retrying", 15, Verb.START, Phase.FAILED, Desired.OFF),
+    ("deleting", 13, Verb.DELETE, Phase.RUNNING, Desired.ABSENT),
+]
+
+
+@pytest.mark.parametrize(("life", "operation", "verb", "phase", "desired"), DEADLINES)
+def test_every_operation_times_out(life: str, operation: int, verb: Verb, phase: Phase, desired: Desired) -> None:
+    done = given(life).when(expire(operation)).then(VmOperationTimedOut, operation=uid(operation), verb=verb)
+    assert (done.after.pending, done.after.phase, done.after.desired) == (None, phase, desired)
+    assert (done.after.failure is not None) == (phase is Phase.FAILED)
+    done.and_when(expire(operation)).then_nothing()
+    done.and_when(ask(DeleteVm)).then(
+        *([VmDeletionRequested] if living(life).node else [VmDeletionRequested, VmDeleted])
+    )
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_only_the_pending_operation_times_out_and_not_before_its_time(life: str) -> None:
+    story = given(life)
+    story.when(expire(77)).then_nothing()
+    pending = living(life).pending
+    if pending is None:
+        return
+    early = expire(0).model_copy(update={"operation": pending.operation, "at": pending.deadline - timedelta(seconds=1)})
+    story.when(early).then_nothing()
+    story.when(early.model_copy(update={"at": pending.deadline})).then(VmOperationTimedOut)
+
+
+def test_a_creation_that_comes_up_too_late_is_not_wanted_any_more() -> None:
+    late = given([*SCHEDULED, expire(10)])
+    late.when(report(ON, boots=1)).then_nothing()
+    assert late.when(ask(StartVm)).after.boots == 2
+
+
+def test_a_stop_that_comes_true_too_late_is_still_seen() -> None:
+    late = given([*RUNNING, ask(StopVm, 11), expire(11)])
+    late.when(report(OFF)).then(VmStopped, cause="requested", operation=None)
+
+
+def test_the_whole_story() -> None:
+    done = lived([*STARTING, report(ON, 3, boots=2), ask(DeleteVm, 16), report(ABSENT, 4)])
+    assert (done.phase, done.boots, done.epoch, done.sequence) == (Phase.DELETED, 2, 1, 3)
+    assert set(done.operations) == {uid(n) for n in (10, 11, 12, 16)}
+    assert lived(STOPPED).started_at == at(50)

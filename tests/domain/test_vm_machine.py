@@ -1,0 +1,201 @@
+"""Whatever is asked of a VM and whatever its node reports, in any order: the rules hold."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from domain import vm
+from domain.base import Event, Rejected
+from domain.contract import Desired, NodeReport, Power, ReportError
+from domain.vm import (
+    Asked,
+    Considered,
+    DeferVm,
+    DeleteVm,
+    DropVm,
+    ExpireOperation,
+    HostKey,
+    LoseVm,
+    Phase,
+    RecordGuestReady,
+    RecordReport,
+    RestartVm,
+    StartVm,
+    StopVm,
+    TagVm,
+    Verb,
+    Vm,
+)
+from tests.domain.lives import ID, RUNNING, create, schedule
+from tests.domain.story import at, fold, stored, uid
+
+NODES = st.sampled_from(["n1", "n2"])
+OPERATIONS = st.integers(10, 40)
+REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
+
+
+class VmMachine(RuleBasedStateMachine):
+    """`state` is stepped; `history` is what would stand in the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: Vm | None = None
+        self.history: list[Event] = []
+        self.seconds = 0
+        self.doomed = False
+
+    def ask(self, command: Any) -> list[Any]:
+        """Decide, then evolve. Nothing but Rejected may be raised."""
+        before = self.state
+        try:
+            events: list[Any] = list(vm.decide(before, command))
+        except Rejected as error:
+            assert error.code
+            assert error.detail
+            return []
+        for event in events:
+            self.state = vm.evolve(self.state, stored(event))
+            assert stored(event) == event
+        self.history += events
+        if before is not None and before.phase is Phase.DELETED:
+            assert events == []
+            assert self.state == before
+        return events
+
+    def now(self) -> Any:
+        return at(self.seconds)
+
+    @rule(seconds=st.sampled_from([1, 60, 3600, 90_000]))
+    def time_passes(self, seconds: int) -> None:
+        self.seconds += seconds
+
+    @initialize(running=st.booleans())
+    def begins(self, running: bool) -> None:
+        for command in RUNNING if running else ():
+            self.ask(command)
+
+    @rule(operation=st.integers(1, 2))
+    def is_created(self, operation: int) -> None:
+        self.ask(create(operation=uid(operation), at=self.now()))
+
+    @rule(
+        command=st.sampled_from([StartVm, StopVm, RestartVm, DeleteVm, TagVm]),
+        operation=OPERATIONS,
+        fingerprint=st.sampled_from(["f", "f", "f", "g"]),
+        force=st.booleans(),
+    )
+    def is_asked(self, command: type[Asked], operation: int, fingerprint: str, force: bool) -> None:
+        given: dict[str, Any] = {"vm": ID, "operation": uid(operation), "fingerprint": fingerprint, "at": self.now()}
+        if "force" in command.model_fields:
+            given["force"] = force
+        if command is TagVm:
+            given["tags"] = ("a",)
+        asked = command(**given)
+        if self.ask(asked) and self.state is not None:
+            assert self.ask(asked) == [], "the same operation again"
+
+    @rule(node=NODES)
+    def is_placed(self, node: str) -> None:
+        self.ask(schedule(node).model_copy(update={"at": self.now()}))
+
+    @rule(considered=REASONS)
+    def waits_for_room(self, considered: tuple[Considered, ...]) -> None:
+        command = DeferVm(vm=ID, at=self.now(), considered=considered)
+        self.ask(command)
+        assert self.ask(command) == []
+
+    @rule()
+    def loses_its_ground(self) -> None:
+        self.ask(DropVm(vm=ID, at=self.now(), code="image_not_found", detail="gone"))
+
+    @rule(
+        node=NODES,
+        epoch=st.sampled_from([1, 1, 1, 2]),
+        ahead=st.integers(-1, 3),
+        power=st.sampled_from(Power),
+        boots=st.integers(0, 3),
+        addresses=st.sampled_from([(), ("192.0.2.7",), ("192.0.2.7", "192.0.2.8")]),
+        cause=st.sampled_from([None, "guest", "crashed"]),
+        step=st.sampled_from([None, None, "image", "disk"]),
+        error=st.sampled_from([None, None, None, ReportError(code="disk_full", detail="no space left")]),
+    )
+    def is_reported(self, ahead: int, **report: Any) -> None:
+        sequence = (self.state.sequence if self.state else 0) + ahead
+        seen = NodeReport(vm=ID, at=self.now(), sequence=sequence, **report)
+        command = RecordReport(vm=ID, at=self.now(), report=seen)
+        events = self.ask(command)
+        assert events == [] or ahead > 0
+        assert self.ask(command) == [], "the same report again"
+
+    @rule(keys=st.sampled_from([(), (HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x"),)]))
+    def phones_home(self, keys: tuple[HostKey, ...]) -> None:
+        self.ask(RecordGuestReady(vm=ID, at=self.now(), host_keys=keys))
+
+    @rule(node=NODES)
+    def is_lost(self, node: str) -> None:
+        self.ask(LoseVm(vm=ID, at=self.now(), node=node))
+
+    @rule(operation=OPERATIONS)
+    def something_expires(self, operation: int) -> None:
+        self.ask(ExpireOperation(vm=ID, at=self.now(), operation=uid(operation)))
+
+    @precondition(lambda self: self.state is not None and self.state.pending is not None)
+    @rule()
+    def what_is_pending_times_out(self) -> None:
+        assert self.state is not None
+        assert self.state.pending is not None
+        pending = self.state.pending
+        late = max(self.now(), pending.deadline)
+        assert len(self.ask(ExpireOperation(vm=ID, at=late, operation=pending.operation))) == 1
+        assert self.state.pending is None
+
+    @invariant()
+    def the_history_tells_the_same(self) -> None:
+        assert fold(vm.evolve, self.history) == self.state
+
+    @invariant()
+    def a_deletion_never_turns_back(self) -> None:
+        if self.state is not None:
+            assert not self.doomed or self.state.desired is Desired.ABSENT
+            self.doomed = self.state.desired is Desired.ABSENT
+
+    @invariant()
+    def what_is_pending_is_known_and_ends(self) -> None:
+        if self.state is not None and self.state.pending is not None:
+            pending = self.state.pending
+            assert pending.since <= pending.deadline
+            assert self.state.operations[pending.operation].verb == pending.verb
+            assert self.state.phase is not Phase.DELETED
+
+    @invariant()
+    def there_is_always_a_way_out(self) -> None:
+        if self.state is None or self.state.phase is Phase.DELETED:
+            return
+        if self.state.pending is not None and self.state.pending.verb is Verb.DELETE:
+            return
+        asked = DeleteVm(vm=ID, operation=uid(999), fingerprint="f", at=self.now())
+        assert vm.decide(self.state, asked)
+
+    @invariant()
+    def what_waits_for_nothing_is_at_rest(self) -> None:
+        """No operation pending: it is not in a phase that only an operation leads out of."""
+        if self.state is not None and self.state.pending is None and self.state.desired is not Desired.ABSENT:
+            assert self.state.phase not in (Phase.REQUESTED, Phase.UNSCHEDULABLE, Phase.SCHEDULED)
+
+    @invariant()
+    def what_has_a_domain_has_a_node(self) -> None:
+        if self.state is not None and self.state.phase in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED, Phase.LOST):
+            assert self.state.node is not None
+            assert self.state.epoch == 1
+
+    @invariant()
+    def force_needs_a_moment(self) -> None:
+        if self.state is not None and self.state.pending is not None:
+            verb = self.state.pending.verb
+            assert (verb not in (Verb.STOP, Verb.RESTART)) or self.state.force_after is not None
+
+
+VmMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestVmMachine = VmMachine.TestCase

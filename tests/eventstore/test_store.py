@@ -1,0 +1,235 @@
+"""Append, load, history, read; and what the server refuses."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from domain.project import Named, evolve
+from eventstore.envelope import Context, Recorded
+from eventstore.store import PAGE, Change, Conflict, EventStore, Tip, Unavailable
+from runtime import subjects
+from runtime.servers import NatsServer, start_nats
+from runtime.streams import ensure_all
+from tests.eventstore.log import (
+    CONTEXT,
+    append,
+    broken_link,
+    connection,
+    created,
+    filled,
+    load,
+    name_of,
+    ref,
+    renamed,
+    some_id,
+)
+
+
+def same(one: Recorded, other: Recorded) -> bool:
+    """`stored_at` aside: an appender does not learn the server's clock."""
+    return (one.position, one.subject, dict(one.headers), one.body) == (
+        other.position,
+        other.subject,
+        dict(other.headers),
+        other.body,
+    )
+
+
+async def test_what_is_appended_is_loaded(store: EventStore) -> None:
+    target = ref()
+    recorded = await store.append([Change(Tip(target), [created(target), renamed("two")])], CONTEXT)
+    assert [r.version for r in recorded] == [1, 2]
+    assert recorded[0].position + 1 == recorded[1].position
+    assert [r.event for r in recorded] == [created(target), renamed("two")]
+
+    state, tip = await load(store, target)
+    assert isinstance(state, Named)
+    assert state.name == "two"
+    assert (tip.version, tip.position, tip.digest) == (2, recorded[1].position, recorded[1].digest)
+    history = await store.history(target)
+    assert all(same(one, other) for one, other in zip(history, recorded, strict=True))
+
+
+async def test_nothing_is_loaded_of_what_never_was(store: EventStore) -> None:
+    target = ref()
+    assert await load(store, target) == (None, Tip(target))
+    assert await store.history(target) == []
+    assert await store.append([], CONTEXT) == []
+    assert await store.append([Change(Tip(target), [])], CONTEXT) == []
+
+
+async def test_an_aggregate_is_exactly_its_subject(store: EventStore) -> None:
+    one = ref()
+    others = [ref(one.project), ref(id_=one.id), ref(one.project, one.id + "x")]
+    for target in (one, *others):
+        await append(store, Tip(target), created(target, name=target.subject))
+    assert [name_of(r) for r in await store.history(one)] == [one.subject]
+
+
+async def test_histories_longer_than_a_page(store: EventStore) -> None:
+    count = 2 * PAGE + 1
+    target = await filled(store, count)
+    history = await store.history(target)
+    assert [name_of(r) for r in history] == [str(n) for n in range(1, count + 1)]
+    assert broken_link(history) is None
+    until = history[PAGE].position
+    assert await store.history(target, until=until) == history[: PAGE + 1]
+    assert await store.history(target, until=history[0].position - 1) == []
+    assert (await load(store, target))[1].version == count
+
+
+async def test_the_log_is_read_in_order_from_anywhere(store: EventStore) -> None:
+    project = some_id()
+    for _ in range(3):
+        await filled(store, PAGE, project)
+    filter_ = subjects.events(project)
+    found: list[Recorded] = []
+    while page := await store.read(found[-1].position if found else 0, filter_):
+        assert len(page) <= PAGE
+        found += page
+    assert len(found) == 3 * PAGE
+    assert [r.position for r in found] == sorted({r.position for r in found})
+    assert await store.read(found[9].position, filter_, 5) == found[10:15]
+    assert await store.read(found[-1].position, filter_) == []
+    assert await store.last_position() == found[-1].position
+    assert await store.read(10**9) == []
+
+
+# ── conflicts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_append_builds_on_the_newest_event_only(store: EventStore) -> None:
+    target = ref()
+    first = await append(store, Tip(target), created(target))
+    await append(store, first, renamed("two"))
+    for stale in (Tip(target), first, Tip(target, 2, first.position + 10_000)):
+        with pytest.raises(Conflict) as raised:
+            await append(store, stale, renamed("never"))
+        assert raised.value.subject == target.subject
+    assert [name_of(r) for r in await store.history(target)] == ["one", "two"]
+
+
+async def test_the_expectation_is_about_the_aggregate_not_the_log(store: EventStore) -> None:
+    target, other = ref(), ref()
+    tip = await append(store, Tip(target), created(target))
+    await append(store, Tip(other), created(other))
+    assert (await append(store, tip, renamed("two"))).version == 2
+
+
+async def test_of_many_writers_one_is_first(store: EventStore) -> None:
+    target = ref()
+
+    async def write(n: int) -> bool:
+        try:
+            await append(store, Tip(target), created(target, str(n)))
+        except Conflict:
+            return False
+        return True
+
+    won = await asyncio.gather(*(write(n) for n in range(20)))
+    assert [name_of(r) for r in await store.history(target)] == [str(won.index(True))]
+    assert sum(won) == 1
+
+
+async def test_several_aggregates_stand_or_fall_together(store: EventStore) -> None:
+    one, two, three = ref(), ref(), ref()
+    tips = [await append(store, Tip(target), created(target)) for target in (one, two, three)]
+    changes = [Change(tip, [renamed("a"), renamed("b")]) for tip in tips]
+    recorded = await store.append(changes, CONTEXT)
+    assert [r.position for r in recorded] == [recorded[0].position + n for n in range(6)]
+    for target in (one, two, three):
+        assert [name_of(r) for r in await store.history(target)] == ["one", "a", "b"]
+        assert broken_link(await store.history(target)) is None
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+async def test_a_conflict_in_a_batch_names_who_moved_and_stores_nothing(store: EventStore, moved: int) -> None:
+    targets = [ref(), ref(), ref()]
+    tips = [await append(store, Tip(target), created(target)) for target in targets]
+    await append(store, tips[moved], renamed("rival"))
+    with pytest.raises(Conflict) as raised:
+        await store.append([Change(tip, [renamed("x"), renamed("y")]) for tip in tips], CONTEXT)
+    assert raised.value.subject == targets[moved].subject
+    for n, target in enumerate(targets):
+        assert [name_of(r) for r in await store.history(target)] == ["one", "rival"][: 2 if n == moved else 1]
+
+
+async def test_many_batches_at_once_over_the_same_books(store: EventStore) -> None:
+    """As placement does it: one event of a VM's and one of its node's, and never a promise without a VM."""
+    books = ref()
+    vms = [ref() for _ in range(30)]
+    await append(store, Tip(books), created(books))
+
+    async def place(n: int) -> None:
+        while True:
+            _, tip = await load(store, books)
+            try:
+                await store.append([Change(Tip(vms[n]), [renamed(f"{n}")]), Change(tip, [renamed(f"{n}")])], CONTEXT)
+            except Conflict as error:
+                assert error.subject == books.subject
+            else:
+                return
+
+    await asyncio.gather(*(place(n) for n in range(len(vms))))
+    promised = [name_of(r) for r in await store.history(books)][1:]
+    assert sorted(promised, key=int) == [str(n) for n in range(30)]
+    assert broken_link(await store.history(books)) is None
+
+
+async def test_many_batches_at_once_need_no_luck(store: EventStore) -> None:
+    targets = [ref() for _ in range(200)]
+    await asyncio.gather(*(store.append([Change(Tip(t), [created(t), renamed("two")])], CONTEXT) for t in targets))
+    for target in targets:
+        assert len(await store.history(target)) == 2
+
+
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_event_too_big_is_refused_and_leaves_nothing(store: EventStore) -> None:
+    target = ref()
+    with pytest.raises(Unavailable):
+        await append(store, Tip(target), renamed("x" * 600_000))
+    assert await store.history(target) == []
+    with pytest.raises(Unavailable):
+        await append(store, Tip(target), renamed("small"), renamed("x" * 600_000))
+    assert await store.history(target) == []
+
+
+async def test_a_log_that_is_not_there_says_so(nc: Client, servers_home: Path) -> None:
+    other = EventStore(nc, stream="NO_SUCH_LOG", timeout=0.5)
+    for attempt in (other.history(ref()), other.read(0), other.last_position(), load(other, ref())):
+        with pytest.raises(Unavailable):
+            await attempt
+
+
+async def test_a_server_that_is_away_is_unavailable_and_then_is_not(tmp_path: Path) -> None:
+    server: NatsServer = await start_nats(tmp_path)
+    async with connection(server.url) as client:
+        await ensure_all(client.jetstream(), 1)
+        store, target = EventStore(client, timeout=0.5), ref()
+        tip = await append(store, Tip(target), created(target))
+        await server.kill()
+        with pytest.raises(Unavailable):
+            await append(store, tip, renamed("two"))
+        with pytest.raises(Unavailable):
+            await load(store, target)
+        server = await start_nats(tmp_path, port=server.port)
+        patient = EventStore(client, timeout=20)
+        loaded = await patient.load(target, evolve)
+        if loaded.tip.version == 1:  # what was sent while the line was down may have arrived since, or not
+            await append(patient, loaded.tip, renamed("two"))
+        assert [name_of(r) for r in await patient.history(target)] == ["one", "two"]
+    await server.stop()
+
+
+async def test_who_and_why_is_recorded(store: EventStore) -> None:
+    target = ref()
+    context = Context("alice", "token:1", "request-1", None, "cause-1", "00-abc-def-01")
+    await append(store, Tip(target), created(target), context=context)
+    recorded = (await store.history(target))[0]
+    assert recorded.context == Context("alice", "token:1", "request-1", "o", "cause-1", "00-abc-def-01")
+    assert recorded.ref == target
+    assert recorded.stored.originator_version == 1

@@ -1,0 +1,16 @@
+"""One platform for all tests of the gateway; each test makes VMs of its own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runtime.servers import Postgres
+from tests.gateway.platform import Platform, platform
+
+
+@pytest.fixture(scope="package")
+async def api(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[Platform]:
+    home: Path = tmp_path_factory.mktemp("gateway")
+    async with platform(home, postgres) as made:
+        yield made

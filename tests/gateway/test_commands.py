@@ -1,0 +1,154 @@
+"""Commands over HTTP: accepted, repeated, refused, waited for."""
+
+import asyncio
+import uuid
+
+from domain.contract import Power
+from tests.gateway.platform import SPEC, VMS, Platform
+from tests.projections.cloud import SSH_KEY
+
+
+async def test_create_answers_with_operation_and_vm(api: Platform) -> None:
+    answer = await api.call("POST", VMS, {"name": "web-1", "image": "base", **SPEC}, x_request_id="r-1")
+    assert answer.status_code == 202
+    made = answer.json()
+    assert answer.headers["location"] == f"/v1/operations/{made['operation']['id']}"
+    assert answer.headers["x-request-id"] == "r-1"
+    assert int(answer.headers["nebula-position"]) == made["position"] == made["vm"]["position"]
+    assert made["vm"]["phase"] == "requested"
+    assert made["operation"]["status"] == "accepted"
+    assert made["operation"]["request_id"] == "r-1"
+    assert made["vm"]["pending"]["operation"] == made["operation"]["id"]
+
+
+async def test_what_was_written_can_be_read_at_once(api: Platform) -> None:
+    for _ in range(5):
+        made = await api.create()
+        shown = await api.get(f"{VMS}/{made['vm']['id']}")
+        assert shown["version"] >= made["vm"]["version"]
+        assert (await api.get(f"/v1/operations/{made['operation']['id']}"))["verb"] == "create"
+
+
+async def test_the_same_key_is_the_same_operation(api: Platform) -> None:
+    key = str(uuid.uuid4())
+    body = {"name": "web-1", "image": "base", **SPEC}
+    first = await api.call("POST", VMS, body, idempotency_key=key)
+    again = await api.call("POST", VMS, dict(reversed(body.items())), idempotency_key=key)
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json()["operation"]["id"] == first.json()["operation"]["id"]
+    assert again.json()["vm"]["id"] == first.json()["vm"]["id"]
+
+    other = await api.call("POST", VMS, {**body, "vcpus": 2}, idempotency_key=key)
+    assert other.status_code == 422
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
+async def test_the_same_key_for_another_project_name_is_refused(api: Platform) -> None:
+    key = str(uuid.uuid4())
+    first = await api.call("POST", "/v1/projects", {"name": "Key One"}, idempotency_key=key)
+    assert first.status_code == 202
+    again = await api.call("POST", "/v1/projects", {"name": "Key One"}, idempotency_key=key)
+    assert again.headers["idempotent-replayed"] == "true"
+    other = await api.call("POST", "/v1/projects", {"name": "Key Two"}, idempotency_key=key)
+    assert other.status_code == 422
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
+async def test_many_at_once_with_one_key_make_one_vm(api: Platform) -> None:
+    key = str(uuid.uuid4())
+    body = {"name": "web-1", "image": "base", **SPEC, "user_data": "#cloud-config\n"}
+    answers = await asyncio.gather(*(api.call("POST", VMS, body, idempotency_key=key) for _ in range(12)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["vm"]["id"] for answer in answers}) == 1
+    assert len({answer.json()["operation"]["id"] for answer in answers}) == 1
+
+
+async def test_a_chosen_id_is_used_once(api: Platform) -> None:
+    id_ = str(uuid.uuid4())
+    assert (await api.create(id=id_))["vm"]["id"] == id_
+    again = await api.call("POST", VMS, {"id": id_, "name": "web-1", "image": "base", **SPEC})
+    assert again.status_code == 409
+    assert again.json()["code"] == "vm_exists"
+
+
+async def test_wait_returns_when_it_ended(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    stopping = asyncio.create_task(api.call("POST", f"{VMS}/{vm}/stop?wait=30s"))
+    from tests.handlers.platform import eventually
+
+    async def told() -> bool:
+        wanted = await api.side.wanted(vm)
+        return wanted is not None and wanted.desired == "off"
+
+    await eventually(told, "the node is told")
+    await api.report(vm, Power.OFF)
+    answer = await stopping
+    assert answer.status_code == 200
+    assert answer.json()["operation"]["status"] == "succeeded"
+    assert answer.json()["vm"]["phase"] == "stopped"
+    types = [event["type"] for event in answer.json()["operation"]["events"]]
+    assert types == ["nebula.vm.VmStopRequested", "nebula.vm.VmStopped"]
+
+
+async def test_wait_gives_up_with_202(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    answer = await api.call("POST", f"{VMS}/{vm}/stop?wait=0.2s")
+    assert answer.status_code == 202
+    assert answer.json()["operation"]["status"] == "accepted"
+
+
+async def test_conflicts_say_what_would_help(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    answer = await api.call("POST", f"{VMS}/{vm}/start")
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "wrong_phase"
+    assert "restart" in answer.json()["detail"]
+
+
+async def test_projects_tags_images_and_nodes(api: Platform) -> None:
+    made = (await api.call("POST", "/v1/projects", {"name": "My Shop", "tags": []})).json()
+    assert made["project"]["id"] == "my-shop"
+    assert made["operation"]["status"] == "succeeded"
+    assert (await api.call("POST", "/v1/tags", {"id": "blue", "name": "Blue"})).status_code == 202
+    changed = await api.call("PATCH", "/v1/projects/my-shop", {"name": "Shop", "tags": ["blue"]})
+    assert changed.json()["project"]["tags"] == ["blue"]
+    in_use = await api.call("DELETE", "/v1/tags/blue")
+    assert (in_use.status_code, in_use.json()["code"]) == (409, "tag_in_use")
+    assert (await api.call("DELETE", "/v1/projects/my-shop")).status_code == 202
+    assert (await api.http.get("/v1/projects/my-shop")).status_code == 410
+    assert (await api.call("DELETE", "/v1/tags/blue?wait=5")).status_code == 200
+
+    registered = await api.call("POST", "/v1/images?wait=20s", {"id": "gone", "source": "/nowhere", "sha256": "0" * 64})
+    assert registered.status_code == 200
+    assert registered.json()["operation"]["status"] == "failed"
+    assert registered.json()["operation"]["problem"]["errors"][0]["field"] == "source"
+    assert (await api.call("DELETE", "/v1/images/gone")).status_code == 202
+
+    cordoned = await api.call("POST", "/v1/nodes/host-1/cordon?wait=5s")
+    assert cordoned.json()["node"]["status"] == "cordoned"
+    assert (await api.get("/v1/nodes/host-1"))["cordoned"]
+    await api.call("POST", "/v1/nodes/host-1/uncordon")
+
+
+async def test_user_data_is_never_shown(api: Platform) -> None:
+    made = await api.create(user_data="#cloud-config\npassword: hunter2\n", ssh_keys=[SSH_KEY])
+    shown = await api.http.get(f"{VMS}/{made['vm']['id']}")
+    assert shown.json()["has_user_data"] is True
+    assert shown.json()["ssh_keys"] == [SSH_KEY]
+    events = await api.http.get(f"/v1/events?vm={made['vm']['id']}")
+    assert "hunter2" not in shown.text + events.text
+
+
+async def test_who_asked_stands_in_the_log(api: Platform) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = await api.call(
+        "POST", VMS, {"name": "web-1", "image": "base", **SPEC}, x_request_id="audit-me", traceparent=trace
+    )
+    operation = answer.json()["operation"]["id"]
+    first = (await api.get(f"/v1/events?operation={operation}"))["items"][0]
+    assert first["actor"] == "local"
+    assert first["requestid"] == "audit-me"
+    assert first["traceparent"] == trace
+    assert first["operationid"] == operation

@@ -1,0 +1,156 @@
+"""The stories behind the golden files: `python -m tests.history.stories` writes those that have no file yet.
+
+A story that has a file is never edited: a new event type, or a new shape of one, gets a new story at the end.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from domain import image, node, project, vm
+from domain.base import Event, Sealed
+from domain.contract import Power
+from domain.image import Image
+from domain.node import Node
+from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
+from domain.vm import (
+    Considered,
+    DeferVm,
+    DeleteVm,
+    DropVm,
+    HostKey,
+    RecordGuestReady,
+    RestartVm,
+    ScheduleVm,
+    StartVm,
+    StopVm,
+    TagVm,
+)
+from eventstore.envelope import GENESIS, Context, Ref, seal
+from tests.domain import test_image as images
+from tests.domain import test_node as nodes
+from tests.domain import test_project as projects
+from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report
+from tests.domain.story import at, uid
+
+HERE = Path(__file__).parent
+
+FULL = (Considered(node="n1", reason="is cordoned"), Considered(node="n2", reason="1024 MiB asked, 0 free"))
+KEY = HostKey(type="ssh-ed25519", key="AAAAC3NzaC1lZDI1NTE5AAAAIA==", fingerprint="SHA256:3f1eDQ")
+SECRET = Sealed(key=ID, nonce="AAECAwQFBgcICQoL", ciphertext="c2VjcmV0IGFuZCBtYWM=", size=14)
+
+RICH = [
+    create(region="north", tags=("web", "db"), ssh_keys=("ssh-ed25519 AAAA é",), user_data=SECRET, name="web-1"),
+    DeferVm(vm=ID, at=at(1), considered=FULL),
+    ScheduleVm(vm=ID, at=at(2), node="n1", considered=(Considered(node="n1"), FULL[1])),
+    report(Power.ABSENT, 1, step="image", seconds=3),
+    report(Power.ON, 2, boots=1, seconds=4),
+    report(Power.ON, 3, boots=1, seconds=5, addresses=("192.0.2.7", "2001:db8::7")),
+    RecordGuestReady(vm=ID, at=at(6), hostname="web-1", host_keys=(KEY,)),
+    ask(TagVm, 11, tags=("db",)),
+    ask(RestartVm, 12, grace_seconds=1.5),
+    report(Power.ON, 4, boots=2, seconds=110, addresses=("192.0.2.8",)),
+    ask(StopVm, 13),
+    report(Power.OFF, 5, seconds=200),
+    ask(StartVm, 14),
+    lose(),
+    report(Power.ON, 6, boots=3, seconds=300),
+    RecordGuestReady(vm=ID, at=at(301)),
+    ask(StopVm, 15, force=True),
+]
+
+Decide = Callable[[Any, Any], Sequence[Event]]
+Evolve = Callable[[Any, Event], Any]
+
+VM: tuple[Decide, Evolve] = (vm.decide, vm.evolve)
+NODE: tuple[Decide, Evolve] = (node.decide, node.evolve)
+IMAGE: tuple[Decide, Evolve] = (image.decide, image.evolve)
+PROJECT: tuple[Decide, Evolve] = (project.decide_project, project.evolve)
+TAG: tuple[Decide, Evolve] = (project.decide_tag, project.evolve)
+
+#: By file name, which begins with the aggregate's kind.
+STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
+    "vm-1-rich": (VM, RICH),
+    "vm-2-deleted": (VM, [*RUNNING, ask(DeleteVm, 13), report(Power.ABSENT, 2)]),
+    "vm-3-failed": (VM, [*FAILED, ask(StartVm, 15), expire(15)]),
+    "vm-4-dropped": (VM, [create(), DropVm(vm=ID, at=at(1), code="image_not_found", detail="image base was deleted")]),
+    "vm-5-crashed": (VM, [*RUNNING, report(Power.OFF, 2, cause="crashed")]),
+    "vm-6-missing": (VM, [*RUNNING, report(Power.ABSENT, 2)]),
+    "vm-7-delete-late": (VM, [*SCHEDULED, ask(DeleteVm, 13), expire(13)]),
+    "node-1": (
+        NODE,
+        [
+            nodes.register(),
+            nodes.reserve(1),
+            nodes.reserve(2),
+            nodes.cordon(),
+            nodes.LOSE,
+            nodes.register(memory_mib=8192, virt_type="qemu"),
+            nodes.RECOVER,
+            nodes.uncordon(),
+            node.Release(node="n1", vm=uid(1), at=at(9)),
+        ],
+    ),
+    "image-1-available": (IMAGE, [images.register(), images.ACCEPT]),
+    "image-2-again": (
+        IMAGE,
+        [
+            images.register(),
+            images.REJECT,
+            images.register(11, source="https://images.example/base.raw"),
+            images.delete(),
+            images.register(12),
+        ],
+    ),
+    "project-1": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="Überall 雲", tags=("a", "b")),
+            projects.ask(ChangeProject, 11, name="Default", tags=("b",)),
+            projects.ask(DeleteProject, 12),
+        ],
+    ),
+    "tag-1": (
+        TAG,
+        [
+            projects.ask(CreateTag, 10, name="Web"),
+            projects.ask(RenameTag, 11, name="WWW"),
+            projects.ask(DeleteTag, 12),
+        ],
+    ),
+}
+
+EVOLVE: dict[str, Evolve] = {"vm": vm.evolve, "node": node.evolve, "image": image.evolve} | {
+    "project": project.evolve,
+    "tag": project.evolve,
+}
+STATES: dict[str, Any] = {"vm": vm.Vm, "node": Node, "image": Image, "project": project.Named, "tag": project.Named}
+
+
+def told(decide: Decide, evolve: Evolve, commands: Sequence[Any]) -> tuple[list[dict[str, str]], Any]:
+    """What stands in the log after these commands: type and body of each event; and the state it folds into."""
+    state: Any = None
+    lines = []
+    for command in commands:
+        events = decide(state, command)
+        assert events, f"no event follows from {command}"
+        for event in events:
+            headers, body = seal(Ref("p", "kind", "id"), len(lines) + 1, GENESIS, event, Context(actor="a"))
+            lines.append({"type": headers["ce-type"], "body": body.decode()})
+            state = evolve(state, event)
+    return lines, state
+
+
+def write() -> None:
+    for name, ((decide, evolve), commands) in STORIES.items():
+        path = HERE / f"{name}.jsonl"
+        if not path.exists():
+            lines, state = told(decide, evolve, commands)
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            path.with_suffix(".state.json").write_text(state.model_dump_json(indent=2) + "\n")
+            print("wrote", path.name, "and its state: add both to SHA256SUMS (sha256sum *.json *.jsonl)")
+
+
+if __name__ == "__main__":
+    write()

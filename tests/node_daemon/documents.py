@@ -1,0 +1,63 @@
+"""Wanted documents and base images for the tests of the node daemon."""
+
+import hashlib
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+from domain.contract import Desired, ImageSource, Wanted
+
+NODE = "n1"
+MIB = 1024**2
+
+
+def new_vm() -> str:
+    return str(uuid.uuid4())
+
+
+def mac_of(vm: str) -> str:
+    return "52:54:00:" + ":".join(vm[i : i + 2] for i in (0, 2, 4))
+
+
+def wanted(vm: str, **changes: Any) -> Wanted:
+    """A VM that is to be on: 64 MiB, 1 GiB disk, boots 1, generation 1."""
+    values: dict[str, Any] = {
+        "vm": vm,
+        "project": "acme",
+        "name": "web",
+        "node": NODE,
+        "epoch": 1,
+        "generation": 1,
+        "desired": Desired.ON,
+        "boots": 1,
+        "vcpus": 1,
+        "memory_mib": 64,
+        "disk_gib": 1,
+        "seed_url": "http://192.168.122.1:8775/seed/secret/",
+        "mac": mac_of(vm),
+    }
+    return Wanted(**{**values, **changes})
+
+
+def raw_image(path: Path, size: int = MIB, fill: bytes = b"nebula") -> ImageSource:
+    """An image of no operating system: `size` bytes, most of them the same."""
+    path.write_bytes((fill * (size // len(fill) + 1))[:size])
+    return source_of(path, "raw", size)
+
+
+def qcow2_image(path: Path, size: int = MIB, *options: str) -> ImageSource:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), str(size)], check=True)
+    return source_of(path, "qcow2", size)
+
+
+def source_of(path: Path, format_: str, virtual: int, at: str | None = None) -> ImageSource:
+    content = path.read_bytes()
+    return ImageSource(
+        image="base",
+        source=at or str(path),
+        sha256=hashlib.sha256(content).hexdigest(),
+        format=format_,
+        size_bytes=len(content),
+        virtual_size_bytes=virtual,
+    )

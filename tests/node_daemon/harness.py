@@ -1,0 +1,184 @@
+"""One node on a real bus: documents in, reports out, with the daemon in this process or in one of its own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from domain.contract import Desired, Heartbeat, NodeReport, Power, Wanted
+from node_daemon.daemon import Daemon
+from node_daemon.disks import Disks
+from node_daemon.executor import Executor
+from node_daemon.host import this_host
+from node_daemon.hypervisor import Hypervisor
+from node_daemon.images import Images
+from runtime import bus, subjects
+from runtime.settings import NodeSettings
+from runtime.streams import ensure_all
+from tests.node_daemon.documents import new_vm, raw_image, wanted
+
+SECONDS = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    """The first truthy result of a check; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := check():
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"did not happen within {seconds} s: {what}")
+
+
+def on(report: NodeReport) -> bool:
+    return report.power is Power.ON
+
+
+def off(report: NodeReport) -> bool:
+    return report.power is Power.OFF and report.step is None
+
+
+def gone(report: NodeReport) -> bool:
+    return report.power is Power.ABSENT and report.step is None and report.error is None
+
+
+def failed(report: NodeReport) -> bool:
+    return report.error is not None
+
+
+@dataclass
+class Node:
+    """`reports` holds every report by VM, in order of arrival."""
+
+    home: Path
+    settings: NodeSettings
+    client: Client
+    reports: dict[str, list[NodeReport]] = field(default_factory=dict)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
+    registrations: list[dict[str, Any]] = field(default_factory=list)
+    refusals: int = 0
+    documents: dict[str, Wanted] = field(default_factory=dict)
+
+    @property
+    def disks(self) -> Path:
+        return self.settings.data_dir / "disks"
+
+    async def create(self, **changes: Any) -> str:
+        """Want a new VM; its id."""
+        vm = new_vm()
+        image = changes.pop("image", None) or raw_image(self.home / "base.raw")
+        await self.want(wanted(vm, node=self.settings.node, image=image, **changes))
+        return vm
+
+    async def change(self, vm: str, **changes: Any) -> None:
+        """Publish the next generation of a VM's document."""
+        known = self.documents[vm]
+        await self.want(known.model_copy(update={"generation": known.generation + 1, **changes}))
+
+    async def want(self, document: Wanted) -> None:
+        self.documents[document.vm] = document
+        subject = subjects.wanted(self.settings.node, document.vm)
+        await self.client.jetstream().publish(subject, document.model_dump_json().encode())
+
+    async def until(self, vm: str, check: Callable[[NodeReport], bool], what: str = "a report") -> NodeReport:
+        """The newest report of a VM, once it passes the check."""
+
+        def newest() -> NodeReport | None:
+            reports = self.reports.get(vm)
+            return reports[-1] if reports and check(reports[-1]) else None
+
+        try:
+            report: NodeReport = await eventually(newest, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; reports: {self.reports.get(vm)}") from None
+        return report
+
+    async def remove(self, *vms: str) -> None:
+        for vm in vms:
+            await self.change(vm, desired=Desired.ABSENT)
+        for vm in vms:
+            await self.until(vm, gone, "absent")
+
+    @asynccontextmanager
+    async def daemon(self, hypervisor: Hypervisor) -> AsyncIterator[Daemon]:
+        """A daemon in this process; leaving ends it as a crash would, between two awaits."""
+        host = this_host()
+        executor = Executor(hypervisor, Images(self.settings.data_dir / "images"), Disks(self.settings.data_dir), host)
+        connection = await bus.connect(self.settings, "node")
+        daemon = Daemon(self.settings, connection, hypervisor, executor, host)
+        task = asyncio.create_task(daemon.run())
+        try:
+            yield daemon
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await connection.close()
+
+    @asynccontextmanager
+    async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A daemon in a process of its own; leaving kills it."""
+        environment = {
+            f"NEBULA_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "node_daemon", cwd=ROOT, env={**os.environ, **environment}
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+    async def _report(self, message: Msg) -> None:
+        report = NodeReport.model_validate_json(message.data)
+        self.reports.setdefault(report.vm, []).append(report)
+
+    async def _heartbeat(self, message: Msg) -> None:
+        self.heartbeats.append(Heartbeat.model_validate_json(message.data))
+
+    async def _register(self, message: Msg) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            await message.respond(b'{"problem": {"code": "not_now"}}')
+            return
+        request = json.loads(message.data)
+        if request["args"]["node"] == self.settings.node:
+            self.registrations.append(request)
+        await message.respond(b'{"ok": {}}')
+
+
+@asynccontextmanager
+async def a_node(home: Path, nats_url: str, uri: str, **settings: Any) -> AsyncIterator[Node]:
+    """A node of its own name, that shares the bus with others."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    folder = home / name
+    folder.mkdir()
+    folder.chmod(0o755)
+    values: dict[str, Any] = {"resync_seconds": 0.2, "heartbeat_seconds": 0.1, "libvirt_deadline": 60, **settings}
+    node_settings = NodeSettings(home=folder, nats_url=nats_url, node=name, libvirt_uri=uri, **values)
+    client = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    await ensure_all(client.jetstream(), 1)
+    node = Node(folder, node_settings, client)
+    await client.subscribe(subjects.report(name, "x").removesuffix("x") + "*", cb=node._report)
+    await client.subscribe(subjects.heartbeat(name), cb=node._heartbeat)
+    await client.subscribe(subjects.command(subjects.SYSTEM, "node", "register"), cb=node._register)
+    try:
+        yield node
+    finally:
+        await client.close()

@@ -1,0 +1,423 @@
+"""The daemon on a real bus: documents in, domains made, reports out; whatever crashes between two steps."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from domain.contract import Desired, Power
+from node_daemon.domain_xml import domain_name
+from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
+from node_daemon.libvirt_adapter import LibvirtHypervisor
+from runtime.servers import NatsServer
+from tests.node_daemon.documents import qcow2_image, raw_image
+from tests.node_daemon.harness import Node, a_node, eventually, failed, gone, off, on
+
+URI = "test:///default"
+
+
+@pytest.fixture
+def connection() -> Iterator[Any]:
+    """The test's own view of libvirt's test driver, which lives in this process."""
+    connection = libvirt.open(URI)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def hypervisor(connection: Any) -> Iterator[LibvirtHypervisor]:
+    hypervisor = LibvirtHypervisor(URI, "default", "test", deadline=60)
+    yield hypervisor
+    hypervisor.close()
+
+
+@pytest.fixture
+async def node(servers_home: Path, nats_server: NatsServer) -> AsyncIterator[Node]:
+    async with a_node(servers_home, nats_server.url, URI) as node:
+        yield node
+
+
+def files_of(node: Node) -> list[Path]:
+    return [path for folder in ("disks", "consoles") for path in (node.settings.data_dir / folder).iterdir()]
+
+
+async def test_a_life(node: Node, hypervisor: LibvirtHypervisor, connection: Any) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        report = await node.until(vm, on)
+        assert (report.boots, report.epoch, report.step, report.error) == (1, 1, None, None)
+        assert (await node.until(vm, lambda report: bool(report.addresses))).addresses[0].startswith("192.168.122.")
+        assert (node.disks / vm / "root.qcow2").exists()
+
+        await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(minutes=5))
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+
+        await node.change(vm, desired=Desired.OFF, force_after=datetime.now(UTC) + timedelta(minutes=5))
+        report = await node.until(vm, off)
+        assert (report.boots, report.addresses) == (0, ())
+
+        await node.change(vm, desired=Desired.ON, boots=3)
+        await node.until(vm, lambda report: on(report) and report.boots == 3)
+
+        await node.change(vm, desired=Desired.ABSENT)
+        await node.until(vm, gone)
+        assert files_of(node) == []
+        with pytest.raises(libvirt.libvirtError):
+            connection.lookupByUUIDString(vm)
+    sequences = [report.sequence for report in node.reports[vm]]
+    assert sequences == sorted(set(sequences))
+
+
+async def test_on_the_way_to_on_nothing_looks_final(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    """Handlers take an off or absent without a step as the last word on a VM that runs."""
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        for boots in range(2, 6):
+            await node.change(vm, boots=boots)
+            await node.until(vm, lambda report, boots=boots: on(report) and report.boots == boots)  # type: ignore[misc]
+        assert [report for report in node.reports[vm] if report.power is not Power.ON and not report.step] == []
+        await node.remove(vm)
+
+
+async def test_many_at_once(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async with node.daemon(hypervisor):
+        vms = await asyncio.gather(*(node.create() for _ in range(30)))
+        for vm in vms:
+            await node.until(vm, on)
+        await node.remove(*vms)
+        assert files_of(node) == []
+
+
+async def test_a_guest_that_powers_itself_off_stays_off(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+        connection.lookupByUUIDString(vm).shutdown()
+        assert (await node.until(vm, off)).cause == "guest"
+    async with node.daemon(hypervisor):
+        seen = len(node.reports[vm])
+        await eventually(lambda: len(node.reports[vm]) > seen, "the report after the restart")
+        await node.until(vm, off)
+        await node.change(vm, boots=2)
+        await node.until(vm, on)
+        await node.remove(vm)
+
+
+async def test_what_fails_for_good_is_reported_and_left_until_the_document_changes(
+    node: Node, hypervisor: LibvirtHypervisor
+) -> None:
+    image = raw_image(node.home / "wrong.raw", fill=b"other")
+    async with node.daemon(hypervisor):
+        vm = await node.create(image=image.model_copy(update={"sha256": "0" * 64}))
+        report = await node.until(vm, failed)
+        assert report.error is not None
+        assert (report.error.code, report.power) == ("checksum_mismatch", Power.ABSENT)
+        small = await node.create(image=qcow2_image(node.home / "big.qcow2", 2 * 1024**3))
+        report = await node.until(small, failed)
+        assert report.error is not None
+        assert report.error.code == "disk_too_small"
+        broken = await node.create(mac="not a mac")
+        report = await node.until(broken, failed)
+        assert report.error is not None
+        assert report.error.code == "domain_invalid"
+        assert not (node.disks / broken).exists(), "the disk of a domain that cannot be goes again"
+
+        await node.change(vm, image=image, boots=2)
+        await node.until(vm, on)
+        await node.remove(vm, small, broken)
+
+
+async def test_a_foreign_domain_on_our_name_is_an_error_and_survives(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    vm = await node.create()
+    xml = f"<domain type='test'><name>{domain_name(vm)}</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    foreign = connection.defineXML(xml)
+    async with node.daemon(hypervisor):
+        report = await node.until(vm, failed)
+        assert report.error is not None
+        assert report.error.code == "foreign_domain"
+        await node.change(vm, desired=Desired.ABSENT)
+        await node.until(vm, failed)
+        foreign.undefine()
+        await node.until(vm, gone)
+
+
+async def test_older_documents_mean_nothing(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create(epoch=2, generation=7)
+        await node.until(vm, on)
+        newest = node.documents[vm]
+        for stale in ({"epoch": 1, "generation": 9}, {"generation": 6}):
+            await node.want(newest.model_copy(update={"desired": Desired.ABSENT, **stale}))
+    async with node.daemon(hypervisor) as daemon:  # only a stale one is left to read
+        seen = len(node.reports[vm])
+        await eventually(lambda: len(node.reports[vm]) > seen, "the report after the restart")
+        for _ in range(3):
+            await daemon.tick()
+        assert (await hypervisor.look(vm)).power is Power.ON
+        await node.want(newest.model_copy(update={"desired": Desired.OFF, "generation": 8}))
+        await node.until(vm, off)
+        await node.remove(vm)
+
+
+async def test_orphans_are_told_and_left_alone(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+    await node.client.jetstream().purge_stream(
+        "NEBULA_WANTED", subject=f"nebula.nodes.{node.settings.node}.wanted.{vm}"
+    )
+    async with node.daemon(hypervisor):
+        await eventually(lambda: vm in node.heartbeats[-1].orphans, "the orphan in a heartbeat")
+        assert (await hypervisor.look(vm)).power is Power.ON
+        await node.want(node.documents[vm])
+        await eventually(lambda: vm not in node.heartbeats[-1].orphans, "somebody wants it again")
+        await node.remove(vm)
+
+
+async def test_it_registers_until_it_is_known_and_its_heart_beats(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    node.refusals = 2
+    async with node.daemon(hypervisor):
+        await eventually(lambda: node.registrations, "the registration")
+        request = node.registrations[0]
+        name = node.settings.node
+        assert request["context"] == {"actor": f"node:{name}"}
+        assert request["args"]["node"] == name
+        assert (request["args"]["info"]["virt_type"], request["args"]["info"]["vcpus"]) == ("test", 16)
+        vm = await node.create()
+        await node.until(vm, on)
+        await eventually(lambda: node.heartbeats[-1].wanted_position > 0, "the position in a heartbeat")
+        assert len({heartbeat.boot for heartbeat in node.heartbeats}) == 1
+        await node.remove(vm)
+
+
+async def test_a_tombstone_is_forgotten_once_its_document_is(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async with node.daemon(hypervisor) as daemon:
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.remove(vm)
+        await daemon._wanted.forget(daemon._is_gone)
+        assert vm in daemon._wanted.all(), "the document is still there"
+        await node.client.jetstream().purge_stream(
+            "NEBULA_WANTED", subject=f"nebula.nodes.{node.settings.node}.wanted.{vm}"
+        )
+        await daemon._wanted.forget(daemon._is_gone)
+        await eventually(lambda: vm not in daemon._lanes, "the lane ends")
+        assert daemon._reports.shown(vm) is None
+
+
+# ── faults ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Crash(Exception):
+    """Stands for the death of the daemon."""
+
+
+class Fragile:
+    """A hypervisor whose n-th act is the daemon's last: `before` it has any effect, or right after."""
+
+    def __init__(self, real: Hypervisor, acts: int, before: bool) -> None:
+        self._real = real
+        self._left = acts
+        self._before = before
+        self.crashed = asyncio.Event()
+
+    async def _act(self, act: Callable[[], Awaitable[Any]]) -> Any:
+        self._left -= 1
+        if self._left > 0:
+            return await act()
+        if self._left == 0 and not self._before:
+            await act()
+        self.crashed.set()
+        return await asyncio.Event().wait()
+
+    async def start(self, boot: Boot) -> Have:
+        have: Have = await self._act(lambda: self._real.start(boot))
+        return have
+
+    async def keep(self, vm: str) -> None:
+        await self._act(lambda: self._real.keep(vm))
+
+    async def shutdown(self, vm: str) -> None:
+        await self._act(lambda: self._real.shutdown(vm))
+
+    async def destroy(self, vm: str) -> None:
+        await self._act(lambda: self._real.destroy(vm))
+
+    async def undefine(self, vm: str) -> None:
+        await self._act(lambda: self._real.undefine(vm))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, before: bool) -> None:
+    """start, keep, shutdown, start, keep, destroy, undefine: a crash at each; the next daemon finishes."""
+    vm = await node.create()
+
+    async def life() -> None:
+        if node.documents[vm].boots == 1:
+            await node.until(vm, on)
+            await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(minutes=5))
+        if node.documents[vm].desired is Desired.ON:
+            await node.until(vm, lambda report: on(report) and report.boots == 2)
+            await node.change(vm, desired=Desired.ABSENT)
+        await node.until(vm, gone)
+
+    crashes = 0
+    for _ in range(20):
+        fragile = Fragile(hypervisor, 2, before)
+        async with node.daemon(fragile):
+            living = asyncio.create_task(life())
+            crashing = asyncio.create_task(fragile.crashed.wait())
+            await asyncio.wait({living, crashing}, return_when=asyncio.FIRST_COMPLETED)
+            crashing.cancel()
+            living.cancel()
+            crashes += fragile.crashed.is_set()
+            if not fragile.crashed.is_set():
+                break
+    assert crashes > 2
+    assert (await hypervisor.look(vm)).power is Power.ABSENT
+    assert files_of(node) == []
+
+
+class Moody:
+    """A hypervisor that refuses the first times, and is away for the next."""
+
+    def __init__(self, real: Hypervisor) -> None:
+        self._real = real
+        self.moods: list[Exception] = [Refused("no memory left"), Unreachable("gone"), Refused("still none")]
+
+    async def start(self, boot: Boot) -> Have:
+        if self.moods:
+            raise self.moods.pop(0)
+        return await self._real.start(boot)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_what_may_pass_is_tried_again(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    moody = Moody(hypervisor)
+    async with node.daemon(moody):
+        vm = await node.create()
+        await node.until(vm, lambda report: report.step == "domain")
+        await node.until(vm, on)
+        await node.remove(vm)
+        assert not any(report.error for report in node.reports[vm])
+
+
+async def test_refused_again_and_again_is_an_answer(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    moody = Moody(hypervisor)
+    moody.moods = [Refused("no memory left") for _ in range(5)]
+    async with node.daemon(moody):
+        vm = await node.create()
+        report = await node.until(vm, failed)
+        assert report.error is not None
+        assert (report.error.code, report.error.detail) == ("start_failed", "no memory left")
+        await node.remove(vm)
+
+
+class Blind:
+    """A hypervisor that cannot be seen for a while."""
+
+    def __init__(self, real: Hypervisor) -> None:
+        self._real = real
+        self.blind = False
+        self._nudge: Nudge | None = None
+
+    async def look(self, vm: str) -> Have:
+        if self.blind:
+            raise Unreachable("away")
+        return await self._real.look(vm)
+
+    async def domains(self) -> Any:
+        if self.blind:
+            raise Unreachable("away")
+        return await self._real.domains()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_not_seen_is_not_off(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    blind = Blind(hypervisor)
+    async with node.daemon(blind):
+        vm = await node.create()
+        await node.until(vm, on)
+        blind.blind = True
+        await node.until(vm, lambda report: report.power is Power.UNKNOWN)
+        blind.blind = False
+        await node.until(vm, on)
+        await node.remove(vm)
+
+
+async def test_one_vm_that_hangs_does_not_hold_up_another(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    class Stuck:
+        stuck = ""
+
+        async def start(self, boot: Boot) -> Have:
+            if boot.wanted.vm == self.stuck:
+                await asyncio.Event().wait()
+            return await hypervisor.start(boot)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(hypervisor, name)
+
+    stuck = Stuck()
+    vm = await node.create()
+    stuck.stuck = vm
+    async with node.daemon(stuck):
+        await node.until(vm, lambda report: report.step == "domain")
+        other = await node.create()
+        await node.until(other, on)
+        await node.remove(other)
+    async with node.daemon(hypervisor):
+        await node.remove(vm)
+
+
+async def test_a_delete_overtakes_an_image_that_never_comes(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(silence, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/image"
+    image = raw_image(node.home / "far.raw", fill=b"far").model_copy(update={"source": url})
+    async with listener, node.daemon(hypervisor):
+        vm = await node.create(image=image)
+        await node.until(vm, lambda report: report.step == "image")
+        await node.remove(vm)
+
+
+async def test_the_bus_restarts(servers_home: Path, connection: Any, hypervisor: LibvirtHypervisor) -> None:
+    """Documents and reports go on where they were, and what changed meanwhile is told afterwards."""
+    from runtime.servers import start_nats
+
+    home = servers_home / "restarting"
+    home.mkdir()
+    server = await start_nats(home)
+    async with a_node(home, server.url, URI) as node, node.daemon(hypervisor):
+        vm, other = await node.create(), await node.create()
+        await node.until(vm, on)
+        await node.until(other, on)
+        await eventually(lambda: connection.lookupByUUIDString(other).isPersistent(), "the domain is kept")
+        await server.kill()
+        connection.lookupByUUIDString(other).destroy()
+        await asyncio.sleep(0.5)
+        server = await start_nats(home, port=server.port)
+        await node.until(other, off)
+        await node.change(vm, boots=2)
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        await node.remove(vm, other)
+    await server.stop()

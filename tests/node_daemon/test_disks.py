@@ -1,0 +1,80 @@
+"""A VM's files, made by the real qemu-img."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from node_daemon.disks import GIB, Disks
+from node_daemon.failure import Permanent
+from node_daemon.files import Occupied, impassable, lock
+from node_daemon.images import BaseImage
+from node_daemon.qemu_img import qemu_img
+from tests.node_daemon.documents import MIB, raw_image
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> BaseImage:
+    raw_image(tmp_path / "base.raw")
+    return BaseImage(tmp_path / "base.raw", "raw", MIB)
+
+
+async def test_an_overlay_of_the_asked_size(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path / "data")
+    assert await disks.ensure("vm", base, 2)
+    path = tmp_path / "data" / "disks" / "vm" / "root.qcow2"
+    assert disks.disk("vm") == path
+    info = json.loads(await qemu_img("info", "--output=json", str(path)))
+    assert info["virtual-size"] == 2 * GIB
+    assert info["backing-filename"] == str(base.path)
+    assert info["backing-filename-format"] == "raw"
+
+
+async def test_a_disk_that_is_there_is_never_made_anew(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    await disks.ensure("vm", base, 1)
+    disks.disk("vm").write_bytes(b"data of a guest")
+    assert not await disks.ensure("vm", base, 1)
+    assert disks.disk("vm").read_bytes() == b"data of a guest"
+
+
+async def test_smaller_than_the_image(tmp_path: Path) -> None:
+    disks = Disks(tmp_path)
+    with pytest.raises(Permanent) as caught:
+        await disks.ensure("vm", BaseImage(tmp_path / "b", "qcow2", 2 * GIB + 1), 2)
+    assert caught.value.code == "disk_too_small"
+    assert "3 GiB" in caught.value.detail
+    assert not disks.has_files("vm")
+
+
+async def test_removed_with_console_and_folder(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    await disks.ensure("vm", base, 1)
+    disks.console("vm").write_text("login:")
+    assert disks.has_files("vm")
+    disks.remove("vm")
+    disks.remove("vm")
+    assert not disks.has_files("vm")
+    assert list((tmp_path / "disks").iterdir()) == []
+
+
+async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
+    half = tmp_path / "disks" / "vm" / "123.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    Disks(tmp_path)
+    assert not half.exists()
+
+
+def test_one_daemon_for_a_folder(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(Occupied):
+        lock(tmp_path)
+    lock(tmp_path).close()
+
+
+def test_a_folder_on_the_way_that_qemu_cannot_pass(servers_home: Path) -> None:
+    closed = servers_home / "closed"
+    (closed / "data").mkdir(parents=True)
+    assert impassable(closed / "data") is None
+    closed.chmod(0o700)
+    assert impassable(closed / "data") == closed

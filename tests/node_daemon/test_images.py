@@ -1,0 +1,157 @@
+"""The image cache on real files, a real HTTP server and the real qemu-img."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from domain.contract import ImageSource
+from node_daemon.failure import Permanent, Temporary
+from node_daemon.images import Images
+from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    return Images(tmp_path / "images")
+
+
+class Server:
+    """Answers every GET with `status` and `body`; with `cut`, hangs up after half of it."""
+
+    def __init__(self) -> None:
+        self.status = "200 OK"
+        self.body = b""
+        self.cut = False
+        self.requests = 0
+        self.port = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.requests += 1
+        head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + (self.body[: len(self.body) // 2] if self.cut else self.body))
+        await writer.drain()
+        writer.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/image"
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    server = Server()
+    listener = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    async with listener:
+        yield server
+
+
+def leftovers(images: Path) -> list[Path]:
+    return list(images.glob("*.part"))
+
+
+async def code_of(images: Images, source: ImageSource) -> str:
+    with pytest.raises(Permanent) as caught:
+        await images.ensure(source)
+    return caught.value.code
+
+
+async def test_from_a_path(tmp_path: Path, images: Images) -> None:
+    source = qcow2_image(tmp_path / "i.qcow2", 3 * MIB)
+    base = await images.ensure(source)
+    assert base.path == tmp_path / "images" / f"{source.sha256}.qcow2"
+    assert base.path.read_bytes() == Path(source.source).read_bytes()
+    assert base.virtual_bytes == 3 * MIB
+    Path(source.source).unlink()
+    assert await images.ensure(source) == base, "it is fetched once"
+    assert await Images(tmp_path / "images").ensure(source) == base, "over restarts too"
+
+
+async def test_from_http_once_for_all_who_ask(tmp_path: Path, images: Images) -> None:
+    path = tmp_path / "i.raw"
+    raw_image(path, 5 * MIB)
+    async with serving() as server:
+        server.body = path.read_bytes()
+        source = source_of(path, "raw", 5 * MIB, at=server.url)
+        found = await asyncio.gather(*(images.ensure(source) for _ in range(5)))
+    assert server.requests == 1
+    assert {base.path.read_bytes() for base in found} == {server.body}
+
+
+async def test_one_who_leaves_does_not_spoil_it_for_the_others(tmp_path: Path, images: Images) -> None:
+    source = raw_image(tmp_path / "i.raw", 20 * MIB)
+    impatient = asyncio.create_task(images.ensure(source))
+    patient = asyncio.create_task(images.ensure(source))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert (await patient).path.stat().st_size == 20 * MIB
+
+
+async def test_a_wrong_checksum_leaves_nothing(tmp_path: Path, images: Images) -> None:
+    source = raw_image(tmp_path / "i.raw").model_copy(update={"sha256": "0" * 64})
+    assert await code_of(images, source) == "checksum_mismatch"
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_more_than_was_registered_is_not_read_to_its_end(tmp_path: Path, images: Images) -> None:
+    source = raw_image(tmp_path / "i.raw", 9 * MIB).model_copy(update={"size_bytes": MIB})
+    assert await code_of(images, source) == "checksum_mismatch"
+
+
+async def test_missing(tmp_path: Path, images: Images) -> None:
+    source = raw_image(tmp_path / "i.raw")
+    gone = source.model_copy(update={"source": str(tmp_path / "nowhere")})
+    assert await code_of(images, gone) == "image_missing"
+    async with serving() as server:
+        server.status = "404 Not Found"
+        assert await code_of(images, source.model_copy(update={"source": server.url})) == "image_missing"
+
+
+async def test_what_may_pass_is_tried_again(tmp_path: Path, images: Images) -> None:
+    path = tmp_path / "i.raw"
+    raw_image(path)
+    async with serving() as server:
+        server.body = path.read_bytes()
+        source = source_of(path, "raw", MIB, at=server.url)
+        server.cut = True
+        with pytest.raises(Temporary):
+            await images.ensure(source)
+        server.cut, server.status = False, "503 Service Unavailable"
+        with pytest.raises(Temporary):
+            await images.ensure(source)
+        assert leftovers(tmp_path / "images") == []
+        server.status = "200 OK"
+        assert (await images.ensure(source)).path.exists()
+    with pytest.raises(Temporary):
+        await Images(tmp_path / "other").ensure(source)  # nobody listens any more
+
+
+async def test_an_image_may_not_refer_to_other_files(tmp_path: Path, images: Images) -> None:
+    raw_image(tmp_path / "base.raw")
+    overlay = qcow2_image(tmp_path / "o.qcow2", MIB, "-b", str(tmp_path / "base.raw"), "-F", "raw")
+    assert await code_of(images, overlay) == "image_invalid"
+    outside = qcow2_image(tmp_path / "d.qcow2", MIB, "-o", f"data_file={tmp_path / 'data'}")
+    assert await code_of(images, outside) == "image_invalid"
+
+
+async def test_the_format_is_the_declared_one(tmp_path: Path, images: Images) -> None:
+    raw = raw_image(tmp_path / "i.raw").model_copy(update={"format": "qcow2"})
+    assert await code_of(images, raw) == "image_invalid"
+    qcow2 = qcow2_image(tmp_path / "i.qcow2").model_copy(update={"format": "raw"})
+    assert await code_of(images, qcow2) == "image_invalid"
+    broken = tmp_path / "broken.qcow2"
+    broken.write_bytes(b"QFI\xfb" + os.urandom(512))
+    assert await code_of(images, source_of(broken, "qcow2", MIB)) == "image_invalid"
+
+
+async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "abc.raw.123.part").write_bytes(b"half")
+    Images(folder)
+    assert leftovers(folder) == []

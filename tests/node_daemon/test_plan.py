@@ -1,0 +1,201 @@
+"""The reconciler's rules: one by one, and together in a world where steps are lost, fail halfway, and repeat."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.contract import Desired, Power, Wanted
+from node_daemon.hypervisor import Have
+from node_daemon.plan import Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, Step, next_step, plan
+from tests.node_daemon.documents import wanted
+
+VM = "7d3c5a52-0000-4000-8000-000000000001"
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LATER, EARLIER = NOW + timedelta(seconds=30), NOW - timedelta(seconds=1)
+HOST = Host("this boot")
+
+
+def want(desired: Desired = Desired.ON, **changes: Any) -> Wanted:
+    return wanted(VM, desired=desired, **changes)
+
+
+def have(power: Power, **changes: Any) -> Have:
+    values = {"boots": 1, "epoch": 1, "host_boot": HOST.boot_id, "files": True, **changes}
+    return Have(vm=VM, power=power, **values)
+
+
+NOTHING = Have(vm=VM, power=Power.ABSENT)
+ON, OFF, ABSENT = Desired.ON, Desired.OFF, Desired.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("wants", "has", "step"),
+    [
+        (want(ON), NOTHING, Create(want(ON))),
+        (want(ON), have(Power.ON), None),
+        (want(ON), have(Power.ON, kept=False), Keep(VM)),
+        (want(ON), have(Power.OFF, cause="guest"), None),
+        (want(ON), have(Power.OFF, host_boot="the last boot"), Start(want(ON))),
+        (want(ON, boots=2), have(Power.OFF), Start(want(ON, boots=2))),
+        (want(ON, boots=2, force_after=LATER), have(Power.ON), Shutdown(VM, LATER)),
+        (want(ON, boots=2, force_after=EARLIER), have(Power.ON), Destroy(VM)),
+        (want(ON, boots=2), have(Power.ON), Destroy(VM)),
+        (want(ON, boots=2, force_after=LATER), have(Power.ON, kept=False), Keep(VM)),
+        (want(OFF, force_after=LATER), have(Power.ON), Shutdown(VM, LATER)),
+        (want(OFF, force_after=NOW), have(Power.ON), Destroy(VM)),
+        (want(OFF), have(Power.ON), Destroy(VM)),
+        (want(OFF), have(Power.ON, kept=False), Keep(VM)),
+        (want(OFF), have(Power.OFF), None),
+        (want(OFF), NOTHING, None),
+        (want(ABSENT), have(Power.ON), Destroy(VM)),
+        (want(ABSENT), have(Power.OFF), Remove(VM)),
+        (want(ABSENT), replace(NOTHING, files=True), Remove(VM)),
+        (want(ABSENT), NOTHING, None),
+        (want(ON), have(Power.UNKNOWN), None),
+        (want(ABSENT), have(Power.UNKNOWN), None),
+        (want(ABSENT), have(Power.ON, epoch=2), None),
+        (want(OFF), have(Power.ON, epoch=2), None),
+        (want(OFF), have(Power.ON, generation=2), None),
+        (want(ON, boots=2, epoch=2), have(Power.OFF, generation=2), Start(want(ON, boots=2, epoch=2))),
+    ],
+)
+def test_a_rule(wants: Wanted, has: Have, step: Step | None) -> None:
+    assert next_step(wants, has, HOST, NOW) == step
+
+
+@pytest.mark.parametrize("desired", list(Desired))
+def test_a_foreign_domain_is_an_error_and_nothing_else(desired: Desired) -> None:
+    step = next_step(want(desired), have(Power.UNKNOWN, foreign=True), HOST, NOW)
+    assert isinstance(step, Refuse)
+    assert step.code == "foreign_domain"
+
+
+def test_a_vm_without_a_document_is_left_alone() -> None:
+    assert plan({}, {VM: have(Power.ON)}, HOST, NOW) == []
+
+
+# ── a world ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class World:
+    """One VM, its document, and a host on which everything can go wrong."""
+
+    document: Wanted = field(default_factory=want)
+    seen: Have = NOTHING
+    host: Host = HOST
+    now: datetime = NOW
+    destroyed_for: list[Wanted] = field(default_factory=list)
+
+    def step(self) -> Step | None:
+        return next_step(self.document, self.seen, self.host, self.now)
+
+    def ask(self, **changes: Any) -> None:
+        """A new document; a tombstone is the last."""
+        if self.document.desired is not ABSENT:
+            self.document = self.document.model_copy(update={**changes, "generation": self.document.generation + 1})
+
+    def power_off(self) -> None:
+        if self.seen.power is Power.ON and self.seen.kept:
+            self.seen = replace(self.seen, power=Power.OFF, cause="guest")
+        elif self.seen.power is Power.ON:
+            self.seen = Have(vm=VM, power=Power.ABSENT, files=self.seen.files)
+
+    def carry_out(self, step: Step, *, half: bool = False, answers: bool = True) -> None:
+        """What the step does to the world; `half` of it, or to a guest that does not answer."""
+        match step:
+            case Create(wanted=document) | Start(wanted=document):
+                self.seen = replace(self.seen, files=True)
+                if not half and self.seen.power is not Power.ON:
+                    self.seen = have(
+                        Power.ON,
+                        boots=document.boots,
+                        generation=document.generation,
+                        host_boot=self.host.boot_id,
+                        kept=False,
+                    )
+            case Keep():
+                self.seen = replace(self.seen, kept=True)
+            case Shutdown():
+                if answers:
+                    self.power_off()
+            case Destroy():
+                if self.seen.power is Power.ON:
+                    self.destroyed_for.append(self.document)
+                    older = self.seen.boots < self.document.boots
+                    assert self.document.desired is not ON or older, "a plug pulled for no reason"
+                self.power_off()
+            case Remove():
+                assert self.document.desired is ABSENT
+                assert self.seen.power is not Power.ON
+                self.seen = replace(NOTHING, files=half)
+            case Refuse():
+                raise AssertionError("there is no foreign domain in this world")
+
+
+def happenings() -> st.SearchStrategy[tuple[str, Any]]:
+    grace = st.one_of(st.none(), st.integers(0, 60))
+    return st.one_of(
+        st.tuples(st.sampled_from(["step", "half a step", "twice", "lost", "deaf"]), st.none()),
+        st.tuples(st.sampled_from(["on", "off", "restart"]), grace),
+        st.tuples(st.sampled_from(["absent", "guest off", "host reboot"]), st.none()),
+        st.tuples(st.just("time"), st.integers(1, 120)),
+    )
+
+
+def happen(world: World, what: str, value: Any) -> None:
+    force_after = None if value is None else world.now + timedelta(seconds=value)
+    step = world.step()
+    match what:
+        case "step" | "half a step" | "twice" | "deaf":
+            for _ in range(2 if what == "twice" else 1):
+                if step is not None:
+                    world.carry_out(step, half=what == "half a step", answers=what != "deaf")
+        case "lost":
+            pass
+        case "on":
+            if world.document.desired is OFF:
+                world.ask(desired=ON, boots=world.document.boots + 1, force_after=force_after)
+        case "restart":
+            if world.document.desired is ON:
+                world.ask(boots=world.document.boots + 1, force_after=force_after)
+        case "off":
+            world.ask(desired=OFF, force_after=force_after)
+        case "absent":
+            world.ask(desired=ABSENT)
+        case "guest off":
+            world.power_off()
+        case "host reboot":
+            world.power_off()
+            world.host = Host(world.host.boot_id + "'")
+        case "time":
+            world.now += timedelta(seconds=value)
+        case _:
+            raise AssertionError(what)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(happenings(), max_size=40), st.booleans())
+def test_it_converges_whatever_happened_before(history: list[tuple[str, Any]], answers: bool) -> None:
+    world = World()
+    for what, value in history:
+        happen(world, what, value)
+    for _ in range(8):
+        step = world.step()
+        if step is None:
+            break
+        world.carry_out(step, answers=answers)
+        world.now += timedelta(seconds=61)
+    assert world.step() is None
+    match world.document.desired:
+        case Desired.ON:
+            assert world.seen.boots >= world.document.boots
+            assert world.seen.kept
+        case Desired.OFF:
+            assert world.seen.power is not Power.ON
+        case Desired.ABSENT:
+            assert world.seen == NOTHING

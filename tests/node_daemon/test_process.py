@@ -1,0 +1,139 @@
+"""The daemon as a process: killed at any moment, ended by SIGTERM, alone on its folder; on real QEMU."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from domain.contract import Desired, Power
+from runtime.libvirtd import Libvirt
+from runtime.servers import NatsServer
+from tests.node_daemon.harness import Node, a_node, eventually, off, on
+
+pytestmark = pytest.mark.qemu  # the test driver behind libvirtd outlives our process, so libvirtd it is
+
+TEST = "test+unix:///default"
+
+
+@pytest.fixture
+def remote_test_driver(libvirt_qemu: Libvirt) -> Iterator[Any]:
+    """Held open: the test driver forgets its domains with its last connection."""
+    connection = libvirt.open(TEST)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+async def node(servers_home: Path, nats_server: NatsServer, remote_test_driver: Any) -> AsyncIterator[Node]:
+    async with a_node(servers_home, nats_server.url, TEST) as node:
+        yield node
+
+
+@pytest.fixture
+async def qemu_node(servers_home: Path, nats_server: NatsServer, libvirt_qemu: Libvirt) -> AsyncIterator[Node]:
+    async with a_node(servers_home, nats_server.url, libvirt_qemu.uri) as node:
+        yield node
+
+
+def leftovers(node: Node) -> list[str]:
+    return [str(path) for folder in ("disks", "consoles") for path in (node.settings.data_dir / folder).iterdir()]
+
+
+async def test_killed_again_and_again(node: Node, remote_test_driver: Any) -> None:
+    vms = [await node.create() for _ in range(10)]
+    async with node.process():
+        await eventually(lambda: node.reports, "the first report")
+    for milliseconds in (5, 20, 60):
+        for vm in vms:
+            await node.change(vm, boots=node.documents[vm].boots + 1)
+        beats = len(node.heartbeats)
+        async with node.process():
+            await eventually(lambda beats=beats: len(node.heartbeats) > beats, "the daemon is up")  # type: ignore[misc]
+            await asyncio.sleep(milliseconds / 1000)
+    async with node.process():
+        for vm in vms:
+            boots = node.documents[vm].boots
+            await node.until(vm, lambda report, boots=boots: on(report) and report.boots == boots)  # type: ignore[misc]
+        mine = [domain for domain in remote_test_driver.listAllDomains() if domain.UUIDString() in vms]
+        assert len(mine) == 10
+    for vm in vms:
+        await node.change(vm, desired=Desired.ABSENT)
+    async with node.process():
+        await eventually(lambda: node.reports, "reports")
+        await asyncio.sleep(0.02)
+    async with node.process():
+        await node.remove(*vms)
+    assert leftovers(node) == []
+
+
+async def test_sigterm_ends_it_and_leaves_guests_alone(node: Node, remote_test_driver: Any) -> None:
+    async with node.process() as process:
+        vm = await node.create()
+        await node.until(vm, on)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        assert remote_test_driver.lookupByUUIDString(vm).isActive()
+    async with node.process():
+        await node.remove(vm)
+
+
+async def test_a_second_daemon_on_the_same_folder_gives_up(node: Node) -> None:
+    async with node.process():
+        await eventually(lambda: node.heartbeats, "the first daemon is up")
+        async with node.process() as second:
+            assert await second.wait() == 1
+
+
+async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
+    """No operating system: the guest hears no shutdown, so the plug is pulled when its time is over."""
+    node = qemu_node
+    connection = libvirt.open(libvirt_qemu.uri)
+    async with node.process():
+        vm = await node.create()
+        await node.until(vm, on)
+        domain = connection.lookupByUUIDString(vm)
+        first = domain.ID()
+        await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(seconds=1))
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert connection.lookupByUUIDString(vm).ID() != first
+        assert (node.settings.data_dir / "consoles" / f"{vm}.log").exists()
+        await node.change(vm, desired=Desired.OFF, force_after=datetime.now(UTC) + timedelta(seconds=1))
+        await node.until(vm, off)
+        await node.change(vm, desired=Desired.ON, boots=3)
+        await node.until(vm, on)
+    async with node.process():
+        seen = len(node.reports[vm])
+        await eventually(lambda: len(node.reports[vm]) > seen, "the running domain is adopted")
+        report = await node.until(vm, on)
+        assert report.boots == 3
+        assert connection.lookupByUUIDString(vm).isActive()
+        await node.remove(vm)
+    assert leftovers(node) == []
+    connection.close()
+
+
+async def test_a_qemu_that_dies_is_reported_as_crashed(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
+    node = qemu_node
+    async with node.process():
+        vm = await node.create()
+        await node.until(vm, on)
+        connection = libvirt.open(libvirt_qemu.uri)
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+        connection.close()
+        pids = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if path.read_bytes().startswith(b"/usr/bin/qemu-system") and vm.encode() in path.read_bytes()
+        ]
+        assert len(pids) == 1
+        import os
+
+        os.kill(pids[0], signal.SIGKILL)
+        assert (await node.until(vm, off)).cause == "crashed"
+        assert node.reports[vm][-1].power is Power.OFF
+        await node.remove(vm)

@@ -1,0 +1,185 @@
+"""A log with events as the rules make them, without the write side: for the tests of whatever reads the log."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+
+from domain import image, node, project, vm
+from domain.base import Command, Rejected
+from domain.contract import NodeInfo, NodeReport, Power
+from eventstore.envelope import Context, Recorded, Ref
+from eventstore.store import Change, EventStore
+from eventstore.vault import Vault
+from projections import database
+from projections.database import Pool
+from projections.position import Position
+from projections.runner import Runner
+from runtime import streams
+from runtime.servers import NatsServer, Postgres, create_database, start_nats
+
+DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    "vm": (vm.decide, vm.evolve),
+    "image": (image.decide, image.evolve),
+    "node": (node.decide, node.evolve),
+    "project": (project.decide_project, project.evolve),
+    "tag": (project.decide_tag, project.evolve),
+}
+
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPm7BrCmWzJLJTdaN5UVvVY4O5F5aWzqZ8tcG2cR9u1H"
+SSH_KEY = f"ssh-ed25519 {KEY} somebody@somewhere"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 30) -> Any:
+    """The first truthy result of a check; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = await check()
+        if found:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"did not happen within {seconds} s: {what}")
+
+
+@dataclass
+class Cloud:
+    """A log on a server of its own, an empty database, and a vault."""
+
+    nats: NatsServer
+    nc: Client
+    dsn: str
+    vault: Vault
+    position: Position = field(default_factory=Position)
+
+    @property
+    def store(self) -> EventStore:
+        return EventStore(self.nc)
+
+    def runner(self, schema: str = database.SCHEMA) -> Runner:
+        return Runner(self.nc, self.dsn, self.vault, self.position, schema)
+
+    async def do(self, ref: Ref, command: Command, **context: Any) -> list[Recorded]:
+        """Decide and append, as handlers would. Raises Rejected."""
+        decide, evolve = DECIDE[ref.kind]
+        loaded: Any = await self.store.load(ref, evolve)
+        events = decide(loaded.state, command)
+        return await self.store.append([Change(loaded.tip, events)], Context(actor="tester", **context))
+
+    def asked(self, **fields: Any) -> dict[str, Any]:
+        return {"at": now(), "operation": str(uuid.uuid4()), "fingerprint": "f", **fields}
+
+    async def furnish(self) -> None:
+        """A project `default`, an image `base`, a node `host-1`."""
+        await self.do(
+            Ref("default", "project", "default"),
+            project.CreateProject(**self.asked(project="default", name="Default")),
+        )
+        await self.image("base")
+        info = NodeInfo(
+            node="host-1",
+            region="default",
+            vcpus=8,
+            memory_mib=8192,
+            disk_gib=100,
+            virt_type="test",
+            seed_url="http://192.0.2.1:8775/",
+            version="1",
+        )
+        await self.do(Ref("system", "node", "host-1"), node.RegisterNode(at=now(), node="host-1", info=info))
+
+    async def image(self, id_: str) -> None:
+        ref = Ref("system", "image", id_)
+        args = self.asked(image=id_, name="Base", source="/images/base", sha256="0" * 64)
+        await self.do(ref, image.RegisterImage(**args))
+        seen = image.AcceptImage(at=now(), image=id_, format="raw", size_bytes=1, virtual_size_bytes=1)
+        await self.do(ref, seen)
+
+    async def create(self, id_: str | None = None, **more: Any) -> Ref:
+        """A VM that was asked for."""
+        ref = Ref("default", "vm", id_ or str(uuid.uuid4()))
+        spec = vm.Spec(vcpus=1, memory_mib=512, disk_gib=4)
+        args = {"name": "web-1", "image": "base", "spec": spec, **more}
+        await self.do(ref, vm.CreateVm(**self.asked(vm=ref.id, project="default", **args)))
+        return ref
+
+    async def place(self, ref: Ref) -> None:
+        await self.do(ref, vm.ScheduleVm(at=now(), vm=ref.id, node="host-1"))
+
+    async def report(self, ref: Ref, power: Power, boots: int = 0, **more: Any) -> None:
+        seen = NodeReport(
+            vm=ref.id,
+            node="host-1",
+            epoch=1,
+            sequence=time.time_ns(),
+            at=now(),
+            power=power,
+            boots=boots,
+            **more,
+        )
+        await self.do(ref, vm.RecordReport(at=now(), vm=ref.id, report=seen))
+
+    async def running(self, **more: Any) -> Ref:
+        """A VM that runs."""
+        ref = await self.create(**more)
+        await self.place(ref)
+        await self.report(ref, Power.ON, 1, addresses=("192.0.2.10",))
+        return ref
+
+    async def ask(self, ref: Ref, kind: type[Command], **more: Any) -> str:
+        """Ask something of a VM; the operation's id."""
+        args = self.asked(vm=ref.id, **more)
+        await self.do(ref, kind(**args))
+        return str(args["operation"])
+
+    async def caught_up(self) -> int:
+        """Wait until the read models are as new as the log."""
+        end = await self.store.last_position()
+        assert await self.position.reach(end, 30), f"read models stay at {self.position.value} of {end}"
+        return end
+
+
+@asynccontextmanager
+async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
+    """A cloud with nothing in it."""
+    server = await start_nats(home)
+    nc = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    await streams.ensure_all(nc.jetstream(), 1)
+    dsn = await create_database(postgres, f"test_{uuid.uuid4().hex}")
+    vault = await Vault.open(nc.jetstream(), home / "master.key")
+    try:
+        yield Cloud(server, nc, dsn, vault)
+    finally:
+        await nc.close()
+        await server.stop()
+
+
+@asynccontextmanager
+async def projected(home: Path, postgres: Postgres) -> AsyncIterator[tuple[Cloud, Pool]]:
+    """A furnished cloud whose read models are kept, and a pool to ask them."""
+    async with cloud(home, postgres) as made:
+        await made.furnish()
+        task = asyncio.create_task(made.runner().run())
+        pool = database.pool(made.dsn, "test")
+        await pool.open()
+        try:
+            await made.caught_up()
+            yield made, pool
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await pool.close()
+
+
+__all__ = ["KEY", "SSH_KEY", "Cloud", "Rejected", "cloud", "eventually", "projected"]

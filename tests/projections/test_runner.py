@@ -1,0 +1,210 @@
+"""The runner on a real log and a real Postgres: nothing twice, nothing missed, whatever is killed."""
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from domain import vm
+from domain.contract import Power
+from eventstore.envelope import Recorded, Ref
+from projections import aggregates, database, events, operation_rows
+from projections.database import Pool
+from projections.runner import OutOfOrder, ordered
+from projections.vms import VMS
+from runtime import subjects
+from runtime.servers import Postgres, start_postgres
+from tests.projections.cloud import Cloud, cloud, eventually, projected
+
+
+@pytest.fixture
+async def made(tmp_path: Path, postgres: Postgres) -> AsyncIterator[tuple[Cloud, Pool]]:
+    async with projected(tmp_path, postgres) as both:
+        yield both
+
+
+async def operation(pool: Pool, id_: str) -> dict[str, object]:
+    row = (await operation_rows.get(pool, id_)).row
+    assert row is not None
+    return dict(operation_rows.view(row["state"], row["steps"]))
+
+
+async def test_a_vms_life_in_rows(made: tuple[Cloud, Pool]) -> None:
+    cloud, pool = made
+    ref = await cloud.running(tags=("blue",))
+    stop = await cloud.ask(ref, vm.StopVm)
+    await cloud.caught_up()
+    row = (await aggregates.get(pool, VMS, ref)).row
+    assert row is not None
+    shown = VMS.view(row["state"], row["version"], row["position"])
+    assert (shown["phase"], shown["node"], shown["addresses"]) == ("running", "host-1", ["192.0.2.10"])
+    assert shown["pending"]["operation"] == stop
+    assert shown["version"] == 4
+
+    await cloud.report(ref, Power.OFF)
+    await cloud.ask(ref, vm.DeleteVm)
+    await cloud.report(ref, Power.ABSENT)
+    await cloud.caught_up()
+    row = (await aggregates.get(pool, VMS, ref)).row
+    assert row is not None
+    assert row["deleted"]
+    ended = await operation(pool, stop)
+    assert ended["status"] == "succeeded"
+    assert [step["type"] for step in ended["events"]] == ["nebula.vm.VmStopRequested", "nebula.vm.VmStopped"]
+
+
+async def test_an_overtaken_operation_is_cancelled(made: tuple[Cloud, Pool]) -> None:
+    cloud, pool = made
+    ref = await cloud.running()
+    stop = await cloud.ask(ref, vm.StopVm)
+    delete = await cloud.ask(ref, vm.DeleteVm)
+    await cloud.caught_up()
+    assert (await operation(pool, stop))["status"] == "cancelled"
+    assert (await operation(pool, delete))["status"] == "accepted"
+
+
+async def test_events_keep_their_digests(made: tuple[Cloud, Pool]) -> None:
+    cloud, pool = made
+    ref = await cloud.running()
+    await cloud.caught_up()
+    found, following, position = await events.page(pool, {"vm": ref.id}, 0, 10)
+    told = await cloud.store.history(ref)
+    assert [e.cloud_event() for e in found] == [e.cloud_event() for e in told]
+    assert following is None
+    assert position == await cloud.store.last_position()
+
+
+async def test_nul_characters_stop_nothing(made: tuple[Cloud, Pool]) -> None:
+    cloud, pool = made
+    ref = await cloud.create(ssh_keys=("ssh-ed25519 AAAA a\0b",))
+    await cloud.place(ref)
+    await cloud.caught_up()
+    row = (await aggregates.get(pool, VMS, ref)).row
+    assert row is not None
+    assert row["state"]["ssh_keys"] == ["ssh-ed25519 AAAA a�b"]
+
+
+async def test_messages_that_are_no_events_are_audited(made: tuple[Cloud, Pool]) -> None:
+    cloud, pool = made
+    js = cloud.nc.jetstream()
+    subject = subjects.event("default", "vm", str(uuid.uuid4()))
+    await js.publish(subject, b"\xff\xfe", headers={"ce-type": "nebula.vm.VmRequested"})
+    unknown = Ref("default", "vm", str(uuid.uuid4()))
+    headers = {"ce-type": "nebula.vm.VmSang", "ce-aggregateversion": "1", "ce-prevhash": "0" * 64}
+    await js.publish(unknown.subject, b'{"song": "x"}', headers=headers)
+    ref = await cloud.create()
+    await cloud.caught_up()
+    assert (await aggregates.get(pool, VMS, ref)).row is not None
+    found, _, _ = await events.page(pool, {"id": unknown.id}, 0, 10)
+    assert [e.type for e in found] == ["nebula.vm.VmSang"]
+
+
+def test_positions_have_to_rise() -> None:
+    def at(position: int) -> Recorded:
+        return Recorded(position, "nebula.events.a.vm.b", {}, b"", psycopg.TimestampFromTicks(0))  # type: ignore[attr-defined]
+
+    assert ordered(1, [at(2), at(3)]) == 3
+    with pytest.raises(OutOfOrder):
+        ordered(1, [at(2), at(2)])
+
+
+WORKER = """
+import asyncio, sys, nats
+from pathlib import Path
+from eventstore.vault import Vault
+from projections.position import Position
+from projections.runner import Runner
+
+async def main(url, dsn, key):
+    nc = await nats.connect(url)
+    vault = await Vault.open(nc.jetstream(), Path(key))
+    await Runner(nc, dsn, vault, Position()).run()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_killed_at_any_point_it_goes_on_exactly(tmp_path: Path, postgres: Postgres) -> None:
+    async with cloud(tmp_path, postgres) as made:
+        await made.furnish()
+        args = ["-c", WORKER, made.nats.url, made.dsn, str(tmp_path / "master.key")]
+
+        async def write() -> None:
+            for _ in range(40):
+                await made.running()
+
+        writing = asyncio.create_task(write())
+        for pause in (0.4, 0.5, 0.7, 0.6):
+            process = await asyncio.create_subprocess_exec(sys.executable, *args)
+            await asyncio.sleep(pause)
+            os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
+        await writing
+        runner = asyncio.create_task(made.runner().run())
+        await made.caught_up()
+        runner.cancel()
+        end = await made.store.last_position()
+        # the same rows as a replay from nothing gives
+        await made.runner("replayed").run(until=end)
+        async with await database.connect(made.dsn, "test", "nebula") as conn:
+            for table in ("vms", "nodes", "projects", "images", "operations", "events", "seeds", "seed_secrets"):
+                cursor = await conn.execute(
+                    f"(TABLE nebula.{table} EXCEPT TABLE replayed.{table})"
+                    f" UNION ALL (TABLE replayed.{table} EXCEPT TABLE nebula.{table})".encode()
+                )
+                assert await cursor.fetchall() == [], table
+            cursor = await conn.execute("SELECT count(*) AS n, max(position) AS last FROM events")
+            assert await cursor.fetchone() == {"n": end, "last": end}
+
+
+async def test_postgres_and_the_bus_may_go_and_come_back(tmp_path: Path, servers_home: Path) -> None:
+    home = servers_home / f"own-{uuid.uuid4().hex[:8]}"
+    own = await start_postgres(home, durable=False)
+    try:
+        async with projected(tmp_path, own) as (made, pool):
+            await own.kill()
+            ref = await made.running()
+            own = await start_postgres(home, port=own.port, durable=False)
+            await made.caught_up()
+            assert (await aggregates.get(pool, VMS, ref)).row is not None
+            from runtime.servers import start_nats
+
+            await made.nats.kill()
+            restarted = await start_nats(tmp_path, port=made.nats.port)
+            try:
+
+                async def back() -> bool:
+                    return made.nc.is_connected
+
+                await eventually(back, "bus is back")
+                ref = await made.running()
+                await made.caught_up()
+                assert (await aggregates.get(pool, VMS, ref)).row is not None
+            finally:
+                await restarted.stop()
+    finally:
+        await own.stop()
+
+
+async def test_a_second_runner_stands_by_and_takes_over(tmp_path: Path, postgres: Postgres) -> None:
+    async with cloud(tmp_path, postgres) as made:
+        await made.furnish()
+        first = asyncio.create_task(made.runner().run())
+        await made.caught_up()
+        second_position = type(made.position)()
+        from projections.runner import Runner
+
+        second = asyncio.create_task(Runner(made.nc, made.dsn, made.vault, second_position).run())
+        await made.running()
+        await made.caught_up()
+        assert second_position.value == 0
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert await second_position.reach(await made.store.last_position(), 30)
+        second.cancel()
