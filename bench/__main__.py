@@ -1,7 +1,7 @@
 """`python -m bench NAME [--json]`: run one benchmark, or all.
 
-Each reports ratios to a floor that was measured in the same run, since machines are noisy. `--json` prints one JSON object
-on the last line.
+Each reports ratios to a floor that was measured in the same run, since machines are noisy. `--json` prints one JSON
+object on the last line.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How many create commands are accepted over HTTP per second, next to raw durable publishes on the same server.
 
-64 in flight, each create a JSON body over its own keep-alive connection, every check on, answered 202 only when its event
-is on disk. The floor: nats-py publishing messages of the same size with 64 in flight, before and after.
+64 in flight, each create a JSON body over its own keep-alive connection, every check on, answered 202 only when its
+event is on disk. The floor: nats-py publishing messages of the same size with 64 in flight, before and after.
 """
 
 import asyncio

@@ -36,7 +36,7 @@ OPERATION: output.Columns = {
     "STATUS": "status",
     "ACTOR": "actor",
     "POSITION": "position",
-    "ACCEPTED": "accepted_at",
+    "ACCEPTED": lambda row: output.moment(row["accepted_at"]),
     "PROBLEM": lambda row: (row.get("problem") or {}).get("code"),
 }
 

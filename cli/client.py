@@ -153,7 +153,7 @@ class Client:
 
     def _problem(self, response: http.client.HTTPResponse, data: bytes) -> CliError:
         problem: Document = {"status": response.status, "detail": f"{self.url} answered {response.status}"}
-        if "json" in (response.getheader("Content-Type") or ""):
+        if "problem+json" in (response.getheader("Content-Type") or ""):
             problem |= json.loads(data)
         if response.status not in NOT_NOW:
             return Refused(problem)

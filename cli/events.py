@@ -18,7 +18,7 @@ from cli.vm import find
 PAGE = 500
 POLL = 20.0
 
-HEADINGS = f"{'POSITION':<9} {'TIME':<27} {'TYPE':<32} {'OF':<50} ACTOR"
+HEADINGS = f"{'POSITION':<9} {'TIME':<24} {'TYPE':<32} {'OF':<50} ACTOR"
 
 
 def register(app: typer.Typer) -> None:
@@ -73,9 +73,7 @@ def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterato
 def feed(
     session: Session,
     vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
-    after: Annotated[
-        int | None, typer.Option(help="Behind this position; else from the beginning.")
-    ] = None,
+    after: Annotated[int | None, typer.Option(help="Behind this position; else from the beginning.")] = None,
     now: Annotated[bool, typer.Option("--from-now", help="Only what happens from now on.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
 ) -> None:
@@ -133,4 +131,4 @@ def line(event: Document) -> str:
     """An event in one line."""
     of = event["subject"].removeprefix("nebula.events.")
     actor = event.get("actor", "")
-    return f"{event['position']:<9} {event['time']:<27} {event['type']:<32} {of:<50} {actor}".rstrip()
+    return f"{event['position']:<9} {output.moment(event['time'])} {event['type']:<32} {of:<50} {actor}".rstrip()

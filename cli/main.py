@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import catalog, events, image, output, replay, vm
+from cli import catalog, events, image, log, output, replay, vm
 from cli.command import root
 from cli.errors import CliError, Exit
 
@@ -114,6 +114,7 @@ for name, group in {
 }.items():
     app.add_typer(group, name=name, rich_help_panel=USE)
 events.register(app)
+log.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,6 +77,11 @@ def age(field: str) -> Callable[[Row], object]:
     return tell
 
 
+def moment(at: str) -> str:
+    """A time of the API, to the millisecond."""
+    return datetime.fromisoformat(at).astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:23] + "Z"
+
+
 def duration(seconds: float) -> str:
     """Seconds, for people: 0.35 s, 12.3 s, 4 m 10 s, 3 h 5 m, 12 d 4 h."""
     if seconds < 60:

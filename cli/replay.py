@@ -65,7 +65,7 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
         rows.append(
             {
                 "position": event["position"],
-                "time": at.isoformat(sep=" ", timespec="milliseconds")[:23],
+                "time": output.moment(event["time"]),
                 "after": f"+{output.duration((at - before).total_seconds())}" if before else "",
                 "event": event["type"].rpartition(".")[2],
                 "phase": then if then != phase else "",
@@ -87,7 +87,8 @@ def what(data: Document, actor: str) -> str:
     for name in ("addresses", "tags"):
         if data.get(name):
             words.append(f"{name} {output.cell(data[name])}")
-    words += [f"{key['type']} {key['fingerprint']}" for key in data.get("host_keys", [])]
+    if data.get("host_keys"):
+        words.append(f"host keys {output.cell([key['type'] for key in data['host_keys']])}")
     words += [f"{node['node']} {node['reason']}" for node in data.get("considered", []) if node.get("reason")]
     return ", ".join(words)
 

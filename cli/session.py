@@ -30,6 +30,8 @@ class Session:
     timeout: float
     #: makes the command's one unsafe call happen once, however often it is sent
     key: str
+    #: stands in front of each line about progress
+    margin: str = ""
 
     @property
     def project(self) -> str:

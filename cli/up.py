@@ -20,7 +20,7 @@ from cli import home
 from cli.client import Client, Document, path
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
-from cli.session import local_token
+from cli.session import DEFAULT_URL, local_token
 from runtime import logs
 from runtime.child import ServerError, free_port
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
@@ -70,8 +70,13 @@ def main() -> None:
 async def _until_stopped(settings: UpSettings) -> None:
     """A signal cancels the platform wherever it is: while it starts, or while it runs."""
     running = asyncio.create_task(platform(settings))
+
+    def stop() -> None:
+        emit("stopping; guests run on")
+        running.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await running
 
@@ -120,18 +125,16 @@ async def platform(settings: UpSettings) -> None:
         supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
         await stack.enter_async_context(supervisor)
         await _wait_until_ready(settings, url, began, tell)
-        emit(READY.format(command=f"nebula{'' if http_port == 8700 else f' --url {url}'}"))
-        try:
-            await asyncio.Event().wait()
-        finally:
-            emit("stopping; guests run on")
+        emit(READY.format(environment=_environment(settings, url)))
+        await asyncio.Event().wait()
 
 
 READY = """\
 ready        until Ctrl-C; try in another terminal:
-               {command} image build debian-12
-               {command} vm create web-1 --image debian-12 --wait ready
-               {command} replay vm web-1"""
+{environment}\
+               nebula image build debian-12
+               nebula vm create web-1 --image debian-12 --wait ready
+               nebula replay vm web-1"""
 
 
 @asynccontextmanager
@@ -180,6 +183,13 @@ def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:
     if settings.given("seed_host"):
         return settings.seed_host
     return "127.0.0.1" if libvirt.virt_type == "test" else libvirt.host_address
+
+
+def _environment(settings: UpSettings, url: str) -> str:
+    """What another terminal has to be told to reach a platform that is not where one is looked for."""
+    unusual = [f"NEBULA_HOME={settings.home}"] if settings.given("home") else []
+    unusual += [f"NEBULA_URL={url}"] if url != DEFAULT_URL else []
+    return f"               export {' '.join(unusual)}\n" if unusual else ""
 
 
 def _describe(libvirt: Libvirt) -> str:

@@ -17,8 +17,8 @@ POLL = 2.0
 class Progress:
     """What happens at the moment, on standard error: a spinner on a terminal, else one line per change."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, margin: str = "") -> None:
+        self._what = margin + what
         self._began = time.monotonic()
         self._said = ""
         self._spinner: Any = None
@@ -57,7 +57,7 @@ def operation(session: Session, op: Document) -> Document:
     Raises Refused when it failed, TimedOut when it (or our patience) ran out of time, Interrupted on Ctrl-C: the
     operation then goes on without us.
     """
-    with Progress(f"{op['verb']} {op['kind']} {op['resource']}") as progress:
+    with Progress(f"{op['verb']} {op['kind']} {short(op['resource'])}", session.margin) as progress:
         try:
             while op["status"] in ("accepted", "running"):
                 progress.say(_state(session, op))
@@ -83,7 +83,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
     """
     target = path("projects", project, "vms", vm_id)
     position = None
-    with Progress(f"vm {vm_id}") as progress:
+    with Progress(f"vm {short(vm_id)}", session.margin) as progress:
         while True:
             try:
                 state = session.api.get(target, {"min_position": position})
@@ -114,6 +114,11 @@ def describe(state: Document) -> str:
         words += state.get("addresses") or ["no address yet"]
         words.append("ready" if state.get("ready") else "guest not ready yet")
     return ", ".join(words)
+
+
+def short(id_: str) -> str:
+    """An id as it suffices for people: of a UUID, its beginning."""
+    return id_[:8] if len(id_) == 36 else id_
 
 
 def _reached(state: Document, goal: str) -> bool:

@@ -115,13 +115,6 @@ class Resources(Message):
     memory_mib: int = 0
     disk_gib: int = 0
 
-    def __add__(self, other: "Resources") -> "Resources":
-        return Resources(
-            vcpus=self.vcpus + other.vcpus,
-            memory_mib=self.memory_mib + other.memory_mib,
-            disk_gib=self.disk_gib + other.disk_gib,
-        )
-
 
 class Known(Message):
     """What is remembered of an operation, so that asking again is safe for ever."""

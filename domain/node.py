@@ -114,7 +114,12 @@ class Node(Message):
     operations: dict[str, Known] = Field(default_factory=dict)
 
     def reserved(self) -> Resources:
-        return sum(self.reservations.values(), Resources())
+        promised = self.reservations.values()
+        return Resources(
+            vcpus=sum(r.vcpus for r in promised),
+            memory_mib=sum(r.memory_mib for r in promised),
+            disk_gib=sum(r.disk_gib for r in promised),
+        )
 
 
 def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:

@@ -8,6 +8,7 @@ the chain of each aggregate and the signed checkpoints: everything is streamed, 
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
+from eventstore.jetstream import own
 from eventstore.verify import Finding, Report, Verifier
 from runtime import subjects
 
@@ -27,6 +29,9 @@ LONGEST = 8 * 1024 * 1024
 """Bytes in a line. An event has at most 512 KiB; written as JSON it may take six times as much."""
 
 Document = dict[str, Any]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
 
 
 class BadArchive(Exception):
@@ -107,14 +112,19 @@ def event_document(recorded: Recorded) -> Document:
 
 
 def event_of(document: Document) -> Recorded:
-    """The event of a line. Raises ValueError, KeyError or TypeError when it is none."""
-    headers = document["headers"]
-    if not all(isinstance(value, str) for value in headers.values()):
-        raise TypeError("a header that is not text")
+    """The event of a line. Raises ValueError, KeyError or TypeError when it is none.
+
+    What could mean something to a server (its own headers, line ends) is never part of an event.
+    """
+    headers, subject = document["headers"], str(document["subject"])
+    if own(headers) != headers:
+        raise ValueError("a header that is not the event's own")
+    if _CONTROL.search("".join((*headers, *headers.values()))) or _CONTROL_OR_SPACE.search(subject):
+        raise ValueError("a control character in a header or the subject")
     body = document["body"].encode() if "body" in document else base64.b64decode(document["body64"], validate=True)
     return Recorded(
         position=int(document["position"]),
-        subject=str(document["subject"]),
+        subject=subject,
         headers=headers,
         body=body,
         stored_at=datetime.fromisoformat(document["stored_at"]),

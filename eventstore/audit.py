@@ -14,8 +14,9 @@ from nats.errors import Error as NatsError
 from eventstore.archive import event_of, header_of, read_lines, verify_file
 from eventstore.checkpoints import Checkpoint, Keys
 from eventstore.envelope import Recorded
-from eventstore.notary import Checkpoints, Disagrees, parsed
-from eventstore.store import EventStore, Unavailable
+from eventstore.jetstream import Unavailable
+from eventstore.notary import Checkpoints, Disagrees, pages, parsed
+from eventstore.store import EventStore
 from eventstore.verify import Finding, Report, Verifier
 from runtime import subjects
 
@@ -65,16 +66,6 @@ async def verify_log(
     if upcoming is not None:
         verifier.check(upcoming)  # behind the end of the log: one finding says it
     return verifier.end()
-
-
-async def pages(store: EventStore, after: int, to: int) -> AsyncIterator[list[Recorded]]:
-    """The log behind `after` up to `to`, page by page."""
-    while after < to:
-        page = [recorded for recorded in await store.read(after) if recorded.position <= to]
-        if not page:
-            return
-        yield page
-        after = page[-1].position
 
 
 async def last_position(nc: Client, report: Report) -> int:

@@ -50,9 +50,7 @@ class Connection:
             future.cancel()
             raise
 
-    def submit(
-        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> "Future[T]":
+    def submit(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """The same without waiting."""
 
         async def tracked() -> T:
@@ -65,7 +63,8 @@ class Connection:
                 self._tasks.discard(task)
 
         with self._lock:
-            return asyncio.run_coroutine_threadsafe(tracked(), self._running())
+            loop = self._running()
+            return asyncio.run_coroutine_threadsafe(tracked(), loop)
 
     def soon(self, function: Callable[[], object]) -> None:
         """Call a plain function over there, some time; not at all when closed."""
@@ -110,7 +109,7 @@ class Connection:
             async with asyncio.timeout(self.settings.timeout), self._connecting:
                 if self._nc is None or self._nc.is_closed:
                     self._nc = await self._connect()
-                while not self._nc.is_connected:
+                while not self._nc.is_connected:  # noqa: ASYNC110  (the client has no event for it)
                     await asyncio.sleep(0.02)
                 return self._nc
         except (NatsError, OSError, TimeoutError) as error:
@@ -127,7 +126,7 @@ class Connection:
                 user_credentials=str(self.settings.creds) if self.settings.creds else None,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # in seconds
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,

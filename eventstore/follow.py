@@ -7,8 +7,8 @@ heartbeats, a server that restarted) ends the consumer and starts another behind
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -23,6 +23,7 @@ log = logs.get(__name__)
 HEARTBEAT = 2.0
 MOST = 512
 _FIRST_WAIT = 3.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def follow(
@@ -31,7 +32,7 @@ async def follow(
     filters: list[str] | None = None,
     *,
     stream: str = subjects.EVENTS,
-) -> AsyncIterator[list[Recorded]]:
+) -> AsyncGenerator[list[Recorded], None]:
     """Yield lists of at least one event behind position `after`, for ever, in the order of the log.
 
     Returns only when it is closed. While the server is away it waits, and goes on from where it was.
@@ -39,11 +40,12 @@ async def follow(
     delay = 0.05
     while True:
         try:
-            async for batch in _consume(nc, after, filters or [subjects.events()], stream):
-                if batch:
-                    after = batch[-1].position
-                    yield batch
-                delay = 0.05
+            async with contextlib.aclosing(_consume(nc, after, filters or [subjects.events()], stream)) as batches:
+                async for batch in batches:
+                    if batch:
+                        after = batch[-1].position
+                        yield batch
+                    delay = 0.05
         except (NatsError, OSError, TimeoutError, _Interrupted) as error:
             if nc.is_closed:
                 return
@@ -56,7 +58,7 @@ class _Interrupted(Exception):
     """The consumer can no longer be trusted to be complete."""
 
 
-async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncIterator[list[Recorded]]:
+async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncGenerator[list[Recorded], None]:
     inbox = nc.new_inbox()
     sub = await nc.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
     name = inbox.rsplit(".", 1)[-1]
@@ -147,6 +149,6 @@ def pushed(msg: Msg) -> tuple[Recorded, int]:
         subject=msg.subject,
         headers=own(msg.headers or {}),
         body=msg.data,
-        stored_at=first_stored(msg.headers or {}) or datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC),
+        stored_at=first_stored(msg.headers or {}) or _EPOCH + timedelta(microseconds=int(nanoseconds) // 1000),
     )
     return recorded, int(consumer_sequence)

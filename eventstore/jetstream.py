@@ -7,12 +7,13 @@ until the server either stores or refuses them, and a refusal is checked against
 """
 
 import asyncio
+import base64
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError
 from nats.aio.client import Client
@@ -20,6 +21,8 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
+
+T = TypeVar("T")
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 STORED_AT = "Nebula-Stored-At"
@@ -30,6 +33,8 @@ BATCH_TOO_LARGE = 10199
 BATCH_DUPLICATE = 10201
 BATCHES_TOO_MANY = 10210
 PAGE = 512
+#: How long one try waits for the server's answer, before it is sent again.
+ANSWER_SECONDS = 2.0
 _OVERHEAD = 256
 """Bytes left for the headers that name the batch and the message's place in it."""
 
@@ -130,19 +135,17 @@ class Stream:
         if len(expected) > 1:
             with contextlib.suppress(Unavailable):
                 for subject, last in expected.items():
-                    if last is not None and await self.read(int(last), subject, 1):
+                    if last is not None and await self.next_of(subject, int(last)):
                         return subject
         return messages[0].subject
 
     async def _landed(self, messages: Sequence[Message]) -> int | None:
         """The position of the last message when these very messages stand in the log already, else None."""
-        last = messages[-1]
-        same_subject = [m for m in messages if m.subject == last.subject]
-        found = await self.read(int(same_subject[0].headers[EXPECTED]), last.subject, len(same_subject))
-        if len(found) < len(same_subject):
+        first = messages[0]
+        found = await self.next_of(first.subject, int(first.headers[EXPECTED]))
+        if found is None or found.body != first.body or dict(found.headers) != own(first.headers):
             return None
-        same = found[-1].body == last.body and dict(found[-1].headers) == own(last.headers)
-        return found[-1].position if same else None
+        return found.position + len(messages) - 1
 
     async def _send(self, messages: Sequence[Message]) -> dict[str, Any]:
         if len(messages) == 1:
@@ -163,14 +166,14 @@ class Stream:
         raise AssertionError("a batch has a last message")
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
-        reply = await self._nc.request(message.subject, message.body, timeout=2.0, headers=headers)
+        reply = await self._nc.request(
+            message.subject, message.body, timeout=min(self._timeout, ANSWER_SECONDS), headers=headers
+        )
         return json.loads(reply.data) if reply.data else {}
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def read(
-        self, after: int, filter_: str, limit: int | None = None, *, at_least: int = 0
-    ) -> list[Recorded]:
+    async def read(self, after: int, filter_: str, limit: int | None = None, *, at_least: int = 0) -> list[Recorded]:
         """Up to `limit` events (None: all) behind position `after`, in order, whose subject matches the filter.
 
         `at_least`: a position known to hold a match. With several replicas any of them may answer, one that lags too:
@@ -190,26 +193,26 @@ class Stream:
 
     async def page(self, after: int, filter_: str, limit: int = PAGE) -> tuple[list[Recorded], bool]:
         """One batched direct get: the events, and whether there are more."""
+        return await self._until_answered(lambda wait: self._page(after, filter_, limit, wait))
+
+    async def _page(self, after: int, filter_: str, limit: int, wait: float) -> tuple[list[Recorded], bool]:
         inbox = self._nc.new_inbox()
         ask = json.dumps({"seq": after + 1, "next_by_subj": filter_, "batch": limit}).encode()
         page: list[Recorded] = []
+        sub = await self._nc.subscribe(inbox)
         try:
-            sub = await self._nc.subscribe(inbox)
-            try:
-                await self._nc.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
-                while True:
-                    msg = await sub.next_msg(timeout=self._timeout)
-                    status = (msg.headers or {}).get("Status")
-                    if status in ("204", "404"):
-                        pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
-                        return page, pending > 0 and bool(page)
-                    if status is not None:
-                        raise Unavailable(f"the log refuses to be read: {msg.headers}")
-                    page.append(direct(msg))
-            finally:
-                await sub.unsubscribe()
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the log does not answer: {error!r}") from error
+            await self._nc.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
+            while True:
+                msg = await sub.next_msg(timeout=wait)
+                status = (msg.headers or {}).get("Status")
+                if status in ("204", "404"):
+                    pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
+                    return page, pending > 0 and bool(page)
+                if status is not None:
+                    raise Unavailable(f"the log refuses to be read: {msg.headers}")
+                page.append(direct(msg))
+        finally:
+            await sub.unsubscribe()
 
     async def last(self, filter_: str, *, at_least: int = 0) -> Recorded | None:
         """The newest event whose subject matches the filter; `at_least` as in `read`."""
@@ -225,6 +228,23 @@ class Stream:
                 return found
             await patience.wait()
 
+    async def last_of(self, subject: str) -> Recorded | None:
+        """The newest event of the subject as the stream's leader knows it: no replica that lags answers."""
+        return await self._from_leader({"last_by_subj": subject})
+
+    async def next_of(self, subject: str, after: int) -> Recorded | None:
+        """The first event of the subject behind position `after`, as the stream's leader knows it."""
+        return await self._from_leader({"seq": after + 1, "next_by_subj": subject})
+
+    async def _from_leader(self, ask: dict[str, Any]) -> Recorded | None:
+        reply = json.loads((await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
+        problem = reply.get("error")
+        if problem is None:
+            return _from_api(reply["message"])
+        if problem.get("code") == 404:
+            return None
+        raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
+
     async def last_position(self) -> int:
         """The position of the newest event of the whole stream (0 when it is empty)."""
         info = json.loads((await self._ask(f"$JS.API.STREAM.INFO.{self.name}", b"")).data)
@@ -233,10 +253,19 @@ class Stream:
         return int(info["state"]["last_seq"])
 
     async def _ask(self, subject: str, body: bytes) -> Msg:
-        try:
-            return await self._nc.request(subject, body, timeout=self._timeout)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the log does not answer: {error!r}") from error
+        return await self._until_answered(lambda wait: self._nc.request(subject, body, timeout=wait))
+
+    async def _until_answered(self, ask: Callable[[float], Awaitable[T]]) -> T:
+        """Read, and read again when the question or the answer was lost: a server that came back knows of neither."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while True:
+            try:
+                return await ask(min(self._timeout, ANSWER_SECONDS))
+            except (NatsError, OSError, TimeoutError) as error:
+                if loop.time() >= deadline:
+                    raise Unavailable(f"the log does not answer: {error!r}") from error
+                await asyncio.sleep(0.05)
 
 
 class _Patience:
@@ -260,6 +289,19 @@ def direct(msg: Msg) -> Recorded:
         headers=own(headers),
         body=msg.data,
         stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
+    )
+
+
+def _from_api(message: dict[str, Any]) -> Recorded:
+    """An event from the answer of the stream's leader."""
+    lines = base64.b64decode(message.get("hdrs", "")).decode().split("\r\n")[1:]
+    headers = {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+    return Recorded(
+        position=int(message["seq"]),
+        subject=message["subject"],
+        headers=own(headers),
+        body=base64.b64decode(message.get("data", "")),
+        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(message["time"])),
     )
 
 

@@ -22,6 +22,8 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
+_ASK_AGAIN = 40
+
 
 class Disagrees(Exception):
     """The log is not the one that was signed. The text says where."""
@@ -39,8 +41,10 @@ class Checkpoints:
 
     async def number(self, number: int) -> Checkpoint | None:
         """The n-th that was stored, or None. Raises Disagrees when what stands there is no checkpoint."""
-        found = await self._stream.read(number - 1, subjects.CHECKPOINT, 1)
-        return parsed(found[0]) if found else None
+        if number < 1:
+            return None
+        page, _ = await self._stream.page(number - 1, subjects.CHECKPOINT, 1)
+        return parsed(page[0]) if page else None
 
     async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
         """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
@@ -71,6 +75,24 @@ class Checkpoints:
         await self._documents.put(subjects.CHECKPOINT, checkpoint.model_dump_json().encode(), last=last)
 
 
+async def pages(store: EventStore, after: int, to: int) -> AsyncIterator[list[Recorded]]:
+    """The log behind `after` up to `to`, page by page. It ends early only when the server does not have more.
+
+    Any of several replicas may answer, and one that lags is asked again for a while.
+    """
+    patience = _ASK_AGAIN
+    while after < to:
+        page = [recorded for recorded in await store.read(after) if recorded.position <= to]
+        if page:
+            yield page
+            after, patience = page[-1].position, _ASK_AGAIN
+        elif patience:
+            patience -= 1
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
 def parsed(recorded: Recorded) -> Checkpoint:
     try:
         return Checkpoint.model_validate_json(recorded.body)
@@ -93,7 +115,9 @@ class Notary:
         """Sign every so many seconds, where the log has moved, for ever."""
         while True:
             try:
-                await self.step()
+                signed = await self.step()
+                if signed is not None:
+                    log.info("checkpoint signed", position=signed.position, digest=signed.digest)
             except Disagrees as error:
                 log.error("the log is not the one that was signed: no checkpoint", detail=str(error))
             except Unavailable as error:
@@ -116,7 +140,6 @@ class Notary:
             await self._checkpoints.append(checkpoint, number)
         except Conflict:
             return None
-        log.info("checkpoint signed", position=checkpoint.position, digest=checkpoint.digest)
         return checkpoint
 
     async def _walk(self, latest: Checkpoint | None) -> LogDigest:
@@ -131,20 +154,20 @@ class Notary:
             raise Disagrees(f"the log ends at position {last}, but has been seen up to {furthest}")
         if seen.position:
             await self._same(seen)
-        while seen.position < last:
-            page = await self._store.read(seen.position)
+        async for page in pages(self._store, seen.position, last):
             for recorded in page:
                 if recorded.position != seen.position + 1:
                     raise Disagrees(f"position {seen.position + 1} is missing from the log")
                 seen = seen.after(recorded)
                 if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
                     raise Disagrees(f"what was signed of position {latest.position} is not what is there")
-            if not page:
-                raise Disagrees(f"position {seen.position + 1} is missing from the log")
+        if seen.position < last:
+            raise Disagrees(f"position {seen.position + 1} is missing from the log")
         self._seen = seen
         return seen
 
     async def _same(self, seen: LogDigest) -> None:
-        there = await self._store.read(seen.position - 1, None, 1)
-        if not there or there[0].position != seen.position or there[0].digest != seen.event:
-            raise Disagrees(f"the event at position {seen.position} is another one than before")
+        async for page in pages(self._store, seen.position - 1, seen.position):
+            if page[0].digest == seen.event:
+                return
+        raise Disagrees(f"the event at position {seen.position} is another one than before")

@@ -95,8 +95,12 @@ def _creds(text: str) -> Path | None:
     if not text:
         return None
     path = Path(text)
-    if not path.is_file():
-        raise ValueError("there is no such file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"the file cannot be read ({error.strerror})") from error
+    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+        raise ValueError("the file holds no NATS credentials (a user's JWT and seed, as `nsc generate creds` writes)")
     return path
 
 

@@ -40,6 +40,7 @@ __all__ = [
 
 S = TypeVar("S")
 
+
 @dataclass(frozen=True, slots=True)
 class Tip:
     """The end of one aggregate's history: version and position of its last event (0 when it has none)."""

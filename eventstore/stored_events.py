@@ -1,84 +1,54 @@
-"""The stored events of an `eventsourcing` application on a stream: what the recorders do, without the blocking.
+"""What the recorders of an `eventsourcing` application do, without the blocking.
 
-A record is one message: its subject names the aggregate, its headers are CloudEvents' and carry version and topic, its
-body is the state as the application's mapper made it. An application's events are numbered by the stream itself: the
-position of an event is its notification id.
+An application's events are numbered by their stream: the position of an event is its notification id.
 """
 
-import json
+import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any
-from urllib.parse import quote, unquote
+from typing import Any, assert_never
 from uuid import UUID
 
-from eventsourcing.persistence import DataError, IntegrityError, Notification, StoredEvent, Tracking
+from eventsourcing.persistence import IntegrityError, Notification, StoredEvent, Tracking
 from nats.aio.client import Client
 
-from eventstore.envelope import GENESIS, Recorded
+from eventstore.envelope import Recorded
 from eventstore.follow import follow
-from eventstore.jetstream import EXPECTED, PAGE, Conflict, Message, Stream, Unavailable
+from eventstore.jetstream import PAGE, Conflict, Message, Stream, Unavailable
+from eventstore.records import (
+    HIGHEST,
+    Names,
+    Order,
+    Record,
+    Tip,
+    message,
+    notification,
+    placed,
+    record_of,
+    stored,
+    topic,
+    tracking_record,
+)
 
-MOST_REMEMBERED = 10_000
-HIGHEST = "ce-highest"
-"""On a snapshot that was stored after one of a later version: that version."""
-
-_PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
-
-
-class Order(Enum):
-    """Which version may follow which, on one subject."""
-
-    #: events: each version one more than the last, the first one 0 or 1
-    NEXT = "next"
-    #: tracking: upwards, with gaps
-    UPWARDS = "upwards"
-    #: snapshots: any, each once
-    ANY = "any"
-
-
-@dataclass(frozen=True, slots=True)
-class _Tip:
-    """What an append builds on: the highest version, and position and digest of the last message."""
-
-    version: int = -1
-    position: int = 0
-    digest: str = GENESIS
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What is to be stored as one message."""
-
-    subject: str
-    order: Order
-    name: str
-    version: int
-    topic: str
-    state: bytes
-    id_type: str
+MOST_TIPS = 10_000
+MOST_UNKNOWN = 100
 
 
 class StoredEvents:
-    """One kind of records (`kind`: events or snapshots) of one application, and its tracking records beside them."""
+    """One kind of records (events or snapshots) of one application, and its tracking records beside the events."""
 
-    def __init__(
-        self, client: Callable[[], Awaitable[Client]], stream: str, prefix: str, kind: str, *, timeout: float
-    ) -> None:
+    def __init__(self, client: Callable[[], Awaitable[Client]], stream: str, names: Names, *, timeout: float) -> None:
         self._client = client
         self._name = stream
-        self._prefix = prefix
-        self._kind = kind
-        self._order = Order.NEXT if kind == "events" else Order.ANY
+        self._names = names
+        self._ordered = names.order is Order.NEXT
         self._timeout = timeout
         #: the tip of each subject as last seen: spares the read before a write
-        self._tips: OrderedDict[str, _Tip] = OrderedDict()
+        self._tips: OrderedDict[str, Tip] = OrderedDict()
         #: messages whose outcome could not be learned, by what they were made from: for the retry
-        self._unknown: OrderedDict[tuple[_Record, ...], list[Message]] = OrderedDict()
+        self._unknown: OrderedDict[tuple[Record, ...], list[Message]] = OrderedDict()
         #: the highest notification id known to exist
         self._newest = 0
 
@@ -93,85 +63,68 @@ class StoredEvents:
         Raises IntegrityError when a version is taken or does not follow the last one, or when `tracking` has been
         overtaken; OperationalError when the outcome could not be learned: the same call again then settles it.
         """
-        records = [self._tracking(tracking)] if tracking else []
-        records += [self._record(event) for event in stored_events]
+        records = [tracking_record(self._names, tracking)] if tracking else []
+        records += [record_of(self._names, event) for event in stored_events]
         if not records:
             return []
         last = await self._append(tuple(records))
-        self._newest = max(self._newest, last)
+        if stored_events:
+            self._newest = max(self._newest, last)
         return list(range(last - len(stored_events) + 1, last + 1))
 
-    async def _append(self, records: tuple[_Record, ...]) -> int:
+    async def _append(self, records: tuple[Record, ...]) -> int:
         stream = await self._stream()
         messages = self._unknown.pop(records, None)
-        unsure = messages is not None
-        fresh = False
+        unsure, fresh = messages is not None, False
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout
         while True:
             if messages is None:
                 messages = await self._messages(stream, records, fresh=fresh)
             try:
                 last = await stream.append(messages, unsure=unsure)
-            except Conflict as conflict:
-                if fresh and len(messages) == 0:
-                    raise AssertionError from conflict
-                messages, unsure, fresh = None, False, True  # look again: that names what is wrong, or it fits now
-                continue
+            except Conflict:
+                if clock() > deadline:  # others were quicker each time
+                    raise
+                messages, unsure, fresh = None, False, True  # the tips say what is wrong, or it fits now
             except Unavailable:
-                for message in messages:
-                    self._tips.pop(message.subject, None)
                 self._unknown[records] = messages
-                _trim(self._unknown)
+                _trim(self._unknown, MOST_UNKNOWN)
                 raise
-            for index, message in enumerate(messages, start=last - len(messages) + 1):
-                self._learn(_placed(message, index))
-            return last
+            else:
+                ends = {m.subject: placed(m, p) for p, m in enumerate(messages, start=last - len(messages) + 1)}
+                for end in ends.values():
+                    self._learn(end)
+                return last
 
-    async def _messages(self, stream: Stream, records: tuple[_Record, ...], *, fresh: bool) -> list[Message]:
+    async def _messages(self, stream: Stream, records: Sequence[Record], *, fresh: bool) -> list[Message]:
         """The records as messages on top of what stands there. Raises IntegrityError for what does not fit."""
-        tips: dict[str, _Tip] = {}
+        tips: dict[str, Tip] = {}
         messages: list[Message] = []
-        now = datetime.now(UTC).isoformat()
+        now = datetime.now(UTC)
         for record in records:
             first = record.subject not in tips
             tip = await self._tip(stream, record, fresh=fresh) if first else tips[record.subject]
             await self._check(stream, record, tip)
-            headers = {
-                "ce-specversion": "1.0",
-                "ce-id": f"{record.name}:{record.version}",
-                "ce-type": quote(record.topic, safe=_PLAIN),
-                "ce-source": f"/{self._prefix}/{record.subject.rsplit('.', 2)[1]}",
-                "ce-subject": record.name,
-                "ce-time": now,
-                "ce-aggregateversion": str(record.version),
-                "ce-idtype": record.id_type,
-                "ce-prevhash": tip.digest,
-                "content-type": "application/octet-stream",
-            }
-            if record.version < tip.version:
-                headers[HIGHEST] = str(tip.version)
-            made = Recorded(0, record.subject, dict(headers), record.state, datetime.now(UTC))
-            tips[record.subject] = _Tip(max(tip.version, record.version), tip.position, made.digest)
-            headers["Nats-Msg-Id"] = f"{record.subject}:{record.version}"
-            headers["Nats-Expected-Stream"] = self._name
-            if first:
-                headers[EXPECTED] = str(tip.position)
-            messages.append(Message(record.subject, headers, record.state))
+            made, tips[record.subject] = message(record, tip, self._name, now, first=first)
+            messages.append(made)
         return messages
 
-    async def _tip(self, stream: Stream, record: _Record, *, fresh: bool) -> _Tip:
+    async def _tip(self, stream: Stream, record: Record, *, fresh: bool) -> Tip:
         """The subject's tip: as remembered where that can be right, else as it stands there."""
         known = self._tips.get(record.subject)
-        if not fresh and known is not None and record.version <= known.version + 1:
+        next_ = record.order is Order.NEXT
+        if known is not None and not fresh and (not next_ or record.version <= known.version + 1):
             return known
-        if not fresh and known is None and record.order is Order.NEXT and record.version in (0, 1):
-            return _Tip()  # most likely a new aggregate; the server says so if not
-        last = await stream.last(record.subject, at_least=known.position if known else 0)
+        if known is None and not fresh and next_ and record.version in (0, 1):
+            return Tip()  # most likely a new aggregate; the server says so if not
+        last = await stream.last_of(record.subject)
         if last is None:
-            return _Tip()
+            return Tip()
         self._learn(last)
         return self._tips[record.subject]
 
-    async def _check(self, stream: Stream, record: _Record, tip: _Tip) -> None:
+    async def _check(self, stream: Stream, record: Record, tip: Tip) -> None:
         what = f"version {record.version} of {record.subject}"
         match record.order:
             case Order.NEXT:
@@ -183,21 +136,25 @@ class StoredEvents:
                     raise IntegrityError(f"{what} cannot be the first one: a history begins with version 0 or 1")
             case Order.UPWARDS:
                 if record.version <= tip.version:
-                    raise IntegrityError(f"{record.name} has been tracked to {tip.version}; {record.version} is behind")
+                    raise IntegrityError(
+                        f"{record.name} is tracked to {tip.version} already; {record.version} comes too late"
+                    )
             case Order.ANY:
                 if record.version == tip.version or (
                     record.version < tip.version
                     and any(r.version == record.version for r in await stream.read(0, record.subject))
                 ):
                     raise IntegrityError(f"{what} is stored already")
+            case _ as never:
+                assert_never(never)
 
-    def _learn(self, recorded: Recorded) -> None:
+    def _learn(self, last: Recorded) -> None:
         """Remember a subject's last message."""
-        known = self._tips.get(recorded.subject)
-        if known is None or known.position < recorded.position:
-            self._tips[recorded.subject] = _Tip(_highest(recorded), recorded.position, recorded.digest)
-            _trim(self._tips)
-        self._tips.move_to_end(recorded.subject)
+        known = self._tips.get(last.subject)
+        if known is None or known.position < last.position:
+            self._tips[last.subject] = Tip.of(last)
+            _trim(self._tips, MOST_TIPS)
+        self._tips.move_to_end(last.subject)
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,45 +163,42 @@ class StoredEvents:
     ) -> list[StoredEvent]:
         """One aggregate's records with gt < version <= lte, by version, upwards or downwards."""
         stream = await self._stream()
-        subject = self._subject(originator_id)
-        known = self._tips.get(subject, _Tip())
+        subject = self._names.of(originator_id)
         low = -1 if gt is None else gt
         if desc and limit is not None:
-            newest = await stream.last(subject, at_least=known.position)
+            newest = await stream.last(subject, at_least=self._known(subject).position)
             if newest is None:
                 return []
             self._learn(newest)
-            top = _highest(newest) if lte is None else min(lte, _highest(newest))
-            if self._order is Order.NEXT:
-                low = max(low, top - limit)
+            if self._ordered:
+                low = max(low, (newest.version if lte is None else min(lte, newest.version)) - limit)
             elif limit == 1 and lte is None and HIGHEST not in newest.headers:
                 return [stored(newest)] if newest.version > low else []
-        found = await self._between(stream, subject, low, lte, None if desc else limit, known.position)
+        found = await self._between(stream, subject, low, lte, None if desc else limit)
         found.sort(key=lambda r: r.version, reverse=desc)
         return [stored(r) for r in found[:limit]]
 
     async def _between(
-        self, stream: Stream, subject: str, low: int, lte: int | None, limit: int | None, at_least: int
+        self, stream: Stream, subject: str, low: int, lte: int | None, limit: int | None
     ) -> list[Recorded]:
         """The records with low < version <= lte in the order of the log; at least the `limit` lowest."""
-        ordered = self._order is Order.NEXT
-        after = await self._before(stream, subject, low) if ordered else 0
+        known = self._known(subject).position
+        after = await self._before(stream, subject, low) if self._ordered else 0
         found: list[Recorded] = []
         while True:
-            page = await stream.read(after, subject, PAGE, at_least=0 if ordered and lte is not None else at_least)
-            if page:
-                after = page[-1].position
-                if len(page) < PAGE:
-                    self._learn(page[-1])
+            page = await stream.read(after, subject, PAGE, at_least=known)
             found += [r for r in page if r.version > low and (lte is None or r.version <= lte)]
-            enough = ordered and limit is not None and len(found) >= limit
-            passed = ordered and lte is not None and bool(page) and page[-1].version >= lte
-            if enough or passed or len(page) < PAGE:
+            if page and len(page) < PAGE:
+                self._learn(page[-1])
+            enough = limit is not None and len(found) >= limit
+            passed = lte is not None and bool(page) and page[-1].version >= lte
+            if len(page) < PAGE or (self._ordered and (enough or passed)):
                 return found
+            after = page[-1].position
 
     async def _before(self, stream: Stream, subject: str, version: int) -> int:
         """A position behind which all later versions stand, and not many earlier ones: found by halving."""
-        known = self._tips.get(subject, _Tip())
+        known = self._known(subject)
         if version < PAGE:
             return 0
         if version >= known.version >= 0:
@@ -267,116 +221,53 @@ class StoredEvents:
     ) -> list[Notification]:
         """Up to `limit` events from position `start` on, to `stop`, in order; of some topics only, where given."""
         stream = await self._stream()
-        after = max(0, (start if start is not None else 1) - (1 if inclusive_of_start or start is None else 0))
+        after = 0 if start is None else max(0, start - 1 if inclusive_of_start else start)
         found: list[Notification] = []
-        size = min(limit, PAGE) if not topics else PAGE
         while len(found) < limit and (stop is None or after < stop):
-            if stop is not None:
-                size = min(size, stop - after)
-            page = await stream.read(after, self.filter, size, at_least=min(self._newest, stop or self._newest))
+            size = PAGE if topics else min(limit - len(found), PAGE)
+            page = await stream.read(after, self._names.filter, size, at_least=self._newest)
             found += [notification(r) for r in page if _wanted(r, topics) and (stop is None or r.position <= stop)]
+            if page:
+                after = page[-1].position
+                self._newest = max(self._newest, after)
             if len(page) < size:
                 break
-            after = page[-1].position
         return found[:limit]
 
     async def max_id(self) -> int | None:
         """The position of the newest event."""
-        newest = await (await self._stream()).last(self.filter, at_least=self._newest)
+        newest = await (await self._stream()).last(self._names.filter, at_least=self._newest)
         return newest.position if newest else None
 
     async def max_tracking_id(self, application: str) -> int | None:
         """How far another application's events have been processed."""
-        subject = self._tracking_subject(application)
-        known = self._tips.get(subject, _Tip())
-        newest = await (await self._stream()).last(subject, at_least=known.position)
+        subject = self._names.tracking(application)
+        newest = await (await self._stream()).last(subject, at_least=self._known(subject).position)
         if newest is None:
             return None
         self._learn(newest)
         return newest.version
 
-    async def follow(self, after: int, topics: Sequence[str]) -> AsyncIterator[list[Notification]]:
-        """What stands behind a position, then what comes, as soon as it is there; ends when the connection is closed."""
-        async with aclosing(follow(await self._client(), after, [self.filter], stream=self._name)) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                yield [notification(r) for r in batch if _wanted(r, topics)]
+    async def listen(self, after: int, topics: Sequence[str]) -> AsyncGenerator[list[Notification], None]:
+        """What stands behind a position, then what comes, as soon as it is there, for ever.
 
-    # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────
+        Raises OperationalError when the connection was lost for good and there is no other.
+        """
+        while True:
+            feed = follow(await self._client(), after, [self._names.filter], stream=self._name)
+            async with aclosing(feed) as batches:
+                async for batch in batches:
+                    after = batch[-1].position
+                    yield [notification(r) for r in batch if _wanted(r, topics)]
 
-    @property
-    def filter(self) -> str:
-        return f"{self._prefix}.{self._kind}.*"
-
-    def _subject(self, originator_id: UUID | str) -> str:
-        return f"{self._prefix}.{self._kind}.{_token(str(originator_id), 'originator id')}"
-
-    def _tracking_subject(self, application: str) -> str:
-        return f"{self._prefix}.tracking.{_token(application, 'application name')}"
-
-    def _record(self, event: StoredEvent) -> _Record:
-        id_type = "uuid" if isinstance(event.originator_id, UUID) else "text"
-        subject = self._subject(event.originator_id)
-        if event.originator_version < 0:
-            raise DataError(f"version {event.originator_version} of {subject}: versions begin with 0 or 1")
-        name = str(event.originator_id)
-        return _Record(subject, self._order, name, event.originator_version, event.topic, event.state, id_type)
-
-    def _tracking(self, tracking: Tracking) -> _Record:
-        name, position = tracking.application_name, tracking.notification_id
-        body = json.dumps({"notification_id": position}).encode()
-        return _Record(self._tracking_subject(name), Order.UPWARDS, name, position, "tracking", body, "text")
-
-
-def subjects_of(prefix: str, kind: str) -> list[str]:
-    """The subjects of one stream: that of an application's events holds its tracking records too."""
-    return [f"{prefix}.{kind}.*", *([f"{prefix}.tracking.*"] if kind == "events" else [])]
-
-
-def stored(recorded: Recorded) -> StoredEvent:
-    return StoredEvent(**_fields(recorded))
-
-
-def notification(recorded: Recorded) -> Notification:
-    return Notification(id=recorded.position, **_fields(recorded))
-
-
-def _fields(recorded: Recorded) -> dict[str, Any]:
-    name = recorded.subject.rsplit(".", 1)[-1]
-    return {
-        "originator_id": UUID(name) if recorded.headers["ce-idtype"] == "uuid" else name,
-        "originator_version": recorded.version,
-        "topic": _topic(recorded),
-        "state": recorded.body,
-    }
-
-
-def _topic(recorded: Recorded) -> str:
-    return unquote(recorded.headers["ce-type"])
+    def _known(self, subject: str) -> Tip:
+        return self._tips.get(subject, Tip())
 
 
 def _wanted(recorded: Recorded, topics: Sequence[str]) -> bool:
-    return not topics or _topic(recorded) in topics
+    return not topics or topic(recorded) in topics
 
 
-def _highest(recorded: Recorded) -> int:
-    return int(recorded.headers.get(HIGHEST, recorded.version))
-
-
-def _placed(message: Message, position: int) -> Recorded:
-    headers = {k: v for k, v in message.headers.items() if not k.startswith("Nats-")}
-    return Recorded(position, message.subject, headers, message.body, datetime.now(UTC))
-
-
-def _token(value: str, what: str) -> str:
-    """The value, when it can stand between two dots of a subject."""
-    if not 1 <= len(value) <= 256 or not all("!" <= c <= "~" and c not in ".*>" for c in value):
-        raise DataError(
-            f"{value!r} cannot be an {what} here: it becomes part of a NATS subject, so use 1 to 256 visible ASCII "
-            "characters without '.', '*', '>' and space"
-        )
-    return value
-
-
-def _trim(remembered: OrderedDict[Any, Any]) -> None:
-    while len(remembered) > MOST_REMEMBERED:
+def _trim(remembered: OrderedDict[Any, Any], most: int) -> None:
+    while len(remembered) > most:
         remembered.popitem(last=False)

@@ -5,9 +5,7 @@ checkpoints hold. What belongs to storing and not to the event is new: the serve
 which an event was first stored goes along in the header `Nebula-Stored-At`, which readers see as `stored_at`.
 """
 
-import asyncio
 import json
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +13,15 @@ from typing import BinaryIO
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js.api import PubAck
-from nats.js.errors import APIError
 
 from eventstore import archive
 from eventstore.archive import Writer, checkpoint_of, event_of, header_of, read_lines
-from eventstore.audit import Progress, pages
+from eventstore.audit import Progress
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
-from eventstore.jetstream import STORED_AT, direct
-from eventstore.notary import Checkpoints, parsed
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct
+from eventstore.notary import Checkpoints, pages, parsed
+from eventstore.store import EventStore
 from eventstore.verify import Report
 from runtime import streams, subjects
 
@@ -162,10 +158,10 @@ async def restore(
 
 class _Restore:
     def __init__(self, nc: Client, path: Path, resume: bool, progress: Progress | None, total: int) -> None:
-        self._nc, self._js, self._path, self._resume = nc, nc.jetstream(), path, resume
+        self._nc, self._path, self._resume = nc, path, resume
         self._store, self._checkpoints = EventStore(nc), Checkpoints(nc)
         self._progress, self._total = progress, total
-        self._waiting: deque[tuple[int, asyncio.Future[PubAck]]] = deque()
+        self._sent = self._acknowledged = 0
 
     async def run(self) -> None:
         have, signed = await self._store.last_position(), await self._checkpoints.count()
@@ -175,6 +171,15 @@ class _Restore:
                 "only (or gone on with: --resume)"
             )
         await self._compare(have)
+        self._sent = self._acknowledged = have
+        self._inbox = self._nc.new_inbox()
+        self._acks = await self._nc.subscribe(self._inbox)
+        try:
+            await self._lay(have, signed)
+        finally:
+            await self._acks.unsubscribe()
+
+    async def _lay(self, have: int, signed: int) -> None:
         number = 0
         with self._path.open("rb") as file:
             lines = read_lines(file)
@@ -209,27 +214,28 @@ class _Restore:
             "Nats-Expected-Last-Sequence": str(recorded.position - 1),
         }
         try:
-            future = await self._js.publish_async(recorded.subject, recorded.body, headers=headers)
+            await self._nc.publish(recorded.subject, recorded.body, reply=self._inbox, headers=headers)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the log does not answer: {error!r}") from error
-        self._waiting.append((recorded.position, future))
-        if len(self._waiting) >= IN_FLIGHT:
+        self._sent = recorded.position
+        if self._sent - self._acknowledged >= IN_FLIGHT:
             await self._settle(IN_FLIGHT // 2)
             if self._progress is not None:
-                self._progress(recorded.position, self._total)
+                self._progress(self._acknowledged, self._total)
 
     async def _settle(self, left: int) -> None:
-        """Wait for acknowledgements until so many are left."""
-        while len(self._waiting) > left:
-            position, future = self._waiting.popleft()
+        """Wait for acknowledgements, which come in the order of sending, until so many are left."""
+        while self._sent - self._acknowledged > left:
+            position = self._acknowledged + 1
             try:
-                ack = await asyncio.wait_for(future, 30)
-            except APIError as error:
-                raise Refused(f"position {position} was not stored: {error.description}") from error
+                answer = json.loads((await self._acks.next_msg(timeout=30)).data)
             except (NatsError, OSError, TimeoutError) as error:
                 raise Unavailable(f"the log does not answer at position {position}: {error!r}") from error
-            if ack.seq != position:
-                raise Refused(f"the event of position {position} was stored at {ack.seq}")
+            if "error" in answer:
+                raise Refused(f"position {position} was not stored: {answer['error'].get('description')}")
+            if answer["seq"] != position:
+                raise Refused(f"the event of position {position} was stored at {answer['seq']}")
+            self._acknowledged = position
 
     async def _sign(self, number: int, have: int, checkpoint: Checkpoint) -> None:
         """Put the n-th checkpoint back, once all before it is stored."""

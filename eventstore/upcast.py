@@ -55,14 +55,20 @@ def opened(headers: Mapping[str, str], body: bytes) -> Event:
     """
     topic = headers["ce-type"]
     kind = event_type(topic)
-    if kind is None:
-        return Foreign(topic=topic, body=from_json(body))
     version = type_version(headers)
-    if version > kind.VERSION:
-        return Foreign(topic=topic, body=from_json(body))
+    if kind is None or version > kind.VERSION:
+        return Foreign(topic=topic, body=_foreign(body))
     if version == kind.VERSION:
         return kind.model_validate_json(body)
     return kind.model_validate_json(to_json(upcast(topic, version, kind.VERSION, from_json(body))))
+
+
+def _foreign(body: bytes) -> Any:
+    """A body that is not ours to judge: JSON where it is JSON, else text."""
+    try:
+        return from_json(body)
+    except ValueError:
+        return body.decode(errors="replace")
 
 
 def upcast(topic: str, version: int, wanted: int, body: Body) -> Body:

@@ -68,7 +68,7 @@ class Vault:
 
     async def seed_secret(self, vm: str, boots: int) -> str:
         """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased once it was destroyed."""
-        key = await self._key(vm, make=True)
+        key = await self._key(vm, make=True, fresh=True)
         mac = hmac.new(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
@@ -96,6 +96,7 @@ class Vault:
         try:
             key = await self._stored(vm)
             if key is None:
+                self._cache.pop(vm, None)
                 if not make:
                     raise Erased(vm)
                 key = await self._made(vm)

@@ -1,8 +1,11 @@
 """A gateway as an ASGI application, with everything it needs opened and closed around it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from nats.errors import Error as NatsError
 
 from eventstore.store import EventStore
 from gateway.auth import Tokens
@@ -43,7 +46,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         await pool.close()
-        await nc.close()
+        with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
+            await nc.close()
 
 
 def application(gateway: Gateway) -> Edge:

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from gateway.problems import Problem
@@ -102,6 +103,7 @@ def unauthorized(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether an address or a name can only be reached from this machine."""
     if host == "localhost":
@@ -112,6 +114,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=1024)
 def from_here(host: str | None, origin: str | None) -> bool:
     """Whether a call without tokens was meant for us: no web page of elsewhere made a browser on this host send it."""
     name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""

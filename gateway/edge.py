@@ -95,9 +95,8 @@ class _Call:
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.request_id.encode()))
             headers.append((b"nebula-position", b"%d" % position))
-            self._gateway.metrics.requests.labels(self._scope["nebula.route"], message["status"]).observe(
-                time.perf_counter() - self._started
-            )
+            seconds = time.perf_counter() - self._started
+            self._gateway.metrics.answered(self._scope["nebula.route"], message["status"], seconds)
         await self._send(message)
 
     async def fail(self, error: Exception) -> None:

@@ -102,7 +102,7 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
 
 async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
     """Hand over batch after batch, as fast as they are taken."""
-    async with contextlib.aclosing(follow(nc, after, [filter_])) as source:  # type: ignore[type-var]
+    async with contextlib.aclosing(follow(nc, after, [filter_])) as source:
         async for batch in source:
             await batches.put(batch)
 

@@ -73,6 +73,8 @@ def limit(request: Request) -> int:
 
 def wait(request: Request) -> float:
     """Seconds to wait: `30s` or `30`; 0 where none is given."""
+    if not request.scope["query_string"]:
+        return 0.0
     text = request.query_params.get("wait")
     if text is None:
         return 0.0
@@ -122,12 +124,13 @@ def page_token(request: Request, name: str) -> int | None:
 
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key, where one is given."""
-    given = request.headers.getlist("idempotency-key")
+    given = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not given:
         return None
-    if len(given) > 1 or not _VISIBLE.match(given[0]):
+    text: str = given[0].decode("latin-1")
+    if len(given) > 1 or not _VISIBLE.match(text):
         raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters, given once")
-    return given[0]
+    return text
 
 
 def path_id(request: Request, kind: str) -> str:

@@ -37,6 +37,9 @@ async def row(gateway: Gateway, request: Request, table: Aggregates[Any], ref: R
     """The row of a living resource. Raises Problem: 404 where there is none, 410 where it was deleted."""
     await gateway.fresh(request, ref.id)
     found = await aggregates.get(gateway.pool, table, ref)
+    if found.row is None:
+        await gateway.caught_up()
+        found = await aggregates.get(gateway.pool, table, ref)
     reflects(request, found.position)
     if found.row is None:
         raise not_found(table.kind, ref.id)
@@ -96,6 +99,9 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_)
     found = await waiting.look(gateway, id_)
+    if found is None:
+        await gateway.caught_up()
+        found = await waiting.look(gateway, id_)
     if found is None:
         raise not_found("operation", id_)
     if seconds and not waiting.has_ended(found):

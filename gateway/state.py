@@ -81,6 +81,20 @@ class Gateway:
             await self.position.reach(written, OWN_WRITES)
 
 
+    async def caught_up(self) -> None:
+        """Wait until the read models are as new as the log is now: only then is what they lack not there.
+
+        Raises Problem (503) when that takes too long, Unavailable when the log does not answer.
+        """
+        end = await self.store.last_position()
+        if not await self.position.reach(end, PATIENCE):
+            raise Problem(
+                503,
+                "position_not_reached",
+                f"the read models stand at {self.position.value}, the log at {end}; try again",
+            )
+
+
 def caller(request: Request) -> Caller:
     found: Caller = request.scope["nebula.caller"]
     return found

@@ -14,7 +14,9 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from domain.contract import Heartbeat
 from domain.placement import Policy
+from eventstore.checkpoints import public_keys, public_path, signing_key
 from eventstore.documents import Documents
+from eventstore.notary import Notary
 from eventstore.store import EventStore
 from eventstore.vault import Vault
 from handlers import reports
@@ -51,6 +53,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
     await streams.ensure_all(js, settings.nats_replicas)
     store, world = EventStore(nc), World()
     vault = await Vault.open(js, settings.master_key_path)
+    key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
     return Parts(
         nc=nc,
@@ -64,6 +67,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
             Verifier(store, world).run(),
             liveness.run(),
             watch_deadlines(store, world),
+            Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),
         ],
     )
 

@@ -5,10 +5,13 @@ of a race sees its batch refused, waits for the world to move, and looks again.
 """
 
 import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from domain import image, node, vm
-from domain.base import Resources
+from domain.base import Event
+from domain.node import Node
 from domain.placement import Policy, place
 from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
 from eventstore.envelope import Ref
@@ -20,6 +23,7 @@ from runtime import logs, subjects
 log = logs.get(__name__)
 
 RETRY = 0.5
+MOST = 64
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def released(world: World, changes: Changes) -> list[Release]:
 
 
 class Placer:
-    """Runs placement whenever the world moves."""
+    """Runs placement whenever the world moves. Up to `MOST` VMs go into one batch: one wait for the disk for all."""
 
     def __init__(self, store: EventStore, world: World, policy: Policy) -> None:
         self._store = store
@@ -84,36 +88,49 @@ class Placer:
             books = self._world.get(Ref(subjects.SYSTEM, "node", promise.node))
             events = node.decide(books.state, node.Release(node=promise.node, vm=promise.vm, at=now()))
             await self._append([Change(books.tip, events)])
-        for vm_id in candidates(self._world, changes):
-            await self._place(vm_id)
-
-    async def _place(self, vm_id: str) -> None:
-        loaded = self._world.vm(vm_id)
-        if loaded is None or loaded.state is None:
-            return
-        found = loaded.state
-        dropped = gone(found, self._world)
-        if dropped is not None:
-            await self._append([Change(loaded.tip, vm.decide(loaded.state, dropped))])
-            return
-        wish: Resources = found.spec.resources()
-        choice = place(wish, found.region, self._world.nodes(), self._policy)
-        if choice.node is None:
-            deferred = vm.decide(loaded.state, DeferVm(vm=found.id, at=now(), considered=choice.considered))
-            if deferred:
-                await self._append([Change(loaded.tip, deferred)])
-                log.info("vm waits for room", vm=found.id, project=found.project)
-            return
-        at = now()
-        chosen = ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)
-        books = self._world.get(Ref(subjects.SYSTEM, "node", choice.node))
-        promised = node.Reserve(node=choice.node, vm=found.id, resources=wish, at=at)
-        scheduled = Change(loaded.tip, vm.decide(loaded.state, chosen))
-        reserved = Change(books.tip, node.decide(books.state, promised))
-        await self._append([scheduled, reserved])
-        log.info("vm placed", vm=found.id, project=found.project, node=choice.node)
+        for some in batched(candidates(self._world, changes), MOST):
+            await self._append(decisions(some, self._world, self._policy))
 
     async def _append(self, changes: list[Change]) -> None:
         for recorded in await self._store.append(changes, self._context):
             self._world.apply(recorded)
+            if recorded.ref.kind == "vm":
+                log.info("vm placement", vm=recorded.ref.id, type=recorded.type, position=recorded.position)
         self._world.nudge()
+
+
+def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Change]:
+    """What is to be appended for these VMs: each placement is made on the books that the ones before it left."""
+    nodes = {found.id: found for found in world.nodes()}
+    reserved: dict[str, list[Event]] = {}
+    made: list[Change] = []
+    at = now()
+    for vm_id in vm_ids:
+        loaded = world.vm(vm_id)
+        if loaded is None or loaded.state is None:
+            continue
+        found = loaded.state
+        command = gone(found, world) or where(found, nodes.values(), policy, at)
+        events = vm.decide(found, command)
+        if events:
+            made.append(Change(loaded.tip, events))
+        if isinstance(command, ScheduleVm) and events:
+            promise = node.Reserve(node=command.node, vm=vm_id, resources=found.spec.resources(), at=at)
+            for event in node.decide(nodes[command.node], promise):
+                reserved.setdefault(command.node, []).append(event)
+                nodes[command.node] = node.evolve(nodes[command.node], event) or nodes[command.node]
+    for node_id, promises in reserved.items():
+        made.append(Change(world.get(Ref(subjects.SYSTEM, "node", node_id)).tip, promises))
+    return made
+
+
+def where(found: Vm, nodes: Iterable[Node], policy: Policy, at: datetime) -> ScheduleVm | DeferVm:
+    """The node that a VM goes to, or that it has to wait."""
+    choice = place(found.spec.resources(), found.region, nodes, policy)
+    if choice.node is None:
+        return DeferVm(vm=found.id, at=at, considered=choice.considered)
+    return ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)
+
+
+def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

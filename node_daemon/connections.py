@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import libvirt
 
@@ -18,6 +18,9 @@ from runtime import logs
 log = logs.get(__name__)
 
 T = TypeVar("T")
+
+Outcome = tuple[Any, object, Exception | None]
+"""The connection to use again (None when it is broken), and the result or the error of a call."""
 
 #: Calls under way at once, on all VMs together. libvirtd has about 20 workers.
 LIMIT = 32
@@ -44,6 +47,32 @@ def run_event_loop() -> None:
 def _turn() -> None:
     while True:
         libvirt.virEventRunDefaultImpl()
+
+
+def on_thread(work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+    """`work`, done on a thread of its own; neither the loop nor the end of the process waits for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work(*arguments)
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="libvirt-call", daemon=True).start()
+    return future
 
 
 def open_connection(uri: str) -> Any:
@@ -75,50 +104,38 @@ class Connections:
         if key in self._hung:
             raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
         async with self._slots:
-            loop = asyncio.get_running_loop()
-            done: asyncio.Future[T] = loop.create_future()
-
-            def settle(connection: Any, result: T | None, error: BaseException | None) -> None:
-                self._hung.discard(key)
-                self._give_back(connection)
-                if done.done():
-                    return
-                if error is not None:
-                    done.set_exception(error)
-                else:
-                    done.set_result(result)  # type: ignore[arg-type]  # None is a T when work returns None
-
             borrowed = self._idle.pop() if self._idle else None
-
-            def on_thread() -> None:
-                outcome = _carry_out(self._uri, borrowed, work)
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(settle, *outcome)
-
-            threading.Thread(target=on_thread, name=f"libvirt {key}", daemon=True).start()
+            over = on_thread(_carry_out, self._uri, borrowed, work)
+            over.add_done_callback(lambda _: self._over(key, over))
             try:
                 async with asyncio.timeout(self._deadline):
-                    return await done
+                    _, result, error = await asyncio.shield(over)
             except TimeoutError:
                 self._hung.add(key)
                 log.warning("libvirt call hangs", about=key, deadline_s=self._deadline)
                 raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+            if error is not None:
+                raise error
+            return cast(T, result)
 
-    def _give_back(self, connection: Any) -> None:
+    def _over(self, key: str, call: "asyncio.Future[Outcome]") -> None:
+        """A call returned, in time or not."""
+        self._hung.discard(key)
+        connection, _, _ = call.result()
         if connection is None:
             return
         if len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
-            threading.Thread(target=_close, args=(connection,), daemon=True).start()
+            on_thread(_close, connection)
 
     def close(self) -> None:
+        """Let go of all idle connections, without waiting for it."""
         while self._idle:
-            _close(self._idle.pop())
+            on_thread(_close, self._idle.pop())
 
 
-def _carry_out(uri: str, connection: Any, work: Callable[[Any], T]) -> tuple[Any, T | None, Exception | None]:
-    """The connection to use again (None when it is broken), and the result or the error."""
+def _carry_out(uri: str, connection: Any, work: Callable[[Any], object]) -> Outcome:
     try:
         if connection is not None and not connection.isAlive():
             _close(connection)

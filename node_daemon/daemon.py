@@ -87,9 +87,9 @@ class Daemon:
         return shown is None or shown.power is not power or shown.step is not None
 
     def _note_orphans(self, orphans: tuple[str, ...]) -> None:
-        if orphans != self._pulse.orphans:
+        if set(orphans) - set(self._pulse.orphans):
             log.warning("domains that nobody wants; left alone", orphans=orphans)
-            self._pulse.orphans = orphans
+        self._pulse.orphans = orphans
 
     async def _ensure_network(self) -> None:
         trouble = None

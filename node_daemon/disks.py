@@ -12,6 +12,8 @@ from node_daemon.images import BaseImage
 from node_daemon.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
+#: libvirt hands it to QEMU's user when the domain starts.
+PRIVATE = 0o600
 
 
 class Disks:
@@ -47,7 +49,7 @@ class Disks:
         overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
         try:
             await qemu_img(*overlay, os.fspath(part), f"{size_gib}G")
-            await asyncio.to_thread(put_in_place, part, disk)
+            await asyncio.to_thread(put_in_place, part, disk, PRIVATE)
         except QemuImgError as error:
             raise Temporary(f"cannot make the disk: {error}") from error
         except OSError as error:

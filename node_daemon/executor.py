@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from domain.contract import Desired, Wanted
+from domain.contract import Desired, ImageSource, Wanted
 from node_daemon.disks import Disks
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
@@ -80,10 +80,8 @@ class Executor:
         made = False
         try:
             if not self._disks.disk(wanted.vm).exists():
-                if wanted.image is None:
-                    raise Permanent("image_missing", "the document names no image to make the disk from")
                 progress("image")
-                base = await while_wanted(self._images.ensure(wanted.image), newest)
+                base = await while_wanted(self._images.ensure(image_of(wanted)), newest)
                 progress("disk")
                 made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib)
             progress("domain")
@@ -94,9 +92,12 @@ class Executor:
             raise
 
     async def _start(self, wanted: Wanted) -> Have:
+        image = image_of(wanted)
         boot = Boot(
             wanted=wanted,
             disk=str(self._disks.disk(wanted.vm)),
+            base=str(self._images.path(image)),
+            base_format=image.format,
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
         )
@@ -107,6 +108,12 @@ class Executor:
             if refusal.invalid:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
             raise
+
+
+def image_of(wanted: Wanted) -> ImageSource:
+    if wanted.image is None:
+        raise Permanent("image_missing", "the document names no image")
+    return wanted.image
 
 
 async def while_wanted(work: Awaitable[T], newest: Newest) -> T:

@@ -39,9 +39,9 @@ def impassable(path: Path) -> Path | None:
     return None
 
 
-def put_in_place(part: Path, path: Path) -> None:
+def put_in_place(part: Path, path: Path, mode: int) -> None:
     """Give a finished file its name, so that it is whole under that name even after a power failure."""
-    part.chmod(0o644)
+    part.chmod(mode)
     sync(part)
     part.rename(path)
     sync(path.parent)

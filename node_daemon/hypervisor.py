@@ -62,6 +62,9 @@ class Boot:
 
     wanted: Wanted
     disk: str
+    #: the image under the disk, and its format
+    base: str
+    base_format: str
     console: str
     host_boot: str
 

@@ -21,6 +21,8 @@ from runtime import logs
 
 log = logs.get(__name__)
 
+#: For all, QEMU's user among them; for writing to nobody.
+READ_ONLY = 0o444
 CHUNK = 1024 * 1024
 QCOW2_MAGIC = b"QFI\xfb"
 #: Seconds without a byte before a download counts as failed.
@@ -46,12 +48,16 @@ class Images:
         for leftover in folder.glob("*.part"):
             leftover.unlink()
 
+    def path(self, source: ImageSource) -> Path:
+        """Where the image is, or will be."""
+        return self._folder / f"{source.sha256.lower()}.{source.format}"
+
     async def ensure(self, source: ImageSource) -> BaseImage:
         """The image, from the cache or else from its source. Whoever asks for the same image shares one fetch.
 
         Raises Permanent (image_missing, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """
-        name = f"{source.sha256.lower()}.{source.format}"
+        name = self.path(source).name
         if (known := self._known.get(name)) is not None and known.path.exists():
             return known
         fetch = self._fetching.get(name)
@@ -62,14 +68,14 @@ class Images:
         return await asyncio.shield(fetch)
 
     async def _get(self, name: str, source: ImageSource) -> BaseImage:
-        path = self._folder / name
+        path = self.path(source)
         if not path.exists():
             part = self._folder / f"{name}.{uuid.uuid4().hex}.part"
             started = asyncio.get_running_loop().time()
             try:
                 await self._fetch(source, part)
                 await inspect(part, source.format)
-                await asyncio.to_thread(put_in_place, part, path)
+                await asyncio.to_thread(put_in_place, part, path, READ_ONLY)
             except OSError as error:
                 raise of_os_error(error) from error
             finally:

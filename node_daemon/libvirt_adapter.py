@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import libvirt
 
 from domain.contract import Power
-from node_daemon.connections import Connections, open_connection
+from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, domain_name, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
 from node_daemon.tasks import happens
@@ -118,9 +118,7 @@ class LibvirtHypervisor:
             gone = asyncio.Event()
             try:
                 async with asyncio.timeout(self._deadline):
-                    connection, callback = await asyncio.to_thread(
-                        _listen, self._uri, asyncio.get_running_loop(), nudge, gone
-                    )
+                    connection, callback = await on_thread(_listen, self._uri, asyncio.get_running_loop(), nudge, gone)
             except (libvirt.libvirtError, TimeoutError) as error:
                 if not away:
                     log.warning("libvirt is away", uri=self._uri, error=str(error))
@@ -135,7 +133,7 @@ class LibvirtHypervisor:
                 while connection.isAlive() and not await happens(gone, WATCH_SECONDS):
                     pass
             finally:
-                _stop_listening(connection, callback)
+                on_thread(_stop_listening, connection, callback)
 
     def close(self) -> None:
         """Let go of the idle connections. Domains run on."""

@@ -61,6 +61,7 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # who calls is who connects, whatever a header claims
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -1,6 +1,7 @@
 """The process of the read side: the runner, and the data source that guests ask."""
 
 import asyncio
+import contextlib
 import signal
 
 from nats.aio.client import Client
@@ -50,7 +51,8 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
             group.create_task(seed_guests(settings, Source(nc, pool, vault, position), stop), name="cloud-init")
     finally:
         await pool.close()
-        await nc.close()
+        with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
+            await nc.close()
 
 
 async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:

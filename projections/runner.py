@@ -106,7 +106,7 @@ class Runner:
         log.info("projections run", position=after, behind=end - after)
         if until is not None and after >= until:
             return
-        async with contextlib.aclosing(follow(self._nc, after)) as batches:  # type: ignore[type-var]
+        async with contextlib.aclosing(follow(self._nc, after)) as batches:
             async for batch in batches:
                 wanted = [r for r in batch if until is None or r.position <= until]
                 await self._take(conn, after, wanted)

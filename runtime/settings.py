@@ -75,6 +75,8 @@ class HandlersSettings(Vaulted):
     vcpu_ratio: float = Field(default=4.0, gt=0, le=64)
     #: seconds of silence after which a node counts as lost
     node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
+    #: seconds between two signed checkpoints of a log that moves
+    checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
     #: how often a stored message is tried before it is parked
     max_deliver: int = Field(default=10, ge=1, le=1000)
 

@@ -116,7 +116,9 @@ class Platform:
                 if not re.fullmatch(r"[a-z0-9-]+", body["name"]):
                     fields = [{"field": "name", "detail": "lower-case letters, digits and - only"}]
                     raise Problem(422, "invalid", "the request is not valid", errors=fields)
-                vm = self.add_vm(body["name"], "requested", **{k: v for k, v in body.items() if k not in ("id", "name")})
+                vm = self.add_vm(
+                    body["name"], "requested", **{k: v for k, v in body.items() if k not in ("id", "name")}
+                )
                 self.record(vm, "VmRequested", name=vm["name"])
                 return self.accept("create", vm)
             case "GET", "projects", _, "vms", vm_id:

@@ -50,9 +50,7 @@ def test_retries_are_bounded_and_the_key_is_told(nebula: Nebula, platform: Platf
     assert ran.status == 3
     keys = platform.keys("POST")
     assert len(keys) == 4
-    assert ran.err.endswith(
-        f"error: nobody decides at the moment (unavailable)\nsafe to repeat with --key {keys[0]}\n"
-    )
+    assert ran.err.endswith(f"error: nobody decides at the moment (unavailable)\nsafe to repeat with --key {keys[0]}\n")
     assert ran.out == ""
 
 

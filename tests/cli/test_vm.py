@@ -1,5 +1,7 @@
 """`nebula vm`: names, waiting, tables and JSON."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.cli.conftest import Nebula
@@ -98,8 +100,8 @@ def test_wait(nebula: Nebula, platform: Platform) -> None:
     assert "VM web-2 is stopped" in ran.err
 
 
-def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platform, tmp_path: pytest.TempPathFactory) -> None:
-    file = tmp_path / "keys.pub"  # type: ignore[operator]
+def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "keys.pub"
     file.write_text("# mine\nssh-ed25519 AAAA a\n\nssh-rsa BBBB b\n")
     ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file), "--ssh-key", "ssh-ed25519 CCCC c")
     assert ran.status == 0

@@ -146,7 +146,8 @@ def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
     elif before.node is None:
         cancelled = before.pending.operation if before.pending else None
         done.then(VmDeletionRequested, VmDeleted, cancels=cancelled)
-        assert done.events[1].operation == uid(20)
+        deleted: Any = done.events[1]
+        assert deleted.operation == uid(20)
         assert done.after.phase is Phase.DELETED
     else:
         cancelled = before.pending.operation if before.pending else None

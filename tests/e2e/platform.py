@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import libvirt
 
 from runtime.child import free_port
 
@@ -184,4 +185,28 @@ async def platform(**settings: str) -> AsyncIterator[Platform]:
     finally:
         if made.process is not None and made.process.returncode is None:
             await made.down()
+        remove_domains(home)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def domains(home: Path) -> list[str]:
+    """The uuids of the domains whose files are in this directory."""
+    connection = libvirt.open("qemu:///system")
+    try:
+        return [found.UUIDString() for found in connection.listAllDomains() if str(home) in found.XMLDesc()]
+    finally:
+        connection.close()
+
+
+def remove_domains(home: Path) -> None:
+    """What a failed test left behind: guests outlive their platform on purpose."""
+    connection = libvirt.open("qemu:///system")
+    try:
+        for uuid in domains(home):
+            domain = connection.lookupByUUIDString(uuid)
+            if domain.isActive():
+                domain.destroy()
+            if domain.isPersistent():
+                domain.undefine()
+    finally:
+        connection.close()

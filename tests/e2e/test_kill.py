@@ -4,11 +4,10 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
-import libvirt
 import pytest
 
 from runtime.libvirtd import Libvirt
-from tests.e2e.platform import Platform, eventually, platform
+from tests.e2e.platform import Platform, domains, eventually, platform
 
 pytestmark = pytest.mark.qemu
 
@@ -51,19 +50,10 @@ async def create_once(up: Platform, victim: str, seconds: float) -> None:
     assert types.count("VmRequested") == types.count("VmScheduled") == types.count("VmStarted") == 1, types
     page = await up.call("GET", f"{VMS}?limit=500")
     assert [found["id"] for found in page["items"]] == [vm]
-    assert domains(up) == [vm]
+    assert domains(up.home) == [vm]
 
     await up.succeed("DELETE", f"{VMS}/{vm}")
-    assert domains(up) == []
-
-
-def domains(up: Platform) -> list[str]:
-    """The uuids of the domains whose disks are this platform's, running ones only if they run at all."""
-    connection = libvirt.open("qemu:///system")
-    try:
-        return [d.UUIDString() for d in connection.listAllDomains() if str(up.home) in d.XMLDesc()]
-    finally:
-        connection.close()
+    assert domains(up.home) == []
 
 
 async def test_up_again_on_the_same_directory_goes_on(up: Platform) -> None:
@@ -71,7 +61,7 @@ async def test_up_again_on_the_same_directory_goes_on(up: Platform) -> None:
     accepted = await up.succeed("POST", VMS, VM)
     vm = accepted["vm"]["id"]
     assert await up.down() == 0
-    assert domains(up) == [vm]
+    assert domains(up.home) == [vm]
     await up.up()
     assert (await up.call("GET", f"{VMS}/{vm}"))["phase"] == "running"
 
@@ -88,4 +78,4 @@ async def test_up_again_on_the_same_directory_goes_on(up: Platform) -> None:
     types = await up.event_types(vm)
     assert types.count("VmStarted") == 1, types
     await up.succeed("DELETE", f"{VMS}/{vm}")
-    assert domains(up) == []
+    assert domains(up.home) == []

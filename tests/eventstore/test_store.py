@@ -1,14 +1,15 @@
 """Append, load, history, read; and what the server refuses."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 
-from domain.project import Named, evolve
+from domain.project import Named
 from eventstore.envelope import Context, Recorded
-from eventstore.store import PAGE, Change, Conflict, EventStore, Tip, Unavailable
+from eventstore.store import PAGE, Change, Conflict, EventStore, Tip, TooLarge, Unavailable
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
@@ -159,7 +160,7 @@ async def test_a_conflict_in_a_batch_names_who_moved_and_stores_nothing(store: E
 async def test_many_batches_at_once_over_the_same_books(store: EventStore) -> None:
     """As placement does it: one event of a VM's and one of its node's, and never a promise without a VM."""
     books = ref()
-    vms = [ref() for _ in range(30)]
+    vms = [ref() for _ in range(12)]
     await append(store, Tip(books), created(books))
 
     async def place(n: int) -> None:
@@ -174,12 +175,13 @@ async def test_many_batches_at_once_over_the_same_books(store: EventStore) -> No
 
     await asyncio.gather(*(place(n) for n in range(len(vms))))
     promised = [name_of(r) for r in await store.history(books)][1:]
-    assert sorted(promised, key=int) == [str(n) for n in range(30)]
+    assert sorted(promised, key=int) == [str(n) for n in range(12)]
     assert broken_link(await store.history(books)) is None
 
 
-async def test_many_batches_at_once_need_no_luck(store: EventStore) -> None:
-    targets = [ref() for _ in range(200)]
+async def test_more_batches_at_once_than_the_server_holds_open(store: EventStore) -> None:
+    """It holds 50 for a stream, and refuses the others for the moment."""
+    targets = [ref() for _ in range(80)]
     await asyncio.gather(*(store.append([Change(Tip(t), [created(t), renamed("two")])], CONTEXT) for t in targets))
     for target in targets:
         assert len(await store.history(target)) == 2
@@ -190,11 +192,11 @@ async def test_many_batches_at_once_need_no_luck(store: EventStore) -> None:
 
 async def test_an_event_too_big_is_refused_and_leaves_nothing(store: EventStore) -> None:
     target = ref()
-    with pytest.raises(Unavailable):
-        await append(store, Tip(target), renamed("x" * 600_000))
-    assert await store.history(target) == []
-    with pytest.raises(Unavailable):
-        await append(store, Tip(target), renamed("small"), renamed("x" * 600_000))
+    for size in (600_000, 2_000_000):
+        with pytest.raises(TooLarge):
+            await append(store, Tip(target), renamed("x" * size))
+        with pytest.raises(TooLarge):
+            await append(store, Tip(target), renamed("small"), renamed("x" * size))
     assert await store.history(target) == []
 
 
@@ -218,9 +220,10 @@ async def test_a_server_that_is_away_is_unavailable_and_then_is_not(tmp_path: Pa
             await load(store, target)
         server = await start_nats(tmp_path, port=server.port)
         patient = EventStore(client, timeout=20)
-        loaded = await patient.load(target, evolve)
-        if loaded.tip.version == 1:  # what was sent while the line was down may have arrived since, or not
-            await append(patient, loaded.tip, renamed("two"))
+        with contextlib.suppress(
+            Conflict
+        ):  # "unavailable" is no promise: what was sent may arrive when the line is back
+            await append(patient, tip, renamed("two"))
         assert [name_of(r) for r in await patient.history(target)] == ["one", "two"]
     await server.stop()
 

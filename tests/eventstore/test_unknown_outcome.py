@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.base import Event
+from eventstore import jetstream
 from eventstore.envelope import Recorded, Ref
 from eventstore.store import Change, Conflict, EventStore, Tip, Unavailable
 from runtime.servers import NatsServer, start_nats
@@ -30,6 +31,12 @@ from tests.eventstore.log import (
 )
 
 KILLS = 30
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost answer is given up on soon."""
+    monkeypatch.setattr(jetstream, "ANSWER_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -135,10 +142,15 @@ async def write_alone(store: EventStore, ledger: Ledger, over: asyncio.Event) ->
         tips = await ledger.append(store, *tips)
 
 
-async def write_contended(store: EventStore, ledger: Ledger, over: asyncio.Event, shared: Ref, width: int) -> None:
+async def write_contended(
+    store: EventStore, impatient: EventStore, ledger: Ledger, over: asyncio.Event, shared: Ref, width: int
+) -> None:
     """Onto an aggregate that others write too; wider than 1, together with new ones in one batch."""
     while not over.is_set():
-        _, tip = await load(store, shared)
+        try:
+            _, tip = await load(impatient, shared)
+        except Unavailable:
+            continue
         try:
             await ledger.append(store, tip, *(Tip(ref()) for _ in range(width - 1)))
         except Conflict:
@@ -152,14 +164,14 @@ async def test_a_server_killed_at_any_moment_keeps_its_word(tmp_path: Path) -> N
     server = await start_nats(tmp_path)
     async with connection(server.url) as client:
         await ensure_all(client.jetstream(), 1)
-        store = EventStore(client, timeout=8)
+        store, reader = EventStore(client, timeout=40), EventStore(client, timeout=1)
         writers: list[asyncio.Task[None]] = []
         for _ in range(KILLS):
             over, before = asyncio.Event(), len(ledger.stored)
             writers += [asyncio.create_task(write_alone(store, ledger, over)) for _ in range(4)]
             for target in shared:
                 for width in (1, 1, 3):
-                    writers.append(asyncio.create_task(write_contended(store, ledger, over, target, width)))
+                    writers.append(asyncio.create_task(write_contended(store, reader, ledger, over, target, width)))
             while len(ledger.stored) < before + 5:  # it is up, and they are at it
                 await asyncio.sleep(0.002)
             await asyncio.sleep(chance.uniform(0, 0.03))
@@ -168,7 +180,7 @@ async def test_a_server_killed_at_any_moment_keeps_its_word(tmp_path: Path) -> N
             server = await start_nats(tmp_path, port=server.port)
         ended = await asyncio.gather(*writers, return_exceptions=True)
         assert [e for e in ended if e is not None and not isinstance(e, Unavailable)] == []
-        log = await everything(EventStore(client, timeout=20))
+        log = await everything(store)
     await server.stop()
 
     times = Counter(name_of(r) for r in log)

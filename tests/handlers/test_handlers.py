@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
 
     await eventually(gone, "wanted document dropped")
     history = await cloud.events("default", "vm", vm)
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in pairwise(history):
         assert after.previous == before.digest
 
 

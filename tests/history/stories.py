@@ -28,6 +28,7 @@ from domain.vm import (
     TagVm,
 )
 from eventstore.envelope import GENESIS, Context, Ref, seal
+from eventstore.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
@@ -121,23 +122,27 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
 }
 
-EVOLVE: dict[str, Evolve] = {"vm": vm.evolve, "node": node.evolve, "image": image.evolve} | {
+EVOLVE: dict[str, Evolve] = {
+    "vm": vm.evolve,
+    "node": node.evolve,
+    "image": image.evolve,
     "project": project.evolve,
     "tag": project.evolve,
 }
 STATES: dict[str, Any] = {"vm": vm.Vm, "node": Node, "image": Image, "project": project.Named, "tag": project.Named}
 
 
-def told(decide: Decide, evolve: Evolve, commands: Sequence[Any]) -> tuple[list[dict[str, str]], Any]:
+def told(decide: Decide, evolve: Evolve, commands: Sequence[Any]) -> tuple[list[dict[str, Any]], Any]:
     """What stands in the log after these commands: type and body of each event; and the state it folds into."""
     state: Any = None
-    lines = []
+    lines: list[dict[str, Any]] = []
     for command in commands:
         events = decide(state, command)
         assert events, f"no event follows from {command}"
         for event in events:
             headers, body = seal(Ref("p", "kind", "id"), len(lines) + 1, GENESIS, event, Context(actor="a"))
-            lines.append({"type": headers["ce-type"], "body": body.decode()})
+            headers = {name: headers[name] for name in ("ce-type", TYPE_VERSION) if name in headers}
+            lines.append({"headers": headers, "body": body.decode()})
             state = evolve(state, event)
     return lines, state
 

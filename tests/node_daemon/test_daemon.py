@@ -29,7 +29,7 @@ def connection() -> Iterator[Any]:
 
 
 @pytest.fixture
-def hypervisor(connection: Any) -> Iterator[LibvirtHypervisor]:
+async def hypervisor(connection: Any) -> AsyncIterator[LibvirtHypervisor]:
     hypervisor = LibvirtHypervisor(URI, "default", "test", deadline=60)
     yield hypervisor
     hypervisor.close()

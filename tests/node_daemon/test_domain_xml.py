@@ -16,7 +16,14 @@ VM = "7d3c5a52-0000-4000-8000-000000000001"
 
 
 def boot(**changes: object) -> Boot:
-    return Boot(wanted(VM, **changes), "/var/lib/nebula/node/disks/x/root.qcow2", "/var/log/x.log", "host-boot-id")
+    return Boot(
+        wanted(VM, **changes),
+        "/var/lib/nebula/node/disks/x/root.qcow2",
+        "/var/lib/nebula/node/images/y.qcow2",
+        "qcow2",
+        "/var/log/x.log",
+        "host-boot-id",
+    )
 
 
 def test_golden() -> None:

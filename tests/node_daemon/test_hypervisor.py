@@ -16,9 +16,10 @@ from domain.contract import Power
 from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.hypervisor import Boot, Have, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.qemu_img import qemu_img
 from node_daemon.tasks import end
 from runtime.libvirtd import Libvirt
-from tests.node_daemon.documents import new_vm, wanted
+from tests.node_daemon.documents import MIB, new_vm, wanted
 from tests.node_daemon.harness import eventually
 
 TEST = ("test:///default", "test")
@@ -48,10 +49,10 @@ async def boot(hypervisor: LibvirtHypervisor, servers_home: Path) -> AsyncIterat
     """A VM with an empty disk, taken away again."""
     vm = new_vm()
     disk = servers_home / f"{vm}.qcow2"
-    disk.write_bytes(b"")
-    process = await asyncio.create_subprocess_exec("qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M")
-    assert await process.wait() == 0
-    yield Boot(wanted(vm), str(disk), str(disk.with_suffix(".log")), "host-boot")
+    base = servers_home / "base.raw"
+    base.write_bytes(bytes(MIB))
+    await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
+    yield Boot(wanted(vm), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot")
     await hypervisor.destroy(vm)
     await hypervisor.undefine(vm)
 
@@ -187,7 +188,7 @@ async def test_libvirtd_goes_and_comes_back(libvirt_qemu: Libvirt, tmp_path: Pat
     nudges: list[str | None] = []
     watch = asyncio.create_task(hypervisor.watch(nudges.append))
     await eventually(lambda: nudges == [None], "told that it is away")
-    boot = Boot(wanted(new_vm()), "/disk", "/console", "host-boot")
+    boot = Boot(wanted(new_vm()), "/disk", "/base", "raw", "/console", "host-boot")
     async with doorway(socket):
         await eventually(lambda: len(nudges) == 2, "told that it is there")
         await hypervisor.start(boot)

@@ -102,6 +102,8 @@ async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
         await node.until(vm, lambda report: on(report) and report.boots == 2)
         assert connection.lookupByUUIDString(vm).ID() != first
         assert (node.settings.data_dir / "consoles" / f"{vm}.log").exists()
+        base = next((node.settings.data_dir / "images").iterdir()).stat()
+        assert (base.st_uid, base.st_mode & 0o777) == (0, 0o444), "no guest's QEMU may write to the image of all"
         await node.change(vm, desired=Desired.OFF, force_after=datetime.now(UTC) + timedelta(seconds=1))
         await node.until(vm, off)
         await node.change(vm, desired=Desired.ON, boots=3)

@@ -6,9 +6,10 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from domain import vm
@@ -16,10 +17,11 @@ from domain.contract import Power
 from eventstore.envelope import Recorded, Ref
 from projections import aggregates, database, events, operation_rows
 from projections.database import Pool
-from projections.runner import OutOfOrder, ordered
+from projections.position import Position
+from projections.runner import OutOfOrder, Runner, ordered
 from projections.vms import VMS
 from runtime import subjects
-from runtime.servers import Postgres, start_postgres
+from runtime.servers import Postgres, start_nats, start_postgres
 from tests.projections.cloud import Cloud, cloud, eventually, projected
 
 
@@ -107,7 +109,7 @@ async def test_messages_that_are_no_events_are_audited(made: tuple[Cloud, Pool])
 
 def test_positions_have_to_rise() -> None:
     def at(position: int) -> Recorded:
-        return Recorded(position, "nebula.events.a.vm.b", {}, b"", psycopg.TimestampFromTicks(0))  # type: ignore[attr-defined]
+        return Recorded(position, "nebula.events.a.vm.b", {}, b"", datetime.now(UTC))
 
     assert ordered(1, [at(2), at(3)]) == 3
     with pytest.raises(OutOfOrder):
@@ -163,7 +165,7 @@ async def test_killed_at_any_point_it_goes_on_exactly(tmp_path: Path, postgres: 
             assert await cursor.fetchone() == {"n": end, "last": end}
 
 
-async def test_postgres_and_the_bus_may_go_and_come_back(tmp_path: Path, servers_home: Path) -> None:
+async def test_postgres_may_go_and_come_back(tmp_path: Path, servers_home: Path) -> None:
     home = servers_home / f"own-{uuid.uuid4().hex[:8]}"
     own = await start_postgres(home, durable=False)
     try:
@@ -173,23 +175,23 @@ async def test_postgres_and_the_bus_may_go_and_come_back(tmp_path: Path, servers
             own = await start_postgres(home, port=own.port, durable=False)
             await made.caught_up()
             assert (await aggregates.get(pool, VMS, ref)).row is not None
-            from runtime.servers import start_nats
-
-            await made.nats.kill()
-            restarted = await start_nats(tmp_path, port=made.nats.port)
-            try:
-
-                async def back() -> bool:
-                    return made.nc.is_connected
-
-                await eventually(back, "bus is back")
-                ref = await made.running()
-                await made.caught_up()
-                assert (await aggregates.get(pool, VMS, ref)).row is not None
-            finally:
-                await restarted.stop()
     finally:
         await own.stop()
+
+
+async def test_the_bus_may_go_and_come_back(tmp_path: Path, postgres: Postgres) -> None:
+    async with AsyncExitStack() as servers, projected(tmp_path, postgres) as (made, pool):
+        await made.nats.kill()
+        restarted = await start_nats(tmp_path, port=made.nats.port)
+        servers.push_async_callback(restarted.stop)
+
+        async def back() -> bool:
+            return made.nc.is_connected
+
+        await eventually(back, "bus is back")
+        ref = await made.running()
+        await made.caught_up()
+        assert (await aggregates.get(pool, VMS, ref)).row is not None
 
 
 async def test_a_second_runner_stands_by_and_takes_over(tmp_path: Path, postgres: Postgres) -> None:
@@ -197,9 +199,7 @@ async def test_a_second_runner_stands_by_and_takes_over(tmp_path: Path, postgres
         await made.furnish()
         first = asyncio.create_task(made.runner().run())
         await made.caught_up()
-        second_position = type(made.position)()
-        from projections.runner import Runner
-
+        second_position = Position()
         second = asyncio.create_task(Runner(made.nc, made.dsn, made.vault, second_position).run())
         await made.running()
         await made.caught_up()

@@ -1,0 +1,336 @@
+"""`nebula verify`, `export`, `import`, `vault` and `schemas`: for whoever runs the platform, straight to its log.
+
+They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down), and `verify
+file` speaks to nobody. What they need is imported when they run.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from cli import output
+from cli.errors import CliError, Unreachable, Usage
+from cli.session import Output, note
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from eventstore.checkpoints import Keys
+    from eventstore.verify import Report
+    from runtime.settings import Common
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Common")
+
+LOG = "The log"
+
+Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
+Key = Annotated[
+    Path | None, typer.Option("--key", help="The public keys to trust (checkpoint.pub in NEBULA_HOME).", metavar="FILE")
+]
+NoKey = Annotated[bool, typer.Option("--no-key", help="Do not look at signatures.")]
+Foreign = Annotated[
+    list[str] | None,
+    typer.Option(help="A pattern of types that others may write, such as 'acme.*'. Repeatable.", metavar="PATTERN"),
+]
+
+verify = typer.Typer(help="Check that the log is whole, and the one that was signed.", no_args_is_help=True)
+vault = typer.Typer(help="The keys that keep secrets out of the log.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add all of these to the app."""
+    app.add_typer(verify, name="verify", rich_help_panel=LOG)
+    app.add_typer(vault, name="vault", rich_help_panel=LOG)
+    app.command("export", rich_help_panel=LOG)(export)
+    app.command("import", rich_help_panel=LOG)(import_)
+    app.command("schemas", rich_help_panel=LOG)(schemas)
+
+
+@verify.command("log")
+def verify_log(
+    context: typer.Context,
+    key: Key = None,
+    no_key: NoKey = False,
+    foreign: Foreign = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An earlier export, to tell where the log parts from it.", metavar="FILE")
+    ] = None,
+    format_: Format = None,
+) -> None:
+    """Walk the whole log: chains, versions, positions, types, checkpoints. Exit status 1 when anything is wrong."""
+    from eventstore import audit
+
+    settings = _settings(context, _common())
+    keys = _keys(settings, key, no_key)
+
+    async def work(nc: "Client") -> "Report":
+        return await audit.verify_log(
+            nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
+        )
+
+    _tell(_run(settings, work), _json(context, format_), signatures=keys is not None)
+
+
+@verify.command("file")
+def verify_file(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `nebula export` wrote.")],
+    key: Key = None,
+    no_key: NoKey = False,
+    foreign: Foreign = None,
+    allow_unsigned: Annotated[
+        bool, typer.Option("--allow-unsigned", help="Events behind the last checkpoint are no fault.")
+    ] = False,
+    format_: Format = None,
+) -> None:
+    """Check an export by itself: no server, nothing but the file and the public key."""
+    from eventstore.archive import verify_file
+
+    keys = _keys(_settings(context, _common()), key, no_key)
+    try:
+        report = verify_file(file, keys=keys, foreign=foreign or (), signed=not allow_unsigned)
+    except OSError as error:
+        raise CliError(str(error)) from error
+    _tell(report, _json(context, format_), signatures=keys is not None)
+
+
+def export(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must not exist.")],
+    after: Annotated[int, typer.Option(min=0, help="Behind this position.")] = 0,
+    to: Annotated[int | None, typer.Option(min=1, help="Up to this position, or the next that is signed.")] = None,
+    format_: Format = None,
+) -> None:
+    """Write the log, or a range of it, to a file that proves itself."""
+    from dataclasses import asdict
+
+    from eventstore import transfer
+    from eventstore.checkpoints import signing_key
+    from eventstore.notary import Disagrees, Notary
+
+    settings = _settings(context, _common())
+    key_file = settings.home / "checkpoint.key"
+    if file.exists():
+        raise Usage(f"{file} exists already")
+    part = file.with_name(f"{file.name}.part")
+
+    async def work(nc: "Client") -> transfer.Exported:
+        if to is None and key_file.exists():
+            try:
+                await Notary(nc, signing_key(key_file)).step()
+            except Disagrees as error:
+                note(f"warning: not signed: {error}")
+        with part.open("wb") as target:
+            done = await transfer.export(nc, target, after=after, to=to, progress=_Progress("exported"))
+            target.flush()
+            os.fsync(target.fileno())
+            return done
+
+    try:
+        done = _run(settings, work)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+    if _json(context, format_):
+        output.emit_json({"file": str(file), **asdict(done)})
+    else:
+        output.emit(f"{file}: positions {done.first} to {done.last}, {done.events} events")
+        output.emit(f"signed up to {done.signed} ({done.checkpoints} checkpoints)")
+    if done.signed < done.last:
+        note(f"no checkpoint covers positions {max(done.signed, done.first - 1) + 1} to {done.last} yet")
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An export of a whole log.")],
+    key: Key = None,
+    no_key: NoKey = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a restore that was cut off.")] = False,
+    format_: Format = None,
+) -> None:
+    """Restore a log into an empty server, every event at its position. Stop all roles first."""
+    from eventstore import transfer
+
+    settings = _settings(context, _common())
+    keys = _keys(settings, key, no_key)
+
+    async def work(nc: "Client") -> "Report":
+        return await transfer.restore(
+            nc, file, keys=keys, replicas=settings.nats_replicas, resume=resume, progress=_Progress("restored")
+        )
+
+    try:
+        report = _run(settings, work)
+    except transfer.Unsound as error:
+        _tell(error.report, _json(context, format_), signatures=keys is not None)
+        return
+    except transfer.Refused as error:
+        raise CliError(str(error)) from error
+    _tell(report, _json(context, format_), signatures=keys is not None)
+
+
+@vault.command("rotate")
+def rotate(
+    context: typer.Context,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Drop the old master key, once every host has the new.")
+    ] = False,
+    format_: Format = None,
+) -> None:
+    """Exchange the master key: a new one in front of the file, all keys wrapped with it. Safe to repeat."""
+    from runtime import subjects
+    from runtime.settings import Vaulted
+
+    settings = _settings(context, Vaulted)
+
+    async def work(nc: "Client") -> dict[str, Any]:
+        from eventstore import masterkey
+
+        bucket = await nc.jetstream().key_value(subjects.KEYS)
+        path = settings.master_key_path
+        keys = masterkey.master_keys(path) if finish else masterkey.begin(path)
+        done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+        while finish and done.changed:
+            done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+        if finish:
+            masterkey.finish(path)
+        return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}
+
+    done = _run(settings, work)
+    if _json(context, format_):
+        output.emit_json(done)
+        return
+    output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
+    if finish:
+        output.emit(f"{done['file']} holds the new master key only")
+    else:
+        output.emit(f"copy {done['file']} to every host that has one, then: nebula vault rotate --finish")
+
+
+def schemas(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write them, a file each.")] = None,
+) -> None:
+    """JSON Schema of every event, and the AsyncAPI document of the bus: printed as one, or written as files."""
+    from eventstore import schemas
+
+    if folder is None:
+        output.emit_json(schemas.documents())
+        return
+    for name in schemas.write(folder):
+        output.emit(str(folder / name))
+
+
+# ── shared ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Progress:
+    """Tells a person at a terminal how far it is, every two seconds."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._next = time.monotonic() + 2.0
+
+    def __call__(self, done: int, of: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() > self._next:
+            self._next = time.monotonic() + 2.0
+            note(f"{self._word} {done} of {of}")
+
+
+def _tell(report: "Report", json_: bool, *, signatures: bool) -> None:
+    """Print a report; CliError when it has findings."""
+    if json_:
+        output.emit_json(report.document())
+    else:
+        output.emit(f"{report.what}: positions {report.first} to {report.last}")
+        output.emit(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
+        output.emit(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
+        output.emit(f"digest {report.digest}")
+        for finding in report.findings:
+            output.emit(f"  {finding}")
+    if not report.ok:
+        count = len(report.findings) + report.more_findings
+        raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")
+
+
+def _run(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
+    """Do some work with a connection. Raises Unreachable, CliError."""
+    import nats
+    from nats.errors import Error as NatsError
+    from nats.js.errors import NotFoundError
+
+    from eventstore.archive import BadArchive
+    from eventstore.jetstream import Unavailable
+    from eventstore.masterkey import WrongMasterKey
+    from eventstore.notary import Disagrees
+    from runtime.streams import WeakStream
+
+    async def quiet(_error: Exception) -> None:
+        """What goes wrong is raised where it matters."""
+
+    async def connected() -> T:
+        nc = await nats.connect(
+            [url.strip() for url in settings.nats_url.split(",")],
+            name="nebula-operator",
+            user=settings.nats_user,
+            password=settings.nats_password,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,
+            connect_timeout=5,
+            error_cb=quiet,
+        )
+        try:
+            return await work(nc)
+        finally:
+            await nc.close()
+
+    try:
+        return asyncio.run(connected())
+    except NotFoundError as error:
+        raise CliError(f"the server at {settings.nats_url} holds no platform: {error}") from error
+    except (NatsError, Unavailable, TimeoutError, ConnectionError) as error:
+        raise Unreachable(f"the log at {settings.nats_url} does not answer: {error}") from error
+    except (BadArchive, Disagrees, WeakStream, WrongMasterKey, OSError) as error:
+        raise CliError(str(error)) from error
+
+
+def _settings(context: typer.Context, kind: "type[S]") -> S:
+    """The settings; of a platform that `nebula up` runs on this machine, its port."""
+    from runtime.settings import read
+
+    settings = read(kind)
+    home = (context.obj or {}).get("home")
+    if home is not None:
+        settings = settings.model_copy(update={"home": home})
+    port = settings.home / "nats.port"
+    if "nats_url" not in settings.model_fields_set and port.exists():
+        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
+    return settings
+
+
+def _common() -> "type[Common]":
+    from runtime.settings import Common
+
+    return Common
+
+
+def _keys(settings: "Common", file: Path | None, no_key: bool) -> "Keys | None":
+    from eventstore.checkpoints import BadKey, public_keys
+
+    if no_key:
+        return None
+    try:
+        return public_keys(file or settings.home / "checkpoint.pub")
+    except BadKey as error:
+        raise Usage(f"{error}\n  give the public key with --key, or --no-key to go without") from error
+
+
+def _json(context: typer.Context, format_: Output | None) -> bool:
+    return (format_ or (context.obj or {}).get("output")) is Output.JSON

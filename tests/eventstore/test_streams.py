@@ -1,0 +1,81 @@
+"""The streams keep their promises, or we do not start."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.js.api import StorageType
+from nats.js.errors import APIError
+
+from runtime import subjects
+from runtime.servers import start_nats
+from runtime.streams import WeakStream, ensure, ensure_all, events_stream, platform_streams
+from tests.eventstore.log import connection
+
+
+@pytest.fixture(scope="module")
+async def empty(servers_home: Path) -> AsyncIterator[Client]:
+    """A server of our own, without streams."""
+    server = await start_nats(servers_home / "streams")
+    async with connection(server.url) as nc:
+        yield nc
+    await server.stop()
+
+
+@pytest.fixture
+async def bare(empty: Client) -> AsyncIterator[Client]:
+    yield empty
+    for stream in await empty.jetstream().streams_info():
+        assert stream.config.name is not None
+        await empty.jetstream().delete_stream(stream.config.name)
+
+
+async def test_what_is_missing_is_made_and_what_is_there_is_kept(bare: Client) -> None:
+    js = bare.jetstream()
+    await ensure_all(js, 1)
+    await js.publish(subjects.wanted("n1", "v1"), b"kept")
+    await ensure_all(js, 1)
+    names = {stream.config.name for stream in await js.streams_info()}
+    assert names == {config.name for config in platform_streams(1)} | {f"KV_{subjects.KEYS}"}
+    assert (await js.get_last_msg(subjects.WANTED, subjects.wanted("n1", "v1"))).data == b"kept"
+
+
+WEAK: dict[str, dict[str, Any]] = {
+    "lacks deny_delete": {"deny_delete": False},
+    "lacks deny_purge": {"deny_purge": False},
+    "lacks allow_direct": {"allow_direct": False},
+    "lacks allow_atomic": {"allow_atomic": False},
+    "kept in memory": {"storage": StorageType.MEMORY},
+    "covers": {"subjects": ["nebula.events.default.*.*"]},
+}
+
+
+@pytest.mark.parametrize("text", WEAK)
+async def test_a_weaker_log_is_refused_with_what_it_lacks(bare: Client, text: str) -> None:
+    js = bare.jetstream()
+    await js.add_stream(replace(events_stream(1), **WEAK[text]))
+    with pytest.raises(WeakStream, match=f"NEBULA_EVENTS.*{text}"):
+        await ensure(js, events_stream(1))
+    with pytest.raises(WeakStream):
+        await ensure_all(js, 1)
+
+
+async def test_fewer_copies_than_asked_are_refused(bare: Client) -> None:
+    await ensure_all(bare.jetstream(), 1)
+    with pytest.raises(WeakStream, match="1 replicas, 3 are asked"):
+        await ensure(bare.jetstream(), events_stream(3))
+
+
+async def test_nobody_deletes_from_the_log(bare: Client) -> None:
+    js = bare.jetstream()
+    await ensure_all(js, 1)
+    acknowledged = await js.publish("nebula.events.p.vm.v", b"{}")
+    with pytest.raises(APIError):
+        await js.delete_msg(subjects.EVENTS, acknowledged.seq)
+    with pytest.raises(APIError):
+        await js.purge_stream(subjects.EVENTS)
+    with pytest.raises(APIError):
+        await js.update_stream(replace(events_stream(1), deny_delete=False))

@@ -1,0 +1,125 @@
+"""Keys beside the log: what they sealed opens until they are destroyed, and never again."""
+
+import asyncio
+import base64
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from nats.aio.client import Client
+
+from eventstore.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
+from runtime import subjects
+from runtime.servers import NatsServer, start_nats
+from runtime.streams import ensure_all
+from tests.eventstore.log import connection, some_id
+
+TEXT = "#cloud-config\npassword: é-correct-horse-battery\n"
+
+
+@pytest.fixture
+async def vault(nc: Client, tmp_path: Path) -> Vault:
+    return await Vault.open(nc.jetstream(), tmp_path / "master.key")
+
+
+async def other(nc: Client, path: Path) -> Vault:
+    """Another process's view of the same keys."""
+    return await Vault.open(nc.jetstream(), path / "master.key")
+
+
+async def test_what_is_sealed_opens_again_also_elsewhere(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    sealed = await vault.seal(vm := some_id(), TEXT)
+    assert (sealed.key, sealed.size) == (vm, len(TEXT.encode()))
+    assert await vault.unseal(sealed) == TEXT
+    assert await (await other(nc, tmp_path)).unseal(sealed) == TEXT
+    again = await vault.seal(vm, TEXT)
+    assert again.ciphertext != sealed.ciphertext, "a nonce of its own each time"
+    assert await vault.unseal(again) == TEXT
+
+
+async def test_what_was_sealed_for_one_vm_does_not_open_for_another(vault: Vault) -> None:
+    sealed = await vault.seal(some_id(), TEXT)
+    await vault.seal(rival := some_id(), "mine")
+    with pytest.raises(InvalidTag):
+        await vault.unseal(sealed.model_copy(update={"key": rival}))
+
+
+async def test_a_destroyed_key_is_gone_for_everybody_and_for_good(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    sealed = await vault.seal(vm := some_id(), TEXT)
+    elsewhere = await other(nc, tmp_path)
+    assert await elsewhere.unseal(sealed) == TEXT
+    assert vm in await vault.held()
+    await vault.destroy(vm)
+    await vault.destroy(vm)
+    for each in (vault, elsewhere, await other(nc, tmp_path)):
+        with pytest.raises(Erased):
+            await each.unseal(sealed)
+        with pytest.raises(Erased):
+            await each.seal(vm, "again")
+        with pytest.raises(Erased):
+            await each.seed_secret(vm, 1)
+    assert vm not in await vault.held()
+
+
+async def test_a_key_can_be_destroyed_before_it_was_ever_made(vault: Vault) -> None:
+    await vault.destroy(vm := some_id())
+    with pytest.raises(Erased):
+        await vault.seal(vm, TEXT)
+
+
+async def test_another_master_key_opens_nothing(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    sealed = await vault.seal(some_id(), TEXT)
+    stranger = await Vault.open(nc.jetstream(), tmp_path / "other.key")
+    with pytest.raises(WrongMasterKey):
+        await stranger.unseal(sealed)
+
+
+async def test_vaults_that_race_to_make_one_key_agree(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    vaults = [vault, *[await other(nc, tmp_path) for _ in range(7)]]
+    vm = some_id()
+    sealed = await asyncio.gather(*(each.seal(vm, str(n)) for n, each in enumerate(vaults)))
+    fresh = await other(nc, tmp_path)
+    assert [await fresh.unseal(one) for one in sealed] == [str(n) for n in range(8)]
+    assert len({await each.seed_secret(vm, 1) for each in vaults}) == 1
+
+
+async def test_each_boot_has_a_secret_of_its_own(vault: Vault) -> None:
+    one, two = some_id(), some_id()
+    secrets = [await vault.seed_secret(vm, boots) for vm in (one, two) for boots in (1, 2, 3)]
+    assert len(set(secrets)) == 6
+    assert all(len(secret) == 32 and subjects.token(secret) for secret in secrets), "safe in a URL"
+    assert await vault.seed_secret(one, 2) == secrets[1]
+
+
+async def test_neither_text_nor_key_is_ever_stored_in_clear(tmp_path: Path) -> None:
+    server: NatsServer = await start_nats(tmp_path)
+    async with connection(server.url) as nc:
+        await ensure_all(nc.jetstream(), 1)
+        vault = await Vault.open(nc.jetstream(), tmp_path / "keys" / "master.key")
+        vm = some_id()
+        await vault.seal(vm, TEXT)
+        secret = await vault.seed_secret(vm, 1)
+        key = vault._cache[vm]
+    await server.stop()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "nats").rglob("*") if path.is_file())
+    assert vm.encode() in kept
+    for clear in (key, base64.b64encode(key), key.hex().encode(), TEXT.encode(), secret.encode()):
+        assert clear not in kept
+
+
+async def test_a_vault_without_its_bucket_says_so(tmp_path: Path) -> None:
+    server = await start_nats(tmp_path)
+    async with connection(server.url) as nc:
+        await ensure_all(nc.jetstream(), 1)
+        vault = await Vault.open(nc.jetstream(timeout=0.5), tmp_path / "master.key")
+        sealed = await vault.seal(vm := some_id(), TEXT)
+        await server.kill()
+        for attempt in (vault.seal(some_id(), TEXT), vault.destroy(some_id()), vault.held()):
+            with pytest.raises(VaultUnavailable):
+                await attempt
+        assert await vault.unseal(sealed) == TEXT, "a key at hand is used while the bucket cannot be asked"
+        server = await start_nats(tmp_path, port=server.port)
+        again = await Vault.open(nc.jetstream(timeout=20), tmp_path / "master.key")
+        assert await again.unseal(sealed) == TEXT
+        assert vm in await again.held()
+    await server.stop()

@@ -1,0 +1,204 @@
+"""Who may call, and what happens when something behind the gateway is away."""
+
+import asyncio
+import hashlib
+import os
+import sys
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.auth import BadTokens, Tokens, from_here, parse
+from gateway.problems import Problem
+from runtime.servers import Postgres, start_nats, start_postgres
+from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served
+from tests.handlers.platform import eventually
+
+GOOD = {"name": "web-1", "image": "base", **SPEC}
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def test_tokens(api: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"# people\nalice {digest('secret-a')}\n")
+    async with (
+        served(api.side, api.dsn, tokens_file=file) as (gateway, url),
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        for bad in (None, "Basic eDp5", "Bearer", "Bearer wrong", f"Bearer {digest('secret-a')}"):
+            answer = await http.get("/v1/projects", headers={"Authorization": bad} if bad else {})
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), bad
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["x-request-id"] == answer.json()["request_id"]
+        assert (await http.get("/healthz")).status_code == 200
+        assert (await http.get("/metrics")).status_code == 401
+        mine = {"Authorization": "Bearer secret-a"}
+        made = await http.post(VMS, json=GOOD, headers=mine)
+        assert made.status_code == 202
+        operation = made.json()["operation"]
+        assert operation["actor"] == "alice"
+        events = await http.get(f"/v1/events?operation={operation['id']}", headers=mine)
+        first = events.json()["items"][0]
+        assert (first["actor"], first["credential"]) == ("alice", digest("secret-a")[:12])
+
+        file.write_text(f"bob {digest('secret-b')}\n")
+        gateway.tokens._looked = 0.0
+        assert (await http.get("/v1/projects", headers=mine)).status_code == 401
+        file.write_text("not a token file\n")
+        gateway.tokens._looked = 0.0
+        bobs = {"Authorization": "Bearer secret-b"}
+        assert (await http.get("/v1/projects", headers=bobs)).status_code == 200
+
+
+async def test_keys_belong_to_their_caller(api: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice {digest('a')}\nbob {digest('b')}\n")
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    async with (
+        served(api.side, api.dsn, tokens_file=file) as (_, url),
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        made = [
+            (await http.post(VMS, json=GOOD, headers={"Authorization": f"Bearer {token}", **key})).json()
+            for token in "ab"
+        ]
+    assert made[0]["vm"]["id"] != made[1]["vm"]["id"]
+
+
+def test_a_tokens_file_is_judged_line_by_line(tmp_path: Path) -> None:
+    with pytest.raises(BadTokens, match="line 2"):
+        parse(f"alice {digest('a')}\nbob secret\n")
+    with pytest.raises(BadTokens, match="cannot be read"):
+        Tokens(tmp_path / "missing").load()
+    with pytest.raises(Problem):
+        Tokens(tmp_path / "empty").identify("Bearer x")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "ours"),
+    [
+        ("127.0.0.1:8700", None, True),
+        ("localhost:8700", "http://localhost:8700", True),
+        ("[::1]:8700", None, True),
+        ("[::1]", None, True),
+        (None, None, True),
+        ("127.0.0.1:8700", "http://evil.example", False),
+        ("evil.example:8700", "http://evil.example:8700", False),
+        ("127.0.0.1.evil.example", None, False),
+        ("127.0.0.1:8700", "null", False),
+    ],
+)
+def test_calls_from_here(host: str | None, origin: str | None, ours: bool) -> None:
+    assert from_here(host, origin) is ours
+
+
+MAIN = """
+import asyncio
+from gateway.main import run
+from runtime.settings import GatewaySettings, read
+asyncio.run(run(read(GatewaySettings)))
+"""
+
+
+async def test_without_tokens_only_loopback_is_served(tmp_path: Path) -> None:
+    env = {**os.environ, "NEBULA_HTTP_HOST": "0.0.0.0", "NEBULA_HTTP_PORT": "0", "NEBULA_HOME": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, env=env, stderr=asyncio.subprocess.PIPE)
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"NEBULA_TOKENS_FILE" in errors
+    assert b"Traceback" not in errors
+
+
+async def test_it_ends_clean_on_sigterm(api: Platform) -> None:
+    env = {
+        **os.environ,
+        "NEBULA_HTTP_PORT": "0",
+        "NEBULA_NATS_URL": api.side.nats.url,
+        "NEBULA_POSTGRES_DSN": api.dsn,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MAIN, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if b"gateway listens" in line:
+            break
+    process.terminate()
+    rest = await process.stdout.read()
+    assert await process.wait() == 0
+    assert b"Traceback" not in rest
+
+
+async def test_without_postgres_commands_go_on(tmp_path: Path, servers_home: Path) -> None:
+    home = servers_home / f"own-{uuid.uuid4().hex[:8]}"
+    own = await start_postgres(home, durable=False)
+    try:
+        async with platform(tmp_path, own) as api:
+            await api.create()
+            await own.kill()
+            made = await api.create(name="meanwhile")
+            keyed = await api.call("POST", VMS, GOOD, idempotency_key="k")
+            assert keyed.status_code == 202
+            read = await api.http.get(f"{VMS}/{made['vm']['id']}")
+            assert (read.status_code, read.json()["code"]) == (503, "read_models_unavailable")
+            assert read.headers["retry-after"] == "1"
+            assert (await api.http.get("/healthz")).json()["postgres"]["status"] == "unavailable"
+            own = await start_postgres(home, port=own.port, durable=False)
+
+            async def back() -> bool:
+                return (await api.http.get(f"{VMS}/{made['vm']['id']}")).status_code == 200
+
+            await eventually(back, "reads are back")
+            assert (await api.http.get(f"{VMS}/{made['vm']['id']}?min_position={made['position']}")).status_code == 200
+    finally:
+        await own.stop()
+
+
+async def test_without_the_log_nothing_is_accepted(tmp_path: Path, postgres: Postgres) -> None:
+    async with AsyncExitStack() as servers, platform(tmp_path, postgres) as api:
+        made = await api.create()
+        await api.get(f"{VMS}/{made['vm']['id']}")
+        await api.side.nats.kill()
+        refused = await api.call("POST", VMS, GOOD, idempotency_key="again")
+        assert (refused.status_code, refused.json()["code"]) == (503, "log_unavailable")
+        assert refused.headers["retry-after"] == "1"
+        assert "Idempotency-Key" in refused.json()["detail"]
+        assert (await api.get(f"{VMS}/{made['vm']['id']}"))["id"] == made["vm"]["id"]
+        assert (await api.http.get("/healthz")).status_code == 503
+        restarted = await start_nats(tmp_path, port=api.side.nats.port)
+        servers.push_async_callback(restarted.stop)
+
+        async def accepted() -> bool:
+            return (await api.call("POST", VMS, GOOD, idempotency_key="again")).status_code == 202
+
+        await eventually(accepted, "commands are accepted again")
+
+
+async def test_without_handlers_it_says_so(tmp_path: Path, postgres: Postgres) -> None:
+    async with platform(tmp_path, postgres) as api:
+        await api.side.stop_all()
+        answer = await api.call("POST", VMS, GOOD)
+        assert (answer.status_code, answer.json()["code"]) == (503, "log_unavailable")
+
+
+async def test_a_feed_survives_the_log(tmp_path: Path, postgres: Postgres) -> None:
+    async with AsyncExitStack() as servers, platform(tmp_path, postgres) as api:
+        made = await api.create()
+        seen = (await api.get("/v1/events?limit=500"))["items"][-1]["position"]
+        coming = asyncio.create_task(frames(api.http, f"/v1/feed?after={seen}", 1))
+        await asyncio.sleep(0.3)
+        await api.side.nats.kill()
+        restarted = await start_nats(tmp_path, port=api.side.nats.port)
+        servers.push_async_callback(restarted.stop)
+
+        async def accepted() -> bool:
+            return (await api.call("DELETE", f"{VMS}/{made['vm']['id']}")).status_code in (202, 409, 410)
+
+        await eventually(accepted, "commands are accepted again")
+        assert (await coming)[0]["prev"] == seen

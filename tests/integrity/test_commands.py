@@ -1,0 +1,139 @@
+"""`nebula verify`, `export`, `import`, `vault rotate` and `schemas`, as a shell would call them."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from cli import log as log_commands
+from cli.command import root
+from cli.errors import CliError
+from eventstore.vault import Vault
+from tests.integrity.logs import Log, rewrite, running
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.callback()(root)
+log_commands.register(app)
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    error: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Nebula = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture
+def nebula(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Nebula:
+    """Runs a command against a log (None: against nothing) to its end."""
+
+    async def run(log: Log | None, *arguments: object) -> Ran:
+        monkeypatch.setenv("NEBULA_NATS_URL", log.server.url if log else "nats://127.0.0.1:1")
+        if log is not None:
+            monkeypatch.setenv("NEBULA_HOME", str(log.home))
+        status, error = await asyncio.to_thread(call, [str(argument) for argument in arguments])
+        return Ran(status, capsys.readouterr().out, error)
+
+    def call(arguments: list[str]) -> tuple[int, str]:
+        try:
+            app(args=arguments)
+        except CliError as error:
+            return int(error.exit), str(error)
+        except SystemExit as ended:
+            return int(ended.code or 0), ""
+        raise AssertionError("a command ends")
+
+    return run
+
+
+async def test_export_verify_import(nebula: Nebula, tmp_path: Path) -> None:
+    file, again, key = tmp_path / "log.nebula", tmp_path / "again.nebula", tmp_path / "auditor.pub"
+    async with running() as log, running() as empty:
+        await log.grow(20)
+        await log.notary().step()
+        await log.grow(5, first=20)
+        key.write_bytes((log.home / "checkpoint.pub").read_bytes())
+        exported = await nebula(log, "export", file, "-o", "json")
+        last = await log.store.last_position()
+        assert exported.status == 0
+        assert exported.json["signed"] == exported.json["last"] == last  # signed on the spot, where the key is
+        assert (await nebula(log, "export", file)).status == 2  # never over another file
+
+        offline = await nebula(None, "verify", "file", file, "--key", key)
+        assert offline.status == 0
+        assert f"signed up to position {last}" in offline.out
+        told = await nebula(log, "--output", "json", "verify", "log")
+        assert (told.status, told.json["ok"], told.json["proven"]) == (0, True, last)
+        assert (await nebula(log, "verify", "log", "--against", file)).status == 0
+
+        assert (await nebula(log, "import", file)).status == 1  # not empty
+        restored = await nebula(empty, "import", file, "--key", key, "-o", "json")
+        assert (restored.status, restored.json["last"]) == (0, last)
+        assert (await nebula(empty, "export", again)).status == 0
+        assert again.read_bytes() == file.read_bytes()
+        part = await nebula(log, "export", tmp_path / "part", "--after", 3, "--to", 6, "-o", "json")
+        assert (part.json["first"], part.json["signed"]) == (4, part.json["last"])
+
+
+async def test_what_is_wrong_is_told(nebula: Nebula, tmp_path: Path) -> None:
+    file, forged = tmp_path / "log", tmp_path / "forged"
+    async with running() as log, running() as empty:
+        await log.grow(20)
+        await log.notary().step()
+        await nebula(log, "export", file)
+        rewrite(file, forged, lambda documents: [d for d in documents if d.get("position") != 8])
+        key = log.home / "checkpoint.pub"
+        told = await nebula(None, "verify", "file", forged, "--key", key)
+        assert told.status == 1
+        assert "position 8" in told.out
+        as_json = await nebula(None, "verify", "file", forged, "--key", key, "-o", "json")
+        assert as_json.status == 1
+        assert 8 in {finding["position"] for finding in as_json.json["findings"]}
+        assert (await nebula(empty, "import", forged, "--key", key)).status == 1
+        assert await empty.store.last_position() == 0
+        await empty.lay((await log.all())[:-1])
+        assert (await nebula(empty, "verify", "log", "--key", key, "--against", file)).status == 1
+
+
+async def test_what_cannot_be_done(nebula: Nebula, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
+    assert (await nebula(None, "verify", "log", "--no-key")).status == 3
+    assert (await nebula(None, "verify", "log")).status == 2  # no public key, and none asked for
+    assert (await nebula(None, "verify", "file", tmp_path / "none", "--no-key")).status == 1
+    (tmp_path / "some.pub").write_text("not a key")
+    assert (await nebula(None, "verify", "file", tmp_path / "none", "--key", tmp_path / "some.pub")).status == 2
+    (tmp_path / "text").write_text("hello\n")
+    assert (await nebula(None, "verify", "file", tmp_path / "text", "--no-key")).status == 1
+
+
+async def test_rotate(nebula: Nebula) -> None:
+    async with running() as log:
+        vault = await Vault.open(log.nc.jetstream(), log.home / "master.key")
+        sealed = await vault.seal("vm", "secret")
+        begun = await nebula(log, "vault", "rotate", "-o", "json")
+        assert (begun.status, begun.json["rewrapped"]) == (0, 1)
+        assert "already" in (await nebula(log, "vault", "rotate")).out
+        assert len((log.home / "master.key").read_text().split()) == 2
+        assert (await nebula(log, "vault", "rotate", "--finish")).status == 0
+        assert len((log.home / "master.key").read_text().split()) == 1
+        assert await vault.unseal(sealed) == "secret"
+
+
+async def test_schemas(nebula: Nebula, tmp_path: Path) -> None:
+    printed = await nebula(None, "schemas")
+    assert "asyncapi.json" in printed.json
+    written = await nebula(None, "schemas", tmp_path / "out")
+    assert len(written.out.splitlines()) == len(printed.json)
+    assert (await nebula(None, "schemas", tmp_path / "out")).out == ""

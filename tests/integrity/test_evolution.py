@@ -1,0 +1,165 @@
+"""Types that are not known, old shapes, and what is published about the shapes."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from domain import base
+from domain.base import Event, Foreign
+from eventstore import schemas, upcast
+from eventstore.audit import verify_log
+from eventstore.envelope import GENESIS, Context, Recorded, Ref, seal
+from eventstore.follow import follow
+from eventstore.verify import Verifier
+from tests.integrity.logs import START, altered, running
+
+REF = Ref("p", "vm", "v")
+
+
+class Resized(Event):
+    """In version 1 memory was in GiB, in version 2 there was no disk."""
+
+    TOPIC = "test.Resized"
+    VERSION: ClassVar[int] = 3
+    memory_mib: int
+    disk_gib: int
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(upcast, "_UPCASTERS", dict(upcast._UPCASTERS))
+    monkeypatch.setitem(base._EVENT_TYPES, Resized.TOPIC, Resized)
+
+    @upcast.upcaster(Resized.TOPIC, 1)
+    def _(body: dict[str, Any]) -> dict[str, Any]:
+        return {"memory_mib": body["memory_gib"] * 1024}
+
+    @upcast.upcaster(Resized.TOPIC, 2)
+    def _(body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "disk_gib": 10}
+
+    yield
+
+
+def written(body: bytes, **headers: str) -> Recorded:
+    made, _ = seal(REF, 1, GENESIS, Resized(memory_mib=1, disk_gib=1), Context(actor="a"))
+    del made["ce-typeversion"]
+    return altered(Recorded(1, REF.subject, made, body, START), **headers)
+
+
+def test_old_shapes_are_made_new() -> None:
+    new = Resized(memory_mib=2048, disk_gib=10)
+    assert written(b'{"memory_gib":2}').event == new
+    assert written(b'{"memory_mib":2048}', ce_typeversion="2").event == new
+    assert written(b'{"memory_mib":2048,"disk_gib":10}', ce_typeversion="3").event == new
+
+
+def test_what_is_stored_is_not_touched() -> None:
+    recorded = written(b'{"memory_gib": 2}')
+    before = recorded.digest
+    assert recorded.event
+    assert recorded.body == b'{"memory_gib": 2}'
+    assert replace(recorded).digest == before
+
+
+def test_version_is_written_from_the_second_on() -> None:
+    headers, _ = seal(REF, 1, GENESIS, Resized(memory_mib=1, disk_gib=1), Context(actor="a"))
+    assert headers["ce-typeversion"] == "3"
+    from domain.project import TagDeleted
+
+    plain, _ = seal(REF, 1, GENESIS, TagDeleted(at=START, operation="o", fingerprint="f"), Context(actor="a"))
+    assert "ce-typeversion" not in plain
+
+
+def test_newer_than_this_program() -> None:
+    event = written(b'{"memory_tib":2}', ce_typeversion="4").event
+    assert event == Foreign(topic="test.Resized", body={"memory_tib": 2})
+
+
+def test_a_missing_step_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(upcast._UPCASTERS, (Resized.TOPIC, 2))
+    with pytest.raises(LookupError, match=r"version 2 of test\.Resized"):
+        _ = written(b'{"memory_gib":2}').event
+    verifier = Verifier("test")
+    verifier.feed(written(b'{"memory_gib":2}'))
+    assert [f.code for f in verifier.end().findings] == ["unreadable"]
+
+
+def test_two_upcasters_of_one_step() -> None:
+    with pytest.raises(TypeError):
+        upcast.upcaster(Resized.TOPIC, 1)(lambda body: body)
+
+
+def test_no_upcaster_is_missing() -> None:
+    assert upcast.missing() == []
+
+
+def test_a_foreign_body_may_be_anything() -> None:
+    assert written(b"plain \xff", ce_type="acme.Said").event == Foreign(topic="acme.Said", body="plain \ufffd")
+
+
+async def test_unknown_types_pass_through() -> None:
+    body = b'[1, {"of": "others"}]'
+    async with running() as log:
+        await log.grow(3)
+        made, _ = seal(REF, 1, GENESIS, Resized(memory_mib=1, disk_gib=1), Context(actor="a"))
+        theirs = {**made, "ce-type": "acme.Painted"}
+        await log.lay([Recorded(0, REF.subject, theirs, body, datetime.now(UTC))])
+        there = (await log.all())[-1]
+        assert there.event == Foreign(topic="acme.Painted", body=[1, {"of": "others"}])
+        assert (there.body, dict(there.headers)) == (body, theirs)
+        feed = follow(log.nc, there.position - 1)
+        assert (await anext(feed))[0].body == body
+        await feed.aclose()
+        assert (await verify_log(log.nc, keys=None, foreign=["acme.*"])).ok
+        [finding] = (await verify_log(log.nc, keys=None)).findings
+        assert (finding.code, finding.position) == ("type", there.position)
+
+
+# ── what is published ───────────────────────────────────────────────────────────────────────────────────────────────
+
+DOCS = Path(__file__).parents[2] / "docs" / "schemas"
+
+
+def test_generated_files_are_current() -> None:
+    """When this fails: `nebula schemas docs/schemas`."""
+    expected = {name: schemas.text_of(document) for name, document in schemas.documents().items()}
+    assert {file.name: file.read_text() for file in DOCS.glob("*.json")} == expected
+
+
+def test_every_reference_leads_somewhere() -> None:
+    document = schemas.async_api()
+
+    def check(node: Any, root: Any) -> None:
+        match node:
+            case {"$ref": str(target)} if target.startswith("#/"):
+                found = root
+                for part in target[2:].split("/"):
+                    found = found[part]
+            case {"$ref": str(target)}:
+                assert (DOCS / target).exists(), target
+            case {"$schema": _, **rest} if node is not root:
+                check(rest, rest)
+            case dict():
+                for value in node.values():
+                    check(value, root)
+            case list():
+                for value in node:
+                    check(value, root)
+
+    check(document, document)
+    assert {"events", "commands", "wanted", "reports", "checkpoints"} <= set(document["channels"])
+
+
+def test_written_where_asked(tmp_path: Path) -> None:
+    (tmp_path / "nebula.gone.Type.json").write_text("{}")
+    assert "nebula.gone.Type.json" in schemas.write(tmp_path)
+    assert schemas.write(tmp_path) == []
+    schema = json.loads((tmp_path / "nebula.vm.VmRequested.json").read_text())
+    assert schema["$id"] == "nebula.vm.VmRequested.json"
+    assert "name" in schema["required"]

@@ -1,0 +1,203 @@
+"""`verify_log` and the notary against logs on real servers that are not what they should be."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eventstore.audit import verify_log
+from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
+from eventstore.envelope import GENESIS, Recorded
+from eventstore.notary import Checkpoints, Disagrees, Notary
+from eventstore.verify import Report
+from tests.integrity.logs import START, Log, altered, running
+
+
+async def signed(log: Log) -> list[Recorded]:
+    """30 numbers' worth of events, signed at two places, and the events."""
+    await log.grow(15)
+    assert await log.notary().step() is not None
+    await log.grow(15, first=15)
+    assert await log.notary().step() is not None
+    return await log.all()
+
+
+async def found(log: Log, events: list[Recorded]) -> Report:
+    """What is said of a server that holds these events and the same checkpoints."""
+    async with running() as other:
+        await other.lay(events)
+        checkpoints, target = Checkpoints(log.nc), Checkpoints(other.nc)
+        for number in range(1, await checkpoints.count() + 1):
+            checkpoint = await checkpoints.number(number)
+            assert checkpoint is not None
+            await target.append(checkpoint, number - 1)
+        return await verify_log(other.nc, keys=log.keys)
+
+
+def has(report: Report, code: str, position: int) -> bool:
+    return (code, position) in {(f.code, f.position) for f in report.findings}
+
+
+async def test_honest_log() -> None:
+    async with running() as log:
+        events = await signed(log)
+        report = await verify_log(log.nc, keys=log.keys)
+        assert report.findings == []
+        assert report.proven == report.last == len(events)
+        assert report.checkpoints == 2
+        assert (await verify_log(log.nc, keys=None)).proven == 0
+        assert (await found(log, events)).ok  # and so says the copy
+
+
+async def test_each_fault_is_named() -> None:
+    async with running() as log:
+        events = await signed(log)
+        last = len(events)
+        tip = next(e for e in reversed(events) if e.version > 1)
+
+        def changed(position: int, change: Callable[[Recorded], Recorded]) -> list[Recorded]:
+            return [change(e) if e.position == position else e for e in events]
+
+        flipped = await found(log, changed(5, lambda e: replace(e, body=e.body.replace(b"alice", b"x") + b" ")))
+        assert has(flipped, "chain", 5)
+        assert has(flipped, "altered", 1)
+        flipped_tip = await found(log, changed(tip.position, lambda e: altered(e, ce_actor="mallory")))
+        assert {f.code for f in flipped_tip.findings} <= {"altered", "forked"}
+        assert not flipped_tip.ok
+        cut = await found(log, events[: last - 4])
+        assert has(cut, "truncated", last - 4)
+        gone = await found(log, [e for e in events if e.position != 9])  # the server numbers the others anew
+        assert "version" in {f.code for f in gone.findings}
+        swapped = await found(log, [*events[:10], events[11], events[10], *events[12:]])
+        assert not swapped.ok
+        twice = await found(log, [*events, events[3]])
+        assert has(twice, "version", last + 1)
+        shapeless = await found(log, [*events, altered(events[3], ce_aggregateversion="x")])
+        assert has(shapeless, "shape", last + 1)
+
+
+async def test_position_that_the_server_lost() -> None:
+    """A stream that allows deletion is named, and so is what was deleted."""
+    from runtime import streams, subjects
+
+    async with running() as log:
+        events = await signed(log)
+    async with running() as weak:
+        js = weak.nc.jetstream()
+        await js.delete_stream(subjects.EVENTS)
+        await js.add_stream(replace(streams.events_stream(1), deny_delete=False, deny_purge=False))
+        for recorded in events:
+            await js.publish(recorded.subject, recorded.body, headers=dict(recorded.headers))
+        await js.delete_msg(subjects.EVENTS, 7)
+        report = await verify_log(weak.nc, keys=None)
+    assert has(report, "missing", 7)
+    assert "stream" in {f.code for f in report.findings}
+
+
+async def test_older_copy_that_went_on(tmp_path: Path) -> None:
+    """The log of a restored backup fits together. What was kept elsewhere shows where it parts."""
+    old = tmp_path / "old"
+    async with running() as log:
+        await log.grow(10)
+        await log.notary().step()
+        together = await log.store.last_position()
+        await log.export(tmp_path / "early")
+        await log.server.stop()
+        shutil.copytree(log.home, old)
+        async with running(log.home) as again:
+            await again.grow(20, first=10)
+            await again.notary().step()
+            await again.export(tmp_path / "late")
+            keys = again.keys
+            true = await again.all()
+            checkpoints = await Checkpoints(again.nc).number(2)
+            assert checkpoints is not None
+    async with running(old) as forked:
+        await forked.grow(25, first=500)
+        assert (await verify_log(forked.nc, keys=keys)).ok
+        assert (await verify_log(forked.nc, keys=keys, against=tmp_path / "early")).ok
+        report = await verify_log(forked.nc, keys=keys, against=tmp_path / "late")
+        assert has(report, "forked", together + 1)
+        await Checkpoints(forked.nc).append(checkpoints, 1)  # only the log was put back, the checkpoints were not
+        report = await verify_log(forked.nc, keys=keys)
+        assert has(report, "forked", together + 1)
+        with pytest.raises(Disagrees):
+            await forked.notary().step()
+    async with running() as short:
+        await short.lay(true[: together + 2])
+        report = await verify_log(short.nc, keys=keys, against=tmp_path / "late")
+        assert has(report, "truncated", together + 2)
+
+
+async def test_notary_goes_on_from_the_last_checkpoint() -> None:
+    async with running() as log:
+        events = await signed(log)
+        running_digest = LogDigest()
+        for recorded in events:
+            running_digest = running_digest.after(recorded)
+        last = await Checkpoints(log.nc).number(2)
+        assert last is not None
+        assert last.at == running_digest
+        notary = log.notary()
+        assert await notary.step() is None  # nothing new, so nothing is signed
+        await log.grow(1, first=99)
+        one, other = await asyncio.gather(notary.step(), log.notary().step())
+        assert (one is None) != (other is None)
+        assert await Checkpoints(log.nc).count() == 3
+        assert (await verify_log(log.nc, keys=log.keys)).ok
+
+
+async def test_notary_on_a_schedule() -> None:
+    async with running() as log:
+        task = asyncio.create_task(log.notary().run(every=0.05))
+        for number in range(3):
+            await log.grow(1, first=number)
+            for _ in range(600):
+                newest = await Checkpoints(log.nc).number(await Checkpoints(log.nc).count())
+                if newest is not None and newest.position == await log.store.last_position():
+                    break
+                await asyncio.sleep(0.02)
+            else:
+                pytest.fail("not signed")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (await verify_log(log.nc, keys=log.keys)).ok
+
+
+async def test_notary_does_not_trust_a_stranger(tmp_path: Path) -> None:
+    """A checkpoint of an unknown key is walked past, from the log's beginning, and only followed if it is right."""
+    async with running() as log:
+        await log.grow(10)
+        stranger = signing_key(tmp_path / "checkpoint.key")
+        public = stranger.public_key()
+        await Notary(log.nc, stranger).step()
+        await log.grow(5, first=10)
+        right = await log.notary().step()
+        assert right is not None
+        both = {**log.keys, fingerprint(public): public}
+        assert (await verify_log(log.nc, keys=both)).ok
+        wrong = sign(stranger, right.log, LogDigest(right.position + 1, "1" * 64, GENESIS), right.id, START)
+        await log.grow(2, first=15)
+        await Checkpoints(log.nc).append(wrong, 2)
+        with pytest.raises(Disagrees):
+            await log.notary().step()
+        report = await verify_log(log.nc, keys=both)
+        assert "forked" in {f.code for f in report.findings}
+
+
+async def test_notary_notices_that_the_log_was_exchanged() -> None:
+    """A notary that runs on while its server is put back to an older copy signs nothing."""
+    async with running() as log, running() as other:
+        events = await signed(log)
+        notary = log.notary()
+        await notary.step()
+        await other.lay(events[:-3])
+        notary._store = other.store
+        with pytest.raises(Disagrees, match="ends at position"):
+            await notary.step()
+        await other.grow(8, first=900)
+        with pytest.raises(Disagrees, match="another one"):
+            await notary.step()

@@ -1,0 +1,119 @@
+"""The master key is exchanged while everything runs, and nothing is lost wherever that is cut off."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js.kv import KeyValue
+
+from eventstore import masterkey
+from eventstore.vault import Erased, Vault, WrongMasterKey
+from runtime import subjects
+from tests.integrity.logs import Log, running
+
+VMS = [f"vm-{number}" for number in range(12)]
+
+
+async def bucket(log: Log) -> KeyValue:
+    return await log.nc.jetstream().key_value(subjects.KEYS)
+
+
+async def rotate(log: Log, path: Path) -> masterkey.Rewrapped:
+    keys = masterkey.begin(path)
+    return await masterkey.rewrap(await bucket(log), keys[1:], keys[0])
+
+
+async def test_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    async with running() as log:
+        runs_on = await Vault.open(log.nc.jetstream(), path)
+        secrets = {vm: await runs_on.seal(vm, f"secret of {vm}") for vm in VMS}
+        seeds = {vm: await runs_on.seed_secret(vm, 1) for vm in VMS}
+        await runs_on.destroy("vm-3")
+        old = path.read_bytes()
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=11, already=0)
+        assert path.stat().st_mode & 0o777 == 0o600
+        secrets["fresh"] = await runs_on.seal("fresh", "secret of fresh")
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=0, already=12)
+        masterkey.finish(path)
+        assert len(path.read_text().split()) == 1
+        for vault in (runs_on, await Vault.open(log.nc.jetstream(), path)):
+            for vm, sealed in secrets.items():
+                if vm == "vm-3":
+                    with pytest.raises(Erased):
+                        await vault.unseal(sealed)
+                else:
+                    assert await vault.unseal(sealed) == f"secret of {vm}"
+                    assert vm == "fresh" or await vault.seed_secret(vm, 1) == seeds[vm]
+        stale = tmp_path / "stale.key"
+        stale.write_bytes(old)
+        with pytest.raises(WrongMasterKey):
+            await (await Vault.open(log.nc.jetstream(), stale)).unseal(secrets["vm-1"])
+        status = await (await bucket(log)).status()
+        assert status.stream_info.state.messages == 13  # no older revision, wrapped with the old key, is left
+
+
+@pytest.mark.parametrize("survive", range(0, 12, 3))
+async def test_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survive: int) -> None:
+    path = tmp_path / "master.key"
+    async with running() as log:
+        before = await Vault.open(log.nc.jetstream(), path)
+        secrets = {vm: await before.seal(vm, vm) for vm in VMS}
+        done = 0
+        update = KeyValue.update
+
+        async def fail(self: KeyValue, *args: Any, **kwargs: Any) -> int:
+            nonlocal done
+            if done == survive:
+                raise ConnectionError("pulled the plug")
+            done += 1
+            return await update(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyValue, "update", fail)
+            with pytest.raises(ConnectionError):
+                await rotate(log, path)
+        halfway = path.read_bytes()
+        for vault in (before, await Vault.open(log.nc.jetstream(), path)):
+            assert [await vault.unseal(sealed) for sealed in secrets.values()] == VMS
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=12 - survive, already=survive)
+        assert path.read_bytes() == halfway  # the same rotation, not another key
+        masterkey.finish(path)
+        vault = await Vault.open(log.nc.jetstream(), path)
+        assert [await vault.unseal(sealed) for sealed in secrets.values()] == VMS
+
+
+async def test_destroyed_and_made_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotation never brings a destroyed key back."""
+    path = tmp_path / "master.key"
+    async with running() as log:
+        vault = await Vault.open(log.nc.jetstream(), path)
+        secrets = {vm: await vault.seal(vm, vm) for vm in VMS[:3]}
+        update = KeyValue.update
+
+        async def meddled(self: KeyValue, key: str, *args: Any, **kwargs: Any) -> int:
+            if key == "vm-1":
+                await vault.destroy("vm-1")
+            return await update(self, key, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyValue, "update", meddled)
+            assert await rotate(log, path) == masterkey.Rewrapped(changed=2, already=0)
+        with pytest.raises(Erased):
+            await vault.unseal(secrets["vm-1"])
+        assert await vault.held() == {"vm-0", "vm-2"}
+
+
+async def test_foreign_key_stops_it(tmp_path: Path) -> None:
+    async with running() as log:
+        await (await Vault.open(log.nc.jetstream(), tmp_path / "other.key")).seal("vm", "x")
+        with pytest.raises(WrongMasterKey):
+            await rotate(log, tmp_path / "master.key")
+
+
+def test_bad_file(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    for content in (b"", b"c2hvcnQ=\n", b"?\n"):
+        path.write_bytes(content)
+        with pytest.raises(WrongMasterKey):
+            masterkey.master_keys(path)

@@ -1,0 +1,269 @@
+"""The data source, asked over HTTP as a guest asks it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from domain import vm
+from domain.contract import Power
+from eventstore.envelope import Ref
+from projections import cloud_init, listener
+from projections.cloud_init import Source
+from runtime import subjects
+from runtime.servers import Postgres
+from tests.projections.cloud import KEY, SSH_KEY, Cloud, projected
+
+USER_DATA = "#!/bin/sh\necho 'h\u00e9llo: {{ }} %s' \t\r\n\n"
+
+
+@dataclass
+class Guests:
+    cloud: Cloud
+    http: httpx.AsyncClient
+    host: str
+
+    async def secret(self, ref: Ref, boots: int = 1) -> str:
+        return await self.cloud.vault.seed_secret(ref.id, boots)
+
+    async def get(self, secret: str, name: str) -> httpx.Response:
+        return await self.http.get(f"/{secret}/{name}")
+
+    async def opens(self, ref: Ref, boots: int) -> bool:
+        return (await self.get(await self.secret(ref, boots), "meta-data")).status_code == 200
+
+    async def phone(self, secret: str, **form: str) -> httpx.Response:
+        return await self.http.post(f"/{secret}/phone-home", data=form)
+
+
+@pytest.fixture(scope="module")
+async def guests(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[Guests]:
+    home: Path = tmp_path_factory.mktemp("seeds")
+    async with projected(home, postgres) as (cloud, pool):
+        sock = listener.bind("127.0.0.1", 0)
+        host = f"127.0.0.1:{sock.getsockname()[1]}"
+        stop = asyncio.Event()
+        source = Source(cloud.nc, pool, cloud.vault, cloud.position)
+        serving = asyncio.create_task(listener.serve(source, sock, stop))
+        async with httpx.AsyncClient(base_url=f"http://{host}", timeout=30) as http:
+            yield Guests(cloud, http, host)
+        stop.set()
+        await serving
+
+
+async def placed(guests: Guests, **more: Any) -> Ref:
+    ref = await guests.cloud.create(**more)
+    await guests.cloud.place(ref)
+    return ref
+
+
+async def test_what_a_guest_is_told(guests: Guests) -> None:
+    id_ = "11111111-2222-4333-8444-555555555555"
+    sealed = await guests.cloud.vault.seal(id_, USER_DATA)
+    tricky = SSH_KEY + ' "quoted": #not a comment'
+    ref = await placed(guests, id_=id_, ssh_keys=(SSH_KEY, tricky), user_data=sealed)
+    secret = await guests.secret(ref)
+    meta = await guests.get(secret, "meta-data")  # at once: the read models may be behind
+    assert meta.status_code == 200
+    assert yaml.safe_load(meta.text) == {
+        "instance-id": id_,
+        "local-hostname": "web-1",
+        "public-keys": [SSH_KEY, tricky],
+    }
+    assert (await guests.get(secret, "user-data")).content == USER_DATA.encode()
+    vendor = await guests.get(secret, "vendor-data")
+    assert vendor.text.startswith("#cloud-config\n")
+    phone = yaml.safe_load(vendor.text)["phone_home"]
+    assert phone["url"] == f"http://{guests.host}/{secret}/phone-home"
+    assert phone["tries"] == 10
+    assert set(phone["post"]) == {
+        *("pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519"),
+        *("instance_id", "hostname", "fqdn"),
+    }
+    network = await guests.get(secret, "network-config")
+    assert (network.status_code, network.content) == (200, b"")
+    head = await guests.http.head(f"/{secret}/meta-data")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_vm_without_user_data_gets_an_empty_one(guests: Guests) -> None:
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    answer = await guests.get(secret, "user-data")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert yaml.safe_load((await guests.get(secret, "meta-data")).text)["public-keys"] == []
+
+
+async def test_every_refusal_is_the_same(guests: Guests) -> None:
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    assert (await guests.get(secret, "meta-data")).status_code == 200
+    refused = [
+        await guests.get("A" * 32, "meta-data"),
+        await guests.get("A" * 32, "user-data"),
+        await guests.get("A" * 32, "nothing"),
+        await guests.get(secret, "nothing"),
+        await guests.get(secret, "meta-data/"),
+        await guests.get(secret[:-1], "meta-data"),
+        await guests.get(ref.id, "meta-data"),
+        await guests.http.get("/"),
+        await guests.http.get(f"/{secret}"),
+        await guests.http.get(f"/{secret}/phone-home"),
+        await guests.http.post(f"/{secret}/meta-data"),
+        await guests.http.put(f"/{secret}/meta-data"),
+        await guests.http.delete(f"/{secret}/meta-data"),
+        await guests.http.post(f"/{'A' * 32}/phone-home"),
+        await guests.http.get(f"/{secret}/meta-data", headers={"X-Forwarded-For": "192.0.2.1"}),
+        await guests.http.get(f"/{secret}/meta-data", headers={"Forwarded": "for=192.0.2.1"}),
+    ]
+
+    def whole(answer: httpx.Response) -> tuple[Any, ...]:
+        headers = {k: v for k, v in answer.headers.items() if k != "date"}
+        return answer.status_code, headers, answer.content
+
+    assert {json.dumps(whole(each)[:2]) for each in refused} == {json.dumps(whole(refused[0])[:2])}
+    assert {each.content for each in refused} == {b"not found\n"}
+    assert refused[0].status_code == 404
+
+
+async def test_each_boot_has_a_secret_of_its_own(guests: Guests) -> None:
+    cloud = guests.cloud
+    ref = await cloud.running()
+    assert await guests.opens(ref, 1)
+    assert not await guests.opens(ref, 2)
+    await cloud.ask(ref, vm.RestartVm)
+    assert await guests.opens(ref, 2)
+    assert await guests.opens(ref, 1)  # the old domain may still be there
+    await cloud.report(ref, Power.ON, 2)
+    await cloud.caught_up()
+    assert not await guests.opens(ref, 1)
+    await cloud.report(ref, Power.OFF, cause="guest")
+    assert await guests.opens(ref, 2)  # the same domain definition may boot again
+    await cloud.ask(ref, vm.StartVm)
+    assert await guests.opens(ref, 3)
+    await cloud.ask(ref, vm.DeleteVm)
+    assert await guests.opens(ref, 3)
+    await cloud.report(ref, Power.ABSENT)
+    await cloud.caught_up()
+    assert not await guests.opens(ref, 3)
+
+
+async def test_a_destroyed_key_ends_it(guests: Guests) -> None:
+    id_ = "11111111-2222-4333-8444-666666666666"
+    sealed = await guests.cloud.vault.seal(id_, "x")
+    ref = await placed(guests, id_=id_, user_data=sealed)
+    secret = await guests.secret(ref)
+    assert (await guests.get(secret, "user-data")).text == "x"
+    await guests.cloud.vault.destroy(id_)
+    assert (await guests.get(secret, "user-data")).status_code == 404
+
+
+@pytest.fixture
+async def heard(guests: Guests) -> AsyncIterator[list[dict[str, Any]]]:
+    """Commands that arrive where handlers would be."""
+    commands: list[dict[str, Any]] = []
+
+    async def answer(msg: Any) -> None:
+        commands.append({"subject": msg.subject, **json.loads(msg.data)})
+        await msg.respond(b'{"ok": {}}')
+
+    sub = await guests.cloud.nc.subscribe(subjects.COMMANDS, cb=answer)
+    yield commands
+    await sub.unsubscribe()
+
+
+async def keygen(*args: str) -> str:
+    process = await asyncio.create_subprocess_exec("ssh-keygen", *args, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
+async def test_phone_home(guests: Guests, heard: list[dict[str, Any]], tmp_path: Path) -> None:
+    files = {}
+    for kind in ("rsa", "ecdsa", "ed25519"):
+        files[kind] = tmp_path / kind
+        await keygen("-q", "-t", kind, "-N", "", "-f", str(files[kind]))
+    ref = await placed(guests)
+    form = {f"pub_key_{kind}": file.with_suffix(".pub").read_text() for kind, file in files.items()}
+    form |= {"instance_id": ref.id, "hostname": "web-1", "fqdn": "web-1.internal"}
+    answer = await guests.phone(await guests.secret(ref), **form)
+    assert answer.status_code == 200
+    assert heard[0]["subject"] == subjects.command("default", "vm", "guest-ready")
+    assert heard[0]["context"]["actor"] == f"guest:{ref.id}"
+    assert heard[0]["args"]["vm"] == ref.id
+    assert heard[0]["args"]["hostname"] == "web-1"
+    for key, kind in zip(heard[0]["args"]["host_keys"], files, strict=True):
+        printed = await keygen("-l", "-f", str(files[kind]))
+        assert key["fingerprint"] == printed.split()[1]
+        assert f"{key['type']} {key['key']}" in files[kind].with_suffix(".pub").read_text()
+
+
+async def test_phone_home_with_what_a_guest_lacks(guests: Guests, heard: list[dict[str, Any]]) -> None:
+    ref = await placed(guests)
+    form = {"pub_key_rsa": "N/A", "pub_key_ecdsa": "N/A", "pub_key_ed25519": SSH_KEY, "hostname": "N/A"}
+    answer = await guests.phone(await guests.secret(ref), **form, instance_id=ref.id)
+    assert answer.status_code == 200
+    assert heard[0]["args"]["hostname"] is None
+    assert [key["key"] for key in heard[0]["args"]["host_keys"]] == [KEY]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"instance_id": "another"},
+        {"instance_id": ""},
+        {"pub_key_ed25519": "ssh-ed25519 AAAA"},
+        {"pub_key_ed25519": SSH_KEY.replace("ssh-ed25519", "ssh-rsa")},
+        {"pub_key_rsa": SSH_KEY},
+        {"pub_key_ed25519": SSH_KEY + "\n" + SSH_KEY},
+        {"pub_key_ed25519": "<script>alert(1)</script>"},
+    ],
+)
+async def test_phone_home_is_not_believed(guests: Guests, heard: list[dict[str, Any]], change: dict[str, str]) -> None:
+    ref = await placed(guests)
+    form = {"instance_id": ref.id, "hostname": "web-1", "pub_key_ed25519": SSH_KEY, **change}
+    assert (await guests.phone(await guests.secret(ref), **form)).status_code == 400
+    assert heard == []
+
+
+async def test_phone_home_is_limited(guests: Guests, heard: list[dict[str, Any]]) -> None:
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    assert (await guests.phone(secret, instance_id=ref.id, hostname="x" * 70_000)).status_code == 413
+    fields = {f"f{n}": "" for n in range(100)}
+    assert (await guests.phone(secret, instance_id=ref.id, **fields)).status_code == 400
+    assert (await guests.http.post(f"/{secret}/phone-home", content=b"\xff=\xfe")).status_code == 400
+    assert heard == []
+
+
+async def test_phone_home_is_tried_again_when_nobody_listens(guests: Guests) -> None:
+    ref = await placed(guests)
+    answer = await guests.phone(await guests.secret(ref), instance_id=ref.id)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_the_listener_waits_for_its_address() -> None:
+    taken = listener.bind("127.0.0.1", 0)
+    port = taken.getsockname()[1]
+    waiting = asyncio.create_task(listener.bound("test", "127.0.0.1", port))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    taken.close()
+    (await waiting).close()
+
+
+def test_vendor_data_as_it_is_written() -> None:
+    assert cloud_init.vendor_data("http://h/s/") == (
+        "#cloud-config\nphone_home:\n"
+        '  url: "http://h/s/phone-home"\n'
+        "  post: [pub_key_rsa, pub_key_ecdsa, pub_key_ed25519, instance_id, hostname, fqdn]\n"
+        "  tries: 10\n"
+    )

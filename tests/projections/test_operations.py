@@ -1,0 +1,133 @@
+"""The rules of operations, as a table."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from domain import image, node, project, vm
+from domain.base import Event
+from eventstore.envelope import Ref
+from projections.operations import Happening, Operation, Status, cancelled, overtaken, transition
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = AT + timedelta(minutes=10)
+ASKED: dict[str, Any] = {"at": AT, "operation": "o", "fingerprint": "f", "deadline": LATER}
+DONE: dict[str, Any] = {"at": AT, "operation": "o", "fingerprint": "f"}
+SEEN: dict[str, Any] = {"at": AT, "operation": "o", "node": "n", "sequence": 1}
+
+REQUESTED = vm.VmRequested(
+    **ASKED, vm="v", project="p", name="web", image="i", spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1)
+)
+START = vm.VmStartRequested(**ASKED)
+STOP = vm.VmStopRequested(**ASKED, force_after=AT)
+RESTART = vm.VmRestartRequested(**ASKED, force_after=AT)
+DELETE = vm.VmDeletionRequested(**ASKED)
+SCHEDULED = vm.VmScheduled(at=AT, operation="o", node="n", epoch=1, deadline=LATER, considered=())
+UNSCHEDULABLE = vm.VmUnschedulable(at=AT, operation="o", considered=())
+PREPARING = vm.VmPreparing(**SEEN, step="disk")
+STARTED = vm.VmStarted(**SEEN, boots=1)
+STOPPED = vm.VmStopped(**SEEN, cause="requested")
+DELETED = vm.VmDeleted(at=AT, operation="o")
+FAILED = vm.VmFailed(at=AT, operation="o", code="no_disk", detail="no space left")
+REGISTERED = image.ImageRegistered(**ASKED, image="i", name="I", source="/i", sha256="0")
+VERIFIED = image.ImageVerified(at=AT, operation="o", format="raw", size_bytes=1, virtual_size_bytes=1)
+REFUSED = image.ImageRejected(at=AT, operation="o", code="wrong_checksum", detail="it differs", field="sha256")
+
+
+def late(verb: vm.Verb) -> Event:
+    return vm.VmOperationTimedOut(at=AT, operation="o", verb=verb)
+
+
+def after(*events: Event) -> Operation | None:
+    operation = None
+    for position, event in enumerate(events, start=1):
+        happening = Happening("o", Ref("p", "vm", "v"), position, AT, "alice", "r")
+        operation = transition(operation, event, happening)
+    return operation
+
+
+TABLE: list[tuple[list[Event], Status]] = [
+    ([REQUESTED], Status.ACCEPTED),
+    ([REQUESTED, UNSCHEDULABLE], Status.ACCEPTED),
+    ([REQUESTED, UNSCHEDULABLE, SCHEDULED], Status.RUNNING),
+    ([REQUESTED, SCHEDULED, PREPARING], Status.RUNNING),
+    ([REQUESTED, SCHEDULED, STARTED], Status.SUCCEEDED),
+    ([REQUESTED, SCHEDULED, FAILED], Status.FAILED),
+    ([REQUESTED, late(vm.Verb.CREATE)], Status.TIMED_OUT),
+    ([START], Status.ACCEPTED),
+    ([START, STARTED], Status.SUCCEEDED),
+    ([RESTART, STARTED], Status.SUCCEEDED),
+    ([RESTART, STOPPED], Status.RUNNING),
+    ([RESTART, STOPPED, STARTED], Status.SUCCEEDED),
+    ([STOP, STOPPED], Status.SUCCEEDED),
+    ([STOP, STARTED], Status.RUNNING),
+    ([STOP, late(vm.Verb.STOP)], Status.TIMED_OUT),
+    ([DELETE], Status.ACCEPTED),
+    ([DELETE, STOPPED], Status.RUNNING),
+    ([DELETE, DELETED], Status.SUCCEEDED),
+    ([REQUESTED, FAILED, DELETED], Status.FAILED),
+    ([STOP, late(vm.Verb.STOP), STOPPED], Status.TIMED_OUT),
+    ([REGISTERED], Status.ACCEPTED),
+    ([REGISTERED, VERIFIED], Status.SUCCEEDED),
+    ([REGISTERED, REFUSED], Status.FAILED),
+    ([vm.VmTagged(**ASKED, tags=())], Status.SUCCEEDED),
+    ([image.ImageDeleted(**DONE)], Status.SUCCEEDED),
+    ([node.NodeCordoned(**DONE)], Status.SUCCEEDED),
+    ([node.NodeUncordoned(**DONE)], Status.SUCCEEDED),
+    ([project.ProjectCreated(**DONE, project="p", name="P")], Status.SUCCEEDED),
+    ([project.ProjectRenamed(**DONE, name="P"), project.ProjectTagged(**DONE, tags=())], Status.SUCCEEDED),
+    ([project.ProjectDeleted(**DONE)], Status.SUCCEEDED),
+    ([project.TagCreated(**DONE, tag="t", name="T")], Status.SUCCEEDED),
+    ([project.TagRenamed(**DONE, name="T")], Status.SUCCEEDED),
+    ([project.TagDeleted(**DONE)], Status.SUCCEEDED),
+]
+
+
+@pytest.mark.parametrize(
+    ("events", "status"), TABLE, ids=lambda v: "-".join(type(e).__name__ for e in v) if isinstance(v, list) else v
+)
+def test_transition(events: list[Event], status: Status) -> None:
+    operation = after(*events)
+    assert operation is not None
+    assert operation.status is status
+    assert operation.position == len(events)
+    over = status not in (Status.ACCEPTED, Status.RUNNING)
+    assert (operation.ended_at is not None) is over
+    assert (operation.problem is not None) is (over and status is not Status.SUCCEEDED)
+
+
+def test_events_of_nobodys_operation_open_none() -> None:
+    assert after(STARTED) is None
+    assert after(SCHEDULED, STARTED) is None
+
+
+def test_a_failure_says_why() -> None:
+    failed = after(REGISTERED, REFUSED)
+    assert failed is not None
+    assert failed.problem == {
+        "type": "urn:nebula:problem:wrong_checksum",
+        "title": "Wrong checksum",
+        "code": "wrong_checksum",
+        "detail": "it differs",
+        "errors": [{"field": "sha256", "detail": "it differs"}],
+    }
+
+
+def test_what_overtakes_cancels() -> None:
+    by = Happening("d", Ref("p", "vm", "v"), 9, LATER, "alice", None)
+    running = after(STOP)
+    assert running is not None
+    assert overtaken(vm.VmDeletionRequested(**{**ASKED, "cancels": "o"}), None) == "o"
+    gone = cancelled(running, by)
+    assert (gone.status, gone.ended_at) == (Status.CANCELLED, LATER)
+    assert gone.problem is not None
+    ended = after(STOP, STOPPED)
+    assert ended is not None
+    assert cancelled(ended, by) is ended
+
+
+def test_deleting_an_unverified_image_cancels_its_registration() -> None:
+    verifying = image.evolve(None, REGISTERED)
+    assert overtaken(image.ImageDeleted(**DONE), verifying) == "o"
+    assert overtaken(image.ImageDeleted(**DONE), image.evolve(verifying, VERIFIED)) is None
