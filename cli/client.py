@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from cli.errors import CliError, Refused, Unreachable, Usage
 
-#: Seconds between the tries of one call. Three seconds in all: long enough for a gateway that is being restarted.
-PAUSES = (0.2, 0.4, 0.8, 1.6)
+#: Seconds between the tries of one call. Six seconds in all: long enough for a gateway that is being restarted.
+PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
 #: Answers that mean "not now": the same call may be sent again.
 NOT_NOW = frozenset({429, 502, 503, 504})
 #: Seconds of silence after which a call counts as lost, on top of what it asked the server to wait.

@@ -28,10 +28,17 @@ EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 STORED_AT = "Nebula-Stored-At"
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
-BATCH_INCOMPLETE = 10176
 BATCH_TOO_LARGE = 10199
 BATCH_DUPLICATE = 10201
-BATCHES_TOO_MANY = 10210
+PASSING = {
+    10158: "a message with the same id is being replicated",
+    10163: "the subject's last sequence is not known yet",
+    10164: "another message of the subject is being replicated",
+    10167: "too many requests",
+    10176: "part of the batch got lost",
+    10210: "too many batches at once",
+}
+"""Refusals of what is as it should be: nothing was stored, and a moment later the server can say more."""
 PAGE = 512
 #: How long one try waits for the server's answer, before it is sent again.
 ANSWER_SECONDS = 2.0
@@ -104,8 +111,8 @@ class Stream:
             if not problem:
                 return int(reply["seq"])
             code, text = problem.get("err_code"), problem.get("description")
-            if code in (BATCHES_TOO_MANY, BATCH_INCOMPLETE) and loop.time() + delay <= deadline:
-                await asyncio.sleep(delay)  # nothing was stored, and nothing is wrong with the batch
+            if code in PASSING and loop.time() < deadline:
+                await asyncio.sleep(0.02)
                 continue
             if code == MESSAGE_TOO_LARGE:
                 raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")

@@ -69,9 +69,8 @@ class CreateVm(Spec):
     user_data: UserData | None = None
 
     def args(self) -> dict[str, Any]:
-        sizes = set(Spec.model_fields)
-        rest = self.model_dump(mode="json", exclude_none=True, exclude={"id", *sizes})
-        return {**rest, "spec": self.model_dump(include=sizes)}
+        said = self.model_dump(mode="json", exclude_none=True, exclude={"id"})
+        return {"spec": {size: said.pop(size) for size in Spec.model_fields}, **said}
 
 
 class Power(Body):

@@ -7,7 +7,6 @@ with the same operation id is safe, so a request that nobody answered is asked a
 import asyncio
 import contextlib
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from pydantic_core import from_json, to_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway import bodies, waiting
@@ -116,7 +115,7 @@ class Asked:
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
     """Ask for an action, and answer with its operation and its resource."""
     seconds = wait(request)
-    asked = parse(request, action, await request.body())
+    asked = parse(request, action, await read(request))
     if asked.keyed and action.creates:
         await one_resource(gateway, asked)
     done = await ask(gateway, asked)
@@ -138,6 +137,20 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     return Response(to_json(answer), 200 if over else 202, headers, "application/json")
 
 
+async def read(request: Request) -> bytes:
+    """The body; nearly always it comes in one piece."""
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return bytes(message.get("body", b""))
+    parts = []
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await request.receive()
+    raise ClientDisconnect
+
+
 def parse(request: Request, action: Action, raw: bytes) -> Asked:
     """The command that a request makes. Raises Problem and ValidationError."""
     body = action.body.model_validate_json(raw or b"{}")
@@ -150,7 +163,7 @@ def parse(request: Request, action: Action, raw: bytes) -> Asked:
     resource = own or derived("resource", actor, path, key)
     if action.kind == "project":
         project = resource
-    said = json.dumps(body.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    said = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields, however it was written
     return Asked(
         action=action,
         project=project,

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -41,6 +42,8 @@ class Edge:
         try:
             call.admit()
             await self._router(scope, call.receive, call.send)
+        except ClientDisconnect:
+            return
         except Exception as error:
             await call.fail(error)
 

@@ -80,7 +80,6 @@ class Gateway:
         if written > self.position.value:
             await self.position.reach(written, OWN_WRITES)
 
-
     async def caught_up(self) -> None:
         """Wait until the read models are as new as the log is now: only then is what they lack not there.
 

@@ -19,7 +19,7 @@ CREATE TABLE operations (
     resource text NOT NULL,
     status   text NOT NULL,
     state    jsonb NOT NULL
-);
+) WITH (fillfactor = 80);
 CREATE INDEX ON operations (created);
 CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
@@ -37,7 +37,7 @@ async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
 async def save(conn: Connection, operations: Iterable[Operation]) -> None:
     """Write these operations, whatever stood there."""
     values = [
-        [op.id, op.position, op.project, op.kind, op.resource, op.status.value, clean_json(op.model_dump_json())]
+        [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(op.model_dump_json())]
         for op in operations
     ]
     if not values:

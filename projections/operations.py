@@ -32,7 +32,7 @@ ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CAN
 
 
 class Operation(Message):
-    """One thing that was asked for, as its events tell it. `position` is that of the last of them."""
+    """One thing that was asked for, as its events tell it. `first` and `position` are where they begin and end."""
 
     id: str
     verb: str
@@ -45,6 +45,7 @@ class Operation(Message):
     accepted_at: AwareDatetime
     ended_at: AwareDatetime | None = None
     deadline: AwareDatetime | None = None
+    first: int
     position: int
     problem: dict[str, Any] | None = None
 
@@ -131,6 +132,7 @@ def opened(event: Event, happening: Happening) -> Operation | None:
         accepted_at=happening.at,
         ended_at=happening.at if immediate else None,
         deadline=None if immediate else getattr(event, "deadline", None),
+        first=happening.position,
         position=happening.position,
     )
 

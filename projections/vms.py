@@ -147,7 +147,9 @@ VMS = Aggregates[Vm](
         "node": "node = %(node)s",
     },
     ddl=f"""
-        CREATE TABLE vms ({COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL);
+        CREATE TABLE vms (
+            {COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL
+        ) WITH (fillfactor = 70);
         CREATE INDEX ON vms (project, created) WHERE NOT deleted;
         CREATE INDEX ON vms (project, name) WHERE NOT deleted;
         CREATE INDEX ON vms (node) WHERE NOT deleted;

@@ -66,10 +66,10 @@ class Authority:
             self.account: {**unlimited, **storage, "wildcards": True},
             self.system: {**unlimited, "wildcards": True},
         }
-        preload = "\n".join(
-            f"{account.public_key.decode()}: {token(self.operator, account, 'A', {'type': 'account', 'limits': limits})}"
-            for account, limits in accounts.items()
-        )
+        tokens = {
+            a: token(self.operator, a, "A", {"type": "account", "limits": limits}) for a, limits in accounts.items()
+        }
+        preload = "\n".join(f"{account.public_key.decode()}: {signed}" for account, signed in tokens.items())
         operator = token(self.operator, self.operator, "O", {"type": "operator"})
         system = self.system.public_key.decode()
         return (

@@ -1,5 +1,6 @@
 """Whatever is asked of a VM and whatever its node reports, in any order: the rules hold."""
 
+import contextlib
 from typing import Any
 
 from hypothesis import settings
@@ -166,6 +167,11 @@ class VmMachine(RuleBasedStateMachine):
         if self.state is not None:
             assert not self.doomed or self.state.desired is Desired.ABSENT
             self.doomed = self.state.desired is Desired.ABSENT
+        if self.doomed:
+            for command in (StartVm, StopVm, RestartVm):
+                with contextlib.suppress(Rejected):
+                    vm.decide(self.state, command(vm=ID, operation=uid(999), fingerprint="f", at=self.now()))
+                    raise AssertionError(f"{command} is accepted while it is being deleted")
 
     @invariant()
     def what_is_pending_is_known_and_ends(self) -> None:

@@ -234,7 +234,7 @@ async def test_a_bad_last_event_id(api: Platform) -> None:
 
 @pytest.mark.parametrize("key", ["", "with space", "k" * 256, "caf\u00e9"])
 async def test_idempotency_keys(api: Platform, key: str) -> None:
-    answer = await api.http.post(VMS, json=GOOD, headers={"Idempotency-Key": key.encode("latin-1")})
+    answer = await api.http.post(VMS, json=GOOD, headers={b"Idempotency-Key": key.encode("latin-1")})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from domain import vm
 from domain.contract import Power
