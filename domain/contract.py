@@ -76,7 +76,8 @@ class ReportError(Message):
 class NodeReport(Message):
     """What a node sees of one VM.
 
-    `sequence` rises with every report of a VM, over restarts of the daemon too. `boots` is the count that the running
+    `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
+    wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the count that the running
     domain was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows.
     `step` tells what the daemon is busy with (image, disk, domain).
     """
@@ -87,6 +88,8 @@ class NodeReport(Message):
     sequence: int
     at: AwareDatetime
     power: Power
+    desired: Desired | None = None
+    asked_boots: int | None = None
     boots: int = 0
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None

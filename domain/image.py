@@ -42,14 +42,16 @@ class RegisterImage(ImageCommand):
 
 
 class AcceptImage(ImageCommand):
-    """The bytes are as promised."""
+    """The bytes are as promised. `registration` is the operation whose source was read."""
 
+    registration: Uuid
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
 
 
 class RejectImage(ImageCommand):
+    registration: Uuid
     code: str
     detail: str
     field: str
@@ -130,7 +132,7 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
         raise Rejected("image_not_found", f"there is no image {command.image}", status=404, field="image")
     match command:
         case AcceptImage():
-            if image.phase is not ImagePhase.VERIFYING:
+            if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
                 return []
             return [
                 ImageVerified(
@@ -142,7 +144,7 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
                 )
             ]
         case RejectImage():
-            if image.phase is not ImagePhase.VERIFYING:
+            if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
                 return []
             return [
                 ImageRejected(

@@ -623,6 +623,9 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     """What a node's report means. Reports of an older epoch, or older than the last that mattered, mean nothing."""
     if report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
         return []
+    outdated = report.desired is not None and (report.desired, report.asked_boots) != (vm.desired, vm.boots)
+    if outdated and (report.error is not None or report.power is not Power.ON):
+        return []  # said by a daemon that had not read yet what is wanted now
     pending = vm.pending
     waiting = pending.operation if pending else None
     stopping = pending is not None and pending.verb is Verb.STOP

@@ -170,10 +170,10 @@ class StoredEvents:
             if newest is None:
                 return []
             self._learn(newest)
+            if limit == 1 and lte is None and HIGHEST not in newest.headers:
+                return [stored(newest)] if newest.version > low else []
             if self._ordered:
                 low = max(low, (newest.version if lte is None else min(lte, newest.version)) - limit)
-            elif limit == 1 and lte is None and HIGHEST not in newest.headers:
-                return [stored(newest)] if newest.version > low else []
         found = await self._between(stream, subject, low, lte, None if desc else limit)
         found.sort(key=lambda r: r.version, reverse=desc)
         return [stored(r) for r in found[:limit]]

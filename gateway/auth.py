@@ -18,7 +18,7 @@ LOCAL = "local"
 #: Seconds between looks at the file.
 LOOK_AGAIN = 1.0
 
-_LINE = re.compile(r"^(\S{1,64})\s+([0-9a-f]{64})$")
+_LINE = re.compile(r"(\S{1,64})\s+([0-9a-f]{64})")
 
 
 class BadTokens(Exception):
@@ -40,7 +40,7 @@ def parse(text: str) -> dict[str, Identity]:
         entry = line.split("#", 1)[0].strip()
         if not entry:
             continue
-        match = _LINE.match(entry)
+        match = _LINE.fullmatch(entry)
         if match is None:
             raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
         name, digest = match.groups()

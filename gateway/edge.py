@@ -24,8 +24,8 @@ MOST_BODY = 1024 * 1024
 #: What may be asked without a token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 
-_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
-_TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Edge:
@@ -61,7 +61,7 @@ class _Call:
         self._answered = False
         self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = self._headers.get(b"x-request-id", "")
-        self.request_id = given if _REQUEST_ID.match(given) else str(uuid.uuid4())
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         scope["app"] = self  # the router raises for unknown paths instead of answering by itself
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"
@@ -76,7 +76,9 @@ class _Call:
         if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
             raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")
         trace = get(b"traceparent", "")
-        self._scope["nebula.caller"] = Caller(identity, self.request_id, trace if _TRACEPARENT.match(trace) else None)
+        self._scope["nebula.caller"] = Caller(
+            identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
+        )
         length = get(b"content-length", "0")
         if not length.isdigit() or int(length) > MOST_BODY:
             raise too_large()

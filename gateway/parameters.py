@@ -16,11 +16,11 @@ DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
 
-_SLUG = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
-_UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-_DIGITS = re.compile(r"^[0-9]{1,19}$")
-_WAIT = re.compile(r"^([0-9]{1,5}(?:\.[0-9]{1,6})?)s?$")
-_VISIBLE = re.compile(r"^[\x21-\x7e]{1,255}$")
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def only(request: Request, known: frozenset[str]) -> None:
@@ -37,7 +37,7 @@ def only(request: Request, known: frozenset[str]) -> None:
 
 def digits(name: str, text: str) -> int:
     """A log position that somebody wrote."""
-    if not _DIGITS.match(text) or int(text) > MOST_POSITION:
+    if not _DIGITS.fullmatch(text) or int(text) > MOST_POSITION:
         raise invalid_parameter(name, "has to be a log position: a whole number from 0")
     return int(text)
 
@@ -66,7 +66,7 @@ def limit(request: Request) -> int:
     text = request.query_params.get("limit")
     if text is None:
         return DEFAULT_LIMIT
-    if not _DIGITS.match(text) or not 1 <= int(text) <= MOST:
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= MOST:
         raise invalid_parameter("limit", f"has to be a whole number from 1 to {MOST}")
     return int(text)
 
@@ -78,7 +78,7 @@ def wait(request: Request) -> float:
     text = request.query_params.get("wait")
     if text is None:
         return 0.0
-    found = _WAIT.match(text)
+    found = _WAIT.fullmatch(text)
     if found is None or float(found[1]) > MOST_WAIT:
         raise invalid_parameter("wait", f"has to be seconds from 0 to {MOST_WAIT:.0f}, such as 30s")
     return float(found[1])
@@ -95,7 +95,7 @@ def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
 def word(request: Request, name: str) -> str | None:
     """A text to look for, where one is given: visible characters, at most 255."""
     text = request.query_params.get(name)
-    if text is not None and not _VISIBLE.match(text):
+    if text is not None and not _VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
     return text
 
@@ -115,7 +115,7 @@ def page_token(request: Request, name: str) -> int | None:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
         made_for, key = raw.split(" ")
-        if made_for != name or not _DIGITS.match(key) or int(key) > MOST_POSITION:
+        if made_for != name or not _DIGITS.fullmatch(key) or int(key) > MOST_POSITION:
             raise ValueError(raw)
     except (binascii.Error, ValueError) as error:
         raise invalid_parameter("page_token", "not a token of this list; take it from next_page_token") from error
@@ -128,7 +128,7 @@ def idempotency_key(request: Request) -> str | None:
     if not given:
         return None
     text: str = given[0].decode("latin-1")
-    if len(given) > 1 or not _VISIBLE.match(text):
+    if len(given) > 1 or not _VISIBLE.fullmatch(text):
         raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters, given once")
     return text
 
@@ -137,7 +137,7 @@ def path_id(request: Request, kind: str) -> str:
     """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
     text: str = request.path_params[kind]
     pattern = _UUID if kind in ("vm", "operation") else _SLUG
-    if not pattern.match(text):
+    if not pattern.fullmatch(text):
         raise not_found(kind, text)
     return text
 

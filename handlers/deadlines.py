@@ -30,7 +30,14 @@ def overdue(world: World, at: datetime) -> list[ExpireOperation]:
 def unverified(world: World, at: datetime) -> list[RejectImage]:
     """The images whose verification takes too long."""
     return [
-        RejectImage(image=i.id, at=at, code="timed_out", detail="the image could not be read in time", field="source")
+        RejectImage(
+            image=i.id,
+            registration=i.registered_by,
+            at=at,
+            code="timed_out",
+            detail="the image could not be read in time",
+            field="source",
+        )
         for i in world.images()
         if i.phase is ImagePhase.VERIFYING and i.updated_at + image.VERIFY_DEADLINE <= at
     ]

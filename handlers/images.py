@@ -142,7 +142,7 @@ async def judge(found: Image) -> ImageCommands:
         try:
             facts = await verify(found.source, found.sha256)
         except BadImage as error:
-            return RejectImage(image=found.id, at=now(), code=error.code, detail=error.detail, field=error.field)
+            return reject(found, error.code, error.detail, error.field)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.info("image source does not answer", image=found.id, attempt=attempt, error=repr(error))
             reason = str(error) or type(error).__name__
@@ -150,10 +150,17 @@ async def judge(found: Image) -> ImageCommands:
         else:
             return AcceptImage(
                 image=found.id,
+                registration=found.registered_by,
                 at=now(),
                 format=facts.format,
                 size_bytes=facts.size_bytes,
                 virtual_size_bytes=facts.virtual_size_bytes,
             )
     detail = f"{found.source} cannot be read: {reason}"
-    return RejectImage(image=found.id, at=now(), code="image_unreachable", detail=detail, field="source")
+    return reject(found, "image_unreachable", detail, "source")
+
+
+def reject(found: Image, code: str, detail: str, field: str) -> RejectImage:
+    return RejectImage(
+        image=found.id, registration=found.registered_by, at=now(), code=code, detail=detail, field=field
+    )

@@ -17,7 +17,7 @@ from node_daemon.executor import ASK_AGAIN, Executor
 from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.plan import Action, Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, plan, stale
-from node_daemon.reports import Reports, Seen, seen
+from node_daemon.reports import Reports, seen
 from node_daemon.tasks import happens
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
@@ -111,7 +111,7 @@ class Lane:
                     have = await self._executor.look(self.vm)
                 except (Unreachable, Refused) as error:
                     log.debug("cannot look", error=str(error))
-                    self._reports.show(self.vm, Seen(epoch=want.epoch, power=Power.UNKNOWN))
+                    self._reports.show(self.vm, seen(want, Have(vm=self.vm, power=Power.UNKNOWN)))
                     return LOOK_AGAIN
             self._addresses.follow(want, have)
             step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, datetime.now(UTC))), None)

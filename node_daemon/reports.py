@@ -31,6 +31,8 @@ class Seen:
 
     epoch: int
     power: Power
+    desired: Desired
+    asked_boots: int
     boots: int = 0
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
@@ -55,6 +57,8 @@ def seen(
     return Seen(
         epoch=want.epoch,
         power=have.power,
+        desired=want.desired,
+        asked_boots=want.boots,
         boots=have.boots if on else 0,
         addresses=addresses if on else (),
         cause=have.cause if have.power is Power.OFF and step is None else None,
@@ -153,6 +157,8 @@ class Reports:
             sequence=sequence,
             at=datetime.now(UTC),
             power=what.power,
+            desired=what.desired,
+            asked_boots=what.asked_boots,
             boots=what.boots,
             addresses=what.addresses,
             cause=what.cause,

@@ -43,8 +43,8 @@ PATIENCE = 3.0
 BODY_SECONDS = 10.0
 COMMAND_SECONDS = 5.0
 
-_PATH = re.compile(r"^/([A-Za-z0-9_-]{16,128})/([a-z-]{1,20})$")
-_HOST = re.compile(r"^[A-Za-z0-9.:\[\]-]{1,255}$")
+_PATH = re.compile(r"/([A-Za-z0-9_-]{16,128})/([a-z-]{1,20})")
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
 #: Headers that proxies add: nobody may stand between a guest and its data.
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
@@ -99,7 +99,7 @@ def refusal(status: int) -> Response:
 
 async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Response:
     """The answer to one request; what is worth logging is added to `fields`. Raises Refused."""
-    path = _PATH.match(request.url.path)
+    path = _PATH.fullmatch(request.scope["path"])
     if path is None or any(name in request.headers for name in FORWARDED):
         raise Refused(404, "no such path, or forwarded")
     secret, name = path.groups()
@@ -130,7 +130,7 @@ async def known(source: Source, secret: str) -> Seed:
 def base(request: Request, secret: str) -> str:
     """The URL of this seed as the guest itself reached it."""
     host = request.headers.get("host", "")
-    if not _HOST.match(host):
+    if not _HOST.fullmatch(host):
         raise Refused(400, "bad Host")
     return f"http://{host}/{secret}/"
 

@@ -134,10 +134,12 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
     try:
         try:
             rows = await _rows(pool, statement, params)
+        except PoolTimeout:
+            raise
         except OperationalError:
             await pool.check()  # the server was away: replace what broke, and ask once more
             rows = await _rows(pool, statement, params)
-    except (OperationalError, PoolTimeout, errors.UndefinedTable, errors.InvalidSchemaName) as error:
+    except (OperationalError, errors.UndefinedTable, errors.InvalidSchemaName) as error:
         raise Away(str(error)) from error
     if not rows:
         raise Away("the read models are being made")

@@ -20,7 +20,7 @@ MOST = 64 * 1024
 #: What cloud-init writes for what a guest does not have.
 MISSING = ("", "N/A", "None")
 
-_HOSTNAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$")
+_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
 class Call(BaseModel):
@@ -53,6 +53,6 @@ def parse(body: bytes) -> Call:
         keys.append(HostKey(type=key.type, key=key.data, fingerprint=key.fingerprint))
     return Call(
         instance_id=fields.get("instance_id", ""),
-        hostname=hostname if _HOSTNAME.match(hostname) and hostname not in MISSING else None,
+        hostname=hostname if _HOSTNAME.fullmatch(hostname) and hostname not in MISSING else None,
         host_keys=tuple(keys),
     )

@@ -20,7 +20,7 @@ HOST_TYPES = frozenset({"ssh-ed25519", "ssh-rsa", *ECDSA})
 #: The longest line that is looked at, in characters.
 MOST = 16 * 1024
 
-_LINE = re.compile(r"^(\S+) +([A-Za-z0-9+/]+={0,2})(?: +([^\x00-\x1f\x7f]*))?$")
+_LINE = re.compile(r"(\S+) +([A-Za-z0-9+/]+={0,2})(?: +([^\x00-\x1f\x7f]*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
     """One public key. Raises ValueError, with a text that says what is wrong."""
     if len(line) > MOST:
         raise ValueError(f"longer than {MOST} characters")
-    found = _LINE.match(line.strip(" \r\n"))
+    found = _LINE.fullmatch(line.strip(" \r\n"))
     if found is None:
         raise ValueError("not a public key on one line: type, base64, and a comment if you like")
     type_, data, comment = found.groups()

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-_RFC3339 = re.compile(r"^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+ -]\d\d:\d\d)$")
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+ -]\d\d:\d\d)")
 
 
 def text(moment: datetime) -> str:
@@ -28,7 +28,7 @@ def parse(written: str) -> datetime:
 
     Raises ValueError.
     """
-    found = _RFC3339.match(written)
+    found = _RFC3339.fullmatch(written)
     if found is None:
         raise ValueError("not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z")
     day, clock, zone = found.groups()

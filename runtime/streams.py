@@ -106,6 +106,12 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         )
     if sorted(have.subjects or []) != sorted(wanted.subjects or []):
         raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
+    for limit in ("max_age", "max_msgs", "max_bytes"):
+        asked, found = getattr(wanted, limit) or 0, getattr(have, limit) or 0
+        if found > 0 and (asked <= 0 or found < asked):
+            raise WeakStream(f"stream {wanted.name} forgets: its {limit} is {found}; remove that limit")
+    if have.retention not in (None, RetentionPolicy.LIMITS, RetentionPolicy.LIMITS.value):
+        raise WeakStream(f"stream {wanted.name} has retention {have.retention}; it has to be limits")
     if have.storage != StorageType.FILE.value:
         raise WeakStream(f"stream {wanted.name} is kept in memory; it has to be file storage")
 

@@ -18,12 +18,12 @@ SYSTEM = "system"
 
 KINDS = ("vm", "project", "tag", "image", "node")
 
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def token(value: str) -> str:
     """The value, when it can stand between two dots of a subject; ValueError otherwise."""
-    if not _TOKEN.match(value):
+    if not _TOKEN.fullmatch(value):
         raise ValueError(f"not a subject token: {value!r} (letters, digits, - and _ only)")
     return value
 

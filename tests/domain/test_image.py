@@ -36,8 +36,12 @@ def delete(operation: int = 20, **more: Any) -> DeleteImage:
     return DeleteImage(**{"image": "base", "operation": uid(operation), "fingerprint": "f", "at": at(9), **more})
 
 
-ACCEPT = AcceptImage(image="base", at=at(5), format="qcow2", size_bytes=10, virtual_size_bytes=1024)
-REJECT = RejectImage(image="base", at=at(5), code="checksum_mismatch", detail="other bytes", field="sha256")
+ACCEPT = AcceptImage(
+    image="base", registration=uid(10), at=at(5), format="qcow2", size_bytes=10, virtual_size_bytes=1024
+)
+REJECT = RejectImage(
+    image="base", registration=uid(10), at=at(5), code="checksum_mismatch", detail="other bytes", field="sha256"
+)
 NEW: Story[Image] = Story(image.decide, image.evolve, None)
 VERIFYING = NEW.when(register())
 PHASES = {
@@ -59,6 +63,12 @@ def test_only_what_was_verified_is_available() -> None:
     assert (done.phase, done.format, done.virtual_size_bytes) == (ImagePhase.AVAILABLE, "qcow2", 1024)
     bad = VERIFYING.and_when(REJECT).then(ImageRejected, operation=uid(10), field="sha256").after
     assert (bad.phase, bad.failure) == (ImagePhase.REJECTED, "other bytes")
+
+
+def test_a_slow_verdict_on_an_earlier_registration_judges_nothing() -> None:
+    again = VERIFYING.and_when(REJECT).and_when(register(11))
+    again.and_when(ACCEPT).then_nothing()
+    again.and_when(ACCEPT.model_copy(update={"registration": uid(11)})).then(ImageVerified, operation=uid(11))
 
 
 @pytest.mark.parametrize("phase", [p for p in ImagePhase if p is not ImagePhase.VERIFYING])
@@ -121,9 +131,9 @@ class ImageMachine(RuleBasedStateMachine):
     def is_registered(self, operation: int, sha256: str) -> None:
         self.ask(register(operation, sha256=sha256, fingerprint=sha256[:2]))
 
-    @rule(verdict=st.sampled_from([ACCEPT, REJECT]))
-    def is_judged(self, verdict: Any) -> None:
-        self.ask(verdict)
+    @rule(verdict=st.sampled_from([ACCEPT, REJECT]), operation=st.integers(1, 6))
+    def is_judged(self, verdict: Any, operation: int) -> None:
+        self.ask(verdict.model_copy(update={"registration": uid(operation)}))
 
     @rule(operation=st.integers(4, 9), used_by=st.sampled_from([0, 0, 1]))
     def is_deleted(self, operation: int, used_by: int) -> None:

@@ -416,6 +416,14 @@ def test_old_and_foreign_reports_mean_nothing(life: str, power: Power) -> None:
         story.when(stale).then_nothing()
 
 
+def test_what_a_daemon_says_of_an_older_wish_is_no_news() -> None:
+    older = {"desired": Desired.ON, "asked_boots": 1}
+    given("starting").when(broken(**older)).then_nothing()
+    given("deleting").when(report(Power.ABSENT, **older)).then_nothing()
+    given("deleting").when(report(Power.ABSENT, desired=Desired.ABSENT, asked_boots=1)).then(VmDeleted)
+    given("starting").when(broken(desired=Desired.ON, asked_boots=2)).then(VmFailed)
+
+
 def test_a_report_that_said_nothing_new_does_not_silence_a_later_one() -> None:
     story = given("running")
     story.when(report(ON, 7)).then_nothing()

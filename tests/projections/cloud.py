@@ -103,7 +103,14 @@ class Cloud:
         ref = Ref("system", "image", id_)
         args = self.asked(image=id_, name="Base", source="/images/base", sha256="0" * 64)
         await self.do(ref, image.RegisterImage(**args))
-        seen = image.AcceptImage(at=now(), image=id_, format="raw", size_bytes=1, virtual_size_bytes=1)
+        seen = image.AcceptImage(
+            at=now(),
+            image=id_,
+            registration=args["operation"],
+            format="raw",
+            size_bytes=1,
+            virtual_size_bytes=1,
+        )
         await self.do(ref, seen)
 
     async def create(self, id_: str | None = None, **more: Any) -> Ref:
