@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from nats.aio.client import Client
 
 from domain.base import Event
-from eventstore.envelope import GENESIS, Context, Recorded, Ref, seal
+from eventstore.envelope import GENESIS, Context, Recorded, Ref, digest, seal
 from eventstore.jetstream import (
     EXPECTED,
     PAGE,
@@ -91,8 +91,8 @@ class EventStore:
             for index, event in enumerate(change.events):
                 version += 1
                 headers, body = seal(change.tip.ref, version, previous, event, context)
-                made = Recorded(0, subject, dict(headers), body, datetime.now(UTC))
-                previous = made.digest
+                if index + 1 < len(change.events):
+                    previous = digest(subject, headers, body)
                 headers["Nats-Msg-Id"] = headers["ce-id"]
                 headers["Nats-Expected-Stream"] = self._log.name
                 if index == 0:

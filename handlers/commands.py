@@ -73,6 +73,10 @@ class CommandLoop:
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self.refused: dict[str, int] = {}
 
+    def in_flight(self) -> int:
+        """How many commands are being answered at this moment."""
+        return len(self._running)
+
     async def start(self) -> None:
         await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
 
@@ -89,33 +93,36 @@ class CommandLoop:
     async def _answer(self, msg: Msg) -> None:
         started = time.perf_counter()
         _, _, project, kind, verb = msg.subject.split(".")
-        bound = log.bind(kind=kind, verb=verb, project=project)
+        request: Request | None = None
         try:
             request = Request.model_validate_json(msg.data)
-            bound = bound.bind(request=request.context.request, actor=request.context.actor)
             applied, id_ = await self._handle(project, kind, verb, request)
-        except Rejected as error:
-            self.refused[error.code] = self.refused.get(error.code, 0) + 1
-            bound.info("command refused", code=error.code, detail=error.detail, times=self.refused[error.code])
-            reply = problem(error)
-        except ValidationError as error:
-            rejected = invalid(error)
+        except (Rejected, ValidationError) as error:
+            rejected = error if isinstance(error, Rejected) else invalid(error)
             self.refused[rejected.code] = self.refused.get(rejected.code, 0) + 1
-            bound.info("command refused", code=rejected.code, detail=rejected.detail, field=rejected.field)
+            told(msg, request).info(
+                "command refused",
+                code=rejected.code,
+                detail=rejected.detail,
+                field=rejected.field,
+                times=self.refused[rejected.code],
+            )
             reply = problem(rejected)
         except (Unavailable, VaultUnavailable, Conflict) as error:
-            bound.warning("command not stored", error=str(error))
+            told(msg, request).warning("command not stored", error=str(error))
             reply = problem(Rejected("log_unavailable", "the log cannot store this now; try again", status=503))
         except Erased:
             reply = problem(Rejected("vm_deleted", "this VM was deleted", status=410))
         except Exception:
-            bound.exception("command failed")
+            told(msg, request).exception("command failed")
             reply = problem(Rejected("internal_error", "this is a bug in Nebula", status=500))
         else:
             operation = request.context.operation
             reply = accepted(applied, operation)
-            bound.debug(
+            log.debug(
                 "command accepted",
+                kind=kind,
+                verb=verb,
                 id=id_,
                 position=applied.tip.position,
                 events=len(applied.events),
@@ -124,7 +131,7 @@ class CommandLoop:
         try:
             await msg.respond(to_json(reply))
         except NatsError as error:  # the caller asks again; the operation id makes that safe
-            bound.warning("reply not sent", error=repr(error))
+            told(msg, request).warning("reply not sent", error=repr(error))
 
     async def _handle(self, project: str, kind: str, verb: str, request: Request) -> tuple[Applied[Any], str]:
         route = ROUTES.get((kind, verb))
@@ -184,6 +191,14 @@ class CommandLoop:
             return await route.prepare(dict(args), project, self._facts)
 
 
+def told(msg: Msg, request: Request | None) -> logs.Logger:
+    """The log with what a command is about bound to it."""
+    _, _, project, kind, verb = msg.subject.split(".")
+    caller = request.context if request else None
+    who = {"request": caller.request, "actor": caller.actor} if caller else {}
+    return log.bind(kind=kind, verb=verb, project=project, **who)
+
+
 def accepted(applied: Applied[Any], operation: str | None) -> dict[str, Any]:
     return {
         "ok": {
@@ -191,7 +206,7 @@ def accepted(applied: Applied[Any], operation: str | None) -> dict[str, Any]:
             "version": applied.tip.version,
             "operation": operation,
             "replayed": not applied.events,
-            "state": applied.state.model_dump(mode="json") if applied.state is not None else None,
+            "state": applied.state,
         }
     }
 

@@ -27,6 +27,7 @@ from handlers.images import Verifier
 from handlers.liveness import Liveness
 from handlers.placement import Placer
 from handlers.routes import Facts
+from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
 from runtime.settings import HandlersSettings
@@ -55,14 +56,15 @@ async def assemble(settings: HandlersSettings) -> Parts:
     vault = await Vault.open(js, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
+    commands = CommandLoop(nc, store, Facts(world, vault))
     return Parts(
         nc=nc,
         world=world,
-        commands=CommandLoop(nc, store, Facts(world, vault)),
+        commands=commands,
         liveness=liveness,
         reports=reports.Reports(store, world),
         loops=[
-            Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio)).run(),
+            Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio), Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
             Verifier(store, world).run(),
             liveness.run(),

@@ -17,6 +17,7 @@ from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
 from eventstore.envelope import Ref
 from eventstore.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
+from handlers.turns import Turns
 from handlers.world import Changes, World
 from runtime import logs, subjects
 
@@ -62,10 +63,11 @@ def released(world: World, changes: Changes) -> list[Release]:
 class Placer:
     """Runs placement whenever the world moves. Up to `MOST` VMs go into one batch: one wait for the disk for all."""
 
-    def __init__(self, store: EventStore, world: World, policy: Policy) -> None:
+    def __init__(self, store: EventStore, world: World, policy: Policy, turns: Turns) -> None:
         self._store = store
         self._world = world
         self._policy = policy
+        self._turns = turns
         self._watch = world.watch()
         self._context = manager("placement")
 
@@ -89,6 +91,7 @@ class Placer:
             events = node.decide(books.state, node.Release(node=promise.node, vm=promise.vm, at=now()))
             await self._append([Change(books.tip, events)])
         for some in batched(candidates(self._world, changes), MOST):
+            await self._turns.wait()
             await self._append(decisions(some, self._world, self._policy))
 
     async def _append(self, changes: list[Change]) -> None:

@@ -63,6 +63,10 @@ PASSING = (
 )
 
 
+#: From so many events in a batch on, the next one is given so many seconds to grow.
+MANY, LINGER = 8, 0.05
+
+
 class Runner:
     """Keeps one copy of the read models. `position` tells others in this process how far it is."""
 
@@ -112,6 +116,8 @@ class Runner:
                 await self._take(conn, after, wanted)
                 after = wanted[-1].position
                 self.position.set(after)
+                if len(batch) >= MANY:
+                    await asyncio.sleep(LINGER)  # while much happens, fewer and larger transactions do more
                 if until is not None and after >= until:
                     return
         raise Unavailable("the connection to the bus was closed")

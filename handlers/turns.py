@@ -1,0 +1,35 @@
+"""Turns between commands, which people wait for, and the managers' own appends, which can come a moment later.
+
+Both wait for the same disk. While many commands are in flight a manager gives way, but not for ever: it waits one
+turn at most, and then works for one.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+#: Seconds that a manager gives way, and then works, while many commands are in flight.
+TURN = 1.0
+#: Seconds between two looks at how many there are.
+LOOK = 0.005
+#: From so many commands in flight on, a manager gives way.
+MANY = 8
+
+
+class Turns:
+    """Says when a manager may append. `in_flight` tells how many commands are being answered."""
+
+    def __init__(self, in_flight: Callable[[], int]) -> None:
+        self._in_flight = in_flight
+        self._works_until = 0.0
+
+    async def wait(self) -> None:
+        """Return at once while it is calm, or while the manager's own turn lasts; after one turn at most."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._works_until:
+            return
+        gives_way_until = clock() + TURN
+        while self._in_flight() >= MANY:
+            if clock() >= gives_way_until:
+                self._works_until = clock() + TURN
+                return
+            await asyncio.sleep(LOOK)
