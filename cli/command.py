@@ -135,5 +135,6 @@ def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> Non
         raise Interrupted("interrupted") from None
     except CliError as error:
         if repeatable and error.exit is not Exit.USAGE:
-            error.add_note(f"safe to repeat with --key {session.key}")
+            known = error.exit is Exit.FAILED
+            error.add_note(f"{'idempotency key:' if known else 'safe to repeat with --key'} {session.key}")
         raise

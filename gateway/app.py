@@ -14,10 +14,13 @@ from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.routes import router
 from gateway.state import Gateway
-from projections import database
+from projections import database, tasks
 from projections.position import Position, listen
 from runtime import bus
 from runtime.settings import GatewaySettings
+
+#: Seconds that feeds get to take down their consumers.
+ENDING = 3.0
 
 
 @asynccontextmanager
@@ -43,8 +46,9 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         yield gateway
     finally:
         gateway.stop.set()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        await tasks.end(listening)
+        if gateway.background:
+            await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()
         with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
             await nc.close()

@@ -96,8 +96,9 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
             coming = asyncio.create_task(batches.get())
     finally:
         gateway.metrics.feeds.dec()
-        for task in (pumping, stopped, coming):
-            task.cancel()
+        stopped.cancel()
+        coming.cancel()
+        gateway.end(pumping)
 
 
 async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:

@@ -14,6 +14,7 @@ from gateway.auth import Identity, Tokens
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.problems import Problem
+from projections import tasks
 from projections.database import Pool
 from projections.position import Position
 
@@ -45,9 +46,17 @@ class Gateway:
     heartbeats: Heartbeats
     metrics: Metrics
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    #: what ends by itself, and is not to be forgotten before
+    background: set[asyncio.Task[None]] = field(default_factory=set)
     #: what each recent keyed operation created
     created: OrderedDict[str, str] = field(default_factory=OrderedDict)
     _recent: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+    def end(self, task: asyncio.Task[None]) -> None:
+        """End a task without waiting for it."""
+        ending = asyncio.create_task(tasks.end(task))
+        self.background.add(ending)
+        ending.add_done_callback(self.background.discard)
 
     def wrote(self, position: int, *ids: str) -> None:
         """Remember that what these ids name was changed at a position."""

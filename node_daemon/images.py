@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,13 @@ class Images:
         if fetch is None:
             fetch = asyncio.create_task(self._get(name, source))
             self._fetching[name] = fetch
-            fetch.add_done_callback(lambda _: self._fetching.pop(name, None))
+            fetch.add_done_callback(lambda ended: self._fetched(name, ended))
         return await asyncio.shield(fetch)
+
+    def _fetched(self, name: str, fetch: asyncio.Task[BaseImage]) -> None:
+        del self._fetching[name]
+        if not fetch.cancelled() and (error := fetch.exception()) is not None:
+            log.debug("image not fetched", image=name, error=str(error))  # whoever still waits is told as well
 
     async def _get(self, name: str, source: ImageSource) -> BaseImage:
         path = self.path(source)
@@ -74,7 +79,7 @@ class Images:
             started = asyncio.get_running_loop().time()
             try:
                 await self._fetch(source, part)
-                await inspect(part, source.format)
+                image = replace(await inspect(part, source.format), path=path)
                 await asyncio.to_thread(put_in_place, part, path, READ_ONLY)
             except OSError as error:
                 raise of_os_error(error) from error
@@ -82,7 +87,8 @@ class Images:
                 part.unlink(missing_ok=True)
             seconds = round(asyncio.get_running_loop().time() - started, 3)
             log.info("image fetched", image=source.image, sha256=source.sha256, seconds=seconds)
-        image = await inspect(path, source.format)
+        else:
+            image = await inspect(path, source.format)
         self._known[name] = image
         return image
 

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from eventstore.vault import Vault
-from projections import database, listener
+from projections import database, listener, tasks
 from projections.cloud_init import Source
 from projections.position import Position
 from projections.runner import Runner
@@ -28,34 +28,38 @@ async def run(settings: ProjectionsSettings) -> None:
     work = asyncio.create_task(keep(settings, stop), name="projections")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if not work.done():
-        work.cancel()
-    stopped.cancel()
-    try:
+    if not stop.is_set():
+        stopped.cancel()
         await work
-    except asyncio.CancelledError:
-        log.info("projections stopped")
+    await tasks.end(work)
+    log.info("projections stopped")
 
 
 async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     """The runner and the data source side by side, until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
     pool = database.pool(settings.postgres_dsn, "cloud-init", size=4)
+    work: set[asyncio.Task[None]] = set()
     try:
         await pool.open()
         vault = await opened(nc, settings)
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(runner.run(), name="runner")
-            group.create_task(seed_guests(settings, Source(nc, pool, vault, position), stop), name="cloud-init")
+        source = Source(nc, pool, vault, position)
+        work.add(asyncio.create_task(runner.run(), name="runner"))
+        work.add(asyncio.create_task(seed_guests(settings, source, stop), name="cloud-init"))
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
     finally:
+        await tasks.end(*work)
         await pool.close()
         with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
             await nc.close()
 
 
 async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:
+    """The data source, once its address is there."""
     sock = await listener.bound("data source", settings.seed_host, settings.seed_port)
     host, port = sock.getsockname()[:2]
     log.info("data source listens", host=host, port=port)

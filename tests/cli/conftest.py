@@ -39,7 +39,7 @@ def nebula(
 ) -> Nebula:
     """Runs `nebula …` to its end; its status and what it printed."""
     for module in (client, events):
-        monkeypatch.setattr(module, "PAUSES", (0.0, 0.0, 0.0))
+        monkeypatch.setattr(module, "PAUSES", (0.0,) * 5)
     monkeypatch.setenv("NEBULA_URL", platform.url)
     monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
     for name in ("NEBULA_TOKEN", "NEBULA_PROJECT"):

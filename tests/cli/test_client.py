@@ -49,7 +49,7 @@ def test_retries_are_bounded_and_the_key_is_told(nebula: Nebula, platform: Platf
     ran = nebula(*CREATE)
     assert ran.status == 3
     keys = platform.keys("POST")
-    assert len(keys) == 4
+    assert len(keys) == 6
     assert ran.err.endswith(f"error: nobody decides at the moment (unavailable)\nsafe to repeat with --key {keys[0]}\n")
     assert ran.out == ""
 
@@ -68,7 +68,7 @@ def test_a_refusal_is_told_with_its_fields(nebula: Nebula) -> None:
     assert ran.err == (
         "error: the request is not valid (invalid)\n"
         "  name: lower-case letters, digits and - only\n"
-        "safe to repeat with --key k\n"
+        "idempotency key: k\n"
     )
 
 

@@ -148,8 +148,8 @@ async def test_a_feed_from_now_tells_what_comes(api: Platform) -> None:
 
 
 async def test_a_feed_lets_go_of_its_consumer(api: Platform) -> None:
-    for _ in range(5):
-        await frames(api.http, "/v1/feed?after=0", 1)
+    for _ in range(30):
+        await asyncio.gather(api.create(), *(frames(api.http, "/v1/feed?after=0", 1) for _ in range(3)))
 
     async def none_left() -> bool:
         return len(api.gateway.nc._subs) <= 2 and api.gateway.metrics.feeds._value.get() == 0

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,6 +261,37 @@ async def test_the_listener_waits_for_its_address() -> None:
     assert not waiting.done()
     taken.close()
     (await waiting).close()
+
+
+MAIN = """
+import asyncio
+from projections.main import run
+from runtime.settings import ProjectionsSettings, read
+asyncio.run(run(read(ProjectionsSettings)))
+"""
+
+
+async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
+    env = {
+        **os.environ,
+        "NEBULA_NATS_URL": guests.cloud.nats.url,
+        "NEBULA_POSTGRES_DSN": guests.cloud.dsn,
+        "NEBULA_HOME": str(guests.cloud.nats.home),
+        "NEBULA_SEED_HOST": "127.0.0.1",
+        "NEBULA_SEED_PORT": "0",
+    }
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MAIN, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        async for line in process.stdout:
+            if b"data source listens" in line:
+                break
+        process.send_signal(signal_)
+        rest = await process.stdout.read()
+        assert await process.wait() == 0, rest.decode()
+        assert b"Traceback" not in rest
 
 
 def test_vendor_data_as_it_is_written() -> None:
