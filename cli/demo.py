@@ -5,6 +5,7 @@ Each step either does what it says or ends the demo; whatever happens, the VM is
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from cli import events, output, waiting
@@ -25,20 +26,27 @@ def main() -> None:
     began = time.monotonic()
     with ExitStack() as stack:
         demo = Demo(settings, stack)
-        stack.callback(clean_up, demo)
-        for number, (title, step) in enumerate(STEPS, start=1):
-            output.emit(f"\n[{number:2}/{len(STEPS)}] {title}")
-            since = time.monotonic()
-            try:
-                step(demo)
-            except KeyboardInterrupt:
-                raise Interrupted(f"interrupted at step {number}, {title}") from None
-            except CliError as error:
-                say(f"FAILED after {output.duration(time.monotonic() - since)}: {error}")
-                tell_more(demo)
-                raise CliError(f"step {number} failed: {title}") from error
-            say(f"done in {output.duration(time.monotonic() - since)}")
+        try:
+            for number, (title, step) in enumerate(STEPS, start=1):
+                output.emit(f"\n[{number:2}/{len(STEPS)}] {title}")
+                run(demo, step, f"step {number}, {title}")
+        finally:
+            clean_up(demo)
     output.emit(f"\nAll of it happened, in {output.duration(time.monotonic() - began)}.")
+
+
+def run(demo: Demo, step: Callable[[Demo], None], name: str) -> None:
+    """One step, with its duration; and, when it fails, with what may tell why."""
+    since = time.monotonic()
+    try:
+        step(demo)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted at {name}") from None
+    except CliError as error:
+        say(f"FAILED after {output.duration(time.monotonic() - since)}: {error}")
+        tell_more(demo)
+        raise CliError(f"failed at {name}") from error
+    say(f"done in {output.duration(time.monotonic() - since)}")
 
 
 def tell_more(demo: Demo) -> None:

@@ -25,6 +25,7 @@ from eventstore.envelope import Recorded
 T = TypeVar("T")
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 STORED_AT = "Nebula-Stored-At"
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071

@@ -15,6 +15,7 @@ from domain.base import Event
 from eventstore.envelope import GENESIS, Context, Recorded, Ref, digest, seal
 from eventstore.jetstream import (
     EXPECTED,
+    EXPECTED_ON,
     PAGE,
     Conflict,
     Message,
@@ -64,10 +65,14 @@ class Loaded(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Events to append to one aggregate, in order, on top of a tip."""
+    """Events to append to one aggregate, in order, on top of a tip.
+
+    `alone` widens what an aggregate's first event expects: nothing may stand on any subject that matches this filter.
+    """
 
     tip: Tip
     events: Sequence[Event]
+    alone: str | None = None
 
 
 class EventStore:
@@ -97,6 +102,8 @@ class EventStore:
                 headers["Nats-Expected-Stream"] = self._log.name
                 if index == 0:
                     headers[EXPECTED] = str(change.tip.position)
+                    if change.alone is not None:
+                        headers[EXPECTED_ON] = change.alone
                 messages.append(Message(subject, headers, body))
         if not messages:
             return []

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from domain.base import Command, Event
+from domain.base import Command, Event, Rejected
 from eventstore.envelope import Context, Recorded, Ref
 from eventstore.store import Change, Conflict, EventStore, Loaded, Tip
+from runtime import subjects
 
 S = TypeVar("S")
 ATTEMPTS = 8
@@ -34,20 +35,23 @@ async def apply(
 ) -> Applied[S]:
     """Decide on the newest state and append; when somebody else was first, decide again.
 
-    `expect_new` saves the read where the aggregate should not exist yet. Raises Rejected as the rules say, Unavailable
+    `expect_new` saves the read where the aggregate should not exist yet, in this project or in any other. Raises Rejected as the rules say, Unavailable
     when the log does not answer, Conflict when others were first too often.
     """
     loaded: Loaded[S] = Loaded(None, Tip(ref)) if expect_new else await store.load(ref, evolve)
+    alone = subjects.events(kind=ref.kind, id_=ref.id) if expect_new else None
     for attempt in range(ATTEMPTS):
         events = decide(loaded.state, command)
         if not events:
             return Applied(loaded.state, loaded.tip, ())
         try:
-            recorded = await store.append([Change(loaded.tip, events)], context)
+            recorded = await store.append([Change(loaded.tip, events, alone)], context)
         except Conflict:
             if attempt == ATTEMPTS - 1:
                 raise
             loaded = await store.load(ref, evolve)
+            if alone is not None and loaded.state is None:
+                raise Rejected(f"{ref.kind}_exists", f"the id {ref.id} is taken", field="id") from None
             continue
         state = loaded.state
         for event in events:

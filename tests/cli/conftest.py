@@ -1,6 +1,9 @@
 """The CLI, called as a shell would call it, against a platform in miniature."""
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from cli import client, events
 from cli.main import main
+from runtime.child import command_line
 from tests.cli.fake import Platform, serving
 
 
@@ -52,3 +56,24 @@ def nebula(
         return Ran(int(ended.value.code or 0), printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Not pytest's own folder: Postgres, as its own user, may not enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="nebula-up-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Of a platform on `home`, on free ports and without a hypervisor."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("NEBULA_")}
+    mine = {"HOME": str(home), "HTTP_PORT": "0", "SEED_PORT": "0", "LIBVIRT_URI": "test:///default", **more}
+    return clean | {f"NEBULA_{name}": value for name, value in mine.items()}
+
+
+def is_ours(pid: int, home: Path) -> bool:
+    """Whether a process works on this home."""
+    return any(str(home) in argument for argument in command_line(pid))

@@ -66,9 +66,7 @@ def test_a_refusal_is_told_with_its_fields(nebula: Nebula) -> None:
     assert ran.status == 1
     assert ran.out == ""
     assert ran.err == (
-        "error: the request is not valid (invalid)\n"
-        "  name: lower-case letters, digits and - only\n"
-        "idempotency key: k\n"
+        "error: the request is not valid (invalid)\n  name: lower-case letters, digits and - only\nidempotency key: k\n"
     )
 
 

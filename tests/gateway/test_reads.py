@@ -111,7 +111,7 @@ async def test_events_wait_for_what_comes(api: Platform) -> None:
     made = await api.create()
     vm = made["vm"]["id"]
     await eventually(lambda: api.side.wanted(vm), "wanted document")
-    seen = (await api.get(f"/v1/events?vm={vm}"))["items"][-1]["position"]
+    seen = (await api.side.events("default", "vm", vm))[-1].position
     waiting = asyncio.create_task(api.get(f"/v1/events?vm={vm}&after={seen}&wait=30s"))
     await asyncio.sleep(0.1)
     assert not waiting.done()

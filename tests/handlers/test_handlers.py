@@ -95,6 +95,14 @@ async def test_the_same_request_is_one_vm_for_ever(cloud: WriteSide) -> None:
     assert doc.boots == 1
 
 
+async def test_an_id_is_taken_in_all_projects(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    await cloud.ok("other", "project", "create", {"project": "other", "name": "Other"})
+    answer = await cloud.ask("other", "vm", "create", cloud.vm_args(vm))
+    assert (answer["problem"]["code"], answer["problem"]["field"]) == ("vm_exists", "id")
+    assert await cloud.events("other", "vm", vm) == []
+
+
 async def test_user_data_is_sealed_in_the_log(cloud: WriteSide) -> None:
     vm = await cloud.create(user_data="password: hunter2")
     [requested, *_] = await cloud.events("default", "vm", vm)

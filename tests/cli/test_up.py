@@ -1,0 +1,143 @@
+"""`nebula up` with real servers, on libvirt's own test driver; and the files of its home."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cli import home as homes
+from runtime.child import ServerError, free_port
+from runtime.servers import start_nats
+from tests.cli.conftest import environment, is_ours
+
+
+@contextmanager
+def up(home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A `nebula up`, ended at the end if it has not ended by then."""
+    command = [sys.executable, "-m", "cli.main", "up"]
+    with subprocess.Popen(command, env=environment(home, **more), stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.terminate()
+            assert child.stdout is not None
+            child.stdout.read()
+
+
+def told(child: subprocess.Popen[str]) -> list[str]:
+    """What it says, up to the line that it is ready (or to its end)."""
+    assert child.stdout is not None
+    lines = []
+    for line in child.stdout:
+        lines.append(line.rstrip())
+        if line.startswith("ready"):
+            break
+    return lines
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(each) for each in found.split()]
+
+
+def nebula(home: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", "--url", url, *arguments]
+    return subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
+
+
+def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}"
+    with up(home, HTTP_PORT=port) as first:
+        lines = told(first)
+        whats = [line.split()[0] for line in lines]
+        assert whats == ["Nebula", "nats", "postgres", "libvirt", "gateway", "projections", "handlers", "node", "ready"]
+        assert nebula(home, url, "project", "list").stdout.splitlines()[1].startswith("default")
+        assert (home / "admin.token").stat().st_mode & 0o777 == 0o600
+
+        with up(home) as second:
+            told(second)
+            assert second.wait() == 1
+
+        assert nebula(home, url, "tag", "create", "before").returncode == 0
+        left = children(first.pid)
+        assert len(left) == 6
+        first.kill()
+        first.wait()
+
+    with up(home, HTTP_PORT=port) as again:
+        assert told(again)[-1].startswith("ready")
+        assert not any(is_ours(pid, home) for pid in left), "no server or role of the killed one runs beside ours"
+        assert "before" in nebula(home, url, "tag", "list").stdout
+        assert nebula(home, url, "tag", "create", "after").returncode == 0
+        mine = children(again.pid)
+        again.send_signal(signal.SIGINT)
+        assert again.wait() == 0
+    assert not any(is_ours(pid, home) for pid in mine)
+
+
+def test_a_server_that_ends_is_started_again(home: Path) -> None:
+    with up(home) as running:
+        url = next(line.split()[1] for line in told(running) if line.startswith("gateway"))
+        assert running.stdout is not None
+        os.kill(int((home / "nats.pid").read_text()), signal.SIGKILL)
+        while "nats" not in running.stdout.readline():
+            pass
+        created = nebula(home, url, "tag", "create", "blue")
+        assert created.returncode == 0, created.stderr
+
+
+def test_a_taken_port_is_told_in_one_line(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "cli.main", "up"]
+        settings = environment(home, HTTP_PORT=str(port))
+        ended = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: 127.0.0.1:{port} is taken: set NEBULA_HTTP_PORT to a free port\n"
+
+
+def test_all_bad_settings_are_told_before_anything_starts(home: Path) -> None:
+    settings = environment(home, HTTP_PORT="x", VCPU_RATIO="-1")
+    command = [sys.executable, "-m", "cli.main", "up"]
+    ended = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "NEBULA_HTTP_PORT" in ended.stderr
+    assert "NEBULA_VCPU_RATIO" in ended.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_only_one_at_a_time(home: Path) -> None:
+    with homes.locked(home), pytest.raises(ServerError, match=str(os.getpid())), homes.locked(home):
+        pass
+    with homes.locked(home):
+        pass
+
+
+def test_tokens_are_made_once(home: Path) -> None:
+    listed = homes.tokens_file(home)
+    token = (home / "admin.token").read_text().strip()
+    assert len(token) >= 43
+    assert token not in listed.read_text()
+    assert listed.read_text().startswith("admin ")
+    homes.tokens_file(home)
+    assert (home / "admin.token").read_text().strip() == token
+
+
+async def test_the_nats_port_is_remembered_while_it_is_free(home: Path) -> None:
+    remembered = free_port()
+    (home / "nats.port").write_text(str(remembered))
+    assert homes.nats_port(home) == remembered
+    server = await start_nats(home, port=remembered)
+    try:
+        assert homes.nats_port(home) != remembered
+    finally:
+        await server.stop()
