@@ -75,9 +75,9 @@ def root(
     }
 
 
-def query(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
+def query(app: typer.Typer, name: str, panel: str | None = None) -> Callable[[Body[P]], Body[P]]:
     """A command that only reads."""
-    return _register(app, name, QUERY)
+    return _register(app, name, QUERY, panel)
 
 
 def patient(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
@@ -90,7 +90,9 @@ def command(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
     return _register(app, name, COMMAND)
 
 
-def _register(app: typer.Typer, name: str, shared: dict[str, Any]) -> Callable[[Body[P]], Body[P]]:
+def _register(
+    app: typer.Typer, name: str, shared: dict[str, Any], panel: str | None = None
+) -> Callable[[Body[P]], Body[P]]:
     def decorate(body: Body[P]) -> Body[P]:
         signature = inspect.signature(body, eval_str=True)
         own = list(signature.parameters.values())[1:]
@@ -110,7 +112,7 @@ def _register(app: typer.Typer, name: str, shared: dict[str, Any]) -> Callable[[
         first = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
         run.__signature__ = signature.replace(parameters=[first, *keywords, *added])  # type: ignore[attr-defined]
-        app.command(name)(run)
+        app.command(name, rich_help_panel=panel)(run)
         return body
 
     return decorate

@@ -63,8 +63,9 @@ class Demo:
             except ImageBuildError as error:
                 raise CliError(str(error)) from error
             self.source = (str(built.path), built.sha256)
-        elif given.startswith("/"):
-            self.source = (given, self.settings.demo_image_sha256 or image.checksum(Path(given)))
+        elif not given.startswith(("http://", "https://")):
+            local = Path(given).absolute()
+            self.source = (str(local), self.settings.demo_image_sha256 or image.checksum(local))
         elif self.settings.demo_image_sha256:
             self.source = (given, self.settings.demo_image_sha256)
         else:
@@ -73,8 +74,9 @@ class Demo:
         say(f"{self.source[0]}\nsha256 {self.source[1]}")
 
     def start_platform(self) -> None:
-        url, home = self.settings.url, self.settings.home
+        url, token, home = self.settings.url, self.settings.token, self.settings.home
         if url is None:
+            token = None
             if "home" not in self.settings.model_fields_set:
                 home /= "demo"
             url = f"http://127.0.0.1:{(port := free_port())}"
@@ -83,7 +85,7 @@ class Demo:
             self.stack.enter_context(demo_host.platform(mine, say))
         else:
             say(f"using the one at {url}")
-        api = Client(url, self.settings.token or local_token(home), note)
+        api = Client(url, token or local_token(home), note)
         api.get(path("projects"))
         self.session = Session(api, Output.TABLE, PROJECT, wait=True, timeout=PATIENCE, key="", margin=MARGIN)
 
@@ -135,6 +137,7 @@ class Demo:
     def restart(self) -> None:
         self.act("restart", {"grace_seconds": 180})
         before = self.boot_id
+        say("waiting until it answers over SSH again")
         self.boot_id = self.guest.until(self.address, BOOT_ID, lambda now: now != before)
         say(f"ok: it answers again, with the same host key and a new boot id, {self.boot_id}")
 

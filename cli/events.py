@@ -11,6 +11,7 @@ from cli import output
 from cli.client import PAUSES, Document, path
 from cli.command import query
 from cli.errors import CliError, Unreachable
+from cli.log import LOG
 from cli.session import Output, Session, note
 from cli.vm import find
 
@@ -23,8 +24,8 @@ HEADINGS = f"{'POSITION':<9} {'TIME':<24} {'TYPE':<32} {'OF':<50} ACTOR"
 
 def register(app: typer.Typer) -> None:
     """Add both commands to the app."""
-    query(app, "events")(events)
-    query(app, "feed")(feed)
+    query(app, "events", LOG)(events)
+    query(app, "feed", LOG)(feed)
 
 
 def events(

@@ -34,6 +34,9 @@ START_SECONDS = 300.0
 #: Seconds before a server that ended is started again, when the first attempt failed.
 RETRY_SECONDS = 2.0
 
+#: Where to reach a listener on all addresses.
+REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
+
 Server = TypeVar("Server", NatsServer, Postgres)
 
 
@@ -110,7 +113,7 @@ async def platform(settings: UpSettings) -> None:
 
         seed_host = _seed_host(settings, libvirt)
         seed_port = _port(settings, "seed_port", seed_host)
-        url = f"http://{settings.http_host}:{http_port}"
+        url = f"http://{REACHED_AT.get(settings.http_host, settings.http_host)}:{http_port}"
         environment = {
             "NEBULA_HOME": str(settings.home),
             "NEBULA_NATS_URL": nats_url,

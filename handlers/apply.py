@@ -35,8 +35,8 @@ async def apply(
 ) -> Applied[S]:
     """Decide on the newest state and append; when somebody else was first, decide again.
 
-    `expect_new` saves the read where the aggregate should not exist yet, in this project or in any other. Raises Rejected as the rules say, Unavailable
-    when the log does not answer, Conflict when others were first too often.
+    `expect_new` saves the read where the aggregate should not exist yet, in this project or in any other. Raises
+    Rejected as the rules say, Unavailable when the log does not answer, Conflict when others were first too often.
     """
     loaded: Loaded[S] = Loaded(None, Tip(ref)) if expect_new else await store.load(ref, evolve)
     alone = subjects.events(kind=ref.kind, id_=ref.id) if expect_new else None

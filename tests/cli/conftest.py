@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,19 @@ def nebula(
     return run
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """Not pytest's own folder: Postgres, as its own user, may not enter that."""
-    folder = Path(tempfile.mkdtemp(prefix="nebula-up-", dir="/var/tmp"))
+@contextmanager
+def new_home() -> Iterator[Path]:
+    """Not in pytest's own folder: Postgres, as its own user, may not enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="nebula-cli-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with new_home() as folder:
+        yield folder
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -1,0 +1,92 @@
+"""Projects, tags, images, nodes and operations, against a real platform (on libvirt's own test driver)."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import environment, new_home
+from tests.cli.test_up import told, up
+
+
+class Cli:
+    """`nebula` towards one platform."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home = home
+        self.url = url
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", "--url", self.url, *arguments]
+        settings = environment(self.home)
+        return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+    def json(self, *arguments: str) -> Any:
+        ran = self.run(*arguments, "--output", "json")
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+
+    def refusal(self, *arguments: str) -> str:
+        ran = self.run(*arguments)
+        assert ran.returncode == 1, ran.stdout
+        assert ran.stdout == ""
+        return ran.stderr
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Cli]:
+    with new_home() as home, up(home) as running:
+        yield Cli(home, next(line.split()[1] for line in told(running) if line.startswith("gateway")))
+
+
+def test_projects(real: Cli) -> None:
+    assert real.json("project", "create", "My Team", "--id", "team")["project"]["name"] == "My Team"
+    assert real.json("tag", "create", "blue")["tag"]["id"] == "blue"
+    assert real.json("project", "rename", "team", "Our Team")["project"]["name"] == "Our Team"
+    assert real.json("project", "tag", "team", "blue")["project"]["tags"] == ["blue"]
+    assert "team" in [project["id"] for project in real.json("project", "list")["items"]]
+    assert "(tag_in_use)" in real.refusal("tag", "delete", "blue")
+    assert real.json("project", "tag", "team")["project"]["tags"] == []
+    assert real.json("tag", "rename", "blue", "Navy")["tag"]["name"] == "Navy"
+    assert real.run("tag", "delete", "blue").stdout == "tag blue: deleted\n"
+    assert real.run("project", "delete", "team").stdout == "project team: deleted\n"
+    assert "(project_deleted)" in real.refusal("project", "show", "team")
+
+
+def test_one_key_makes_one_project(real: Cli) -> None:
+    first = real.json("project", "create", "once", "--key", "k")
+    again = real.json("project", "create", "once", "--key", "k")
+    assert first["operation"]["id"] == again["operation"]["id"]
+    assert "(idempotency_key_reused)" in real.refusal("project", "create", "twice", "--key", "k")
+
+
+def test_images(real: Cli) -> None:
+    file = real.home / "disk.img"
+    file.write_bytes(b"\0" * 510 + b"\x55\xaa")
+    assert real.json("image", "register", str(file))["image"]["phase"] == "available"
+    refusal = real.refusal("image", "register", str(file), "--id", "other", "--sha256", "0" * 64)
+    assert "\n  sha256: " in refusal
+    assert [image["id"] for image in real.json("image", "list")["items"]] == ["disk", "other"]
+    assert real.run("image", "delete", "disk").returncode == 0
+
+
+def test_nodes_and_operations(real: Cli) -> None:
+    (node,) = real.json("node", "list")["items"]
+    cordoned = real.json("node", "cordon", node["id"])
+    assert cordoned["node"]["status"] == "cordoned"
+    assert real.json("node", "uncordon", node["id"])["node"]["status"] == "ready"
+    assert real.json("operation", "show", cordoned["operation"]["id"])["verb"] == "cordon"
+    newest = real.json("operation", "list", "--limit", "1")["items"]
+    assert [op["verb"] for op in newest] == ["uncordon"]
+
+
+def test_the_events_of_it_all(real: Cli) -> None:
+    lines = real.run("events", "--kind", "node", "-o", "json").stdout.splitlines()
+    types = [json.loads(line)["type"] for line in lines]
+    assert types[0] == "nebula.node.NodeRegistered"
+    feed = real.run("feed", "--limit", "3", "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["prev"] for line in feed] == [0, 1, 2]
