@@ -77,9 +77,9 @@ class NodeReport(Message):
     """What a node sees of one VM.
 
     `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
-    wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the count that the running
-    domain was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows.
-    `step` tells what the daemon is busy with (image, disk, domain).
+    wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
+    count that the running domain was started for (0 when there is none). `cause` says why a domain is off, where
+    libvirt knows. `step` tells what the daemon is busy with (image, disk, domain).
     """
 
     vm: str
