@@ -14,9 +14,9 @@ from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.routes import router
 from gateway.state import Gateway
-from projections import database, tasks
+from projections import database
 from projections.position import Position, listen
-from runtime import bus
+from runtime import bus, tasks
 from runtime.settings import GatewaySettings
 
 #: Seconds that feeds get to take down their consumers.
@@ -46,7 +46,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         yield gateway
     finally:
         gateway.stop.set()
-        await tasks.end(listening)
+        await tasks.end([listening])
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()

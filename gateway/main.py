@@ -5,8 +5,7 @@ import signal
 
 from gateway.app import application, opened
 from gateway.auth import BadTokens, is_loopback
-from projections import listener
-from runtime import logs
+from runtime import listener, logs
 from runtime.settings import GatewaySettings
 
 log = logs.get(__name__)

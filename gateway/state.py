@@ -14,9 +14,9 @@ from gateway.auth import Identity, Tokens
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.problems import Problem
-from projections import tasks
 from projections.database import Pool
 from projections.position import Position
+from runtime import tasks
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
@@ -54,7 +54,7 @@ class Gateway:
 
     def end(self, task: asyncio.Task[None]) -> None:
         """End a task without waiting for it."""
-        ending = asyncio.create_task(tasks.end(task))
+        ending = asyncio.create_task(tasks.end([task]))
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
 

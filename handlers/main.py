@@ -31,6 +31,7 @@ from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
 from runtime.settings import HandlersSettings
+from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -130,9 +131,7 @@ async def run(settings: HandlersSettings) -> None:
     try:
         await app.run()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         await parts.nc.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:

@@ -20,6 +20,9 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
+#: From so many events at once on, the next ones are given so many seconds to gather.
+MANY, LINGER = 8, 0.02
+
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 
 EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
@@ -170,6 +173,8 @@ class World:
                 self.position = batch[-1].position
                 self._moved.notify_all()
             self.nudge()
+            if len(batch) >= MANY:
+                await asyncio.sleep(LINGER)  # while much happens, look less often at more
 
     async def reached(self, position: int) -> None:
         """Wait until everything up to a position is in."""

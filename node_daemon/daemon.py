@@ -15,10 +15,10 @@ from node_daemon.lane import Lane
 from node_daemon.plan import Host, plan
 from node_daemon.presence import Pulse, stay_registered
 from node_daemon.reports import Reports
-from node_daemon.tasks import end, happens
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
 from runtime.settings import NodeSettings
+from runtime.tasks import end, happens
 
 log = logs.get(__name__)
 

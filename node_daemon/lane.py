@@ -18,9 +18,9 @@ from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.plan import Action, Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, plan, stale
 from node_daemon.reports import Reports, seen
-from node_daemon.tasks import happens
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
+from runtime.tasks import happens
 
 log = logs.get(__name__)
 

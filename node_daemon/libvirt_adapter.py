@@ -18,8 +18,8 @@ from domain.contract import Power
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, domain_name, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
-from node_daemon.tasks import happens
 from runtime import logs
+from runtime.tasks import happens
 
 log = logs.get(__name__)
 

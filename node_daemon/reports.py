@@ -12,8 +12,8 @@ from nats.errors import Error as NatsError
 
 from domain.contract import Desired, NodeReport, Power, ReportError, Wanted
 from node_daemon.hypervisor import Have
-from node_daemon.tasks import end, happens
 from runtime import logs, subjects
+from runtime.tasks import end, happens
 
 log = logs.get(__name__)
 

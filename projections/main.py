@@ -8,11 +8,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from eventstore.vault import Vault
-from projections import database, listener, tasks
+from projections import database
 from projections.cloud_init import Source
 from projections.position import Position
 from projections.runner import Runner
-from runtime import bus, logs
+from runtime import bus, listener, logs, tasks
 from runtime.settings import ProjectionsSettings
 
 log = logs.get(__name__)
@@ -31,7 +31,7 @@ async def run(settings: ProjectionsSettings) -> None:
     if not stop.is_set():
         stopped.cancel()
         await work
-    await tasks.end(work)
+    await tasks.end([work])
     log.info("projections stopped")
 
 
@@ -52,7 +52,7 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
         for task in done:
             await task
     finally:
-        await tasks.end(*work)
+        await tasks.end(work)
         await pool.close()
         with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
             await nc.close()

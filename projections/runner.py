@@ -8,8 +8,10 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from copy import copy
+from datetime import UTC, datetime
 
 import psycopg
 from nats.aio.client import Client
@@ -63,8 +65,22 @@ PASSING = (
 )
 
 
-#: From so many events in a batch on, the next one is given so many seconds to grow.
+#: From so many events in a batch on, the next one is given at least so many seconds to grow.
 MANY, LINGER = 8, 0.05
+#: While the read models are no more seconds behind than that, they give way to what writes: for each second of work,
+#: so many of rest.
+FRESH, REST = 2.0, 2.0
+
+
+def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
+    """Seconds to rest after a batch that took `spent` seconds.
+
+    While little happens: none. While much happens, commands need the processor more than reads do, and fewer and larger
+    transactions do more. Far behind (a long log to replay, or a flood): none.
+    """
+    if len(batch) < MANY or (now - batch[-1].stored_at).total_seconds() > FRESH:
+        return 0.0
+    return max(LINGER, REST * spent)
 
 
 class Runner:
@@ -113,11 +129,11 @@ class Runner:
         async with contextlib.aclosing(follow(self._nc, after)) as batches:
             async for batch in batches:
                 wanted = [r for r in batch if until is None or r.position <= until]
+                began = time.monotonic()
                 await self._take(conn, after, wanted)
                 after = wanted[-1].position
                 self.position.set(after)
-                if len(batch) >= MANY:
-                    await asyncio.sleep(LINGER)  # while much happens, fewer and larger transactions do more
+                await asyncio.sleep(pause(batch, time.monotonic() - began, datetime.now(UTC)))
                 if until is not None and after >= until:
                     return
         raise Unavailable("the connection to the bus was closed")

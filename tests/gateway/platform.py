@@ -15,9 +15,9 @@ from domain.contract import Power
 from eventstore.vault import Vault
 from gateway.app import application, opened
 from gateway.state import Gateway
-from projections import listener
 from projections.position import Position
 from projections.runner import Runner
+from runtime import listener
 from runtime.servers import Postgres, create_database
 from runtime.settings import GatewaySettings
 from tests.handlers.platform import WriteSide, eventually, write_side

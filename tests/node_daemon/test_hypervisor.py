@@ -17,8 +17,8 @@ from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.hypervisor import Boot, Have, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.qemu_img import qemu_img
-from node_daemon.tasks import end
 from runtime.libvirtd import Libvirt
+from runtime.tasks import end
 from tests.node_daemon.documents import MIB, new_vm, wanted
 from tests.node_daemon.harness import eventually
 

@@ -17,9 +17,9 @@ import yaml  # type: ignore[import-untyped]
 from domain import vm
 from domain.contract import Power
 from eventstore.envelope import Ref
-from projections import cloud_init, listener
+from projections import cloud_init
 from projections.cloud_init import Source
-from runtime import subjects
+from runtime import listener, subjects
 from runtime.servers import Postgres
 from tests.projections.cloud import KEY, SSH_KEY, Cloud, projected
 

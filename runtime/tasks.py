@@ -1,0 +1,34 @@
+"""Two things that asyncio makes easy to get wrong: waiting with a limit, and ending tasks for certain."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+#: Seconds until a task that is still there is cancelled again.
+AGAIN = 0.5
+
+
+async def happens(event: asyncio.Event, seconds: float | None) -> bool:
+    """Whether the event is set within that time; None waits for ever."""
+    try:
+        async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation in Python 3.11
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended, whatever they end with.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11 forgets a cancellation that meets a result.
+    """
+    all_ = list(tasks)
+    left = {task for task in all_ if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN)
+    for task in all_:
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody is warned of it
