@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,20 +18,10 @@ import httpx
 import libvirt
 
 from runtime.child import free_port
+from tests.waiting import eventually
 
 Json = dict[str, Any]
 TERMINAL = ("succeeded", "failed", "timed_out", "cancelled")
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 120) -> Any:
-    """The first truthy result of a check; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = await check()
-        if found:
-            return found
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 @dataclass

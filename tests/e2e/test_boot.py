@@ -11,7 +11,8 @@ import pytest
 from cli.image_build import ImageFile, build_debian_image
 from runtime.libvirtd import Libvirt
 from runtime.settings import default_home
-from tests.e2e.platform import Platform, eventually, platform
+from tests.e2e.platform import Platform, platform
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.qemu
 

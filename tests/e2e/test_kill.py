@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.libvirtd import Libvirt
-from tests.e2e.platform import Platform, domains, eventually, platform
+from tests.e2e.platform import Platform, domains, platform
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.qemu
 

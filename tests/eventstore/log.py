@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -95,16 +94,6 @@ async def everything(store: EventStore) -> list[Recorded]:
     while page := await store.read(found[-1].position if found else 0):
         found += page
     return found
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 60) -> Any:
-    """The first truthy answer; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := await check():
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 class Proxy:

@@ -22,13 +22,13 @@ from tests.eventstore.log import (
     append,
     connection,
     created,
-    eventually,
     everything,
     filled,
     ref,
     renamed,
     some_id,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from projections.runner import Runner
 from runtime import listener
 from runtime.servers import Postgres, create_database
 from runtime.settings import GatewaySettings
-from tests.handlers.platform import WriteSide, eventually, write_side
+from tests.handlers.platform import WriteSide, write_side
+from tests.waiting import eventually
 
 SPEC = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
 VMS = "/v1/projects/default/vms"

@@ -15,7 +15,7 @@ from gateway.auth import BadTokens, Tokens, from_here, parse
 from gateway.problems import Problem
 from runtime.servers import Postgres, start_nats, start_postgres
 from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served
-from tests.handlers.platform import eventually
+from tests.waiting import eventually
 
 GOOD = {"name": "web-1", "image": "base", **SPEC}
 

@@ -75,7 +75,7 @@ async def test_a_chosen_id_is_used_once(api: Platform) -> None:
 async def test_wait_returns_when_it_ended(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     stopping = asyncio.create_task(api.call("POST", f"{VMS}/{vm}/stop?wait=30s"))
-    from tests.handlers.platform import eventually
+    from tests.waiting import eventually
 
     async def told() -> bool:
         wanted = await api.side.wanted(vm)

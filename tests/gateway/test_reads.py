@@ -6,7 +6,7 @@ import pytest
 
 from domain.contract import Power
 from tests.gateway.platform import VMS, Platform, frames
-from tests.handlers.platform import eventually
+from tests.waiting import eventually
 
 
 async def test_a_vm_through_its_life(api: Platform) -> None:

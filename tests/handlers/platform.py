@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,27 +24,18 @@ from eventstore.envelope import Recorded, Ref
 from eventstore.store import EventStore
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
+from tests.waiting import eventually
 
 MAIN = """
 import asyncio
 from handlers.main import run
 from runtime import logs
 from runtime.settings import HandlersSettings, read
+from tests.waiting import eventually
 settings = read(HandlersSettings)
 logs.configure("handlers", "info", "text")
 asyncio.run(run(settings))
 """
-
-
-async def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """The first truthy result of an async check; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = await check()
-        if found:
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 @dataclass

@@ -11,7 +11,8 @@ import pytest
 
 from domain import image
 from domain.contract import Desired, Power, ReportError
-from tests.handlers.platform import WriteSide, eventually, raw_disk, write_side
+from tests.handlers.platform import WriteSide, raw_disk, write_side
+from tests.waiting import eventually
 
 
 @pytest.fixture

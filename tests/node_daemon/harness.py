@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,19 +28,10 @@ from runtime import bus, subjects
 from runtime.settings import NodeSettings
 from runtime.streams import ensure_all
 from tests.node_daemon.documents import new_vm, raw_image, wanted
+from tests.waiting import eventually
 
 SECONDS = 60.0
 ROOT = Path(__file__).parents[2]
-
-
-async def eventually(check: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
-    """The first truthy result of a check; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := check():
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 def on(report: NodeReport) -> bool:

@@ -15,7 +15,8 @@ from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unrea
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime.servers import NatsServer
 from tests.node_daemon.documents import qcow2_image, raw_image
-from tests.node_daemon.harness import Node, a_node, eventually, failed, gone, off, on
+from tests.node_daemon.harness import Node, a_node, failed, gone, off, on
+from tests.waiting import eventually
 
 URI = "test:///default"
 

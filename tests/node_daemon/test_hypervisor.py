@@ -20,7 +20,7 @@ from node_daemon.qemu_img import qemu_img
 from runtime.libvirtd import Libvirt
 from runtime.tasks import end
 from tests.node_daemon.documents import MIB, new_vm, wanted
-from tests.node_daemon.harness import eventually
+from tests.waiting import eventually
 
 TEST = ("test:///default", "test")
 QEMU = ("qemu:///system", "qemu")

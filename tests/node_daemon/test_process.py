@@ -13,7 +13,8 @@ import pytest
 from domain.contract import Desired, Power
 from runtime.libvirtd import Libvirt
 from runtime.servers import NatsServer
-from tests.node_daemon.harness import Node, a_node, eventually, off, on
+from tests.node_daemon.harness import Node, a_node, off, on
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.qemu  # the test driver behind libvirtd outlives our process, so libvirtd it is
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,17 +40,6 @@ SSH_KEY = f"ssh-ed25519 {KEY} somebody@somewhere"
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], what: str, seconds: float = 30) -> Any:
-    """The first truthy result of a check; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = await check()
-        if found:
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"did not happen within {seconds} s: {what}")
 
 
 @dataclass
@@ -189,4 +178,4 @@ async def projected(home: Path, postgres: Postgres) -> AsyncIterator[tuple[Cloud
             await pool.close()
 
 
-__all__ = ["KEY", "SSH_KEY", "Cloud", "Rejected", "cloud", "eventually", "projected"]
+__all__ = ["KEY", "SSH_KEY", "Cloud", "Rejected", "cloud", "projected"]

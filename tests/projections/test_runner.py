@@ -23,7 +23,8 @@ from projections.runner import OutOfOrder, Runner, ordered
 from projections.vms import VMS
 from runtime import subjects
 from runtime.servers import Postgres, start_nats, start_postgres
-from tests.projections.cloud import Cloud, cloud, eventually, projected
+from tests.projections.cloud import Cloud, cloud, projected
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -1,0 +1,20 @@
+"""Waiting in tests: for what has to happen, never for a time to pass."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+async def eventually(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """The first truthy result of a check, which may be a coroutine function; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = check()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"did not happen within {seconds} s: {what}")
