@@ -32,6 +32,7 @@ async def measure() -> dict[str, Any]:
         floor = (before + after) / 2
         await _settled(made)
         alone = await _alone(made)
+        raw_alone = await _raw_alone(made.nats_url)
         pss = made.pss_mib()
     return {
         "creates_per_second": round(rate),
@@ -40,6 +41,7 @@ async def measure() -> dict[str, Any]:
         "in_flight": IN_FLIGHT,
         "p50_ms_at_1_in_flight": round(percentile(alone, 0.50) * 1e3, 2),
         "p95_ms_at_1_in_flight": round(percentile(alone, 0.95) * 1e3, 2),
+        "raw_p50_ms_at_1_in_flight": round(percentile(raw_alone, 0.50) * 1e3, 2),
         "pss_mib": round(sum(pss.values())),
         "pss_mib_by_role": pss,
     }
@@ -80,6 +82,21 @@ async def _alone(made: Cloud) -> list[float]:
             started = time.perf_counter()
             await _create(http)
             times.append(time.perf_counter() - started)
+    return times
+
+
+async def _raw_alone(url: str) -> list[float]:
+    """Seconds of each durable publish by bare nats-py with nothing else in flight."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    await js.add_stream(StreamConfig(name="FLOOR", subjects=["floor.*"]))
+    times = []
+    for number in range(ALONE):
+        started = time.perf_counter()
+        await js.publish(f"floor.{number}", b"x" * EVENT_BYTES)
+        times.append(time.perf_counter() - started)
+    await js.delete_stream("FLOOR")
+    await nc.close()
     return times
 
 
