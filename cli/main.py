@@ -103,7 +103,7 @@ def _serve(role: str, module: str, settings_class: str, pid_file: Path | None) -
         pid_file.write_text(f"{os.getpid()}\n")
     run = importlib.import_module(module).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(5_000, 20, 20)
     uvloop.run(run(own))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 
 from nats.aio.client import Client
@@ -17,11 +18,15 @@ from runtime.settings import ProjectionsSettings
 
 log = logs.get(__name__)
 
+#: On a busy host commands get the processor before reads do: what is accepted cannot wait, what is shown can.
+NICE = 5
+
 RETRY_SECONDS = 0.5
 
 
 async def run(settings: ProjectionsSettings) -> None:
     """Keep the read models and serve guests until SIGTERM or SIGINT. What fails for good is raised."""
+    os.nice(NICE)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
