@@ -89,7 +89,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         log = stack.enter_context((home / "roles.log").open("wb"))
         for role in roles:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cli.main", role, env=env, stderr=log, stdout=log
+                sys.executable, "-m", "cli.role", role, env=env, stderr=log, stdout=log
             )
             made.processes[role] = process
             stack.push_async_callback(_end, process)

@@ -1,17 +1,15 @@
 """The entry point of `nebula`: all commands, and the end of each as an exit status."""
 
-import importlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from cli import catalog, events, image, log, output, replay, vm
 from cli.command import root
 from cli.errors import CliError, Exit
+from cli.role import serve
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
@@ -31,8 +29,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback(help=HELP)(root)
-
-PidFile = Annotated[Path | None, typer.Option(hidden=True, help="Where to write the process number.")]
 
 RUN = "Run"
 USE = "Use"
@@ -55,28 +51,28 @@ def demo() -> None:
 
 
 @app.command(rich_help_panel=RUN)
-def gateway(pid_file: PidFile = None) -> None:
+def gateway() -> None:
     """Run the HTTP API and the feeds."""
-    _serve("gateway", "gateway.main", "GatewaySettings", pid_file)
+    serve("gateway")
 
 
 @app.command(rich_help_panel=RUN)
-def handlers(pid_file: PidFile = None) -> None:
+def handlers() -> None:
     """Run what decides: commands, placement, deadlines."""
-    _serve("handlers", "handlers.main", "HandlersSettings", pid_file)
+    serve("handlers")
 
 
 @app.command(rich_help_panel=RUN)
-def projections(pid_file: PidFile = None) -> None:
+def projections() -> None:
     """Run what makes the log readable: the read models, and the guests' cloud-init data source."""
-    _serve("projections", "projections.main", "ProjectionsSettings", pid_file)
+    serve("projections")
 
 
 @catalog.nodes.callback(invoke_without_command=True)
-def node(context: typer.Context, pid_file: PidFile = None) -> None:
+def node(context: typer.Context) -> None:
     """The hosts that run VMs. Without a command: run the daemon of this host."""
     if context.invoked_subcommand is None:
-        _serve("node", "node_daemon.main", "NodeSettings", pid_file)
+        serve("node")
 
 
 @app.command(rich_help_panel=USE)
@@ -86,25 +82,6 @@ def version() -> None:
         output.emit(importlib.metadata.version("nebula"))
     except importlib.metadata.PackageNotFoundError:
         output.emit("unknown (run from a checkout)")
-
-
-def _serve(role: str, module: str, settings_class: str, pid_file: Path | None) -> None:
-    """Run one role's process until it is told to stop. Everything it needs is imported here and nowhere else."""
-    import gc
-    import os
-
-    import uvloop
-
-    from runtime import logs, settings
-
-    own = settings.read(getattr(settings, settings_class))
-    logs.configure(role, own.log_level, own.log_format)
-    if pid_file is not None:
-        pid_file.write_text(f"{os.getpid()}\n")
-    run = importlib.import_module(module).run
-    gc.freeze()  # what the imports made stays: the collector need not look at it again and again
-    gc.set_threshold(5_000, 20, 20)
-    uvloop.run(run(own))
 
 
 for name, group in {

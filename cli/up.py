@@ -20,6 +20,7 @@ from cli import home
 from cli.client import Client, Document, path
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
+from cli.role import ROLES
 from cli.session import DEFAULT_URL, local_token
 from runtime import logs
 from runtime.child import ServerError, free_port
@@ -28,7 +29,6 @@ from runtime.servers import NatsServer, Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
 from runtime.supervise import Role, Supervisor
 
-ROLES = ("gateway", "handlers", "projections", "node")
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0
 #: Seconds before a server that ended is started again, when the first attempt failed.
@@ -90,7 +90,7 @@ async def platform(settings: UpSettings) -> None:
         stack.enter_context(home.locked(settings.home))
         emit(f"Nebula on {settings.home}")
         tell = Told()
-        await home.stop_leftovers(settings.home, ROLES)
+        await home.stop_leftovers(settings.home, tuple(ROLES))
         http_port = _port(settings, "http_port", settings.http_host)
 
         nats_url = settings.nats_url
@@ -170,7 +170,7 @@ async def kept(name: str, start: Callable[[], Awaitable[Server]]) -> AsyncIterat
 def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Role:
     file = home.pid_file(settings.home, name)
     file.parent.mkdir(exist_ok=True)
-    return Role(name, [sys.executable, "-m", "cli.main", name, "--pid-file", str(file)], environment)
+    return Role(name, [sys.executable, "-m", "cli.role", name, str(file)], environment)
 
 
 def _port(settings: UpSettings, name: str, host: str) -> int:

@@ -21,7 +21,7 @@ from runtime import logs, subjects
 log = logs.get(__name__)
 
 HEARTBEAT = 2.0
-MOST = 512
+MOST = 256
 _FIRST_WAIT = 3.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from domain.base import Event
 from eventstore.envelope import GENESIS, Context, Recorded, Ref, digest, seal
+from eventstore.group import GroupCommit
 from eventstore.jetstream import (
     EXPECTED,
     EXPECTED_ON,
@@ -80,14 +81,15 @@ class EventStore:
 
     def __init__(self, nc: Client, *, stream: str = subjects.EVENTS, timeout: float = 5.0) -> None:
         self._log = Stream(nc, stream, timeout=timeout)
+        self._group = GroupCommit(self._log)
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def append(self, changes: Sequence[Change], context: Context) -> list[Recorded]:
         """Append all events of all changes, or none; return them as they stand in the log.
 
-        One event is one publish; several go as one atomic batch. Raises Conflict when any of the aggregates has
-        moved on, Unavailable when the outcome could not be learned in time.
+        One event is one publish, or part of a group commit; several go as one atomic batch. Raises Conflict when any
+        of the aggregates has moved on, Unavailable when the outcome could not be learned in time.
         """
         messages: list[Message] = []
         for change in changes:
@@ -107,7 +109,7 @@ class EventStore:
                 messages.append(Message(subject, headers, body))
         if not messages:
             return []
-        last = await self._log.append(messages)
+        last = await (self._group.append(messages[0]) if len(messages) == 1 else self._log.append(messages))
         first = last - len(messages) + 1
         now = datetime.now(UTC)
         return [Recorded(first + i, m.subject, own(m.headers), m.body, now) for i, m in enumerate(messages)]

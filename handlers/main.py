@@ -119,7 +119,8 @@ async def raw_body(msg: NatsMessage) -> bytes:
 async def run(settings: HandlersSettings) -> None:
     """Run until SIGINT or SIGTERM. Work begins once the world has caught up with the log."""
     parts = await assemble(settings)
-    tasks = [asyncio.create_task(parts.world.follow(parts.nc))]
+    turns = Turns(parts.commands.in_flight)
+    tasks = [asyncio.create_task(parts.world.follow(parts.nc, turns))]
     await caught_up(parts.world, EventStore(parts.nc))
     log.info("world read", position=parts.world.position)
     tasks += [asyncio.create_task(loop) for loop in parts.loops]

@@ -22,13 +22,16 @@ class Turns:
         self._in_flight = in_flight
         self._works_until = 0.0
 
-    async def wait(self) -> None:
-        """Return at once while it is calm, or while the manager's own turn lasts; after `GIVES_WAY` at most."""
+    async def wait(self, needed: Callable[[], bool] = bool) -> None:
+        """Return at once while it is calm, or while the manager's own turn lasts; after `GIVES_WAY` at most.
+
+        Giving way ends early when somebody waits for what the manager does (`needed`).
+        """
         clock = asyncio.get_running_loop().time
         if clock() < self._works_until:
             return
         gives_way_until = clock() + GIVES_WAY
-        while self._in_flight() >= MANY:
+        while self._in_flight() >= MANY and not needed():
             if clock() >= gives_way_until:
                 self._works_until = clock() + WORKS
                 return

@@ -16,12 +16,10 @@ from domain.vm import Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.store import Loaded, Tip
+from handlers.turns import Turns
 from runtime import logs, subjects
 
 log = logs.get(__name__)
-
-#: From so many events at once on, the next ones are given so many seconds to gather.
-MANY, LINGER = 8, 0.02
 
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 
@@ -80,6 +78,7 @@ class World:
         self._known: dict[Ref, Loaded[Any]] = {}
         self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in subjects.KINDS}
         self._moved = asyncio.Condition()
+        self._awaited = 0
         self._watches: list[Watch] = []
         self.waiting: dict[str, None] = {}
         """The VMs without a node, in the order of their creation."""
@@ -164,21 +163,24 @@ class World:
         for watch in self._watches:
             watch.ring()
 
-    async def follow(self, nc: Client) -> None:
-        """Keep up with the log, for ever."""
+    async def follow(self, nc: Client, turns: Turns) -> None:
+        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""
         async for batch in follow(nc, self.position):
+            await turns.wait(needed=lambda: self._awaited > 0)
             for recorded in batch:
                 self.apply(recorded)
             async with self._moved:
                 self.position = batch[-1].position
                 self._moved.notify_all()
             self.nudge()
-            if len(batch) >= MANY:
-                await asyncio.sleep(LINGER)  # while much happens, look less often at more
 
     async def reached(self, position: int) -> None:
         """Wait until everything up to a position is in."""
         if self.position >= position:
             return
-        async with self._moved:
-            await self._moved.wait_for(lambda: self.position >= position)
+        self._awaited += 1
+        try:
+            async with self._moved:
+                await self._moved.wait_for(lambda: self.position >= position)
+        finally:
+            self._awaited -= 1

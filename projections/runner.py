@@ -69,7 +69,7 @@ PASSING = (
 MANY, LINGER = 8, 0.05
 #: While the read models are no more seconds behind than that, they give way to what writes: for each second of work,
 #: so many of rest.
-FRESH, REST = 2.0, 2.0
+FRESH, REST = 2.0, 8.0
 
 
 def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:

@@ -1,0 +1,39 @@
+"""Run one role's process: what `nebula gateway` and its like do, and what `nebula up` starts.
+
+`python -m cli.role NAME [PID_FILE]` is the same without the rest of the command line: a role needs none of it.
+"""
+
+import gc
+import importlib
+import os
+import sys
+from pathlib import Path
+
+#: Each role's module, whose `run` takes the settings of the class beside it.
+ROLES = {
+    "gateway": ("gateway.main", "GatewaySettings"),
+    "handlers": ("handlers.main", "HandlersSettings"),
+    "projections": ("projections.main", "ProjectionsSettings"),
+    "node": ("node_daemon.main", "NodeSettings"),
+}
+
+
+def serve(role: str, pid_file: Path | None = None) -> None:
+    """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
+    import uvloop
+
+    from runtime import logs, settings
+
+    module, settings_class = ROLES[role]
+    own = settings.read(getattr(settings, settings_class))
+    logs.configure(role, own.log_level, own.log_format)
+    if pid_file is not None:
+        pid_file.write_text(f"{os.getpid()}\n")
+    run = importlib.import_module(module).run
+    gc.freeze()  # what the imports made stays: the collector need not look at it again and again
+    gc.set_threshold(2_000, 20, 20)
+    uvloop.run(run(own))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None)
