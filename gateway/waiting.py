@@ -15,9 +15,9 @@ from projections.operations import ENDED
 if TYPE_CHECKING:
     from gateway.commands import Asked
 
-#: Seconds between two looks at one operation: the first, and the most.
-FIRST_PAUSE = 0.01
-LAST_PAUSE = 0.25
+#: Seconds between two looks at one operation while the log moves: the first, the most, and how fast they grow. An
+#: operation that is alone in the log is looked at once for each of its events; in a flood, a few times a second.
+FIRST_PAUSE, LAST_PAUSE, GROWTH = 0.002, 0.25, 1.3
 #: Seconds that the rows of a replayed operation are waited for.
 REPLAY_PATIENCE = 0.5
 
@@ -45,7 +45,7 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
             return found
         await gateway.position.reach(seen + 1, left)
         await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
-        pause = min(pause * 1.5, LAST_PAUSE)
+        pause = min(pause * GROWTH, LAST_PAUSE)
 
 
 async def told(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:

@@ -18,7 +18,7 @@ from runtime.tasks import end, happens
 log = logs.get(__name__)
 
 #: Seconds that a step must last to be worth a report of its own.
-QUIET = 0.1
+QUIET = 0.5
 #: Seconds between two tries while the bus is away: doubled from the first to the last.
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 #: Seconds to wait for the stream's acknowledgement.
