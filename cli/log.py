@@ -4,18 +4,17 @@ They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what 
 file` speaks to nobody. What they need is imported when they run.
 """
 
-import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cli import output
-from cli.errors import CliError, Unreachable, Usage
+from cli.errors import CliError, Usage
+from cli.operators import local, on_bus, wants_json
 from cli.session import Output, note
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def verify_log(
     """Walk the whole log: chains, versions, positions, types, checkpoints. Exit status 1 when anything is wrong."""
     from eventstore import audit
 
-    settings = _settings(context, _common())
+    settings = local(context, _common())
     keys = _keys(settings, key, no_key)
 
     async def work(nc: "Client") -> "Report":
@@ -75,7 +74,7 @@ def verify_log(
             nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
         )
 
-    _tell(_run(settings, work), _json(context, format_), signatures=keys is not None)
+    _tell(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None)
 
 
 @verify.command("file")
@@ -93,12 +92,12 @@ def verify_file(
     """Check an export by itself: no server, nothing but the file and the public key."""
     from eventstore.archive import verify_file
 
-    keys = _keys(_settings(context, _common()), key, no_key)
+    keys = _keys(local(context, _common()), key, no_key)
     try:
         report = verify_file(file, keys=keys, foreign=foreign or (), signed=not allow_unsigned)
     except OSError as error:
         raise CliError(str(error)) from error
-    _tell(report, _json(context, format_), signatures=keys is not None)
+    _tell(report, wants_json(context, format_), signatures=keys is not None)
 
 
 def export(
@@ -115,7 +114,7 @@ def export(
     from eventstore.checkpoints import signing_key
     from eventstore.notary import Disagrees, Notary
 
-    settings = _settings(context, _common())
+    settings = local(context, _common())
     key_file = settings.home / "checkpoint.key"
     if file.exists():
         raise Usage(f"{file} exists already")
@@ -134,11 +133,11 @@ def export(
             return done
 
     try:
-        done = _run(settings, work)
+        done = on_bus(settings, work)
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
-    if _json(context, format_):
+    if wants_json(context, format_):
         output.emit_json({"file": str(file), **asdict(done)})
     else:
         output.emit(f"{file}: positions {done.first} to {done.last}, {done.events} events")
@@ -158,7 +157,7 @@ def import_(
     """Restore a log into an empty server, every event at its position. Stop all roles first."""
     from eventstore import transfer
 
-    settings = _settings(context, _common())
+    settings = local(context, _common())
     keys = _keys(settings, key, no_key)
 
     async def work(nc: "Client") -> "Report":
@@ -167,13 +166,13 @@ def import_(
         )
 
     try:
-        report = _run(settings, work)
+        report = on_bus(settings, work)
     except transfer.Unsound as error:
-        _tell(error.report, _json(context, format_), signatures=keys is not None)
+        _tell(error.report, wants_json(context, format_), signatures=keys is not None)
         return
     except transfer.Refused as error:
         raise CliError(str(error)) from error
-    _tell(report, _json(context, format_), signatures=keys is not None)
+    _tell(report, wants_json(context, format_), signatures=keys is not None)
 
 
 @vault.command("rotate")
@@ -188,7 +187,7 @@ def rotate(
     from runtime import subjects
     from runtime.settings import Vaulted
 
-    settings = _settings(context, Vaulted)
+    settings = local(context, Vaulted)
 
     async def work(nc: "Client") -> dict[str, Any]:
         from eventstore import masterkey
@@ -203,8 +202,8 @@ def rotate(
             masterkey.finish(path)
         return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}
 
-    done = _run(settings, work)
-    if _json(context, format_):
+    done = on_bus(settings, work)
+    if wants_json(context, format_):
         output.emit_json(done)
         return
     output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
@@ -259,62 +258,6 @@ def _tell(report: "Report", json_: bool, *, signatures: bool) -> None:
         raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")
 
 
-def _run(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
-    """Do some work with a connection. Raises Unreachable, CliError."""
-    import nats
-    from nats.errors import Error as NatsError
-    from nats.js.errors import NotFoundError
-
-    from eventstore.archive import BadArchive
-    from eventstore.jetstream import Unavailable
-    from eventstore.masterkey import WrongMasterKey
-    from eventstore.notary import Disagrees
-    from runtime.streams import WeakStream
-
-    async def quiet(_error: Exception) -> None:
-        """What goes wrong is raised where it matters."""
-
-    async def connected() -> T:
-        nc = await nats.connect(
-            [url.strip() for url in settings.nats_url.split(",")],
-            name="nebula-operator",
-            user=settings.nats_user,
-            password=settings.nats_password,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0.2,
-            connect_timeout=5,
-            error_cb=quiet,
-        )
-        try:
-            return await work(nc)
-        finally:
-            await nc.close()
-
-    try:
-        return asyncio.run(connected())
-    except NotFoundError as error:
-        raise CliError(f"the server at {settings.nats_url} holds no platform: {error}") from error
-    except (NatsError, Unavailable, TimeoutError, ConnectionError) as error:
-        raise Unreachable(f"the log at {settings.nats_url} does not answer: {error}") from error
-    except (BadArchive, Disagrees, WeakStream, WrongMasterKey, OSError) as error:
-        raise CliError(str(error)) from error
-
-
-def _settings(context: typer.Context, kind: "type[S]") -> S:
-    """The settings; of a platform that `nebula up` runs on this machine, its port."""
-    from runtime.settings import read
-
-    settings = read(kind)
-    home = (context.obj or {}).get("home")
-    if home is not None:
-        settings = settings.model_copy(update={"home": home})
-    port = settings.home / "nats.port"
-    if "nats_url" not in settings.model_fields_set and port.exists():
-        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
-    return settings
-
-
 def _common() -> "type[Common]":
     from runtime.settings import Common
 
@@ -330,7 +273,3 @@ def _keys(settings: "Common", file: Path | None, no_key: bool) -> "Keys | None":
         return public_keys(file or settings.home / "checkpoint.pub")
     except BadKey as error:
         raise Usage(f"{error}\n  give the public key with --key, or --no-key to go without") from error
-
-
-def _json(context: typer.Context, format_: Output | None) -> bool:
-    return (format_ or (context.obj or {}).get("output")) is Output.JSON

@@ -173,6 +173,14 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     return server
 
 
+def remembered_dsn(home: Path) -> str | None:
+    """Where the database of a platform on `home` is, as its last start wrote it down; None when there is none."""
+    password, port = home / POSTGRES_PASSWORD, home / "postgres.port"
+    if not (password.exists() and port.exists()):
+        return None
+    return f"postgresql://nebula:{password.read_text().strip()}@127.0.0.1:{port.read_text().strip()}/nebula"
+
+
 async def create_database(server: Postgres, name: str) -> str:
     """Create the empty database `name` unless it exists, and answer its DSN."""
     maintenance = server.dsn_of("postgres")

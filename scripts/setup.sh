@@ -36,8 +36,10 @@ needed_packages() {
   echo "pkg-config pkg-config"
   echo "libvirt-dev /usr/include/libvirt/libvirt.h"
   echo "openssh-client ssh"
+  echo "openssl openssl"
   if [ -z "${NEBULA_LIBVIRT_URI:-}" ]; then
     echo "libvirt-daemon-system libvirtd"
+    echo "libvirt-daemon-driver-qemu /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so"
     echo "libvirt-clients virsh"
     echo "qemu-system-x86 qemu-system-x86_64"
     echo "qemu-utils qemu-img"

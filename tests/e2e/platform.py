@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -152,6 +153,16 @@ class Platform:
     async def event_types(self, vm: str) -> list[str]:
         page = await self.call("GET", f"/v1/events?vm={vm}&limit=500")
         return [event["type"].rsplit(".", 1)[-1] for event in page["items"]]
+
+    async def nebula(self, *arguments: str) -> Json:
+        """What a command of the CLI prints with `--output json`; it has to end with status 0."""
+        command = [sys.executable, "-m", "cli.main", *arguments, "--output", "json"]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, env=self.env, stdout=pipe, stderr=pipe)
+        out, err = await process.communicate()
+        assert process.returncode == 0, (arguments, out.decode(), err.decode())
+        found: Json = json.loads(out)
+        return found
 
     async def register(self, image: str, path: Path) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -80,3 +80,12 @@ async def test_up_again_on_the_same_directory_goes_on(up: Platform) -> None:
     assert types.count("VmStarted") == 1, types
     await up.succeed("DELETE", f"{VMS}/{vm}")
     assert domains(up.home) == []
+
+
+async def test_after_all_that_the_log_is_whole_and_the_views_are_what_it_says(up: Platform) -> None:
+    assert (await up.nebula("verify", "log"))["findings"] == []
+    assert (await up.nebula("verify", "views"))["differing"] == []
+    rebuilt = await up.nebula("rebuild")
+    assert (await up.nebula("verify", "views"))["differing"] == []
+    page = await up.call("GET", f"/v1/events?limit=1&min_position={rebuilt['position']}")
+    assert page["items"]

@@ -1,0 +1,81 @@
+"""What the commands of whoever runs the platform share: its settings, and a connection to its bus."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from cli.errors import CliError, Unreachable
+from cli.session import Output
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from runtime.settings import Common
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Common")
+
+
+def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
+    """Do some work with a connection. Raises Unreachable, CliError."""
+    import nats
+    from nats.errors import Error as NatsError
+    from nats.js.errors import NotFoundError
+
+    from eventstore.archive import BadArchive
+    from eventstore.jetstream import Unavailable
+    from eventstore.masterkey import WrongMasterKey
+    from eventstore.notary import Disagrees
+    from runtime import logs
+    from runtime.streams import WeakStream
+
+    logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
+
+    async def quiet(_error: Exception) -> None:
+        """What goes wrong is raised where it matters."""
+
+    async def connected() -> T:
+        nc = await nats.connect(
+            [url.strip() for url in settings.nats_url.split(",")],
+            name="nebula-operator",
+            user=settings.nats_user,
+            password=settings.nats_password,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,
+            connect_timeout=5,
+            error_cb=quiet,
+        )
+        try:
+            return await work(nc)
+        finally:
+            await nc.close()
+
+    try:
+        return asyncio.run(connected())
+    except NotFoundError as error:
+        raise CliError(f"the server at {settings.nats_url} holds no platform: {error}") from error
+    except (NatsError, Unavailable, TimeoutError, ConnectionError) as error:
+        raise Unreachable(f"the log at {settings.nats_url} does not answer: {error}") from error
+    except (BadArchive, Disagrees, WeakStream, WrongMasterKey, OSError) as error:
+        raise CliError(str(error)) from error
+
+
+def local(context: typer.Context, kind: "type[S]") -> S:
+    """The settings; of a platform that `nebula up` runs on this machine, its port."""
+    from runtime.settings import read
+
+    settings = read(kind)
+    home = (context.obj or {}).get("home")
+    if home is not None:
+        settings = settings.model_copy(update={"home": home})
+    port = settings.home / "nats.port"
+    if "nats_url" not in settings.model_fields_set and port.exists():
+        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
+    return settings
+
+
+def wants_json(context: typer.Context, format_: Output | None) -> bool:
+    return (format_ or (context.obj or {}).get("output")) is Output.JSON
