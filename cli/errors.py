@@ -58,7 +58,8 @@ class Refused(CliError):
     def __init__(self, problem: dict[str, Any]) -> None:
         detail = problem.get("detail") or problem.get("title") or "the platform gives no reason"
         code = problem.get("code") or problem.get("status")
-        fields = [f"  {e.get('field', '?')}: {e.get('detail', '')}" for e in problem.get("errors") or []]
+        errors = [f"{each.get('field', '?')}: {each.get('detail', '')}" for each in problem.get("errors") or []]
+        fields = [f"  {each}" for each in errors if each not in str(detail)]
         super().__init__("\n".join([f"{detail} ({code})" if code else str(detail), *fields]))
         self.code = str(problem.get("code", ""))
         self.status = int(problem.get("status") or 0)

@@ -165,6 +165,8 @@ def _measure(image: Path) -> dict[str, str | int]:
 def _place(image: Path, out: Path) -> None:
     """Make `out` the same file as `image`, or a copy on another filesystem; in one step either way."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists() and out.samefile(image):
+        return  # to rename one link of a file to another does nothing, and leaves both
     new = out.with_name(f".{out.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     try:

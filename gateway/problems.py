@@ -93,7 +93,7 @@ def invalid_body(error: ValidationError) -> Problem:
     if any(each["type"] == "json_invalid" for each in found):
         return Problem(400, "invalid_json", f"the body is not JSON: {found[0]['msg']}")
     errors = [(".".join(map(str, each["loc"])) or "(body)", explained(each)) for each in found]
-    detail = "; ".join(f"{field}: {text}" for field, text in errors[:3])
+    detail = "; ".join(f"{field}: {text}" for field, text in errors)
     return Problem(422, "invalid_request", detail, errors)
 
 
