@@ -14,6 +14,7 @@ from nats.js.api import StreamConfig
 
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, percentile
 from bench.http import Connection
+from runtime import subjects
 
 IN_FLIGHT = 64
 COUNT = 6000
@@ -105,7 +106,7 @@ async def _settled(made: Cloud) -> None:
     nc = await nats.connect(made.nats_url)
     last = -1
     while True:
-        info = await nc.jetstream().stream_info("NEBULA_EVENTS")
+        info = await nc.jetstream().stream_info(subjects.EVENTS)
         if info.state.last_seq == last:
             break
         last = info.state.last_seq

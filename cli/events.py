@@ -14,6 +14,7 @@ from cli.errors import CliError, Unreachable
 from cli.log import LOG
 from cli.session import Output, Session, note
 from cli.vm import find
+from runtime import subjects
 
 #: Events in one page, and seconds that a long poll lasts.
 PAGE = 500
@@ -130,6 +131,6 @@ def _print(session: Session, items: Iterator[Document], limit: int | None) -> No
 
 def line(event: Document) -> str:
     """An event in one line."""
-    of = event["subject"].removeprefix("nebula.events.")
+    of = ".".join(subjects.parse_event(event["subject"]))
     actor = event.get("actor", "")
     return f"{event['position']:<9} {output.moment(event['time'])} {event['type']:<32} {of:<50} {actor}".rstrip()
