@@ -2,10 +2,21 @@
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 Logger = structlog.stdlib.BoundLogger
+
+
+class _StandardError:
+    """Whatever `sys.stderr` is at the time: loggers outlive a stream that was replaced, as test runners do."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def configure(role: str, level: str, fmt: str) -> None:
@@ -24,7 +35,7 @@ def configure(role: str, level: str, fmt: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, render] if fmt == "json" else [*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
