@@ -83,6 +83,15 @@ class Recorded:
         """When it was decided."""
         return datetime.fromisoformat(self.headers["ce-time"])
 
+    @property
+    def moment(self) -> datetime:
+        """When it was decided; when it was stored, for a message that does not say."""
+        try:
+            decided = self.time
+        except (KeyError, ValueError):
+            return self.stored_at
+        return decided if decided.tzinfo is not None else self.stored_at
+
     @cached_property
     def context(self) -> Context:
         get = self.headers.get
@@ -165,4 +174,6 @@ def printable(value: str) -> str:
     """A header value as it will be read back: ASCII without control characters, at most 512 characters, no space
     at either end.
     """
+    if value.isascii() and value.isprintable():
+        return value.strip()[:512].strip()
     return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512].strip()
