@@ -22,7 +22,7 @@ def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
     import uvloop
 
-    from runtime import logs, settings
+    from runtime import logs, settings, streams
 
     module, settings_class = ROLES[role]
     own = settings.read(getattr(settings, settings_class))
@@ -32,7 +32,11 @@ def serve(role: str, pid_file: Path | None = None) -> None:
     run = importlib.import_module(module).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
-    uvloop.run(run(own))
+    try:
+        uvloop.run(run(own))
+    except streams.WeakStream as error:
+        logs.get(__name__).error("the bus cannot carry the log", error=str(error))
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Exported:
 
 
 class Refused(Exception):
-    """A restore that will not be begun, or not be gone on with. The text says why and what would help."""
+    """An export or a restore that will not be begun, or not be gone on with. The text says why and what would help."""
 
 
 class Unsound(Refused):
@@ -58,18 +58,21 @@ async def export(
 ) -> Exported:
     """Write the log behind position `after` up to `to` (its end as of now), with all checkpoints and anchors.
 
-    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises
-    Unavailable when the server does not answer.
+    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises Refused
+    when there is no such range, Unavailable when the server does not answer.
     """
     store, checkpoints = EventStore(nc), Checkpoints(nc)
     passed, count = await checkpoints.before(after), await checkpoints.count()
     last = await store.last_position()
+    if after and (after >= last or (to is not None and to <= after)):
+        raise Refused(
+            f"there is nothing between position {after} and {last if to is None else to}: the log ends at {last}"
+        )
     if to is None or to >= last:
         to = last
     else:
         covering = await checkpoints.number(await checkpoints.before(to - 1) + 1)
         to = min(covering.position, last) if covering is not None else to
-    after = min(after, to)
     start = await _digest_at(store, await checkpoints.number(passed), after)
     writer, seen, signed = Writer(file, start), set[str](), start.position
     upcoming = checkpoints.read(passed, count)
