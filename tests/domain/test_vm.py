@@ -39,6 +39,7 @@ from domain.vm import (
     VmTagged,
     VmUnschedulable,
 )
+from domain.vm.table import ALLOWED
 from tests.domain.lives import (
     ID,
     LIVES,
@@ -125,6 +126,19 @@ def test_every_verb_in_every_situation(life: str, command: Any, event: Any, outc
 
 def test_the_table_of_verbs_is_complete() -> None:
     assert set(VERBS) == set(LIVES)
+
+
+def test_every_verb_has_a_word_for_every_phase() -> None:
+    assert {verb: set(row) for verb, row in ALLOWED.items()} == {verb: set(Phase) for verb in Verb}
+    assert all(help_ is None or len(help_) > 10 for row in ALLOWED.values() for help_ in row.values())
+
+
+def test_a_refusal_names_what_is_and_what_would_help() -> None:
+    detail = given("running").when(ask(StartVm)).then_rejected("wrong_phase").detail
+    assert detail == "cannot start a VM that is running: it runs already; use restart to boot it anew"
+    busy = given("stopping").when(ask(StartVm)).then_rejected("operation_pending").detail
+    assert busy.startswith(f"stop (operation {uid(11)}) is under way; wait for it, or overtake it with a forced stop")
+    assert given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail.endswith("; wait for it")
 
 
 @pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])

@@ -1,0 +1,112 @@
+"""What may be asked of a VM, by people (`Asked`) and by the platform itself."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from domain.base import Command, Hostname, Sealed, Slug, Tags, Uuid
+from domain.contract import NodeReport
+from domain.vm.values import Considered, HostKey, Spec, Verb
+
+
+class VmCommand(Command):
+    vm: Uuid
+
+
+class Asked(VmCommand):
+    """A command that somebody asked for: an operation, recognised when it is asked again."""
+
+    VERB: ClassVar[Verb]
+    operation: Uuid
+    fingerprint: str
+
+
+class CreateVm(Asked):
+    VERB = Verb.CREATE
+    project: Slug
+    name: Hostname
+    image: Slug
+    spec: Spec
+    region: Slug | None = None
+    tags: Tags = ()
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+
+
+class StartVm(Asked):
+    VERB = Verb.START
+
+
+class StopVm(Asked):
+    VERB = Verb.STOP
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class RestartVm(Asked):
+    VERB = Verb.RESTART
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class DeleteVm(Asked):
+    VERB = Verb.DELETE
+
+
+class TagVm(Asked):
+    VERB = Verb.TAG
+    tags: Tags
+
+
+class ScheduleVm(VmCommand):
+    node: Slug
+    considered: tuple[Considered, ...] = ()
+
+
+class DeferVm(VmCommand):
+    """No node has room; placement tries again whenever the cloud changes."""
+
+    considered: tuple[Considered, ...] = ()
+
+
+class DropVm(VmCommand):
+    """What the VM was to be built on is gone (its project or image was deleted at the same moment)."""
+
+    code: str
+    detail: str
+
+
+class RecordReport(VmCommand):
+    report: NodeReport
+
+
+class RecordGuestReady(VmCommand):
+    hostname: str | None = None
+    host_keys: tuple[HostKey, ...] = ()
+
+
+class ExpireOperation(VmCommand):
+    operation: Uuid
+
+
+class LoseVm(VmCommand):
+    """The VM's node has not been heard of: what the VM does now is unknown."""
+
+    node: Slug
+
+
+VmCommands = (
+    CreateVm
+    | StartVm
+    | StopVm
+    | RestartVm
+    | DeleteVm
+    | TagVm
+    | ScheduleVm
+    | DeferVm
+    | DropVm
+    | RecordReport
+    | RecordGuestReady
+    | ExpireOperation
+    | LoseVm
+)

@@ -1,0 +1,200 @@
+"""A VM as its events tell it, and what each event changes."""
+
+from pydantic import AwareDatetime, Field
+
+from domain.base import Event, Known, Message, Sealed
+from domain.contract import Desired
+from domain.vm.events import (
+    VmAddressesChanged,
+    VmAsked,
+    VmDeleted,
+    VmDeletionRequested,
+    VmEvent,
+    VmFailed,
+    VmGuestReady,
+    VmLost,
+    VmOperationTimedOut,
+    VmPreparing,
+    VmRequested,
+    VmRestartRequested,
+    VmScheduled,
+    VmStarted,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+    VmTagged,
+    VmUnschedulable,
+)
+from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
+
+
+class Pending(Message):
+    """The operation that waits: until `deadline`, then it times out."""
+
+    operation: str
+    verb: Verb
+    since: AwareDatetime
+    deadline: AwareDatetime
+
+
+class Failure(Message):
+    code: str
+    detail: str
+    at: AwareDatetime
+
+
+class Vm(Message):
+    """A VM as its events tell it."""
+
+    id: str
+    project: str
+    name: str
+    image: str
+    spec: Spec
+    phase: Phase
+    desired: Desired
+    boots: int
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    region: str | None = None
+    tags: tuple[str, ...] = ()
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+    node: str | None = None
+    epoch: int = 0
+    force_after: AwareDatetime | None = None
+    pending: Pending | None = None
+    addresses: tuple[str, ...] = ()
+    started_at: AwareDatetime | None = None
+    ready_at: AwareDatetime | None = None
+    host_keys: tuple[HostKey, ...] = ()
+    preparing: str | None = None
+    considered: tuple[Considered, ...] = ()
+    failure: Failure | None = None
+    sequence: int = 0
+    operations: dict[str, Known] = Field(default_factory=dict)
+
+
+def evolve(vm: Vm | None, event: Event) -> Vm | None:
+    """The state after an event. It never judges; events of other types change nothing."""
+    if isinstance(event, VmRequested):
+        return Vm(
+            id=event.vm,
+            project=event.project,
+            name=event.name,
+            image=event.image,
+            spec=event.spec,
+            region=event.region,
+            tags=event.tags,
+            ssh_keys=event.ssh_keys,
+            user_data=event.user_data,
+            phase=Phase.REQUESTED,
+            desired=Desired.ON,
+            boots=1,
+            created_at=event.at,
+            updated_at=event.at,
+            pending=pending_of(event, Verb.CREATE),
+            operations={event.operation: Known(verb=Verb.CREATE, fingerprint=event.fingerprint)},
+        )
+    if vm is None or not isinstance(event, VmEvent):
+        return vm
+    return vm.model_copy(update={"updated_at": event.at, **changes(vm, event)})
+
+
+def pending_of(event: VmAsked, verb: Verb) -> Pending:
+    return Pending(operation=event.operation, verb=verb, since=event.at, deadline=event.deadline)
+
+
+def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
+    known = {**vm.operations, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
+    return {"pending": pending_of(event, verb), "operations": known}
+
+
+def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
+    """The fields that an event changes."""
+    match event:
+        case VmUnschedulable():
+            return {"phase": Phase.UNSCHEDULABLE, "considered": event.considered}
+        case VmScheduled():
+            pending = vm.pending and vm.pending.model_copy(update={"deadline": event.deadline})
+            return {
+                "phase": Phase.SCHEDULED,
+                "node": event.node,
+                "epoch": event.epoch,
+                "considered": event.considered,
+                "pending": pending,
+            }
+        case VmStartRequested():
+            phase = vm.phase
+            if phase is Phase.FAILED:
+                phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
+            on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
+            return {**asked(vm, event, Verb.START), **on, "phase": phase, "preparing": None}
+        case VmStopRequested():
+            return {
+                **asked(vm, event, Verb.STOP),
+                "desired": Desired.OFF,
+                "force_after": event.force_after,
+            }
+        case VmRestartRequested():
+            again = {"desired": Desired.ON, "boots": vm.boots + 1, "force_after": event.force_after}
+            return {**asked(vm, event, Verb.RESTART), **again}
+        case VmDeletionRequested():
+            return {**asked(vm, event, Verb.DELETE), "desired": Desired.ABSENT}
+        case VmTagged():
+            known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
+            return {"operations": known, "tags": event.tags}
+        case VmPreparing():
+            return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
+        case VmStarted():
+            return {
+                "phase": Phase.RUNNING,
+                "pending": None,
+                "preparing": None,
+                "failure": None,
+                "force_after": None,
+                "started_at": event.at,
+                "addresses": event.addresses or vm.addresses,
+                "sequence": event.sequence,
+            }
+        case VmStopped():
+            desired = Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF
+            return {
+                "phase": Phase.STOPPED,
+                "desired": desired,
+                "pending": None if event.operation else vm.pending,
+                "force_after": None,
+                "addresses": (),
+                "sequence": event.sequence,
+            }
+        case VmAddressesChanged():
+            return {"addresses": event.addresses, "sequence": event.sequence}
+        case VmGuestReady():
+            return {"ready_at": event.at, "host_keys": event.host_keys}
+        case VmFailed():
+            desired = Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF
+            return {
+                "phase": Phase.FAILED,
+                "desired": desired,
+                "pending": None,
+                "preparing": None,
+                "failure": Failure(code=event.code, detail=event.detail, at=event.at),
+                "sequence": max(vm.sequence, event.sequence),
+            }
+        case VmLost():
+            return {"phase": Phase.LOST}
+        case VmOperationTimedOut():
+            return timed_out(vm, event)
+        case VmDeleted():
+            return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, "addresses": ()}
+        case _:
+            return {}
+
+
+def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
+    """Nobody waits any more. What never came up is failed and no longer wanted; the rest stays what it is."""
+    if event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING:
+        detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
+        failure = Failure(code="timed_out", detail=detail, at=event.at)
+        return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
+    return {"pending": None}
