@@ -34,7 +34,7 @@ COLUMNS: output.Columns = {
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
-Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes a pending start, stop or restart.")]
+Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
@@ -48,6 +48,8 @@ class Until(StrEnum):
 class Goal(StrEnum):
     RUNNING = "running"
     READY = "ready"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
     DELETED = "deleted"
 
@@ -145,6 +147,24 @@ def stop(session: Session, vm: Name, force: Force = False, grace: Grace = None) 
 def restart(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
     """Shut a VM down and boot it anew."""
     _act(session, vm, "restart", _power(force, grace))
+
+
+@command(app, "pause")
+def pause(session: Session, vm: Name) -> None:
+    """Make a VM's CPUs stand still; it keeps its memory."""
+    _act(session, vm, "pause", {})
+
+
+@command(app, "suspend")
+def suspend(session: Session, vm: Name) -> None:
+    """Put a VM's memory on its node's disk; it takes up no more of the node's memory."""
+    _act(session, vm, "suspend", {})
+
+
+@command(app, "resume")
+def resume(session: Session, vm: Name) -> None:
+    """Let a paused or suspended VM go on where it was."""
+    _act(session, vm, "resume", {})
 
 
 @command(app, "delete")

@@ -68,6 +68,9 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmStartRequested: vm.Verb.START,
     vm.VmStopRequested: vm.Verb.STOP,
     vm.VmRestartRequested: vm.Verb.RESTART,
+    vm.VmPauseRequested: vm.Verb.PAUSE,
+    vm.VmResumeRequested: vm.Verb.RESUME,
+    vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
     image.ImageRegistered: image.RegisterImage.VERB,
 }
@@ -82,6 +85,9 @@ IMMEDIATE: Mapping[type[Event], str] = {
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {
     vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART),
+    vm.VmPaused: (vm.Verb.PAUSE,),
+    vm.VmResumed: (vm.Verb.RESUME,),
+    vm.VmSuspended: (vm.Verb.SUSPEND,),
     vm.VmStopped: (vm.Verb.STOP,),
     vm.VmDeleted: (vm.Verb.DELETE,),
     image.ImageVerified: (image.RegisterImage.VERB,),

@@ -7,11 +7,13 @@
                                                      ▼
     node silent: lost ──next report──► what it is    failed ──StartVm──► (scheduled again, same node; requested
                                                                           again where it never had one)
+    running ──PauseVm──► paused: its CPUs stand still        running, paused ──SuspendVm──► suspended: memory on disk
+    ResumeVm, from either ─► running, in the same boot       StopVm by force, from either ─► stopped
     DeleteVm, from anywhere ─► desired `absent` ──report: absent──► deleted
 
-The phase is what is true; `desired` (on, off, absent) and `boots` (how often it was told to boot) are what is wanted;
-`pending` is the operation that waits for the two to meet. Every pending operation has a deadline, and every phase a
-command that leads out of it.
+The phase is what is true; `desired` (on, paused, suspended, off, absent) and `boots` (how often it was told to boot)
+are what is wanted; `pending` is the operation that waits for the two to meet. Every pending operation has a deadline,
+and every phase a command that leads out of it.
 
 Which verb is taken in which phase stands in `table.py`: read it first. `commands.py` and `events.py` are the messages,
 `values.py` what they speak of, `rules.py` and `reports.py` decide, `state.py` is the state and evolves.

@@ -49,6 +49,24 @@ class RestartVm(Asked):
     grace_seconds: float = Field(default=90, ge=0, le=3600)
 
 
+class PauseVm(Asked):
+    """Its CPUs stand still; memory, disk and address stay."""
+
+    VERB = Verb.PAUSE
+
+
+class ResumeVm(Asked):
+    """It goes on where it was paused or suspended, in the same boot."""
+
+    VERB = Verb.RESUME
+
+
+class SuspendVm(Asked):
+    """Its memory goes to the node's disk, and it takes up no more of the node's memory until it is resumed."""
+
+    VERB = Verb.SUSPEND
+
+
 class DeleteVm(Asked):
     VERB = Verb.DELETE
 
@@ -100,6 +118,9 @@ VmCommands = (
     | StartVm
     | StopVm
     | RestartVm
+    | PauseVm
+    | ResumeVm
+    | SuspendVm
     | DeleteVm
     | TagVm
     | ScheduleVm

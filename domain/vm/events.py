@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from domain.base import Event, Sealed
-from domain.vm.values import Considered, HostKey, Spec, Verb
+from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
 
 
 class VmEvent(Event):
@@ -68,6 +68,18 @@ class VmRestartRequested(VmAsked):
     force_after: AwareDatetime
 
 
+class VmPauseRequested(VmAsked):
+    TOPIC = "nebula.vm.VmPauseRequested"
+
+
+class VmResumeRequested(VmAsked):
+    TOPIC = "nebula.vm.VmResumeRequested"
+
+
+class VmSuspendRequested(VmAsked):
+    TOPIC = "nebula.vm.VmSuspendRequested"
+
+
 class VmDeletionRequested(VmAsked):
     TOPIC = "nebula.vm.VmDeletionRequested"
 
@@ -104,6 +116,23 @@ class VmStopped(VmObserved):
     cause: Literal["requested", "guest", "crashed", "unknown"]
 
 
+class VmPaused(VmObserved):
+    TOPIC = "nebula.vm.VmPaused"
+
+
+class VmResumed(VmObserved):
+    """It goes on where it was paused or suspended: the same boot."""
+
+    TOPIC = "nebula.vm.VmResumed"
+    addresses: tuple[str, ...] = ()
+
+
+class VmSuspended(VmObserved):
+    """Its memory is on the node's disk."""
+
+    TOPIC = "nebula.vm.VmSuspended"
+
+
 class VmAddressesChanged(VmObserved):
     TOPIC = "nebula.vm.VmAddressesChanged"
     addresses: tuple[str, ...]
@@ -118,13 +147,17 @@ class VmGuestReady(VmEvent):
 
 
 class VmFailed(VmEvent):
-    """It could not be made so. `operation` is the one that failed, if one was pending."""
+    """It could not be made so. `operation` is the one that failed, if one was pending.
+
+    `phase` is what it is now: failed, or what it is still in where no harm was done.
+    """
 
     TOPIC = "nebula.vm.VmFailed"
     code: str
     detail: str
     node: str | None = None
     sequence: int = 0
+    phase: Phase = Phase.FAILED
 
 
 class VmLost(VmEvent):
@@ -152,11 +185,17 @@ VmEvents = (
     | VmStartRequested
     | VmStopRequested
     | VmRestartRequested
+    | VmPauseRequested
+    | VmResumeRequested
+    | VmSuspendRequested
     | VmDeletionRequested
     | VmTagged
     | VmPreparing
     | VmStarted
     | VmStopped
+    | VmPaused
+    | VmResumed
+    | VmSuspended
     | VmAddressesChanged
     | VmGuestReady
     | VmFailed

@@ -15,12 +15,15 @@ from domain.vm.commands import (
     DropVm,
     ExpireOperation,
     LoseVm,
+    PauseVm,
     RecordGuestReady,
     RecordReport,
     RestartVm,
+    ResumeVm,
     ScheduleVm,
     StartVm,
     StopVm,
+    SuspendVm,
     TagVm,
     VmCommands,
 )
@@ -32,11 +35,14 @@ from domain.vm.events import (
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
+    VmPauseRequested,
     VmRequested,
     VmRestartRequested,
+    VmResumeRequested,
     VmScheduled,
     VmStartRequested,
     VmStopRequested,
+    VmSuspendRequested,
     VmTagged,
     VmUnschedulable,
 )
@@ -49,6 +55,8 @@ PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
 POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
+#: MiB a second that a node's disk takes at the least.
+SLOWEST_DISK = 16
 
 
 def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
@@ -71,6 +79,14 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return stop(vm, command)
         case RestartVm():
             return restart(vm, command)
+        case PauseVm():
+            return [VmPauseRequested(**accepted(command, POWER_DEADLINE, admit(vm, command.VERB)))]
+        case ResumeVm():
+            patience = POWER_DEADLINE + on_disk(vm) if vm.phase is Phase.SUSPENDED else POWER_DEADLINE
+            return [VmResumeRequested(**accepted(command, patience, admit(vm, command.VERB)))]
+        case SuspendVm():
+            patience = POWER_DEADLINE + on_disk(vm)
+            return [VmSuspendRequested(**accepted(command, patience, admit(vm, command.VERB)))]
         case DeleteVm():
             return delete(vm, command)
         case TagVm():
@@ -111,6 +127,11 @@ def accepted(command: Asked, patience: timedelta, cancels: str | None = None) ->
         "deadline": command.at + patience,
         "cancels": cancels,
     }
+
+
+def on_disk(vm: Vm) -> timedelta:
+    """How long a VM's memory may take to or from the node's disk."""
+    return timedelta(seconds=vm.spec.memory_mib / SLOWEST_DISK)
 
 
 def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:

@@ -13,19 +13,26 @@ from domain.vm.events import (
     VmFailed,
     VmGuestReady,
     VmLost,
+    VmObserved,
     VmOperationTimedOut,
+    VmPaused,
+    VmPauseRequested,
     VmPreparing,
     VmRequested,
     VmRestartRequested,
+    VmResumed,
+    VmResumeRequested,
     VmScheduled,
     VmStarted,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
+    VmSuspended,
+    VmSuspendRequested,
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
+from domain.vm.values import AT_REST, Considered, HostKey, Phase, Spec, Verb
 
 
 class Pending(Message):
@@ -139,6 +146,12 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmRestartRequested():
             again = {"desired": Desired.ON, "boots": vm.boots + 1, "force_after": event.force_after}
             return {**asked(vm, event, Verb.RESTART), **again}
+        case VmPauseRequested():
+            return {**asked(vm, event, Verb.PAUSE), "desired": Desired.PAUSED}
+        case VmResumeRequested():
+            return {**asked(vm, event, Verb.RESUME), "desired": Desired.ON}
+        case VmSuspendRequested():
+            return {**asked(vm, event, Verb.SUSPEND), "desired": Desired.SUSPENDED}
         case VmDeletionRequested():
             return {**asked(vm, event, Verb.DELETE), "desired": Desired.ABSENT}
         case VmTagged():
@@ -167,18 +180,25 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "addresses": (),
                 "sequence": event.sequence,
             }
+        case VmPaused():
+            return {**settled(vm, event), "phase": Phase.PAUSED}
+        case VmResumed():
+            addresses = event.addresses or vm.addresses
+            return {**settled(vm, event), "phase": Phase.RUNNING, "addresses": addresses}
+        case VmSuspended():
+            return {**settled(vm, event), "phase": Phase.SUSPENDED, "addresses": ()}
         case VmAddressesChanged():
             return {"addresses": event.addresses, "sequence": event.sequence}
         case VmGuestReady():
             return {"ready_at": event.at, "host_keys": event.host_keys}
         case VmFailed():
-            desired = Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF
             return {
-                "phase": Phase.FAILED,
-                "desired": desired,
+                "phase": event.phase,
+                "desired": vm.desired if vm.desired is Desired.ABSENT else AT_REST[event.phase],
                 "pending": None,
                 "preparing": None,
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at),
+                "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
                 "sequence": max(vm.sequence, event.sequence),
             }
         case VmLost():
@@ -191,10 +211,25 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {}
 
 
+def settled(vm: Vm, event: VmObserved) -> dict[str, object]:
+    """It is as it was wanted."""
+    return {
+        "pending": None if event.operation else vm.pending,
+        "preparing": None,
+        "failure": None,
+        "sequence": event.sequence,
+    }
+
+
 def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
-    """Nobody waits any more. What never came up is failed and no longer wanted; the rest stays what it is."""
+    """Nobody waits any more. What never came up is failed and no longer wanted; the rest stays what it is.
+
+    What was to be paused, suspended or resumed and is not is no longer to be so either.
+    """
     if event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING:
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
+    if event.verb in (Verb.PAUSE, Verb.RESUME, Verb.SUSPEND):
+        return {"pending": None, "desired": AT_REST.get(vm.phase, vm.desired)}
     return {"pending": None}

@@ -28,6 +28,8 @@ ALLOWED: Mapping[Verb, Row] = {
     Verb.START: {
         **COMING,
         Phase.RUNNING: "it runs already; use restart to boot it anew",
+        Phase.PAUSED: "use resume; or stop it by force, then start it to boot it anew",
+        Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory, then start it to boot it anew",
         Phase.STOPPED: YES,
         Phase.FAILED: YES,
         **SILENT,
@@ -36,6 +38,8 @@ ALLOWED: Mapping[Verb, Row] = {
     Verb.STOP: {
         **COMING,
         Phase.RUNNING: YES,
+        Phase.PAUSED: "a paused guest cannot shut itself down; resume it first, or stop it by force",
+        Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory",
         Phase.STOPPED: "it is off already",
         Phase.FAILED: "only a running VM can be stopped; start it to try again, or delete it",
         **SILENT,
@@ -44,13 +48,49 @@ ALLOWED: Mapping[Verb, Row] = {
     Verb.RESTART: {
         **COMING,
         Phase.RUNNING: YES,
+        Phase.PAUSED: "resume it first; or stop it by force, then start it",
+        Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory, then start it",
         Phase.STOPPED: "only a running VM can be restarted; use start",
         Phase.FAILED: "only a running VM can be restarted; use start",
         **SILENT,
         Phase.DELETED: GONE,
     },
+    Verb.PAUSE: {
+        **COMING,
+        Phase.RUNNING: YES,
+        Phase.PAUSED: "it is paused already",
+        Phase.SUSPENDED: "its memory is on disk; resume it first",
+        Phase.STOPPED: "only a running VM can be paused; start it first",
+        Phase.FAILED: "only a running VM can be paused; start it first",
+        **SILENT,
+        Phase.DELETED: GONE,
+    },
+    Verb.RESUME: {
+        **COMING,
+        Phase.RUNNING: "it runs already",
+        Phase.PAUSED: YES,
+        Phase.SUSPENDED: YES,
+        Phase.STOPPED: "it is off, and nothing of it is in memory; use start",
+        Phase.FAILED: "nothing of it is in memory; use start",
+        **SILENT,
+        Phase.DELETED: GONE,
+    },
+    Verb.SUSPEND: {
+        **COMING,
+        Phase.RUNNING: YES,
+        Phase.PAUSED: YES,
+        Phase.SUSPENDED: "its memory is on disk already",
+        Phase.STOPPED: "only a VM that runs or is paused can be suspended; start it first",
+        Phase.FAILED: "only a VM that runs or is paused can be suspended; start it first",
+        **SILENT,
+        Phase.DELETED: GONE,
+    },
     Verb.DELETE: ALWAYS,
     Verb.TAG: ALWAYS,
+}
+#: The same where the plug is to be pulled.
+FORCED: Mapping[Verb, Row] = {
+    Verb.STOP: {**ALLOWED[Verb.STOP], Phase.PAUSED: YES, Phase.SUSPENDED: YES},
 }
 
 #: Done as soon as they are asked, whatever else is pending or wanted.
@@ -58,7 +98,7 @@ BESIDE = frozenset({Verb.TAG})
 
 #: The pending operations that a verb overtakes: they end `cancelled`. Stop does so by force only.
 OVERTAKES: Mapping[Verb, frozenset[Verb]] = {
-    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART}),
+    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART, Verb.PAUSE, Verb.RESUME, Verb.SUSPEND}),
     Verb.DELETE: frozenset(Verb) - {Verb.DELETE},
 }
 
@@ -76,7 +116,7 @@ def admit(vm: Vm, verb: Verb, *, force: bool = False) -> str | None:
         return vm.pending.operation
     if vm.desired is Desired.ABSENT and verb is not Verb.DELETE:
         raise wrong_phase(vm, verb, "it is being deleted")  # that never turns back, even where it failed
-    why_not = ALLOWED[verb][vm.phase]
+    why_not = (FORCED if force and verb in FORCED else ALLOWED)[verb][vm.phase]
     if why_not is not None:
         raise wrong_phase(vm, verb, why_not)
     return None

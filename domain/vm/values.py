@@ -1,10 +1,12 @@
 """What is said of a VM: its phase, the verbs, its size."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field
 
 from domain.base import Message, Resources, Value
+from domain.contract import Desired
 
 
 class Phase(StrEnum):
@@ -14,6 +16,8 @@ class Phase(StrEnum):
     UNSCHEDULABLE = "unschedulable"
     SCHEDULED = "scheduled"
     RUNNING = "running"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
     FAILED = "failed"
     LOST = "lost"
@@ -23,7 +27,15 @@ class Phase(StrEnum):
 #: Phases of a VM that has no node yet.
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 #: Phases in which a node's silence means that nobody can see the VM any more.
-VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED)
+VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED)
+#: What is wanted of a VM once nobody waits for anything: that it stays as it is.
+AT_REST: Mapping[Phase, Desired] = {
+    Phase.RUNNING: Desired.ON,
+    Phase.PAUSED: Desired.PAUSED,
+    Phase.SUSPENDED: Desired.SUSPENDED,
+    Phase.STOPPED: Desired.OFF,
+    Phase.FAILED: Desired.OFF,
+}
 
 
 class Verb(StrEnum):
@@ -33,6 +45,9 @@ class Verb(StrEnum):
     START = "start"
     STOP = "stop"
     RESTART = "restart"
+    PAUSE = "pause"
+    RESUME = "resume"
+    SUSPEND = "suspend"
     DELETE = "delete"
     TAG = "tag"
 

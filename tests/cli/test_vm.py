@@ -58,7 +58,8 @@ def test_a_timed_out_operation_is_a_timeout(nebula: Nebula, platform: Platform) 
 
 def test_power(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
-    for verb, phase in (("stop", "stopped"), ("start", "running"), ("restart", "running")):
+    verbs = {"stop": "stopped", "start": "running", "restart": "running", "pause": "paused", "suspend": "suspended"}
+    for verb, phase in {**verbs, "resume": "running"}.items():
         ran = nebula("vm", verb, "web-1", "-o", "json")
         assert ran.status == 0
         assert ran.json["vm"]["phase"] == phase

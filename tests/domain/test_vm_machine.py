@@ -11,6 +11,7 @@ from domain import vm
 from domain.base import Event, Rejected
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
+    VISIBLE,
     Asked,
     Considered,
     DeferVm,
@@ -19,12 +20,15 @@ from domain.vm import (
     ExpireOperation,
     HostKey,
     LoseVm,
+    PauseVm,
     Phase,
     RecordGuestReady,
     RecordReport,
     RestartVm,
+    ResumeVm,
     StartVm,
     StopVm,
+    SuspendVm,
     TagVm,
     Verb,
     Vm,
@@ -34,7 +38,7 @@ from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm]
+VERBS = [StartVm, StopVm, RestartVm, TagVm, PauseVm, ResumeVm, SuspendVm]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -168,7 +172,7 @@ class VmMachine(RuleBasedStateMachine):
             assert not self.doomed or self.state.desired is Desired.ABSENT
             self.doomed = self.state.desired is Desired.ABSENT
         if self.doomed:
-            for command in (StartVm, StopVm, RestartVm):
+            for command in (StartVm, StopVm, RestartVm, PauseVm, ResumeVm, SuspendVm):
                 with contextlib.suppress(Rejected):
                     vm.decide(self.state, command(vm=ID, operation=uid(999), fingerprint="f", at=self.now()))
                     raise AssertionError(f"{command} is accepted while it is being deleted")
@@ -198,9 +202,17 @@ class VmMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_has_a_domain_has_a_node(self) -> None:
-        if self.state is not None and self.state.phase in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED, Phase.LOST):
+        if self.state is not None and self.state.phase in (*VISIBLE, Phase.LOST):
             assert self.state.node is not None
             assert self.state.epoch == 1
+
+    @invariant()
+    def what_is_wanted_of_a_guest_at_rest_is_what_it_is(self) -> None:
+        """Nobody waits: nothing pulls the plug of a paused guest, or throws away the memory of a suspended one."""
+        if self.state is not None and self.state.pending is None and self.state.desired is not Desired.ABSENT:
+            kept = {Phase.PAUSED: Desired.PAUSED, Phase.SUSPENDED: Desired.SUSPENDED}
+            late_stop = self.state.desired is Desired.OFF and self.state.force_after is not None
+            assert late_stop or self.state.desired is kept.get(self.state.phase, self.state.desired)
 
     @invariant()
     def force_needs_a_moment(self) -> None:
