@@ -68,7 +68,7 @@ ACTIONS = (
     Action("POST", f"{VM}/pause", "vm", "pause", "Pause a VM: its CPUs stand still"),
     Action("POST", f"{VM}/suspend", "vm", "suspend", "Suspend a VM: its memory goes to the node's disk"),
     Action("POST", f"{VM}/resume", "vm", "resume", "Resume a paused or suspended VM"),
-    Action("PATCH", VM, "vm", "tag", "Tag a VM", bodies.TagVm),
+    Action("PATCH", VM, "vm", "change", "Change a VM: its name, tags, labels, protection", bodies.ChangeVm),
     Action("DELETE", VM, "vm", "delete", "Delete a VM"),
     Action("POST", "/v1/projects", "project", "create", "Create a project", bodies.CreateProject),
     Action("PATCH", "/v1/projects/{project}", "project", "change", "Change a project", bodies.ChangeProject),

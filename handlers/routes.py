@@ -117,6 +117,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "suspend"): _vm(vm.SuspendVm),
     ("vm", "delete"): _vm(vm.DeleteVm),
     ("vm", "tag"): _vm(vm.TagVm, in_project),
+    ("vm", "change"): _vm(vm.ChangeVm, in_project),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
     ("project", "create"): Route(project.CreateProject, project.decide_project, "project", in_project),
     ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),

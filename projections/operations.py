@@ -77,6 +77,7 @@ LASTING: Mapping[type[Event], str] = {
 #: The same for what is done as soon as it is accepted.
 IMMEDIATE: Mapping[type[Event], str] = {
     vm.VmTagged: vm.Verb.TAG,
+    vm.VmChanged: vm.Verb.CHANGE,
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,

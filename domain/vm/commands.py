@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from domain.base import Command, Hostname, Sealed, Slug, Tags, Uuid
+from domain.base import Command, Hostname, Labels, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
 from domain.vm.values import Considered, HostKey, Spec, Verb
 
@@ -29,6 +29,8 @@ class CreateVm(Asked):
     spec: Spec
     region: Slug | None = None
     tags: Tags = ()
+    labels: Labels = Field(default_factory=dict)
+    protected: bool = False
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -74,6 +76,16 @@ class DeleteVm(Asked):
 class TagVm(Asked):
     VERB = Verb.TAG
     tags: Tags
+
+
+class ChangeVm(Asked):
+    """What is None stays as it is; tags and labels are replaced as a whole."""
+
+    VERB = Verb.CHANGE
+    name: Hostname | None = None
+    tags: Tags | None = None
+    labels: Labels | None = None
+    protected: bool | None = None
 
 
 class ScheduleVm(VmCommand):
@@ -123,6 +135,7 @@ VmCommands = (
     | SuspendVm
     | DeleteVm
     | TagVm
+    | ChangeVm
     | ScheduleVm
     | DeferVm
     | DropVm

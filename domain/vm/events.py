@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Sealed
 from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
@@ -33,6 +33,8 @@ class VmRequested(VmAsked):
     spec: Spec
     region: str | None = None
     tags: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    protected: bool = False
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -87,6 +89,16 @@ class VmDeletionRequested(VmAsked):
 class VmTagged(VmAsked):
     TOPIC = "nebula.vm.VmTagged"
     tags: tuple[str, ...]
+
+
+class VmChanged(VmAsked):
+    """What was said anew of it; what is None stays as it was."""
+
+    TOPIC = "nebula.vm.VmChanged"
+    name: str | None = None
+    tags: tuple[str, ...] | None = None
+    labels: dict[str, str] | None = None
+    protected: bool | None = None
 
 
 class VmObserved(VmEvent):
@@ -190,6 +202,7 @@ VmEvents = (
     | VmSuspendRequested
     | VmDeletionRequested
     | VmTagged
+    | VmChanged
     | VmPreparing
     | VmStarted
     | VmStopped

@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any, assert_never
 
 from domain.base import Rejected, same_request
+from domain.contract import Desired
 from domain.vm.commands import (
     Asked,
+    ChangeVm,
     CreateVm,
     DeferVm,
     DeleteVm,
@@ -28,6 +30,7 @@ from domain.vm.commands import (
     VmCommands,
 )
 from domain.vm.events import (
+    VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvents,
@@ -48,8 +51,8 @@ from domain.vm.events import (
 )
 from domain.vm.reports import observe
 from domain.vm.state import Vm
-from domain.vm.table import GONE, admit
-from domain.vm.values import VISIBLE, WAITING, Phase
+from domain.vm.table import GONE, admit, wrong_phase
+from domain.vm.values import VISIBLE, WAITING, Phase, Verb
 
 PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
@@ -66,7 +69,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
     if vm is None:
         raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", status=404, field="vm")
     if isinstance(command, Asked):
-        if same_request(vm.operations.get(command.operation), command.VERB, command.fingerprint):
+        if asked_before(vm, command):
             return []
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
@@ -91,6 +94,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return delete(vm, command)
         case TagVm():
             return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
+        case ChangeVm():
+            return change(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -129,6 +134,13 @@ def accepted(command: Asked, patience: timedelta, cancels: str | None = None) ->
     }
 
 
+def asked_before(vm: Vm, command: Asked) -> bool:
+    """Whether this very request was accepted already. A change of tags alone was once a verb of its own."""
+    known = vm.operations.get(command.operation)
+    tagged = isinstance(command, ChangeVm) and known is not None and known.verb == Verb.TAG
+    return same_request(known, Verb.TAG if tagged else command.VERB, command.fingerprint)
+
+
 def on_disk(vm: Vm) -> timedelta:
     """How long a VM's memory may take to or from the node's disk."""
     return timedelta(seconds=vm.spec.memory_mib / SLOWEST_DISK)
@@ -149,6 +161,8 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             spec=command.spec,
             region=command.region,
             tags=command.tags,
+            labels=command.labels,
+            protected=command.protected,
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
         )
@@ -176,10 +190,31 @@ def restart(vm: Vm, command: RestartVm) -> list[VmEvents]:
 
 def delete(vm: Vm, command: DeleteVm) -> list[VmEvents]:
     cancels = admit(vm, command.VERB)
+    refuse_protected(vm, command.VERB)
     asked = VmDeletionRequested(**accepted(command, DELETE_DEADLINE, cancels))
     if vm.node is None:
         return [asked, VmDeleted(at=command.at, operation=command.operation)]
     return [asked]
+
+
+def refuse_protected(vm: Vm, verb: Verb) -> None:
+    if vm.protected:
+        detail = f"cannot {verb} a VM that is protected from deletion; take that away first (protected: false)"
+        raise Rejected("delete_protected", detail, field="protected")
+
+
+def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
+    if command.protected and vm.desired is Desired.ABSENT:
+        raise wrong_phase(vm, Verb.CHANGE, "it is being deleted, and protection comes too late")
+    return [
+        VmChanged(
+            **accepted(command, timedelta()),
+            name=command.name,
+            tags=command.tags,
+            labels=command.labels,
+            protected=command.protected,
+        )
+    ]
 
 
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────

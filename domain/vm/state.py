@@ -7,6 +7,7 @@ from domain.contract import Desired
 from domain.vm.events import (
     VmAddressesChanged,
     VmAsked,
+    VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvent,
@@ -65,6 +66,8 @@ class Vm(Message):
     updated_at: AwareDatetime
     region: str | None = None
     tags: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    protected: bool = False
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     node: str | None = None
@@ -93,6 +96,8 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             spec=event.spec,
             region=event.region,
             tags=event.tags,
+            labels=event.labels,
+            protected=event.protected,
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
             phase=Phase.REQUESTED,
@@ -157,6 +162,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmTagged():
             known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
             return {"operations": known, "tags": event.tags}
+        case VmChanged():
+            known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
+            said = {"name": event.name, "tags": event.tags, "labels": event.labels, "protected": event.protected}
+            return {"operations": known, **{field: value for field, value in said.items() if value is not None}}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():

@@ -87,6 +87,7 @@ ALLOWED: Mapping[Verb, Row] = {
     },
     Verb.DELETE: ALWAYS,
     Verb.TAG: ALWAYS,
+    Verb.CHANGE: ALWAYS,
 }
 #: The same where the plug is to be pulled.
 FORCED: Mapping[Verb, Row] = {
@@ -94,7 +95,7 @@ FORCED: Mapping[Verb, Row] = {
 }
 
 #: Done as soon as they are asked, whatever else is pending or wanted.
-BESIDE = frozenset({Verb.TAG})
+BESIDE = frozenset({Verb.TAG, Verb.CHANGE})
 
 #: The pending operations that a verb overtakes: they end `cancelled`. Stop does so by force only.
 OVERTAKES: Mapping[Verb, frozenset[Verb]] = {

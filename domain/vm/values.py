@@ -50,6 +50,7 @@ class Verb(StrEnum):
     SUSPEND = "suspend"
     DELETE = "delete"
     TAG = "tag"
+    CHANGE = "change"
 
 
 class Spec(Value):

@@ -138,6 +138,15 @@ class Platform:
                 return vm
             case "DELETE", "projects", _, "vms", vm_id:
                 return self.accept("delete", self.vm(vm_id))
+            case "PATCH", "projects", _, "vms", vm_id:
+                vm = self.vm(vm_id)
+                answer = self.accept("change", vm)
+                vm |= {**body, "pending": None}
+                self.operations[answer["operation"]["id"]] |= {
+                    "status": "succeeded",
+                    "position": self.record(vm, "VmChanged"),
+                }
+                return answer
             case "POST", "projects", _, "vms", vm_id, verb:
                 return self.accept(verb, self.vm(vm_id))
             case "GET", "operations", op_id:

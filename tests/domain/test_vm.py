@@ -4,11 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from domain import vm
 from domain.base import Known
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
@@ -25,6 +27,7 @@ from domain.vm import (
     TagVm,
     Verb,
     VmAddressesChanged,
+    VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmFailed,
@@ -174,6 +177,54 @@ def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     assert after.tags == ("web", "db")
 
 
+@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+def test_what_is_said_of_a_vm_can_be_changed_at_any_moment(life: str) -> None:
+    before = living(life)
+    changed = (
+        given(life).when(ask(ChangeVm, name="db", labels={"team": "é", "a": ""})).then(VmChanged, name="db", tags=None)
+    )
+    after = changed.after
+    assert (after.phase, after.pending, after.desired) == (before.phase, before.pending, before.desired)
+    assert (after.name, after.labels, after.tags) == ("db", {"a": "", "team": "é"}, before.tags)
+    again = changed.and_when(ask(ChangeVm, 21, labels={}, tags=("x",))).then(VmChanged, labels={}).after
+    assert (again.name, again.labels, again.tags, again.protected) == ("db", {}, ("x",), False)
+
+
+def test_a_protected_vm_is_not_deleted() -> None:
+    protected = given("running").when(ask(ChangeVm, protected=True)).then(VmChanged, protected=True)
+    refusal = protected.and_when(ask(DeleteVm, 21)).then_rejected("delete_protected")
+    assert refusal.field == "protected"
+    assert "protected: false" in refusal.detail
+    lifted = given([*RUNNING, ask(ChangeVm, 21, protected=True), ask(ChangeVm, 22, protected=False)])
+    lifted.when(ask(DeleteVm)).then(VmDeletionRequested)
+    given([create(protected=True)]).when(ask(DeleteVm)).then_rejected("delete_protected")
+    given("deleting").when(ask(ChangeVm, protected=True)).then_rejected("wrong_phase")
+    given("deleting").when(ask(ChangeVm, protected=False)).then(VmChanged)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"": "a"},
+        {"A": "a"},
+        {"-a": "a"},
+        {"a" * 64: "a"},
+        {"a": "\n"},
+        {"a": "a" * 256},
+        {f"k{n}": "" for n in range(65)},
+    ],
+)
+def test_labels_have_limits(labels: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        ask(ChangeVm, labels=labels)
+
+
+def test_a_change_of_tags_from_before_it_had_other_names_is_the_same_request() -> None:
+    tagged = given("running").when(ask(TagVm, tags=("a",)))
+    tagged.and_when(ask(ChangeVm, tags=("a",))).then_nothing()
+    tagged.and_when(ask(ChangeVm, tags=("b",), fingerprint="g")).then_rejected("idempotency_key_reused", 422)
+
+
 @pytest.mark.parametrize("life", LIVES)
 def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
     before = living(life)
@@ -235,6 +286,7 @@ REPEATS = [
     ("running", ask(RestartVm)),
     ("running", ask(DeleteVm)),
     ("running", ask(TagVm, tags=("a",))),
+    ("running", ask(ChangeVm, name="db", protected=True)),
     ("running", ask(PauseVm)),
     ("running", ask(SuspendVm)),
     ("paused", ask(ResumeVm)),

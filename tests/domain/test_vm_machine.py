@@ -13,6 +13,7 @@ from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
     Asked,
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
@@ -38,7 +39,7 @@ from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm, PauseVm, ResumeVm, SuspendVm]
+VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, PauseVm, ResumeVm, SuspendVm]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -104,6 +105,8 @@ class VmMachine(RuleBasedStateMachine):
             given["force"] = force
         if command is TagVm:
             given["tags"] = ("a",)
+        if command is ChangeVm:
+            given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
         asked = command(**given)
         if self.ask(asked) and self.state is not None:
             assert self.ask(asked) == [], "the same operation again"
@@ -191,8 +194,13 @@ class VmMachine(RuleBasedStateMachine):
             return
         if self.state.pending is not None and self.state.pending.verb is Verb.DELETE:
             return
-        asked = DeleteVm(vm=ID, operation=uid(999), fingerprint="f", at=self.now())
-        assert vm.decide(self.state, asked)
+        asked: dict[str, Any] = {"vm": ID, "fingerprint": "f", "at": self.now()}
+        state: Vm | None = self.state
+        for command in (ChangeVm(**asked, operation=uid(998), protected=False), DeleteVm(**asked, operation=uid(999))):
+            events = vm.decide(state, command)
+            assert events
+            for event in events:
+                state = vm.evolve(state, event)
 
     @invariant()
     def what_waits_for_nothing_is_at_rest(self) -> None:

@@ -125,6 +125,23 @@ async def test_a_vm_is_paused_suspended_and_resumed(api: Platform) -> None:
     assert [item["id"] for item in (await api.get(f"{VMS}?phase=paused"))["items"]] == []
 
 
+async def test_one_patch_changes_what_is_said_of_a_vm(api: Platform) -> None:
+    made = await api.create(labels={"team": "blue", "stage": ""}, protected=True)
+    vm = made["vm"]["id"]
+    assert (made["vm"]["labels"], made["vm"]["protected"]) == ({"stage": "", "team": "blue"}, True)
+    refused = await api.call("DELETE", f"{VMS}/{vm}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "delete_protected")
+    key = str(uuid.uuid4())
+    body = {"name": "db-1", "labels": {"team": "a=b é"}, "protected": False}
+    changed = await api.call("PATCH", f"{VMS}/{vm}", body, idempotency_key=key)
+    assert (changed.status_code, changed.json()["operation"]["status"]) == (202, "succeeded")
+    again = await api.call("PATCH", f"{VMS}/{vm}", body, idempotency_key=key)
+    assert again.json()["operation"]["id"] == changed.json()["operation"]["id"]
+    found = (await api.get(f"{VMS}?name=db-1"))["items"]
+    assert [(item["id"], item["labels"], item["tags"]) for item in found] == [(vm, {"team": "a=b é"}, [])]
+    assert (await api.get(f"{VMS}/{vm}"))["version"] == changed.json()["vm"]["version"]
+
+
 async def test_conflicts_say_what_would_help(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     answer = await api.call("POST", f"{VMS}/{vm}/start")

@@ -15,6 +15,7 @@ from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
 from domain.vm import (
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
@@ -97,6 +98,14 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             report(Power.SUSPENDED, 6, seconds=150),
             lose(),
             report(Power.SUSPENDED, 7, seconds=160),
+        ],
+    ),
+    "vm-9-changed": (
+        VM,
+        [
+            create(labels={"team": "blue", "env/stage": ""}, protected=True),
+            ask(ChangeVm, 11, name="db-1", tags=("db",), labels={"team": "grün"}),
+            ask(ChangeVm, 12, labels={}, protected=False),
         ],
     ),
     "node-1": (

@@ -81,6 +81,7 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([REGISTERED, VERIFIED], Status.SUCCEEDED),
     ([REGISTERED, REFUSED], Status.FAILED),
     ([vm.VmTagged(**ASKED, tags=())], Status.SUCCEEDED),
+    ([vm.VmChanged(**ASKED, name="db")], Status.SUCCEEDED),
     ([image.ImageDeleted(**DONE)], Status.SUCCEEDED),
     ([node.NodeCordoned(**DONE)], Status.SUCCEEDED),
     ([node.NodeUncordoned(**DONE)], Status.SUCCEEDED),
