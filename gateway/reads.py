@@ -154,6 +154,7 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
     project = path_id(request, "project")
     filters = {
         "project": project,
+        "label": parameters.label(request),
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }

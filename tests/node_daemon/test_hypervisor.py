@@ -62,6 +62,11 @@ async def test_nothing(hypervisor: LibvirtHypervisor) -> None:
     assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
     assert vm not in await hypervisor.domains()
     await hypervisor.shutdown(vm)
+    await hypervisor.pause(vm)
+    await hypervisor.unpause(vm)
+    await hypervisor.suspend(vm, 60)
+    await hypervisor.restore(vm, "host-boot", 60)
+    await hypervisor.discard(vm)
     await hypervisor.destroy(vm)
     await hypervisor.undefine(vm)
 
@@ -88,6 +93,63 @@ async def test_a_life(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
     await hypervisor.keep(vm)
     assert (await hypervisor.look(vm)).kept
     await hypervisor.destroy(vm)
+    await hypervisor.undefine(vm)
+    assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
+
+
+async def test_a_guest_stands_still_and_goes_on(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
+    vm = boot.wanted.vm
+    await hypervisor.start(boot)
+    await hypervisor.pause(vm)
+    await hypervisor.pause(vm)
+    assert (await hypervisor.look(vm)).power is Power.PAUSED
+    assert not (await hypervisor.look(vm)).kept
+    await hypervisor.keep(vm)
+    paused = await hypervisor.look(vm)
+    assert (paused.power, paused.kept, paused.stalled, paused.boots) == (Power.PAUSED, True, False, 1)
+    await hypervisor.unpause(vm)
+    await hypervisor.unpause(vm)
+    assert (await hypervisor.look(vm)).power is Power.ON
+    await hypervisor.pause(vm)
+    await hypervisor.destroy(vm)
+    assert (await hypervisor.look(vm)).power is Power.OFF
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_guest_is_suspended_and_goes_on(hypervisor: LibvirtHypervisor, boot: Boot, paused: bool) -> None:
+    vm = boot.wanted.vm
+    await hypervisor.start(boot)
+    with pytest.raises(Refused):
+        await hypervisor.suspend(vm, 60)
+    await hypervisor.keep(vm)
+    if paused:
+        await hypervisor.pause(vm)
+    await hypervisor.suspend(vm, 60)
+    await hypervisor.suspend(vm, 60)
+    seen = await hypervisor.look(vm)
+    assert (seen.power, seen.boots, seen.generation, seen.host_boot) == (Power.SUSPENDED, 1, 1, "host-boot")
+    assert (await hypervisor.domains())[vm] == seen
+    await hypervisor.restore(vm, "the next boot", 60)
+    await hypervisor.restore(vm, "the next boot", 60)
+    await hypervisor.unpause(vm)
+    again = await hypervisor.look(vm)
+    assert (again.power, again.boots, again.kept) == (Power.ON, 1, True)
+    await hypervisor.destroy(vm)
+    off = await hypervisor.look(vm)
+    assert (off.power, off.boots, off.host_boot) == (Power.OFF, 1, "the next boot")
+
+
+async def test_what_is_suspended_can_be_thrown_away(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
+    vm = boot.wanted.vm
+    await hypervisor.start(boot)
+    await hypervisor.keep(vm)
+    await hypervisor.suspend(vm, 60)
+    await hypervisor.discard(vm)
+    await hypervisor.discard(vm)
+    assert (await hypervisor.look(vm)).power is Power.OFF
+    await hypervisor.start(replace(boot, wanted=boot.wanted.model_copy(update={"boots": 2})))
+    await hypervisor.keep(vm)
+    await hypervisor.suspend(vm, 60)
     await hypervisor.undefine(vm)
     assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
 
