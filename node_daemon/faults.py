@@ -24,7 +24,7 @@ LONGEST = 2.0
 class Faulty:
     """Implements `hypervisor.Hypervisor` on top of a real one. `rates` may be changed at any time."""
 
-    def __init__(self, real: Hypervisor, rates: FaultRates, deadline: float, seed: int | str = 0) -> None:
+    def __init__(self, real: Hypervisor, rates: FaultRates, deadline: float, seed: float | str = 0) -> None:
         self.rates = rates
         self._real = real
         self._deadline = deadline

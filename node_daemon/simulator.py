@@ -203,6 +203,11 @@ class Simulator:
         """The VMs whose domains run."""
         return [domain.uuid for domain in self._domains.values() if domain.ours and domain.run is not None]
 
+    def boots(self, vm: str) -> int:
+        """The count that a VM's domain runs for; 0 when it does not run."""
+        domain = self._ours(vm)
+        return domain.run.tag.boots if domain is not None and domain.run is not None else 0
+
     def power_off(self, vm: str) -> None:
         """The guest powers itself off."""
         self._end(vm, "guest")

@@ -4,8 +4,9 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -176,10 +177,13 @@ class SimulationSettings(NodeSettings):
 S = TypeVar("S", bound=Common)
 
 
-def read(kind: type[S]) -> S:
-    """The settings from the environment; prints every bad one and exits with status 2 when there is any."""
+def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
+    """The settings from the environment, and before that from what is `given` by name.
+
+    Prints every bad one and exits with status 2 when there is any.
+    """
     try:
-        return kind()
+        return kind(**(given or {}))
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
