@@ -8,6 +8,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.settings import Common
 
 #: Each role's module, whose `run` takes the settings of the class beside it.
 ROLES = {
@@ -20,15 +24,21 @@ ROLES = {
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
-    import uvloop
-
-    from runtime import logs, settings, streams
+    from runtime import settings
 
     module, settings_class = ROLES[role]
-    own = settings.read(getattr(settings, settings_class))
-    logs.configure(role, own.log_level, own.log_format)
     if pid_file is not None:
         pid_file.write_text(f"{os.getpid()}\n")
+    run_module(role, module, settings.read(getattr(settings, settings_class)))
+
+
+def run_module(role: str, module: str, own: "Common") -> None:
+    """Run a module's `run` with its settings, on the loop and with the collector that suit a long life."""
+    import uvloop
+
+    from runtime import logs, streams
+
+    logs.configure(role, own.log_level, own.log_format)
     run = importlib.import_module(module).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)

@@ -1,0 +1,81 @@
+"""Images and disks of a simulated host: remembered, never stored."""
+
+import asyncio
+import random
+from pathlib import Path
+
+from domain.contract import ImageSource
+from node_daemon.disks import check_size
+from node_daemon.images import BaseImage
+from node_daemon.shelf import Shelf
+
+IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
+
+
+class SimulatedImages:
+    """Every image there is, after `seconds` at its first use on this host. Not a byte of it is read."""
+
+    def __init__(self, node: str, shelf: Shelf, seconds: float = 0.0) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._seconds = seconds
+        self._there = set(shelf.all(node, IMAGE))
+
+    def path(self, source: ImageSource) -> Path:
+        return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}"
+
+    async def ensure(self, source: ImageSource) -> BaseImage:
+        path = self.path(source)
+        if path.name not in self._there:
+            await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
+            self._there.add(path.name)
+            self._shelf.put(self._node, IMAGE, path.name, source.image)
+        return BaseImage(path=path, format=source.format, virtual_bytes=source.virtual_size_bytes)
+
+
+class SimulatedDisks:
+    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
+
+    def __init__(self, node: str, shelf: Shelf) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
+        self._configured = {vm: int(boots) for vm, boots in shelf.all(node, CONFIGURED).items()}
+
+    def all(self) -> dict[str, int]:
+        return dict(self._sizes)
+
+    def configured(self, vm: str) -> int:
+        """The last boot at which the guest got its configuration; 0 while it is as its image made it."""
+        return self._configured.get(vm, 0)
+
+    def note_configured(self, vm: str, boots: int) -> None:
+        if vm in self._sizes:
+            self._configured[vm] = boots
+            self._shelf.put(self._node, CONFIGURED, vm, str(boots))
+
+    def disk(self, vm: str) -> Path:
+        return Path("/simulated") / self._node / vm / "root.qcow2"
+
+    def console(self, vm: str) -> Path:
+        return Path("/simulated") / self._node / f"{vm}.log"
+
+    def has_disk(self, vm: str) -> bool:
+        return vm in self._sizes
+
+    def has_files(self, vm: str) -> bool:
+        return vm in self._sizes
+
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
+        if vm in self._sizes:
+            return False
+        check_size(base, size_gib)
+        self._sizes[vm] = size_gib
+        self._shelf.put(self._node, DISK, vm, str(size_gib))
+        return True
+
+    def remove(self, vm: str) -> None:
+        if self._sizes.pop(vm, None) is not None:
+            self._shelf.remove(self._node, DISK, vm)
+        if self._configured.pop(vm, None) is not None:
+            self._shelf.remove(self._node, CONFIGURED, vm)
