@@ -230,3 +230,25 @@ def test_both_layouts_of_a_reply_are_understood(nc: Client, reply: str) -> None:
     assert (recorded.position, sequence) == (4711, 42)
     assert recorded.stored_at.isoformat() == "2026-01-01T00:00:00+00:00"
     assert recorded.headers == {"ce-id": "x"}
+
+
+async def test_a_refusal_is_told_once_and_tried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Log:
+        def warning(self, _text: str, **fields: Any) -> None:
+            told.append(fields)
+
+        def debug(self, _text: str, **_: Any) -> None: ...
+
+    monkeypatch.setattr(module, "log", Log())
+    server = await start_nats(tmp_path)
+    async with connection(server.url) as nc:
+        first = asyncio.create_task(take(nc, 0, 1))
+        await eventually(lambda: told, "the refusal")
+        await asyncio.sleep(0.3)
+        assert [fields["error"] for fields in told] == ["stream not found"]
+        await ensure_all(nc.jetstream(), 1)
+        await append(EventStore(nc), Tip(target := ref()), created(target))
+        assert [recorded.subject for recorded in await first] == [target.subject]
+    await server.stop()
