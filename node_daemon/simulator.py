@@ -347,6 +347,12 @@ class Simulator:
             nudge(vm)
 
 
+def remembered(shelf: Shelf, node: str) -> dict[str, Have]:
+    """The domains of a simulated host, by VM id, as its shelf has them: for those who look on."""
+    domains = (_DOMAIN.validate_json(body) for body in shelf.all(node, DOMAIN).values())
+    return {domain.uuid: _have(domain) for domain in domains if domain.ours}
+
+
 def _have(domain: Domain) -> Have:
     if not domain.ours:
         return Have(vm=domain.uuid, power=Power.UNKNOWN, foreign=True)
