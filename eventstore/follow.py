@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
@@ -67,7 +68,7 @@ async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> A
         expected = 1
         while True:
             try:
-                msg = await sub.next_msg(timeout=HEARTBEAT * 2.5)
+                msg = await _next(sub, HEARTBEAT * 2.5)
             except TimeoutError as error:
                 raise _Interrupted("no heartbeat") from error
             batch: list[Recorded] = []
@@ -85,13 +86,24 @@ async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> A
                     batch.append(recorded)
                 if len(batch) >= MOST or sub.pending_msgs == 0:
                     break
-                msg = await sub.next_msg(timeout=1)
+                msg = await _next(sub, 1)
             yield batch
     finally:
         # Also while the server is away: else the reconnect would subscribe again, and feed an inbox nobody reads.
         with contextlib.suppress(NatsError, OSError):
             await sub.unsubscribe()
             await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+
+
+async def _next(sub: Subscription, timeout: float) -> Msg:
+    """The next message, unless our task is being cancelled: `asyncio.wait_for` of Python 3.11, and with it nats-py,
+    forgets a cancellation that meets a message, and in a busy log most do.
+    """
+    msg = await sub.next_msg(timeout=timeout)
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return msg
 
 
 async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, filters: list[str]) -> None:

@@ -105,6 +105,22 @@ async def test_a_feed_that_is_closed_leaves_nothing_behind(nc: Client, store: Ev
     await eventually(nothing_left, "consumer and subscription are gone")
 
 
+async def test_a_feed_in_a_busy_log_can_be_cancelled(nc: Client, store: EventStore) -> None:
+    """Once is enough, although a message comes at the same moment."""
+    target = await filled(store, 3000)
+
+    async def read() -> None:
+        async for _ in follow(nc, 0, [target.subject]):
+            pass
+
+    for n in range(40):
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.0005 * n)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+
 class Follower:
     """Collects in a task of its own."""
 
