@@ -232,6 +232,25 @@ async def test_a_lost_line_leaves_no_inbox_that_nobody_reads(proxy: Proxy, store
         await follower.stop()
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("more", [True, False], ids=["by the next event", "by a heartbeat"])
+async def test_an_event_lost_on_the_line_is_missed_and_comes(proxy: Proxy, store: EventStore, more: bool) -> None:
+    target = await filled(store, 3)
+    async with connection(proxy.url) as reader:
+        follower = Follower(reader)
+        tip = (await store.load(target, lambda state, _: state)).tip
+        await follower.caught_up(tip.position)
+        proxy.deaf = True
+        tip = await append(store, tip, renamed("lost"))
+        await asyncio.sleep(0.05)  # it is on its way
+        proxy.deaf = False
+        if more:
+            tip = await append(store, tip, renamed("next"))
+        await follower.caught_up(tip.position)
+        assert follower.found == await everything(store)
+        await follower.stop()
+
+
 @pytest.mark.parametrize(
     "reply",
     [
