@@ -105,6 +105,22 @@ async def test_a_feed_that_is_closed_leaves_nothing_behind(nc: Client, store: Ev
     await eventually(nothing_left, "consumer and subscription are gone")
 
 
+async def test_a_feed_in_a_busy_log_can_be_cancelled(nc: Client, store: EventStore) -> None:
+    """Once is enough, although a message comes at the same moment."""
+    target = await filled(store, 3000)
+
+    async def read() -> None:
+        async for _ in follow(nc, 0, [target.subject]):
+            pass
+
+    for n in range(40):
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.0005 * n)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+
 class Follower:
     """Collects in a task of its own."""
 
@@ -213,6 +229,25 @@ async def test_a_lost_line_leaves_no_inbox_that_nobody_reads(proxy: Proxy, store
             return len(reader._subs) <= 2  # the feed's inbox, and the one for replies
 
         await eventually(one_feed, "old inboxes are given up")
+        await follower.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("more", [True, False], ids=["by the next event", "by a heartbeat"])
+async def test_an_event_lost_on_the_line_is_missed_and_comes(proxy: Proxy, store: EventStore, more: bool) -> None:
+    target = await filled(store, 3)
+    async with connection(proxy.url) as reader:
+        follower = Follower(reader)
+        tip = (await store.load(target, lambda state, _: state)).tip
+        await follower.caught_up(tip.position)
+        proxy.deaf = True
+        tip = await append(store, tip, renamed("lost"))
+        await asyncio.sleep(0.05)  # it is on its way
+        proxy.deaf = False
+        if more:
+            tip = await append(store, tip, renamed("next"))
+        await follower.caught_up(tip.position)
+        assert follower.found == await everything(store)
         await follower.stop()
 
 
