@@ -197,7 +197,8 @@ async def settle(made: Platform, nodes: int, tally: Tally, figures: Figures) -> 
     while found and time.monotonic() < deadline:
         await asyncio.sleep(1)
         found = await look(made, nodes, figures)
-    statuses = await asyncio.gather(*(status(made, operation) for operation in tally.operations))
+    ends = await operations(made)
+    statuses = [ends.get(operation, "unknown") for operation in tally.operations]
     figures.ended = Counter(statuses)
     found += [
         f"{verb} {operation} is {said}"
@@ -207,10 +208,12 @@ async def settle(made: Platform, nodes: int, tally: Tally, figures: Figures) -> 
     return found
 
 
-async def status(made: Platform, operation: str) -> str:
-    """How an operation ended; with the reason, where it failed."""
-    found = await made.call("GET", f"/v1/operations/{operation}")
-    return f"failed: {found['problem']['code']}" if found["status"] == "failed" else str(found["status"])
+async def operations(made: Platform) -> dict[str, str]:
+    """How each operation ended; with the reason, where it failed."""
+    return {
+        found["id"]: f"failed: {found['problem']['code']}" if found["status"] == "failed" else found["status"]
+        for found in await listed(made, "/v1/operations")
+    }
 
 
 async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
@@ -222,7 +225,9 @@ async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
     finally:
         await nc.close()
     figures.events, figures.vms = events, len(list(world.vms()))
-    shown = {vm["id"]: vm for project in ("soak", "soak-real") for vm in await listed(made, project)}
+    shown = {
+        vm["id"]: vm for project in ("soak", "soak-real") for vm in await listed(made, f"/v1/projects/{project}/vms")
+    }
     wanted = {(w.node, w.vm): w for w in (Wanted.model_validate_json(d.body) for d in documents)}
     seen = Seen(world, shown, wanted, {}, {})
     here, disks = await on_qemu(made, world)
@@ -247,11 +252,11 @@ async def folded(nc: Client) -> tuple[World, int]:
     return world, after
 
 
-async def listed(made: Platform, project: str) -> list[dict[str, Any]]:
+async def listed(made: Platform, path: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     token = ""
     while True:
-        page = await made.call("GET", f"/v1/projects/{project}/vms?limit=500{token}")
+        page = await made.call("GET", f"{path}?limit=500{token}")
         found += page["items"]
         if page["next_page_token"] is None:
             return found
