@@ -175,6 +175,32 @@ def resume(session: Session, vm: Name) -> None:
     _act(session, vm, "resume", {})
 
 
+@command(app, "retry")
+def retry(session: Session, vm: Name) -> None:
+    """Ask again for what failed: to start, to stop or to delete the VM."""
+    _act(session, vm, "retry", {})
+
+
+@command(app, "abandon")
+def abandon(session: Session, vm: Name) -> None:
+    """Give up the operation that is pending; the VM stays what it is."""
+    _act(session, vm, "abandon", {})
+
+
+@command(app, "forget")
+def forget(
+    session: Session, vm: Name, reason: Annotated[str, typer.Option(help="Why, in a sentence, for the log.")]
+) -> None:
+    """Take a VM for gone whose node is lost for good. Should the node come back, it removes the VM."""
+    vm_id = find(session, vm)
+    target = path("projects", session.project, "vms", vm_id, "forget")
+    answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+    _show(session, answer)
+
+
 @command(app, "delete")
 def delete(session: Session, vm: Name) -> None:
     """Delete a VM with its disk and its secrets. Its history stays."""

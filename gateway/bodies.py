@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Slug, Tags, Uuid
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
 from domain.image import Sha256, Source
 from domain.vm import Spec
 from projections import ssh
@@ -16,12 +16,6 @@ from projections import ssh
 MOST_USER_DATA = 64 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has to be printable characters on one line")
-    return text
 
 
 def user_data(text: str) -> str:
@@ -80,6 +74,10 @@ class Power(Body):
 
     force: bool = False
     grace_seconds: Seconds = 90
+
+
+class ForgetVm(Body):
+    reason: Reason
 
 
 class ChangeVm(Body):

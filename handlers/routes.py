@@ -89,6 +89,13 @@ async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
     return args
 
 
+async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """Whether the VM's node is lost is the node's own history."""
+    found = facts.world.vm(str(args.get("vm")))
+    at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
+    return {**args, "node_lost": at is not None and at.lost}
+
+
 async def delete_project(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, "vms": sum(v.project == args.get("project") for v in facts.world.vms())}
 
@@ -116,6 +123,9 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "resume"): _vm(vm.ResumeVm),
     ("vm", "suspend"): _vm(vm.SuspendVm),
     ("vm", "delete"): _vm(vm.DeleteVm),
+    ("vm", "retry"): _vm(vm.RetryVm),
+    ("vm", "abandon"): _vm(vm.AbandonVm),
+    ("vm", "forget"): _vm(vm.ForgetVm, forget_vm),
     ("vm", "tag"): _vm(vm.TagVm, in_project),
     ("vm", "change"): _vm(vm.ChangeVm, in_project),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),

@@ -65,6 +65,7 @@ class VmView(TypedDict):
     pending: PendingView | None
     preparing: str | None
     failure: FailureView | None
+    forgotten: str | None
     considered: list[ConsideredView]
     created_at: str
     started_at: str | None
@@ -105,6 +106,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
         "failure": failure(get("failure")),
+        "forgotten": get("forgotten"),
         "considered": [{"node": one["node"], "reason": one.get("reason")} for one in get("considered") or ()],
         "created_at": utc(state["created_at"]),
         "started_at": maybe(get("started_at")),

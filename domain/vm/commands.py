@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from domain.base import Command, Hostname, Labels, Sealed, Slug, Tags, Uuid
+from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
 from domain.vm.values import Considered, HostKey, Spec, Verb
 
@@ -73,6 +73,26 @@ class DeleteVm(Asked):
     VERB = Verb.DELETE
 
 
+class RetryVm(Asked):
+    """Ask again for what failed."""
+
+    VERB = Verb.RETRY
+
+
+class AbandonVm(Asked):
+    """Give up the pending operation; the VM stays what it is."""
+
+    VERB = Verb.ABANDON
+
+
+class ForgetVm(Asked):
+    """Take a VM for gone whose node is lost. `node_lost` is looked up, not asked for."""
+
+    VERB = Verb.FORGET
+    reason: Reason
+    node_lost: bool
+
+
 class TagVm(Asked):
     VERB = Verb.TAG
     tags: Tags
@@ -134,6 +154,9 @@ VmCommands = (
     | ResumeVm
     | SuspendVm
     | DeleteVm
+    | RetryVm
+    | AbandonVm
+    | ForgetVm
     | TagVm
     | ChangeVm
     | ScheduleVm

@@ -86,6 +86,31 @@ class VmDeletionRequested(VmAsked):
     TOPIC = "nebula.vm.VmDeletionRequested"
 
 
+class VmRetryRequested(VmAsked):
+    """What failed (`again`: start, stop or delete) is asked for again."""
+
+    TOPIC = "nebula.vm.VmRetryRequested"
+    again: Verb
+    force_after: AwareDatetime | None = None
+
+
+class VmAbandoned(VmAsked):
+    """Nobody waits any more for the operation that `cancels` names. What it still brings up ends by `force_after`."""
+
+    TOPIC = "nebula.vm.VmAbandoned"
+    verb: Verb
+    force_after: AwareDatetime
+
+
+class VmForgotten(VmAsked):
+    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM."""
+
+    TOPIC = "nebula.vm.VmForgotten"
+    reason: str
+    node: str
+    epoch: int
+
+
 class VmTagged(VmAsked):
     TOPIC = "nebula.vm.VmTagged"
     tags: tuple[str, ...]
@@ -190,6 +215,12 @@ class VmDeleted(VmEvent):
     node: str | None = None
 
 
+class VmCleared(VmObserved):
+    """The node of a forgotten VM came back, and nothing is left of the VM there."""
+
+    TOPIC = "nebula.vm.VmCleared"
+
+
 VmEvents = (
     VmRequested
     | VmUnschedulable
@@ -201,6 +232,9 @@ VmEvents = (
     | VmResumeRequested
     | VmSuspendRequested
     | VmDeletionRequested
+    | VmRetryRequested
+    | VmAbandoned
+    | VmForgotten
     | VmTagged
     | VmChanged
     | VmPreparing
@@ -215,4 +249,5 @@ VmEvents = (
     | VmLost
     | VmOperationTimedOut
     | VmDeleted
+    | VmCleared
 )

@@ -6,6 +6,7 @@ from typing import assert_never
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm.events import (
     VmAddressesChanged,
+    VmCleared,
     VmDeleted,
     VmEvents,
     VmFailed,
@@ -137,6 +138,16 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
         sequence=report.sequence,
         cause="requested" if requested else report.cause or "unknown",
     )
+
+
+def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    """What its node says of a forgotten VM: the only news is that nothing is left of it."""
+    waits = vm.forgotten is not None and not vm.cleared
+    if not waits or report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+        return []
+    if report.power is not Power.ABSENT or report.step is not None or report.error is not None:
+        return []
+    return [VmCleared(at=at, node=report.node, sequence=report.sequence)]
 
 
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 from domain.base import Rejected, same_request
 from domain.contract import Desired
 from domain.vm.commands import (
+    AbandonVm,
     Asked,
     ChangeVm,
     CreateVm,
@@ -16,12 +17,14 @@ from domain.vm.commands import (
     DeleteVm,
     DropVm,
     ExpireOperation,
+    ForgetVm,
     LoseVm,
     PauseVm,
     RecordGuestReady,
     RecordReport,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -30,11 +33,13 @@ from domain.vm.commands import (
     VmCommands,
 )
 from domain.vm.events import (
+    VmAbandoned,
     VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvents,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
@@ -42,6 +47,7 @@ from domain.vm.events import (
     VmRequested,
     VmRestartRequested,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStartRequested,
     VmStopRequested,
@@ -49,7 +55,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.reports import observe
+from domain.vm.reports import buried, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
 from domain.vm.values import VISIBLE, WAITING, Phase, Verb
@@ -58,6 +64,8 @@ PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
 POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
+#: How long a guest may take to shut down where nobody says how long.
+GRACE = timedelta(seconds=90)
 #: MiB a second that a node's disk takes at the least.
 SLOWEST_DISK = 16
 
@@ -74,7 +82,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
     elif vm.phase is Phase.DELETED:
-        return []
+        return buried(vm, command.report, command.at) if isinstance(command, RecordReport) else []
     match command:
         case StartVm():
             return start(vm, command)
@@ -92,6 +100,12 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return [VmSuspendRequested(**accepted(command, patience, admit(vm, command.VERB)))]
         case DeleteVm():
             return delete(vm, command)
+        case RetryVm():
+            return retry(vm, command)
+        case AbandonVm():
+            return abandon(vm, command)
+        case ForgetVm():
+            return forget(vm, command)
         case TagVm():
             return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
         case ChangeVm():
@@ -171,8 +185,12 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
 
 def start(vm: Vm, command: StartVm) -> list[VmEvents]:
     admit(vm, command.VERB)
-    patience = POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
-    return [VmStartRequested(**accepted(command, patience))]
+    return [VmStartRequested(**accepted(command, until_up(vm)))]
+
+
+def until_up(vm: Vm) -> timedelta:
+    """How long a VM may take to come up: less than at first, once it has."""
+    return POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
@@ -195,6 +213,40 @@ def delete(vm: Vm, command: DeleteVm) -> list[VmEvents]:
     if vm.node is None:
         return [asked, VmDeleted(at=command.at, operation=command.operation)]
     return [asked]
+
+
+def retry(vm: Vm, command: RetryVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    verb = Verb.DELETE if vm.desired is Desired.ABSENT else vm.failure.again if vm.failure else Verb.START
+    match verb:
+        case Verb.DELETE:
+            refuse_protected(vm, verb)
+            return [VmRetryRequested(**accepted(command, DELETE_DEADLINE), again=verb)]
+        case Verb.STOP:
+            asked = accepted(command, GRACE + POWER_DEADLINE)
+            return [VmRetryRequested(**asked, again=verb, force_after=command.at + GRACE)]
+        case _:
+            return [VmRetryRequested(**accepted(command, until_up(vm)), again=Verb.START)]
+
+
+def abandon(vm: Vm, command: AbandonVm) -> list[VmEvents]:
+    given_up = admit(vm, command.VERB)
+    assert vm.pending is not None, "only what is pending is admitted"
+    asked = accepted(command, timedelta(), given_up)
+    return [VmAbandoned(**asked, verb=vm.pending.verb, force_after=command.at + GRACE)]
+
+
+def forget(vm: Vm, command: ForgetVm) -> list[VmEvents]:
+    cancels = admit(vm, command.VERB)
+    if vm.node is None:
+        raise wrong_phase(vm, command.VERB, "it is on no node; delete it")
+    if not command.node_lost:
+        detail = f"node {vm.node} is not lost; delete the VM, or wait until the node is known to be lost"
+        raise Rejected("node_not_lost", detail)
+    refuse_protected(vm, command.VERB)
+    asked = accepted(command, DELETE_DEADLINE, cancels)
+    forgotten = VmForgotten(**asked, reason=command.reason, node=vm.node, epoch=vm.epoch + 1)
+    return [forgotten, VmDeleted(at=command.at, operation=command.operation, node=vm.node)]
 
 
 def refuse_protected(vm: Vm, verb: Verb) -> None:

@@ -51,6 +51,9 @@ class Verb(StrEnum):
     DELETE = "delete"
     TAG = "tag"
     CHANGE = "change"
+    RETRY = "retry"
+    ABANDON = "abandon"
+    FORGET = "forget"
 
 
 class Spec(Value):

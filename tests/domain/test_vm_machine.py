@@ -12,6 +12,7 @@ from domain.base import Event, Rejected
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
+    AbandonVm,
     Asked,
     ChangeVm,
     Considered,
@@ -19,6 +20,7 @@ from domain.vm import (
     DeleteVm,
     DropVm,
     ExpireOperation,
+    ForgetVm,
     HostKey,
     LoseVm,
     PauseVm,
@@ -27,19 +29,21 @@ from domain.vm import (
     RecordReport,
     RestartVm,
     ResumeVm,
+    RetryVm,
     StartVm,
     StopVm,
     SuspendVm,
     TagVm,
     Verb,
     Vm,
+    VmCleared,
 )
 from tests.domain.lives import ID, LIVES, create, schedule
 from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, PauseVm, ResumeVm, SuspendVm]
+VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, RetryVm, AbandonVm, ForgetVm, PauseVm, ResumeVm, SuspendVm]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -67,8 +71,12 @@ class VmMachine(RuleBasedStateMachine):
             assert stored(event) == event
         self.history += events
         if before is not None and before.phase is Phase.DELETED:
-            assert events == []
-            assert self.state == before
+            if events:
+                assert [type(event) for event in events] == [VmCleared]
+                assert before.forgotten is not None
+                assert not before.cleared
+            assert self.state is not None
+            assert (self.state.phase, self.state.pending, self.state.desired) == (Phase.DELETED, None, Desired.ABSENT)
         return events
 
     def now(self) -> Any:
@@ -107,6 +115,8 @@ class VmMachine(RuleBasedStateMachine):
             given["tags"] = ("a",)
         if command is ChangeVm:
             given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
+        if command is ForgetVm:
+            given |= {"reason": "burnt down", "node_lost": force and self.seconds > 0}
         asked = command(**given)
         if self.ask(asked) and self.state is not None:
             assert self.ask(asked) == [], "the same operation again"
@@ -185,7 +195,7 @@ class VmMachine(RuleBasedStateMachine):
         if self.state is not None and self.state.pending is not None:
             pending = self.state.pending
             assert pending.since <= pending.deadline
-            assert self.state.operations[pending.operation].verb == pending.verb
+            assert self.state.operations[pending.operation].verb in (pending.verb, Verb.RETRY)
             assert self.state.phase is not Phase.DELETED
 
     @invariant()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from domain import image
-from domain.contract import Desired, Power, ReportError
+from domain.contract import Desired, Power, ReportError, Wanted
+from eventstore.vault import Vault
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.waiting import eventually
 
@@ -72,7 +73,7 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
         assert after.previous == before.digest
 
 
-async def wants(cloud: WriteSide, vm: str, desired: Desired) -> object:
+async def wants(cloud: WriteSide, vm: str, desired: Desired) -> Wanted | None:
     doc = await cloud.wanted(vm)
     return doc if doc is not None and doc.desired is desired else None
 
@@ -174,6 +175,81 @@ async def test_a_silent_node_loses_its_vms_until_it_speaks(side: WriteSide) -> N
     await side.report(doc, Power.ON, boots=doc.boots)
     await eventually(lambda: side.has("default", "vm", vm, "VmStarted", 2), "vm found running")
     beats.cancel()
+
+
+async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side, user_data="#cloud-config\n")
+    doc = await side.wanted(vm)
+    assert doc is not None
+    alive = await side.ask("default", "vm", "forget", {"vm": vm, "reason": "gone", "node_lost": True})
+    assert alive["problem"]["code"] == "node_not_lost"
+    empty = await side.ask("default", "vm", "forget", {"vm": vm, "reason": " "})
+    assert (empty["problem"]["status"], empty["problem"]["field"]) == (422, "reason")
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+
+    operation = str(uuid.uuid4())
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    side.processes[-1].kill()
+    await side.processes[-1].wait()
+    await side.start()
+    await eventually(lambda: side.has("system", "node", "n1", "CapacityReleased"), "capacity released")
+    grave = await eventually(lambda: wants(side, vm, Desired.ABSENT), "tombstone")
+    assert (grave.epoch, grave.seed_url, grave.image) == (doc.epoch + 1, "", None)
+    vault = await Vault.open(side.nc.jetstream(), side.home / "master.key")
+
+    async def destroyed() -> bool:
+        return vm not in await vault.held()
+
+    await eventually(destroyed, "keys destroyed")
+    again = await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    assert again["replayed"]
+
+    await side.report(doc, Power.ON, boots=1)
+    await side.report(grave, Power.ABSENT, step="remove")
+    await asyncio.sleep(0.5)
+    assert await wants(side, vm, Desired.ABSENT) is not None, "it stays until nothing is left"
+    await side.report(grave, Power.ABSENT)
+    await eventually(lambda: side.has("default", "vm", vm, "VmCleared"), "the node let go")
+
+    async def dropped() -> bool:
+        return await side.wanted(vm) is None
+
+    await eventually(dropped, "tombstone dropped")
+    types = await side.types("default", "vm", vm)
+    assert types == [*("VmRequested", "VmScheduled", "VmStarted", "VmLost"), "VmForgotten", "VmDeleted", "VmCleared"]
+    await side.stop_all()
+    await side.start()
+    assert await side.wanted(vm) is None
+
+
+async def test_a_deletion_that_waits_for_a_lost_node_ends_when_it_is_forgotten(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side)
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+    await side.ok("default", "vm", "delete", {"vm": vm})
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "gone"})
+    assert (await side.types("default", "vm", vm))[-2:] == ["VmForgotten", "VmDeleted"]
+
+
+async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(doc, Power.ABSENT, error=ReportError(code="image_missing", detail="no such file"))
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmFailed"), "vm failed")
+    await cloud.ok("default", "vm", "retry", {"vm": vm})
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on")
+    assert again.boots == 2
+    await cloud.ok("default", "vm", "abandon", {"vm": vm})
+    await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
+    refused = await cloud.ask("default", "vm", "abandon", {"vm": vm})
+    assert refused["problem"]["code"] == "wrong_phase"
 
 
 async def test_a_failure_is_told_and_a_start_leads_out(cloud: WriteSide) -> None:

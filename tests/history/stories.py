@@ -15,6 +15,7 @@ from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
 from domain.vm import (
+    AbandonVm,
     ChangeVm,
     Considered,
     DeferVm,
@@ -25,6 +26,7 @@ from domain.vm import (
     RecordGuestReady,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -36,7 +38,21 @@ from eventstore.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
-from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report, stalled
+from tests.domain.lives import (
+    FAILED,
+    ID,
+    RUNNING,
+    SCHEDULED,
+    STOPPING,
+    ask,
+    broken,
+    create,
+    expire,
+    forget,
+    lose,
+    report,
+    stalled,
+)
 from tests.domain.story import at, uid
 
 HERE = Path(__file__).parent
@@ -108,6 +124,15 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             ask(ChangeVm, 12, labels={}, protected=False),
         ],
     ),
+    "vm-10-abandoned": (VM, [*SCHEDULED, ask(AbandonVm, 11), ask(RetryVm, 12), ask(AbandonVm, 13)]),
+    "vm-11-retried": (
+        VM,
+        [
+            *[*STOPPING, broken(2, seconds=120), ask(RetryVm, 12, at=at(130)), report(Power.OFF, 3, seconds=140)],
+            *[ask(DeleteVm, 13, at=at(150)), broken(4, seconds=160), ask(RetryVm, 14, at=at(170))],
+        ],
+    ),
+    "vm-12-forgotten": (VM, [*RUNNING, lose(), forget(11), report(Power.ABSENT, 9, epoch=2, seconds=9000)]),
     "node-1": (
         NODE,
         [
