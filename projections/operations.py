@@ -80,6 +80,7 @@ LASTING: Mapping[type[Event], str] = {
 IMMEDIATE: Mapping[type[Event], str] = {
     vm.VmTagged: vm.Verb.TAG,
     vm.VmChanged: vm.Verb.CHANGE,
+    vm.VmResized: vm.Verb.RESIZE,
     vm.VmAbandoned: vm.Verb.ABANDON,
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
-from domain.vm.values import Considered, HostKey, Spec, Verb
+from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Spec, Vcpus, Verb
 
 
 class VmCommand(Command):
@@ -108,6 +108,15 @@ class ChangeVm(Asked):
     protected: bool | None = None
 
 
+class ResizeVm(Asked):
+    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
+
+    VERB = Verb.RESIZE
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
+
+
 class ScheduleVm(VmCommand):
     node: Slug
     considered: tuple[Considered, ...] = ()
@@ -159,6 +168,7 @@ VmCommands = (
     | ForgetVm
     | TagVm
     | ChangeVm
+    | ResizeVm
     | ScheduleVm
     | DeferVm
     | DropVm

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Sealed
+from domain.base import Event, Resources, Sealed
 from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
 
 
@@ -126,6 +126,13 @@ class VmChanged(VmAsked):
     protected: bool | None = None
 
 
+class VmResized(VmAsked):
+    """The size it is to have from its next start on: all of it."""
+
+    TOPIC = "nebula.vm.VmResized"
+    spec: Spec
+
+
 class VmObserved(VmEvent):
     """Something a node reported; `sequence` orders the reports of one VM."""
 
@@ -141,8 +148,11 @@ class VmPreparing(VmObserved):
 
 
 class VmStarted(VmObserved):
+    """`size` is what the domain runs with; None from a node that does not say."""
+
     TOPIC = "nebula.vm.VmStarted"
     boots: int
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
 
 
@@ -237,6 +247,7 @@ VmEvents = (
     | VmForgotten
     | VmTagged
     | VmChanged
+    | VmResized
     | VmPreparing
     | VmStarted
     | VmStopped

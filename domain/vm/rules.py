@@ -22,6 +22,7 @@ from domain.vm.commands import (
     PauseVm,
     RecordGuestReady,
     RecordReport,
+    ResizeVm,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -45,6 +46,7 @@ from domain.vm.events import (
     VmOperationTimedOut,
     VmPauseRequested,
     VmRequested,
+    VmResized,
     VmRestartRequested,
     VmResumeRequested,
     VmRetryRequested,
@@ -58,7 +60,7 @@ from domain.vm.events import (
 from domain.vm.reports import buried, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
-from domain.vm.values import VISIBLE, WAITING, Phase, Verb
+from domain.vm.values import VISIBLE, WAITING, Phase, Spec, Verb
 
 PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
@@ -110,6 +112,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
         case ChangeVm():
             return change(vm, command)
+        case ResizeVm():
+            return resize(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -267,6 +271,19 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             protected=command.protected,
         )
     ]
+
+
+def resize(vm: Vm, command: ResizeVm) -> list[VmEvents]:
+    """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
+    admit(vm, command.VERB)
+    asked = {field: getattr(command, field) for field in Spec.model_fields}
+    given = {field: value for field, value in asked.items() if value is not None}
+    if not given:
+        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", status=422)
+    if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:
+        detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
+        raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
+    return [VmResized(**accepted(command, timedelta()), spec=vm.spec.model_copy(update=given))]
 
 
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────

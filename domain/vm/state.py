@@ -2,7 +2,7 @@
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Known, Message, Sealed
+from domain.base import Event, Known, Message, Resources, Sealed
 from domain.contract import Desired
 from domain.vm.events import (
     VmAbandoned,
@@ -23,6 +23,7 @@ from domain.vm.events import (
     VmPauseRequested,
     VmPreparing,
     VmRequested,
+    VmResized,
     VmRestartRequested,
     VmResumed,
     VmResumeRequested,
@@ -37,7 +38,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import AT_REST, WAITING, Considered, HostKey, Phase, Spec, Verb
+from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, Spec, Verb
 
 
 class Pending(Message):
@@ -75,6 +76,7 @@ class Vm(Message):
     protected: bool = False
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     node: str | None = None
     epoch: int = 0
     force_after: AwareDatetime | None = None
@@ -176,6 +178,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
             said = {"name": event.name, "tags": event.tags, "labels": event.labels, "protected": event.protected}
             return {"operations": known, **{field: value for field, value in said.items() if value is not None}}
+        case VmResized():
+            known = {**vm.operations, event.operation: Known(verb="resize", fingerprint=event.fingerprint)}
+            had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
+            return {"operations": known, "spec": event.spec, "running_size": had}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():
@@ -185,6 +191,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "preparing": None,
                 "failure": None,
                 "force_after": None,
+                "running_size": event.size,
                 "started_at": event.at,
                 "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
@@ -196,6 +203,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "desired": desired,
                 "pending": None if event.operation else vm.pending,
                 "force_after": None,
+                "running_size": None,
                 "addresses": (),
                 "sequence": event.sequence,
             }
@@ -218,6 +226,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "preparing": None,
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
                 "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
+                "running_size": vm.running_size if event.phase in SIZED else None,
                 "sequence": max(vm.sequence, event.sequence),
             }
         case VmLost():

@@ -96,6 +96,7 @@ ALLOWED: Mapping[Verb, Row] = {
         **SILENT,
         Phase.DELETED: GONE,
     },
+    Verb.RESIZE: {**ALWAYS, **COMING, **SILENT},
     Verb.ABANDON: {**dict.fromkeys(Phase, "no operation on it is pending"), Phase.DELETED: GONE},
     Verb.FORGET: {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")},
     Verb.TAG: ALWAYS,

@@ -20,6 +20,7 @@ from domain.vm import (
     PauseVm,
     Phase,
     RecordGuestReady,
+    ResizeVm,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -43,6 +44,7 @@ from domain.vm import (
     VmPauseRequested,
     VmPreparing,
     VmRequested,
+    VmResized,
     VmRestartRequested,
     VmResumed,
     VmResumeRequested,
@@ -65,6 +67,7 @@ from tests.domain.lives import (
     NODE,
     RUNNING,
     SCHEDULED,
+    SPEC,
     STARTING,
     STOPPED,
     ask,
@@ -388,6 +391,48 @@ def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
     given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
 
 
+# ── resize ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_resized_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(ResizeVm, memory_mib=1024))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmResized, spec=SPEC.model_copy(update={"memory_mib": 1024}), operation=uid(20))
+        assert (done.after.phase, done.after.desired, done.after.pending) == (before.phase, before.desired, None)
+        there = before.phase in (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED)
+        assert done.after.running_size == (SPEC.resources() if there else None)
+        done.and_when(ask(ResizeVm, memory_mib=1024)).then_nothing()
+
+
+def test_a_size_counts_from_the_next_start_on() -> None:
+    larger = SPEC.model_copy(update={"vcpus": 4}).resources()
+    resized = given([*RUNNING, ask(ResizeVm, 11, vcpus=4)])
+    resized.when(report(ON, boots=1, size=SPEC.resources())).then_nothing()
+    again = given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(RestartVm, 12)])
+    started = again.when(report(ON, boots=2, size=larger)).then(VmStarted, size=larger, operation=uid(12)).after
+    assert (started.running_size, started.spec.vcpus) == (larger, 4)
+    by_the_node = resized.when(report(ON, boots=1, size=larger)).then(VmStarted, size=larger, operation=None)
+    by_the_node.and_when(report(ON, 2000, boots=1, size=larger)).then_nothing()
+    assert given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(StopVm, 12), report(OFF, 2)]).state.running_size is None  # type: ignore[union-attr]
+
+
+def test_a_disk_never_shrinks() -> None:
+    refusal = given("stopped").when(ask(ResizeVm, disk_gib=3)).then_rejected("disk_cannot_shrink", 422)
+    assert refusal.field == "disk_gib"
+    assert "4 GiB" in refusal.detail
+    given("stopped").when(ask(ResizeVm, disk_gib=4)).then(VmResized)
+    given("stopped").when(ask(ResizeVm, vcpus=1, memory_mib=64)).then(VmResized)
+    given("stopped").when(ask(ResizeVm)).then_rejected("invalid_request", 422)
+
+
 # ── create ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -425,6 +470,7 @@ REPEATS = [
     ("failed", ask(StartVm)),
     ("requested", ask(DeleteVm)),
     ("failed", ask(RetryVm)),
+    ("running", ask(ResizeVm, vcpus=2)),
     ("starting", ask(AbandonVm)),
     ("lost", forget()),
 ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain import vm
-from domain.base import Event, Rejected
+from domain.base import Event, Rejected, Resources
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
@@ -27,6 +27,7 @@ from domain.vm import (
     Phase,
     RecordGuestReady,
     RecordReport,
+    ResizeVm,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -43,7 +44,20 @@ from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, RetryVm, AbandonVm, ForgetVm, PauseVm, ResumeVm, SuspendVm]
+VERBS = [
+    StartVm,
+    StopVm,
+    RestartVm,
+    TagVm,
+    ChangeVm,
+    ResizeVm,
+    RetryVm,
+    AbandonVm,
+    ForgetVm,
+    PauseVm,
+    ResumeVm,
+    SuspendVm,
+]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -115,6 +129,8 @@ class VmMachine(RuleBasedStateMachine):
             given["tags"] = ("a",)
         if command is ChangeVm:
             given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
+        if command is ResizeVm:
+            given |= {"vcpus": 2, "disk_gib": 4 + force}
         if command is ForgetVm:
             given |= {"reason": "burnt down", "node_lost": force and self.seconds > 0}
         asked = command(**given)
@@ -141,6 +157,7 @@ class VmMachine(RuleBasedStateMachine):
         ahead=st.sampled_from([0, 1, 1, 2, -1]),
         power=st.sampled_from(Power),
         boots=st.integers(0, 3),
+        size=st.sampled_from([None, Resources(vcpus=1, memory_mib=512, disk_gib=4), Resources(vcpus=2)]),
         addresses=st.sampled_from([(), ("192.0.2.7",), ("192.0.2.7", "192.0.2.8")]),
         cause=st.sampled_from([None, "guest", "crashed"]),
         step=st.sampled_from([None, None, "image", "disk"]),

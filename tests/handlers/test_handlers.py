@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from domain import image
+from domain import image, node
+from domain.base import Resources
 from domain.contract import Desired, Power, ReportError, Wanted
+from eventstore.envelope import Ref
 from eventstore.vault import Vault
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.waiting import eventually
@@ -250,6 +252,48 @@ async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSi
     await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
     refused = await cloud.ask("default", "vm", "abandon", {"vm": vm})
     assert refused["problem"]["code"] == "wrong_phase"
+
+
+async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 4096, "disk_gib": 10})
+    found = (await cloud.events("system", "node", "n1"))[-1]
+    assert found.type.endswith("CapacityReserved")
+    assert found.event.resources == Resources(vcpus=1, memory_mib=4096, disk_gib=10)  # type: ignore[attr-defined]
+    doc = await eventually(lambda: sized(cloud, vm, 4096), "the node is told")
+    assert (doc.disk_gib, doc.boots) == (10, 1)
+
+    other = await cloud.create()
+    await eventually(lambda: cloud.has("default", "vm", other, "VmUnschedulable"), "no room is left")
+    for asked, code, field in (
+        ({"memory_mib": 4097}, "too_large", "memory_mib"),
+        ({"vcpus": 17}, "too_large", "vcpus"),
+        ({"disk_gib": 9}, "disk_cannot_shrink", "disk_gib"),
+        ({"vcpus": 0}, "invalid_request", "vcpus"),
+    ):
+        refused = (await cloud.ask("default", "vm", "resize", {"vm": vm, **asked}))["problem"]
+        assert (refused["code"], refused["field"], refused["status"]) == (code, field, 422)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 3584})
+    await eventually(lambda: cloud.has("default", "vm", other, "VmScheduled"), "what was given back is used")
+    full = (await cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 4000}))["problem"]
+    assert (full["code"], full["field"], full["status"]) == ("no_room", "memory_mib", 409)
+    assert full["detail"] == "416 more MiB of memory asked, 0 free on node n1"
+
+
+async def test_resizes_at_once_never_overcommit_a_host(cloud: WriteSide) -> None:
+    vms = [await running(cloud) for _ in range(4)]
+    await cloud.start()
+    asked = (cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 1536}) for vm in vms)
+    answers = await asyncio.gather(*asked)
+    codes = [answer["problem"]["code"] for answer in answers if "problem" in answer]
+    assert codes == ["no_room"] * 2
+    promised = node.Node.reserved((await cloud.store.load(Ref("system", "node", "n1"), node.evolve)).state)  # type: ignore[arg-type]
+    assert promised.memory_mib == 4096
+
+
+async def sized(cloud: WriteSide, vm: str, memory_mib: int) -> Wanted | None:
+    doc = await cloud.wanted(vm)
+    return doc if doc is not None and doc.memory_mib == memory_mib else None
 
 
 async def test_a_failure_is_told_and_a_start_leads_out(cloud: WriteSide) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from domain import image, node, project, vm
-from domain.base import Event, Sealed
+from domain.base import Event, Resources, Sealed
 from domain.contract import Power
 from domain.image import Image
 from domain.node import Node
@@ -24,6 +24,7 @@ from domain.vm import (
     HostKey,
     PauseVm,
     RecordGuestReady,
+    ResizeVm,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -133,6 +134,15 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "vm-12-forgotten": (VM, [*RUNNING, lose(), forget(11), report(Power.ABSENT, 9, epoch=2, seconds=9000)]),
+    "vm-13-resized": (
+        VM,
+        [
+            *RUNNING,
+            ask(ResizeVm, 11, vcpus=2, disk_gib=8),
+            ask(RestartVm, 12),
+            report(Power.ON, 2, boots=2, seconds=200, size=Resources(vcpus=2, memory_mib=512, disk_gib=8)),
+        ],
+    ),
     "node-1": (
         NODE,
         [

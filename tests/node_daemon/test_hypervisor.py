@@ -14,7 +14,7 @@ import pytest
 
 from domain.contract import Power
 from node_daemon.domain_xml import VirtType, domain_name
-from node_daemon.hypervisor import Boot, Have, Refused, Unreachable
+from node_daemon.hypervisor import Boot, Have, Refused, Unreachable, size_of
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.qemu_img import qemu_img
 from runtime.libvirtd import Libvirt
@@ -74,7 +74,9 @@ async def test_nothing(hypervisor: LibvirtHypervisor) -> None:
 async def test_a_life(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
     vm = boot.wanted.vm
     started = await hypervisor.start(boot)
-    assert started == Have(vm, Power.ON, boots=1, epoch=1, generation=1, host_boot="host-boot", kept=False)
+    assert started == Have(
+        vm, Power.ON, boots=1, epoch=1, generation=1, size=size_of(boot.wanted), host_boot="host-boot", kept=False
+    )
     assert await hypervisor.look(vm) == started
     await hypervisor.keep(vm)
     await hypervisor.keep(vm)

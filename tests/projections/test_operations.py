@@ -80,6 +80,7 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([RETRY, FAILED], Status.FAILED),
     ([FORGOTTEN, DELETED], Status.SUCCEEDED),
     ([ABANDONED], Status.SUCCEEDED),
+    ([vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1))], Status.SUCCEEDED),
     ([DELETE], Status.ACCEPTED),
     ([DELETE, STOPPED], Status.RUNNING),
     ([DELETE, DELETED], Status.SUCCEEDED),
