@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
 from node_daemon.shelf import Shelf
 from runtime.settings import Latencies
 
@@ -147,7 +147,7 @@ class Simulator:
         if domain.run is not None:
             raise Refused("the domain runs already")
         run = Run(
-            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot),
+            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted)),
             mac=wanted.mac,
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),
@@ -365,6 +365,7 @@ def _have(domain: Domain) -> Have:
         boots=tag.boots,
         epoch=tag.epoch,
         generation=tag.generation,
+        size=tag.size,
         host_boot=tag.host_boot,
     )
     if run is None:
