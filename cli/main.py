@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import catalog, events, image, log, output, replay, views, vm
+from cli import catalog, events, image, log, output, replay, vault, views, vm
 from cli import simulate as simulation
 from cli.command import root
 from cli.errors import CliError, Exit, Usage
@@ -126,6 +126,7 @@ for name, group in {
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 events.register(app)
 log.register(app)
+vault.register(app)
 views.register(app)
 
 

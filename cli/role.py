@@ -36,13 +36,17 @@ def run_module(role: str, module: str, own: "Common") -> None:
     """Run a module's `run` with its settings, on the loop and with the collector that suit a long life."""
     import uvloop
 
-    from runtime import logs
+    from runtime import logs, streams
 
     logs.configure(role, own.log_level, own.log_format)
     run = importlib.import_module(module).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
-    uvloop.run(run(own))
+    try:
+        uvloop.run(run(own))
+    except streams.WeakStream as error:
+        logs.get(__name__).error("the bus cannot carry the log", error=str(error))
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

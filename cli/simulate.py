@@ -34,7 +34,7 @@ Seconds = Annotated[
     typer.Option(
         metavar="WHAT=SECONDS",
         help="How long things take, give or take half of it: call (0.002), image (1), boot (5), lease (2), "
-        "shutdown (2), reboot (20).",
+        "shutdown (2), memory (2), reboot (20).",
         rich_help_panel=PANEL,
     ),
 ]
@@ -42,8 +42,8 @@ Fault = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHAT=RATE",
-        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, vanish: an hour "
-        "and VM; outage, reboot: an hour and node.",
+        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
+        "an hour and VM; outage, reboot: an hour and node.",
         rich_help_panel=PANEL,
     ),
 ]

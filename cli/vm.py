@@ -34,8 +34,9 @@ COLUMNS: output.Columns = {
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
-Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes a pending start, stop or restart.")]
+Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -48,6 +49,8 @@ class Until(StrEnum):
 class Goal(StrEnum):
     RUNNING = "running"
     READY = "ready"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
     DELETED = "deleted"
 
@@ -80,6 +83,8 @@ def create(
     disk: Annotated[int, typer.Option(min=1, help="GiB.")] = 4,
     region: Annotated[str | None, typer.Option(help="Only on nodes of this region.")] = None,
     tag: Tags = None,
+    label: Labels = None,
+    protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
     ssh_key: Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")] = None,
     user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
@@ -95,6 +100,8 @@ def create(
         "disk_gib": disk,
         "region": region,
         "tags": tag or [],
+        "labels": _labels(label) if label else None,
+        "protected": protected or None,
         "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
         "user_data": _read(user_data) if user_data else None,
     }
@@ -113,9 +120,12 @@ def list_(
     tag: Annotated[str | None, typer.Option(help="Only those that carry this tag.")] = None,
     name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
     node: Annotated[str | None, typer.Option(help="Only those on this node.")] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="KEY[=VALUE]", help="Only those that carry such a label.")
+    ] = None,
 ) -> None:
     """The VMs of a project; deleted ones are not among them."""
-    wanted = {"phase": phase, "tag": tag, "name": name, "node": node}
+    wanted = {"phase": phase, "tag": tag, "label": label, "name": name, "node": node}
     output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
 
 
@@ -147,6 +157,24 @@ def restart(session: Session, vm: Name, force: Force = False, grace: Grace = Non
     _act(session, vm, "restart", _power(force, grace))
 
 
+@command(app, "pause")
+def pause(session: Session, vm: Name) -> None:
+    """Make a VM's CPUs stand still; it keeps its memory."""
+    _act(session, vm, "pause", {})
+
+
+@command(app, "suspend")
+def suspend(session: Session, vm: Name) -> None:
+    """Put a VM's memory on its node's disk; it takes up no more of the node's memory."""
+    _act(session, vm, "suspend", {})
+
+
+@command(app, "resume")
+def resume(session: Session, vm: Name) -> None:
+    """Let a paused or suspended VM go on where it was."""
+    _act(session, vm, "resume", {})
+
+
 @command(app, "delete")
 def delete(session: Session, vm: Name) -> None:
     """Delete a VM with its disk and its secrets. Its history stays."""
@@ -161,8 +189,35 @@ def delete(session: Session, vm: Name) -> None:
 @command(app, "tag")
 def tag(session: Session, vm: Name, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Give a VM these tags in place of the ones it has; none takes all away."""
-    target = path("projects", session.project, "vms", find(session, vm))
-    _finish(session, session.api.send("PATCH", target, {"tags": tags or []}, key=session.key))
+    _change(session, vm, {"tags": tags or []})
+
+
+@command(app, "label")
+def label(
+    session: Session, vm: Name, labels: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None
+) -> None:
+    """Give a VM these labels in place of the ones it has; none takes all away."""
+    _change(session, vm, {"labels": _labels(labels or [])})
+
+
+@command(app, "rename")
+def rename(
+    session: Session, vm: Name, name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")]
+) -> None:
+    """Give a VM another name. The guest takes it as its hostname at its next boot."""
+    _change(session, vm, {"name": name})
+
+
+@command(app, "protect")
+def protect(session: Session, vm: Name) -> None:
+    """Refuse to delete a VM from now on."""
+    _change(session, vm, {"protected": True})
+
+
+@command(app, "unprotect")
+def unprotect(session: Session, vm: Name) -> None:
+    """Let a VM be deleted again."""
+    _change(session, vm, {"protected": False})
 
 
 @patient(app, "wait")
@@ -180,6 +235,18 @@ def wait(
 def _act(session: Session, vm: str, verb: str, body: Document) -> None:
     target = path("projects", session.project, "vms", find(session, vm), verb)
     _finish(session, session.api.send("POST", target, body, key=session.key))
+
+
+def _change(session: Session, vm: str, body: Document) -> None:
+    target = path("projects", session.project, "vms", find(session, vm))
+    _finish(session, session.api.send("PATCH", target, body, key=session.key))
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    labels = {key: value for key, _, value in (label.partition("=") for label in given)}
+    if len(labels) < len(given):
+        raise Usage("a label is given more than once")
+    return labels
 
 
 def _finish(session: Session, answer: Document) -> None:

@@ -77,7 +77,7 @@ def operation(session: Session, op: Document) -> Document:
 
 
 def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
-    """Wait until the VM is running, ready, stopped or deleted; its last state.
+    """Wait until the VM is running, ready, paused, suspended, stopped or deleted; its last state.
 
     Raises Refused when it has come to where the goal cannot be reached without a further command, TimedOut as above.
     """
@@ -130,9 +130,11 @@ def _hopeless(state: Document, goal: str) -> bool:
     if state.get("pending") or state["phase"] in ("requested", "unschedulable", "scheduled", "lost"):
         return False
     dead_ends: dict[str, tuple[str, ...]] = {
-        "running": ("stopped", "failed", "deleted"),
-        "ready": ("stopped", "failed", "deleted"),
-        "stopped": ("failed", "deleted"),
+        "running": ("paused", "suspended", "stopped", "failed", "deleted"),
+        "ready": ("paused", "suspended", "stopped", "failed", "deleted"),
+        "paused": ("suspended", "stopped", "failed", "deleted"),
+        "suspended": ("paused", "stopped", "failed", "deleted"),
+        "stopped": ("paused", "suspended", "failed", "deleted"),
         "deleted": (),
     }
     return state["phase"] in dead_ends[goal]

@@ -1,5 +1,6 @@
 """What every aggregate shares: messages, refusals, and the registry of wire names."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -127,6 +128,33 @@ def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values in their order, without repeats."""
     return tuple(dict.fromkeys(values))
 
+
+_LABEL_KEY = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
+
+
+def label_key(key: str) -> str:
+    """The key of a label. Raises ValueError."""
+    if not _LABEL_KEY.fullmatch(key):
+        raise ValueError(
+            f"a label's key has to be 1 to 63 lower-case letters, digits, '.', '_', '/' or '-', "
+            f"with a letter or digit at both ends, not {key[:63]!r}"
+        )
+    return key
+
+
+def label_value(value: str) -> str:
+    """The value of a label. Raises ValueError."""
+    if len(value) > 255 or not value.isprintable():
+        raise ValueError("a label's value has to be at most 255 printable characters")
+    return value
+
+
+def labels(given: dict[str, str]) -> dict[str, str]:
+    return {label_key(key): label_value(given[key]) for key in sorted(given)}
+
+
+Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(labels)]
+"""What people note of a thing, for themselves and their programs: free keys and values."""
 
 Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
 

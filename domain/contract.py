@@ -17,14 +17,21 @@ class Desired(StrEnum):
     """What is wanted of a VM. `absent` is the explicit tombstone: unknown is not absent."""
 
     ON = "on"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     OFF = "off"
     ABSENT = "absent"
 
 
 class Power(StrEnum):
-    """What a node sees of a VM. `unknown` means that it cannot see; it never stands for `off`."""
+    """What a node sees of a VM. `unknown` means that it cannot see; it never stands for `off`.
+
+    `paused`: in memory, and its CPUs stand still. `suspended`: off, with its memory kept on the node's disk.
+    """
 
     ON = "on"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
     OFF = "off"
     ABSENT = "absent"
     UNKNOWN = "unknown"
@@ -45,8 +52,9 @@ class Wanted(Message):
     """The desired state of one VM on one node.
 
     `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped (gracefully
-    until `force_after`) and started again. `seed_url` is where its cloud-init finds its configuration; it holds the
-    secret of this boot. `epoch` fences: a document of a lower epoch than one seen before is refused.
+    until `force_after`) and started again. `resume` is set while somebody waits for it to go on: also a domain that
+    stands still after an I/O error is then resumed. `seed_url` is where its cloud-init finds its configuration; it
+    holds the secret of this boot. `epoch` fences: a document of a lower epoch than one seen before is refused.
     """
 
     vm: str
@@ -58,6 +66,7 @@ class Wanted(Message):
     desired: Desired
     boots: int
     force_after: AwareDatetime | None = None
+    resume: bool = False
     vcpus: int
     memory_mib: int
     disk_gib: int
@@ -78,7 +87,7 @@ class NodeReport(Message):
 
     `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
-    count that the running domain was started for (0 when there is none). `cause` says why a domain is off, where
+    count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
     libvirt knows. `step` tells what the daemon is busy with (image, disk, domain).
     """
 

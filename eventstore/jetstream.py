@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
+from eventstore.mailbox import Mailbox
 
 T = TypeVar("T")
 
@@ -159,18 +160,12 @@ class Stream:
         if len(messages) == 1:
             return await self._request(messages[0], messages[0].headers)
         batch = self._nc.new_inbox().rsplit(".", 1)[-1]
-        final = len(messages)
         for index, message in enumerate(messages, start=1):
             headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(index)}
-            if index == final:
-                headers["Nats-Batch-Commit"] = "1"
+            if index == len(messages):
+                headers["Nats-Batch-Commit"] = "1"  # answered for all: whatever was wrong before comes to light here
                 return await self._request(message, headers)
-            if index == 1:
-                reply = await self._request(message, headers)
-                if "error" in reply:
-                    return reply
-            else:
-                await self._nc.publish(message.subject, message.body, headers=headers)
+            await self._nc.publish(message.subject, message.body, headers=headers)
         raise AssertionError("a batch has a last message")
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
@@ -204,23 +199,9 @@ class Stream:
         return await self._until_answered(lambda wait: self._page(after, filter_, limit, wait))
 
     async def _page(self, after: int, filter_: str, limit: int, wait: float) -> tuple[list[Recorded], bool]:
-        inbox = self._nc.new_inbox()
-        ask = json.dumps({"seq": after + 1, "next_by_subj": filter_, "batch": limit}).encode()
-        page: list[Recorded] = []
-        sub = await self._nc.subscribe(inbox)
-        try:
-            await self._nc.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
-            while True:
-                msg = await sub.next_msg(timeout=wait)
-                status = (msg.headers or {}).get("Status")
-                if status in ("204", "404"):
-                    pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
-                    return page, pending > 0 and bool(page)
-                if status is not None:
-                    raise Unavailable(f"the log refuses to be read: {msg.headers}")
-                page.append(direct(msg))
-        finally:
-            await sub.unsubscribe()
+        ask = {"seq": after + 1, "next_by_subj": filter_, "batch": limit}
+        page, pending = await direct_get(self._nc, self.name, ask, wait)
+        return page, pending > 0 and bool(page)
 
     async def last(self, filter_: str, *, at_least: int = 0) -> Recorded | None:
         """The newest event whose subject matches the filter; `at_least` as in `read`."""
@@ -286,6 +267,25 @@ class _Patience:
         if asyncio.get_running_loop().time() > self._deadline:
             raise Unavailable("the replica that answers lacks events that are known to be stored")
         await asyncio.sleep(0.01)
+
+
+async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) -> tuple[list[Recorded], int]:
+    """What one batched direct get brings, and how much more there would be. `wait`: seconds between two messages.
+
+    Raises Unavailable when the server refuses, TimeoutError and nats.errors.Error when it does not answer.
+    """
+    found: list[Recorded] = []
+    async with Mailbox(nc) as mailbox:
+        await nc.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=mailbox.subject)
+        while True:
+            for msg in await mailbox.take(wait, PAGE):
+                headers = msg.headers or {}
+                status = headers.get("Status")
+                if status in ("204", "404"):
+                    return found, int(headers.get("Nats-Num-Pending", "0"))
+                if status is not None:
+                    raise Unavailable(f"the log refuses to be read: {headers}")
+                found.append(direct(msg))
 
 
 def direct(msg: Msg) -> Recorded:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Slug, Tags, Uuid
+from domain.base import Hostname, Labels, Slug, Tags, Uuid
 from domain.image import Sha256, Source
 from domain.vm import Spec
 from projections import ssh
@@ -65,6 +65,8 @@ class CreateVm(Spec):
     image: Slug
     region: Slug | None = None
     tags: Tags = ()
+    labels: Labels = Field(default_factory=dict)
+    protected: bool = False
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
 
@@ -80,8 +82,20 @@ class Power(Body):
     grace_seconds: Seconds = 90
 
 
-class TagVm(Body):
-    tags: Tags
+class ChangeVm(Body):
+    """What is not given stays as it is; tags and labels are replaced as a whole."""
+
+    name: Hostname | None = None
+    tags: Tags | None = None
+    labels: Labels | None = None
+    protected: bool | None = None
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        fields = type(self).model_fields
+        if all(getattr(self, field) is None for field in fields):
+            raise ValueError(f"give at least one of {', '.join(fields)}")
+        return self
 
 
 class CreateNamed(Body):

@@ -28,6 +28,7 @@ VIEWS: dict[str, Any] = {
 TEXTS = {
     "at": "a log position, or an RFC 3339 time: the resource as it was then",
     "min_position": "wait (at most 5 s) until the answer reflects this log position",
+    "label": "`key`, or `key=value`: those that carry such a label",
     "limit": "items on a page, 1 to 500",
     "page_token": "from next_page_token of the page before",
     "wait": "seconds to wait at most, such as 30s",

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from starlette.requests import Request
 
+from domain.base import label_key, label_value
 from gateway.problems import Problem, invalid_parameter
 from projections import times
 from projections.pages import MOST
@@ -97,6 +98,20 @@ def word(request: Request, name: str) -> str | None:
     text = request.query_params.get(name)
     if text is not None and not _VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
+    return text
+
+
+def label(request: Request) -> str | None:
+    """A label to look for, where one is given: `key`, or `key=value`."""
+    text = request.query_params.get("label")
+    if text is None:
+        return None
+    key, _, value = text.partition("=")
+    try:
+        label_key(key)
+        label_value(value)
+    except ValueError as error:
+        raise invalid_parameter("label", str(error)) from error
     return text
 
 

@@ -92,7 +92,7 @@ def invalid_body(error: ValidationError) -> Problem:
     found = error.errors(include_url=False, include_input=False)
     if any(each["type"] == "json_invalid" for each in found):
         return Problem(400, "invalid_json", f"the body is not JSON: {found[0]['msg']}")
-    errors = [(".".join(map(str, each["loc"])) or "(body)", explained(each)) for each in found]
+    errors = [(".".join(map(str, each["loc"]))[:200] or "(body)", explained(each)) for each in found]
     detail = "; ".join(f"{field}: {text}" for field, text in errors)
     return Problem(422, "invalid_request", detail, errors)
 

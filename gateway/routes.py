@@ -43,7 +43,7 @@ VMS = "/v1/projects/{project}/vms"
 READS = (
     Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
     Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
-    Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "name", "node", *PAGED), VmView, listed=True),
+    Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
     Read(
         "/v1/operations",
         reads.operations,

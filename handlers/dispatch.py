@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import Image
 from domain.node import Node
-from domain.vm import Vm
+from domain.vm import Verb, Vm
 from eventstore.documents import Documents
 from eventstore.store import Conflict, Unavailable
 from eventstore.vault import Erased, Vault, VaultUnavailable
@@ -53,6 +53,7 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -
         desired=vm.desired,
         boots=vm.boots,
         force_after=vm.force_after,
+        resume=vm.pending is not None and vm.pending.verb is Verb.RESUME,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
         disk_gib=vm.spec.disk_gib,

@@ -10,7 +10,7 @@ import time
 from domain import node, vm
 from domain.contract import Heartbeat
 from domain.node import LoseNode, RecoverNode
-from domain.vm import LoseVm, Phase
+from domain.vm import VISIBLE, LoseVm
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, manager, now
@@ -18,8 +18,6 @@ from handlers.world import World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
-
-VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED)
 
 
 class Liveness:

@@ -12,7 +12,7 @@ from domain.base import Event
 from domain.image import Image
 from domain.node import Node
 from domain.project import Project, Tag
-from domain.vm import Phase, Vm
+from domain.vm import WAITING, Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.store import Loaded, Tip
@@ -20,8 +20,6 @@ from handlers.turns import Turns
 from runtime import logs, subjects
 
 log = logs.get(__name__)
-
-WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 
 EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
     "vm": vm.evolve,

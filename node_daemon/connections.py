@@ -95,8 +95,9 @@ class Connections:
         self._slots = asyncio.Semaphore(LIMIT)
         self._hung: set[str] = set()
 
-    async def call(self, key: str, work: Callable[[Any], T]) -> T:
+    async def call(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
         """`work(connection)`, on a thread. `key` names what it is about: while a call on it hangs, no other starts.
+        `patience`: seconds that this one may take, where it is known to take long.
 
         Raises Unreachable when the connection cannot be had or breaks, or the deadline passes; what else `work`
         raises (libvirtError for an answer that says no) comes through.
@@ -105,15 +106,16 @@ class Connections:
             raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
         async with self._slots:
             borrowed = self._idle.pop() if self._idle else None
+            deadline = max(self._deadline, patience or 0.0)
             over = on_thread(_carry_out, self._uri, borrowed, work)
             over.add_done_callback(lambda _: self._over(key, over))
             try:
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(deadline):
                     _, result, error = await asyncio.shield(over)
             except TimeoutError:
                 self._hung.add(key)
-                log.warning("libvirt call hangs", about=key, deadline_s=self._deadline)
-                raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+                log.warning("libvirt call hangs", about=key, deadline_s=deadline)
+                raise Unreachable(f"libvirt did not return within {deadline:.0f} s") from None
             if error is not None:
                 raise error
             return cast(T, result)

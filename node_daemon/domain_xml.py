@@ -10,7 +10,8 @@ VirtType = Literal["kvm", "qemu", "test"]
 
 #: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
 NAMESPACE = "urn:nebula:node:1"
-ET.register_namespace("nebula", NAMESPACE)
+PREFIX = "nebula"
+ET.register_namespace(PREFIX, NAMESPACE)
 
 #: What x86-64-v2 asks for beyond the model qemu64.
 X86_64_V2 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
@@ -45,6 +46,12 @@ def parse_tag(xml: str) -> Tag:
         generation=int(element.get("generation", "0")),
         host_boot=element.get("host-boot", ""),
     )
+
+
+def moved(tag: str, host_boot: str) -> str:
+    """The tag of a domain, as XML, for another boot of the host."""
+    attributes = {**ET.fromstring(tag).attrib, "host-boot": host_boot}  # noqa: S314  (libvirt's own)
+    return ET.tostring(ET.Element("vm", attributes), encoding="unicode")
 
 
 def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:

@@ -9,7 +9,21 @@ from typing import TypeVar, assert_never
 from domain.contract import Desired, ImageSource, Wanted
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
-from node_daemon.plan import Action, Create, Destroy, Host, Keep, Remove, Shutdown, Start
+from node_daemon.plan import (
+    Action,
+    Create,
+    Destroy,
+    Discard,
+    Host,
+    Keep,
+    Pause,
+    Remove,
+    Restore,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+)
 from node_daemon.storage import DiskStore, ImageStore
 from runtime import logs
 
@@ -17,10 +31,13 @@ log = logs.get(__name__)
 
 T = TypeVar("T")
 
-#: Seconds between two requests to power off: a guest that is still booting misses the first.
+#: Seconds between two requests to power off, which a guest that is still booting misses, and between two tries to go on
+#: after an I/O error.
 ASK_AGAIN = 5.0
 #: Seconds between looks whether an image that is being fetched is still wanted.
 LOOK = 0.5
+#: MiB a second that the disk takes at the least.
+SLOWEST_DISK = 16
 
 Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""
@@ -62,6 +79,19 @@ class Executor:
                     return None
                 self._asked[step.vm] = time.monotonic()
                 await self._hypervisor.shutdown(step.vm)
+            case Pause():
+                await self._hypervisor.pause(step.vm)
+            case Unpause():
+                if step.stalled and time.monotonic() - self._asked.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
+                    return None
+                self._asked[step.vm] = time.monotonic()
+                await self._hypervisor.unpause(step.vm)
+            case Suspend(wanted=wanted):
+                await self._hypervisor.suspend(step.vm, patience(wanted))
+            case Restore(wanted=wanted):
+                await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
+            case Discard():
+                await self._hypervisor.discard(step.vm)
             case Destroy():
                 await self._hypervisor.destroy(step.vm)
             case Remove():
@@ -107,6 +137,11 @@ class Executor:
             if refusal.invalid:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
             raise
+
+
+def patience(wanted: Wanted) -> float:
+    """Seconds that a VM's memory may take to or from the disk."""
+    return 60.0 + wanted.memory_mib / SLOWEST_DISK
 
 
 def image_of(wanted: Wanted) -> ImageSource:

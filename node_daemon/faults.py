@@ -64,6 +64,21 @@ class Faulty:
     async def shutdown(self, vm: str) -> None:
         await self._through(vm, lambda: self._real.shutdown(vm))
 
+    async def pause(self, vm: str) -> None:
+        await self._through(vm, lambda: self._real.pause(vm))
+
+    async def unpause(self, vm: str) -> None:
+        await self._through(vm, lambda: self._real.unpause(vm))
+
+    async def suspend(self, vm: str, patience: float) -> None:
+        await self._through(vm, lambda: self._real.suspend(vm, patience))
+
+    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+        await self._through(vm, lambda: self._real.restore(vm, host_boot, patience))
+
+    async def discard(self, vm: str) -> None:
+        await self._through(vm, lambda: self._real.discard(vm))
+
     async def destroy(self, vm: str) -> None:
         await self._through(vm, lambda: self._real.destroy(vm))
 

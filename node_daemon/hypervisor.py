@@ -38,6 +38,8 @@ class Have:
     kept: bool = True
     #: why the domain is off, where the hypervisor knows
     cause: Literal["guest", "crashed"] | None = None
+    #: the domain is paused because of an I/O error
+    stalled: bool = False
     #: a domain that is not ours sits on this VM's uuid or name
     foreign: bool = False
     #: files of the VM are on this host
@@ -99,8 +101,34 @@ class Hypervisor(Protocol):
         """Ask the guest to power off, once. Guests that are still booting miss it: ask again."""
         ...
 
+    async def pause(self, vm: str) -> None:
+        """Make the CPUs of the running domain stand still. Fine when they do, and when there is no domain."""
+        ...
+
+    async def unpause(self, vm: str) -> None:
+        """Let the CPUs of the paused domain go on, whatever paused it. Fine when they do, or there is no domain."""
+        ...
+
+    async def suspend(self, vm: str, patience: float) -> None:
+        """Write the memory of the domain (running or paused, and kept) to disk; it is off and SUSPENDED then.
+
+        Takes long: an answer is awaited for `patience` seconds. Refused leaves the domain as it was.
+        """
+        ...
+
+    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+        """Make a suspended domain go on from its memory, which then leaves the disk. Fine when it is not suspended.
+
+        `host_boot` is what `look` shows of the domain from then on, once it is off. Refused leaves it suspended.
+        """
+        ...
+
+    async def discard(self, vm: str) -> None:
+        """Delete the memory that a suspended domain has on disk: it is OFF then. Fine when there is none."""
+        ...
+
     async def destroy(self, vm: str) -> None:
-        """Pull the plug. Fine when it is off already."""
+        """Pull the plug, of a paused domain too. Fine when it is off already."""
         ...
 
     async def undefine(self, vm: str) -> None:

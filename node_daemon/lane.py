@@ -16,7 +16,24 @@ from node_daemon.addresses import Addresses
 from node_daemon.executor import ASK_AGAIN, Executor
 from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
-from node_daemon.plan import Action, Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, plan, stale
+from node_daemon.plan import (
+    Action,
+    Create,
+    Destroy,
+    Discard,
+    Host,
+    Keep,
+    Pause,
+    Refuse,
+    Remove,
+    Restore,
+    Shutdown,
+    Start,
+    Suspend,
+    Unpause,
+    plan,
+    stale,
+)
 from node_daemon.reports import Reports, seen
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
@@ -26,8 +43,18 @@ log = logs.get(__name__)
 
 #: Seconds before a failed step is tried again: doubled at each failure, from the first to the last.
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
-#: Times that the hypervisor may refuse to start a domain before that counts as its last word.
-START_TRIES = 5
+#: Times that the hypervisor may refuse one of these before that counts as its last word, and what that is called.
+TRIES = 5
+LAST_WORDS: dict[type[Action], str] = {
+    Create: "start_failed",
+    Start: "start_failed",
+    Pause: "pause_failed",
+    Unpause: "resume_failed",
+    Suspend: "suspend_failed",
+    Restore: "restore_failed",
+}
+#: What would help, where libvirt's own words cannot say it.
+HELP: dict[type[Action], str] = {Restore: "; stop it by force to discard its memory, then start it"}
 
 #: Seconds between looks while the hypervisor does not answer. Its return is a nudge as well.
 LOOK_AGAIN = 5.0
@@ -37,6 +64,11 @@ STEP_NAMES: dict[type[Action], str] = {
     Start: "start",
     Keep: "domain",
     Shutdown: "stop",
+    Pause: "pause",
+    Unpause: "resume",
+    Suspend: "suspend",
+    Restore: "resume",
+    Discard: "stop",
     Destroy: "stop",
     Remove: "remove",
 }
@@ -133,6 +165,8 @@ class Lane:
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
                 return min(ASK_AGAIN, max(0.0, (step.until - datetime.now(UTC)).total_seconds()))
+            if isinstance(step, Unpause) and step.stalled:
+                return ASK_AGAIN  # where the error lasts it is paused again before we could look
             newest = self._wanted.get(self.vm)
             if newest is None:
                 return None
@@ -154,8 +188,9 @@ class Lane:
             self._give_up(failure)
             return None
         except Exception as error:
-            if isinstance(error, Refused) and isinstance(step, Create | Start) and self._trouble.tries >= START_TRIES:
-                self._give_up(Permanent("start_failed", error.detail))
+            last_word = LAST_WORDS.get(type(step))
+            if isinstance(error, Refused) and last_word and self._trouble.tries >= TRIES:
+                self._give_up(Permanent(last_word, error.detail + HELP.get(type(step), "")))
                 return None
             delay = self._trouble.failed()
             expected = isinstance(error, Refused | Unreachable | Temporary | OSError)

@@ -16,7 +16,7 @@ import libvirt
 
 from domain.contract import Power
 from node_daemon.connections import Connections, on_thread, open_connection
-from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, domain_name, parse_tag, render
+from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
 from runtime import logs
 from runtime.tasks import happens
@@ -31,11 +31,19 @@ WATCH_SECONDS = 1.0
 _ON = (
     libvirt.VIR_DOMAIN_RUNNING,
     libvirt.VIR_DOMAIN_BLOCKED,
-    libvirt.VIR_DOMAIN_PAUSED,
     libvirt.VIR_DOMAIN_SHUTDOWN,
     libvirt.VIR_DOMAIN_PMSUSPENDED,
 )
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon.
+_PASSING = (
+    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+    libvirt.VIR_DOMAIN_PAUSED_SAVE,
+    libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
+)
+#: A domain that is about to run, or to end: on.
+_FLEETING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
 _CAUSES: dict[int, Literal["guest", "crashed"]] = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
@@ -92,6 +100,21 @@ class LibvirtHypervisor:
     async def shutdown(self, vm: str) -> None:
         await self._on_domain(vm, lambda domain: domain.shutdown(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
 
+    async def pause(self, vm: str) -> None:
+        await self._on_domain(vm, _pause)
+
+    async def unpause(self, vm: str) -> None:
+        await self._on_domain(vm, _unpause)
+
+    async def suspend(self, vm: str, patience: float) -> None:
+        await self._on_domain(vm, lambda domain: domain.isActive() and domain.managedSave(0), patience=patience)
+
+    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+        await self._on_domain(vm, lambda domain: _restore(domain, host_boot), patience=patience)
+
+    async def discard(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.hasManagedSaveImage() and domain.managedSaveRemove(0))
+
     async def destroy(self, vm: str) -> None:
         await self._on_domain(vm, lambda domain: domain.destroy(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
 
@@ -139,14 +162,20 @@ class LibvirtHypervisor:
         """Let go of the idle connections. Domains run on."""
         self._connections.close()
 
-    async def _ask(self, key: str, work: Callable[[Any], T]) -> T:
+    async def _ask(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
         try:
-            return await self._connections.call(key, work)
+            return await self._connections.call(key, work, patience)
         except libvirt.libvirtError as error:
             raise Refused(str(error), invalid=error.get_error_code() in _INVALID) from error
 
     async def _on_domain(
-        self, vm: str, work: Callable[[Any], object], *, fine: tuple[int, ...] = (), key: str | None = None
+        self,
+        vm: str,
+        work: Callable[[Any], object],
+        *,
+        fine: tuple[int, ...] = (),
+        key: str | None = None,
+        patience: float | None = None,
     ) -> None:
         """`work` on our domain of that VM; nothing when there is none, or it is not ours."""
 
@@ -159,7 +188,7 @@ class LibvirtHypervisor:
                 if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, *fine):
                     raise
 
-        await self._ask(key or vm, on_connection)
+        await self._ask(key or vm, on_connection, patience)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -208,12 +237,26 @@ def _have(domain: Any) -> Have:
         generation=tag.generation,
         host_boot=tag.host_boot,
     )
-    if state in _ON:
-        kept = domain.isPersistent() and _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG) == tag
-        return replace(seen, power=Power.ON, kept=bool(kept))
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _FLEETING:
+        if reason in _PASSING:
+            return seen
+        stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+        return replace(seen, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled)
+    if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
+        return replace(seen, power=Power.ON, kept=_kept(domain, tag))
     if state in _OFF:
+        if domain.hasManagedSaveImage():
+            return replace(seen, power=Power.SUSPENDED)
         return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason))
     return seen
+
+
+def _kept(domain: Any, tag: Tag) -> bool:
+    """Whether what is stored of a domain is what runs. A restored one runs with the tag of before it was suspended."""
+    if not domain.isPersistent():
+        return False
+    stored = _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    return stored is not None and replace(stored, host_boot=tag.host_boot) == tag
 
 
 def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | None:
@@ -232,6 +275,26 @@ def _keep(connection: Any, vm: str) -> None:
     """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
     domain = connection.lookupByUUIDString(vm)
     connection.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+
+
+def _pause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+        domain.suspend()
+
+
+def _unpause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+
+
+def _restore(domain: Any, host_boot: str) -> None:
+    """The stored configuration learns first of which boot of the host this is: it speaks once the domain is off."""
+    if domain.isActive() or not domain.hasManagedSaveImage():
+        return
+    config = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
+    domain.create()
 
 
 def _addresses(domain: Any, mac: str) -> list[str]:

@@ -6,6 +6,11 @@
   host itself came up. One that is off although it was started for this very count powered itself off: it stays off.
 - A domain that runs for a lower `boots` is shut down, by force after `force_after` (at once where there is none), and
   then started from the newest document.
+- One that is paused, by whomever, goes on when it is to be on, and before it is to shut down by itself. Where an I/O
+  error paused it, only when somebody asked for that: until then it is an error of that VM.
+- One whose memory is on disk (suspended) goes on from there, after a boot of the host too: nothing but a forced off, a
+  higher `boots` or absent throws that memory away.
+- What is off can be neither paused nor suspended: it stays off.
 - Off never makes a domain. Absent takes away the domain, then the files.
 - The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
 - Not seen is not off: an unknown power leads to no step.
@@ -68,6 +73,50 @@ class Shutdown:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Make the CPUs stand still."""
+
+    vm: str
+
+
+@dataclass(frozen=True)
+class Unpause:
+    """Let the CPUs go on; `stalled`: they stand still because of an I/O error, and may do so again at once."""
+
+    vm: str
+    stalled: bool = False
+
+
+@dataclass(frozen=True)
+class Suspend:
+    """Write the memory to disk, and end the domain."""
+
+    wanted: Wanted
+
+    @property
+    def vm(self) -> str:
+        return self.wanted.vm
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Make the domain go on from its memory on disk."""
+
+    wanted: Wanted
+
+    @property
+    def vm(self) -> str:
+        return self.wanted.vm
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Delete the memory on disk: the domain is then just off."""
+
+    vm: str
+
+
+@dataclass(frozen=True)
 class Destroy:
     """Pull the plug."""
 
@@ -90,8 +139,12 @@ class Refuse:
     detail: str
 
 
-Action = Create | Start | Keep | Shutdown | Destroy | Remove
+Action = Create | Start | Keep | Shutdown | Pause | Unpause | Suspend | Restore | Discard | Destroy | Remove
 Step = Action | Refuse
+
+
+#: A guest that is there, in memory or on disk.
+LIVES = (Power.ON, Power.PAUSED, Power.SUSPENDED)
 
 
 def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, now: datetime) -> list[Step]:
@@ -113,9 +166,13 @@ def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | Non
         case Desired.ON:
             return towards_on(want, have, host, now)
         case Desired.OFF:
-            return towards_off(want, have, now) if have.power is Power.ON else None
+            return towards_off(want, have, now) if have.power in LIVES else None
+        case Desired.PAUSED:
+            return towards_paused(want, have)
+        case Desired.SUSPENDED:
+            return towards_suspended(want, have)
         case Desired.ABSENT:
-            if have.power is Power.ON:
+            if have.power in (Power.ON, Power.PAUSED):
                 return Destroy(want.vm)
             return Remove(want.vm) if have.domain or have.files else None
         case _:
@@ -131,16 +188,53 @@ def towards_on(want: Wanted, have: Have, host: Host, now: datetime) -> Step | No
     if not have.domain:
         return Create(want)
     outdated = have.boots < want.boots
-    if have.power is Power.ON:
-        if outdated:
-            return towards_off(want, have, now)
-        return None if have.kept else Keep(want.vm)
-    return Start(want) if outdated or have.host_boot != host.boot_id else None
+    if outdated and have.power in LIVES:
+        return towards_off(want, have, now)
+    match have.power:
+        case Power.ON:
+            return None if have.kept else Keep(want.vm)
+        case Power.PAUSED:
+            return unpause(want, have)
+        case Power.SUSPENDED:
+            return Restore(want)
+        case _:
+            return Start(want) if outdated or have.host_boot != host.boot_id else None
 
 
 def towards_off(want: Wanted, have: Have, now: datetime) -> Step:
+    """The end of a domain that lives. To shut down by itself a guest has to run."""
+    forced = want.force_after is None or want.force_after <= now
+    if have.power is Power.SUSPENDED:
+        return Discard(want.vm) if forced else Restore(want)
     if not have.kept:
         return Keep(want.vm)  # or its end would look as if it had never been
-    if want.force_after is None or want.force_after <= now:
+    if want.force_after is None or forced:
         return Destroy(want.vm)
+    if have.power is Power.PAUSED and not have.stalled:
+        return Unpause(want.vm)
     return Shutdown(want.vm, until=want.force_after)
+
+
+def towards_paused(want: Wanted, have: Have) -> Step | None:
+    match have.power:
+        case Power.ON:
+            return Pause(want.vm) if have.kept else Keep(want.vm)
+        case Power.PAUSED:
+            return None if have.kept else Keep(want.vm)
+        case Power.SUSPENDED:
+            return Restore(want)
+        case _:
+            return None
+
+
+def towards_suspended(want: Wanted, have: Have) -> Step | None:
+    if have.power not in (Power.ON, Power.PAUSED):
+        return None
+    return Suspend(want) if have.kept else Keep(want.vm)  # only a domain that is known when off can be suspended
+
+
+def unpause(want: Wanted, have: Have) -> Step:
+    if have.stalled and not want.resume:
+        detail = "the guest stands still since its disk could not be written; free or mend the storage, then resume it"
+        return Refuse(want.vm, "io_error", detail)
+    return Unpause(want.vm, stalled=have.stalled) if have.kept else Keep(want.vm)

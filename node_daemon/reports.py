@@ -59,7 +59,7 @@ def seen(
         power=have.power,
         desired=want.desired,
         asked_boots=want.boots,
-        boots=have.boots if on else 0,
+        boots=have.boots if on or have.power is Power.PAUSED else 0,
         addresses=addresses if on else (),
         cause=have.cause if have.power is Power.OFF and step is None else None,
         step=None if on and want.desired is Desired.ON and have.boots >= want.boots else step,

@@ -68,12 +68,16 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmStartRequested: vm.Verb.START,
     vm.VmStopRequested: vm.Verb.STOP,
     vm.VmRestartRequested: vm.Verb.RESTART,
+    vm.VmPauseRequested: vm.Verb.PAUSE,
+    vm.VmResumeRequested: vm.Verb.RESUME,
+    vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
     image.ImageRegistered: image.RegisterImage.VERB,
 }
 #: The same for what is done as soon as it is accepted.
 IMMEDIATE: Mapping[type[Event], str] = {
     vm.VmTagged: vm.Verb.TAG,
+    vm.VmChanged: vm.Verb.CHANGE,
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
@@ -82,6 +86,9 @@ IMMEDIATE: Mapping[type[Event], str] = {
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {
     vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART),
+    vm.VmPaused: (vm.Verb.PAUSE,),
+    vm.VmResumed: (vm.Verb.RESUME,),
+    vm.VmSuspended: (vm.Verb.SUSPEND,),
     vm.VmStopped: (vm.Verb.STOP,),
     vm.VmDeleted: (vm.Verb.DELETE,),
     image.ImageVerified: (image.RegisterImage.VERB,),

@@ -1,11 +1,13 @@
 """VMs: their table and how the API shows them, whether from a row or folded from the log."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from domain.vm import Phase, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
+from projections.database import clean
 from projections.times import maybe, utc
 
 
@@ -52,6 +54,8 @@ class VmView(TypedDict):
     disk_gib: int
     region: str | None
     tags: list[str]
+    labels: dict[str, str]
+    protected: bool
     ssh_keys: list[str]
     has_user_data: bool
     node: str | None
@@ -87,6 +91,8 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "disk_gib": spec["disk_gib"],
         "region": get("region"),
         "tags": list(get("tags") or ()),
+        "labels": dict(sorted((get("labels") or {}).items())),
+        "protected": bool(get("protected")),
         "ssh_keys": list(get("ssh_keys") or ()),
         "has_user_data": get("user_data") is not None,
         "node": get("node"),
@@ -126,6 +132,11 @@ def failure(state: dict[str, Any] | None) -> FailureView | None:
     return {"code": state["code"], "detail": state["detail"], "at": utc(state["at"])}
 
 
+def terms(labels: Mapping[str, str]) -> list[str]:
+    """What a VM is found by, of its labels: each key, and each key with its value."""
+    return [clean(term) for key, value in labels.items() for term in (key, f"{key}={value}")]
+
+
 VMS = Aggregates[Vm](
     kind="vm",
     table="vms",
@@ -137,18 +148,21 @@ VMS = Aggregates[Vm](
         "phase": lambda state: state.phase.value,
         "node": lambda state: state.node,
         "tags": lambda state: list(state.tags),
+        "labels": lambda state: terms(state.labels),
     },
     view=view,
     filters={
         "project": "project = %(project)s",
         "phase": "phase = %(phase)s",
         "tag": "tags @> ARRAY[%(tag)s]",
+        "label": "labels @> ARRAY[%(label)s]",
         "name": "name = %(name)s",
         "node": "node = %(node)s",
     },
     ddl=f"""
         CREATE TABLE vms (
-            {COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL
+            {COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL,
+            labels text[] NOT NULL
         ) WITH (fillfactor = 70);
         CREATE INDEX ON vms (project, created) WHERE NOT deleted;
         CREATE INDEX ON vms (project, name) WHERE NOT deleted;

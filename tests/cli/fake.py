@@ -20,6 +20,16 @@ Document = dict[str, Any]
 TIME = "2030-01-02T03:04:{:02d}.000000+00:00"
 
 
+#: The phase and the event that a verb ends with; any other makes the VM run.
+ENDS = {
+    "stop": ("stopped", "VmStopped"),
+    "pause": ("paused", "VmPaused"),
+    "suspend": ("suspended", "VmSuspended"),
+    "resume": ("running", "VmResumed"),
+    "delete": ("deleted", "VmDeleted"),
+}
+
+
 class Problem(Exception):
     def __init__(self, status: int, code: str, detail: str, **more: Any) -> None:
         super().__init__(detail)
@@ -85,9 +95,9 @@ class Platform:
                 vm |= {"phase": "scheduled", "preparing": "disk"}
                 self.record(vm, "VmScheduled", node="host-1")
             else:
-                vm |= {"phase": {"stop": "stopped", "delete": "deleted"}.get(op["verb"], "running"), "pending": None}
-                vm["preparing"] = None
-                position = self.record(vm, {"stop": "VmStopped", "delete": "VmDeleted"}.get(op["verb"], "VmStarted"))
+                phase, event = ENDS.get(op["verb"], ("running", "VmStarted"))
+                vm |= {"phase": phase, "pending": None, "preparing": None}
+                position = self.record(vm, event)
                 op |= {"status": "succeeded", "position": position}
 
     def accept(self, verb: str, vm: Document) -> Document:
@@ -128,6 +138,15 @@ class Platform:
                 return vm
             case "DELETE", "projects", _, "vms", vm_id:
                 return self.accept("delete", self.vm(vm_id))
+            case "PATCH", "projects", _, "vms", vm_id:
+                vm = self.vm(vm_id)
+                answer = self.accept("change", vm)
+                vm |= {**body, "pending": None}
+                self.operations[answer["operation"]["id"]] |= {
+                    "status": "succeeded",
+                    "position": self.record(vm, "VmChanged"),
+                }
+                return answer
             case "POST", "projects", _, "vms", vm_id, verb:
                 return self.accept(verb, self.vm(vm_id))
             case "GET", "operations", op_id:

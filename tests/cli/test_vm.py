@@ -58,7 +58,8 @@ def test_a_timed_out_operation_is_a_timeout(nebula: Nebula, platform: Platform) 
 
 def test_power(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
-    for verb, phase in (("stop", "stopped"), ("start", "running"), ("restart", "running")):
+    verbs = {"stop": "stopped", "start": "running", "restart": "running", "pause": "paused", "suspend": "suspended"}
+    for verb, phase in {**verbs, "resume": "running"}.items():
         ran = nebula("vm", verb, "web-1", "-o", "json")
         assert ran.status == 0
         assert ran.json["vm"]["phase"] == phase
@@ -66,6 +67,24 @@ def test_power(nebula: Nebula, platform: Platform) -> None:
     ran = nebula("vm", "delete", vm["id"])
     assert ran.status == 0
     assert "deleted" in ran.out
+
+
+def test_what_is_said_of_a_vm_is_changed(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "rename", "web-1", "db-1").status == 0
+    assert nebula("vm", "label", "db-1", "team=blue", "stage", "url=a=b").status == 0
+    assert vm["labels"] == {"team": "blue", "stage": "", "url": "a=b"}
+    assert nebula("vm", "label", "db-1", "a=b", "a=c").status == 2
+    assert nebula("vm", "label", "db-1").status == 0
+    assert nebula("vm", "tag", "db-1", "blue").status == 0
+    assert nebula("vm", "protect", "db-1").status == 0
+    assert (vm["labels"], vm["tags"], vm["protected"]) == ({}, ["blue"], True)
+    assert nebula("vm", "unprotect", "db-1").status == 0
+    assert vm["protected"] is False
+    made = nebula("vm", "create", "web-2", "--image", "i", "--label", "team=blue", "--protected", "-o", "json").json
+    assert (made["vm"]["labels"], made["vm"]["protected"]) == ({"team": "blue"}, True)
+    assert nebula("vm", "list", "--label", "team=blue").status == 0
+    assert platform.requests[-1][3]["label"] == "team=blue"
 
 
 def test_names(nebula: Nebula, platform: Platform) -> None:

@@ -11,13 +11,16 @@ from domain.vm import (
     DeleteVm,
     ExpireOperation,
     LoseVm,
+    PauseVm,
     Phase,
     RecordReport,
     RestartVm,
+    ResumeVm,
     ScheduleVm,
     Spec,
     StartVm,
     StopVm,
+    SuspendVm,
     Vm,
 )
 from tests.domain.story import Story, at, stored, uid
@@ -53,6 +56,11 @@ def broken(sequence: int = 1000, code: str = "disk_full", **more: Any) -> Record
     return report(Power.OFF, sequence, error=ReportError(code=code, detail="no space left"), **more)
 
 
+def stalled(sequence: int = 1000, **more: Any) -> RecordReport:
+    error = ReportError(code="io_error", detail="the disk could not be written")
+    return report(Power.PAUSED, sequence, boots=1, error=error, **more)
+
+
 def expire(operation: int) -> ExpireOperation:
     return ExpireOperation(vm=ID, operation=uid(operation), at=at(LATER))
 
@@ -69,6 +77,8 @@ STOPPED = [*STOPPING, report(Power.OFF, 2)]
 STARTING = [*STOPPED, ask(StartVm, 12)]
 FAILED = [*SCHEDULED, broken(1)]
 FAILED_UNPLACED = [*REQUESTED, expire(10)]
+PAUSED = [*RUNNING, ask(PauseVm, 16), report(Power.PAUSED, 2)]
+SUSPENDED = [*RUNNING, ask(SuspendVm, 16), report(Power.SUSPENDED, 2)]
 DELETING = [*RUNNING, ask(DeleteVm, 13)]
 
 #: By name: the commands, and the phase they end in.
@@ -81,6 +91,15 @@ LIVES: dict[str, tuple[list[Any], Phase]] = {
     "stopping": (STOPPING, Phase.RUNNING),
     "restarting": ([*RUNNING, ask(RestartVm, 14)], Phase.RUNNING),
     "stopped": (STOPPED, Phase.STOPPED),
+    "pausing": ([*RUNNING, ask(PauseVm, 16)], Phase.RUNNING),
+    "paused": (PAUSED, Phase.PAUSED),
+    "stalled": ([*RUNNING, stalled(2)], Phase.PAUSED),
+    "resuming": ([*PAUSED, ask(ResumeVm, 17)], Phase.PAUSED),
+    "suspending": ([*RUNNING, ask(SuspendVm, 16)], Phase.RUNNING),
+    "suspending, paused": ([*PAUSED, ask(SuspendVm, 17)], Phase.PAUSED),
+    "suspended": (SUSPENDED, Phase.SUSPENDED),
+    "restoring": ([*SUSPENDED, ask(ResumeVm, 17)], Phase.SUSPENDED),
+    "discarding": ([*SUSPENDED, ask(StopVm, 11, force=True)], Phase.SUSPENDED),
     "starting": (STARTING, Phase.STOPPED),
     "failed": (FAILED, Phase.FAILED),
     "failed, no node": (FAILED_UNPLACED, Phase.FAILED),
@@ -89,6 +108,8 @@ LIVES: dict[str, tuple[list[Any], Phase]] = {
     "lost": ([*RUNNING, lose()], Phase.LOST),
     "lost while scheduled": ([*SCHEDULED, lose()], Phase.LOST),
     "lost while stopped": ([*STOPPED, lose()], Phase.LOST),
+    "lost while paused": ([*PAUSED, lose()], Phase.LOST),
+    "lost while suspended": ([*SUSPENDED, lose()], Phase.LOST),
     "lost while starting": ([*STARTING, lose()], Phase.LOST),
     "lost while stopping": ([*STOPPING, lose()], Phase.LOST),
     "deleting": (DELETING, Phase.RUNNING),

@@ -4,41 +4,54 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from domain import vm
 from domain.base import Known
-from domain.contract import Desired, Power
+from domain.contract import Desired, Power, ReportError
 from domain.vm import (
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
     DropVm,
     HostKey,
+    PauseVm,
     Phase,
     RecordGuestReady,
     RestartVm,
+    ResumeVm,
     StartVm,
     StopVm,
+    SuspendVm,
     TagVm,
     Verb,
     VmAddressesChanged,
+    VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmFailed,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
+    VmPaused,
+    VmPauseRequested,
     VmPreparing,
     VmRequested,
     VmRestartRequested,
+    VmResumed,
+    VmResumeRequested,
     VmScheduled,
     VmStarted,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
+    VmSuspended,
+    VmSuspendRequested,
     VmTagged,
     VmUnschedulable,
 )
+from domain.vm.table import ALLOWED
 from tests.domain.lives import (
     ID,
     LIVES,
@@ -57,10 +70,12 @@ from tests.domain.lives import (
     lose,
     report,
     schedule,
+    stalled,
 )
 from tests.domain.story import at, uid
 
 ON, OFF, ABSENT, UNKNOWN = Power.ON, Power.OFF, Power.ABSENT, Power.UNKNOWN
+HALT, SAVED = Power.PAUSED, Power.SUSPENDED
 
 
 @pytest.mark.parametrize(("life", "phase"), [(life, phase) for life, (_, phase) in LIVES.items()])
@@ -74,41 +89,55 @@ BUSY = "operation_pending"
 WRONG = "wrong_phase"
 GONE = "vm_deleted"
 
-#: What start, stop, stop by force, and restart lead to. True: accepted.
-VERBS: dict[str, tuple[bool | str, bool | str, bool | str, bool | str]] = {
-    "requested": (BUSY, BUSY, BUSY, BUSY),
-    "unschedulable": (BUSY, BUSY, BUSY, BUSY),
-    "scheduled": (BUSY, BUSY, BUSY, BUSY),
-    "preparing": (BUSY, BUSY, BUSY, BUSY),
-    "running": (WRONG, True, True, True),
-    "stopping": (BUSY, BUSY, True, BUSY),
-    "restarting": (BUSY, BUSY, True, BUSY),
-    "stopped": (True, WRONG, WRONG, WRONG),
-    "starting": (BUSY, BUSY, True, BUSY),
-    "failed": (True, WRONG, WRONG, WRONG),
-    "failed, no node": (True, WRONG, WRONG, WRONG),
-    "retrying": (BUSY, BUSY, True, BUSY),
-    "retrying, no node": (BUSY, BUSY, BUSY, BUSY),
-    "lost": (WRONG, WRONG, WRONG, WRONG),
-    "lost while scheduled": (BUSY, BUSY, BUSY, BUSY),
-    "lost while stopped": (WRONG, WRONG, WRONG, WRONG),
-    "lost while starting": (BUSY, BUSY, True, BUSY),
-    "lost while stopping": (BUSY, BUSY, True, BUSY),
-    "deleting": (BUSY, BUSY, BUSY, BUSY),
-    "deleting, late": (WRONG, WRONG, WRONG, WRONG),
-    "deleting, failed": (WRONG, WRONG, WRONG, WRONG),
-    "deleted": (GONE, GONE, GONE, GONE),
+#: What start, stop, stop by force, restart, pause, resume and suspend lead to. True: accepted.
+VERBS: dict[str, tuple[bool | str, ...]] = {
+    "requested": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "unschedulable": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "scheduled": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "preparing": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "running": (WRONG, True, True, True, True, WRONG, True),
+    "stopping": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "restarting": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "stopped": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "pausing": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "paused": (WRONG, WRONG, True, WRONG, WRONG, True, True),
+    "stalled": (WRONG, WRONG, True, WRONG, WRONG, True, True),
+    "resuming": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "suspending": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "suspending, paused": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "suspended": (WRONG, WRONG, True, WRONG, WRONG, True, WRONG),
+    "restoring": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "discarding": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "starting": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "failed": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "failed, no node": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "retrying": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "retrying, no node": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "lost": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "lost while scheduled": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "lost while stopped": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "lost while paused": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "lost while suspended": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "lost while starting": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "lost while stopping": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "deleting": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
+    "deleting, late": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "deleting, failed": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "deleted": (GONE, GONE, GONE, GONE, GONE, GONE, GONE),
 }
-ASKED: list[tuple[Any, Any]] = [
-    (ask(StartVm), VmStartRequested),
-    (ask(StopVm), VmStopRequested),
-    (ask(StopVm, force=True), VmStopRequested),
-    (ask(RestartVm), VmRestartRequested),
-]
+ASKED: dict[str, tuple[Any, Any]] = {
+    "start": (ask(StartVm), VmStartRequested),
+    "stop": (ask(StopVm), VmStopRequested),
+    "force": (ask(StopVm, force=True), VmStopRequested),
+    "restart": (ask(RestartVm), VmRestartRequested),
+    "pause": (ask(PauseVm), VmPauseRequested),
+    "resume": (ask(ResumeVm), VmResumeRequested),
+    "suspend": (ask(SuspendVm), VmSuspendRequested),
+}
 ROWS = [
     pytest.param(life, command, event, outcome, id=f"{name} when {life}")
     for life, row in VERBS.items()
-    for (command, event), outcome, name in zip(ASKED, row, ("start", "stop", "force", "restart"), strict=True)
+    for (name, (command, event)), outcome in zip(ASKED.items(), row, strict=True)
 ]
 
 
@@ -127,12 +156,73 @@ def test_the_table_of_verbs_is_complete() -> None:
     assert set(VERBS) == set(LIVES)
 
 
+def test_every_verb_has_a_word_for_every_phase() -> None:
+    assert {verb: set(row) for verb, row in ALLOWED.items()} == {verb: set(Phase) for verb in Verb}
+    assert all(help_ is None or len(help_) > 10 for row in ALLOWED.values() for help_ in row.values())
+
+
+def test_a_refusal_names_what_is_and_what_would_help() -> None:
+    detail = given("running").when(ask(StartVm)).then_rejected("wrong_phase").detail
+    assert detail == "cannot start a VM that is running: it runs already; use restart to boot it anew"
+    busy = given("stopping").when(ask(StartVm)).then_rejected("operation_pending").detail
+    assert busy.startswith(f"stop (operation {uid(11)}) is under way; wait for it, or overtake it with a forced stop")
+    assert given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail.endswith("; wait for it")
+
+
 @pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
 def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     before = living(life)
     after = given(life).when(ask(TagVm, tags=("web", "web", "db"))).then(VmTagged, tags=("web", "db")).after
     assert (after.phase, after.pending, after.desired) == (before.phase, before.pending, before.desired)
     assert after.tags == ("web", "db")
+
+
+@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+def test_what_is_said_of_a_vm_can_be_changed_at_any_moment(life: str) -> None:
+    before = living(life)
+    changed = (
+        given(life).when(ask(ChangeVm, name="db", labels={"team": "é", "a": ""})).then(VmChanged, name="db", tags=None)
+    )
+    after = changed.after
+    assert (after.phase, after.pending, after.desired) == (before.phase, before.pending, before.desired)
+    assert (after.name, after.labels, after.tags) == ("db", {"a": "", "team": "é"}, before.tags)
+    again = changed.and_when(ask(ChangeVm, 21, labels={}, tags=("x",))).then(VmChanged, labels={}).after
+    assert (again.name, again.labels, again.tags, again.protected) == ("db", {}, ("x",), False)
+
+
+def test_a_protected_vm_is_not_deleted() -> None:
+    protected = given("running").when(ask(ChangeVm, protected=True)).then(VmChanged, protected=True)
+    refusal = protected.and_when(ask(DeleteVm, 21)).then_rejected("delete_protected")
+    assert refusal.field == "protected"
+    assert "protected: false" in refusal.detail
+    lifted = given([*RUNNING, ask(ChangeVm, 21, protected=True), ask(ChangeVm, 22, protected=False)])
+    lifted.when(ask(DeleteVm)).then(VmDeletionRequested)
+    given([create(protected=True)]).when(ask(DeleteVm)).then_rejected("delete_protected")
+    given("deleting").when(ask(ChangeVm, protected=True)).then_rejected("wrong_phase")
+    given("deleting").when(ask(ChangeVm, protected=False)).then(VmChanged)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"": "a"},
+        {"A": "a"},
+        {"-a": "a"},
+        {"a" * 64: "a"},
+        {"a": "\n"},
+        {"a": "a" * 256},
+        {f"k{n}": "" for n in range(65)},
+    ],
+)
+def test_labels_have_limits(labels: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        ask(ChangeVm, labels=labels)
+
+
+def test_a_change_of_tags_from_before_it_had_other_names_is_the_same_request() -> None:
+    tagged = given("running").when(ask(TagVm, tags=("a",)))
+    tagged.and_when(ask(ChangeVm, tags=("a",))).then_nothing()
+    tagged.and_when(ask(ChangeVm, tags=("b",), fingerprint="g")).then_rejected("idempotency_key_reused", 422)
 
 
 @pytest.mark.parametrize("life", LIVES)
@@ -158,7 +248,13 @@ def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
 
 
 def test_what_never_was_cannot_be_asked_anything() -> None:
-    for command in (*(command for command, _ in ASKED), ask(DeleteVm), ask(TagVm, tags=()), schedule(), report(ON)):
+    for command in (
+        *(command for command, _ in ASKED.values()),
+        ask(DeleteVm),
+        ask(TagVm, tags=()),
+        schedule(),
+        report(ON),
+    ):
         given(None).when(command).then_rejected("vm_not_found", 404)
 
 
@@ -190,6 +286,11 @@ REPEATS = [
     ("running", ask(RestartVm)),
     ("running", ask(DeleteVm)),
     ("running", ask(TagVm, tags=("a",))),
+    ("running", ask(ChangeVm, name="db", protected=True)),
+    ("running", ask(PauseVm)),
+    ("running", ask(SuspendVm)),
+    ("paused", ask(ResumeVm)),
+    ("suspended", ask(ResumeVm)),
     ("stopped", ask(StartVm)),
     ("failed", ask(StartVm)),
     ("requested", ask(DeleteVm)),
@@ -381,6 +482,42 @@ REPORTS: list[tuple[str, Power, dict[str, Any], type[Any] | None]] = [
     ("deleting, late", ABSENT, {}, VmDeleted),
     ("deleting, failed", ABSENT, {}, VmDeleted),
     ("deleting, failed", OFF, {}, None),
+    ("running", HALT, {}, None),
+    ("running", SAVED, {}, None),
+    ("pausing", ON, BOOTED, None),
+    ("pausing", HALT, {}, VmPaused),
+    ("pausing", OFF, {}, VmFailed),
+    ("pausing", ABSENT, {}, VmFailed),
+    ("paused", HALT, {}, None),
+    ("paused", ON, BOOTED, None),
+    ("paused", OFF, {}, VmStopped),
+    ("paused", ABSENT, {}, VmFailed),
+    ("stalled", HALT, {}, None),
+    ("resuming", HALT, {"step": "resume"}, None),
+    ("resuming", ON, {"boots": 1}, VmResumed),
+    ("resuming", OFF, {}, VmFailed),
+    ("suspending", ON, BOOTED, None),
+    ("suspending", HALT, {"step": "suspend"}, None),
+    ("suspending", UNKNOWN, {}, None),
+    ("suspending", SAVED, {}, VmSuspended),
+    ("suspending", OFF, {}, VmFailed),
+    ("suspending, paused", SAVED, {}, VmSuspended),
+    ("suspended", SAVED, {}, None),
+    ("suspended", ON, BOOTED, None),
+    ("suspended", OFF, {}, VmStopped),
+    ("suspended", ABSENT, {}, VmFailed),
+    ("restoring", SAVED, {"step": "resume"}, None),
+    ("restoring", HALT, {"step": "resume"}, None),
+    ("restoring", ON, {"boots": 1}, VmResumed),
+    ("restoring", OFF, {}, VmFailed),
+    ("discarding", SAVED, {"step": "stop"}, None),
+    ("discarding", OFF, {}, VmStopped),
+    ("lost while paused", HALT, {}, VmPaused),
+    ("lost while paused", OFF, {}, VmStopped),
+    ("lost while suspended", SAVED, {}, VmSuspended),
+    ("lost while suspended", ON, BOOTED, None),
+    ("deleting", HALT, {}, None),
+    ("deleting", SAVED, {}, None),
     ("deleted", ON, BOOTED, None),
     ("deleted", ABSENT, {}, None),
 ]
@@ -450,15 +587,70 @@ def test_a_domain_that_vanished_is_a_failure_with_a_way_out() -> None:
 @pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life != "deleted"])
 def test_an_error_fails_what_is_pending(life: str) -> None:
     before = living(life)
-    if before.failure is not None and before.pending is None:
+    if before.failure is not None and before.failure.code == "disk_full" and before.pending is None:
         given(life).when(broken()).then_nothing()
         given(life).when(broken(code="start_failed")).then(VmFailed, code="start_failed")
         return
+    if before.pending is not None and before.pending.verb in (Verb.PAUSE, Verb.RESUME, Verb.SUSPEND):
+        return  # the next story
     done = given(life).when(broken())
     done.then(VmFailed, code="disk_full", operation=before.pending.operation if before.pending else None)
     assert (done.after.phase, done.after.pending) == (Phase.FAILED, None)
     assert done.after.desired is (Desired.ABSENT if before.desired is Desired.ABSENT else Desired.OFF)
     done.and_when(broken(2000)).then_nothing()
+
+
+#: By situation: what the node sees, and what the VM is then and stays.
+KEPT: list[tuple[str, Power, Phase, Desired]] = [
+    ("pausing", ON, Phase.RUNNING, Desired.ON),
+    ("suspending", ON, Phase.RUNNING, Desired.ON),
+    ("suspending, paused", HALT, Phase.PAUSED, Desired.PAUSED),
+    ("resuming", HALT, Phase.PAUSED, Desired.PAUSED),
+    ("restoring", SAVED, Phase.SUSPENDED, Desired.SUSPENDED),
+]
+
+
+@pytest.mark.parametrize(("life", "power", "phase", "desired"), KEPT)
+def test_a_guest_that_is_there_stays_there_when_its_operation_fails(
+    life: str, power: Power, phase: Phase, desired: Desired
+) -> None:
+    operation = living(life).pending.operation  # type: ignore[union-attr]
+    error = ReportError(code="suspend_failed", detail="no space left")
+    done = given(life).when(report(power, error=error)).then(VmFailed, operation=operation, phase=phase)
+    assert (done.after.phase, done.after.desired, done.after.pending) == (phase, desired, None)
+    assert done.after.failure is not None
+
+
+def test_a_guest_that_went_off_cannot_be_paused() -> None:
+    done = given("pausing").when(report(OFF, cause="guest")).then(VmFailed, code="powered_off", operation=uid(16))
+    assert (done.after.phase, done.after.desired, done.after.addresses) == (Phase.STOPPED, Desired.OFF, ())
+
+
+def test_an_io_error_is_told_and_resume_leads_out() -> None:
+    done = given("running").when(stalled()).then(VmFailed, code="io_error", phase=Phase.PAUSED, operation=None)
+    assert (done.after.phase, done.after.desired) == (Phase.PAUSED, Desired.PAUSED)
+    done.and_when(stalled(1001)).then_nothing()
+    again = done.and_when(ask(ResumeVm)).then(VmResumeRequested)
+    again.and_when(stalled(1002)).then(VmFailed, operation=uid(20))
+    mended = again.and_when(report(ON, 1003, boots=1)).then(VmResumed, operation=uid(20)).after
+    assert (mended.phase, mended.failure, mended.desired) == (Phase.RUNNING, None, Desired.ON)
+    given("restarting").when(stalled()).then(VmFailed, operation=uid(14), phase=Phase.PAUSED)
+
+
+def test_suspended_and_resumed_it_is_the_same_boot() -> None:
+    ready = given([*RUNNING, RecordGuestReady(vm=ID, at=at(60)), ask(SuspendVm, 16), report(SAVED, 2)])
+    assert ready.state is not None
+    assert (ready.state.phase, ready.state.boots, ready.state.addresses) == (Phase.SUSPENDED, 1, ())
+    resumed = ready.when(ask(ResumeVm)).and_when(report(ON, boots=1, addresses=("192.0.2.7",))).after
+    assert (resumed.boots, resumed.started_at, resumed.ready_at) == (1, at(50), at(60))
+    assert (resumed.phase, resumed.addresses, resumed.pending) == (Phase.RUNNING, ("192.0.2.7",), None)
+
+
+def test_memory_takes_its_time_to_and_from_the_disk() -> None:
+    patience = vm.POWER_DEADLINE + timedelta(seconds=512 / vm.SLOWEST_DISK)
+    given("running").when(ask(SuspendVm)).then(VmSuspendRequested, deadline=at(100) + patience)
+    given("suspended").when(ask(ResumeVm)).then(VmResumeRequested, deadline=at(100) + patience)
+    given("paused").when(ask(ResumeVm)).then(VmResumeRequested, deadline=at(100) + vm.POWER_DEADLINE)
 
 
 def test_the_guest_is_ready_once() -> None:
@@ -478,7 +670,7 @@ def test_the_guest_is_ready_once() -> None:
 def test_a_silent_node_loses_what_it_could_be_seen_to_run(life: str) -> None:
     before = living(life)
     done = given(life).when(lose())
-    if before.phase in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED):
+    if before.phase in vm.VISIBLE:
         after = done.then(VmLost, node=NODE).after
         assert (after.phase, after.pending, after.desired) == (Phase.LOST, before.pending, before.desired)
         given(life).when(lose().model_copy(update={"node": "n2"})).then_nothing()
@@ -512,6 +704,12 @@ DEADLINES: list[tuple[str, int, Verb, Phase, Desired]] = [
     ("restarting", 14, Verb.RESTART, Phase.RUNNING, Desired.ON),
     ("starting", 12, Verb.START, Phase.FAILED, Desired.OFF),
     ("retrying", 15, Verb.START, Phase.FAILED, Desired.OFF),
+    ("pausing", 16, Verb.PAUSE, Phase.RUNNING, Desired.ON),
+    ("suspending", 16, Verb.SUSPEND, Phase.RUNNING, Desired.ON),
+    ("suspending, paused", 17, Verb.SUSPEND, Phase.PAUSED, Desired.PAUSED),
+    ("resuming", 17, Verb.RESUME, Phase.PAUSED, Desired.PAUSED),
+    ("restoring", 17, Verb.RESUME, Phase.SUSPENDED, Desired.SUSPENDED),
+    ("discarding", 11, Verb.STOP, Phase.SUSPENDED, Desired.OFF),
     ("deleting", 13, Verb.DELETE, Phase.RUNNING, Desired.ABSENT),
 ]
 

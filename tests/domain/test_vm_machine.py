@@ -11,7 +11,9 @@ from domain import vm
 from domain.base import Event, Rejected
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
+    VISIBLE,
     Asked,
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
@@ -19,12 +21,15 @@ from domain.vm import (
     ExpireOperation,
     HostKey,
     LoseVm,
+    PauseVm,
     Phase,
     RecordGuestReady,
     RecordReport,
     RestartVm,
+    ResumeVm,
     StartVm,
     StopVm,
+    SuspendVm,
     TagVm,
     Verb,
     Vm,
@@ -34,7 +39,7 @@ from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm]
+VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, PauseVm, ResumeVm, SuspendVm]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -100,6 +105,8 @@ class VmMachine(RuleBasedStateMachine):
             given["force"] = force
         if command is TagVm:
             given["tags"] = ("a",)
+        if command is ChangeVm:
+            given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
         asked = command(**given)
         if self.ask(asked) and self.state is not None:
             assert self.ask(asked) == [], "the same operation again"
@@ -168,7 +175,7 @@ class VmMachine(RuleBasedStateMachine):
             assert not self.doomed or self.state.desired is Desired.ABSENT
             self.doomed = self.state.desired is Desired.ABSENT
         if self.doomed:
-            for command in (StartVm, StopVm, RestartVm):
+            for command in (StartVm, StopVm, RestartVm, PauseVm, ResumeVm, SuspendVm):
                 with contextlib.suppress(Rejected):
                     vm.decide(self.state, command(vm=ID, operation=uid(999), fingerprint="f", at=self.now()))
                     raise AssertionError(f"{command} is accepted while it is being deleted")
@@ -187,8 +194,13 @@ class VmMachine(RuleBasedStateMachine):
             return
         if self.state.pending is not None and self.state.pending.verb is Verb.DELETE:
             return
-        asked = DeleteVm(vm=ID, operation=uid(999), fingerprint="f", at=self.now())
-        assert vm.decide(self.state, asked)
+        asked: dict[str, Any] = {"vm": ID, "fingerprint": "f", "at": self.now()}
+        state: Vm | None = self.state
+        for command in (ChangeVm(**asked, operation=uid(998), protected=False), DeleteVm(**asked, operation=uid(999))):
+            events = vm.decide(state, command)
+            assert events
+            for event in events:
+                state = vm.evolve(state, event)
 
     @invariant()
     def what_waits_for_nothing_is_at_rest(self) -> None:
@@ -198,9 +210,17 @@ class VmMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_has_a_domain_has_a_node(self) -> None:
-        if self.state is not None and self.state.phase in (Phase.SCHEDULED, Phase.RUNNING, Phase.STOPPED, Phase.LOST):
+        if self.state is not None and self.state.phase in (*VISIBLE, Phase.LOST):
             assert self.state.node is not None
             assert self.state.epoch == 1
+
+    @invariant()
+    def what_is_wanted_of_a_guest_at_rest_is_what_it_is(self) -> None:
+        """Nobody waits: nothing pulls the plug of a paused guest, or throws away the memory of a suspended one."""
+        if self.state is not None and self.state.pending is None and self.state.desired is not Desired.ABSENT:
+            kept = {Phase.PAUSED: Desired.PAUSED, Phase.SUSPENDED: Desired.SUSPENDED}
+            late_stop = self.state.desired is Desired.OFF and self.state.force_after is not None
+            assert late_stop or self.state.desired is kept.get(self.state.phase, self.state.desired)
 
     @invariant()
     def force_needs_a_moment(self) -> None:

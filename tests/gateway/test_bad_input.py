@@ -42,6 +42,16 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"image": "no-such-image"}, "image"),
     ({"tags": ["no-such-tag"]}, "tags"),
     ({"tags": "blue"}, "tags"),
+    ({"labels": {"Team": "blue"}}, "labels"),
+    ({"labels": {"": "blue"}}, "labels"),
+    ({"labels": {"a" * 64: "blue"}}, "labels"),
+    ({"labels": {"team": "a" * 256}}, "labels"),
+    ({"labels": {"team": "a\nb"}}, "labels"),
+    ({"labels": {"team": 7}}, "labels.team"),
+    ({"labels": {"k" * 100_000: 7}}, "labels." + "k" * 193),
+    ({"labels": {f"k{n}": "" for n in range(65)}}, "labels"),
+    ({"labels": ["team"]}, "labels"),
+    ({"protected": "yes"}, "protected"),
     ({"user_data": "x" * 65537}, "user_data"),
     ({"user_data": "\u00e9" * 40000}, "user_data"),
     ({"user_data": "a\0b"}, "user_data"),
@@ -103,6 +113,24 @@ async def test_json_that_is_no_object(api: Platform, text: str) -> None:
     answer = await api.http.post(VMS, content=text)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "(body)"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "(body)"),
+        ({"name": None}, "(body)"),
+        ({"name": "No Name"}, "name"),
+        ({"tags": ["no such"]}, "tags.0"),
+        ({"labels": {"A": ""}}, "labels"),
+        ({"protected": 1}, "protected"),
+        ({"phase": "running"}, "phase"),
+    ],
+)
+async def test_a_patch_that_makes_no_sense(api: Platform, body: Any, field: str) -> None:
+    answer = await api.call("PATCH", f"{VMS}/{NOBODY}", body)
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "3601", '"90"', "true"])
@@ -184,6 +212,11 @@ async def test_other_methods(api: Platform) -> None:
         ("phase=flying", "phase"),
         ("name=%00", "name"),
         ("tag=a%0Ab", "tag"),
+        ("label=", "label"),
+        ("label=Team", "label"),
+        ("label==blue", "label"),
+        ("label=team=a%0Ab", "label"),
+        ("label=team=" + "a" * 256, "label"),
         ("colour=red", "colour"),
         ("limit=1&limit=2", "limit"),
     ],

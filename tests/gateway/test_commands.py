@@ -6,6 +6,7 @@ import uuid
 from domain.contract import Power
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
+from tests.waiting import eventually
 
 
 async def test_create_answers_with_operation_and_vm(api: Platform) -> None:
@@ -75,7 +76,6 @@ async def test_a_chosen_id_is_used_once(api: Platform) -> None:
 async def test_wait_returns_when_it_ended(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     stopping = asyncio.create_task(api.call("POST", f"{VMS}/{vm}/stop?wait=30s"))
-    from tests.waiting import eventually
 
     async def told() -> bool:
         wanted = await api.side.wanted(vm)
@@ -96,6 +96,50 @@ async def test_wait_gives_up_with_202(api: Platform) -> None:
     answer = await api.call("POST", f"{VMS}/{vm}/stop?wait=0.2s")
     assert answer.status_code == 202
     assert answer.json()["operation"]["status"] == "accepted"
+
+
+async def test_a_vm_is_paused_suspended_and_resumed(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    steps = [
+        ("pause", Power.PAUSED, "paused"),
+        ("suspend", Power.SUSPENDED, "suspended"),
+        ("resume", Power.ON, "running"),
+    ]
+    for verb, power, phase in steps:
+        asked = await api.call("POST", f"{VMS}/{vm}/{verb}")
+        assert asked.status_code == 202, asked.text
+        assert asked.json()["vm"]["pending"]["verb"] == verb
+
+        async def told(verb: str = verb, phase: str = phase) -> bool:
+            wanted = await api.side.wanted(vm)
+            return wanted is not None and (wanted.desired, wanted.resume) == (
+                "on" if verb == "resume" else phase,
+                verb == "resume",
+            )
+
+        await eventually(told, f"the node is told to {verb}")
+        await api.report(vm, power, boots=1)
+        ended = await api.get(f"/v1/operations/{asked.json()['operation']['id']}?wait=30s")
+        assert (ended["verb"], ended["status"]) == (verb, "succeeded")
+        assert (await api.get(f"{VMS}/{vm}"))["phase"] == phase
+    assert [item["id"] for item in (await api.get(f"{VMS}?phase=paused"))["items"]] == []
+
+
+async def test_one_patch_changes_what_is_said_of_a_vm(api: Platform) -> None:
+    made = await api.create(labels={"team": "blue", "stage": ""}, protected=True)
+    vm = made["vm"]["id"]
+    assert (made["vm"]["labels"], made["vm"]["protected"]) == ({"stage": "", "team": "blue"}, True)
+    refused = await api.call("DELETE", f"{VMS}/{vm}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "delete_protected")
+    key = str(uuid.uuid4())
+    body = {"name": "db-1", "labels": {"team": "a=b é"}, "protected": False}
+    changed = await api.call("PATCH", f"{VMS}/{vm}", body, idempotency_key=key)
+    assert (changed.status_code, changed.json()["operation"]["status"]) == (202, "succeeded")
+    again = await api.call("PATCH", f"{VMS}/{vm}", body, idempotency_key=key)
+    assert again.json()["operation"]["id"] == changed.json()["operation"]["id"]
+    found = (await api.get(f"{VMS}?name=db-1"))["items"]
+    assert [(item["id"], item["labels"], item["tags"]) for item in found] == [(vm, {"team": "a=b é"}, [])]
+    assert (await api.get(f"{VMS}/{vm}"))["version"] == changed.json()["vm"]["version"]
 
 
 async def test_conflicts_say_what_would_help(api: Platform) -> None:

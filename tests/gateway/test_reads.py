@@ -72,6 +72,23 @@ async def test_filters(api: Platform) -> None:
     assert [op["verb"] for op in vms["items"]] == ["create"]
 
 
+async def test_labels_find_vms(api: Platform) -> None:
+    mine = (await api.create(labels={"test/reads": "a=b", "other": ""}))["vm"]["id"]
+    yours = (await api.create(labels={"test/reads": "c"}))["vm"]["id"]
+
+    async def found(label: str) -> list[str]:
+        answer = await api.http.get(VMS, params={"label": label})
+        assert answer.status_code == 200, answer.text
+        return [item["id"] for item in answer.json()["items"]]
+
+    assert await found("test/reads") == [mine, yours]
+    assert await found("test/reads=a=b") == [mine]
+    assert await found("test/reads=") == []
+    assert await found("other=") == [mine]
+    await api.call("PATCH", f"{VMS}/{mine}", {"labels": {}})
+    assert await found("test/reads") == [yours]
+
+
 async def test_min_position_waits_and_gives_up(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     made = await api.create()
     answer = await api.http.get(f"{VMS}/{made['vm']['id']}?min_position={made['position']}")

@@ -15,16 +15,20 @@ from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
 from domain.vm import (
+    ChangeVm,
     Considered,
     DeferVm,
     DeleteVm,
     DropVm,
     HostKey,
+    PauseVm,
     RecordGuestReady,
     RestartVm,
+    ResumeVm,
     ScheduleVm,
     StartVm,
     StopVm,
+    SuspendVm,
     TagVm,
 )
 from eventstore.envelope import GENESIS, Context, Ref, seal
@@ -32,7 +36,7 @@ from eventstore.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
-from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report
+from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report, stalled
 from tests.domain.story import at, uid
 
 HERE = Path(__file__).parent
@@ -79,6 +83,31 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     "vm-5-crashed": (VM, [*RUNNING, report(Power.OFF, 2, cause="crashed")]),
     "vm-6-missing": (VM, [*RUNNING, report(Power.ABSENT, 2)]),
     "vm-7-delete-late": (VM, [*SCHEDULED, ask(DeleteVm, 13), expire(13)]),
+    "vm-8-suspended": (
+        VM,
+        [
+            *RUNNING,
+            ask(PauseVm, 11),
+            report(Power.PAUSED, 2, boots=1, seconds=110),
+            ask(ResumeVm, 12),
+            report(Power.ON, 3, boots=1, seconds=120, addresses=("192.0.2.9",)),
+            stalled(4, seconds=130),
+            ask(ResumeVm, 13),
+            report(Power.ON, 5, boots=1, seconds=140),
+            ask(SuspendVm, 14),
+            report(Power.SUSPENDED, 6, seconds=150),
+            lose(),
+            report(Power.SUSPENDED, 7, seconds=160),
+        ],
+    ),
+    "vm-9-changed": (
+        VM,
+        [
+            create(labels={"team": "blue", "env/stage": ""}, protected=True),
+            ask(ChangeVm, 11, name="db-1", tags=("db",), labels={"team": "grün"}),
+            ask(ChangeVm, 12, labels={}, protected=False),
+        ],
+    ),
     "node-1": (
         NODE,
         [

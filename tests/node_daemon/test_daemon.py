@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from domain.contract import Desired, Power
+from domain.contract import Desired, NodeReport, Power
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
@@ -71,6 +72,128 @@ async def test_a_life(node: Node, hypervisor: LibvirtHypervisor, connection: Any
             connection.lookupByUUIDString(vm)
     sequences = [report.sequence for report in node.reports[vm]]
     assert sequences == sorted(set(sequences))
+
+
+def paused(report: NodeReport) -> bool:
+    return report.power is Power.PAUSED and report.step is None
+
+
+def suspended(report: NodeReport) -> bool:
+    return report.power is Power.SUSPENDED and report.step is None
+
+
+async def test_paused_suspended_and_resumed(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.change(vm, desired=Desired.PAUSED)
+        assert (await node.until(vm, paused)).boots == 1
+        await node.change(vm, desired=Desired.SUSPENDED)
+        await node.until(vm, suspended)
+    async with node.daemon(hypervisor):
+        await node.until(vm, suspended)
+        await node.change(vm, desired=Desired.ON, resume=True)
+        assert (await node.until(vm, on)).boots == 1
+        await node.change(vm, desired=Desired.SUSPENDED, resume=False)
+        await node.until(vm, suspended)
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        await node.change(vm, desired=Desired.ON, boots=2)
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        await node.change(vm, desired=Desired.SUSPENDED)
+        await node.until(vm, suspended)
+        await node.remove(vm)
+        assert files_of(node) == []
+
+
+async def test_a_guest_that_somebody_else_paused_goes_on(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        domain = connection.lookupByUUIDString(vm)
+        await eventually(domain.isPersistent, "the domain is kept")
+        domain.suspend()
+        await eventually(lambda: domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING, "it goes on")
+        domain.managedSave(0)
+        await eventually(lambda: domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING, "it goes on from disk")
+        await node.until(vm, on)
+        assert not any(report.error for report in node.reports[vm])
+        await node.remove(vm)
+
+
+class Storage:
+    """A hypervisor under whose guests the storage breaks: they stand still, and do so again until it is mended."""
+
+    def __init__(self, real: Hypervisor) -> None:
+        self._real = real
+        self.broken = False
+        self.tries = 0
+
+    def _seen(self, have: Have) -> Have:
+        return replace(have, power=Power.PAUSED, stalled=True) if self.broken and have.power is Power.ON else have
+
+    async def look(self, vm: str) -> Have:
+        return self._seen(await self._real.look(vm))
+
+    async def domains(self) -> Any:
+        return {vm: self._seen(have) for vm, have in (await self._real.domains()).items()}
+
+    async def unpause(self, vm: str) -> None:
+        self.tries += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_an_io_error_is_told_and_tried_again_when_asked(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    storage = Storage(hypervisor)
+    async with node.daemon(storage) as daemon:
+        vm = await node.create()
+        await node.until(vm, on)
+        storage.broken = True
+        await daemon.tick()
+        report = await node.until(vm, failed)
+        assert (report.error and report.error.code, report.power) == ("io_error", Power.PAUSED)
+        assert storage.tries == 0
+        await node.change(vm, desired=Desired.PAUSED)
+        await node.until(vm, paused)
+        await node.change(vm, desired=Desired.ON, resume=True)
+        await eventually(lambda: storage.tries == 1, "the try to go on")
+        for _ in range(5):
+            await daemon.tick()
+            await asyncio.sleep(0.05)
+        assert storage.tries == 1, "not again at once"
+        storage.broken = False
+        await daemon.tick()
+        await node.until(vm, on)
+        await node.remove(vm)
+
+
+async def test_memory_that_cannot_be_restored_is_an_answer_and_stays(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    class Corrupt:
+        async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+            raise Refused("the saved state cannot be read")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(hypervisor, name)
+
+    async with node.daemon(Corrupt()):  # type: ignore[arg-type]
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.change(vm, desired=Desired.SUSPENDED)
+        await node.until(vm, suspended)
+        await node.change(vm, desired=Desired.ON, resume=True)
+        report = await node.until(vm, failed)
+        assert report.error is not None
+        assert (report.error.code, report.power) == ("restore_failed", Power.SUSPENDED)
+        assert "stop it by force" in report.error.detail
+        await node.change(vm, desired=Desired.SUSPENDED, resume=False)
+        await node.until(vm, suspended)
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        await node.remove(vm)
 
 
 async def test_on_the_way_to_on_nothing_looks_final(node: Node, hypervisor: LibvirtHypervisor) -> None:
@@ -251,6 +374,18 @@ class Fragile:
     async def shutdown(self, vm: str) -> None:
         await self._act(lambda: self._real.shutdown(vm))
 
+    async def pause(self, vm: str) -> None:
+        await self._act(lambda: self._real.pause(vm))
+
+    async def unpause(self, vm: str) -> None:
+        await self._act(lambda: self._real.unpause(vm))
+
+    async def suspend(self, vm: str, patience: float) -> None:
+        await self._act(lambda: self._real.suspend(vm, patience))
+
+    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+        await self._act(lambda: self._real.restore(vm, host_boot, patience))
+
     async def destroy(self, vm: str) -> None:
         await self._act(lambda: self._real.destroy(vm))
 
@@ -263,10 +398,22 @@ class Fragile:
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, before: bool) -> None:
-    """start, keep, shutdown, start, keep, destroy, undefine: a crash at each; the next daemon finishes."""
+    """start, keep, pause, suspend, restore, unpause, shutdown, start, keep, destroy, undefine: a crash at each.
+
+    The next daemon finishes.
+    """
     vm = await node.create()
 
     async def life() -> None:
+        if node.documents[vm].generation == 1:
+            await node.until(vm, on)
+            await node.change(vm, desired=Desired.PAUSED)
+        if node.documents[vm].desired is Desired.PAUSED:
+            await node.until(vm, paused)
+            await node.change(vm, desired=Desired.SUSPENDED)
+        if node.documents[vm].desired is Desired.SUSPENDED:
+            await node.until(vm, suspended)
+            await node.change(vm, desired=Desired.ON, resume=True)
         if node.documents[vm].boots == 1:
             await node.until(vm, on)
             await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(minutes=5))
@@ -276,7 +423,7 @@ async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, b
         await node.until(vm, gone)
 
     crashes = 0
-    for _ in range(20):
+    for _ in range(30):
         fragile = Fragile(hypervisor, 2, before)
         async with node.daemon(fragile):
             living = asyncio.create_task(life())
@@ -287,7 +434,7 @@ async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, b
             crashes += fragile.crashed.is_set()
             if not fragile.crashed.is_set():
                 break
-    assert crashes > 2
+    assert crashes > 4
     assert (await hypervisor.look(vm)).power is Power.ABSENT
     assert files_of(node) == []
 

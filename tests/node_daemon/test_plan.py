@@ -10,7 +10,24 @@ from hypothesis import strategies as st
 
 from domain.contract import Desired, Power, Wanted
 from node_daemon.hypervisor import Have
-from node_daemon.plan import Create, Destroy, Host, Keep, Refuse, Remove, Shutdown, Start, Step, next_step, plan
+from node_daemon.plan import (
+    Create,
+    Destroy,
+    Discard,
+    Host,
+    Keep,
+    Pause,
+    Refuse,
+    Remove,
+    Restore,
+    Shutdown,
+    Start,
+    Step,
+    Suspend,
+    Unpause,
+    next_step,
+    plan,
+)
 from tests.node_daemon.documents import wanted
 
 VM = "7d3c5a52-0000-4000-8000-000000000001"
@@ -30,6 +47,8 @@ def have(power: Power, **changes: Any) -> Have:
 
 NOTHING = Have(vm=VM, power=Power.ABSENT)
 ON, OFF, ABSENT = Desired.ON, Desired.OFF, Desired.ABSENT
+HALT, SAVED = Desired.PAUSED, Desired.SUSPENDED
+STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +74,38 @@ ON, OFF, ABSENT = Desired.ON, Desired.OFF, Desired.ABSENT
         (want(ABSENT), have(Power.OFF), Remove(VM)),
         (want(ABSENT), replace(NOTHING, files=True), Remove(VM)),
         (want(ABSENT), NOTHING, None),
+        (want(ON), have(Power.PAUSED), Unpause(VM)),
+        (want(ON), have(Power.PAUSED, kept=False), Keep(VM)),
+        (want(ON), have(Power.PAUSED, stalled=True), STALLED),
+        (want(ON, resume=True), have(Power.PAUSED, stalled=True), Unpause(VM, stalled=True)),
+        (want(ON, resume=True), have(Power.PAUSED), Unpause(VM)),
+        (want(ON), have(Power.SUSPENDED), Restore(want(ON))),
+        (want(ON), have(Power.SUSPENDED, host_boot="the last boot"), Restore(want(ON))),
+        (want(ON, boots=2), have(Power.PAUSED), Destroy(VM)),
+        (want(ON, boots=2, force_after=LATER), have(Power.PAUSED), Unpause(VM)),
+        (want(ON, boots=2), have(Power.SUSPENDED), Discard(VM)),
+        (want(ON, boots=2, force_after=LATER), have(Power.SUSPENDED), Restore(want(ON, boots=2, force_after=LATER))),
+        (want(HALT), have(Power.ON), Pause(VM)),
+        (want(HALT), have(Power.ON, kept=False), Keep(VM)),
+        (want(HALT), have(Power.PAUSED), None),
+        (want(HALT), have(Power.PAUSED, stalled=True), None),
+        (want(HALT), have(Power.SUSPENDED), Restore(want(HALT))),
+        (want(HALT), have(Power.OFF), None),
+        (want(HALT), NOTHING, None),
+        (want(SAVED), have(Power.ON), Suspend(want(SAVED))),
+        (want(SAVED), have(Power.PAUSED), Suspend(want(SAVED))),
+        (want(SAVED), have(Power.ON, kept=False), Keep(VM)),
+        (want(SAVED), have(Power.SUSPENDED, host_boot="the last boot"), None),
+        (want(SAVED), have(Power.OFF), None),
+        (want(SAVED), NOTHING, None),
+        (want(OFF), have(Power.PAUSED), Destroy(VM)),
+        (want(OFF, force_after=LATER), have(Power.PAUSED), Unpause(VM)),
+        (want(OFF, force_after=LATER), have(Power.PAUSED, stalled=True), Shutdown(VM, LATER)),
+        (want(OFF), have(Power.SUSPENDED), Discard(VM)),
+        (want(OFF, force_after=LATER), have(Power.SUSPENDED), Restore(want(OFF, force_after=LATER))),
+        (want(ABSENT), have(Power.PAUSED), Destroy(VM)),
+        (want(ABSENT), have(Power.SUSPENDED), Remove(VM)),
+        (want(SAVED), have(Power.ON, generation=2), None),
         (want(ON), have(Power.UNKNOWN), None),
         (want(ABSENT), have(Power.UNKNOWN), None),
         (want(ABSENT), have(Power.ON, epoch=2), None),
@@ -72,6 +123,12 @@ def test_a_foreign_domain_is_an_error_and_nothing_else(desired: Desired) -> None
     step = next_step(want(desired), have(Power.UNKNOWN, foreign=True), HOST, NOW)
     assert isinstance(step, Refuse)
     assert step.code == "foreign_domain"
+
+
+def test_an_io_error_is_an_error_until_somebody_resumes() -> None:
+    assert isinstance(STALLED, Refuse)
+    assert STALLED.code == "io_error"
+    assert "resume" in STALLED.detail
 
 
 def test_a_vm_without_a_document_is_left_alone() -> None:
@@ -100,17 +157,22 @@ class World:
             self.document = self.document.model_copy(update={**changes, "generation": self.document.generation + 1})
 
     def power_off(self) -> None:
-        if self.seen.power is Power.ON and self.seen.kept:
-            self.seen = replace(self.seen, power=Power.OFF, cause="guest")
-        elif self.seen.power is Power.ON:
+        if self.seen.power in (Power.ON, Power.PAUSED) and self.seen.kept:
+            self.seen = replace(self.seen, power=Power.OFF, stalled=False, cause="guest")
+        elif self.seen.power in (Power.ON, Power.PAUSED):
             self.seen = Have(vm=VM, power=Power.ABSENT, files=self.seen.files)
+
+    def memory_lost(self, document: Wanted) -> None:
+        wanted = document.desired in (HALT, SAVED) or (document.desired is ON and self.seen.boots >= document.boots)
+        assert not wanted, "memory thrown away for no reason"
 
     def carry_out(self, step: Step, *, half: bool = False, answers: bool = True) -> None:
         """What the step does to the world; `half` of it, or to a guest that does not answer."""
         match step:
             case Create(wanted=document) | Start(wanted=document):
                 self.seen = replace(self.seen, files=True)
-                if not half and self.seen.power is not Power.ON:
+                assert self.seen.power is not Power.SUSPENDED, "it would lose its memory"
+                if not half and self.seen.power not in (Power.ON, Power.PAUSED):
                     self.seen = have(
                         Power.ON,
                         boots=document.boots,
@@ -121,17 +183,33 @@ class World:
             case Keep():
                 self.seen = replace(self.seen, kept=True)
             case Shutdown():
-                if answers:
+                if answers and self.seen.power is Power.ON:
                     self.power_off()
+            case Pause():
+                if not half and self.seen.power is Power.ON:
+                    self.seen = replace(self.seen, power=Power.PAUSED)
+            case Unpause():
+                if not half and self.seen.power is Power.PAUSED:
+                    self.seen = replace(self.seen, power=Power.ON, stalled=False)
+            case Suspend():
+                assert self.seen.kept
+                if not half and self.seen.power in (Power.ON, Power.PAUSED):
+                    self.seen = replace(self.seen, power=Power.SUSPENDED, stalled=False)
+            case Restore():
+                if self.seen.power is Power.SUSPENDED:
+                    self.seen = replace(self.seen, power=Power.PAUSED if half else Power.ON)
+            case Discard():
+                if self.seen.power is Power.SUSPENDED:
+                    self.memory_lost(self.document)
+                    self.seen = replace(self.seen, power=Power.OFF)
             case Destroy():
-                if self.seen.power is Power.ON:
+                if self.seen.power in (Power.ON, Power.PAUSED):
                     self.destroyed_for.append(self.document)
-                    older = self.seen.boots < self.document.boots
-                    assert self.document.desired is not ON or older, "a plug pulled for no reason"
+                    self.memory_lost(self.document)
                 self.power_off()
             case Remove():
                 assert self.document.desired is ABSENT
-                assert self.seen.power is not Power.ON
+                assert self.seen.power not in (Power.ON, Power.PAUSED)
                 self.seen = replace(NOTHING, files=half)
             case Refuse():
                 raise AssertionError("there is no foreign domain in this world")
@@ -142,6 +220,7 @@ def happenings() -> st.SearchStrategy[tuple[str, Any]]:
     return st.one_of(
         st.tuples(st.sampled_from(["step", "half a step", "twice", "lost", "deaf"]), st.none()),
         st.tuples(st.sampled_from(["on", "off", "restart"]), grace),
+        st.tuples(st.sampled_from(["pause", "suspend", "resume", "paused", "suspended", "stalled"]), st.none()),
         st.tuples(st.sampled_from(["absent", "guest off", "host reboot"]), st.none()),
         st.tuples(st.just("time"), st.integers(1, 120)),
     )
@@ -153,7 +232,7 @@ def happen(world: World, what: str, value: Any) -> None:
     match what:
         case "step" | "half a step" | "twice" | "deaf":
             for _ in range(2 if what == "twice" else 1):
-                if step is not None:
+                if step is not None and not isinstance(step, Refuse):
                     world.carry_out(step, half=what == "half a step", answers=what != "deaf")
         case "lost":
             pass
@@ -165,6 +244,18 @@ def happen(world: World, what: str, value: Any) -> None:
                 world.ask(boots=world.document.boots + 1, force_after=force_after)
         case "off":
             world.ask(desired=OFF, force_after=force_after)
+        case "pause" | "suspend":
+            if world.document.desired is ON:
+                world.ask(desired=HALT if what == "pause" else SAVED, resume=False)
+        case "resume":
+            if world.document.desired in (HALT, SAVED):
+                world.ask(desired=ON, resume=True)
+        case "paused" | "stalled":  # by somebody else, or by QEMU
+            if world.seen.power is Power.ON:
+                world.seen = replace(world.seen, power=Power.PAUSED, stalled=what == "stalled")
+        case "suspended":
+            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.kept:
+                world.seen = replace(world.seen, power=Power.SUSPENDED, stalled=False)
         case "absent":
             world.ask(desired=ABSENT)
         case "guest off":
@@ -184,18 +275,27 @@ def test_it_converges_whatever_happened_before(history: list[tuple[str, Any]], a
     world = World()
     for what, value in history:
         happen(world, what, value)
-    for _ in range(8):
+    for _ in range(12):
         step = world.step()
-        if step is None:
+        if step is None or isinstance(step, Refuse):
             break
         world.carry_out(step, answers=answers)
         world.now += timedelta(seconds=61)
-    assert world.step() is None
+    step = world.step()
+    if isinstance(step, Refuse):
+        assert (step.code, world.seen.stalled, world.document.resume) == ("io_error", True, False)
+        return
+    assert step is None
     match world.document.desired:
         case Desired.ON:
             assert world.seen.boots >= world.document.boots
             assert world.seen.kept
+            assert world.seen.power in (Power.ON, Power.OFF)
+        case Desired.PAUSED:
+            assert world.seen.power in (Power.PAUSED, Power.OFF, Power.ABSENT)
+        case Desired.SUSPENDED:
+            assert world.seen.power in (Power.SUSPENDED, Power.OFF, Power.ABSENT)
         case Desired.OFF:
-            assert world.seen.power is not Power.ON
+            assert world.seen.power in (Power.OFF, Power.ABSENT)
         case Desired.ABSENT:
             assert world.seen == NOTHING

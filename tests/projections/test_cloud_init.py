@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from domain import vm
 from domain.contract import Power
+from domain.vm import ChangeVm
 from eventstore.envelope import Ref
 from projections import cloud_init
 from projections.cloud_init import Source
@@ -93,6 +94,17 @@ async def test_what_a_guest_is_told(guests: Guests) -> None:
     assert (network.status_code, network.content) == (200, b"")
     head = await guests.http.head(f"/{secret}/meta-data")
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_vm_with_another_name_is_told_so(guests: Guests) -> None:
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    before = yaml.safe_load((await guests.get(secret, "meta-data")).text)
+    await guests.cloud.do(ref, ChangeVm(**guests.cloud.asked(vm=ref.id, name="db-1")))
+    end = await guests.cloud.store.last_position()
+    await guests.cloud.position.reach(end, 10)
+    after = yaml.safe_load((await guests.get(secret, "meta-data")).text)
+    assert after == {**before, "local-hostname": "db-1"}
 
 
 async def test_a_vm_without_user_data_gets_an_empty_one(guests: Guests) -> None:

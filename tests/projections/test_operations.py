@@ -22,6 +22,9 @@ REQUESTED = vm.VmRequested(
 START = vm.VmStartRequested(**ASKED)
 STOP = vm.VmStopRequested(**ASKED, force_after=AT)
 RESTART = vm.VmRestartRequested(**ASKED, force_after=AT)
+PAUSE = vm.VmPauseRequested(**ASKED)
+RESUME = vm.VmResumeRequested(**ASKED)
+SUSPEND = vm.VmSuspendRequested(**ASKED)
 DELETE = vm.VmDeletionRequested(**ASKED)
 SCHEDULED = vm.VmScheduled(at=AT, operation="o", node="n", epoch=1, deadline=LATER, considered=())
 UNSCHEDULABLE = vm.VmUnschedulable(at=AT, operation="o", considered=())
@@ -63,6 +66,12 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([STOP, STOPPED], Status.SUCCEEDED),
     ([STOP, STARTED], Status.RUNNING),
     ([STOP, late(vm.Verb.STOP)], Status.TIMED_OUT),
+    ([PAUSE, vm.VmPaused(**SEEN)], Status.SUCCEEDED),
+    ([PAUSE, vm.VmSuspended(**SEEN)], Status.RUNNING),
+    ([RESUME, vm.VmResumed(**SEEN)], Status.SUCCEEDED),
+    ([RESUME, FAILED], Status.FAILED),
+    ([SUSPEND, vm.VmSuspended(**SEEN)], Status.SUCCEEDED),
+    ([SUSPEND, late(vm.Verb.SUSPEND)], Status.TIMED_OUT),
     ([DELETE], Status.ACCEPTED),
     ([DELETE, STOPPED], Status.RUNNING),
     ([DELETE, DELETED], Status.SUCCEEDED),
@@ -72,6 +81,7 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([REGISTERED, VERIFIED], Status.SUCCEEDED),
     ([REGISTERED, REFUSED], Status.FAILED),
     ([vm.VmTagged(**ASKED, tags=())], Status.SUCCEEDED),
+    ([vm.VmChanged(**ASKED, name="db")], Status.SUCCEEDED),
     ([image.ImageDeleted(**DONE)], Status.SUCCEEDED),
     ([node.NodeCordoned(**DONE)], Status.SUCCEEDED),
     ([node.NodeUncordoned(**DONE)], Status.SUCCEEDED),

@@ -1,0 +1,146 @@
+"""What may be asked of a VM, by people (`Asked`) and by the platform itself."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from domain.base import Command, Hostname, Labels, Sealed, Slug, Tags, Uuid
+from domain.contract import NodeReport
+from domain.vm.values import Considered, HostKey, Spec, Verb
+
+
+class VmCommand(Command):
+    vm: Uuid
+
+
+class Asked(VmCommand):
+    """A command that somebody asked for: an operation, recognised when it is asked again."""
+
+    VERB: ClassVar[Verb]
+    operation: Uuid
+    fingerprint: str
+
+
+class CreateVm(Asked):
+    VERB = Verb.CREATE
+    project: Slug
+    name: Hostname
+    image: Slug
+    spec: Spec
+    region: Slug | None = None
+    tags: Tags = ()
+    labels: Labels = Field(default_factory=dict)
+    protected: bool = False
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+
+
+class StartVm(Asked):
+    VERB = Verb.START
+
+
+class StopVm(Asked):
+    VERB = Verb.STOP
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class RestartVm(Asked):
+    VERB = Verb.RESTART
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class PauseVm(Asked):
+    """Its CPUs stand still; memory, disk and address stay."""
+
+    VERB = Verb.PAUSE
+
+
+class ResumeVm(Asked):
+    """It goes on where it was paused or suspended, in the same boot."""
+
+    VERB = Verb.RESUME
+
+
+class SuspendVm(Asked):
+    """Its memory goes to the node's disk, and it takes up no more of the node's memory until it is resumed."""
+
+    VERB = Verb.SUSPEND
+
+
+class DeleteVm(Asked):
+    VERB = Verb.DELETE
+
+
+class TagVm(Asked):
+    VERB = Verb.TAG
+    tags: Tags
+
+
+class ChangeVm(Asked):
+    """What is None stays as it is; tags and labels are replaced as a whole."""
+
+    VERB = Verb.CHANGE
+    name: Hostname | None = None
+    tags: Tags | None = None
+    labels: Labels | None = None
+    protected: bool | None = None
+
+
+class ScheduleVm(VmCommand):
+    node: Slug
+    considered: tuple[Considered, ...] = ()
+
+
+class DeferVm(VmCommand):
+    """No node has room; placement tries again whenever the cloud changes."""
+
+    considered: tuple[Considered, ...] = ()
+
+
+class DropVm(VmCommand):
+    """What the VM was to be built on is gone (its project or image was deleted at the same moment)."""
+
+    code: str
+    detail: str
+
+
+class RecordReport(VmCommand):
+    report: NodeReport
+
+
+class RecordGuestReady(VmCommand):
+    hostname: str | None = None
+    host_keys: tuple[HostKey, ...] = ()
+
+
+class ExpireOperation(VmCommand):
+    operation: Uuid
+
+
+class LoseVm(VmCommand):
+    """The VM's node has not been heard of: what the VM does now is unknown."""
+
+    node: Slug
+
+
+VmCommands = (
+    CreateVm
+    | StartVm
+    | StopVm
+    | RestartVm
+    | PauseVm
+    | ResumeVm
+    | SuspendVm
+    | DeleteVm
+    | TagVm
+    | ChangeVm
+    | ScheduleVm
+    | DeferVm
+    | DropVm
+    | RecordReport
+    | RecordGuestReady
+    | ExpireOperation
+    | LoseVm
+)

@@ -1,0 +1,218 @@
+"""What happens to a VM. Wire names (`TOPIC`) and what was ever written stay for ever."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from domain.base import Event, Sealed
+from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
+
+
+class VmEvent(Event):
+    """`at` is when it was decided; `operation` the operation it belongs to, if any."""
+
+    at: AwareDatetime
+    operation: str | None = None
+
+
+class VmAsked(VmEvent):
+    """An operation was accepted; `cancels` names the one it overtakes."""
+
+    operation: str
+    fingerprint: str
+    deadline: AwareDatetime
+    cancels: str | None = None
+
+
+class VmRequested(VmAsked):
+    TOPIC = "nebula.vm.VmRequested"
+    vm: str
+    project: str
+    name: str
+    image: str
+    spec: Spec
+    region: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    protected: bool = False
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+
+
+class VmUnschedulable(VmEvent):
+    TOPIC = "nebula.vm.VmUnschedulable"
+    considered: tuple[Considered, ...]
+
+
+class VmScheduled(VmEvent):
+    """Placed on a node. `epoch` fences: a node with an older one must let go."""
+
+    TOPIC = "nebula.vm.VmScheduled"
+    node: str
+    epoch: int
+    deadline: AwareDatetime
+    considered: tuple[Considered, ...]
+
+
+class VmStartRequested(VmAsked):
+    TOPIC = "nebula.vm.VmStartRequested"
+
+
+class VmStopRequested(VmAsked):
+    """Graceful until `force_after`, then the plug is pulled."""
+
+    TOPIC = "nebula.vm.VmStopRequested"
+    force_after: AwareDatetime
+
+
+class VmRestartRequested(VmAsked):
+    TOPIC = "nebula.vm.VmRestartRequested"
+    force_after: AwareDatetime
+
+
+class VmPauseRequested(VmAsked):
+    TOPIC = "nebula.vm.VmPauseRequested"
+
+
+class VmResumeRequested(VmAsked):
+    TOPIC = "nebula.vm.VmResumeRequested"
+
+
+class VmSuspendRequested(VmAsked):
+    TOPIC = "nebula.vm.VmSuspendRequested"
+
+
+class VmDeletionRequested(VmAsked):
+    TOPIC = "nebula.vm.VmDeletionRequested"
+
+
+class VmTagged(VmAsked):
+    TOPIC = "nebula.vm.VmTagged"
+    tags: tuple[str, ...]
+
+
+class VmChanged(VmAsked):
+    """What was said anew of it; what is None stays as it was."""
+
+    TOPIC = "nebula.vm.VmChanged"
+    name: str | None = None
+    tags: tuple[str, ...] | None = None
+    labels: dict[str, str] | None = None
+    protected: bool | None = None
+
+
+class VmObserved(VmEvent):
+    """Something a node reported; `sequence` orders the reports of one VM."""
+
+    node: str
+    sequence: int
+
+
+class VmPreparing(VmObserved):
+    """The node has begun: fetching the image, making the disk."""
+
+    TOPIC = "nebula.vm.VmPreparing"
+    step: str
+
+
+class VmStarted(VmObserved):
+    TOPIC = "nebula.vm.VmStarted"
+    boots: int
+    addresses: tuple[str, ...] = ()
+
+
+class VmStopped(VmObserved):
+    """`cause`: requested, guest (it powered itself off), crashed, or unknown."""
+
+    TOPIC = "nebula.vm.VmStopped"
+    cause: Literal["requested", "guest", "crashed", "unknown"]
+
+
+class VmPaused(VmObserved):
+    TOPIC = "nebula.vm.VmPaused"
+
+
+class VmResumed(VmObserved):
+    """It goes on where it was paused or suspended: the same boot."""
+
+    TOPIC = "nebula.vm.VmResumed"
+    addresses: tuple[str, ...] = ()
+
+
+class VmSuspended(VmObserved):
+    """Its memory is on the node's disk."""
+
+    TOPIC = "nebula.vm.VmSuspended"
+
+
+class VmAddressesChanged(VmObserved):
+    TOPIC = "nebula.vm.VmAddressesChanged"
+    addresses: tuple[str, ...]
+
+
+class VmGuestReady(VmEvent):
+    """cloud-init in the guest finished and phoned home."""
+
+    TOPIC = "nebula.vm.VmGuestReady"
+    hostname: str | None = None
+    host_keys: tuple[HostKey, ...]
+
+
+class VmFailed(VmEvent):
+    """It could not be made so. `operation` is the one that failed, if one was pending.
+
+    `phase` is what it is now: failed, or what it is still in where no harm was done.
+    """
+
+    TOPIC = "nebula.vm.VmFailed"
+    code: str
+    detail: str
+    node: str | None = None
+    sequence: int = 0
+    phase: Phase = Phase.FAILED
+
+
+class VmLost(VmEvent):
+    TOPIC = "nebula.vm.VmLost"
+    node: str
+
+
+class VmOperationTimedOut(VmEvent):
+    TOPIC = "nebula.vm.VmOperationTimedOut"
+    operation: str
+    verb: Verb
+
+
+class VmDeleted(VmEvent):
+    """Nothing is left of it on any node; its keys are destroyed next. `node` is where it was, if anywhere."""
+
+    TOPIC = "nebula.vm.VmDeleted"
+    node: str | None = None
+
+
+VmEvents = (
+    VmRequested
+    | VmUnschedulable
+    | VmScheduled
+    | VmStartRequested
+    | VmStopRequested
+    | VmRestartRequested
+    | VmPauseRequested
+    | VmResumeRequested
+    | VmSuspendRequested
+    | VmDeletionRequested
+    | VmTagged
+    | VmChanged
+    | VmPreparing
+    | VmStarted
+    | VmStopped
+    | VmPaused
+    | VmResumed
+    | VmSuspended
+    | VmAddressesChanged
+    | VmGuestReady
+    | VmFailed
+    | VmLost
+    | VmOperationTimedOut
+    | VmDeleted
+)

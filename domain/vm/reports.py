@@ -1,0 +1,152 @@
+"""What a node's report means: events, when it is news."""
+
+from datetime import datetime
+from typing import assert_never
+
+from domain.contract import Desired, NodeReport, Power, ReportError
+from domain.vm.events import (
+    VmAddressesChanged,
+    VmDeleted,
+    VmEvents,
+    VmFailed,
+    VmPaused,
+    VmPreparing,
+    VmResumed,
+    VmStarted,
+    VmStopped,
+    VmSuspended,
+)
+from domain.vm.state import Vm
+from domain.vm.values import AT_REST, Phase, Verb
+
+#: Phases of a VM that has a domain, and so can lose it.
+THERE = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED, Phase.LOST)
+#: Operations on a guest that is there and stays there, whether they succeed or not.
+HARMLESS = {Verb.PAUSE: "paused", Verb.RESUME: "resumed", Verb.SUSPEND: "suspended"}
+
+
+def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    """What a node's report means. Reports of an older epoch, or older than the last that mattered, mean nothing."""
+    if report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+        return []
+    outdated = report.desired is not None and (report.desired, report.asked_boots) != (vm.desired, vm.boots)
+    if outdated and (report.error is not None or report.power is not Power.ON):
+        return []  # said by a daemon that had not read yet what is wanted now
+    if report.error is not None:
+        if vm.failure is not None and vm.failure.code == report.error.code and vm.pending is None:
+            return []
+        return [failed(vm, report, at, report.error, left(vm, report))]
+    match report.power:
+        case Power.ON:
+            return observe_on(vm, report, at)
+        case Power.PAUSED:
+            return reached(vm, report, at, VmPaused, Phase.PAUSED)
+        case Power.SUSPENDED:
+            return reached(vm, report, at, VmSuspended, Phase.SUSPENDED)
+        case Power.OFF | Power.ABSENT if report.step is not None:
+            return prepared(vm, report, at)
+        case Power.OFF:
+            return observe_off(vm, report, at)
+        case Power.ABSENT:
+            return observe_absent(vm, report, at)
+        case Power.UNKNOWN:
+            return []
+        case _:
+            assert_never(report.power)
+
+
+def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    seen = {"at": at, "node": report.node, "sequence": report.sequence, "addresses": report.addresses}
+    waiting = vm.pending.operation if vm.pending else None
+    came_up = vm.phase is not Phase.RUNNING or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
+    if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
+        if vm.pending is not None and vm.pending.verb is Verb.RESUME:
+            return [VmResumed(**seen, operation=waiting)]
+        return [VmStarted(**seen, operation=waiting, boots=report.boots)]
+    if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
+        return [VmAddressesChanged(**seen)]
+    return []
+
+
+def reached(
+    vm: Vm, report: NodeReport, at: datetime, event: type[VmPaused] | type[VmSuspended], phase: Phase
+) -> list[VmEvents]:
+    """It is paused or suspended: news where that is wanted. Where it is not, the node is about to change it."""
+    if vm.phase is phase or vm.desired is not AT_REST[phase]:
+        return []
+    waiting = vm.pending.operation if vm.pending else None
+    return [event(at=at, operation=waiting, node=report.node, sequence=report.sequence)]
+
+
+def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    asked = vm.pending.verb if vm.pending else None
+    visible = vm.phase in THERE and vm.phase is not Phase.STOPPED
+    if vm.desired is Desired.ABSENT or not (visible or asked is Verb.STOP):
+        return []
+    if asked in (Verb.CREATE, Verb.RESTART, Verb.START):
+        return []
+    if asked in HARMLESS:
+        why = ReportError(code="powered_off", detail=f"it went off before it could be {HARMLESS[asked]}; start it")
+        return [failed(vm, report, at, why, Phase.STOPPED)]
+    return [stopped(vm, report, at)]
+
+
+def observe_absent(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    if vm.desired is Desired.ABSENT:
+        waiting = vm.pending.operation if vm.pending else None
+        return [VmDeleted(at=at, operation=waiting, node=vm.node)]
+    if vm.started_at is None or vm.phase not in THERE:
+        stopping = vm.pending is not None and vm.pending.verb is Verb.STOP
+        return [stopped(vm, report, at)] if stopping else []
+    why = "the hypervisor no longer knows this VM; start it to define it anew on its disk"
+    return [failed(vm, report, at, ReportError(code="domain_missing", detail=why), Phase.FAILED)]
+
+
+def failed(vm: Vm, report: NodeReport, at: datetime, why: ReportError, phase: Phase) -> VmFailed:
+    return VmFailed(
+        at=at,
+        operation=vm.pending.operation if vm.pending else None,
+        node=report.node,
+        sequence=report.sequence,
+        code=why.code,
+        detail=why.detail,
+        phase=phase,
+    )
+
+
+def left(vm: Vm, report: NodeReport) -> Phase:
+    """What a VM is after an error: one whose guest is still there, in memory or on disk, has not failed."""
+    match report.power:
+        case Power.PAUSED if vm.desired is not Desired.ABSENT:
+            return Phase.PAUSED
+        case Power.SUSPENDED if vm.desired is not Desired.ABSENT:
+            return Phase.SUSPENDED
+        case Power.ON if vm.pending is not None and vm.pending.verb in HARMLESS:
+            return Phase.RUNNING
+        case _:
+            return Phase.FAILED
+
+
+def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
+    """It is off: as asked for, or for the cause that the node knows."""
+    requested = vm.desired is Desired.OFF
+    return VmStopped(
+        at=at,
+        operation=vm.pending.operation if vm.pending and requested else None,
+        node=report.node,
+        sequence=report.sequence,
+        cause="requested" if requested else report.cause or "unknown",
+    )
+
+
+def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    """The node is at it: the first report of each new step of a creation is worth an event.
+
+    So is the first one from a node that was lost in the middle of it.
+    """
+    back = vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START)
+    fresh = vm.phase is Phase.SCHEDULED and report.step != vm.preparing
+    if report.step is None or not (back or fresh):
+        return []
+    operation = vm.pending.operation if vm.pending else None
+    return [VmPreparing(at=at, operation=operation, node=report.node, sequence=report.sequence, step=report.step)]

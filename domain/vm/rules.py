@@ -1,0 +1,250 @@
+"""What follows from a command. Pure: time and ids come with the command.
+
+Whether a verb is taken at all stands in `table.py`; here is what follows once it is.
+"""
+
+from datetime import timedelta
+from typing import Any, assert_never
+
+from domain.base import Rejected, same_request
+from domain.contract import Desired
+from domain.vm.commands import (
+    Asked,
+    ChangeVm,
+    CreateVm,
+    DeferVm,
+    DeleteVm,
+    DropVm,
+    ExpireOperation,
+    LoseVm,
+    PauseVm,
+    RecordGuestReady,
+    RecordReport,
+    RestartVm,
+    ResumeVm,
+    ScheduleVm,
+    StartVm,
+    StopVm,
+    SuspendVm,
+    TagVm,
+    VmCommands,
+)
+from domain.vm.events import (
+    VmChanged,
+    VmDeleted,
+    VmDeletionRequested,
+    VmEvents,
+    VmFailed,
+    VmGuestReady,
+    VmLost,
+    VmOperationTimedOut,
+    VmPauseRequested,
+    VmRequested,
+    VmRestartRequested,
+    VmResumeRequested,
+    VmScheduled,
+    VmStartRequested,
+    VmStopRequested,
+    VmSuspendRequested,
+    VmTagged,
+    VmUnschedulable,
+)
+from domain.vm.reports import observe
+from domain.vm.state import Vm
+from domain.vm.table import GONE, admit, wrong_phase
+from domain.vm.values import VISIBLE, WAITING, Phase, Verb
+
+PLACEMENT_DEADLINE = timedelta(hours=24)
+CREATE_DEADLINE = timedelta(minutes=30)
+POWER_DEADLINE = timedelta(minutes=10)
+DELETE_DEADLINE = timedelta(minutes=10)
+#: MiB a second that a node's disk takes at the least.
+SLOWEST_DISK = 16
+
+
+def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
+    """What follows from a command: events, or nothing when it has been so already, or Rejected."""
+    if isinstance(command, CreateVm):
+        return create(vm, command)
+    if vm is None:
+        raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", status=404, field="vm")
+    if isinstance(command, Asked):
+        if asked_before(vm, command):
+            return []
+        if vm.phase is Phase.DELETED:
+            raise Rejected("vm_deleted", GONE, status=410)
+    elif vm.phase is Phase.DELETED:
+        return []
+    match command:
+        case StartVm():
+            return start(vm, command)
+        case StopVm():
+            return stop(vm, command)
+        case RestartVm():
+            return restart(vm, command)
+        case PauseVm():
+            return [VmPauseRequested(**accepted(command, POWER_DEADLINE, admit(vm, command.VERB)))]
+        case ResumeVm():
+            patience = POWER_DEADLINE + on_disk(vm) if vm.phase is Phase.SUSPENDED else POWER_DEADLINE
+            return [VmResumeRequested(**accepted(command, patience, admit(vm, command.VERB)))]
+        case SuspendVm():
+            patience = POWER_DEADLINE + on_disk(vm)
+            return [VmSuspendRequested(**accepted(command, patience, admit(vm, command.VERB)))]
+        case DeleteVm():
+            return delete(vm, command)
+        case TagVm():
+            return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
+        case ChangeVm():
+            return change(vm, command)
+        case ScheduleVm():
+            return schedule(vm, command)
+        case DeferVm():
+            return defer(vm, command)
+        case DropVm():
+            return drop(vm, command)
+        case RecordReport():
+            return observe(vm, command.report, command.at)
+        case RecordGuestReady():
+            if vm.ready_at is not None and vm.host_keys == command.host_keys:
+                return []
+            return [VmGuestReady(at=command.at, hostname=command.hostname, host_keys=command.host_keys)]
+        case ExpireOperation():
+            if vm.pending is None or vm.pending.operation != command.operation or command.at < vm.pending.deadline:
+                return []
+            return [VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)]
+        case LoseVm():
+            if vm.node != command.node or vm.phase not in VISIBLE:
+                return []
+            return [VmLost(at=command.at, node=command.node)]
+        case _:
+            assert_never(command)
+
+
+# ── what people ask ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> dict[str, Any]:
+    """What every event says that accepts an operation. `patience` is how long the operation may take."""
+    return {
+        "at": command.at,
+        "operation": command.operation,
+        "fingerprint": command.fingerprint,
+        "deadline": command.at + patience,
+        "cancels": cancels,
+    }
+
+
+def asked_before(vm: Vm, command: Asked) -> bool:
+    """Whether this very request was accepted already. A change of tags alone was once a verb of its own."""
+    known = vm.operations.get(command.operation)
+    tagged = isinstance(command, ChangeVm) and known is not None and known.verb == Verb.TAG
+    return same_request(known, Verb.TAG if tagged else command.VERB, command.fingerprint)
+
+
+def on_disk(vm: Vm) -> timedelta:
+    """How long a VM's memory may take to or from the node's disk."""
+    return timedelta(seconds=vm.spec.memory_mib / SLOWEST_DISK)
+
+
+def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
+    if vm is not None:
+        if same_request(vm.operations.get(command.operation), command.VERB, command.fingerprint):
+            return []
+        raise Rejected("vm_exists", f"there is a VM with id {command.vm} already", field="id")
+    return [
+        VmRequested(
+            **accepted(command, PLACEMENT_DEADLINE),
+            vm=command.vm,
+            project=command.project,
+            name=command.name,
+            image=command.image,
+            spec=command.spec,
+            region=command.region,
+            tags=command.tags,
+            labels=command.labels,
+            protected=command.protected,
+            ssh_keys=command.ssh_keys,
+            user_data=command.user_data,
+        )
+    ]
+
+
+def start(vm: Vm, command: StartVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    patience = POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
+    return [VmStartRequested(**accepted(command, patience))]
+
+
+def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
+    cancels = admit(vm, command.VERB, force=command.force)
+    grace = timedelta(seconds=0 if command.force else command.grace_seconds)
+    asked = accepted(command, grace + POWER_DEADLINE, cancels)
+    return [VmStopRequested(**asked, force_after=command.at + grace)]
+
+
+def restart(vm: Vm, command: RestartVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    grace = timedelta(seconds=0 if command.force else command.grace_seconds)
+    return [VmRestartRequested(**accepted(command, grace + POWER_DEADLINE), force_after=command.at + grace)]
+
+
+def delete(vm: Vm, command: DeleteVm) -> list[VmEvents]:
+    cancels = admit(vm, command.VERB)
+    refuse_protected(vm, command.VERB)
+    asked = VmDeletionRequested(**accepted(command, DELETE_DEADLINE, cancels))
+    if vm.node is None:
+        return [asked, VmDeleted(at=command.at, operation=command.operation)]
+    return [asked]
+
+
+def refuse_protected(vm: Vm, verb: Verb) -> None:
+    if vm.protected:
+        detail = f"cannot {verb} a VM that is protected from deletion; take that away first (protected: false)"
+        raise Rejected("delete_protected", detail, field="protected")
+
+
+def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
+    if command.protected and vm.desired is Desired.ABSENT:
+        raise wrong_phase(vm, Verb.CHANGE, "it is being deleted, and protection comes too late")
+    return [
+        VmChanged(
+            **accepted(command, timedelta()),
+            name=command.name,
+            tags=command.tags,
+            labels=command.labels,
+            protected=command.protected,
+        )
+    ]
+
+
+# ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
+    if vm.phase not in WAITING:
+        return []
+    return [
+        VmScheduled(
+            at=command.at,
+            operation=vm.pending.operation if vm.pending else None,
+            node=command.node,
+            epoch=vm.epoch + 1,
+            deadline=command.at + CREATE_DEADLINE,
+            considered=command.considered,
+        )
+    ]
+
+
+def defer(vm: Vm, command: DeferVm) -> list[VmEvents]:
+    if vm.phase not in WAITING or (vm.phase is Phase.UNSCHEDULABLE and vm.considered == command.considered):
+        return []
+    operation = vm.pending.operation if vm.pending else None
+    return [VmUnschedulable(at=command.at, operation=operation, considered=command.considered)]
+
+
+def drop(vm: Vm, command: DropVm) -> list[VmEvents]:
+    if vm.phase not in WAITING:
+        return []
+    operation = vm.pending.operation if vm.pending else None
+    failed = VmFailed(at=command.at, operation=operation, code=command.code, detail=command.detail)
+    return [failed, VmDeleted(at=command.at)]

@@ -1,0 +1,244 @@
+"""A VM as its events tell it, and what each event changes."""
+
+from pydantic import AwareDatetime, Field
+
+from domain.base import Event, Known, Message, Sealed
+from domain.contract import Desired
+from domain.vm.events import (
+    VmAddressesChanged,
+    VmAsked,
+    VmChanged,
+    VmDeleted,
+    VmDeletionRequested,
+    VmEvent,
+    VmFailed,
+    VmGuestReady,
+    VmLost,
+    VmObserved,
+    VmOperationTimedOut,
+    VmPaused,
+    VmPauseRequested,
+    VmPreparing,
+    VmRequested,
+    VmRestartRequested,
+    VmResumed,
+    VmResumeRequested,
+    VmScheduled,
+    VmStarted,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+    VmSuspended,
+    VmSuspendRequested,
+    VmTagged,
+    VmUnschedulable,
+)
+from domain.vm.values import AT_REST, Considered, HostKey, Phase, Spec, Verb
+
+
+class Pending(Message):
+    """The operation that waits: until `deadline`, then it times out."""
+
+    operation: str
+    verb: Verb
+    since: AwareDatetime
+    deadline: AwareDatetime
+
+
+class Failure(Message):
+    code: str
+    detail: str
+    at: AwareDatetime
+
+
+class Vm(Message):
+    """A VM as its events tell it."""
+
+    id: str
+    project: str
+    name: str
+    image: str
+    spec: Spec
+    phase: Phase
+    desired: Desired
+    boots: int
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    region: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    protected: bool = False
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+    node: str | None = None
+    epoch: int = 0
+    force_after: AwareDatetime | None = None
+    pending: Pending | None = None
+    addresses: tuple[str, ...] = ()
+    started_at: AwareDatetime | None = None
+    ready_at: AwareDatetime | None = None
+    host_keys: tuple[HostKey, ...] = ()
+    preparing: str | None = None
+    considered: tuple[Considered, ...] = ()
+    failure: Failure | None = None
+    sequence: int = 0
+    operations: dict[str, Known] = Field(default_factory=dict)
+
+
+def evolve(vm: Vm | None, event: Event) -> Vm | None:
+    """The state after an event. It never judges; events of other types change nothing."""
+    if isinstance(event, VmRequested):
+        return Vm(
+            id=event.vm,
+            project=event.project,
+            name=event.name,
+            image=event.image,
+            spec=event.spec,
+            region=event.region,
+            tags=event.tags,
+            labels=event.labels,
+            protected=event.protected,
+            ssh_keys=event.ssh_keys,
+            user_data=event.user_data,
+            phase=Phase.REQUESTED,
+            desired=Desired.ON,
+            boots=1,
+            created_at=event.at,
+            updated_at=event.at,
+            pending=pending_of(event, Verb.CREATE),
+            operations={event.operation: Known(verb=Verb.CREATE, fingerprint=event.fingerprint)},
+        )
+    if vm is None or not isinstance(event, VmEvent):
+        return vm
+    return vm.model_copy(update={"updated_at": event.at, **changes(vm, event)})
+
+
+def pending_of(event: VmAsked, verb: Verb) -> Pending:
+    return Pending(operation=event.operation, verb=verb, since=event.at, deadline=event.deadline)
+
+
+def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
+    known = {**vm.operations, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
+    return {"pending": pending_of(event, verb), "operations": known}
+
+
+def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
+    """The fields that an event changes."""
+    match event:
+        case VmUnschedulable():
+            return {"phase": Phase.UNSCHEDULABLE, "considered": event.considered}
+        case VmScheduled():
+            pending = vm.pending and vm.pending.model_copy(update={"deadline": event.deadline})
+            return {
+                "phase": Phase.SCHEDULED,
+                "node": event.node,
+                "epoch": event.epoch,
+                "considered": event.considered,
+                "pending": pending,
+            }
+        case VmStartRequested():
+            phase = vm.phase
+            if phase is Phase.FAILED:
+                phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
+            on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
+            return {**asked(vm, event, Verb.START), **on, "phase": phase, "preparing": None}
+        case VmStopRequested():
+            return {
+                **asked(vm, event, Verb.STOP),
+                "desired": Desired.OFF,
+                "force_after": event.force_after,
+            }
+        case VmRestartRequested():
+            again = {"desired": Desired.ON, "boots": vm.boots + 1, "force_after": event.force_after}
+            return {**asked(vm, event, Verb.RESTART), **again}
+        case VmPauseRequested():
+            return {**asked(vm, event, Verb.PAUSE), "desired": Desired.PAUSED}
+        case VmResumeRequested():
+            return {**asked(vm, event, Verb.RESUME), "desired": Desired.ON}
+        case VmSuspendRequested():
+            return {**asked(vm, event, Verb.SUSPEND), "desired": Desired.SUSPENDED}
+        case VmDeletionRequested():
+            return {**asked(vm, event, Verb.DELETE), "desired": Desired.ABSENT}
+        case VmTagged():
+            known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
+            return {"operations": known, "tags": event.tags}
+        case VmChanged():
+            known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
+            said = {"name": event.name, "tags": event.tags, "labels": event.labels, "protected": event.protected}
+            return {"operations": known, **{field: value for field, value in said.items() if value is not None}}
+        case VmPreparing():
+            return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
+        case VmStarted():
+            return {
+                "phase": Phase.RUNNING,
+                "pending": None,
+                "preparing": None,
+                "failure": None,
+                "force_after": None,
+                "started_at": event.at,
+                "addresses": event.addresses or vm.addresses,
+                "sequence": event.sequence,
+            }
+        case VmStopped():
+            desired = Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF
+            return {
+                "phase": Phase.STOPPED,
+                "desired": desired,
+                "pending": None if event.operation else vm.pending,
+                "force_after": None,
+                "addresses": (),
+                "sequence": event.sequence,
+            }
+        case VmPaused():
+            return {**settled(vm, event), "phase": Phase.PAUSED}
+        case VmResumed():
+            addresses = event.addresses or vm.addresses
+            return {**settled(vm, event), "phase": Phase.RUNNING, "addresses": addresses}
+        case VmSuspended():
+            return {**settled(vm, event), "phase": Phase.SUSPENDED, "addresses": ()}
+        case VmAddressesChanged():
+            return {"addresses": event.addresses, "sequence": event.sequence}
+        case VmGuestReady():
+            return {"ready_at": event.at, "host_keys": event.host_keys}
+        case VmFailed():
+            return {
+                "phase": event.phase,
+                "desired": vm.desired if vm.desired is Desired.ABSENT else AT_REST[event.phase],
+                "pending": None,
+                "preparing": None,
+                "failure": Failure(code=event.code, detail=event.detail, at=event.at),
+                "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
+                "sequence": max(vm.sequence, event.sequence),
+            }
+        case VmLost():
+            return {"phase": Phase.LOST}
+        case VmOperationTimedOut():
+            return timed_out(vm, event)
+        case VmDeleted():
+            return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, "addresses": ()}
+        case _:
+            return {}
+
+
+def settled(vm: Vm, event: VmObserved) -> dict[str, object]:
+    """It is as it was wanted."""
+    return {
+        "pending": None if event.operation else vm.pending,
+        "preparing": None,
+        "failure": None,
+        "sequence": event.sequence,
+    }
+
+
+def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
+    """Nobody waits any more. What never came up is failed and no longer wanted; the rest stays what it is.
+
+    What was to be paused, suspended or resumed and is not is no longer to be so either.
+    """
+    if event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING:
+        detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
+        failure = Failure(code="timed_out", detail=detail, at=event.at)
+        return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
+    if event.verb in (Verb.PAUSE, Verb.RESUME, Verb.SUSPEND):
+        return {"pending": None, "desired": AT_REST.get(vm.phase, vm.desired)}
+    return {"pending": None}
