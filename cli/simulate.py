@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.errors import Usage
-from cli.role import run_module
+from cli.role import SIMULATION, run
 
 PANEL = "Simulated nodes"
 
@@ -66,7 +66,7 @@ def simulate(given: dict[str, Any]) -> None:
     port = settings.home / "nats.port"
     if "nats_url" not in settings.model_fields_set and port.exists():
         settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
-    run_module("simulation", "node_daemon.fleet", settings)
+    run(SIMULATION, settings)
 
 
 def numbers(option: str, pairs: list[str] | None) -> dict[str, str] | None:
