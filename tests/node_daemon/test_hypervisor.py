@@ -41,7 +41,7 @@ class Simulated(Bed):
         self.hypervisor = self.simulator
 
     def _new(self, **changes: Any) -> Simulator:
-        seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02)
+        seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
         return Simulator("n1", shelf=self._shelf, seconds=seconds, **changes)
 
     async def boot(self, **changes: Any) -> Boot:
