@@ -37,6 +37,8 @@ Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
+SshKeys = Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")]
+UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -85,8 +87,8 @@ def create(
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
-    ssh_key: Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")] = None,
-    user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
+    ssh_key: SshKeys = None,
+    user_data: UserData = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
 ) -> None:
@@ -190,6 +192,23 @@ def resize(
         raise Usage("give at least one of --vcpus, --memory, --disk")
     if _act(session, vm, "resize", body)["vm"].get("pending_resize"):
         note("it runs with its old size until it is stopped and started, or restarted")
+
+
+@command(app, "rebuild")
+def rebuild(
+    session: Session,
+    vm: Name,
+    image: Annotated[str | None, typer.Option(help="Id of the image its new disk is made from (the same).")] = None,
+    ssh_key: SshKeys = None,
+    user_data: UserData = None,
+) -> None:
+    """Give a VM a new disk and boot it: the old disk is lost, name and address stay."""
+    given = {
+        "image": image,
+        "ssh_keys": [key for given in ssh_key for key in _public_keys(given)] if ssh_key else None,
+        "user_data": _read(user_data) if user_data else None,
+    }
+    _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
 
 
 @command(app, "retry")

@@ -99,6 +99,14 @@ class ResizeVm(Body):
         return something(self)
 
 
+class RebuildVm(Body):
+    """What is not given stays as it is."""
+
+    image: Slug | None = None
+    ssh_keys: SshKeys | None = None
+    user_data: UserData | None = None
+
+
 class ForgetVm(Body):
     reason: Reason
 

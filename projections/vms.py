@@ -73,6 +73,7 @@ class VmView(TypedDict):
     addresses: list[str]
     host_keys: list[HostKeyView]
     boots: int
+    rebuilds: int
     pending: PendingView | None
     preparing: str | None
     failure: FailureView | None
@@ -117,6 +118,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
             for key in get("host_keys") or ()
         ],
         "boots": state["boots"],
+        "rebuilds": (get("disk") or 1) - 1,
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
         "failure": failure(get("failure")),

@@ -117,6 +117,15 @@ class ResizeVm(Asked):
     disk_gib: DiskGib | None = None
 
 
+class RebuildVm(Asked):
+    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
+
+    VERB = Verb.REBUILD
+    image: Slug
+    ssh_keys: tuple[str, ...] | None = None
+    user_data: Sealed | None = None
+
+
 class ScheduleVm(VmCommand):
     node: Slug
     considered: tuple[Considered, ...] = ()
@@ -169,6 +178,7 @@ VmCommands = (
     | TagVm
     | ChangeVm
     | ResizeVm
+    | RebuildVm
     | ScheduleVm
     | DeferVm
     | DropVm

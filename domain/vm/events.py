@@ -133,6 +133,16 @@ class VmResized(VmAsked):
     spec: Spec
 
 
+class VmRebuildRequested(VmAsked):
+    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
+
+    TOPIC = "nebula.vm.VmRebuildRequested"
+    image: str
+    disk: int
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+
+
 class VmObserved(VmEvent):
     """Something a node reported; `sequence` orders the reports of one VM."""
 
@@ -248,6 +258,7 @@ VmEvents = (
     | VmTagged
     | VmChanged
     | VmResized
+    | VmRebuildRequested
     | VmPreparing
     | VmStarted
     | VmStopped

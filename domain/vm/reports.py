@@ -61,7 +61,7 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     waiting = vm.pending.operation if vm.pending else None
     came_up = (
         vm.phase is not Phase.RUNNING
-        or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
+        or (vm.pending is not None and vm.pending.verb in (Verb.RESTART, Verb.REBUILD))
         or (report.size is not None and vm.running_size not in (None, report.size))  # the node itself started it anew
     )
     if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
@@ -88,7 +88,7 @@ def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     visible = vm.phase in THERE and vm.phase is not Phase.STOPPED
     if vm.desired is Desired.ABSENT or not (visible or asked is Verb.STOP):
         return []
-    if asked in (Verb.CREATE, Verb.RESTART, Verb.START):
+    if asked in (Verb.CREATE, Verb.RESTART, Verb.START, Verb.REBUILD):
         return []
     if asked in HARMLESS:
         why = ReportError(code="powered_off", detail=f"it went off before it could be {HARMLESS[asked]}; start it")
@@ -159,7 +159,9 @@ def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
 
     So is the first one from a node that was lost in the middle of it.
     """
-    back = vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START)
+    back = (
+        vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
+    )
     fresh = vm.phase is Phase.SCHEDULED and report.step != vm.preparing
     if report.step is None or not (back or fresh):
         return []

@@ -20,6 +20,7 @@ from domain.vm.commands import (
     ForgetVm,
     LoseVm,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
     ResizeVm,
@@ -45,6 +46,7 @@ from domain.vm.events import (
     VmLost,
     VmOperationTimedOut,
     VmPauseRequested,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
     VmRestartRequested,
@@ -114,6 +116,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return change(vm, command)
         case ResizeVm():
             return resize(vm, command)
+        case RebuildVm():
+            return rebuild(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -284,6 +288,19 @@ def resize(vm: Vm, command: ResizeVm) -> list[VmEvents]:
         detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
         raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
     return [VmResized(**accepted(command, timedelta()), spec=vm.spec.model_copy(update=given))]
+
+
+def rebuild(vm: Vm, command: RebuildVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    return [
+        VmRebuildRequested(
+            **accepted(command, CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE),
+            image=command.image,
+            disk=vm.disk + 1,
+            ssh_keys=vm.ssh_keys if command.ssh_keys is None else command.ssh_keys,
+            user_data=command.user_data or vm.user_data,
+        )
+    ]
 
 
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────

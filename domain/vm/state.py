@@ -22,6 +22,7 @@ from domain.vm.events import (
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
     VmRestartRequested,
@@ -76,6 +77,7 @@ class Vm(Message):
     protected: bool = False
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    disk: int = Field(default=1, description="how often its disk was to be made")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     node: str | None = None
     epoch: int = 0
@@ -182,6 +184,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             known = {**vm.operations, event.operation: Known(verb="resize", fingerprint=event.fingerprint)}
             had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
             return {"operations": known, "spec": event.spec, "running_size": had}
+        case VmRebuildRequested():
+            made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
+            unknown = {"ready_at": None, "host_keys": ()}
+            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():
@@ -276,7 +282,7 @@ def abandoned(vm: Vm, event: VmAbandoned) -> dict[str, object]:
         detail = f"{event.verb} was abandoned; start it to try again, or delete it"
         failure = Failure(code="abandoned", detail=detail, at=event.at)
         return {**over, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
-    coming = event.verb in (Verb.CREATE, Verb.START)
+    coming = event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
     desired = AT_REST.get(vm.phase, Desired.OFF if coming else vm.desired)
     return {**over, "desired": desired, "force_after": event.force_after if desired is Desired.OFF else None}
 
@@ -296,7 +302,7 @@ def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
 
     What was to be paused, suspended or resumed and is not is no longer to be so either.
     """
-    if event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING:
+    if event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD) and vm.phase is not Phase.RUNNING:
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}

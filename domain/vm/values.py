@@ -55,6 +55,7 @@ class Verb(StrEnum):
     TAG = "tag"
     CHANGE = "change"
     RESIZE = "resize"
+    REBUILD = "rebuild"
     RETRY = "retry"
     ABANDON = "abandon"
     FORGET = "forget"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain import vm
-from domain.base import Known
+from domain.base import Known, Sealed
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
     AbandonVm,
@@ -19,6 +19,7 @@ from domain.vm import (
     HostKey,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
     ResizeVm,
     RestartVm,
@@ -43,6 +44,7 @@ from domain.vm import (
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
     VmRestartRequested,
@@ -391,6 +393,54 @@ def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
     given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
 
 
+# ── rebuild ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_rebuilt_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(RebuildVm, image="other"))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmRebuildRequested, image="other", disk=2, operation=uid(20))
+        after = done.after
+        assert (after.desired, after.boots, after.disk, after.image) == (Desired.ON, before.boots + 1, 2, "other")
+        assert (after.id, after.name, after.force_after) == (before.id, before.name, None)
+        if before.node is None:
+            assert after.phase is Phase.REQUESTED
+        else:
+            done.and_when(report(ON, boots=before.boots)).then_nothing()
+            done.and_when(report(OFF)).then_nothing()
+            up = done.and_when(report(ON, boots=before.boots + 1)).then(VmStarted, operation=uid(20)).after
+            assert (up.phase, up.pending) == (Phase.RUNNING, None)
+
+
+def test_a_rebuilt_vm_is_a_new_machine() -> None:
+    key = HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x")
+    secret = Sealed(key=ID, nonce="n", ciphertext="c", size=1)
+    ready = RecordGuestReady(vm=ID, at=at(70), host_keys=(key,))
+    old = [create(ssh_keys=("a",), user_data=secret), schedule(), report(ON, 1, boots=1), ready]
+    same = given(old).when(ask(RebuildVm, image="base")).after
+    assert (same.ready_at, same.host_keys, same.ssh_keys, same.user_data) == (None, (), ("a",), secret)
+    fresh = secret.model_copy(update={"nonce": "m"})
+    other = given(old).when(ask(RebuildVm, image="base", ssh_keys=(), user_data=fresh)).after
+    assert (other.ssh_keys, other.user_data) == ((), fresh)
+
+
+def test_a_rebuild_that_failed_is_retried_by_starting() -> None:
+    failed = given([*RUNNING, ask(RebuildVm, 11, image="other"), broken(2)])
+    again = failed.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.START).after
+    assert (again.disk, again.boots, again.image, again.phase) == (2, 3, "other", Phase.SCHEDULED)
+    late = given([*STOPPED, ask(RebuildVm, 12, image="other"), expire(12)])
+    assert late.state is not None
+    assert (late.state.phase, late.state.disk) == (Phase.FAILED, 2)
+
+
 # ── resize ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -471,6 +521,7 @@ REPEATS = [
     ("requested", ask(DeleteVm)),
     ("failed", ask(RetryVm)),
     ("running", ask(ResizeVm, vcpus=2)),
+    ("running", ask(RebuildVm, image="base")),
     ("starting", ask(AbandonVm)),
     ("lost", forget()),
 ]

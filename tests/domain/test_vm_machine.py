@@ -25,6 +25,7 @@ from domain.vm import (
     LoseVm,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
     ResizeVm,
@@ -51,6 +52,7 @@ VERBS = [
     TagVm,
     ChangeVm,
     ResizeVm,
+    RebuildVm,
     RetryVm,
     AbandonVm,
     ForgetVm,
@@ -131,6 +133,8 @@ class VmMachine(RuleBasedStateMachine):
             given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
         if command is ResizeVm:
             given |= {"vcpus": 2, "disk_gib": 4 + force}
+        if command is RebuildVm:
+            given["image"] = "other"
         if command is ForgetVm:
             given |= {"reason": "burnt down", "node_lost": force and self.seconds > 0}
         asked = command(**given)

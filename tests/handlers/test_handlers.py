@@ -254,6 +254,36 @@ async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSi
     assert refused["problem"]["code"] == "wrong_phase"
 
 
+async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    missing = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "image": "none"})
+    assert (missing["problem"]["code"], missing["problem"]["field"]) == ("image_not_found", "image")
+    bad = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "user_data": 7})
+    assert (bad["problem"]["code"], bad["problem"]["field"]) == ("invalid_user_data", "user_data")
+    nobody = await cloud.ask("default", "vm", "rebuild", {"vm": str(uuid.uuid4()), "user_data": "a"})
+    assert nobody["problem"]["code"] == "vm_not_found"
+    before = await cloud.wanted(vm)
+    assert before is not None
+    operation = str(uuid.uuid4())
+    for _ in range(2):
+        await cloud.ok(
+            "default", "vm", "rebuild", {"vm": vm, "user_data": "#cloud-config\n# hush"}, operation=operation
+        )
+    events = await cloud.events("default", "vm", vm)
+    assert [event.type.rsplit(".")[-1] for event in events[-2:]] == ["VmStarted", "VmRebuildRequested"]
+    assert b"hush" not in events[-1].body
+
+    async def told() -> Wanted | None:
+        doc = await cloud.wanted(vm)
+        return doc if doc is not None and doc.disk == 2 else None
+
+    doc = await eventually(told, "the node is told")
+    assert (doc.boots, doc.force_after, doc.mac, doc.desired) == (2, None, before.mac, Desired.ON)
+    assert doc.seed_url != before.seed_url
+    await cloud.report(doc, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started on its new disk")
+
+
 async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
     vm = await running(cloud)
     await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 4096, "disk_gib": 10})

@@ -23,6 +23,7 @@ from domain.vm import (
     DropVm,
     HostKey,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
     ResizeVm,
     RestartVm,
@@ -141,6 +142,14 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             ask(ResizeVm, 11, vcpus=2, disk_gib=8),
             ask(RestartVm, 12),
             report(Power.ON, 2, boots=2, seconds=200, size=Resources(vcpus=2, memory_mib=512, disk_gib=8)),
+        ],
+    ),
+    "vm-14-rebuilt": (
+        VM,
+        [
+            *RUNNING,
+            ask(RebuildVm, 11, image="debian-13", ssh_keys=("ssh-ed25519 AAAA",), user_data=SECRET),
+            report(Power.ON, 2, boots=2, seconds=200),
         ],
     ),
     "node-1": (
