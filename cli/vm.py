@@ -48,6 +48,12 @@ class Until(StrEnum):
     NO = "no"
 
 
+class Policy(StrEnum):
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
 class Goal(StrEnum):
     RUNNING = "running"
     READY = "ready"
@@ -87,6 +93,7 @@ def create(
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
+    restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
     ssh_key: SshKeys = None,
     user_data: UserData = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
@@ -104,6 +111,7 @@ def create(
         "tags": tag or [],
         "labels": _labels(label) if label else None,
         "protected": protected or None,
+        "restart_policy": restart,
         "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
         "user_data": _read(user_data) if user_data else None,
     }
@@ -268,6 +276,12 @@ def rename(
 ) -> None:
     """Give a VM another name. The guest takes it as its hostname at its next boot."""
     _change(session, vm, {"name": name})
+
+
+@command(app, "restart-policy")
+def restart_policy(session: Session, vm: Name, policy: Annotated[Policy, typer.Argument()]) -> None:
+    """Start a VM again when its guest goes off by itself: always, on-failure (it crashed), or no."""
+    _change(session, vm, {"restart_policy": policy})
 
 
 @command(app, "protect")

@@ -73,6 +73,7 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
     vm.VmRebuildRequested: vm.Verb.REBUILD,
+    vm.VmRestartedByPolicy: vm.Verb.START,
     vm.VmRetryRequested: vm.Verb.RETRY,
     vm.VmForgotten: vm.Verb.FORGET,
     image.ImageRegistered: image.RegisterImage.VERB,

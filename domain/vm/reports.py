@@ -1,6 +1,6 @@
 """What a node's report means: events, when it is news."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from domain.contract import Desired, NodeReport, Power, ReportError
@@ -12,6 +12,7 @@ from domain.vm.events import (
     VmFailed,
     VmPaused,
     VmPreparing,
+    VmRestartScheduled,
     VmResumed,
     VmStarted,
     VmStopped,
@@ -20,6 +21,10 @@ from domain.vm.events import (
 from domain.vm.state import Vm
 from domain.vm.values import AT_REST, Phase, Verb
 
+#: How long after a guest went off it is started again: doubled each time, from the first to the last.
+FIRST_RESTART, LAST_RESTART = timedelta(seconds=1), timedelta(minutes=5)
+#: A guest that ran so long begins again with the first.
+RAN_WELL = timedelta(minutes=10)
 #: Phases of a VM that has a domain, and so can lose it.
 THERE = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED, Phase.LOST)
 #: Operations on a guest that is there and stays there, whether they succeed or not.
@@ -93,7 +98,18 @@ def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     if asked in HARMLESS:
         why = ReportError(code="powered_off", detail=f"it went off before it could be {HARMLESS[asked]}; start it")
         return [failed(vm, report, at, why, Phase.STOPPED)]
-    return [stopped(vm, report, at)]
+    over = stopped(vm, report, at)
+    return [over, *by_policy(vm, over)]
+
+
+def by_policy(vm: Vm, over: VmStopped) -> list[VmEvents]:
+    """When a VM that went off by itself is started again: later each time, until it has run for long enough."""
+    if vm.pending is not None or not vm.restart_policy.covers(over.cause):
+        return []
+    ran_well = vm.started_at is not None and over.at - vm.started_at >= RAN_WELL
+    before = 0 if ran_well else vm.restarts
+    delay = min(FIRST_RESTART * 2 ** min(before, 20), LAST_RESTART)
+    return [VmRestartScheduled(at=over.at, due=over.at + delay, attempt=before + 1)]
 
 
 def observe_absent(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

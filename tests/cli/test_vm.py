@@ -87,6 +87,15 @@ def test_rebuild(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     assert "running" in ran.out
 
 
+def test_restart_policy(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "restart-policy", "web-1", "always").status == 0
+    assert vm["restart_policy"] == "always"
+    assert nebula("vm", "restart-policy", "web-1", "sometimes").status == 2
+    made = nebula("vm", "create", "web-2", "--image", "i", "--restart", "on-failure", "-o", "json").json
+    assert made["vm"]["restart_policy"] == "on-failure"
+
+
 def test_ways_out(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1", "failed")
     assert nebula("vm", "retry", "web-1").status == 0

@@ -22,6 +22,7 @@ from domain.vm import (
     RebuildVm,
     RecordGuestReady,
     ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -30,6 +31,7 @@ from domain.vm import (
     SuspendVm,
     TagVm,
     Verb,
+    Vm,
     VmAbandoned,
     VmAddressesChanged,
     VmChanged,
@@ -47,7 +49,9 @@ from domain.vm import (
     VmRebuildRequested,
     VmRequested,
     VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
+    VmRestartScheduled,
     VmResumed,
     VmResumeRequested,
     VmRetryRequested,
@@ -85,7 +89,7 @@ from tests.domain.lives import (
     schedule,
     stalled,
 )
-from tests.domain.story import at, uid
+from tests.domain.story import Story, at, uid
 
 #: The situations of VMs that are not deleted.
 ALIVE = [life for life, (_, phase) in LIVES.items() if phase is not Phase.DELETED]
@@ -391,6 +395,73 @@ def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
     cleared = story.when(report(ABSENT, epoch=2)).then(VmCleared, node=NODE)
     cleared.and_when(report(ABSENT, 2000, epoch=2)).then_nothing()
     given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
+
+
+# ── restart policy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def policed(policy: str, *more: Any) -> Story[Vm]:
+    return given([create(restart_policy=policy), schedule(), report(ON, 1, boots=1), *more])
+
+
+@pytest.mark.parametrize(
+    ("policy", "cause", "again"),
+    [
+        ("no", "guest", False),
+        ("no", "crashed", False),
+        ("on-failure", "guest", False),
+        ("on-failure", "crashed", True),
+        ("always", "guest", True),
+        ("always", "crashed", True),
+        ("always", None, False),
+    ],
+)
+def test_what_a_policy_covers(policy: str, cause: str | None, again: bool) -> None:
+    done = policed(policy).when(report(OFF, cause=cause, seconds=60))
+    if not again:
+        done.then(VmStopped)
+        return
+    done.then(VmStopped, VmRestartScheduled)
+    assert (done.after.phase, done.after.desired, done.after.restart_at) == (Phase.STOPPED, Desired.OFF, at(61))
+    done.and_when(RestartByPolicy(vm=ID, operation=uid(30), at=at(60.5))).then_nothing()
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(61))
+    started = done.and_when(due).then(VmRestartedByPolicy, operation=uid(30), attempt=1)
+    assert (started.after.boots, started.after.desired, started.after.restart_at) == (2, Desired.ON, None)
+    started.and_when(due).then_nothing()
+    started.and_when(report(ON, 2000, boots=2)).then(VmStarted, operation=uid(30))
+
+
+def test_a_policy_waits_longer_each_time_until_the_guest_ran_well() -> None:
+    life: list[Any] = []
+    clock, waits = 100, []
+    for round_ in range(12):
+        runs = 700 if round_ == 10 else 5
+        clock += runs
+        life.append(report(OFF, len(life) + 2, cause="guest", seconds=clock))
+        state = policed("always", *life).state
+        assert state is not None
+        assert state.restart_at is not None
+        waits.append((state.restart_at - at(clock)).total_seconds())
+        clock += 400
+        life.append(RestartByPolicy(vm=ID, operation=uid(100 + round_), at=at(clock)))
+        life.append(report(ON, len(life) + 2, boots=state.boots + 1, seconds=clock))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 1, 2]
+
+
+def test_a_stop_that_somebody_asks_for_wins_over_the_policy() -> None:
+    off = [report(OFF, 2, cause="guest", seconds=60)]
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(500))
+    waiting = policed("always", *off)
+    stopped = waiting.when(ask(StopVm)).then(VmStopRequested, VmStopped, operation=uid(20))
+    assert (stopped.after.phase, stopped.after.pending, stopped.after.restart_at) == (Phase.STOPPED, None, None)
+    stopped.and_when(due).then_nothing()
+    waiting.when(ask(ChangeVm, restart_policy="no")).and_when(due).then_nothing()
+    waiting.when(ask(ChangeVm, restart_policy="on-failure")).and_when(due).then(VmRestartedByPolicy)
+    waiting.when(ask(StartVm)).and_when(due).then_nothing()
+    waiting.when(ask(DeleteVm)).and_when(due).then_nothing()
+    waiting.when(lose()).and_when(due).then_nothing()
+    policed("always", ask(StopVm, 11)).when(report(OFF, 2, cause="guest")).then(VmStopped, cause="requested")
+    policed("always", ask(StopVm, 11), expire(11)).when(report(OFF, 2)).then(VmStopped, cause="requested")
 
 
 # ── rebuild ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -178,6 +178,14 @@ async def test_a_vm_is_rebuilt(api: Platform) -> None:
     assert (ended["verb"], ended["status"]) == ("rebuild", "succeeded")
 
 
+async def test_a_restart_policy_is_said_and_seen(api: Platform) -> None:
+    made = await api.create(restart_policy="on-failure")
+    assert made["vm"]["restart_policy"] == "on-failure"
+    changed = await api.call("PATCH", f"{VMS}/{made['vm']['id']}", {"restart_policy": "always"})
+    assert (changed.status_code, changed.json()["vm"]["restart_policy"]) == (202, "always")
+    assert (await api.create())["vm"]["restart_policy"] == "no"
+
+
 async def test_ways_out(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     asked = (await api.call("POST", f"{VMS}/{vm}/stop")).json()["operation"]["id"]

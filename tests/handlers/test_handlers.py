@@ -254,6 +254,25 @@ async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSi
     assert refused["problem"]["code"] == "wrong_phase"
 
 
+async def test_a_guest_that_crashed_is_started_again_by_its_policy(cloud: WriteSide) -> None:
+    vm = await running(cloud, restart_policy="on-failure")
+    doc = await cloud.wanted(vm)
+    assert doc is not None
+    await cloud.report(doc, Power.OFF, cause="crashed")
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmRestartScheduled"), "the restart has its time")
+    cloud.processes[-1].kill()
+    await cloud.processes[-1].wait()
+    await cloud.start()
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on again")
+    assert again.boots == 2
+    await cloud.report(again, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started again")
+    types = await cloud.types("default", "vm", vm)
+    assert types[-4:] == ["VmStopped", "VmRestartScheduled", "VmRestartedByPolicy", "VmStarted"]
+    events = await cloud.events("default", "vm", vm)
+    assert events[-2].context.operation == events[-1].event.operation  # type: ignore[attr-defined]
+
+
 async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSide) -> None:
     vm = await running(cloud)
     missing = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "image": "none"})

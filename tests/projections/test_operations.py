@@ -81,6 +81,7 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([RETRY, FAILED], Status.FAILED),
     ([FORGOTTEN, DELETED], Status.SUCCEEDED),
     ([ABANDONED], Status.SUCCEEDED),
+    ([vm.VmRestartedByPolicy(**ASKED, attempt=1), STARTED], Status.SUCCEEDED),
     ([REBUILD, STARTED], Status.SUCCEEDED),
     ([REBUILD, late(vm.Verb.REBUILD)], Status.TIMED_OUT),
     ([vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1))], Status.SUCCEEDED),
