@@ -253,6 +253,55 @@ async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSi
     assert refused["problem"]["code"] == "wrong_phase"
 
 
+async def test_a_guest_that_crashed_is_started_again_by_its_policy(cloud: WriteSide) -> None:
+    vm = await running(cloud, restart_policy="on-failure")
+    doc = await cloud.wanted(vm)
+    assert doc is not None
+    await cloud.report(doc, Power.OFF, cause="crashed")
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmRestartScheduled"), "the restart has its time")
+    cloud.processes[-1].kill()
+    await cloud.processes[-1].wait()
+    await cloud.start()
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on again")
+    assert again.boots == 2
+    await cloud.report(again, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started again")
+    types = await cloud.types("default", "vm", vm)
+    assert types[-4:] == ["VmStopped", "VmRestartScheduled", "VmRestartedByPolicy", "VmStarted"]
+    events = await cloud.events("default", "vm", vm)
+    assert events[-2].context.operation == events[-1].event.operation  # type: ignore[attr-defined]
+
+
+async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    missing = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "image": "none"})
+    assert (missing["problem"]["code"], missing["problem"]["field"]) == ("image_not_found", "image")
+    bad = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "user_data": 7})
+    assert (bad["problem"]["code"], bad["problem"]["field"]) == ("invalid_user_data", "user_data")
+    nobody = await cloud.ask("default", "vm", "rebuild", {"vm": str(uuid.uuid4()), "user_data": "a"})
+    assert nobody["problem"]["code"] == "vm_not_found"
+    before = await cloud.wanted(vm)
+    assert before is not None
+    operation = str(uuid.uuid4())
+    for _ in range(2):
+        await cloud.ok(
+            "default", "vm", "rebuild", {"vm": vm, "user_data": "#cloud-config\n# hush"}, operation=operation
+        )
+    events = await cloud.events("default", "vm", vm)
+    assert [event.type.rsplit(".")[-1] for event in events[-2:]] == ["VmStarted", "VmRebuildRequested"]
+    assert b"hush" not in events[-1].body
+
+    async def told() -> Wanted | None:
+        doc = await cloud.wanted(vm)
+        return doc if doc is not None and doc.disk == 2 else None
+
+    doc = await eventually(told, "the node is told")
+    assert (doc.boots, doc.force_after, doc.mac, doc.desired) == (2, None, before.mac, Desired.ON)
+    assert doc.seed_url != before.seed_url
+    await cloud.report(doc, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started on its new disk")
+
+
 async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
     vm = await running(cloud)
     await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 4096, "disk_gib": 10})
