@@ -2,7 +2,8 @@
 
 `wanted` derives the document of one VM, pure. The loop compares it with what stands in NEBULA_WANTED and replaces what
 differs; an older view of the world never overwrites a newer one (generation, and the server's compare-and-store).
-When a VM is gone its document is dropped and its keys are destroyed.
+When a VM is gone its document is dropped and its keys are destroyed. The document of one that was forgotten on a lost
+node stays as a tombstone until that node has said that nothing is left: unknown is not absent.
 """
 
 import asyncio
@@ -63,6 +64,25 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -
     )
 
 
+def tombstone(vm: Vm, version: int) -> Wanted:
+    """The document that makes the node of a forgotten VM let go of it, should it come back. It holds no secret."""
+    return Wanted(
+        vm=vm.id,
+        project=vm.project,
+        name=vm.name,
+        node=vm.node or "",
+        epoch=vm.epoch,
+        generation=version,
+        desired=Desired.ABSENT,
+        boots=vm.boots,
+        vcpus=vm.spec.vcpus,
+        memory_mib=vm.spec.memory_mib,
+        disk_gib=vm.spec.disk_gib,
+        seed_url="",
+        mac=mac_address(vm.id),
+    )
+
+
 def same(one: Wanted, other: Wanted) -> bool:
     """Whether two documents want the same: the generation alone is no difference."""
     return one.model_copy(update={"generation": 0}) == other.model_copy(update={"generation": 0})
@@ -113,7 +133,7 @@ class Dispatcher:
         if changes.everything:
             for vm in self._world.vms():
                 await self._write(vm.id)
-            for vm_id in (self._keys | self._written.keys()) & gone:
+            for vm_id in (self._keys | self._written.keys() | self._world.forgotten.keys()) & gone:
                 await self._forget(vm_id)
         else:
             for vm_id in changes.of("vm"):
@@ -132,19 +152,26 @@ class Dispatcher:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
         except Erased:
             return  # deleted in the meantime; the world is about to learn it
-        fresh = wanted(vm, loaded.tip.version, self._world.image(vm.image), node, secret)
-        if before is None or not same(before[0], fresh):
-            subject = subjects.wanted(node.id, vm.id)
-            position = await self._documents.put(
-                subject, fresh.model_dump_json().encode(), last=before[1] if before else 0
-            )
-            self._written[vm.id] = (fresh, position)
-            log.info("wanted written", vm=vm.id, node=node.id, desired=fresh.desired, generation=fresh.generation)
+        await self._put(wanted(vm, loaded.tip.version, self._world.image(vm.image), node, secret))
         self._seen[vm.id] = loaded.tip.version
 
+    async def _put(self, fresh: Wanted) -> None:
+        """Replace the document, unless it says the same."""
+        before = self._written.get(fresh.vm)
+        if before is not None and same(before[0], fresh):
+            return
+        subject = subjects.wanted(fresh.node, fresh.vm)
+        position = await self._documents.put(subject, fresh.model_dump_json().encode(), last=before[1] if before else 0)
+        self._written[fresh.vm] = (fresh, position)
+        log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
+
     async def _forget(self, vm_id: str) -> None:
+        """Take away what a VM that is gone leaves here; doing it twice is doing it once."""
         before = self._written.get(vm_id)
-        if before is not None:
+        grave = self._world.forgotten.get(vm_id)
+        if grave is not None and grave.state is not None:
+            await self._put(tombstone(grave.state, grave.tip.version))
+        elif before is not None:
             if before[0].desired is not Desired.ABSENT:
                 log.warning("deleted vm was still wanted", vm=vm_id)
             await self._documents.drop(subjects.wanted(before[0].node, vm_id))

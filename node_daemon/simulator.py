@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
 from node_daemon.shelf import Shelf
 from runtime.settings import Latencies
 
@@ -164,7 +164,7 @@ class Simulator:
         if domain.run is not None:
             raise Refused("the domain runs already")
         run = Run(
-            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot),
+            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted)),
             mac=wanted.mac,
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),
@@ -376,13 +376,27 @@ class Simulator:
             nudge(vm)
 
 
+def remembered(shelf: Shelf, node: str) -> dict[str, Have]:
+    """The domains of a simulated host, by VM id, as its shelf has them: for those who look on."""
+    domains = (_DOMAIN.validate_json(body) for body in shelf.all(node, DOMAIN).values())
+    return {domain.uuid: _have(domain) for domain in domains if domain.ours}
+
+
 def _have(domain: Domain) -> Have:
     if not domain.ours:
         return Have(vm=domain.uuid, power=Power.UNKNOWN, foreign=True)
     run, kept = domain.run, domain.kept
     tag = run.tag if run is not None else kept
     assert tag is not None
-    seen = Have(domain.uuid, Power.OFF, tag.boots, tag.epoch, tag.generation, tag.host_boot)
+    seen = Have(
+        vm=domain.uuid,
+        power=Power.OFF,
+        boots=tag.boots,
+        epoch=tag.epoch,
+        generation=tag.generation,
+        size=tag.size,
+        host_boot=tag.host_boot,
+    )
     if run is not None:
         # a restored domain runs with the tag of before it was suspended
         same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
