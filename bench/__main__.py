@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-NAMES = ("commands", "boot")
+NAMES = ("append", "replay", "load", "commands", "boot")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`nebula verify`, `export`, `import`, `vault` and `schemas`: for whoever runs the platform, straight to its log.
+"""`nebula verify`, `export`, `import` and `schemas`: for whoever runs the platform, straight to its log.
 
 They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down), and `verify
 file` speaks to nobody. What they need is imported when they run.
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -40,13 +40,11 @@ Foreign = Annotated[
 ]
 
 verify = typer.Typer(help="Check that the log is whole, and the one that was signed.", no_args_is_help=True)
-vault = typer.Typer(help="The keys that keep secrets out of the log.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add all of these to the app."""
     app.add_typer(verify, name="verify", rich_help_panel=LOG)
-    app.add_typer(vault, name="vault", rich_help_panel=LOG)
     app.command("export", rich_help_panel=LOG)(export)
     app.command("import", rich_help_panel=LOG)(import_)
     app.command("schemas", rich_help_panel=LOG)(schemas)
@@ -74,7 +72,7 @@ def verify_log(
             nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
         )
 
-    _tell(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None)
+    _tell(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
 
 
 @verify.command("file")
@@ -135,6 +133,8 @@ def export(
     try:
         done = on_bus(settings, work)
         part.rename(file)
+    except transfer.Refused as error:
+        raise CliError(str(error)) from error
     finally:
         part.unlink(missing_ok=True)
     if wants_json(context, format_):
@@ -175,44 +175,6 @@ def import_(
     _tell(report, wants_json(context, format_), signatures=keys is not None)
 
 
-@vault.command("rotate")
-def rotate(
-    context: typer.Context,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="Drop the old master key, once every host has the new.")
-    ] = False,
-    format_: Format = None,
-) -> None:
-    """Exchange the master key: a new one in front of the file, all keys wrapped with it. Safe to repeat."""
-    from runtime import subjects
-    from runtime.settings import Vaulted
-
-    settings = local(context, Vaulted)
-
-    async def work(nc: "Client") -> dict[str, Any]:
-        from eventstore import masterkey
-
-        bucket = await nc.jetstream().key_value(subjects.KEYS)
-        path = settings.master_key_path
-        keys = masterkey.master_keys(path) if finish else masterkey.begin(path)
-        done = await masterkey.rewrap(bucket, keys[1:], keys[0])
-        while finish and done.changed:
-            done = await masterkey.rewrap(bucket, keys[1:], keys[0])
-        if finish:
-            masterkey.finish(path)
-        return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}
-
-    done = on_bus(settings, work)
-    if wants_json(context, format_):
-        output.emit_json(done)
-        return
-    output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
-    if finish:
-        output.emit(f"{done['file']} holds the new master key only")
-    else:
-        output.emit(f"copy {done['file']} to every host that has one, then: nebula vault rotate --finish")
-
-
 def schemas(
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write them, a file each.")] = None,
 ) -> None:
@@ -242,7 +204,7 @@ class _Progress:
             note(f"{self._word} {done} of {of}")
 
 
-def _tell(report: "Report", json_: bool, *, signatures: bool) -> None:
+def _tell(report: "Report", json_: bool, *, signatures: bool, against: Path | None = None) -> None:
     """Print a report; CliError when it has findings."""
     if json_:
         output.emit_json(report.document())
@@ -251,6 +213,8 @@ def _tell(report: "Report", json_: bool, *, signatures: bool) -> None:
         output.emit(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
         output.emit(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
         output.emit(f"digest {report.digest}")
+        if against is not None:
+            output.emit(f"compared with {against}, event by event")
         for finding in report.findings:
             output.emit(f"  {finding}")
     if not report.ok:

@@ -5,6 +5,7 @@ covers subject, all `ce-` headers and the body, so no event of an aggregate can 
 every later one disagreeing.
 """
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,15 @@ class Recorded:
         """When it was decided."""
         return datetime.fromisoformat(self.headers["ce-time"])
 
+    @property
+    def moment(self) -> datetime:
+        """When it was decided; when it was stored, for a message that does not say."""
+        try:
+            decided = self.time
+        except (KeyError, ValueError):
+            return self.stored_at
+        return decided if decided.tzinfo is not None else self.stored_at
+
     @cached_property
     def context(self) -> Context:
         get = self.headers.get
@@ -111,16 +121,13 @@ class Recorded:
 
     def cloud_event(self) -> dict[str, Any]:
         """The event in CloudEvents' JSON format, with its position and digest."""
-        attributes = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
-        return {
-            **attributes,
-            "aggregateversion": self.version,
-            "position": self.position,
-            "subject": self.subject,
-            "digest": self.digest,
-            "datacontenttype": "application/json",
-            "data": from_json(self.body),
-        }
+        attributes: dict[str, Any] = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
+        attributes |= {"aggregateversion": self.version, "position": self.position}
+        attributes |= {"subject": self.subject, "digest": self.digest}
+        try:
+            return {**attributes, "datacontenttype": "application/json", "data": from_json(self.body)}
+        except ValueError:  # not one of ours, on a subject of ours
+            return {**attributes, "data_base64": base64.b64encode(self.body).decode()}
 
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
@@ -165,4 +172,6 @@ def printable(value: str) -> str:
     """A header value as it will be read back: ASCII without control characters, at most 512 characters, no space
     at either end.
     """
+    if value.isascii() and value.isprintable():
+        return value.strip()[:512].strip()
     return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512].strip()

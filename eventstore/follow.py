@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
 from eventstore.jetstream import first_stored, own
+from eventstore.mailbox import Mailbox
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -37,7 +38,7 @@ async def follow(
 
     Returns only when it is closed. While the server is away it waits, and goes on from where it was.
     """
-    delay = 0.05
+    delay, told = 0.05, ""
     while True:
         try:
             async with contextlib.aclosing(_consume(nc, after, filters or [subjects.events()], stream)) as batches:
@@ -49,6 +50,9 @@ async def follow(
         except (NatsError, OSError, TimeoutError, _Interrupted) as error:
             if nc.is_closed:
                 return
+            if isinstance(error, _Refused) and str(error) != told:
+                told = str(error)
+                log.warning("the feed is refused; trying on", stream=stream, error=told)
             log.debug("feed interrupted", after=after, error=repr(error))
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
@@ -58,40 +62,38 @@ class _Interrupted(Exception):
     """The consumer can no longer be trusted to be complete."""
 
 
+class _Refused(_Interrupted):
+    """The server answers, and will not: nothing that waiting alone mends."""
+
+
 async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncGenerator[list[Recorded], None]:
-    inbox = nc.new_inbox()
-    sub = await nc.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    name = inbox.rsplit(".", 1)[-1]
-    try:
-        await _create(nc, stream, name, inbox, after, filters)
-        expected = 1
-        while True:
-            try:
-                msg = await sub.next_msg(timeout=HEARTBEAT * 2.5)
-            except TimeoutError as error:
-                raise _Interrupted("no heartbeat") from error
-            batch: list[Recorded] = []
+    async with Mailbox(nc) as mailbox:
+        name = mailbox.subject.rsplit(".", 1)[-1]
+        try:
+            await _create(nc, stream, name, mailbox.subject, after, filters)
+            expected = 1
             while True:
-                if msg.headers and "Status" in msg.headers:
-                    expected_now = int(msg.headers.get("Nats-Last-Consumer", expected - 1)) + 1
-                    await _status(nc, msg)
-                    if expected_now > expected:
-                        raise _Interrupted(f"hole before {expected_now}")
-                else:
-                    recorded, sequence = pushed(msg)
-                    if sequence != expected:
-                        raise _Interrupted(f"got {sequence}, expected {expected}")
-                    expected += 1
-                    batch.append(recorded)
-                if len(batch) >= MOST or sub.pending_msgs == 0:
-                    break
-                msg = await sub.next_msg(timeout=1)
-            yield batch
-    finally:
-        # Also while the server is away: else the reconnect would subscribe again, and feed an inbox nobody reads.
-        with contextlib.suppress(NatsError, OSError):
-            await sub.unsubscribe()
-            await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+                try:
+                    messages = await mailbox.take(HEARTBEAT * 2.5, MOST)
+                except TimeoutError as error:
+                    raise _Interrupted("no heartbeat") from error
+                batch: list[Recorded] = []
+                for msg in messages:
+                    if msg.headers and "Status" in msg.headers:
+                        expected_now = int(msg.headers.get("Nats-Last-Consumer", expected - 1)) + 1
+                        await _status(nc, msg)
+                        if expected_now > expected:
+                            raise _Interrupted(f"hole before {expected_now}")
+                    else:
+                        recorded, sequence = pushed(msg)
+                        if sequence != expected:
+                            raise _Interrupted(f"got {sequence}, expected {expected}")
+                        expected += 1
+                        batch.append(recorded)
+                yield batch
+        finally:
+            with contextlib.suppress(NatsError, OSError):
+                await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
 
 
 async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, filters: list[str]) -> None:
@@ -120,7 +122,7 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
     )
     answer = json.loads(reply.data)
     if "error" in answer:
-        raise _Interrupted(answer["error"].get("description", "consumer refused"))
+        raise _Refused(answer["error"].get("description", "consumer refused"))
 
 
 async def _status(nc: Client, msg: Msg) -> None:

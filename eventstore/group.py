@@ -1,25 +1,44 @@
-"""Group commit: single events that want to be appended at the same time are stored as one atomic batch.
+"""Group commit: appends that come at the same time are stored as one atomic batch.
 
 A durable server waits for its disk once per batch, and answers once: sixty events together cost about as much as
-seven alone. Few at a time are sent as they come, so that nobody waits for company. Whether an event went alone or in
-company cannot be told from the outcome: when a batch is refused, each of its events is tried by itself.
+seven alone. Few at a time are sent as they come, so that nobody waits for company. Whether an append went alone or in
+company cannot be told from the outcome: when a batch is refused, each append in it is tried by itself.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from eventstore.jetstream import Conflict, Message, Stream
+from eventstore.jetstream import Conflict, Message, Stream, TooLarge, TooMany
 
-#: So many events are under way alone before the next ones gather.
+#: So many appends are under way alone before the next ones gather.
 ALONE = 8
-#: The most events, and bytes, in one batch.
+#: The most events, and bytes, in one batch. An append that is larger goes alone.
 MOST, MOST_BYTES = 64, 512 * 1024
 
-Waiting = tuple[Message, "asyncio.Future[int]"]
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One append: its messages are stored all or none. `stored` gets the position of the last one."""
+
+    messages: Sequence[Message]
+    stored: "asyncio.Future[int]"
+
+    def size(self) -> int:
+        return sum(len(message.body) for message in self.messages)
+
+    def done(self, last: int) -> None:
+        if not self.stored.done():
+            self.stored.set_result(last)
+
+    def failed(self, error: Exception) -> None:
+        if not self.stored.done():
+            self.stored.set_exception(error)
 
 
 class GroupCommit:
-    """Appends single events to one stream."""
+    """Appends to one stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -27,18 +46,18 @@ class GroupCommit:
         self._waiting: deque[Waiting] = deque()
         self._storing: asyncio.Task[None] | None = None
 
-    async def append(self, message: Message) -> int:
-        """Store one event; its position. Raises what `Stream.append` raises."""
+    async def append(self, messages: Sequence[Message]) -> int:
+        """Store all messages, next to each other, or none; the position of the last. Raises as `Stream.append` does."""
         if self._storing is None and self._alone < ALONE:
             self._alone += 1
             try:
-                return await self._stream.append([message])
+                return await self._stream.append(messages)
             finally:
                 self._alone -= 1
                 self._begin()
-        stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((message, stored))
-        return await stored
+        waiting = Waiting(messages, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        return await waiting.stored
 
     def _begin(self) -> None:
         if self._waiting and self._storing is None:
@@ -52,40 +71,35 @@ class GroupCommit:
             self._storing = None
 
     def _next(self) -> list[Waiting]:
-        """The events that go together: in the order of their coming, and of each subject only one."""
+        """The appends that go together: in the order of their coming, and of each subject only one."""
         group: list[Waiting] = []
         subjects: set[str] = set()
-        size = 0
-        while self._waiting and len(group) < MOST and size < MOST_BYTES:
-            message, _ = self._waiting[0]
-            if message.subject in subjects:
+        count = size = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            count, size = count + len(waiting.messages), size + waiting.size()
+            its = {message.subject for message in waiting.messages}
+            if group and (count > MOST or size > MOST_BYTES or its & subjects):
                 break
-            subjects.add(message.subject)
-            size += len(message.body)
+            subjects |= its
             group.append(self._waiting.popleft())
         return group
 
-    async def _store_together(self, group: list[Waiting]) -> None:
+    async def _store_together(self, group: Sequence[Waiting]) -> None:
         try:
-            last = await self._stream.append([message for message, _ in group])
-        except Conflict:
+            position = await self._stream.append([message for waiting in group for message in waiting.messages])
+        except (Conflict, TooLarge, TooMany):
             await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
         except Exception as error:
-            for _, stored in group:
-                if not stored.done():
-                    stored.set_exception(error)
+            for waiting in group:
+                waiting.failed(error)
         else:
-            for position, (_, stored) in enumerate(group, start=last - len(group) + 1):
-                if not stored.done():
-                    stored.set_result(position)
+            for waiting in reversed(group):
+                waiting.done(position)
+                position -= len(waiting.messages)
 
     async def _store_alone(self, waiting: Waiting) -> None:
-        message, stored = waiting
         try:
-            position = await self._stream.append([message])
+            waiting.done(await self._stream.append(waiting.messages))
         except Exception as error:
-            if not stored.done():
-                stored.set_exception(error)
-        else:
-            if not stored.done():
-                stored.set_result(position)
+            waiting.failed(error)

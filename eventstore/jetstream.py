@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
+from eventstore.mailbox import Mailbox
 
 T = TypeVar("T")
 
@@ -30,7 +31,11 @@ STORED_AT = "Nebula-Stored-At"
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
 BATCH_TOO_LARGE = 10199
-BATCH_DUPLICATE = 10201
+DUPLICATE = 10201
+"""An event of this id was stored lately: this very one, or another aggregate's of the same kind and id.
+
+The server says so of a batch. Of a single publish it acknowledges the other event, under `duplicate`.
+"""
 PASSING = {
     10158: "a message with the same id is being replicated",
     10163: "the subject's last sequence is not known yet",
@@ -101,7 +106,7 @@ class Stream:
             problem: dict[str, Any]
             try:
                 reply = await self._send(messages)
-                problem = reply.get("error", {})
+                problem = reply.get("error") or ({"err_code": DUPLICATE} if reply.get("duplicate") else {})
             except (NatsError, OSError, TimeoutError) as error:
                 unsure = True
                 if loop.time() + delay > deadline:
@@ -119,9 +124,9 @@ class Stream:
                 raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")
             if code == BATCH_TOO_LARGE:
                 raise TooMany(f"{len(messages)} events cannot be stored as one ({text}); store fewer at once")
-            if code not in (WRONG_LAST_SEQUENCE, BATCH_DUPLICATE):
+            if code not in (WRONG_LAST_SEQUENCE, DUPLICATE):
                 raise Unavailable(f"the log refuses to store: {text} ({code})")
-            landed = await self._landed(messages) if unsure or code == BATCH_DUPLICATE else None
+            landed = await self._landed(messages) if unsure or code == DUPLICATE else None
             if landed is None:
                 raise Conflict(await self._moved(messages))
             return landed
@@ -138,39 +143,41 @@ class Stream:
                 )
 
     async def _moved(self, messages: Sequence[Message]) -> str:
-        """The subject that has events behind what was expected: the server does not say which one of a batch."""
-        expected = {m.subject: m.headers.get(EXPECTED) for m in reversed(messages)}
-        if len(expected) > 1:
+        """The subject whose expectation does not hold: the server does not say which one of a batch."""
+        expecting = [m for m in messages if EXPECTED in m.headers]
+        if len(expecting) > 1:
             with contextlib.suppress(Unavailable):
-                for subject, last in expected.items():
-                    if last is not None and await self.next_of(subject, int(last)):
-                        return subject
+                for message in expecting:
+                    last = await self.last_of(message.headers.get(EXPECTED_ON, message.subject))
+                    if (last.position if last else 0) != int(message.headers[EXPECTED]):
+                        return message.subject
         return messages[0].subject
 
     async def _landed(self, messages: Sequence[Message]) -> int | None:
-        """The position of the last message when these very messages stand in the log already, else None."""
-        first = messages[0]
-        found = await self.next_of(first.subject, int(first.headers[EXPECTED]))
-        if found is None or found.body != first.body or dict(found.headers) != own(first.headers):
-            return None
-        return found.position + len(messages) - 1
+        """The position of the last message when these very messages stand in the log already, else None.
+
+        All of them, next to each other: the first one may have been stored before, in other company.
+        """
+        position = int(messages[0].headers[EXPECTED])
+        for index, message in enumerate(messages):
+            found = await self.next_of(message.subject, position)
+            if found is None or found.body != message.body or dict(found.headers) != own(message.headers):
+                return None
+            if index and found.position != position + 1:
+                return None
+            position = found.position
+        return position
 
     async def _send(self, messages: Sequence[Message]) -> dict[str, Any]:
         if len(messages) == 1:
             return await self._request(messages[0], messages[0].headers)
         batch = self._nc.new_inbox().rsplit(".", 1)[-1]
-        final = len(messages)
         for index, message in enumerate(messages, start=1):
             headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(index)}
-            if index == final:
-                headers["Nats-Batch-Commit"] = "1"
+            if index == len(messages):
+                headers["Nats-Batch-Commit"] = "1"  # answered for all: whatever was wrong before comes to light here
                 return await self._request(message, headers)
-            if index == 1:
-                reply = await self._request(message, headers)
-                if "error" in reply:
-                    return reply
-            else:
-                await self._nc.publish(message.subject, message.body, headers=headers)
+            await self._nc.publish(message.subject, message.body, headers=headers)
         raise AssertionError("a batch has a last message")
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
@@ -204,23 +211,9 @@ class Stream:
         return await self._until_answered(lambda wait: self._page(after, filter_, limit, wait))
 
     async def _page(self, after: int, filter_: str, limit: int, wait: float) -> tuple[list[Recorded], bool]:
-        inbox = self._nc.new_inbox()
-        ask = json.dumps({"seq": after + 1, "next_by_subj": filter_, "batch": limit}).encode()
-        page: list[Recorded] = []
-        sub = await self._nc.subscribe(inbox)
-        try:
-            await self._nc.publish(f"$JS.API.DIRECT.GET.{self.name}", ask, reply=inbox)
-            while True:
-                msg = await sub.next_msg(timeout=wait)
-                status = (msg.headers or {}).get("Status")
-                if status in ("204", "404"):
-                    pending = int((msg.headers or {}).get("Nats-Num-Pending", "0"))
-                    return page, pending > 0 and bool(page)
-                if status is not None:
-                    raise Unavailable(f"the log refuses to be read: {msg.headers}")
-                page.append(direct(msg))
-        finally:
-            await sub.unsubscribe()
+        ask = {"seq": after + 1, "next_by_subj": filter_, "batch": limit}
+        page, pending = await direct_get(self._nc, self.name, ask, wait)
+        return page, pending > 0 and bool(page)
 
     async def last(self, filter_: str, *, at_least: int = 0) -> Recorded | None:
         """The newest event whose subject matches the filter; `at_least` as in `read`."""
@@ -237,7 +230,7 @@ class Stream:
             await patience.wait()
 
     async def last_of(self, subject: str) -> Recorded | None:
-        """The newest event of the subject as the stream's leader knows it: no replica that lags answers."""
+        """The newest event of the subject (or filter) as the stream's leader knows it: no replica that lags answers."""
         return await self._from_leader({"last_by_subj": subject})
 
     async def next_of(self, subject: str, after: int) -> Recorded | None:
@@ -286,6 +279,25 @@ class _Patience:
         if asyncio.get_running_loop().time() > self._deadline:
             raise Unavailable("the replica that answers lacks events that are known to be stored")
         await asyncio.sleep(0.01)
+
+
+async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) -> tuple[list[Recorded], int]:
+    """What one batched direct get brings, and how much more there would be. `wait`: seconds between two messages.
+
+    Raises Unavailable when the server refuses, TimeoutError and nats.errors.Error when it does not answer.
+    """
+    found: list[Recorded] = []
+    async with Mailbox(nc) as mailbox:
+        await nc.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=mailbox.subject)
+        while True:
+            for msg in await mailbox.take(wait, PAGE):
+                headers = msg.headers or {}
+                status = headers.get("Status")
+                if status in ("204", "404"):
+                    return found, int(headers.get("Nats-Num-Pending", "0"))
+                if status is not None:
+                    raise Unavailable(f"the log refuses to be read: {headers}")
+                found.append(direct(msg))
 
 
 def direct(msg: Msg) -> Recorded:

@@ -9,7 +9,6 @@ from eventstore.blocking import Connection
 from eventstore.jetstream import Unavailable
 from runtime import streams
 
-JETSTREAM_OFF = (10039, 10076)
 OLDEST = (2, 12)
 """The first nats-server that stores several messages as one."""
 
@@ -42,10 +41,8 @@ async def provision(connection: Connection, wanted: StreamConfig, *, create: boo
     except streams.WeakStream as error:
         raise ProgrammingError(str(error)) from error
     except ServiceUnavailableError as error:
-        if error.err_code in JETSTREAM_OFF or not nc._server_info.get("jetstream"):
-            raise NotSupportedError(
-                "the server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
-            ) from error
+        if error.err_code in streams.JETSTREAM_OFF or not nc._server_info.get("jetstream"):
+            raise NotSupportedError(streams.NO_JETSTREAM) from error
         raise Unavailable(f"stream {wanted.name} cannot be checked now: {error}") from error
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(f"stream {wanted.name} cannot be made or checked: {error}") from error

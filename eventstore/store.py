@@ -4,9 +4,10 @@ Every append names what it expects the aggregate's last position to be; the serv
 `jetstream.py` is how, and how an unknown outcome is made known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from nats.aio.client import Client
@@ -34,10 +35,12 @@ __all__ = [
     "Conflict",
     "EventStore",
     "Loaded",
+    "Tampered",
     "Tip",
     "TooLarge",
     "TooMany",
     "Unavailable",
+    "not_behind",
 ]
 
 S = TypeVar("S")
@@ -76,6 +79,31 @@ class Change:
     alone: str | None = None
 
 
+class Tampered(Exception):
+    """An aggregate's history is not what was appended. `position` is the first event that does not fit."""
+
+    def __init__(self, recorded: Recorded, what: str) -> None:
+        super().__init__(f"position {recorded.position} ({recorded.subject}): {what}")
+        self.position = recorded.position
+
+
+def not_behind(recorded: Recorded, at: int | datetime) -> bool:
+    """Whether an event stands at or before a position, or was decided by that time."""
+    return recorded.position <= at if isinstance(at, int) else recorded.moment <= at
+
+
+def check_chain(events: Iterable[Recorded]) -> None:
+    """Raise Tampered for the first event that does not follow the one before it."""
+    previous = GENESIS
+    for version, recorded in enumerate(events, start=1):
+        if recorded.headers.get("ce-aggregateversion") != str(version):
+            said = recorded.headers.get("ce-aggregateversion", "nothing")
+            raise Tampered(recorded, f"version {version} was expected, it says {said}")
+        if recorded.headers.get("ce-prevhash") != previous:
+            raise Tampered(recorded, "the event before it is not the one that it was appended to")
+        previous = recorded.digest
+
+
 class EventStore:
     """The log of one cloud, through one connection."""
 
@@ -88,8 +116,9 @@ class EventStore:
     async def append(self, changes: Sequence[Change], context: Context) -> list[Recorded]:
         """Append all events of all changes, or none; return them as they stand in the log.
 
-        One event is one publish, or part of a group commit; several go as one atomic batch. Raises Conflict when any
-        of the aggregates has moved on, Unavailable when the outcome could not be learned in time.
+        One event is one publish, several are one atomic batch; appends that come at the same time may share a batch.
+        Raises Conflict when any of the aggregates has moved on, Unavailable when the outcome could not be learned in
+        time.
         """
         messages: list[Message] = []
         for change in changes:
@@ -109,32 +138,41 @@ class EventStore:
                 messages.append(Message(subject, headers, body))
         if not messages:
             return []
-        last = await (self._group.append(messages[0]) if len(messages) == 1 else self._log.append(messages))
+        last = await self._group.append(messages)
         first = last - len(messages) + 1
         now = datetime.now(UTC)
         return [Recorded(first + i, m.subject, own(m.headers), m.body, now) for i, m in enumerate(messages)]
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def history(self, ref: Ref, *, until: int | None = None) -> list[Recorded]:
-        """All events of one aggregate in order, up to and including position `until` where given."""
-        events: list[Recorded] = []
-        after = 0
-        while True:
-            page, more = await self._log.page(after, ref.subject)
-            for recorded in page:
-                if until is not None and recorded.position > until:
-                    return events
-                events.append(recorded)
-            if not more:
-                return events
-            after = page[-1].position
+    async def history(
+        self, ref: Ref, *, at: int | datetime | None = None, fresh: bool = False, verified: bool = False
+    ) -> list[Recorded]:
+        """All events of one aggregate in order; `at` ends it with the last one up to that position or time.
 
-    async def load(self, ref: Ref, evolve: Callable[[S | None, Event], S | None]) -> Loaded[S]:
-        """Fold one aggregate. Raises Unavailable when the log does not answer."""
+        `fresh`: with several replicas any of them may answer, one that lags too; the leader is asked then where the
+        history ends. `verified`: every version follows, and every event carries the digest of the one before it; else
+        Tampered names the first that does not. Raises Unavailable when the log does not answer.
+        """
+        last = await self._log.last_of(ref.subject) if fresh else None
+        events = await self._log.read(0, ref.subject, at_least=last.position if last else 0)
+        if verified:
+            check_chain(events)
+        return events if at is None else list(takewhile(lambda recorded: not_behind(recorded, at), events))
+
+    async def load(
+        self,
+        ref: Ref,
+        evolve: Callable[[S | None, Event], S | None],
+        *,
+        at: int | datetime | None = None,
+        fresh: bool = False,
+        verified: bool = False,
+    ) -> Loaded[S]:
+        """Fold one aggregate; the rest as in `history`."""
         state: S | None = None
         tip = Tip(ref)
-        for recorded in await self.history(ref):
+        for recorded in await self.history(ref, at=at, fresh=fresh, verified=verified):
             state = evolve(state, recorded.event)
             tip = tip.after(recorded)
         return Loaded(state, tip)

@@ -33,6 +33,8 @@ from eventstore.records import (
 )
 
 MOST_TIPS = 10_000
+NEAR = 32
+"""So many events more are read rather than asking once more where to begin."""
 MOST_UNKNOWN = 100
 
 
@@ -197,23 +199,35 @@ class StoredEvents:
             after = page[-1].position
 
     async def _before(self, stream: Stream, subject: str, version: int) -> int:
-        """A position behind which all later versions stand, and not many earlier ones: found by halving."""
-        known = self._known(subject)
-        if version < PAGE:
+        """A position behind which all later versions stand, and few earlier ones.
+
+        Guessed from the versions at both ends, as if they were evenly spread, and by halving in turns, in case they
+        are not.
+        """
+        if version < NEAR:
             return 0
-        if version >= known.version >= 0:
+        known = self._known(subject)
+        if version == known.version:
             return known.position
-        newest = await stream.last(subject, at_least=known.position)
-        low, high = 0, newest.position if newest else 0
+        if version > known.version:
+            newest = await stream.last(subject, at_least=known.position)
+            if newest is None or version >= newest.version:
+                return newest.position if newest else 0
+            self._learn(newest)
+            known = self._known(subject)
+        low, oldest, high, latest = 0, 0, known.position, known.version
+        evenly = True
         while high - low > 1:
-            middle = (low + high) // 2
+            share = (version - NEAR / 2 - oldest) / max(1, latest - oldest) if evenly else 0.5
+            evenly = not evenly
+            middle = min(max(low + 1, low + round(share * (high - low))), high - 1)
             page, _ = await stream.page(middle - 1, subject, 1)
-            if page and version - PAGE < page[0].version <= version:
-                return page[0].position
             if page and page[0].version <= version:
-                low = page[0].position
+                low, oldest = page[0].position, page[0].version
+                if version - NEAR < oldest:
+                    break
             else:
-                high = middle
+                high, latest = middle, page[0].version if page else latest
         return low
 
     async def notifications(

@@ -19,7 +19,7 @@ from eventstore.archive import Writer, checkpoint_of, event_of, header_of, read_
 from eventstore.audit import Progress
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
-from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct
+from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct_get
 from eventstore.notary import Checkpoints, pages, parsed
 from eventstore.store import EventStore
 from eventstore.verify import Report
@@ -42,7 +42,7 @@ class Exported:
 
 
 class Refused(Exception):
-    """A restore that will not be begun, or not be gone on with. The text says why and what would help."""
+    """An export or a restore that will not be begun, or not be gone on with. The text says why and what would help."""
 
 
 class Unsound(Refused):
@@ -58,18 +58,21 @@ async def export(
 ) -> Exported:
     """Write the log behind position `after` up to `to` (its end as of now), with all checkpoints and anchors.
 
-    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises
-    Unavailable when the server does not answer.
+    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises Refused
+    when there is no such range, Unavailable when the server does not answer.
     """
     store, checkpoints = EventStore(nc), Checkpoints(nc)
     passed, count = await checkpoints.before(after), await checkpoints.count()
     last = await store.last_position()
+    if after and (after >= last or (to is not None and to <= after)):
+        raise Refused(
+            f"there is nothing between position {after} and {last if to is None else to}: the log ends at {last}"
+        )
     if to is None or to >= last:
         to = last
     else:
         covering = await checkpoints.number(await checkpoints.before(to - 1) + 1)
         to = min(covering.position, last) if covering is not None else to
-    after = min(after, to)
     start = await _digest_at(store, await checkpoints.number(passed), after)
     writer, seen, signed = Writer(file, start), set[str](), start.position
     upcoming = checkpoints.read(passed, count)
@@ -102,27 +105,14 @@ async def _digest_at(store: EventStore, checkpoint: Checkpoint | None, position:
 
 async def _last_of(nc: Client, names: Sequence[str], up_to: int) -> list[Recorded]:
     """The last event of each of these aggregates up to a position, in the order of the log."""
-    found: list[Recorded] = []
     if not names:
-        return found
-    inbox = nc.new_inbox()
-    ask = json.dumps({"multi_last": list(names), "up_to_seq": up_to, "batch": len(names)}).encode()
+        return []
+    ask = {"multi_last": list(names), "up_to_seq": up_to, "batch": len(names)}
     try:
-        sub = await nc.subscribe(inbox)
-        try:
-            await nc.publish(f"$JS.API.DIRECT.GET.{subjects.EVENTS}", ask, reply=inbox)
-            while True:
-                msg = await sub.next_msg(timeout=5)
-                status = (msg.headers or {}).get("Status")
-                if status in ("204", "404"):
-                    return sorted(found, key=lambda recorded: recorded.position)
-                if status is not None:
-                    raise Unavailable(f"the log refuses to be read: {msg.headers}")
-                found.append(direct(msg))
-        finally:
-            await sub.unsubscribe()
+        found, _ = await direct_get(nc, subjects.EVENTS, ask, 5.0)
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(f"the log does not answer: {error!r}") from error
+    return sorted(found, key=lambda recorded: recorded.position)
 
 
 # ── restore ─────────────────────────────────────────────────────────────────────────────────────────────────────────

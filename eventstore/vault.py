@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,13 +23,24 @@ from domain.base import Sealed
 from eventstore.masterkey import NONCE, Ring, WrongMasterKey
 from runtime import subjects
 
-__all__ = ["Erased", "Vault", "VaultUnavailable", "WrongMasterKey"]
+__all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
 
 MOST_CACHED = 10_000
 
 
 class Erased(Exception):
     """The key was destroyed; what it sealed cannot be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What stands where a secret stood."""
+
+    key: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"the key of {self.key} was destroyed; what it sealed ({self.size} bytes) cannot be read by anybody"
 
 
 class VaultUnavailable(OperationalError):
@@ -65,6 +77,13 @@ class Vault:
         key = await self._key(sealed.key, make=False, fresh=True)
         nonce, text = base64.b64decode(sealed.nonce), base64.b64decode(sealed.ciphertext)
         return AESGCM(key).decrypt(nonce, text, sealed.key.encode()).decode()
+
+    async def reveal(self, sealed: Sealed) -> str | Erasure:
+        """For readers of the past: the text, or that it is gone. Raises VaultUnavailable and WrongMasterKey."""
+        try:
+            return await self.unseal(sealed)
+        except Erased:
+            return Erasure(sealed.key, sealed.size)
 
     async def seed_secret(self, vm: str, boots: int) -> str:
         """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased once it was destroyed."""

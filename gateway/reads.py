@@ -11,6 +11,7 @@ from starlette.responses import Response
 from domain.image import ImagePhase
 from domain.vm import Phase, Vm, evolve
 from eventstore.envelope import Ref
+from eventstore.store import not_behind
 from gateway import parameters, waiting
 from gateway.parameters import not_found, path_id
 from gateway.problems import Problem, invalid_parameter
@@ -18,7 +19,6 @@ from gateway.state import Gateway, reflects
 from projections import aggregates, operation_rows, pages, vms
 from projections.aggregates import Aggregates
 from projections.books import TABLES
-from projections.events import time_of
 from projections.nodes import NODES
 from projections.operations import Status
 from projections.projects import PROJECTS
@@ -83,7 +83,7 @@ async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime)
     state: Vm | None = None
     last = None
     for recorded in history:
-        if recorded.position > at if isinstance(at, int) else time_of(recorded) > at:
+        if not not_behind(recorded, at):
             break
         state, last = evolve(state, recorded.event), recorded
     if state is None or last is None:

@@ -55,7 +55,7 @@ async def apply(
         except Conflict:
             if attempt == ATTEMPTS - 1:
                 raise
-            loaded = await store.load(ref, evolve)
+            loaded = await store.load(ref, evolve, fresh=True)  # a replica that lags would lose again
             if alone is not None and loaded.state is None:
                 raise Rejected(f"{ref.kind}_exists", f"the id {ref.id} is taken", field="id") from None
             continue

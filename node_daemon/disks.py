@@ -35,6 +35,9 @@ class Disks:
     def console(self, vm: str) -> Path:
         return self._consoles / f"{vm}.log"
 
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return self.disk(vm, number).exists()
+
     def has_files(self, vm: str) -> bool:
         return self.disk(vm).parent.exists() or self.console(vm).exists()
 
@@ -46,9 +49,7 @@ class Disks:
         disk = self.disk(vm, number)
         if disk.exists():
             return False
-        if base.virtual_bytes > size_gib * GIB:
-            least = -(-base.virtual_bytes // GIB)
-            raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")
+        check_size(base, size_gib)
         part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
         overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
         try:
@@ -88,3 +89,10 @@ class Disks:
         self.console(vm).unlink(missing_ok=True)
         if (folder := self.disk(vm).parent).exists():
             raise Temporary(f"cannot delete {folder}")
+
+
+def check_size(base: BaseImage, size_gib: int) -> None:
+    """Raises Permanent (disk_too_small) when a disk cannot hold the image it is to start from."""
+    if base.virtual_bytes > size_gib * GIB:
+        least = -(-base.virtual_bytes // GIB)
+        raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")

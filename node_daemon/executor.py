@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from domain.contract import Desired, ImageSource, Wanted
-from node_daemon.disks import Disks
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
-from node_daemon.images import Images
 from node_daemon.plan import (
     Action,
     Create,
@@ -26,6 +24,7 @@ from node_daemon.plan import (
     Suspend,
     Unpause,
 )
+from node_daemon.storage import DiskStore, ImageStore
 from runtime import logs
 
 log = logs.get(__name__)
@@ -48,7 +47,7 @@ Progress = Callable[[str], None]
 
 
 class Executor:
-    def __init__(self, hypervisor: Hypervisor, images: Images, disks: Disks, host: Host) -> None:
+    def __init__(self, hypervisor: Hypervisor, images: ImageStore, disks: DiskStore, host: Host) -> None:
         self._hypervisor = hypervisor
         self._images = images
         self._disks = disks
@@ -70,7 +69,7 @@ class Executor:
             case Create(wanted=wanted):
                 have = await self._create(wanted, newest, progress)
             case Start(wanted=wanted):
-                if not self._disks.disk(wanted.vm, wanted.disk).exists():
+                if not self._disks.has_disk(wanted.vm, wanted.disk):
                     raise Permanent("disk_missing", "the VM's disk is gone from the node")
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
                 have = await self._start(wanted)
@@ -110,7 +109,7 @@ class Executor:
         """What this call makes goes again when the domain cannot be had; a disk from before may hold data."""
         made = False
         try:
-            if not self._disks.disk(wanted.vm, wanted.disk).exists():
+            if not self._disks.has_disk(wanted.vm, wanted.disk):
                 progress("image")
                 base = await while_wanted(self._images.ensure(image_of(wanted)), newest)
                 progress("disk")

@@ -54,7 +54,7 @@ class Books:
             operation=context.operation,
             ref=recorded.ref,
             position=recorded.position,
-            at=events.time_of(recorded),
+            at=recorded.moment,
             actor=context.actor,
             request=context.request,
         )

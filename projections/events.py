@@ -5,7 +5,6 @@ The row keeps the event's headers and its body byte for byte, so that its digest
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 from eventstore.envelope import Recorded
@@ -58,22 +57,13 @@ FILTERS: Mapping[str, str] = {
 }
 
 
-def time_of(recorded: Recorded) -> datetime:
-    """When it was decided; when it was stored, for a message that does not say."""
-    try:
-        decided = recorded.time
-    except (KeyError, ValueError):
-        return recorded.stored_at
-    return decided if decided.tzinfo is not None else recorded.stored_at
-
-
 def row(recorded: Recorded) -> tuple[object, ...]:
     """The row of one event. Any message makes one, however little it says of itself."""
     ref, headers = recorded.ref, recorded.headers
     operation, request = headers.get("ce-operationid"), headers.get("ce-requestid")
     return (
         recorded.position,
-        time_of(recorded),
+        recorded.moment,
         recorded.stored_at,
         ref.project,
         ref.kind,

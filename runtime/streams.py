@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
+
+JETSTREAM_OFF = (10039, 10076)
+NO_JETSTREAM = "the server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
 
 
 class WeakStream(Exception):
@@ -84,21 +87,24 @@ PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
 async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
     """Create the stream, or check that the one there keeps every promise asked of it.
 
-    Raises WeakStream when it does not.
+    Raises WeakStream when it does not: an older server leaves out what it does not know, and says nothing.
     """
     assert wanted.name is not None
     try:
         info = await js.stream_info(wanted.name)
     except NotFoundError:
         try:
-            await js.add_stream(wanted)
-            return
+            info = await js.add_stream(wanted)
         except BadRequestError:  # another process made it in the meantime
             info = await js.stream_info(wanted.name)
+    except ServiceUnavailableError as error:
+        if error.err_code in JETSTREAM_OFF:
+            raise WeakStream(NO_JETSTREAM) from error
+        raise
     have = info.config
     for promise in PROMISES:
         if getattr(wanted, promise) and not getattr(have, promise):
-            raise WeakStream(f"stream {wanted.name} lacks {promise}; set it, or use another server")
+            raise WeakStream(f"stream {wanted.name} lacks {promise}; set it, on nats-server 2.12 or newer")
     if (have.num_replicas or 1) < (wanted.num_replicas or 1):
         raise WeakStream(
             f"stream {wanted.name} has {have.num_replicas} replicas, {wanted.num_replicas} are asked "

@@ -1,6 +1,7 @@
 """Real servers for the tests: one of each for the whole run, on free ports and in a folder of their own."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 
 from runtime.libvirtd import Libvirt, ensure_libvirt
 from runtime.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
+
+
+def pytest_configure() -> None:
+    """Processes that the tests start can be interrupted, even where a shell started the tests in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -316,7 +316,8 @@ def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
 
     What was to be paused, suspended or resumed and is not is no longer to be so either.
     """
-    if event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD) and vm.phase is not Phase.RUNNING:
+    underway = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
+    if underway or (event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD) and vm.phase is not Phase.RUNNING):
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}

@@ -151,10 +151,12 @@ def test_every_range_of_a_long_history(make_factory: MakeFactory, monkeypatch: p
     """The same as filtering all, also where the recorder has to find its place in the log first."""
     monkeypatch.setattr(jetstream, "PAGE", 8)
     monkeypatch.setattr(stored_events, "PAGE", 8)
+    monkeypatch.setattr(stored_events, "NEAR", 3)
     recorder = make_factory().aggregate_recorder(kind)
     long, short = uuid4(), uuid4()
     for round_ in range(5):
-        recorder.insert_events(history(short, round_ + 1, round_ + 1))
+        others = (1, 2, 3, 63, 64, 65)  # unevenly spread
+        recorder.insert_events(history(short, others[round_], others[round_ + 1] - 1))
         recorder.insert_events(history(long, 10 * round_ + 1, 10 * round_ + 10))
     everything = history(long, 1, 50)
     ranges = product((None, 0, 1, 7, 8, 9, 30, 49, 50, 70), (None, 1, 20, 50, 60), (None, 1, 12), (False, True))

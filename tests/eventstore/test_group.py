@@ -6,7 +6,7 @@ from nats.aio.client import Client
 
 from eventstore.envelope import Recorded, Ref
 from eventstore.group import ALONE
-from eventstore.store import Change, Conflict, EventStore, Tip
+from eventstore.store import Change, Conflict, EventStore, Tip, TooLarge
 from runtime import subjects
 from tests.eventstore.log import CONTEXT, created, ref, renamed
 
@@ -31,6 +31,49 @@ async def test_they_do_go_in_company(store: EventStore, nc: Client) -> None:
     assert sum("Nats-Batch-Id" in (message.headers or {}) for message in raw) > ALONE
 
 
+async def test_a_change_of_two_aggregates_stays_whole_in_company(store: EventStore, nc: Client) -> None:
+    """Every tenth pair has one half that has moved on: neither half is stored, and none of its company is refused."""
+    pairs = [(ref(), ref()) for _ in range(MANY)]
+    late = pairs[::10]
+    for _, half in late:
+        await store.append([Change(Tip(half), [created(half)])], CONTEXT)
+
+    async def outcome(pair: tuple[Ref, Ref]) -> list[Recorded] | Conflict:
+        try:
+            return await store.append([Change(Tip(half), [renamed("one"), renamed("two")]) for half in pair], CONTEXT)
+        except Conflict as error:
+            return error
+
+    outcomes = dict(zip(pairs, await asyncio.gather(*(outcome(pair) for pair in pairs)), strict=True))
+    for pair, found in outcomes.items():
+        one, other = [await store.history(half) for half in pair]
+        if pair in late:
+            assert isinstance(found, Conflict)
+            assert (found.subject, len(one), len(other)) == (pair[1].subject, 0, 1)
+        else:
+            assert isinstance(found, list)
+            first = found[0].position
+            assert [r.position for r in found] == [r.position for r in one + other] == list(range(first, first + 4))
+    whole = [pair for pair in pairs if pair not in late]
+    raw = [await nc.jetstream().get_last_msg(subjects.EVENTS, one.subject) for one, _ in whole]
+    assert any(int((message.headers or {})["Nats-Batch-Sequence"]) > 4 for message in raw)
+
+
+async def test_what_is_too_large_in_company_is_refused_alone(store: EventStore, nc: Client) -> None:
+    refs = [ref() for _ in range(MANY)]
+    names = {target: "x" * (nc.max_payload if target in refs[::20] else 1) for target in refs}
+
+    async def outcome(target: Ref) -> bool:
+        try:
+            await store.append([Change(Tip(target), [renamed(names[target])])], CONTEXT)
+        except TooLarge:
+            return False
+        return True
+
+    outcomes = await asyncio.gather(*(outcome(target) for target in refs))
+    assert [not stored for stored in outcomes] == [target in refs[::20] for target in refs]
+
+
 async def test_a_conflict_in_company_is_its_own(store: EventStore) -> None:
     """Every tenth append builds on a tip that has moved on. It is refused, and none of its company is."""
     refs = [ref() for _ in range(MANY)]
@@ -49,3 +92,23 @@ async def test_a_conflict_in_company_is_its_own(store: EventStore) -> None:
     assert refused == late
     for target in refs:
         assert len(await store.history(target)) == 1
+
+
+async def test_company_of_what_stands_there_already_is_not_taken_for_stored(store: EventStore) -> None:
+    """A client that lost the answer sends an event again, and it comes to be the first of a group of new ones."""
+    repeated, refs = ref(), [ref() for _ in range(MANY)]
+
+    async def position(target: Ref) -> int | None:
+        try:
+            [recorded] = await store.append([Change(Tip(target), [created(target)])], CONTEXT)
+        except Conflict:
+            return None
+        return recorded.position
+
+    assert await position(repeated)
+    sent = [*refs[:ALONE], repeated, *refs[ALONE:]]
+    told = dict(zip(sent, await asyncio.gather(*(position(target) for target in sent)), strict=True))
+    assert told.pop(repeated) is None
+    for target in refs:
+        assert [recorded.position for recorded in await store.history(target)] == [told[target]]
+    assert len(await store.history(repeated)) == 1

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 
 from domain.project import Named
-from eventstore.envelope import Context, Recorded
-from eventstore.store import PAGE, Change, Conflict, EventStore, Tip, TooLarge, Unavailable
+from eventstore.envelope import Context, Recorded, Ref, seal
+from eventstore.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import (
+    AT,
     CONTEXT,
     append,
     broken_link,
@@ -63,10 +65,11 @@ async def test_nothing_is_loaded_of_what_never_was(store: EventStore) -> None:
 
 async def test_an_aggregate_is_exactly_its_subject(store: EventStore) -> None:
     one = ref()
-    others = [ref(one.project), ref(id_=one.id), ref(one.project, one.id + "x")]
+    others = [ref(one.project), Ref(some_id(), "tag", one.id), ref(one.project, one.id + "x")]
     for target in (one, *others):
         await append(store, Tip(target), created(target, name=target.subject))
-    assert [name_of(r) for r in await store.history(one)] == [one.subject]
+    for target in (one, *others):
+        assert [name_of(r) for r in await store.history(target)] == [target.subject]
 
 
 async def test_histories_longer_than_a_page(store: EventStore) -> None:
@@ -76,9 +79,41 @@ async def test_histories_longer_than_a_page(store: EventStore) -> None:
     assert [name_of(r) for r in history] == [str(n) for n in range(1, count + 1)]
     assert broken_link(history) is None
     until = history[PAGE].position
-    assert await store.history(target, until=until) == history[: PAGE + 1]
-    assert await store.history(target, until=history[0].position - 1) == []
+    assert await store.history(target, at=until) == history[: PAGE + 1]
+    assert await store.history(target, at=history[0].position - 1) == []
     assert (await load(store, target))[1].version == count
+
+
+async def test_a_history_ends_at_a_time(store: EventStore) -> None:
+    target = ref()
+    tip = Tip(target)
+    for second in range(3):
+        event = renamed(str(second)).model_copy(update={"at": AT + timedelta(seconds=second)})
+        tip = await append(store, tip, event)
+    for end, names in ((-0.5, []), (0, ["0"]), (1.5, ["0", "1"]), (9, ["0", "1", "2"])):
+        history = await store.history(target, at=AT + timedelta(seconds=end))
+        assert [name_of(r) for r in history] == names
+    loaded = await store.load(target, lambda _, event: event, at=AT + timedelta(seconds=1))
+    assert (loaded.tip.version, loaded.state) == (2, history[1].event)
+
+
+@pytest.mark.parametrize(("version", "previous"), [("4", "right"), ("3", "0" * 64), ("nonsense", "right"), ("", "")])
+async def test_a_history_is_verified_where_asked(store: EventStore, nc: Client, version: str, previous: str) -> None:
+    target = await filled(store, 2)
+    await store.history(target, verified=True)
+    _, tip = await load(store, target)
+    headers, body = seal(target, 3, tip.digest, renamed("three"), CONTEXT)
+    headers["ce-aggregateversion"] = version
+    if previous != "right":
+        headers["ce-prevhash"] = previous
+    forged = await nc.jetstream().publish(
+        target.subject, body, headers={name: value for name, value in headers.items() if value}
+    )
+    assert len(await store.history(target)) == 3
+    for read in (store.history(target, verified=True), store.load(target, lambda _, event: event, verified=True)):
+        with pytest.raises(Tampered) as raised:
+            await read
+        assert raised.value.position == forged.seq
 
 
 async def test_the_log_is_read_in_order_from_anywhere(store: EventStore) -> None:
@@ -155,6 +190,25 @@ async def test_a_conflict_in_a_batch_names_who_moved_and_stores_nothing(store: E
     assert raised.value.subject == targets[moved].subject
     for n, target in enumerate(targets):
         assert [name_of(r) for r in await store.history(target)] == ["one", "rival"][: 2 if n == moved else 1]
+
+
+async def test_who_is_not_alone_is_named(store: EventStore) -> None:
+    one, other = ref(), ref()
+    await append(store, Tip(elsewhere := ref(id_=other.id)), created(elsewhere))
+    alone = subjects.events(kind=other.kind, id_=other.id)
+    with pytest.raises(Conflict) as raised:
+        await store.append([Change(Tip(one), [created(one)]), Change(Tip(other), [created(other)], alone)], CONTEXT)
+    assert raised.value.subject == other.subject
+    assert await store.history(one) == await store.history(other) == []
+
+
+async def test_an_id_that_another_project_has_is_not_taken_for_a_repeat(store: EventStore) -> None:
+    """The server acknowledges the other project's event: the id of both events is the same."""
+    target = ref()
+    await append(store, Tip(elsewhere := ref(id_=target.id)), created(elsewhere))
+    with pytest.raises(Conflict):
+        await append(store, Tip(target), created(target))
+    assert await store.history(target) == []
 
 
 async def test_many_batches_at_once_over_the_same_books(store: EventStore) -> None:

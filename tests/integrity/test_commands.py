@@ -1,24 +1,31 @@
-"""`nebula verify`, `export`, `import`, `vault rotate` and `schemas`, as a shell would call them."""
+"""`nebula verify`, `export`, `import`, `vault` and `schemas`, as a shell would call them."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import typer
 
 from cli import log as log_commands
+from cli import vault as vault_commands
 from cli.command import root
 from cli.errors import CliError
+from domain.vm import Spec, VmRequested
+from eventstore.envelope import Ref
+from eventstore.store import Change, Tip
 from eventstore.vault import Vault
-from tests.integrity.logs import Log, rewrite, running
+from tests.integrity.logs import CONTEXT, Log, rewrite, running
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.callback()(root)
 log_commands.register(app)
+vault_commands.register(app)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ async def test_export_verify_import(nebula: Nebula, tmp_path: Path) -> None:
         assert f"signed up to position {last}" in offline.out
         told = await nebula(log, "--output", "json", "verify", "log")
         assert (told.status, told.json["ok"], told.json["proven"]) == (0, True, last)
-        assert (await nebula(log, "verify", "log", "--against", file)).status == 0
+        compared = await nebula(log, "verify", "log", "--against", file)
+        assert (compared.status, f"compared with {file}" in compared.out) == (0, True)
 
         assert (await nebula(log, "import", file)).status == 1  # not empty
         restored = await nebula(empty, "import", file, "--key", key, "-o", "json")
@@ -137,3 +145,53 @@ async def test_schemas(nebula: Nebula, tmp_path: Path) -> None:
     written = await nebula(None, "schemas", tmp_path / "out")
     assert len(written.out.splitlines()) == len(printed.json)
     assert (await nebula(None, "schemas", tmp_path / "out")).out == ""
+
+
+async def test_what_a_vm_was_given_is_revealed_until_it_is_erased(nebula: Nebula) -> None:
+    text = "#cloud-config\npassword: correct horse"
+    async with running() as log:
+        vault = await Vault.open(log.nc.jetstream(), log.home / "master.key")
+        ids = [str(uuid4()) for _ in range(2)]
+        for id_ in ids:
+            at = datetime.now(UTC)
+            requested = VmRequested(
+                at=at,
+                operation="o",
+                fingerprint="f",
+                deadline=at,
+                vm=id_,
+                project="p",
+                name="web",
+                image="i",
+                spec=Spec(vcpus=1, memory_mib=512, disk_gib=4),
+                user_data=await vault.seal(id_, text) if id_ == ids[0] else None,
+            )
+            await log.store.append([Change(Tip(Ref("p", "vm", id_)), [requested])], CONTEXT)
+        shown = await nebula(log, "vault", "reveal", ids[0])
+        assert (shown.status, shown.out.strip()) == (0, text)
+        then = await nebula(log, "vault", "reveal", ids[0], "--at", "1", "-o", "json")
+        assert then.json == {"vm": ids[0], "user_data": {"erased": False, "text": text}}
+        assert "no user-data" in (await nebula(log, "vault", "reveal", ids[1])).error
+        assert "no VM" in (await nebula(log, "vault", "reveal", ids[1], "--at", "1")).error
+        assert "no VM" in (await nebula(log, "vault", "reveal", str(uuid4()))).error
+        for nonsense in (("a.b",), (ids[0], "--at", "soon")):
+            assert (await nebula(log, "vault", "reveal", *nonsense)).status == 2
+
+        await vault.destroy(ids[0])
+        gone = await nebula(log, "vault", "reveal", ids[0])
+        assert (gone.status, gone.out) == (1, "")
+        assert gone.error.startswith("erased: ")
+        told = await nebula(log, "vault", "reveal", ids[0], "-o", "json")
+        assert told.json["user_data"] == {"erased": True, "size": len(text)}
+
+
+async def test_a_range_that_holds_nothing_is_not_exported(nebula: Nebula, tmp_path: Path) -> None:
+    file = tmp_path / "log.nebula"
+    async with running() as log:
+        await log.grow(5)
+        last = await log.store.last_position()
+        for range_ in (("--after", last), ("--after", last + 7), ("--after", 3, "--to", 3)):
+            refused = await nebula(log, "export", file, *range_)
+            assert refused.status == 1
+            assert f"the log ends at {last}" in refused.error
+            assert not list(tmp_path.iterdir())

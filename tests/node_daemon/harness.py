@@ -24,6 +24,8 @@ from node_daemon.executor import Executor
 from node_daemon.host import this_host
 from node_daemon.hypervisor import Hypervisor
 from node_daemon.images import Images
+from node_daemon.plan import Host
+from node_daemon.storage import DiskStore, ImageStore
 from runtime import bus, subjects
 from runtime.settings import NodeSettings
 from runtime.streams import ensure_all
@@ -104,10 +106,17 @@ class Node:
             await self.until(vm, gone, "absent")
 
     @asynccontextmanager
-    async def daemon(self, hypervisor: Hypervisor) -> AsyncIterator[Daemon]:
+    async def daemon(
+        self,
+        hypervisor: Hypervisor,
+        images: ImageStore | None = None,
+        disks: DiskStore | None = None,
+        host: Host | None = None,
+    ) -> AsyncIterator[Daemon]:
         """A daemon in this process; leaving ends it as a crash would, between two awaits."""
-        host = this_host()
-        executor = Executor(hypervisor, Images(self.settings.data_dir / "images"), Disks(self.settings.data_dir), host)
+        host = host or this_host()
+        images = images or Images(self.settings.data_dir / "images")
+        executor = Executor(hypervisor, images, disks or Disks(self.settings.data_dir), host)
         connection = await bus.connect(self.settings, "node")
         daemon = Daemon(self.settings, connection, hypervisor, executor, host)
         task = asyncio.create_task(daemon.run())

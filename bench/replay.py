@@ -1,0 +1,106 @@
+"""How fast the whole log is read back as typed events, next to nats-py's own ordered consumer reading raw messages.
+
+Each reading is done by a process of its own, so that its memory can be told: the log grows from ten thousand events to
+a million, the reader does not.
+"""
+
+import asyncio
+import json
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+from uuid import uuid4
+
+import nats
+
+from bench.log import CONTEXT, life, log
+from domain.base import Foreign
+from eventstore.envelope import Ref
+from eventstore.follow import follow
+from eventstore.store import Change, EventStore, Tip
+from runtime import subjects
+from runtime.bus import QuickClient
+
+SIZES = {"1e4": 10_000, "1e5": 100_000, "1e6": 1_000_000}
+ROUNDS = 3
+LIVES = 100
+"""VMs whose whole lives are appended as one batch while the log is made."""
+
+
+async def measure() -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    async with log() as made:
+        store = EventStore(made.ours, timeout=60)
+        for name, size in SIZES.items():
+            await fill(store, size)
+            pairs = [
+                (await in_a_process("ours", made.url, size), await in_a_process("floor", made.url, size))
+                for _ in range(ROUNDS)
+            ]
+            figures |= {
+                f"events_per_second_{name}": round(statistics.median(ours["rate"] for ours, _ in pairs)),
+                f"floor_per_second_{name}": round(statistics.median(floor["rate"] for _, floor in pairs)),
+                f"ratio_{name}": round(statistics.median(o["rate"] / f["rate"] for o, f in pairs), 3),
+                f"peak_rss_mib_{name}": round(max(ours["rss_mib"] for ours, _ in pairs), 1),
+            }
+    return figures
+
+
+async def fill(store: EventStore, size: int) -> None:
+    """Append until the log has so many events: whole lives of VMs, five events each."""
+    while await store.last_position() < size:
+        refs = [Ref("bench", "vm", str(uuid4())) for _ in range(LIVES)]
+        await store.append([Change(Tip(ref), life(ref.id)) for ref in refs], CONTEXT)
+
+
+async def in_a_process(reader: str, url: str, size: int) -> dict[str, float]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, reader, url, str(size), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"reading {size} events ended with status {process.returncode}")
+    found: dict[str, float] = json.loads(out)
+    return found
+
+
+async def ours(url: str, size: int) -> int:
+    """Read and decode; the number of events that came out as what they are."""
+    nc = QuickClient()
+    await nc.connect(url)
+    read = known = 0
+    async for batch in follow(nc, 0):
+        known += sum(not isinstance(recorded.event, Foreign) for recorded in batch)
+        read += len(batch)
+        if read >= size:
+            break
+    await nc.close()
+    return known
+
+
+async def floor(url: str, size: int) -> int:
+    nc = await nats.connect(url)
+    subscription = await nc.jetstream().subscribe(
+        ">", stream=subjects.EVENTS, ordered_consumer=True, pending_msgs_limit=-1, pending_bytes_limit=-1
+    )
+    for _ in range(size):
+        await subscription.next_msg(timeout=10)
+    await nc.close()
+    return size
+
+
+def main() -> None:
+    """One reading, as JSON: events per second, and the most memory that the process ever had."""
+    reader, url, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    started = time.perf_counter()
+    known = asyncio.run({"ours": ours, "floor": floor}[reader](url, size))
+    rate = size / (time.perf_counter() - started)
+    if known < size:
+        raise SystemExit(f"{size - known} events were not understood")
+    print(json.dumps({"rate": rate, "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+if __name__ == "__main__":
+    main()

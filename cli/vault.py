@@ -1,0 +1,125 @@
+"""`nebula vault`: the keys that keep secrets out of the log. Needs the master key, so it runs where that is.
+
+It speaks NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down). What it needs is
+imported when it runs.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from cli.errors import CliError, Usage
+from cli.log import LOG, Format
+from cli.operators import local, on_bus, wants_json
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from domain.base import Sealed
+    from eventstore.vault import Erasure
+
+vault = typer.Typer(help="The keys that keep secrets out of the log.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(vault, name="vault", rich_help_panel=LOG)
+
+
+@vault.command("reveal")
+def reveal(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(metavar="VM", help="Its id; it may be deleted.")],
+    at: Annotated[
+        str | None, typer.Option(help="As of then: a position of the log, or a time.", metavar="POSITION|TIME")
+    ] = None,
+    format_: Format = None,
+) -> None:
+    """Print the user-data that a VM was given; once the VM is deleted, that nobody can read it any more."""
+    from runtime.settings import Vaulted
+
+    settings = local(context, Vaulted)
+    if not settings.master_key_path.exists():
+        raise Usage(f"there is no master key at {settings.master_key_path}: run this on a host that has it")
+    moment = _moment(at)
+
+    async def work(nc: "Client") -> "tuple[Sealed | None, str | Erasure]":
+        from domain.vm import evolve
+        from eventstore.store import EventStore
+        from eventstore.vault import Vault
+        from runtime import subjects
+
+        store = EventStore(nc)
+        try:
+            found = await store.read(0, subjects.events(kind="vm", id_=vm), 1)
+        except ValueError as error:
+            raise Usage(str(error)) from error
+        state = (await store.load(found[0].ref, evolve, at=moment)).state if found else None
+        if state is None:
+            raise CliError(f"there is no VM {vm} in the log" + (f" at {at}" if at and found else ""))
+        sealed = state.user_data
+        keys = await Vault.open(nc.jetstream(), settings.master_key_path)
+        return sealed, await keys.reveal(sealed) if sealed else ""
+
+    sealed, text = on_bus(settings, work)
+    if wants_json(context, format_):
+        erased = not isinstance(text, str)
+        shown = {"erased": True, "size": sealed.size} if erased and sealed else {"erased": False, "text": text}
+        output.emit_json({"vm": vm, "user_data": shown if sealed else None})
+    elif sealed is None:
+        raise CliError(f"VM {vm} was given no user-data")
+    elif isinstance(text, str):
+        output.emit(text)
+    else:
+        raise CliError(f"erased: {text}")
+
+
+def _moment(text: str | None) -> "Any":
+    """A position, a time, or None."""
+    from datetime import UTC, datetime
+
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Usage(f"neither a position of the log nor a time: {text!r}") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@vault.command("rotate")
+def rotate(
+    context: typer.Context,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Drop the old master key, once every host has the new.")
+    ] = False,
+    format_: Format = None,
+) -> None:
+    """Exchange the master key: a new one in front of the file, all keys wrapped with it. Safe to repeat."""
+    from runtime import subjects
+    from runtime.settings import Vaulted
+
+    settings = local(context, Vaulted)
+
+    async def work(nc: "Client") -> dict[str, Any]:
+        from eventstore import masterkey
+
+        bucket = await nc.jetstream().key_value(subjects.KEYS)
+        path = settings.master_key_path
+        keys = masterkey.master_keys(path) if finish else masterkey.begin(path)
+        done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+        while finish and done.changed:
+            done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+        if finish:
+            masterkey.finish(path)
+        return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}
+
+    done = on_bus(settings, work)
+    if wants_json(context, format_):
+        output.emit_json(done)
+        return
+    output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
+    if finish:
+        output.emit(f"{done['file']} holds the new master key only")
+    else:
+        output.emit(f"copy {done['file']} to every host that has one, then: nebula vault rotate --finish")

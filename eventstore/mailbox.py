@@ -1,0 +1,71 @@
+"""An inbox of one's own, emptied many messages at a time.
+
+nats-py's `next_msg` makes a task and a timer for each message, which costs more than everything else that reading the
+log does. Here a callback gathers what comes, and the reader takes all of it at once.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError
+from nats.errors import Error as NatsError
+
+from runtime.tasks import happens
+
+#: Seconds between looks whether the connection was closed while nothing comes.
+LOOK = 0.25
+
+
+class Mailbox:
+    """Subscribed to `subject` between enter and exit. What comes is kept until it is taken, however much it is."""
+
+    def __init__(self, nc: Client) -> None:
+        self.subject = nc.new_inbox()
+        self._nc = nc
+        self._arrived = asyncio.Event()
+        self._messages: deque[Msg] = deque()
+        self._subscription: Subscription | None = None
+
+    async def __aenter__(self) -> Self:
+        self._subscription = await self._nc.subscribe(
+            self.subject, cb=self._put, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Also while the server is away: else the reconnect would subscribe again, and feed an inbox nobody reads."""
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError, OSError):
+                await self._subscription.unsubscribe()
+
+    async def take(self, seconds: float, most: int) -> list[Msg]:
+        """What has come, at least one message and up to `most`, in order.
+
+        Raises TimeoutError when nothing comes within that time, ConnectionClosedError when nothing can come any more.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while not self._messages:
+            if self._nc.is_closed:
+                raise ConnectionClosedError
+            if clock() >= deadline:
+                raise TimeoutError(f"nothing came within {seconds:g} s")
+            self._arrived.clear()
+            await happens(self._arrived, min(LOOK, max(0.0, deadline - clock())))
+        taken = list(islice(self._messages, most))
+        for _ in taken:
+            self._messages.popleft()
+        return taken
+
+    async def _put(self, message: Msg) -> None:
+        self._messages.append(message)
+        self._arrived.set()
