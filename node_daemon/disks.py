@@ -6,6 +6,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from node_daemon import console_log
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.images import BaseImage
@@ -21,7 +22,7 @@ class Disks:
 
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
-        self._consoles = new_folder(data_dir / "consoles", 0o700)
+        self.consoles = new_folder(data_dir / "consoles", 0o700)
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
@@ -29,10 +30,10 @@ class Disks:
         return self._disks / vm / "root.qcow2"
 
     def console(self, vm: str) -> Path:
-        return self._consoles / f"{vm}.log"
+        return self.consoles / f"{vm}.log"
 
     def has_files(self, vm: str) -> bool:
-        return self.disk(vm).parent.exists() or self.console(vm).exists()
+        return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
 
     async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
         """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
@@ -61,6 +62,6 @@ class Disks:
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""
         shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
-        self.console(vm).unlink(missing_ok=True)
+        console_log.remove(self.console(vm))
         if self.disk(vm).exists():
             raise Temporary(f"cannot delete {self.disk(vm)}")

@@ -11,10 +11,11 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
+from xml.etree import ElementTree as ET
 
 import libvirt
 
-from domain.contract import Power
+from domain.contract import Firmware, Power
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
@@ -83,6 +84,9 @@ class LibvirtHypervisor:
     async def start(self, boot: Boot) -> Have:
         wanted = boot.wanted
         xml = render(boot, virt_type=self._virt_type, network=self._network)
+        uefi = wanted.image is not None and wanted.image.firmware is Firmware.UEFI
+        if uefi and self._virt_type != "test":
+            await self._ask(wanted.vm, lambda connection: _check_uefi(connection, self._virt_type))
         await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
         return Have(
             vm=wanted.vm,
@@ -274,7 +278,30 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
 def _keep(connection: Any, vm: str) -> None:
     """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
     domain = connection.lookupByUUIDString(vm)
-    connection.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+    connection.defineXML(_definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
+
+
+def _definable(xml: str) -> str:
+    """The XML of a running domain, fit to be stored.
+
+    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
+    """
+    if "<firmware>" not in xml:
+        return xml
+    domain = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    system = domain.find("os")
+    if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
+        system.remove(features)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _check_uefi(connection: Any, virt_type: VirtType) -> None:
+    """Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help."""
+    offered = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", "q35", virt_type))  # noqa: S314
+    names = {value.text for value in offered.iterfind("os/enum[@name='firmware']/value")}
+    if "efi" not in names:
+        detail = "the image asks for UEFI, and this node has none for guests: install the package ovmf on it"
+        raise Refused(detail, invalid=True)
 
 
 def _pause(domain: Any) -> None:

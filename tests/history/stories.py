@@ -10,7 +10,7 @@ from typing import Any
 
 from domain import image, node, project, vm
 from domain.base import Event, Sealed
-from domain.contract import Power
+from domain.contract import Firmware, Power
 from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
@@ -133,6 +133,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             images.register(12),
         ],
     ),
+    "image-3-uefi": (IMAGE, [images.register(firmware=Firmware.UEFI), images.ACCEPT]),
     "project-1": (
         PROJECT,
         [

@@ -12,14 +12,14 @@ from typing import Any
 import libvirt
 import pytest
 
-from domain.contract import Power
+from domain.contract import Firmware, Power
 from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.hypervisor import Boot, Have, Refused, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.libvirt_adapter import LibvirtHypervisor, _check_uefi
 from node_daemon.qemu_img import qemu_img
 from runtime.libvirtd import Libvirt
 from runtime.tasks import end
-from tests.node_daemon.documents import MIB, new_vm, wanted
+from tests.node_daemon.documents import MIB, new_vm, raw_image, wanted
 from tests.waiting import eventually
 
 TEST = ("test:///default", "test")
@@ -158,6 +158,46 @@ async def test_a_domain_that_was_never_kept_is_gone_once_off(hypervisor: Libvirt
     await hypervisor.start(boot)
     await hypervisor.destroy(boot.wanted.vm)
     assert (await hypervisor.look(boot.wanted.vm)).power is Power.ABSENT
+
+
+NVRAM = Path("/var/lib/libvirt/qemu/nvram")
+
+
+async def test_uefi_with_its_own_memory(driver: tuple[str, VirtType, Any], servers_home: Path) -> None:
+    """Kept, started anew, suspended and removed like any other; what it remembers of its settings goes with it."""
+    hypervisor = LibvirtHypervisor(driver[0], "default", driver[1], deadline=60)
+    image = raw_image(servers_home / "uefi.raw").model_copy(update={"firmware": Firmware.UEFI})
+    vm = new_vm()
+    disk = servers_home / f"{vm}.qcow2"
+    await qemu_img("create", "-q", "-f", "qcow2", "-b", image.source, "-F", "raw", str(disk))
+    boot = Boot(wanted(vm, image=image), str(disk), image.source, "raw", str(disk.with_suffix(".log")), "host-boot")
+    for boots in (1, 2):
+        await hypervisor.start(replace(boot, wanted=boot.wanted.model_copy(update={"boots": boots})))
+        await hypervisor.keep(vm)
+        seen = await hypervisor.look(vm)
+        assert (seen.power, seen.boots, seen.kept) == (Power.ON, boots, True)
+        await hypervisor.suspend(vm, 60)
+        await hypervisor.restore(vm, "host-boot", 60)
+        assert (await hypervisor.look(vm)).power is Power.ON
+        await hypervisor.destroy(vm)
+    await hypervisor.undefine(vm)
+    assert (await hypervisor.look(vm)).power is Power.ABSENT
+    if driver[1] == "qemu":
+        assert not list(NVRAM.glob(f"*{vm}*"))
+    hypervisor.close()
+
+
+class WithoutUefi:
+    """A connection to a libvirt that has no firmware files."""
+
+    def getDomainCapabilities(self, *_: object) -> str:
+        return "<domainCapabilities><os supported='yes'><enum name='firmware'/></os></domainCapabilities>"
+
+
+def test_without_uefi_it_says_which_package_helps() -> None:
+    with pytest.raises(Refused, match="ovmf") as caught:
+        _check_uefi(WithoutUefi(), "qemu")
+    assert caught.value.invalid
 
 
 async def test_foreign_domains_are_seen_and_never_touched(
