@@ -37,6 +37,11 @@ class Firmware(StrEnum):
     UEFI = "uefi"
 
 
+class Seed(StrEnum):
+    HTTP = "http"
+    DISK = "disk"
+
+
 class Debian(StrEnum):
     BOOKWORM = "debian-12"
     TRIXIE = "debian-13"
@@ -54,6 +59,7 @@ def register(
     name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Checksum; of a local file it is computed.")] = None,
     firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
     local = not source.startswith(("http://", "https://"))
@@ -68,6 +74,7 @@ def register(
         "source": source,
         "sha256": sha256 or checksum(Path(source)),
         "firmware": firmware,
+        "seed": seed,
     }
     answer = session.api.send("POST", path("images"), body, key=session.key)
     finish(session, answer, COLUMNS, path("images", image_id))

@@ -44,6 +44,13 @@ class Firmware(StrEnum):
     UEFI = "uefi"
 
 
+class SeedMedium(StrEnum):
+    """How a guest's cloud-init gets its data: asked for over HTTP, or from a disk that the node makes of the same."""
+
+    HTTP = "http"
+    DISK = "disk"
+
+
 class ImageSource(Message):
     """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
 
@@ -54,6 +61,7 @@ class ImageSource(Message):
     size_bytes: int
     virtual_size_bytes: int
     firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
 
 class Wanted(Message):

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, assert_never
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from domain.base import Command, Event, Known, Message, Rejected, Slug, Title, Uuid, same_request
-from domain.contract import Firmware
+from domain.contract import Firmware, SeedMedium
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -41,6 +41,7 @@ class RegisterImage(ImageCommand):
     source: Source
     sha256: Sha256
     firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
 
 class AcceptImage(ImageCommand):
@@ -84,6 +85,7 @@ class ImageRegistered(ImageEvent):
     source: str
     sha256: str
     firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
+    seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
 
 
 class ImageVerified(ImageEvent):
@@ -124,6 +126,7 @@ class Image(Message):
     size_bytes: int | None = None
     virtual_size_bytes: int | None = None
     firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
     failure: str | None = None
     operations: dict[str, Known] = Field(default_factory=dict)
 
@@ -188,6 +191,7 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             source=command.source,
             sha256=command.sha256,
             firmware=command.firmware,
+            seed=command.seed,
         )
     ]
 
@@ -204,6 +208,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 source=event.source,
                 sha256=event.sha256,
                 firmware=event.firmware,
+                seed=event.seed,
                 phase=ImagePhase.VERIFYING,
                 registered_by=event.operation,
                 created_at=event.at,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Slug, Tags, Uuid
-from domain.contract import Firmware
+from domain.contract import Firmware, SeedMedium
 from domain.image import Sha256, Source
 from domain.vm import Spec
 from projections import ssh
@@ -137,6 +137,7 @@ class RegisterImage(Body):
     source: Source
     sha256: Sha256
     firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
     def args(self) -> dict[str, Any]:
         return {"name": self.id, **super().args()}

@@ -1,4 +1,6 @@
-"""The files of a VM on this host: its root disk, an overlay on a base image, and the log of its console."""
+"""The files of a VM on this host: its root disk, an overlay on a base image; a disk with its seed, where its image asks
+for one; and the log of its console.
+"""
 
 import asyncio
 import os
@@ -18,7 +20,7 @@ PRIVATE = 0o600
 
 
 class Disks:
-    """`disks/<vm>/root.qcow2` and `consoles/<vm>.log` in one data directory."""
+    """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
@@ -28,6 +30,9 @@ class Disks:
 
     def disk(self, vm: str) -> Path:
         return self._disks / vm / "root.qcow2"
+
+    def seed(self, vm: str) -> Path:
+        return self._disks / vm / "cidata.iso"
 
     def console(self, vm: str) -> Path:
         return self.consoles / f"{vm}.log"

@@ -62,9 +62,10 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     """The domain, ready for libvirt.
 
     Everything is virtio on q35, but for the display, which has to work before any driver is loaded. The SMBIOS serial
-    is where cloud-init looks for its data source. The console is written to a file by virtlogd, which outlives libvirtd
-    and the daemon, and keeps the file small. The display listens nowhere: who wants to see it is handed a connection by
-    libvirt. Nothing here loosens what libvirt confines QEMU by (users, seccomp, labels).
+    is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
+    virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
+    to see it is handed a connection by libvirt. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
+    labels).
     """
     wanted = boot.wanted
     domain = ET.Element("domain", type=virt_type)
@@ -85,7 +86,8 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     )
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(wanted.vcpus))
-    _firmware(domain, wanted, virt_type)
+    serial = wanted.vm if boot.seed else f"ds=nocloud;dsmode=net;s={wanted.seed_url}"
+    _firmware(domain, wanted, serial, virt_type)
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
@@ -101,7 +103,7 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
-def _firmware(domain: ET.Element, wanted: Wanted, virt_type: VirtType) -> None:
+def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType) -> None:
     """libvirt chooses a UEFI's files, by features: without Secure Boot, which stock images may not be signed for."""
     system = ET.SubElement(domain, "os")
     if virt_type == "test":
@@ -117,7 +119,7 @@ def _firmware(domain: ET.Element, wanted: Wanted, virt_type: VirtType) -> None:
     ET.SubElement(system, "smbios", mode="sysinfo")
     sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
     _text(sysinfo, "entry", "Nebula", name="manufacturer")
-    _text(sysinfo, "entry", f"ds=nocloud;dsmode=net;s={wanted.seed_url}", name="serial")
+    _text(sysinfo, "entry", serial, name="serial")
     _text(sysinfo, "entry", wanted.vm, name="uuid")
 
 
@@ -146,6 +148,8 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     ET.SubElement(disk, "source", file=boot.disk)
     _backing(disk, boot)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    if boot.seed:
+        _seed(devices, boot.seed)
 
     ET.SubElement(devices, "controller", type="usb", model="none")
 
@@ -177,6 +181,16 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     if boot.wanted.vcpus > MOST_PLAIN_CPUS:
         iommu = ET.SubElement(devices, "iommu", model="intel")
         ET.SubElement(iommu, "driver", intremap="on", eim="on")
+
+
+def _seed(devices: ET.Element, file: str) -> None:
+    """cloud-init knows it by its label. A disk like the other, since the kernels of cloud images read few kinds."""
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=file)
+    ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev="vdz", bus="virtio")
+    ET.SubElement(disk, "readonly")
 
 
 def _backing(disk: ET.Element, boot: Boot) -> None:

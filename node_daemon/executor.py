@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from domain.contract import Desired, ImageSource, Wanted
+from domain.contract import Desired, ImageSource, SeedMedium, Wanted
+from node_daemon import seed_disk
 from node_daemon.disks import Disks
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
@@ -123,6 +124,9 @@ class Executor:
 
     async def _start(self, wanted: Wanted) -> Have:
         image = image_of(wanted)
+        seed = self._disks.seed(wanted.vm) if image.seed is SeedMedium.DISK else None
+        if seed is not None:
+            await seed_disk.make(seed, wanted.seed_url)
         boot = Boot(
             wanted=wanted,
             disk=str(self._disks.disk(wanted.vm)),
@@ -130,6 +134,7 @@ class Executor:
             base_format=image.format,
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
+            seed=str(seed) if seed else None,
         )
         self._asked.pop(wanted.vm, None)
         try:

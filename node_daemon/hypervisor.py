@@ -69,6 +69,8 @@ class Boot:
     base_format: str
     console: str
     host_boot: str
+    #: the disk with cloud-init's data; None where the guest asks for it over HTTP
+    seed: str | None = None
 
 
 Nudge = Callable[[str | None], None]

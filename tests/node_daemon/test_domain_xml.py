@@ -25,7 +25,7 @@ IMAGE = ImageSource(
 UEFI = IMAGE.model_copy(update={"firmware": Firmware.UEFI})
 
 
-def boot(**changes: object) -> Boot:
+def boot(seed: str | None = None, **changes: object) -> Boot:
     return Boot(
         wanted(VM, **{"image": IMAGE, **changes}),
         "/var/lib/nebula/node/disks/x/root.qcow2",
@@ -33,6 +33,7 @@ def boot(**changes: object) -> Boot:
         "qcow2",
         "/var/log/x.log",
         "host-boot-id",
+        seed,
     )
 
 
@@ -41,6 +42,7 @@ CASES: dict[str, tuple[VirtType, Boot]] = {
     "plain": ("kvm", boot()),
     "emulated": ("qemu", boot()),
     "uefi": ("qemu", boot(image=UEFI)),
+    "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso")),
     "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536)),
     "test-driver": ("test", boot(image=UEFI)),
 }
