@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from gateway import audit, commands, feed, health, openapi, parameters, problems, reads
+from gateway import audit, commands, consoles, feed, health, openapi, parameters, problems, reads
 from gateway.commands import ACTIONS
 from gateway.state import Gateway
 from projections.images import ImageView
@@ -24,6 +24,7 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 FRESH = ("min_position",)
 PAGED = ("limit", "page_token", *FRESH)
 FEED = ("after", "from")
+CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "after", "wait")
 
 
@@ -64,6 +65,7 @@ READS = (
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
+    Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
     Read("/healthz", health.health, "Whether the platform can do its work"),
     Read("/metrics", health.metrics, "Numbers for Prometheus"),
 )

@@ -6,8 +6,11 @@ nobody moves anything aside, and a guest could fill the disk: there, we do.
 """
 
 import asyncio
+import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime import logs
 
@@ -25,6 +28,61 @@ def parts(newest: Path) -> list[Path]:
     older = [path for path in newest.parent.glob(f"{newest.name}.*") if path.suffix[1:].isdigit()]
     older.sort(key=lambda path: int(path.suffix[1:]), reverse=True)
     return [*older, newest] if newest.exists() else older
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a console. What follows on it is found by `cursor`; `more`: there is some already."""
+
+    data: bytes
+    cursor: str
+    more: bool
+
+
+def read(newest: Path, after: str | None, tail: int, most: int) -> Piece | None:
+    """At most `most` bytes: what follows on the cursor `after`, or else on what is `tail` bytes before the end.
+
+    None where there is no console. A cursor names a file and a position in it. One that leads nowhere any more, since
+    its file was dropped, leads to the oldest bytes there are; one in a file that was emptied, to its beginning.
+    """
+    with contextlib.ExitStack() as stack:
+        files = opened(newest, stack)
+        if not files:
+            return None
+        sizes = [os.fstat(file.fileno()).st_size for file in files]
+        inodes = [os.fstat(file.fileno()).st_ino for file in files]
+        number, offset = 0, 0
+        if after is None:
+            offset = max(sum(sizes) - tail, 0)
+            while number < len(files) - 1 and offset >= sizes[number]:
+                offset -= sizes[number]
+                number += 1
+        else:
+            inode, position = (int(part) for part in after.split("-"))
+            if inode in inodes:
+                number = inodes.index(inode)
+                offset = position if position <= sizes[number] else 0
+        data = b""
+        while True:
+            files[number].seek(offset)
+            found = files[number].read(most - len(data))
+            data += found
+            offset += len(found)
+            if len(data) >= most or number == len(files) - 1:
+                break
+            number, offset = number + 1, 0
+        more = offset < sizes[number] or any(sizes[number + 1 :])
+        return Piece(data, f"{inodes[number]}-{offset}", more)
+
+
+def opened(newest: Path, stack: contextlib.ExitStack) -> list[BinaryIO]:
+    """The files, the oldest first. Opened the other way round: one moved aside meanwhile is met again, not missed."""
+    files: dict[int, BinaryIO] = {}
+    for path in reversed(parts(newest)):
+        with contextlib.suppress(FileNotFoundError):
+            file = stack.enter_context(path.open("rb"))
+            files.setdefault(os.fstat(file.fileno()).st_ino, file)
+    return list(reversed(files.values()))
 
 
 def remove(newest: Path) -> None:

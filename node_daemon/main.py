@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 
+from node_daemon.answers import Answers
 from node_daemon.console_log import keep_small
 from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
@@ -50,11 +51,16 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     disks = Disks(settings.data_dir)
     executor = Executor(hypervisor, Images(settings.data_dir / "images"), disks, host)
     connection = await bus.connect(settings, f"node-{settings.node}")
-    keeping = asyncio.create_task(keep_small(disks.consoles))
+    parts = [
+        Daemon(settings, connection, hypervisor, executor, host).run(),
+        Answers(connection, settings.node, disks).serve(),
+        keep_small(disks.consoles),
+    ]
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
-        await Daemon(settings, connection, hypervisor, executor, host).run()
+        await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
     finally:
-        await end([keeping])
+        await end(tasks)
         await connection.close()
 
 

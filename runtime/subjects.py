@@ -83,6 +83,15 @@ def heartbeat(node: str) -> str:
 HEARTBEATS = f"{PREFIX}.nodes.*.heartbeat"
 
 
+def ask(node: str, verb: str) -> str:
+    """What a node answers itself, now (request/reply; it changes nothing that the log tells)."""
+    return f"{PREFIX}.nodes.{token(node)}.asks.{token(verb)}"
+
+
+def asks_of(node: str | None = None) -> str:
+    return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.asks.*"
+
+
 def parked(consumer: str) -> str:
     return f"{PREFIX}.parked.{token(consumer)}"
 
