@@ -55,6 +55,10 @@ class Client:
         """Read what is not JSON: the body as it came, and the headers, their names in lower case."""
         return self._tried("GET", target, query, wait=wait)
 
+    def socket(self, target: str, query: Query | None = None) -> tuple[str, dict[str, str]]:
+        """Where the WebSocket at `target` is, and the headers that open it."""
+        return "ws" + self.url.removeprefix("http") + self._whole(target, query), self._authorization()
+
     def pages(self, target: str, query: Query | None = None) -> Iterator[Document]:
         """All items of a list, page after page."""
         token = None
@@ -162,11 +166,16 @@ class Client:
         content: bytes | None,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        authorized = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        whole = self._base + target + ("?" + urlencode(given) if given else "")
-        connection.request(method, whole, body=content, headers={**headers, **authorized})
+        whole = self._base + self._whole(target, query)
+        connection.request(method, whole, body=content, headers={**headers, **self._authorization()})
         return connection.getresponse()
+
+    def _whole(self, target: str, query: Query | None) -> str:
+        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        return target + ("?" + urlencode(given) if given else "")
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def _problem(self, response: http.client.HTTPResponse, data: bytes) -> CliError:
         problem: Document = {"status": response.status, "detail": f"{self.url} answered {response.status}"}

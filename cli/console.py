@@ -1,4 +1,4 @@
-"""`nebula vm console-log`: what a VM says of itself."""
+"""`nebula vm console` and `console-log`: at the serial console of a VM, and what it wrote there."""
 
 import codecs
 import re
@@ -10,7 +10,9 @@ import typer
 from cli.client import path
 from cli.command import query
 from cli.errors import Refused
-from cli.session import Session
+from cli.session import Session, note
+from cli.terminal import Terminal
+from cli.tunnel import connected
 from cli.vm import Name, find
 
 #: Seconds that the platform is asked to wait for more.
@@ -21,7 +23,21 @@ _HARMLESS = re.compile(r"\x1b\[[0-9;]*m|[^\x00-\x1f\x7f-\x9f]|[\t\n\r]")
 
 
 def register(app: typer.Typer) -> None:
+    query(app, "console")(console)
     query(app, "console-log")(console_log)
+
+
+def console(
+    session: Session,
+    vm: Name,
+    force: Annotated[bool, typer.Option("--force", help="Take it away from whoever has it.")] = False,
+) -> None:
+    """Sit down at a running VM's serial console. Ctrl-] ends the session; the VM runs on."""
+    target = path("projects", session.project, "vms", find(session, vm), "console")
+    with connected(session.api, target, {"force": "true"} if force else {}) as socket:
+        note(f"connected to {vm}; Ctrl-] ends the session")
+        why = Terminal(socket).run()
+    note(why)
 
 
 def console_log(

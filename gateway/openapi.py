@@ -33,6 +33,7 @@ TEXTS = {
     "page_token": "from next_page_token of the page before",
     "bytes": "how many bytes the answer may have, 1 to 8388608 (65536)",
     "cursor": "the header Nebula-Cursor of the answer before: what follows on it",
+    "force": "true takes the console away from whoever has it",
     "wait": "seconds to wait at most, such as 30s",
     "after": "a log position: only what came later",
     "from": "a log position or a time (events), or now (feeds)",

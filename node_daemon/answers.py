@@ -18,6 +18,8 @@ from pydantic_core import to_json
 
 from node_daemon import console_log
 from node_daemon.disks import Disks
+from node_daemon.hypervisor import Hypervisor
+from node_daemon.sessions import Denied, Sessions, Wish
 from runtime import logs, subjects
 from runtime.tasks import end
 
@@ -35,14 +37,6 @@ Answer = tuple[bytes, dict[str, str] | None]
 """A body, and the headers to it."""
 
 
-class Denied(Exception):
-    """The answer is no: a problem, as the API will show it."""
-
-    def __init__(self, code: str, detail: str, status: int = 409) -> None:
-        super().__init__(detail)
-        self.problem = {"code": code, "detail": detail, "status": status}
-
-
 class Question(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -57,15 +51,27 @@ class ConsoleLog(Question):
     wait: float = Field(default=0.0, ge=0, le=60)
 
 
+class Connection(Question):
+    """A connection to the guest, over the subjects of a session. `force` takes the console away from who has it."""
+
+    session: str = Field(pattern=r"^[0-9a-f]{32}$")
+    actor: str = Field(max_length=200)
+    force: bool = False
+
+
 class Answers:
     """Answers for one node, while `serve` runs."""
 
-    def __init__(self, bus: Client, node: str, disks: Disks) -> None:
+    def __init__(self, bus: Client, node: str, disks: Disks, hypervisor: Hypervisor) -> None:
         self._bus = bus
         self._node = node
         self._disks = disks
+        self._sessions = Sessions(bus, node, hypervisor)
         self._running: set[asyncio.Task[None]] = set()
-        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {"console-log": self._console_log}
+        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
+            "console-log": self._console_log,
+            "console": self._console,
+        }
 
     async def serve(self) -> None:
         """Answer until cancelled."""
@@ -76,6 +82,7 @@ class Answers:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
             await end(self._running)
+            await self._sessions.close()
 
     async def _accept(self, msg: Msg) -> None:
         if len(self._running) >= MOST_AT_ONCE:
@@ -119,6 +126,11 @@ class Answers:
             if piece.data or clock.time() >= deadline:
                 return piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()}
             await asyncio.sleep(LOOK)
+
+    async def _console(self, question: bytes) -> Answer:
+        asked = Connection.model_validate_json(question)
+        await self._sessions.console(Wish(asked.vm, asked.session, asked.actor, asked.force))
+        return to_json({"ok": {}}), None
 
 
 def problem(said: Mapping[str, Any]) -> bytes:

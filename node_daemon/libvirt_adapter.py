@@ -16,9 +16,10 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from domain.contract import Firmware, Power
+from node_daemon.channels import Console
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, Unreachable
 from runtime import logs
 from runtime.tasks import happens
 
@@ -132,6 +133,18 @@ class LibvirtHypervisor:
             await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), key=f"{vm} addresses")
         return tuple(sorted(set(found)))
 
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        opening = on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.shield(opening)
+        except TimeoutError:
+            opening.add_done_callback(_let_go)
+            raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+        except libvirt.libvirtError as error:
+            kind = Busy if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED else Refused
+            raise kind(str(error)) from error
+
     async def capacity(self) -> Capacity:
         info = await self._ask("host", lambda connection: connection.getInfo())
         return Capacity(vcpus=info[2], memory_mib=info[1])
@@ -193,6 +206,12 @@ class LibvirtHypervisor:
                     raise
 
         await self._ask(key or vm, on_connection, patience)
+
+
+def _let_go(opened: "asyncio.Future[Console]") -> None:
+    """A console that was opened too late for whoever asked."""
+    if opened.exception() is None:
+        on_thread(opened.result().let_go)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -322,6 +341,24 @@ def _restore(domain: Any, host_boot: str) -> None:
     tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     domain.create()
+
+
+def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
+    """A console on a connection of its own, so that nothing else waits for it. Raises Unreachable and libvirtError."""
+    try:
+        connection = open_connection(uri)
+    except libvirt.libvirtError as error:
+        raise Unreachable(str(error)) from error
+    try:
+        domain = connection.lookupByUUIDString(vm)
+        if _tag(domain) is None:
+            raise Refused("the domain is not one of ours")
+        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
+        return Console(loop, connection, stream)
+    except Exception:
+        connection.close()
+        raise
 
 
 def _addresses(domain: Any, mac: str) -> list[str]:

@@ -53,7 +53,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     connection = await bus.connect(settings, f"node-{settings.node}")
     parts = [
         Daemon(settings, connection, hypervisor, executor, host).run(),
-        Answers(connection, settings.node, disks).serve(),
+        Answers(connection, settings.node, disks, hypervisor).serve(),
         keep_small(disks.consoles),
     ]
     tasks = [asyncio.create_task(part) for part in parts]

@@ -16,12 +16,14 @@ from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually
 
+NO_HYPERVISOR: Any = None  # nothing here is asked of it
+
 
 @pytest.fixture
 async def disks(api: Platform, tmp_path: Path) -> AsyncIterator[Disks]:
     """The files of host-1, which answers for them."""
     disks = Disks(tmp_path)
-    serving = asyncio.create_task(Answers(api.side.nc, "host-1", disks).serve())
+    serving = asyncio.create_task(Answers(api.side.nc, "host-1", disks, NO_HYPERVISOR).serve())
     yield disks
     await end([serving])
 
