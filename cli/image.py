@@ -22,6 +22,7 @@ COLUMNS: output.Columns = {
     "NAME": "name",
     "PHASE": "phase",
     "FORMAT": "format",
+    "FIRMWARE": "firmware",
     "SIZE": lambda row: mib(row.get("size_bytes")),
     "VIRTUAL": lambda row: mib(row.get("virtual_size_bytes")),
     "SOURCE": "source",
@@ -29,6 +30,16 @@ COLUMNS: output.Columns = {
 }
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Seed(StrEnum):
+    HTTP = "http"
+    DISK = "disk"
 
 
 class Debian(StrEnum):
@@ -47,6 +58,8 @@ def register(
     id: Annotated[str | None, typer.Option(help="The file's name as a slug, unless given.")] = None,
     name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Checksum; of a local file it is computed.")] = None,
+    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
     local = not source.startswith(("http://", "https://"))
@@ -55,7 +68,14 @@ def register(
     if local:
         source = str(Path(source).absolute())
     image_id = id or re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")[:63]
-    body = {"id": image_id, "name": name or image_id, "source": source, "sha256": sha256 or checksum(Path(source))}
+    body = {
+        "id": image_id,
+        "name": name or image_id,
+        "source": source,
+        "sha256": sha256 or checksum(Path(source)),
+        "firmware": firmware,
+        "seed": seed,
+    }
     answer = session.api.send("POST", path("images"), body, key=session.key)
     finish(session, answer, COLUMNS, path("images", image_id))
 

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, assert_never
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from domain.base import Command, Event, Known, Message, Rejected, Slug, Title, Uuid, same_request
+from domain.contract import Firmware, SeedMedium
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -39,6 +40,8 @@ class RegisterImage(ImageCommand):
     name: Title
     source: Source
     sha256: Sha256
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
 
 class AcceptImage(ImageCommand):
@@ -81,6 +84,8 @@ class ImageRegistered(ImageEvent):
     name: str
     source: str
     sha256: str
+    firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
+    seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
 
 
 class ImageVerified(ImageEvent):
@@ -120,6 +125,8 @@ class Image(Message):
     format: Literal["qcow2", "raw"] | None = None
     size_bytes: int | None = None
     virtual_size_bytes: int | None = None
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
     failure: str | None = None
     operations: dict[str, Known] = Field(default_factory=dict)
 
@@ -183,6 +190,8 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             name=command.name,
             source=command.source,
             sha256=command.sha256,
+            firmware=command.firmware,
+            seed=command.seed,
         )
     ]
 
@@ -198,6 +207,8 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 name=event.name,
                 source=event.source,
                 sha256=event.sha256,
+                firmware=event.firmware,
+                seed=event.seed,
                 phase=ImagePhase.VERIFYING,
                 registered_by=event.operation,
                 created_at=event.at,

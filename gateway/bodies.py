@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
+from domain.contract import Firmware, SeedMedium
 from domain.image import Sha256, Source
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
@@ -165,6 +166,8 @@ class RegisterImage(Body):
     name: Name | None = None
     source: Source
     sha256: Sha256
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
     def args(self) -> dict[str, Any]:
         return {"name": self.id, **super().args()}

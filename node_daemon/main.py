@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import signal
 
+from node_daemon.answers import Answers
+from node_daemon.console_log import keep_small
 from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
@@ -13,6 +15,7 @@ from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
 from runtime.settings import NodeSettings, read
+from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -45,11 +48,19 @@ async def run(settings: NodeSettings) -> None:
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
-    executor = Executor(hypervisor, Images(settings.data_dir / "images"), Disks(settings.data_dir), host)
+    disks = Disks(settings.data_dir)
+    executor = Executor(hypervisor, Images(settings.data_dir / "images"), disks, host)
     connection = await bus.connect(settings, f"node-{settings.node}")
+    parts = [
+        Daemon(settings, connection, hypervisor, executor, host).run(),
+        Answers(connection, settings.node, disks, hypervisor).serve(),
+        keep_small(disks.consoles),
+    ]
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
-        await Daemon(settings, connection, hypervisor, executor, host).run()
+        await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
     finally:
+        await end(tasks)
         await connection.close()
 
 

@@ -62,6 +62,10 @@ class SimulatedDisks:
     def disk(self, vm: str, number: int = 1) -> Path:
         return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
 
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """Simulated guests ask the data source themselves, whatever their image says."""
+        return self.disk(vm).with_name("cidata.iso")
+
     def console(self, vm: str) -> Path:
         return Path("/simulated") / self._node / f"{vm}.log"
 
