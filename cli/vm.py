@@ -11,6 +11,7 @@ from cli import output, waiting
 from cli.client import Document, path
 from cli.command import command, patient, query
 from cli.errors import CliError, Usage
+from cli.keys import SshKeys, public_keys, text_of
 from cli.session import Output, Session, note
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
@@ -85,7 +86,7 @@ def create(
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
-    ssh_key: Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")] = None,
+    ssh_key: SshKeys = None,
     user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
@@ -102,8 +103,8 @@ def create(
         "tags": tag or [],
         "labels": _labels(label) if label else None,
         "protected": protected or None,
-        "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
-        "user_data": _read(user_data) if user_data else None,
+        "ssh_keys": public_keys(ssh_key),
+        "user_data": text_of(user_data) if user_data else None,
     }
     body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("projects", session.project, "vms"), body, key=session.key)
@@ -270,17 +271,3 @@ def _power(force: bool, grace: float | None) -> Document:
     if force and grace is not None:
         raise Usage("--force leaves no grace; give one of the two")
     return {"force": True} if force else {} if grace is None else {"grace_seconds": grace}
-
-
-def _public_keys(given: str) -> list[str]:
-    if given.startswith(("ssh-", "ecdsa-", "sk-")):
-        return [given]
-    lines = [line.strip() for line in _read(Path(given)).splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"cannot read {file}: {error}") from error
