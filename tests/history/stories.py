@@ -200,6 +200,14 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             projects.ask(DeleteProject, 12),
         ],
     ),
+    "project-2-ssh-keys": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="Keys", ssh_keys=("ssh-ed25519 AAAA é",)),
+            projects.ask(ChangeProject, 11, ssh_keys=("ssh-ed25519 AAAA b", "ssh-ed25519 AAAA c")),
+            projects.ask(ChangeProject, 12, ssh_keys=()),
+        ],
+    ),
     "tag-1": (
         TAG,
         [
