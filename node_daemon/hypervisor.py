@@ -33,8 +33,6 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
-    #: which of the VM's disks the domain was started on: the count in its document
-    disk: int = 1
     #: what the domain was started with, where it says so
     size: Resources | None = None
     #: boot id of the host when the domain was started
@@ -49,6 +47,8 @@ class Have:
     foreign: bool = False
     #: files of the VM are on this host
     files: bool = False
+    #: which of the VM's disks the domain was started on: the count in its document
+    disk: int = 1
 
     @property
     def domain(self) -> bool:

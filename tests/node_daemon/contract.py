@@ -122,6 +122,64 @@ class HypervisorContract:
         assert not caught.value.invalid
         assert (await bed.hypervisor.look(boot.wanted.vm)).boots == 1
 
+    async def test_a_guest_stands_still_and_goes_on(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm, hypervisor = boot.wanted.vm, bed.hypervisor
+        await hypervisor.start(boot)
+        await hypervisor.pause(vm)
+        await hypervisor.pause(vm)
+        assert (await hypervisor.look(vm)).power is Power.PAUSED
+        assert not (await hypervisor.look(vm)).kept
+        await hypervisor.keep(vm)
+        paused = await hypervisor.look(vm)
+        assert (paused.power, paused.kept, paused.stalled, paused.boots) == (Power.PAUSED, True, False, 1)
+        await hypervisor.unpause(vm)
+        await hypervisor.unpause(vm)
+        assert (await hypervisor.look(vm)).power is Power.ON
+        await hypervisor.pause(vm)
+        await hypervisor.destroy(vm)
+        assert (await hypervisor.look(vm)).power is Power.OFF
+
+    @pytest.mark.parametrize("paused", [False, True])
+    async def test_a_guest_is_suspended_and_goes_on(self, bed: Bed, paused: bool) -> None:
+        boot = await bed.boot()
+        vm, hypervisor = boot.wanted.vm, bed.hypervisor
+        await hypervisor.start(boot)
+        with pytest.raises(Refused):
+            await hypervisor.suspend(vm, 60)
+        await hypervisor.keep(vm)
+        if paused:
+            await hypervisor.pause(vm)
+        await hypervisor.suspend(vm, 60)
+        await hypervisor.suspend(vm, 60)
+        seen = await hypervisor.look(vm)
+        assert (seen.power, seen.boots, seen.generation, seen.host_boot) == (Power.SUSPENDED, 1, 1, "host-boot")
+        assert (await hypervisor.domains())[vm] == seen
+        await hypervisor.restore(vm, "the next boot", 60)
+        await hypervisor.restore(vm, "the next boot", 60)
+        assert (await hypervisor.look(vm)).power in ((Power.ON, Power.PAUSED) if paused else (Power.ON,))
+        await hypervisor.unpause(vm)
+        again = await hypervisor.look(vm)
+        assert (again.power, again.boots, again.kept) == (Power.ON, 1, True)
+        await hypervisor.destroy(vm)
+        off = await hypervisor.look(vm)
+        assert (off.power, off.boots, off.host_boot) == (Power.OFF, 1, "the next boot")
+
+    async def test_what_is_suspended_can_be_thrown_away(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm, hypervisor = boot.wanted.vm, bed.hypervisor
+        await hypervisor.start(boot)
+        await hypervisor.keep(vm)
+        await hypervisor.suspend(vm, 60)
+        await hypervisor.discard(vm)
+        await hypervisor.discard(vm)
+        assert (await hypervisor.look(vm)).power is Power.OFF
+        await hypervisor.start(boots(boot, 2))
+        await hypervisor.keep(vm)
+        await hypervisor.suspend(vm, 60)
+        await hypervisor.undefine(vm)
+        assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
+
     async def test_a_domain_that_was_never_kept_is_gone_once_off(self, bed: Bed) -> None:
         boot = await bed.boot()
         await bed.hypervisor.start(boot)
