@@ -43,6 +43,7 @@ class ImageSource(Message):
     image: str
     source: str = Field(description="an absolute path on the node, or an http(s) URL")
     sha256: str
+    sha512: str | None = None
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
@@ -88,7 +89,7 @@ class NodeReport(Message):
     `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
     count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
-    libvirt knows. `step` tells what the daemon is busy with (image, disk, domain).
+    libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
     """
 
     vm: str
