@@ -23,6 +23,7 @@ from handlers import reports
 from handlers.commands import CommandLoop
 from handlers.deadlines import watch_deadlines
 from handlers.dispatch import Dispatcher
+from handlers.image_reading import Reader
 from handlers.images import Verifier
 from handlers.liveness import Liveness
 from handlers.placement import Placer
@@ -67,7 +68,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
         loops=[
             Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio), Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
-            Verifier(store, world).run(),
+            Verifier(store, world, Reader(settings.home / "imports", settings.image_folders)).run(),
             liveness.run(),
             watch_deadlines(store, world),
             Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),

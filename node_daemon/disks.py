@@ -9,7 +9,7 @@ from pathlib import Path
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.images import BaseImage
-from node_daemon.qemu_img import QemuImgError, qemu_img
+from runtime.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
 #: libvirt hands it to QEMU's user when the domain starts.

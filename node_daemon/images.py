@@ -1,31 +1,29 @@
 """Base images: fetched once per node, verified before anybody sees them, never half in place."""
 
 import asyncio
-import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary, is_full, of_os_error
 from node_daemon.files import new_folder, put_in_place
-from node_daemon.qemu_img import QemuImgError, qemu_img
 from node_daemon.shared import Shared
 from runtime import logs
+from runtime.digests import digests
+from runtime.disk_image import Format, Unusable
 from runtime.download import SILENCE, Check, Gone, Interrupted, Part, Tell, TooLong, copy, download
+from runtime.inspection import inspect
+from runtime.local_file import NotAllowed, opened
 from runtime.tasks import in_thread
 
 log = logs.get(__name__)
 
 #: For all, QEMU's user among them; for writing to nobody.
 READ_ONLY = 0o444
-QCOW2_MAGIC = b"QFI\xfb"
-#: Bytes that are read at a time to make digests of them.
-PIECE = 64 * 1024**2
 URL = ("http://", "https://")
 
 #: What an earlier version of the daemon left when it was killed.
@@ -37,7 +35,7 @@ class BaseImage:
     """An image in the cache: complete, verified, never written again."""
 
     path: Path
-    format: str
+    format: Format
     virtual_bytes: int
 
 
@@ -51,8 +49,10 @@ class Images:
     What has arrived of a download outlives the process, and the next one goes on from there.
     """
 
-    def __init__(self, folder: Path, *, silence: float = SILENCE) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Path], *, silence: float = SILENCE) -> None:
+        """`sources`: the folders below which a path may be an image's source."""
         self._folder = new_folder(folder)
+        self._sources = sources
         self._silence = silence
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
@@ -67,7 +67,7 @@ class Images:
     async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
         """The image, from the cache or else from its source. Whoever asks for the same image shares one fetch.
 
-        Raises Permanent (image_missing, checksum_mismatch, image_invalid, disk_full) or Temporary.
+        Raises Permanent (image_missing, image_not_allowed, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """
         name = self.path(source).name
         if (known := self._known.get(name)) is not None and known.path.exists():
@@ -77,7 +77,7 @@ class Images:
     async def _get(self, name: str, source: ImageSource, tell: Tell) -> BaseImage:
         path = self.path(source)
         if path.exists():
-            image = await inspect(path, source.format)
+            image = await inspected(path, source.format, path, thorough=False)
         else:
             image = await self._fetch(source, Part(self._folder / f"{name}.part"), path, tell)
         self._known[name] = image
@@ -90,7 +90,7 @@ class Images:
         try:
             resumed = await self._receive(source, part, tell)
             await verify(source, part, resumed)
-            image = replace(await judged(part, source.format), path=path)
+            image = await judged(part, source.format, path)
             await in_thread(put_in_place, part.path, path, READ_ONLY)
             part.drop()
         except OSError as error:
@@ -130,8 +130,10 @@ class Images:
 
     async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> None:
         try:
-            file = await asyncio.to_thread(Path(source.source).open, "rb")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            file = await asyncio.to_thread(opened, source.source, self._sources)
+        except NotAllowed as error:
+            raise Permanent("image_not_allowed", str(error)) from error
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise Permanent("image_missing", f"{source.source}: {error.strerror} on this node") from error
         with file:
             size = os.fstat(file.fileno()).st_size
@@ -173,7 +175,8 @@ async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
     expected = {"sha256": source.sha256.lower()}
     if source.sha512 is not None:
         expected["sha512"] = source.sha512.lower()
-    found = await digests(part.path, tuple(expected))
+    with part.path.open("rb", buffering=0) as file:
+        found = await digests(file, expected)
     for name, digest in expected.items():
         if found[name] != digest:
             size = part.size
@@ -183,51 +186,22 @@ async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
             raise mismatch(source, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
 
 
-async def digests(path: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Digests of a file, in hex."""
-    making = {name: hashlib.new(name) for name in names}
-
-    def piece() -> bool:
-        left = PIECE
-        while left and (chunk := file.read(min(left, 1024**2))):
-            left -= len(chunk)
-            for digest in making.values():
-                digest.update(chunk)
-        return left == 0
-
-    with path.open("rb", buffering=0) as file:
-        while await in_thread(piece):
-            pass
-    return {name: digest.hexdigest() for name, digest in making.items()}
-
-
-async def judged(part: Part, declared: str) -> BaseImage:
-    """As `inspect`; an image that is none is not kept."""
+async def judged(part: Part, declared: Format, path: Path) -> BaseImage:
+    """The finished part as the image it will be. One that may not be used is not kept."""
     try:
-        return await inspect(part.path, declared)
+        return await inspected(part.path, declared, path, thorough=True)
     except Permanent:
         part.drop()
         raise
 
 
-async def inspect(path: Path, declared: str) -> BaseImage:
-    """What QEMU makes of the file, taken for nothing but the declared format.
-
-    An image must not refer to other files: whoever registers one could otherwise read any file of the node.
-    Raises Permanent (image_invalid).
-    """
-    with path.open("rb") as file:
-        magic = file.read(len(QCOW2_MAGIC))
-    if (magic == QCOW2_MAGIC) != (declared == "qcow2"):
-        raise Permanent("image_invalid", f"the image is registered as {declared}, but is not")
+async def inspected(file: Path, declared: Format, path: Path, *, thorough: bool) -> BaseImage:
+    """The image in a file, taken for nothing but the declared format. Raises Permanent (image_invalid), Temporary."""
     try:
-        answer = await qemu_img("info", "--output=json", "-f", declared, os.fspath(path))
-        info = json.loads(answer)
-    except QemuImgError as error:
-        raise Permanent("image_invalid", f"QEMU cannot read the image: {error}") from error
-    external: object = None
-    with contextlib.suppress(KeyError, TypeError):
-        external = info["format-specific"]["data"]["data-file"]
-    if info.get("backing-filename") or external:
-        raise Permanent("image_invalid", "the image refers to another file; flatten it (qemu-img convert)")
-    return BaseImage(path=path, format=declared, virtual_bytes=int(info["virtual-size"]))
+        with file.open("rb", buffering=0) as opened_file:
+            shape = await inspect(opened_file, declared, thorough=thorough)
+    except Unusable as error:
+        raise Permanent("image_invalid", str(error)) from error
+    except TimeoutError as error:
+        raise Temporary("qemu-img takes too long to look at the image") from error
+    return BaseImage(path=path, format=shape.format, virtual_bytes=shape.virtual_bytes)

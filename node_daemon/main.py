@@ -45,7 +45,8 @@ async def run(settings: NodeSettings) -> None:
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
-    executor = Executor(hypervisor, Images(settings.data_dir / "images"), Disks(settings.data_dir), host)
+    images = Images(settings.data_dir / "images", settings.image_folders)
+    executor = Executor(hypervisor, images, Disks(settings.data_dir), host)
     connection = await bus.connect(settings, f"node-{settings.node}")
     try:
         await Daemon(settings, connection, hypervisor, executor, host).run()

@@ -65,7 +65,8 @@ def test_one_key_makes_one_project(real: Cli) -> None:
 
 
 def test_images(real: Cli) -> None:
-    file = real.home / "disk.img"
+    file = real.home / "images" / "disk.img"
+    file.parent.mkdir()
     file.write_bytes(b"\0" * 510 + b"\x55\xaa")
     assert real.json("image", "register", str(file))["image"]["phase"] == "available"
     refusal = real.refusal("image", "register", str(file), "--id", "other", "--sha256", "0" * 64)

@@ -105,7 +105,19 @@ def test_an_unknown_image_is_not_found() -> None:
         NEW.when(command).then_rejected("image_not_found", 404)
 
 
-@pytest.mark.parametrize("source", ["base.qcow2", "ftp://host/x", "/a b", "http://", "", "/" + "x" * 3000])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("base.qcow2", "ftp://host/x", "/a b", "http://", "", "/" + "x" * 3000),
+        *(
+            'json:{"file.filename":"/etc/shadow"}',
+            "nbd://host/disk",
+            "ssh://host/disk",
+            "file:///etc/shadow",
+            "fat:/etc",
+        ),
+    ],
+)
 def test_a_source_is_a_path_or_a_url(source: str) -> None:
     with pytest.raises(ValidationError):
         register(source=source)

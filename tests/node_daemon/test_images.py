@@ -9,13 +9,14 @@ import pytest
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.images import Images
+from tests.hostile_images import HOSTILE
 from tests.image_server import serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Images:
-    return Images(tmp_path / "images")
+    return Images(tmp_path / "images", [tmp_path])
 
 
 async def code_of(images: Images, source: ImageSource) -> str:
@@ -32,7 +33,7 @@ async def test_from_a_path(tmp_path: Path, images: Images) -> None:
     assert base.virtual_bytes == 3 * MIB
     Path(source.source).unlink()
     assert await images.ensure(source) == base, "it is fetched once"
-    assert await Images(tmp_path / "images").ensure(source) == base, "over restarts too"
+    assert await Images(tmp_path / "images", [tmp_path]).ensure(source) == base, "over restarts too"
 
 
 async def test_from_http_once_for_all_who_ask(tmp_path: Path, images: Images) -> None:
@@ -91,15 +92,28 @@ async def test_what_may_pass_is_tried_again(tmp_path: Path, images: Images) -> N
         server.status = "200 OK"
         assert (await images.ensure(source)).path.exists()
     with pytest.raises(Temporary):
-        await Images(tmp_path / "other").ensure(source)  # nobody listens any more
+        await Images(tmp_path / "other", [tmp_path]).ensure(source)  # nobody listens any more
 
 
-async def test_an_image_may_not_refer_to_other_files(tmp_path: Path, images: Images) -> None:
-    raw_image(tmp_path / "base.raw")
-    overlay = qcow2_image(tmp_path / "o.qcow2", MIB, "-b", str(tmp_path / "base.raw"), "-F", "raw")
-    assert await code_of(images, overlay) == "image_invalid"
-    outside = qcow2_image(tmp_path / "d.qcow2", MIB, "-o", f"data_file={tmp_path / 'data'}")
-    assert await code_of(images, outside) == "image_invalid"
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_what_must_not_be_used_leaves_nothing(tmp_path: Path, images: Images, name: str) -> None:
+    path = tmp_path / "i"
+    make, said = HOSTILE[name]
+    make(path)
+    declared = "qcow2" if path.read_bytes().startswith(b"QFI") else "raw"
+    with pytest.raises(Permanent, match=said) as caught:
+        await images.ensure(source_of(path, declared, MIB))
+    assert caught.value.code == "image_invalid"
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_only_files_of_the_allowed_folders(tmp_path: Path) -> None:
+    source = raw_image(tmp_path / "i.raw")
+    assert await code_of(Images(tmp_path / "images", [tmp_path / "allowed"]), source) == "image_not_allowed"
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "allowed" / "link").symlink_to(tmp_path / "i.raw")
+    link = source.model_copy(update={"source": str(tmp_path / "allowed" / "link")})
+    assert await code_of(Images(tmp_path / "images", [tmp_path / "allowed"]), link) == "image_not_allowed"
 
 
 async def test_the_format_is_the_declared_one(tmp_path: Path, images: Images) -> None:
@@ -117,5 +131,5 @@ async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / f"{'a' * 64}.raw.{'b' * 32}.part").write_bytes(b"half")
     (folder / "somebody-else.part").write_bytes(b"not ours")
-    Images(folder)
+    Images(folder, [])
     assert [path.name for path in folder.iterdir()] == ["somebody-else.part"]
