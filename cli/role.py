@@ -21,29 +21,33 @@ ROLES = {
     "node": ("node_daemon.main", "NodeSettings"),
 }
 
+#: What the node's role is where nodes are simulated.
+SIMULATION = "simulation"
+PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.fleet", "SimulationSettings")}
+
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
     from runtime import settings
 
-    module, settings_class = ROLES[role]
+    _, settings_class = PROGRAMS[role]
     if pid_file is not None:
         pid_file.write_text(f"{os.getpid()}\n")
-    run_module(role, module, settings.read(getattr(settings, settings_class)))
+    run(role, settings.read(getattr(settings, settings_class)))
 
 
-def run_module(role: str, module: str, own: "Common") -> None:
-    """Run a module's `run` with its settings, on the loop and with the collector that suit a long life."""
+def run(role: str, own: "Common") -> None:
+    """Run it with these settings, on the loop and with the collector that suit a long life."""
     import uvloop
 
     from runtime import logs, streams
 
     logs.configure(role, own.log_level, own.log_format)
-    run = importlib.import_module(module).run
+    program = importlib.import_module(PROGRAMS[role][0]).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
     try:
-        uvloop.run(run(own))
+        uvloop.run(program(own))
     except streams.WeakStream as error:
         logs.get(__name__).error("the bus cannot carry the log", error=str(error))
         raise SystemExit(2) from None

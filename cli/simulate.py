@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.errors import Usage
-from cli.role import run_module
+from cli.role import SIMULATION, run
 
 PANEL = "Simulated nodes"
 
@@ -34,7 +34,7 @@ Seconds = Annotated[
     typer.Option(
         metavar="WHAT=SECONDS",
         help="How long things take, give or take half of it: call (0.002), image (1), boot (5), lease (2), "
-        "shutdown (2), reboot (20).",
+        "shutdown (2), memory (2), reboot (20).",
         rich_help_panel=PANEL,
     ),
 ]
@@ -42,8 +42,8 @@ Fault = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHAT=RATE",
-        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, vanish: an hour "
-        "and VM; outage, reboot: an hour and node.",
+        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
+        "an hour and VM; outage, reboot: an hour and node.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -66,7 +66,7 @@ def simulate(given: dict[str, Any]) -> None:
     port = settings.home / "nats.port"
     if "nats_url" not in settings.model_fields_set and port.exists():
         settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
-    run_module("simulation", "node_daemon.fleet", settings)
+    run(SIMULATION, settings)
 
 
 def numbers(option: str, pairs: list[str] | None) -> dict[str, str] | None:

@@ -175,6 +175,49 @@ def resume(session: Session, vm: Name) -> None:
     _act(session, vm, "resume", {})
 
 
+@command(app, "resize")
+def resize(
+    session: Session,
+    vm: Name,
+    vcpus: Annotated[int | None, typer.Option(min=1)] = None,
+    memory: Annotated[int | None, typer.Option(min=32, help="MiB.")] = None,
+    disk: Annotated[int | None, typer.Option(min=1, help="GiB; a disk only grows.")] = None,
+) -> None:
+    """Give a VM another size. A running one takes it at its next start."""
+    given = {"vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
+    body = {field: value for field, value in given.items() if value is not None}
+    if not body:
+        raise Usage("give at least one of --vcpus, --memory, --disk")
+    if _act(session, vm, "resize", body)["vm"].get("pending_resize"):
+        note("it runs with its old size until it is stopped and started, or restarted")
+
+
+@command(app, "retry")
+def retry(session: Session, vm: Name) -> None:
+    """Ask again for what failed: to start, to stop or to delete the VM."""
+    _act(session, vm, "retry", {})
+
+
+@command(app, "abandon")
+def abandon(session: Session, vm: Name) -> None:
+    """Give up the operation that is pending; the VM stays what it is."""
+    _act(session, vm, "abandon", {})
+
+
+@command(app, "forget")
+def forget(
+    session: Session, vm: Name, reason: Annotated[str, typer.Option(help="Why, in a sentence, for the log.")]
+) -> None:
+    """Take a VM for gone whose node is lost for good. Should the node come back, it removes the VM."""
+    vm_id = find(session, vm)
+    target = path("projects", session.project, "vms", vm_id, "forget")
+    answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+    _show(session, answer)
+
+
 @command(app, "delete")
 def delete(session: Session, vm: Name) -> None:
     """Delete a VM with its disk and its secrets. Its history stays."""
@@ -232,9 +275,9 @@ def wait(
         output.emit(f"{state['id']} {waiting.describe(state)}")
 
 
-def _act(session: Session, vm: str, verb: str, body: Document) -> None:
+def _act(session: Session, vm: str, verb: str, body: Document) -> Document:
     target = path("projects", session.project, "vms", find(session, vm), verb)
-    _finish(session, session.api.send("POST", target, body, key=session.key))
+    return _finish(session, session.api.send("POST", target, body, key=session.key))
 
 
 def _change(session: Session, vm: str, body: Document) -> None:
@@ -249,12 +292,13 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _finish(session: Session, answer: Document) -> None:
+def _finish(session: Session, answer: Document) -> Document:
     if session.wait:
         answer["operation"] = op = waiting.operation(session, answer["operation"])
         target = path("projects", op["project"], "vms", op["resource"])
         answer["vm"] = session.api.get(target, {"min_position": op["position"]})
     _show(session, answer)
+    return answer
 
 
 def _show(session: Session, answer: Document) -> None:

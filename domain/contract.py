@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Message
+from domain.base import Message, Resources
 
 
 class Desired(StrEnum):
@@ -90,6 +90,7 @@ class NodeReport(Message):
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
     count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
     libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
+    `size` is what the domain in memory was started with.
     """
 
     vm: str
@@ -101,6 +102,7 @@ class NodeReport(Message):
     desired: Desired | None = None
     asked_boots: int | None = None
     boots: int = 0
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
     step: str | None = None

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from domain.base import Resources
+from domain.base import Rejected, Resources
 from domain.node import Node
-from domain.vm import Considered
+from domain.vm import Considered, Vm
+
+#: The fields of Resources, in words for people.
+UNITS = {"vcpus": "vCPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,39 @@ def place(wish: Resources, region: str | None, nodes: Iterable[Node], policy: Po
     return Placement(best.id, tuple(sorted(considered, key=lambda c: c.node)))
 
 
+def grown(vm: Vm, wish: Resources, nodes: Iterable[Node], policy: Policy) -> None:
+    """Whether a VM can have another size where it is. Raises Rejected, with the numbers and the field."""
+    known = [node for node in nodes if vm.region in (None, node.info.region)]
+    host = next((node for node in known if node.id == vm.node), None)
+    promised = host.reservations.get(vm.id, Resources()) if host else Resources()
+    for field, unit in UNITS.items():
+        asked, has = getattr(wish, field), getattr(promised, field)
+        most = max((getattr(total(node, policy), field) for node in known), default=0)
+        if asked > most:
+            detail = f"{asked} {unit} asked; the largest node that could have it has {most}"
+            raise Rejected("too_large", detail, status=422, field=field)
+        if host is not None and asked > has and asked - has > getattr(free(host, policy), field):
+            left = max(0, getattr(free(host, policy), field))
+            detail = f"{asked - has} more {unit} asked, {left} free on node {host.id}"
+            raise Rejected("no_room", detail, field=field)
+
+
+def total(node: Node, policy: Policy) -> Resources:
+    """What a node can promise to all VMs together."""
+    return Resources(
+        vcpus=int(node.info.vcpus * policy.vcpu_ratio),
+        memory_mib=node.info.memory_mib,
+        disk_gib=node.info.disk_gib,
+    )
+
+
 def free(node: Node, policy: Policy) -> Resources:
     """What a node can still promise; negative where it promised more than it has now."""
-    used = node.reserved()
+    used, all_ = node.reserved(), total(node, policy)
     return Resources(
-        vcpus=int(node.info.vcpus * policy.vcpu_ratio) - used.vcpus,
-        memory_mib=node.info.memory_mib - used.memory_mib,
-        disk_gib=node.info.disk_gib - used.disk_gib,
+        vcpus=all_.vcpus - used.vcpus,
+        memory_mib=all_.memory_mib - used.memory_mib,
+        disk_gib=all_.disk_gib - used.disk_gib,
     )
 
 
@@ -68,12 +97,8 @@ def why_not(wish: Resources, region: str | None, node: Node, policy: Policy) -> 
         return "is cordoned"
     room = free(node, policy)
     short = [
-        f"{wanted} {unit} asked, {left} free"
-        for wanted, left, unit in (
-            (wish.vcpus, room.vcpus, "vCPUs"),
-            (wish.memory_mib, room.memory_mib, "MiB of memory"),
-            (wish.disk_gib, room.disk_gib, "GiB of disk"),
-        )
-        if wanted > left
+        f"{getattr(wish, field)} {unit} asked, {getattr(room, field)} free"
+        for field, unit in UNITS.items()
+        if getattr(wish, field) > getattr(room, field)
     ]
     return "; ".join(short) or None

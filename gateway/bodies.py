@@ -4,24 +4,18 @@ Strict: a number is a number, a field that does not exist is refused by its name
 """
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Slug, Tags, Uuid
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
 from domain.image import Sha256, Source
-from domain.vm import Spec
+from domain.vm import DiskGib, MemoryMib, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has to be printable characters on one line")
-    return text
 
 
 def user_data(text: str) -> str:
@@ -57,6 +51,17 @@ class Body(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
 
 
+B = TypeVar("B", bound=Body)
+
+
+def something(body: B) -> B:
+    """The body, when it says anything at all. Raises ValueError."""
+    fields = type(body).model_fields
+    if all(getattr(body, field) is None for field in fields):
+        raise ValueError(f"give at least one of {', '.join(fields)}")
+    return body
+
+
 class CreateVm(Spec):
     model_config = STRICT
 
@@ -82,6 +87,22 @@ class Power(Body):
     grace_seconds: Seconds = 90
 
 
+class ResizeVm(Body):
+    """What is not given stays as it is. A disk only grows."""
+
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        return something(self)
+
+
+class ForgetVm(Body):
+    reason: Reason
+
+
 class ChangeVm(Body):
     """What is not given stays as it is; tags and labels are replaced as a whole."""
 
@@ -92,10 +113,7 @@ class ChangeVm(Body):
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
-        fields = type(self).model_fields
-        if all(getattr(self, field) is None for field in fields):
-            raise ValueError(f"give at least one of {', '.join(fields)}")
-        return self
+        return something(self)
 
 
 class CreateNamed(Body):

@@ -58,7 +58,8 @@ async def assemble(settings: HandlersSettings) -> Parts:
     vault = await Vault.open(js, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
-    commands = CommandLoop(nc, store, Facts(world, vault))
+    policy = Policy(vcpu_ratio=settings.vcpu_ratio)
+    commands = CommandLoop(nc, store, Facts(world, vault, policy))
     return Parts(
         nc=nc,
         world=world,
@@ -66,7 +67,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
         liveness=liveness,
         reports=reports.Reports(store, world),
         loops=[
-            Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio), Turns(commands.in_flight)).run(),
+            Placer(store, world, policy, Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
             Verifier(store, world, Reader(settings.home / "imports", settings.image_folders)).run(),
             liveness.run(),

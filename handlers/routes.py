@@ -1,12 +1,14 @@
 """The write side as one table: which command each subject stands for, on which aggregate, by which rules."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from domain import image, node, project, vm
-from domain.base import Command, Rejected, Sealed
+from domain.base import Command, Event, Rejected, Sealed
+from domain.placement import Policy, grown
 from eventstore.envelope import Ref
+from eventstore.store import Change
 from eventstore.vault import Vault
 from handlers.world import World
 from runtime import subjects
@@ -22,6 +24,7 @@ class Facts:
 
     world: World
     vault: Vault
+    policy: Policy = field(default_factory=Policy)
 
 
 Prepare = Callable[[Args, str, Facts], Awaitable[Args]]
@@ -36,6 +39,7 @@ class Route:
     key: str
     prepare: Prepare | None = None
     creates: bool = False
+    beside: Callable[[Any, Sequence[Event], Facts], Sequence[Change]] | None = None
 
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
@@ -89,6 +93,28 @@ async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
     return args
 
 
+async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """Whether the VM's node is lost is the node's own history."""
+    found = facts.world.vm(str(args.get("vm")))
+    at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
+    return {**args, "node_lost": at is not None and at.lost}
+
+
+def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Change]:
+    """What a resize changes in the books of the VM's node. Raises Rejected where there is no room."""
+    resized = next((event for event in events if isinstance(event, vm.VmResized)), None)
+    if before is None or resized is None:
+        return ()
+    wish = resized.spec.resources()
+    grown(before, wish, facts.world.nodes(), facts.policy)
+    if before.node is None:
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    command = node.ChangeReservation(node=before.node, vm=before.id, resources=wish, at=resized.at)
+    promised = node.decide(books.state, command)
+    return [Change(books.tip, promised)] if promised else ()
+
+
 async def delete_project(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, "vms": sum(v.project == args.get("project") for v in facts.world.vms())}
 
@@ -116,8 +142,12 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "resume"): _vm(vm.ResumeVm),
     ("vm", "suspend"): _vm(vm.SuspendVm),
     ("vm", "delete"): _vm(vm.DeleteVm),
+    ("vm", "retry"): _vm(vm.RetryVm),
+    ("vm", "abandon"): _vm(vm.AbandonVm),
+    ("vm", "forget"): _vm(vm.ForgetVm, forget_vm),
     ("vm", "tag"): _vm(vm.TagVm, in_project),
     ("vm", "change"): _vm(vm.ChangeVm, in_project),
+    ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
     ("project", "create"): Route(project.CreateProject, project.decide_project, "project", in_project),
     ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),

@@ -1,6 +1,7 @@
 """The files of a VM on this host: its root disk, an overlay on a base image, and the log of its console."""
 
 import asyncio
+import json
 import os
 import shutil
 import uuid
@@ -58,6 +59,21 @@ class Disks:
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    async def grow(self, vm: str, size_gib: int) -> None:
+        """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.
+
+        Raises Permanent (disk_full) or Temporary.
+        """
+        disk = os.fspath(self.disk(vm))
+        try:
+            info = json.loads(await qemu_img("info", "--output=json", "-f", "qcow2", disk))
+            if int(info["virtual-size"]) < size_gib * GIB:
+                await qemu_img("resize", "-q", "-f", "qcow2", disk, f"{size_gib}G")
+        except QemuImgError as error:
+            raise Temporary(f"cannot grow the disk: {error}") from error
+        except OSError as error:
+            raise of_os_error(error) from error
 
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""

@@ -72,6 +72,7 @@ class Executor:
             case Start(wanted=wanted):
                 if not self._disks.has_disk(wanted.vm):
                     raise Permanent("disk_missing", "the VM's disk is gone from the node")
+                await self._disks.grow(wanted.vm, wanted.disk_gib)
                 have = await self._start(wanted)
             case Keep():
                 await self._hypervisor.keep(step.vm)
@@ -115,6 +116,8 @@ class Executor:
                 base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
                 progress("disk")
                 made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib)
+            if not made:
+                await self._disks.grow(wanted.vm, wanted.disk_gib)
             progress("domain")
             return await self._start(wanted)
         except Permanent:

@@ -19,13 +19,14 @@ HOUR = 3600.0
 
 async def until_reboot(simulator: Simulator, way: Faulty, rates: FaultRates, rng: random.Random) -> None:
     """Let things happen, one after the other; returns when the host loses its power. Never, where it does not."""
-    if not any((rates.crash, rates.poweroff, rates.vanish, rates.outage, rates.reboot)):
+    if not any((rates.crash, rates.poweroff, rates.stall, rates.vanish, rates.outage, rates.reboot)):
         await asyncio.Event().wait()
     while True:
         guests = simulator.running()
         chances = {
             "crash": rates.crash * len(guests),
             "poweroff": rates.poweroff * len(guests),
+            "stall": rates.stall * len(guests),
             "vanish": rates.vanish * len(guests),
             "outage": rates.outage,
             "reboot": rates.reboot,
@@ -42,6 +43,8 @@ async def until_reboot(simulator: Simulator, way: Faulty, rates: FaultRates, rng
                 simulator.crash(rng.choice(guests))
             case "poweroff":
                 simulator.power_off(rng.choice(guests))
+            case "stall":
+                simulator.stall(rng.choice(guests))
             case "vanish":
                 simulator.vanish(rng.choice(guests))
             case "outage":

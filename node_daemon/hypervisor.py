@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from domain.base import Resources
 from domain.contract import Power, Wanted
 
 
@@ -32,6 +33,8 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
+    #: what the domain was started with, where it says so
+    size: Resources | None = None
     #: boot id of the host when the domain was started
     host_boot: str = ""
     #: the configuration that outlives the running domain says the same as the running domain
@@ -69,6 +72,11 @@ class Boot:
     base_format: str
     console: str
     host_boot: str
+
+
+def size_of(wanted: Wanted) -> Resources:
+    """The size that a document asks for."""
+    return Resources(vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, disk_gib=wanted.disk_gib)
 
 
 Nudge = Callable[[str | None], None]

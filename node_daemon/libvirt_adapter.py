@@ -17,7 +17,7 @@ import libvirt
 from domain.contract import Power
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
 from runtime import logs
 from runtime.tasks import happens
 
@@ -90,6 +90,7 @@ class LibvirtHypervisor:
             boots=wanted.boots,
             epoch=wanted.epoch,
             generation=wanted.generation,
+            size=size_of(wanted),
             host_boot=boot.host_boot,
             kept=False,
         )
@@ -235,6 +236,7 @@ def _have(domain: Any) -> Have:
         boots=tag.boots,
         epoch=tag.epoch,
         generation=tag.generation,
+        size=tag.size,
         host_boot=tag.host_boot,
     )
     if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _FLEETING:

@@ -75,6 +75,11 @@ class SimulatedDisks:
         self._shelf.put(self._node, DISK, vm, str(size_gib))
         return True
 
+    async def grow(self, vm: str, size_gib: int) -> None:
+        if self._sizes.get(vm, size_gib) < size_gib:
+            self._sizes[vm] = size_gib
+            self._shelf.put(self._node, DISK, vm, str(size_gib))
+
     def remove(self, vm: str) -> None:
         if self._sizes.pop(vm, None) is not None:
             self._shelf.remove(self._node, DISK, vm)

@@ -3,6 +3,7 @@
 - A domain is started first and kept later: until then it is transient, and gone once it is off.
 - What runs and what is kept have a tag each: after a power-off the kept one shows, which may be an older one.
 - A guest hears a shutdown only once it is up, and has an address only a while after its start.
+- For a guest that stands still, in memory (paused) or on disk (suspended), time does as well.
 - Why a domain is off is known until the hypervisor is restarted.
 - A domain that is not ours is seen where it is in the way, and never touched.
 - Every change of a domain is an event for those who watch; after a loss of contact anything may have changed.
@@ -26,18 +27,18 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
 from node_daemon.shelf import Shelf
 from runtime.settings import Latencies
 
 DOMAIN, HOST = "domain", "host"
 ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
-INSTANT = Latencies(call=0, image=0, boot=0, lease=0, shutdown=0, reboot=0)
+INSTANT = Latencies(call=0, image=0, boot=0, lease=0, shutdown=0, memory=0, reboot=0)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A domain that runs, and when (seconds since 1970) its guest gets how far."""
+    """A guest in memory, or its memory on disk; and when (seconds since 1970) it gets how far."""
 
     tag: Tag
     mac: str
@@ -46,21 +47,37 @@ class Run:
     leased_at: float
     #: the guest is on its way down
     off_at: float | None = None
-    paused: bool = False
-    #: paused by an I/O error
+    #: since when its CPUs stand still
+    still: float | None = None
+    #: they do since the disk could not be written
     stalled: bool = False
+
+    def stand(self, now: float, *, stalled: bool = False) -> "Run":
+        return self if self.still is not None else replace(self, still=now, stalled=stalled)
+
+    def go_on(self, now: float) -> "Run":
+        """What was to come comes as much later as it stood still."""
+        if self.still is None:
+            return self
+        late = now - self.still
+        off_at = self.off_at and self.off_at + late
+        moved = replace(self, up_at=self.up_at + late, leased_at=self.leased_at + late, off_at=off_at)
+        return replace(moved, still=None, stalled=False)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What the hypervisor knows of a domain: as it runs, and as it is kept. With neither it is forgotten."""
+    """What the hypervisor knows of a domain: as it runs, and as it is kept. With neither it is forgotten.
+
+    `saved` is the memory of one that is suspended, and when that was; `run.still` alone says whether it was paused.
+    """
 
     uuid: str
     name: str
     run: Run | None = None
     kept: Tag | None = None
-    #: its memory, written to disk
     saved: Run | None = None
+    saved_at: float = 0.0
     #: why it is off
     cause: Literal["guest", "crashed"] | None = None
     ours: bool = True
@@ -147,7 +164,7 @@ class Simulator:
         if domain.run is not None:
             raise Refused("the domain runs already")
         run = Run(
-            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot),
+            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted)),
             mac=wanted.mac,
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),
@@ -164,35 +181,43 @@ class Simulator:
 
     async def shutdown(self, vm: str) -> None:
         await self._answer("shutdown", vm)
-        domain, now = self._ours(vm), time.time()
-        run = domain.run if domain is not None else None
-        if domain is not None and run is not None and not run.paused and run.off_at is None and run.up_at <= now:
+        now = time.time()
+        if (found := self._running(vm)) is None:
+            return
+        domain, run = found
+        if run.still is None and run.off_at is None and run.up_at <= now:
             self._put(replace(domain, run=replace(run, off_at=now + self._draw(self._seconds.shutdown))))
 
     async def pause(self, vm: str) -> None:
         await self._answer("pause", vm)
-        self._stand_still(vm, stalled=False)
+        if (found := self._running(vm)) is not None:
+            domain, run = found
+            self._put(replace(domain, run=run.stand(time.time())))
 
     async def unpause(self, vm: str) -> None:
         await self._answer("unpause", vm)
-        if (domain := self._ours(vm)) is not None and domain.run is not None and domain.run.paused:
-            self._put(replace(domain, run=replace(domain.run, paused=False, stalled=False)))
+        if (found := self._running(vm)) is not None:
+            domain, run = found
+            self._put(replace(domain, run=run.go_on(time.time())))
 
     async def suspend(self, vm: str, patience: float) -> None:
-        await asyncio.sleep(min(self._draw(self._seconds.shutdown), patience))
-        await self._answer("suspend", vm)
-        if (domain := self._ours(vm)) is not None and domain.run is not None:
-            if domain.kept is None:
-                raise Refused("a transient domain cannot be suspended")
-            self._put(replace(domain, run=None, saved=domain.run, cause=None))
+        await self._answer("suspend", vm, self._seconds.memory)
+        if (found := self._running(vm)) is None:
+            return
+        domain, run = found
+        if domain.kept is None:
+            raise Refused("a transient domain cannot be saved")
+        self._put(replace(domain, run=None, cause=None, saved=run, saved_at=time.time()))
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        await asyncio.sleep(min(self._draw(self._seconds.shutdown), patience))
-        await self._answer("restore", vm)
+        await self._answer("restore", vm, self._seconds.memory)
         domain = self._ours(vm)
-        if domain is not None and domain.run is None and domain.saved is not None and domain.kept is not None:
-            kept = replace(domain.kept, host_boot=host_boot)
-            self._put(replace(domain, run=domain.saved, saved=None, kept=kept))
+        if domain is None or domain.run is not None or domain.saved is None or domain.kept is None:
+            return
+        run, now = domain.saved, time.time()
+        if run.still is None:
+            run = replace(run, still=domain.saved_at).go_on(now)
+        self._put(replace(domain, run=run, saved=None, kept=replace(domain.kept, host_boot=host_boot)))
 
     async def discard(self, vm: str) -> None:
         await self._answer("discard", vm)
@@ -210,10 +235,12 @@ class Simulator:
 
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         await self._answer()
-        domain = self._ours(vm)
-        if domain is None or domain.run is None or domain.run.leased_at > time.time():
+        if (found := self._running(vm)) is None:
             return ()
-        return (_address(vm),) if domain.run.mac.lower() == mac.lower() else ()
+        _, run = found
+        if run.leased_at > (run.still or time.time()):
+            return ()
+        return (_address(vm),) if run.mac.lower() == mac.lower() else ()
 
     async def capacity(self) -> Capacity:
         await self._answer()
@@ -240,20 +267,23 @@ class Simulator:
 
     def boots(self, vm: str) -> int:
         """The count that a VM's domain runs for; 0 when it does not run."""
-        domain = self._ours(vm)
-        return domain.run.tag.boots if domain is not None and domain.run is not None else 0
+        found = self._running(vm)
+        return found[1].tag.boots if found is not None else 0
 
     def power_off(self, vm: str) -> None:
-        """The guest powers itself off."""
-        self._end(vm, "guest")
+        """The guest powers itself off, unless it stands still."""
+        if (found := self._running(vm)) is not None and found[1].still is None:
+            self._end(vm, "guest")
 
     def crash(self, vm: str) -> None:
         """QEMU dies."""
         self._end(vm, "crashed")
 
     def stall(self, vm: str) -> None:
-        """An I/O error pauses the guest."""
-        self._stand_still(vm, stalled=True)
+        """The guest's disk cannot be written: it is paused."""
+        if (found := self._running(vm)) is not None:
+            domain, run = found
+            self._put(replace(domain, run=run.stand(time.time(), stalled=True)))
 
     def vanish(self, vm: str) -> None:
         """Somebody takes the domain away, running or not."""
@@ -283,9 +313,9 @@ class Simulator:
 
     # ── how it is done ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _answer(self, method: str = "", vm: str = "") -> None:
+    async def _answer(self, method: str = "", vm: str = "", seconds: float = 0.0) -> None:
         """Take the time that a call takes. From its end to that of the method nothing else happens."""
-        await asyncio.sleep(self._draw(self._seconds.call))
+        await asyncio.sleep(self._draw(self._seconds.call + seconds))
         if self._told is not None and method:
             self._told(Call(method, vm, self._look(vm)))
 
@@ -296,6 +326,11 @@ class Simulator:
         domain = self._domains.get(vm)
         return domain if domain is not None and domain.ours else None
 
+    def _running(self, vm: str) -> tuple[Domain, Run] | None:
+        """A domain of ours whose guest is in memory."""
+        domain = self._ours(vm)
+        return (domain, domain.run) if domain is not None and domain.run is not None else None
+
     def _look(self, vm: str) -> Have:
         if (domain := self._domains.get(vm)) is not None:
             return _have(domain)
@@ -303,16 +338,10 @@ class Simulator:
         foreign = any(domain.name == name for domain in self._domains.values() if not domain.ours)
         return Have(vm=vm, power=Power.ABSENT, foreign=foreign)
 
-    def _stand_still(self, vm: str, *, stalled: bool) -> None:
-        domain = self._ours(vm)
-        if domain is not None and domain.run is not None and not domain.run.paused:
-            self._put(replace(domain, run=replace(domain.run, paused=True, stalled=stalled)))
-
     def _end(self, vm: str, cause: Literal["guest", "crashed"] | None) -> None:
         """A running domain of ours is off; one that was never kept is gone."""
-        domain = self._ours(vm)
-        if domain is not None and domain.run is not None:
-            self._put(replace(domain, run=None, cause=cause))
+        if (found := self._running(vm)) is not None:
+            self._put(replace(found[0], run=None, cause=cause))
 
     def _put(self, domain: Domain) -> Domain:
         """This is what there is from now on of a domain; everybody hears of it."""
@@ -331,7 +360,7 @@ class Simulator:
         if (timer := self._timers.pop(domain.uuid, None)) is not None:
             timer.cancel()
         run = domain.run
-        if run is None or run.paused:
+        if run is None or run.still is not None:
             return
         if run.off_at is not None:
             self._at(run.off_at, domain.uuid, self.power_off, domain.uuid)
@@ -347,25 +376,27 @@ class Simulator:
             nudge(vm)
 
 
+def remembered(shelf: Shelf, node: str) -> dict[str, Have]:
+    """The domains of a simulated host, by VM id, as its shelf has them: for those who look on."""
+    domains = (_DOMAIN.validate_json(body) for body in shelf.all(node, DOMAIN).values())
+    return {domain.uuid: _have(domain) for domain in domains if domain.ours}
+
+
 def _have(domain: Domain) -> Have:
     if not domain.ours:
         return Have(vm=domain.uuid, power=Power.UNKNOWN, foreign=True)
     run, kept = domain.run, domain.kept
     tag = run.tag if run is not None else kept
     assert tag is not None
-    seen = Have(
-        vm=domain.uuid,
-        power=Power.OFF if domain.saved is None else Power.SUSPENDED,
-        boots=tag.boots,
-        epoch=tag.epoch,
-        generation=tag.generation,
-        host_boot=tag.host_boot,
-    )
-    if run is None:
-        return seen if domain.saved is not None else replace(seen, cause=domain.cause)
-    power = Power.PAUSED if run.paused else Power.ON
-    same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
-    return replace(seen, power=power, kept=same, stalled=run.stalled)
+    seen = Have(domain.uuid, Power.OFF, tag.boots, tag.epoch, tag.generation, tag.size, tag.host_boot)
+    if run is not None:
+        # a restored domain runs with the tag of before it was suspended
+        same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
+        power = Power.PAUSED if run.still is not None else Power.ON
+        return replace(seen, power=power, kept=same, stalled=run.stalled)
+    if domain.saved is not None:
+        return replace(seen, power=Power.SUSPENDED)
+    return replace(seen, cause=domain.cause)
 
 
 def _address(vm: str) -> str:

@@ -34,6 +34,10 @@ class DiskStore(Protocol):
         """Make the root disk unless it is there. Whether it was made now. Raises Permanent or Temporary."""
         ...
 
+    async def grow(self, vm: str, size_gib: int) -> None:
+        """Make the root disk of a domain that is off as large as that, unless it is. Raises Permanent or Temporary."""
+        ...
+
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none. Called on a thread."""
         ...

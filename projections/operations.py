@@ -72,12 +72,16 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmResumeRequested: vm.Verb.RESUME,
     vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
+    vm.VmRetryRequested: vm.Verb.RETRY,
+    vm.VmForgotten: vm.Verb.FORGET,
     image.ImageRegistered: image.RegisterImage.VERB,
 }
 #: The same for what is done as soon as it is accepted.
 IMMEDIATE: Mapping[type[Event], str] = {
     vm.VmTagged: vm.Verb.TAG,
     vm.VmChanged: vm.Verb.CHANGE,
+    vm.VmResized: vm.Verb.RESIZE,
+    vm.VmAbandoned: vm.Verb.ABANDON,
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
@@ -85,12 +89,12 @@ IMMEDIATE: Mapping[type[Event], str] = {
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {
-    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART),
+    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART, vm.Verb.RETRY),
     vm.VmPaused: (vm.Verb.PAUSE,),
     vm.VmResumed: (vm.Verb.RESUME,),
     vm.VmSuspended: (vm.Verb.SUSPEND,),
-    vm.VmStopped: (vm.Verb.STOP,),
-    vm.VmDeleted: (vm.Verb.DELETE,),
+    vm.VmStopped: (vm.Verb.STOP, vm.Verb.RETRY),
+    vm.VmDeleted: (vm.Verb.DELETE, vm.Verb.RETRY, vm.Verb.FORGET),
     image.ImageVerified: (image.RegisterImage.VERB,),
 }
 
@@ -155,11 +159,13 @@ def overtaken(event: Event, before: Any) -> str | None:
             return None
 
 
-def cancelled(operation: Operation, by: Happening) -> Operation:
-    """The operation after another one overtook it."""
+def cancelled(operation: Operation, event: Event, by: Happening) -> Operation:
+    """The operation after another one overtook it, or gave it up."""
     if operation.status in ENDED:
         return operation
     why = problem("operation_cancelled", f"operation {by.operation} overtook it")
+    if isinstance(event, vm.VmAbandoned):
+        why = problem("abandoned", f"operation {by.operation} gave it up")
     return ended(operation, Status.CANCELLED, by.at, why)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from domain.vm import Phase, Vm, evolve
+from domain.vm import SIZED, Phase, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
 from projections.times import maybe, utc
@@ -39,8 +39,17 @@ class ConsideredView(TypedDict):
     reason: str | None
 
 
+class SizeView(TypedDict):
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
 class VmView(TypedDict):
-    """A VM as the API shows it. User-data is never shown, only whether there is some."""
+    """A VM as the API shows it. User-data is never shown, only whether there is some.
+
+    `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
+    """
 
     id: str
     project: str
@@ -52,6 +61,8 @@ class VmView(TypedDict):
     vcpus: int
     memory_mib: int
     disk_gib: int
+    running_spec: SizeView | None
+    pending_resize: bool
     region: str | None
     tags: list[str]
     labels: dict[str, str]
@@ -65,6 +76,7 @@ class VmView(TypedDict):
     pending: PendingView | None
     preparing: str | None
     failure: FailureView | None
+    forgotten: str | None
     considered: list[ConsideredView]
     created_at: str
     started_at: str | None
@@ -78,6 +90,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
     """A VM's JSON, from the JSON of its state as of an event's version and position."""
     spec = state["spec"]
     get = state.get
+    running = size(get("running_size") or spec) if state["phase"] in SIZED else None
     return {
         "id": state["id"],
         "project": state["project"],
@@ -89,6 +102,8 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "vcpus": spec["vcpus"],
         "memory_mib": spec["memory_mib"],
         "disk_gib": spec["disk_gib"],
+        "running_spec": running,
+        "pending_resize": running not in (None, size(spec)),
         "region": get("region"),
         "tags": list(get("tags") or ()),
         "labels": dict(sorted((get("labels") or {}).items())),
@@ -105,6 +120,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
         "failure": failure(get("failure")),
+        "forgotten": get("forgotten"),
         "considered": [{"node": one["node"], "reason": one.get("reason")} for one in get("considered") or ()],
         "created_at": utc(state["created_at"]),
         "started_at": maybe(get("started_at")),
@@ -113,6 +129,10 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "version": version,
         "position": position,
     }
+
+
+def size(of: dict[str, Any]) -> SizeView:
+    return {"vcpus": of["vcpus"], "memory_mib": of["memory_mib"], "disk_gib": of["disk_gib"]}
 
 
 def pending(state: dict[str, Any] | None) -> PendingView | None:

@@ -146,6 +146,8 @@ class Latencies(BaseModel):
     lease: float = Field(default=2.0, ge=0)
     #: from the request to power off until a guest that is up is off
     shutdown: float = Field(default=2.0, ge=0)
+    #: a guest's memory, to the disk or from it
+    memory: float = Field(default=2.0, ge=0)
     #: from the end of a host to its next boot
     reboot: float = Field(default=20.0, ge=0)
 
@@ -158,9 +160,11 @@ class FaultRates(BaseModel):
     #: shares of the calls to the hypervisor: refused; without an answer before the deadline
     refused: float = Field(default=0.0, ge=0, le=1)
     hang: float = Field(default=0.0, ge=0, le=1)
-    #: an hour and VM: QEMU dies; the guest powers itself off; the domain is taken away behind the daemon's back
+    #: an hour and VM: QEMU dies; the guest powers itself off; its disk cannot be written, so it is paused; the domain
+    #: is taken away behind the daemon's back
     crash: float = Field(default=0.0, ge=0)
     poweroff: float = Field(default=0.0, ge=0)
+    stall: float = Field(default=0.0, ge=0)
     vanish: float = Field(default=0.0, ge=0)
     #: an hour and host: its hypervisor is restarted; the host itself is
     outage: float = Field(default=0.0, ge=0)

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from domain.base import Command, Hostname, Labels, Sealed, Slug, Tags, Uuid
+from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
-from domain.vm.values import Considered, HostKey, Spec, Verb
+from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Spec, Vcpus, Verb
 
 
 class VmCommand(Command):
@@ -73,6 +73,26 @@ class DeleteVm(Asked):
     VERB = Verb.DELETE
 
 
+class RetryVm(Asked):
+    """Ask again for what failed."""
+
+    VERB = Verb.RETRY
+
+
+class AbandonVm(Asked):
+    """Give up the pending operation; the VM stays what it is."""
+
+    VERB = Verb.ABANDON
+
+
+class ForgetVm(Asked):
+    """Take a VM for gone whose node is lost. `node_lost` is looked up, not asked for."""
+
+    VERB = Verb.FORGET
+    reason: Reason
+    node_lost: bool
+
+
 class TagVm(Asked):
     VERB = Verb.TAG
     tags: Tags
@@ -86,6 +106,15 @@ class ChangeVm(Asked):
     tags: Tags | None = None
     labels: Labels | None = None
     protected: bool | None = None
+
+
+class ResizeVm(Asked):
+    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
+
+    VERB = Verb.RESIZE
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
 
 
 class ScheduleVm(VmCommand):
@@ -134,8 +163,12 @@ VmCommands = (
     | ResumeVm
     | SuspendVm
     | DeleteVm
+    | RetryVm
+    | AbandonVm
+    | ForgetVm
     | TagVm
     | ChangeVm
+    | ResizeVm
     | ScheduleVm
     | DeferVm
     | DropVm

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Sealed
+from domain.base import Event, Resources, Sealed
 from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
 
 
@@ -86,6 +86,31 @@ class VmDeletionRequested(VmAsked):
     TOPIC = "nebula.vm.VmDeletionRequested"
 
 
+class VmRetryRequested(VmAsked):
+    """What failed (`again`: start, stop or delete) is asked for again."""
+
+    TOPIC = "nebula.vm.VmRetryRequested"
+    again: Verb
+    force_after: AwareDatetime | None = None
+
+
+class VmAbandoned(VmAsked):
+    """Nobody waits any more for the operation that `cancels` names. What it still brings up ends by `force_after`."""
+
+    TOPIC = "nebula.vm.VmAbandoned"
+    verb: Verb
+    force_after: AwareDatetime
+
+
+class VmForgotten(VmAsked):
+    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM."""
+
+    TOPIC = "nebula.vm.VmForgotten"
+    reason: str
+    node: str
+    epoch: int
+
+
 class VmTagged(VmAsked):
     TOPIC = "nebula.vm.VmTagged"
     tags: tuple[str, ...]
@@ -99,6 +124,13 @@ class VmChanged(VmAsked):
     tags: tuple[str, ...] | None = None
     labels: dict[str, str] | None = None
     protected: bool | None = None
+
+
+class VmResized(VmAsked):
+    """The size it is to have from its next start on: all of it."""
+
+    TOPIC = "nebula.vm.VmResized"
+    spec: Spec
 
 
 class VmObserved(VmEvent):
@@ -116,8 +148,11 @@ class VmPreparing(VmObserved):
 
 
 class VmStarted(VmObserved):
+    """`size` is what the domain runs with; None from a node that does not say."""
+
     TOPIC = "nebula.vm.VmStarted"
     boots: int
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
 
 
@@ -190,6 +225,12 @@ class VmDeleted(VmEvent):
     node: str | None = None
 
 
+class VmCleared(VmObserved):
+    """The node of a forgotten VM came back, and nothing is left of the VM there."""
+
+    TOPIC = "nebula.vm.VmCleared"
+
+
 VmEvents = (
     VmRequested
     | VmUnschedulable
@@ -201,8 +242,12 @@ VmEvents = (
     | VmResumeRequested
     | VmSuspendRequested
     | VmDeletionRequested
+    | VmRetryRequested
+    | VmAbandoned
+    | VmForgotten
     | VmTagged
     | VmChanged
+    | VmResized
     | VmPreparing
     | VmStarted
     | VmStopped
@@ -215,4 +260,5 @@ VmEvents = (
     | VmLost
     | VmOperationTimedOut
     | VmDeleted
+    | VmCleared
 )

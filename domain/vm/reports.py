@@ -6,6 +6,7 @@ from typing import assert_never
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm.events import (
     VmAddressesChanged,
+    VmCleared,
     VmDeleted,
     VmEvents,
     VmFailed,
@@ -58,11 +59,15 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
 def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     seen = {"at": at, "node": report.node, "sequence": report.sequence, "addresses": report.addresses}
     waiting = vm.pending.operation if vm.pending else None
-    came_up = vm.phase is not Phase.RUNNING or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
+    came_up = (
+        vm.phase is not Phase.RUNNING
+        or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
+        or (report.size is not None and vm.running_size not in (None, report.size))  # the node itself started it anew
+    )
     if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
         if vm.pending is not None and vm.pending.verb is Verb.RESUME:
             return [VmResumed(**seen, operation=waiting)]
-        return [VmStarted(**seen, operation=waiting, boots=report.boots)]
+        return [VmStarted(**seen, operation=waiting, boots=report.boots, size=report.size)]
     if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
         return [VmAddressesChanged(**seen)]
     return []
@@ -137,6 +142,16 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
         sequence=report.sequence,
         cause="requested" if requested else report.cause or "unknown",
     )
+
+
+def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    """What its node says of a forgotten VM: the only news is that nothing is left of it."""
+    waits = vm.forgotten is not None and not vm.cleared
+    if not waits or report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+        return []
+    if report.power is not Power.ABSENT or report.step is not None or report.error is not None:
+        return []
+    return [VmCleared(at=at, node=report.node, sequence=report.sequence)]
 
 
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 from domain.base import Rejected, same_request
 from domain.contract import Desired
 from domain.vm.commands import (
+    AbandonVm,
     Asked,
     ChangeVm,
     CreateVm,
@@ -16,12 +17,15 @@ from domain.vm.commands import (
     DeleteVm,
     DropVm,
     ExpireOperation,
+    ForgetVm,
     LoseVm,
     PauseVm,
     RecordGuestReady,
     RecordReport,
+    ResizeVm,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -30,18 +34,22 @@ from domain.vm.commands import (
     VmCommands,
 )
 from domain.vm.events import (
+    VmAbandoned,
     VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvents,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
     VmPauseRequested,
     VmRequested,
+    VmResized,
     VmRestartRequested,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStartRequested,
     VmStopRequested,
@@ -49,15 +57,17 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.reports import observe
+from domain.vm.reports import buried, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
-from domain.vm.values import VISIBLE, WAITING, Phase, Verb
+from domain.vm.values import VISIBLE, WAITING, Phase, Spec, Verb
 
 PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
 POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
+#: How long a guest may take to shut down where nobody says how long.
+GRACE = timedelta(seconds=90)
 #: MiB a second that a node's disk takes at the least.
 SLOWEST_DISK = 16
 
@@ -74,7 +84,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
     elif vm.phase is Phase.DELETED:
-        return []
+        return buried(vm, command.report, command.at) if isinstance(command, RecordReport) else []
     match command:
         case StartVm():
             return start(vm, command)
@@ -92,10 +102,18 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return [VmSuspendRequested(**accepted(command, patience, admit(vm, command.VERB)))]
         case DeleteVm():
             return delete(vm, command)
+        case RetryVm():
+            return retry(vm, command)
+        case AbandonVm():
+            return abandon(vm, command)
+        case ForgetVm():
+            return forget(vm, command)
         case TagVm():
             return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
         case ChangeVm():
             return change(vm, command)
+        case ResizeVm():
+            return resize(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -171,8 +189,12 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
 
 def start(vm: Vm, command: StartVm) -> list[VmEvents]:
     admit(vm, command.VERB)
-    patience = POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
-    return [VmStartRequested(**accepted(command, patience))]
+    return [VmStartRequested(**accepted(command, until_up(vm)))]
+
+
+def until_up(vm: Vm) -> timedelta:
+    """How long a VM may take to come up: less than at first, once it has."""
+    return POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
@@ -197,6 +219,40 @@ def delete(vm: Vm, command: DeleteVm) -> list[VmEvents]:
     return [asked]
 
 
+def retry(vm: Vm, command: RetryVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    verb = Verb.DELETE if vm.desired is Desired.ABSENT else vm.failure.again if vm.failure else Verb.START
+    match verb:
+        case Verb.DELETE:
+            refuse_protected(vm, verb)
+            return [VmRetryRequested(**accepted(command, DELETE_DEADLINE), again=verb)]
+        case Verb.STOP:
+            asked = accepted(command, GRACE + POWER_DEADLINE)
+            return [VmRetryRequested(**asked, again=verb, force_after=command.at + GRACE)]
+        case _:
+            return [VmRetryRequested(**accepted(command, until_up(vm)), again=Verb.START)]
+
+
+def abandon(vm: Vm, command: AbandonVm) -> list[VmEvents]:
+    given_up = admit(vm, command.VERB)
+    assert vm.pending is not None, "only what is pending is admitted"
+    asked = accepted(command, timedelta(), given_up)
+    return [VmAbandoned(**asked, verb=vm.pending.verb, force_after=command.at + GRACE)]
+
+
+def forget(vm: Vm, command: ForgetVm) -> list[VmEvents]:
+    cancels = admit(vm, command.VERB)
+    if vm.node is None:
+        raise wrong_phase(vm, command.VERB, "it is on no node; delete it")
+    if not command.node_lost:
+        detail = f"node {vm.node} is not lost; delete the VM, or wait until the node is known to be lost"
+        raise Rejected("node_not_lost", detail)
+    refuse_protected(vm, command.VERB)
+    asked = accepted(command, DELETE_DEADLINE, cancels)
+    forgotten = VmForgotten(**asked, reason=command.reason, node=vm.node, epoch=vm.epoch + 1)
+    return [forgotten, VmDeleted(at=command.at, operation=command.operation, node=vm.node)]
+
+
 def refuse_protected(vm: Vm, verb: Verb) -> None:
     if vm.protected:
         detail = f"cannot {verb} a VM that is protected from deletion; take that away first (protected: false)"
@@ -215,6 +271,19 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             protected=command.protected,
         )
     ]
+
+
+def resize(vm: Vm, command: ResizeVm) -> list[VmEvents]:
+    """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
+    admit(vm, command.VERB)
+    asked = {field: getattr(command, field) for field in Spec.model_fields}
+    given = {field: value for field, value in asked.items() if value is not None}
+    if not given:
+        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", status=422)
+    if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:
+        detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
+        raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
+    return [VmResized(**accepted(command, timedelta()), spec=vm.spec.model_copy(update=given))]
 
 
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────

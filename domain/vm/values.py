@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -28,6 +29,8 @@ class Phase(StrEnum):
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 #: Phases in which a node's silence means that nobody can see the VM any more.
 VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED)
+#: Phases of a VM whose domain has a size of its own, from when it was started.
+SIZED = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.LOST)
 #: What is wanted of a VM once nobody waits for anything: that it stays as it is.
 AT_REST: Mapping[Phase, Desired] = {
     Phase.RUNNING: Desired.ON,
@@ -51,14 +54,23 @@ class Verb(StrEnum):
     DELETE = "delete"
     TAG = "tag"
     CHANGE = "change"
+    RESIZE = "resize"
+    RETRY = "retry"
+    ABANDON = "abandon"
+    FORGET = "forget"
+
+
+Vcpus = Annotated[int, Field(ge=1, le=256)]
+MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024)]
+DiskGib = Annotated[int, Field(ge=1, le=64 * 1024)]
 
 
 class Spec(Value):
     """The size of a VM. Memory in MiB, disk in GiB."""
 
-    vcpus: int = Field(ge=1, le=256)
-    memory_mib: int = Field(ge=32, le=4 * 1024 * 1024)
-    disk_gib: int = Field(ge=1, le=64 * 1024)
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    disk_gib: DiskGib
 
     def resources(self) -> Resources:
         return Resources(vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib)

@@ -69,6 +69,26 @@ def test_power(nebula: Nebula, platform: Platform) -> None:
     assert "deleted" in ran.out
 
 
+def test_resize_says_when_it_counts(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "resize", "web-1").status == 2
+    vm["pending_resize"] = True
+    ran = nebula("vm", "resize", "web-1", "--vcpus", "2", "--memory", "1024", "--disk", "8")
+    assert ran.status == 0
+    assert "until it is stopped and started, or restarted" in ran.err
+
+
+def test_ways_out(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1", "failed")
+    assert nebula("vm", "retry", "web-1").status == 0
+    assert vm["phase"] == "running"
+    assert nebula("vm", "abandon", "web-1").status == 0
+    assert nebula("vm", "forget", "web-1").status == 2
+    ran = nebula("vm", "forget", "web-1", "--reason", "host-1 burnt down")
+    assert ran.status == 0
+    assert "deleted" in ran.out
+
+
 def test_what_is_said_of_a_vm_is_changed(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     assert nebula("vm", "rename", "web-1", "db-1").status == 0

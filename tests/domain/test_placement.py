@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.base import Resources
+from domain.base import Rejected, Resources
 from domain.node import Node
-from domain.placement import Placement, Policy, free, place
+from domain.placement import Placement, Policy, free, grown, place
 from domain.vm import Considered
+from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
 from tests.domain.test_node import info
 
@@ -44,6 +45,24 @@ def test_the_most_free_memory_wins_and_the_others_are_told_why() -> None:
         "n4": "is cordoned",
         "n5": "is in region south, not north",
     }
+
+
+def test_a_vm_grows_where_there_is_room_for_what_it_lacks() -> None:
+    grows = lived([create(region="north"), schedule()])
+    one = SPEC.resources()
+    nodes = [host("n1", used=one), host("n2", memory_mib=8192), host("n3", region="south", memory_mib=99_999)]
+    grown(grows, Resources(vcpus=16, memory_mib=4096, disk_gib=100), nodes, Policy())
+    grown(grows, Resources(vcpus=1, memory_mib=64, disk_gib=4), nodes, Policy())
+    with pytest.raises(Rejected) as refused:
+        grown(grows, Resources(vcpus=1, memory_mib=8193, disk_gib=4), nodes, Policy())
+    assert (refused.value.code, refused.value.field, refused.value.status) == ("too_large", "memory_mib", 422)
+    assert refused.value.detail == "8193 MiB of memory asked; the largest node that could have it has 8192"
+    with pytest.raises(Rejected) as full:
+        grown(grows, Resources(vcpus=1, memory_mib=4097, disk_gib=4), nodes, Policy())
+    assert (full.value.code, full.value.field, full.value.status) == ("no_room", "memory_mib", 409)
+    assert full.value.detail == "3585 more MiB of memory asked, 3584 free on node n1"
+    overfull = [host("n1", used=one, memory_mib=100)]
+    grown(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
 
 
 @pytest.mark.parametrize("names", [("n1", "n10"), ("n1", "n2"), ("a", "a-b", "b")])

@@ -10,6 +10,7 @@ from domain import vm
 from domain.base import Known
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
+    AbandonVm,
     ChangeVm,
     Considered,
     DeferVm,
@@ -19,18 +20,23 @@ from domain.vm import (
     PauseVm,
     Phase,
     RecordGuestReady,
+    ResizeVm,
     RestartVm,
     ResumeVm,
+    RetryVm,
     StartVm,
     StopVm,
     SuspendVm,
     TagVm,
     Verb,
+    VmAbandoned,
     VmAddressesChanged,
     VmChanged,
+    VmCleared,
     VmDeleted,
     VmDeletionRequested,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
@@ -38,9 +44,11 @@ from domain.vm import (
     VmPauseRequested,
     VmPreparing,
     VmRequested,
+    VmResized,
     VmRestartRequested,
     VmResumed,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStarted,
     VmStartRequested,
@@ -53,17 +61,20 @@ from domain.vm import (
 )
 from domain.vm.table import ALLOWED
 from tests.domain.lives import (
+    FAILED,
     ID,
     LIVES,
     NODE,
     RUNNING,
     SCHEDULED,
+    SPEC,
     STARTING,
     STOPPED,
     ask,
     broken,
     create,
     expire,
+    forget,
     given,
     lived,
     living,
@@ -74,6 +85,8 @@ from tests.domain.lives import (
 )
 from tests.domain.story import at, uid
 
+#: The situations of VMs that are not deleted.
+ALIVE = [life for life, (_, phase) in LIVES.items() if phase is not Phase.DELETED]
 ON, OFF, ABSENT, UNKNOWN = Power.ON, Power.OFF, Power.ABSENT, Power.UNKNOWN
 HALT, SAVED = Power.PAUSED, Power.SUSPENDED
 
@@ -123,6 +136,9 @@ VERBS: dict[str, tuple[bool | str, ...]] = {
     "deleting": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
     "deleting, late": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
     "deleting, failed": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "abandoned": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "stop failed": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "forgotten": (GONE, GONE, GONE, GONE, GONE, GONE, GONE),
     "deleted": (GONE, GONE, GONE, GONE, GONE, GONE, GONE),
 }
 ASKED: dict[str, tuple[Any, Any]] = {
@@ -165,11 +181,13 @@ def test_a_refusal_names_what_is_and_what_would_help() -> None:
     detail = given("running").when(ask(StartVm)).then_rejected("wrong_phase").detail
     assert detail == "cannot start a VM that is running: it runs already; use restart to boot it anew"
     busy = given("stopping").when(ask(StartVm)).then_rejected("operation_pending").detail
-    assert busy.startswith(f"stop (operation {uid(11)}) is under way; wait for it, or overtake it with a forced stop")
-    assert given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail.endswith("; wait for it")
+    assert busy.startswith(f"stop (operation {uid(11)}) is under way; ")
+    assert busy.endswith("; wait for it, overtake it with a forced stop or a delete, or abandon it")
+    gone = given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail
+    assert gone.endswith("; wait for it; where its node is lost for good, forget the VM")
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+@pytest.mark.parametrize("life", ALIVE)
 def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     before = living(life)
     after = given(life).when(ask(TagVm, tags=("web", "web", "db"))).then(VmTagged, tags=("web", "db")).after
@@ -177,7 +195,7 @@ def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     assert after.tags == ("web", "db")
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+@pytest.mark.parametrize("life", ALIVE)
 def test_what_is_said_of_a_vm_can_be_changed_at_any_moment(life: str) -> None:
     before = living(life)
     changed = (
@@ -229,7 +247,7 @@ def test_a_change_of_tags_from_before_it_had_other_names_is_the_same_request() -
 def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
     before = living(life)
     done = given(life).when(ask(DeleteVm))
-    if life == "deleted":
+    if before.phase is Phase.DELETED:
         done.then_rejected("vm_deleted", 410)
     elif life == "deleting":
         done.then_rejected("operation_pending")
@@ -256,6 +274,163 @@ def test_what_never_was_cannot_be_asked_anything() -> None:
         report(ON),
     ):
         given(None).when(command).then_rejected("vm_not_found", 404)
+
+
+# ── retry, abandon, forget ──────────────────────────────────────────────────────────────────────────────────────────
+
+#: What a retry asks for again, by situation; in any other it is refused.
+RETRIES = {
+    "failed": Verb.START,
+    "failed, no node": Verb.START,
+    "abandoned": Verb.START,
+    "stop failed": Verb.STOP,
+    "deleting, failed": Verb.DELETE,
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_failed_can_be_retried(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(RetryVm))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif life not in RETRIES:
+        done.then_rejected(BUSY if before.pending else WRONG)
+    else:
+        done.then(VmRetryRequested, again=RETRIES[life], operation=uid(20))
+        assert done.after.pending is not None
+        assert (done.after.pending.operation, done.after.pending.verb) == (uid(20), RETRIES[life])
+        done.and_when(ask(RetryVm)).then_nothing()
+
+
+def test_a_retry_ends_as_what_it_repeats() -> None:
+    started = given("failed").when(ask(RetryVm))
+    assert (started.after.boots, started.after.phase, started.after.failure) == (2, Phase.SCHEDULED, None)
+    started.and_when(report(ON, boots=2)).then(VmStarted, operation=uid(20))
+    given("failed, no node").when(ask(RetryVm)).and_when(schedule()).then(VmScheduled, operation=uid(20))
+    stopped = given("stop failed").when(ask(RetryVm)).then(VmRetryRequested, force_after=at(100) + vm.GRACE)
+    assert stopped.and_when(report(OFF)).then(VmStopped, operation=uid(20), cause="requested").after.pending is None
+    given("deleting, failed").when(ask(RetryVm)).and_when(report(ABSENT)).then(VmDeleted, operation=uid(20))
+
+
+def test_a_deletion_is_all_that_is_retried_of_what_is_to_be_deleted() -> None:
+    late = given([*FAILED, ask(DeleteVm, 13), expire(13)])
+    late.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.DELETE)
+    late.when(ask(ChangeVm, 14, protected=True)).then_rejected("wrong_phase")
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_is_pending_can_be_abandoned(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(AbandonVm))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is None:
+        done.then_rejected(WRONG)
+    elif before.pending.verb is Verb.DELETE:
+        done.then_rejected(BUSY)
+    else:
+        done.then(VmAbandoned, cancels=before.pending.operation, verb=before.pending.verb)
+        assert done.after.pending is None
+        done.and_when(ask(AbandonVm)).then_nothing()
+        done.and_when(ask(AbandonVm, 21)).then_rejected(WRONG)
+
+
+@pytest.mark.parametrize(
+    ("life", "phase", "desired"),
+    [
+        ("requested", Phase.FAILED, Desired.OFF),
+        ("unschedulable", Phase.FAILED, Desired.OFF),
+        ("preparing", Phase.FAILED, Desired.OFF),
+        ("retrying", Phase.FAILED, Desired.OFF),
+        ("starting", Phase.STOPPED, Desired.OFF),
+        ("stopping", Phase.RUNNING, Desired.ON),
+        ("restarting", Phase.RUNNING, Desired.ON),
+        ("pausing", Phase.RUNNING, Desired.ON),
+        ("resuming", Phase.PAUSED, Desired.PAUSED),
+        ("restoring", Phase.SUSPENDED, Desired.SUSPENDED),
+        ("lost while starting", Phase.LOST, Desired.OFF),
+        ("lost while stopping", Phase.LOST, Desired.OFF),
+    ],
+)
+def test_what_was_abandoned_is_what_it_truly_is(life: str, phase: Phase, desired: Desired) -> None:
+    after = given(life).when(ask(AbandonVm)).after
+    assert (after.phase, after.desired) == (phase, desired)
+    assert (after.failure is not None) is (phase is Phase.FAILED)
+    assert (after.force_after is not None) is (phase in (Phase.STOPPED, Phase.LOST))
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_on_a_lost_node_can_be_forgotten(life: str) -> None:
+    before = living(life)
+    done = given(life).when(forget())
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.node is None:
+        done.then_rejected(WRONG)
+    else:
+        cancelled = before.pending.operation if before.pending else None
+        done.then(VmForgotten, VmDeleted, reason="host n1 burnt down", node=NODE, epoch=2, cancels=cancelled)
+        assert (done.after.phase, done.after.pending, done.after.epoch) == (Phase.DELETED, None, 2)
+        done.and_when(forget()).then_nothing()
+        given(life).when(forget(node_lost=False)).then_rejected("node_not_lost")
+
+
+def test_a_protected_vm_is_not_forgotten() -> None:
+    given([*RUNNING, ask(ChangeVm, 11, protected=True), lose()]).when(forget()).then_rejected("delete_protected")
+
+
+def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
+    story = given("forgotten")
+    for early in (report(ON, epoch=2), report(ABSENT, epoch=1), report(ABSENT, epoch=2, step="remove")):
+        story.when(early).then_nothing()
+    story.when(report(ABSENT, epoch=2, node="n2")).then_nothing()
+    story.when(broken(epoch=2)).then_nothing()
+    cleared = story.when(report(ABSENT, epoch=2)).then(VmCleared, node=NODE)
+    cleared.and_when(report(ABSENT, 2000, epoch=2)).then_nothing()
+    given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
+
+
+# ── resize ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_resized_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(ResizeVm, memory_mib=1024))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmResized, spec=SPEC.model_copy(update={"memory_mib": 1024}), operation=uid(20))
+        assert (done.after.phase, done.after.desired, done.after.pending) == (before.phase, before.desired, None)
+        there = before.phase in (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED)
+        assert done.after.running_size == (SPEC.resources() if there else None)
+        done.and_when(ask(ResizeVm, memory_mib=1024)).then_nothing()
+
+
+def test_a_size_counts_from_the_next_start_on() -> None:
+    larger = SPEC.model_copy(update={"vcpus": 4}).resources()
+    resized = given([*RUNNING, ask(ResizeVm, 11, vcpus=4)])
+    resized.when(report(ON, boots=1, size=SPEC.resources())).then_nothing()
+    again = given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(RestartVm, 12)])
+    started = again.when(report(ON, boots=2, size=larger)).then(VmStarted, size=larger, operation=uid(12)).after
+    assert (started.running_size, started.spec.vcpus) == (larger, 4)
+    by_the_node = resized.when(report(ON, boots=1, size=larger)).then(VmStarted, size=larger, operation=None)
+    by_the_node.and_when(report(ON, 2000, boots=1, size=larger)).then_nothing()
+    assert given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(StopVm, 12), report(OFF, 2)]).state.running_size is None  # type: ignore[union-attr]
+
+
+def test_a_disk_never_shrinks() -> None:
+    refusal = given("stopped").when(ask(ResizeVm, disk_gib=3)).then_rejected("disk_cannot_shrink", 422)
+    assert refusal.field == "disk_gib"
+    assert "4 GiB" in refusal.detail
+    given("stopped").when(ask(ResizeVm, disk_gib=4)).then(VmResized)
+    given("stopped").when(ask(ResizeVm, vcpus=1, memory_mib=64)).then(VmResized)
+    given("stopped").when(ask(ResizeVm)).then_rejected("invalid_request", 422)
 
 
 # ── create ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,6 +469,10 @@ REPEATS = [
     ("stopped", ask(StartVm)),
     ("failed", ask(StartVm)),
     ("requested", ask(DeleteVm)),
+    ("failed", ask(RetryVm)),
+    ("running", ask(ResizeVm, vcpus=2)),
+    ("starting", ask(AbandonVm)),
+    ("lost", forget()),
 ]
 
 
@@ -542,7 +721,7 @@ def test_old_and_foreign_reports_mean_nothing(life: str, power: Power) -> None:
     sequence = living(life).sequence
     for stale in (
         report(power, epoch=0, boots=9),
-        report(power, epoch=2, boots=9),
+        report(power, epoch=3, boots=9),
         report(power, sequence=sequence, boots=9),
         report(power, sequence=sequence - 1, boots=9),
         report(power, node="n2", boots=9),
@@ -584,7 +763,7 @@ def test_a_domain_that_vanished_is_a_failure_with_a_way_out() -> None:
     given("stopping").when(report(ABSENT)).then(VmFailed, operation=uid(11))
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life != "deleted"])
+@pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life in ALIVE])
 def test_an_error_fails_what_is_pending(life: str) -> None:
     before = living(life)
     if before.failure is not None and before.failure.code == "disk_full" and before.pending is None:

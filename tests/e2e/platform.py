@@ -207,9 +207,10 @@ def remove_domains(home: Path) -> None:
     try:
         for uuid in domains(home):
             domain = connection.lookupByUUIDString(uuid)
+            persistent = domain.isPersistent()  # asked now: one that is not is gone once it is off
             if domain.isActive():
                 domain.destroy()
-            if domain.isPersistent():
-                domain.undefine()
+            if persistent:
+                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     finally:
         connection.close()

@@ -133,6 +133,14 @@ async def test_a_patch_that_makes_no_sense(api: Platform, body: Any, field: str)
     assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
+@pytest.mark.parametrize("reason", [None, "", "   ", "a" * 501, "two\nlines", 7])
+async def test_a_reason_is_a_sentence(api: Platform, reason: Any) -> None:
+    body = {} if reason is None else {"reason": reason}
+    answer = await api.call("POST", f"{VMS}/{NOBODY}/forget", body)
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == ["reason"]
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "3601", '"90"', "true"])
 async def test_grace_is_seconds(api: Platform, value: str) -> None:
     answer = await api.http.post(f"{VMS}/{NOBODY}/stop", content=f'{{"grace_seconds": {value}}}')

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from domain import image
-from domain.contract import Desired, Power, ReportError
+from domain import image, node
+from domain.base import Resources
+from domain.contract import Desired, Power, ReportError, Wanted
+from eventstore.envelope import Ref
+from eventstore.vault import Vault
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.waiting import eventually
 
@@ -72,7 +75,7 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
         assert after.previous == before.digest
 
 
-async def wants(cloud: WriteSide, vm: str, desired: Desired) -> object:
+async def wants(cloud: WriteSide, vm: str, desired: Desired) -> Wanted | None:
     doc = await cloud.wanted(vm)
     return doc if doc is not None and doc.desired is desired else None
 
@@ -174,6 +177,123 @@ async def test_a_silent_node_loses_its_vms_until_it_speaks(side: WriteSide) -> N
     await side.report(doc, Power.ON, boots=doc.boots)
     await eventually(lambda: side.has("default", "vm", vm, "VmStarted", 2), "vm found running")
     beats.cancel()
+
+
+async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side, user_data="#cloud-config\n")
+    doc = await side.wanted(vm)
+    assert doc is not None
+    alive = await side.ask("default", "vm", "forget", {"vm": vm, "reason": "gone", "node_lost": True})
+    assert alive["problem"]["code"] == "node_not_lost"
+    empty = await side.ask("default", "vm", "forget", {"vm": vm, "reason": " "})
+    assert (empty["problem"]["status"], empty["problem"]["field"]) == (422, "reason")
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+
+    operation = str(uuid.uuid4())
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    side.processes[-1].kill()
+    await side.processes[-1].wait()
+    await side.start()
+    await eventually(lambda: side.has("system", "node", "n1", "CapacityReleased"), "capacity released")
+    grave = await eventually(lambda: wants(side, vm, Desired.ABSENT), "tombstone")
+    assert (grave.epoch, grave.seed_url, grave.image) == (doc.epoch + 1, "", None)
+    vault = await Vault.open(side.nc.jetstream(), side.home / "master.key")
+
+    async def destroyed() -> bool:
+        return vm not in await vault.held()
+
+    await eventually(destroyed, "keys destroyed")
+    again = await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    assert again["replayed"]
+
+    await side.report(doc, Power.ON, boots=1)
+    await side.report(grave, Power.ABSENT, step="remove")
+    await asyncio.sleep(0.5)
+    assert await wants(side, vm, Desired.ABSENT) is not None, "it stays until nothing is left"
+    await side.report(grave, Power.ABSENT)
+    await eventually(lambda: side.has("default", "vm", vm, "VmCleared"), "the node let go")
+
+    async def dropped() -> bool:
+        return await side.wanted(vm) is None
+
+    await eventually(dropped, "tombstone dropped")
+    types = await side.types("default", "vm", vm)
+    assert types == [*("VmRequested", "VmScheduled", "VmStarted", "VmLost"), "VmForgotten", "VmDeleted", "VmCleared"]
+    await side.stop_all()
+    await side.start()
+    assert await side.wanted(vm) is None
+
+
+async def test_a_deletion_that_waits_for_a_lost_node_ends_when_it_is_forgotten(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side)
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+    await side.ok("default", "vm", "delete", {"vm": vm})
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "gone"})
+    assert (await side.types("default", "vm", vm))[-2:] == ["VmForgotten", "VmDeleted"]
+
+
+async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(doc, Power.ABSENT, error=ReportError(code="image_missing", detail="no such file"))
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmFailed"), "vm failed")
+    await cloud.ok("default", "vm", "retry", {"vm": vm})
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on")
+    assert again.boots == 2
+    await cloud.ok("default", "vm", "abandon", {"vm": vm})
+    await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
+    refused = await cloud.ask("default", "vm", "abandon", {"vm": vm})
+    assert refused["problem"]["code"] == "wrong_phase"
+
+
+async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 4096, "disk_gib": 10})
+    found = (await cloud.events("system", "node", "n1"))[-1]
+    assert found.type.endswith("CapacityReserved")
+    assert found.event.resources == Resources(vcpus=1, memory_mib=4096, disk_gib=10)  # type: ignore[attr-defined]
+    doc = await eventually(lambda: sized(cloud, vm, 4096), "the node is told")
+    assert (doc.disk_gib, doc.boots) == (10, 1)
+
+    other = await cloud.create()
+    await eventually(lambda: cloud.has("default", "vm", other, "VmUnschedulable"), "no room is left")
+    for asked, code, field in (
+        ({"memory_mib": 4097}, "too_large", "memory_mib"),
+        ({"vcpus": 17}, "too_large", "vcpus"),
+        ({"disk_gib": 9}, "disk_cannot_shrink", "disk_gib"),
+        ({"vcpus": 0}, "invalid_request", "vcpus"),
+    ):
+        refused = (await cloud.ask("default", "vm", "resize", {"vm": vm, **asked}))["problem"]
+        assert (refused["code"], refused["field"], refused["status"]) == (code, field, 422)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 3584})
+    await eventually(lambda: cloud.has("default", "vm", other, "VmScheduled"), "what was given back is used")
+    full = (await cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 4000}))["problem"]
+    assert (full["code"], full["field"], full["status"]) == ("no_room", "memory_mib", 409)
+    assert full["detail"] == "416 more MiB of memory asked, 0 free on node n1"
+
+
+async def test_resizes_at_once_never_overcommit_a_host(cloud: WriteSide) -> None:
+    vms = [await running(cloud) for _ in range(4)]
+    await cloud.start()
+    asked = (cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 1536}) for vm in vms)
+    answers = await asyncio.gather(*asked)
+    codes = [answer["problem"]["code"] for answer in answers if "problem" in answer]
+    assert codes == ["no_room"] * 2
+    promised = node.Node.reserved((await cloud.store.load(Ref("system", "node", "n1"), node.evolve)).state)  # type: ignore[arg-type]
+    assert promised.memory_mib == 4096
+
+
+async def sized(cloud: WriteSide, vm: str, memory_mib: int) -> Wanted | None:
+    doc = await cloud.wanted(vm)
+    return doc if doc is not None and doc.memory_mib == memory_mib else None
 
 
 async def test_a_failure_is_told_and_a_start_leads_out(cloud: WriteSide) -> None:

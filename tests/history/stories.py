@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from domain import image, node, project, vm
-from domain.base import Event, Sealed
+from domain.base import Event, Resources, Sealed
 from domain.contract import Power
 from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
 from domain.vm import (
+    AbandonVm,
     ChangeVm,
     Considered,
     DeferVm,
@@ -23,8 +24,10 @@ from domain.vm import (
     HostKey,
     PauseVm,
     RecordGuestReady,
+    ResizeVm,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -36,7 +39,21 @@ from eventstore.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
-from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report, stalled
+from tests.domain.lives import (
+    FAILED,
+    ID,
+    RUNNING,
+    SCHEDULED,
+    STOPPING,
+    ask,
+    broken,
+    create,
+    expire,
+    forget,
+    lose,
+    report,
+    stalled,
+)
 from tests.domain.story import at, uid
 
 HERE = Path(__file__).parent
@@ -106,6 +123,24 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             create(labels={"team": "blue", "env/stage": ""}, protected=True),
             ask(ChangeVm, 11, name="db-1", tags=("db",), labels={"team": "grün"}),
             ask(ChangeVm, 12, labels={}, protected=False),
+        ],
+    ),
+    "vm-10-abandoned": (VM, [*SCHEDULED, ask(AbandonVm, 11), ask(RetryVm, 12), ask(AbandonVm, 13)]),
+    "vm-11-retried": (
+        VM,
+        [
+            *[*STOPPING, broken(2, seconds=120), ask(RetryVm, 12, at=at(130)), report(Power.OFF, 3, seconds=140)],
+            *[ask(DeleteVm, 13, at=at(150)), broken(4, seconds=160), ask(RetryVm, 14, at=at(170))],
+        ],
+    ),
+    "vm-12-forgotten": (VM, [*RUNNING, lose(), forget(11), report(Power.ABSENT, 9, epoch=2, seconds=9000)]),
+    "vm-13-resized": (
+        VM,
+        [
+            *RUNNING,
+            ask(ResizeVm, 11, vcpus=2, disk_gib=8),
+            ask(RestartVm, 12),
+            report(Power.ON, 2, boots=2, seconds=200, size=Resources(vcpus=2, memory_mib=512, disk_gib=8)),
         ],
     ),
     "node-1": (

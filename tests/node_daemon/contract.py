@@ -13,7 +13,7 @@ import pytest
 
 from domain.contract import Power
 from node_daemon.domain_xml import domain_name
-from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused, Unreachable
+from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused, Unreachable, size_of
 from runtime.tasks import end
 from tests.node_daemon.documents import new_vm
 from tests.waiting import eventually
@@ -93,7 +93,9 @@ class HypervisorContract:
         boot = await bed.boot()
         vm, hypervisor = boot.wanted.vm, bed.hypervisor
         started = await hypervisor.start(boot)
-        assert started == Have(vm, Power.ON, boots=1, epoch=1, generation=1, host_boot="host-boot", kept=False)
+        assert started == Have(
+            vm, Power.ON, boots=1, epoch=1, generation=1, size=size_of(boot.wanted), host_boot="host-boot", kept=False
+        )
         assert await hypervisor.look(vm) == started
         await hypervisor.keep(vm)
         await hypervisor.keep(vm)

@@ -1,6 +1,7 @@
 """The daemon on a real bus: documents in, domains made, reports out; whatever crashes between two steps."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -11,11 +12,14 @@ from typing import Any
 import libvirt
 import pytest
 
+from domain.base import Resources
 from domain.contract import Desired, NodeReport, Power
+from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import gauge
+from runtime.qemu_img import qemu_img
 from runtime.servers import NatsServer
 from tests.image_server import serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
@@ -107,6 +111,25 @@ async def test_paused_suspended_and_resumed(node: Node, hypervisor: LibvirtHyper
         await node.until(vm, suspended)
         await node.remove(vm)
         assert files_of(node) == []
+
+
+async def test_another_size_counts_from_the_next_start_on(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        small = (await node.until(vm, on)).size
+        assert small == Resources(vcpus=1, memory_mib=64, disk_gib=1)
+        await node.change(vm, vcpus=2, memory_mib=128, disk_gib=3)
+        await asyncio.sleep(0.3)
+        assert (await node.until(vm, on)).size == small
+        await node.change(vm, boots=2)
+        report = await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert report.size == Resources(vcpus=2, memory_mib=128, disk_gib=3)
+        assert connection.lookupByUUIDString(vm).info()[1:4:2] == [128 * 1024, 2]
+        info = json.loads(await qemu_img("info", "--output=json", str(node.disks / vm / "root.qcow2")))
+        assert info["virtual-size"] == 3 * GIB
+        await node.remove(vm)
 
 
 async def test_a_guest_that_somebody_else_paused_goes_on(

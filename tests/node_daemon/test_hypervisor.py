@@ -25,15 +25,11 @@ from runtime.qemu_img import qemu_img
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
 from tests.node_daemon.contract import Bed, HypervisorContract
-from tests.node_daemon.documents import MIB, new_vm, wanted
+from tests.node_daemon.documents import boot_disk, new_vm, wanted
 from tests.waiting import eventually
 
 TEST = "test:///default"
 QEMU = "qemu:///system"
-
-#: The smallest operating system that hears a power button: it enables the button's event, sleeps until the event's
-#: status is set (PM1 registers of q35, from port 0x600 on), and then switches the machine off (sleep state 5).
-POWER_BUTTON = bytes.fromhex("ba0206 b80001 ef fb  f4 ba0006 ed f6c401 74f6  ba0406 b80020 ef ebfe")
 
 
 class Simulated(Bed):
@@ -45,7 +41,7 @@ class Simulated(Bed):
         self.hypervisor = self.simulator
 
     def _new(self, **changes: Any) -> Simulator:
-        seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02)
+        seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
         return Simulator("n1", shelf=self._shelf, seconds=seconds, **changes)
 
     async def boot(self, **changes: Any) -> Boot:
@@ -111,7 +107,7 @@ class OnLibvirt(Bed):
         vm = new_vm()
         self._uuids.append(vm)
         disk, base = self.folder / f"{vm}.qcow2", self.folder / "base.raw"
-        base.write_bytes(POWER_BUTTON.ljust(510, b"\0") + b"\x55\xaa" + bytes(MIB - 512))
+        base.write_bytes(boot_disk())
         await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
         return Boot(
             wanted(vm, **changes), str(disk), str(base), "raw", str(disk.with_suffix(".log")), host_boot="host-boot"

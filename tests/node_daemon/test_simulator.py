@@ -14,7 +14,7 @@ from domain.contract import Desired, ImageSource, Power, Wanted
 from node_daemon.executor import Executor
 from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Refused, Unreachable
-from node_daemon.plan import Host, Refuse, Shutdown, plan
+from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Call, Simulator
@@ -157,8 +157,8 @@ def allowed(call: Call, want: Wanted, boot_id: str) -> bool:
     before = call.before
     outdated = before.boots < want.boots
     match call.method:
-        case "destroy" | "shutdown" if before.power is Power.ON:
-            ends = want.desired is not Desired.ON or outdated
+        case "destroy" | "shutdown" | "discard" if before.power in LIVES:
+            ends = want.desired in (Desired.OFF, Desired.ABSENT) or outdated
             return ends and (before.kept or want.desired is Desired.ABSENT)
         case "undefine":
             return want.desired is Desired.ABSENT
@@ -257,23 +257,38 @@ class Lives(RuleBasedStateMachine):
             have = await self.simulator.look(vm)
             match want.desired:
                 case Desired.ON:
-                    stays_off = have.power is Power.OFF and have.host_boot == self.simulator.boot_id
                     assert have.boots == want.boots
-                    assert have.power is Power.ON or stays_off
                     assert have.kept
+                    match have.power:
+                        case Power.OFF:
+                            assert have.host_boot == self.simulator.boot_id
+                        case Power.PAUSED:
+                            assert have.stalled
+                        case _:
+                            assert have.power is Power.ON
                 case Desired.OFF:
-                    assert have.power is not Power.ON
+                    assert have.power not in LIVES
+                case Desired.PAUSED:
+                    assert have.power not in (Power.ON, Power.SUSPENDED)
+                case Desired.SUSPENDED:
+                    assert have.power not in (Power.ON, Power.PAUSED)
                 case Desired.ABSENT:
                     assert not have.domain
                     assert not self.disks.has_files(vm)
 
     @rule(vm=A_VM, turns=TURNS, grace=GRACE)
     def boot(self, vm: str, turns: int, grace: timedelta | None) -> None:
-        self.next(vm, turns, desired=Desired.ON, boots=self.want[vm].boots + 1, force_after=after(grace))
+        boots = self.want[vm].boots + 1
+        self.next(vm, turns, desired=Desired.ON, boots=boots, force_after=after(grace), resume=False)
 
     @rule(vm=A_VM, turns=TURNS, grace=GRACE)
     def stop(self, vm: str, turns: int, grace: timedelta | None) -> None:
         self.next(vm, turns, desired=Desired.OFF, force_after=after(grace))
+
+    @rule(vm=A_VM, turns=TURNS, power=st.sampled_from([Desired.ON, Desired.PAUSED, Desired.SUSPENDED]))
+    def stand_or_go_on(self, vm: str, turns: int, power: Desired) -> None:
+        if self.want[vm].desired is not Desired.OFF:
+            self.next(vm, turns, desired=power, resume=power is Desired.ON)
 
     @rule(vm=A_VM, turns=TURNS)
     def delete(self, vm: str, turns: int) -> None:
@@ -291,7 +306,7 @@ class Lives(RuleBasedStateMachine):
     def faults(self, refused: float, hang: float) -> None:
         self.faulty.rates = FaultRates(refused=refused, hang=hang)
 
-    @rule(vm=A_VM, turns=TURNS, fate=st.sampled_from(["power_off", "crash", "vanish"]))
+    @rule(vm=A_VM, turns=TURNS, fate=st.sampled_from(["power_off", "crash", "stall", "vanish"]))
     def befalls(self, vm: str, turns: int, fate: str) -> None:
         async def strike() -> None:
             getattr(self.simulator, fate)(vm)
@@ -318,4 +333,4 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = Lives.TestCase
-TestLives.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestLives.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
