@@ -122,6 +122,27 @@ class NodeInfo(Message):
     version: str
 
 
+class ImageCache(Message):
+    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit."""
+
+    images: int
+    bytes: int
+    budget_bytes: int | None = None
+
+
+class CachedImages(Message):
+    """A node's question: the sha256 of every image it keeps."""
+
+    node: str
+    digests: tuple[str, ...]
+
+
+class UnwantedImages(Message):
+    """The answer: those that are in the catalogue no more."""
+
+    digests: tuple[str, ...]
+
+
 class Heartbeat(Message):
     """A node's sign of life: also proof that it still reads its orders (`wanted_position`: the last it has seen)."""
 
@@ -130,3 +151,4 @@ class Heartbeat(Message):
     boot: str = Field(description="random id of this daemon process; a new one means it was restarted")
     wanted_position: int = Field(description="last stream sequence of NEBULA_WANTED it has read")
     orphans: tuple[str, ...] = Field(default=(), description="tagged domains that nobody wants")
+    image_cache: ImageCache | None = None

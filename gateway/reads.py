@@ -59,8 +59,11 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
 
 
 def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A resource with what only this process knows of it: when a node was last heard."""
-    return {**view, "last_seen": gateway.heartbeats.last_seen(view["id"])} if table is NODES else view
+    """A resource with what only this process knows of it: when a node was last heard, and what it said."""
+    if table is not NODES:
+        return view
+    heard = gateway.heartbeats
+    return {**view, "last_seen": heard.last_seen(view["id"]), "image_cache": heard.image_cache(view["id"])}
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:

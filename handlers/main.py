@@ -20,6 +20,7 @@ from eventstore.notary import Notary
 from eventstore.store import EventStore
 from eventstore.vault import Vault
 from handlers import reports
+from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.deadlines import watch_deadlines
 from handlers.dispatch import Dispatcher
@@ -127,6 +128,7 @@ async def run(settings: HandlersSettings) -> None:
     log.info("world read", position=parts.world.position)
     tasks += [asyncio.create_task(loop) for loop in parts.loops]
     await parts.commands.start()
+    await answer_nodes(parts.nc, EventStore(parts.nc), parts.world)
     app = FastStream(broker_for(settings, parts), logger=None)
     for task in tasks:
         task.add_done_callback(lambda done: stop_on_failure(app, done))

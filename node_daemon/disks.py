@@ -7,6 +7,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from node_daemon.backing import bases
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.images import BaseImage
@@ -59,6 +60,10 @@ class Disks:
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    def bases(self) -> set[Path]:
+        """The images that disks are based on. Raises OSError. Called on a thread."""
+        return bases(self._disks)
 
     async def grow(self, vm: str, size_gib: int) -> None:
         """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.

@@ -4,11 +4,12 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from domain.contract import ImageSource
+from domain.contract import ImageCache, ImageSource
+from node_daemon.cache import Bases, Cache, touch
 from node_daemon.failure import Permanent, Temporary, is_full, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.shared import Shared
@@ -49,10 +50,19 @@ class Images:
     What has arrived of a download outlives the process, and the next one goes on from there.
     """
 
-    def __init__(self, folder: Path, sources: Sequence[Path], *, silence: float = SILENCE) -> None:
-        """`sources`: the folders below which a path may be an image's source."""
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[Path],
+        *,
+        budget: int = 0,
+        bases: Bases = set,
+        silence: float = SILENCE,
+    ) -> None:
+        """`sources`: the folders below which a path may be an image's source. `budget`, `bases`: as `Cache` says."""
         self._folder = new_folder(folder)
         self._sources = sources
+        self._cache = Cache(self._folder, budget, bases)
         self._silence = silence
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
@@ -71,12 +81,26 @@ class Images:
         """
         name = self.path(source).name
         if (known := self._known.get(name)) is not None and known.path.exists():
+            touch(known.path)
             return known
         return await self._fetching.do(name, lambda told: self._get(name, source, told), tell)
+
+    def use(self) -> ImageCache:
+        """How much is kept."""
+        return self._cache.use()
+
+    def digests(self) -> set[str]:
+        """The sha256 of all that is kept, and of what has arrived of others."""
+        return {entry.digest for entry in self._cache.entries()}
+
+    async def tidy(self, unwanted: Collection[str] = ()) -> None:
+        """Remove what the catalogue does not want any more and no disk needs, and what is beyond the budget."""
+        await self._cache.tidy(self._fetching.__contains__, unwanted=unwanted)
 
     async def _get(self, name: str, source: ImageSource, tell: Tell) -> BaseImage:
         path = self.path(source)
         if path.exists():
+            touch(path)
             image = await inspected(path, source.format, path, thorough=False)
         else:
             image = await self._fetch(source, Part(self._folder / f"{name}.part"), path, tell)
@@ -86,6 +110,7 @@ class Images:
     async def _fetch(self, source: ImageSource, part: Part, path: Path, tell: Tell) -> BaseImage:
         """Get the bytes, judge them, and only then give them the name that others look for."""
         started = asyncio.get_running_loop().time()
+        await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.size)
         before = part.size
         try:
             resumed = await self._receive(source, part, tell)

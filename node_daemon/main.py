@@ -8,7 +8,8 @@ from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
 from node_daemon.files import Occupied, impassable, lock, new_folder
-from node_daemon.host import this_host, virt_type
+from node_daemon.host import GIB, this_host, virt_type
+from node_daemon.image_keeper import keep_tidy
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
@@ -45,11 +46,14 @@ async def run(settings: NodeSettings) -> None:
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
-    images = Images(settings.data_dir / "images", settings.image_folders)
-    executor = Executor(hypervisor, images, Disks(settings.data_dir), host)
+    disks = Disks(settings.data_dir)
+    budget = int(settings.image_cache_gib * GIB)
+    images = Images(settings.data_dir / "images", settings.image_folders, budget=budget, bases=disks.bases)
+    executor = Executor(hypervisor, images, disks, host)
     connection = await bus.connect(settings, f"node-{settings.node}")
     try:
-        await Daemon(settings, connection, hypervisor, executor, host).run()
+        daemon = Daemon(settings, connection, hypervisor, executor, host, images.use)
+        await asyncio.gather(daemon.run(), keep_tidy(images, connection, settings.node))
     finally:
         await connection.close()
 
