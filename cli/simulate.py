@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.errors import Usage
+from cli.home import nats_port_file, seed_url_file
 from cli.role import SIMULATION, run
 
 PANEL = "Simulated nodes"
@@ -63,10 +64,13 @@ def simulate(given: dict[str, Any]) -> None:
     from runtime.settings import SimulationSettings, read
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
-    port = settings.home / "nats.port"
+    found: dict[str, str] = {}
+    port, seed_url = nats_port_file(settings.home), seed_url_file(settings.home)
     if "nats_url" not in settings.model_fields_set and port.exists():
-        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
-    run(SIMULATION, settings)
+        found["nats_url"] = f"nats://127.0.0.1:{port.read_text().strip()}"
+    if "seed_url" not in settings.model_fields_set and seed_url.exists():
+        found["seed_url"] = seed_url.read_text().strip()
+    run(SIMULATION, settings.model_copy(update=found))
 
 
 def numbers(option: str, pairs: list[str] | None) -> dict[str, str] | None:

@@ -127,6 +127,7 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_SEED_PORT": str(seed_port),
             "NEBULA_SEED_URL": settings.seed_url if settings.given("seed_url") else f"http://{seed_host}:{seed_port}/",
         }
+        home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
         supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
         await stack.enter_async_context(supervisor)

@@ -37,6 +37,8 @@ Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
+SshKeys = Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")]
+UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -44,6 +46,12 @@ class Until(StrEnum):
     RUNNING = "running"
     READY = "ready"
     NO = "no"
+
+
+class Policy(StrEnum):
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
 
 
 class Goal(StrEnum):
@@ -85,8 +93,9 @@ def create(
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
-    ssh_key: Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")] = None,
-    user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
+    restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
+    ssh_key: SshKeys = None,
+    user_data: UserData = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
 ) -> None:
@@ -102,6 +111,7 @@ def create(
         "tags": tag or [],
         "labels": _labels(label) if label else None,
         "protected": protected or None,
+        "restart_policy": restart,
         "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
         "user_data": _read(user_data) if user_data else None,
     }
@@ -192,6 +202,23 @@ def resize(
         note("it runs with its old size until it is stopped and started, or restarted")
 
 
+@command(app, "rebuild")
+def rebuild(
+    session: Session,
+    vm: Name,
+    image: Annotated[str | None, typer.Option(help="Id of the image its new disk is made from (the same).")] = None,
+    ssh_key: SshKeys = None,
+    user_data: UserData = None,
+) -> None:
+    """Give a VM a new disk and boot it: the old disk is lost, name and address stay."""
+    given = {
+        "image": image,
+        "ssh_keys": [key for given in ssh_key for key in _public_keys(given)] if ssh_key else None,
+        "user_data": _read(user_data) if user_data else None,
+    }
+    _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
+
+
 @command(app, "retry")
 def retry(session: Session, vm: Name) -> None:
     """Ask again for what failed: to start, to stop or to delete the VM."""
@@ -249,6 +276,12 @@ def rename(
 ) -> None:
     """Give a VM another name. The guest takes it as its hostname at its next boot."""
     _change(session, vm, {"name": name})
+
+
+@command(app, "restart-policy")
+def restart_policy(session: Session, vm: Name, policy: Annotated[Policy, typer.Argument()]) -> None:
+    """Start a VM again when its guest goes off by itself: always, on-failure (it crashed), or no."""
+    _change(session, vm, {"restart_policy": policy})
 
 
 @command(app, "protect")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
 from domain.image import Sha256, Source
-from domain.vm import DiskGib, MemoryMib, Spec, Vcpus
+from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
@@ -31,6 +31,8 @@ def public_key(line: str) -> str:
     return line.strip()
 
 
+#: A word, where a strict model would have the enumeration itself.
+Policy = Annotated[RestartPolicy, Field(strict=False)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
@@ -72,6 +74,7 @@ class CreateVm(Spec):
     tags: Tags = ()
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: Policy = RestartPolicy.NO
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
 
@@ -99,6 +102,14 @@ class ResizeVm(Body):
         return something(self)
 
 
+class RebuildVm(Body):
+    """What is not given stays as it is."""
+
+    image: Slug | None = None
+    ssh_keys: SshKeys | None = None
+    user_data: UserData | None = None
+
+
 class ForgetVm(Body):
     reason: Reason
 
@@ -110,6 +121,7 @@ class ChangeVm(Body):
     tags: Tags | None = None
     labels: Labels | None = None
     protected: bool | None = None
+    restart_policy: Policy | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:

@@ -69,6 +69,7 @@ ACTIONS = (
     Action("POST", f"{VM}/suspend", "vm", "suspend", "Suspend a VM: its memory goes to the node's disk"),
     Action("POST", f"{VM}/resume", "vm", "resume", "Resume a paused or suspended VM"),
     Action("POST", f"{VM}/resize", "vm", "resize", "Resize a VM, from its next start on", bodies.ResizeVm),
+    Action("POST", f"{VM}/rebuild", "vm", "rebuild", "Give a VM a new disk; the old one is lost", bodies.RebuildVm),
     Action("POST", f"{VM}/retry", "vm", "retry", "Ask again for what failed"),
     Action("POST", f"{VM}/abandon", "vm", "abandon", "Give up the pending operation of a VM"),
     Action("POST", f"{VM}/forget", "vm", "forget", "Take a VM on a lost node for gone", bodies.ForgetVm),

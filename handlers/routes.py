@@ -45,26 +45,45 @@ class Route:
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Project, image and tags exist; the user-data is sealed before anything is stored."""
     live_project(project_id, facts.world)
-    found = facts.world.image(str(args.get("image")))
-    if found is None or found.phase is image.ImagePhase.DELETED:
-        raise Rejected("image_not_found", f"there is no image {args.get('image')}", status=422, field="image")
-    if found.phase is not image.ImagePhase.AVAILABLE:
-        raise Rejected("image_not_available", f"image {found.id} is {found.phase}", field="image")
+    found = available(args.get("image"), facts.world)
     known_tags(args, facts.world)
     spec = args.get("spec") or {}
     too_small(spec, found)
-    text = args.pop("user_data", None)
-    sealed: Sealed | None = None
-    if text:
-        if len(text.encode()) > MOST_USER_DATA or "\0" in text:
-            raise Rejected(
-                "invalid_user_data",
-                f"user_data has to be text of at most {MOST_USER_DATA} bytes",
-                status=422,
-                field="user_data",
-            )
-        sealed = await facts.vault.seal(str(args["vm"]), text)
-    return {**args, "project": project_id, "user_data": sealed}
+    return {**args, "project": project_id, "user_data": await sealed(args, facts.vault)}
+
+
+async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """The image is there and fits; the user-data is sealed. Whether there is such a VM is the rules' business."""
+    known = facts.world.vm(str(args.get("vm")))
+    if known is None or known.state is None or known.state.project != project_id:
+        return {**args, "image": "none", "user_data": None}
+    found = available(args.get("image") or known.state.image, facts.world)
+    too_small(known.state.spec.model_dump(), found)
+    return {**args, "image": found.id, "user_data": await sealed(args, facts.vault)}
+
+
+async def sealed(args: Args, vault: Vault) -> Sealed | None:
+    """The user-data, so that the log cannot tell it."""
+    text = args.get("user_data")
+    if not text:
+        return None
+    if not isinstance(text, str) or len(text.encode()) > MOST_USER_DATA or "\0" in text:
+        raise Rejected(
+            "invalid_user_data",
+            f"user_data has to be text of at most {MOST_USER_DATA} bytes",
+            status=422,
+            field="user_data",
+        )
+    return await vault.seal(str(args["vm"]), text)
+
+
+def available(id_: Any, world: World) -> image.Image:
+    found = world.image(str(id_))
+    if found is None or found.phase is image.ImagePhase.DELETED:
+        raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
+    if found.phase is not image.ImagePhase.AVAILABLE:
+        raise Rejected("image_not_available", f"image {found.id} is {found.phase}", field="image")
+    return found
 
 
 def too_small(spec: Mapping[str, Any], found: image.Image) -> None:
@@ -148,6 +167,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "tag"): _vm(vm.TagVm, in_project),
     ("vm", "change"): _vm(vm.ChangeVm, in_project),
     ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
+    ("vm", "rebuild"): _vm(vm.RebuildVm, rebuild_vm),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
     ("project", "create"): Route(project.CreateProject, project.decide_project, "project", in_project),
     ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),

@@ -19,7 +19,10 @@ PRIVATE = 0o600
 
 
 class Disks:
-    """`disks/<vm>/root.qcow2` and `consoles/<vm>.log` in one data directory."""
+    """`disks/<vm>/root.qcow2` and `consoles/<vm>.log` in one data directory.
+
+    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
@@ -27,24 +30,24 @@ class Disks:
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
-    def disk(self, vm: str) -> Path:
-        return self._disks / vm / "root.qcow2"
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
 
     def console(self, vm: str) -> Path:
         return self._consoles / f"{vm}.log"
 
-    def has_disk(self, vm: str) -> bool:
-        return self.disk(vm).exists()
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return self.disk(vm, number).exists()
 
     def has_files(self, vm: str) -> bool:
         return self.disk(vm).parent.exists() or self.console(vm).exists()
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
         """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
 
         Raises Permanent (disk_too_small, disk_full) or Temporary.
         """
-        disk = self.disk(vm)
+        disk = self.disk(vm, number)
         if disk.exists():
             return False
         check_size(base, size_gib)
@@ -65,12 +68,12 @@ class Disks:
         """The images that disks are based on. Raises OSError. Called on a thread."""
         return bases(self._disks)
 
-    async def grow(self, vm: str, size_gib: int) -> None:
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
         """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.
 
         Raises Permanent (disk_full) or Temporary.
         """
-        disk = os.fspath(self.disk(vm))
+        disk = os.fspath(self.disk(vm, number))
         try:
             info = json.loads(await qemu_img("info", "--output=json", "-f", "qcow2", disk))
             if int(info["virtual-size"]) < size_gib * GIB:
@@ -80,12 +83,17 @@ class Disks:
         except OSError as error:
             raise of_os_error(error) from error
 
+    def remove_earlier(self, vm: str, number: int) -> None:
+        """Delete the disks of a VM before its `number`-th. Fine when there are none."""
+        for earlier in range(1, number):
+            self.disk(vm, earlier).unlink(missing_ok=True)
+
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""
         shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
         self.console(vm).unlink(missing_ok=True)
-        if self.disk(vm).exists():
-            raise Temporary(f"cannot delete {self.disk(vm)}")
+        if (folder := self.disk(vm).parent).exists():
+            raise Temporary(f"cannot delete {folder}")
 
 
 def check_size(base: BaseImage, size_gib: int) -> None:

@@ -30,6 +30,7 @@ class Tag:
     generation: int
     host_boot: str
     size: Resources | None = None
+    disk: int = 1
 
 
 def domain_name(vm: str) -> str:
@@ -48,6 +49,7 @@ def parse_tag(xml: str) -> Tag:
         generation=int(element.get("generation", "0")),
         host_boot=element.get("host-boot", ""),
         size=_size(element),
+        disk=int(element.get("disk", "1")),
     )
 
 
@@ -90,6 +92,7 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
             "vcpus": str(wanted.vcpus),
             "memory-mib": str(wanted.memory_mib),
             "disk-gib": str(wanted.disk_gib),
+            "disk": str(wanted.disk),
         },
     )
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")

@@ -70,9 +70,9 @@ class Executor:
             case Create(wanted=wanted):
                 have = await self._create(wanted, newest, progress)
             case Start(wanted=wanted):
-                if not self._disks.has_disk(wanted.vm):
+                if not self._disks.has_disk(wanted.vm, wanted.disk):
                     raise Permanent("disk_missing", "the VM's disk is gone from the node")
-                await self._disks.grow(wanted.vm, wanted.disk_gib)
+                await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
                 have = await self._start(wanted)
             case Keep():
                 await self._hypervisor.keep(step.vm)
@@ -110,14 +110,15 @@ class Executor:
         """What this call makes goes again when the domain cannot be had; a disk from before may hold data."""
         made = False
         try:
-            if not self._disks.has_disk(wanted.vm):
+            if not self._disks.has_disk(wanted.vm, wanted.disk):
                 progress("image")
                 gauge = Gauge(lambda done, total: progress(f"image, {share(done, total)}"))
                 base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
                 progress("disk")
-                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib)
+                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
             if not made:
-                await self._disks.grow(wanted.vm, wanted.disk_gib)
+                await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
+            await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, wanted.disk)
             progress("domain")
             return await self._start(wanted)
         except Permanent:
@@ -129,7 +130,7 @@ class Executor:
         image = image_of(wanted)
         boot = Boot(
             wanted=wanted,
-            disk=str(self._disks.disk(wanted.vm)),
+            disk=str(self._disks.disk(wanted.vm, wanted.disk)),
             base=str(self._images.path(image)),
             base_format=image.format,
             console=str(self._disks.console(wanted.vm)),

@@ -33,6 +33,8 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
+    #: which of the VM's disks the domain was started on: the count in its document
+    disk: int = 1
     #: what the domain was started with, where it says so
     size: Resources | None = None
     #: boot id of the host when the domain was started

@@ -35,9 +35,9 @@ _ON = (
     libvirt.VIR_DOMAIN_PMSUSPENDED,
 )
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon.
+#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon. Not among them:
+#: migration, as which it shows a domain that was paused when it was suspended, once that is restored.
 _PASSING = (
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
     libvirt.VIR_DOMAIN_PAUSED_SAVE,
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
@@ -90,6 +90,7 @@ class LibvirtHypervisor:
             boots=wanted.boots,
             epoch=wanted.epoch,
             generation=wanted.generation,
+            disk=wanted.disk,
             size=size_of(wanted),
             host_boot=boot.host_boot,
             kept=False,
@@ -236,6 +237,7 @@ def _have(domain: Any) -> Have:
         boots=tag.boots,
         epoch=tag.epoch,
         generation=tag.generation,
+        disk=tag.disk,
         size=tag.size,
         host_boot=tag.host_boot,
     )

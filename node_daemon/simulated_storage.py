@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from domain.contract import ImageSource
 from node_daemon.disks import check_size
@@ -34,54 +37,73 @@ class SimulatedImages:
         return BaseImage(path=path, format=source.format, virtual_bytes=source.virtual_size_bytes)
 
 
+@dataclass(frozen=True)
+class Disk:
+    size_gib: int
+    #: how many disks the VM has had, with this one
+    number: int = 1
+
+
+_DISK = TypeAdapter(Disk)
+
+
 class SimulatedDisks:
-    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
+    """Which disk each VM is on, and what the guests' own cloud-init notes there. A new disk replaces the earlier."""
 
     def __init__(self, node: str, shelf: Shelf) -> None:
         self._node = node
         self._shelf = shelf
-        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
+        self._disks = {vm: _DISK.validate_json(body) for vm, body in shelf.all(node, DISK).items()}
         self._configured = {vm: int(boots) for vm, boots in shelf.all(node, CONFIGURED).items()}
 
-    def all(self) -> dict[str, int]:
-        return dict(self._sizes)
+    def all(self) -> dict[str, Disk]:
+        return dict(self._disks)
 
     def configured(self, vm: str) -> int:
         """The last boot at which the guest got its configuration; 0 while it is as its image made it."""
         return self._configured.get(vm, 0)
 
     def note_configured(self, vm: str, boots: int) -> None:
-        if vm in self._sizes:
+        if vm in self._disks:
             self._configured[vm] = boots
             self._shelf.put(self._node, CONFIGURED, vm, str(boots))
 
-    def disk(self, vm: str) -> Path:
-        return Path("/simulated") / self._node / vm / "root.qcow2"
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return Path("/simulated") / self._node / vm / f"root-{number}.qcow2"
 
     def console(self, vm: str) -> Path:
         return Path("/simulated") / self._node / f"{vm}.log"
 
-    def has_disk(self, vm: str) -> bool:
-        return vm in self._sizes
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return vm in self._disks and self._disks[vm].number == number
 
     def has_files(self, vm: str) -> bool:
-        return vm in self._sizes
+        return vm in self._disks
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
-        if vm in self._sizes:
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
+        if self.has_disk(vm, number):
             return False
         check_size(base, size_gib)
-        self._sizes[vm] = size_gib
-        self._shelf.put(self._node, DISK, vm, str(size_gib))
+        self._forget_configured(vm)
+        self._put(vm, Disk(size_gib, number))
         return True
 
-    async def grow(self, vm: str, size_gib: int) -> None:
-        if self._sizes.get(vm, size_gib) < size_gib:
-            self._sizes[vm] = size_gib
-            self._shelf.put(self._node, DISK, vm, str(size_gib))
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
+        if self.has_disk(vm, number) and self._disks[vm].size_gib < size_gib:
+            self._put(vm, Disk(size_gib, number))
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        """There is none: a new disk takes the earlier's place."""
 
     def remove(self, vm: str) -> None:
-        if self._sizes.pop(vm, None) is not None:
+        if self._disks.pop(vm, None) is not None:
             self._shelf.remove(self._node, DISK, vm)
+        self._forget_configured(vm)
+
+    def _put(self, vm: str, disk: Disk) -> None:
+        self._disks[vm] = disk
+        self._shelf.put(self._node, DISK, vm, _DISK.dump_json(disk).decode())
+
+    def _forget_configured(self, vm: str) -> None:
         if self._configured.pop(vm, None) is not None:
             self._shelf.remove(self._node, CONFIGURED, vm)

@@ -164,7 +164,7 @@ class Simulator:
         if domain.run is not None:
             raise Refused("the domain runs already")
         run = Run(
-            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted)),
+            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted), wanted.disk),
             mac=wanted.mac,
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),
@@ -388,7 +388,16 @@ def _have(domain: Domain) -> Have:
     run, kept = domain.run, domain.kept
     tag = run.tag if run is not None else kept
     assert tag is not None
-    seen = Have(domain.uuid, Power.OFF, tag.boots, tag.epoch, tag.generation, tag.size, tag.host_boot)
+    seen = Have(
+        vm=domain.uuid,
+        power=Power.OFF,
+        boots=tag.boots,
+        epoch=tag.epoch,
+        generation=tag.generation,
+        disk=tag.disk,
+        size=tag.size,
+        host_boot=tag.host_boot,
+    )
     if run is not None:
         # a restored domain runs with the tag of before it was suspended
         same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag

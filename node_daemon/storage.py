@@ -22,20 +22,26 @@ class ImageStore(Protocol):
 
 
 class DiskStore(Protocol):
-    def disk(self, vm: str) -> Path: ...
+    """`number` counts the disks that a VM has had: a rebuilt one is on its next."""
+
+    def disk(self, vm: str, number: int) -> Path: ...
 
     def console(self, vm: str) -> Path: ...
 
-    def has_disk(self, vm: str) -> bool: ...
+    def has_disk(self, vm: str, number: int) -> bool: ...
 
     def has_files(self, vm: str) -> bool: ...
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int) -> bool:
         """Make the root disk unless it is there. Whether it was made now. Raises Permanent or Temporary."""
         ...
 
-    async def grow(self, vm: str, size_gib: int) -> None:
+    async def grow(self, vm: str, size_gib: int, number: int) -> None:
         """Make the root disk of a domain that is off as large as that, unless it is. Raises Permanent or Temporary."""
+        ...
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        """Delete the disks before that one. Fine when there are none. Called on a thread."""
         ...
 
     def remove(self, vm: str) -> None:

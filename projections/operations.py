@@ -72,6 +72,8 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmResumeRequested: vm.Verb.RESUME,
     vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
+    vm.VmRebuildRequested: vm.Verb.REBUILD,
+    vm.VmRestartedByPolicy: vm.Verb.START,
     vm.VmRetryRequested: vm.Verb.RETRY,
     vm.VmForgotten: vm.Verb.FORGET,
     image.ImageRegistered: image.RegisterImage.VERB,
@@ -89,7 +91,7 @@ IMMEDIATE: Mapping[type[Event], str] = {
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {
-    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART, vm.Verb.RETRY),
+    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART, vm.Verb.REBUILD, vm.Verb.RETRY),
     vm.VmPaused: (vm.Verb.PAUSE,),
     vm.VmResumed: (vm.Verb.RESUME,),
     vm.VmSuspended: (vm.Verb.SUSPEND,),

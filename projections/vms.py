@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from domain.vm import SIZED, Phase, Vm, evolve
+from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
 from projections.times import maybe, utc
@@ -67,12 +67,16 @@ class VmView(TypedDict):
     tags: list[str]
     labels: dict[str, str]
     protected: bool
+    restart_policy: str
+    restart_at: str | None
+    restarts: int
     ssh_keys: list[str]
     has_user_data: bool
     node: str | None
     addresses: list[str]
     host_keys: list[HostKeyView]
     boots: int
+    rebuilds: int
     pending: PendingView | None
     preparing: str | None
     failure: FailureView | None
@@ -108,6 +112,9 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "tags": list(get("tags") or ()),
         "labels": dict(sorted((get("labels") or {}).items())),
         "protected": bool(get("protected")),
+        "restart_policy": get("restart_policy") or RestartPolicy.NO.value,
+        "restart_at": maybe(get("restart_at")),
+        "restarts": get("restarts") or 0,
         "ssh_keys": list(get("ssh_keys") or ()),
         "has_user_data": get("user_data") is not None,
         "node": get("node"),
@@ -117,6 +124,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
             for key in get("host_keys") or ()
         ],
         "boots": state["boots"],
+        "rebuilds": (get("disk") or 1) - 1,
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
         "failure": failure(get("failure")),

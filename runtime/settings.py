@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 def default_home() -> Path:
@@ -210,4 +210,7 @@ def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
         for problem in error.errors(include_url=False):
             name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
             sys.stderr.write(f"nebula: {name}: {problem['msg']} (got {problem.get('input')!r})\n")
+        raise SystemExit(2) from None
+    except SettingsError as error:  # what has to be JSON is not
+        sys.stderr.write(f"nebula: {error}\n")
         raise SystemExit(2) from None

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
-from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Spec, Vcpus, Verb
+from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, RestartPolicy, Spec, Vcpus, Verb
 
 
 class VmCommand(Command):
@@ -31,6 +31,7 @@ class CreateVm(Asked):
     tags: Tags = ()
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -106,6 +107,7 @@ class ChangeVm(Asked):
     tags: Tags | None = None
     labels: Labels | None = None
     protected: bool | None = None
+    restart_policy: RestartPolicy | None = None
 
 
 class ResizeVm(Asked):
@@ -115,6 +117,15 @@ class ResizeVm(Asked):
     vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
     disk_gib: DiskGib | None = None
+
+
+class RebuildVm(Asked):
+    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
+
+    VERB = Verb.REBUILD
+    image: Slug
+    ssh_keys: tuple[str, ...] | None = None
+    user_data: Sealed | None = None
 
 
 class ScheduleVm(VmCommand):
@@ -148,6 +159,12 @@ class ExpireOperation(VmCommand):
     operation: Uuid
 
 
+class RestartByPolicy(VmCommand):
+    """The time has come to start a VM again that went off by itself. `operation` is the one that it starts under."""
+
+    operation: Uuid
+
+
 class LoseVm(VmCommand):
     """The VM's node has not been heard of: what the VM does now is unknown."""
 
@@ -169,11 +186,13 @@ VmCommands = (
     | TagVm
     | ChangeVm
     | ResizeVm
+    | RebuildVm
     | ScheduleVm
     | DeferVm
     | DropVm
     | RecordReport
     | RecordGuestReady
     | ExpireOperation
+    | RestartByPolicy
     | LoseVm
 )

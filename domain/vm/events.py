@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Resources, Sealed
-from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
+from domain.vm.values import Considered, HostKey, Phase, RestartPolicy, Spec, Verb
 
 
 class VmEvent(Event):
@@ -35,6 +35,7 @@ class VmRequested(VmAsked):
     tags: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -124,6 +125,7 @@ class VmChanged(VmAsked):
     tags: tuple[str, ...] | None = None
     labels: dict[str, str] | None = None
     protected: bool | None = None
+    restart_policy: RestartPolicy | None = None
 
 
 class VmResized(VmAsked):
@@ -131,6 +133,16 @@ class VmResized(VmAsked):
 
     TOPIC = "nebula.vm.VmResized"
     spec: Spec
+
+
+class VmRebuildRequested(VmAsked):
+    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
+
+    TOPIC = "nebula.vm.VmRebuildRequested"
+    image: str
+    disk: int
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
 
 
 class VmObserved(VmEvent):
@@ -161,6 +173,21 @@ class VmStopped(VmObserved):
 
     TOPIC = "nebula.vm.VmStopped"
     cause: Literal["requested", "guest", "crashed", "unknown"]
+
+
+class VmRestartScheduled(VmEvent):
+    """It went off by itself and its policy starts it again at `due`, for the `attempt`-th time in a row."""
+
+    TOPIC = "nebula.vm.VmRestartScheduled"
+    due: AwareDatetime
+    attempt: int
+
+
+class VmRestartedByPolicy(VmAsked):
+    """That time has come: it is to be on again."""
+
+    TOPIC = "nebula.vm.VmRestartedByPolicy"
+    attempt: int
 
 
 class VmPaused(VmObserved):
@@ -248,9 +275,12 @@ VmEvents = (
     | VmTagged
     | VmChanged
     | VmResized
+    | VmRebuildRequested
     | VmPreparing
     | VmStarted
     | VmStopped
+    | VmRestartScheduled
+    | VmRestartedByPolicy
     | VmPaused
     | VmResumed
     | VmSuspended

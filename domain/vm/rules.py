@@ -20,9 +20,11 @@ from domain.vm.commands import (
     ForgetVm,
     LoseVm,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
     ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -45,13 +47,16 @@ from domain.vm.events import (
     VmLost,
     VmOperationTimedOut,
     VmPauseRequested,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
     VmResumeRequested,
     VmRetryRequested,
     VmScheduled,
     VmStartRequested,
+    VmStopped,
     VmStopRequested,
     VmSuspendRequested,
     VmTagged,
@@ -114,6 +119,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return change(vm, command)
         case ResizeVm():
             return resize(vm, command)
+        case RebuildVm():
+            return rebuild(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -130,6 +137,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             if vm.pending is None or vm.pending.operation != command.operation or command.at < vm.pending.deadline:
                 return []
             return [VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)]
+        case RestartByPolicy():
+            return restart_by_policy(vm, command)
         case LoseVm():
             if vm.node != command.node or vm.phase not in VISIBLE:
                 return []
@@ -181,6 +190,7 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             tags=command.tags,
             labels=command.labels,
             protected=command.protected,
+            restart_policy=command.restart_policy,
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
         )
@@ -198,10 +208,25 @@ def until_up(vm: Vm) -> timedelta:
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
+    if vm.restart_at is not None and vm.phase is Phase.STOPPED and vm.pending is None:
+        return stay_off(vm, command)
     cancels = admit(vm, command.VERB, force=command.force)
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
     asked = accepted(command, grace + POWER_DEADLINE, cancels)
     return [VmStopRequested(**asked, force_after=command.at + grace)]
+
+
+def stay_off(vm: Vm, command: StopVm) -> list[VmEvents]:
+    """It is off and would be started again by its policy: a stop that somebody asks for wins."""
+    asked = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
+    over = VmStopped(
+        at=command.at,
+        operation=command.operation,
+        node=vm.node or "",
+        sequence=vm.sequence,
+        cause="requested",
+    )
+    return [asked, over]
 
 
 def restart(vm: Vm, command: RestartVm) -> list[VmEvents]:
@@ -269,6 +294,7 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             tags=command.tags,
             labels=command.labels,
             protected=command.protected,
+            restart_policy=command.restart_policy,
         )
     ]
 
@@ -286,6 +312,19 @@ def resize(vm: Vm, command: ResizeVm) -> list[VmEvents]:
     return [VmResized(**accepted(command, timedelta()), spec=vm.spec.model_copy(update=given))]
 
 
+def rebuild(vm: Vm, command: RebuildVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    return [
+        VmRebuildRequested(
+            **accepted(command, CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE),
+            image=command.image,
+            disk=vm.disk + 1,
+            ssh_keys=vm.ssh_keys if command.ssh_keys is None else command.ssh_keys,
+            user_data=command.user_data or vm.user_data,
+        )
+    ]
+
+
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -300,6 +339,21 @@ def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
             epoch=vm.epoch + 1,
             deadline=command.at + CREATE_DEADLINE,
             considered=command.considered,
+        )
+    ]
+
+
+def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
+    due = vm.restart_at is not None and vm.restart_at <= command.at
+    if not due or vm.phase is not Phase.STOPPED or vm.pending is not None or vm.desired is not Desired.OFF:
+        return []
+    return [
+        VmRestartedByPolicy(
+            at=command.at,
+            operation=command.operation,
+            fingerprint="restart_policy",
+            deadline=command.at + POWER_DEADLINE,
+            attempt=vm.restarts,
         )
     ]
 

@@ -22,9 +22,12 @@ from domain.vm.events import (
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
+    VmRestartScheduled,
     VmResumed,
     VmResumeRequested,
     VmRetryRequested,
@@ -38,7 +41,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, Spec, Verb
+from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, RestartPolicy, Spec, Verb
 
 
 class Pending(Message):
@@ -74,8 +77,12 @@ class Vm(Message):
     tags: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
+    restart_at: AwareDatetime | None = Field(default=None, description="when its policy starts it again")
+    restarts: int = Field(default=0, description="how often in a row its policy has started it")
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    disk: int = Field(default=1, description="how often its disk was to be made")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     node: str | None = None
     epoch: int = 0
@@ -107,6 +114,7 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             tags=event.tags,
             labels=event.labels,
             protected=event.protected,
+            restart_policy=event.restart_policy,
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
             phase=Phase.REQUESTED,
@@ -128,7 +136,7 @@ def pending_of(event: VmAsked, verb: Verb) -> Pending:
 
 def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
     known = {**vm.operations, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
-    return {"pending": pending_of(event, verb), "operations": known}
+    return {"pending": pending_of(event, verb), "operations": known, "restart_at": None}
 
 
 def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
@@ -146,7 +154,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "pending": pending,
             }
         case VmStartRequested():
-            return {**asked(vm, event, Verb.START), **started_anew(vm)}
+            return {**asked(vm, event, Verb.START), **started_anew(vm), "restarts": 0}
         case VmStopRequested():
             return {
                 **asked(vm, event, Verb.STOP),
@@ -176,12 +184,18 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {"operations": known, "tags": event.tags}
         case VmChanged():
             known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
-            said = {"name": event.name, "tags": event.tags, "labels": event.labels, "protected": event.protected}
-            return {"operations": known, **{field: value for field, value in said.items() if value is not None}}
+            said = {field: getattr(event, field) for field in ("name", "tags", "labels", "protected", "restart_policy")}
+            changed = {field: value for field, value in said.items() if value is not None}
+            stays_off = {"restart_at": None} if event.restart_policy is RestartPolicy.NO else {}
+            return {"operations": known, **changed, **stays_off}
         case VmResized():
             known = {**vm.operations, event.operation: Known(verb="resize", fingerprint=event.fingerprint)}
             had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
             return {"operations": known, "spec": event.spec, "running_size": had}
+        case VmRebuildRequested():
+            made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
+            unknown = {"ready_at": None, "host_keys": ()}
+            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():
@@ -207,6 +221,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "addresses": (),
                 "sequence": event.sequence,
             }
+        case VmRestartScheduled():
+            return {"restart_at": event.due, "restarts": event.attempt}
+        case VmRestartedByPolicy():
+            return {**asked(vm, event, Verb.START), **started_anew(vm)}
         case VmPaused():
             return {**settled(vm, event), "phase": Phase.PAUSED}
         case VmResumed():
@@ -224,6 +242,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "desired": vm.desired if vm.desired is Desired.ABSENT else AT_REST[event.phase],
                 "pending": None,
                 "preparing": None,
+                "restart_at": None,
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
                 "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
                 "running_size": vm.running_size if event.phase in SIZED else None,
@@ -258,7 +277,8 @@ def to_retry(vm: Vm) -> Verb:
 
 def retried(vm: Vm, event: VmRetryRequested) -> dict[str, object]:
     known = Known(verb=Verb.RETRY, fingerprint=event.fingerprint)
-    waits = {"pending": pending_of(event, event.again), "operations": {**vm.operations, event.operation: known}}
+    operations = {**vm.operations, event.operation: known}
+    waits = {"pending": pending_of(event, event.again), "operations": operations, "restart_at": None}
     match event.again:
         case Verb.DELETE:
             return {**waits, "desired": Desired.ABSENT}
@@ -276,7 +296,7 @@ def abandoned(vm: Vm, event: VmAbandoned) -> dict[str, object]:
         detail = f"{event.verb} was abandoned; start it to try again, or delete it"
         failure = Failure(code="abandoned", detail=detail, at=event.at)
         return {**over, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
-    coming = event.verb in (Verb.CREATE, Verb.START)
+    coming = event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
     desired = AT_REST.get(vm.phase, Desired.OFF if coming else vm.desired)
     return {**over, "desired": desired, "force_after": event.force_after if desired is Desired.OFF else None}
 
@@ -297,7 +317,7 @@ def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
     What was to be paused, suspended or resumed and is not is no longer to be so either.
     """
     underway = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
-    if underway or (event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING):
+    if underway or (event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD) and vm.phase is not Phase.RUNNING):
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}

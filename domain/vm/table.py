@@ -97,6 +97,7 @@ ALLOWED: Mapping[Verb, Row] = {
         Phase.DELETED: GONE,
     },
     Verb.RESIZE: {**ALWAYS, **COMING, **SILENT},
+    Verb.REBUILD: {**ALWAYS, **COMING, **SILENT},
     Verb.ABANDON: {**dict.fromkeys(Phase, "no operation on it is pending"), Phase.DELETED: GONE},
     Verb.FORGET: {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")},
     Verb.TAG: ALWAYS,
@@ -112,7 +113,7 @@ BESIDE = frozenset({Verb.TAG, Verb.CHANGE})
 
 #: The pending operations that a verb overtakes: they end `cancelled`. Stop does so by force only.
 OVERTAKES: Mapping[Verb, frozenset[Verb]] = {
-    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART, Verb.PAUSE, Verb.RESUME, Verb.SUSPEND}),
+    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART, Verb.PAUSE, Verb.RESUME, Verb.SUSPEND, Verb.REBUILD}),
     Verb.DELETE: frozenset(Verb) - {Verb.DELETE},
     Verb.ABANDON: frozenset(Verb) - {Verb.DELETE},
     Verb.FORGET: frozenset(Verb),

@@ -41,6 +41,20 @@ AT_REST: Mapping[Phase, Desired] = {
 }
 
 
+class RestartPolicy(StrEnum):
+    """What follows when a guest goes off and nobody asked for that."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+    def covers(self, cause: str) -> bool:
+        """Whether a VM that went off for this cause is started again."""
+        if self is RestartPolicy.ALWAYS:
+            return cause in ("crashed", "guest")
+        return self is RestartPolicy.ON_FAILURE and cause == "crashed"
+
+
 class Verb(StrEnum):
     """What may be asked of a VM as an operation."""
 
@@ -55,6 +69,7 @@ class Verb(StrEnum):
     TAG = "tag"
     CHANGE = "change"
     RESIZE = "resize"
+    REBUILD = "rebuild"
     RETRY = "retry"
     ABANDON = "abandon"
     FORGET = "forget"

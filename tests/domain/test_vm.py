@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain import vm
-from domain.base import Known
+from domain.base import Known, Sealed
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
     AbandonVm,
@@ -19,8 +19,10 @@ from domain.vm import (
     HostKey,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
     ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -29,6 +31,7 @@ from domain.vm import (
     SuspendVm,
     TagVm,
     Verb,
+    Vm,
     VmAbandoned,
     VmAddressesChanged,
     VmChanged,
@@ -43,9 +46,12 @@ from domain.vm import (
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
     VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
+    VmRestartScheduled,
     VmResumed,
     VmResumeRequested,
     VmRetryRequested,
@@ -83,7 +89,7 @@ from tests.domain.lives import (
     schedule,
     stalled,
 )
-from tests.domain.story import at, uid
+from tests.domain.story import Story, at, uid
 
 #: The situations of VMs that are not deleted.
 ALIVE = [life for life, (_, phase) in LIVES.items() if phase is not Phase.DELETED]
@@ -391,6 +397,121 @@ def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
     given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
 
 
+# ── restart policy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def policed(policy: str, *more: Any) -> Story[Vm]:
+    return given([create(restart_policy=policy), schedule(), report(ON, 1, boots=1), *more])
+
+
+@pytest.mark.parametrize(
+    ("policy", "cause", "again"),
+    [
+        ("no", "guest", False),
+        ("no", "crashed", False),
+        ("on-failure", "guest", False),
+        ("on-failure", "crashed", True),
+        ("always", "guest", True),
+        ("always", "crashed", True),
+        ("always", None, False),
+    ],
+)
+def test_what_a_policy_covers(policy: str, cause: str | None, again: bool) -> None:
+    done = policed(policy).when(report(OFF, cause=cause, seconds=60))
+    if not again:
+        done.then(VmStopped)
+        return
+    done.then(VmStopped, VmRestartScheduled)
+    assert (done.after.phase, done.after.desired, done.after.restart_at) == (Phase.STOPPED, Desired.OFF, at(61))
+    done.and_when(RestartByPolicy(vm=ID, operation=uid(30), at=at(60.5))).then_nothing()
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(61))
+    started = done.and_when(due).then(VmRestartedByPolicy, operation=uid(30), attempt=1)
+    assert (started.after.boots, started.after.desired, started.after.restart_at) == (2, Desired.ON, None)
+    started.and_when(due).then_nothing()
+    started.and_when(report(ON, 2000, boots=2)).then(VmStarted, operation=uid(30))
+
+
+def test_a_policy_waits_longer_each_time_until_the_guest_ran_well() -> None:
+    life: list[Any] = []
+    clock, waits = 100, []
+    for round_ in range(12):
+        runs = 700 if round_ == 10 else 5
+        clock += runs
+        life.append(report(OFF, len(life) + 2, cause="guest", seconds=clock))
+        state = policed("always", *life).state
+        assert state is not None
+        assert state.restart_at is not None
+        waits.append((state.restart_at - at(clock)).total_seconds())
+        clock += 400
+        life.append(RestartByPolicy(vm=ID, operation=uid(100 + round_), at=at(clock)))
+        life.append(report(ON, len(life) + 2, boots=state.boots + 1, seconds=clock))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 1, 2]
+
+
+def test_a_stop_that_somebody_asks_for_wins_over_the_policy() -> None:
+    off = [report(OFF, 2, cause="guest", seconds=60)]
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(500))
+    waiting = policed("always", *off)
+    stopped = waiting.when(ask(StopVm)).then(VmStopRequested, VmStopped, operation=uid(20))
+    assert (stopped.after.phase, stopped.after.pending, stopped.after.restart_at) == (Phase.STOPPED, None, None)
+    stopped.and_when(due).then_nothing()
+    waiting.when(ask(ChangeVm, restart_policy="no")).and_when(due).then_nothing()
+    waiting.when(ask(ChangeVm, restart_policy="on-failure")).and_when(due).then(VmRestartedByPolicy)
+    waiting.when(ask(StartVm)).and_when(due).then_nothing()
+    waiting.when(ask(DeleteVm)).and_when(due).then_nothing()
+    waiting.when(lose()).and_when(due).then_nothing()
+    policed("always", ask(StopVm, 11)).when(report(OFF, 2, cause="guest")).then(VmStopped, cause="requested")
+    policed("always", ask(StopVm, 11), expire(11)).when(report(OFF, 2)).then(VmStopped, cause="requested")
+
+
+# ── rebuild ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_rebuilt_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(RebuildVm, image="other"))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmRebuildRequested, image="other", disk=2, operation=uid(20))
+        after = done.after
+        assert (after.desired, after.boots, after.disk, after.image) == (Desired.ON, before.boots + 1, 2, "other")
+        assert (after.id, after.name, after.force_after) == (before.id, before.name, None)
+        if before.node is None:
+            assert after.phase is Phase.REQUESTED
+        else:
+            done.and_when(report(ON, boots=before.boots)).then_nothing()
+            done.and_when(report(OFF)).then_nothing()
+            up = done.and_when(report(ON, boots=before.boots + 1)).then(VmStarted, operation=uid(20)).after
+            assert (up.phase, up.pending) == (Phase.RUNNING, None)
+
+
+def test_a_rebuilt_vm_is_a_new_machine() -> None:
+    key = HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x")
+    secret = Sealed(key=ID, nonce="n", ciphertext="c", size=1)
+    ready = RecordGuestReady(vm=ID, at=at(70), host_keys=(key,))
+    old = [create(ssh_keys=("a",), user_data=secret), schedule(), report(ON, 1, boots=1), ready]
+    same = given(old).when(ask(RebuildVm, image="base")).after
+    assert (same.ready_at, same.host_keys, same.ssh_keys, same.user_data) == (None, (), ("a",), secret)
+    fresh = secret.model_copy(update={"nonce": "m"})
+    other = given(old).when(ask(RebuildVm, image="base", ssh_keys=(), user_data=fresh)).after
+    assert (other.ssh_keys, other.user_data) == ((), fresh)
+
+
+def test_a_rebuild_that_failed_is_retried_by_starting() -> None:
+    failed = given([*RUNNING, ask(RebuildVm, 11, image="other"), broken(2)])
+    again = failed.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.START).after
+    assert (again.disk, again.boots, again.image, again.phase) == (2, 3, "other", Phase.SCHEDULED)
+    late = given([*STOPPED, ask(RebuildVm, 12, image="other"), expire(12)])
+    assert late.state is not None
+    assert (late.state.phase, late.state.disk) == (Phase.FAILED, 2)
+
+
 # ── resize ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -471,6 +592,7 @@ REPEATS = [
     ("requested", ask(DeleteVm)),
     ("failed", ask(RetryVm)),
     ("running", ask(ResizeVm, vcpus=2)),
+    ("running", ask(RebuildVm, image="base")),
     ("starting", ask(AbandonVm)),
     ("lost", forget()),
 ]

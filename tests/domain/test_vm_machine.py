@@ -25,9 +25,11 @@ from domain.vm import (
     LoseVm,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
     ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -51,6 +53,7 @@ VERBS = [
     TagVm,
     ChangeVm,
     ResizeVm,
+    RebuildVm,
     RetryVm,
     AbandonVm,
     ForgetVm,
@@ -128,9 +131,11 @@ class VmMachine(RuleBasedStateMachine):
         if command is TagVm:
             given["tags"] = ("a",)
         if command is ChangeVm:
-            given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
+            given |= {"restart_policy": "always", "name": "db", "labels": {"a": "b"}, "protected": force}
         if command is ResizeVm:
             given |= {"vcpus": 2, "disk_gib": 4 + force}
+        if command is RebuildVm:
+            given["image"] = "other"
         if command is ForgetVm:
             given |= {"reason": "burnt down", "node_lost": force and self.seconds > 0}
         asked = command(**given)
@@ -170,6 +175,13 @@ class VmMachine(RuleBasedStateMachine):
         events = self.ask(command)
         assert events == [] or ahead > 0
         assert self.ask(command) == [], "the same report again"
+
+    @rule(operation=OPERATIONS)
+    def its_policy_starts_it(self, operation: int) -> None:
+        if self.state is not None and uid(operation) not in self.state.operations:
+            asked = self.state.restart_at
+            events = self.ask(RestartByPolicy(vm=ID, operation=uid(operation), at=self.now()))
+            assert events == [] or (asked is not None and asked <= self.now())
 
     @rule(keys=st.sampled_from([(), (HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x"),)]))
     def phones_home(self, keys: tuple[HostKey, ...]) -> None:

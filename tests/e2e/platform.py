@@ -196,9 +196,18 @@ def domains(home: Path) -> list[str]:
     """The uuids of the domains whose files are in this directory."""
     connection = libvirt.open("qemu:///system")
     try:
-        return [found.UUIDString() for found in connection.listAllDomains() if str(home) in found.XMLDesc()]
+        return [found.UUIDString() for found in connection.listAllDomains() if str(home) in described(found)]
     finally:
         connection.close()
+
+
+def described(domain: libvirt.virDomain) -> str:
+    """A domain's XML; empty when it has just gone."""
+    try:
+        xml: str = domain.XMLDesc()
+    except libvirt.libvirtError:
+        return ""
+    return xml
 
 
 def remove_domains(home: Path) -> None:

@@ -138,8 +138,11 @@ class Read:
 
 @dataclass(frozen=True)
 class History:
+    """`until` is so far from the aggregate's event of that number."""
+
     ref: Ref
-    until: int | None
+    number: int | None
+    off: int
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ clients = st.integers(0, 1)
 positions = st.one_of(st.integers(0, 12), st.integers(0, 60), st.just(10**9))
 moments = st.floats(0, 0.01)
 company = st.sampled_from([0, 2, 12, 24])
-places = st.integers(0, ALONE + 4)
+places = st.integers(0, 1).map(lambda n: n + ALONE + 1)  # the first ones that are not sent alone
 
 
 def writes(ref: st.SearchStrategy[Ref] = refs) -> st.SearchStrategy[Write]:
@@ -178,7 +181,7 @@ plain = st.one_of(
     appends(st.just(Fault.NONE)),
     st.builds(Again, st.integers(0, 20), clients),
     st.builds(Read, positions, st.sampled_from(FILTERS), st.sampled_from([1, 2, 5, PAGE])),
-    st.builds(History, refs, st.none() | positions),
+    st.builds(History, refs, st.none() | st.integers(0, 9), st.integers(-1, 1)),
     st.builds(Follow, positions, some_filters),
     st.builds(
         Race,
@@ -197,7 +200,7 @@ disturbed = st.one_of(
     st.builds(Restart, st.booleans()),
     st.builds(DeafFeeds, refs, st.booleans(), st.booleans()),
 )
-programs = st.lists(st.one_of(plain, plain, plain, plain, disturbed), min_size=1, max_size=30)
+programs = st.lists(st.one_of(plain, plain, plain, plain, disturbed), min_size=8, max_size=30)
 
 
 # ── the real one ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +301,9 @@ class Both:
             case Read(after, filter_, limit):
                 assert same(await store.read(after, filter_, limit), await model.read(after, filter_, limit))
                 assert await store.last_position() == await model.last_position()
-            case History(ref, until):
+            case History(ref, number, off):
+                events = await model.history(ref)
+                until = None if number is None else off + (events[number % len(events)].position if events else 1)
                 assert same(await store.history(ref, at=until), await model.history(ref, at=until))
                 assert await load(store, ref) == await self._loaded(ref)
             case Follow(after, filters):

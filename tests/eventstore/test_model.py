@@ -23,7 +23,7 @@ async def real(soon: None, servers_home: Path) -> AsyncIterator[Rig]:
         yield made
 
 
-@settings(max_examples=50, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 @given(program=programs)
 async def test_the_log_does_what_a_list_would_do(real: Rig, program: list[Step]) -> None:
     await run(real, program)

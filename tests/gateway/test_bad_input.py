@@ -52,6 +52,8 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"labels": {f"k{n}": "" for n in range(65)}}, "labels"),
     ({"labels": ["team"]}, "labels"),
     ({"protected": "yes"}, "protected"),
+    ({"restart_policy": "sometimes"}, "restart_policy"),
+    ({"restart_policy": False}, "restart_policy"),
     ({"user_data": "x" * 65537}, "user_data"),
     ({"user_data": "\u00e9" * 40000}, "user_data"),
     ({"user_data": "a\0b"}, "user_data"),

@@ -165,6 +165,27 @@ async def grown(api: Platform, vm: str) -> bool:
     return shown["running_spec"]["memory_mib"] == 1024 and not shown["pending_resize"]
 
 
+async def test_a_vm_is_rebuilt(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    for body, field in (({"image": "nobody"}, "image"), ({"user_data": 7}, "user_data"), ({"disk_gib": 9}, "disk_gib")):
+        refused = await api.call("POST", f"{VMS}/{vm}/rebuild", body)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+    rebuilt = await api.call("POST", f"{VMS}/{vm}/rebuild")
+    assert (rebuilt.status_code, rebuilt.json()["vm"]["rebuilds"]) == (202, 1), rebuilt.text
+    await eventually(lambda: boots(api, vm, 2), "the node is told")
+    await api.report(vm, Power.ON, boots=2)
+    ended = await api.get(f"/v1/operations/{rebuilt.json()['operation']['id']}?wait=30s")
+    assert (ended["verb"], ended["status"]) == ("rebuild", "succeeded")
+
+
+async def test_a_restart_policy_is_said_and_seen(api: Platform) -> None:
+    made = await api.create(restart_policy="on-failure")
+    assert made["vm"]["restart_policy"] == "on-failure"
+    changed = await api.call("PATCH", f"{VMS}/{made['vm']['id']}", {"restart_policy": "always"})
+    assert (changed.status_code, changed.json()["vm"]["restart_policy"]) == (202, "always")
+    assert (await api.create())["vm"]["restart_policy"] == "no"
+
+
 async def test_ways_out(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     asked = (await api.call("POST", f"{VMS}/{vm}/stop")).json()["operation"]["id"]

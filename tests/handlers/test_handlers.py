@@ -67,10 +67,13 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
     await eventually(lambda: cloud.has("default", "vm", vm, "VmDeleted"), "vm deleted")
     await eventually(lambda: cloud.has("system", "node", "n1", "CapacityReleased"), "capacity released")
 
-    async def gone() -> bool:
-        return await cloud.wanted(vm) is None
+    vault = await Vault.open(cloud.nc.jetstream(), cloud.home / "master.key")
 
-    await eventually(gone, "wanted document dropped")
+    async def destroyed() -> bool:
+        return vm not in await vault.held()
+
+    await eventually(destroyed, "keys destroyed")
+    assert await cloud.wanted(vm) == tombstone, "it stays: a server that is killed may bring back what was dropped"
     history = await cloud.events("default", "vm", vm)
     for before, after in pairwise(history):
         assert after.previous == before.digest
@@ -218,15 +221,11 @@ async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: Wri
     await side.report(grave, Power.ABSENT)
     await eventually(lambda: side.has("default", "vm", vm, "VmCleared"), "the node let go")
 
-    async def dropped() -> bool:
-        return await side.wanted(vm) is None
-
-    await eventually(dropped, "tombstone dropped")
     types = await side.types("default", "vm", vm)
     assert types == [*("VmRequested", "VmScheduled", "VmStarted", "VmLost"), "VmForgotten", "VmDeleted", "VmCleared"]
     await side.stop_all()
     await side.start()
-    assert await side.wanted(vm) is None
+    assert await side.wanted(vm) == grave
 
 
 async def test_a_deletion_that_waits_for_a_lost_node_ends_when_it_is_forgotten(side: WriteSide) -> None:
@@ -253,6 +252,55 @@ async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSi
     await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
     refused = await cloud.ask("default", "vm", "abandon", {"vm": vm})
     assert refused["problem"]["code"] == "wrong_phase"
+
+
+async def test_a_guest_that_crashed_is_started_again_by_its_policy(cloud: WriteSide) -> None:
+    vm = await running(cloud, restart_policy="on-failure")
+    doc = await cloud.wanted(vm)
+    assert doc is not None
+    await cloud.report(doc, Power.OFF, cause="crashed")
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmRestartScheduled"), "the restart has its time")
+    cloud.processes[-1].kill()
+    await cloud.processes[-1].wait()
+    await cloud.start()
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on again")
+    assert again.boots == 2
+    await cloud.report(again, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started again")
+    types = await cloud.types("default", "vm", vm)
+    assert types[-4:] == ["VmStopped", "VmRestartScheduled", "VmRestartedByPolicy", "VmStarted"]
+    events = await cloud.events("default", "vm", vm)
+    assert events[-2].context.operation == events[-1].event.operation  # type: ignore[attr-defined]
+
+
+async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    missing = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "image": "none"})
+    assert (missing["problem"]["code"], missing["problem"]["field"]) == ("image_not_found", "image")
+    bad = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "user_data": 7})
+    assert (bad["problem"]["code"], bad["problem"]["field"]) == ("invalid_user_data", "user_data")
+    nobody = await cloud.ask("default", "vm", "rebuild", {"vm": str(uuid.uuid4()), "user_data": "a"})
+    assert nobody["problem"]["code"] == "vm_not_found"
+    before = await cloud.wanted(vm)
+    assert before is not None
+    operation = str(uuid.uuid4())
+    for _ in range(2):
+        await cloud.ok(
+            "default", "vm", "rebuild", {"vm": vm, "user_data": "#cloud-config\n# hush"}, operation=operation
+        )
+    events = await cloud.events("default", "vm", vm)
+    assert [event.type.rsplit(".")[-1] for event in events[-2:]] == ["VmStarted", "VmRebuildRequested"]
+    assert b"hush" not in events[-1].body
+
+    async def told() -> Wanted | None:
+        doc = await cloud.wanted(vm)
+        return doc if doc is not None and doc.disk == 2 else None
+
+    doc = await eventually(told, "the node is told")
+    assert (doc.boots, doc.force_after, doc.mac, doc.desired) == (2, None, before.mac, Desired.ON)
+    assert doc.seed_url != before.seed_url
+    await cloud.report(doc, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started on its new disk")
 
 
 async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:

@@ -23,8 +23,10 @@ from domain.vm import (
     DropVm,
     HostKey,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
     ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
     RetryVm,
@@ -141,6 +143,26 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             ask(ResizeVm, 11, vcpus=2, disk_gib=8),
             ask(RestartVm, 12),
             report(Power.ON, 2, boots=2, seconds=200, size=Resources(vcpus=2, memory_mib=512, disk_gib=8)),
+        ],
+    ),
+    "vm-14-rebuilt": (
+        VM,
+        [
+            *RUNNING,
+            ask(RebuildVm, 11, image="debian-13", ssh_keys=("ssh-ed25519 AAAA",), user_data=SECRET),
+            report(Power.ON, 2, boots=2, seconds=200),
+        ],
+    ),
+    "vm-15-restarted": (
+        VM,
+        [
+            *[create(restart_policy="on-failure"), ScheduleVm(vm=ID, at=at(1), node="n1")],
+            report(Power.ON, 1, boots=1),
+            ask(ChangeVm, 11, restart_policy="always"),
+            report(Power.OFF, 2, cause="crashed", seconds=200),
+            RestartByPolicy(vm=ID, operation=uid(12), at=at(201)),
+            report(Power.ON, 3, boots=2, seconds=210),
+            report(Power.OFF, 4, cause="guest", seconds=220),
         ],
     ),
     "node-1": (

@@ -54,6 +54,18 @@ async def test_a_disk_grows_and_never_shrinks(tmp_path: Path, base: BaseImage) -
         await disks.grow("vm", 4)
 
 
+async def test_earlier_disks_go_and_later_ones_never(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    for number in (1, 2, 3):
+        assert await disks.ensure("vm", base, 1, number)
+    disks.remove_earlier("vm", 2)
+    disks.remove_earlier("vm", 2)
+    assert [disks.disk("vm", number).exists() for number in (1, 2, 3)] == [False, True, True]
+    await disks.grow("vm", 2, 3)
+    disks.remove("vm")
+    assert not disks.has_files("vm")
+
+
 async def test_smaller_than_the_image(tmp_path: Path) -> None:
     disks = Disks(tmp_path)
     with pytest.raises(Permanent) as caught:

@@ -16,7 +16,7 @@ from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Refused, Unreachable
 from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
-from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulated_storage import Disk, SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Call, Simulator
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
@@ -138,7 +138,13 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     assert not await disks.ensure("one", base, 4)
     disks.note_configured("one", 2)
     again = SimulatedDisks("n1", Shelf(tmp_path / "a"))
-    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": 4}, True, 2)
+    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": Disk(4)}, True, 2)
+    await again.grow("one", 6)
+    await again.grow("one", 5)
+    assert again.all() == {"one": Disk(6)}
+    assert await again.ensure("one", base, 6, 2), "a new disk takes the first one's place"
+    assert (again.all(), again.has_disk("one"), again.has_disk("one", 2)) == ({"one": Disk(6, 2)}, False, True)
+    assert again.configured("one") == 0
     again.remove("one")
     again.remove("one")
     last = SimulatedDisks("n1", Shelf(tmp_path / "a"))

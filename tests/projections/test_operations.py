@@ -25,6 +25,7 @@ RESTART = vm.VmRestartRequested(**ASKED, force_after=AT)
 PAUSE = vm.VmPauseRequested(**ASKED)
 RESUME = vm.VmResumeRequested(**ASKED)
 SUSPEND = vm.VmSuspendRequested(**ASKED)
+REBUILD = vm.VmRebuildRequested(**ASKED, image="i", disk=2)
 RETRY = vm.VmRetryRequested(**ASKED, again=vm.Verb.START)
 FORGOTTEN = vm.VmForgotten(**ASKED, reason="burnt down", node="n", epoch=2)
 ABANDONED = vm.VmAbandoned(**ASKED, verb=vm.Verb.START, force_after=AT, cancels="other")
@@ -80,6 +81,9 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([RETRY, FAILED], Status.FAILED),
     ([FORGOTTEN, DELETED], Status.SUCCEEDED),
     ([ABANDONED], Status.SUCCEEDED),
+    ([vm.VmRestartedByPolicy(**ASKED, attempt=1), STARTED], Status.SUCCEEDED),
+    ([REBUILD, STARTED], Status.SUCCEEDED),
+    ([REBUILD, late(vm.Verb.REBUILD)], Status.TIMED_OUT),
     ([vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1))], Status.SUCCEEDED),
     ([DELETE], Status.ACCEPTED),
     ([DELETE, STOPPED], Status.RUNNING),

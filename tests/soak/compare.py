@@ -45,7 +45,7 @@ def differences(seen: Seen) -> list[str]:
         ]
         found += [f"disk {id_} on {node} is nobody's" for id_ in seen.disks[node] - mine]
     for (node, id_), document in seen.wanted.items():
-        if id_ not in living or living[id_].node != node:
+        if (id_ not in living or living[id_].node != node) and document.desired is not Desired.ABSENT:
             found.append(f"a document on {node} wants VM {id_} {document.desired}, and it is gone")
     return found + list(books(seen.world))
 

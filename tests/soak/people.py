@@ -19,8 +19,8 @@ Json = dict[str, Any]
 
 #: Seconds in which somebody has to answer: servers are killed and started meanwhile.
 PATIENCE = 120.0
-REFUSALS = frozenset({404, 409, 410})
-"""Answers that are fine: others were there first."""
+REFUSALS = frozenset({404, 409, 410, 422})
+"""Answers that are fine: others were there first, or it makes no sense (a disk does not shrink)."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Tally:
 
 #: What people do with a VM in each phase, and how often.
 HABITS: dict[str, dict[str, int]] = {
-    "running": {"stop": 4, "restart": 4, "pause": 3, "suspend": 2, "delete": 1, "change": 2, "start": 1},
-    "stopped": {"start": 8, "delete": 2, "change": 1, "stop": 1},
+    "running": {"stop": 4, "restart": 4, "pause": 3, "suspend": 2, "rebuild": 1, "resize": 1, "delete": 1, "change": 2},
+    "stopped": {"start": 8, "rebuild": 1, "resize": 2, "delete": 2, "change": 1, "stop": 1},
     "paused": {"resume": 6, "suspend": 2, "stop": 1, "delete": 1},
     "suspended": {"resume": 6, "stop": 1, "delete": 1},
-    "failed": {"start": 4, "delete": 4},
-    "scheduled": {"delete": 1, "stop": 1, "start": 1},
+    "failed": {"start": 2, "retry": 3, "delete": 4},
+    "scheduled": {"delete": 1, "stop": 1, "start": 1, "abandon": 1},
 }
-ANYTHING = {"start": 1, "stop": 1, "restart": 1, "pause": 1, "resume": 1, "suspend": 1, "change": 1}
+ANYTHING = {"start": 1, "stop": 1, "restart": 1, "pause": 1, "resume": 1, "suspend": 1, "change": 1, "abandon": 1}
 
 
 class Person:
@@ -104,6 +104,9 @@ class Person:
             case "change":
                 labels = {"round": str(self._random.randrange(1000))}
                 await self._command(http, verb, "PATCH", path, {"labels": labels})
+            case "resize":
+                size = {"vcpus": self._random.choice([1, 2]), "disk_gib": self._random.choice([1, 2, 3])}
+                await self._command(http, verb, "POST", f"{path}/{verb}", size)
             case "stop" | "restart":
                 force = self._random.random() < 0.3
                 body = {"force": True} if force else {"grace_seconds": self._random.choice([1.0, 5.0, 30.0])}
