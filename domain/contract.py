@@ -12,6 +12,9 @@ from pydantic import AwareDatetime, Field
 
 from domain.base import Message, Resources
 
+Architecture = Literal["x86_64", "aarch64"]
+"""What an image is made for, and a node's CPUs are."""
+
 
 class Desired(StrEnum):
     """What is wanted of a VM. `absent` is the explicit tombstone: unknown is not absent."""
@@ -123,6 +126,7 @@ class NodeInfo(Message):
     virt_type: Literal["kvm", "qemu", "test"]
     seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
     version: str
+    architecture: str = "x86_64"
 
 
 class ImageCache(Message):

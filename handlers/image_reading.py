@@ -137,10 +137,10 @@ class Reader:
 
 async def judged(file: BinaryIO, found: Image) -> Facts:
     """Digests first: what is not even the promised bytes is not worth a look. Raises BadImage."""
-    expected: Mapping[str, str] = {"sha256": found.sha256}
-    made = await digests(file, {"sha256", *expected})
+    expected: Mapping[str, str | None] = {"sha256": found.sha256, "sha512": found.sha512}
+    made = await digests(file, ["sha256", *(["sha512"] if found.sha512 else [])])
     for name, digest in expected.items():
-        if made[name] != digest:
+        if digest is not None and made[name] != digest:
             raise BadImage("checksum_mismatch", f"the bytes at {found.source} have {name} {made[name]}", name)
     try:
         shape = await shape_of(file)

@@ -8,7 +8,7 @@ import asyncio
 from functools import partial
 
 from domain import image
-from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, RejectImage
+from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, NoteProgress, RejectImage
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, manager, now
@@ -33,6 +33,7 @@ class Verifier:
         self._reader = reader
         self._watch = world.watch()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         try:
@@ -41,7 +42,7 @@ class Verifier:
                 if changes.everything or changes.of("image"):
                     self._look()
         finally:
-            await end(self._running.values())
+            await end([*self._running.values(), *self._notes])
 
     def _look(self) -> None:
         """Begin what waits, and end what nobody waits for any more."""
@@ -82,7 +83,7 @@ class Verifier:
 
     async def _judge(self, found: Image) -> ImageCommands:
         try:
-            facts = await self._reader.facts(found, Gauge(partial(told, found)))
+            facts = await self._reader.facts(found, Gauge(partial(self._told, found)))
         except BadImage as error:
             return RejectImage(
                 image=found.id,
@@ -96,11 +97,25 @@ class Verifier:
             image=found.id,
             registration=found.registered_by,
             at=now(),
+            sha256=facts.sha256,
             format=facts.format,
             size_bytes=facts.size_bytes,
             virtual_size_bytes=facts.virtual_size_bytes,
         )
 
+    def _told(self, found: Image, done: int, total: int | None) -> None:
+        task = asyncio.create_task(self._note(found, done, total))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
-def told(found: Image, done: int, total: int | None) -> None:
-    log.info("image arrives", image=found.id, bytes=done, total=total)
+    async def _note(self, found: Image, done: int, total: int | None) -> None:
+        """How far it is, for whoever waits. One word less is no harm."""
+        progress = NoteProgress(
+            image=found.id, registration=found.registered_by, at=now(), bytes_done=done, bytes_total=total
+        )
+        context = manager("images", operation=found.registered_by)
+        try:
+            ref = Ref(subjects.SYSTEM, "image", found.id)
+            await apply(self._store, ref, image.decide, image.evolve, progress, context)
+        except (Unavailable, Conflict) as error:
+            log.warning("progress not noted", image=found.id, error=str(error))

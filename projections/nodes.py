@@ -34,6 +34,7 @@ class NodeView(TypedDict):
     status: str
     region: str
     virt_type: str
+    architecture: str
     agent_version: str
     capacity: Amount
     reserved: Amount
@@ -60,6 +61,7 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "status": "lost" if lost else "cordoned" if cordoned else "ready",
         "region": info["region"],
         "virt_type": info["virt_type"],
+        "architecture": info.get("architecture") or "x86_64",
         "agent_version": info["version"],
         "capacity": amount(info),
         "reserved": {

@@ -190,6 +190,24 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             images.register(12),
         ],
     ),
+    "image-3-imported": (
+        IMAGE,
+        [
+            images.register(
+                source="https://images.example/trixie.qcow2",
+                sha256=None,
+                sha512="cd" * 64,
+                distribution="debian",
+                release="13",
+                architecture="aarch64",
+                description="Klein, für alle.",
+                project="acme",
+            ),
+            images.PROGRESS,
+            images.PROGRESS.model_copy(update={"bytes_done": 9, "bytes_total": None}),
+            images.ACCEPT.model_copy(update={"sha256": images.SHA256}),
+        ],
+    ),
     "project-1": (
         PROJECT,
         [
