@@ -9,6 +9,7 @@ from cli.client import Document, path
 from cli.errors import CliError, Interrupted, Refused, TimedOut
 from cli.output import duration
 from cli.session import Session
+from runtime.gauge import share
 
 #: Seconds one long poll lasts: how stale the shown state may become.
 POLL = 2.0
@@ -142,6 +143,8 @@ def _hopeless(state: Document, goal: str) -> bool:
 
 def _state(session: Session, op: Document) -> str:
     """Of a VM, what it does; of anything else, that it is under way."""
+    if op.get("progress"):
+        return f"{op['status']}, {share(op['progress']['bytes_done'], op['progress']['bytes_total'])}"
     if op["kind"] != "vm":
         return str(op["status"])
     try:

@@ -12,6 +12,9 @@ from pydantic import AwareDatetime, Field
 
 from domain.base import Message, Resources
 
+Architecture = Literal["x86_64", "aarch64"]
+"""What an image is made for, and a node's CPUs are."""
+
 
 class Desired(StrEnum):
     """What is wanted of a VM. `absent` is the explicit tombstone: unknown is not absent."""
@@ -57,6 +60,7 @@ class ImageSource(Message):
     image: str
     source: str = Field(description="an absolute path on the node, or an http(s) URL")
     sha256: str
+    sha512: str | None = None
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
@@ -107,8 +111,8 @@ class NodeReport(Message):
     `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
     count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
-    libvirt knows. `step` tells what the daemon is busy with (image, disk, domain). `size` is what the
-    domain in memory was started with.
+    libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
+    `size` is what the domain in memory was started with.
     """
 
     vm: str
@@ -138,6 +142,28 @@ class NodeInfo(Message):
     virt_type: Literal["kvm", "qemu", "test"]
     seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
     version: str
+    architecture: str = "x86_64"
+
+
+class ImageCache(Message):
+    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit."""
+
+    images: int
+    bytes: int
+    budget_bytes: int | None = None
+
+
+class CachedImages(Message):
+    """A node's question: the sha256 of every image it keeps."""
+
+    node: str
+    digests: tuple[str, ...]
+
+
+class UnwantedImages(Message):
+    """The answer: those that are in the catalogue no more."""
+
+    digests: tuple[str, ...]
 
 
 class Heartbeat(Message):
@@ -148,3 +174,4 @@ class Heartbeat(Message):
     boot: str = Field(description="random id of this daemon process; a new one means it was restarted")
     wanted_position: int = Field(description="last stream sequence of NEBULA_WANTED it has read")
     orphans: tuple[str, ...] = Field(default=(), description="tagged domains that nobody wants")
+    image_cache: ImageCache | None = None

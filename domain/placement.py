@@ -27,13 +27,22 @@ class Placement:
     considered: tuple[Considered, ...]
 
 
-def place(wish: Resources, region: str | None, nodes: Iterable[Node], policy: Policy | None = None) -> Placement:
-    """Choose the node with the most free memory among those that have room; ties go to the lower id."""
+def place(
+    wish: Resources,
+    region: str | None,
+    nodes: Iterable[Node],
+    policy: Policy | None = None,
+    architecture: str | None = None,
+) -> Placement:
+    """Choose the node with the most free memory among those that have room; ties go to the lower id.
+
+    `architecture` is what the VM's image is made for.
+    """
     policy = policy or Policy()
     fitting: list[Node] = []
     considered: list[Considered] = []
     for node in sorted(nodes, key=lambda n: n.id):
-        reason = why_not(wish, region, node, policy)
+        reason = why_not(wish, region, node, policy, architecture)
         if reason is None:
             fitting.append(node)
         else:
@@ -87,10 +96,14 @@ def free(node: Node, policy: Policy) -> Resources:
     )
 
 
-def why_not(wish: Resources, region: str | None, node: Node, policy: Policy) -> str | None:
+def why_not(
+    wish: Resources, region: str | None, node: Node, policy: Policy, architecture: str | None = None
+) -> str | None:
     """The reason a node cannot take a VM, or None when it can."""
     if region is not None and node.info.region != region:
         return f"is in region {node.info.region}, not {region}"
+    if architecture not in (None, node.info.architecture):
+        return f"has {node.info.architecture} CPUs, and the image is for {architecture}"
     if node.lost:
         return "has not been heard of"
     if node.cordoned:

@@ -9,14 +9,20 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
-from domain.contract import Firmware, SeedMedium
-from domain.image import Sha256, Source
+from domain.contract import Architecture, Firmware, SeedMedium
+from domain.image import Description, Sha256, Sha512, Source, Word
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def text(said: str) -> str:
+    if not all(char.isprintable() or char == "\n" for char in said):
+        raise ValueError("has to be printable characters and line ends")
+    return said
 
 
 def user_data(text: str) -> str:
@@ -164,10 +170,18 @@ class RenameTag(Body):
 
 
 class RegisterImage(Body):
+    """`project`: the one that alone may use it; without, all may."""
+
     id: Slug
     name: Name | None = None
     source: Source
-    sha256: Sha256
+    sha256: Sha256 | None = None
+    sha512: Sha512 | None = None
+    distribution: Word | None = None
+    release: Word | None = None
+    architecture: Architecture = "x86_64"
+    description: Annotated[Description, AfterValidator(text)] | None = None
+    project: Slug | None = None
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
 

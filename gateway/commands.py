@@ -278,5 +278,6 @@ def accepted(asked: Asked, done: Mapping[str, Any]) -> OperationView:
         "deadline": pending["deadline"] if waits else None,
         "position": done["position"],
         "problem": None,
+        "progress": None,
         "events": [],
     }

@@ -41,11 +41,12 @@ def mac_address(vm: str) -> str:
 def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -> Wanted:
     """The document that tells a VM's node what to want."""
     source = None
-    if image is not None and image.format is not None:
+    if image is not None and image.format is not None and image.sha256 is not None:
         source = ImageSource(
             image=image.id,
             source=image.source,
             sha256=image.sha256,
+            sha512=image.sha512,
             format=image.format,
             size_bytes=image.size_bytes or 0,
             virtual_size_bytes=image.virtual_size_bytes or 0,

@@ -14,6 +14,8 @@ from handlers.world import World
 from runtime import subjects
 
 MOST_USER_DATA = 64 * 1024
+#: Images that nobody can use any more.
+OVER = (image.ImagePhase.DELETED, image.ImagePhase.REJECTED)
 
 Args = dict[str, Any]
 
@@ -45,7 +47,7 @@ class Route:
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Project, image and tags exist; the user-data is sealed before anything is stored."""
     live_project(project_id, facts.world)
-    found = available(args.get("image"), facts.world)
+    found = available(args.get("image"), project_id, facts.world)
     known_tags(args, facts.world)
     spec = args.get("spec") or {}
     too_small(spec, found)
@@ -57,8 +59,12 @@ async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
     known = facts.world.vm(str(args.get("vm")))
     if known is None or known.state is None or known.state.project != project_id:
         return {**args, "image": "none", "user_data": None}
-    found = available(args.get("image") or known.state.image, facts.world)
+    found = available(args.get("image") or known.state.image, project_id, facts.world)
     too_small(known.state.spec.model_dump(), found)
+    host = facts.world.node(known.state.node) if known.state.node else None
+    if host is not None and host.info.architecture != found.architecture:
+        detail = f"image {found.id} is for {found.architecture}, and node {host.id} has {host.info.architecture} CPUs"
+        raise Rejected("wrong_architecture", detail, status=422, field="image")
     return {**args, "image": found.id, "user_data": await sealed(args, facts.vault)}
 
 
@@ -77,9 +83,20 @@ async def sealed(args: Args, vault: Vault) -> Sealed | None:
     return await vault.seal(str(args["vm"]), text)
 
 
-def available(id_: Any, world: World) -> image.Image:
+async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
+    """The project that an image is to belong to is there."""
+    owner = args.get("project")
+    if owner is not None:
+        found = facts.world.project(str(owner))
+        if found is None or found.deleted:
+            raise Rejected("project_not_found", f"there is no project {owner}", status=422, field="project")
+    return args
+
+
+def available(id_: Any, project_id: str, world: World) -> image.Image:
+    """The image, if it can be used. One of another project is not there. Raises Rejected."""
     found = world.image(str(id_))
-    if found is None or found.phase is image.ImagePhase.DELETED:
+    if found is None or found.phase is image.ImagePhase.DELETED or not found.visible(project_id):
         raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
     if found.phase is not image.ImagePhase.AVAILABLE:
         raise Rejected("image_not_available", f"image {found.id} is {found.phase}", field="image")
@@ -135,6 +152,9 @@ def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> 
 
 
 async def delete_project(args: Args, project_id: str, facts: Facts) -> Args:
+    own = [i.id for i in facts.world.images() if i.project == args.get("project") and i.phase not in OVER]
+    if own:
+        raise Rejected("project_not_empty", f"images belong to it: {', '.join(sorted(own)[:10])}; delete them first")
     return {**args, "vms": sum(v.project == args.get("project") for v in facts.world.vms())}
 
 
@@ -175,7 +195,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("tag", "create"): Route(project.CreateTag, project.decide_tag, "tag"),
     ("tag", "rename"): Route(project.RenameTag, project.decide_tag, "tag"),
     ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag),
-    ("image", "register"): Route(image.RegisterImage, image.decide, "image"),
+    ("image", "register"): Route(image.RegisterImage, image.decide, "image", register_image),
     ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image),
     ("node", "register"): Route(node.RegisterNode, node.decide, "node"),
     ("node", "cordon"): Route(node.CordonNode, node.decide, "node"),

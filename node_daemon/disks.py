@@ -10,10 +10,11 @@ import uuid
 from pathlib import Path
 
 from node_daemon import console_log, seed_disk
+from node_daemon.backing import bases
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.images import BaseImage
-from node_daemon.qemu_img import QemuImgError, qemu_img
+from runtime.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
 #: libvirt hands it to QEMU's user when the domain starts.
@@ -71,6 +72,10 @@ class Disks:
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    def bases(self) -> set[Path]:
+        """The images that disks are based on. Raises OSError. Called on a thread."""
+        return bases(self._disks)
 
     async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
         """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.

@@ -26,6 +26,7 @@ from node_daemon.plan import (
 )
 from node_daemon.storage import DiskStore, ImageStore
 from runtime import logs
+from runtime.gauge import Gauge, share
 
 log = logs.get(__name__)
 
@@ -43,7 +44,7 @@ Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""
 
 Progress = Callable[[str], None]
-"""Told what is being worked on: image, disk, domain."""
+"""Told what is being worked on: image (with how much of it has come), disk, domain."""
 
 
 class Executor:
@@ -111,7 +112,8 @@ class Executor:
         try:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
                 progress("image")
-                base = await while_wanted(self._images.ensure(image_of(wanted)), newest)
+                gauge = Gauge(lambda done, total: progress(f"image, {share(done, total)}"))
+                base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
                 progress("disk")
                 made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
             if not made:

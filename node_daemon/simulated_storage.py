@@ -6,8 +6,9 @@ from pathlib import Path
 
 from domain.contract import ImageSource
 from node_daemon.disks import check_size
-from node_daemon.images import BaseImage
+from node_daemon.images import BaseImage, untold
 from node_daemon.shelf import Shelf
+from runtime.download import Tell
 
 IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
 
@@ -24,7 +25,7 @@ class SimulatedImages:
     def path(self, source: ImageSource) -> Path:
         return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}"
 
-    async def ensure(self, source: ImageSource) -> BaseImage:
+    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
         path = self.path(source)
         if path.name not in self._there:
             await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from domain.contract import ImageSource
-from node_daemon.images import BaseImage
+from node_daemon.images import BaseImage, untold
+from runtime.download import Tell
 
 
 class ImageStore(Protocol):
@@ -15,8 +16,8 @@ class ImageStore(Protocol):
         """Where the image is, or will be."""
         ...
 
-    async def ensure(self, source: ImageSource) -> BaseImage:
-        """The image, fetched first where it is missing. Raises Permanent or Temporary."""
+    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
+        """The image, fetched first where it is missing; `tell` hears how far that is. Raises Permanent or Temporary."""
         ...
 
 

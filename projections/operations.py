@@ -31,6 +31,13 @@ class Status(StrEnum):
 ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED})
 
 
+class Progress(Message):
+    """How far something is; how far it has to go is not always known."""
+
+    bytes_done: int
+    bytes_total: int | None = None
+
+
 class Operation(Message):
     """One thing that was asked for, as its events tell it. `first` and `position` are where they begin and end."""
 
@@ -48,6 +55,7 @@ class Operation(Message):
     first: int
     position: int
     problem: dict[str, Any] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +116,18 @@ def transition(operation: Operation | None, event: Event, happening: Happening) 
     operation = operation.model_copy(update={"position": happening.position})
     if operation.status in ENDED:
         return operation
+    if isinstance(event, image.ImageVerified):
+        whole = Progress(bytes_done=event.size_bytes, bytes_total=event.size_bytes)
+        operation = operation.model_copy(update={"progress": whole})
     if operation.verb in FULFILS.get(type(event), ()):
         return ended(operation, Status.SUCCEEDED, happening.at)
     match event:
         case vm.VmFailed():
             return ended(operation, Status.FAILED, happening.at, problem(event.code, event.detail))
+        case image.ImageProgressed():
+            progress = Progress(bytes_done=event.bytes_done, bytes_total=event.bytes_total)
+            moved = {"status": Status.RUNNING, "progress": progress, "deadline": event.deadline}
+            return operation.model_copy(update=moved)
         case image.ImageRejected():
             refused = problem(event.code, event.detail, event.field)
             return ended(operation, Status.FAILED, happening.at, refused)

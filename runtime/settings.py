@@ -29,6 +29,13 @@ def _directory_url(url: str) -> str:
     return url
 
 
+def _folders(paths: str) -> str:
+    wrong = [path for path in paths.split(":") if not path.startswith("/") or Path(path) == Path("/")]
+    if wrong:
+        raise ValueError("must be absolute paths of folders other than /, separated by ':'")
+    return paths
+
+
 class Common(BaseSettings):
     """What every process is told."""
 
@@ -43,10 +50,19 @@ class Common(BaseSettings):
     nats_password: str | None = None
     #: copies of each stream: 1 on one server, 3 in a cluster
     nats_replicas: int = Field(default=1, ge=1, le=5)
+    #: folders, separated by ':', below which a path may be named as an image's source; `images` and `cache` of the home
+    image_paths: Annotated[str, AfterValidator(_folders)] | None = None
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     #: text for people, json for machines
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """Where an image's source may be. Not the whole home: the disks of VMs and the master key are there."""
+        if self.image_paths is None:
+            return (self.home / "images", self.home / "cache")
+        return tuple(Path(path) for path in self.image_paths.split(":"))
 
 
 class Database(Common):
@@ -107,6 +123,8 @@ class NodeSettings(Common):
     resync_seconds: float = Field(default=2.0, gt=0, le=600)
     #: seconds that one call to libvirt may take
     libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
+    #: GiB of base images that are kept, beyond what VMs are made from; 0 for no limit
+    image_cache_gib: float = Field(default=50.0, ge=0)
     #: directory for images, disks and consoles
     node_data: Path | None = None
 

@@ -97,6 +97,15 @@ def test_processors_are_promised_as_often_as_the_policy_says() -> None:
     assert place(wish, None, [host("n1")], Policy(vcpu_ratio=1.25)).node == "n1"
 
 
+def test_an_image_for_other_cpus() -> None:
+    nodes = [host("n1"), host("n2", architecture="aarch64", memory_mib=1024)]
+    choice = place(WISH, None, nodes, architecture="aarch64")
+    assert choice.node == "n2"
+    assert reasons(choice)["n1"] == "has x86_64 CPUs, and the image is for aarch64"
+    assert place(WISH, None, nodes[:1], architecture="aarch64").node is None
+    assert place(WISH, None, nodes[:1], architecture="x86_64").node == "n1"
+
+
 def test_no_nodes_no_place() -> None:
     assert place(WISH, None, []) == Placement(None, ())
 

@@ -11,9 +11,10 @@ import pytest
 
 from domain import image, node
 from domain.base import Resources
-from domain.contract import Desired, Power, ReportError, Wanted
+from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
 from eventstore.envelope import Ref
 from eventstore.vault import Vault
+from runtime import subjects
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.waiting import eventually
 
@@ -404,6 +405,23 @@ async def test_an_image_that_lies_is_rejected(
     rejected = (await side.events("system", "image", "bad"))[-1].event
     assert isinstance(rejected, image.ImageRejected)
     assert (rejected.code, rejected.field) == (code, field)
+
+
+async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> None:
+    [registered] = [
+        e.event for e in await cloud.events("system", "image", "base") if e.type.endswith("ImageRegistered")
+    ]
+    assert isinstance(registered, image.ImageRegistered)
+    there, never = registered.sha256, "f" * 64
+
+    async def unwanted() -> set[str]:
+        asked = CachedImages(node="n1", digests=(there, never))
+        reply = await cloud.nc.request(subjects.cached_images("n1"), asked.model_dump_json().encode())
+        return set(UnwantedImages.model_validate_json(reply.data).digests)
+
+    assert await unwanted() == {never}
+    await cloud.ok("system", "image", "delete", {"image": "base"})
+    assert await unwanted() == {there, never}
 
 
 async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:

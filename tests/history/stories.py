@@ -192,6 +192,24 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
     "image-3-uefi": (IMAGE, [images.register(firmware=Firmware.UEFI), images.ACCEPT]),
     "image-4-seed-disk": (IMAGE, [images.register(seed=SeedMedium.DISK), images.ACCEPT]),
+    "image-3-imported": (
+        IMAGE,
+        [
+            images.register(
+                source="https://images.example/trixie.qcow2",
+                sha256=None,
+                sha512="cd" * 64,
+                distribution="debian",
+                release="13",
+                architecture="aarch64",
+                description="Klein, für alle.",
+                project="acme",
+            ),
+            images.PROGRESS,
+            images.PROGRESS.model_copy(update={"bytes_done": 9, "bytes_total": None}),
+            images.ACCEPT.model_copy(update={"sha256": images.SHA256}),
+        ],
+    ),
     "project-1": (
         PROJECT,
         [

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -20,9 +21,11 @@ from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.qemu_img import qemu_img
+from runtime import gauge
+from runtime.qemu_img import qemu_img
 from runtime.servers import NatsServer
-from tests.node_daemon.documents import qcow2_image, raw_image
+from tests.image_server import serving
+from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.node_daemon.harness import Node, a_node, failed, gone, off, on
 from tests.waiting import eventually
 
@@ -666,6 +669,23 @@ async def test_a_delete_overtakes_an_image_that_never_comes(node: Node, hypervis
         vm = await node.create(image=image)
         await node.until(vm, lambda report: report.step == "image")
         await node.remove(vm)
+
+
+async def test_how_far_a_download_is_shows_in_the_step(
+    node: Node, hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "SECONDS", 0.1)
+    async with serving(os.urandom(4 * MIB)) as server:
+        server.slow = 0.05
+        path = node.home / "far.raw"
+        path.write_bytes(server.body)
+        vm = await node.create(image=source_of(path, "raw", 4 * MIB, at=server.url))
+        async with node.daemon(hypervisor):
+            await node.until(vm, lambda report: report.step == "image, 50 % of 4 MiB")
+            await node.until(vm, on)
+            await node.remove(vm)
+    steps = [report.step for report in node.reports[vm] if report.step]
+    assert len(steps) < 10, steps
 
 
 async def test_the_bus_restarts(servers_home: Path, connection: Any, hypervisor: LibvirtHypervisor) -> None:

@@ -9,7 +9,7 @@ from node_daemon.disks import GIB, Disks
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.files import Occupied, impassable, lock
 from node_daemon.images import BaseImage
-from node_daemon.qemu_img import qemu_img
+from runtime.qemu_img import qemu_img
 from tests.node_daemon.documents import MIB, raw_image
 
 

@@ -18,10 +18,10 @@ from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor, _check_uefi
-from node_daemon.qemu_img import qemu_img
 from node_daemon.shelf import Shelf
 from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
+from runtime.qemu_img import qemu_img
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
 from tests.node_daemon.contract import Bed, HypervisorContract, boots
