@@ -6,16 +6,13 @@ the platform's own XML with another name, disk and address. Platform and floor t
 
 import asyncio
 import statistics
-import subprocess
 import time
-import uuid
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import libvirt
 
+from bench.bare import Bare
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
 from bench.http import Connection
 from runtime.libvirtd import ensure_libvirt
@@ -99,39 +96,14 @@ async def _round(
     times.defined.append(max(0.0, seen[vm] - answered))
     xml = await asyncio.to_thread(lambda: connection.lookupByUUIDString(vm).XMLDesc(0))
     await expect(http, "DELETE", f"{path}/{vm}?wait=60s")
-    times.bare.append(await asyncio.to_thread(_bare, made.home, connection, xml))
+    times.bare.append(await asyncio.to_thread(_bare, made, connection, xml))
 
 
-def _bare(home: Path, connection: libvirt.virConnect, like: str) -> float:
+def _bare(made: Cloud, connection: libvirt.virConnect, like: str) -> float:
     """Seconds for overlay, define and create of an equal domain; it is removed again afterwards."""
-    disk = home / f"bare-{uuid.uuid4().hex}.qcow2"
-    root = ET.fromstring(like)
-    base = next(iter((home / "node" / "images").glob("*.raw")))
-    for name in ("uuid", "seclabel", "metadata", "sysinfo"):
-        for element in root.findall(name):
-            root.remove(element)
-    smbios = root.find("os/smbios")
-    if smbios is not None:
-        root.find("os").remove(smbios)  # type: ignore[union-attr]
-    root.attrib.pop("id", None)
-    root.find("name").text = disk.stem  # type: ignore[union-attr]
-    for source in root.findall("devices/disk/source"):
-        source.set("file", str(disk))
-    for backing in root.findall("devices/disk/backingStore"):
-        root.find("devices/disk").remove(backing)  # type: ignore[union-attr]
-    for log in root.findall("devices/*/log"):
-        log.set("file", str(home / f"{disk.stem}.log"))
-    for source in root.findall("devices/channel/source"):
-        source.attrib.pop("path", None)
-    text = ET.tostring(root, encoding="unicode")
+    bare = Bare(made.home, connection, like)
     started = time.perf_counter()
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base), str(disk), "1G"], check=True
-    )
-    domain = connection.defineXML(text)
-    domain.create()
+    bare.make()
     took = time.perf_counter() - started
-    domain.destroy()
-    domain.undefine()
-    disk.unlink()
+    bare.remove()
     return took
