@@ -51,6 +51,14 @@ class Client:
         """
         return self._call("GET", target, query, wait=wait)
 
+    def raw(self, target: str, query: Query | None = None, *, wait: float = 0) -> tuple[bytes, Mapping[str, str]]:
+        """Read what is not JSON: the body as it came, and the headers, their names in lower case."""
+        return self._tried("GET", target, query, wait=wait)
+
+    def socket(self, target: str, query: Query | None = None) -> tuple[str, dict[str, str]]:
+        """Where the WebSocket at `target` is, and the headers that open it."""
+        return "ws" + self.url.removeprefix("http") + self._whole(target, query), self._authorization()
+
     def pages(self, target: str, query: Query | None = None) -> Iterator[Document]:
         """All items of a list, page after page."""
         token = None
@@ -99,6 +107,23 @@ class Client:
         key: str = "",
         wait: float = 0,
     ) -> Document:
+        data, _ = self._tried(method, target, query, body=body, key=key, wait=wait)
+        try:
+            document: Document = json.loads(data or b"{}")
+        except ValueError as error:
+            raise CliError(f"what answers at {self.url} is not a Nebula platform") from error
+        return document
+
+    def _tried(
+        self,
+        method: str,
+        target: str,
+        query: Query | None = None,
+        *,
+        body: Document | None = None,
+        key: str = "",
+        wait: float = 0,
+    ) -> tuple[bytes, Mapping[str, str]]:
         for number, pause in enumerate(PAUSES, start=1):
             try:
                 return self._once(method, target, query, body, key, wait)
@@ -111,7 +136,7 @@ class Client:
 
     def _once(
         self, method: str, target: str, query: Query | None, body: Document | None, key: str, wait: float
-    ) -> Document:
+    ) -> tuple[bytes, Mapping[str, str]]:
         headers = {"Accept": "application/json", **({"Idempotency-Key": key} if key else {})}
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
@@ -126,11 +151,7 @@ class Client:
             connection.close()
         if response.status >= 400:
             raise self._problem(response, data)
-        try:
-            document: Document = json.loads(data or b"{}")
-        except ValueError as error:
-            raise CliError(f"what answers at {self.url} is not a Nebula platform") from error
-        return document
+        return data, {name.lower(): value for name, value in response.getheaders()}
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
@@ -145,11 +166,16 @@ class Client:
         content: bytes | None,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        authorized = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        whole = self._base + target + ("?" + urlencode(given) if given else "")
-        connection.request(method, whole, body=content, headers={**headers, **authorized})
+        whole = self._base + self._whole(target, query)
+        connection.request(method, whole, body=content, headers={**headers, **self._authorization()})
         return connection.getresponse()
+
+    def _whole(self, target: str, query: Query | None) -> str:
+        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        return target + ("?" + urlencode(given) if given else "")
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def _problem(self, response: http.client.HTTPResponse, data: bytes) -> CliError:
         problem: Document = {"status": response.status, "detail": f"{self.url} answered {response.status}"}

@@ -25,6 +25,7 @@ COLUMNS: output.Columns = {
     "ARCH": "architecture",
     "FOR": lambda row: row.get("project") or "all",
     "FORMAT": "format",
+    "FIRMWARE": "firmware",
     "SIZE": lambda row: mib(row.get("size_bytes")),
     "VIRTUAL": lambda row: mib(row.get("virtual_size_bytes")),
     "SOURCE": "source",
@@ -32,6 +33,16 @@ COLUMNS: output.Columns = {
 }
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Seed(StrEnum):
+    HTTP = "http"
+    DISK = "disk"
 
 
 class Debian(StrEnum):
@@ -70,6 +81,8 @@ def register(
     architecture: Arch = Architecture.X86_64,
     description: Description = None,
     private: Private = False,
+    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
     local = not source.startswith(("http://", "https://"))
@@ -87,6 +100,8 @@ def register(
         "architecture": architecture,
         "description": description,
         "project": session.project if private else None,
+        "firmware": firmware,
+        "seed": seed,
     }
     body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("images"), body, key=session.key)
@@ -105,6 +120,8 @@ def import_(
     architecture: Arch = Architecture.X86_64,
     description: Description = None,
     private: Private = False,
+    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Import an image from a URL; shows how much has come."""
     if not origin.startswith(("http://", "https://")):
@@ -120,6 +137,8 @@ def import_(
         architecture=architecture,
         description=description,
         private=private,
+        firmware=firmware,
+        seed=seed,
     )
 
 

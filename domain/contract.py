@@ -40,8 +40,22 @@ class Power(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Firmware(StrEnum):
+    """What starts a guest's operating system."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class SeedMedium(StrEnum):
+    """How a guest's cloud-init gets its data: asked for over HTTP, or from a disk that the node makes of the same."""
+
+    HTTP = "http"
+    DISK = "disk"
+
+
 class ImageSource(Message):
-    """Where a node gets the base image, and how it knows that it got it right."""
+    """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
 
     image: str
     source: str = Field(description="an absolute path on the node, or an http(s) URL")
@@ -50,6 +64,8 @@ class ImageSource(Message):
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
 
 class Wanted(Message):

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal, assert_never
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from domain.base import Command, Event, Known, Message, Rejected, Slug, Title, Uuid, same_request
-from domain.contract import Architecture
+from domain.contract import Architecture, Firmware, SeedMedium
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -53,6 +53,8 @@ class RegisterImage(ImageCommand):
     architecture: Architecture = "x86_64"
     description: Description | None = None
     project: Slug | None = None
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
 
 class NoteProgress(ImageCommand):
@@ -110,6 +112,8 @@ class ImageRegistered(ImageEvent):
     architecture: str = "x86_64"
     description: str | None = None
     project: str | None = None
+    firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
+    seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
 
 
 class ImageProgressed(ImageEvent):
@@ -167,6 +171,8 @@ class Image(Message):
     format: Literal["qcow2", "raw"] | None = None
     size_bytes: int | None = None
     virtual_size_bytes: int | None = None
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
     failure: str | None = None
     operations: dict[str, Known] = Field(default_factory=dict)
 
@@ -253,6 +259,8 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             architecture=command.architecture,
             description=command.description,
             project=command.project,
+            firmware=command.firmware,
+            seed=command.seed,
         )
     ]
 
@@ -274,6 +282,8 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 architecture=event.architecture,
                 description=event.description,
                 project=event.project,
+                firmware=event.firmware,
+                seed=event.seed,
                 phase=ImagePhase.VERIFYING,
                 registered_by=event.operation,
                 created_at=event.at,

@@ -75,6 +75,17 @@ def async_api() -> Document:
         "wanted": _message("Wanted", Wanted, "The whole desired state of one VM on one node; only the newest counts."),
         "report": _message("NodeReport", NodeReport, "What a node sees of one VM."),
         "heartbeat": _message("Heartbeat", Heartbeat, "A node lives."),
+        "ask": {
+            "title": "Ask",
+            "summary": "A question to one node: docs/command-protocol.md.",
+            "contentType": "application/json",
+            "payload": {"type": "object", "properties": {"vm": {"type": "string"}}, "required": ["vm"]},
+        },
+        "piece": {
+            "title": "Piece",
+            "summary": "A letter, a number of 8 bytes, and bytes of a connection: docs/command-protocol.md.",
+            "contentType": "application/octet-stream",
+        },
         "checkpoint": _message("Checkpoint", Checkpoint, "What the log held at a position, signed."),
         "parked": {"title": "Parked", "summary": "A message that failed too often, as it came."},
         "command": {
@@ -99,6 +110,14 @@ def async_api() -> Document:
         ),
         "wanted": _channel(_address(subjects.wanted_of(), "node", "vm"), ["wanted"], f"Stream {subjects.WANTED}."),
         "reports": _channel(_address(subjects.REPORTS_OF_ALL, "node", "vm"), ["report"], f"Stream {subjects.REPORTS}."),
+        "asks": _channel(
+            _address(subjects.asks_of(), "node", "verb"), ["ask"], "Request and reply; what a node answers itself."
+        ),
+        "sessions": _channel(
+            _address(subjects.SESSIONS_OF_ALL, "node", "session", "hearer"),
+            ["piece"],
+            "Not stored. A connection to a guest: each end (node, gateway) hears on its own subject.",
+        ),
         "heartbeats": _channel(_address(subjects.HEARTBEATS, "node"), ["heartbeat"], "Not stored."),
         "parked": _channel(_address(subjects.PARKED_OF_ALL, "consumer"), ["parked"], f"Stream {subjects.PARKED}."),
         "checkpoints": _channel(subjects.CHECKPOINT, ["checkpoint"], f"Stream {subjects.CHECKPOINTS}."),

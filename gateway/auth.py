@@ -1,10 +1,12 @@
 """Who calls: bearer tokens from a file, or everybody on loopback as `local`."""
 
+import base64
 import hashlib
 import hmac
 import ipaddress
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -97,6 +99,19 @@ class Tokens:
         if found is None:
             raise unauthorized("this token is not known here")
         return found
+
+
+def offered(subprotocols: Iterable[str]) -> str | None:
+    """The `Authorization` that stands among the subprotocols of a WebSocket, as `bearer.<token in base64url>`."""
+    for each in subprotocols:
+        scheme, dot, token = each.partition(".")
+        if scheme == "bearer" and dot:
+            try:
+                raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+                return f"Bearer {raw.decode('ascii')}"
+            except ValueError as error:
+                raise unauthorized("the token after `bearer.` has to be in base64url") from error
+    return None
 
 
 def unauthorized(detail: str) -> Problem:

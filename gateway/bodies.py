@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
-from domain.contract import Architecture
+from domain.contract import Architecture, Firmware, SeedMedium
 from domain.image import Description, Sha256, Sha512, Source, Word
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
@@ -180,6 +180,8 @@ class RegisterImage(Body):
     architecture: Architecture = "x86_64"
     description: Annotated[Description, AfterValidator(text)] | None = None
     project: Slug | None = None
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
 
     def args(self) -> dict[str, Any]:
         return {"name": self.id, **super().args()}

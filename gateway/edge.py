@@ -13,7 +13,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import problems
-from gateway.auth import LOCAL, Identity, from_here
+from gateway.auth import LOCAL, Identity, from_here, offered
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs
@@ -23,6 +23,9 @@ log = logs.get(__name__)
 MOST_BODY = 1024 * 1024
 #: What may be asked without a token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
+
+#: What begins an answer: to a call; to a WebSocket that is refused; to one that is opened.
+STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -36,7 +39,7 @@ class Edge:
         self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return
         call = _Call(self._gateway, scope, receive, send)
         try:
@@ -72,7 +75,8 @@ class _Call:
         if self._scope["path"] in OPEN:
             identity = Identity(LOCAL)
         else:
-            identity = self._gateway.tokens.identify(get(b"authorization"))
+            subprotocols = self._scope.get("subprotocols", ())
+            identity = self._gateway.tokens.identify(get(b"authorization") or offered(subprotocols))
         if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
             raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")
         trace = get(b"traceparent", "")
@@ -92,7 +96,7 @@ class _Call:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in STARTS:
             self._answered = True
             position = self._scope["nebula.reflects"]
             if position is None:
@@ -101,7 +105,7 @@ class _Call:
             headers.append((b"x-request-id", self.request_id.encode()))
             headers.append((b"nebula-position", b"%d" % position))
             seconds = time.perf_counter() - self._started
-            self._gateway.metrics.answered(self._scope["nebula.route"], message["status"], seconds)
+            self._gateway.metrics.answered(self._scope["nebula.route"], message.get("status", 101), seconds)
         await self._send(message)
 
     async def fail(self, error: Exception) -> None:
@@ -111,7 +115,7 @@ class _Call:
             log.exception("call failed", request=self.request_id, path=self._scope["path"])
             problem = Problem(500, "internal_error", "this is a bug in Nebula; report it with the request_id")
         self._gateway.metrics.refusals.labels(problem.code).inc()
-        if not self._answered:
+        if not self._answered:  # (a WebSocket that was opened is closed by the server, as broken)
             await problem.response(self.request_id)(self._scope, self.receive, self.send)
 
 

@@ -31,6 +31,9 @@ TEXTS = {
     "label": "`key`, or `key=value`: those that carry such a label",
     "limit": "items on a page, 1 to 500",
     "page_token": "from next_page_token of the page before",
+    "bytes": "how many bytes the answer may have, 1 to 8388608 (65536)",
+    "cursor": "the header Nebula-Cursor of the answer before: what follows on it",
+    "force": "true takes the console away from whoever has it",
     "wait": "seconds to wait at most, such as 30s",
     "after": "a log position: only what came later",
     "from": "a log position or a time (events), or now (feeds)",
@@ -80,6 +83,8 @@ def described_read(read: "Read", schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {}}
     if read.path.endswith("/feed"):
         content = {"text/event-stream": {}}
+    elif read.answer is str:
+        content = {"text/plain": {}}
     elif read.answer is not None:
         item = schema(read.answer, schemas)
         content = {"application/json": {"schema": page(item) if read.listed else item}}

@@ -7,12 +7,13 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from gateway import audit, commands, feed, health, openapi, parameters, problems, reads
+from gateway import audit, commands, consoles, feed, health, openapi, parameters, problems, reads, tunnels
 from gateway.commands import ACTIONS
 from gateway.state import Gateway
+from gateway.tunnels import Tunnel
 from projections.images import ImageView
 from projections.nodes import NodeView
 from projections.operation_rows import OperationView
@@ -24,6 +25,7 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 FRESH = ("min_position",)
 PAGED = ("limit", "page_token", *FRESH)
 FEED = ("after", "from")
+CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "after", "wait")
 
 
@@ -41,6 +43,9 @@ class Read:
 
 IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
+CONSOLE = f"{VMS}/{{vm}}/console"
+#: The WebSockets, by path: what the VM's node is asked for.
+TUNNELS = {CONSOLE: "console"}
 READS = (
     Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
     Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
@@ -65,6 +70,8 @@ READS = (
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
+    Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
+    Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", ("force", *FRESH)),
     Read("/healthz", health.health, "Whether the platform can do its work"),
     Read("/metrics", health.metrics, "Numbers for Prometheus"),
 )
@@ -104,8 +111,9 @@ def router(gateway: Gateway) -> Router:
     for read in reading:
         made = Endpoint(gateway, read.function, f"GET {read.path}", read.parameters)
         by_path.setdefault(read.path, {}).update({"GET": made, "HEAD": made})
+    tunnelled = [WebSocketRoute(path, Tunnel(gateway, kind, path)) for path, kind in TUNNELS.items()]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
-    return Router(routes, redirect_slashes=False)
+    return Router([*routes, *tunnelled], redirect_slashes=False)
 
 
 class Methods:

@@ -50,6 +50,8 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -
             format=image.format,
             size_bytes=image.size_bytes or 0,
             virtual_size_bytes=image.virtual_size_bytes or 0,
+            firmware=image.firmware,
+            seed=image.seed,
         )
     return Wanted(
         vm=vm.id,

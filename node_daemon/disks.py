@@ -1,4 +1,6 @@
-"""The files of a VM on this host: its root disk, an overlay on a base image, and the log of its console."""
+"""The files of a VM on this host: its root disk, an overlay on a base image; a disk with its seed, where its image asks
+for one; and the log of its console.
+"""
 
 import asyncio
 import json
@@ -7,6 +9,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from node_daemon import console_log, seed_disk
 from node_daemon.backing import bases
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
@@ -19,28 +22,34 @@ PRIVATE = 0o600
 
 
 class Disks:
-    """`disks/<vm>/root.qcow2` and `consoles/<vm>.log` in one data directory.
+    """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory.
 
     A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
-        self._consoles = new_folder(data_dir / "consoles", 0o700)
+        self.consoles = new_folder(data_dir / "consoles", 0o700)
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
     def disk(self, vm: str, number: int = 1) -> Path:
         return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
 
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
+        path = self._disks / vm / "cidata.iso"
+        await seed_disk.make(path, url)
+        return path
+
     def console(self, vm: str) -> Path:
-        return self._consoles / f"{vm}.log"
+        return self.consoles / f"{vm}.log"
 
     def has_disk(self, vm: str, number: int = 1) -> bool:
         return self.disk(vm, number).exists()
 
     def has_files(self, vm: str) -> bool:
-        return self.disk(vm).parent.exists() or self.console(vm).exists()
+        return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
 
     async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
         """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
@@ -91,7 +100,7 @@ class Disks:
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""
         shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
-        self.console(vm).unlink(missing_ok=True)
+        console_log.remove(self.console(vm))
         if (folder := self.disk(vm).parent).exists():
             raise Temporary(f"cannot delete {folder}")
 

@@ -5,6 +5,7 @@ from typing import Literal
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
+from domain.contract import Firmware, Wanted
 from node_daemon.hypervisor import Boot
 
 VirtType = Literal["kvm", "qemu", "test"]
@@ -19,6 +20,9 @@ X86_64_V2 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
 
 #: Seconds between the guest's own reports of its memory use.
 BALLOON_PERIOD = "10"
+
+#: CPUs that an interrupt controller without remapping can tell apart.
+MOST_PLAIN_CPUS = 255
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,11 @@ def moved(tag: str, host_boot: str) -> str:
 def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     """The domain, ready for libvirt.
 
-    Everything is virtio on q35. The SMBIOS serial is where cloud-init looks for its data source. The console is
-    written to a file by virtlogd, which outlives libvirtd and the daemon.
+    Everything is virtio on q35, but for the display, which has to work before any driver is loaded. The SMBIOS serial
+    is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
+    virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
+    to see it is handed a connection by libvirt. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
+    labels).
     """
     wanted = boot.wanted
     domain = ET.Element("domain", type=virt_type)
@@ -97,11 +104,14 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     )
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(wanted.vcpus))
-    _firmware(domain, wanted.vm, wanted.seed_url, virt_type)
+    serial = wanted.vm if boot.seed else f"ds=nocloud;dsmode=net;s={wanted.seed_url}"
+    _firmware(domain, wanted, serial, virt_type)
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
-    _cpu(domain, virt_type)
+    if wanted.vcpus > MOST_PLAIN_CPUS:
+        ET.SubElement(features, "ioapic", driver="qemu")
+    _cpu(domain, wanted.vcpus, virt_type)
     ET.SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
@@ -111,27 +121,39 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
-def _firmware(domain: ET.Element, uuid: str, seed_url: str, virt_type: VirtType) -> None:
+def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType) -> None:
+    """libvirt chooses a UEFI's files, by features: without Secure Boot, which stock images may not be signed for."""
     system = ET.SubElement(domain, "os")
     if virt_type == "test":
         _text(system, "type", "hvm")
     else:
         _text(system, "type", "hvm", arch="x86_64", machine="q35")
+        if wanted.image is not None and wanted.image.firmware is Firmware.UEFI:
+            system.set("firmware", "efi")
+            features = ET.SubElement(system, "firmware")
+            ET.SubElement(features, "feature", enabled="no", name="enrolled-keys")
+            ET.SubElement(features, "feature", enabled="no", name="secure-boot")
     ET.SubElement(system, "boot", dev="hd")
     ET.SubElement(system, "smbios", mode="sysinfo")
     sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
     _text(sysinfo, "entry", "Nebula", name="manufacturer")
-    _text(sysinfo, "entry", f"ds=nocloud;dsmode=net;s={seed_url}", name="serial")
-    _text(sysinfo, "entry", uuid, name="uuid")
+    _text(sysinfo, "entry", serial, name="serial")
+    _text(sysinfo, "entry", wanted.vm, name="uuid")
 
 
-def _cpu(domain: ET.Element, virt_type: VirtType) -> None:
-    """The host's own under KVM. Emulated: the model that boots fastest, and x86-64-v2, which current systems need."""
+def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType) -> None:
+    """The host's own under KVM. Emulated: the model that boots fastest, and x86-64-v2, which current systems need.
+
+    Cores of one socket: some systems use no more than a few sockets.
+    """
+    cpu = ET.SubElement(domain, "cpu")
     if virt_type == "kvm":
-        ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="on")
+        cpu.attrib.update(mode="host-passthrough", migratable="on")
     elif virt_type == "qemu":
-        cpu = ET.SubElement(domain, "cpu", mode="custom", match="exact", check="none")
+        cpu.attrib.update(mode="custom", match="exact", check="none")
         _text(cpu, "model", "qemu64", fallback="forbid")
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(vcpus), threads="1")
+    if virt_type == "qemu":
         for feature in X86_64_V2:
             ET.SubElement(cpu, "feature", policy="require", name=feature)
 
@@ -144,6 +166,8 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     ET.SubElement(disk, "source", file=boot.disk)
     _backing(disk, boot)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    if boot.seed:
+        _seed(devices, boot.seed)
 
     ET.SubElement(devices, "controller", type="usb", model="none")
 
@@ -159,11 +183,32 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     agent = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
 
+    ET.SubElement(devices, "input", type="tablet", bus="virtio")
+
+    display = ET.SubElement(devices, "graphics", type="vnc")
+    ET.SubElement(display, "listen", type="none")
+
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type="vga")
+
     balloon = ET.SubElement(devices, "memballoon", model="virtio")
     ET.SubElement(balloon, "stats", period=BALLOON_PERIOD)
 
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
+
+    if boot.wanted.vcpus > MOST_PLAIN_CPUS:
+        iommu = ET.SubElement(devices, "iommu", model="intel")
+        ET.SubElement(iommu, "driver", intremap="on", eim="on")
+
+
+def _seed(devices: ET.Element, file: str) -> None:
+    """cloud-init knows it by its label. A disk like the other, since the kernels of cloud images read few kinds."""
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=file)
+    ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev="vdz", bus="virtio")
+    ET.SubElement(disk, "readonly")
 
 
 def _backing(disk: ET.Element, boot: Boot) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from domain.contract import Desired, ImageSource, Wanted
+from domain.contract import Desired, ImageSource, SeedMedium, Wanted
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
 from node_daemon.plan import (
@@ -128,6 +128,8 @@ class Executor:
 
     async def _start(self, wanted: Wanted) -> Have:
         image = image_of(wanted)
+        on_disk = image.seed is SeedMedium.DISK
+        seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
         boot = Boot(
             wanted=wanted,
             disk=str(self._disks.disk(wanted.vm, wanted.disk)),
@@ -135,6 +137,7 @@ class Executor:
             base_format=image.format,
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
+            seed=str(seed) if seed else None,
         )
         self._asked.pop(wanted.vm, None)
         try:

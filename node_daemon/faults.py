@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from node_daemon.hypervisor import Boot, Capacity, Have, Hypervisor, Nudge, Refused, Unreachable
+from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Hypervisor, Nudge, Refused, Unreachable
 from runtime.settings import FaultRates
 from runtime.tasks import end
 
@@ -87,6 +87,9 @@ class Faulty:
 
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         return await self._through(f"{vm} addresses", lambda: self._real.addresses(vm, mac))
+
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        return await self._through(f"{vm} console", lambda: self._real.open_console(vm, force=force))
 
     async def capacity(self) -> Capacity:
         return await self._through("host", self._real.capacity)

@@ -21,6 +21,10 @@ class Refused(Exception):
         self.invalid = invalid
 
 
+class Busy(Refused):
+    """What was asked for is somebody else's at the moment."""
+
+
 @dataclass(frozen=True)
 class Have:
     """What there is of one VM on this host."""
@@ -33,8 +37,6 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
-    #: which of the VM's disks the domain was started on: the count in its document
-    disk: int = 1
     #: what the domain was started with, where it says so
     size: Resources | None = None
     #: boot id of the host when the domain was started
@@ -49,6 +51,8 @@ class Have:
     foreign: bool = False
     #: files of the VM are on this host
     files: bool = False
+    #: which of the VM's disks the domain was started on: the count in its document
+    disk: int = 1
 
     @property
     def domain(self) -> bool:
@@ -74,6 +78,8 @@ class Boot:
     base_format: str
     console: str
     host_boot: str
+    #: the disk with cloud-init's data; None where the guest asks for it over HTTP
+    seed: str | None = None
 
 
 def size_of(wanted: Wanted) -> Resources:
@@ -83,6 +89,22 @@ def size_of(wanted: Wanted) -> Resources:
 
 Nudge = Callable[[str | None], None]
 """Called with a VM's id when something happened to it, with None when anything may have happened."""
+
+
+class Channel(Protocol):
+    """Bytes to and from a guest. One task reads and one writes at a time."""
+
+    async def read(self) -> bytes:
+        """The next bytes; none once the other end has gone, for whatever reason."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand them over; waits while the other end takes no more. What the other end does not get is lost."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it. Fine when it is closed; a task that reads gets nothing."""
+        ...
 
 
 class Hypervisor(Protocol):
@@ -147,6 +169,12 @@ class Hypervisor(Protocol):
 
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         """IPv4 and routable IPv6 addresses of the guest's interface, sorted; from DHCP leases, else from its agent."""
+        ...
+
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        """The serial console of the running domain, for one at a time. Raises Busy while somebody has it; `force` takes
+        it away from them: their channel reads nothing more. Refused when the domain does not run.
+        """
         ...
 
     async def capacity(self) -> Capacity: ...

@@ -11,13 +11,15 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
+from xml.etree import ElementTree as ET
 
 import libvirt
 
-from domain.contract import Power
+from domain.contract import Firmware, Power
+from node_daemon.channels import Console
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
+from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, Unreachable, size_of
 from runtime import logs
 from runtime.tasks import happens
 
@@ -83,6 +85,9 @@ class LibvirtHypervisor:
     async def start(self, boot: Boot) -> Have:
         wanted = boot.wanted
         xml = render(boot, virt_type=self._virt_type, network=self._network)
+        uefi = wanted.image is not None and wanted.image.firmware is Firmware.UEFI
+        if uefi and self._virt_type != "test":
+            await self._ask(wanted.vm, lambda connection: _check_uefi(connection, self._virt_type))
         await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
         return Have(
             vm=wanted.vm,
@@ -129,6 +134,18 @@ class LibvirtHypervisor:
         with contextlib.suppress(Refused):
             await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), key=f"{vm} addresses")
         return tuple(sorted(set(found)))
+
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        opening = on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.shield(opening)
+        except TimeoutError:
+            opening.add_done_callback(_let_go)
+            raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+        except libvirt.libvirtError as error:
+            kind = Busy if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED else Refused
+            raise kind(str(error)) from error
 
     async def capacity(self) -> Capacity:
         info = await self._ask("host", lambda connection: connection.getInfo())
@@ -191,6 +208,12 @@ class LibvirtHypervisor:
                     raise
 
         await self._ask(key or vm, on_connection, patience)
+
+
+def _let_go(opened: "asyncio.Future[Console]") -> None:
+    """A console that was opened too late for whoever asked."""
+    if opened.exception() is None:
+        on_thread(opened.result().let_go)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -278,7 +301,30 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
 def _keep(connection: Any, vm: str) -> None:
     """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
     domain = connection.lookupByUUIDString(vm)
-    connection.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+    connection.defineXML(_definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
+
+
+def _definable(xml: str) -> str:
+    """The XML of a running domain, fit to be stored.
+
+    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
+    """
+    if "<firmware>" not in xml:
+        return xml
+    domain = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    system = domain.find("os")
+    if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
+        system.remove(features)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _check_uefi(connection: Any, virt_type: VirtType) -> None:
+    """Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help."""
+    offered = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", "q35", virt_type))  # noqa: S314
+    names = {value.text for value in offered.iterfind("os/enum[@name='firmware']/value")}
+    if "efi" not in names:
+        detail = "the image asks for UEFI, and this node has none for guests: install the package ovmf on it"
+        raise Refused(detail, invalid=True)
 
 
 def _pause(domain: Any) -> None:
@@ -299,6 +345,24 @@ def _restore(domain: Any, host_boot: str) -> None:
     tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     domain.create()
+
+
+def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
+    """A console on a connection of its own, so that nothing else waits for it. Raises Unreachable and libvirtError."""
+    try:
+        connection = open_connection(uri)
+    except libvirt.libvirtError as error:
+        raise Unreachable(str(error)) from error
+    try:
+        domain = connection.lookupByUUIDString(vm)
+        if _tag(domain) is None:
+            raise Refused("the domain is not one of ours")
+        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
+        return Console(loop, connection, stream)
+    except Exception:
+        connection.close()
+        raise
 
 
 def _addresses(domain: Any, mac: str) -> list[str]:

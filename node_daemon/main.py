@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import signal
 
+from node_daemon.answers import Answers
+from node_daemon.console_log import keep_small
 from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
@@ -14,6 +16,7 @@ from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
 from runtime.settings import NodeSettings, read
+from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -51,10 +54,17 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     images = Images(settings.data_dir / "images", settings.image_folders, budget=budget, bases=disks.bases)
     executor = Executor(hypervisor, images, disks, host)
     connection = await bus.connect(settings, f"node-{settings.node}")
+    parts = [
+        Daemon(settings, connection, hypervisor, executor, host, images.use).run(),
+        keep_tidy(images, connection, settings.node),
+        Answers(connection, settings.node, disks, hypervisor).serve(),
+        keep_small(disks.consoles),
+    ]
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
-        daemon = Daemon(settings, connection, hypervisor, executor, host, images.use)
-        await asyncio.gather(daemon.run(), keep_tidy(images, connection, settings.node))
+        await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
     finally:
+        await end(tasks)
         await connection.close()
 
 

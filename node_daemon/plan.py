@@ -238,7 +238,9 @@ def towards_suspended(want: Wanted, have: Have) -> Step | None:
 
 
 def unpause(want: Wanted, have: Have) -> Step:
+    if not have.kept:
+        return Keep(want.vm)
     if have.stalled and not want.resume:
         detail = "the guest stands still since its disk could not be written; free or mend the storage, then resume it"
         return Refuse(want.vm, "io_error", detail)
-    return Unpause(want.vm, stalled=have.stalled) if have.kept else Keep(want.vm)
+    return Unpause(want.vm, stalled=have.stalled)

@@ -2,10 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from domain.contract import ImageSource
 from node_daemon.disks import check_size
@@ -37,73 +34,83 @@ class SimulatedImages:
         return BaseImage(path=path, format=source.format, virtual_bytes=source.virtual_size_bytes)
 
 
-@dataclass(frozen=True)
-class Disk:
-    size_gib: int
-    #: how many disks the VM has had, with this one
-    number: int = 1
-
-
-_DISK = TypeAdapter(Disk)
+def _name(vm: str, number: int) -> str:
+    """What a disk of a VM is remembered by: the first one by the VM's id alone."""
+    return vm if number == 1 else f"{vm}#{number}"
 
 
 class SimulatedDisks:
-    """Which disk each VM is on, and what the guests' own cloud-init notes there. A new disk replaces the earlier."""
+    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
 
     def __init__(self, node: str, shelf: Shelf) -> None:
         self._node = node
         self._shelf = shelf
-        self._disks = {vm: _DISK.validate_json(body) for vm, body in shelf.all(node, DISK).items()}
+        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
         self._configured = {vm: int(boots) for vm, boots in shelf.all(node, CONFIGURED).items()}
 
-    def all(self) -> dict[str, Disk]:
-        return dict(self._disks)
+    def all(self) -> dict[str, int]:
+        return dict(self._sizes)
 
     def configured(self, vm: str) -> int:
         """The last boot at which the guest got its configuration; 0 while it is as its image made it."""
         return self._configured.get(vm, 0)
 
     def note_configured(self, vm: str, boots: int) -> None:
-        if vm in self._disks:
+        if self._of(vm):
             self._configured[vm] = boots
             self._shelf.put(self._node, CONFIGURED, vm, str(boots))
 
     def disk(self, vm: str, number: int = 1) -> Path:
-        return Path("/simulated") / self._node / vm / f"root-{number}.qcow2"
+        return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
+
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """Simulated guests ask the data source themselves, whatever their image says."""
+        return self.disk(vm).with_name("cidata.iso")
 
     def console(self, vm: str) -> Path:
         return Path("/simulated") / self._node / f"{vm}.log"
 
     def has_disk(self, vm: str, number: int = 1) -> bool:
-        return vm in self._disks and self._disks[vm].number == number
+        return _name(vm, number) in self._sizes
 
     def has_files(self, vm: str) -> bool:
-        return vm in self._disks
+        return bool(self._of(vm))
 
     async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
         if self.has_disk(vm, number):
             return False
         check_size(base, size_gib)
-        self._forget_configured(vm)
-        self._put(vm, Disk(size_gib, number))
+        self._put(_name(vm, number), size_gib)
         return True
 
     async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
-        if self.has_disk(vm, number) and self._disks[vm].size_gib < size_gib:
-            self._put(vm, Disk(size_gib, number))
+        if self._sizes.get(_name(vm, number), size_gib) < size_gib:
+            self._put(_name(vm, number), size_gib)
 
     def remove_earlier(self, vm: str, number: int) -> None:
-        """There is none: a new disk takes the earlier's place."""
+        for earlier in range(1, number):
+            if self.has_disk(vm, earlier):
+                self._drop(_name(vm, earlier))
+                self._forget(vm)
 
     def remove(self, vm: str) -> None:
-        if self._disks.pop(vm, None) is not None:
-            self._shelf.remove(self._node, DISK, vm)
-        self._forget_configured(vm)
+        for name in self._of(vm):
+            self._drop(name)
+        self._forget(vm)
 
-    def _put(self, vm: str, disk: Disk) -> None:
-        self._disks[vm] = disk
-        self._shelf.put(self._node, DISK, vm, _DISK.dump_json(disk).decode())
+    def _of(self, vm: str) -> list[str]:
+        """The names of all disks of a VM."""
+        return [name for name in self._sizes if name.split("#")[0] == vm]
 
-    def _forget_configured(self, vm: str) -> None:
+    def _put(self, name: str, size_gib: int) -> None:
+        self._sizes[name] = size_gib
+        self._shelf.put(self._node, DISK, name, str(size_gib))
+
+    def _drop(self, name: str) -> None:
+        del self._sizes[name]
+        self._shelf.remove(self._node, DISK, name)
+
+    def _forget(self, vm: str) -> None:
+        """What the guest noted of itself goes with its disk."""
         if self._configured.pop(vm, None) is not None:
             self._shelf.remove(self._node, CONFIGURED, vm)

@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Boot, Capacity, Have, Nudge, Refused, size_of
+from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, size_of
 from node_daemon.shelf import Shelf
 from runtime.settings import Latencies
 
@@ -95,6 +95,28 @@ class Call:
     before: Have
 
 
+class Echo:
+    """A guest's serial console that says what it is told. Implements `hypervisor.Channel`."""
+
+    def __init__(self) -> None:
+        self._said: asyncio.Queue[bytes] = asyncio.Queue()
+        self.over = False
+
+    async def read(self) -> bytes:
+        return b"" if self.over and self._said.empty() else await self._said.get()
+
+    async def write(self, data: bytes) -> None:
+        if not self.over:
+            self._said.put_nowait(data)
+
+    async def close(self) -> None:
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        self.over = True
+        self._said.put_nowait(b"")
+
+
 Up = Callable[[str, int, str], None]
 """Called with a VM's id, count of boots and seed URL when its guest is up; perhaps more than once."""
 
@@ -126,6 +148,7 @@ class Simulator:
         self._told = told
         self._watchers: set[Nudge] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._consoles: dict[str, Echo] = {}
         host = self._shelf.all(node, HOST)
         self._boot = int(host.get("boot", "1"))
         self._domains = {uuid: _DOMAIN.validate_json(body) for uuid, body in self._shelf.all(node, DOMAIN).items()}
@@ -242,6 +265,17 @@ class Simulator:
             return ()
         return (_address(vm),) if run.mac.lower() == mac.lower() else ()
 
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        await self._answer("open_console", vm)
+        if self._running(vm) is None:
+            raise Refused("the domain does not run")
+        if (had := self._consoles.get(vm)) is not None and not had.over:
+            if not force:
+                raise Busy("somebody has the console")
+            await had.close()
+        self._consoles[vm] = Echo()
+        return self._consoles[vm]
+
     async def capacity(self) -> Capacity:
         await self._answer()
         return self._capacity
@@ -351,6 +385,8 @@ class Simulator:
         else:
             self._domains[domain.uuid] = domain
             self._shelf.put(self._node, DOMAIN, domain.uuid, _DOMAIN.dump_json(domain).decode())
+        if domain.run is None and (console := self._consoles.pop(domain.uuid, None)) is not None:
+            console.hang_up()
         self._follow(domain)
         self._nudge(domain.uuid)
         return domain

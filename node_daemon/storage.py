@@ -22,26 +22,28 @@ class ImageStore(Protocol):
 
 
 class DiskStore(Protocol):
-    """`number` counts the disks that a VM has had: a rebuilt one is on its next."""
+    def disk(self, vm: str, number: int = 1) -> Path: ...
 
-    def disk(self, vm: str, number: int) -> Path: ...
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """A disk with what the data source says at this URL. Raises Permanent or Temporary."""
+        ...
 
     def console(self, vm: str) -> Path: ...
 
-    def has_disk(self, vm: str, number: int) -> bool: ...
+    def has_disk(self, vm: str, number: int = 1) -> bool: ...
 
     def has_files(self, vm: str) -> bool: ...
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int) -> bool:
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
         """Make the root disk unless it is there. Whether it was made now. Raises Permanent or Temporary."""
         ...
 
-    async def grow(self, vm: str, size_gib: int, number: int) -> None:
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
         """Make the root disk of a domain that is off as large as that, unless it is. Raises Permanent or Temporary."""
         ...
 
     def remove_earlier(self, vm: str, number: int) -> None:
-        """Delete the disks before that one. Fine when there are none. Called on a thread."""
+        """Delete the disks of a VM before its `number`-th. Fine when there are none. Called on a thread."""
         ...
 
     def remove(self, vm: str) -> None:

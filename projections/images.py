@@ -30,6 +30,8 @@ class ImageView(TypedDict):
     format: str | None
     size_bytes: int | None
     virtual_size_bytes: int | None
+    firmware: str
+    seed: str
     failure: str | None
     created_at: str
     updated_at: str
@@ -54,6 +56,8 @@ def view(state: dict[str, Any], version: int, position: int) -> ImageView:
         "format": state.get("format"),
         "size_bytes": state.get("size_bytes"),
         "virtual_size_bytes": state.get("virtual_size_bytes"),
+        "firmware": state.get("firmware", "bios"),
+        "seed": state.get("seed", "http"),
         "failure": state.get("failure"),
         "created_at": utc(state["created_at"]),
         "updated_at": utc(state["updated_at"]),

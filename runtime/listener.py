@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from runtime import logs
 
@@ -15,6 +17,15 @@ log = logs.get(__name__)
 RETRY_SECONDS = 1.0
 #: Seconds that open requests and streams get to end by themselves.
 GRACE_SECONDS = 2
+
+
+class _WebSockets(WebSocketsSansIOProtocol):
+    """uvicorn takes a WebSocket that the application refused with an answer for one that was never answered."""
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True
 
 
 class _Server(uvicorn.Server):
@@ -51,12 +62,14 @@ async def bound(name: str, host: str, port: int) -> socket.socket:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set; open requests get a moment to end."""
+async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event, *, websockets: bool = False) -> None:
+    """Serve until `stop` is set; open requests get a moment to end. WebSockets only where the app expects them."""
     config = uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws=_WebSockets if websockets else "none",
+        ws_max_size=1024 * 1024,
+        ws_per_message_deflate=False,  # what goes over them is compressed already, or small
         lifespan="off",
         access_log=False,
         log_config=None,

@@ -91,6 +91,23 @@ def cached_images(node: str) -> str:
 CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
 
 
+def ask(node: str, verb: str) -> str:
+    """What a node answers itself, now (request/reply; it changes nothing that the log tells)."""
+    return f"{PREFIX}.nodes.{token(node)}.asks.{token(verb)}"
+
+
+def asks_of(node: str | None = None) -> str:
+    return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.asks.*"
+
+
+def session(node: str, id_: str, hearer: str) -> str:
+    """Where one end (`node` or `gateway`) of a connection to a guest hears the other. The id is a secret of the two."""
+    return f"{PREFIX}.nodes.{token(node)}.sessions.{token(id_)}.{token(hearer)}"
+
+
+SESSIONS_OF_ALL = f"{PREFIX}.nodes.*.sessions.*.*"
+
+
 def parked(consumer: str) -> str:
     return f"{PREFIX}.parked.{token(consumer)}"
 

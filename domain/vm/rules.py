@@ -73,6 +73,8 @@ POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
 #: How long a guest may take to shut down where nobody says how long.
 GRACE = timedelta(seconds=90)
+#: The fingerprint of the operations that restart policies start.
+BY_POLICY = "restart_policy"
 #: MiB a second that a node's disk takes at the least.
 SLOWEST_DISK = 16
 
@@ -210,10 +212,15 @@ def until_up(vm: Vm) -> timedelta:
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
     if vm.restart_at is not None and vm.phase is Phase.STOPPED and vm.pending is None:
         return stay_off(vm, command)
-    cancels = admit(vm, command.VERB, force=command.force)
+    cancels = admit(vm, command.VERB, force=command.force or by_policy(vm))
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
     asked = accepted(command, grace + POWER_DEADLINE, cancels)
     return [VmStopRequested(**asked, force_after=command.at + grace)]
+
+
+def by_policy(vm: Vm) -> bool:
+    """Whether what is pending is a start that nobody asked for."""
+    return vm.pending is not None and vm.operations[vm.pending.operation].fingerprint == BY_POLICY
 
 
 def stay_off(vm: Vm, command: StopVm) -> list[VmEvents]:
@@ -351,7 +358,7 @@ def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
         VmRestartedByPolicy(
             at=command.at,
             operation=command.operation,
-            fingerprint="restart_policy",
+            fingerprint=BY_POLICY,
             deadline=command.at + POWER_DEADLINE,
             attempt=vm.restarts,
         )

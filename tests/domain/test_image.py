@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from domain import image
 from domain.base import Event, Rejected
+from domain.contract import Firmware
 from domain.image import (
     AcceptImage,
     DeleteImage,
@@ -58,6 +59,12 @@ PHASES = {
 def story(phase: ImagePhase) -> Story[Image]:
     assert PHASES[phase].after.phase is phase
     return Story(image.decide, image.evolve, PHASES[phase].after)
+
+
+def test_what_its_guests_are_started_by_is_remembered() -> None:
+    assert VERIFYING.after.firmware is Firmware.BIOS
+    uefi = NEW.when(register(firmware=Firmware.UEFI)).and_when(ACCEPT).after
+    assert (uefi.phase, uefi.firmware) == (ImagePhase.AVAILABLE, Firmware.UEFI)
 
 
 def test_only_what_was_verified_is_available() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from domain import image, node, project, vm
 from domain.base import Event, Resources, Sealed
-from domain.contract import Power
+from domain.contract import Firmware, Power, SeedMedium
 from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
@@ -190,7 +190,9 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             images.register(12),
         ],
     ),
-    "image-3-imported": (
+    "image-3-uefi": (IMAGE, [images.register(firmware=Firmware.UEFI), images.ACCEPT]),
+    "image-4-seed-disk": (IMAGE, [images.register(seed=SeedMedium.DISK), images.ACCEPT]),
+    "image-5-imported": (
         IMAGE,
         [
             images.register(

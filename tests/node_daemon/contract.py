@@ -157,6 +157,7 @@ class HypervisorContract:
         assert (await hypervisor.domains())[vm] == seen
         await hypervisor.restore(vm, "the next boot", 60)
         await hypervisor.restore(vm, "the next boot", 60)
+        assert (await hypervisor.look(vm)).power in ((Power.ON, Power.PAUSED) if paused else (Power.ON,))
         await hypervisor.unpause(vm)
         again = await hypervisor.look(vm)
         assert (again.power, again.boots, again.kept) == (Power.ON, 1, True)

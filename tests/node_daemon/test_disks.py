@@ -79,9 +79,11 @@ async def test_removed_with_console_and_folder(tmp_path: Path, base: BaseImage) 
     disks = Disks(tmp_path)
     await disks.ensure("vm", base, 1)
     disks.console("vm").write_text("login:")
+    disks.console("vm").with_name("vm.log.0").write_text("what virtlogd moved aside")
     assert disks.has_files("vm")
     disks.remove("vm")
     disks.remove("vm")
+    assert list(disks.consoles.iterdir()) == []
     assert not disks.has_files("vm")
     assert list((tmp_path / "disks").iterdir()) == []
 

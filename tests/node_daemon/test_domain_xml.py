@@ -1,5 +1,10 @@
-"""The rendered domain: pinned by a golden file, valid to libvirt, and proof against hostile names."""
+"""The rendered domain: pinned by golden files, valid to libvirt, and proof against hostile names.
 
+`python -m tests.node_daemon.test_domain_xml` writes the golden files anew; `git diff` then shows what has changed.
+"""
+
+import shutil
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -7,45 +12,94 @@ import libvirt
 import pytest
 
 from domain.base import Resources
+from domain.contract import Firmware, ImageSource
 from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, parse_tag, render
 from node_daemon.hypervisor import Boot
 from runtime.libvirtd import Libvirt
 from tests.node_daemon.documents import wanted
 
-GOLDEN = Path(__file__).with_name("domain.xml")
+GOLDENS = Path(__file__).with_name("goldens")
 VM = "7d3c5a52-0000-4000-8000-000000000001"
+IMAGE = ImageSource(
+    image="base", source="/y", sha256="0" * 64, format="qcow2", size_bytes=1, virtual_size_bytes=1, firmware="bios"
+)
+UEFI = IMAGE.model_copy(update={"firmware": Firmware.UEFI})
 
 
-def boot(**changes: object) -> Boot:
+def boot(seed: str | None = None, **changes: object) -> Boot:
     return Boot(
-        wanted(VM, **changes),
+        wanted(VM, **{"image": IMAGE, **changes}),
         "/var/lib/nebula/node/disks/x/root.qcow2",
         "/var/lib/nebula/node/images/y.qcow2",
         "qcow2",
         "/var/log/x.log",
         "host-boot-id",
+        seed,
     )
 
 
-def test_golden() -> None:
-    assert render(boot(), virt_type="kvm", network="default") == GOLDEN.read_text().rstrip("\n")
+#: By file: the type of the domain, and what it is made from.
+CASES: dict[str, tuple[VirtType, Boot]] = {
+    "plain": ("kvm", boot()),
+    "emulated": ("qemu", boot()),
+    "uefi": ("qemu", boot(image=UEFI)),
+    "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso")),
+    "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536)),
+    "test-driver": ("test", boot(image=UEFI)),
+}
+#: Of those, what the emulator of any host takes.
+EMULATED = [name for name, (virt_type, _) in CASES.items() if virt_type == "qemu"]
 
 
-def validate(uri: str, virt_type: VirtType) -> None:
+def rendered(name: str) -> str:
+    virt_type, made_from = CASES[name]
+    return render(made_from, virt_type=virt_type, network="default") + "\n"
+
+
+def golden(name: str) -> Path:
+    return GOLDENS / f"{name}.xml"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    assert rendered(name) == golden(name).read_text()
+
+
+def test_no_golden_is_forgotten() -> None:
+    assert {path.stem for path in GOLDENS.iterdir()} == set(CASES)
+
+
+@pytest.mark.skipif(not shutil.which("xmllint"), reason="virt-xml-validate needs xmllint")
+@pytest.mark.parametrize("name", CASES)
+def test_libvirts_schema_accepts_it(name: str) -> None:
+    done = subprocess.run(["virt-xml-validate", golden(name), "domain"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def define(uri: str, name: str) -> None:
     connection = libvirt.open(uri)
-    xml = render(boot(), virt_type=virt_type, network="default")
-    domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-    domain.undefine()
+    domain = connection.defineXMLFlags(golden(name).read_text(), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM if uri.startswith("qemu") else 0)
     connection.close()
 
 
-def test_libvirts_schema_accepts_it() -> None:
-    validate("test:///default", "test")
+def test_the_test_driver_accepts_it() -> None:
+    define("test:///default", "test-driver")
 
 
 @pytest.mark.qemu
-def test_libvirts_schema_and_qemu_driver_accept_it(libvirt_qemu: Libvirt) -> None:
-    validate(libvirt_qemu.uri, "qemu")
+@pytest.mark.parametrize("name", EMULATED)
+def test_the_qemu_driver_accepts_it(libvirt_qemu: Libvirt, name: str) -> None:
+    define(libvirt_qemu.uri, name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nobody_can_reach_a_display_past_libvirt(name: str) -> None:
+    root = ET.fromstring(rendered(name))
+    (display,) = root.findall("devices/graphics")
+    assert display.attrib == {"type": "vnc"}, "no port, no password"
+    assert [listen.attrib for listen in display] == [{"type": "none"}]
+    assert root.find("seclabel") is None, "QEMU stays confined as libvirt is set up to"
 
 
 def test_names_cannot_break_out() -> None:
@@ -71,3 +125,8 @@ def test_the_tag_comes_back() -> None:
 def test_what_is_no_tag_of_ours(text: str) -> None:
     with pytest.raises(ValueError):
         parse_tag(text)
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        golden(case).write_text(rendered(case))

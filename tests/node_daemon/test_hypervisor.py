@@ -13,23 +13,24 @@ from typing import Any
 import libvirt
 import pytest
 
-from domain.contract import Power
+from domain.contract import Firmware, Power
 from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.faults import Faulty
-from node_daemon.hypervisor import Boot, Hypervisor, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
+from node_daemon.libvirt_adapter import LibvirtHypervisor, _check_uefi
 from node_daemon.shelf import Shelf
 from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
-from tests.node_daemon.contract import Bed, HypervisorContract
-from tests.node_daemon.documents import boot_disk, new_vm, wanted
+from tests.node_daemon.contract import Bed, HypervisorContract, boots
+from tests.node_daemon.documents import boot_disk, new_vm, raw_image, wanted
 from tests.waiting import eventually
 
 TEST = "test:///default"
 QEMU = "qemu:///system"
+NVRAM = Path("/var/lib/libvirt/qemu/nvram")
 
 
 class Simulated(Bed):
@@ -177,7 +178,28 @@ class OnQemu(OnLibvirt):
         pytest.skip("the guest knows no network")
 
 
-class TestLibvirt(HypervisorContract):
+class UefiContract:
+    async def test_uefi_with_its_own_memory(self, bed: OnLibvirt) -> None:
+        """Kept, started anew, suspended and removed like any other; what it remembers of its settings goes with it."""
+        image = raw_image(bed.folder / "uefi.raw").model_copy(update={"firmware": Firmware.UEFI})
+        boot, hypervisor = await bed.boot(image=image), bed.hypervisor
+        vm = boot.wanted.vm
+        for count in (1, 2):
+            await hypervisor.start(boots(boot, count))
+            await hypervisor.keep(vm)
+            seen = await hypervisor.look(vm)
+            assert (seen.power, seen.boots, seen.kept) == (Power.ON, count, True)
+            await hypervisor.suspend(vm, 60)
+            await hypervisor.restore(vm, "host-boot", 60)
+            assert (await hypervisor.look(vm)).power is Power.ON
+            await hypervisor.destroy(vm)
+        await hypervisor.undefine(vm)
+        assert (await hypervisor.look(vm)).power is Power.ABSENT
+        if bed.virt_type == "qemu":
+            assert not list(NVRAM.glob(f"*{vm}*"))
+
+
+class TestLibvirt(HypervisorContract, UefiContract):
     @pytest.fixture
     async def bed(self, servers_home: Path) -> AsyncIterator[Bed]:
         bed = OnTestDriver(servers_home)
@@ -186,7 +208,7 @@ class TestLibvirt(HypervisorContract):
 
 
 @pytest.mark.qemu
-class TestQemu(HypervisorContract):
+class TestQemu(HypervisorContract, UefiContract):
     @pytest.fixture
     async def bed(self, servers_home: Path, libvirt_qemu: Libvirt) -> AsyncIterator[Bed]:
         bed = OnQemu(servers_home)
@@ -195,6 +217,19 @@ class TestQemu(HypervisorContract):
 
 
 # ── libvirt's alone ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class WithoutUefi:
+    """A connection to a libvirt that has no firmware files."""
+
+    def getDomainCapabilities(self, *_: object) -> str:
+        return "<domainCapabilities><os supported='yes'><enum name='firmware'/></os></domainCapabilities>"
+
+
+def test_without_uefi_it_says_which_package_helps() -> None:
+    with pytest.raises(Refused, match="ovmf") as caught:
+        _check_uefi(WithoutUefi(), "qemu")
+    assert caught.value.invalid
 
 
 @asynccontextmanager

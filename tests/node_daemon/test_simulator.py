@@ -16,7 +16,7 @@ from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Refused, Unreachable
 from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
-from node_daemon.simulated_storage import Disk, SimulatedDisks, SimulatedImages
+from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Call, Simulator
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
@@ -138,13 +138,14 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     assert not await disks.ensure("one", base, 4)
     disks.note_configured("one", 2)
     again = SimulatedDisks("n1", Shelf(tmp_path / "a"))
-    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": Disk(4)}, True, 2)
+    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": 4}, True, 2)
     await again.grow("one", 6)
     await again.grow("one", 5)
-    assert again.all() == {"one": Disk(6)}
-    assert await again.ensure("one", base, 6, 2), "a new disk takes the first one's place"
-    assert (again.all(), again.has_disk("one"), again.has_disk("one", 2)) == ({"one": Disk(6, 2)}, False, True)
-    assert again.configured("one") == 0
+    assert again.all() == {"one": 6}
+    assert await again.ensure("one", base, 6, 2)
+    assert (again.has_disk("one"), again.has_disk("one", 2)) == (True, True)
+    again.remove_earlier("one", 2)
+    assert (again.has_disk("one"), again.has_disk("one", 2), again.configured("one")) == (False, True, 0)
     again.remove("one")
     again.remove("one")
     last = SimulatedDisks("n1", Shelf(tmp_path / "a"))
@@ -263,8 +264,10 @@ class Lives(RuleBasedStateMachine):
             have = await self.simulator.look(vm)
             match want.desired:
                 case Desired.ON:
-                    assert have.boots == want.boots
+                    assert (have.boots, have.disk) == (want.boots, want.disk)
                     assert have.kept
+                    disks = [number for number in range(1, want.disk + 1) if self.disks.has_disk(vm, number)]
+                    assert disks == [want.disk]
                     match have.power:
                         case Power.OFF:
                             assert have.host_boot == self.simulator.boot_id
@@ -286,6 +289,11 @@ class Lives(RuleBasedStateMachine):
     def boot(self, vm: str, turns: int, grace: timedelta | None) -> None:
         boots = self.want[vm].boots + 1
         self.next(vm, turns, desired=Desired.ON, boots=boots, force_after=after(grace), resume=False)
+
+    @rule(vm=A_VM, turns=TURNS)
+    def rebuild(self, vm: str, turns: int) -> None:
+        counts = {"boots": self.want[vm].boots + 1, "disk": self.want[vm].disk + 1}
+        self.next(vm, turns, desired=Desired.ON, force_after=None, resume=False, **counts)
 
     @rule(vm=A_VM, turns=TURNS, grace=GRACE)
     def stop(self, vm: str, turns: int, grace: timedelta | None) -> None:

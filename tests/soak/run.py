@@ -235,7 +235,7 @@ async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
     shelf = Shelf(made.home / "simulated-sim" / "hosts.sqlite")
     for name in (f"sim-{number:03d}" for number in range(1, nodes + 1)):
         seen.domains[name] = remembered(shelf, name)
-        seen.disks[name] = frozenset(SimulatedDisks(name, shelf).all())
+        seen.disks[name] = frozenset(disk.split("#")[0] for disk in SimulatedDisks(name, shelf).all())
     shelf.close()
     return differences(seen)
 

@@ -1,0 +1,78 @@
+"""`nebula vm console` and `console-log`: at the serial console of a VM, and what it wrote there."""
+
+import codecs
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.client import path
+from cli.command import query
+from cli.errors import Refused
+from cli.session import Session, note
+from cli.terminal import Terminal
+from cli.tunnel import connected
+from cli.vm import Name, find
+
+#: Seconds that the platform is asked to wait for more.
+WAIT = 20.0
+
+#: What may go to a terminal: text, and the sequences that colour it. A guest could otherwise type for whoever looks.
+_HARMLESS = re.compile(r"\x1b\[[0-9;]*m|[^\x00-\x1f\x7f-\x9f]|[\t\n\r]")
+
+
+def register(app: typer.Typer) -> None:
+    query(app, "console")(console)
+    query(app, "console-log")(console_log)
+
+
+def console(
+    session: Session,
+    vm: Name,
+    force: Annotated[bool, typer.Option("--force", help="Take it away from whoever has it.")] = False,
+) -> None:
+    """Sit down at a running VM's serial console. Ctrl-] ends the session; the VM runs on."""
+    target = path("projects", session.project, "vms", find(session, vm), "console")
+    with connected(session.api, target, {"force": "true"} if force else {}) as socket:
+        note(f"connected to {vm}; Ctrl-] ends the session")
+        why = Terminal(socket).run()
+    note(why)
+
+
+def console_log(
+    session: Session,
+    vm: Name,
+    bytes: Annotated[int, typer.Option(min=1, max=8 * 1024 * 1024, help="How much of its end.")] = 64 * 1024,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what it writes, until Ctrl-C.")] = False,
+) -> None:
+    """What a VM wrote to its serial console, running or not. To a terminal, only text and colours of it."""
+    target = path("projects", session.project, "vms", find(session, vm), "console-log")
+    data, headers = session.api.raw(target, {"bytes": bytes})
+    show = Printer()
+    show(data)
+    while follow:
+        asked = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
+        try:
+            data, headers = session.api.raw(target, asked, wait=WAIT)
+        except Refused as refusal:
+            if refusal.status in (404, 410):  # deleted with its VM: that was all
+                return
+            raise
+        show(data)
+
+
+class Printer:
+    """Prints what comes in pieces: as it is, or, to a terminal, what is harmless of it."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, data: bytes) -> None:
+        shown = harmless(self._decoder.decode(data)).encode() if sys.stdout.isatty() else data
+        sys.stdout.buffer.write(shown)
+        sys.stdout.buffer.flush()
+
+
+def harmless(text: str) -> str:
+    return "".join(_HARMLESS.findall(text))

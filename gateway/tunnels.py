@@ -1,0 +1,125 @@
+"""Connections to guests: a WebSocket here, the bus in the middle, the guest's node at the other end.
+
+A browser cannot send `Authorization` with a WebSocket, so its token may also come as a subprotocol (`auth.offered`).
+Whatever is refused is refused before the WebSocket is opened, as any other call is: by a problem document.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway import parameters
+from gateway.consoles import ask, located
+from gateway.problems import Problem, invalid_parameter
+from gateway.state import Gateway, caller
+from runtime import logs, subjects
+from runtime.pipe import Ended, Pipe
+from runtime.tasks import end
+
+log = logs.get(__name__)
+
+#: The subprotocol that is spoken: bytes as they are.
+BINARY = "binary"
+#: What a reason may have of bytes in a WebSocket's last frame.
+MOST_REASON = 120
+NORMAL, RESTARTS = 1000, 1012
+LEFT = "the client has left"
+
+
+class Tunnel:
+    """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
+
+    def __init__(self, gateway: Gateway, kind: str, path: str) -> None:
+        self._gateway = gateway
+        self._kind = kind
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # that somebody wants to connect
+        scope["nebula.route"] = f"GET {self._path}"
+        request = Request({**scope, "type": "http", "method": "GET"})
+        parameters.only(request, frozenset({"force", "min_position"}))
+        force = flag(request, "force")
+        vm, node, state = await located(self._gateway, request)
+        if state["phase"] != "running":
+            detail = f"the VM is {state['phase']}: only a running one can be connected to; its console-log can be read"
+            raise Problem(409, "wrong_phase", detail)
+        who, session = caller(request), uuid.uuid4().hex
+        here, there = (subjects.session(node, session, hearer) for hearer in ("gateway", "node"))
+        pipe = Pipe(self._gateway.nc, here, there)
+        told = log.bind(kind=self._kind, vm=vm, session=session, actor=who.identity.actor, request=who.request)
+        started = time.monotonic()
+        await pipe.open()
+        try:
+            question = {"vm": vm, "session": session, "actor": who.identity.actor, "force": force}
+            await ask(self._gateway, node, self._kind, question)
+            told.info("connection opened", node=node, force=force)
+            subprotocol = BINARY if BINARY in scope["subprotocols"] else None
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await carry(self._gateway, pipe, receive, send)
+        finally:
+            await pipe.close(LEFT)
+            told.info("connection closed", why=pipe.ended, seconds=round(time.monotonic() - started, 1))
+
+
+async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:
+    """Both ways, until one of the ends, or this gateway, has had enough."""
+    outward = asyncio.create_task(out(pipe, send))
+    inward = asyncio.create_task(into(pipe, receive))
+    stopped = asyncio.create_task(gateway.stop.wait())
+    tasks: list[asyncio.Task[Any]] = [outward, inward, stopped]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(tasks)
+    with contextlib.suppress(OSError):  # the client has gone as well
+        if pipe.ended is not None:
+            await send(closing(NORMAL, pipe.ended))
+        elif gateway.stop.is_set():
+            await send(closing(RESTARTS, "this gateway is being stopped; connect again"))
+
+
+async def out(pipe: Pipe, send: Send) -> None:
+    while True:
+        try:
+            data = await pipe.receive()
+        except Ended:
+            return
+        await send({"type": "websocket.send", "bytes": data})
+
+
+async def into(pipe: Pipe, receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return
+        data = message.get("bytes") or (message.get("text") or "").encode()
+        try:
+            await pipe.send(data)
+        except Ended:
+            return
+
+
+def closing(code: int, reason: str) -> Message:
+    text = reason.encode()[:MOST_REASON].decode(errors="ignore")
+    return {"type": "websocket.close", "code": code, "reason": text}
+
+
+def flag(request: Request, name: str) -> bool:
+    """A yes or no, where one is given."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid_parameter(name, "has to be true or false")
+    return text == "true"
+
+
+async def upgrade_required(gateway: Gateway, request: Request) -> Response:
+    """What a call that is no WebSocket is told."""
+    detail = "this is a WebSocket: connect to it as to one"
+    raise Problem(426, "upgrade_required", detail, headers={"Upgrade": "websocket"})

@@ -1,0 +1,47 @@
+"""A stock Debian whose image asks for a seed disk: configured by it, without a word over HTTP before it is ready."""
+
+from xml.etree import ElementTree as ET
+
+import libvirt
+import pytest
+
+from cli.image_build import ImageFile
+from runtime.libvirtd import Libvirt
+from tests.e2e.platform import platform
+from tests.e2e.test_boot import MARK, USER_DATA, image
+from tests.waiting import eventually
+
+__all__ = ["image"]
+
+pytestmark = pytest.mark.qemu
+
+VMS = "/v1/projects/default/vms"
+
+
+async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, image: ImageFile) -> None:
+    async with platform() as up:
+        body = {"id": "debian-12", "source": str(image.path), "sha256": image.sha256, "seed": "disk"}
+        await up.succeed("POST", "/v1/images", body)
+        size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
+        made = await up.succeed("POST", VMS, {"name": "web-1", "image": "debian-12", **size, "user_data": USER_DATA})
+        vm = made["vm"]["id"]
+
+        connection = libvirt.open("qemu:///system")
+        domain = ET.fromstring(connection.lookupByUUIDString(vm).XMLDesc())
+        connection.close()
+        assert domain.findtext("sysinfo/system/entry[@name='serial']") == vm, "no secret that any guest user can read"
+        disk = up.home / "node" / "disks" / vm / "cidata.iso"
+        assert disk.stat().st_mode & 0o077 == 0
+        console = up.home / "node" / "consoles" / f"{vm}.log"
+
+        async def ready() -> bool:
+            return bool((await up.call("GET", f"{VMS}/{vm}"))["ready"])
+
+        try:
+            await eventually(ready, "guest ready", seconds=400)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{console.read_text(errors='replace')[-4000:]}") from None
+        for said in (f"{MARK} on web-1", "DataSourceNoCloud [seed=/dev/vd"):
+            await eventually(lambda said=said: said in console.read_text(errors="replace"), said, 120)
+        await up.succeed("DELETE", f"{VMS}/{vm}")
+        assert not list((up.home / "node").rglob(f"*{vm}*"))
