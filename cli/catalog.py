@@ -7,6 +7,7 @@ import typer
 from cli import output, waiting
 from cli.client import Document, path
 from cli.command import command, patient, query
+from cli.keys import SshKeys, public_keys
 from cli.session import Output, Session, note
 
 projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=True)
@@ -14,7 +15,13 @@ tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_i
 nodes = typer.Typer()
 operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
 
-PROJECT: output.Columns = {"ID": "id", "NAME": "name", "TAGS": "tags", "AGE": output.age("created_at")}
+PROJECT: output.Columns = {
+    "ID": "id",
+    "NAME": "name",
+    "TAGS": "tags",
+    "SSH KEYS": lambda row: len(row["ssh_keys"]) if "ssh_keys" in row else None,
+    "AGE": output.age("created_at"),
+}
 TAG: output.Columns = {"ID": "id", "NAME": "name", "AGE": output.age("created_at")}
 NODE: output.Columns = {
     "ID": "id",
@@ -67,9 +74,10 @@ def create_project(
     name: Annotated[str, typer.Argument()],
     id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
     tag: Tags = None,
+    ssh_key: SshKeys = None,
 ) -> None:
-    """Create a project."""
-    body = {"name": name, "tags": tag or [], **({"id": id} if id else {})}
+    """Create a project. Its SSH keys open all VMs that are made in it."""
+    body = {"name": name, "tags": tag or [], "ssh_keys": public_keys(ssh_key), **({"id": id} if id else {})}
     answer = session.api.send("POST", path("projects"), body, key=session.key)
     finish(session, answer, PROJECT, path("projects", answer["project"]["id"]))
 
@@ -97,6 +105,18 @@ def rename_project(session: Session, which: Id, name: Annotated[str, typer.Argum
 def tag_project(session: Session, which: Id, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Give a project these tags in place of the ones it has; none takes all away."""
     answer = session.api.send("PATCH", path("projects", which), {"tags": tags or []}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "ssh-keys")
+def ssh_keys_of_project(session: Session, which: Id, ssh_key: SshKeys = None) -> None:
+    """Give a project these SSH keys in place of the ones it has; none takes all away.
+
+    They open every VM made from then on. A guest that exists is told at its next boot; stock cloud-init takes keys at a
+    guest's first boot only.
+    """
+    body = {"ssh_keys": public_keys(ssh_key)}
+    answer = session.api.send("PATCH", path("projects", which), body, key=session.key)
     finish(session, answer, PROJECT, path("projects", which))
 
 

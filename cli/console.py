@@ -1,4 +1,4 @@
-"""`nebula vm console` and `console-log`: at the serial console of a VM, and what it wrote there."""
+"""`nebula vm console`, `console-log` and `vnc`: at the serial console of a VM, what it wrote there, and its display."""
 
 import codecs
 import re
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cli import output
 from cli.client import path
 from cli.command import query
 from cli.errors import Refused
+from cli.forward import forward, listening
 from cli.session import Session, note
 from cli.terminal import Terminal
 from cli.tunnel import connected
@@ -25,6 +27,7 @@ _HARMLESS = re.compile(r"\x1b\[[0-9;]*m|[^\x00-\x1f\x7f-\x9f]|[\t\n\r]")
 def register(app: typer.Typer) -> None:
     query(app, "console")(console)
     query(app, "console-log")(console_log)
+    query(app, "vnc")(vnc)
 
 
 def console(
@@ -60,6 +63,25 @@ def console_log(
                 return
             raise
         show(data)
+
+
+def vnc(
+    session: Session,
+    vm: Name,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; any free one for 0.")] = 0,
+) -> None:
+    """Let VNC viewers on this machine see a running VM's display, until Ctrl-C.
+
+    Meanwhile whoever is on this machine can connect to the port.
+    """
+    target = path("projects", session.project, "vms", find(session, vm), "vnc")
+    with connected(session.api, target, {}):  # better to know now than at the first viewer
+        pass
+    with listening(port) as listener:
+        host, chosen = listener.getsockname()
+        output.emit(f"{host}:{chosen}")
+        note(f"the display of {vm}, for a VNC viewer: vnc://{host}:{chosen}; Ctrl-C ends this")
+        forward(listener, session.api, target)
 
 
 class Printer:

@@ -11,6 +11,7 @@ from cli import output, waiting
 from cli.client import Document, path
 from cli.command import command, patient, query
 from cli.errors import CliError, Usage
+from cli.keys import SshKeys, public_keys, text_of
 from cli.session import Output, Session, note
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
@@ -37,7 +38,6 @@ Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
-SshKeys = Annotated[list[str] | None, typer.Option(help="Public key, or a file with some; may be repeated.")]
 UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
@@ -112,8 +112,8 @@ def create(
         "labels": _labels(label) if label else None,
         "protected": protected or None,
         "restart_policy": restart,
-        "ssh_keys": [key for given in ssh_key or [] for key in _public_keys(given)],
-        "user_data": _read(user_data) if user_data else None,
+        "ssh_keys": public_keys(ssh_key),
+        "user_data": text_of(user_data) if user_data else None,
     }
     body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("projects", session.project, "vms"), body, key=session.key)
@@ -213,8 +213,8 @@ def rebuild(
     """Give a VM a new disk and boot it: the old disk is lost, name and address stay."""
     given = {
         "image": image,
-        "ssh_keys": [key for given in ssh_key for key in _public_keys(given)] if ssh_key else None,
-        "user_data": _read(user_data) if user_data else None,
+        "ssh_keys": public_keys(ssh_key) if ssh_key else None,
+        "user_data": text_of(user_data) if user_data else None,
     }
     _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
 
@@ -347,17 +347,3 @@ def _power(force: bool, grace: float | None) -> Document:
     if force and grace is not None:
         raise Usage("--force leaves no grace; give one of the two")
     return {"force": True} if force else {} if grace is None else {"grace_seconds": grace}
-
-
-def _public_keys(given: str) -> list[str]:
-    if given.startswith(("ssh-", "ecdsa-", "sk-")):
-        return [given]
-    lines = [line.strip() for line in _read(Path(given)).splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"cannot read {file}: {error}") from error

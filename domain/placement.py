@@ -1,6 +1,6 @@
 """Where a VM goes: a pure function of the wish and of every node's books."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domain.base import Rejected, Resources
@@ -9,6 +9,10 @@ from domain.vm import Considered, Vm
 
 #: The fields of Resources, in words for people.
 UNITS = {"vcpus": "vCPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
+
+
+#: In a cloud of more nodes than this, so many are named for each kind of reason, and the others counted.
+FEW, EXAMPLES = 16, 3
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Placement:
-    """The node that was chosen, or None; and every node that was looked at, with why it was passed over."""
+    """The node that was chosen, or None; and the nodes that were looked at, with why they were passed over."""
 
     node: str | None
     considered: tuple[Considered, ...]
@@ -40,24 +44,38 @@ def place(
     """
     policy = policy or Policy()
     fitting: list[Node] = []
-    considered: list[Considered] = []
+    passed_over: list[tuple[str, Considered]] = []
     for node in sorted(nodes, key=lambda n: n.id):
-        reason = why_not(wish, region, node, policy, architecture)
-        if reason is None:
+        found = why_not(wish, region, node, policy, architecture)
+        if found is None:
             fitting.append(node)
         else:
-            considered.append(Considered(node=node.id, reason=reason))
+            kind, reason = found
+            passed_over.append((kind, Considered(node=node.id, reason=reason)))
     if not fitting:
-        return Placement(None, tuple(considered))
-    best = max(fitting, key=lambda n: free(n, policy).memory_mib)  # the first of equals: the lowest id
-    most = free(best, policy).memory_mib
-    for node in fitting:
+        return Placement(None, told(passed_over))
+    spare = {node.id: free(node, policy).memory_mib for node in fitting}
+    best = max(fitting, key=lambda n: spare[n.id])  # the first of equals: the lowest id
+    for node in sorted(fitting, key=lambda n: -spare[n.id]):
         if node is not best:
-            spare = free(node, policy).memory_mib
-            how = "less" if spare < most else "no more"
-            considered.append(Considered(node=node.id, reason=f"{how} free memory ({spare} MiB)"))
-    considered.append(Considered(node=best.id))
-    return Placement(best.id, tuple(sorted(considered, key=lambda c: c.node)))
+            how = "less" if spare[node.id] < spare[best.id] else "no more"
+            considered = Considered(node=node.id, reason=f"{how} free memory ({spare[node.id]} MiB)")
+            passed_over.append(("memory", considered))
+    return Placement(best.id, told(passed_over, Considered(node=best.id)))
+
+
+def told(passed_over: Sequence[tuple[str, Considered]], chosen: Considered | None = None) -> tuple[Considered, ...]:
+    """All of them, by name; of many the first few of each kind, the last of which says how many more there are."""
+    named = [considered for _, considered in passed_over]
+    if len(named) >= FEW:
+        kinds: dict[str, list[Considered]] = {}
+        for kind, considered in passed_over:
+            kinds.setdefault(kind, []).append(considered)
+        named = []
+        for some in kinds.values():
+            *first, last = some[:EXAMPLES]
+            named += [*first, last.model_copy(update={"more": len(some) - len(first) - 1})]
+    return tuple(sorted([*named, chosen] if chosen else named, key=lambda c: c.node))
 
 
 def grown(vm: Vm, wish: Resources, nodes: Iterable[Node], policy: Policy) -> None:
@@ -98,20 +116,20 @@ def free(node: Node, policy: Policy) -> Resources:
 
 def why_not(
     wish: Resources, region: str | None, node: Node, policy: Policy, architecture: str | None = None
-) -> str | None:
-    """The reason a node cannot take a VM, or None when it can."""
+) -> tuple[str, str] | None:
+    """The kind of reason and the reason why a node cannot take a VM, or None when it can."""
     if region is not None and node.info.region != region:
-        return f"is in region {node.info.region}, not {region}"
+        return "region", f"is in region {node.info.region}, not {region}"
     if architecture not in (None, node.info.architecture):
-        return f"has {node.info.architecture} CPUs, and the image is for {architecture}"
+        return "architecture", f"has {node.info.architecture} CPUs, and the image is for {architecture}"
     if node.lost:
-        return "has not been heard of"
+        return "lost", "has not been heard of"
     if node.cordoned:
-        return "is cordoned"
+        return "cordoned", "is cordoned"
     room = free(node, policy)
     short = [
         f"{getattr(wish, field)} {unit} asked, {getattr(room, field)} free"
         for field, unit in UNITS.items()
         if getattr(wish, field) > getattr(room, field)
     ]
-    return "; ".join(short) or None
+    return ("room", "; ".join(short)) if short else None

@@ -1,16 +1,20 @@
-"""Projects own VMs; tags group projects and VMs. Both are created, renamed, tagged (projects) and deleted.
+"""Projects own VMs; tags group projects and VMs. Both are created, renamed and deleted; projects are tagged, and carry
+the SSH keys of those who may log in to all of their VMs.
 
 Two small aggregates of the same shape: an id that people choose and that never changes, and a name that may.
 """
 
-from typing import ClassVar, assert_never
+from typing import Annotated, ClassVar, assert_never
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
-from domain.base import Command, Event, Known, Message, Rejected, Slug, Tags, Title, Uuid, same_request
+from domain.base import Command, Event, Known, Message, Rejected, Slug, Tags, Title, Uuid, same_request, unique
 
 SYSTEM = "system"
 """The project token of what no project owns: projects may not take this id."""
+
+SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
+"""OpenSSH public keys, one line each."""
 
 
 class Asked(Command):
@@ -27,14 +31,16 @@ class CreateProject(ProjectCommand):
     VERB = "create"
     name: Title
     tags: Tags = ()
+    ssh_keys: SshKeys = ()
 
 
 class ChangeProject(ProjectCommand):
-    """Rename, tag, or both: what is None stays."""
+    """Rename it, tag it, give it other SSH keys: what is None stays."""
 
     VERB = "change"
     name: Title | None = None
     tags: Tags | None = None
+    ssh_keys: SshKeys | None = None
 
 
 class DeleteProject(ProjectCommand):
@@ -79,6 +85,7 @@ class ProjectCreated(Done):
     project: str
     name: str
     tags: tuple[str, ...] = ()
+    ssh_keys: tuple[str, ...] = ()
 
 
 class ProjectRenamed(Done):
@@ -91,11 +98,18 @@ class ProjectTagged(Done):
     tags: tuple[str, ...]
 
 
+class ProjectSshKeysChanged(Done):
+    """All guests of the project are told `ssh_keys` together with their own, whenever they look at their seed."""
+
+    TOPIC = "nebula.project.ProjectSshKeysChanged"
+    ssh_keys: tuple[str, ...]
+
+
 class ProjectDeleted(Done):
     TOPIC = "nebula.project.ProjectDeleted"
 
 
-ProjectEvents = ProjectCreated | ProjectRenamed | ProjectTagged | ProjectDeleted
+ProjectEvents = ProjectCreated | ProjectRenamed | ProjectTagged | ProjectSshKeysChanged | ProjectDeleted
 
 
 class TagCreated(Done):
@@ -117,11 +131,12 @@ TagEvents = TagCreated | TagRenamed | TagDeleted
 
 
 class Named(Message):
-    """A project or a tag as its events tell it. Tags carry no tags."""
+    """A project or a tag as its events tell it. Tags carry neither tags nor keys."""
 
     id: str
     name: str
     tags: tuple[str, ...] = ()
+    ssh_keys: tuple[str, ...] = ()
     deleted: bool = False
     created_at: AwareDatetime
     updated_at: AwareDatetime
@@ -142,20 +157,26 @@ def decide_project(project: Project | None, command: ProjectCommands) -> list[Pr
             raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", status=422, field="id")
         if project is not None and not project.deleted:
             raise Rejected("project_exists", f"there is a project {project.id} already", field="id")
-        return [ProjectCreated(**stamp, project=command.project, name=command.name, tags=command.tags)]
+        return [
+            ProjectCreated(
+                **stamp, project=command.project, name=command.name, tags=command.tags, ssh_keys=command.ssh_keys
+            )
+        ]
     if project is None:
         raise Rejected("project_not_found", f"there is no project {command.project}", status=404, field="project")
     if project.deleted:
         raise Rejected("project_deleted", f"project {project.id} was deleted", status=410)
     match command:
         case ChangeProject():
-            if command.name is None and command.tags is None:
-                raise Rejected("invalid_request", "nothing to change: give a name, tags, or both", status=422)
+            if command.name is None and command.tags is None and command.ssh_keys is None:
+                raise Rejected("invalid_request", "nothing to change: give a name, tags or ssh_keys", status=422)
             events: list[ProjectEvents] = []
             if command.name is not None:
                 events.append(ProjectRenamed(**stamp, name=command.name))
             if command.tags is not None:
                 events.append(ProjectTagged(**stamp, tags=command.tags))
+            if command.ssh_keys is not None:
+                events.append(ProjectSshKeysChanged(**stamp, ssh_keys=command.ssh_keys))
             return events
         case DeleteProject():
             if command.vms:
@@ -203,7 +224,7 @@ def evolve(state: Named | None, event: Event) -> Named | None:
     known = {**past, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
     match event:
         case ProjectCreated():
-            made = {"id": event.project, "name": event.name, "tags": event.tags}
+            made = {"id": event.project, "name": event.name, "tags": event.tags, "ssh_keys": event.ssh_keys}
             return Named(**made, created_at=event.at, updated_at=event.at, operations=known)
         case TagCreated():
             made = {"id": event.tag, "name": event.name}
@@ -216,6 +237,8 @@ def evolve(state: Named | None, event: Event) -> Named | None:
             update["name"] = event.name
         case ProjectTagged():
             update["tags"] = event.tags
+        case ProjectSshKeysChanged():
+            update["ssh_keys"] = event.ssh_keys
         case ProjectDeleted() | TagDeleted():
             update["deleted"] = True
     return state.model_copy(update=update)
@@ -225,6 +248,7 @@ VERBS: dict[type[Event], str] = {
     ProjectCreated: CreateProject.VERB,
     ProjectRenamed: ChangeProject.VERB,
     ProjectTagged: ChangeProject.VERB,
+    ProjectSshKeysChanged: ChangeProject.VERB,
     ProjectDeleted: DeleteProject.VERB,
     TagCreated: CreateTag.VERB,
     TagRenamed: RenameTag.VERB,

@@ -150,16 +150,18 @@ class CreateNamed(Body):
 
 class CreateProject(CreateNamed):
     tags: Tags = ()
+    ssh_keys: SshKeys = ()
 
 
 class ChangeProject(Body):
     name: Name | None = None
     tags: Tags | None = None
+    ssh_keys: SshKeys | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
-        if self.name is None and self.tags is None:
-            raise ValueError("give a name, tags, or both")
+        if self.name is None and self.tags is None and self.ssh_keys is None:
+            raise ValueError("give a name, tags or ssh_keys")
         return self
 
 

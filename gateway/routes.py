@@ -44,8 +44,9 @@ class Read:
 IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
 CONSOLE = f"{VMS}/{{vm}}/console"
-#: The WebSockets, by path: what the VM's node is asked for.
-TUNNELS = {CONSOLE: "console"}
+VNC = f"{VMS}/{{vm}}/vnc"
+#: The WebSockets, by path, with their parameters. The last part of the path is what the VM's node is asked for.
+TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 READS = (
     Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
     Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
@@ -71,7 +72,8 @@ READS = (
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
     Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
-    Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", ("force", *FRESH)),
+    Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", TUNNELS[CONSOLE]),
+    Read(VNC, tunnels.upgrade_required, "A WebSocket to a VM's display, in VNC's protocol (RFB)", TUNNELS[VNC]),
     Read("/healthz", health.health, "Whether the platform can do its work"),
     Read("/metrics", health.metrics, "Numbers for Prometheus"),
 )
@@ -111,7 +113,9 @@ def router(gateway: Gateway) -> Router:
     for read in reading:
         made = Endpoint(gateway, read.function, f"GET {read.path}", read.parameters)
         by_path.setdefault(read.path, {}).update({"GET": made, "HEAD": made})
-    tunnelled = [WebSocketRoute(path, Tunnel(gateway, kind, path)) for path, kind in TUNNELS.items()]
+    tunnelled = [
+        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, known)) for path, known in TUNNELS.items()
+    ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
     return Router([*routes, *tunnelled], redirect_slashes=False)
 

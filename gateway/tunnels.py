@@ -35,16 +35,17 @@ LEFT = "the client has left"
 class Tunnel:
     """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
 
-    def __init__(self, gateway: Gateway, kind: str, path: str) -> None:
+    def __init__(self, gateway: Gateway, kind: str, path: str, known: tuple[str, ...]) -> None:
         self._gateway = gateway
         self._kind = kind
         self._path = path
+        self._known = frozenset(known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # that somebody wants to connect
         scope["nebula.route"] = f"GET {self._path}"
         request = Request({**scope, "type": "http", "method": "GET"})
-        parameters.only(request, frozenset({"force", "min_position"}))
+        parameters.only(request, self._known)
         force = flag(request, "force")
         vm, node, state = await located(self._gateway, request)
         if state["phase"] != "running":

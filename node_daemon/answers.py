@@ -71,6 +71,7 @@ class Answers:
         self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
             "console-log": self._console_log,
             "console": self._console,
+            "vnc": self._display,
         }
 
     async def serve(self) -> None:
@@ -129,7 +130,12 @@ class Answers:
 
     async def _console(self, question: bytes) -> Answer:
         asked = Connection.model_validate_json(question)
-        await self._sessions.console(Wish(asked.vm, asked.session, asked.actor, asked.force))
+        await self._sessions.console(Wish("console", asked.vm, asked.session, asked.actor, asked.force))
+        return to_json({"ok": {}}), None
+
+    async def _display(self, question: bytes) -> Answer:
+        asked = Connection.model_validate_json(question)
+        await self._sessions.display(Wish("vnc", asked.vm, asked.session, asked.actor))
         return to_json({"ok": {}}), None
 
 

@@ -1,7 +1,8 @@
-"""What a guest can be reached by: its serial console."""
+"""What a guest can be reached by: its serial console, and its display."""
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 import libvirt
@@ -10,9 +11,11 @@ from node_daemon.connections import on_thread
 
 #: Bytes of a console that wait for a slow reader. What comes beyond them is left out: the log of the console has it.
 MOST_WAITING = 256 * 1024
-#: Bytes a second that a console is fed, and how many at once. libvirt would take them faster than any guest, and keep
-#: them in memory.
-FEED, MOUTHFUL = 128 * 1024, 4096
+#: Bytes a second that a console is fed (a little more than the 115,200 baud that guests expect), and how many at once.
+#: libvirt would take them faster than any guest, and keep them in memory.
+FEED, MOUTHFUL = 16 * 1024, 1024
+#: Seconds that whoever closes a console waits for libvirt to let go of it.
+CLOSING = 2.0
 READ = 64 * 1024
 
 _READABLE = libvirt.VIR_STREAM_EVENT_READABLE
@@ -36,6 +39,7 @@ class Console:
         self._left_out = 0
         self._over = False
         self._arrived = asyncio.Event()
+        self._closing: asyncio.Future[None] | None = None
         stream.eventAddCallback(_READABLE | _OVER, self._happened, None)
 
     async def read(self) -> bytes:
@@ -69,15 +73,19 @@ class Console:
                     await asyncio.sleep(0.05)
 
     async def close(self) -> None:
-        if self._connection is None:
-            return
-        self._ended()
-        await on_thread(self.let_go)
+        if self._closing is None:
+            self._ended()
+            self._closing = on_thread(self.let_go)
+        await asyncio.wait({self._closing}, timeout=CLOSING)
+
+    @property
+    def lingers(self) -> bool:
+        """It was closed, but libvirt has not let go of it yet."""
+        return self._closing is not None and not self._closing.done()
 
     def let_go(self) -> None:
-        """Close the stream and its connection. Blocks."""
-        connection, self._connection = self._connection, None
-        for call in (self._stream.eventRemoveCallback, self._stream.abort, connection.close):
+        """End the stream and its connection. Blocks, until the guest has taken what was sent to it."""
+        for call in (self._stream.eventRemoveCallback, self._stream.abort, self._connection.close):
             with contextlib.suppress(libvirt.libvirtError):
                 call()
 
@@ -107,3 +115,30 @@ class Console:
     def _ended(self) -> None:
         self._over = True
         self._arrived.set()
+
+
+class Display:
+    """A connection to a VNC server. Implements `hypervisor.Channel`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, connected: socket.socket) -> "Display":
+        connected.setblocking(False)
+        return cls(*await asyncio.open_unix_connection(sock=connected))
+
+    async def read(self) -> bytes:
+        try:
+            return await self._reader.read(READ)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # whoever reads is told
+            self._writer.write(data)
+            await self._writer.drain()
+
+    async def close(self) -> None:
+        self._writer.close()

@@ -91,6 +91,9 @@ class Faulty:
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         return await self._through(f"{vm} console", lambda: self._real.open_console(vm, force=force))
 
+    async def open_display(self, vm: str) -> Channel:
+        return await self._through(f"{vm} display", lambda: self._real.open_display(vm))
+
     async def capacity(self) -> Capacity:
         return await self._through("host", self._real.capacity)
 

@@ -177,6 +177,13 @@ class Hypervisor(Protocol):
         """
         ...
 
+    async def open_display(self, vm: str) -> Channel:
+        """A new connection to the VNC server of the running domain, past its authentication; several may be open.
+
+        Refused when the domain does not run, or has no display.
+        """
+        ...
+
     async def capacity(self) -> Capacity: ...
 
     async def ensure_network(self) -> None:

@@ -8,15 +8,17 @@ and a start that fails leaves nothing behind.
 import asyncio
 import contextlib
 import ipaddress
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 from xml.etree import ElementTree as ET
 
 import libvirt
 
 from domain.contract import Firmware, Power
-from node_daemon.channels import Console
+from node_daemon.channels import Console, Display
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, Unreachable, size_of
@@ -26,6 +28,7 @@ from runtime.tasks import happens
 log = logs.get(__name__)
 
 T = TypeVar("T")
+C = TypeVar("C", Console, socket.socket)
 
 #: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
 WATCH_SECONDS = 1.0
@@ -75,6 +78,7 @@ class LibvirtHypervisor:
         self._virt_type = virt_type
         self._deadline = deadline
         self._connections = Connections(uri, deadline)
+        self._consoles: WeakValueDictionary[str, Console] = WeakValueDictionary()
 
     async def domains(self) -> Mapping[str, Have]:
         return await self._ask("all domains", _look_at_all)
@@ -136,16 +140,21 @@ class LibvirtHypervisor:
         return tuple(sorted(set(found)))
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
-        opening = on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force)
+        last = self._consoles.get(vm)
+        force = force or (last is not None and last.lingers)  # nobody's any more, but libvirt does not know yet
         try:
-            async with asyncio.timeout(self._deadline):
-                return await asyncio.shield(opening)
-        except TimeoutError:
-            opening.add_done_callback(_let_go)
-            raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+            console = await self._opened(on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force))
+            self._consoles[vm] = console
+            return console
         except libvirt.libvirtError as error:
             kind = Busy if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED else Refused
             raise kind(str(error)) from error
+
+    async def open_display(self, vm: str) -> Channel:
+        try:
+            return await Display.over(await self._opened(on_thread(open_display, self._uri, vm)))
+        except libvirt.libvirtError as error:
+            raise Refused(str(error)) from error
 
     async def capacity(self) -> Capacity:
         info = await self._ask("host", lambda connection: connection.getInfo())
@@ -181,6 +190,15 @@ class LibvirtHypervisor:
         """Let go of the idle connections. Domains run on."""
         self._connections.close()
 
+    async def _opened(self, opening: "asyncio.Future[C]") -> C:
+        """What is being opened. Raises Unreachable when that takes too long: then it is closed once it is there."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.shield(opening)
+        except TimeoutError:
+            opening.add_done_callback(_let_go)
+            raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
+
     async def _ask(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
         try:
             return await self._connections.call(key, work, patience)
@@ -210,10 +228,11 @@ class LibvirtHypervisor:
         await self._ask(key or vm, on_connection, patience)
 
 
-def _let_go(opened: "asyncio.Future[Console]") -> None:
-    """A console that was opened too late for whoever asked."""
+def _let_go(opened: "asyncio.Future[C]") -> None:
+    """Close what was opened too late for whoever asked."""
     if opened.exception() is None:
-        on_thread(opened.result().let_go)
+        late = opened.result()
+        on_thread(late.let_go if isinstance(late, Console) else late.close)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -347,16 +366,35 @@ def _restore(domain: Any, host_boot: str) -> None:
     domain.create()
 
 
-def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
-    """A console on a connection of its own, so that nothing else waits for it. Raises Unreachable and libvirtError."""
+def open_display(uri: str, vm: str) -> socket.socket:
+    """A connection to the domain's VNC server, which listens nowhere. Raises Unreachable and libvirtError."""
+    connection = _connection_to(uri)
     try:
-        connection = open_connection(uri)
+        descriptor = _ours(connection, vm).openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+    finally:
+        connection.close()
+    return socket.socket(fileno=descriptor)
+
+
+def _connection_to(uri: str) -> Any:
+    try:
+        return open_connection(uri)
     except libvirt.libvirtError as error:
         raise Unreachable(str(error)) from error
+
+
+def _ours(connection: Any, vm: str) -> Any:
+    domain = connection.lookupByUUIDString(vm)
+    if _tag(domain) is None:
+        raise Refused("the domain is not one of ours")
+    return domain
+
+
+def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
+    """A console on a connection of its own, so that nothing else waits for it. Raises Unreachable and libvirtError."""
+    connection = _connection_to(uri)
     try:
-        domain = connection.lookupByUUIDString(vm)
-        if _tag(domain) is None:
-            raise Refused("the domain is not one of ours")
+        domain = _ours(connection, vm)
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
         return Console(loop, connection, stream)

@@ -1,12 +1,14 @@
-"""People at the consoles of this node's guests: each connection is carried between the bus and the hypervisor.
+"""People at the consoles and displays of this node's guests: each connection is carried between bus and hypervisor.
 
-A console is one person's at a time. Whoever opens it with `force` takes it away from the one before, who is told. A
-connection ends with its guest, with either of its ends, and with this daemon; the guest runs on.
+A serial console is one person's at a time. Whoever opens it with `force` takes it away from the one before, who is
+told; a display is seen by as many as like to. A connection ends with its guest, with either of its ends, and with this
+daemon; the guest runs on.
 """
 
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 from nats.aio.client import Client
 
@@ -36,8 +38,9 @@ class Denied(Exception):
 
 @dataclass(frozen=True)
 class Wish:
-    """Who wants to be connected to which VM, under which session id."""
+    """Who wants to be connected to what of which VM, under which session id."""
 
+    kind: Literal["console", "vnc"]
     vm: str
     session: str
     actor: str
@@ -69,7 +72,8 @@ class Sessions:
             raise Denied("console_in_use", "somebody else is just being connected to this console")
         self._opening.add(wish.vm)
         try:
-            await self._make_room(wish)
+            self._check_room()
+            await self._take(wish)
             try:
                 channel = await self._hypervisor.open_console(wish.vm, force=wish.force)
             except Busy as error:
@@ -84,17 +88,31 @@ class Sessions:
         finally:
             self._opening.discard(wish.vm)
 
+    async def display(self, wish: Wish) -> None:
+        """Connect to the VNC server. Raises Denied."""
+        self._check_room()
+        try:
+            channel = await self._hypervisor.open_display(wish.vm)
+        except Refused as error:
+            raise Denied("no_display", f"the display cannot be opened; does the VM run? ({error.detail})") from error
+        except Unreachable as error:
+            raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
+        await self._connect(wish, channel)
+
     async def close(self) -> None:
         """End all, and say why."""
         for session in self._open.values():
             session.why = "the node daemon is being stopped; the VM runs on"
         await end([session.task for session in list(self._open.values()) if session.task])
 
-    async def _make_room(self, wish: Wish) -> None:
+    def _check_room(self) -> None:
         if len(self._open) >= MOST:
             raise Denied("node_busy", f"{MOST} people are connected to guests of this node; try again later", 503)
-        for session in [each for each in self._open.values() if each.wish.vm == wish.vm]:
-            if session.task is None:
+
+    async def _take(self, wish: Wish) -> None:
+        """Make the console of a VM free, if that may be."""
+        for session in list(self._open.values()):
+            if (session.wish.kind, session.wish.vm) != ("console", wish.vm) or session.task is None:
                 continue
             if session.pipe.ended is not None:  # its owner has left, a moment ago
                 await asyncio.wait({session.task}, timeout=LEAVING)
@@ -119,8 +137,8 @@ class Sessions:
     async def _carry(self, session: Session) -> None:
         """Both ways, until one of them ends."""
         wish, started = session.wish, time.monotonic()
-        told = log.bind(vm=wish.vm, session=wish.session, actor=wish.actor)
-        told.info("console opened", force=wish.force)
+        told = log.bind(kind=wish.kind, vm=wish.vm, session=wish.session, actor=wish.actor)
+        told.info("connection opened", force=wish.force)
         ways = [asyncio.create_task(out(session)), asyncio.create_task(into(session))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -129,7 +147,7 @@ class Sessions:
             await session.pipe.close(session.why)
             await session.channel.close()
             del self._open[wish.session]
-            told.info("console closed", why=session.pipe.ended, seconds=round(time.monotonic() - started, 1))
+            told.info("connection closed", why=session.pipe.ended, seconds=round(time.monotonic() - started, 1))
 
 
 async def out(session: Session) -> None:

@@ -276,6 +276,10 @@ class Simulator:
         self._consoles[vm] = Echo()
         return self._consoles[vm]
 
+    async def open_display(self, vm: str) -> Channel:
+        await self._answer("open_display", vm)
+        raise Refused("a simulated guest has no display")
+
     async def capacity(self) -> Capacity:
         await self._answer()
         return self._capacity

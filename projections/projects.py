@@ -10,7 +10,7 @@ from projections.times import utc
 
 
 class NamedView(TypedDict):
-    """A project or a tag as the API shows it; tags carry no tags."""
+    """A project or a tag as the API shows it; tags carry neither tags nor keys."""
 
     id: str
     name: str
@@ -22,6 +22,7 @@ class NamedView(TypedDict):
 
 class ProjectView(NamedView):
     tags: list[str]
+    ssh_keys: list[str]
 
 
 def named(state: dict[str, Any], version: int, position: int) -> NamedView:
@@ -37,7 +38,8 @@ def named(state: dict[str, Any], version: int, position: int) -> NamedView:
 
 
 def view(state: dict[str, Any], version: int, position: int) -> ProjectView:
-    return {**named(state, version, position), "tags": list(state.get("tags") or ())}
+    tags, ssh_keys = (list(state.get(field) or ()) for field in ("tags", "ssh_keys"))
+    return {**named(state, version, position), "tags": tags, "ssh_keys": ssh_keys}
 
 
 PROJECTS: Aggregates[Project] = Aggregates[Named](

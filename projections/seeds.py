@@ -1,17 +1,18 @@
 """Seeds: what the data source tells a guest, and by which secrets it knows the guest.
 
 A seed exists from the moment its VM is placed until the VM is gone. The secret of each boot is derived by the vault;
-only its hash is stored. While a VM is being started or restarted both its last and its next boot's secrets count, since
-the domain may still be the old one.
+only its hash is stored. The SSH keys of a VM's project are looked up when a guest asks, so they are the newest. While a
+VM is being started or restarted both its last and its next boot's secrets count, since the domain may still be the old
+one.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from domain.base import Event, Sealed
+from domain.base import Event, Sealed, unique
 from domain.vm import Phase, Vm, VmStarted
 from eventstore.envelope import Ref
 from eventstore.vault import Erased
@@ -162,11 +163,15 @@ def _values(seed: Seed) -> list[object]:
 
 
 async def find(pool: Pool, secret: str) -> Seed | None:
-    """The seed that a secret opens. Raises Away."""
+    """The seed that a secret opens, with the SSH keys of its project as well. Raises Away."""
     found = await fetch(
         pool,
-        """SELECT s.* FROM seed_secrets h JOIN seeds s USING (project, vm)
+        """SELECT s.*, p.state -> 'ssh_keys' AS project_keys
+           FROM seed_secrets h JOIN seeds s USING (project, vm) LEFT JOIN projects p ON p.id = s.project
            WHERE h.secret_hash = %(hash)s""",
         {"hash": hashed(secret)},
     )
-    return _seed(found.row) if found.row else None
+    if found.row is None:
+        return None
+    seed = _seed(found.row)
+    return replace(seed, ssh_keys=unique((*seed.ssh_keys, *(found.row["project_keys"] or ()))))

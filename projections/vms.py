@@ -33,10 +33,14 @@ class FailureView(TypedDict):
 
 
 class ConsideredView(TypedDict):
-    """A node that placement looked at; `reason` is null for the one it took."""
+    """A node that placement looked at; `reason` is null for the one it took.
+
+    `more` others, which are not named, were passed over for a reason of the same kind.
+    """
 
     node: str
     reason: str | None
+    more: int
 
 
 class SizeView(TypedDict):
@@ -129,7 +133,10 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "preparing": get("preparing"),
         "failure": failure(get("failure")),
         "forgotten": get("forgotten"),
-        "considered": [{"node": one["node"], "reason": one.get("reason")} for one in get("considered") or ()],
+        "considered": [
+            {"node": one["node"], "reason": one.get("reason"), "more": one.get("more", 0)}
+            for one in get("considered") or ()
+        ],
         "created_at": utc(state["created_at"]),
         "started_at": maybe(get("started_at")),
         "ready_at": maybe(get("ready_at")),

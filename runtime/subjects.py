@@ -83,14 +83,6 @@ def heartbeat(node: str) -> str:
 HEARTBEATS = f"{PREFIX}.nodes.*.heartbeat"
 
 
-def cached_images(node: str) -> str:
-    """On which a node asks which of its images are in the catalogue no more (request/reply; not stored)."""
-    return f"{PREFIX}.nodes.{token(node)}.images"
-
-
-CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
-
-
 def ask(node: str, verb: str) -> str:
     """What a node answers itself, now (request/reply; it changes nothing that the log tells)."""
     return f"{PREFIX}.nodes.{token(node)}.asks.{token(verb)}"
@@ -106,6 +98,14 @@ def session(node: str, id_: str, hearer: str) -> str:
 
 
 SESSIONS_OF_ALL = f"{PREFIX}.nodes.*.sessions.*.*"
+
+
+def cached_images(node: str) -> str:
+    """On which a node asks which of its images are in the catalogue no more (request/reply; not stored)."""
+    return f"{PREFIX}.nodes.{token(node)}.images"
+
+
+CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
 
 
 def parked(consumer: str) -> str:

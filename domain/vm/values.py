@@ -92,10 +92,14 @@ class Spec(Value):
 
 
 class Considered(Message):
-    """A node that placement looked at: the reason it was passed over, or None for the one it took."""
+    """A node that placement looked at: the reason it was passed over, or None for the one it took.
+
+    `more`: so many other nodes, which are not named, were passed over for a reason of the same kind.
+    """
 
     node: str
     reason: str | None = None
+    more: int = 0
 
 
 class HostKey(Message):

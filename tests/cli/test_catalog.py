@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import environment, new_home
 from tests.cli.test_up import told, up
+from tests.projections.cloud import KEY
 
 
 class Cli:
@@ -52,6 +53,11 @@ def test_projects(real: Cli) -> None:
     assert real.json("tag", "create", "blue")["tag"]["id"] == "blue"
     assert real.json("project", "rename", "team", "Our Team")["project"]["name"] == "Our Team"
     assert real.json("project", "tag", "team", "blue")["project"]["tags"] == ["blue"]
+    keys = ["--ssh-key", f"ssh-ed25519 {KEY} ada", "--ssh-key", f"ssh-ed25519 {KEY} bob"]
+    assert real.json("project", "ssh-keys", "team", *keys)["project"]["ssh_keys"] == [keys[1], keys[3]]
+    assert real.json("project", "ssh-keys", "team")["project"]["ssh_keys"] == []
+    assert real.json("project", "create", "Keyed", *keys[:2])["project"]["ssh_keys"] == [keys[1]]
+    assert real.run("project", "delete", "keyed").stdout == "project keyed: deleted\n"
     assert "team" in [project["id"] for project in real.json("project", "list")["items"]]
     assert "(tag_in_use)" in real.refusal("tag", "delete", "blue")
     assert real.json("project", "tag", "team")["project"]["tags"] == []

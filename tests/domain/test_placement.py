@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.base import Rejected, Resources
 from domain.node import Node
-from domain.placement import Placement, Policy, free, grown, place
+from domain.placement import EXAMPLES, FEW, Placement, Policy, free, grown, place
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
@@ -158,3 +158,21 @@ def may(wish: Resources, region: str | None, node: Node, policy: Policy) -> bool
         and promised.memory_mib + wish.memory_mib <= have.memory_mib
         and promised.disk_gib + wish.disk_gib <= have.disk_gib
     )
+
+
+def test_of_many_nodes_a_few_of_each_kind_are_named_and_the_others_counted() -> None:
+    nodes = [host(f"n{number:03d}", region="here" if number % 4 else "there") for number in range(100)]
+    choice = place(WISH, "here", nodes)
+    assert choice.node == "n001"
+    assert len(choice.considered) == 1 + 2 * EXAMPLES
+    assert sum(1 + one.more for one in choice.considered) == 100
+    there = [one for one in choice.considered if one.reason == "is in region there, not here"]
+    assert [(one.node, one.more) for one in there] == [("n000", 0), ("n004", 0), ("n008", 22)]
+    nowhere = place(WISH, "nowhere", nodes)
+    assert nowhere.node is None
+    assert sum(1 + one.more for one in nowhere.considered) == 100
+
+
+def test_a_node_in_a_small_cloud_is_always_named() -> None:
+    nodes = [host(f"n{number:03d}") for number in range(FEW)]
+    assert [one.more for one in place(WISH, None, nodes).considered] == [0] * FEW

@@ -20,6 +20,7 @@ from domain.project import (
     ProjectCreated,
     ProjectDeleted,
     ProjectRenamed,
+    ProjectSshKeysChanged,
     ProjectTagged,
     RenameTag,
     TagCreated,
@@ -51,6 +52,18 @@ def test_a_project_from_beginning_to_end() -> None:
     both.and_when(ask(ChangeProject, name="Other", tags=("b",))).then_nothing()
     PROJECT.and_when(ask(DeleteProject, vms=3)).then_rejected("project_not_empty")
     assert PROJECT.and_when(ask(DeleteProject)).then(ProjectDeleted).after.deleted
+
+
+def test_a_projects_ssh_keys() -> None:
+    assert PROJECT.after.ssh_keys == ()
+    made = NO_PROJECT.when(ask(CreateProject, 10, name="P", ssh_keys=("one", "two", "one")))
+    assert made.then(ProjectCreated).after.ssh_keys == ("one", "two")
+    changed = made.and_when(ask(ChangeProject, ssh_keys=("three",))).then(ProjectSshKeysChanged)
+    assert (changed.after.ssh_keys, changed.after.name) == (("three",), "P")
+    assert changed.after.updated_at == at(20)
+    assert made.and_when(ask(ChangeProject, ssh_keys=())).then(ProjectSshKeysChanged).after.ssh_keys == ()
+    all_ = ask(ChangeProject, name="Q", tags=("t",), ssh_keys=("x",))
+    made.and_when(all_).then(ProjectRenamed, ProjectTagged, ProjectSshKeysChanged)
 
 
 def test_a_change_changes_something() -> None:

@@ -1,13 +1,16 @@
 """A stock Debian whose image asks for a seed disk: configured by it, without a word over HTTP before it is ready."""
 
+import asyncio
+import contextlib
 from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
+from websockets.asyncio.client import connect
 
 from cli.image_build import ImageFile
 from runtime.libvirtd import Libvirt
-from tests.e2e.platform import platform
+from tests.e2e.platform import Platform, platform
 from tests.e2e.test_boot import MARK, USER_DATA, image
 from tests.waiting import eventually
 
@@ -16,6 +19,26 @@ __all__ = ["image"]
 pytestmark = pytest.mark.qemu
 
 VMS = "/v1/projects/default/vms"
+
+
+async def at_its_console(up: Platform, vm: str) -> None:
+    """What it wrote, its prompt for a login, and its display: from the node's own process."""
+    token = (up.home / "admin.token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with up.client() as http:
+        written = await http.get(f"{VMS}/{vm}/console-log?bytes=1000000")
+    assert MARK in written.text
+    url = f"ws{up.url.removeprefix('http')}{VMS}/{vm}"
+    async with asyncio.timeout(120):
+        async with connect(f"{url}/console", additional_headers=headers, proxy=None) as socket:
+            seen = b""
+            while b"login: " not in seen:
+                await socket.send(b"\r")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(2):
+                        seen += bytes(await socket.recv(decode=False))
+        async with connect(f"{url}/vnc", additional_headers=headers, proxy=None) as socket:
+            assert await socket.recv(decode=False) == b"RFB 003.008\n"
 
 
 async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, image: ImageFile) -> None:
@@ -43,5 +66,6 @@ async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, i
             raise AssertionError(f"{error}\n{console.read_text(errors='replace')[-4000:]}") from None
         for said in (f"{MARK} on web-1", "DataSourceNoCloud [seed=/dev/vd"):
             await eventually(lambda said=said: said in console.read_text(errors="replace"), said, 120)
+        await at_its_console(up, vm)
         await up.succeed("DELETE", f"{VMS}/{vm}")
         assert not list((up.home / "node").rglob(f"*{vm}*"))

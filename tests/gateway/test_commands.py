@@ -235,6 +235,11 @@ async def test_projects_tags_images_and_nodes(api: Platform) -> None:
     assert (await api.call("POST", "/v1/tags", {"id": "blue", "name": "Blue"})).status_code == 202
     changed = await api.call("PATCH", "/v1/projects/my-shop", {"name": "Shop", "tags": ["blue"]})
     assert changed.json()["project"]["tags"] == ["blue"]
+    keyed = await api.call("PATCH", "/v1/projects/my-shop", {"ssh_keys": [SSH_KEY]})
+    assert keyed.json()["project"]["ssh_keys"] == [SSH_KEY]
+    bad = await api.call("PATCH", "/v1/projects/my-shop", {"ssh_keys": [SSH_KEY, "ssh-ed25519 nonsense"]})
+    assert (bad.status_code, bad.json()["errors"][0]["field"]) == (422, "ssh_keys.1")
+    assert (await api.call("POST", "/v1/projects", {"name": "x", "ssh_keys": ["key"]})).status_code == 422
     in_use = await api.call("DELETE", "/v1/tags/blue")
     assert (in_use.status_code, in_use.json()["code"]) == (409, "tag_in_use")
     assert (await api.call("DELETE", "/v1/projects/my-shop")).status_code == 202

@@ -192,7 +192,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
     "image-3-uefi": (IMAGE, [images.register(firmware=Firmware.UEFI), images.ACCEPT]),
     "image-4-seed-disk": (IMAGE, [images.register(seed=SeedMedium.DISK), images.ACCEPT]),
-    "image-5-imported": (
+    "image-3-imported": (
         IMAGE,
         [
             images.register(
@@ -216,6 +216,14 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             projects.ask(CreateProject, 10, name="Überall 雲", tags=("a", "b")),
             projects.ask(ChangeProject, 11, name="Default", tags=("b",)),
             projects.ask(DeleteProject, 12),
+        ],
+    ),
+    "project-2-ssh-keys": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="Keys", ssh_keys=("ssh-ed25519 AAAA é",)),
+            projects.ask(ChangeProject, 11, ssh_keys=("ssh-ed25519 AAAA b", "ssh-ed25519 AAAA c")),
+            projects.ask(ChangeProject, 12, ssh_keys=()),
         ],
     ),
     "tag-1": (

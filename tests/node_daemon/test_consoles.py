@@ -1,7 +1,6 @@
-"""The serial console of a real guest; and what libvirt's test driver, which has none, says."""
+"""Serial console and display of a real guest; and what libvirt's test driver, which has neither, says."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -108,13 +107,34 @@ async def test_what_nobody_reads_does_not_pile_up(hypervisor: LibvirtHypervisor,
 
 
 @pytest.mark.qemu
-async def test_it_is_fed_slowly(hypervisor: LibvirtHypervisor, guest: str) -> None:
-    """libvirt takes whatever it is given, and keeps what the guest does not take."""
-    console = await hypervisor.open_console(guest, force=False)
-    started = time.monotonic()
-    await console.write(b"y" * 64 * 1024)
-    assert time.monotonic() - started > 0.4
-    await console.close()
+async def test_a_guest_that_takes_nothing_holds_nobody_up(hypervisor: LibvirtHypervisor, guest: str) -> None:
+    """libvirt takes whatever it is given, and lets go only once the guest has taken it."""
+    first = await hypervisor.open_console(guest, force=False)
+    async with asyncio.timeout(20):
+        await first.write(b"y" * 16 * 1024)
+        await first.close()
+        second = await hypervisor.open_console(guest, force=False)
+        await speaks(second)
+    await second.close()
+
+
+@pytest.mark.qemu
+async def test_a_display_is_seen_by_as_many_as_like_to(hypervisor: LibvirtHypervisor, guest: str) -> None:
+    displays = [await hypervisor.open_display(guest) for _ in range(3)]
+    for display in displays:
+        assert await until(display, b"\n") == b"RFB 003.008\n"
+        await display.write(b"RFB 003.008\n")
+        assert await until(display, b"\1\1") == b"\1\1", "one way to authenticate: none"
+        await display.write(b"\1")
+    await displays[0].close()
+    assert await displays[1].read() == bytes(4), "in"
+    await hypervisor.destroy(guest)
+    async with asyncio.timeout(10):
+        while await displays[1].read():
+            pass
+    await displays[1].write(b"nobody there")
+    with pytest.raises(Refused):
+        await hypervisor.open_display(guest)
 
 
 async def test_a_driver_without_consoles_says_so() -> None:
@@ -122,5 +142,7 @@ async def test_a_driver_without_consoles_says_so() -> None:
     hypervisor = LibvirtHypervisor("test:///default", "default", "test", deadline=60)
     with pytest.raises(Refused):
         await hypervisor.open_console(new_vm(), force=False)
+    with pytest.raises(Refused):
+        await hypervisor.open_display(new_vm())
     hypervisor.close()
     connection.close()

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from domain import vm
 from domain.contract import Power
+from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.envelope import Ref
 from projections import cloud_init
@@ -94,6 +95,26 @@ async def test_what_a_guest_is_told(guests: Guests) -> None:
     assert (network.status_code, network.content) == (200, b"")
     head = await guests.http.head(f"/{secret}/meta-data")
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_the_keys_of_its_project_are_told_as_they_are_now(guests: Guests) -> None:
+    async def change(*keys: str) -> None:
+        ref = Ref("default", "project", "default")
+        await guests.cloud.do(ref, ChangeProject(**guests.cloud.asked(project="default", ssh_keys=keys)))
+        await guests.cloud.caught_up()
+
+    async def told() -> list[str]:
+        keys: list[str] = yaml.safe_load((await guests.get(secret, "meta-data")).text)["public-keys"]
+        return keys
+
+    of_project, of_both = f"ssh-ed25519 {KEY} project", f"ssh-ed25519 {KEY} both"
+    ref = await placed(guests, ssh_keys=(SSH_KEY, of_both))
+    secret = await guests.secret(ref)
+    assert await told() == [SSH_KEY, of_both]
+    await change(of_both, of_project)
+    assert await told() == [SSH_KEY, of_both, of_project], "its own first, and none twice"
+    await change()
+    assert await told() == [SSH_KEY, of_both]
 
 
 async def test_a_vm_with_another_name_is_told_so(guests: Guests) -> None:
