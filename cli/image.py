@@ -120,6 +120,8 @@ def import_(
     architecture: Arch = Architecture.X86_64,
     description: Description = None,
     private: Private = False,
+    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Import an image from a URL; shows how much has come."""
     if not origin.startswith(("http://", "https://")):
@@ -135,6 +137,8 @@ def import_(
         architecture=architecture,
         description=description,
         private=private,
+        firmware=firmware,
+        seed=seed,
     )
 
 

@@ -51,8 +51,11 @@ def with_snapshot(path: Path) -> None:
 
 
 def encrypted(path: Path) -> None:
-    secret = ("--object", "secret,id=s,data=0123456789abcdef")
-    qcow2(path, *secret, "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10")
+    """As LUKS inside of qcow2 is marked. qemu-img could make a real one, but first measures how fast the machine is."""
+    with_extension(0x0537BE77, 16)(path)
+    with path.open("r+b") as file:
+        file.seek(32)
+        file.write(struct.pack(">I", 2))
 
 
 def filled(path: Path) -> None:

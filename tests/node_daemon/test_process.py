@@ -1,6 +1,7 @@
 """The daemon as a process: killed at any moment, ended by SIGTERM, alone on its folder; on real QEMU."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,8 @@ import pytest
 from domain.contract import Desired, Power
 from runtime.libvirtd import Libvirt
 from runtime.servers import NatsServer
+from tests.image_server import serving
+from tests.node_daemon.documents import MIB, source_of
 from tests.node_daemon.harness import Node, a_node, off, on
 from tests.waiting import eventually
 
@@ -43,6 +46,27 @@ async def qemu_node(servers_home: Path, nats_server: NatsServer, libvirt_qemu: L
 
 def leftovers(node: Node) -> list[str]:
     return [str(path) for folder in ("disks", "consoles") for path in (node.settings.data_dir / folder).iterdir()]
+
+
+async def test_a_download_outlives_its_daemon(node: Node) -> None:
+    async with serving(os.urandom(4 * MIB)) as server:
+        server.stall = 2 * MIB
+        far = node.home / "far.raw"
+        far.write_bytes(server.body)
+        vm = await node.create(image=source_of(far, "raw", 4 * MIB, at=server.url))
+        images = node.settings.data_dir / "images"
+
+        def half_there() -> bool:
+            return sum(part.stat().st_size for part in images.glob("*.part")) >= 2 * MIB
+
+        async with node.process():
+            await eventually(half_there, "half of it")
+        server.stall = None
+        async with node.process():
+            await node.until(vm, on)
+            assert [asked.get("range") for asked in server.requests] == [None, f"bytes={2 * MIB}-"]
+            assert [path.read_bytes() for path in images.iterdir()] == [server.body]
+            await node.remove(vm)
 
 
 async def test_killed_again_and_again(node: Node, remote_test_driver: Any) -> None:
