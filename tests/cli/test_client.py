@@ -85,7 +85,6 @@ def test_a_read_that_is_refused(nebula: Nebula) -> None:
         ("vm", "list", "--output", "xml"),
         ("vm", "list", "--url", "nowhere"),
         ("vm", "stop", "00000000-0000-4000-8000-000000000000", "--force", "--grace", "3"),
-        ("image", "register", "https://example.org/image.qcow2"),
         ("image", "register", "/does/not/exist"),
     ],
 )
