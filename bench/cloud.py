@@ -39,7 +39,8 @@ class Cloud:
 
     async def prepare(self) -> None:
         """A project and an image without an operating system."""
-        path = self.home / "blank.raw"
+        path = self.home / "images" / "blank.raw"
+        path.parent.mkdir()
         body = b"\0" * 510 + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512)
         path.write_bytes(body)
         async with self.connection() as http:

@@ -81,6 +81,8 @@ class Demo:
                 home /= "demo"
             url = f"http://127.0.0.1:{(port := free_port())}"
             environment = {"HOME": str(home), "HTTP_PORT": str(port), "SEED_PORT": str(free_port())}
+            if self.source[0].startswith("/"):
+                environment["IMAGE_PATHS"] = str(Path(self.source[0]).parent)
             mine = {f"NEBULA_{name}": value for name, value in environment.items()}
             self.stack.enter_context(demo_host.platform(mine, say))
         else:

@@ -44,9 +44,19 @@ def tokens_file(home: Path) -> Path:
     return listed
 
 
+def nats_port_file(home: Path) -> Path:
+    """Where the event log was last reached on this host."""
+    return home / "nats.port"
+
+
+def seed_url_file(home: Path) -> Path:
+    """Where this host's guests last reached the data source."""
+    return home / "seed.url"
+
+
 def nats_port(home: Path) -> int:
     """The port this platform's event log is reached at: the one it had, else 4222, else any; whichever is free."""
-    file = home / "nats.port"
+    file = nats_port_file(home)
     remembered = [int(file.read_text())] if file.exists() else []
     port = next((port for port in (*remembered, NATS_PORT) if is_free("127.0.0.1", port)), None) or free_port()
     file.write_text(str(port))

@@ -21,6 +21,9 @@ COLUMNS: output.Columns = {
     "ID": "id",
     "NAME": "name",
     "PHASE": "phase",
+    "SYSTEM": lambda row: " ".join(word for word in (row.get("distribution"), row.get("release")) if word) or None,
+    "ARCH": "architecture",
+    "FOR": lambda row: row.get("project") or "all",
     "FORMAT": "format",
     "FIRMWARE": "firmware",
     "SIZE": lambda row: mib(row.get("size_bytes")),
@@ -51,39 +54,107 @@ class Debian(StrEnum):
         return self.name.lower()
 
 
+class Architecture(StrEnum):
+    X86_64 = "x86_64"
+    AARCH64 = "aarch64"
+
+
+Sha256 = Annotated[str | None, typer.Option(help="Checksum; without any, the one that is found is recorded.")]
+Sha512 = Annotated[str | None, typer.Option(help="The same, of the other kind; both may be given.")]
+Distribution = Annotated[str | None, typer.Option(help="Such as debian.")]
+Release = Annotated[str | None, typer.Option(help="Such as 12 or 24.04.")]
+Arch = Annotated[Architecture, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")]
+Description = Annotated[str | None, typer.Option(help="For people.")]
+Private = Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")]
+
+
 @command(app, "register")
 def register(
     session: Session,
     source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Where nodes get it from.")],
     id: Annotated[str | None, typer.Option(help="The file's name as a slug, unless given.")] = None,
     name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Checksum; of a local file it is computed.")] = None,
+    sha256: Sha256 = None,
+    sha512: Sha512 = None,
+    distribution: Distribution = None,
+    release: Release = None,
+    architecture: Arch = Architecture.X86_64,
+    description: Description = None,
+    private: Private = False,
     firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
     local = not source.startswith(("http://", "https://"))
-    if not local and sha256 is None:
-        raise Usage("an image from a URL needs --sha256, so that nodes can tell that they got it right")
     if local:
         source = str(Path(source).absolute())
     image_id = id or re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")[:63]
-    body = {
+    given = {
         "id": image_id,
         "name": name or image_id,
         "source": source,
-        "sha256": sha256 or checksum(Path(source)),
+        "sha256": sha256 or (checksum(Path(source)) if local and sha512 is None else None),
+        "sha512": sha512,
+        "distribution": distribution,
+        "release": release,
+        "architecture": architecture,
+        "description": description,
+        "project": session.project if private else None,
         "firmware": firmware,
         "seed": seed,
     }
+    body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("images"), body, key=session.key)
     finish(session, answer, COLUMNS, path("images", image_id))
 
 
+@command(app, "import")
+def import_(
+    session: Session,
+    image: Annotated[str, typer.Argument(metavar="ID", help="What it is to be called.")],
+    origin: Annotated[str, typer.Option("--from", help="The http(s) URL it is behind: of a qcow2 or raw disk.")],
+    sha256: Sha256 = None,
+    sha512: Sha512 = None,
+    distribution: Distribution = None,
+    release: Release = None,
+    architecture: Arch = Architecture.X86_64,
+    description: Description = None,
+    private: Private = False,
+) -> None:
+    """Import an image from a URL; shows how much has come."""
+    if not origin.startswith(("http://", "https://")):
+        raise Usage("--from has to be an http(s) URL; `nebula image register` takes a path")
+    register(
+        session,
+        origin,
+        id=image,
+        sha256=sha256,
+        sha512=sha512,
+        distribution=distribution,
+        release=release,
+        architecture=architecture,
+        description=description,
+        private=private,
+    )
+
+
 @query(app, "list")
-def list_(session: Session) -> None:
-    """All images."""
-    output.listing(session, session.api.pages(path("images")), COLUMNS)
+def list_(
+    session: Session,
+    distribution: Distribution = None,
+    release: Release = None,
+    architecture: Annotated[
+        Architecture | None, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")
+    ] = None,
+) -> None:
+    """All images; with --project, those that it can use."""
+    wanted = {
+        "project": session.project_given,
+        "distribution": distribution,
+        "release": release,
+        "architecture": architecture,
+    }
+    output.listing(session, session.api.pages(path("images"), wanted), COLUMNS)
 
 
 @query(app, "show")
@@ -120,12 +191,13 @@ def build(
     if not register:
         output.one(session, {"path": str(built.path), "sha256": built.sha256, "size_bytes": built.size_bytes})
         return
-    image = ensure(session, release, str(built.path), built.sha256)
+    about = {"distribution": "debian", "release": release.removeprefix("debian-")}
+    image = ensure(session, release, str(built.path), built.sha256, **about)
     output.one(session, image)
 
 
-def ensure(session: Session, image_id: str, source: str, sha256: str) -> Document:
-    """The image under this id with these bytes: registered now, unless it has been.
+def ensure(session: Session, image_id: str, source: str, sha256: str, **about: str) -> Document:
+    """The image under this id with these bytes: registered now, with what is said about it, unless it has been.
 
     Raises CliError when the id stands for other bytes.
     """
@@ -146,7 +218,7 @@ def ensure(session: Session, image_id: str, source: str, sha256: str) -> Documen
         return known
     if known["phase"] == "rejected":
         waiting.operation(session, session.api.send("DELETE", target)["operation"])
-    body = {"id": image_id, "name": image_id, "source": source, "sha256": sha256}
+    body = {"id": image_id, "name": image_id, "source": source, "sha256": sha256, **about}
     op = waiting.operation(session, session.api.send("POST", path("images"), body, key=session.key)["operation"])
     return session.api.get(target, {"min_position": op["position"]})
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import typer
 
 from cli import catalog, console, events, image, log, output, replay, vault, views, vm
+from cli import simulate as simulation
 from cli.command import root
-from cli.errors import CliError, Exit
+from cli.errors import CliError, Exit, Usage
 from cli.role import serve
 
 HELP = (
@@ -69,9 +70,38 @@ def projections() -> None:
 
 
 @catalog.nodes.callback(invoke_without_command=True)
-def node(context: typer.Context) -> None:
-    """The hosts that run VMs. Without a command: run the daemon of this host."""
-    if context.invoked_subcommand is None:
+def node(
+    context: typer.Context,
+    simulate: simulation.Count = None,
+    prefix: simulation.Prefix = None,
+    region: simulation.Region = None,
+    vcpus: simulation.Vcpus = None,
+    memory: simulation.Memory = None,
+    disk: simulation.Disk = None,
+    seconds: simulation.Seconds = None,
+    fault: simulation.Fault = None,
+    seed: simulation.Seed = None,
+    phone_home: simulation.PhoneHome = None,
+) -> None:
+    """The hosts that run VMs. Without a command: run the daemon of this host, or many simulated ones."""
+    options = {
+        "simulate_prefix": prefix,
+        "region": region,
+        "simulate_vcpus": vcpus,
+        "simulate_memory_mib": memory,
+        "simulate_disk_gib": disk,
+        "simulate_seconds": simulation.numbers("seconds", seconds),
+        "simulate_faults": simulation.numbers("fault", fault),
+        "simulate_seed": seed,
+        "simulate_phone_home": phone_home,
+    }
+    if context.invoked_subcommand is not None:
+        return
+    if simulate is not None:
+        simulation.simulate({"simulate": simulate, **options})
+    elif any(value is not None for value in options.values()):
+        raise Usage("these options are for simulated nodes: add --simulate N")
+    else:
         serve("node")
 
 

@@ -14,6 +14,7 @@ from cli.command import query
 from cli.errors import CliError, Refused
 from cli.session import Output, Session
 from cli.vm import find
+from cli.waiting import passed_over
 
 app = typer.Typer(help="Tell what happened, from the log.", no_args_is_help=True)
 
@@ -89,7 +90,7 @@ def what(data: Document, actor: str) -> str:
             words.append(f"{name} {output.cell(data[name])}")
     if data.get("host_keys"):
         words.append(f"host keys {output.cell([key['type'] for key in data['host_keys']])}")
-    words += [f"{node['node']} {node['reason']}" for node in data.get("considered", []) if node.get("reason")]
+    words += passed_over(data.get("considered", []))
     return ", ".join(words)
 
 

@@ -8,6 +8,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.settings import Common
 
 #: Each role's module, whose `run` takes the settings of the class beside it.
 ROLES = {
@@ -17,23 +21,33 @@ ROLES = {
     "node": ("node_daemon.main", "NodeSettings"),
 }
 
+#: What the node's role is where nodes are simulated.
+SIMULATION = "simulation"
+PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.fleet", "SimulationSettings")}
+
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
-    import uvloop
+    from runtime import settings
 
-    from runtime import logs, settings, streams
-
-    module, settings_class = ROLES[role]
-    own = settings.read(getattr(settings, settings_class))
-    logs.configure(role, own.log_level, own.log_format)
+    _, settings_class = PROGRAMS[role]
     if pid_file is not None:
         pid_file.write_text(f"{os.getpid()}\n")
-    run = importlib.import_module(module).run
+    run(role, settings.read(getattr(settings, settings_class)))
+
+
+def run(role: str, own: "Common") -> None:
+    """Run it with these settings, on the loop and with the collector that suit a long life."""
+    import uvloop
+
+    from runtime import logs, streams
+
+    logs.configure(role, own.log_level, own.log_format)
+    program = importlib.import_module(PROGRAMS[role][0]).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
     try:
-        uvloop.run(run(own))
+        uvloop.run(program(own))
     except streams.WeakStream as error:
         logs.get(__name__).error("the bus cannot carry the log", error=str(error))
         raise SystemExit(2) from None

@@ -1,7 +1,8 @@
 """`nebula up`: the whole platform on this machine, from one command to the first VM.
 
 In this order, and stopped in the opposite one: the event log's server, the read models' server, libvirt (which stays,
-as guests do), then the four roles as processes of their own. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
+as guests do), then the four roles as processes of their own. With NEBULA_SIMULATE the node's is a process of that many
+simulated ones, and libvirt is left out. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
 NEBULA_LIBVIRT_URI of another host name is used as it is. Whatever ends by itself is started again.
 """
 
@@ -20,13 +21,13 @@ from cli import home
 from cli.client import Client, Document, path
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
-from cli.role import ROLES
+from cli.role import ROLES, SIMULATION
 from cli.session import DEFAULT_URL, local_token
 from runtime import logs
 from runtime.child import ServerError, free_port
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.servers import NatsServer, Postgres, start_nats, start_postgres
-from runtime.settings import GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
+from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.supervise import Role, Supervisor
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
@@ -40,7 +41,7 @@ REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is 
 Server = TypeVar("Server", NatsServer, Postgres)
 
 
-class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, NodeSettings):
+class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings):
     """The settings of all roles, so that a bad one is refused before anything is started."""
 
     def given(self, name: str) -> bool:
@@ -108,10 +109,12 @@ async def platform(settings: UpSettings) -> None:
         else:
             tell("postgres", "as NEBULA_POSTGRES_DSN says")
 
-        libvirt = await ensure_libvirt(settings.libvirt_uri, network=settings.network)
-        tell("libvirt", _describe(libvirt))
-
-        seed_host = _seed_host(settings, libvirt)
+        if settings.given("simulate"):
+            seed_host = settings.seed_host if settings.given("seed_host") else "127.0.0.1"
+        else:
+            libvirt = await ensure_libvirt(settings.libvirt_uri, network=settings.network)
+            tell("libvirt", _describe(libvirt))
+            seed_host = _seed_host(settings, libvirt)
         seed_port = _port(settings, "seed_port", seed_host)
         url = f"http://{REACHED_AT.get(settings.http_host, settings.http_host)}:{http_port}"
         environment = {
@@ -124,6 +127,7 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_SEED_PORT": str(seed_port),
             "NEBULA_SEED_URL": settings.seed_url if settings.given("seed_url") else f"http://{seed_host}:{seed_port}/",
         }
+        home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
         supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
         await stack.enter_async_context(supervisor)
@@ -170,7 +174,8 @@ async def kept(name: str, start: Callable[[], Awaitable[Server]]) -> AsyncIterat
 def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Role:
     file = home.pid_file(settings.home, name)
     file.parent.mkdir(exist_ok=True)
-    return Role(name, [sys.executable, "-m", "cli.role", name, str(file)], environment)
+    program = SIMULATION if name == "node" and settings.given("simulate") else name
+    return Role(name, [sys.executable, "-m", "cli.role", program, str(file)], environment)
 
 
 def _port(settings: UpSettings, name: str, host: str) -> int:
@@ -211,7 +216,8 @@ async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tel
         await _answer("handlers", settings, partial(_create_first_project, api))
         tell("handlers", "decide; project default created")
     alive = await _answer("node", settings, partial(_living_nodes, api, began))
-    tell("node", f"{', '.join(alive)} ready")
+    some = f"{alive[0]} and {settings.simulate - 1} more" if settings.given("simulate") else ", ".join(alive)
+    tell("node", f"{some} ready")
 
 
 async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:

@@ -38,6 +38,7 @@ Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
+UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -45,6 +46,12 @@ class Until(StrEnum):
     RUNNING = "running"
     READY = "ready"
     NO = "no"
+
+
+class Policy(StrEnum):
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
 
 
 class Goal(StrEnum):
@@ -86,8 +93,9 @@ def create(
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
+    restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
     ssh_key: SshKeys = None,
-    user_data: Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)] = None,
+    user_data: UserData = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
 ) -> None:
@@ -103,6 +111,7 @@ def create(
         "tags": tag or [],
         "labels": _labels(label) if label else None,
         "protected": protected or None,
+        "restart_policy": restart,
         "ssh_keys": public_keys(ssh_key),
         "user_data": text_of(user_data) if user_data else None,
     }
@@ -176,6 +185,66 @@ def resume(session: Session, vm: Name) -> None:
     _act(session, vm, "resume", {})
 
 
+@command(app, "resize")
+def resize(
+    session: Session,
+    vm: Name,
+    vcpus: Annotated[int | None, typer.Option(min=1)] = None,
+    memory: Annotated[int | None, typer.Option(min=32, help="MiB.")] = None,
+    disk: Annotated[int | None, typer.Option(min=1, help="GiB; a disk only grows.")] = None,
+) -> None:
+    """Give a VM another size. A running one takes it at its next start."""
+    given = {"vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
+    body = {field: value for field, value in given.items() if value is not None}
+    if not body:
+        raise Usage("give at least one of --vcpus, --memory, --disk")
+    if _act(session, vm, "resize", body)["vm"].get("pending_resize"):
+        note("it runs with its old size until it is stopped and started, or restarted")
+
+
+@command(app, "rebuild")
+def rebuild(
+    session: Session,
+    vm: Name,
+    image: Annotated[str | None, typer.Option(help="Id of the image its new disk is made from (the same).")] = None,
+    ssh_key: SshKeys = None,
+    user_data: UserData = None,
+) -> None:
+    """Give a VM a new disk and boot it: the old disk is lost, name and address stay."""
+    given = {
+        "image": image,
+        "ssh_keys": public_keys(ssh_key) if ssh_key else None,
+        "user_data": text_of(user_data) if user_data else None,
+    }
+    _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
+
+
+@command(app, "retry")
+def retry(session: Session, vm: Name) -> None:
+    """Ask again for what failed: to start, to stop or to delete the VM."""
+    _act(session, vm, "retry", {})
+
+
+@command(app, "abandon")
+def abandon(session: Session, vm: Name) -> None:
+    """Give up the operation that is pending; the VM stays what it is."""
+    _act(session, vm, "abandon", {})
+
+
+@command(app, "forget")
+def forget(
+    session: Session, vm: Name, reason: Annotated[str, typer.Option(help="Why, in a sentence, for the log.")]
+) -> None:
+    """Take a VM for gone whose node is lost for good. Should the node come back, it removes the VM."""
+    vm_id = find(session, vm)
+    target = path("projects", session.project, "vms", vm_id, "forget")
+    answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+    _show(session, answer)
+
+
 @command(app, "delete")
 def delete(session: Session, vm: Name) -> None:
     """Delete a VM with its disk and its secrets. Its history stays."""
@@ -209,6 +278,12 @@ def rename(
     _change(session, vm, {"name": name})
 
 
+@command(app, "restart-policy")
+def restart_policy(session: Session, vm: Name, policy: Annotated[Policy, typer.Argument()]) -> None:
+    """Start a VM again when its guest goes off by itself: always, on-failure (it crashed), or no."""
+    _change(session, vm, {"restart_policy": policy})
+
+
 @command(app, "protect")
 def protect(session: Session, vm: Name) -> None:
     """Refuse to delete a VM from now on."""
@@ -233,9 +308,9 @@ def wait(
         output.emit(f"{state['id']} {waiting.describe(state)}")
 
 
-def _act(session: Session, vm: str, verb: str, body: Document) -> None:
+def _act(session: Session, vm: str, verb: str, body: Document) -> Document:
     target = path("projects", session.project, "vms", find(session, vm), verb)
-    _finish(session, session.api.send("POST", target, body, key=session.key))
+    return _finish(session, session.api.send("POST", target, body, key=session.key))
 
 
 def _change(session: Session, vm: str, body: Document) -> None:
@@ -250,12 +325,13 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _finish(session: Session, answer: Document) -> None:
+def _finish(session: Session, answer: Document) -> Document:
     if session.wait:
         answer["operation"] = op = waiting.operation(session, answer["operation"])
         target = path("projects", op["project"], "vms", op["resource"])
         answer["vm"] = session.api.get(target, {"min_position": op["position"]})
     _show(session, answer)
+    return answer
 
 
 def _show(session: Session, answer: Document) -> None:

@@ -9,6 +9,7 @@ from cli.client import Document, path
 from cli.errors import CliError, Interrupted, Refused, TimedOut
 from cli.output import duration
 from cli.session import Session
+from runtime.gauge import share
 
 #: Seconds one long poll lasts: how stale the shown state may become.
 POLL = 2.0
@@ -103,13 +104,20 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
             position = news[-1]["position"] if news else None
 
 
+def passed_over(considered: list[Document]) -> list[str]:
+    """Each node that placement named and did not take, with the reason."""
+    named = [node for node in considered if node.get("reason")]
+    more = [f" (and {node['more']} more)" if node.get("more") else "" for node in named]
+    return [f"{node['node']} {node['reason']}{rest}" for node, rest in zip(named, more, strict=True)]
+
+
 def describe(state: Document) -> str:
     """The state of a VM in a few words."""
     words = [str(state["phase"])]
     if state.get("preparing"):
         words.append(f"preparing {state['preparing']}")
     if state["phase"] == "unschedulable":
-        words += [f"{node['node']} {node['reason']}" for node in state.get("considered") or [] if node["reason"]]
+        words += passed_over(state.get("considered") or [])
     if state["phase"] == "running":
         words += state.get("addresses") or ["no address yet"]
         words.append("ready" if state.get("ready") else "guest not ready yet")
@@ -142,6 +150,8 @@ def _hopeless(state: Document, goal: str) -> bool:
 
 def _state(session: Session, op: Document) -> str:
     """Of a VM, what it does; of anything else, that it is under way."""
+    if op.get("progress"):
+        return f"{op['status']}, {share(op['progress']['bytes_done'], op['progress']['bytes_total'])}"
     if op["kind"] != "vm":
         return str(op["status"])
     try:

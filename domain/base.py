@@ -20,6 +20,18 @@ Uuid = Annotated[
 ]
 """A UUID in its canonical lower-case form."""
 
+
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has to be printable characters on one line")
+    return text
+
+
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(printable)
+]
+"""Why somebody did what should be done rarely, in their own words."""
+
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
 """A name for people to read."""
 

@@ -10,7 +10,10 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Message
+from domain.base import Message, Resources
+
+Architecture = Literal["x86_64", "aarch64"]
+"""What an image is made for, and a node's CPUs are."""
 
 
 class Desired(StrEnum):
@@ -57,6 +60,7 @@ class ImageSource(Message):
     image: str
     source: str = Field(description="an absolute path on the node, or an http(s) URL")
     sha256: str
+    sha512: str | None = None
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
@@ -69,8 +73,10 @@ class Wanted(Message):
 
     `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped (gracefully
     until `force_after`) and started again. `resume` is set while somebody waits for it to go on: also a domain that
-    stands still after an I/O error is then resumed. `seed_url` is where its cloud-init finds its configuration; it
-    holds the secret of this boot. `epoch` fences: a document of a lower epoch than one seen before is refused.
+    stands still after an I/O error is then resumed. `disk` counts how often its disk was to be made: a domain on an
+    earlier one is ended, and earlier disks are deleted once the new one is made from the image. `seed_url` is where its
+    cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences: a document of a lower epoch
+    than one seen before is refused.
     """
 
     vm: str
@@ -86,6 +92,7 @@ class Wanted(Message):
     vcpus: int
     memory_mib: int
     disk_gib: int
+    disk: int = 1
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
     seed_url: str
     mac: str
@@ -104,7 +111,8 @@ class NodeReport(Message):
     `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
     count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
-    libvirt knows. `step` tells what the daemon is busy with (image, disk, domain).
+    libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
+    `size` is what the domain in memory was started with.
     """
 
     vm: str
@@ -116,6 +124,7 @@ class NodeReport(Message):
     desired: Desired | None = None
     asked_boots: int | None = None
     boots: int = 0
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
     step: str | None = None
@@ -133,6 +142,28 @@ class NodeInfo(Message):
     virt_type: Literal["kvm", "qemu", "test"]
     seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
     version: str
+    architecture: str = "x86_64"
+
+
+class ImageCache(Message):
+    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit."""
+
+    images: int
+    bytes: int
+    budget_bytes: int | None = None
+
+
+class CachedImages(Message):
+    """A node's question: the sha256 of every image it keeps."""
+
+    node: str
+    digests: tuple[str, ...]
+
+
+class UnwantedImages(Message):
+    """The answer: those that are in the catalogue no more."""
+
+    digests: tuple[str, ...]
 
 
 class Heartbeat(Message):
@@ -143,3 +174,4 @@ class Heartbeat(Message):
     boot: str = Field(description="random id of this daemon process; a new one means it was restarted")
     wanted_position: int = Field(description="last stream sequence of NEBULA_WANTED it has read")
     orphans: tuple[str, ...] = Field(default=(), description="tagged domains that nobody wants")
+    image_cache: ImageCache | None = None

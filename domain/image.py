@@ -3,8 +3,8 @@
     RegisterImage ─► verifying ──bytes and checksum are as promised──► available ──DeleteImage──► deleted
                          └──────unreachable, other checksum, no disk image──► rejected ──DeleteImage──►──┘
 
-Verification is an operation of its own: whoever registers an image can wait for it, and is told what is wrong with
-which field. Only an available image can be used.
+Verification is an operation of its own: whoever registers an image can wait for it, sees how far it is, and is told
+what is wrong with which field. Only an available image can be used; one that belongs to a project, by that one alone.
 """
 
 from datetime import timedelta
@@ -14,11 +14,16 @@ from typing import Annotated, ClassVar, Literal, assert_never
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from domain.base import Command, Event, Known, Message, Rejected, Slug, Title, Uuid, same_request
-from domain.contract import Firmware, SeedMedium
+from domain.contract import Architecture, Firmware, SeedMedium
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+"""A distribution or a release, such as debian or 24.04."""
+
+Description = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
 Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048)]
 
 
@@ -34,20 +39,37 @@ class ImageCommand(Command):
 
 
 class RegisterImage(ImageCommand):
+    """Digests that are given have to match. `project`: the one that alone may use it; without, all may."""
+
     VERB: ClassVar[str] = "register"
     operation: Uuid
     fingerprint: str
     name: Title
     source: Source
-    sha256: Sha256
+    sha256: Sha256 | None = None
+    sha512: Sha512 | None = None
+    distribution: Word | None = None
+    release: Word | None = None
+    architecture: Architecture = "x86_64"
+    description: Description | None = None
+    project: Slug | None = None
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
 
 
-class AcceptImage(ImageCommand):
-    """The bytes are as promised. `registration` is the operation whose source was read."""
+class NoteProgress(ImageCommand):
+    """So many bytes have been read, of so many, where that is known."""
 
     registration: Uuid
+    bytes_done: int = Field(ge=0)
+    bytes_total: int | None = None
+
+
+class AcceptImage(ImageCommand):
+    """The bytes are as promised. `registration` is the operation whose source was read; `sha256` what they are."""
+
+    registration: Uuid
+    sha256: Sha256 | None = None
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
@@ -67,7 +89,7 @@ class DeleteImage(ImageCommand):
     used_by: int = Field(default=0, description="VMs that were made from it and still exist")
 
 
-ImageCommands = RegisterImage | AcceptImage | RejectImage | DeleteImage
+ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage
 
 
 class ImageEvent(Event):
@@ -83,13 +105,31 @@ class ImageRegistered(ImageEvent):
     image: str
     name: str
     source: str
-    sha256: str
+    sha256: str | None = None
+    sha512: str | None = None
+    distribution: str | None = None
+    release: str | None = None
+    architecture: str = "x86_64"
+    description: str | None = None
+    project: str | None = None
     firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
     seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
 
 
+class ImageProgressed(ImageEvent):
+    """It is being read: told seldom, since each word stays for ever. Its deadline moves with it."""
+
+    TOPIC = "nebula.image.ImageProgressed"
+    bytes_done: int
+    bytes_total: int | None = None
+    deadline: AwareDatetime
+
+
 class ImageVerified(ImageEvent):
+    """`sha256` is that of the bytes that were read: from here on it counts, also where none was given."""
+
     TOPIC = "nebula.image.ImageVerified"
+    sha256: str | None = None
     format: Literal["qcow2", "raw"]
     size_bytes: int
     virtual_size_bytes: int
@@ -108,16 +148,22 @@ class ImageDeleted(ImageEvent):
     fingerprint: str
 
 
-ImageEvents = ImageRegistered | ImageVerified | ImageRejected | ImageDeleted
+ImageEvents = ImageRegistered | ImageProgressed | ImageVerified | ImageRejected | ImageDeleted
 
 
 class Image(Message):
-    """An image as its events tell it. `format` and the sizes are known once it is available."""
+    """An image as its events tell it. `format`, the sizes and in any case `sha256` are known once it is available."""
 
     id: str
     name: str
     source: str
-    sha256: str
+    sha256: str | None = None
+    sha512: str | None = None
+    distribution: str | None = None
+    release: str | None = None
+    architecture: str = "x86_64"
+    description: str | None = None
+    project: str | None = None
     phase: ImagePhase
     registered_by: str = Field(description="the operation that registered it")
     created_at: AwareDatetime
@@ -130,6 +176,10 @@ class Image(Message):
     failure: str | None = None
     operations: dict[str, Known] = Field(default_factory=dict)
 
+    def visible(self, project: str) -> bool:
+        """Whether a project may know of it."""
+        return self.project in (None, project)
+
 
 def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
     """What follows from a command on an image."""
@@ -138,6 +188,18 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
     if image is None:
         raise Rejected("image_not_found", f"there is no image {command.image}", status=404, field="image")
     match command:
+        case NoteProgress():
+            if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
+                return []
+            return [
+                ImageProgressed(
+                    at=command.at,
+                    operation=image.registered_by,
+                    bytes_done=command.bytes_done,
+                    bytes_total=command.bytes_total,
+                    deadline=command.at + VERIFY_DEADLINE,
+                )
+            ]
         case AcceptImage():
             if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
                 return []
@@ -145,6 +207,7 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
                 ImageVerified(
                     at=command.at,
                     operation=image.registered_by,
+                    sha256=command.sha256,
                     format=command.format,
                     size_bytes=command.size_bytes,
                     virtual_size_bytes=command.virtual_size_bytes,
@@ -192,6 +255,12 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             sha256=command.sha256,
             firmware=command.firmware,
             seed=command.seed,
+            sha512=command.sha512,
+            distribution=command.distribution,
+            release=command.release,
+            architecture=command.architecture,
+            description=command.description,
+            project=command.project,
         )
     ]
 
@@ -209,6 +278,12 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 sha256=event.sha256,
                 firmware=event.firmware,
                 seed=event.seed,
+                sha512=event.sha512,
+                distribution=event.distribution,
+                release=event.release,
+                architecture=event.architecture,
+                description=event.description,
+                project=event.project,
                 phase=ImagePhase.VERIFYING,
                 registered_by=event.operation,
                 created_at=event.at,
@@ -226,6 +301,7 @@ def changes(image: Image, event: ImageEvent) -> dict[str, object]:
         case ImageVerified():
             return {
                 "phase": ImagePhase.AVAILABLE,
+                "sha256": event.sha256 or image.sha256,
                 "format": event.format,
                 "size_bytes": event.size_bytes,
                 "virtual_size_bytes": event.virtual_size_bytes,

@@ -29,6 +29,13 @@ class Release(NodeCommand):
     vm: Uuid
 
 
+class ChangeReservation(NodeCommand):
+    """What is promised to a VM becomes more or less, at once."""
+
+    vm: Uuid
+    resources: Resources
+
+
 class LoseNode(NodeCommand):
     silent_seconds: float
 
@@ -51,7 +58,7 @@ class UncordonNode(AskedOfNode):
     VERB = "uncordon"
 
 
-NodeCommands = RegisterNode | Reserve | Release | LoseNode | RecoverNode | CordonNode | UncordonNode
+NodeCommands = RegisterNode | Reserve | Release | ChangeReservation | LoseNode | RecoverNode | CordonNode | UncordonNode
 
 
 class NodeEvent(Event):
@@ -67,6 +74,8 @@ class NodeRegistered(NodeEvent):
 
 
 class CapacityReserved(NodeEvent):
+    """Promised to a VM, in place of what was promised to it before."""
+
     TOPIC = "nebula.node.CapacityReserved"
     vm: str
     resources: Resources
@@ -136,6 +145,10 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
     match command:
         case Reserve():
             if command.vm in node.reservations:
+                return []
+            return [CapacityReserved(at=command.at, vm=command.vm, resources=command.resources)]
+        case ChangeReservation():
+            if node.reservations.get(command.vm) in (None, command.resources):
                 return []
             return [CapacityReserved(at=command.at, vm=command.vm, resources=command.resources)]
         case Release():

@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.jetstream import Unavailable
 from eventstore.settings import Settings
+from runtime.tasks import end
 
 log = logging.getLogger(__name__)  # the application's own logging: it need not know structlog
 
@@ -139,10 +140,7 @@ class Connection:
         return nc
 
     async def _end(self) -> None:
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._tasks - {asyncio.current_task()})
         if self._nc is not None:
             await self._nc.close()
         await asyncio.sleep(0)

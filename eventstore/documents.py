@@ -1,7 +1,8 @@
 """Documents that are kept newest-only, one per subject: what nodes should want."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -14,6 +15,7 @@ class Document:
     subject: str
     position: int
     body: bytes
+    stored_at: datetime = field(compare=False)
 
 
 class Documents:
@@ -24,9 +26,14 @@ class Documents:
         self._stream = Stream(nc, stream, timeout=timeout)
         self._timeout = timeout
 
+    @property
+    def connection(self) -> int:
+        """Another number after each reconnection: the server may be another one, or have lost what it only half did."""
+        return self._nc.stats["reconnects"]
+
     async def all(self, filter_: str) -> list[Document]:
         """Every document whose subject matches. Raises Unavailable when the server does not answer."""
-        return [Document(r.subject, r.position, r.body) for r in await self._stream.read(0, filter_)]
+        return [Document(r.subject, r.position, r.body, r.stored_at) for r in await self._stream.read(0, filter_)]
 
     async def put(self, subject: str, body: bytes, *, last: int) -> int:
         """Replace the document whose position was `last` (0: there was none); returns the new position.
@@ -41,7 +48,11 @@ class Documents:
         return await self._stream.append([Message(subject, headers, body)])
 
     async def drop(self, subject: str) -> None:
-        """Remove a document. Doing it twice is doing it once."""
+        """Remove a document. Doing it twice is doing it once.
+
+        A server that is killed soon after may bring back the newest document that was not overwritten long before:
+        what must not come back is overwritten, and only dropped a good while later.
+        """
         ask = json.dumps({"filter": subject}).encode()
         try:
             reply = await self._nc.request(f"$JS.API.STREAM.PURGE.{self._stream.name}", ask, timeout=self._timeout)

@@ -38,7 +38,7 @@ async def follow(
 
     Returns only when it is closed. While the server is away it waits, and goes on from where it was.
     """
-    delay = 0.05
+    delay, told = 0.05, ""
     while True:
         try:
             async with contextlib.aclosing(_consume(nc, after, filters or [subjects.events()], stream)) as batches:
@@ -50,6 +50,9 @@ async def follow(
         except (NatsError, OSError, TimeoutError, _Interrupted) as error:
             if nc.is_closed:
                 return
+            if isinstance(error, _Refused) and str(error) != told:
+                told = str(error)
+                log.warning("the feed is refused; trying on", stream=stream, error=told)
             log.debug("feed interrupted", after=after, error=repr(error))
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
@@ -57,6 +60,10 @@ async def follow(
 
 class _Interrupted(Exception):
     """The consumer can no longer be trusted to be complete."""
+
+
+class _Refused(_Interrupted):
+    """The server answers, and will not: nothing that waiting alone mends."""
 
 
 async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncGenerator[list[Recorded], None]:
@@ -115,7 +122,7 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
     )
     answer = json.loads(reply.data)
     if "error" in answer:
-        raise _Interrupted(answer["error"].get("description", "consumer refused"))
+        raise _Refused(answer["error"].get("description", "consumer refused"))
 
 
 async def _status(nc: Client, msg: Msg) -> None:

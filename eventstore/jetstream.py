@@ -31,7 +31,11 @@ STORED_AT = "Nebula-Stored-At"
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
 BATCH_TOO_LARGE = 10199
-BATCH_DUPLICATE = 10201
+DUPLICATE = 10201
+"""An event of this id was stored lately: this very one, or another aggregate's of the same kind and id.
+
+The server says so of a batch. Of a single publish it acknowledges the other event, under `duplicate`.
+"""
 PASSING = {
     10158: "a message with the same id is being replicated",
     10163: "the subject's last sequence is not known yet",
@@ -102,7 +106,7 @@ class Stream:
             problem: dict[str, Any]
             try:
                 reply = await self._send(messages)
-                problem = reply.get("error", {})
+                problem = reply.get("error") or ({"err_code": DUPLICATE} if reply.get("duplicate") else {})
             except (NatsError, OSError, TimeoutError) as error:
                 unsure = True
                 if loop.time() + delay > deadline:
@@ -120,9 +124,9 @@ class Stream:
                 raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")
             if code == BATCH_TOO_LARGE:
                 raise TooMany(f"{len(messages)} events cannot be stored as one ({text}); store fewer at once")
-            if code not in (WRONG_LAST_SEQUENCE, BATCH_DUPLICATE):
+            if code not in (WRONG_LAST_SEQUENCE, DUPLICATE):
                 raise Unavailable(f"the log refuses to store: {text} ({code})")
-            landed = await self._landed(messages) if unsure or code == BATCH_DUPLICATE else None
+            landed = await self._landed(messages) if unsure or code == DUPLICATE else None
             if landed is None:
                 raise Conflict(await self._moved(messages))
             return landed
@@ -139,22 +143,30 @@ class Stream:
                 )
 
     async def _moved(self, messages: Sequence[Message]) -> str:
-        """The subject that has events behind what was expected: the server does not say which one of a batch."""
-        expected = {m.subject: m.headers.get(EXPECTED) for m in reversed(messages)}
-        if len(expected) > 1:
+        """The subject whose expectation does not hold: the server does not say which one of a batch."""
+        expecting = [m for m in messages if EXPECTED in m.headers]
+        if len(expecting) > 1:
             with contextlib.suppress(Unavailable):
-                for subject, last in expected.items():
-                    if last is not None and await self.next_of(subject, int(last)):
-                        return subject
+                for message in expecting:
+                    last = await self.last_of(message.headers.get(EXPECTED_ON, message.subject))
+                    if (last.position if last else 0) != int(message.headers[EXPECTED]):
+                        return message.subject
         return messages[0].subject
 
     async def _landed(self, messages: Sequence[Message]) -> int | None:
-        """The position of the last message when these very messages stand in the log already, else None."""
-        first = messages[0]
-        found = await self.next_of(first.subject, int(first.headers[EXPECTED]))
-        if found is None or found.body != first.body or dict(found.headers) != own(first.headers):
-            return None
-        return found.position + len(messages) - 1
+        """The position of the last message when these very messages stand in the log already, else None.
+
+        All of them, next to each other: the first one may have been stored before, in other company.
+        """
+        position = int(messages[0].headers[EXPECTED])
+        for index, message in enumerate(messages):
+            found = await self.next_of(message.subject, position)
+            if found is None or found.body != message.body or dict(found.headers) != own(message.headers):
+                return None
+            if index and found.position != position + 1:
+                return None
+            position = found.position
+        return position
 
     async def _send(self, messages: Sequence[Message]) -> dict[str, Any]:
         if len(messages) == 1:
@@ -218,7 +230,7 @@ class Stream:
             await patience.wait()
 
     async def last_of(self, subject: str) -> Recorded | None:
-        """The newest event of the subject as the stream's leader knows it: no replica that lags answers."""
+        """The newest event of the subject (or filter) as the stream's leader knows it: no replica that lags answers."""
         return await self._from_leader({"last_by_subj": subject})
 
     async def next_of(self, subject: str, after: int) -> Recorded | None:

@@ -4,14 +4,14 @@ Strict: a number is a number, a field that does not exist is refused by its name
 """
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Slug, Tags, Uuid
-from domain.contract import Firmware, SeedMedium
-from domain.image import Sha256, Source
-from domain.vm import Spec
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
+from domain.contract import Architecture, Firmware, SeedMedium
+from domain.image import Description, Sha256, Sha512, Source, Word
+from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
@@ -19,10 +19,10 @@ MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has to be printable characters on one line")
-    return text
+def text(said: str) -> str:
+    if not all(char.isprintable() or char == "\n" for char in said):
+        raise ValueError("has to be printable characters and line ends")
+    return said
 
 
 def user_data(text: str) -> str:
@@ -38,6 +38,8 @@ def public_key(line: str) -> str:
     return line.strip()
 
 
+#: A word, where a strict model would have the enumeration itself.
+Policy = Annotated[RestartPolicy, Field(strict=False)]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
@@ -58,6 +60,17 @@ class Body(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
 
 
+B = TypeVar("B", bound=Body)
+
+
+def something(body: B) -> B:
+    """The body, when it says anything at all. Raises ValueError."""
+    fields = type(body).model_fields
+    if all(getattr(body, field) is None for field in fields):
+        raise ValueError(f"give at least one of {', '.join(fields)}")
+    return body
+
+
 class CreateVm(Spec):
     model_config = STRICT
 
@@ -68,6 +81,7 @@ class CreateVm(Spec):
     tags: Tags = ()
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: Policy = RestartPolicy.NO
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
 
@@ -83,6 +97,30 @@ class Power(Body):
     grace_seconds: Seconds = 90
 
 
+class ResizeVm(Body):
+    """What is not given stays as it is. A disk only grows."""
+
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        return something(self)
+
+
+class RebuildVm(Body):
+    """What is not given stays as it is."""
+
+    image: Slug | None = None
+    ssh_keys: SshKeys | None = None
+    user_data: UserData | None = None
+
+
+class ForgetVm(Body):
+    reason: Reason
+
+
 class ChangeVm(Body):
     """What is not given stays as it is; tags and labels are replaced as a whole."""
 
@@ -90,13 +128,11 @@ class ChangeVm(Body):
     tags: Tags | None = None
     labels: Labels | None = None
     protected: bool | None = None
+    restart_policy: Policy | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
-        fields = type(self).model_fields
-        if all(getattr(self, field) is None for field in fields):
-            raise ValueError(f"give at least one of {', '.join(fields)}")
-        return self
+        return something(self)
 
 
 class CreateNamed(Body):
@@ -134,10 +170,18 @@ class RenameTag(Body):
 
 
 class RegisterImage(Body):
+    """`project`: the one that alone may use it; without, all may."""
+
     id: Slug
     name: Name | None = None
     source: Source
-    sha256: Sha256
+    sha256: Sha256 | None = None
+    sha512: Sha512 | None = None
+    distribution: Word | None = None
+    release: Word | None = None
+    architecture: Architecture = "x86_64"
+    description: Annotated[Description, AfterValidator(text)] | None = None
+    project: Slug | None = None
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
 

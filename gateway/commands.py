@@ -68,6 +68,11 @@ ACTIONS = (
     Action("POST", f"{VM}/pause", "vm", "pause", "Pause a VM: its CPUs stand still"),
     Action("POST", f"{VM}/suspend", "vm", "suspend", "Suspend a VM: its memory goes to the node's disk"),
     Action("POST", f"{VM}/resume", "vm", "resume", "Resume a paused or suspended VM"),
+    Action("POST", f"{VM}/resize", "vm", "resize", "Resize a VM, from its next start on", bodies.ResizeVm),
+    Action("POST", f"{VM}/rebuild", "vm", "rebuild", "Give a VM a new disk; the old one is lost", bodies.RebuildVm),
+    Action("POST", f"{VM}/retry", "vm", "retry", "Ask again for what failed"),
+    Action("POST", f"{VM}/abandon", "vm", "abandon", "Give up the pending operation of a VM"),
+    Action("POST", f"{VM}/forget", "vm", "forget", "Take a VM on a lost node for gone", bodies.ForgetVm),
     Action("PATCH", VM, "vm", "change", "Change a VM: its name, tags, labels, protection", bodies.ChangeVm),
     Action("DELETE", VM, "vm", "delete", "Delete a VM"),
     Action("POST", "/v1/projects", "project", "create", "Create a project", bodies.CreateProject),
@@ -273,5 +278,6 @@ def accepted(asked: Asked, done: Mapping[str, Any]) -> OperationView:
         "deadline": pending["deadline"] if waits else None,
         "position": done["position"],
         "problem": None,
+        "progress": None,
         "events": [],
     }

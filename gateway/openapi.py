@@ -120,7 +120,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if action.body is not bodies.Body:
         body = {"application/json": {"schema": schema(action.body, schemas)}}
-        made["requestBody"] = {"required": action.body is not bodies.Power, "content": body}
+        made["requestBody"] = {"required": action.body not in (bodies.Power, bodies.RebuildVm), "content": body}
     return made
 
 

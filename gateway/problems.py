@@ -102,6 +102,8 @@ PATTERNS = {
     "^[a-z0-9]([a-z0-9-]{0,61}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
     "^[0-9a-f]{8}-": "a UUID in lower case",
     "^[0-9a-f]{64}": "64 lower-case hexadecimal digits",
+    "^[0-9a-f]{128}": "128 lower-case hexadecimal digits",
+    "^[a-z0-9]([a-z0-9._-]{0,61}": "lower-case letters, digits and inner dots, hyphens, underscores, 1 to 63 in all",
     "^(/|https?://)": "an absolute path, or an http(s) URL, without spaces",
 }
 

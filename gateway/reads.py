@@ -19,6 +19,7 @@ from gateway.state import Gateway, reflects
 from projections import aggregates, operation_rows, pages, vms
 from projections.aggregates import Aggregates
 from projections.books import TABLES
+from projections.images import IMAGES
 from projections.nodes import NODES
 from projections.operations import Status
 from projections.projects import PROJECTS
@@ -59,8 +60,11 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
 
 
 def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A resource with what only this process knows of it: when a node was last heard."""
-    return {**view, "last_seen": gateway.heartbeats.last_seen(view["id"])} if table is NODES else view
+    """A resource with what only this process knows of it: when a node was last heard, and what it said."""
+    if table is not NODES:
+        return view
+    heard = gateway.heartbeats
+    return {**view, "last_seen": heard.last_seen(view["id"]), "image_cache": heard.image_cache(view["id"])}
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:
@@ -140,8 +144,21 @@ async def tags(gateway: Gateway, request: Request) -> Response:
 
 async def images(gateway: Gateway, request: Request) -> Response:
     await gateway.fresh(request)
-    phase = parameters.choice(request, "phase", ImagePhase)
-    return await many(gateway, request, "image", {"phase": phase})
+    filters = {
+        "phase": parameters.choice(request, "phase", ImagePhase),
+        **{name: parameters.word(request, name) for name in ("project", "distribution", "release", "architecture")},
+    }
+    return await many(gateway, request, "image", filters)
+
+
+async def image(gateway: Gateway, request: Request) -> Response:
+    """An image; with `project`, as that project sees it: one of another project is not there."""
+    id_, project = path_id(request, "image"), parameters.word(request, "project")
+    found = await row(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
+    owner = found["state"].get("project")
+    if project is not None and owner not in (None, project):
+        raise not_found("image", id_)
+    return answer(IMAGES.view(found["state"], found["version"], found["position"]))
 
 
 async def nodes(gateway: Gateway, request: Request) -> Response:

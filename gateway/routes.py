@@ -42,6 +42,7 @@ class Read:
     listed: bool = False
 
 
+IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
 CONSOLE = f"{VMS}/{{vm}}/console"
 VNC = f"{VMS}/{{vm}}/vnc"
@@ -63,8 +64,8 @@ READS = (
     Read("/v1/projects/{project}", partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
     Read("/v1/tags", reads.tags, "Tags", PAGED, NamedView, listed=True),
     Read("/v1/tags/{tag}", partial(reads.one, kind="tag"), "A tag", FRESH, NamedView),
-    Read("/v1/images", reads.images, "Images", ("phase", *PAGED), ImageView, listed=True),
-    Read("/v1/images/{image}", partial(reads.one, kind="image"), "An image", FRESH, ImageView),
+    Read("/v1/images", reads.images, "Images", (*IMAGES, *PAGED), ImageView, listed=True),
+    Read("/v1/images/{image}", reads.image, "An image", ("project", *FRESH), ImageView),
     Read("/v1/nodes", reads.nodes, "Nodes", ("region", *PAGED), NodeView, listed=True),
     Read("/v1/nodes/{node}", partial(reads.one, kind="node"), "A node", FRESH, NodeView),
     Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), dict[str, Any], listed=True),

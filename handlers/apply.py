@@ -1,6 +1,6 @@
 """Load, decide, append: the one way in which a command becomes events."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,9 @@ from runtime import subjects
 
 S = TypeVar("S")
 ATTEMPTS = 8
+
+
+Beside = Callable[[S | None, Sequence[Event]], Awaitable[Sequence[Change]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,11 @@ async def apply(
     context: Context,
     *,
     expect_new: bool = False,
+    beside: Beside[S] | None = None,
 ) -> Applied[S]:
     """Decide on the newest state and append; when somebody else was first, decide again.
 
+    `beside` says what has to stand or fall with the events, on other aggregates: it is asked anew at each attempt.
     `expect_new` saves the read where the aggregate should not exist yet, in this project or in any other. Raises
     Rejected as the rules say, Unavailable when the log does not answer, Conflict when others were first too often.
     """
@@ -44,8 +49,9 @@ async def apply(
         events = decide(loaded.state, command)
         if not events:
             return Applied(loaded.state, loaded.tip, ())
+        changes = [Change(loaded.tip, events, alone), *(await beside(loaded.state, events) if beside else ())]
         try:
-            recorded = await store.append([Change(loaded.tip, events, alone)], context)
+            recorded = (await store.append(changes, context))[: len(events)]
         except Conflict:
             if attempt == ATTEMPTS - 1:
                 raise

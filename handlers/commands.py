@@ -7,7 +7,8 @@ Any number of handlers share the queue group. A refused command leaves no event;
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
@@ -18,7 +19,7 @@ from pydantic_core import to_json
 
 from domain.base import Event, Rejected
 from eventstore.envelope import Context, Ref
-from eventstore.store import Conflict, EventStore, Loaded, Unavailable
+from eventstore.store import Change, Conflict, EventStore, Loaded, Unavailable
 from eventstore.vault import Erased, VaultUnavailable
 from handlers.apply import Applied, apply, now
 from handlers.routes import ROUTES, Facts, Route, reference
@@ -161,10 +162,16 @@ class CommandLoop:
             command,
             request.context.context(),
             expect_new=route.creates,
+            beside=partial(self._beside, route) if route.beside else None,
         )
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
         return applied, id_
+
+    async def _beside(self, route: Route, state: Any, events: Sequence[Event]) -> Sequence[Change]:
+        """What a route changes on other aggregates, as they are at the end of the log."""
+        await self._facts.world.reached(await self._store.last_position())
+        return route.beside(state, events, self._facts) if route.beside else ()
 
     async def _repeated(self, ref: Ref, evolve: Callable[[Any, Event], Any], request: Request) -> Applied[Any] | None:
         """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""

@@ -1,14 +1,16 @@
 """Deadlines: every pending operation has one in its event; what has passed it times out.
 
-The deadline stands in the log, so a restart forgets none: this loop only compares it with the clock.
+So has a VM that went off by itself and that its policy starts again. The times stand in the log, so a restart forgets
+none: this loop only compares them with the clock.
 """
 
 import asyncio
+import uuid
 from datetime import datetime
 
 from domain import image, vm
 from domain.image import ImagePhase, RejectImage
-from domain.vm import ExpireOperation
+from domain.vm import ExpireOperation, Phase, RestartByPolicy
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, manager, now
@@ -17,6 +19,9 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
+#: Ids of the operations that policies start are derived in this namespace.
+RESTARTS = uuid.UUID("0b5f2c5e-33a1-4d1a-8c0c-6d7b1f6b9b52")
+
 
 def overdue(world: World, at: datetime) -> list[ExpireOperation]:
     """The operations whose time is up."""
@@ -24,6 +29,15 @@ def overdue(world: World, at: datetime) -> list[ExpireOperation]:
         ExpireOperation(vm=v.id, operation=v.pending.operation, at=at)
         for v in world.vms()
         if v.pending is not None and v.pending.deadline <= at
+    ]
+
+
+def restarts(world: World, at: datetime) -> list[RestartByPolicy]:
+    """The VMs that their policy starts again now, each under an operation whose id follows from the time it is for."""
+    return [
+        RestartByPolicy(vm=v.id, operation=str(uuid.uuid5(RESTARTS, f"{v.id} {v.boots} {v.restart_at}")), at=at)
+        for v in world.vms()
+        if v.restart_at is not None and v.restart_at <= at and v.phase is Phase.STOPPED
     ]
 
 
@@ -56,6 +70,12 @@ async def watch_deadlines(store: EventStore, world: World, *, every: float = 1.0
                     ref = found.tip.ref
                     await apply(store, ref, vm.decide, vm.evolve, late, context)
                     log.warning("operation timed out", vm=late.vm, operation=late.operation)
+            for due in restarts(world, at):
+                found = world.vm(due.vm)
+                if found is not None:
+                    starts = manager("deadlines", operation=due.operation)
+                    await apply(store, found.tip.ref, vm.decide, vm.evolve, due, starts)
+                    log.info("vm started again by its policy", vm=due.vm, operation=due.operation)
             for slow in unverified(world, at):
                 ref = Ref(subjects.SYSTEM, "image", slow.image)
                 await apply(store, ref, image.decide, image.evolve, slow, context)

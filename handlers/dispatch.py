@@ -2,11 +2,14 @@
 
 `wanted` derives the document of one VM, pure. The loop compares it with what stands in NEBULA_WANTED and replaces what
 differs; an older view of the world never overwrites a newer one (generation, and the server's compare-and-store).
-When a VM is gone its document is dropped and its keys are destroyed.
+When a VM is gone its keys are destroyed, and its document stays as a tombstone for a good while: of a document that was
+dropped, a server that is killed may bring back what it had overwritten. That of a VM which was forgotten on a lost node
+stays until that node has said that nothing is left: unknown is not absent.
 """
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -14,7 +17,7 @@ from domain.contract import Desired, ImageSource, Wanted
 from domain.image import Image
 from domain.node import Node
 from domain.vm import Verb, Vm
-from eventstore.documents import Documents
+from eventstore.documents import Document, Documents
 from eventstore.store import Conflict, Unavailable
 from eventstore.vault import Erased, Vault, VaultUnavailable
 from handlers.world import Changes, World
@@ -23,6 +26,10 @@ from runtime import logs, subjects
 log = logs.get(__name__)
 
 RETRY = 0.5
+#: How long a tombstone stays.
+GRAVE = timedelta(hours=1)
+#: Seconds between looks whether the connection is another one, and between readings of all documents.
+LOOK, READ_AGAIN = 1.0, 300.0
 
 
 def mac_address(vm: str) -> str:
@@ -34,11 +41,12 @@ def mac_address(vm: str) -> str:
 def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -> Wanted:
     """The document that tells a VM's node what to want."""
     source = None
-    if image is not None and image.format is not None:
+    if image is not None and image.format is not None and image.sha256 is not None:
         source = ImageSource(
             image=image.id,
             source=image.source,
             sha256=image.sha256,
+            sha512=image.sha512,
             format=image.format,
             size_bytes=image.size_bytes or 0,
             virtual_size_bytes=image.virtual_size_bytes or 0,
@@ -59,8 +67,28 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
         disk_gib=vm.spec.disk_gib,
+        disk=vm.disk,
         image=source,
         seed_url=f"{node.info.seed_url}{secret}/",
+        mac=mac_address(vm.id),
+    )
+
+
+def tombstone(vm: Vm, version: int) -> Wanted:
+    """The document that makes the node of a forgotten VM let go of it, should it come back. It holds no secret."""
+    return Wanted(
+        vm=vm.id,
+        project=vm.project,
+        name=vm.name,
+        node=vm.node or "",
+        epoch=vm.epoch,
+        generation=version,
+        desired=Desired.ABSENT,
+        boots=vm.boots,
+        vcpus=vm.spec.vcpus,
+        memory_mib=vm.spec.memory_mib,
+        disk_gib=vm.spec.disk_gib,
+        seed_url="",
         mac=mac_address(vm.id),
     )
 
@@ -78,13 +106,15 @@ class Dispatcher:
         self._vault = vault
         self._world = world
         self._watch = world.watch()
-        self._written: dict[str, tuple[Wanted, int]] = {}
+        self._written: dict[str, tuple[Wanted, Document]] = {}
         self._seen: dict[str, int] = {}
         self._keys: set[str] = set()
+        self._connection = documents.connection
+        self._read_at = 0.0
 
     async def run(self) -> None:
         while True:
-            changes = await self._watch.next()
+            changes = await self._changes()
             try:
                 if changes.everything:
                     await self._read()
@@ -96,8 +126,21 @@ class Dispatcher:
                 await asyncio.sleep(RETRY)
                 self._watch.ring(everything=True)
 
+    async def _changes(self) -> Changes:
+        """What has changed. Everything may have, once the server was away; and it is looked at now and then anyway."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK):
+                    return await self._watch.next()
+            except TimeoutError:
+                late = asyncio.get_running_loop().time() - self._read_at > READ_AGAIN
+                if late or self._documents.connection != self._connection:
+                    self._watch.ring(everything=True)
+
     async def _read(self) -> None:
         """Learn what stands in the stream."""
+        self._connection = self._documents.connection
+        self._read_at = asyncio.get_running_loop().time()
         self._written = {}
         self._seen = {}
         self._keys = await self._vault.held()
@@ -107,19 +150,25 @@ class Dispatcher:
             except ValidationError as error:
                 log.error("wanted document unreadable", subject=document.subject, error=str(error))
                 continue
-            self._written[found.vm] = (found, document.position)
+            self._written[found.vm] = (found, document)
 
     async def round(self, changes: Changes) -> None:
-        """Write what differs, drop what is over."""
+        """Write what differs, bury what is over."""
         gone = self._world.deleted_vms
         if changes.everything:
             for vm in self._world.vms():
                 await self._write(vm.id)
-            for vm_id in (self._keys | self._written.keys()) & gone:
-                await self._forget(vm_id)
+            for vm_id in (self._written.keys() | self._world.forgotten.keys()) & gone:
+                await self._bury(vm_id)
+            for vm_id in self._keys & gone:
+                await self._destroy_key(vm_id)
         else:
             for vm_id in changes.of("vm"):
-                await (self._forget(vm_id) if vm_id in gone else self._write(vm_id))
+                if vm_id in gone:
+                    await self._bury(vm_id)
+                    await self._destroy_key(vm_id)
+                else:
+                    await self._write(vm_id)
 
     async def _write(self, vm_id: str) -> None:
         loaded = self._world.vm(vm_id)
@@ -134,23 +183,37 @@ class Dispatcher:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
         except Erased:
             return  # deleted in the meantime; the world is about to learn it
-        fresh = wanted(vm, loaded.tip.version, self._world.image(vm.image), node, secret)
-        if before is None or not same(before[0], fresh):
-            subject = subjects.wanted(node.id, vm.id)
-            position = await self._documents.put(
-                subject, fresh.model_dump_json().encode(), last=before[1] if before else 0
-            )
-            self._written[vm.id] = (fresh, position)
-            log.info("wanted written", vm=vm.id, node=node.id, desired=fresh.desired, generation=fresh.generation)
+        await self._put(wanted(vm, loaded.tip.version, self._world.image(vm.image), node, secret))
         self._seen[vm.id] = loaded.tip.version
 
-    async def _forget(self, vm_id: str) -> None:
-        before = self._written.get(vm_id)
-        if before is not None:
-            if before[0].desired is not Desired.ABSENT:
-                log.warning("deleted vm was still wanted", vm=vm_id)
-            await self._documents.drop(subjects.wanted(before[0].node, vm_id))
-            del self._written[vm_id]
-        await self._vault.destroy(vm_id)
+    async def _put(self, fresh: Wanted) -> None:
+        """Replace the document, unless it says the same."""
+        before = self._written.get(fresh.vm)
+        if before is not None and same(before[0], fresh):
+            return
+        subject = subjects.wanted(fresh.node, fresh.vm)
+        body = fresh.model_dump_json().encode()
+        position = await self._documents.put(subject, body, last=before[1].position if before else 0)
+        self._written[fresh.vm] = (fresh, Document(subject, position, body, datetime.now(UTC)))
+        log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
+
+    async def _bury(self, vm_id: str) -> None:
+        """See to it that the document of a VM that is gone is a tombstone, and drop one that stood long enough."""
+        grave = self._world.forgotten.get(vm_id)
+        if grave is not None and grave.state is not None:
+            await self._put(tombstone(grave.state, grave.tip.version))
+        elif (before := self._written.get(vm_id)) is not None:
+            wish, document = before
+            if wish.desired is not Desired.ABSENT:
+                log.warning("deleted vm was wanted again", vm=vm_id, node=wish.node, desired=wish.desired)
+                absent = {"desired": Desired.ABSENT, "generation": wish.generation + 1, "image": None, "seed_url": ""}
+                await self._put(wish.model_copy(update=absent))
+            elif datetime.now(UTC) - document.stored_at > GRAVE:
+                await self._documents.drop(document.subject)
+                del self._written[vm_id]
         self._seen.pop(vm_id, None)
-        log.info("vm forgotten", vm=vm_id)
+
+    async def _destroy_key(self, vm_id: str) -> None:
+        await self._vault.destroy(vm_id)
+        self._keys.discard(vm_id)
+        log.info("keys destroyed", vm=vm_id)

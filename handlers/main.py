@@ -20,9 +20,11 @@ from eventstore.notary import Notary
 from eventstore.store import EventStore
 from eventstore.vault import Vault
 from handlers import reports
+from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.deadlines import watch_deadlines
 from handlers.dispatch import Dispatcher
+from handlers.image_reading import Reader
 from handlers.images import Verifier
 from handlers.liveness import Liveness
 from handlers.placement import Placer
@@ -57,7 +59,8 @@ async def assemble(settings: HandlersSettings) -> Parts:
     vault = await Vault.open(js, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
-    commands = CommandLoop(nc, store, Facts(world, vault))
+    policy = Policy(vcpu_ratio=settings.vcpu_ratio)
+    commands = CommandLoop(nc, store, Facts(world, vault, policy))
     return Parts(
         nc=nc,
         world=world,
@@ -65,9 +68,9 @@ async def assemble(settings: HandlersSettings) -> Parts:
         liveness=liveness,
         reports=reports.Reports(store, world),
         loops=[
-            Placer(store, world, Policy(vcpu_ratio=settings.vcpu_ratio), Turns(commands.in_flight)).run(),
+            Placer(store, world, policy, Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
-            Verifier(store, world).run(),
+            Verifier(store, world, Reader(settings.home / "imports", settings.image_folders)).run(),
             liveness.run(),
             watch_deadlines(store, world),
             Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),
@@ -125,6 +128,7 @@ async def run(settings: HandlersSettings) -> None:
     log.info("world read", position=parts.world.position)
     tasks += [asyncio.create_task(loop) for loop in parts.loops]
     await parts.commands.start()
+    await answer_nodes(parts.nc, EventStore(parts.nc), parts.world)
     app = FastStream(broker_for(settings, parts), logger=None)
     for task in tasks:
         task.add_done_callback(lambda done: stop_on_failure(app, done))

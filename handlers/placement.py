@@ -113,7 +113,7 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
         if loaded is None or loaded.state is None:
             continue
         found = loaded.state
-        command = gone(found, world) or where(found, nodes.values(), policy, at)
+        command = gone(found, world) or where(found, nodes.values(), policy, at, architecture(found, world))
         events = vm.decide(found, command)
         if events:
             made.append(Change(loaded.tip, events))
@@ -127,9 +127,17 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
     return made
 
 
-def where(found: Vm, nodes: Iterable[Node], policy: Policy, at: datetime) -> ScheduleVm | DeferVm:
+def architecture(found: Vm, world: World) -> str | None:
+    """What a VM's image is made for."""
+    base = world.image(found.image)
+    return base.architecture if base is not None else None
+
+
+def where(
+    found: Vm, nodes: Iterable[Node], policy: Policy, at: datetime, architecture: str | None = None
+) -> ScheduleVm | DeferVm:
     """The node that a VM goes to, or that it has to wait."""
-    choice = place(found.spec.resources(), found.region, nodes, policy)
+    choice = place(found.spec.resources(), found.region, nodes, policy, architecture)
     if choice.node is None:
         return DeferVm(vm=found.id, at=at, considered=choice.considered)
     return ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)

@@ -35,7 +35,7 @@ class Reports:
 
     async def record(self, report: NodeReport) -> None:
         """Append what a report means. One about a VM that is gone, or from another node, means nothing."""
-        known = self._world.vm(report.vm)
+        known = self._world.vm(report.vm) or self._world.forgotten.get(report.vm)
         if known is None:
             if report.vm in self._world.deleted_vms:
                 return

@@ -73,6 +73,8 @@ class World:
     def __init__(self) -> None:
         self.position = 0
         self.deleted_vms: set[str] = set()
+        self.forgotten: dict[str, Loaded[Vm]] = {}
+        """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
         self._known: dict[Ref, Loaded[Any]] = {}
         self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in subjects.KINDS}
         self._moved = asyncio.Condition()
@@ -131,14 +133,12 @@ class World:
     def apply(self, recorded: Recorded) -> None:
         """Take in an event. One that is in already (a manager's own append) changes nothing."""
         ref = recorded.ref
-        known = self.get(ref)
-        if ref.kind in EVOLVE and recorded.version > known.tip.version and ref.id not in self.deleted_vms:
+        known = self.forgotten.get(ref.id) or self.get(ref)
+        over = ref.id in self.deleted_vms and ref.id not in self.forgotten
+        if ref.kind in EVOLVE and recorded.version > known.tip.version and not over:
             state = EVOLVE[ref.kind](known.state, recorded.event)
             if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
-                self.deleted_vms.add(ref.id)
-                self._known.pop(ref, None)
-                self._by_kind["vm"].pop(ref.id, None)
-                self.waiting.pop(ref.id, None)
+                self._bury(ref, Loaded(state, known.tip.after(recorded)))
             elif state is not None:
                 self._known[ref] = Loaded(state, known.tip.after(recorded))
                 self._by_kind[ref.kind][ref.id] = ref
@@ -149,6 +149,16 @@ class World:
                         self.waiting.pop(ref.id, None)
             for watch in self._watches:
                 watch.add(ref)
+
+    def _bury(self, ref: Ref, loaded: Loaded[Vm]) -> None:
+        self.deleted_vms.add(ref.id)
+        self._known.pop(ref, None)
+        self._by_kind["vm"].pop(ref.id, None)
+        self.waiting.pop(ref.id, None)
+        if loaded.state is not None and loaded.state.forgotten is not None and not loaded.state.cleared:
+            self.forgotten[ref.id] = loaded
+        else:
+            self.forgotten.pop(ref.id, None)
 
     def watch(self) -> Watch:
         """A manager's own view of what has changed."""

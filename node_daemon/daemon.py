@@ -1,13 +1,13 @@
 """All VMs of a node: a lane for each, and a tick that compares everything with everything."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from domain.contract import NodeInfo, Power
+from domain.contract import ImageCache, NodeInfo, Power
 from node_daemon.executor import Executor
 from node_daemon.host import describe
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
@@ -30,7 +30,13 @@ class Daemon:
     """Wires what a node is told, has, does and says. `run` ends when cancelled; guests run on."""
 
     def __init__(
-        self, settings: NodeSettings, bus: Client, hypervisor: Hypervisor, executor: Executor, host: Host
+        self,
+        settings: NodeSettings,
+        bus: Client,
+        hypervisor: Hypervisor,
+        executor: Executor,
+        host: Host,
+        image_cache: Callable[[], ImageCache] | None = None,
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -39,7 +45,7 @@ class Daemon:
         self._host = host
         self._wanted = WantedDocuments(bus, settings.node, self._nudge)
         self._reports = Reports(bus, settings.node)
-        self._pulse = Pulse(bus, settings.node, settings.heartbeat_seconds, lambda: self._wanted.position)
+        self._pulse = Pulse(bus, settings.node, settings.heartbeat_seconds, lambda: self._wanted.position, image_cache)
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()
         self._ended = False

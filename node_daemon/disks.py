@@ -3,16 +3,18 @@ for one; and the log of its console.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import uuid
 from pathlib import Path
 
-from node_daemon import console_log
+from node_daemon import console_log, seed_disk
+from node_daemon.backing import bases
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.images import BaseImage
-from node_daemon.qemu_img import QemuImgError, qemu_img
+from runtime.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
 #: libvirt hands it to QEMU's user when the domain starts.
@@ -20,7 +22,10 @@ PRIVATE = 0o600
 
 
 class Disks:
-    """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory."""
+    """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory.
+
+    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
@@ -28,29 +33,33 @@ class Disks:
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
-    def disk(self, vm: str) -> Path:
-        return self._disks / vm / "root.qcow2"
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
 
-    def seed(self, vm: str) -> Path:
-        return self._disks / vm / "cidata.iso"
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
+        path = self._disks / vm / "cidata.iso"
+        await seed_disk.make(path, url)
+        return path
 
     def console(self, vm: str) -> Path:
         return self.consoles / f"{vm}.log"
 
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return self.disk(vm, number).exists()
+
     def has_files(self, vm: str) -> bool:
         return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int) -> bool:
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
         """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
 
         Raises Permanent (disk_too_small, disk_full) or Temporary.
         """
-        disk = self.disk(vm)
+        disk = self.disk(vm, number)
         if disk.exists():
             return False
-        if base.virtual_bytes > size_gib * GIB:
-            least = -(-base.virtual_bytes // GIB)
-            raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")
+        check_size(base, size_gib)
         part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
         overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
         try:
@@ -64,9 +73,40 @@ class Disks:
             part.unlink(missing_ok=True)
         return True
 
+    def bases(self) -> set[Path]:
+        """The images that disks are based on. Raises OSError. Called on a thread."""
+        return bases(self._disks)
+
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
+        """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.
+
+        Raises Permanent (disk_full) or Temporary.
+        """
+        disk = os.fspath(self.disk(vm, number))
+        try:
+            info = json.loads(await qemu_img("info", "--output=json", "-f", "qcow2", disk))
+            if int(info["virtual-size"]) < size_gib * GIB:
+                await qemu_img("resize", "-q", "-f", "qcow2", disk, f"{size_gib}G")
+        except QemuImgError as error:
+            raise Temporary(f"cannot grow the disk: {error}") from error
+        except OSError as error:
+            raise of_os_error(error) from error
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        """Delete the disks of a VM before its `number`-th. Fine when there are none."""
+        for earlier in range(1, number):
+            self.disk(vm, earlier).unlink(missing_ok=True)
+
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""
         shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
         console_log.remove(self.console(vm))
-        if self.disk(vm).exists():
-            raise Temporary(f"cannot delete {self.disk(vm)}")
+        if (folder := self.disk(vm).parent).exists():
+            raise Temporary(f"cannot delete {folder}")
+
+
+def check_size(base: BaseImage, size_gib: int) -> None:
+    """Raises Permanent (disk_too_small) when a disk cannot hold the image it is to start from."""
+    if base.virtual_bytes > size_gib * GIB:
+        least = -(-base.virtual_bytes // GIB)
+        raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from domain.base import Resources
 from domain.contract import Firmware, Wanted
 from node_daemon.hypervisor import Boot
 
@@ -32,6 +33,8 @@ class Tag:
     epoch: int
     generation: int
     host_boot: str
+    size: Resources | None = None
+    disk: int = 1
 
 
 def domain_name(vm: str) -> str:
@@ -49,7 +52,18 @@ def parse_tag(xml: str) -> Tag:
         epoch=int(element.get("epoch", "0")),
         generation=int(element.get("generation", "0")),
         host_boot=element.get("host-boot", ""),
+        size=_size(element),
+        disk=int(element.get("disk", "1")),
     )
+
+
+def _size(element: ET.Element) -> Resources | None:
+    """None of a domain that was made before its tag said so."""
+    said = [element.get(name) for name in ("vcpus", "memory-mib", "disk-gib")]
+    if None in said:
+        return None
+    vcpus, memory_mib, disk_gib = (int(text or 0) for text in said)
+    return Resources(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
 
 
 def moved(tag: str, host_boot: str) -> str:
@@ -96,6 +110,10 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
             "generation": str(wanted.generation),
             "boots": str(wanted.boots),
             "host-boot": boot.host_boot,
+            "vcpus": str(wanted.vcpus),
+            "memory-mib": str(wanted.memory_mib),
+            "disk-gib": str(wanted.disk_gib),
+            "disk": str(wanted.disk),
         },
     )
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")

@@ -7,11 +7,8 @@ from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from domain.contract import Desired, ImageSource, SeedMedium, Wanted
-from node_daemon import seed_disk
-from node_daemon.disks import Disks
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
-from node_daemon.images import Images
 from node_daemon.plan import (
     Action,
     Create,
@@ -27,7 +24,9 @@ from node_daemon.plan import (
     Suspend,
     Unpause,
 )
+from node_daemon.storage import DiskStore, ImageStore
 from runtime import logs
+from runtime.gauge import Gauge, share
 
 log = logs.get(__name__)
 
@@ -45,11 +44,11 @@ Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""
 
 Progress = Callable[[str], None]
-"""Told what is being worked on: image, disk, domain."""
+"""Told what is being worked on: image (with how much of it has come), disk, domain."""
 
 
 class Executor:
-    def __init__(self, hypervisor: Hypervisor, images: Images, disks: Disks, host: Host) -> None:
+    def __init__(self, hypervisor: Hypervisor, images: ImageStore, disks: DiskStore, host: Host) -> None:
         self._hypervisor = hypervisor
         self._images = images
         self._disks = disks
@@ -71,8 +70,9 @@ class Executor:
             case Create(wanted=wanted):
                 have = await self._create(wanted, newest, progress)
             case Start(wanted=wanted):
-                if not self._disks.disk(wanted.vm).exists():
+                if not self._disks.has_disk(wanted.vm, wanted.disk):
                     raise Permanent("disk_missing", "the VM's disk is gone from the node")
+                await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
                 have = await self._start(wanted)
             case Keep():
                 await self._hypervisor.keep(step.vm)
@@ -110,11 +110,15 @@ class Executor:
         """What this call makes goes again when the domain cannot be had; a disk from before may hold data."""
         made = False
         try:
-            if not self._disks.disk(wanted.vm).exists():
+            if not self._disks.has_disk(wanted.vm, wanted.disk):
                 progress("image")
-                base = await while_wanted(self._images.ensure(image_of(wanted)), newest)
+                gauge = Gauge(lambda done, total: progress(f"image, {share(done, total)}"))
+                base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
                 progress("disk")
-                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib)
+                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
+            if not made:
+                await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
+            await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, wanted.disk)
             progress("domain")
             return await self._start(wanted)
         except Permanent:
@@ -124,12 +128,11 @@ class Executor:
 
     async def _start(self, wanted: Wanted) -> Have:
         image = image_of(wanted)
-        seed = self._disks.seed(wanted.vm) if image.seed is SeedMedium.DISK else None
-        if seed is not None:
-            await seed_disk.make(seed, wanted.seed_url)
+        on_disk = image.seed is SeedMedium.DISK
+        seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
         boot = Boot(
             wanted=wanted,
-            disk=str(self._disks.disk(wanted.vm)),
+            disk=str(self._disks.disk(wanted.vm, wanted.disk)),
             base=str(self._images.path(image)),
             base_format=image.format,
             console=str(self._disks.console(wanted.vm)),

@@ -23,8 +23,12 @@ class Superseded(Exception):
     """The document that a step was planned from is no longer the newest."""
 
 
+def is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def of_os_error(error: OSError) -> Exception:
     """A full disk stays full until somebody acts; other errors of the operating system may pass."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return Permanent("disk_full", f"the node's disk is full: {error.strerror}")
     return Temporary(str(error))

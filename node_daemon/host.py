@@ -1,5 +1,6 @@
 """What this host is and has."""
 
+import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,7 +37,14 @@ def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
         virt_type=virt_type(settings.libvirt_uri),
         seed_url=settings.seed_url,
         version=platform_version(),
+        architecture=architecture(),
     )
+
+
+def architecture() -> str:
+    """What the CPUs here are, in the words of images."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def platform_version() -> str:

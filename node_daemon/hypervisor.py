@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from domain.base import Resources
 from domain.contract import Power, Wanted
 
 
@@ -36,6 +37,8 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
+    #: what the domain was started with, where it says so
+    size: Resources | None = None
     #: boot id of the host when the domain was started
     host_boot: str = ""
     #: the configuration that outlives the running domain says the same as the running domain
@@ -48,6 +51,8 @@ class Have:
     foreign: bool = False
     #: files of the VM are on this host
     files: bool = False
+    #: which of the VM's disks the domain was started on: the count in its document
+    disk: int = 1
 
     @property
     def domain(self) -> bool:
@@ -75,6 +80,11 @@ class Boot:
     host_boot: str
     #: the disk with cloud-init's data; None where the guest asks for it over HTTP
     seed: str | None = None
+
+
+def size_of(wanted: Wanted) -> Resources:
+    """The size that a document asks for."""
+    return Resources(vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, disk_gib=wanted.disk_gib)
 
 
 Nudge = Callable[[str | None], None]

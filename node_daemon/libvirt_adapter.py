@@ -18,7 +18,7 @@ import libvirt
 from domain.contract import Firmware, Power
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused
+from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, size_of
 from node_daemon.reach import Reach
 from runtime import logs
 from runtime.tasks import happens
@@ -37,9 +37,9 @@ _ON = (
     libvirt.VIR_DOMAIN_PMSUSPENDED,
 )
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon.
+#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon. Not among them:
+#: migration, as which it shows a domain that was paused when it was suspended, once that is restored.
 _PASSING = (
-    libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
     libvirt.VIR_DOMAIN_PAUSED_SAVE,
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
@@ -96,6 +96,8 @@ class LibvirtHypervisor:
             boots=wanted.boots,
             epoch=wanted.epoch,
             generation=wanted.generation,
+            disk=wanted.disk,
+            size=size_of(wanted),
             host_boot=boot.host_boot,
             kept=False,
         )
@@ -247,6 +249,8 @@ def _have(domain: Any) -> Have:
         boots=tag.boots,
         epoch=tag.epoch,
         generation=tag.generation,
+        disk=tag.disk,
+        size=tag.size,
         host_boot=tag.host_boot,
     )
     if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _FLEETING:

@@ -10,7 +10,8 @@ from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
 from node_daemon.files import Occupied, impassable, lock, new_folder
-from node_daemon.host import this_host, virt_type
+from node_daemon.host import GIB, this_host, virt_type
+from node_daemon.image_keeper import keep_tidy
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
@@ -49,10 +50,13 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
     disks = Disks(settings.data_dir)
-    executor = Executor(hypervisor, Images(settings.data_dir / "images"), disks, host)
+    budget = int(settings.image_cache_gib * GIB)
+    images = Images(settings.data_dir / "images", settings.image_folders, budget=budget, bases=disks.bases)
+    executor = Executor(hypervisor, images, disks, host)
     connection = await bus.connect(settings, f"node-{settings.node}")
     parts = [
-        Daemon(settings, connection, hypervisor, executor, host).run(),
+        Daemon(settings, connection, hypervisor, executor, host, images.use).run(),
+        keep_tidy(images, connection, settings.node),
         Answers(connection, settings.node, disks, hypervisor).serve(),
         keep_small(disks.consoles),
     ]

@@ -11,6 +11,8 @@
 - One whose memory is on disk (suspended) goes on from there, after a boot of the host too: nothing but a forced off, a
   higher `boots` or absent throws that memory away.
 - What is off can be neither paused nor suspended: it stays off.
+- A domain on an earlier disk than the document counts is ended, by its higher `boots`, and created anew on a new disk.
+  Nothing but that higher count ever deletes a disk of a VM that is to stay, and only earlier ones.
 - Off never makes a domain. Absent takes away the domain, then the files.
 - The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
 - Not seen is not off: an unknown power leads to no step.
@@ -37,7 +39,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Create:
-    """Image, disk, domain, running: whatever of it is missing."""
+    """Image, disk, domain, running: whatever of it is missing. Earlier disks go once the one that counts is there."""
 
     wanted: Wanted
 
@@ -198,6 +200,8 @@ def towards_on(want: Wanted, have: Have, host: Host, now: datetime) -> Step | No
         case Power.SUSPENDED:
             return Restore(want)
         case _:
+            if have.disk < want.disk:
+                return Create(want)
             return Start(want) if outdated or have.host_boot != host.boot_id else None
 
 
@@ -234,7 +238,9 @@ def towards_suspended(want: Wanted, have: Have) -> Step | None:
 
 
 def unpause(want: Wanted, have: Have) -> Step:
+    if not have.kept:
+        return Keep(want.vm)
     if have.stalled and not want.resume:
         detail = "the guest stands still since its disk could not be written; free or mend the storage, then resume it"
         return Refuse(want.vm, "io_error", detail)
-    return Unpause(want.vm, stalled=have.stalled) if have.kept else Keep(want.vm)
+    return Unpause(want.vm, stalled=have.stalled)

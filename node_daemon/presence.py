@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from domain.contract import Heartbeat, NodeInfo
+from domain.contract import Heartbeat, ImageCache, NodeInfo
 from node_daemon.hypervisor import Refused, Unreachable
 from runtime import logs, subjects
 
@@ -70,11 +70,19 @@ async def register(bus: Client, info: NodeInfo) -> None:
 class Pulse:
     """Heartbeats, each with what was last seen of orphans and of the wanted documents."""
 
-    def __init__(self, bus: Client, node: str, seconds: float, position: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        bus: Client,
+        node: str,
+        seconds: float,
+        position: Callable[[], int],
+        image_cache: Callable[[], ImageCache] | None = None,
+    ) -> None:
         self._bus = bus
         self._node = node
         self._seconds = seconds
         self._position = position
+        self._image_cache = image_cache
         self._boot = uuid.uuid4().hex
         self.orphans: tuple[str, ...] = ()
 
@@ -88,6 +96,7 @@ class Pulse:
                     boot=self._boot,
                     wanted_position=self._position(),
                     orphans=self.orphans,
+                    image_cache=self._image_cache() if self._image_cache is not None else None,
                 )
                 try:
                     await self._bus.publish(subjects.heartbeat(self._node), heartbeat.model_dump_json().encode())

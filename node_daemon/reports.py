@@ -10,6 +10,7 @@ from typing import Literal
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from domain.base import Resources
 from domain.contract import Desired, NodeReport, Power, ReportError, Wanted
 from node_daemon.hypervisor import Have
 from runtime import logs, subjects
@@ -34,6 +35,7 @@ class Seen:
     desired: Desired
     asked_boots: int
     boots: int = 0
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
     step: str | None = None
@@ -60,6 +62,7 @@ def seen(
         desired=want.desired,
         asked_boots=want.boots,
         boots=have.boots if on or have.power is Power.PAUSED else 0,
+        size=have.size if on else None,
         addresses=addresses if on else (),
         cause=have.cause if have.power is Power.OFF and step is None else None,
         step=None if on and want.desired is Desired.ON and have.boots >= want.boots else step,
@@ -160,6 +163,7 @@ class Reports:
             desired=what.desired,
             asked_boots=what.asked_boots,
             boots=what.boots,
+            size=what.size,
             addresses=what.addresses,
             cause=what.cause,
             step=what.step,

@@ -57,7 +57,7 @@ class WantedDocuments:
                 delay, quiet = 0.2, False
             except (NatsError, TimeoutError) as error:
                 if not quiet:
-                    log.warning("cannot read wanted documents", error=repr(error))
+                    log.warning("cannot read wanted documents", error=str(error) or repr(error))
                 quiet = True
                 delay = min(delay * 2, 5.0)
             await asyncio.sleep(delay)

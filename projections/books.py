@@ -63,7 +63,7 @@ class Books:
             self.operations[moved.id] = moved
         overtaken = operations.overtaken(event, before)
         if overtaken in self.operations:
-            self.operations[overtaken] = operations.cancelled(self.operations[overtaken], happening)
+            self.operations[overtaken] = operations.cancelled(self.operations[overtaken], event, happening)
 
 
 def check(before: Row[Any], recorded: Recorded) -> None:

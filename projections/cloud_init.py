@@ -7,8 +7,8 @@ HTTP), and `POST /<secret>/phone-home` when cloud-init has finished.
 - A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
   the log was when it was asked for.
 - A guest waits for an answer without limit, so none takes longer than a few seconds.
-- The same instance id for the VM's life, answered at every boot: otherwise a guest would take itself for a new machine
-  and make new SSH host keys.
+- The same instance id for the life of the VM's disk, answered at every boot: otherwise a guest would take itself for a
+  new machine and make new SSH host keys. On a new disk it is one.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 SCHEMA = "nebula"
 #: Raise it whenever a table or the meaning of a row changes: the read models are then made anew from the log.
-VERSION = 2
+VERSION = 4
 
 #: The advisory lock under which the schema is made.
 LOCK = 0x6E6562756C61

@@ -15,8 +15,17 @@ class Amount(TypedDict):
     disk_gib: int
 
 
+class ImageCacheView(TypedDict):
+    """Base images that a node keeps. `budget_bytes` is null where there is no limit."""
+
+    images: int
+    bytes: int
+    budget_bytes: int | None
+
+
 class NodeView(TypedDict):
-    """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat.
+    """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat, and
+    `image_cache` what that said.
 
     `status` is lost, cordoned or ready.
     """
@@ -25,6 +34,7 @@ class NodeView(TypedDict):
     status: str
     region: str
     virt_type: str
+    architecture: str
     agent_version: str
     capacity: Amount
     reserved: Amount
@@ -34,6 +44,7 @@ class NodeView(TypedDict):
     registered_at: str
     updated_at: str
     last_seen: str | None
+    image_cache: ImageCacheView | None
     version: int
     position: int
 
@@ -50,6 +61,7 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "status": "lost" if lost else "cordoned" if cordoned else "ready",
         "region": info["region"],
         "virt_type": info["virt_type"],
+        "architecture": info.get("architecture") or "x86_64",
         "agent_version": info["version"],
         "capacity": amount(info),
         "reserved": {
@@ -63,6 +75,7 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "registered_at": utc(state["registered_at"]),
         "updated_at": utc(state["updated_at"]),
         "last_seen": None,
+        "image_cache": None,
         "version": version,
         "position": position,
     }

@@ -57,6 +57,11 @@ class Step(TypedDict):
     time: str
 
 
+class ProgressView(TypedDict):
+    bytes_done: int
+    bytes_total: int | None
+
+
 class OperationView(TypedDict):
     """An operation as the API shows it. `events` are all that carry its id; `problem` says why it did not succeed."""
 
@@ -73,6 +78,7 @@ class OperationView(TypedDict):
     deadline: str | None
     position: int
     problem: dict[str, Any] | None
+    progress: ProgressView | None
     events: list[Step]
 
 
@@ -92,8 +98,15 @@ def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> Operat
         "deadline": maybe(state.get("deadline")),
         "position": state["position"],
         "problem": state.get("problem"),
+        "progress": progress(state.get("progress")),
         "events": [{"position": step["position"], "type": step["type"], "time": utc(step["time"])} for step in steps],
     }
+
+
+def progress(state: Mapping[str, Any] | None) -> ProgressView | None:
+    if state is None:
+        return None
+    return {"bytes_done": state["bytes_done"], "bytes_total": state.get("bytes_total")}
 
 
 #: One operation with its events. What `{where}` and `{order}` stand for is chosen below.

@@ -31,6 +31,13 @@ class Status(StrEnum):
 ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED})
 
 
+class Progress(Message):
+    """How far something is; how far it has to go is not always known."""
+
+    bytes_done: int
+    bytes_total: int | None = None
+
+
 class Operation(Message):
     """One thing that was asked for, as its events tell it. `first` and `position` are where they begin and end."""
 
@@ -48,6 +55,7 @@ class Operation(Message):
     first: int
     position: int
     problem: dict[str, Any] | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +80,18 @@ LASTING: Mapping[type[Event], str] = {
     vm.VmResumeRequested: vm.Verb.RESUME,
     vm.VmSuspendRequested: vm.Verb.SUSPEND,
     vm.VmDeletionRequested: vm.Verb.DELETE,
+    vm.VmRebuildRequested: vm.Verb.REBUILD,
+    vm.VmRestartedByPolicy: vm.Verb.START,
+    vm.VmRetryRequested: vm.Verb.RETRY,
+    vm.VmForgotten: vm.Verb.FORGET,
     image.ImageRegistered: image.RegisterImage.VERB,
 }
 #: The same for what is done as soon as it is accepted.
 IMMEDIATE: Mapping[type[Event], str] = {
     vm.VmTagged: vm.Verb.TAG,
     vm.VmChanged: vm.Verb.CHANGE,
+    vm.VmResized: vm.Verb.RESIZE,
+    vm.VmAbandoned: vm.Verb.ABANDON,
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
@@ -85,12 +99,12 @@ IMMEDIATE: Mapping[type[Event], str] = {
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {
-    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART),
+    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART, vm.Verb.REBUILD, vm.Verb.RETRY),
     vm.VmPaused: (vm.Verb.PAUSE,),
     vm.VmResumed: (vm.Verb.RESUME,),
     vm.VmSuspended: (vm.Verb.SUSPEND,),
-    vm.VmStopped: (vm.Verb.STOP,),
-    vm.VmDeleted: (vm.Verb.DELETE,),
+    vm.VmStopped: (vm.Verb.STOP, vm.Verb.RETRY),
+    vm.VmDeleted: (vm.Verb.DELETE, vm.Verb.RETRY, vm.Verb.FORGET),
     image.ImageVerified: (image.RegisterImage.VERB,),
 }
 
@@ -102,11 +116,18 @@ def transition(operation: Operation | None, event: Event, happening: Happening) 
     operation = operation.model_copy(update={"position": happening.position})
     if operation.status in ENDED:
         return operation
+    if isinstance(event, image.ImageVerified):
+        whole = Progress(bytes_done=event.size_bytes, bytes_total=event.size_bytes)
+        operation = operation.model_copy(update={"progress": whole})
     if operation.verb in FULFILS.get(type(event), ()):
         return ended(operation, Status.SUCCEEDED, happening.at)
     match event:
         case vm.VmFailed():
             return ended(operation, Status.FAILED, happening.at, problem(event.code, event.detail))
+        case image.ImageProgressed():
+            progress = Progress(bytes_done=event.bytes_done, bytes_total=event.bytes_total)
+            moved = {"status": Status.RUNNING, "progress": progress, "deadline": event.deadline}
+            return operation.model_copy(update=moved)
         case image.ImageRejected():
             refused = problem(event.code, event.detail, event.field)
             return ended(operation, Status.FAILED, happening.at, refused)
@@ -155,11 +176,13 @@ def overtaken(event: Event, before: Any) -> str | None:
             return None
 
 
-def cancelled(operation: Operation, by: Happening) -> Operation:
-    """The operation after another one overtook it."""
+def cancelled(operation: Operation, event: Event, by: Happening) -> Operation:
+    """The operation after another one overtook it, or gave it up."""
     if operation.status in ENDED:
         return operation
     why = problem("operation_cancelled", f"operation {by.operation} overtook it")
+    if isinstance(event, vm.VmAbandoned):
+        why = problem("abandoned", f"operation {by.operation} gave it up")
     return ended(operation, Status.CANCELLED, by.at, why)
 
 

@@ -28,6 +28,7 @@ CREATE TABLE seeds (
     user_data   jsonb,
     boots       int NOT NULL,
     booted      int NOT NULL,
+    disk        int NOT NULL,
     PRIMARY KEY (project, vm)
 );
 CREATE TABLE seed_secrets (
@@ -60,11 +61,12 @@ class Seed:
     user_data: Sealed | None
     boots: int
     booted: int
+    disk: int = 1
 
     @property
     def instance_id(self) -> str:
-        """The same for the VM's life: with another one a guest would take itself for a new machine."""
-        return self.vm
+        """The same for the life of a VM's disk: with another one a guest would take itself for a new machine."""
+        return self.vm if self.disk == 1 else f"{self.vm}-{self.disk}"
 
     @property
     def counting(self) -> range:
@@ -79,7 +81,7 @@ def evolve(seed: Seed | None, vm: Vm, event: Event) -> Seed | None:
     booted = seed.booted if seed else 0
     if isinstance(event, VmStarted):
         booted = event.boots
-    return Seed(vm.project, vm.id, vm.name, vm.ssh_keys, vm.user_data, vm.boots, booted)
+    return Seed(vm.project, vm.id, vm.name, vm.ssh_keys, vm.user_data, vm.boots, booted, vm.disk)
 
 
 def hashed(secret: str) -> bytes:
@@ -90,7 +92,7 @@ async def load(conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Seed]:
     """The seeds there are among those of these VMs."""
     asked = list(refs)
     cursor = await conn.execute(
-        """SELECT project, vm, name, ssh_keys, user_data, boots, booted FROM seeds
+        """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
            JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)""",
         [[ref.project for ref in asked], [ref.id for ref in asked]],
     )
@@ -107,6 +109,7 @@ def _seed(row: Mapping[str, Any]) -> Seed:
         user_data=Sealed.model_validate(sealed) if sealed is not None else None,
         boots=row["boots"],
         booted=row["booted"],
+        disk=row["disk"],
     )
 
 
@@ -126,8 +129,8 @@ async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | No
         if not kept:
             return
         await cursor.executemany(
-            """INSERT INTO seeds (project, vm, name, instance_id, ssh_keys, user_data, boots, booted)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+            """INSERT INTO seeds (project, vm, name, instance_id, ssh_keys, user_data, boots, booted, disk)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             [_values(seed) for seed, _ in kept],
         )
         await cursor.executemany(
@@ -155,6 +158,7 @@ def _values(seed: Seed) -> list[object]:
         sealed,
         seed.boots,
         seed.booted,
+        seed.disk,
     ]
 
 

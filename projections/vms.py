@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from domain.vm import Phase, Vm, evolve
+from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
 from projections.times import maybe, utc
@@ -33,14 +33,27 @@ class FailureView(TypedDict):
 
 
 class ConsideredView(TypedDict):
-    """A node that placement looked at; `reason` is null for the one it took."""
+    """A node that placement looked at; `reason` is null for the one it took.
+
+    `more` others, which are not named, were passed over for a reason of the same kind.
+    """
 
     node: str
     reason: str | None
+    more: int
+
+
+class SizeView(TypedDict):
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
 
 
 class VmView(TypedDict):
-    """A VM as the API shows it. User-data is never shown, only whether there is some."""
+    """A VM as the API shows it. User-data is never shown, only whether there is some.
+
+    `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
+    """
 
     id: str
     project: str
@@ -52,19 +65,26 @@ class VmView(TypedDict):
     vcpus: int
     memory_mib: int
     disk_gib: int
+    running_spec: SizeView | None
+    pending_resize: bool
     region: str | None
     tags: list[str]
     labels: dict[str, str]
     protected: bool
+    restart_policy: str
+    restart_at: str | None
+    restarts: int
     ssh_keys: list[str]
     has_user_data: bool
     node: str | None
     addresses: list[str]
     host_keys: list[HostKeyView]
     boots: int
+    rebuilds: int
     pending: PendingView | None
     preparing: str | None
     failure: FailureView | None
+    forgotten: str | None
     considered: list[ConsideredView]
     created_at: str
     started_at: str | None
@@ -78,6 +98,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
     """A VM's JSON, from the JSON of its state as of an event's version and position."""
     spec = state["spec"]
     get = state.get
+    running = size(get("running_size") or spec) if state["phase"] in SIZED else None
     return {
         "id": state["id"],
         "project": state["project"],
@@ -89,10 +110,15 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "vcpus": spec["vcpus"],
         "memory_mib": spec["memory_mib"],
         "disk_gib": spec["disk_gib"],
+        "running_spec": running,
+        "pending_resize": running not in (None, size(spec)),
         "region": get("region"),
         "tags": list(get("tags") or ()),
         "labels": dict(sorted((get("labels") or {}).items())),
         "protected": bool(get("protected")),
+        "restart_policy": get("restart_policy") or RestartPolicy.NO.value,
+        "restart_at": maybe(get("restart_at")),
+        "restarts": get("restarts") or 0,
         "ssh_keys": list(get("ssh_keys") or ()),
         "has_user_data": get("user_data") is not None,
         "node": get("node"),
@@ -102,10 +128,15 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
             for key in get("host_keys") or ()
         ],
         "boots": state["boots"],
+        "rebuilds": (get("disk") or 1) - 1,
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
         "failure": failure(get("failure")),
-        "considered": [{"node": one["node"], "reason": one.get("reason")} for one in get("considered") or ()],
+        "forgotten": get("forgotten"),
+        "considered": [
+            {"node": one["node"], "reason": one.get("reason"), "more": one.get("more", 0)}
+            for one in get("considered") or ()
+        ],
         "created_at": utc(state["created_at"]),
         "started_at": maybe(get("started_at")),
         "ready_at": maybe(get("ready_at")),
@@ -113,6 +144,10 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "version": version,
         "position": position,
     }
+
+
+def size(of: dict[str, Any]) -> SizeView:
+    return {"vcpus": of["vcpus"], "memory_mib": of["memory_mib"], "disk_gib": of["disk_gib"]}
 
 
 def pending(state: dict[str, Any] | None) -> PendingView | None:

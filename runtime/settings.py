@@ -4,11 +4,12 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 def default_home() -> Path:
@@ -28,6 +29,13 @@ def _directory_url(url: str) -> str:
     return url
 
 
+def _folders(paths: str) -> str:
+    wrong = [path for path in paths.split(":") if not path.startswith("/") or Path(path) == Path("/")]
+    if wrong:
+        raise ValueError("must be absolute paths of folders other than /, separated by ':'")
+    return paths
+
+
 class Common(BaseSettings):
     """What every process is told."""
 
@@ -42,10 +50,19 @@ class Common(BaseSettings):
     nats_password: str | None = None
     #: copies of each stream: 1 on one server, 3 in a cluster
     nats_replicas: int = Field(default=1, ge=1, le=5)
+    #: folders, separated by ':', below which a path may be named as an image's source; `images` and `cache` of the home
+    image_paths: Annotated[str, AfterValidator(_folders)] | None = None
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     #: text for people, json for machines
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """Where an image's source may be. Not the whole home: the disks of VMs and the master key are there."""
+        if self.image_paths is None:
+            return (self.home / "images", self.home / "cache")
+        return tuple(Path(path) for path in self.image_paths.split(":"))
 
 
 class Database(Common):
@@ -106,6 +123,8 @@ class NodeSettings(Common):
     resync_seconds: float = Field(default=2.0, gt=0, le=600)
     #: seconds that one call to libvirt may take
     libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
+    #: GiB of base images that are kept, beyond what VMs are made from; 0 for no limit
+    image_cache_gib: float = Field(default=50.0, ge=0)
     #: directory for images, disks and consoles
     node_data: Path | None = None
 
@@ -114,15 +133,84 @@ class NodeSettings(Common):
         return self.node_data or self.home / "node"
 
 
+class Latencies(BaseModel):
+    """Seconds that things take on a simulated host; each time between half and one and a half of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: one call to the hypervisor
+    call: float = Field(default=0.002, ge=0)
+    #: an image, at its first use on a host
+    image: float = Field(default=1.0, ge=0)
+    #: from the start of a domain until its guest is up: hears a shutdown, asks for its seed
+    boot: float = Field(default=5.0, ge=0)
+    #: from the start of a domain until its guest has an address
+    lease: float = Field(default=2.0, ge=0)
+    #: from the request to power off until a guest that is up is off
+    shutdown: float = Field(default=2.0, ge=0)
+    #: a guest's memory, to the disk or from it
+    memory: float = Field(default=2.0, ge=0)
+    #: from the end of a host to its next boot
+    reboot: float = Field(default=20.0, ge=0)
+
+
+class FaultRates(BaseModel):
+    """How often things go wrong on simulated hosts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: shares of the calls to the hypervisor: refused; without an answer before the deadline
+    refused: float = Field(default=0.0, ge=0, le=1)
+    hang: float = Field(default=0.0, ge=0, le=1)
+    #: an hour and VM: QEMU dies; the guest powers itself off; its disk cannot be written, so it is paused; the domain
+    #: is taken away behind the daemon's back
+    crash: float = Field(default=0.0, ge=0)
+    poweroff: float = Field(default=0.0, ge=0)
+    stall: float = Field(default=0.0, ge=0)
+    vanish: float = Field(default=0.0, ge=0)
+    #: an hour and host: its hypervisor is restarted; the host itself is
+    outage: float = Field(default=0.0, ge=0)
+    reboot: float = Field(default=0.0, ge=0)
+
+
+class SimulationSettings(NodeSettings):
+    """Many simulated nodes in one process."""
+
+    #: how many nodes; they are called sim-001, sim-002 …
+    simulate: int = Field(default=10, ge=1, le=9999)
+    simulate_prefix: str = Field(default="sim", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
+    #: what each of them offers
+    simulate_vcpus: int = Field(default=32, ge=1)
+    simulate_memory_mib: int = Field(default=128 * 1024, ge=64)
+    simulate_disk_gib: int = Field(default=2048, ge=1)
+    #: as JSON objects
+    simulate_seconds: Latencies = Latencies()
+    simulate_faults: FaultRates = FaultRates()
+    #: the same numbers for the same seed
+    simulate_seed: int = 0
+    #: guests fetch their seed and phone home as cloud-init does
+    simulate_phone_home: bool = True
+
+    @property
+    def data_dir(self) -> Path:
+        return self.node_data or self.home / f"simulated-{self.simulate_prefix}"
+
+
 S = TypeVar("S", bound=Common)
 
 
-def read(kind: type[S]) -> S:
-    """The settings from the environment; prints every bad one and exits with status 2 when there is any."""
+def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
+    """The settings from the environment, and before that from what is `given` by name.
+
+    Prints every bad one and exits with status 2 when there is any.
+    """
     try:
-        return kind()
+        return kind(**(given or {}))
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
             sys.stderr.write(f"nebula: {name}: {problem['msg']} (got {problem.get('input')!r})\n")
+        raise SystemExit(2) from None
+    except SettingsError as error:  # what has to be JSON is not
+        sys.stderr.write(f"nebula: {error}\n")
         raise SystemExit(2) from None

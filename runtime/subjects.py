@@ -100,6 +100,14 @@ def session(node: str, id_: str, hearer: str) -> str:
 SESSIONS_OF_ALL = f"{PREFIX}.nodes.*.sessions.*.*"
 
 
+def cached_images(node: str) -> str:
+    """On which a node asks which of its images are in the catalogue no more (request/reply; not stored)."""
+    return f"{PREFIX}.nodes.{token(node)}.images"
+
+
+CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
+
+
 def parked(consumer: str) -> str:
     return f"{PREFIX}.parked.{token(consumer)}"
 

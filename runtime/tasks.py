@@ -1,8 +1,11 @@
-"""Two things that asyncio makes easy to get wrong: waiting with a limit, and ending tasks for certain."""
+"""What asyncio makes easy to get wrong: waiting with a limit, ending tasks for certain, leaving threads behind."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Seconds until a task that is still there is cancelled again.
 AGAIN = 0.5
@@ -32,3 +35,15 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in all_:
         if not task.cancelled():
             task.exception()  # looked at, so that nobody is warned of it
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """As `asyncio.to_thread`, but whoever is cancelled meanwhile leaves no thread behind that goes on working."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({work})
+        raise

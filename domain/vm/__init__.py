@@ -9,6 +9,11 @@
                                                                           again where it never had one)
     running ──PauseVm──► paused: its CPUs stand still        running, paused ──SuspendVm──► suspended: memory on disk
     ResumeVm, from either ─► running, in the same boot       StopVm by force, from either ─► stopped
+    AbandonVm: nobody waits for `pending` any more           RetryVm: what failed is asked for again
+    ResizeVm: `spec` is what it is to have, `running_size` what its domain was started with
+    RebuildVm: `disk` + 1, `boots` + 1 ─► running, on a new disk
+    gone off by itself, and its policy covers that ─► stopped ──RestartByPolicy, when due──► running, boots + 1
+    ForgetVm, where the node is lost ─► deleted; the node lets go should it come back
     DeleteVm, from anywhere ─► desired `absent` ──report: absent──► deleted
 
 The phase is what is true; `desired` (on, paused, suspended, off, absent) and `boots` (how often it was told to boot)

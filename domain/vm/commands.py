@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from domain.base import Command, Hostname, Labels, Sealed, Slug, Tags, Uuid
+from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
-from domain.vm.values import Considered, HostKey, Spec, Verb
+from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, RestartPolicy, Spec, Vcpus, Verb
 
 
 class VmCommand(Command):
@@ -31,6 +31,7 @@ class CreateVm(Asked):
     tags: Tags = ()
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -73,6 +74,26 @@ class DeleteVm(Asked):
     VERB = Verb.DELETE
 
 
+class RetryVm(Asked):
+    """Ask again for what failed."""
+
+    VERB = Verb.RETRY
+
+
+class AbandonVm(Asked):
+    """Give up the pending operation; the VM stays what it is."""
+
+    VERB = Verb.ABANDON
+
+
+class ForgetVm(Asked):
+    """Take a VM for gone whose node is lost. `node_lost` is looked up, not asked for."""
+
+    VERB = Verb.FORGET
+    reason: Reason
+    node_lost: bool
+
+
 class TagVm(Asked):
     VERB = Verb.TAG
     tags: Tags
@@ -86,6 +107,25 @@ class ChangeVm(Asked):
     tags: Tags | None = None
     labels: Labels | None = None
     protected: bool | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+class ResizeVm(Asked):
+    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
+
+    VERB = Verb.RESIZE
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
+
+
+class RebuildVm(Asked):
+    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
+
+    VERB = Verb.REBUILD
+    image: Slug
+    ssh_keys: tuple[str, ...] | None = None
+    user_data: Sealed | None = None
 
 
 class ScheduleVm(VmCommand):
@@ -119,6 +159,12 @@ class ExpireOperation(VmCommand):
     operation: Uuid
 
 
+class RestartByPolicy(VmCommand):
+    """The time has come to start a VM again that went off by itself. `operation` is the one that it starts under."""
+
+    operation: Uuid
+
+
 class LoseVm(VmCommand):
     """The VM's node has not been heard of: what the VM does now is unknown."""
 
@@ -134,13 +180,19 @@ VmCommands = (
     | ResumeVm
     | SuspendVm
     | DeleteVm
+    | RetryVm
+    | AbandonVm
+    | ForgetVm
     | TagVm
     | ChangeVm
+    | ResizeVm
+    | RebuildVm
     | ScheduleVm
     | DeferVm
     | DropVm
     | RecordReport
     | RecordGuestReady
     | ExpireOperation
+    | RestartByPolicy
     | LoseVm
 )

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Sealed
-from domain.vm.values import Considered, HostKey, Phase, Spec, Verb
+from domain.base import Event, Resources, Sealed
+from domain.vm.values import Considered, HostKey, Phase, RestartPolicy, Spec, Verb
 
 
 class VmEvent(Event):
@@ -35,6 +35,7 @@ class VmRequested(VmAsked):
     tags: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
 
@@ -86,6 +87,31 @@ class VmDeletionRequested(VmAsked):
     TOPIC = "nebula.vm.VmDeletionRequested"
 
 
+class VmRetryRequested(VmAsked):
+    """What failed (`again`: start, stop or delete) is asked for again."""
+
+    TOPIC = "nebula.vm.VmRetryRequested"
+    again: Verb
+    force_after: AwareDatetime | None = None
+
+
+class VmAbandoned(VmAsked):
+    """Nobody waits any more for the operation that `cancels` names. What it still brings up ends by `force_after`."""
+
+    TOPIC = "nebula.vm.VmAbandoned"
+    verb: Verb
+    force_after: AwareDatetime
+
+
+class VmForgotten(VmAsked):
+    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM."""
+
+    TOPIC = "nebula.vm.VmForgotten"
+    reason: str
+    node: str
+    epoch: int
+
+
 class VmTagged(VmAsked):
     TOPIC = "nebula.vm.VmTagged"
     tags: tuple[str, ...]
@@ -99,6 +125,24 @@ class VmChanged(VmAsked):
     tags: tuple[str, ...] | None = None
     labels: dict[str, str] | None = None
     protected: bool | None = None
+    restart_policy: RestartPolicy | None = None
+
+
+class VmResized(VmAsked):
+    """The size it is to have from its next start on: all of it."""
+
+    TOPIC = "nebula.vm.VmResized"
+    spec: Spec
+
+
+class VmRebuildRequested(VmAsked):
+    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
+
+    TOPIC = "nebula.vm.VmRebuildRequested"
+    image: str
+    disk: int
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
 
 
 class VmObserved(VmEvent):
@@ -116,8 +160,11 @@ class VmPreparing(VmObserved):
 
 
 class VmStarted(VmObserved):
+    """`size` is what the domain runs with; None from a node that does not say."""
+
     TOPIC = "nebula.vm.VmStarted"
     boots: int
+    size: Resources | None = None
     addresses: tuple[str, ...] = ()
 
 
@@ -126,6 +173,21 @@ class VmStopped(VmObserved):
 
     TOPIC = "nebula.vm.VmStopped"
     cause: Literal["requested", "guest", "crashed", "unknown"]
+
+
+class VmRestartScheduled(VmEvent):
+    """It went off by itself and its policy starts it again at `due`, for the `attempt`-th time in a row."""
+
+    TOPIC = "nebula.vm.VmRestartScheduled"
+    due: AwareDatetime
+    attempt: int
+
+
+class VmRestartedByPolicy(VmAsked):
+    """That time has come: it is to be on again."""
+
+    TOPIC = "nebula.vm.VmRestartedByPolicy"
+    attempt: int
 
 
 class VmPaused(VmObserved):
@@ -190,6 +252,12 @@ class VmDeleted(VmEvent):
     node: str | None = None
 
 
+class VmCleared(VmObserved):
+    """The node of a forgotten VM came back, and nothing is left of the VM there."""
+
+    TOPIC = "nebula.vm.VmCleared"
+
+
 VmEvents = (
     VmRequested
     | VmUnschedulable
@@ -201,11 +269,18 @@ VmEvents = (
     | VmResumeRequested
     | VmSuspendRequested
     | VmDeletionRequested
+    | VmRetryRequested
+    | VmAbandoned
+    | VmForgotten
     | VmTagged
     | VmChanged
+    | VmResized
+    | VmRebuildRequested
     | VmPreparing
     | VmStarted
     | VmStopped
+    | VmRestartScheduled
+    | VmRestartedByPolicy
     | VmPaused
     | VmResumed
     | VmSuspended
@@ -215,4 +290,5 @@ VmEvents = (
     | VmLost
     | VmOperationTimedOut
     | VmDeleted
+    | VmCleared
 )

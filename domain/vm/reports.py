@@ -1,16 +1,18 @@
 """What a node's report means: events, when it is news."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm.events import (
     VmAddressesChanged,
+    VmCleared,
     VmDeleted,
     VmEvents,
     VmFailed,
     VmPaused,
     VmPreparing,
+    VmRestartScheduled,
     VmResumed,
     VmStarted,
     VmStopped,
@@ -19,6 +21,10 @@ from domain.vm.events import (
 from domain.vm.state import Vm
 from domain.vm.values import AT_REST, Phase, Verb
 
+#: How long after a guest went off it is started again: doubled each time, from the first to the last.
+FIRST_RESTART, LAST_RESTART = timedelta(seconds=1), timedelta(minutes=5)
+#: A guest that ran so long begins again with the first.
+RAN_WELL = timedelta(minutes=10)
 #: Phases of a VM that has a domain, and so can lose it.
 THERE = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED, Phase.LOST)
 #: Operations on a guest that is there and stays there, whether they succeed or not.
@@ -58,11 +64,15 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
 def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     seen = {"at": at, "node": report.node, "sequence": report.sequence, "addresses": report.addresses}
     waiting = vm.pending.operation if vm.pending else None
-    came_up = vm.phase is not Phase.RUNNING or (vm.pending is not None and vm.pending.verb is Verb.RESTART)
+    came_up = (
+        vm.phase is not Phase.RUNNING
+        or (vm.pending is not None and vm.pending.verb in (Verb.RESTART, Verb.REBUILD))
+        or (report.size is not None and vm.running_size not in (None, report.size))  # the node itself started it anew
+    )
     if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
         if vm.pending is not None and vm.pending.verb is Verb.RESUME:
             return [VmResumed(**seen, operation=waiting)]
-        return [VmStarted(**seen, operation=waiting, boots=report.boots)]
+        return [VmStarted(**seen, operation=waiting, boots=report.boots, size=report.size)]
     if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
         return [VmAddressesChanged(**seen)]
     return []
@@ -83,12 +93,23 @@ def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     visible = vm.phase in THERE and vm.phase is not Phase.STOPPED
     if vm.desired is Desired.ABSENT or not (visible or asked is Verb.STOP):
         return []
-    if asked in (Verb.CREATE, Verb.RESTART, Verb.START):
+    if asked in (Verb.CREATE, Verb.RESTART, Verb.START, Verb.REBUILD):
         return []
     if asked in HARMLESS:
         why = ReportError(code="powered_off", detail=f"it went off before it could be {HARMLESS[asked]}; start it")
         return [failed(vm, report, at, why, Phase.STOPPED)]
-    return [stopped(vm, report, at)]
+    over = stopped(vm, report, at)
+    return [over, *by_policy(vm, over)]
+
+
+def by_policy(vm: Vm, over: VmStopped) -> list[VmEvents]:
+    """When a VM that went off by itself is started again: later each time, until it has run for long enough."""
+    if vm.pending is not None or not vm.restart_policy.covers(over.cause):
+        return []
+    ran_well = vm.started_at is not None and over.at - vm.started_at >= RAN_WELL
+    before = 0 if ran_well else vm.restarts
+    delay = min(FIRST_RESTART * 2 ** min(before, 20), LAST_RESTART)
+    return [VmRestartScheduled(at=over.at, due=over.at + delay, attempt=before + 1)]
 
 
 def observe_absent(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
@@ -139,12 +160,24 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
     )
 
 
+def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
+    """What its node says of a forgotten VM: the only news is that nothing is left of it."""
+    waits = vm.forgotten is not None and not vm.cleared
+    if not waits or report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+        return []
+    if report.power is not Power.ABSENT or report.step is not None or report.error is not None:
+        return []
+    return [VmCleared(at=at, node=report.node, sequence=report.sequence)]
+
+
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     """The node is at it: the first report of each new step of a creation is worth an event.
 
     So is the first one from a node that was lost in the middle of it.
     """
-    back = vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START)
+    back = (
+        vm.phase is Phase.LOST and vm.pending is not None and vm.pending.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
+    )
     fresh = vm.phase is Phase.SCHEDULED and report.step != vm.preparing
     if report.step is None or not (back or fresh):
         return []

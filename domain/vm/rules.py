@@ -9,6 +9,7 @@ from typing import Any, assert_never
 from domain.base import Rejected, same_request
 from domain.contract import Desired
 from domain.vm.commands import (
+    AbandonVm,
     Asked,
     ChangeVm,
     CreateVm,
@@ -16,12 +17,17 @@ from domain.vm.commands import (
     DeleteVm,
     DropVm,
     ExpireOperation,
+    ForgetVm,
     LoseVm,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
+    ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -30,34 +36,45 @@ from domain.vm.commands import (
     VmCommands,
 )
 from domain.vm.events import (
+    VmAbandoned,
     VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvents,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
     VmPauseRequested,
+    VmRebuildRequested,
     VmRequested,
+    VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStartRequested,
+    VmStopped,
     VmStopRequested,
     VmSuspendRequested,
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.reports import observe
+from domain.vm.reports import buried, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
-from domain.vm.values import VISIBLE, WAITING, Phase, Verb
+from domain.vm.values import VISIBLE, WAITING, Phase, Spec, Verb
 
 PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
 POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
+#: How long a guest may take to shut down where nobody says how long.
+GRACE = timedelta(seconds=90)
+#: The fingerprint of the operations that restart policies start.
+BY_POLICY = "restart_policy"
 #: MiB a second that a node's disk takes at the least.
 SLOWEST_DISK = 16
 
@@ -74,7 +91,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
     elif vm.phase is Phase.DELETED:
-        return []
+        return buried(vm, command.report, command.at) if isinstance(command, RecordReport) else []
     match command:
         case StartVm():
             return start(vm, command)
@@ -92,10 +109,20 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return [VmSuspendRequested(**accepted(command, patience, admit(vm, command.VERB)))]
         case DeleteVm():
             return delete(vm, command)
+        case RetryVm():
+            return retry(vm, command)
+        case AbandonVm():
+            return abandon(vm, command)
+        case ForgetVm():
+            return forget(vm, command)
         case TagVm():
             return [VmTagged(**accepted(command, timedelta()), tags=command.tags)]
         case ChangeVm():
             return change(vm, command)
+        case ResizeVm():
+            return resize(vm, command)
+        case RebuildVm():
+            return rebuild(vm, command)
         case ScheduleVm():
             return schedule(vm, command)
         case DeferVm():
@@ -112,6 +139,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             if vm.pending is None or vm.pending.operation != command.operation or command.at < vm.pending.deadline:
                 return []
             return [VmOperationTimedOut(at=command.at, operation=vm.pending.operation, verb=vm.pending.verb)]
+        case RestartByPolicy():
+            return restart_by_policy(vm, command)
         case LoseVm():
             if vm.node != command.node or vm.phase not in VISIBLE:
                 return []
@@ -163,6 +192,7 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             tags=command.tags,
             labels=command.labels,
             protected=command.protected,
+            restart_policy=command.restart_policy,
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
         )
@@ -171,15 +201,39 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
 
 def start(vm: Vm, command: StartVm) -> list[VmEvents]:
     admit(vm, command.VERB)
-    patience = POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
-    return [VmStartRequested(**accepted(command, patience))]
+    return [VmStartRequested(**accepted(command, until_up(vm)))]
+
+
+def until_up(vm: Vm) -> timedelta:
+    """How long a VM may take to come up: less than at first, once it has."""
+    return POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
-    cancels = admit(vm, command.VERB, force=command.force)
+    if vm.restart_at is not None and vm.phase is Phase.STOPPED and vm.pending is None:
+        return stay_off(vm, command)
+    cancels = admit(vm, command.VERB, force=command.force or by_policy(vm))
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
     asked = accepted(command, grace + POWER_DEADLINE, cancels)
     return [VmStopRequested(**asked, force_after=command.at + grace)]
+
+
+def by_policy(vm: Vm) -> bool:
+    """Whether what is pending is a start that nobody asked for."""
+    return vm.pending is not None and vm.operations[vm.pending.operation].fingerprint == BY_POLICY
+
+
+def stay_off(vm: Vm, command: StopVm) -> list[VmEvents]:
+    """It is off and would be started again by its policy: a stop that somebody asks for wins."""
+    asked = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
+    over = VmStopped(
+        at=command.at,
+        operation=command.operation,
+        node=vm.node or "",
+        sequence=vm.sequence,
+        cause="requested",
+    )
+    return [asked, over]
 
 
 def restart(vm: Vm, command: RestartVm) -> list[VmEvents]:
@@ -195,6 +249,40 @@ def delete(vm: Vm, command: DeleteVm) -> list[VmEvents]:
     if vm.node is None:
         return [asked, VmDeleted(at=command.at, operation=command.operation)]
     return [asked]
+
+
+def retry(vm: Vm, command: RetryVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    verb = Verb.DELETE if vm.desired is Desired.ABSENT else vm.failure.again if vm.failure else Verb.START
+    match verb:
+        case Verb.DELETE:
+            refuse_protected(vm, verb)
+            return [VmRetryRequested(**accepted(command, DELETE_DEADLINE), again=verb)]
+        case Verb.STOP:
+            asked = accepted(command, GRACE + POWER_DEADLINE)
+            return [VmRetryRequested(**asked, again=verb, force_after=command.at + GRACE)]
+        case _:
+            return [VmRetryRequested(**accepted(command, until_up(vm)), again=Verb.START)]
+
+
+def abandon(vm: Vm, command: AbandonVm) -> list[VmEvents]:
+    given_up = admit(vm, command.VERB)
+    assert vm.pending is not None, "only what is pending is admitted"
+    asked = accepted(command, timedelta(), given_up)
+    return [VmAbandoned(**asked, verb=vm.pending.verb, force_after=command.at + GRACE)]
+
+
+def forget(vm: Vm, command: ForgetVm) -> list[VmEvents]:
+    cancels = admit(vm, command.VERB)
+    if vm.node is None:
+        raise wrong_phase(vm, command.VERB, "it is on no node; delete it")
+    if not command.node_lost:
+        detail = f"node {vm.node} is not lost; delete the VM, or wait until the node is known to be lost"
+        raise Rejected("node_not_lost", detail)
+    refuse_protected(vm, command.VERB)
+    asked = accepted(command, DELETE_DEADLINE, cancels)
+    forgotten = VmForgotten(**asked, reason=command.reason, node=vm.node, epoch=vm.epoch + 1)
+    return [forgotten, VmDeleted(at=command.at, operation=command.operation, node=vm.node)]
 
 
 def refuse_protected(vm: Vm, verb: Verb) -> None:
@@ -213,6 +301,33 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             tags=command.tags,
             labels=command.labels,
             protected=command.protected,
+            restart_policy=command.restart_policy,
+        )
+    ]
+
+
+def resize(vm: Vm, command: ResizeVm) -> list[VmEvents]:
+    """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
+    admit(vm, command.VERB)
+    asked = {field: getattr(command, field) for field in Spec.model_fields}
+    given = {field: value for field, value in asked.items() if value is not None}
+    if not given:
+        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", status=422)
+    if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:
+        detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
+        raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
+    return [VmResized(**accepted(command, timedelta()), spec=vm.spec.model_copy(update=given))]
+
+
+def rebuild(vm: Vm, command: RebuildVm) -> list[VmEvents]:
+    admit(vm, command.VERB)
+    return [
+        VmRebuildRequested(
+            **accepted(command, CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE),
+            image=command.image,
+            disk=vm.disk + 1,
+            ssh_keys=vm.ssh_keys if command.ssh_keys is None else command.ssh_keys,
+            user_data=command.user_data or vm.user_data,
         )
     ]
 
@@ -231,6 +346,21 @@ def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
             epoch=vm.epoch + 1,
             deadline=command.at + CREATE_DEADLINE,
             considered=command.considered,
+        )
+    ]
+
+
+def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
+    due = vm.restart_at is not None and vm.restart_at <= command.at
+    if not due or vm.phase is not Phase.STOPPED or vm.pending is not None or vm.desired is not Desired.OFF:
+        return []
+    return [
+        VmRestartedByPolicy(
+            at=command.at,
+            operation=command.operation,
+            fingerprint=BY_POLICY,
+            deadline=command.at + POWER_DEADLINE,
+            attempt=vm.restarts,
         )
     ]
 

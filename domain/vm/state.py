@@ -2,16 +2,19 @@
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Known, Message, Sealed
+from domain.base import Event, Known, Message, Resources, Sealed
 from domain.contract import Desired
 from domain.vm.events import (
+    VmAbandoned,
     VmAddressesChanged,
     VmAsked,
     VmChanged,
+    VmCleared,
     VmDeleted,
     VmDeletionRequested,
     VmEvent,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmObserved,
@@ -19,10 +22,15 @@ from domain.vm.events import (
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
+    VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
+    VmRestartScheduled,
     VmResumed,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStarted,
     VmStartRequested,
@@ -33,7 +41,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import AT_REST, Considered, HostKey, Phase, Spec, Verb
+from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, RestartPolicy, Spec, Verb
 
 
 class Pending(Message):
@@ -49,6 +57,7 @@ class Failure(Message):
     code: str
     detail: str
     at: AwareDatetime
+    again: Verb = Field(default=Verb.START, description="what a retry asks for")
 
 
 class Vm(Message):
@@ -68,8 +77,13 @@ class Vm(Message):
     tags: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
+    restart_at: AwareDatetime | None = Field(default=None, description="when its policy starts it again")
+    restarts: int = Field(default=0, description="how often in a row its policy has started it")
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    disk: int = Field(default=1, description="how often its disk was to be made")
+    running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     node: str | None = None
     epoch: int = 0
     force_after: AwareDatetime | None = None
@@ -82,6 +96,8 @@ class Vm(Message):
     considered: tuple[Considered, ...] = ()
     failure: Failure | None = None
     sequence: int = 0
+    forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
+    cleared: bool = Field(default=False, description="its node has let go of it since")
     operations: dict[str, Known] = Field(default_factory=dict)
 
 
@@ -98,6 +114,7 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             tags=event.tags,
             labels=event.labels,
             protected=event.protected,
+            restart_policy=event.restart_policy,
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
             phase=Phase.REQUESTED,
@@ -119,7 +136,7 @@ def pending_of(event: VmAsked, verb: Verb) -> Pending:
 
 def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
     known = {**vm.operations, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
-    return {"pending": pending_of(event, verb), "operations": known}
+    return {"pending": pending_of(event, verb), "operations": known, "restart_at": None}
 
 
 def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
@@ -137,11 +154,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "pending": pending,
             }
         case VmStartRequested():
-            phase = vm.phase
-            if phase is Phase.FAILED:
-                phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
-            on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
-            return {**asked(vm, event, Verb.START), **on, "phase": phase, "preparing": None}
+            return {**asked(vm, event, Verb.START), **started_anew(vm), "restarts": 0}
         case VmStopRequested():
             return {
                 **asked(vm, event, Verb.STOP),
@@ -159,13 +172,30 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {**asked(vm, event, Verb.SUSPEND), "desired": Desired.SUSPENDED}
         case VmDeletionRequested():
             return {**asked(vm, event, Verb.DELETE), "desired": Desired.ABSENT}
+        case VmRetryRequested():
+            return retried(vm, event)
+        case VmAbandoned():
+            return abandoned(vm, event)
+        case VmForgotten():
+            gone = {"desired": Desired.ABSENT, "epoch": event.epoch, "forgotten": event.reason}
+            return {**asked(vm, event, Verb.FORGET), **gone}
         case VmTagged():
             known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
             return {"operations": known, "tags": event.tags}
         case VmChanged():
             known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
-            said = {"name": event.name, "tags": event.tags, "labels": event.labels, "protected": event.protected}
-            return {"operations": known, **{field: value for field, value in said.items() if value is not None}}
+            said = {field: getattr(event, field) for field in ("name", "tags", "labels", "protected", "restart_policy")}
+            changed = {field: value for field, value in said.items() if value is not None}
+            stays_off = {"restart_at": None} if event.restart_policy is RestartPolicy.NO else {}
+            return {"operations": known, **changed, **stays_off}
+        case VmResized():
+            known = {**vm.operations, event.operation: Known(verb="resize", fingerprint=event.fingerprint)}
+            had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
+            return {"operations": known, "spec": event.spec, "running_size": had}
+        case VmRebuildRequested():
+            made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
+            unknown = {"ready_at": None, "host_keys": ()}
+            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
         case VmStarted():
@@ -175,6 +205,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "preparing": None,
                 "failure": None,
                 "force_after": None,
+                "running_size": event.size,
                 "started_at": event.at,
                 "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
@@ -186,9 +217,14 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "desired": desired,
                 "pending": None if event.operation else vm.pending,
                 "force_after": None,
+                "running_size": None,
                 "addresses": (),
                 "sequence": event.sequence,
             }
+        case VmRestartScheduled():
+            return {"restart_at": event.due, "restarts": event.attempt}
+        case VmRestartedByPolicy():
+            return {**asked(vm, event, Verb.START), **started_anew(vm)}
         case VmPaused():
             return {**settled(vm, event), "phase": Phase.PAUSED}
         case VmResumed():
@@ -206,8 +242,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "desired": vm.desired if vm.desired is Desired.ABSENT else AT_REST[event.phase],
                 "pending": None,
                 "preparing": None,
-                "failure": Failure(code=event.code, detail=event.detail, at=event.at),
+                "restart_at": None,
+                "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
                 "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
+                "running_size": vm.running_size if event.phase in SIZED else None,
                 "sequence": max(vm.sequence, event.sequence),
             }
         case VmLost():
@@ -216,8 +254,51 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return timed_out(vm, event)
         case VmDeleted():
             return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, "addresses": ()}
+        case VmCleared():
+            return {"cleared": True, "sequence": event.sequence}
         case _:
             return {}
+
+
+def started_anew(vm: Vm) -> dict[str, object]:
+    phase = vm.phase
+    if phase is Phase.FAILED:
+        phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
+    on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
+    return {**on, "phase": phase, "preparing": None}
+
+
+def to_retry(vm: Vm) -> Verb:
+    """What a retry asks for when what is pending now fails: what is wanted and no more."""
+    if vm.desired is Desired.ABSENT:
+        return Verb.DELETE
+    return Verb.STOP if vm.pending is not None and vm.pending.verb is Verb.STOP else Verb.START
+
+
+def retried(vm: Vm, event: VmRetryRequested) -> dict[str, object]:
+    known = Known(verb=Verb.RETRY, fingerprint=event.fingerprint)
+    operations = {**vm.operations, event.operation: known}
+    waits = {"pending": pending_of(event, event.again), "operations": operations, "restart_at": None}
+    match event.again:
+        case Verb.DELETE:
+            return {**waits, "desired": Desired.ABSENT}
+        case Verb.STOP:
+            return {**waits, "desired": Desired.OFF, "force_after": event.force_after}
+        case _:
+            return {**waits, **started_anew(vm)}
+
+
+def abandoned(vm: Vm, event: VmAbandoned) -> dict[str, object]:
+    """What never came up is failed and no longer wanted; anything else is wanted as it is."""
+    known = Known(verb=Verb.ABANDON, fingerprint=event.fingerprint)
+    over = {"pending": None, "preparing": None, "operations": {**vm.operations, event.operation: known}}
+    if vm.phase in (*WAITING, Phase.SCHEDULED):
+        detail = f"{event.verb} was abandoned; start it to try again, or delete it"
+        failure = Failure(code="abandoned", detail=detail, at=event.at)
+        return {**over, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
+    coming = event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
+    desired = AT_REST.get(vm.phase, Desired.OFF if coming else vm.desired)
+    return {**over, "desired": desired, "force_after": event.force_after if desired is Desired.OFF else None}
 
 
 def settled(vm: Vm, event: VmObserved) -> dict[str, object]:
@@ -235,7 +316,8 @@ def timed_out(vm: Vm, event: VmOperationTimedOut) -> dict[str, object]:
 
     What was to be paused, suspended or resumed and is not is no longer to be so either.
     """
-    if event.verb in (Verb.CREATE, Verb.START) and vm.phase is not Phase.RUNNING:
+    underway = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
+    if underway or (event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD) and vm.phase is not Phase.RUNNING):
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return {"pending": None, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from domain.base import Rejected
 from domain.contract import Desired
 from domain.vm.state import Vm
-from domain.vm.values import Phase, Verb
+from domain.vm.values import WAITING, Phase, Verb
 
 YES = None
 
@@ -86,6 +86,20 @@ ALLOWED: Mapping[Verb, Row] = {
         Phase.DELETED: GONE,
     },
     Verb.DELETE: ALWAYS,
+    Verb.RETRY: {
+        **COMING,
+        Phase.RUNNING: "it runs; nothing of it has failed for good",
+        Phase.PAUSED: "its guest is still there; use resume",
+        Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory",
+        Phase.STOPPED: "it is off, and has not failed; use start",
+        Phase.FAILED: YES,
+        **SILENT,
+        Phase.DELETED: GONE,
+    },
+    Verb.RESIZE: {**ALWAYS, **COMING, **SILENT},
+    Verb.REBUILD: {**ALWAYS, **COMING, **SILENT},
+    Verb.ABANDON: {**dict.fromkeys(Phase, "no operation on it is pending"), Phase.DELETED: GONE},
+    Verb.FORGET: {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")},
     Verb.TAG: ALWAYS,
     Verb.CHANGE: ALWAYS,
 }
@@ -99,8 +113,10 @@ BESIDE = frozenset({Verb.TAG, Verb.CHANGE})
 
 #: The pending operations that a verb overtakes: they end `cancelled`. Stop does so by force only.
 OVERTAKES: Mapping[Verb, frozenset[Verb]] = {
-    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART, Verb.PAUSE, Verb.RESUME, Verb.SUSPEND}),
+    Verb.STOP: frozenset({Verb.START, Verb.STOP, Verb.RESTART, Verb.PAUSE, Verb.RESUME, Verb.SUSPEND, Verb.REBUILD}),
     Verb.DELETE: frozenset(Verb) - {Verb.DELETE},
+    Verb.ABANDON: frozenset(Verb) - {Verb.DELETE},
+    Verb.FORGET: frozenset(Verb),
 }
 
 
@@ -115,7 +131,7 @@ def admit(vm: Vm, verb: Verb, *, force: bool = False) -> str | None:
                 f"{vm.pending.verb} (operation {vm.pending.operation}) is under way; {way_past(vm, vm.pending.verb)}",
             )
         return vm.pending.operation
-    if vm.desired is Desired.ABSENT and verb is not Verb.DELETE:
+    if vm.desired is Desired.ABSENT and verb not in (Verb.DELETE, Verb.RETRY, Verb.FORGET):
         raise wrong_phase(vm, verb, "it is being deleted")  # that never turns back, even where it failed
     why_not = (FORCED if force and verb in FORCED else ALLOWED)[verb][vm.phase]
     if why_not is not None:
@@ -131,12 +147,10 @@ def overtakes(vm: Vm, verb: Verb, pending: Verb, *, force: bool) -> bool:
 
 def way_past(vm: Vm, pending: Verb) -> str:
     """What can be done while an operation is pending."""
-    by = [
-        how
-        for verb, how in ((Verb.STOP, "a forced stop"), (Verb.DELETE, "a delete"))
-        if overtakes(vm, verb, pending, force=True)
-    ]
-    return f"wait for it, or overtake it with {' or '.join(by)}" if by else "wait for it"
+    if pending is Verb.DELETE:
+        return "wait for it; where its node is lost for good, forget the VM"
+    force = "a forced stop or " if overtakes(vm, Verb.STOP, pending, force=True) else ""
+    return f"wait for it, overtake it with {force}a delete, or abandon it"
 
 
 def wrong_phase(vm: Vm, verb: Verb, help_: str) -> Rejected:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -28,6 +29,8 @@ class Phase(StrEnum):
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 #: Phases in which a node's silence means that nobody can see the VM any more.
 VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED)
+#: Phases of a VM whose domain has a size of its own, from when it was started.
+SIZED = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.LOST)
 #: What is wanted of a VM once nobody waits for anything: that it stays as it is.
 AT_REST: Mapping[Phase, Desired] = {
     Phase.RUNNING: Desired.ON,
@@ -36,6 +39,20 @@ AT_REST: Mapping[Phase, Desired] = {
     Phase.STOPPED: Desired.OFF,
     Phase.FAILED: Desired.OFF,
 }
+
+
+class RestartPolicy(StrEnum):
+    """What follows when a guest goes off and nobody asked for that."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+    def covers(self, cause: str) -> bool:
+        """Whether a VM that went off for this cause is started again."""
+        if self is RestartPolicy.ALWAYS:
+            return cause in ("crashed", "guest")
+        return self is RestartPolicy.ON_FAILURE and cause == "crashed"
 
 
 class Verb(StrEnum):
@@ -51,24 +68,38 @@ class Verb(StrEnum):
     DELETE = "delete"
     TAG = "tag"
     CHANGE = "change"
+    RESIZE = "resize"
+    REBUILD = "rebuild"
+    RETRY = "retry"
+    ABANDON = "abandon"
+    FORGET = "forget"
+
+
+Vcpus = Annotated[int, Field(ge=1, le=256)]
+MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024)]
+DiskGib = Annotated[int, Field(ge=1, le=64 * 1024)]
 
 
 class Spec(Value):
     """The size of a VM. Memory in MiB, disk in GiB."""
 
-    vcpus: int = Field(ge=1, le=256)
-    memory_mib: int = Field(ge=32, le=4 * 1024 * 1024)
-    disk_gib: int = Field(ge=1, le=64 * 1024)
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    disk_gib: DiskGib
 
     def resources(self) -> Resources:
         return Resources(vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib)
 
 
 class Considered(Message):
-    """A node that placement looked at: the reason it was passed over, or None for the one it took."""
+    """A node that placement looked at: the reason it was passed over, or None for the one it took.
+
+    `more`: so many other nodes, which are not named, were passed over for a reason of the same kind.
+    """
 
     node: str
     reason: str | None = None
+    more: int = 0
 
 
 class HostKey(Message):

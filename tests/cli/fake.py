@@ -27,6 +27,7 @@ ENDS = {
     "suspend": ("suspended", "VmSuspended"),
     "resume": ("running", "VmResumed"),
     "delete": ("deleted", "VmDeleted"),
+    "forget": ("deleted", "VmDeleted"),
 }
 
 

@@ -1,9 +1,13 @@
 """Projects, tags, images, nodes and operations, against a real platform (on libvirt's own test driver)."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +75,8 @@ def test_one_key_makes_one_project(real: Cli) -> None:
 
 
 def test_images(real: Cli) -> None:
-    file = real.home / "disk.img"
+    file = real.home / "images" / "disk.img"
+    file.parent.mkdir()
     file.write_bytes(b"\0" * 510 + b"\x55\xaa")
     assert real.json("image", "register", str(file))["image"]["phase"] == "available"
     told = real.json("image", "register", str(file), "--id", "efi", "--firmware", "uefi", "--seed", "disk")["image"]
@@ -81,6 +86,28 @@ def test_images(real: Cli) -> None:
     assert "\n  sha256: " in refusal
     assert [image["id"] for image in real.json("image", "list")["items"]] == ["disk", "other"]
     assert real.run("image", "delete", "disk").returncode == 0
+
+
+def test_images_are_imported_from_urls(real: Cli) -> None:
+    folder = real.home / "web"
+    folder.mkdir()
+    (folder / "disk.raw").write_bytes(b"\0" * 510 + b"\x55\xaa")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        said = ("--distribution", "tests", "--release", "1.0", "--private", "--project", "default")
+        made = real.json("image", "import", "web", "--from", f"{url}/disk.raw", *said)
+        assert "(image_missing)" in real.refusal("image", "import", "none", "--from", f"{url}/none")
+        server.shutdown()
+    assert made["operation"]["progress"] == {"bytes_done": 512, "bytes_total": 512}
+    image = made["image"]
+    assert (image["phase"], image["distribution"], image["project"]) == ("available", "tests", "default")
+    assert image["sha256"] == hashlib.sha256((folder / "disk.raw").read_bytes()).hexdigest()
+    assert [found["id"] for found in real.json("image", "list", "--distribution", "tests")["items"]] == ["web"]
+    assert real.json("image", "list", "--architecture", "aarch64")["items"] == []
+    assert "http(s) URL" in real.run("image", "import", "path", "--from", "/a/path").stderr
+    assert real.run("image", "delete", "web").returncode == 0
 
 
 def test_nodes_and_operations(real: Cli) -> None:

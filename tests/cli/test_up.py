@@ -82,6 +82,16 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
     assert not any(is_ours(pid, home) for pid in mine)
 
 
+def test_a_platform_of_simulated_nodes_needs_no_libvirt(home: Path) -> None:
+    with up(home, SIMULATE="3", LIBVIRT_URI="qemu+unix:///system?socket=/nonexistent") as running:
+        lines = told(running)
+        assert [line.split()[0] for line in lines if not line.startswith(" ")][-2:] == ["node", "ready"]
+        assert not any(line.startswith("libvirt") for line in lines)
+        url = next(line.split()[1] for line in lines if line.startswith("gateway"))
+        assert "sim-00" in nebula(home, url, "node", "list").stdout
+        assert (home / "seed.url").read_text().startswith("http://127.0.0.1:")
+
+
 def test_a_server_that_ends_is_started_again(home: Path) -> None:
     with up(home) as running:
         url = next(line.split()[1] for line in told(running) if line.startswith("gateway"))

@@ -69,6 +69,44 @@ def test_power(nebula: Nebula, platform: Platform) -> None:
     assert "deleted" in ran.out
 
 
+def test_resize_says_when_it_counts(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "resize", "web-1").status == 2
+    vm["pending_resize"] = True
+    ran = nebula("vm", "resize", "web-1", "--vcpus", "2", "--memory", "1024", "--disk", "8")
+    assert ran.status == 0
+    assert "until it is stopped and started, or restarted" in ran.err
+
+
+def test_rebuild(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
+    platform.add_vm("web-1", "stopped")
+    seed = tmp_path / "seed"
+    seed.write_text("#cloud-config")
+    ran = nebula("vm", "rebuild", "web-1", "--image", "debian-13", "--user-data", str(seed))
+    assert (ran.status, platform.requests[1][0]) == (0, "POST")
+    assert "running" in ran.out
+
+
+def test_restart_policy(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "restart-policy", "web-1", "always").status == 0
+    assert vm["restart_policy"] == "always"
+    assert nebula("vm", "restart-policy", "web-1", "sometimes").status == 2
+    made = nebula("vm", "create", "web-2", "--image", "i", "--restart", "on-failure", "-o", "json").json
+    assert made["vm"]["restart_policy"] == "on-failure"
+
+
+def test_ways_out(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1", "failed")
+    assert nebula("vm", "retry", "web-1").status == 0
+    assert vm["phase"] == "running"
+    assert nebula("vm", "abandon", "web-1").status == 0
+    assert nebula("vm", "forget", "web-1").status == 2
+    ran = nebula("vm", "forget", "web-1", "--reason", "host-1 burnt down")
+    assert ran.status == 0
+    assert "deleted" in ran.out
+
+
 def test_what_is_said_of_a_vm_is_changed(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     assert nebula("vm", "rename", "web-1", "db-1").status == 0

@@ -5,11 +5,13 @@ from typing import Any
 from domain import vm
 from domain.contract import NodeReport, Power, ReportError
 from domain.vm import (
+    AbandonVm,
     Asked,
     CreateVm,
     DeferVm,
     DeleteVm,
     ExpireOperation,
+    ForgetVm,
     LoseVm,
     PauseVm,
     Phase,
@@ -59,6 +61,11 @@ def broken(sequence: int = 1000, code: str = "disk_full", **more: Any) -> Record
 def stalled(sequence: int = 1000, **more: Any) -> RecordReport:
     error = ReportError(code="io_error", detail="the disk could not be written")
     return report(Power.PAUSED, sequence, boots=1, error=error, **more)
+
+
+def forget(operation: int = 20, **more: Any) -> ForgetVm:
+    forgotten: ForgetVm = ask(ForgetVm, operation, **{"reason": "host n1 burnt down", "node_lost": True, **more})
+    return forgotten
 
 
 def expire(operation: int) -> ExpireOperation:
@@ -115,6 +122,9 @@ LIVES: dict[str, tuple[list[Any], Phase]] = {
     "deleting": (DELETING, Phase.RUNNING),
     "deleting, late": ([*DELETING, expire(13)], Phase.RUNNING),
     "deleting, failed": ([*DELETING, broken(2)], Phase.FAILED),
+    "abandoned": ([*SCHEDULED, ask(AbandonVm, 18)], Phase.FAILED),
+    "stop failed": ([*STOPPING, broken(2)], Phase.FAILED),
+    "forgotten": ([*RUNNING, lose(), forget(19)], Phase.DELETED),
     "deleted": ([*DELETING, report(Power.ABSENT, 2)], Phase.DELETED),
 }
 

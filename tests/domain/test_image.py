@@ -17,9 +17,11 @@ from domain.image import (
     Image,
     ImageDeleted,
     ImagePhase,
+    ImageProgressed,
     ImageRegistered,
     ImageRejected,
     ImageVerified,
+    NoteProgress,
     RegisterImage,
     RejectImage,
 )
@@ -40,6 +42,7 @@ def delete(operation: int = 20, **more: Any) -> DeleteImage:
 ACCEPT = AcceptImage(
     image="base", registration=uid(10), at=at(5), format="qcow2", size_bytes=10, virtual_size_bytes=1024
 )
+PROGRESS = NoteProgress(image="base", registration=uid(10), at=at(4), bytes_done=5, bytes_total=10)
 REJECT = RejectImage(
     image="base", registration=uid(10), at=at(5), code="checksum_mismatch", detail="other bytes", field="sha256"
 )
@@ -78,9 +81,28 @@ def test_a_slow_verdict_on_an_earlier_registration_judges_nothing() -> None:
     again.and_when(ACCEPT.model_copy(update={"registration": uid(11)})).then(ImageVerified, operation=uid(11))
 
 
+def test_while_it_is_read_its_deadline_moves() -> None:
+    moved = VERIFYING.and_when(PROGRESS).then(ImageProgressed, bytes_done=5, operation=uid(10))
+    assert moved.after.updated_at == at(4)
+    assert moved.and_when(ACCEPT).after.phase is ImagePhase.AVAILABLE
+
+
+def test_a_digest_that_nobody_gave_is_the_one_that_was_found() -> None:
+    found = NEW.when(register(sha256=None)).and_when(ACCEPT.model_copy(update={"sha256": SHA256})).after
+    assert found.sha256 == SHA256
+    assert VERIFYING.and_when(ACCEPT).after.sha256 == SHA256, "as in events from before it was recorded"
+
+
+def test_one_that_belongs_to_a_project_is_seen_by_that_alone() -> None:
+    own = NEW.when(register(project="mine")).after
+    assert (own.visible("mine"), own.visible("theirs")) == (True, False)
+    assert VERIFYING.after.visible("theirs")
+
+
 @pytest.mark.parametrize("phase", [p for p in ImagePhase if p is not ImagePhase.VERIFYING])
 def test_a_verdict_falls_once(phase: ImagePhase) -> None:
     story(phase).when(ACCEPT).then_nothing()
+    story(phase).when(PROGRESS).then_nothing()
     story(phase).when(REJECT).then_nothing()
 
 
@@ -108,11 +130,23 @@ def test_deleting(phase: ImagePhase) -> None:
 
 
 def test_an_unknown_image_is_not_found() -> None:
-    for command in (ACCEPT, REJECT, delete()):
+    for command in (ACCEPT, PROGRESS, REJECT, delete()):
         NEW.when(command).then_rejected("image_not_found", 404)
 
 
-@pytest.mark.parametrize("source", ["base.qcow2", "ftp://host/x", "/a b", "http://", "", "/" + "x" * 3000])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("base.qcow2", "ftp://host/x", "/a b", "http://", "", "/" + "x" * 3000),
+        *(
+            'json:{"file.filename":"/etc/shadow"}',
+            "nbd://host/disk",
+            "ssh://host/disk",
+            "file:///etc/shadow",
+            "fat:/etc",
+        ),
+    ],
+)
 def test_a_source_is_a_path_or_a_url(source: str) -> None:
     with pytest.raises(ValidationError):
         register(source=source)

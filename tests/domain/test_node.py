@@ -109,6 +109,16 @@ def test_a_cordon_is_an_operation() -> None:
     assert not done.and_when(uncordon()).then(NodeUncordoned).after.cordoned
 
 
+def test_a_promise_is_replaced_as_a_whole() -> None:
+    more = Resources(vcpus=2, memory_mib=1024, disk_gib=8)
+    change = node.ChangeReservation(node="n1", vm=uid(1), resources=more, at=at(2))
+    READY.when(change).then_nothing()
+    promised = Story(node.decide, node.evolve, READY.when(reserve()).after)
+    changed = promised.when(change).then(CapacityReserved, vm=uid(1), resources=more)
+    assert changed.after.reserved() == more
+    changed.and_when(change).then_nothing()
+
+
 class NodeMachine(RuleBasedStateMachine):
     """`books` keeps the promises as anybody would."""
 

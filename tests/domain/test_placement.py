@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.base import Resources
+from domain.base import Rejected, Resources
 from domain.node import Node
-from domain.placement import Placement, Policy, free, place
+from domain.placement import EXAMPLES, FEW, Placement, Policy, free, grown, place
 from domain.vm import Considered
+from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
 from tests.domain.test_node import info
 
@@ -46,6 +47,24 @@ def test_the_most_free_memory_wins_and_the_others_are_told_why() -> None:
     }
 
 
+def test_a_vm_grows_where_there_is_room_for_what_it_lacks() -> None:
+    grows = lived([create(region="north"), schedule()])
+    one = SPEC.resources()
+    nodes = [host("n1", used=one), host("n2", memory_mib=8192), host("n3", region="south", memory_mib=99_999)]
+    grown(grows, Resources(vcpus=16, memory_mib=4096, disk_gib=100), nodes, Policy())
+    grown(grows, Resources(vcpus=1, memory_mib=64, disk_gib=4), nodes, Policy())
+    with pytest.raises(Rejected) as refused:
+        grown(grows, Resources(vcpus=1, memory_mib=8193, disk_gib=4), nodes, Policy())
+    assert (refused.value.code, refused.value.field, refused.value.status) == ("too_large", "memory_mib", 422)
+    assert refused.value.detail == "8193 MiB of memory asked; the largest node that could have it has 8192"
+    with pytest.raises(Rejected) as full:
+        grown(grows, Resources(vcpus=1, memory_mib=4097, disk_gib=4), nodes, Policy())
+    assert (full.value.code, full.value.field, full.value.status) == ("no_room", "memory_mib", 409)
+    assert full.value.detail == "3585 more MiB of memory asked, 3584 free on node n1"
+    overfull = [host("n1", used=one, memory_mib=100)]
+    grown(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
+
+
 @pytest.mark.parametrize("names", [("n1", "n10"), ("n1", "n2"), ("a", "a-b", "b")])
 def test_of_equals_the_lower_id_wins(names: tuple[str, ...]) -> None:
     choice = place(WISH, None, [host(name) for name in reversed(names)])
@@ -76,6 +95,15 @@ def test_processors_are_promised_as_often_as_the_policy_says() -> None:
     wish = Resources(vcpus=5)
     assert place(wish, None, [host("n1")], Policy(vcpu_ratio=1.0)).node is None
     assert place(wish, None, [host("n1")], Policy(vcpu_ratio=1.25)).node == "n1"
+
+
+def test_an_image_for_other_cpus() -> None:
+    nodes = [host("n1"), host("n2", architecture="aarch64", memory_mib=1024)]
+    choice = place(WISH, None, nodes, architecture="aarch64")
+    assert choice.node == "n2"
+    assert reasons(choice)["n1"] == "has x86_64 CPUs, and the image is for aarch64"
+    assert place(WISH, None, nodes[:1], architecture="aarch64").node is None
+    assert place(WISH, None, nodes[:1], architecture="x86_64").node == "n1"
 
 
 def test_no_nodes_no_place() -> None:
@@ -130,3 +158,21 @@ def may(wish: Resources, region: str | None, node: Node, policy: Policy) -> bool
         and promised.memory_mib + wish.memory_mib <= have.memory_mib
         and promised.disk_gib + wish.disk_gib <= have.disk_gib
     )
+
+
+def test_of_many_nodes_a_few_of_each_kind_are_named_and_the_others_counted() -> None:
+    nodes = [host(f"n{number:03d}", region="here" if number % 4 else "there") for number in range(100)]
+    choice = place(WISH, "here", nodes)
+    assert choice.node == "n001"
+    assert len(choice.considered) == 1 + 2 * EXAMPLES
+    assert sum(1 + one.more for one in choice.considered) == 100
+    there = [one for one in choice.considered if one.reason == "is in region there, not here"]
+    assert [(one.node, one.more) for one in there] == [("n000", 0), ("n004", 0), ("n008", 22)]
+    nowhere = place(WISH, "nowhere", nodes)
+    assert nowhere.node is None
+    assert sum(1 + one.more for one in nowhere.considered) == 100
+
+
+def test_a_node_in_a_small_cloud_is_always_named() -> None:
+    nodes = [host(f"n{number:03d}") for number in range(FEW)]
+    assert [one.more for one in place(WISH, None, nodes).considered] == [0] * FEW

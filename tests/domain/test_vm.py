@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from domain import vm
-from domain.base import Known
+from domain.base import Known, Sealed
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
+    AbandonVm,
     ChangeVm,
     Considered,
     DeferVm,
@@ -18,29 +19,42 @@ from domain.vm import (
     HostKey,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
+    ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
+    RetryVm,
     StartVm,
     StopVm,
     SuspendVm,
     TagVm,
     Verb,
+    Vm,
+    VmAbandoned,
     VmAddressesChanged,
     VmChanged,
+    VmCleared,
     VmDeleted,
     VmDeletionRequested,
     VmFailed,
+    VmForgotten,
     VmGuestReady,
     VmLost,
     VmOperationTimedOut,
     VmPaused,
     VmPauseRequested,
     VmPreparing,
+    VmRebuildRequested,
     VmRequested,
+    VmResized,
+    VmRestartedByPolicy,
     VmRestartRequested,
+    VmRestartScheduled,
     VmResumed,
     VmResumeRequested,
+    VmRetryRequested,
     VmScheduled,
     VmStarted,
     VmStartRequested,
@@ -53,17 +67,20 @@ from domain.vm import (
 )
 from domain.vm.table import ALLOWED
 from tests.domain.lives import (
+    FAILED,
     ID,
     LIVES,
     NODE,
     RUNNING,
     SCHEDULED,
+    SPEC,
     STARTING,
     STOPPED,
     ask,
     broken,
     create,
     expire,
+    forget,
     given,
     lived,
     living,
@@ -72,8 +89,10 @@ from tests.domain.lives import (
     schedule,
     stalled,
 )
-from tests.domain.story import at, uid
+from tests.domain.story import Story, at, uid
 
+#: The situations of VMs that are not deleted.
+ALIVE = [life for life, (_, phase) in LIVES.items() if phase is not Phase.DELETED]
 ON, OFF, ABSENT, UNKNOWN = Power.ON, Power.OFF, Power.ABSENT, Power.UNKNOWN
 HALT, SAVED = Power.PAUSED, Power.SUSPENDED
 
@@ -123,6 +142,9 @@ VERBS: dict[str, tuple[bool | str, ...]] = {
     "deleting": (BUSY, BUSY, BUSY, BUSY, BUSY, BUSY, BUSY),
     "deleting, late": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
     "deleting, failed": (WRONG, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "abandoned": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "stop failed": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "forgotten": (GONE, GONE, GONE, GONE, GONE, GONE, GONE),
     "deleted": (GONE, GONE, GONE, GONE, GONE, GONE, GONE),
 }
 ASKED: dict[str, tuple[Any, Any]] = {
@@ -165,11 +187,13 @@ def test_a_refusal_names_what_is_and_what_would_help() -> None:
     detail = given("running").when(ask(StartVm)).then_rejected("wrong_phase").detail
     assert detail == "cannot start a VM that is running: it runs already; use restart to boot it anew"
     busy = given("stopping").when(ask(StartVm)).then_rejected("operation_pending").detail
-    assert busy.startswith(f"stop (operation {uid(11)}) is under way; wait for it, or overtake it with a forced stop")
-    assert given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail.endswith("; wait for it")
+    assert busy.startswith(f"stop (operation {uid(11)}) is under way; ")
+    assert busy.endswith("; wait for it, overtake it with a forced stop or a delete, or abandon it")
+    gone = given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail
+    assert gone.endswith("; wait for it; where its node is lost for good, forget the VM")
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+@pytest.mark.parametrize("life", ALIVE)
 def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     before = living(life)
     after = given(life).when(ask(TagVm, tags=("web", "web", "db"))).then(VmTagged, tags=("web", "db")).after
@@ -177,7 +201,7 @@ def test_every_vm_can_be_tagged_and_stays_what_it_is(life: str) -> None:
     assert after.tags == ("web", "db")
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if life != "deleted"])
+@pytest.mark.parametrize("life", ALIVE)
 def test_what_is_said_of_a_vm_can_be_changed_at_any_moment(life: str) -> None:
     before = living(life)
     changed = (
@@ -229,7 +253,7 @@ def test_a_change_of_tags_from_before_it_had_other_names_is_the_same_request() -
 def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
     before = living(life)
     done = given(life).when(ask(DeleteVm))
-    if life == "deleted":
+    if before.phase is Phase.DELETED:
         done.then_rejected("vm_deleted", 410)
     elif life == "deleting":
         done.then_rejected("operation_pending")
@@ -256,6 +280,281 @@ def test_what_never_was_cannot_be_asked_anything() -> None:
         report(ON),
     ):
         given(None).when(command).then_rejected("vm_not_found", 404)
+
+
+# ── retry, abandon, forget ──────────────────────────────────────────────────────────────────────────────────────────
+
+#: What a retry asks for again, by situation; in any other it is refused.
+RETRIES = {
+    "failed": Verb.START,
+    "failed, no node": Verb.START,
+    "abandoned": Verb.START,
+    "stop failed": Verb.STOP,
+    "deleting, failed": Verb.DELETE,
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_failed_can_be_retried(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(RetryVm))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif life not in RETRIES:
+        done.then_rejected(BUSY if before.pending else WRONG)
+    else:
+        done.then(VmRetryRequested, again=RETRIES[life], operation=uid(20))
+        assert done.after.pending is not None
+        assert (done.after.pending.operation, done.after.pending.verb) == (uid(20), RETRIES[life])
+        done.and_when(ask(RetryVm)).then_nothing()
+
+
+def test_a_retry_ends_as_what_it_repeats() -> None:
+    started = given("failed").when(ask(RetryVm))
+    assert (started.after.boots, started.after.phase, started.after.failure) == (2, Phase.SCHEDULED, None)
+    started.and_when(report(ON, boots=2)).then(VmStarted, operation=uid(20))
+    given("failed, no node").when(ask(RetryVm)).and_when(schedule()).then(VmScheduled, operation=uid(20))
+    stopped = given("stop failed").when(ask(RetryVm)).then(VmRetryRequested, force_after=at(100) + vm.GRACE)
+    assert stopped.and_when(report(OFF)).then(VmStopped, operation=uid(20), cause="requested").after.pending is None
+    given("deleting, failed").when(ask(RetryVm)).and_when(report(ABSENT)).then(VmDeleted, operation=uid(20))
+
+
+def test_a_deletion_is_all_that_is_retried_of_what_is_to_be_deleted() -> None:
+    late = given([*FAILED, ask(DeleteVm, 13), expire(13)])
+    late.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.DELETE)
+    late.when(ask(ChangeVm, 14, protected=True)).then_rejected("wrong_phase")
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_is_pending_can_be_abandoned(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(AbandonVm))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is None:
+        done.then_rejected(WRONG)
+    elif before.pending.verb is Verb.DELETE:
+        done.then_rejected(BUSY)
+    else:
+        done.then(VmAbandoned, cancels=before.pending.operation, verb=before.pending.verb)
+        assert done.after.pending is None
+        done.and_when(ask(AbandonVm)).then_nothing()
+        done.and_when(ask(AbandonVm, 21)).then_rejected(WRONG)
+
+
+@pytest.mark.parametrize(
+    ("life", "phase", "desired"),
+    [
+        ("requested", Phase.FAILED, Desired.OFF),
+        ("unschedulable", Phase.FAILED, Desired.OFF),
+        ("preparing", Phase.FAILED, Desired.OFF),
+        ("retrying", Phase.FAILED, Desired.OFF),
+        ("starting", Phase.STOPPED, Desired.OFF),
+        ("stopping", Phase.RUNNING, Desired.ON),
+        ("restarting", Phase.RUNNING, Desired.ON),
+        ("pausing", Phase.RUNNING, Desired.ON),
+        ("resuming", Phase.PAUSED, Desired.PAUSED),
+        ("restoring", Phase.SUSPENDED, Desired.SUSPENDED),
+        ("lost while starting", Phase.LOST, Desired.OFF),
+        ("lost while stopping", Phase.LOST, Desired.OFF),
+    ],
+)
+def test_what_was_abandoned_is_what_it_truly_is(life: str, phase: Phase, desired: Desired) -> None:
+    after = given(life).when(ask(AbandonVm)).after
+    assert (after.phase, after.desired) == (phase, desired)
+    assert (after.failure is not None) is (phase is Phase.FAILED)
+    assert (after.force_after is not None) is (phase in (Phase.STOPPED, Phase.LOST))
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_on_a_lost_node_can_be_forgotten(life: str) -> None:
+    before = living(life)
+    done = given(life).when(forget())
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.node is None:
+        done.then_rejected(WRONG)
+    else:
+        cancelled = before.pending.operation if before.pending else None
+        done.then(VmForgotten, VmDeleted, reason="host n1 burnt down", node=NODE, epoch=2, cancels=cancelled)
+        assert (done.after.phase, done.after.pending, done.after.epoch) == (Phase.DELETED, None, 2)
+        done.and_when(forget()).then_nothing()
+        given(life).when(forget(node_lost=False)).then_rejected("node_not_lost")
+
+
+def test_a_protected_vm_is_not_forgotten() -> None:
+    given([*RUNNING, ask(ChangeVm, 11, protected=True), lose()]).when(forget()).then_rejected("delete_protected")
+
+
+def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
+    story = given("forgotten")
+    for early in (report(ON, epoch=2), report(ABSENT, epoch=1), report(ABSENT, epoch=2, step="remove")):
+        story.when(early).then_nothing()
+    story.when(report(ABSENT, epoch=2, node="n2")).then_nothing()
+    story.when(broken(epoch=2)).then_nothing()
+    cleared = story.when(report(ABSENT, epoch=2)).then(VmCleared, node=NODE)
+    cleared.and_when(report(ABSENT, 2000, epoch=2)).then_nothing()
+    given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
+
+
+# ── restart policy ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def policed(policy: str, *more: Any) -> Story[Vm]:
+    return given([create(restart_policy=policy), schedule(), report(ON, 1, boots=1), *more])
+
+
+@pytest.mark.parametrize(
+    ("policy", "cause", "again"),
+    [
+        ("no", "guest", False),
+        ("no", "crashed", False),
+        ("on-failure", "guest", False),
+        ("on-failure", "crashed", True),
+        ("always", "guest", True),
+        ("always", "crashed", True),
+        ("always", None, False),
+    ],
+)
+def test_what_a_policy_covers(policy: str, cause: str | None, again: bool) -> None:
+    done = policed(policy).when(report(OFF, cause=cause, seconds=60))
+    if not again:
+        done.then(VmStopped)
+        return
+    done.then(VmStopped, VmRestartScheduled)
+    assert (done.after.phase, done.after.desired, done.after.restart_at) == (Phase.STOPPED, Desired.OFF, at(61))
+    done.and_when(RestartByPolicy(vm=ID, operation=uid(30), at=at(60.5))).then_nothing()
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(61))
+    started = done.and_when(due).then(VmRestartedByPolicy, operation=uid(30), attempt=1)
+    assert (started.after.boots, started.after.desired, started.after.restart_at) == (2, Desired.ON, None)
+    started.and_when(due).then_nothing()
+    started.and_when(report(ON, 2000, boots=2)).then(VmStarted, operation=uid(30))
+
+
+def test_a_policy_waits_longer_each_time_until_the_guest_ran_well() -> None:
+    life: list[Any] = []
+    clock, waits = 100, []
+    for round_ in range(12):
+        runs = 700 if round_ == 10 else 5
+        clock += runs
+        life.append(report(OFF, len(life) + 2, cause="guest", seconds=clock))
+        state = policed("always", *life).state
+        assert state is not None
+        assert state.restart_at is not None
+        waits.append((state.restart_at - at(clock)).total_seconds())
+        clock += 400
+        life.append(RestartByPolicy(vm=ID, operation=uid(100 + round_), at=at(clock)))
+        life.append(report(ON, len(life) + 2, boots=state.boots + 1, seconds=clock))
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 1, 2]
+
+
+def test_a_stop_that_somebody_asks_for_wins_over_the_policy() -> None:
+    off = [report(OFF, 2, cause="guest", seconds=60)]
+    due = RestartByPolicy(vm=ID, operation=uid(30), at=at(500))
+    waiting = policed("always", *off)
+    stopped = waiting.when(ask(StopVm)).then(VmStopRequested, VmStopped, operation=uid(20))
+    assert (stopped.after.phase, stopped.after.pending, stopped.after.restart_at) == (Phase.STOPPED, None, None)
+    stopped.and_when(due).then_nothing()
+    coming = waiting.when(due).and_when(ask(StopVm, grace_seconds=5))
+    coming.then(VmStopRequested, cancels=uid(30), force_after=at(105))
+    coming.and_when(report(OFF, 2000)).then(VmStopped, cause="requested", operation=uid(20))
+    waiting.when(ask(ChangeVm, restart_policy="no")).and_when(due).then_nothing()
+    waiting.when(ask(ChangeVm, restart_policy="on-failure")).and_when(due).then(VmRestartedByPolicy)
+    waiting.when(ask(StartVm)).and_when(due).then_nothing()
+    waiting.when(ask(DeleteVm)).and_when(due).then_nothing()
+    waiting.when(lose()).and_when(due).then_nothing()
+    policed("always", ask(StopVm, 11)).when(report(OFF, 2, cause="guest")).then(VmStopped, cause="requested")
+    policed("always", ask(StopVm, 11), expire(11)).when(report(OFF, 2)).then(VmStopped, cause="requested")
+
+
+# ── rebuild ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_rebuilt_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(RebuildVm, image="other"))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmRebuildRequested, image="other", disk=2, operation=uid(20))
+        after = done.after
+        assert (after.desired, after.boots, after.disk, after.image) == (Desired.ON, before.boots + 1, 2, "other")
+        assert (after.id, after.name, after.force_after) == (before.id, before.name, None)
+        if before.node is None:
+            assert after.phase is Phase.REQUESTED
+        else:
+            done.and_when(report(ON, boots=before.boots)).then_nothing()
+            done.and_when(report(OFF)).then_nothing()
+            up = done.and_when(report(ON, boots=before.boots + 1)).then(VmStarted, operation=uid(20)).after
+            assert (up.phase, up.pending) == (Phase.RUNNING, None)
+
+
+def test_a_rebuilt_vm_is_a_new_machine() -> None:
+    key = HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x")
+    secret = Sealed(key=ID, nonce="n", ciphertext="c", size=1)
+    ready = RecordGuestReady(vm=ID, at=at(70), host_keys=(key,))
+    old = [create(ssh_keys=("a",), user_data=secret), schedule(), report(ON, 1, boots=1), ready]
+    same = given(old).when(ask(RebuildVm, image="base")).after
+    assert (same.ready_at, same.host_keys, same.ssh_keys, same.user_data) == (None, (), ("a",), secret)
+    fresh = secret.model_copy(update={"nonce": "m"})
+    other = given(old).when(ask(RebuildVm, image="base", ssh_keys=(), user_data=fresh)).after
+    assert (other.ssh_keys, other.user_data) == ((), fresh)
+
+
+def test_a_rebuild_that_failed_is_retried_by_starting() -> None:
+    failed = given([*RUNNING, ask(RebuildVm, 11, image="other"), broken(2)])
+    again = failed.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.START).after
+    assert (again.disk, again.boots, again.image, again.phase) == (2, 3, "other", Phase.SCHEDULED)
+    late = given([*STOPPED, ask(RebuildVm, 12, image="other"), expire(12)])
+    assert late.state is not None
+    assert (late.state.phase, late.state.disk) == (Phase.FAILED, 2)
+
+
+# ── resize ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_vm_that_was_created_is_resized_unless_something_is_under_way(life: str) -> None:
+    before = living(life)
+    done = given(life).when(ask(ResizeVm, memory_mib=1024))
+    if before.phase is Phase.DELETED:
+        done.then_rejected(GONE, 410)
+    elif before.pending is not None:
+        done.then_rejected(BUSY)
+    elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
+        done.then_rejected(WRONG)
+    else:
+        done.then(VmResized, spec=SPEC.model_copy(update={"memory_mib": 1024}), operation=uid(20))
+        assert (done.after.phase, done.after.desired, done.after.pending) == (before.phase, before.desired, None)
+        there = before.phase in (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED)
+        assert done.after.running_size == (SPEC.resources() if there else None)
+        done.and_when(ask(ResizeVm, memory_mib=1024)).then_nothing()
+
+
+def test_a_size_counts_from_the_next_start_on() -> None:
+    larger = SPEC.model_copy(update={"vcpus": 4}).resources()
+    resized = given([*RUNNING, ask(ResizeVm, 11, vcpus=4)])
+    resized.when(report(ON, boots=1, size=SPEC.resources())).then_nothing()
+    again = given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(RestartVm, 12)])
+    started = again.when(report(ON, boots=2, size=larger)).then(VmStarted, size=larger, operation=uid(12)).after
+    assert (started.running_size, started.spec.vcpus) == (larger, 4)
+    by_the_node = resized.when(report(ON, boots=1, size=larger)).then(VmStarted, size=larger, operation=None)
+    by_the_node.and_when(report(ON, 2000, boots=1, size=larger)).then_nothing()
+    assert given([*RUNNING, ask(ResizeVm, 11, vcpus=4), ask(StopVm, 12), report(OFF, 2)]).state.running_size is None  # type: ignore[union-attr]
+
+
+def test_a_disk_never_shrinks() -> None:
+    refusal = given("stopped").when(ask(ResizeVm, disk_gib=3)).then_rejected("disk_cannot_shrink", 422)
+    assert refusal.field == "disk_gib"
+    assert "4 GiB" in refusal.detail
+    given("stopped").when(ask(ResizeVm, disk_gib=4)).then(VmResized)
+    given("stopped").when(ask(ResizeVm, vcpus=1, memory_mib=64)).then(VmResized)
+    given("stopped").when(ask(ResizeVm)).then_rejected("invalid_request", 422)
 
 
 # ── create ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,6 +593,11 @@ REPEATS = [
     ("stopped", ask(StartVm)),
     ("failed", ask(StartVm)),
     ("requested", ask(DeleteVm)),
+    ("failed", ask(RetryVm)),
+    ("running", ask(ResizeVm, vcpus=2)),
+    ("running", ask(RebuildVm, image="base")),
+    ("starting", ask(AbandonVm)),
+    ("lost", forget()),
 ]
 
 
@@ -542,7 +846,7 @@ def test_old_and_foreign_reports_mean_nothing(life: str, power: Power) -> None:
     sequence = living(life).sequence
     for stale in (
         report(power, epoch=0, boots=9),
-        report(power, epoch=2, boots=9),
+        report(power, epoch=3, boots=9),
         report(power, sequence=sequence, boots=9),
         report(power, sequence=sequence - 1, boots=9),
         report(power, node="n2", boots=9),
@@ -584,7 +888,7 @@ def test_a_domain_that_vanished_is_a_failure_with_a_way_out() -> None:
     given("stopping").when(report(ABSENT)).then(VmFailed, operation=uid(11))
 
 
-@pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life != "deleted"])
+@pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life in ALIVE])
 def test_an_error_fails_what_is_pending(life: str) -> None:
     before = living(life)
     if before.failure is not None and before.failure.code == "disk_full" and before.pending is None:

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain import vm
-from domain.base import Event, Rejected
+from domain.base import Event, Rejected, Resources
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
+    AbandonVm,
     Asked,
     ChangeVm,
     Considered,
@@ -19,27 +20,47 @@ from domain.vm import (
     DeleteVm,
     DropVm,
     ExpireOperation,
+    ForgetVm,
     HostKey,
     LoseVm,
     PauseVm,
     Phase,
+    RebuildVm,
     RecordGuestReady,
     RecordReport,
+    ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
+    RetryVm,
     StartVm,
     StopVm,
     SuspendVm,
     TagVm,
     Verb,
     Vm,
+    VmCleared,
 )
 from tests.domain.lives import ID, LIVES, create, schedule
 from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [StartVm, StopVm, RestartVm, TagVm, ChangeVm, PauseVm, ResumeVm, SuspendVm]
+VERBS = [
+    StartVm,
+    StopVm,
+    RestartVm,
+    TagVm,
+    ChangeVm,
+    ResizeVm,
+    RebuildVm,
+    RetryVm,
+    AbandonVm,
+    ForgetVm,
+    PauseVm,
+    ResumeVm,
+    SuspendVm,
+]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -67,8 +88,12 @@ class VmMachine(RuleBasedStateMachine):
             assert stored(event) == event
         self.history += events
         if before is not None and before.phase is Phase.DELETED:
-            assert events == []
-            assert self.state == before
+            if events:
+                assert [type(event) for event in events] == [VmCleared]
+                assert before.forgotten is not None
+                assert not before.cleared
+            assert self.state is not None
+            assert (self.state.phase, self.state.pending, self.state.desired) == (Phase.DELETED, None, Desired.ABSENT)
         return events
 
     def now(self) -> Any:
@@ -106,7 +131,13 @@ class VmMachine(RuleBasedStateMachine):
         if command is TagVm:
             given["tags"] = ("a",)
         if command is ChangeVm:
-            given |= {"name": "db", "labels": {"a": "b"}, "protected": force}
+            given |= {"restart_policy": "always", "name": "db", "labels": {"a": "b"}, "protected": force}
+        if command is ResizeVm:
+            given |= {"vcpus": 2, "disk_gib": 4 + force}
+        if command is RebuildVm:
+            given["image"] = "other"
+        if command is ForgetVm:
+            given |= {"reason": "burnt down", "node_lost": force and self.seconds > 0}
         asked = command(**given)
         if self.ask(asked) and self.state is not None:
             assert self.ask(asked) == [], "the same operation again"
@@ -131,6 +162,7 @@ class VmMachine(RuleBasedStateMachine):
         ahead=st.sampled_from([0, 1, 1, 2, -1]),
         power=st.sampled_from(Power),
         boots=st.integers(0, 3),
+        size=st.sampled_from([None, Resources(vcpus=1, memory_mib=512, disk_gib=4), Resources(vcpus=2)]),
         addresses=st.sampled_from([(), ("192.0.2.7",), ("192.0.2.7", "192.0.2.8")]),
         cause=st.sampled_from([None, "guest", "crashed"]),
         step=st.sampled_from([None, None, "image", "disk"]),
@@ -143,6 +175,13 @@ class VmMachine(RuleBasedStateMachine):
         events = self.ask(command)
         assert events == [] or ahead > 0
         assert self.ask(command) == [], "the same report again"
+
+    @rule(operation=OPERATIONS)
+    def its_policy_starts_it(self, operation: int) -> None:
+        if self.state is not None and uid(operation) not in self.state.operations:
+            asked = self.state.restart_at
+            events = self.ask(RestartByPolicy(vm=ID, operation=uid(operation), at=self.now()))
+            assert events == [] or (asked is not None and asked <= self.now())
 
     @rule(keys=st.sampled_from([(), (HostKey(type="ssh-ed25519", key="AAAA", fingerprint="SHA256:x"),)]))
     def phones_home(self, keys: tuple[HostKey, ...]) -> None:
@@ -185,7 +224,7 @@ class VmMachine(RuleBasedStateMachine):
         if self.state is not None and self.state.pending is not None:
             pending = self.state.pending
             assert pending.since <= pending.deadline
-            assert self.state.operations[pending.operation].verb == pending.verb
+            assert self.state.operations[pending.operation].verb in (pending.verb, Verb.RETRY)
             assert self.state.phase is not Phase.DELETED
 
     @invariant()

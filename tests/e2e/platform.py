@@ -19,6 +19,7 @@ import httpx
 import libvirt
 
 from runtime.child import free_port
+from runtime.settings import default_home
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -47,6 +48,7 @@ class Platform:
             "NEBULA_HTTP_PORT": str(self.port),
             "NEBULA_SEED_PORT": str(self.seed_port),
             "NEBULA_NODE": "e2e",
+            "NEBULA_IMAGE_PATHS": f"{self.home}:{os.environ.get('NEBULA_HOME') or default_home()}/cache",
             "NEBULA_URL": self.url,
             **self.settings,
         }
@@ -194,9 +196,18 @@ def domains(home: Path) -> list[str]:
     """The uuids of the domains whose files are in this directory."""
     connection = libvirt.open("qemu:///system")
     try:
-        return [found.UUIDString() for found in connection.listAllDomains() if str(home) in found.XMLDesc()]
+        return [found.UUIDString() for found in connection.listAllDomains() if str(home) in described(found)]
     finally:
         connection.close()
+
+
+def described(domain: libvirt.virDomain) -> str:
+    """A domain's XML; empty when it has just gone."""
+    try:
+        xml: str = domain.XMLDesc()
+    except libvirt.libvirtError:
+        return ""
+    return xml
 
 
 def remove_domains(home: Path) -> None:
@@ -205,9 +216,10 @@ def remove_domains(home: Path) -> None:
     try:
         for uuid in domains(home):
             domain = connection.lookupByUUIDString(uuid)
+            persistent = domain.isPersistent()  # asked now: one that is not is gone once it is off
             if domain.isActive():
                 domain.destroy()
-            if domain.isPersistent():
-                domain.undefine()
+            if persistent:
+                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
     finally:
         connection.close()

@@ -88,6 +88,17 @@ def broken_link(history: Iterable[Recorded]) -> int | None:
     return None
 
 
+def matches(filter_: str, subject: str) -> bool:
+    """Whether a filter with `*` for single tokens, and perhaps `>` for the rest, covers a subject."""
+    wanted, tokens = filter_.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
+
+
 async def everything(store: EventStore) -> list[Recorded]:
     """The whole log."""
     found: list[Recorded] = []
@@ -102,6 +113,7 @@ class Proxy:
     `lose_request`: what the client says is thrown away from the first chunk on that holds the mark.
     `lose_answer`: that chunk is passed on; the server's acknowledgement is not.
     `between` runs while the line is down.
+    `deaf`: nothing that the server says comes through. `cut` ends all lines.
     """
 
     def __init__(self, port: int) -> None:
@@ -110,6 +122,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._mark: bytes | None = None
         self._answer = False
+        self._lines: set[asyncio.StreamWriter] = set()
+        self.deaf = False
         self.between: Callable[[], Awaitable[None]] | None = None
         self.cuts = 0
 
@@ -123,6 +137,13 @@ class Proxy:
 
     def lose_answer(self, mark: bytes) -> None:
         self._mark, self._answer = mark, True
+
+    def lose_nothing(self) -> None:
+        self._mark = None
+
+    def cut(self) -> None:
+        for to_client in self._lines:
+            to_client.close()
 
     async def __aenter__(self) -> "Proxy":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -139,7 +160,13 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._upstream)
+        try:
+            server, to_server = await asyncio.open_connection("127.0.0.1", self._upstream)
+        except OSError:  # it is away
+            to_client.close()
+            self._tasks.discard(task)
+            return
+        self._lines.add(to_client)
         cut = asyncio.Event()
         down = asyncio.create_task(self._down(server, to_client, cut))
         try:
@@ -160,10 +187,11 @@ class Proxy:
             down.cancel()
             to_client.close()
             to_server.close()
+            self._lines.discard(to_client)
             self._tasks.discard(task)
 
     async def _down(self, server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: asyncio.Event) -> None:
-        """Pass on, until the line is to be cut: then swallow, up to the acknowledgement of the log."""
+        """Pass on, to the server's end; when the line is to be cut, swallow up to the acknowledgement of the log."""
         swallowed = b""
         with contextlib.suppress(OSError):
             while chunk := await server.read(65536):
@@ -171,5 +199,7 @@ class Proxy:
                     swallowed += chunk
                     if b'"stream":"NEBULA_EVENTS"' in swallowed:
                         return
-                else:
+                elif not self.deaf:
                     to_client.write(chunk)
+        if not cut.is_set():
+            to_client.close()

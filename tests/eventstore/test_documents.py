@@ -10,7 +10,7 @@ from eventstore.store import Conflict, Unavailable
 from runtime import subjects
 from runtime.servers import start_nats
 from runtime.streams import ensure_all
-from tests.eventstore.log import connection, some_id
+from tests.eventstore.log import AT, connection, some_id
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def test_a_document_is_made_replaced_and_dropped(documents: Documents) -> 
     first = await documents.put(subject, b"one", last=0)
     second = await documents.put(subject, b"two", last=first)
     assert second > first
-    assert await documents.all(subjects.wanted_of(node)) == [Document(subject, second, b"two")]
+    assert await documents.all(subjects.wanted_of(node)) == [Document(subject, second, b"two", AT)]
     await documents.drop(subject)
     await documents.drop(subject)
     assert await documents.all(subjects.wanted_of(node)) == []

@@ -105,6 +105,22 @@ async def test_a_feed_that_is_closed_leaves_nothing_behind(nc: Client, store: Ev
     await eventually(nothing_left, "consumer and subscription are gone")
 
 
+async def test_a_feed_in_a_busy_log_can_be_cancelled(nc: Client, store: EventStore) -> None:
+    """Once is enough, although a message comes at the same moment."""
+    target = await filled(store, 3000)
+
+    async def read() -> None:
+        async for _ in follow(nc, 0, [target.subject]):
+            pass
+
+    for n in range(40):
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.0005 * n)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+
 class Follower:
     """Collects in a task of its own."""
 
@@ -216,6 +232,25 @@ async def test_a_lost_line_leaves_no_inbox_that_nobody_reads(proxy: Proxy, store
         await follower.stop()
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("more", [True, False], ids=["by the next event", "by a heartbeat"])
+async def test_an_event_lost_on_the_line_is_missed_and_comes(proxy: Proxy, store: EventStore, more: bool) -> None:
+    target = await filled(store, 3)
+    async with connection(proxy.url) as reader:
+        follower = Follower(reader)
+        tip = (await store.load(target, lambda state, _: state)).tip
+        await follower.caught_up(tip.position)
+        proxy.deaf = True
+        tip = await append(store, tip, renamed("lost"))
+        await asyncio.sleep(0.05)  # it is on its way
+        proxy.deaf = False
+        if more:
+            tip = await append(store, tip, renamed("next"))
+        await follower.caught_up(tip.position)
+        assert follower.found == await everything(store)
+        await follower.stop()
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -230,3 +265,25 @@ def test_both_layouts_of_a_reply_are_understood(nc: Client, reply: str) -> None:
     assert (recorded.position, sequence) == (4711, 42)
     assert recorded.stored_at.isoformat() == "2026-01-01T00:00:00+00:00"
     assert recorded.headers == {"ce-id": "x"}
+
+
+async def test_a_refusal_is_told_once_and_tried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Log:
+        def warning(self, _text: str, **fields: Any) -> None:
+            told.append(fields)
+
+        def debug(self, _text: str, **_: Any) -> None: ...
+
+    monkeypatch.setattr(module, "log", Log())
+    server = await start_nats(tmp_path)
+    async with connection(server.url) as nc:
+        first = asyncio.create_task(take(nc, 0, 1))
+        await eventually(lambda: told, "the refusal")
+        await asyncio.sleep(0.3)
+        assert [fields["error"] for fields in told] == ["stream not found"]
+        await ensure_all(nc.jetstream(), 1)
+        await append(EventStore(nc), Tip(target := ref()), created(target))
+        assert [recorded.subject for recorded in await first] == [target.subject]
+    await server.stop()

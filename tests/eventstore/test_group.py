@@ -92,3 +92,23 @@ async def test_a_conflict_in_company_is_its_own(store: EventStore) -> None:
     assert refused == late
     for target in refs:
         assert len(await store.history(target)) == 1
+
+
+async def test_company_of_what_stands_there_already_is_not_taken_for_stored(store: EventStore) -> None:
+    """A client that lost the answer sends an event again, and it comes to be the first of a group of new ones."""
+    repeated, refs = ref(), [ref() for _ in range(MANY)]
+
+    async def position(target: Ref) -> int | None:
+        try:
+            [recorded] = await store.append([Change(Tip(target), [created(target)])], CONTEXT)
+        except Conflict:
+            return None
+        return recorded.position
+
+    assert await position(repeated)
+    sent = [*refs[:ALONE], repeated, *refs[ALONE:]]
+    told = dict(zip(sent, await asyncio.gather(*(position(target) for target in sent)), strict=True))
+    assert told.pop(repeated) is None
+    for target in refs:
+        assert [recorded.position for recorded in await store.history(target)] == [told[target]]
+    assert len(await store.history(repeated)) == 1

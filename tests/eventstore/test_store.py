@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from domain.project import Named
-from eventstore.envelope import Context, Recorded, seal
+from eventstore.envelope import Context, Recorded, Ref, seal
 from eventstore.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
@@ -65,10 +65,11 @@ async def test_nothing_is_loaded_of_what_never_was(store: EventStore) -> None:
 
 async def test_an_aggregate_is_exactly_its_subject(store: EventStore) -> None:
     one = ref()
-    others = [ref(one.project), ref(id_=one.id), ref(one.project, one.id + "x")]
+    others = [ref(one.project), Ref(some_id(), "tag", one.id), ref(one.project, one.id + "x")]
     for target in (one, *others):
         await append(store, Tip(target), created(target, name=target.subject))
-    assert [name_of(r) for r in await store.history(one)] == [one.subject]
+    for target in (one, *others):
+        assert [name_of(r) for r in await store.history(target)] == [target.subject]
 
 
 async def test_histories_longer_than_a_page(store: EventStore) -> None:
@@ -189,6 +190,25 @@ async def test_a_conflict_in_a_batch_names_who_moved_and_stores_nothing(store: E
     assert raised.value.subject == targets[moved].subject
     for n, target in enumerate(targets):
         assert [name_of(r) for r in await store.history(target)] == ["one", "rival"][: 2 if n == moved else 1]
+
+
+async def test_who_is_not_alone_is_named(store: EventStore) -> None:
+    one, other = ref(), ref()
+    await append(store, Tip(elsewhere := ref(id_=other.id)), created(elsewhere))
+    alone = subjects.events(kind=other.kind, id_=other.id)
+    with pytest.raises(Conflict) as raised:
+        await store.append([Change(Tip(one), [created(one)]), Change(Tip(other), [created(other)], alone)], CONTEXT)
+    assert raised.value.subject == other.subject
+    assert await store.history(one) == await store.history(other) == []
+
+
+async def test_an_id_that_another_project_has_is_not_taken_for_a_repeat(store: EventStore) -> None:
+    """The server acknowledges the other project's event: the id of both events is the same."""
+    target = ref()
+    await append(store, Tip(elsewhere := ref(id_=target.id)), created(elsewhere))
+    with pytest.raises(Conflict):
+        await append(store, Tip(target), created(target))
+    assert await store.history(target) == []
 
 
 async def test_many_batches_at_once_over_the_same_books(store: EventStore) -> None:

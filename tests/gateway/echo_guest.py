@@ -14,7 +14,7 @@ from node_daemon.answers import Answers
 from node_daemon.disks import Disks
 from node_daemon.hypervisor import Boot
 from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.qemu_img import qemu_img
+from runtime.qemu_img import qemu_img
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.node_daemon.echo import write_disk

@@ -52,6 +52,8 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"labels": {f"k{n}": "" for n in range(65)}}, "labels"),
     ({"labels": ["team"]}, "labels"),
     ({"protected": "yes"}, "protected"),
+    ({"restart_policy": "sometimes"}, "restart_policy"),
+    ({"restart_policy": False}, "restart_policy"),
     ({"user_data": "x" * 65537}, "user_data"),
     ({"user_data": "\u00e9" * 40000}, "user_data"),
     ({"user_data": "a\0b"}, "user_data"),
@@ -131,6 +133,14 @@ async def test_a_patch_that_makes_no_sense(api: Platform, body: Any, field: str)
     answer = await api.call("PATCH", f"{VMS}/{NOBODY}", body)
     assert answer.status_code == 422, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize("reason", [None, "", "   ", "a" * 501, "two\nlines", 7])
+async def test_a_reason_is_a_sentence(api: Platform, reason: Any) -> None:
+    body = {} if reason is None else {"reason": reason}
+    answer = await api.call("POST", f"{VMS}/{NOBODY}/forget", body)
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == ["reason"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "3601", '"90"', "true"])

@@ -3,7 +3,8 @@
 import asyncio
 import uuid
 
-from domain.contract import Power
+from domain.base import Resources
+from domain.contract import Power, ReportError
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
 from tests.waiting import eventually
@@ -140,6 +141,82 @@ async def test_one_patch_changes_what_is_said_of_a_vm(api: Platform) -> None:
     found = (await api.get(f"{VMS}?name=db-1"))["items"]
     assert [(item["id"], item["labels"], item["tags"]) for item in found] == [(vm, {"team": "a=b é"}, [])]
     assert (await api.get(f"{VMS}/{vm}"))["version"] == changed.json()["vm"]["version"]
+
+
+async def test_a_running_vm_is_resized_at_its_next_start(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    resized = await api.call("POST", f"{VMS}/{vm}/resize", {"memory_mib": 1024})
+    assert (resized.status_code, resized.json()["operation"]["status"]) == (202, "succeeded")
+    shown = resized.json()["vm"]
+    assert (shown["memory_mib"], shown["running_spec"]["memory_mib"], shown["pending_resize"]) == (1024, 512, True)
+    assert (await api.get(f"{VMS}/{vm}"))["pending_resize"] is True
+    await api.call("POST", f"{VMS}/{vm}/restart", {"force": True})
+    await eventually(lambda: boots(api, vm, 2), "the node is told")
+    await api.report(vm, Power.ON, boots=2, size=Resources(vcpus=1, memory_mib=1024, disk_gib=4))
+    await eventually(lambda: grown(api, vm), "it runs with its new size")
+    for body in ({}, {"vcpus": 0}, {"memory_mib": "much"}, {"cpus": 2}):
+        assert (await api.call("POST", f"{VMS}/{vm}/resize", body)).status_code == 422
+    small = await api.call("POST", f"{VMS}/{vm}/resize", {"disk_gib": 1})
+    assert (small.json()["code"], small.json()["errors"][0]["field"]) == ("disk_cannot_shrink", "disk_gib")
+
+
+async def grown(api: Platform, vm: str) -> bool:
+    shown = await api.get(f"{VMS}/{vm}")
+    return shown["running_spec"]["memory_mib"] == 1024 and not shown["pending_resize"]
+
+
+async def test_a_vm_is_rebuilt(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    for body, field in (({"image": "nobody"}, "image"), ({"user_data": 7}, "user_data"), ({"disk_gib": 9}, "disk_gib")):
+        refused = await api.call("POST", f"{VMS}/{vm}/rebuild", body)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+    rebuilt = await api.call("POST", f"{VMS}/{vm}/rebuild")
+    assert (rebuilt.status_code, rebuilt.json()["vm"]["rebuilds"]) == (202, 1), rebuilt.text
+    await eventually(lambda: boots(api, vm, 2), "the node is told")
+    await api.report(vm, Power.ON, boots=2)
+    ended = await api.get(f"/v1/operations/{rebuilt.json()['operation']['id']}?wait=30s")
+    assert (ended["verb"], ended["status"]) == ("rebuild", "succeeded")
+
+
+async def test_a_restart_policy_is_said_and_seen(api: Platform) -> None:
+    made = await api.create(restart_policy="on-failure")
+    assert made["vm"]["restart_policy"] == "on-failure"
+    changed = await api.call("PATCH", f"{VMS}/{made['vm']['id']}", {"restart_policy": "always"})
+    assert (changed.status_code, changed.json()["vm"]["restart_policy"]) == (202, "always")
+    assert (await api.create())["vm"]["restart_policy"] == "no"
+
+
+async def test_ways_out(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    asked = (await api.call("POST", f"{VMS}/{vm}/stop")).json()["operation"]["id"]
+    given_up = await api.call("POST", f"{VMS}/{vm}/abandon")
+    assert (given_up.json()["operation"]["status"], given_up.json()["vm"]["pending"]) == ("succeeded", None)
+    stop = await api.get(f"/v1/operations/{asked}")
+    assert (stop["status"], stop["problem"]["code"]) == ("cancelled", "abandoned")
+    nothing = await api.call("POST", f"{VMS}/{vm}/abandon")
+    assert (nothing.status_code, nothing.json()["code"]) == (409, "wrong_phase")
+    well = await api.call("POST", f"{VMS}/{vm}/retry")
+    assert (well.status_code, well.json()["code"]) == (409, "wrong_phase")
+    alive = await api.call("POST", f"{VMS}/{vm}/forget", {"reason": "I want it gone"})
+    assert (alive.status_code, alive.json()["code"]) == (409, "node_not_lost")
+
+    await api.report(vm, Power.OFF, error=ReportError(code="disk_missing", detail="the disk is gone"))
+    await eventually(lambda: failed(api, vm), "it failed")
+    retried = await api.call("POST", f"{VMS}/{vm}/retry")
+    assert (retried.json()["operation"]["verb"], retried.json()["vm"]["pending"]["verb"]) == ("retry", "start")
+    await eventually(lambda: boots(api, vm, 2), "the node is told")
+    await api.report(vm, Power.ON, boots=2)
+    ended = await api.get(f"/v1/operations/{retried.json()['operation']['id']}?wait=30s")
+    assert (ended["verb"], ended["status"]) == ("retry", "succeeded")
+
+
+async def failed(api: Platform, vm: str) -> bool:
+    return bool((await api.get(f"{VMS}/{vm}"))["phase"] == "failed")
+
+
+async def boots(api: Platform, vm: str, count: int) -> bool:
+    wanted = await api.side.wanted(vm)
+    return wanted is not None and wanted.boots == count
 
 
 async def test_conflicts_say_what_would_help(api: Platform) -> None:

@@ -56,6 +56,7 @@ class WriteSide:
             "NEBULA_HOME": str(self.home),
             "NEBULA_NATS_URL": self.nats.url,
             "NEBULA_NODE_TIMEOUT": "1",
+            "NEBULA_IMAGE_PATHS": str(self.home),
             **self.settings,
         }
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, env=env)

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from domain import image
-from domain.contract import Desired, Power, ReportError
+from domain import image, node
+from domain.base import Resources
+from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
+from eventstore.envelope import Ref
+from eventstore.vault import Vault
+from runtime import subjects
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.waiting import eventually
 
@@ -63,16 +67,19 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
     await eventually(lambda: cloud.has("default", "vm", vm, "VmDeleted"), "vm deleted")
     await eventually(lambda: cloud.has("system", "node", "n1", "CapacityReleased"), "capacity released")
 
-    async def gone() -> bool:
-        return await cloud.wanted(vm) is None
+    vault = await Vault.open(cloud.nc.jetstream(), cloud.home / "master.key")
 
-    await eventually(gone, "wanted document dropped")
+    async def destroyed() -> bool:
+        return vm not in await vault.held()
+
+    await eventually(destroyed, "keys destroyed")
+    assert await cloud.wanted(vm) == tombstone, "it stays: a server that is killed may bring back what was dropped"
     history = await cloud.events("default", "vm", vm)
     for before, after in pairwise(history):
         assert after.previous == before.digest
 
 
-async def wants(cloud: WriteSide, vm: str, desired: Desired) -> object:
+async def wants(cloud: WriteSide, vm: str, desired: Desired) -> Wanted | None:
     doc = await cloud.wanted(vm)
     return doc if doc is not None and doc.desired is desired else None
 
@@ -176,6 +183,168 @@ async def test_a_silent_node_loses_its_vms_until_it_speaks(side: WriteSide) -> N
     beats.cancel()
 
 
+async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side, user_data="#cloud-config\n")
+    doc = await side.wanted(vm)
+    assert doc is not None
+    alive = await side.ask("default", "vm", "forget", {"vm": vm, "reason": "gone", "node_lost": True})
+    assert alive["problem"]["code"] == "node_not_lost"
+    empty = await side.ask("default", "vm", "forget", {"vm": vm, "reason": " "})
+    assert (empty["problem"]["status"], empty["problem"]["field"]) == (422, "reason")
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+
+    operation = str(uuid.uuid4())
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    side.processes[-1].kill()
+    await side.processes[-1].wait()
+    await side.start()
+    await eventually(lambda: side.has("system", "node", "n1", "CapacityReleased"), "capacity released")
+    grave = await eventually(lambda: wants(side, vm, Desired.ABSENT), "tombstone")
+    assert (grave.epoch, grave.seed_url, grave.image) == (doc.epoch + 1, "", None)
+    vault = await Vault.open(side.nc.jetstream(), side.home / "master.key")
+
+    async def destroyed() -> bool:
+        return vm not in await vault.held()
+
+    await eventually(destroyed, "keys destroyed")
+    again = await side.ok("default", "vm", "forget", {"vm": vm, "reason": "host n1 burnt down"}, operation=operation)
+    assert again["replayed"]
+
+    await side.report(doc, Power.ON, boots=1)
+    await side.report(grave, Power.ABSENT, step="remove")
+    await asyncio.sleep(0.5)
+    assert await wants(side, vm, Desired.ABSENT) is not None, "it stays until nothing is left"
+    await side.report(grave, Power.ABSENT)
+    await eventually(lambda: side.has("default", "vm", vm, "VmCleared"), "the node let go")
+
+    types = await side.types("default", "vm", vm)
+    assert types == [*("VmRequested", "VmScheduled", "VmStarted", "VmLost"), "VmForgotten", "VmDeleted", "VmCleared"]
+    await side.stop_all()
+    await side.start()
+    assert await side.wanted(vm) == grave
+
+
+async def test_a_deletion_that_waits_for_a_lost_node_ends_when_it_is_forgotten(side: WriteSide) -> None:
+    await side.cloud()
+    await side.node("n1")
+    beats = asyncio.create_task(side.heartbeats("n1"))
+    vm = await running(side)
+    beats.cancel()
+    await eventually(lambda: side.has("default", "vm", vm, "VmLost"), "vm lost")
+    await side.ok("default", "vm", "delete", {"vm": vm})
+    await side.ok("default", "vm", "forget", {"vm": vm, "reason": "gone"})
+    assert (await side.types("default", "vm", vm))[-2:] == ["VmForgotten", "VmDeleted"]
+
+
+async def test_what_failed_is_retried_and_what_waits_is_abandoned(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(doc, Power.ABSENT, error=ReportError(code="image_missing", detail="no such file"))
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmFailed"), "vm failed")
+    await cloud.ok("default", "vm", "retry", {"vm": vm})
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on")
+    assert again.boots == 2
+    await cloud.ok("default", "vm", "abandon", {"vm": vm})
+    await eventually(lambda: wants(cloud, vm, Desired.OFF), "wanted off")
+    refused = await cloud.ask("default", "vm", "abandon", {"vm": vm})
+    assert refused["problem"]["code"] == "wrong_phase"
+
+
+async def test_a_guest_that_crashed_is_started_again_by_its_policy(cloud: WriteSide) -> None:
+    vm = await running(cloud, restart_policy="on-failure")
+    doc = await cloud.wanted(vm)
+    assert doc is not None
+    await cloud.report(doc, Power.OFF, cause="crashed")
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmRestartScheduled"), "the restart has its time")
+    cloud.processes[-1].kill()
+    await cloud.processes[-1].wait()
+    await cloud.start()
+    again = await eventually(lambda: wants(cloud, vm, Desired.ON), "wanted on again")
+    assert again.boots == 2
+    await cloud.report(again, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started again")
+    types = await cloud.types("default", "vm", vm)
+    assert types[-4:] == ["VmStopped", "VmRestartScheduled", "VmRestartedByPolicy", "VmStarted"]
+    events = await cloud.events("default", "vm", vm)
+    assert events[-2].context.operation == events[-1].event.operation  # type: ignore[attr-defined]
+
+
+async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    missing = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "image": "none"})
+    assert (missing["problem"]["code"], missing["problem"]["field"]) == ("image_not_found", "image")
+    bad = await cloud.ask("default", "vm", "rebuild", {"vm": vm, "user_data": 7})
+    assert (bad["problem"]["code"], bad["problem"]["field"]) == ("invalid_user_data", "user_data")
+    nobody = await cloud.ask("default", "vm", "rebuild", {"vm": str(uuid.uuid4()), "user_data": "a"})
+    assert nobody["problem"]["code"] == "vm_not_found"
+    before = await cloud.wanted(vm)
+    assert before is not None
+    operation = str(uuid.uuid4())
+    for _ in range(2):
+        await cloud.ok(
+            "default", "vm", "rebuild", {"vm": vm, "user_data": "#cloud-config\n# hush"}, operation=operation
+        )
+    events = await cloud.events("default", "vm", vm)
+    assert [event.type.rsplit(".")[-1] for event in events[-2:]] == ["VmStarted", "VmRebuildRequested"]
+    assert b"hush" not in events[-1].body
+
+    async def told() -> Wanted | None:
+        doc = await cloud.wanted(vm)
+        return doc if doc is not None and doc.disk == 2 else None
+
+    doc = await eventually(told, "the node is told")
+    assert (doc.boots, doc.force_after, doc.mac, doc.desired) == (2, None, before.mac, Desired.ON)
+    assert doc.seed_url != before.seed_url
+    await cloud.report(doc, Power.ON, boots=2)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started on its new disk")
+
+
+async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
+    vm = await running(cloud)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 4096, "disk_gib": 10})
+    found = (await cloud.events("system", "node", "n1"))[-1]
+    assert found.type.endswith("CapacityReserved")
+    assert found.event.resources == Resources(vcpus=1, memory_mib=4096, disk_gib=10)  # type: ignore[attr-defined]
+    doc = await eventually(lambda: sized(cloud, vm, 4096), "the node is told")
+    assert (doc.disk_gib, doc.boots) == (10, 1)
+
+    other = await cloud.create()
+    await eventually(lambda: cloud.has("default", "vm", other, "VmUnschedulable"), "no room is left")
+    for asked, code, field in (
+        ({"memory_mib": 4097}, "too_large", "memory_mib"),
+        ({"vcpus": 17}, "too_large", "vcpus"),
+        ({"disk_gib": 9}, "disk_cannot_shrink", "disk_gib"),
+        ({"vcpus": 0}, "invalid_request", "vcpus"),
+    ):
+        refused = (await cloud.ask("default", "vm", "resize", {"vm": vm, **asked}))["problem"]
+        assert (refused["code"], refused["field"], refused["status"]) == (code, field, 422)
+    await cloud.ok("default", "vm", "resize", {"vm": vm, "memory_mib": 3584})
+    await eventually(lambda: cloud.has("default", "vm", other, "VmScheduled"), "what was given back is used")
+    full = (await cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 4000}))["problem"]
+    assert (full["code"], full["field"], full["status"]) == ("no_room", "memory_mib", 409)
+    assert full["detail"] == "416 more MiB of memory asked, 0 free on node n1"
+
+
+async def test_resizes_at_once_never_overcommit_a_host(cloud: WriteSide) -> None:
+    vms = [await running(cloud) for _ in range(4)]
+    await cloud.start()
+    asked = (cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 1536}) for vm in vms)
+    answers = await asyncio.gather(*asked)
+    codes = [answer["problem"]["code"] for answer in answers if "problem" in answer]
+    assert codes == ["no_room"] * 2
+    promised = node.Node.reserved((await cloud.store.load(Ref("system", "node", "n1"), node.evolve)).state)  # type: ignore[arg-type]
+    assert promised.memory_mib == 4096
+
+
+async def sized(cloud: WriteSide, vm: str, memory_mib: int) -> Wanted | None:
+    doc = await cloud.wanted(vm)
+    return doc if doc is not None and doc.memory_mib == memory_mib else None
+
+
 async def test_a_failure_is_told_and_a_start_leads_out(cloud: WriteSide) -> None:
     vm = await cloud.create()
     doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
@@ -236,6 +405,23 @@ async def test_an_image_that_lies_is_rejected(
     rejected = (await side.events("system", "image", "bad"))[-1].event
     assert isinstance(rejected, image.ImageRejected)
     assert (rejected.code, rejected.field) == (code, field)
+
+
+async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> None:
+    [registered] = [
+        e.event for e in await cloud.events("system", "image", "base") if e.type.endswith("ImageRegistered")
+    ]
+    assert isinstance(registered, image.ImageRegistered)
+    there, never = registered.sha256, "f" * 64
+
+    async def unwanted() -> set[str]:
+        asked = CachedImages(node="n1", digests=(there, never))
+        reply = await cloud.nc.request(subjects.cached_images("n1"), asked.model_dump_json().encode())
+        return set(UnwantedImages.model_validate_json(reply.data).digests)
+
+    assert await unwanted() == {never}
+    await cloud.ok("system", "image", "delete", {"image": "base"})
+    assert await unwanted() == {there, never}
 
 
 async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from domain import image, node, project, vm
-from domain.base import Event, Sealed
+from domain.base import Event, Resources, Sealed
 from domain.contract import Firmware, Power, SeedMedium
 from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
 from domain.vm import (
+    AbandonVm,
     ChangeVm,
     Considered,
     DeferVm,
@@ -22,9 +23,13 @@ from domain.vm import (
     DropVm,
     HostKey,
     PauseVm,
+    RebuildVm,
     RecordGuestReady,
+    ResizeVm,
+    RestartByPolicy,
     RestartVm,
     ResumeVm,
+    RetryVm,
     ScheduleVm,
     StartVm,
     StopVm,
@@ -36,7 +41,21 @@ from eventstore.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
-from tests.domain.lives import FAILED, ID, RUNNING, SCHEDULED, ask, create, expire, lose, report, stalled
+from tests.domain.lives import (
+    FAILED,
+    ID,
+    RUNNING,
+    SCHEDULED,
+    STOPPING,
+    ask,
+    broken,
+    create,
+    expire,
+    forget,
+    lose,
+    report,
+    stalled,
+)
 from tests.domain.story import at, uid
 
 HERE = Path(__file__).parent
@@ -108,6 +127,44 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             ask(ChangeVm, 12, labels={}, protected=False),
         ],
     ),
+    "vm-10-abandoned": (VM, [*SCHEDULED, ask(AbandonVm, 11), ask(RetryVm, 12), ask(AbandonVm, 13)]),
+    "vm-11-retried": (
+        VM,
+        [
+            *[*STOPPING, broken(2, seconds=120), ask(RetryVm, 12, at=at(130)), report(Power.OFF, 3, seconds=140)],
+            *[ask(DeleteVm, 13, at=at(150)), broken(4, seconds=160), ask(RetryVm, 14, at=at(170))],
+        ],
+    ),
+    "vm-12-forgotten": (VM, [*RUNNING, lose(), forget(11), report(Power.ABSENT, 9, epoch=2, seconds=9000)]),
+    "vm-13-resized": (
+        VM,
+        [
+            *RUNNING,
+            ask(ResizeVm, 11, vcpus=2, disk_gib=8),
+            ask(RestartVm, 12),
+            report(Power.ON, 2, boots=2, seconds=200, size=Resources(vcpus=2, memory_mib=512, disk_gib=8)),
+        ],
+    ),
+    "vm-14-rebuilt": (
+        VM,
+        [
+            *RUNNING,
+            ask(RebuildVm, 11, image="debian-13", ssh_keys=("ssh-ed25519 AAAA",), user_data=SECRET),
+            report(Power.ON, 2, boots=2, seconds=200),
+        ],
+    ),
+    "vm-15-restarted": (
+        VM,
+        [
+            *[create(restart_policy="on-failure"), ScheduleVm(vm=ID, at=at(1), node="n1")],
+            report(Power.ON, 1, boots=1),
+            ask(ChangeVm, 11, restart_policy="always"),
+            report(Power.OFF, 2, cause="crashed", seconds=200),
+            RestartByPolicy(vm=ID, operation=uid(12), at=at(201)),
+            report(Power.ON, 3, boots=2, seconds=210),
+            report(Power.OFF, 4, cause="guest", seconds=220),
+        ],
+    ),
     "node-1": (
         NODE,
         [
@@ -135,6 +192,24 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
     "image-3-uefi": (IMAGE, [images.register(firmware=Firmware.UEFI), images.ACCEPT]),
     "image-4-seed-disk": (IMAGE, [images.register(seed=SeedMedium.DISK), images.ACCEPT]),
+    "image-3-imported": (
+        IMAGE,
+        [
+            images.register(
+                source="https://images.example/trixie.qcow2",
+                sha256=None,
+                sha512="cd" * 64,
+                distribution="debian",
+                release="13",
+                architecture="aarch64",
+                description="Klein, für alle.",
+                project="acme",
+            ),
+            images.PROGRESS,
+            images.PROGRESS.model_copy(update={"bytes_done": 9, "bytes_total": None}),
+            images.ACCEPT.model_copy(update={"sha256": images.SHA256}),
+        ],
+    ),
     "project-1": (
         PROJECT,
         [

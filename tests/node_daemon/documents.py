@@ -61,3 +61,13 @@ def source_of(path: Path, format_: str, virtual: int, at: str | None = None) -> 
         size_bytes=len(content),
         virtual_size_bytes=virtual,
     )
+
+
+#: The smallest operating system that hears a power button: it enables the button's event, sleeps until the event's
+#: status is set (PM1 registers of q35, from port 0x600 on), and then switches the machine off (sleep state 5).
+POWER_BUTTON = bytes.fromhex("ba0206 b80001 ef fb  f4 ba0006 ed f6c401 74f6  ba0406 b80020 ef ebfe")
+
+
+def boot_disk() -> bytes:
+    """A raw disk of one MiB with nothing on it but that."""
+    return POWER_BUTTON.ljust(510, b"\0") + b"\x55\xaa" + bytes(MIB - 512)

@@ -24,6 +24,8 @@ from node_daemon.executor import Executor
 from node_daemon.host import this_host
 from node_daemon.hypervisor import Hypervisor
 from node_daemon.images import Images
+from node_daemon.plan import Host
+from node_daemon.storage import DiskStore, ImageStore
 from runtime import bus, subjects
 from runtime.settings import NodeSettings
 from runtime.streams import ensure_all
@@ -104,10 +106,17 @@ class Node:
             await self.until(vm, gone, "absent")
 
     @asynccontextmanager
-    async def daemon(self, hypervisor: Hypervisor) -> AsyncIterator[Daemon]:
+    async def daemon(
+        self,
+        hypervisor: Hypervisor,
+        images: ImageStore | None = None,
+        disks: DiskStore | None = None,
+        host: Host | None = None,
+    ) -> AsyncIterator[Daemon]:
         """A daemon in this process; leaving ends it as a crash would, between two awaits."""
-        host = this_host()
-        executor = Executor(hypervisor, Images(self.settings.data_dir / "images"), Disks(self.settings.data_dir), host)
+        host = host or this_host()
+        images = images or Images(self.settings.data_dir / "images", self.settings.image_folders)
+        executor = Executor(hypervisor, images, disks or Disks(self.settings.data_dir), host)
         connection = await bus.connect(self.settings, "node")
         daemon = Daemon(self.settings, connection, hypervisor, executor, host)
         task = asyncio.create_task(daemon.run())
@@ -161,6 +170,7 @@ async def a_node(home: Path, nats_url: str, uri: str, **settings: Any) -> AsyncI
     folder.mkdir()
     folder.chmod(0o755)
     values: dict[str, Any] = {"resync_seconds": 0.2, "heartbeat_seconds": 0.1, "libvirt_deadline": 60, **settings}
+    values.setdefault("image_paths", str(folder))
     node_settings = NodeSettings(home=folder, nats_url=nats_url, node=name, libvirt_uri=uri, **values)
     client = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     await ensure_all(client.jetstream(), 1)

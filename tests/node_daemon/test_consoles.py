@@ -10,8 +10,8 @@ import pytest
 from node_daemon.channels import MOST_WAITING
 from node_daemon.hypervisor import Boot, Busy, Channel, Refused
 from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.qemu_img import qemu_img
 from runtime.libvirtd import Libvirt
+from runtime.qemu_img import qemu_img
 from tests.node_daemon.documents import new_vm, wanted
 from tests.node_daemon.echo import GREETING, write_disk
 

@@ -1,6 +1,11 @@
 """The daemon on a real bus: documents in, domains made, reports out; whatever crashes between two steps."""
 
 import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,12 +15,17 @@ from typing import Any
 import libvirt
 import pytest
 
-from domain.contract import Desired, NodeReport, Power
+from domain.base import Resources
+from domain.contract import Desired, ImageSource, NodeReport, Power
+from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
+from runtime import gauge
+from runtime.qemu_img import qemu_img
 from runtime.servers import NatsServer
-from tests.node_daemon.documents import qcow2_image, raw_image
+from tests.image_server import serving
+from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.node_daemon.harness import Node, a_node, failed, gone, off, on
 from tests.waiting import eventually
 
@@ -104,6 +114,72 @@ async def test_paused_suspended_and_resumed(node: Node, hypervisor: LibvirtHyper
         await node.until(vm, suspended)
         await node.remove(vm)
         assert files_of(node) == []
+
+
+async def test_another_size_counts_from_the_next_start_on(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        small = (await node.until(vm, on)).size
+        assert small == Resources(vcpus=1, memory_mib=64, disk_gib=1)
+        await node.change(vm, vcpus=2, memory_mib=128, disk_gib=3)
+        await asyncio.sleep(0.3)
+        assert (await node.until(vm, on)).size == small
+        await node.change(vm, boots=2)
+        report = await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert report.size == Resources(vcpus=2, memory_mib=128, disk_gib=3)
+        assert connection.lookupByUUIDString(vm).info()[1:4:2] == [128 * 1024, 2]
+        info = json.loads(await qemu_img("info", "--output=json", str(node.disks / vm / "root.qcow2")))
+        assert info["virtual-size"] == 3 * GIB
+        await node.remove(vm)
+
+
+def disks_of(node: Node, vm: str) -> dict[str, bytes]:
+    """The names of a VM's disks, each with the image under it."""
+    found = {}
+    for path in (node.disks / vm).iterdir():
+        info = json.loads(subprocess.check_output(["qemu-img", "info", "-U", "--output=json", str(path)]))
+        found[path.name] = Path(info["backing-filename"]).read_bytes()[:5]
+    return found
+
+
+async def test_rebuilt_on_a_new_disk(node: Node, hypervisor: LibvirtHypervisor, connection: Any) -> None:
+    other = raw_image(node.home / "other.raw", fill=b"other")
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.change(vm, desired=Desired.SUSPENDED)
+        await node.until(vm, suspended)
+        await node.change(vm, desired=Desired.ON, boots=2, disk=2, image=other)
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
+        assert "root-2.qcow2" in connection.lookupByUUIDString(vm).XMLDesc()
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+    async with node.daemon(hypervisor):
+        await node.change(vm, boots=3, disk_gib=2)
+        await node.until(vm, lambda report: on(report) and report.boots == 3)
+        assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
+        await node.remove(vm)
+        assert files_of(node) == []
+
+
+async def test_what_cannot_be_rebuilt_keeps_its_old_disk_and_is_told(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    wrong = raw_image(node.home / "wrong.raw", fill=b"other").model_copy(update={"sha256": "0" * 64})
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.change(vm, boots=2, disk=2, image=wrong)
+        await node.until(vm, failed)
+        assert disks_of(node, vm) == {"root.qcow2": b"nebul"}
+        await node.change(vm, boots=3, image=node.documents[vm].image.model_copy(update={"sha256": sha_of(wrong)}))  # type: ignore[union-attr]
+        await node.until(vm, lambda report: on(report) and report.boots == 3)
+        assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
+        await node.remove(vm)
+
+
+def sha_of(image: ImageSource) -> str:
+    return hashlib.sha256(Path(image.source).read_bytes()).hexdigest()
 
 
 async def test_a_guest_that_somebody_else_paused_goes_on(
@@ -439,6 +515,53 @@ async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, b
     assert files_of(node) == []
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("act", range(1, 6))
+async def test_a_crash_anywhere_in_a_rebuild(node: Node, hypervisor: LibvirtHypervisor, before: bool, act: int) -> None:
+    """destroy, image, new disk, old disk, start, keep: a crash at each act on the domain or the files."""
+    other = raw_image(node.home / "other.raw", fill=b"other")
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await eventually(lambda: kept(hypervisor, vm), "the domain is kept")
+    await node.change(vm, boots=2, disk=2, image=other)
+    async with node.daemon(Fragile(hypervisor, act, before)) as daemon:
+        fragile = daemon._hypervisor
+        disks = daemon._executor._disks
+        for name in ("ensure", "remove_earlier"):
+            setattr(disks, name, breaking(getattr(disks, name), fragile))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(fragile.crashed.wait(), 10)  # type: ignore[attr-defined]
+        assert fragile.crashed.is_set()  # type: ignore[attr-defined]
+    async with node.daemon(hypervisor):
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
+        await node.remove(vm)
+
+
+async def kept(hypervisor: Hypervisor, vm: str) -> bool:
+    return (await hypervisor.look(vm)).kept
+
+
+def breaking(real: Callable[..., Any], fragile: Any) -> Callable[..., Any]:
+    """An act on files as one more of the acts at which the daemon may crash."""
+    if asyncio.iscoroutinefunction(real):
+
+        async def act(*arguments: Any) -> Any:
+            return await fragile._act(lambda: real(*arguments))
+
+        return act
+    loop = asyncio.get_running_loop()
+
+    async def done(*arguments: Any) -> None:
+        real(*arguments)
+
+    def on_thread(*arguments: Any) -> None:
+        asyncio.run_coroutine_threadsafe(fragile._act(lambda: done(*arguments)), loop).result(2)
+
+    return on_thread
+
+
 class Moody:
     """A hypervisor that refuses the first times, and is away for the next."""
 
@@ -546,6 +669,23 @@ async def test_a_delete_overtakes_an_image_that_never_comes(node: Node, hypervis
         vm = await node.create(image=image)
         await node.until(vm, lambda report: report.step == "image")
         await node.remove(vm)
+
+
+async def test_how_far_a_download_is_shows_in_the_step(
+    node: Node, hypervisor: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge, "SECONDS", 0.1)
+    async with serving(os.urandom(4 * MIB)) as server:
+        server.slow = 0.05
+        path = node.home / "far.raw"
+        path.write_bytes(server.body)
+        vm = await node.create(image=source_of(path, "raw", 4 * MIB, at=server.url))
+        async with node.daemon(hypervisor):
+            await node.until(vm, lambda report: report.step == "image, 50 % of 4 MiB")
+            await node.until(vm, on)
+            await node.remove(vm)
+    steps = [report.step for report in node.reports[vm] if report.step]
+    assert len(steps) < 10, steps
 
 
 async def test_the_bus_restarts(servers_home: Path, connection: Any, hypervisor: LibvirtHypervisor) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from node_daemon.disks import GIB, Disks
-from node_daemon.failure import Permanent
+from node_daemon.failure import Permanent, Temporary
 from node_daemon.files import Occupied, impassable, lock
 from node_daemon.images import BaseImage
-from node_daemon.qemu_img import qemu_img
+from runtime.qemu_img import qemu_img
 from tests.node_daemon.documents import MIB, raw_image
 
 
@@ -36,6 +36,34 @@ async def test_a_disk_that_is_there_is_never_made_anew(tmp_path: Path, base: Bas
     disks.disk("vm").write_bytes(b"data of a guest")
     assert not await disks.ensure("vm", base, 1)
     assert disks.disk("vm").read_bytes() == b"data of a guest"
+
+
+async def test_a_disk_grows_and_never_shrinks(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    await disks.ensure("vm", base, 1)
+
+    async def size() -> int:
+        info = json.loads(await qemu_img("info", "--output=json", str(disks.disk("vm"))))
+        return int(info["virtual-size"]) // GIB
+
+    for asked, has in ((1, 1), (3, 3), (3, 3), (2, 3)):
+        await disks.grow("vm", asked)
+        assert await size() == has
+    disks.disk("vm").write_bytes(b"no disk")
+    with pytest.raises(Temporary):
+        await disks.grow("vm", 4)
+
+
+async def test_earlier_disks_go_and_later_ones_never(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    for number in (1, 2, 3):
+        assert await disks.ensure("vm", base, 1, number)
+    disks.remove_earlier("vm", 2)
+    disks.remove_earlier("vm", 2)
+    assert [disks.disk("vm", number).exists() for number in (1, 2, 3)] == [False, True, True]
+    await disks.grow("vm", 2, 3)
+    disks.remove("vm")
+    assert not disks.has_files("vm")
 
 
 async def test_smaller_than_the_image(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
+from domain.base import Resources
 from domain.contract import Firmware, ImageSource
 from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, parse_tag, render
 from node_daemon.hypervisor import Boot
@@ -115,7 +116,9 @@ def test_the_tag_comes_back() -> None:
     root = ET.fromstring(render(boot(boots=3, epoch=2), virt_type="qemu", network="default"))
     element = root.find(f"metadata/{{{NAMESPACE}}}vm")
     assert element is not None
-    assert parse_tag(ET.tostring(element, encoding="unicode")) == Tag(3, 2, 1, "host-boot-id")
+    assert parse_tag(ET.tostring(element, encoding="unicode")) == Tag(
+        3, 2, 1, "host-boot-id", Resources(vcpus=1, memory_mib=64, disk_gib=1)
+    )
 
 
 @pytest.mark.parametrize("text", ["", "<vm", "<vm boots='many'/>"])

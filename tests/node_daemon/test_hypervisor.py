@@ -1,11 +1,12 @@
-"""What every hypervisor behind libvirt must do: one suite for libvirt's test driver and for real QEMU."""
+"""The contract on the simulator, on libvirt's test driver and on real QEMU; and what is libvirt's alone."""
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import AsyncIterator, Iterator
+import os
+import signal
+from abc import abstractmethod
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,177 +15,208 @@ import pytest
 
 from domain.contract import Firmware, Power
 from node_daemon.domain_xml import VirtType, domain_name
-from node_daemon.hypervisor import Boot, Have, Refused, Unreachable
+from node_daemon.faults import Faulty
+from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor, _check_uefi
-from node_daemon.qemu_img import qemu_img
+from node_daemon.shelf import Shelf
+from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
+from runtime.qemu_img import qemu_img
+from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
-from tests.node_daemon.documents import MIB, new_vm, raw_image, wanted
+from tests.node_daemon.contract import Bed, HypervisorContract, boots
+from tests.node_daemon.documents import boot_disk, new_vm, raw_image, wanted
 from tests.waiting import eventually
 
-TEST = ("test:///default", "test")
-QEMU = ("qemu:///system", "qemu")
-
-
-@pytest.fixture(params=[TEST, pytest.param(QEMU, marks=pytest.mark.qemu)], ids=["test", "qemu"])
-def driver(request: pytest.FixtureRequest) -> Iterator[tuple[str, VirtType, Any]]:
-    """URI, domain type, and a connection of the test's own: the test driver forgets all with its last one."""
-    uri, virt_type = request.param
-    if virt_type == "qemu":
-        request.getfixturevalue("libvirt_qemu")
-    connection = libvirt.open(uri)
-    yield uri, virt_type, connection
-    connection.close()
-
-
-@pytest.fixture
-async def hypervisor(driver: tuple[str, VirtType, Any]) -> AsyncIterator[LibvirtHypervisor]:
-    hypervisor = LibvirtHypervisor(driver[0], "default", driver[1], deadline=60)
-    yield hypervisor
-    hypervisor.close()
-
-
-@pytest.fixture
-async def boot(hypervisor: LibvirtHypervisor, servers_home: Path) -> AsyncIterator[Boot]:
-    """A VM with an empty disk, taken away again."""
-    vm = new_vm()
-    disk = servers_home / f"{vm}.qcow2"
-    base = servers_home / "base.raw"
-    base.write_bytes(bytes(MIB))
-    await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
-    yield Boot(wanted(vm), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot")
-    await hypervisor.destroy(vm)
-    await hypervisor.undefine(vm)
-
-
-async def test_nothing(hypervisor: LibvirtHypervisor) -> None:
-    vm = new_vm()
-    assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
-    assert vm not in await hypervisor.domains()
-    await hypervisor.shutdown(vm)
-    await hypervisor.pause(vm)
-    await hypervisor.unpause(vm)
-    await hypervisor.suspend(vm, 60)
-    await hypervisor.restore(vm, "host-boot", 60)
-    await hypervisor.discard(vm)
-    await hypervisor.destroy(vm)
-    await hypervisor.undefine(vm)
-
-
-async def test_a_life(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    vm = boot.wanted.vm
-    started = await hypervisor.start(boot)
-    assert started == Have(vm, Power.ON, boots=1, epoch=1, generation=1, host_boot="host-boot", kept=False)
-    assert await hypervisor.look(vm) == started
-    await hypervisor.keep(vm)
-    await hypervisor.keep(vm)
-    assert await hypervisor.look(vm) == replace(started, kept=True)
-    assert (await hypervisor.domains())[vm] == replace(started, kept=True)
-    await hypervisor.destroy(vm)
-    await hypervisor.destroy(vm)
-    assert await hypervisor.look(vm) == replace(started, power=Power.OFF, kept=True)
-
-    again = replace(boot, wanted=boot.wanted.model_copy(update={"boots": 2}))
-    restarted = await hypervisor.start(again)
-    assert (restarted.boots, restarted.kept) == (2, False)
-    assert await hypervisor.look(vm) == restarted
-    with pytest.raises(Refused):
-        await hypervisor.start(again)
-    await hypervisor.keep(vm)
-    assert (await hypervisor.look(vm)).kept
-    await hypervisor.destroy(vm)
-    await hypervisor.undefine(vm)
-    assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
-
-
-async def test_a_guest_stands_still_and_goes_on(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    vm = boot.wanted.vm
-    await hypervisor.start(boot)
-    await hypervisor.pause(vm)
-    await hypervisor.pause(vm)
-    assert (await hypervisor.look(vm)).power is Power.PAUSED
-    assert not (await hypervisor.look(vm)).kept
-    await hypervisor.keep(vm)
-    paused = await hypervisor.look(vm)
-    assert (paused.power, paused.kept, paused.stalled, paused.boots) == (Power.PAUSED, True, False, 1)
-    await hypervisor.unpause(vm)
-    await hypervisor.unpause(vm)
-    assert (await hypervisor.look(vm)).power is Power.ON
-    await hypervisor.pause(vm)
-    await hypervisor.destroy(vm)
-    assert (await hypervisor.look(vm)).power is Power.OFF
-
-
-@pytest.mark.parametrize("paused", [False, True])
-async def test_a_guest_is_suspended_and_goes_on(hypervisor: LibvirtHypervisor, boot: Boot, paused: bool) -> None:
-    vm = boot.wanted.vm
-    await hypervisor.start(boot)
-    with pytest.raises(Refused):
-        await hypervisor.suspend(vm, 60)
-    await hypervisor.keep(vm)
-    if paused:
-        await hypervisor.pause(vm)
-    await hypervisor.suspend(vm, 60)
-    await hypervisor.suspend(vm, 60)
-    seen = await hypervisor.look(vm)
-    assert (seen.power, seen.boots, seen.generation, seen.host_boot) == (Power.SUSPENDED, 1, 1, "host-boot")
-    assert (await hypervisor.domains())[vm] == seen
-    await hypervisor.restore(vm, "the next boot", 60)
-    await hypervisor.restore(vm, "the next boot", 60)
-    await hypervisor.unpause(vm)
-    again = await hypervisor.look(vm)
-    assert (again.power, again.boots, again.kept) == (Power.ON, 1, True)
-    await hypervisor.destroy(vm)
-    off = await hypervisor.look(vm)
-    assert (off.power, off.boots, off.host_boot) == (Power.OFF, 1, "the next boot")
-
-
-async def test_what_is_suspended_can_be_thrown_away(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    vm = boot.wanted.vm
-    await hypervisor.start(boot)
-    await hypervisor.keep(vm)
-    await hypervisor.suspend(vm, 60)
-    await hypervisor.discard(vm)
-    await hypervisor.discard(vm)
-    assert (await hypervisor.look(vm)).power is Power.OFF
-    await hypervisor.start(replace(boot, wanted=boot.wanted.model_copy(update={"boots": 2})))
-    await hypervisor.keep(vm)
-    await hypervisor.suspend(vm, 60)
-    await hypervisor.undefine(vm)
-    assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
-
-
-async def test_a_domain_that_was_never_kept_is_gone_once_off(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    await hypervisor.start(boot)
-    await hypervisor.destroy(boot.wanted.vm)
-    assert (await hypervisor.look(boot.wanted.vm)).power is Power.ABSENT
-
-
+TEST = "test:///default"
+QEMU = "qemu:///system"
 NVRAM = Path("/var/lib/libvirt/qemu/nvram")
 
 
-async def test_uefi_with_its_own_memory(driver: tuple[str, VirtType, Any], servers_home: Path) -> None:
-    """Kept, started anew, suspended and removed like any other; what it remembers of its settings goes with it."""
-    hypervisor = LibvirtHypervisor(driver[0], "default", driver[1], deadline=60)
-    image = raw_image(servers_home / "uefi.raw").model_copy(update={"firmware": Firmware.UEFI})
-    vm = new_vm()
-    disk = servers_home / f"{vm}.qcow2"
-    await qemu_img("create", "-q", "-f", "qcow2", "-b", image.source, "-F", "raw", str(disk))
-    boot = Boot(wanted(vm, image=image), str(disk), image.source, "raw", str(disk.with_suffix(".log")), "host-boot")
-    for boots in (1, 2):
-        await hypervisor.start(replace(boot, wanted=boot.wanted.model_copy(update={"boots": boots})))
-        await hypervisor.keep(vm)
-        seen = await hypervisor.look(vm)
-        assert (seen.power, seen.boots, seen.kept) == (Power.ON, boots, True)
-        await hypervisor.suspend(vm, 60)
-        await hypervisor.restore(vm, "host-boot", 60)
-        assert (await hypervisor.look(vm)).power is Power.ON
-        await hypervisor.destroy(vm)
-    await hypervisor.undefine(vm)
-    assert (await hypervisor.look(vm)).power is Power.ABSENT
-    if driver[1] == "qemu":
-        assert not list(NVRAM.glob(f"*{vm}*"))
-    hypervisor.close()
+class Simulated(Bed):
+    """With calls that take a while, so that they overlap, and guests that are not up at once."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.simulator = self._new()
+        self.hypervisor = self.simulator
+
+    def _new(self, **changes: Any) -> Simulator:
+        seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
+        return Simulator("n1", shelf=self._shelf, seconds=seconds, **changes)
+
+    async def boot(self, **changes: Any) -> Boot:
+        return Boot(wanted(new_vm(), **changes), "/disk", "/base", "raw", "/console", "host-boot")
+
+    async def again(self) -> Hypervisor:
+        self.simulator.close()
+        self.simulator = self._new()
+        return self.simulator
+
+    async def power_off(self, vm: str) -> None:
+        self.simulator.power_off(vm)
+
+    async def crash(self, vm: str) -> None:
+        self.simulator.crash(vm)
+
+    def define_foreign(self, uuid: str, name: str) -> None:
+        self.simulator.define_foreign(uuid, name)
+
+    async def without_network(self) -> Hypervisor:
+        return self._new(network="no-such-network")
+
+    async def unreachable(self) -> Hypervisor:
+        return Faulty(self.simulator, FaultRates(hang=1), deadline=0.01)
+
+
+class TestSimulator(HypervisorContract):
+    @pytest.fixture
+    async def bed(self, tmp_path: Path) -> AsyncIterator[Bed]:
+        shelf = Shelf(tmp_path / "hosts.sqlite")
+        bed = Simulated(shelf)
+        yield bed
+        bed.simulator.close()
+        shelf.close()
+
+
+class TestFaultyWithoutFaults(TestSimulator):
+    @pytest.fixture
+    async def bed(self, tmp_path: Path) -> AsyncIterator[Bed]:
+        bed = Simulated(Shelf())
+        bed.hypervisor = Faulty(bed.simulator, FaultRates(), deadline=60)
+        yield bed
+        bed.simulator.close()
+
+
+class OnLibvirt(Bed):
+    """Its own connection is held open: the test driver forgets all with its last one."""
+
+    uri: str
+    virt_type: VirtType
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.connection = libvirt.open(self.uri)
+        self.hypervisor: LibvirtHypervisor = self._new()
+        self._made: list[LibvirtHypervisor] = [self.hypervisor]
+        self._uuids: list[str] = []
+
+    def _new(self, uri: str | None = None, network: str = "default") -> LibvirtHypervisor:
+        return LibvirtHypervisor(uri or self.uri, network, self.virt_type, deadline=60)
+
+    async def boot(self, **changes: Any) -> Boot:
+        vm = new_vm()
+        self._uuids.append(vm)
+        disk, base = self.folder / f"{vm}.qcow2", self.folder / "base.raw"
+        base.write_bytes(boot_disk())
+        await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
+        return Boot(
+            wanted(vm, **changes), str(disk), str(base), "raw", str(disk.with_suffix(".log")), host_boot="host-boot"
+        )
+
+    async def again(self) -> Hypervisor:
+        return self._keep(self._new())
+
+    def define_foreign(self, uuid: str, name: str) -> None:
+        self._uuids.append(uuid)
+        self.connection.defineXML(
+            f"<domain type='{self.virt_type}'><name>{name}</name><uuid>{uuid}</uuid><memory>65536</memory>"
+            "<os><type>hvm</type></os></domain>"
+        )
+
+    async def without_network(self) -> Hypervisor:
+        return self._keep(self._new(network="no-such-network"))
+
+    async def unreachable(self) -> Hypervisor:
+        return self._keep(self._new(f"{self.virt_type}+unix:///system?socket=/nonexistent"))
+
+    async def power_off(self, vm: str) -> None:
+        """Pressed from outside until the guest hears it: to libvirt that is the guest's own doing."""
+
+        def off() -> bool:
+            try:
+                domain = self.connection.lookupByUUIDString(vm)
+                return not domain.isActive() or domain.shutdown() != 0
+            except libvirt.libvirtError:
+                return True
+
+        await eventually(off, "the guest powers itself off")
+
+    def _keep(self, hypervisor: LibvirtHypervisor) -> LibvirtHypervisor:
+        self._made.append(hypervisor)
+        return hypervisor
+
+    def clean_up(self) -> None:
+        for uuid in self._uuids:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain = self.connection.lookupByUUIDString(uuid)
+                if domain.isActive():
+                    domain.destroy()
+                domain.undefine()
+        for hypervisor in self._made:
+            hypervisor.close()
+        self.connection.close()
+
+    @abstractmethod
+    async def crash(self, vm: str) -> None: ...
+
+
+class OnTestDriver(OnLibvirt):
+    uri, virt_type = TEST, "test"
+
+    async def crash(self, vm: str) -> None:
+        pytest.skip("nothing dies in the test driver")
+
+
+class OnQemu(OnLibvirt):
+    uri, virt_type = QEMU, "qemu"
+
+    async def crash(self, vm: str) -> None:
+        os.kill(int(Path(f"/run/libvirt/qemu/{domain_name(vm)}.pid").read_text()), signal.SIGKILL)
+
+    async def address(self, boot: Boot) -> tuple[str, ...]:
+        pytest.skip("the guest knows no network")
+
+
+class UefiContract:
+    async def test_uefi_with_its_own_memory(self, bed: OnLibvirt) -> None:
+        """Kept, started anew, suspended and removed like any other; what it remembers of its settings goes with it."""
+        image = raw_image(bed.folder / "uefi.raw").model_copy(update={"firmware": Firmware.UEFI})
+        boot, hypervisor = await bed.boot(image=image), bed.hypervisor
+        vm = boot.wanted.vm
+        for count in (1, 2):
+            await hypervisor.start(boots(boot, count))
+            await hypervisor.keep(vm)
+            seen = await hypervisor.look(vm)
+            assert (seen.power, seen.boots, seen.kept) == (Power.ON, count, True)
+            await hypervisor.suspend(vm, 60)
+            await hypervisor.restore(vm, "host-boot", 60)
+            assert (await hypervisor.look(vm)).power is Power.ON
+            await hypervisor.destroy(vm)
+        await hypervisor.undefine(vm)
+        assert (await hypervisor.look(vm)).power is Power.ABSENT
+        if bed.virt_type == "qemu":
+            assert not list(NVRAM.glob(f"*{vm}*"))
+
+
+class TestLibvirt(HypervisorContract, UefiContract):
+    @pytest.fixture
+    async def bed(self, servers_home: Path) -> AsyncIterator[Bed]:
+        bed = OnTestDriver(servers_home)
+        yield bed
+        bed.clean_up()
+
+
+@pytest.mark.qemu
+class TestQemu(HypervisorContract, UefiContract):
+    @pytest.fixture
+    async def bed(self, servers_home: Path, libvirt_qemu: Libvirt) -> AsyncIterator[Bed]:
+        bed = OnQemu(servers_home)
+        yield bed
+        bed.clean_up()
+
+
+# ── libvirt's alone ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class WithoutUefi:
@@ -198,64 +230,6 @@ def test_without_uefi_it_says_which_package_helps() -> None:
     with pytest.raises(Refused, match="ovmf") as caught:
         _check_uefi(WithoutUefi(), "qemu")
     assert caught.value.invalid
-
-
-async def test_foreign_domains_are_seen_and_never_touched(
-    driver: tuple[str, VirtType, Any], hypervisor: LibvirtHypervisor
-) -> None:
-    _, virt_type, connection = driver
-    same_uuid, same_name = new_vm(), new_vm()
-    xml = "<domain type='{}'><name>{}</name><uuid>{}</uuid><memory>65536</memory><os><type>hvm</type></os></domain>"
-    domains = [
-        connection.defineXML(xml.format(virt_type, f"foreign-{same_uuid}", same_uuid)),
-        connection.defineXML(xml.format(virt_type, domain_name(same_name), uuid.uuid4())),
-    ]
-    try:
-        for vm in (same_uuid, same_name):
-            assert (await hypervisor.look(vm)).foreign
-            assert vm not in await hypervisor.domains()
-            await hypervisor.destroy(vm)
-            await hypervisor.undefine(vm)
-            assert (await hypervisor.look(vm)).foreign
-    finally:
-        for domain in domains:
-            domain.undefine()
-
-
-async def test_what_libvirt_will_never_do(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    with pytest.raises(Refused) as caught:
-        await hypervisor.start(replace(boot, wanted=boot.wanted.model_copy(update={"mac": "not a mac"})))
-    assert caught.value.invalid
-
-
-async def test_events_nudge(hypervisor: LibvirtHypervisor, boot: Boot) -> None:
-    nudges: list[str | None] = []
-    watch = asyncio.create_task(hypervisor.watch(nudges.append))
-    await eventually(lambda: nudges == [None], "the nudge after connecting")
-    await hypervisor.start(boot)
-    await eventually(lambda: boot.wanted.vm in nudges, "the nudge of the start")
-    await end([watch])
-
-
-async def test_capacity_and_network(hypervisor: LibvirtHypervisor) -> None:
-    capacity = await hypervisor.capacity()
-    assert capacity.vcpus > 0
-    assert capacity.memory_mib > 64
-    await hypervisor.ensure_network()
-    assert await hypervisor.addresses(new_vm(), "52:54:00:00:00:01") == ()
-
-
-async def test_a_missing_network_is_refused(driver: tuple[str, VirtType, Any]) -> None:
-    hypervisor = LibvirtHypervisor(driver[0], "no-such-network", driver[1], deadline=60)
-    with pytest.raises(Refused):
-        await hypervisor.ensure_network()
-    hypervisor.close()
-
-
-async def test_nobody_answers() -> None:
-    hypervisor = LibvirtHypervisor("test+unix:///default?socket=/nonexistent", "default", "test", deadline=60)
-    with pytest.raises(Unreachable):
-        await hypervisor.look(new_vm())
 
 
 @asynccontextmanager

@@ -103,6 +103,15 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
         (want(OFF, force_after=LATER), have(Power.PAUSED, stalled=True), Shutdown(VM, LATER)),
         (want(OFF), have(Power.SUSPENDED), Discard(VM)),
         (want(OFF, force_after=LATER), have(Power.SUSPENDED), Restore(want(OFF, force_after=LATER))),
+        (want(ON, disk=2, boots=2), have(Power.ON), Destroy(VM)),
+        (want(ON, disk=2, boots=2), have(Power.PAUSED), Destroy(VM)),
+        (want(ON, disk=2, boots=2), have(Power.SUSPENDED), Discard(VM)),
+        (want(ON, disk=2, boots=2), have(Power.OFF), Create(want(ON, disk=2, boots=2))),
+        (want(ON, disk=2, boots=2), NOTHING, Create(want(ON, disk=2, boots=2))),
+        (want(ON, disk=2, boots=2), have(Power.ON, boots=2, disk=2), None),
+        (want(ON, disk=2, boots=2), have(Power.OFF, boots=2, disk=2), None),
+        (want(ON, disk=2, boots=3), have(Power.OFF, boots=2, disk=2), Start(want(ON, disk=2, boots=3))),
+        (want(OFF, disk=2, boots=2), have(Power.OFF), None),
         (want(ABSENT), have(Power.PAUSED), Destroy(VM)),
         (want(ABSENT), have(Power.SUSPENDED), Remove(VM)),
         (want(SAVED), have(Power.ON, generation=2), None),
@@ -171,11 +180,14 @@ class World:
         match step:
             case Create(wanted=document) | Start(wanted=document):
                 self.seen = replace(self.seen, files=True)
+                if isinstance(step, Start):
+                    assert self.seen.disk == document.disk, "started on a disk that does not count"
                 assert self.seen.power is not Power.SUSPENDED, "it would lose its memory"
                 if not half and self.seen.power not in (Power.ON, Power.PAUSED):
                     self.seen = have(
                         Power.ON,
                         boots=document.boots,
+                        disk=document.disk,
                         generation=document.generation,
                         host_boot=self.host.boot_id,
                         kept=False,
@@ -221,7 +233,7 @@ def happenings() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.sampled_from(["step", "half a step", "twice", "lost", "deaf"]), st.none()),
         st.tuples(st.sampled_from(["on", "off", "restart"]), grace),
         st.tuples(st.sampled_from(["pause", "suspend", "resume", "paused", "suspended", "stalled"]), st.none()),
-        st.tuples(st.sampled_from(["absent", "guest off", "host reboot"]), st.none()),
+        st.tuples(st.sampled_from(["absent", "guest off", "host reboot", "rebuild"]), st.none()),
         st.tuples(st.just("time"), st.integers(1, 120)),
     )
 
@@ -242,6 +254,10 @@ def happen(world: World, what: str, value: Any) -> None:
         case "restart":
             if world.document.desired is ON:
                 world.ask(boots=world.document.boots + 1, force_after=force_after)
+        case "rebuild":
+            if world.document.desired is not ABSENT:
+                boots, disk = world.document.boots + 1, world.document.disk + 1
+                world.ask(desired=ON, boots=boots, disk=disk, force_after=None)
         case "off":
             world.ask(desired=OFF, force_after=force_after)
         case "pause" | "suspend":
@@ -289,6 +305,7 @@ def test_it_converges_whatever_happened_before(history: list[tuple[str, Any]], a
     match world.document.desired:
         case Desired.ON:
             assert world.seen.boots >= world.document.boots
+            assert world.seen.disk == world.document.disk
             assert world.seen.kept
             assert world.seen.power in (Power.ON, Power.OFF)
         case Desired.PAUSED:

@@ -105,10 +105,17 @@ async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
         assert (node.settings.data_dir / "consoles" / f"{vm}.log").exists()
         base = next((node.settings.data_dir / "images").iterdir()).stat()
         assert (base.st_uid, base.st_mode & 0o777) == (0, 0o444), "no guest's QEMU may write to the image of all"
-        await node.change(vm, desired=Desired.OFF, force_after=datetime.now(UTC) + timedelta(seconds=1))
+        await node.change(vm, desired=Desired.PAUSED)
+        await node.until(vm, lambda report: report.power is Power.PAUSED)
+        await node.change(vm, desired=Desired.SUSPENDED)
+        await node.until(vm, lambda report: report.power is Power.SUSPENDED)
+        await node.change(vm, desired=Desired.ON, resume=True)
+        assert (await node.until(vm, on)).boots == 2
+        await node.change(vm, desired=Desired.OFF, resume=False, force_after=datetime.now(UTC) + timedelta(seconds=1))
         await node.until(vm, off)
-        await node.change(vm, desired=Desired.ON, boots=3)
-        await node.until(vm, on)
+        await node.change(vm, desired=Desired.ON, boots=3, disk=2, disk_gib=2, force_after=None)
+        assert (await node.until(vm, on)).boots == 3
+        assert [path.name for path in (node.disks / vm).iterdir()] == ["root-2.qcow2"]
     async with node.process():
         seen = len(node.reports[vm])
         await eventually(lambda: len(node.reports[vm]) > seen, "the running domain is adopted")

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from domain import vm
 from domain.contract import Power
 from domain.project import ChangeProject
-from domain.vm import ChangeVm
+from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.envelope import Ref
 from projections import cloud_init
 from projections.cloud_init import Source
@@ -126,6 +126,19 @@ async def test_a_vm_with_another_name_is_told_so(guests: Guests) -> None:
     await guests.cloud.position.reach(end, 10)
     after = yaml.safe_load((await guests.get(secret, "meta-data")).text)
     assert after == {**before, "local-hostname": "db-1"}
+
+
+async def test_a_rebuilt_vm_is_a_new_machine_to_its_guest(guests: Guests) -> None:
+    ref = await placed(guests)
+    first = yaml.safe_load((await guests.get(await guests.secret(ref), "meta-data")).text)
+    sealed = await guests.cloud.vault.seal(ref.id, "#cloud-config\n# new\n")
+    asked = guests.cloud.asked(vm=ref.id, image="base", user_data=sealed)
+    await guests.cloud.do(ref, AbandonVm(**guests.cloud.asked(vm=ref.id)))
+    await guests.cloud.do(ref, RebuildVm(**asked))
+    secret = await guests.cloud.vault.seed_secret(ref.id, 2)
+    again = yaml.safe_load((await guests.get(secret, "meta-data")).text)
+    assert again == {**first, "instance-id": f"{ref.id}-2"}
+    assert (await guests.get(secret, "user-data")).text == "#cloud-config\n# new\n"
 
 
 async def test_a_vm_without_user_data_gets_an_empty_one(guests: Guests) -> None:

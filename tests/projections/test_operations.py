@@ -25,6 +25,10 @@ RESTART = vm.VmRestartRequested(**ASKED, force_after=AT)
 PAUSE = vm.VmPauseRequested(**ASKED)
 RESUME = vm.VmResumeRequested(**ASKED)
 SUSPEND = vm.VmSuspendRequested(**ASKED)
+REBUILD = vm.VmRebuildRequested(**ASKED, image="i", disk=2)
+RETRY = vm.VmRetryRequested(**ASKED, again=vm.Verb.START)
+FORGOTTEN = vm.VmForgotten(**ASKED, reason="burnt down", node="n", epoch=2)
+ABANDONED = vm.VmAbandoned(**ASKED, verb=vm.Verb.START, force_after=AT, cancels="other")
 DELETE = vm.VmDeletionRequested(**ASKED)
 SCHEDULED = vm.VmScheduled(at=AT, operation="o", node="n", epoch=1, deadline=LATER, considered=())
 UNSCHEDULABLE = vm.VmUnschedulable(at=AT, operation="o", considered=())
@@ -72,6 +76,15 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([RESUME, FAILED], Status.FAILED),
     ([SUSPEND, vm.VmSuspended(**SEEN)], Status.SUCCEEDED),
     ([SUSPEND, late(vm.Verb.SUSPEND)], Status.TIMED_OUT),
+    ([RETRY, STARTED], Status.SUCCEEDED),
+    ([RETRY, DELETED], Status.SUCCEEDED),
+    ([RETRY, FAILED], Status.FAILED),
+    ([FORGOTTEN, DELETED], Status.SUCCEEDED),
+    ([ABANDONED], Status.SUCCEEDED),
+    ([vm.VmRestartedByPolicy(**ASKED, attempt=1), STARTED], Status.SUCCEEDED),
+    ([REBUILD, STARTED], Status.SUCCEEDED),
+    ([REBUILD, late(vm.Verb.REBUILD)], Status.TIMED_OUT),
+    ([vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1))], Status.SUCCEEDED),
     ([DELETE], Status.ACCEPTED),
     ([DELETE, STOPPED], Status.RUNNING),
     ([DELETE, DELETED], Status.SUCCEEDED),
@@ -129,12 +142,15 @@ def test_what_overtakes_cancels() -> None:
     running = after(STOP)
     assert running is not None
     assert overtaken(vm.VmDeletionRequested(**{**ASKED, "cancels": "o"}), None) == "o"
-    gone = cancelled(running, by)
+    gone = cancelled(running, DELETE, by)
     assert (gone.status, gone.ended_at) == (Status.CANCELLED, LATER)
     assert gone.problem is not None
+    assert gone.problem["code"] == "operation_cancelled"
+    given_up = cancelled(running, ABANDONED, by)
+    assert (given_up.status, given_up.problem and given_up.problem["code"]) == (Status.CANCELLED, "abandoned")
     ended = after(STOP, STOPPED)
     assert ended is not None
-    assert cancelled(ended, by) is ended
+    assert cancelled(ended, DELETE, by) is ended
 
 
 def test_deleting_an_unverified_image_cancels_its_registration() -> None:

@@ -1,0 +1,178 @@
+"""Reading an image that was registered, once and from end to end, before anybody may use it.
+
+A file of this host is read where it is. What is behind a URL comes to a folder of ours first, since QEMU's tools have
+to see it too; what has arrived outlives this process, and is gone once the verdict has fallen.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from domain.image import Image
+from runtime import logs
+from runtime.digests import digests
+from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
+from runtime.download import Gone, Interrupted, Part, Tell, TooLong, download
+from runtime.inspection import inspect
+from runtime.local_file import NotAllowed, opened
+
+log = logs.get(__name__)
+
+#: Tries in a row that bring no byte before a source counts as unreachable; seconds between them, doubled each time.
+TRIES, FIRST_RETRY = 4, 1.0
+#: Bytes of the disk that an image of unknown length leaves free.
+RESERVE = 1024**3
+#: Seconds between looks whether another process of this host still reads the same.
+LOOK_AGAIN = 2.0
+
+
+class BadImage(Exception):
+    """The image is not what it should be; says which field is at fault."""
+
+    def __init__(self, code: str, detail: str, field: str = "source") -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading an image told."""
+
+    format: Format
+    size_bytes: int
+    virtual_size_bytes: int
+    sha256: str
+
+
+class Reader:
+    """`folder` is where images from URLs are kept while they are judged; `sources` where files may be named."""
+
+    def __init__(self, folder: Path, sources: Sequence[Path]) -> None:
+        self._folder = folder
+        self._sources = sources
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def facts(self, found: Image, tell: Tell) -> Facts:
+        """All there is to know of an image. Raises BadImage."""
+        if found.source.startswith("/"):
+            with self._file(found.source) as file:
+                return await judged(file, found)
+        async with alone(self._folder / f"{found.registered_by}.lock"):
+            part = Part(self._folder / f"{found.registered_by}.part")
+            for last in (False, True):
+                resumed = await self._fetched(found.source, part, tell)
+                try:
+                    with part.path.open("rb", buffering=0) as file:
+                        return await judged(file, found)
+                except BadImage as error:
+                    part.drop()
+                    if last or not resumed or error.code != "checksum_mismatch":
+                        raise
+                    log.info("what was resumed does not fit; read anew", image=found.id)
+        raise AssertionError("the last try returns or raises")
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        """Remove what is left of registrations that nobody waits for any more."""
+        for path in self._folder.iterdir():
+            if path.name.split(".", 1)[0] not in wanted:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _file(self, source: str) -> Iterator[BinaryIO]:
+        try:
+            file = opened(source, self._sources)
+        except NotAllowed as error:
+            raise BadImage("image_not_allowed", str(error)) from error
+        except OSError as error:
+            raise BadImage("image_missing", f"{source}: {error.strerror}") from error
+        with file:
+            yield file
+
+    async def _fetched(self, url: str, part: Part, tell: Tell) -> bool:
+        """Bring the part to its full length, in as many tries as it takes while bytes come. Whether it was resumed."""
+
+        def check(total: int | None) -> None:
+            needed, free = (total or 0) - part.size, self._free()
+            if total is not None and total > MOST_BYTES:
+                raise BadImage("image_invalid", f"{url} has {total} bytes: no disk is as large")
+            if needed > free:
+                raise BadImage("disk_full", f"judging the image needs {needed} bytes more, and {free} are free here")
+
+        failures, resumed = 0, False
+        while True:
+            before = part.size
+            try:
+                most = part.size + max(self._free() - RESERVE, 0)
+                return await download(url, part, tell=tell, check=check, most=most) or resumed
+            except Gone as error:
+                raise BadImage("image_missing", str(error)) from error
+            except TooLong as error:
+                part.drop()
+                raise BadImage("disk_full", f"{error}, which is all the room there is here") from error
+            except Interrupted as error:
+                failures = failures + 1 if part.size <= before else 1
+                resumed = True
+                log.info("image source breaks off", url=url, bytes=part.size, failures=failures, error=str(error))
+                if failures >= TRIES:
+                    raise BadImage("image_unreachable", f"{error}; tried {failures} times") from error
+                await asyncio.sleep(FIRST_RETRY * 2 ** (failures - 1))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                part.drop()
+                raise BadImage("disk_full", "the disk here is full: the image cannot be judged") from error
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
+
+async def judged(file: BinaryIO, found: Image) -> Facts:
+    """Digests first: what is not even the promised bytes is not worth a look. Raises BadImage."""
+    expected: Mapping[str, str | None] = {"sha256": found.sha256, "sha512": found.sha512}
+    made = await digests(file, ["sha256", *(["sha512"] if found.sha512 else [])])
+    for name, digest in expected.items():
+        if digest is not None and made[name] != digest:
+            raise BadImage("checksum_mismatch", f"the bytes at {found.source} have {name} {made[name]}", name)
+    try:
+        shape = await shape_of(file)
+    except Unusable as error:
+        raise BadImage("image_invalid", str(error)) from error
+    except TimeoutError as error:
+        raise BadImage("image_invalid", "qemu-img does not come to an end with this image") from error
+    return Facts(shape.format, shape.size_bytes, shape.virtual_bytes, made["sha256"])
+
+
+async def shape_of(file: BinaryIO) -> Shape:
+    """What the image is. Where QEMU's tools are missing its header alone is judged. Raises Unusable."""
+    head = os.pread(file.fileno(), HEAD, 0)
+    try:
+        shape = await inspect(file)
+    except FileNotFoundError:
+        log.warning("qemu-img is missing here: an image is judged by its header alone")
+        shape = look(head, os.fstat(file.fileno()).st_size)
+    if shape.format == "raw" and not bootable(head):
+        web = " (it looks like a web page)" if head.lstrip()[:5].lower() in (b"<!doc", b"<html") else ""
+        raise Unusable(f"neither a qcow2 image nor a raw disk with a boot sector{web}")
+    return shape
+
+
+@asynccontextmanager
+async def alone(path: Path) -> AsyncIterator[None]:
+    """Wait until no other process of this host holds the lock, and hold it."""
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOOK_AGAIN)
+        yield

@@ -1,0 +1,127 @@
+"""Many simulated nodes in one process: each a whole daemon, on a hypervisor and disks that are only remembered.
+
+They share one connection to the bus and one file for what they remember, so a process that was killed finds its
+guests again. To the platform they are nodes like any other, of type `test`.
+"""
+
+import asyncio
+import random
+import signal
+
+import structlog
+from nats.aio.client import Client
+
+from node_daemon.daemon import Daemon
+from node_daemon.executor import Executor
+from node_daemon.fates import until_reboot
+from node_daemon.faults import Faulty
+from node_daemon.files import lock, new_folder
+from node_daemon.guests import Booted, Guests
+from node_daemon.hypervisor import Capacity
+from node_daemon.plan import Host
+from node_daemon.shelf import Shelf
+from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulator import Simulator
+from runtime import bus, logs
+from runtime.settings import SimulationSettings
+from runtime.tasks import end
+
+log = logs.get(__name__)
+
+#: What tells a simulated node's registration from that of libvirt's test driver.
+URI = "test:///simulated"
+
+
+async def run(settings: SimulationSettings) -> None:
+    """Serve all nodes until SIGTERM or SIGINT. Raises Occupied when another process does already."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    folder = new_folder(settings.data_dir)
+    with lock(folder):
+        shelf = Shelf(folder / "hosts.sqlite")
+        serving = asyncio.create_task(serve(settings, shelf))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            log.info("stopping; guests are remembered")
+        await end([serving, stopping])
+        shelf.close()
+        if not serving.cancelled():
+            serving.result()
+
+
+async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
+    """Connect and work, until cancelled."""
+    connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
+    guests = Guests()
+    tasks = [asyncio.create_task(guests.run())]
+    try:
+        for number in range(1, settings.simulate + 1):
+            node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)
+            tasks.append(asyncio.create_task(node.run(), name=node.name))
+            await asyncio.sleep(settings.heartbeat_seconds / settings.simulate)  # so that they do not all beat at once
+        log.info("all nodes run", nodes=settings.simulate)
+        await asyncio.gather(*tasks)
+    finally:
+        await end(tasks)
+        await connection.close()
+
+
+class SimulatedNode:
+    def __init__(
+        self, name: str, settings: SimulationSettings, connection: Client, shelf: Shelf, guests: Guests
+    ) -> None:
+        self.name = name
+        self._bus = connection
+        self._seconds, self._rates = settings.simulate_seconds, settings.simulate_faults
+        self._settings = settings.model_copy(
+            update={"node": name, "libvirt_uri": URI, "disk_gib": settings.simulate_disk_gib}
+        )
+        self._random = random.Random(f"{settings.simulate_seed} {name} fates")  # noqa: S311  (no secret)
+        self._guests = guests
+        self._images = SimulatedImages(name, shelf, self._seconds.image)
+        self._disks = SimulatedDisks(name, shelf)
+        self._simulator = Simulator(
+            name,
+            shelf=shelf,
+            seconds=self._seconds,
+            capacity=Capacity(settings.simulate_vcpus, settings.simulate_memory_mib),
+            seed=settings.simulate_seed,
+            up=self._up if settings.simulate_phone_home else None,
+        )
+
+    async def run(self) -> None:
+        """One boot of the host after the other, until cancelled."""
+        structlog.contextvars.bind_contextvars(node=self.name)
+        try:
+            while True:
+                await self._boot()
+                self._simulator.reboot()
+                await asyncio.sleep(self._seconds.reboot * self._random.uniform(0.5, 1.5))
+        finally:
+            self._simulator.close()
+
+    async def _boot(self) -> None:
+        """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
+        way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
+        fate = asyncio.create_task(until_reboot(self._simulator, way, self._rates, self._random))
+        try:
+            while not fate.done():
+                host = Host(self._simulator.boot_id)
+                executor = Executor(way, self._images, self._disks, host)
+                daemon = asyncio.create_task(Daemon(self._settings, self._bus, way, executor, host).run())
+                try:
+                    await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await end([daemon])
+                if not daemon.cancelled() and (error := daemon.exception()) is not None:
+                    log.error("the daemon broke; it starts anew", exc_info=error)
+                    await asyncio.sleep(1)
+            fate.result()
+        finally:
+            await end([fate])
+            await way.close()
+
+    def _up(self, vm: str, boots: int, seed_url: str) -> None:
+        self._guests.up(Booted(self._simulator, self._disks, vm, boots, seed_url))

@@ -1,0 +1,122 @@
+"""The guests of simulated hosts, as far as the platform can tell: what cloud-init does at each boot.
+
+It fetches the documents of its seed and, on a disk that has not been configured yet, posts to the URL that vendor-data
+names. It is more patient than a real one, which gives up after ten tries: a simulated cloud converges.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+
+import httpx
+
+from node_daemon.simulated_storage import SimulatedDisks
+from node_daemon.simulator import Simulator
+from runtime import logs
+
+log = logs.get(__name__)
+
+#: Guests that are served at a time.
+AT_ONCE = 4
+#: Seconds to wait for one answer, and from a failure to the next try.
+PATIENCE, AGAIN = 10.0, 2.0
+
+DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
+_INSTANCE = re.compile(r'^instance-id: (".*")$', re.MULTILINE)
+_HOSTNAME = re.compile(r'^local-hostname: (".*")$', re.MULTILINE)
+_HOME = re.compile(r'^ +url: (".*")$', re.MULTILINE)
+
+
+class NotConfigured(Exception):
+    """The data source gave no answer that a guest could work with."""
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A guest that is up and has to be configured."""
+
+    simulator: Simulator
+    disks: SimulatedDisks
+    vm: str
+    boots: int
+    seed_url: str
+
+    def waits(self) -> bool:
+        """Whether it still runs, and has not been configured at this boot."""
+        return self.simulator.boots(self.vm) == self.boots > self.disks.configured(self.vm)
+
+
+class Guests:
+    """All guests of this process, a few at a time."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Booted] = asyncio.Queue()
+        self._away = False
+
+    def up(self, booted: Booted) -> None:
+        self._queue.put_nowait(booted)
+
+    async def run(self) -> None:
+        async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
+            await asyncio.gather(*(self._serve(http) for _ in range(AT_ONCE)))
+
+    async def _serve(self, http: httpx.AsyncClient) -> None:
+        while True:
+            guest = await self._queue.get()
+            if not guest.waits():
+                continue
+            try:
+                await configure(http, guest.seed_url, first=guest.disks.configured(guest.vm) == 0)
+            except (NotConfigured, httpx.HTTPError) as error:
+                if not self._away:
+                    log.warning("guests are not configured; trying on", vm=guest.vm, error=str(error) or repr(error))
+                self._away = True
+                asyncio.get_running_loop().call_later(AGAIN, self.up, guest)
+                continue
+            if self._away:
+                log.info("guests are configured again")
+            self._away = False
+            guest.disks.note_configured(guest.vm, guest.boots)
+
+
+async def configure(http: httpx.AsyncClient, seed_url: str, *, first: bool) -> None:
+    """Read the seed and, on a new disk, phone home. Raises NotConfigured or httpx.HTTPError."""
+    seed = {name: await _get(http, seed_url + name) for name in DOCUMENTS}
+    instance, hostname = _find(_INSTANCE, seed["meta-data"]), _find(_HOSTNAME, seed["meta-data"])
+    if not first:
+        return
+    call = {
+        "instance_id": instance,
+        "hostname": hostname,
+        "fqdn": hostname,
+        "pub_key_rsa": "N/A",
+        "pub_key_ecdsa": "N/A",
+        "pub_key_ed25519": host_key(instance),
+    }
+    answer = await http.post(_find(_HOME, seed["vendor-data"]), data=call)
+    if answer.status_code != 200:
+        raise NotConfigured(f"phone-home: {answer.status_code}")
+
+
+async def _get(http: httpx.AsyncClient, url: str) -> str:
+    answer = await http.get(url)
+    if answer.status_code != 200:
+        raise NotConfigured(f"{url.rsplit('/', 1)[-1]}: {answer.status_code}")
+    return answer.text
+
+
+def _find(pattern: re.Pattern[str], text: str) -> str:
+    """A quoted value out of YAML that is written line by line, as the data source does. Raises NotConfigured."""
+    if (found := pattern.search(text)) is None:
+        raise NotConfigured(f"no {pattern.pattern} in {text[:200]!r}")
+    return str(json.loads(found[1]))
+
+
+def host_key(instance: str) -> str:
+    """The guest's SSH host key: well-formed, the same for the instance's life, and nobody has its private half."""
+    fields = (b"ssh-ed25519", hashlib.sha256(instance.encode()).digest())
+    raw = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+    return f"ssh-ed25519 {base64.b64encode(raw).decode()} root@simulated"

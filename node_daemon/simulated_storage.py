@@ -1,0 +1,116 @@
+"""Images and disks of a simulated host: remembered, never stored."""
+
+import asyncio
+import random
+from pathlib import Path
+
+from domain.contract import ImageSource
+from node_daemon.disks import check_size
+from node_daemon.images import BaseImage, untold
+from node_daemon.shelf import Shelf
+from runtime.download import Tell
+
+IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
+
+
+class SimulatedImages:
+    """Every image there is, after `seconds` at its first use on this host. Not a byte of it is read."""
+
+    def __init__(self, node: str, shelf: Shelf, seconds: float = 0.0) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._seconds = seconds
+        self._there = set(shelf.all(node, IMAGE))
+
+    def path(self, source: ImageSource) -> Path:
+        return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}"
+
+    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
+        path = self.path(source)
+        if path.name not in self._there:
+            await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
+            self._there.add(path.name)
+            self._shelf.put(self._node, IMAGE, path.name, source.image)
+        return BaseImage(path=path, format=source.format, virtual_bytes=source.virtual_size_bytes)
+
+
+def _name(vm: str, number: int) -> str:
+    """What a disk of a VM is remembered by: the first one by the VM's id alone."""
+    return vm if number == 1 else f"{vm}#{number}"
+
+
+class SimulatedDisks:
+    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
+
+    def __init__(self, node: str, shelf: Shelf) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
+        self._configured = {vm: int(boots) for vm, boots in shelf.all(node, CONFIGURED).items()}
+
+    def all(self) -> dict[str, int]:
+        return dict(self._sizes)
+
+    def configured(self, vm: str) -> int:
+        """The last boot at which the guest got its configuration; 0 while it is as its image made it."""
+        return self._configured.get(vm, 0)
+
+    def note_configured(self, vm: str, boots: int) -> None:
+        if self._of(vm):
+            self._configured[vm] = boots
+            self._shelf.put(self._node, CONFIGURED, vm, str(boots))
+
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
+
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """Simulated guests ask the data source themselves, whatever their image says."""
+        return self.disk(vm).with_name("cidata.iso")
+
+    def console(self, vm: str) -> Path:
+        return Path("/simulated") / self._node / f"{vm}.log"
+
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return _name(vm, number) in self._sizes
+
+    def has_files(self, vm: str) -> bool:
+        return bool(self._of(vm))
+
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
+        if self.has_disk(vm, number):
+            return False
+        check_size(base, size_gib)
+        self._put(_name(vm, number), size_gib)
+        return True
+
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
+        if self._sizes.get(_name(vm, number), size_gib) < size_gib:
+            self._put(_name(vm, number), size_gib)
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        for earlier in range(1, number):
+            if self.has_disk(vm, earlier):
+                self._drop(_name(vm, earlier))
+                self._forget(vm)
+
+    def remove(self, vm: str) -> None:
+        for name in self._of(vm):
+            self._drop(name)
+        self._forget(vm)
+
+    def _of(self, vm: str) -> list[str]:
+        """The names of all disks of a VM."""
+        return [name for name in self._sizes if name.split("#")[0] == vm]
+
+    def _put(self, name: str, size_gib: int) -> None:
+        self._sizes[name] = size_gib
+        self._shelf.put(self._node, DISK, name, str(size_gib))
+
+    def _drop(self, name: str) -> None:
+        del self._sizes[name]
+        self._shelf.remove(self._node, DISK, name)
+
+    def _forget(self, vm: str) -> None:
+        """What the guest noted of itself goes with its disk."""
+        if self._configured.pop(vm, None) is not None:
+            self._shelf.remove(self._node, CONFIGURED, vm)

@@ -1,0 +1,28 @@
+"""Digests of files that may be large."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from runtime.tasks import in_thread
+
+#: Bytes between two looks whether anybody still waits; and what is read at a time.
+PIECE, CHUNK = 64 * 1024**2, 1024**2
+
+
+async def digests(file: BinaryIO, names: Iterable[str]) -> dict[str, str]:
+    """The digests of these names (sha256, sha512) of an open file from its beginning, in hex."""
+    making = {name: hashlib.new(name) for name in names}
+
+    def piece() -> bool:
+        left = PIECE
+        while left > 0 and (chunk := file.read(CHUNK)):
+            left -= len(chunk)
+            for digest in making.values():
+                digest.update(chunk)
+        return left <= 0
+
+    file.seek(0)
+    while await in_thread(piece):
+        pass
+    return {name: digest.hexdigest() for name, digest in making.items()}

@@ -1,0 +1,170 @@
+"""The catalogue of images: registered with all that is said of them, imported from URLs, listed, kept apart."""
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.platform import SPEC, VMS, Platform
+from tests.handlers.platform import raw_disk
+from tests.image_server import serving
+
+DISK = raw_disk(2 * 1024**2)
+SHA256, SHA512 = hashlib.sha256(DISK).hexdigest(), hashlib.sha512(DISK).hexdigest()
+
+
+@pytest.fixture
+def file(api: Platform) -> Path:
+    path = api.side.home / "catalogue.raw"
+    path.write_bytes(DISK)
+    return path
+
+
+async def registered(api: Platform, id_: str, source: object, **more: Any) -> dict[str, Any]:
+    """The operation, ended."""
+    answer = await api.call("POST", "/v1/images?wait=30s", {"id": id_, "source": str(source), **more})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()["operation"]
+    return found
+
+
+async def test_all_that_is_said_of_an_image_is_shown(api: Platform, file: Path) -> None:
+    said = {
+        "name": "Debian 13",
+        "sha512": SHA512,
+        "distribution": "debian",
+        "release": "13",
+        "architecture": "aarch64",
+        "description": "Small.\nOurs.",
+    }
+    assert (await registered(api, "said", file, **said))["status"] == "succeeded"
+    found = await api.get("/v1/images/said")
+    assert {name: found[name] for name in said} == said
+    assert found["sha256"] == SHA256, "what was computed is recorded"
+    assert (found["visibility"], found["project"], found["virtual_size_bytes"]) == ("public", None, len(DISK))
+    assert found["created_at"] < found["updated_at"]
+
+
+async def test_digests_that_are_given_have_to_match(api: Platform, file: Path) -> None:
+    for name, length in (("sha256", 64), ("sha512", 128)):
+        operation = await registered(api, f"wrong-{name}", file, **{name: "0" * length})
+        assert operation["status"] == "failed"
+        assert (operation["problem"]["code"], operation["problem"]["errors"][0]["field"]) == ("checksum_mismatch", name)
+
+
+async def test_an_import_tells_how_far_it_is(api: Platform) -> None:
+    size = 64 * 1024**2
+    body = raw_disk(size)
+    async with serving(body) as server:
+        server.slow = 0.012  # 64 MiB in pieces of 64 KiB: some 12 s
+        made = (await api.call("POST", "/v1/images", {"id": "far", "source": server.url})).json()
+        assert made["operation"]["progress"] is None
+        target = f"/v1/operations/{made['operation']['id']}"
+        seen = made["operation"]
+        while seen["status"] in ("accepted", "running") and not seen["progress"]:
+            await asyncio.sleep(0.2)
+            seen = await api.get(target)
+        assert seen["status"] == "running"
+        assert seen["progress"]["bytes_total"] == size
+        assert 0 < seen["progress"]["bytes_done"] < size
+        ended = await api.get(f"{target}?wait=60s")
+    assert ended["status"] == "succeeded"
+    assert ended["progress"] == {"bytes_done": size, "bytes_total": size}
+    assert len(ended["events"]) < 10
+    assert (await api.get("/v1/images/far"))["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+async def test_what_is_behind_a_url_and_no_image(api: Platform) -> None:
+    async with serving(os.urandom(4096)) as server:
+        operation = await registered(api, "noise", server.url)
+    assert operation["problem"]["code"] == "image_invalid"
+
+
+async def test_filters(api: Platform, file: Path) -> None:
+    await registered(api, "filter-1", file, distribution="tests", release="1")
+    await registered(api, "filter-2", file, distribution="tests", release="2", architecture="aarch64")
+
+    async def found(query: str) -> list[str]:
+        return [item["id"] for item in (await api.get(f"/v1/images?distribution=tests&{query}"))["items"]]
+
+    assert await found("") == ["filter-1", "filter-2"]
+    assert await found("release=2") == ["filter-2"]
+    assert await found("architecture=x86_64&phase=available") == ["filter-1"]
+    assert await found("phase=rejected") == []
+    assert (await api.call("GET", "/v1/images?distribution=")).status_code == 400
+
+
+async def test_an_image_of_a_project_is_not_there_for_others(api: Platform, file: Path) -> None:
+    for project in ("mine", "theirs"):
+        await api.call("POST", "/v1/projects", {"id": project, "name": project})
+    await registered(api, "private", file, project="mine", sha256=SHA256)
+    own = await api.get("/v1/images/private?project=mine")
+    assert (own["visibility"], own["project"]) == ("project", "mine")
+    assert (await api.get("/v1/images/private?project=theirs", 404))["code"] == "image_not_found"
+
+    async def listed(project: str) -> set[str]:
+        return {item["id"] for item in (await api.get(f"/v1/images?project={project}"))["items"]}
+
+    assert "private" in await listed("mine")
+    assert "private" not in await listed("theirs")
+    assert "base" in await listed("theirs")
+    body = {"name": "web", "image": "private", **SPEC}
+    refused = await api.call("POST", "/v1/projects/theirs/vms", body)
+    nobody = await api.call("POST", "/v1/projects/theirs/vms", {**body, "image": "nobody"})
+    assert refused.status_code == nobody.status_code == 422
+    assert refused.json()["detail"].replace("private", "nobody") == nobody.json()["detail"]
+    assert (await api.call("POST", "/v1/projects/mine/vms", body)).status_code == 202
+    gone = await api.call("DELETE", "/v1/projects/mine")
+    assert (gone.status_code, gone.json()["code"]) == (409, "project_not_empty")
+
+
+async def test_an_image_for_other_cpus_waits_for_a_node_that_has_them(api: Platform, file: Path) -> None:
+    await registered(api, "arm", file, architecture="aarch64")
+    made = await api.create(image="arm")
+    vm = f"{VMS}/{made['vm']['id']}"
+    found = await api.get(f"{vm}?min_position={made['position'] + 1}")
+    assert found["phase"] == "unschedulable"
+    [considered] = [node for node in found["considered"] if node["node"] == "host-1"]
+    assert considered["reason"] == "has x86_64 CPUs, and the image is for aarch64"
+    assert (await api.get("/v1/nodes/host-1"))["architecture"] == "x86_64"
+    await api.call("DELETE", vm)
+    running = await api.running()
+    answer = await api.call("POST", f"{VMS}/{running['vm']['id']}/rebuild", {"image": "arm"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "wrong_architecture")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"id": "No Id"}, "id"),
+        ({"source": "base.raw"}, "source"),
+        ({"source": 'json:{"driver":"nbd"}'}, "source"),
+        ({"source": "nbd://host/disk"}, "source"),
+        ({"source": None}, "source"),
+        ({"sha256": "0" * 63}, "sha256"),
+        ({"sha256": "G" * 64}, "sha256"),
+        ({"sha512": "0" * 64}, "sha512"),
+        ({"sha512": 7}, "sha512"),
+        ({"distribution": "De Bian"}, "distribution"),
+        ({"distribution": ""}, "distribution"),
+        ({"release": "a" * 64}, "release"),
+        ({"release": 13}, "release"),
+        ({"architecture": "riscv64"}, "architecture"),
+        ({"architecture": "amd64"}, "architecture"),
+        ({"description": "a\0b"}, "description"),
+        ({"description": "x" * 2001}, "description"),
+        ({"project": "No Project"}, "project"),
+        ({"project": "nobody"}, "project"),
+        ({"format": "vmdk"}, "format"),
+        ({"name": ""}, "name"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_bad_input_names_the_field(api: Platform, file: Path, change: dict[str, Any], field: str) -> None:
+    answer = await api.call("POST", "/v1/images", {"id": "bad", "source": str(file), **change})
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert (await api.get("/v1/images/bad", 404))["code"] == "image_not_found"

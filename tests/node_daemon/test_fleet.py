@@ -1,0 +1,150 @@
+"""Simulated nodes as one process runs them: their hosts' fates, and their guests' cloud-init."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+from domain.contract import Desired, Power
+from node_daemon import fates, guests
+from node_daemon.faults import Faulty
+from node_daemon.fleet import SimulatedNode
+from node_daemon.guests import Booted, Guests
+from node_daemon.images import BaseImage
+from node_daemon.shelf import Shelf
+from node_daemon.simulated_storage import SimulatedDisks
+from node_daemon.simulator import Simulator
+from runtime.servers import NatsServer
+from runtime.settings import FaultRates, Latencies, SimulationSettings
+from runtime.tasks import end
+from tests.node_daemon.harness import a_node, gone, on
+from tests.node_daemon.test_simulator import IMAGE, boot_of
+from tests.waiting import eventually
+
+HOUR = 3600.0
+
+
+async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fates, "OUTAGE", 0.01)
+    simulator = Simulator()
+    way = Faulty(simulator, FaultRates(), deadline=1)
+    boots = [boot_of(simulator) for _ in range(20)]
+    for boot in boots:
+        await simulator.start(boot)
+        await simulator.keep(boot.wanted.vm)
+    often = 100 * HOUR
+    rates = FaultRates(crash=often, poweroff=often, stall=often, vanish=often, outage=often, reboot=10 * often)
+    await asyncio.wait_for(fates.until_reboot(simulator, way, rates, random.Random(1)), 30)
+    found = await simulator.domains()
+    assert len(found) < len(boots), "some vanished"
+    assert {have.cause for have in found.values()} >= {"crashed", "guest"}
+    assert any(have.stalled for have in found.values())
+
+
+async def test_without_rates_nothing_ever_happens() -> None:
+    simulator = Simulator()
+    quiet = asyncio.create_task(
+        fates.until_reboot(simulator, Faulty(simulator, FaultRates(), 1), FaultRates(), random.Random(1))
+    )
+    await asyncio.sleep(0.05)
+    assert not quiet.done()
+    await end([quiet])
+
+
+async def test_a_host_that_reboots_starts_its_guests_again(servers_home: Path, nats_server: NatsServer) -> None:
+    async with a_node(servers_home, nats_server.url, "test:///simulated") as node:
+        settings = SimulationSettings(
+            **node.settings.model_dump(exclude={"node", "libvirt_uri"}),
+            simulate_seconds=Latencies(call=0, image=0, boot=0, lease=0, shutdown=0.01, memory=0, reboot=0.01),
+            simulate_faults=FaultRates(reboot=2 * HOUR),
+            simulate_phone_home=False,
+        )
+        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), Guests())
+        running = asyncio.create_task(simulated.run())
+        vm = await node.create(image=IMAGE)
+        await node.until(vm, on)
+        boots = {heartbeat.boot for heartbeat in node.heartbeats}
+
+        async def again() -> bool:
+            return len({heartbeat.boot for heartbeat in node.heartbeats} - boots) >= 3
+
+        await eventually(again, "some reboots")
+        assert (await node.until(vm, on)).boots == 1
+        assert all(report.error is None for report in node.reports[vm])
+        assert not any(report.power in (Power.OFF, Power.ABSENT) and report.step is None for report in node.reports[vm])
+        await node.change(vm, desired=Desired.ABSENT)
+        await node.until(vm, gone)
+        await end([running])
+
+
+class Source:
+    """A data source in miniature: answers 503 as often as it is told to, and keeps what is posted."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.asked: list[str] = []
+        self.calls: list[dict[str, list[str]]] = []
+        self.url = ""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        method, path, *_ = head.split()
+        length = next((int(line[15:]) for line in head.lower().splitlines() if line.startswith("content-length:")), 0)
+        body = await reader.readexactly(length)
+        status = "200 OK"
+        if self.failures:
+            self.failures -= 1
+            status = "503 Later"
+        elif method == "POST":
+            self.calls.append(parse_qs(body.decode()))
+        self.asked.append(path)
+        text = {
+            "/secret/meta-data": 'instance-id: "i-1"\nlocal-hostname: "web"\npublic-keys: []\n',
+            "/secret/vendor-data": f'#cloud-config\nphone_home:\n  url: "{self.url}phone-home"\n  tries: 10\n',
+        }.get(path, "")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
+        writer.close()
+
+
+@asynccontextmanager
+async def data_source() -> AsyncIterator[Source]:
+    source = Source()
+    server = await asyncio.start_server(source, "127.0.0.1", 0)
+    source.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/secret/"
+    async with server:
+        yield source
+
+
+async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guests, "AGAIN", 0.01)
+    everybody, shelf = Guests(), Shelf()
+    disks = SimulatedDisks("n1", shelf)
+    running = asyncio.create_task(everybody.run())
+
+    def up(vm: str, boots: int, seed_url: str) -> None:
+        everybody.up(Booted(simulator, disks, vm, boots, seed_url))
+
+    simulator = Simulator("n1", shelf=shelf, up=up)
+    async with data_source() as source:
+        source.failures = 3
+        boot = boot_of(simulator, seed_url=source.url)
+        vm = boot.wanted.vm
+        await disks.ensure(vm, BaseImage(Path("/base"), "raw", 1), 1)
+        await simulator.start(boot)
+        await simulator.keep(vm)
+        await eventually(lambda: disks.configured(vm) == 1, "the guest is configured")
+        (call,) = source.calls
+        assert (call["instance_id"], call["hostname"]) == (["i-1"], ["web"])
+        assert call["pub_key_ed25519"][0].startswith("ssh-ed25519 ")
+
+        await simulator.destroy(vm)
+        asked = len(source.asked)
+        await simulator.start(boot_of(simulator, vm, boots=2, seed_url=source.url))
+        await eventually(lambda: disks.configured(vm) == 2, "and again at its second boot")
+        assert len(source.calls) == 1
+        assert sorted(source.asked[asked:]) == [f"/secret/{name}" for name in sorted(guests.DOCUMENTS)]
+    await end([running])
