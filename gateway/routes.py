@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router, WebSocketRoute
@@ -117,7 +118,12 @@ def router(gateway: Gateway) -> Router:
         WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, known)) for path, known in TUNNELS.items()
     ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
-    return Router([*routes, *tunnelled], redirect_slashes=False)
+    return Router([*routes, *tunnelled], redirect_slashes=False, default=nowhere)
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """What neither a call nor a WebSocket leads to."""
+    raise HTTPException(404)
 
 
 class Methods:

@@ -72,6 +72,20 @@ def moved(tag: str, host_boot: str) -> str:
     return ET.tostring(ET.Element("vm", attributes), encoding="unicode")
 
 
+def definable(xml: str) -> str:
+    """The XML of a running domain, fit to be stored.
+
+    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
+    """
+    if "<firmware>" not in xml:
+        return xml
+    domain = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    system = domain.find("os")
+    if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
+        system.remove(features)
+    return ET.tostring(domain, encoding="unicode")
+
+
 def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     """The domain, ready for libvirt.
 

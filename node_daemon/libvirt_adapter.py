@@ -8,27 +8,24 @@ and a start that fails leaves nothing behind.
 import asyncio
 import contextlib
 import ipaddress
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
-from weakref import WeakValueDictionary
 from xml.etree import ElementTree as ET
 
 import libvirt
 
 from domain.contract import Firmware, Power
-from node_daemon.channels import Console, Display
 from node_daemon.connections import Connections, on_thread, open_connection
-from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, Unreachable, size_of
+from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
+from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, size_of
+from node_daemon.reach import Reach
 from runtime import logs
 from runtime.tasks import happens
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
-C = TypeVar("C", Console, socket.socket)
 
 #: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
 WATCH_SECONDS = 1.0
@@ -78,7 +75,7 @@ class LibvirtHypervisor:
         self._virt_type = virt_type
         self._deadline = deadline
         self._connections = Connections(uri, deadline)
-        self._consoles: WeakValueDictionary[str, Console] = WeakValueDictionary()
+        self._reach = Reach(uri, deadline)
 
     async def domains(self) -> Mapping[str, Have]:
         return await self._ask("all domains", _look_at_all)
@@ -140,21 +137,10 @@ class LibvirtHypervisor:
         return tuple(sorted(set(found)))
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
-        last = self._consoles.get(vm)
-        force = force or (last is not None and last.lingers)  # nobody's any more, but libvirt does not know yet
-        try:
-            console = await self._opened(on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force))
-            self._consoles[vm] = console
-            return console
-        except libvirt.libvirtError as error:
-            kind = Busy if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED else Refused
-            raise kind(str(error)) from error
+        return await self._reach.console(vm, force=force)
 
     async def open_display(self, vm: str) -> Channel:
-        try:
-            return await Display.over(await self._opened(on_thread(open_display, self._uri, vm)))
-        except libvirt.libvirtError as error:
-            raise Refused(str(error)) from error
+        return await self._reach.display(vm)
 
     async def capacity(self) -> Capacity:
         info = await self._ask("host", lambda connection: connection.getInfo())
@@ -190,15 +176,6 @@ class LibvirtHypervisor:
         """Let go of the idle connections. Domains run on."""
         self._connections.close()
 
-    async def _opened(self, opening: "asyncio.Future[C]") -> C:
-        """What is being opened. Raises Unreachable when that takes too long: then it is closed once it is there."""
-        try:
-            async with asyncio.timeout(self._deadline):
-                return await asyncio.shield(opening)
-        except TimeoutError:
-            opening.add_done_callback(_let_go)
-            raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
-
     async def _ask(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
         try:
             return await self._connections.call(key, work, patience)
@@ -226,13 +203,6 @@ class LibvirtHypervisor:
                     raise
 
         await self._ask(key or vm, on_connection, patience)
-
-
-def _let_go(opened: "asyncio.Future[C]") -> None:
-    """Close what was opened too late for whoever asked."""
-    if opened.exception() is None:
-        late = opened.result()
-        on_thread(late.let_go if isinstance(late, Console) else late.close)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -320,21 +290,7 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
 def _keep(connection: Any, vm: str) -> None:
     """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
     domain = connection.lookupByUUIDString(vm)
-    connection.defineXML(_definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
-
-
-def _definable(xml: str) -> str:
-    """The XML of a running domain, fit to be stored.
-
-    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
-    """
-    if "<firmware>" not in xml:
-        return xml
-    domain = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
-    system = domain.find("os")
-    if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
-        system.remove(features)
-    return ET.tostring(domain, encoding="unicode")
+    connection.defineXML(definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
 
 
 def _check_uefi(connection: Any, virt_type: VirtType) -> None:
@@ -364,43 +320,6 @@ def _restore(domain: Any, host_boot: str) -> None:
     tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     domain.create()
-
-
-def open_display(uri: str, vm: str) -> socket.socket:
-    """A connection to the domain's VNC server, which listens nowhere. Raises Unreachable and libvirtError."""
-    connection = _connection_to(uri)
-    try:
-        descriptor = _ours(connection, vm).openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
-    finally:
-        connection.close()
-    return socket.socket(fileno=descriptor)
-
-
-def _connection_to(uri: str) -> Any:
-    try:
-        return open_connection(uri)
-    except libvirt.libvirtError as error:
-        raise Unreachable(str(error)) from error
-
-
-def _ours(connection: Any, vm: str) -> Any:
-    domain = connection.lookupByUUIDString(vm)
-    if _tag(domain) is None:
-        raise Refused("the domain is not one of ours")
-    return domain
-
-
-def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
-    """A console on a connection of its own, so that nothing else waits for it. Raises Unreachable and libvirtError."""
-    connection = _connection_to(uri)
-    try:
-        domain = _ours(connection, vm)
-        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
-        return Console(loop, connection, stream)
-    except Exception:
-        connection.close()
-        raise
 
 
 def _addresses(domain: Any, mac: str) -> list[str]:

@@ -94,6 +94,8 @@ async def test_what_is_refused_before_it_begins(guest: Guest) -> None:
         ("x", 404, "vm_not_found"),
     ):
         assert (await refused(connect(f"{url}/{vm}/console", proxy=None)))[:2] == (status, code)
+    for nothing in ("/console/", "/feed", "/consol"):
+        assert (await refused(connect(f"{url}/{guest.vm}{nothing}", proxy=None)))[:2] == (404, "no_such_route")
     plain = await api.http.get(f"{VMS}/{guest.vm}/console")
     assert (plain.status_code, plain.json()["code"]) == (426, "upgrade_required")
     assert "force" in json.dumps((await api.get("/v1/openapi.json"))["paths"][f"{VMS_PATH}/console"])
