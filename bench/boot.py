@@ -93,6 +93,8 @@ async def _round(
     vm = accepted["vm"]["id"]
     times.accepted.append(answered - started)
     times.running.append(done - started)
+    while vm not in seen:  # noqa: ASYNC110  (libvirt says it on another thread, perhaps later than the platform)
+        await asyncio.sleep(0.001)
     times.defined.append(max(0.0, seen[vm] - answered))
     xml = await asyncio.to_thread(lambda: connection.lookupByUUIDString(vm).XMLDesc(0))
     await expect(http, "DELETE", f"{path}/{vm}?wait=60s")
