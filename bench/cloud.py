@@ -1,6 +1,7 @@
 """A whole cloud for a benchmark: real servers and real role processes on free ports, in a directory of its own."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
@@ -14,6 +15,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import libvirt
 
 from bench.http import Connection
 from runtime.child import free_port
@@ -71,6 +74,8 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
     home.chmod(0o755)
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
+        if "NEBULA_LIBVIRT_URI" in settings:
+            stack.callback(remove_domains, settings["NEBULA_LIBVIRT_URI"], home)
         nats = await start_nats(home)
         stack.push_async_callback(nats.stop)
         postgres = await start_postgres(home)
@@ -96,6 +101,17 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
             stack.push_async_callback(_end, process)
         await _healthy(made)
         yield made
+
+
+def remove_domains(uri: str, home: Path) -> None:
+    """What a benchmark that failed leaves: guests outlive their platform on purpose."""
+    connection = libvirt.open(uri)
+    for domain in connection.listAllDomains():
+        with contextlib.suppress(libvirt.libvirtError):  # gone by itself
+            if str(home) in domain.XMLDesc():
+                domain.destroy()
+                domain.undefine()
+    connection.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
