@@ -47,6 +47,8 @@ class Have:
     cause: Literal["guest", "crashed"] | None = None
     #: the domain is paused because of an I/O error
     stalled: bool = False
+    #: memory of an earlier moment is on disk, although the domain is in memory
+    remains: bool = False
     #: a domain that is not ours sits on this VM's uuid or name
     foreign: bool = False
     #: files of the VM are on this host
@@ -156,7 +158,7 @@ class Hypervisor(Protocol):
         ...
 
     async def discard(self, vm: str) -> None:
-        """Delete the memory that a suspended domain has on disk: it is OFF then. Fine when there is none."""
+        """Delete the memory that a domain has on disk: a suspended one is OFF then. Fine when there is none."""
         ...
 
     async def destroy(self, vm: str) -> None:

@@ -44,6 +44,8 @@ _PASSING = (
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
 )
+#: Why a domain stands still that nobody is busy restoring.
+_STILL = (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
 #: A domain that is about to run, or to end: on.
 _FLEETING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
 _CAUSES: dict[int, Literal["guest", "crashed"]] = {
@@ -257,14 +259,22 @@ def _have(domain: Any) -> Have:
         if reason in _PASSING:
             return seen
         stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
-        return replace(seen, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled)
+        remains = reason in _STILL and _saved(domain)
+        return replace(seen, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled, remains=remains)
     if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
-        return replace(seen, power=Power.ON, kept=_kept(domain, tag))
+        remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
+        return replace(seen, power=Power.ON, kept=_kept(domain, tag), remains=remains)
     if state in _OFF:
-        if domain.hasManagedSaveImage():
+        if _saved(domain):
             return replace(seen, power=Power.SUSPENDED)
         return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason))
     return seen
+
+
+def _saved(domain: Any) -> bool:
+    """Whether its memory is on disk. That of a running domain was left over by a libvirtd that died: in the middle of
+    writing it, or before deleting it."""
+    return bool(domain.hasManagedSaveImage())
 
 
 def _kept(domain: Any, tag: Tag) -> bool:

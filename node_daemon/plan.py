@@ -10,9 +10,12 @@
   error paused it, only when somebody asked for that: until then it is an error of that VM.
 - One whose memory is on disk (suspended) goes on from there, after a boot of the host too: nothing but a forced off, a
   higher `boots` or absent throws that memory away.
+- Memory on disk of a domain that is in memory is left over, stale or half written: it is deleted before anything else,
+  for once the domain is off it would be taken for suspended.
 - What is off can be neither paused nor suspended: it stays off.
 - A domain on an earlier disk than the document counts is ended, by its higher `boots`, and created anew on a new disk.
   Nothing but that higher count ever deletes a disk of a VM that is to stay, and only earlier ones.
+- A disk that a domain ran on, as the document knows, is never made a second time: where it is gone, that is an error.
 - Off never makes a domain. Absent takes away the domain, then the files.
 - The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
 - Not seen is not off: an unknown power leads to no step.
@@ -113,7 +116,7 @@ class Restore:
 
 @dataclass(frozen=True)
 class Discard:
-    """Delete the memory on disk: the domain is then just off."""
+    """Delete the memory on disk: a suspended domain is then just off."""
 
     vm: str
 
@@ -164,6 +167,8 @@ def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | Non
         return Refuse(want.vm, "foreign_domain", detail)
     if have.power is Power.UNKNOWN or stale(want, have):
         return None
+    if have.remains:
+        return Discard(want.vm)
     match want.desired:
         case Desired.ON:
             return towards_on(want, have, host, now)

@@ -70,6 +70,7 @@ class Domain:
     """What the hypervisor knows of a domain: as it runs, and as it is kept. With neither it is forgotten.
 
     `saved` is the memory of one that is suspended, and when that was; `run.still` alone says whether it was paused.
+    With a `run` as well, it is left over.
     """
 
     uuid: str
@@ -323,6 +324,11 @@ class Simulator:
             domain, run = found
             self._put(replace(domain, run=run.stand(time.time(), stalled=True)))
 
+    def leave_memory(self, vm: str) -> None:
+        """The hypervisor's own process dies while it writes a guest's memory: the guest runs on, and the file stays."""
+        if (found := self._running(vm)) is not None and found[0].kept is not None:
+            self._put(replace(found[0], saved=found[1], saved_at=time.time()))
+
     def vanish(self, vm: str) -> None:
         """Somebody takes the domain away, running or not."""
         if (domain := self._ours(vm)) is not None:
@@ -442,7 +448,7 @@ def _have(domain: Domain) -> Have:
         # a restored domain runs with the tag of before it was suspended
         same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
         power = Power.PAUSED if run.still is not None else Power.ON
-        return replace(seen, power=power, kept=same, stalled=run.stalled)
+        return replace(seen, power=power, kept=same, stalled=run.stalled, remains=domain.saved is not None)
     if domain.saved is not None:
         return replace(seen, power=Power.SUSPENDED)
     return replace(seen, cause=domain.cause)

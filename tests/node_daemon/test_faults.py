@@ -65,7 +65,7 @@ class Trial:
         """Domains that run end for a tombstone, a wish to be off, or a higher count of boots; for nothing else."""
         self.calls.append(call)
         want, before = self.node.documents[call.vm], call.before
-        ends = call.method in ("destroy", "shutdown", "discard") and before.power in LIVES
+        ends = call.method in ("destroy", "shutdown", "discard") and before.power in LIVES and not before.remains
         if ends and want.desired not in (Desired.OFF, Desired.ABSENT) and before.boots >= want.boots:
             self.crimes.append((call, want))
         if call.method == "undefine" and want.desired is not Desired.ABSENT:
@@ -93,7 +93,8 @@ class Trial:
                 await self.node.change(vm, desired=Desired.ABSENT)
                 await self.node.create()
             case "guest":
-                self.random.choice([self.simulator.crash, self.simulator.power_off, self.simulator.stall])(vm)
+                host = self.simulator
+                self.random.choice([host.crash, host.power_off, host.stall, host.leave_memory])(vm)
             case "vanish":
                 self.simulator.vanish(vm)
             case "die":

@@ -74,6 +74,8 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
         (want(ABSENT), have(Power.OFF), Remove(VM)),
         (want(ABSENT), replace(NOTHING, files=True), Remove(VM)),
         (want(ABSENT), NOTHING, None),
+        (want(ON), have(Power.ON, remains=True), Discard(VM)),
+        (want(ABSENT), have(Power.PAUSED, remains=True), Discard(VM)),
         (want(ON), have(Power.PAUSED), Unpause(VM)),
         (want(ON), have(Power.PAUSED, kept=False), Keep(VM)),
         (want(ON), have(Power.PAUSED, stalled=True), STALLED),
@@ -166,7 +168,9 @@ class World:
             self.document = self.document.model_copy(update={**changes, "generation": self.document.generation + 1})
 
     def power_off(self) -> None:
-        if self.seen.power in (Power.ON, Power.PAUSED) and self.seen.kept:
+        if self.seen.remains:
+            self.seen = replace(self.seen, power=Power.SUSPENDED, stalled=False, remains=False)
+        elif self.seen.power in (Power.ON, Power.PAUSED) and self.seen.kept:
             self.seen = replace(self.seen, power=Power.OFF, stalled=False, cause="guest")
         elif self.seen.power in (Power.ON, Power.PAUSED):
             self.seen = Have(vm=VM, power=Power.ABSENT, files=self.seen.files)
@@ -211,7 +215,9 @@ class World:
                 if self.seen.power is Power.SUSPENDED:
                     self.seen = replace(self.seen, power=Power.PAUSED if half else Power.ON)
             case Discard():
-                if self.seen.power is Power.SUSPENDED:
+                if self.seen.remains:
+                    self.seen = replace(self.seen, remains=False)
+                elif self.seen.power is Power.SUSPENDED:
                     self.memory_lost(self.document)
                     self.seen = replace(self.seen, power=Power.OFF)
             case Destroy():
@@ -233,7 +239,7 @@ def happenings() -> st.SearchStrategy[tuple[str, Any]]:
         st.tuples(st.sampled_from(["step", "half a step", "twice", "lost", "deaf"]), st.none()),
         st.tuples(st.sampled_from(["on", "off", "restart"]), grace),
         st.tuples(st.sampled_from(["pause", "suspend", "resume", "paused", "suspended", "stalled"]), st.none()),
-        st.tuples(st.sampled_from(["absent", "guest off", "host reboot", "rebuild"]), st.none()),
+        st.tuples(st.sampled_from(["absent", "guest off", "host reboot", "rebuild", "remains"]), st.none()),
         st.tuples(st.just("time"), st.integers(1, 120)),
     )
 
@@ -272,6 +278,9 @@ def happen(world: World, what: str, value: Any) -> None:
         case "suspended":
             if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.kept:
                 world.seen = replace(world.seen, power=Power.SUSPENDED, stalled=False)
+        case "remains":
+            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.kept:
+                world.seen = replace(world.seen, remains=True)
         case "absent":
             world.ask(desired=ABSENT)
         case "guest off":

@@ -164,6 +164,8 @@ def allowed(call: Call, want: Wanted, boot_id: str) -> bool:
     before = call.before
     outdated = before.boots < want.boots
     match call.method:
+        case "discard" if before.remains:
+            return True
         case "destroy" | "shutdown" | "discard" if before.power in LIVES:
             ends = want.desired in (Desired.OFF, Desired.ABSENT) or outdated
             return ends and (before.kept or want.desired is Desired.ABSENT)
@@ -266,6 +268,7 @@ class Lives(RuleBasedStateMachine):
                 turns += 1
                 assert turns < 8, (want, await self.simulator.look(vm))
             have = await self.simulator.look(vm)
+            assert not have.remains
             match want.desired:
                 case Desired.ON:
                     assert (have.boots, have.disk) == (want.boots, want.disk)
@@ -324,7 +327,7 @@ class Lives(RuleBasedStateMachine):
     def faults(self, refused: float, hang: float) -> None:
         self.faulty.rates = FaultRates(refused=refused, hang=hang)
 
-    @rule(vm=A_VM, turns=TURNS, fate=st.sampled_from(["power_off", "crash", "stall", "vanish"]))
+    @rule(vm=A_VM, turns=TURNS, fate=st.sampled_from(["power_off", "crash", "stall", "vanish", "leave_memory"]))
     def befalls(self, vm: str, turns: int, fate: str) -> None:
         async def strike() -> None:
             getattr(self.simulator, fate)(vm)
