@@ -74,7 +74,8 @@ class Wanted(Message):
     `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped (gracefully
     until `force_after`) and started again. `resume` is set while somebody waits for it to go on: also a domain that
     stands still after an I/O error is then resumed. `disk` counts how often its disk was to be made: a domain on an
-    earlier one is ended, and earlier disks are deleted once the new one is made from the image. `seed_url` is where its
+    earlier one is ended, and earlier disks are deleted once the new one is made from the image. `disk_made` is
+    the last of them that a domain is known to have run on: gone or not, it is never made again. `seed_url` is where its
     cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences: a document of a lower epoch
     than one seen before is refused.
     """
@@ -93,6 +94,7 @@ class Wanted(Message):
     memory_mib: int
     disk_gib: int
     disk: int = 1
+    disk_made: int = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
     seed_url: str
     mac: str

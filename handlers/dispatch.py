@@ -68,6 +68,7 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -
         memory_mib=vm.spec.memory_mib,
         disk_gib=vm.spec.disk_gib,
         disk=vm.disk,
+        disk_made=vm.disk_made,
         image=source,
         seed_url=f"{node.info.seed_url}{secret}/",
         mac=mac_address(vm.id),

@@ -22,8 +22,9 @@ T = TypeVar("T")
 Outcome = tuple[Any, object, Exception | None]
 """The connection to use again (None when it is broken), and the result or the error of a call."""
 
-#: Calls under way at once, on all VMs together. libvirtd has about 20 workers.
-LIMIT = 32
+#: Calls under way at once, on all VMs together: those that are over soon, and those that may take long, such as writing
+#: memory to disk. libvirtd has about 20 workers.
+LIMIT, PATIENT = 24, 8
 #: Connections kept open between calls.
 IDLE = 8
 #: Seconds between libvirt's signs of life on a connection, and how many may be missed.
@@ -92,19 +93,20 @@ class Connections:
         self._uri = uri
         self._deadline = deadline
         self._idle: list[Any] = []
-        self._slots = asyncio.Semaphore(LIMIT)
+        self._slots, self._patient_slots = asyncio.Semaphore(LIMIT), asyncio.Semaphore(PATIENT)
         self._hung: set[str] = set()
 
     async def call(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
         """`work(connection)`, on a thread. `key` names what it is about: while a call on it hangs, no other starts.
-        `patience`: seconds that this one may take, where it is known to take long.
+        `patience`: seconds that this one may take, where it is known to take long: it never keeps others waiting that
+        are not.
 
         Raises Unreachable when the connection cannot be had or breaks, or the deadline passes; what else `work`
         raises (libvirtError for an answer that says no) comes through.
         """
         if key in self._hung:
             raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
-        async with self._slots:
+        async with self._slots if patience is None else self._patient_slots:
             borrowed = self._idle.pop() if self._idle else None
             deadline = max(self._deadline, patience or 0.0)
             over = on_thread(_carry_out, self._uri, borrowed, work)

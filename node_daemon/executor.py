@@ -9,6 +9,7 @@ from typing import TypeVar, assert_never
 from domain.contract import Desired, ImageSource, SeedMedium, Wanted
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
+from node_daemon.places import Places
 from node_daemon.plan import (
     Action,
     Create,
@@ -39,6 +40,8 @@ ASK_AGAIN = 5.0
 LOOK = 0.5
 #: MiB a second that the disk takes at the least.
 SLOWEST_DISK = 16
+#: Domains that are started at a time.
+STARTS = 8
 
 Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""
@@ -48,11 +51,14 @@ Progress = Callable[[str], None]
 
 
 class Executor:
-    def __init__(self, hypervisor: Hypervisor, images: ImageStore, disks: DiskStore, host: Host) -> None:
+    def __init__(
+        self, hypervisor: Hypervisor, images: ImageStore, disks: DiskStore, host: Host, starts: int = STARTS
+    ) -> None:
         self._hypervisor = hypervisor
         self._images = images
         self._disks = disks
         self._host = host
+        self._places = Places(starts)
         self._asked: dict[str, float] = {}
 
     async def look(self, vm: str) -> Have:
@@ -71,9 +77,9 @@ class Executor:
                 have = await self._create(wanted, newest, progress)
             case Start(wanted=wanted):
                 if not self._disks.has_disk(wanted.vm, wanted.disk):
-                    raise Permanent("disk_missing", "the VM's disk is gone from the node")
+                    raise disk_missing()
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
-                have = await self._start(wanted)
+                have = await self._start(wanted, newest)
             case Keep():
                 await self._hypervisor.keep(step.vm)
             case Shutdown():
@@ -91,7 +97,9 @@ class Executor:
             case Suspend(wanted=wanted):
                 await self._hypervisor.suspend(step.vm, patience(wanted))
             case Restore(wanted=wanted):
-                await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
+                async with self._places.one():
+                    still(wanted, newest)
+                    await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
                 await self._hypervisor.discard(step.vm)
             case Destroy():
@@ -111,6 +119,8 @@ class Executor:
         made = False
         try:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
+                if wanted.disk <= wanted.disk_made:
+                    raise disk_missing()
                 progress("image")
                 gauge = Gauge(lambda done, total: progress(f"image, {share(done, total)}"))
                 base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
@@ -120,13 +130,13 @@ class Executor:
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
             await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, wanted.disk)
             progress("domain")
-            return await self._start(wanted)
+            return await self._start(wanted, newest)
         except Permanent:
             if made:
                 await asyncio.to_thread(self._disks.remove, wanted.vm)
             raise
 
-    async def _start(self, wanted: Wanted) -> Have:
+    async def _start(self, wanted: Wanted, newest: Newest) -> Have:
         image = image_of(wanted)
         on_disk = image.seed is SeedMedium.DISK
         seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
@@ -141,7 +151,9 @@ class Executor:
         )
         self._asked.pop(wanted.vm, None)
         try:
-            return replace(await self._hypervisor.start(boot), files=True)
+            async with self._places.one():
+                still(wanted, newest)
+                return replace(await self._hypervisor.start(boot), files=True)
         except Refused as refusal:
             if refusal.invalid:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
@@ -157,6 +169,17 @@ def image_of(wanted: Wanted) -> ImageSource:
     if wanted.image is None:
         raise Permanent("image_missing", "the document names no image")
     return wanted.image
+
+
+def disk_missing() -> Permanent:
+    detail = "the VM's disk is gone from the node; put it back and start the VM, or rebuild the VM on a new one"
+    return Permanent("disk_missing", detail)
+
+
+def still(wanted: Wanted, newest: Newest) -> None:
+    """Raises Superseded where, while it waited for its turn, a step has become another's business."""
+    if newest() != wanted:
+        raise Superseded
 
 
 async def while_wanted(work: Awaitable[T], newest: Newest) -> T:

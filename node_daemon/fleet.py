@@ -109,7 +109,7 @@ class SimulatedNode:
         try:
             while not fate.done():
                 host = Host(self._simulator.boot_id)
-                executor = Executor(way, self._images, self._disks, host)
+                executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
                 daemon = asyncio.create_task(Daemon(self._settings, self._bus, way, executor, host).run())
                 try:
                     await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)

@@ -80,6 +80,8 @@ class Trouble:
 
     generation: int = -1
     tries: int = 1
+    #: how often the hypervisor said no
+    refusals: int = 0
     retry_at: float = 0.0
     #: what was being worked on when it failed
     step: str | None = None
@@ -182,16 +184,17 @@ class Lane:
         try:
             after = await self._executor.carry_out(step, lambda: self._wanted.get(self.vm), progress)
         except Superseded:
-            log.info("step dropped: the VM is not wanted any more")
+            log.info("step dropped: another document is the newest")
             return None
         except Permanent as failure:
             self._give_up(failure)
             return None
         except Exception as error:
-            last_word = LAST_WORDS.get(type(step))
-            if isinstance(error, Refused) and last_word and self._trouble.tries >= TRIES:
-                self._give_up(Permanent(last_word, error.detail + HELP.get(type(step), "")))
-                return None
+            if isinstance(error, Refused):
+                self._trouble.refusals += 1
+                if (last_word := LAST_WORDS.get(type(step))) is not None and self._trouble.refusals >= TRIES:
+                    self._give_up(Permanent(last_word, error.detail + HELP.get(type(step), "")))
+                    return None
             delay = self._trouble.failed()
             expected = isinstance(error, Refused | Unreachable | Temporary | OSError)
             log.warning(

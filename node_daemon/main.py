@@ -52,7 +52,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     disks = Disks(settings.data_dir)
     budget = int(settings.image_cache_gib * GIB)
     images = Images(settings.data_dir / "images", settings.image_folders, budget=budget, bases=disks.bases)
-    executor = Executor(hypervisor, images, disks, host)
+    executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
     connection = await bus.connect(settings, f"node-{settings.node}")
     parts = [
         Daemon(settings, connection, hypervisor, executor, host, images.use).run(),

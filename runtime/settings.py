@@ -123,6 +123,8 @@ class NodeSettings(Common):
     resync_seconds: float = Field(default=2.0, gt=0, le=600)
     #: seconds that one call to libvirt may take
     libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
+    #: domains that are started at a time: after a boot of the host all of them are to be, at once
+    parallel_starts: int = Field(default=8, ge=1, le=32)
     #: GiB of base images that are kept, beyond what VMs are made from; 0 for no limit
     image_cache_gib: float = Field(default=50.0, ge=0)
     #: directory for images, disks and consoles

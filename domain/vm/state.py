@@ -83,6 +83,7 @@ class Vm(Message):
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     disk: int = Field(default=1, description="how often its disk was to be made")
+    disk_made: int = Field(default=0, description="the last of its disks that it ran on")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     node: str | None = None
     epoch: int = 0
@@ -207,6 +208,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "force_after": None,
                 "running_size": event.size,
                 "started_at": event.at,
+                "disk_made": vm.disk if event.boots >= vm.boots else vm.disk_made,
                 "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
             }

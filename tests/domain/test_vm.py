@@ -491,7 +491,7 @@ def test_a_vm_that_was_created_is_rebuilt_unless_something_is_under_way(life: st
             done.and_when(report(ON, boots=before.boots)).then_nothing()
             done.and_when(report(OFF)).then_nothing()
             up = done.and_when(report(ON, boots=before.boots + 1)).then(VmStarted, operation=uid(20)).after
-            assert (up.phase, up.pending) == (Phase.RUNNING, None)
+            assert (up.phase, up.pending, up.disk_made) == (Phase.RUNNING, None, 2)
 
 
 def test_a_rebuilt_vm_is_a_new_machine() -> None:
@@ -510,6 +510,7 @@ def test_a_rebuild_that_failed_is_retried_by_starting() -> None:
     failed = given([*RUNNING, ask(RebuildVm, 11, image="other"), broken(2)])
     again = failed.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.START).after
     assert (again.disk, again.boots, again.image, again.phase) == (2, 3, "other", Phase.SCHEDULED)
+    assert again.disk_made == 1
     late = given([*STOPPED, ask(RebuildVm, 12, image="other"), expire(12)])
     assert late.state is not None
     assert (late.state.phase, late.state.disk) == (Phase.FAILED, 2)

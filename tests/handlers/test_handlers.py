@@ -281,8 +281,12 @@ async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSi
     assert (bad["problem"]["code"], bad["problem"]["field"]) == ("invalid_user_data", "user_data")
     nobody = await cloud.ask("default", "vm", "rebuild", {"vm": str(uuid.uuid4()), "user_data": "a"})
     assert nobody["problem"]["code"] == "vm_not_found"
-    before = await cloud.wanted(vm)
-    assert before is not None
+
+    async def has_made(disk: int) -> Wanted | None:
+        doc = await cloud.wanted(vm)
+        return doc if doc is not None and doc.disk_made == disk else None
+
+    before = await eventually(lambda: has_made(1), "the node is told that the disk is never to be made again")
     operation = str(uuid.uuid4())
     for _ in range(2):
         await cloud.ok(
@@ -301,6 +305,7 @@ async def test_a_rebuild_checks_its_image_and_seals_its_user_data(cloud: WriteSi
     assert doc.seed_url != before.seed_url
     await cloud.report(doc, Power.ON, boots=2)
     await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted", 2), "vm started on its new disk")
+    await eventually(lambda: has_made(2), "nor is the new one")
 
 
 async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:

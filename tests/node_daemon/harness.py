@@ -116,7 +116,8 @@ class Node:
         """A daemon in this process; leaving ends it as a crash would, between two awaits."""
         host = host or this_host()
         images = images or Images(self.settings.data_dir / "images", self.settings.image_folders)
-        executor = Executor(hypervisor, images, disks or Disks(self.settings.data_dir), host)
+        disks = disks or Disks(self.settings.data_dir)
+        executor = Executor(hypervisor, images, disks, host, self.settings.parallel_starts)
         connection = await bus.connect(self.settings, "node")
         daemon = Daemon(self.settings, connection, hypervisor, executor, host)
         task = asyncio.create_task(daemon.run())
@@ -129,13 +130,13 @@ class Node:
             await connection.close()
 
     @asynccontextmanager
-    async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A daemon in a process of its own; leaving kills it."""
+    async def process(self, *program: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A daemon in a process of its own, run by `program` with its arguments; leaving kills it."""
         environment = {
             f"NEBULA_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "node_daemon", cwd=ROOT, env={**os.environ, **environment}
+            sys.executable, "-m", *(program or ("node_daemon",)), cwd=ROOT, env={**os.environ, **environment}
         )
         try:
             yield process

@@ -1,12 +1,11 @@
 """The daemon on a real bus: documents in, domains made, reports out; whatever crashes between two steps."""
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +16,12 @@ import pytest
 
 from domain.base import Resources
 from domain.contract import Desired, ImageSource, NodeReport, Power
+from node_daemon import lane
 from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.plan import Host
 from runtime import gauge
 from runtime.qemu_img import qemu_img
 from runtime.servers import NatsServer
@@ -51,6 +52,12 @@ async def hypervisor(connection: Any) -> AsyncIterator[LibvirtHypervisor]:
 async def node(servers_home: Path, nats_server: NatsServer) -> AsyncIterator[Node]:
     async with a_node(servers_home, nats_server.url, URI) as node:
         yield node
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once."""
+    monkeypatch.setattr(lane, "FIRST_RETRY", 0.001)
 
 
 def files_of(node: Node) -> list[Path]:
@@ -199,6 +206,115 @@ async def test_a_guest_that_somebody_else_paused_goes_on(
         await node.remove(vm)
 
 
+async def test_a_domain_that_somebody_undefined_is_kept_again_and_one_that_is_gone_starts_on_its_disk(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        domain = connection.lookupByUUIDString(vm)
+        await eventually(domain.isPersistent, "the domain is kept")
+        first = (node.disks / vm / "root.qcow2").stat()
+        domain.undefine()
+        await eventually(domain.isPersistent, "it is kept again")
+        assert domain.ID() == connection.lookupByUUIDString(vm).ID(), "the guest has not noticed"
+        domain.undefine()
+        domain.destroy()
+        await eventually(lambda: known(connection, vm) and known(connection, vm).isPersistent(), "it is made anew")
+        assert (await node.until(vm, on)).boots == 1
+        assert (node.disks / vm / "root.qcow2").stat().st_ino == first.st_ino
+        await node.remove(vm)
+
+
+def known(connection: Any, vm: str) -> Any:
+    try:
+        return connection.lookupByUUIDString(vm)
+    except libvirt.libvirtError:
+        return None
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["off", "domain gone too"])
+async def test_a_disk_that_is_gone_is_never_made_anew_by_itself(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any, forgotten: bool
+) -> None:
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.change(vm, disk_made=1)  # handlers know from the report that it ran
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        disk = node.disks / vm / "root.qcow2"
+        aside = disk.rename(node.home / "aside.qcow2")
+        if forgotten:
+            disk.parent.rmdir()
+            connection.lookupByUUIDString(vm).undefine()
+        await node.change(vm, desired=Desired.ON, boots=2)
+        report = await node.until(vm, failed)
+        assert report.error is not None
+        assert report.error.code == "disk_missing"
+        assert not disk.exists()
+
+        disk.parent.mkdir(exist_ok=True)
+        aside.rename(disk)
+        await node.change(vm, boots=3)
+        await node.until(vm, lambda report: on(report) and report.boots == 3)
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        disk.unlink()
+        await node.change(vm, desired=Desired.ON, boots=4)
+        await node.until(vm, failed)
+        await node.change(vm, boots=5, disk=2)
+        await node.until(vm, lambda report: on(report) and report.boots == 5)
+        assert [path.name for path in disk.parent.iterdir()] == ["root-2.qcow2"]
+        await node.remove(vm)
+
+
+class Counting:
+    """A hypervisor whose starts take a while and are counted."""
+
+    def __init__(self, real: Hypervisor) -> None:
+        self._real = real
+        self.now = self.most = self.all = 0
+
+    async def start(self, boot: Boot) -> Have:
+        self.now, self.all = self.now + 1, self.all + 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.02)
+        have = await self._real.start(boot)
+        self.now -= 1
+        return have
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+async def test_a_host_that_comes_up_starts_its_guests_a_few_at_a_time(
+    servers_home: Path, nats_server: NatsServer, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    async with a_node(servers_home, nats_server.url, URI, parallel_starts=3) as node:
+        async with node.daemon(hypervisor):
+            vms = [await node.create() for _ in range(12)]
+            for vm in vms:
+                await node.until(vm, on)
+                await eventually(connection.lookupByUUIDString(vm).isPersistent, "the domain is kept")
+            stays_off, suspends = vms[:2]
+            await node.change(stays_off, desired=Desired.OFF)
+            await node.until(stays_off, off)
+            await node.change(suspends, desired=Desired.SUSPENDED)
+            await node.until(suspends, suspended)
+        for vm in vms[2:]:
+            connection.lookupByUUIDString(vm).destroy()
+        counting = Counting(hypervisor)
+        async with node.daemon(counting, host=Host("the next boot")):
+            for vm in vms[2:]:
+                await eventually(connection.lookupByUUIDString(vm).isActive, "it runs again")
+                assert (await node.until(vm, on)).boots == 1
+            await node.until(stays_off, off)
+            await node.until(suspends, suspended)
+            assert (counting.all, counting.most) == (10, 3)
+            await node.remove(*vms)
+
+
 class Storage:
     """A hypervisor under whose guests the storage breaks: they stand still, and do so again until it is mended."""
 
@@ -247,6 +363,7 @@ async def test_an_io_error_is_told_and_tried_again_when_asked(node: Node, hyperv
         await node.remove(vm)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_memory_that_cannot_be_restored_is_an_answer_and_stays(node: Node, hypervisor: LibvirtHypervisor) -> None:
     class Corrupt:
         async def restore(self, vm: str, host_boot: str, patience: float) -> None:
@@ -418,150 +535,6 @@ async def test_a_tombstone_is_forgotten_once_its_document_is(node: Node, hypervi
 # ── faults ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Crash(Exception):
-    """Stands for the death of the daemon."""
-
-
-class Fragile:
-    """A hypervisor whose n-th act is the daemon's last: `before` it has any effect, or right after."""
-
-    def __init__(self, real: Hypervisor, acts: int, before: bool) -> None:
-        self._real = real
-        self._left = acts
-        self._before = before
-        self.crashed = asyncio.Event()
-
-    async def _act(self, act: Callable[[], Awaitable[Any]]) -> Any:
-        self._left -= 1
-        if self._left > 0:
-            return await act()
-        if self._left == 0 and not self._before:
-            await act()
-        self.crashed.set()
-        return await asyncio.Event().wait()
-
-    async def start(self, boot: Boot) -> Have:
-        have: Have = await self._act(lambda: self._real.start(boot))
-        return have
-
-    async def keep(self, vm: str) -> None:
-        await self._act(lambda: self._real.keep(vm))
-
-    async def shutdown(self, vm: str) -> None:
-        await self._act(lambda: self._real.shutdown(vm))
-
-    async def pause(self, vm: str) -> None:
-        await self._act(lambda: self._real.pause(vm))
-
-    async def unpause(self, vm: str) -> None:
-        await self._act(lambda: self._real.unpause(vm))
-
-    async def suspend(self, vm: str, patience: float) -> None:
-        await self._act(lambda: self._real.suspend(vm, patience))
-
-    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        await self._act(lambda: self._real.restore(vm, host_boot, patience))
-
-    async def destroy(self, vm: str) -> None:
-        await self._act(lambda: self._real.destroy(vm))
-
-    async def undefine(self, vm: str) -> None:
-        await self._act(lambda: self._real.undefine(vm))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-async def test_a_crash_at_every_act(node: Node, hypervisor: LibvirtHypervisor, before: bool) -> None:
-    """start, keep, pause, suspend, restore, unpause, shutdown, start, keep, destroy, undefine: a crash at each.
-
-    The next daemon finishes.
-    """
-    vm = await node.create()
-
-    async def life() -> None:
-        if node.documents[vm].generation == 1:
-            await node.until(vm, on)
-            await node.change(vm, desired=Desired.PAUSED)
-        if node.documents[vm].desired is Desired.PAUSED:
-            await node.until(vm, paused)
-            await node.change(vm, desired=Desired.SUSPENDED)
-        if node.documents[vm].desired is Desired.SUSPENDED:
-            await node.until(vm, suspended)
-            await node.change(vm, desired=Desired.ON, resume=True)
-        if node.documents[vm].boots == 1:
-            await node.until(vm, on)
-            await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(minutes=5))
-        if node.documents[vm].desired is Desired.ON:
-            await node.until(vm, lambda report: on(report) and report.boots == 2)
-            await node.change(vm, desired=Desired.ABSENT)
-        await node.until(vm, gone)
-
-    crashes = 0
-    for _ in range(30):
-        fragile = Fragile(hypervisor, 2, before)
-        async with node.daemon(fragile):
-            living = asyncio.create_task(life())
-            crashing = asyncio.create_task(fragile.crashed.wait())
-            await asyncio.wait({living, crashing}, return_when=asyncio.FIRST_COMPLETED)
-            crashing.cancel()
-            living.cancel()
-            crashes += fragile.crashed.is_set()
-            if not fragile.crashed.is_set():
-                break
-    assert crashes > 4
-    assert (await hypervisor.look(vm)).power is Power.ABSENT
-    assert files_of(node) == []
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("act", range(1, 6))
-async def test_a_crash_anywhere_in_a_rebuild(node: Node, hypervisor: LibvirtHypervisor, before: bool, act: int) -> None:
-    """destroy, image, new disk, old disk, start, keep: a crash at each act on the domain or the files."""
-    other = raw_image(node.home / "other.raw", fill=b"other")
-    async with node.daemon(hypervisor):
-        vm = await node.create()
-        await node.until(vm, on)
-        await eventually(lambda: kept(hypervisor, vm), "the domain is kept")
-    await node.change(vm, boots=2, disk=2, image=other)
-    async with node.daemon(Fragile(hypervisor, act, before)) as daemon:
-        fragile = daemon._hypervisor
-        disks = daemon._executor._disks
-        for name in ("ensure", "remove_earlier"):
-            setattr(disks, name, breaking(getattr(disks, name), fragile))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(fragile.crashed.wait(), 10)  # type: ignore[attr-defined]
-        assert fragile.crashed.is_set()  # type: ignore[attr-defined]
-    async with node.daemon(hypervisor):
-        await node.until(vm, lambda report: on(report) and report.boots == 2)
-        assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
-        await node.remove(vm)
-
-
-async def kept(hypervisor: Hypervisor, vm: str) -> bool:
-    return (await hypervisor.look(vm)).kept
-
-
-def breaking(real: Callable[..., Any], fragile: Any) -> Callable[..., Any]:
-    """An act on files as one more of the acts at which the daemon may crash."""
-    if asyncio.iscoroutinefunction(real):
-
-        async def act(*arguments: Any) -> Any:
-            return await fragile._act(lambda: real(*arguments))
-
-        return act
-    loop = asyncio.get_running_loop()
-
-    async def done(*arguments: Any) -> None:
-        real(*arguments)
-
-    def on_thread(*arguments: Any) -> None:
-        asyncio.run_coroutine_threadsafe(fragile._act(lambda: done(*arguments)), loop).result(2)
-
-    return on_thread
-
-
 class Moody:
     """A hypervisor that refuses the first times, and is away for the next."""
 
@@ -588,6 +561,18 @@ async def test_what_may_pass_is_tried_again(node: Node, hypervisor: LibvirtHyper
         assert not any(report.error for report in node.reports[vm])
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_only_refusals_are_an_answer(node: Node, hypervisor: LibvirtHypervisor) -> None:
+    moody = Moody(hypervisor)
+    moody.moods = [*(Unreachable("gone") for _ in range(5)), Refused("no memory left")]
+    async with node.daemon(moody):
+        vm = await node.create()
+        await node.until(vm, on)
+        await node.remove(vm)
+        assert not any(report.error for report in node.reports[vm])
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_refused_again_and_again_is_an_answer(node: Node, hypervisor: LibvirtHypervisor) -> None:
     moody = Moody(hypervisor)
     moody.moods = [Refused("no memory left") for _ in range(5)]

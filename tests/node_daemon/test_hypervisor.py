@@ -283,8 +283,34 @@ async def test_libvirtd_goes_and_comes_back(libvirt_qemu: Libvirt, tmp_path: Pat
     connection.close()
 
 
+async def test_every_call_has_a_deadline(tmp_path: Path) -> None:
+    """A libvirtd that takes connections and never says a word. What has patience has a deadline of its own."""
+    socket = tmp_path / "libvirt-sock"
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_unix_server(lambda _, writer: writers.append(writer), socket)
+    hypervisor = LibvirtHypervisor(f"test+unix:///default?socket={socket}", "default", "test", deadline=0.2)
+    more: dict[str, tuple[Any, ...]] = {"suspend": (0.3,), "restore": ("host-boot", 0.3), "addresses": ("mac",)}
+    named: dict[str, dict[str, Any]] = {"open_console": {"force": False}}
+    for_all = {"domains", "capacity", "ensure_network"}
+    calls = {name for name in vars(Hypervisor) if not name.startswith("_")} - {"watch"}
+    assert calls > for_all
+
+    async def ask(name: str) -> None:
+        boot = Boot(wanted(new_vm()), "/disk", "/base", "raw", "/console", "host-boot")
+        about = () if name in for_all else (boot if name == "start" else boot.wanted.vm, *more.get(name, ()))
+        with pytest.raises(Unreachable, match="did not return"):
+            await getattr(hypervisor, name)(*about, **named.get(name, {}))
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(ask, calls))
+    server.close()
+    for writer in writers:
+        writer.transport.abort()
+    hypervisor.close()
+
+
 async def test_a_hung_call_holds_up_nobody_else() -> None:
-    """A listener that takes connections and never says a word, as a stuck libvirtd does."""
+    """Nor do many of those that may take long, such as suspending."""
     hypervisor = LibvirtHypervisor("test:///default", "default", "test", deadline=0.2)
     connections = hypervisor._connections
     release = asyncio.Event()
@@ -298,7 +324,12 @@ async def test_a_hung_call_holds_up_nobody_else() -> None:
     with pytest.raises(Unreachable):
         await connections.call("one", lambda _: None)
     assert await connections.call("another", lambda connection: connection.isAlive()) == 1
+    long = [asyncio.create_task(connections.call(f"long {number}", hang, patience=60)) for number in range(40)]
+    await asyncio.sleep(0.3)
+    assert not any(task.done() for task in long), "they have patience"
+    assert await connections.call("another", lambda connection: connection.isAlive()) == 1
     release.set()
+    await asyncio.gather(*long)
     await eventually(lambda: "one" not in connections._hung, "the call's return")
     assert await connections.call("one", lambda connection: connection.isAlive()) == 1
     hypervisor.close()
