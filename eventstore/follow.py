@@ -18,6 +18,7 @@ from eventstore.envelope import Recorded
 from eventstore.jetstream import first_stored, own
 from eventstore.mailbox import Mailbox
 from runtime import logs, subjects
+from runtime.tasks import heed_cancellation
 
 log = logs.get(__name__)
 
@@ -120,6 +121,7 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
         json.dumps({"stream_name": stream, "config": config}).encode(),
         timeout=_FIRST_WAIT,
     )
+    heed_cancellation()
     answer = json.loads(reply.data)
     if "error" in answer:
         raise _Refused(answer["error"].get("description", "consumer refused"))

@@ -184,9 +184,10 @@ async def _receive(answer: httpx.Response, part: Part, total: int | None, most: 
             async for piece in answer.aiter_raw():
                 gathered += piece
                 if len(gathered) >= CHUNK:
-                    await in_thread(write, file.fileno(), bytes(gathered))
-                    size += len(gathered)
-                    gathered.clear()
+                    chunk = bytes(gathered)
+                    gathered.clear()  # now: who is cancelled while this is being written must not write it again
+                    await in_thread(write, file.fileno(), chunk)
+                    size += len(chunk)
                     tell(size, total)
                 if size + len(gathered) > most:
                     raise TooLong(f"{answer.url} sends more than {most} bytes")

@@ -37,6 +37,16 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
             task.exception()  # looked at, so that nobody is warned of it
 
 
+def heed_cancellation() -> None:
+    """Raise CancelledError where the running task was cancelled and what it awaited has swallowed that.
+
+    For behind calls that use `asyncio.wait_for` of Python 3.11, such as those of nats-py.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """As `asyncio.to_thread`, but whoever is cancelled meanwhile leaves no thread behind that goes on working."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args))

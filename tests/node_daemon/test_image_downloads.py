@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections import namedtuple
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -234,6 +236,28 @@ async def test_when_the_last_asker_leaves_it_ends_and_goes_on_later(
     server.stall = None
     await complete(images, source)
     assert [asked.get("range") for asked in server.requests] == [None, f"bytes={HALF}-"]
+
+
+async def test_what_is_being_written_when_the_last_asker_leaves_is_written_once(
+    cache: Path, server: ImageServer, source: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = threading.Event()
+
+    def slow(descriptor: int, chunk: bytes) -> None:
+        writing.set()
+        time.sleep(0.2)
+        os.write(descriptor, chunk)
+
+    monkeypatch.setattr(download, "write", slow)
+    task = asyncio.create_task(Images(cache, []).ensure(source))
+    await eventually(writing.is_set, "the first chunk is being written")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.6)  # a second time would follow at once
+    [part] = cache.glob("*.part")
+    arrived = part.read_bytes()
+    assert arrived
+    assert arrived == BODY[: len(arrived)]
 
 
 Usage = namedtuple("Usage", "total used free")
