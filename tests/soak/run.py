@@ -276,12 +276,19 @@ async def on_qemu(made: Platform, world: World) -> tuple[dict[str, Have], frozen
 
 
 async def told(made: Platform, reader: Reader) -> list[str]:
-    """What the feed's reader missed, or got twice, or in another order."""
-    expected = await positions(made, reader.project)
-    with contextlib.suppress(AssertionError):
-        await eventually(lambda: len(reader.seen) >= len(expected), "the feed is read", 30)
-    same = reader.seen == expected
-    return reader.broken + ([] if same else [f"the feed told {len(reader.seen)} events of {len(expected)}"])
+    """What the feed's reader missed, or got twice, or in another order. An event may still come while this looks."""
+    expected: list[int] = []
+
+    async def same() -> bool:
+        nonlocal expected
+        expected = await positions(made, reader.project)
+        return reader.seen == expected
+
+    try:
+        await eventually(same, "the feed is read", 30)
+    except AssertionError:
+        return [*reader.broken, f"the feed told {len(reader.seen)} events of {len(expected)}"]
+    return reader.broken
 
 
 async def positions(made: Platform, project: str) -> list[int]:
