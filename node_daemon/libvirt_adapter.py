@@ -90,7 +90,7 @@ class LibvirtHypervisor:
         xml = render(boot, virt_type=self._virt_type, network=self._network)
         uefi = wanted.image is not None and wanted.image.firmware is Firmware.UEFI
         if uefi and self._virt_type != "test":
-            await self._ask(wanted.vm, lambda connection: _check_uefi(connection, self._virt_type))
+            await self._ask(wanted.vm, lambda connection: check_uefi(connection, self._virt_type))
         await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
         return Have(
             vm=wanted.vm,
@@ -303,7 +303,7 @@ def _keep(connection: Any, vm: str) -> None:
     connection.defineXML(definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
 
 
-def _check_uefi(connection: Any, virt_type: VirtType) -> None:
+def check_uefi(connection: Any, virt_type: VirtType) -> None:
     """Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help."""
     offered = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", "q35", virt_type))  # noqa: S314
     names = {value.text for value in offered.iterfind("os/enum[@name='firmware']/value")}

@@ -17,7 +17,7 @@ from domain.contract import Firmware, Power
 from node_daemon.domain_xml import VirtType, domain_name
 from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor, _check_uefi
+from node_daemon.libvirt_adapter import LibvirtHypervisor, check_uefi
 from node_daemon.shelf import Shelf
 from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
@@ -228,7 +228,7 @@ class WithoutUefi:
 
 def test_without_uefi_it_says_which_package_helps() -> None:
     with pytest.raises(Refused, match="ovmf") as caught:
-        _check_uefi(WithoutUefi(), "qemu")
+        check_uefi(WithoutUefi(), "qemu")
     assert caught.value.invalid
 
 
