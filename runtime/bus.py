@@ -1,24 +1,44 @@
 """The connection to NATS: patient at start, back by itself, and told about once per change rather than per try."""
 
 import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.protocol.command import hpub_cmd
 
 from runtime import logs
 from runtime.settings import Common
 
 log = logs.get(__name__)
 
+#: RFC 9110's token.
+HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0
 
 
 class QuickClient(Client):
-    """nats-py's client with a quicker reading of headers: most of the time that reading the log takes goes there.
+    """nats-py's client with quicker headers: much of the time that the log takes on our side goes there.
 
-    It decodes a block once instead of each name and value. Whatever is not plain (a folded space, other than UTF-8)
-    is left to the original.
+    It decodes and encodes a block at once instead of each name and value. Whatever is not plain (a folded space, a
+    line break in a value, other than UTF-8) is left to the original.
     """
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        block = header_block(headers) if headers and subject else None
+        if block is None:
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(hpub_cmd(subject, reply, block, payload))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -26,6 +46,23 @@ class QuickClient(Client):
             return dict([line.split(": ", 1) for line in raw.decode().split("\r\n") if line])
         except ValueError:
             return Client._parse_header_lines(raw)
+
+
+#: Names of headers that were found to be fit, by nats-py's own rule: there are a few dozen in all.
+_fit: set[str] = set()
+
+
+def header_block(headers: Mapping[str, str]) -> bytes | None:
+    """The headers as NATS sends them; None where nats-py should see to them: a name that it may refuse, a value that
+    it would change."""
+    if not headers.keys() <= _fit:
+        if len(_fit) > 1000 or not all(HEADER_NAME.fullmatch(name) for name in headers):
+            return None
+        _fit.update(headers)
+    lines = "\r\n".join([f"{name}: {value.strip()}" for name, value in headers.items()])
+    if lines.count("\r") + 1 != len(headers) or lines.count("\n") + 1 != len(headers):
+        return None
+    return f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
 
 
 class Teller:

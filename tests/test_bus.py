@@ -1,0 +1,63 @@
+"""Our client writes and reads headers as nats-py does, only quicker."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.errors import BadHeaderError
+
+from runtime.bus import QuickClient, header_block
+
+NAMES = st.text("abcXYZ-_.0189:\r é", min_size=0, max_size=6)
+VALUES = st.text(st.sampled_from(" \t\r\n:;=aZ9é\u2003"), max_size=8)
+
+
+def sent(client: Client, headers: dict[str, str] | None, *, subject: str = "a.b") -> bytes | str:
+    """What goes to the server, or the name of the error."""
+    commands: list[bytes] = []
+
+    async def keep(command: bytes, priority: bool = False) -> None:
+        commands.append(command)
+
+    client._send_command = keep  # type: ignore[method-assign]
+    try:
+        asyncio.run(client._send_publish(subject, "inbox", b"body", 4, headers))
+    except Exception as error:
+        return type(error).__name__
+    return b"".join(commands)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4))
+def test_what_is_sent_is_what_nats_py_sends(headers: dict[str, str]) -> None:
+    assert sent(QuickClient(), headers) == sent(Client(), headers)
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"ce-id": "vm.1:1"}])
+def test_a_message_without_subject_is_refused(headers: dict[str, str] | None) -> None:
+    assert sent(QuickClient(), headers, subject="") == "BadSubjectError"
+
+
+def test_plain_headers_are_encoded_at_once() -> None:
+    assert header_block({"ce-id": "vm.1:1", "ce-actor": " user:me "}) == (
+        b"NATS/1.0\r\nce-id: vm.1:1\r\nce-actor: user:me\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("headers", [{"a": "1\r\nb: 2"}, {"a": "1\nb"}, {"a": "1\rb"}, {"a b": "1"}, {"": "1"}])
+def test_what_is_not_plain_is_left_to_nats_py(headers: dict[str, str]) -> None:
+    assert header_block(headers) is None
+
+
+def test_a_name_that_nats_py_refuses_stays_refused() -> None:
+    for _ in range(2):
+        assert sent(QuickClient(), {"a:b": "1"}) == BadHeaderError.__name__
+
+
+@given(st.dictionaries(st.text("abc-", min_size=1, max_size=4), st.text("xyz: ;", max_size=8), max_size=4))
+def test_what_was_sent_is_read_back(headers: dict[str, str]) -> None:
+    block = header_block(headers) if headers else None
+    if block is not None:
+        lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n")
+        assert QuickClient._parse_header_lines(lines) == {name: value.strip() for name, value in headers.items()}
