@@ -18,8 +18,8 @@ from eventstore.store import Change, EventStore, Tip
 
 BODY = 300
 IN_FLIGHT = 256
-ROUNDS = 21
-ALONE, MANY = 100, 1024
+ROUNDS = 41
+ALONE, MANY = 50, 1024
 """Appends in one round: one at a time, many at a time. Short rounds, so that both meet the same weather."""
 
 EVENT = ProjectRenamed(

@@ -165,7 +165,7 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "content-type": "application/json",
         **{name: text for name, value in optional.items() if value and (text := printable(value))},
     }
-    return headers, event.model_dump_json(exclude_none=True).encode()
+    return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)
 
 
 def printable(value: str) -> str:

@@ -135,7 +135,9 @@ class Stream:
         """The server answers a message over its limit by closing the connection, for good: so none is sent."""
         limit = self._nc.max_payload
         for message in messages:
-            size = len(message.body) + sum(len(k) + len(v) + 4 for k, v in message.headers.items()) + _OVERHEAD
+            headers = message.headers
+            size = len(message.body) + sum(map(len, headers)) + sum(map(len, headers.values())) + 4 * len(headers)
+            size += _OVERHEAD
             if size > limit:
                 raise TooLarge(
                     f"an event of {len(message.body)} bytes on {message.subject}, {size} with its headers, is over the "

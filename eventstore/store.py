@@ -25,7 +25,6 @@ from eventstore.jetstream import (
     TooLarge,
     TooMany,
     Unavailable,
-    own,
 )
 from runtime import subjects
 
@@ -121,6 +120,7 @@ class EventStore:
         time.
         """
         messages: list[Message] = []
+        sealed: list[dict[str, str]] = []
         for change in changes:
             version, previous = change.tip.version, change.tip.digest
             subject = change.tip.ref.subject
@@ -129,19 +129,22 @@ class EventStore:
                 headers, body = seal(change.tip.ref, version, previous, event, context)
                 if index + 1 < len(change.events):
                     previous = digest(subject, headers, body)
-                headers["Nats-Msg-Id"] = headers["ce-id"]
-                headers["Nats-Expected-Stream"] = self._log.name
+                sealed.append(headers)
+                sent = {**headers, "Nats-Msg-Id": headers["ce-id"], "Nats-Expected-Stream": self._log.name}
                 if index == 0:
-                    headers[EXPECTED] = str(change.tip.position)
+                    sent[EXPECTED] = str(change.tip.position)
                     if change.alone is not None:
-                        headers[EXPECTED_ON] = change.alone
-                messages.append(Message(subject, headers, body))
+                        sent[EXPECTED_ON] = change.alone
+                messages.append(Message(subject, sent, body))
         if not messages:
             return []
         last = await self._group.append(messages)
         first = last - len(messages) + 1
         now = datetime.now(UTC)
-        return [Recorded(first + i, m.subject, own(m.headers), m.body, now) for i, m in enumerate(messages)]
+        return [
+            Recorded(first + i, message.subject, headers, message.body, now)
+            for i, (message, headers) in enumerate(zip(messages, sealed, strict=True))
+        ]
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 

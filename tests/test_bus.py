@@ -61,3 +61,43 @@ def test_what_was_sent_is_read_back(headers: dict[str, str]) -> None:
     if block is not None:
         lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n")
         assert QuickClient._parse_header_lines(lines) == {name: value.strip() for name, value in headers.items()}
+
+
+class Wire:
+    """What was written, in the order of writing."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+def connected() -> tuple[QuickClient, Wire]:
+    client, wire = QuickClient(), Wire()
+    client._status = Client.CONNECTED
+    client._transport = wire  # type: ignore[assignment]
+    return client, wire
+
+
+async def test_a_question_is_written_at_once() -> None:
+    client, wire = connected()
+    await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
+    assert wire.written == [b"HPUB a inbox 18 19\r\nNATS/1.0\r\nn: 1\r\n\r\nx\r\n"]
+    assert client._pending == []
+
+
+async def test_a_question_does_not_overtake_what_waits_to_be_written() -> None:
+    client, wire = connected()
+    await client._send_publish("a", "", b"x", 1, {"n": "1"})
+    await client._send_publish("b", "inbox", b"x", 1, {"n": "2"})
+    assert wire.written == []
+    assert [command.split()[1] for command in client._pending] == [b"a", b"b"]
+
+
+async def test_a_question_to_a_lost_server_waits_for_it() -> None:
+    client, wire = connected()
+    client._status = Client.RECONNECTING
+    await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
+    assert wire.written == []
+    assert len(client._pending) == 1
