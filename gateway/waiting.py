@@ -15,8 +15,8 @@ from projections.operations import ENDED
 if TYPE_CHECKING:
     from gateway.commands import Asked
 
-#: Seconds between two looks at one operation while the log moves: the first, the most, and how fast they grow. An
-#: operation that is alone in the log is looked at once for each of its events; in a flood, a few times a second.
+#: Seconds at least between two looks at one operation while the log moves: at first, at most, and how fast they grow.
+#: An operation that is alone in the log is looked at as each of its events comes; in a flood, a few times a second.
 FIRST_PAUSE, LAST_PAUSE, GROWTH = 0.002, 0.25, 1.3
 #: Seconds that the rows of a replayed operation are waited for.
 REPLAY_PATIENCE = 0.5
@@ -40,11 +40,11 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
     while True:
         seen = gateway.position.value
         found = await look(gateway, operation)
-        left = deadline - loop.time()
-        if (found is not None and has_ended(found)) or left <= 0 or gateway.stop.is_set():
+        now = loop.time()
+        if (found is not None and has_ended(found)) or now >= deadline or gateway.stop.is_set():
             return found
-        await gateway.position.reach(seen + 1, left)
-        await asyncio.sleep(min(pause, max(deadline - loop.time(), 0)))
+        await gateway.position.reach(seen + 1, deadline - now)
+        await asyncio.sleep(min(now + pause, deadline) - loop.time())
         pause = min(pause * GROWTH, LAST_PAUSE)
 
 

@@ -35,15 +35,19 @@ async def apply(
     context: Context,
     *,
     expect_new: bool = False,
+    known: Loaded[S] | None = None,
     beside: Beside[S] | None = None,
 ) -> Applied[S]:
     """Decide on the newest state and append; when somebody else was first, decide again.
 
+    `known` saves the read: the state as somebody folded it lately. Where it is behind, an append is refused, and the
+    newest is read after all; that no event is due is said of `known` itself.
     `beside` says what has to stand or fall with the events, on other aggregates: it is asked anew at each attempt.
     `expect_new` saves the read where the aggregate should not exist yet, in this project or in any other. Raises
     Rejected as the rules say, Unavailable when the log does not answer, Conflict when others were first too often.
     """
-    loaded: Loaded[S] = Loaded(None, Tip(ref)) if expect_new else await store.load(ref, evolve)
+    known = Loaded(None, Tip(ref)) if expect_new else known
+    loaded = known or await store.load(ref, evolve)
     alone = subjects.events(kind=ref.kind, id_=ref.id) if expect_new else None
     for attempt in range(ATTEMPTS):
         events = decide(loaded.state, command)

@@ -49,8 +49,9 @@ class Reports:
             newest = await self._store.load(known.tip.ref, vm.evolve)
             if newest.tip.version == known.tip.version:
                 return
+            known = newest
         context = Context(actor=f"node:{report.node}", causation=f"report.{report.vm}:{report.sequence}")
-        applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context)
+        applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, known=known)
         for recorded in applied.events:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 

@@ -63,7 +63,7 @@ class Disks:
         part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
         overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
         try:
-            await qemu_img(*overlay, os.fspath(part), f"{size_gib}G")
+            await qemu_img(*overlay, os.fspath(part), f"{size_gib}G", bounded=base.format != "raw")
             await asyncio.to_thread(put_in_place, part, disk, PRIVATE)
         except QemuImgError as error:
             raise Temporary(f"cannot make the disk: {error}") from error

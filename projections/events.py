@@ -38,7 +38,7 @@ NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, r
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
 #: From this many rows on COPY is the faster way.
-_MANY = 16
+MANY = 16
 
 #: How each filter of a query is told to Postgres, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
@@ -82,7 +82,7 @@ async def insert(conn: Connection, batch: Iterable[Recorded]) -> None:
     """Add these events."""
     rows = [row(recorded) for recorded in batch]
     async with conn.cursor() as cursor:
-        if len(rows) < _MANY:
+        if len(rows) < MANY:
             await cursor.executemany(_INSERT.encode(), rows)
             return
         async with cursor.copy(_COPY.encode()) as copy:
