@@ -17,6 +17,8 @@ from node_daemon.images import BaseImage
 from runtime.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
+#: Empty overlays that are remembered, and the bytes that one may have to be.
+MOST_EMPTY, EMPTY_BYTES = 64, 1024**2
 #: libvirt hands it to QEMU's user when the domain starts.
 PRIVATE = 0o600
 
@@ -30,6 +32,7 @@ class Disks:
     def __init__(self, data_dir: Path) -> None:
         self._disks = new_folder(data_dir / "disks")
         self.consoles = new_folder(data_dir / "consoles", 0o700)
+        self._empty: dict[tuple[BaseImage, int], bytes] = {}
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
@@ -61,9 +64,8 @@ class Disks:
             return False
         check_size(base, size_gib)
         part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
-        overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
         try:
-            await qemu_img(*overlay, os.fspath(part), f"{size_gib}G", bounded=base.format != "raw")
+            await self._make_overlay(part, base, size_gib)
             await asyncio.to_thread(put_in_place, part, disk, PRIVATE)
         except QemuImgError as error:
             raise Temporary(f"cannot make the disk: {error}") from error
@@ -72,6 +74,19 @@ class Disks:
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    async def _make_overlay(self, part: Path, base: BaseImage, size_gib: int) -> None:
+        """An empty overlay. All of one size on one image are alike: qemu-img makes the first, the others are copies."""
+        empty = self._empty.get((base, size_gib))
+        if empty is not None:
+            await asyncio.to_thread(part.write_bytes, empty)
+            return
+        overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
+        await qemu_img(*overlay, os.fspath(part), f"{size_gib}G", bounded=base.format != "raw")
+        if part.stat().st_size <= EMPTY_BYTES:
+            if len(self._empty) >= MOST_EMPTY:
+                self._empty.clear()
+            self._empty[base, size_gib] = await asyncio.to_thread(part.read_bytes)
 
     def bases(self) -> set[Path]:
         """The images that disks are based on. Raises OSError. Called on a thread."""

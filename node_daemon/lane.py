@@ -56,6 +56,10 @@ LAST_WORDS: dict[type[Action], str] = {
 #: What would help, where libvirt's own words cannot say it.
 HELP: dict[type[Action], str] = {Restore: "; stop it by force to discard its memory, then start it"}
 
+#: Seconds that the news of a start has before libvirt is busy storing the configuration: guest and host contend for the
+#: processors just then.
+NEWS_FIRST = 0.05
+
 #: Seconds between looks while the hypervisor does not answer. Its return is a nudge as well.
 LOOK_AGAIN = 5.0
 
@@ -164,6 +168,8 @@ class Lane:
             self._show(want, have, step=self._trouble.step or STEP_NAMES[type(step)])
             if (wait := self._trouble.wait()) > 0:
                 return wait
+            if isinstance(step, Keep):
+                await asyncio.sleep(NEWS_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
                 return min(ASK_AGAIN, max(0.0, (step.until - datetime.now(UTC)).total_seconds()))

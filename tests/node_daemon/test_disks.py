@@ -1,7 +1,10 @@
 """A VM's files, made by the real qemu-img."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +111,24 @@ def test_a_folder_on_the_way_that_qemu_cannot_pass(servers_home: Path) -> None:
     assert impassable(closed / "data") is None
     closed.chmod(0o700)
     assert impassable(closed / "data") == closed
+
+
+async def test_the_second_of_a_kind_is_a_copy(tmp_path: Path, base: BaseImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    async def counted(*arguments: str, **options: Any) -> bytes:
+        made.append(arguments[0])
+        return await qemu_img(*arguments, **options)
+
+    monkeypatch.setattr("node_daemon.disks.qemu_img", counted)
+    disks = Disks(tmp_path / "node")
+    other = replace(base, path=tmp_path / "other.raw")
+    shutil.copy(base.path, other.path)
+    for vm, image, size in (("a", base, 2), ("b", base, 2), ("c", base, 3), ("d", other, 2)):
+        assert await disks.ensure(vm, image, size)
+    assert made == ["create"] * 3
+    assert disks.disk("a").read_bytes() == disks.disk("b").read_bytes()
+    assert disks.disk("b").stat().st_mode & 0o777 == 0o600
+    told = {vm: json.loads(await qemu_img("info", "--output=json", str(disks.disk(vm)))) for vm in "abcd"}
+    assert [told[vm]["virtual-size"] >> 30 for vm in "abcd"] == [2, 2, 3, 2]
+    assert [told[vm]["backing-filename"] for vm in "abcd"] == [str(base.path)] * 3 + [str(other.path)]
