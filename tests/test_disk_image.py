@@ -12,7 +12,7 @@ from runtime.disk_image import Shape, Unusable, objection
 from runtime.inspection import inspect
 from runtime.qemu_img import READS, Limits, QemuImgError, qemu_img
 from tests.hostile_images import HOSTILE, MIB, filled, qcow2
-from tests.processes import running
+from tests.processes import alive, children
 from tests.waiting import eventually
 
 
@@ -121,19 +121,19 @@ def slow(tmp_path: Path, limits: Limits) -> asyncio.Task[bytes]:
 
 async def test_it_has_ended_when_the_caller_goes_on(tmp_path: Path) -> None:
     task = slow(tmp_path, Limits())
-    [pid] = await eventually(lambda: running("qemu-img", str(tmp_path / "out")), "it runs")
+    [pid] = await eventually(lambda: children("qemu-img", str(tmp_path / "out")), "it runs")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not Path(f"/proc/{pid}").exists()
+    assert not alive(pid)
     with pytest.raises(TimeoutError):
         await slow(tmp_path, Limits(seconds=0.3))
-    assert not running("qemu-img", str(tmp_path / "out"))
+    assert not children("qemu-img", str(tmp_path / "out"))
 
 
 async def test_an_end_from_outside_says_nothing_of_the_image(tmp_path: Path) -> None:
     task = slow(tmp_path, Limits())
-    [pid] = await eventually(lambda: running("qemu-img", str(tmp_path / "out")), "it runs")
+    [pid] = await eventually(lambda: children("qemu-img", str(tmp_path / "out")), "it runs")
     os.kill(pid, signal.SIGTERM)
     with pytest.raises(InterruptedError):
         await task
