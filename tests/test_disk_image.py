@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,7 @@ def slow(tmp_path: Path, limits: Limits) -> asyncio.Task[bytes]:
 async def test_it_has_ended_when_the_caller_goes_on(tmp_path: Path) -> None:
     task = slow(tmp_path, Limits())
     [pid] = await eventually(lambda: children("qemu-img", str(tmp_path / "out")), "it runs")
+    started = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -129,6 +131,7 @@ async def test_it_has_ended_when_the_caller_goes_on(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         await slow(tmp_path, Limits(seconds=0.3))
     assert not children("qemu-img", str(tmp_path / "out"))
+    assert time.monotonic() - started < 20, "it was not waited for until it had done all of its work"
 
 
 async def test_an_end_from_outside_says_nothing_of_the_image(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ async def test_killed_in_the_middle_it_is_converted_without_another_download(
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
-    await eventually(lambda: not alive(pid), "nobody goes on writing")
+    await eventually(lambda: not alive(pid), "nobody goes on writing", seconds=5)
     assert f"{source.sha256}.qcow2.part" in names(cache)
     brake.unlink()
     await whole(cache, source, tmp_path / "i.qcow2")
