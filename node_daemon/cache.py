@@ -26,7 +26,9 @@ log = logs.get(__name__)
 #: Seconds that an image stays after it was asked for; and that what has arrived of one waits to be continued.
 GRACE, STALE = 300.0, 24 * 3600.0
 
-_OURS = re.compile(r"(?P<key>(?P<digest>[0-9a-f]{64})\.(?:qcow2|raw))(?P<rest>\.part|\.part\.json|\.gone)?")
+_OURS = re.compile(
+    r"(?P<key>(?P<digest>[0-9a-f]{64})\.(?:qcow2|raw))(?P<rest>\.part|\.part\.json|\.converting|\.gone)?"
+)
 
 Bases = Callable[[], set[Path]]
 """The files that disks are based on; raises OSError when one of them cannot be read."""
@@ -34,7 +36,7 @@ Bases = Callable[[], set[Path]]
 
 @dataclass(frozen=True)
 class Entry:
-    """An image, or what there is of one."""
+    """An image, or what there is of one. `size` is what it takes of the disk: a raw one may have holes."""
 
     path: Path
     key: str
@@ -76,7 +78,7 @@ class Cache:
         found = []
         for item in os.scandir(self._folder):
             match = _OURS.fullmatch(item.name)
-            if match is None or match["rest"] not in (None, ".part"):
+            if match is None or match["rest"] not in (None, ".part", ".converting"):
                 continue
             with contextlib.suppress(FileNotFoundError):
                 status = item.stat(follow_symlinks=False)
@@ -86,7 +88,7 @@ class Cache:
                             path=Path(item.path),
                             key=match["key"],
                             digest=match["digest"],
-                            size=status.st_size,
+                            size=status.st_blocks * 512,
                             used_at=status.st_mtime,
                             whole=match["rest"] is None,
                         )
@@ -106,7 +108,7 @@ class Cache:
         )
 
     async def tidy(self, busy: Callable[[str], bool], *, unwanted: Collection[str] = (), room: int = 0) -> None:
-        """Take away what has to go, so that `room` bytes more find their place. `busy`: what is arriving now."""
+        """Take away what has to go, so that `room` bytes more find their place. `busy`: digests of what arrives."""
         try:
             bases = await asyncio.to_thread(self._bases)
         except OSError as error:
@@ -123,7 +125,7 @@ class Cache:
         entries = self.entries()
         folder = self._folder.resolve()
         kept = {base.name for base in bases if base.parent.resolve() == folder}
-        kept |= {entry.key for entry in entries if busy(entry.key)}
+        kept |= {entry.key for entry in entries if busy(entry.digest)}
         excess = room - shutil.disk_usage(self._folder).free
         if self._budget:
             excess = max(excess, room + sum(entry.size for entry in entries) - self._budget)

@@ -10,10 +10,10 @@ import uuid
 from pathlib import Path
 
 from node_daemon import console_log, seed_disk
-from node_daemon.backing import bases
+from node_daemon.backing import base_of, bases
+from node_daemon.base_image import BaseImage
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
-from node_daemon.images import BaseImage
 from runtime.qemu_img import QemuImgError, qemu_img
 
 GIB = 1024**3
@@ -38,6 +38,10 @@ class Disks:
 
     def disk(self, vm: str, number: int = 1) -> Path:
         return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
+
+    def base(self, vm: str, number: int = 1) -> Path | None:
+        """What the root disk says it is based on, if anything. Raises OSError. Called on a thread."""
+        return base_of(self.disk(vm, number))
 
     async def make_seed(self, vm: str, url: str) -> Path:
         """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
@@ -82,7 +86,7 @@ class Disks:
             await asyncio.to_thread(part.write_bytes, empty)
             return
         overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
-        await qemu_img(*overlay, os.fspath(part), f"{size_gib}G", bounded=base.format != "raw")
+        await qemu_img(*overlay, os.fspath(part), f"{size_gib}G")
         if part.stat().st_size <= EMPTY_BYTES:
             if len(self._empty) >= MOST_EMPTY:
                 self._empty.clear()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar, assert_never
 
 from domain.contract import Desired, ImageSource, SeedMedium, Wanted
@@ -25,8 +26,10 @@ from node_daemon.plan import (
     Suspend,
     Unpause,
 )
+from node_daemon.shared import Hear, Stage
 from node_daemon.storage import DiskStore, ImageStore
 from runtime import logs
+from runtime.disk_image import Format
 from runtime.gauge import Gauge, share
 
 log = logs.get(__name__)
@@ -42,6 +45,9 @@ LOOK = 0.5
 SLOWEST_DISK = 16
 #: Domains that are started at a time.
 STARTS = 8
+
+#: What a VM is preparing while an image is on its way.
+WORDS: dict[Stage, str] = {"arriving": "image", "converting": "image, converting"}
 
 Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""
@@ -122,8 +128,7 @@ class Executor:
                 if wanted.disk <= wanted.disk_made:
                     raise disk_missing()
                 progress("image")
-                gauge = Gauge(lambda done, total: progress(f"image, {share(done, total)}"))
-                base = await while_wanted(self._images.ensure(image_of(wanted), gauge), newest)
+                base = await while_wanted(self._images.ensure(image_of(wanted), seldom(progress)), newest)
                 progress("disk")
                 made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
             if not made:
@@ -140,11 +145,12 @@ class Executor:
         image = image_of(wanted)
         on_disk = image.seed is SeedMedium.DISK
         seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
+        base, base_format = await asyncio.to_thread(self._base, wanted, image)
         boot = Boot(
             wanted=wanted,
             disk=str(self._disks.disk(wanted.vm, wanted.disk)),
-            base=str(self._images.path(image)),
-            base_format=image.format,
+            base=str(base),
+            base_format=base_format,
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
             seed=str(seed) if seed else None,
@@ -158,6 +164,23 @@ class Executor:
             if refusal.invalid:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
             raise
+
+    def _base(self, wanted: Wanted, image: ImageSource) -> tuple[Path, Format]:
+        """The image under the VM's disk, in the form that the disk was made from. Raises OSError."""
+        return self._images.under(image, self._disks.base(wanted.vm, wanted.disk))
+
+
+def seldom(progress: Progress) -> Hear:
+    """Hears how far an image is, and tells now and then: each word is an event."""
+    doing: Stage = "arriving"
+    gauge = Gauge(lambda done, total: progress(f"{WORDS[doing]}, {share(done, total)}"))
+
+    def hear(stage: Stage, done: int, total: int | None) -> None:
+        nonlocal doing
+        doing = stage
+        gauge(done, total)
+
+    return hear
 
 
 def patience(wanted: Wanted) -> float:

@@ -1,23 +1,28 @@
-"""Base images: fetched once per node, verified before anybody sees them, never half in place."""
+"""Base images: fetched once per node, verified before anybody sees them, never half in place.
+
+A qcow2 image becomes a raw one on the way, unless the node is set to keep images as they come. Both forms hold the same
+disk; whoever made a disk from one of them goes on with that one.
+"""
 
 import asyncio
 import os
 import re
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from domain.contract import ImageCache, ImageSource
+from node_daemon.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, verify
 from node_daemon.cache import Bases, Cache, touch
+from node_daemon.conversion import Full, convert, most_bytes
 from node_daemon.failure import Permanent, Temporary, is_full, of_os_error
 from node_daemon.files import new_folder, put_in_place
-from node_daemon.shared import Shared
+from node_daemon.shared import Hear, Shared, Stage
 from runtime import logs
-from runtime.digests import digests
 from runtime.disk_image import Format, Unusable
 from runtime.download import SILENCE, Check, Gone, Interrupted, Part, Tell, TooLong, copy, download
-from runtime.inspection import inspect
 from runtime.local_file import NotAllowed, opened
 from runtime.tasks import in_thread
 
@@ -26,28 +31,21 @@ log = logs.get(__name__)
 #: For all, QEMU's user among them; for writing to nobody.
 READ_ONLY = 0o444
 URL = ("http://", "https://")
+RAW = "the image, converted to a raw disk, needs up to"
 
-#: What an earlier version of the daemon left when it was killed.
-_LEFT = re.compile(r"[0-9a-f]{64}\.(qcow2|raw)\.[0-9a-f]{32}\.part")
-
-
-@dataclass(frozen=True)
-class BaseImage:
-    """An image in the cache: complete, verified, never written again."""
-
-    path: Path
-    format: Format
-    virtual_bytes: int
+#: What is left of a conversion when the daemon is killed, and was left of a download by an earlier version of it.
+_LEFT = re.compile(r"[0-9a-f]{64}\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
 
 
-def untold(done: int, total: int | None) -> None:
+def unheard(stage: Stage, done: int, total: int | None) -> None:
     """Nobody wants to know how far it is."""
 
 
 class Images:
     """The cache in one folder: `<sha256>.<format>`; while they arrive, `<sha256>.<format>.part` and its note.
 
-    What has arrived of a download outlives the process, and the next one goes on from there.
+    What has arrived of a download outlives the process, and the next one goes on from there. While it is converted it
+    stays, and what is made of it is `<sha256>.raw.converting`. The digest is always that of the source.
     """
 
     def __init__(
@@ -58,32 +56,45 @@ class Images:
         budget: int = 0,
         bases: Bases = set,
         silence: float = SILENCE,
+        kept: Kept = "raw",
     ) -> None:
         """`sources`: the folders below which a path may be an image's source. `budget`, `bases`: as `Cache` says."""
         self._folder = new_folder(folder)
         self._sources = sources
         self._cache = Cache(self._folder, budget, bases)
         self._silence = silence
+        self._kept = kept
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
-        for leftover in folder.glob("*.part"):
+        #: one conversion at a time: each may count on the room that it found
+        self._turn = asyncio.Lock()
+        for leftover in folder.iterdir():
             if _LEFT.fullmatch(leftover.name):
                 leftover.unlink()
 
-    def path(self, source: ImageSource) -> Path:
-        """Where the image is, or will be."""
-        return self._folder / f"{source.sha256.lower()}.{source.format}"
+    def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
+        """The file under a disk that was made from the image, and its format.
 
-    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
+        The disk says which of the two it is by the name of its base, which counts for nothing else. For one that names
+        neither, it is the one that a new disk would get.
+        """
+        forms = self._forms(source)
+        for form in forms:
+            if named is not None and named.name == self._file(source, form).name:
+                return self._file(source, form), form
+        form = next((form for form in forms if self._file(source, form).exists()), forms[0])
+        return self._file(source, form), form
+
+    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
         """The image, from the cache or else from its source. Whoever asks for the same image shares one fetch.
 
         Raises Permanent (image_missing, image_not_allowed, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """
-        name = self.path(source).name
-        if (known := self._known.get(name)) is not None and known.path.exists():
+        digest = source.sha256.lower()
+        if (known := self._known.get(digest)) is not None and known.path.exists():
             touch(known.path)
             return known
-        return await self._fetching.do(name, lambda told: self._get(name, source, told), tell)
+        return await self._fetching.do(digest, lambda heard: self._get(digest, source, heard), hear)
 
     def use(self) -> ImageCache:
         """How much is kept."""
@@ -97,37 +108,93 @@ class Images:
         """Remove what the catalogue does not want any more and no disk needs, and what is beyond the budget."""
         await self._cache.tidy(self._fetching.__contains__, unwanted=unwanted)
 
-    async def _get(self, name: str, source: ImageSource, tell: Tell) -> BaseImage:
-        path = self.path(source)
-        if path.exists():
-            touch(path)
-            image = await inspected(path, source.format, path, thorough=False)
+    def _file(self, source: ImageSource, form: Format) -> Path:
+        return self._folder / f"{source.sha256.lower()}.{form}"
+
+    def _part(self, source: ImageSource) -> Part:
+        path = self._file(source, source.format)
+        return Part(path.with_name(f"{path.name}.part"))
+
+    def _forms(self, source: ImageSource) -> tuple[Format, ...]:
+        """The formats in which the image may be here, the one to be had first."""
+        if source.format == "raw":
+            return ("raw",)
+        return ("raw", "qcow2") if self._kept == "raw" else ("qcow2", "raw")
+
+    async def _get(self, digest: str, source: ImageSource, hear: Hear) -> BaseImage:
+        form = next((form for form in self._forms(source) if self._file(source, form).exists()), None)
+        if form is None:
+            image = await self._fetch(source, hear)
         else:
-            image = await self._fetch(source, Part(self._folder / f"{name}.part"), path, tell)
-        self._known[name] = image
+            path = self._file(source, form)
+            touch(path)
+            self._part(source).drop()  # what a crash left that came when all was done
+            image = await inspected(path, form, path, thorough=False) if form == source.format else converted(path)
+        self._known[digest] = image
         return image
 
-    async def _fetch(self, source: ImageSource, part: Part, path: Path, tell: Tell) -> BaseImage:
-        """Get the bytes, judge them, and only then give them the name that others look for."""
+    async def _fetch(self, source: ImageSource, hear: Hear) -> BaseImage:
+        """Get the bytes, judge them, and only then give them, or what they are converted to, a name others look for."""
+        path, part = self._file(source, source.format), self._part(source)
         started = asyncio.get_running_loop().time()
         await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.size)
         before = part.size
         try:
-            resumed = await self._receive(source, part, tell)
+            resumed = await self._receive(source, part, partial(hear, "arriving"))
             await verify(source, part, resumed)
             image = await judged(part, source.format, path)
-            await in_thread(put_in_place, part.path, path, READ_ONLY)
+            if image.format != self._forms(source)[0]:
+                image = await self._convert(part, image, self._file(source, "raw"), partial(hear, "converting"))
+            else:
+                await in_thread(put_in_place, part.path, path, READ_ONLY)
             part.drop()
         except OSError as error:
             raise self._of_os_error(error, source, part) from error
-        seconds = round(asyncio.get_running_loop().time() - started, 3)
         log.info(
-            "image fetched", image=source.image, sha256=source.sha256, seconds=seconds, resumed=before if resumed else 0
+            "image fetched",
+            image=source.image,
+            sha256=source.sha256,
+            format=image.format,
+            seconds=round(asyncio.get_running_loop().time() - started, 3),
+            resumed=before if resumed else 0,
         )
         return image
 
+    async def _convert(self, part: Part, image: BaseImage, path: Path, tell: Tell) -> BaseImage:
+        """The same disk as a raw file. What arrived is kept for the next try, unless that would end no better."""
+        new = path.with_name(f"{path.name}.converting")
+        try:
+            with part.path.open("rb", buffering=0) as file:
+                most = await most_bytes(file, image.virtual_bytes)
+                async with self._turn:
+                    started = asyncio.get_running_loop().time()
+                    await self._make_room(most)
+                    await convert(file, image.virtual_bytes, new, most, tell)
+                    await in_thread(put_in_place, new, path, READ_ONLY)
+        except Full as error:
+            part.drop()
+            raise no_room(error.needed, error.free, RAW) from error
+        except Unusable as error:
+            part.drop()
+            raise Permanent("image_invalid", str(error)) from error
+        except TimeoutError as error:
+            raise Temporary("qemu-img takes too long to convert the image") from error
+        seconds = round(asyncio.get_running_loop().time() - started, 3)
+        log.info("image converted", image=path.name, seconds=seconds, bytes=path.stat().st_blocks * 512, most=most)
+        return replace(image, path=path, format="raw")
+
+    async def _make_room(self, needed: int) -> None:
+        """For so many bytes more. Raises Full; nothing is removed where all that could be would not do."""
+        if needed > (free := self._free()) + self._cache.use().bytes:
+            raise Full(needed, free)
+        await self._cache.tidy(self._fetching.__contains__, room=needed)
+        if needed > (free := self._free()):
+            raise Full(needed, free)
+
     async def _receive(self, source: ImageSource, part: Part, tell: Tell) -> bool:
         """Bring the part to its full length. Whether some of it had arrived before."""
+        if part.size == source.size_bytes > 0:
+            return True
 
         def check(total: int | None) -> None:
             if total is not None and total != source.size_bytes:
@@ -166,10 +233,12 @@ class Images:
             check(size)
             await copy(file.fileno(), part, size, tell)
 
+    def _free(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
     def _room_for(self, needed: int) -> None:
         """Raises Permanent (disk_full) when so many bytes more do not fit."""
-        free = shutil.disk_usage(self._folder).free
-        if needed > free:
+        if needed > (free := self._free()):
             raise no_room(needed, free)
 
     def _of_os_error(self, error: OSError, source: ImageSource, part: Part) -> Exception:
@@ -177,56 +246,10 @@ class Images:
         if not is_full(error):
             return of_os_error(error)
         needed = source.size_bytes - part.size
-        free = shutil.disk_usage(self._folder).free
+        free = self._free()
         part.drop()
         return no_room(max(needed, 1), free)
 
 
-def no_room(needed: int, free: int) -> Permanent:
-    return Permanent(
-        "disk_full", f"the image needs {needed} bytes more on the node's disk, which has {free} bytes free"
-    )
-
-
-def mismatch(source: ImageSource, what: str) -> Permanent:
-    return Permanent("checksum_mismatch", f"{source.source} is not the image that was registered: {what}")
-
-
-async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
-    """Compare every digest that is given with the bytes on disk. What is wrong is not kept.
-
-    Raises Permanent (checksum_mismatch); Temporary where the bytes came in several goes, which may not fit together.
-    """
-    expected = {"sha256": source.sha256.lower()}
-    if source.sha512 is not None:
-        expected["sha512"] = source.sha512.lower()
-    with part.path.open("rb", buffering=0) as file:
-        found = await digests(file, expected)
-    for name, digest in expected.items():
-        if found[name] != digest:
-            size = part.size
-            part.drop()
-            if resumed:
-                raise Temporary(f"what was resumed of {source.source} does not fit; it is fetched from its beginning")
-            raise mismatch(source, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
-
-
-async def judged(part: Part, declared: Format, path: Path) -> BaseImage:
-    """The finished part as the image it will be. One that may not be used is not kept."""
-    try:
-        return await inspected(part.path, declared, path, thorough=True)
-    except Permanent:
-        part.drop()
-        raise
-
-
-async def inspected(file: Path, declared: Format, path: Path, *, thorough: bool) -> BaseImage:
-    """The image in a file, taken for nothing but the declared format. Raises Permanent (image_invalid), Temporary."""
-    try:
-        with file.open("rb", buffering=0) as opened_file:
-            shape = await inspect(opened_file, declared, thorough=thorough)
-    except Unusable as error:
-        raise Permanent("image_invalid", str(error)) from error
-    except TimeoutError as error:
-        raise Temporary("qemu-img takes too long to look at the image") from error
-    return BaseImage(path=path, format=shape.format, virtual_bytes=shape.virtual_bytes)
+def no_room(needed: int, free: int, what: str = "the image needs") -> Permanent:
+    return Permanent("disk_full", f"{what} {needed} bytes more on the node's disk, which has {free} bytes free")

@@ -50,8 +50,13 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
     disks = Disks(settings.data_dir)
-    budget = int(settings.image_cache_gib * GIB)
-    images = Images(settings.data_dir / "images", settings.image_folders, budget=budget, bases=disks.bases)
+    images = Images(
+        settings.data_dir / "images",
+        settings.image_folders,
+        budget=int(settings.image_cache_gib * GIB),
+        bases=disks.bases,
+        kept=settings.image_base,
+    )
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
     connection = await bus.connect(settings, f"node-{settings.node}")
     parts = [

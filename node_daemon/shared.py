@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
-
-from runtime.download import Tell
+from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
+
+Stage = Literal["arriving", "converting"]
+
+Hear = Callable[[Stage, int, int | None], None]
+"""Told what is done with an image, how many bytes of it that is, and of how many, where that is known."""
 
 
 @dataclass
 class Run(Generic[T]):
     task: asyncio.Task[T]
-    waiting: dict[object, Tell] = field(default_factory=dict)
+    waiting: dict[object, Hear] = field(default_factory=dict)
     #: the last who waited has left
     ending: bool = False
 
@@ -30,14 +33,14 @@ class Shared(Generic[T]):
     def __contains__(self, key: str) -> bool:
         return key in self._runs
 
-    async def do(self, key: str, work: Callable[[Tell], Awaitable[T]], tell: Tell) -> T:
+    async def do(self, key: str, work: Callable[[Hear], Awaitable[T]], hear: Hear) -> T:
         """What `work` returns or raises."""
         while (run := self._runs.get(key)) is not None and run.ending:
             await asyncio.wait({run.task})
         if run is None:
             run = self._runs[key] = self._begin(key, work)
         ticket = object()
-        run.waiting[ticket] = tell
+        run.waiting[ticket] = hear
         try:
             return await asyncio.shield(run.task)
         finally:
@@ -46,13 +49,13 @@ class Shared(Generic[T]):
                 run.ending = True
                 run.task.cancel()
 
-    def _begin(self, key: str, work: Callable[[Tell], Awaitable[T]]) -> Run[T]:
-        def told(done: int, total: int | None) -> None:
-            for tell in list(run.waiting.values()):
-                tell(done, total)
+    def _begin(self, key: str, work: Callable[[Hear], Awaitable[T]]) -> Run[T]:
+        def heard(stage: Stage, done: int, total: int | None) -> None:
+            for hear in list(run.waiting.values()):
+                hear(stage, done, total)
 
         async def begun() -> T:
-            return await work(told)
+            return await work(heard)
 
         run: Run[T] = Run(asyncio.create_task(begun()))
         run.task.add_done_callback(lambda _: self._ended(key))

@@ -5,10 +5,12 @@ import random
 from pathlib import Path
 
 from domain.contract import ImageSource
+from node_daemon.base_image import BaseImage
 from node_daemon.disks import check_size
-from node_daemon.images import BaseImage, untold
+from node_daemon.images import unheard
+from node_daemon.shared import Hear
 from node_daemon.shelf import Shelf
-from runtime.download import Tell
+from runtime.disk_image import Format
 
 IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
 
@@ -22,16 +24,17 @@ class SimulatedImages:
         self._seconds = seconds
         self._there = set(shelf.all(node, IMAGE))
 
-    def path(self, source: ImageSource) -> Path:
-        return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}"
+    def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
+        """As it comes: nothing is there to be converted."""
+        return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}", source.format
 
-    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
-        path = self.path(source)
+    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
+        path, form = self.under(source, None)
         if path.name not in self._there:
             await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
             self._there.add(path.name)
             self._shelf.put(self._node, IMAGE, path.name, source.image)
-        return BaseImage(path=path, format=source.format, virtual_bytes=source.virtual_size_bytes)
+        return BaseImage(path=path, format=form, virtual_bytes=source.virtual_size_bytes)
 
 
 def _name(vm: str, number: int) -> str:
@@ -62,6 +65,9 @@ class SimulatedDisks:
 
     def disk(self, vm: str, number: int = 1) -> Path:
         return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
+
+    def base(self, vm: str, number: int = 1) -> Path | None:
+        return None
 
     async def make_seed(self, vm: str, url: str) -> Path:
         """Simulated guests ask the data source themselves, whatever their image says."""

@@ -7,22 +7,31 @@ from pathlib import Path
 from typing import Protocol
 
 from domain.contract import ImageSource
-from node_daemon.images import BaseImage, untold
-from runtime.download import Tell
+from node_daemon.base_image import BaseImage
+from node_daemon.images import unheard
+from node_daemon.shared import Hear
+from runtime.disk_image import Format
 
 
 class ImageStore(Protocol):
-    def path(self, source: ImageSource) -> Path:
-        """Where the image is, or will be."""
+    def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
+        """The file under a disk that was made from the image, and its format. `named`: what the disk says its base is.
+
+        Called on a thread.
+        """
         ...
 
-    async def ensure(self, source: ImageSource, tell: Tell = untold) -> BaseImage:
-        """The image, fetched first where it is missing; `tell` hears how far that is. Raises Permanent or Temporary."""
+    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
+        """The image, fetched first where it is missing; `hear` hears how far that is. Raises Permanent or Temporary."""
         ...
 
 
 class DiskStore(Protocol):
     def disk(self, vm: str, number: int = 1) -> Path: ...
+
+    def base(self, vm: str, number: int = 1) -> Path | None:
+        """What the root disk says it is based on, if anything. Raises OSError. Called on a thread."""
+        ...
 
     async def make_seed(self, vm: str, url: str) -> Path:
         """A disk with what the data source says at this URL. Raises Permanent or Temporary."""

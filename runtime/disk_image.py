@@ -78,9 +78,14 @@ def look(head: bytes, size: int) -> Shape:
     for offset, magic, name, tool in PACKED:
         if head.startswith(magic, offset):
             raise Unusable(f"the image is packed with {name}: unpack it first ({tool})")
-    if size % SECTOR or not 0 < size <= MOST_BYTES:
+    if not sectors(size):
         raise Unusable(f"neither a qcow2 image nor a raw disk: {size} bytes are no whole number of sectors")
     return Shape("raw", size, size)
+
+
+def sectors(size: int) -> bool:
+    """Whether a file of this size can be a raw disk."""
+    return size % SECTOR == 0 and 0 < size <= MOST_BYTES
 
 
 def bootable(head: bytes) -> bool:

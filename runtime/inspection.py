@@ -6,7 +6,7 @@ import os
 from typing import BinaryIO
 
 from runtime.disk_image import HEAD, Format, Shape, Unusable, look, objection
-from runtime.qemu_img import QemuImgError, qemu_img
+from runtime.qemu_img import READS, QemuImgError, qemu_img
 
 
 async def inspect(file: BinaryIO, declared: Format | None = None, *, thorough: bool = True) -> Shape:
@@ -19,19 +19,21 @@ async def inspect(file: BinaryIO, declared: Format | None = None, *, thorough: b
     shape = look(head, os.fstat(file.fileno()).st_size)
     if declared is not None and shape.format != declared:
         raise Unusable(f"the image is registered as {declared}, but is {shape.format}")
-    described = await _asked(file, shape, "info", "--output=json")
+    described = await asked(file, shape.format, "info", "--output=json")
     if (reason := objection(json.loads(described), shape)) is not None:
         raise Unusable(f"QEMU does not see what the image's header says: {reason}")
     if thorough and shape.format == "qcow2":
-        await _asked(file, shape, "check", "-q")
+        await asked(file, shape.format, "check", "-q")
     return shape
 
 
-async def _asked(file: BinaryIO, shape: Shape, *command: str) -> bytes:
-    """What qemu-img says of the file. Raises Unusable with its words when it has anything against it."""
+async def asked(file: BinaryIO, format_: Format, *command: str) -> bytes:
+    """What qemu-img says of the file. Raises Unusable with its words when it has anything against it; TimeoutError,
+    OSError.
+    """
     name = f"/proc/self/fd/{file.fileno()}"
     try:
-        return await qemu_img(*command, "-f", shape.format, name, files=[file.fileno()], writes=False)
+        return await qemu_img(*command, "-f", format_, name, files=[file.fileno()], limits=READS)
     except QemuImgError as error:
         said = str(error).replace(name, "the image")
         raise Unusable(f"qemu-img {command[0]} refuses the image: {said}") from error

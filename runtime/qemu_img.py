@@ -1,55 +1,84 @@
 """Run qemu-img, with a bound on what an evil image can make it use."""
 
 import asyncio
+import contextlib
 import errno
 import shutil
+import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-#: Bytes of memory, and seconds of CPU time, for one call.
-MEMORY, CPU = 2 * 1024**3, 60
-#: Seconds after which a call is given up.
-SECONDS = 300.0
+from runtime.tasks import ended
+
+#: Bytes of memory for one call.
+MEMORY = 2 * 1024**3
+#: Seconds of CPU time from the signal that says it is used up to the one that cannot be missed.
+LAST_SECONDS = 5
+#: What others end a process with: those who stop a service or a terminal, and a kernel that is out of memory.
+FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
 
 class QemuImgError(Exception):
     """qemu-img would not, or was stopped at a limit; the text is what it said last."""
 
 
-async def qemu_img(*arguments: str, files: Sequence[int] = (), writes: bool = True, bounded: bool = True) -> bytes:
+@dataclass(frozen=True)
+class Limits:
+    """What one call may use."""
+
+    #: seconds of CPU time
+    cpu: int = 60
+    #: seconds after which it is given up
+    seconds: float = 300.0
+    #: bytes that a file may have to which it writes; None for any number
+    file_bytes: int | None = None
+
+
+USUAL = Limits()
+#: For a call that only looks.
+READS = Limits(file_bytes=0)
+
+
+async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = USUAL) -> bytes:
     """Its standard output. `files` are descriptors that it may open as /proc/self/fd/N.
 
-    Not `bounded`: where it reads nothing that came from elsewhere; the bounds cost a process of their own.
-
-    Raises QemuImgError; TimeoutError after five minutes; OSError when it cannot be run.
+    It has ended when this returns or raises, also for a cancellation, and does not outlive the thread that called this.
+    Raises QemuImgError; TimeoutError; OSError when it cannot be run, or is ended from outside.
     """
     if shutil.which("qemu-img") is None:
         raise FileNotFoundError(errno.ENOENT, "qemu-img is not installed")
-    limits = [f"--as={MEMORY}", f"--cpu={CPU}", "--core=0", *([] if writes else ["--fsize=0"])]
+    bounds = [f"--as={MEMORY}", f"--cpu={limits.cpu}:{limits.cpu + LAST_SECONDS}", "--core=0"]
+    if limits.file_bytes is not None:
+        bounds.append(f"--fsize={limits.file_bytes}")
     process = await asyncio.create_subprocess_exec(
-        *(["prlimit", *limits] if bounded else []),
-        "qemu-img",
-        *arguments,
+        *("setpriv", "--pdeathsig", "KILL", "--", "prlimit", *bounds, "qemu-img", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=tuple(files),
+        start_new_session=True,
     )
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(limits.seconds):
             output, errors = await process.communicate()
     except BaseException:
-        if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await ended(asyncio.ensure_future(process.wait()))
         raise
-    if process.returncode != 0:
-        raise QemuImgError(_why(process.returncode or 0, (errors or output).decode(errors="replace")))
+    status = process.returncode or 0
+    if -status in FROM_OUTSIDE:
+        raise InterruptedError(errno.EINTR, f"qemu-img was ended from outside, by signal {-status}")
+    if status != 0:
+        raise QemuImgError(_why(status, (errors or output).decode(errors="replace"), limits))
     return output
 
 
-def _why(status: int, said: str) -> str:
+def _why(status: int, said: str, limits: Limits) -> str:
     """Its last line, in printable characters: an image can put words into it."""
     if status < 0:
-        return f"qemu-img was stopped by signal {-status}: the image asks for more than {CPU} s or {MEMORY >> 30} GiB"
+        most = f"{limits.cpu} s or {MEMORY >> 30} GiB"
+        return f"qemu-img was stopped by signal {-status}: the image asks for more than {most}"
     lines = said.strip().splitlines()
     last = "".join(char if char.isprintable() else "?" for char in lines[-1]) if lines else ""
     return last[:500] or f"qemu-img ended with status {status}"

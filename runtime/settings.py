@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -127,6 +127,8 @@ class NodeSettings(Common):
     parallel_starts: int = Field(default=8, ge=1, le=32)
     #: GiB of base images that are kept, beyond what VMs are made from; 0 for no limit
     image_cache_gib: float = Field(default=50.0, ge=0)
+    #: how base images are kept: raw, which a qcow2 is converted to, or as their source has them
+    image_base: Literal["raw", "source"] = "raw"
     #: directory for images, disks and consoles
     node_data: Path | None = None
 

@@ -53,7 +53,12 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({work})
+        await ended(work)
         raise
+
+
+async def ended(work: asyncio.Future[Any]) -> None:
+    """Wait until it has ended, whatever with, however often whoever waits is cancelled."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})

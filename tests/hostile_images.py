@@ -4,6 +4,7 @@ import gzip
 import lzma
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,11 +59,11 @@ def encrypted(path: Path) -> None:
         file.write(struct.pack(">I", 2))
 
 
-def filled(path: Path) -> None:
+def filled(path: Path, *options: str) -> None:
     """A good image with something in it."""
     raw = path.with_suffix(".in")
     raw.write_bytes(b"\x55" * (2 * MIB))
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)], check=True)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, str(raw), str(path)], check=True)
     raw.unlink()
 
 
@@ -98,6 +99,41 @@ def leaking(path: Path) -> None:
 def cut_off(path: Path) -> None:
     filled(path)
     path.write_bytes(path.read_bytes()[: 2 * 65536])
+
+
+def bomb(path: Path, tables: int = 16) -> None:
+    """A small file that `qemu-img check` has nothing against, of so many times 512 GiB of the letter U.
+
+    All entries of its first table name the same second one, and all of that name the same packed cluster of 2 MiB.
+    """
+    cluster = 2 * MIB
+    entries = cluster // 8
+    packer = zlib.compressobj(9, zlib.DEFLATED, -12)
+    packed = packer.compress(b"U" * cluster) + packer.flush()
+    first, second, data = 3 * cluster, 4 * cluster, 5 * cluster
+    header = (3, 0, 0, 21, tables * entries * cluster, 0, tables, first, cluster, 1, 0, 0, 0, 0, 0, 6, 104)
+    with path.open("wb") as file:
+        for at, body in (
+            (0, b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQQQQII", *header) + bytes(8)),
+            (cluster, struct.pack(">Q", 2 * cluster)),
+            (2 * cluster, struct.pack(">6Q", 1, 1, 1, 1, tables, tables * entries)),
+            (first, struct.pack(">Q", second) * tables),
+            (second, struct.pack(">Q", 1 << 62 | (len(packed) - 1) // 512 << 49 | data) * entries),
+            (data, packed.ljust(cluster, b"\0")),
+        ):
+            file.seek(at)
+            file.write(body)
+
+
+def spoiled(path: Path) -> None:
+    """What is packed in it cannot be unpacked: seen by nobody who does not read it."""
+    filled(path, "-c")
+    body = bytearray(path.read_bytes())
+    tables = number(body, 40)
+    second = number(body, tables) & 0x00FFFFFFFFFFFE00
+    packed = number(body, second) & ((1 << 54) - 1)
+    body[packed : packed + 8] = b"\xff" * 8
+    path.write_bytes(body)
 
 
 def foreign(format_: str) -> Maker:

@@ -1,6 +1,9 @@
 """What may be used as a disk image, judged by its header and by the real qemu-img."""
 
+import asyncio
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,10 @@ import pytest
 from runtime import qemu_img as tool
 from runtime.disk_image import Shape, Unusable, objection
 from runtime.inspection import inspect
-from runtime.qemu_img import QemuImgError, qemu_img
+from runtime.qemu_img import READS, Limits, QemuImgError, qemu_img
 from tests.hostile_images import HOSTILE, MIB, filled, qcow2
+from tests.processes import alive, children
+from tests.waiting import eventually
 
 
 async def inspected(path: Path, declared: str | None = None) -> Shape:
@@ -96,7 +101,7 @@ def test_a_second_opinion_counts(told: dict[str, object]) -> None:
 async def test_qemu_img_is_held_on_a_short_leash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     qcow2(tmp_path / "i")
     with pytest.raises(QemuImgError):  # it may write nothing
-        await qemu_img("create", "-f", "raw", str(tmp_path / "out"), "1M", writes=False)
+        await qemu_img("create", "-f", "raw", str(tmp_path / "out"), "1M", limits=READS)
     monkeypatch.setattr(tool, "MEMORY", 16 * MIB)
     with pytest.raises(Unusable, match="qemu-img info refuses"):
         await inspected(tmp_path / "i")
@@ -106,3 +111,37 @@ async def test_words_of_an_image_are_printed_as_such(tmp_path: Path) -> None:
     with pytest.raises(QemuImgError) as caught:
         await qemu_img("info", str(tmp_path / "\x1b[31mred\x07"))
     assert str(caught.value).isprintable()
+
+
+def slow(tmp_path: Path, limits: Limits) -> asyncio.Task[bytes]:
+    """A copy of 16 MiB that takes a minute."""
+    (tmp_path / "in").write_bytes(os.urandom(16 * MIB))
+    copy = ("convert", "-r", "256k", "-f", "raw", "-O", "raw", str(tmp_path / "in"), str(tmp_path / "out"))
+    return asyncio.create_task(qemu_img(*copy, limits=limits))
+
+
+async def test_it_has_ended_when_the_caller_goes_on(tmp_path: Path) -> None:
+    task = slow(tmp_path, Limits())
+    [pid] = await eventually(lambda: children("qemu-img", str(tmp_path / "out")), "it runs")
+    started = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not alive(pid)
+    with pytest.raises(TimeoutError):
+        await slow(tmp_path, Limits(seconds=0.3))
+    assert not children("qemu-img", str(tmp_path / "out"))
+    assert time.monotonic() - started < 20, "it was not waited for until it had done all of its work"
+
+
+async def test_an_end_from_outside_says_nothing_of_the_image(tmp_path: Path) -> None:
+    task = slow(tmp_path, Limits())
+    [pid] = await eventually(lambda: children("qemu-img", str(tmp_path / "out")), "it runs")
+    os.kill(pid, signal.SIGTERM)
+    with pytest.raises(InterruptedError):
+        await task
+
+
+async def test_no_file_becomes_larger_than_it_may(tmp_path: Path) -> None:
+    with pytest.raises(QemuImgError):
+        await slow(tmp_path, Limits(file_bytes=MIB))

@@ -84,8 +84,11 @@ class Place:
             base = await self.images.ensure(source)
             os.utime(base.path, (time.time() - 3000 + 1000 * n,) * 2)
 
+    def file(self, n: int) -> Path:
+        return self.folder / f"{self.sources[n].sha256}.raw"
+
     def there(self) -> list[int]:
-        return [n for n, source in enumerate(self.sources) if self.images.path(source).exists()]
+        return [n for n in range(3) if self.file(n).exists()]
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ async def test_the_budget_makes_room(place: Place) -> None:
 
 async def test_what_a_disk_is_based_on_stays_over_restarts(place: Place) -> None:
     await place.disks.ensure("vm", await place.images.ensure(place.sources[0]), 1)
-    os.utime(place.images.path(place.sources[0]), (1, 1))
+    os.utime(place.file(0), (1, 1))
     place.images = place.restarted(budget=1)
     await place.images.tidy({place.sources[0].sha256})
     assert place.there() == [0]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -17,9 +18,11 @@ import pytest
 from domain.base import Resources
 from domain.contract import Desired, ImageSource, NodeReport, Power
 from node_daemon import lane
+from node_daemon.base_image import Kept
 from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
+from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.plan import Host
 from runtime import gauge
@@ -149,6 +152,50 @@ def disks_of(node: Node, vm: str) -> dict[str, bytes]:
         info = json.loads(subprocess.check_output(["qemu-img", "info", "-U", "--output=json", str(path)]))
         found[path.name] = Path(info["backing-filename"]).read_bytes()[:5]
     return found
+
+
+def base_of(connection: Any, vm: str) -> tuple[str, str]:
+    """The file under a domain's disk, and its format, as libvirt was told."""
+    backing = ET.fromstring(connection.lookupByUUIDString(vm).XMLDesc()).find("devices/disk/backingStore")
+    assert backing is not None
+    return Path(backing.find("source").get("file")).name, backing.find("format").get("type")  # type: ignore
+
+
+@pytest.mark.parametrize(("first", "then"), [("source", "raw"), ("raw", "source")])
+async def test_a_disk_stays_on_the_form_of_its_image_that_it_was_made_from(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any, first: Kept, then: Kept
+) -> None:
+    """A change of the setting counts for disks of images that have yet to come."""
+    image = qcow2_image(node.home / "i.qcow2")
+    folder, format_ = node.settings.data_dir / "images", {"raw": "raw", "source": "qcow2"}
+
+    def images(kept: Kept) -> Images:
+        return Images(folder, node.settings.image_folders, kept=kept)
+
+    async with node.daemon(hypervisor, images(first)):
+        vm = await node.create(image=image)
+        await node.until(vm, on)
+        made = (f"{image.sha256}.{format_[first]}", format_[first])
+        assert base_of(connection, vm) == made
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+    async with node.daemon(hypervisor, images(then)):
+        await node.change(vm, desired=Desired.ON, boots=2)
+        await node.until(vm, lambda report: on(report) and report.boots == 2)
+        assert base_of(connection, vm) == made
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        (folder / made[0]).rename(node.home / "aside")
+        other = await node.create(image=image)
+        await node.until(other, on)
+        assert base_of(connection, other) == (f"{image.sha256}.{format_[then]}", format_[then])
+        (node.home / "aside").rename(folder / made[0])
+        await node.change(vm, desired=Desired.ON, boots=3)
+        await node.until(vm, lambda report: on(report) and report.boots == 3)
+        assert base_of(connection, vm) == made, "whatever else is there"
+        info = json.loads(await qemu_img("info", "-U", "--output=json", str(node.disks / vm / "root.qcow2")))
+        assert (Path(info["backing-filename"]).name, info["backing-filename-format"]) == made
+        await node.remove(vm, other)
 
 
 async def test_rebuilt_on_a_new_disk(node: Node, hypervisor: LibvirtHypervisor, connection: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from node_daemon.base_image import BaseImage
 from node_daemon.disks import GIB, Disks
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.files import Occupied, impassable, lock
-from node_daemon.images import BaseImage
 from runtime.qemu_img import qemu_img
 from tests.node_daemon.documents import MIB, raw_image
 

@@ -11,10 +11,10 @@ import pytest
 
 from domain.contract import Desired, Power
 from node_daemon import fates, guests
+from node_daemon.base_image import BaseImage
 from node_daemon.faults import Faulty
 from node_daemon.fleet import SimulatedNode
 from node_daemon.guests import Booted, Guests
-from node_daemon.images import BaseImage
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_storage import SimulatedDisks
 from node_daemon.simulator import Simulator

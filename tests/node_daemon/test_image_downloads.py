@@ -151,12 +151,21 @@ async def test_of_unknown_length(cache: Path, server: ImageServer, source: Image
     assert server.requests[1]["range"] == f"bytes={HALF}-"
 
 
+def untold(*_: object) -> None:
+    """Nobody wants to know."""
+
+
 async def test_all_there_and_the_length_unknown(cache: Path, server: ImageServer, source: ImageSource) -> None:
     server.length = False
     await broken_off(Images(cache, []), server, source)
-    [part] = cache.glob("*.part")
-    part.write_bytes(BODY)
+    [path] = cache.glob("*.part")
+    path.write_bytes(BODY)
+    part = download.Part(path)
+    assert await download.download(server.url, part, tell=untold, check=untold, most=SIZE)
+    assert server.requests[-1]["range"] == f"bytes={SIZE}-"
+    assert path.read_bytes() == BODY
     await complete(Images(cache, []), source)
+    assert len(server.requests) == 2, "what is all there is looked at, and not asked for"
 
 
 async def test_an_endless_file_ends(cache: Path, server: ImageServer, source: ImageSource) -> None:
@@ -213,7 +222,7 @@ async def test_two_askers_one_download_and_both_hear_of_it(
     heard: list[list[int]] = [[], []]
     server.slow = 0.001
     images = Images(cache, [])
-    await asyncio.gather(*(images.ensure(source, lambda done, _, to=to: to.append(done)) for to in heard))
+    await asyncio.gather(*(images.ensure(source, lambda _, done, __, to=to: to.append(done)) for to in heard))
     assert len(server.requests) == 1
     assert heard[0] == heard[1]
     assert (heard[0][0], heard[0][-1]) == (0, SIZE)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,17 @@ async def code_of(images: Images, source: ImageSource) -> str:
     return caught.value.code
 
 
-async def test_from_a_path(tmp_path: Path, images: Images) -> None:
-    source = qcow2_image(tmp_path / "i.qcow2", 3 * MIB)
+@pytest.mark.parametrize("make", [raw_image, qcow2_image])
+async def test_from_a_path(tmp_path: Path, make: Callable[[Path, int], ImageSource]) -> None:
+    source = make(tmp_path / "i", 3 * MIB)
+    images = Images(tmp_path / "images", [tmp_path], kept="source")
     base = await images.ensure(source)
-    assert base.path == tmp_path / "images" / f"{source.sha256}.qcow2"
+    assert base.path == tmp_path / "images" / f"{source.sha256}.{source.format}"
     assert base.path.read_bytes() == Path(source.source).read_bytes()
     assert base.virtual_bytes == 3 * MIB
     Path(source.source).unlink()
     assert await images.ensure(source) == base, "it is fetched once"
-    assert await Images(tmp_path / "images", [tmp_path]).ensure(source) == base, "over restarts too"
+    assert await Images(tmp_path / "images", [tmp_path], kept="source").ensure(source) == base, "over restarts too"
 
 
 async def test_from_http_once_for_all_who_ask(tmp_path: Path, images: Images) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
@@ -15,7 +16,7 @@ from domain.contract import Desired, Power
 from runtime.libvirtd import Libvirt
 from runtime.servers import NatsServer
 from tests.image_server import serving
-from tests.node_daemon.documents import MIB, source_of
+from tests.node_daemon.documents import MIB, qcow2_image, source_of
 from tests.node_daemon.harness import Node, a_node, off, on
 from tests.waiting import eventually
 
@@ -57,14 +58,15 @@ async def test_a_download_outlives_its_daemon(node: Node) -> None:
         images = node.settings.data_dir / "images"
 
         def half_there() -> bool:
-            return sum(part.stat().st_size for part in images.glob("*.part")) >= 2 * MIB
+            return sum(part.stat().st_size for part in images.glob("*.part")) >= MIB
 
         async with node.process():
-            await eventually(half_there, "half of it")
+            await eventually(half_there, "half of what comes")
+        there = sum(part.stat().st_size for part in images.glob("*.part"))
         server.stall = None
         async with node.process():
             await node.until(vm, on)
-            assert [asked.get("range") for asked in server.requests] == [None, f"bytes={2 * MIB}-"]
+            assert [asked.get("range") for asked in server.requests] == [None, f"bytes={there}-"]
             assert [path.read_bytes() for path in images.iterdir()] == [server.body]
             await node.remove(vm)
 
@@ -112,6 +114,35 @@ async def test_a_second_daemon_on_the_same_folder_gives_up(node: Node) -> None:
         await eventually(lambda: node.heartbeats, "the first daemon is up")
         async with node.process() as second:
             assert await second.wait() == 1
+
+
+async def test_qemu_runs_on_what_a_disk_was_made_from(
+    servers_home: Path, nats_server: NatsServer, libvirt_qemu: Libvirt
+) -> None:
+    """One disk from the time when images were kept as they came, one from after that."""
+    connection = libvirt.open(libvirt_qemu.uri)
+
+    def under(vm: str) -> tuple[str | None, bool]:
+        """The format of the image under the VM's disk, and whether the guest runs."""
+        domain = connection.lookupByUUIDString(vm)
+        format_ = ET.fromstring(domain.XMLDesc()).find("devices/disk/backingStore/format")
+        return None if format_ is None else format_.get("type"), domain.isActive()
+
+    async with a_node(servers_home, nats_server.url, libvirt_qemu.uri, image_base="source") as node:
+        async with node.process():
+            old = await node.create(image=qcow2_image(node.home / "old.qcow2"))
+            await node.until(old, on)
+            assert under(old) == ("qcow2", True)
+        node.settings = node.settings.model_copy(update={"image_base": "raw"})
+        async with node.process():
+            await node.change(old, boots=2, force_after=datetime.now(UTC))
+            new = await node.create(image=qcow2_image(node.home / "new.qcow2", 2 * MIB))
+            await node.until(new, on)
+            assert under(new) == ("raw", True)
+            await node.until(old, lambda report: on(report) and report.boots == 2)
+            assert under(old) == ("qcow2", True)
+            await node.remove(old, new)
+    connection.close()
 
 
 async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
