@@ -19,6 +19,7 @@ from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor, check_uefi
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
@@ -43,24 +44,24 @@ class Simulated(Bed):
 
     def _new(self, **changes: Any) -> Simulator:
         seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
-        return Simulator("n1", shelf=self._shelf, seconds=seconds, **changes)
+        return Simulator(SimulatedHost("n1", self._shelf), seconds=seconds, **changes)
 
     async def boot(self, **changes: Any) -> Boot:
         return Boot(wanted(new_vm(), **changes), "/disk", "/base", "raw", "/console", "host-boot")
 
     async def again(self) -> Hypervisor:
-        self.simulator.close()
+        self.simulator.host.close()
         self.simulator = self._new()
         return self.simulator
 
     async def power_off(self, vm: str) -> None:
-        self.simulator.power_off(vm)
+        self.simulator.host.power_off(vm)
 
     async def crash(self, vm: str) -> None:
-        self.simulator.crash(vm)
+        self.simulator.host.crash(vm)
 
     def define_foreign(self, uuid: str, name: str) -> None:
-        self.simulator.define_foreign(uuid, name)
+        self.simulator.host.define_foreign(uuid, name)
 
     async def without_network(self) -> Hypervisor:
         return self._new(network="no-such-network")
@@ -75,7 +76,7 @@ class TestSimulator(HypervisorContract):
         shelf = Shelf(tmp_path / "hosts.sqlite")
         bed = Simulated(shelf)
         yield bed
-        bed.simulator.close()
+        bed.simulator.host.close()
         shelf.close()
 
 
@@ -85,7 +86,7 @@ class TestFaultyWithoutFaults(TestSimulator):
         bed = Simulated(Shelf())
         bed.hypervisor = Faulty(bed.simulator, FaultRates(), deadline=60)
         yield bed
-        bed.simulator.close()
+        bed.simulator.host.close()
 
 
 class OnLibvirt(Bed):
