@@ -27,6 +27,10 @@ from node_daemon.shelf import Shelf
 DOMAIN, HOST = "domain", "host"
 
 
+Agent = Literal["answers", "silent", "missing"]
+"""What the agent in a guest does, once the guest is up."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A guest in memory, or its memory on disk; and when (seconds since 1970) it gets how far."""
@@ -42,6 +46,8 @@ class Run:
     still: float | None = None
     #: they do since the disk could not be written
     stalled: bool = False
+    hostname: str = ""
+    agent: Agent = "answers"
 
     def stand(self, now: float, *, stalled: bool = False) -> "Run":
         return self if self.still is not None else replace(self, still=now, stalled=stalled)
@@ -180,6 +186,11 @@ class SimulatedHost:
         if (found := self.in_memory(vm)) is not None:
             domain, run = found
             self.put(replace(domain, run=run.stand(time.time(), stalled=True)))
+
+    def agent_is(self, vm: str, agent: Agent) -> None:
+        """The guest's agent is stopped, hangs, or answers again; until the next boot."""
+        if (found := self.in_memory(vm)) is not None:
+            self.put(replace(found[0], run=replace(found[1], agent=agent)))
 
     def leave_memory(self, vm: str) -> None:
         """The hypervisor's own process dies while it writes a guest's memory: the guest runs on, and the file stays."""

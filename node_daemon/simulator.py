@@ -18,8 +18,20 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from domain.guest import Filesystem, Guest, Interface, InterfaceAddress, OperatingSystem, Timezone
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Boot, Busy, Capacity, Channel, Have, Nudge, Refused, size_of
+from node_daemon.hypervisor import (
+    AgentMissing,
+    AgentSilent,
+    Boot,
+    Busy,
+    Capacity,
+    Channel,
+    Have,
+    Nudge,
+    Refused,
+    size_of,
+)
 from node_daemon.simulated_host import Domain, Run, SimulatedHost
 from runtime.settings import Latencies
 
@@ -106,6 +118,7 @@ class Simulator:
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),
             leased_at=now + self._draw(self._seconds.lease),
+            hostname=wanted.name,
         )
         self.host.put(replace(domain, run=run, cause=None))
         return self.host.look(wanted.vm)
@@ -180,6 +193,18 @@ class Simulator:
             return ()
         return (_address(vm),) if run.mac.lower() == mac.lower() else ()
 
+    async def guest(self, vm: str) -> Guest:
+        await self._answer()
+        found = self.host.in_memory(vm)
+        if found is None or found[1].still is not None:
+            raise Refused("the domain does not run")
+        _, run = found
+        if run.agent == "missing" or run.up_at > time.time():
+            raise AgentMissing("no agent runs in the guest")
+        if run.agent == "silent":
+            raise AgentSilent("the agent does not answer")
+        return _told(vm, run, time.time())
+
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         await self._answer("open_console", vm)
         if self.host.in_memory(vm) is None:
@@ -227,6 +252,20 @@ class Simulator:
         """The console of a guest that is not in memory any more is over."""
         if vm is not None and self.host.in_memory(vm) is None and (had := self._consoles.pop(vm, None)) is not None:
             had.hang_up()
+
+
+def _told(vm: str, run: Run, now: float) -> Guest:
+    """What a guest says of itself: a small system on its disk, and a network that is up once it has its lease."""
+    size = run.tag.size
+    total = (size.disk_gib if size is not None else 1) * 1024**3
+    leased = (InterfaceAddress(address=_address(vm), prefix=8),) if run.leased_at <= now else ()
+    return Guest(
+        hostname=run.hostname or None,
+        os=OperatingSystem(id="simulated", name="Simulated guest", machine="x86_64"),
+        timezone=Timezone(name="UTC", offset_seconds=0),
+        interfaces=(Interface(name="eth0", mac=run.mac.lower(), addresses=leased),),
+        filesystems=(Filesystem(mountpoint="/", device="vda1", type="ext4", total_bytes=total, used_bytes=total // 4),),
+    )
 
 
 def _address(vm: str) -> str:

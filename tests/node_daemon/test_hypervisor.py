@@ -63,6 +63,15 @@ class Simulated(Bed):
     def define_foreign(self, uuid: str, name: str) -> None:
         self.simulator.host.define_foreign(uuid, name)
 
+    async def without_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "missing")
+
+    async def with_hung_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "silent")
+
+    async def with_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "answers")
+
     async def without_network(self) -> Hypervisor:
         return self._new(network="no-such-network")
 
@@ -165,6 +174,11 @@ class OnLibvirt(Bed):
 class OnTestDriver(OnLibvirt):
     uri, virt_type = TEST, "test"
 
+    async def without_agent(self, vm: str) -> None:
+        pytest.skip("the test driver knows of no agents, and says so")
+
+    with_agent = with_hung_agent = without_agent
+
     async def crash(self, vm: str) -> None:
         pytest.skip("nothing dies in the test driver")
 
@@ -177,6 +191,15 @@ class OnQemu(OnLibvirt):
 
     async def address(self, boot: Boot) -> tuple[str, ...]:
         pytest.skip("the guest knows no network")
+
+    async def without_agent(self, vm: str) -> None:
+        """As it is: the guest is a boot sector."""
+
+    async def with_hung_agent(self, vm: str) -> None:
+        pytest.skip("no agent runs in a boot sector; tests/e2e/test_boot.py has one that hangs")
+
+    async def with_agent(self, vm: str) -> None:
+        pytest.skip("no agent runs in a boot sector; tests/e2e/test_boot.py has one")
 
 
 class UefiContract:
@@ -310,8 +333,21 @@ async def test_every_call_has_a_deadline(tmp_path: Path) -> None:
     hypervisor.close()
 
 
+async def test_a_driver_without_agents_says_so_of_guests_that_run() -> None:
+    connection = libvirt.open(TEST)
+    hypervisor = LibvirtHypervisor(TEST, "default", "test", deadline=60)
+    boot = Boot(wanted(new_vm()), "/disk", "/base", "raw", "/console", "host-boot")
+    await hypervisor.start(boot)
+    with pytest.raises(Refused, match="not supported") as caught:
+        await hypervisor.guest(boot.wanted.vm)
+    assert type(caught.value) is Refused
+    await hypervisor.destroy(boot.wanted.vm)
+    hypervisor.close()
+    connection.close()
+
+
 async def test_a_hung_call_holds_up_nobody_else() -> None:
-    """Nor do many of those that may take long, such as suspending."""
+    """Nor do many of those that may take long, such as suspending, or that guests have to answer."""
     hypervisor = LibvirtHypervisor("test:///default", "default", "test", deadline=0.2)
     connections = hypervisor._connections
     release = asyncio.Event()
@@ -329,8 +365,16 @@ async def test_a_hung_call_holds_up_nobody_else() -> None:
     await asyncio.sleep(0.3)
     assert not any(task.done() for task in long), "they have patience"
     assert await connections.call("another", lambda connection: connection.isAlive()) == 1
+    guests = [
+        asyncio.create_task(connections.call(f"{number} guest", hang, patience=60, of_guest=True))
+        for number in range(40)
+    ]
+    await asyncio.sleep(0.1)
+    assert await connections.call("another", lambda connection: connection.isAlive()) == 1
+    assert await connections.call("1", lambda connection: connection.isAlive()) == 1
     release.set()
     await asyncio.gather(*long)
+    await asyncio.gather(*guests)
     await eventually(lambda: "one" not in connections._hung, "the call's return")
     assert await connections.call("one", lambda connection: connection.isAlive()) == 1
     hypervisor.close()
