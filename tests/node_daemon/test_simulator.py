@@ -132,6 +132,22 @@ async def test_an_outage_is_told_at_both_ends() -> None:
     await end([watch])
 
 
+async def test_a_console_ends_with_its_guest_whatever_ends_that() -> None:
+    simulator = Simulator(SimulatedHost())
+    boot = boot_of(simulator)
+    vm = boot.wanted.vm
+    await simulator.start(boot)
+    await simulator.keep(vm)
+    console = await simulator.open_console(vm, force=False)
+    await simulator.pause(vm)
+    await console.write(b"still here")
+    assert await console.read() == b"still here"
+    simulator.host.reboot()
+    assert await asyncio.wait_for(console.read(), 5) == b""
+    await simulator.start(boot)
+    assert await simulator.open_console(vm, force=False) is not console
+
+
 async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     images, disks = SimulatedImages("n1", Shelf(tmp_path / "a")), SimulatedDisks("n1", Shelf(tmp_path / "a"))
     base = await images.ensure(IMAGE)
