@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import catalog, console, events, image, log, output, replay, vault, views, vm
+from cli import catalog, console, events, guest, image, log, output, replay, vault, views, vm
 from cli import simulate as simulation
 from cli.command import root
 from cli.errors import CliError, Exit, Usage
@@ -125,6 +125,7 @@ for name, group in {
     app.add_typer(group, name=name, rich_help_panel=USE)
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 console.register(vm.app)
+guest.register(vm.app)
 events.register(app)
 log.register(app)
 vault.register(app)

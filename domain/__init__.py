@@ -4,5 +4,5 @@ Here live the messages (commands, events), the state they fold into, and the pur
 `evolve`, `place`. No I/O, no clock, no randomness, no import from any other room: time and ids arrive in the command.
 
 Start with `vm/` (the life of a VM on one screen) and `vm/table.py` (which verb when), then `contract.py` (what is said
-between handlers and nodes).
+between handlers and nodes). `guest.py` is what guests say of themselves, and is no event.
 """

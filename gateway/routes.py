@@ -11,7 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from gateway import audit, commands, consoles, feed, health, openapi, parameters, problems, reads, tunnels
+from domain.guest import Guest
+from gateway import audit, commands, consoles, feed, guests, health, openapi, parameters, problems, reads, tunnels
 from gateway.commands import ACTIONS
 from gateway.state import Gateway
 from gateway.tunnels import Tunnel
@@ -73,6 +74,7 @@ READS = (
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
     Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
+    Read(f"{VMS}/{{vm}}/guest", guests.guest, "What a guest says of itself now, by its agent", FRESH, Guest),
     Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", TUNNELS[CONSOLE]),
     Read(VNC, tunnels.upgrade_required, "A WebSocket to a VM's display, in VNC's protocol (RFB)", TUNNELS[VNC]),
     Read("/healthz", health.health, "Whether the platform can do its work"),

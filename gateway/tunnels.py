@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import parameters
-from gateway.consoles import ask, located
+from gateway.asks import ask, located
 from gateway.problems import Problem, invalid_parameter
 from gateway.state import Gateway, caller
 from runtime import logs, subjects

@@ -1,4 +1,4 @@
-"""What a node answers by itself, at once: about the consoles of its guests. Nothing here changes what a VM is to be.
+"""What a node answers by itself, at once: about its guests and their consoles. Nothing here changes what a VM is to be.
 
 Asked by request/reply on `nebula.nodes.<node>.asks.<verb>`, JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
 `{"problem": …}` as of a command; or bytes as they are, with what is to be said of them in its headers.
@@ -16,9 +16,10 @@ from nats.errors import Error as NatsError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
+from domain.guest import Guest
 from node_daemon import console_log
 from node_daemon.disks import Disks
-from node_daemon.hypervisor import Hypervisor
+from node_daemon.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.sessions import Denied, Sessions, Wish
 from runtime import logs, subjects
 from runtime.tasks import end
@@ -32,6 +33,8 @@ LOOK = 0.25
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Questions that are being answered at once.
 MOST_AT_ONCE = 256
+#: Guests that are being asked at once. Those that do not answer keep a few others waiting, but not for long.
+MOST_GUESTS = 12
 
 Answer = tuple[bytes, dict[str, str] | None]
 """A body, and the headers to it."""
@@ -66,12 +69,15 @@ class Answers:
         self._bus = bus
         self._node = node
         self._disks = disks
+        self._hypervisor = hypervisor
         self._sessions = Sessions(bus, node, hypervisor)
         self._running: set[asyncio.Task[None]] = set()
+        self._guests: dict[str, asyncio.Task[Guest]] = {}
         self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
             "console-log": self._console_log,
             "console": self._console,
             "vnc": self._display,
+            "guest": self._guest,
         }
 
     async def serve(self) -> None:
@@ -82,7 +88,7 @@ class Answers:
         finally:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
-            await end(self._running)
+            await end([*self._running, *self._guests.values()])
             await self._sessions.close()
 
     async def _accept(self, msg: Msg) -> None:
@@ -137,6 +143,32 @@ class Answers:
         asked = Connection.model_validate_json(question)
         await self._sessions.display(Wish("vnc", asked.vm, asked.session, asked.actor))
         return to_json({"ok": {}}), None
+
+    async def _guest(self, question: bytes) -> Answer:
+        vm = Question.model_validate_json(question).vm
+        try:
+            guest = await asyncio.shield(self._asked(vm))
+        except AgentMissing as error:
+            detail = "no agent answers in the guest: install the package qemu-guest-agent in it, or wait until it is up"
+            raise Denied("guest_agent_missing", detail) from error
+        except AgentSilent as error:
+            detail = "the guest's agent does not answer in time: ask again, or restart qemu-guest-agent in the guest"
+            raise Denied("guest_agent_silent", detail) from error
+        except Refused as error:
+            detail = f"the guest cannot be asked; does the VM run? ({error.detail})"
+            raise Denied("guest_unavailable", detail) from error
+        except Unreachable as error:
+            raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
+        return to_json({"ok": guest}), None
+
+    def _asked(self, vm: str) -> asyncio.Task[Guest]:
+        """The question to a guest: one at a time, whose answer is for all who ask meanwhile. Raises Denied."""
+        if (asking := self._guests.get(vm)) is None:
+            if len(self._guests) >= MOST_GUESTS:
+                raise Denied("node_busy", "the node asks too many guests just now; try again", 503)
+            asking = self._guests[vm] = asyncio.create_task(self._hypervisor.guest(vm), name=f"guest {vm}")
+            asking.add_done_callback(lambda _: self._guests.pop(vm, None))
+        return asking
 
 
 def problem(said: Mapping[str, Any]) -> bytes:

@@ -22,9 +22,9 @@ T = TypeVar("T")
 Outcome = tuple[Any, object, Exception | None]
 """The connection to use again (None when it is broken), and the result or the error of a call."""
 
-#: Calls under way at once, on all VMs together: those that are over soon, and those that may take long, such as writing
-#: memory to disk. libvirtd has about 20 workers.
-LIMIT, PATIENT = 24, 8
+#: Calls under way at once, on all VMs together: those that are over soon; those that may take long, such as writing
+#: memory to disk; and those that last as long as a guest likes, within limits. libvirtd has about 20 workers.
+LIMIT, PATIENT, GUESTS = 24, 8, 4
 #: Connections kept open between calls.
 IDLE = 8
 #: Seconds between libvirt's signs of life on a connection, and how many may be missed.
@@ -94,19 +94,23 @@ class Connections:
         self._deadline = deadline
         self._idle: list[Any] = []
         self._slots, self._patient_slots = asyncio.Semaphore(LIMIT), asyncio.Semaphore(PATIENT)
+        self._guest_slots = asyncio.Semaphore(GUESTS)
         self._hung: set[str] = set()
 
-    async def call(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
+    async def call(
+        self, key: str, work: Callable[[Any], T], patience: float | None = None, *, of_guest: bool = False
+    ) -> T:
         """`work(connection)`, on a thread. `key` names what it is about: while a call on it hangs, no other starts.
         `patience`: seconds that this one may take, where it is known to take long: it never keeps others waiting that
-        are not.
+        are not. Nor does one that the guest has to answer (`of_guest`).
 
         Raises Unreachable when the connection cannot be had or breaks, or the deadline passes; what else `work`
         raises (libvirtError for an answer that says no) comes through.
         """
         if key in self._hung:
             raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
-        async with self._slots if patience is None else self._patient_slots:
+        slots = self._guest_slots if of_guest else self._slots if patience is None else self._patient_slots
+        async with slots:
             borrowed = self._idle.pop() if self._idle else None
             deadline = max(self._deadline, patience or 0.0)
             over = on_thread(_carry_out, self._uri, borrowed, work)

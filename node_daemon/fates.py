@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from node_daemon.faults import Faulty
-from node_daemon.simulator import Simulator
+from node_daemon.simulated_host import SimulatedHost
 from runtime import logs
 from runtime.settings import FaultRates
 
@@ -17,12 +17,12 @@ OUTAGE = 10.0
 HOUR = 3600.0
 
 
-async def until_reboot(simulator: Simulator, way: Faulty, rates: FaultRates, rng: random.Random) -> None:
+async def until_reboot(host: SimulatedHost, way: Faulty, rates: FaultRates, rng: random.Random) -> None:
     """Let things happen, one after the other; returns when the host loses its power. Never, where it does not."""
     if not any((rates.crash, rates.poweroff, rates.stall, rates.vanish, rates.outage, rates.reboot)):
         await asyncio.Event().wait()
     while True:
-        guests = simulator.running()
+        guests = host.running()
         chances = {
             "crash": rates.crash * len(guests),
             "poweroff": rates.poweroff * len(guests),
@@ -40,16 +40,16 @@ async def until_reboot(simulator: Simulator, way: Faulty, rates: FaultRates, rng
         log.info("fate", fate=fate)
         match fate:
             case "crash":
-                simulator.crash(rng.choice(guests))
+                host.crash(rng.choice(guests))
             case "poweroff":
-                simulator.power_off(rng.choice(guests))
+                host.power_off(rng.choice(guests))
             case "stall":
-                simulator.stall(rng.choice(guests))
+                host.stall(rng.choice(guests))
             case "vanish":
-                simulator.vanish(rng.choice(guests))
+                host.vanish(rng.choice(guests))
             case "outage":
                 async with way.outage():
-                    simulator.restart()
+                    host.restart()
                     await asyncio.sleep(OUTAGE * rng.uniform(0.5, 1.5))
             case "reboot":
                 return

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from domain.guest import Guest
 from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Hypervisor, Nudge, Refused, Unreachable
 from runtime.settings import FaultRates
 from runtime.tasks import end
@@ -87,6 +88,9 @@ class Faulty:
 
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         return await self._through(f"{vm} addresses", lambda: self._real.addresses(vm, mac))
+
+    async def guest(self, vm: str) -> Guest:
+        return await self._through(f"{vm} guest", lambda: self._real.guest(vm))
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         return await self._through(f"{vm} console", lambda: self._real.open_console(vm, force=force))

@@ -20,6 +20,7 @@ from node_daemon.guests import Booted, Guests
 from node_daemon.hypervisor import Capacity
 from node_daemon.plan import Host
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Simulator
 from runtime import bus, logs
@@ -82,13 +83,12 @@ class SimulatedNode:
         self._guests = guests
         self._images = SimulatedImages(name, shelf, self._seconds.image)
         self._disks = SimulatedDisks(name, shelf)
+        self._host = SimulatedHost(name, shelf, up=self._up if settings.simulate_phone_home else None)
         self._simulator = Simulator(
-            name,
-            shelf=shelf,
+            self._host,
             seconds=self._seconds,
             capacity=Capacity(settings.simulate_vcpus, settings.simulate_memory_mib),
             seed=settings.simulate_seed,
-            up=self._up if settings.simulate_phone_home else None,
         )
 
     async def run(self) -> None:
@@ -97,18 +97,18 @@ class SimulatedNode:
         try:
             while True:
                 await self._boot()
-                self._simulator.reboot()
+                self._host.reboot()
                 await asyncio.sleep(self._seconds.reboot * self._random.uniform(0.5, 1.5))
         finally:
-            self._simulator.close()
+            self._host.close()
 
     async def _boot(self) -> None:
         """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
         way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
-        fate = asyncio.create_task(until_reboot(self._simulator, way, self._rates, self._random))
+        fate = asyncio.create_task(until_reboot(self._host, way, self._rates, self._random))
         try:
             while not fate.done():
-                host = Host(self._simulator.boot_id)
+                host = Host(self._host.boot_id)
                 executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
                 daemon = asyncio.create_task(Daemon(self._settings, self._bus, way, executor, host).run())
                 try:
@@ -124,4 +124,4 @@ class SimulatedNode:
             await way.close()
 
     def _up(self, vm: str, boots: int, seed_url: str) -> None:
-        self._guests.up(Booted(self._simulator, self._disks, vm, boots, seed_url))
+        self._guests.up(Booted(self._host, self._disks, vm, boots, seed_url))

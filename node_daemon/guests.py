@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
-from node_daemon.simulator import Simulator
 from runtime import logs
 
 log = logs.get(__name__)
@@ -38,7 +38,7 @@ class NotConfigured(Exception):
 class Booted:
     """A guest that is up and has to be configured."""
 
-    simulator: Simulator
+    host: SimulatedHost
     disks: SimulatedDisks
     vm: str
     boots: int
@@ -46,7 +46,7 @@ class Booted:
 
     def waits(self) -> bool:
         """Whether it still runs, and has not been configured at this boot."""
-        return self.simulator.boots(self.vm) == self.boots > self.disks.configured(self.vm)
+        return self.host.boots(self.vm) == self.boots > self.disks.configured(self.vm)
 
 
 class Guests:

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from domain.base import Resources
 from domain.contract import Power, Wanted
+from domain.guest import Guest
 
 
 class Unreachable(Exception):
@@ -23,6 +24,14 @@ class Refused(Exception):
 
 class Busy(Refused):
     """What was asked for is somebody else's at the moment."""
+
+
+class AgentMissing(Refused):
+    """No agent runs in the guest: it has none, or is still booting."""
+
+
+class AgentSilent(Refused):
+    """An agent runs in the guest, and does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,12 @@ class Hypervisor(Protocol):
 
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         """IPv4 and routable IPv6 addresses of the guest's interface, sorted; from DHCP leases, else from its agent."""
+        ...
+
+    async def guest(self, vm: str) -> Guest:
+        """What the agent in a running guest says of it, now. Raises AgentMissing and AgentSilent, where it does not;
+        Refused when the domain does not run. Delays no other call on the VM, however long the agent takes.
+        """
         ...
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:

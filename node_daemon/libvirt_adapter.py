@@ -16,10 +16,12 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from domain.contract import Firmware, Power
+from domain.guest import Guest
+from node_daemon import guest_agent
 from node_daemon.connections import Connections, on_thread, open_connection
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, size_of
-from node_daemon.reach import Reach
+from node_daemon.reach import Reach, ours
 from runtime import logs
 from runtime.tasks import happens
 
@@ -138,6 +140,9 @@ class LibvirtHypervisor:
             await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), key=f"{vm} addresses")
         return tuple(sorted(set(found)))
 
+    async def guest(self, vm: str) -> Guest:
+        return await self._ask(f"{vm} guest", lambda connection: guest_agent.ask(ours(connection, vm)), of_guest=True)
+
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         return await self._reach.console(vm, force=force)
 
@@ -178,9 +183,11 @@ class LibvirtHypervisor:
         """Let go of the idle connections. Domains run on."""
         self._connections.close()
 
-    async def _ask(self, key: str, work: Callable[[Any], T], patience: float | None = None) -> T:
+    async def _ask(
+        self, key: str, work: Callable[[Any], T], patience: float | None = None, *, of_guest: bool = False
+    ) -> T:
         try:
-            return await self._connections.call(key, work, patience)
+            return await self._connections.call(key, work, patience, of_guest=of_guest)
         except libvirt.libvirtError as error:
             raise Refused(str(error), invalid=error.get_error_code() in _INVALID) from error
 

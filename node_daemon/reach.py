@@ -66,7 +66,7 @@ def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool
     """The domain's serial console. Raises Unreachable, Refused and libvirtError."""
     connection = _connection_to(uri)
     try:
-        domain = _ours(connection, vm)
+        domain = ours(connection, vm)
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
         return Console(loop, connection, stream)
@@ -79,7 +79,7 @@ def open_display(uri: str, vm: str) -> socket.socket:
     """A connection to the domain's VNC server, which listens nowhere. Raises Unreachable, Refused and libvirtError."""
     connection = _connection_to(uri)
     try:
-        descriptor = _ours(connection, vm).openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+        descriptor = ours(connection, vm).openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
     finally:
         connection.close()
     return socket.socket(fileno=descriptor)
@@ -92,7 +92,7 @@ def _connection_to(uri: str) -> Any:
         raise Unreachable(str(error)) from error
 
 
-def _ours(connection: Any, vm: str) -> Any:
+def ours(connection: Any, vm: str) -> Any:
     """Our domain of that VM. Raises libvirtError where there is none, or it says nothing of us."""
     domain = connection.lookupByUUIDString(vm)
     try:

@@ -54,6 +54,7 @@ class Platform:
         self.remembered: dict[str, Document] = {}
         self.fails_with: Document | None = None
         self.stuck = False
+        self.guest: Document | None = None
         self.feed_breaks: list[int] = []
         self.feed_skips: set[int] = set()
 
@@ -137,6 +138,10 @@ class Platform:
                 if "at" in query:
                     return vm | {"phase": self.phases[int(query["at"])]}
                 return vm
+            case "GET", "projects", _, "vms", vm_id, "guest":
+                if self.guest is None:
+                    raise Problem(409, "guest_agent_missing", "no agent answers in the guest")
+                return self.guest
             case "DELETE", "projects", _, "vms", vm_id:
                 return self.accept("delete", self.vm(vm_id))
             case "PATCH", "projects", _, "vms", vm_id:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.guest import size
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 
@@ -164,3 +165,56 @@ def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platf
     assert ran.status == 0
     (vm,) = platform.vms.values()
     assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
+
+
+GUEST = {
+    "hostname": "web-1",
+    "os": {"id": "debian", "name": "Debian GNU/Linux 12 (bookworm)", "version": "12", "kernel_release": "6.1.0-26"},
+    "timezone": None,
+    "interfaces": [
+        {"name": "lo", "mac": None, "addresses": [{"address": "127.0.0.1", "prefix": 8}]},
+        {"name": "ens2", "mac": "52:54:00:00:00:07", "addresses": [{"address": "192.168.122.7", "prefix": 24}]},
+    ],
+    "more_interfaces": 0,
+    "filesystems": [
+        {"mountpoint": "/", "device": "vda1", "type": "ext4", "total_bytes": 4 << 30, "used_bytes": 1 << 30},
+        {"mountpoint": "/srv", "device": None, "type": "nfs", "total_bytes": None, "used_bytes": None},
+    ],
+    "more_filesystems": 3,
+}
+
+
+def test_what_a_guest_says(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")
+    platform.guest = GUEST
+    ran = nebula("vm", "guest", "web-1")
+    assert ran.status == 0
+    assert [line.split() for line in ran.out.splitlines()] == [
+        ["hostname", "web-1"],
+        ["os", "Debian", "GNU/Linux", "12", "(bookworm)"],
+        ["kernel", "6.1.0-26"],
+        [],
+        ["INTERFACE", "MAC", "ADDRESSES"],
+        ["lo", "-", "127.0.0.1/8"],
+        ["ens2", "52:54:00:00:00:07", "192.168.122.7/24"],
+        [],
+        ["MOUNTPOINT", "DEVICE", "TYPE", "SIZE", "USED", "USE"],
+        ["/", "vda1", "ext4", "4.0", "GiB", "1.0", "GiB", "25", "%"],
+        ["/srv", "-", "nfs", "-", "-", "-"],
+    ]
+    assert "and 3 more filesystems" in ran.err
+    assert nebula("vm", "guest", "web-1", "-o", "json").json == GUEST
+    platform.guest = {**GUEST, "os": None, "filesystems": None}
+    ran = nebula("vm", "guest", "web-1")
+    assert (ran.status, "MOUNTPOINT" in ran.out) == (0, False)
+    assert "does not tell of filesystems" in ran.err
+    platform.guest = None
+    ran = nebula("vm", "guest", "web-1")
+    assert (ran.status, "guest_agent_missing" in ran.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 << 30, "20 GiB"), (2**63 - 1, "8.0 EiB")]
+)
+def test_bytes_for_people(count: int, told: str) -> None:
+    assert size(count) == told

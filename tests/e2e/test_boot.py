@@ -1,11 +1,16 @@
 """A stock Debian under QEMU, through HTTP, from nothing to guest-ready and back to nothing."""
 
+import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import httpx
 import libvirt
+import libvirt_qemu
 import pytest
 
 from cli.image_build import ImageFile, build_debian_image
@@ -40,6 +45,54 @@ async def up(libvirt_qemu: Libvirt) -> AsyncIterator[Platform]:
         yield made
 
 
+async def asked(up: Platform, vm: str) -> httpx.Response:
+    """What the guest says of itself, or why it does not."""
+    async with up.client() as http:
+        return await http.get(f"{VMS}/{vm}/guest")
+
+
+async def speaks_for_itself(up: Platform, vm: str, addresses: list[str], mac: str) -> None:
+    async def said() -> dict[str, Any] | None:
+        answer = await asked(up, vm)
+        assert answer.is_success or answer.json()["code"] in ("guest_agent_missing", "guest_agent_silent"), answer.text
+        return answer.json() if answer.is_success else None
+
+    guest = await eventually(said, "the guest's own word", seconds=120)
+    assert (guest["hostname"], guest["os"]["id"], guest["os"]["version"]) == ("web-1", "debian", "12")
+    assert guest["os"]["kernel_release"]
+    assert guest["timezone"]["offset_seconds"] == 0
+    root = {each["mountpoint"]: each for each in guest["filesystems"]}["/"]
+    assert (root["device"], root["type"]) == ("vda1", "ext4")
+    assert 0 < root["used_bytes"] < root["total_bytes"] <= 4 * 1024**3
+    assert root["total_bytes"] > 3 * 1024**3, "it has grown to its disk"
+    ours = {each["mac"]: each for each in guest["interfaces"]}[mac]
+    assert set(addresses) <= {each["address"] for each in ours["addresses"]}
+
+
+async def hangs_without_harm(up: Platform, vm: str, domain: Any) -> None:
+    """The agent stops in the middle: that is told, and what else is done to the VM does not wait for it."""
+    script = {"path": "/bin/sh", "arg": ["-c", "sleep 1; kill -STOP $PPID"]}
+    stops = json.dumps({"execute": "guest-exec", "arguments": script})
+    await asyncio.to_thread(libvirt_qemu.qemuAgentCommand, domain, stops, 10, 0)
+
+    async def silent() -> bool:
+        answer = await asked(up, vm)
+        return answer.status_code == 409 and answer.json()["code"] == "guest_agent_silent"
+
+    await eventually(silent, "an agent that hangs", seconds=60)
+    asking = asyncio.create_task(asked(up, vm))
+    await asyncio.sleep(0.5)
+    for verb in ("pause", "resume"):
+        await up.succeed("POST", f"{VMS}/{vm}/{verb}")
+    assert not asking.done(), "neither waited for the agent"
+    answer = await asking
+    assert (answer.status_code, answer.json()["code"]) == (409, "guest_agent_silent")
+    await up.succeed("POST", f"{VMS}/{vm}/stop", {"grace_seconds": 60})
+    assert domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN], "by its own doing"
+    answer = await asked(up, vm)
+    assert (answer.status_code, answer.json()["code"]) == (409, "wrong_phase")
+
+
 async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform, image: ImageFile) -> None:
     await up.call("POST", "/v1/projects", {"id": "boot", "name": "Boot"})
     await up.register("debian-12", image.path)
@@ -65,6 +118,9 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
         return f"{MARK} on web-1" in console.read_text(errors="replace")
 
     await eventually(said, "the guest's own word that its user-data ran", seconds=120)
+    mac = ET.fromstring(xml).find("devices/interface/mac")
+    assert mac is not None
+    await speaks_for_itself(up, vm, found["addresses"], mac.attrib["address"])
     seed = xml.split("s=http", 1)[1].split("<", 1)[0]
     async with httpx.AsyncClient() as http:
         served = await http.get(f"http{seed}user-data")
@@ -72,6 +128,7 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
         unknown = await http.get(f"http{seed[:-6]}AAAAA/user-data")
         assert unknown.status_code == 404
 
+    await hangs_without_harm(up, vm, domain)
     position = found["position"]
     await up.succeed("DELETE", f"{VMS}/{vm}")
     async with httpx.AsyncClient() as http:

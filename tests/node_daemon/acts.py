@@ -25,6 +25,7 @@ from node_daemon.hypervisor import Boot, Hypervisor
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulator import Simulator
 from runtime import logs
 from runtime.settings import NodeSettings, read
@@ -195,7 +196,7 @@ async def run(settings: NodeSettings, orders: Orders) -> None:
     places.LONGEST = 0.0  # and keep nobody from starting
     hypervisor: Any
     if orders.shelf is not None:
-        hypervisor = WithConsoles(Simulator(SIMULATED, shelf=Shelf(orders.shelf)))
+        hypervisor = WithConsoles(Simulator(SimulatedHost(SIMULATED, Shelf(orders.shelf))))
     else:
         uri = settings.libvirt_uri
         hypervisor = LibvirtHypervisor(uri, settings.network, virt_type(uri), settings.libvirt_deadline)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from domain.contract import Power
+from domain.guest import Guest
 from node_daemon.domain_xml import domain_name
-from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused, Unreachable, size_of
+from node_daemon.hypervisor import AgentMissing, AgentSilent, Boot, Have, Hypervisor, Refused, Unreachable, size_of
 from runtime.tasks import end
 from tests.node_daemon.documents import new_vm
 from tests.waiting import eventually
@@ -57,6 +58,18 @@ class Bed(ABC):
             lambda: self.hypervisor.addresses(boot.wanted.vm, boot.wanted.mac), "an address"
         )
         return found
+
+    @abstractmethod
+    async def without_agent(self, vm: str) -> None:
+        """Nobody in the running guest answers for it, nor ever will."""
+
+    @abstractmethod
+    async def with_hung_agent(self, vm: str) -> None:
+        """An agent is there, once the guest is up, and answers nothing."""
+
+    @abstractmethod
+    async def with_agent(self, vm: str) -> None:
+        """An agent is there, once the guest is up."""
 
     async def off(self, vm: str) -> Have:
         """What there is of a VM once it does not run any more."""
@@ -305,6 +318,71 @@ class HypervisorContract:
         assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == ()
         await bed.hypervisor.destroy(vm)
         assert await bed.hypervisor.addresses(vm, mac) == ()
+
+    async def test_a_guest_speaks_for_itself(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm, hypervisor = boot.wanted.vm, bed.hypervisor
+        await hypervisor.start(boot)
+        await bed.with_agent(vm)
+
+        async def said() -> Guest | None:
+            try:
+                return await hypervisor.guest(vm)
+            except AgentMissing:  # it is still booting
+                return None
+
+        guest: Guest = await eventually(said, "the guest's own word")
+        assert guest.hostname == boot.wanted.name
+        assert [each.mac for each in guest.interfaces or ()] == [boot.wanted.mac.lower()]
+        root = {each.mountpoint: each for each in guest.filesystems or ()}["/"]
+        assert root.total_bytes is not None
+        assert root.used_bytes is not None
+        assert 0 < root.used_bytes < root.total_bytes <= boot.wanted.disk_gib * 1024**3
+
+    async def test_a_guest_without_an_agent_says_nothing(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        await bed.hypervisor.start(boot)
+        await bed.without_agent(boot.wanted.vm)
+        with pytest.raises(AgentMissing):
+            await bed.hypervisor.guest(boot.wanted.vm)
+
+    async def test_nor_does_one_whose_agent_hangs(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm = boot.wanted.vm
+        await bed.hypervisor.start(boot)
+        await bed.with_hung_agent(vm)
+
+        async def silent() -> bool:
+            try:
+                await bed.hypervisor.guest(vm)
+            except AgentSilent:
+                return True
+            except AgentMissing:
+                return False
+            raise AssertionError("it spoke")
+
+        await eventually(silent, "an agent that says nothing")
+
+    async def test_only_a_guest_that_runs_is_asked(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm, hypervisor = boot.wanted.vm, bed.hypervisor
+
+        async def refused() -> bool:
+            with pytest.raises(Refused) as caught:
+                await hypervisor.guest(vm)
+            return not isinstance(caught.value, AgentMissing | AgentSilent)
+
+        assert await refused(), "there is none"
+        await hypervisor.start(boot)
+        await hypervisor.keep(vm)
+        await hypervisor.pause(vm)
+        assert await refused(), "it stands still"
+        await hypervisor.destroy(vm)
+        assert await refused(), "it is off"
+        foreign = await bed.boot()
+        bed.define_foreign(foreign.wanted.vm, f"foreign-{foreign.wanted.vm}")
+        vm = foreign.wanted.vm
+        assert await refused(), "it is not ours"
 
     async def test_capacity_and_network(self, bed: Bed) -> None:
         capacity = await bed.hypervisor.capacity()

@@ -24,7 +24,7 @@ from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Have
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.shelf import Shelf
-from node_daemon.simulator import remembered
+from node_daemon.simulated_host import remembered
 from runtime.libvirtd import Libvirt
 from runtime.servers import NatsServer
 from tests.node_daemon.acts import ON_DOMAINS, ORDERS, SIMULATED, Acting, Acts, Orders, Stop

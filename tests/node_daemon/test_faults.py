@@ -13,6 +13,7 @@ from domain.contract import Desired, Power
 from node_daemon.faults import Faulty
 from node_daemon.plan import LIVES, Host
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Call, Simulator
 from runtime.servers import NatsServer
@@ -41,13 +42,13 @@ class Trial:
 
     def start_host(self) -> None:
         """The simulator, as the shelf remembers it."""
-        self.simulator = Simulator("n1", shelf=self.shelf, seconds=SECONDS, told=self.judge)
+        self.simulator = Simulator(SimulatedHost("n1", self.shelf), seconds=SECONDS, told=self.judge)
         self.images = SimulatedImages("n1", self.shelf, SECONDS.image)
         self.disks = SimulatedDisks("n1", self.shelf)
         self.way = Faulty(self.simulator, TROUBLE, DEADLINE, self.random.random())
 
     async def start_daemon(self) -> None:
-        host = Host(self.simulator.boot_id)
+        host = Host(self.simulator.host.boot_id)
         await self.stack.enter_async_context(self.node.daemon(self.way, self.images, self.disks, host))
 
     async def kill(self) -> None:
@@ -58,7 +59,7 @@ class Trial:
     async def kill_all(self) -> None:
         """The process dies, with the simulator in it."""
         await self.kill()
-        self.simulator.close()
+        self.simulator.host.close()
         self.start_host()
 
     def judge(self, call: Call) -> None:
@@ -93,20 +94,20 @@ class Trial:
                 await self.node.change(vm, desired=Desired.ABSENT)
                 await self.node.create()
             case "guest":
-                host = self.simulator
+                host = self.simulator.host
                 self.random.choice([host.crash, host.power_off, host.stall, host.leave_memory])(vm)
             case "vanish":
-                self.simulator.vanish(vm)
+                self.simulator.host.vanish(vm)
             case "die":
                 await self.random.choice([self.kill, self.kill_all])()
                 await self.start_daemon()
             case "reboot":
                 await self.kill()
-                self.simulator.reboot()
+                self.simulator.host.reboot()
                 await self.start_daemon()
             case "away":
                 async with self.way.outage():
-                    self.simulator.restart()
+                    self.simulator.host.restart()
                     await asyncio.sleep(self.random.uniform(0, 0.3))
         await asyncio.sleep(self.random.uniform(0, 0.05))
 
@@ -149,7 +150,7 @@ async def trial(node: Node, tmp_path: Path, seed: int) -> AsyncIterator[Trial]:
     trial = Trial(node, tmp_path, seed)
     yield trial
     await trial.kill()
-    trial.simulator.close()
+    trial.simulator.host.close()
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -16,6 +16,7 @@ from node_daemon.faults import Faulty
 from node_daemon.fleet import SimulatedNode
 from node_daemon.guests import Booted, Guests
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
 from node_daemon.simulator import Simulator
 from runtime.servers import NatsServer
@@ -30,7 +31,7 @@ HOUR = 3600.0
 
 async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fates, "OUTAGE", 0.01)
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     way = Faulty(simulator, FaultRates(), deadline=1)
     boots = [boot_of(simulator) for _ in range(20)]
     for boot in boots:
@@ -38,7 +39,7 @@ async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.Monke
         await simulator.keep(boot.wanted.vm)
     often = 100 * HOUR
     rates = FaultRates(crash=often, poweroff=often, stall=often, vanish=often, outage=often, reboot=10 * often)
-    await asyncio.wait_for(fates.until_reboot(simulator, way, rates, random.Random(1)), 30)
+    await asyncio.wait_for(fates.until_reboot(simulator.host, way, rates, random.Random(1)), 30)
     found = await simulator.domains()
     assert len(found) < len(boots), "some vanished"
     assert {have.cause for have in found.values()} >= {"crashed", "guest"}
@@ -46,9 +47,9 @@ async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.Monke
 
 
 async def test_without_rates_nothing_ever_happens() -> None:
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     quiet = asyncio.create_task(
-        fates.until_reboot(simulator, Faulty(simulator, FaultRates(), 1), FaultRates(), random.Random(1))
+        fates.until_reboot(simulator.host, Faulty(simulator, FaultRates(), 1), FaultRates(), random.Random(1))
     )
     await asyncio.sleep(0.05)
     assert not quiet.done()
@@ -126,9 +127,9 @@ async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypat
     running = asyncio.create_task(everybody.run())
 
     def up(vm: str, boots: int, seed_url: str) -> None:
-        everybody.up(Booted(simulator, disks, vm, boots, seed_url))
+        everybody.up(Booted(simulator.host, disks, vm, boots, seed_url))
 
-    simulator = Simulator("n1", shelf=shelf, up=up)
+    simulator = Simulator(SimulatedHost("n1", shelf, up=up))
     async with data_source() as source:
         source.failures = 3
         boot = boot_of(simulator, seed_url=source.url)

@@ -19,6 +19,7 @@ from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor, check_uefi
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulator import Simulator
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
@@ -43,24 +44,33 @@ class Simulated(Bed):
 
     def _new(self, **changes: Any) -> Simulator:
         seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
-        return Simulator("n1", shelf=self._shelf, seconds=seconds, **changes)
+        return Simulator(SimulatedHost("n1", self._shelf), seconds=seconds, **changes)
 
     async def boot(self, **changes: Any) -> Boot:
         return Boot(wanted(new_vm(), **changes), "/disk", "/base", "raw", "/console", "host-boot")
 
     async def again(self) -> Hypervisor:
-        self.simulator.close()
+        self.simulator.host.close()
         self.simulator = self._new()
         return self.simulator
 
     async def power_off(self, vm: str) -> None:
-        self.simulator.power_off(vm)
+        self.simulator.host.power_off(vm)
 
     async def crash(self, vm: str) -> None:
-        self.simulator.crash(vm)
+        self.simulator.host.crash(vm)
 
     def define_foreign(self, uuid: str, name: str) -> None:
-        self.simulator.define_foreign(uuid, name)
+        self.simulator.host.define_foreign(uuid, name)
+
+    async def without_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "missing")
+
+    async def with_hung_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "silent")
+
+    async def with_agent(self, vm: str) -> None:
+        self.simulator.host.agent_is(vm, "answers")
 
     async def without_network(self) -> Hypervisor:
         return self._new(network="no-such-network")
@@ -75,7 +85,7 @@ class TestSimulator(HypervisorContract):
         shelf = Shelf(tmp_path / "hosts.sqlite")
         bed = Simulated(shelf)
         yield bed
-        bed.simulator.close()
+        bed.simulator.host.close()
         shelf.close()
 
 
@@ -85,7 +95,7 @@ class TestFaultyWithoutFaults(TestSimulator):
         bed = Simulated(Shelf())
         bed.hypervisor = Faulty(bed.simulator, FaultRates(), deadline=60)
         yield bed
-        bed.simulator.close()
+        bed.simulator.host.close()
 
 
 class OnLibvirt(Bed):
@@ -164,6 +174,11 @@ class OnLibvirt(Bed):
 class OnTestDriver(OnLibvirt):
     uri, virt_type = TEST, "test"
 
+    async def without_agent(self, vm: str) -> None:
+        pytest.skip("the test driver knows of no agents, and says so")
+
+    with_agent = with_hung_agent = without_agent
+
     async def crash(self, vm: str) -> None:
         pytest.skip("nothing dies in the test driver")
 
@@ -176,6 +191,15 @@ class OnQemu(OnLibvirt):
 
     async def address(self, boot: Boot) -> tuple[str, ...]:
         pytest.skip("the guest knows no network")
+
+    async def without_agent(self, vm: str) -> None:
+        """As it is: the guest is a boot sector."""
+
+    async def with_hung_agent(self, vm: str) -> None:
+        pytest.skip("no agent runs in a boot sector; tests/e2e/test_boot.py has one that hangs")
+
+    async def with_agent(self, vm: str) -> None:
+        pytest.skip("no agent runs in a boot sector; tests/e2e/test_boot.py has one")
 
 
 class UefiContract:
@@ -309,8 +333,21 @@ async def test_every_call_has_a_deadline(tmp_path: Path) -> None:
     hypervisor.close()
 
 
+async def test_a_driver_without_agents_says_so_of_guests_that_run() -> None:
+    connection = libvirt.open(TEST)
+    hypervisor = LibvirtHypervisor(TEST, "default", "test", deadline=60)
+    boot = Boot(wanted(new_vm()), "/disk", "/base", "raw", "/console", "host-boot")
+    await hypervisor.start(boot)
+    with pytest.raises(Refused, match="not supported") as caught:
+        await hypervisor.guest(boot.wanted.vm)
+    assert type(caught.value) is Refused
+    await hypervisor.destroy(boot.wanted.vm)
+    hypervisor.close()
+    connection.close()
+
+
 async def test_a_hung_call_holds_up_nobody_else() -> None:
-    """Nor do many of those that may take long, such as suspending."""
+    """Nor do many of those that may take long, such as suspending, or that guests have to answer."""
     hypervisor = LibvirtHypervisor("test:///default", "default", "test", deadline=0.2)
     connections = hypervisor._connections
     release = asyncio.Event()
@@ -328,8 +365,16 @@ async def test_a_hung_call_holds_up_nobody_else() -> None:
     await asyncio.sleep(0.3)
     assert not any(task.done() for task in long), "they have patience"
     assert await connections.call("another", lambda connection: connection.isAlive()) == 1
+    guests = [
+        asyncio.create_task(connections.call(f"{number} guest", hang, patience=60, of_guest=True))
+        for number in range(40)
+    ]
+    await asyncio.sleep(0.1)
+    assert await connections.call("another", lambda connection: connection.isAlive()) == 1
+    assert await connections.call("1", lambda connection: connection.isAlive()) == 1
     release.set()
     await asyncio.gather(*long)
+    await asyncio.gather(*guests)
     await eventually(lambda: "one" not in connections._hung, "the call's return")
     assert await connections.call("one", lambda connection: connection.isAlive()) == 1
     hypervisor.close()

@@ -16,6 +16,7 @@ from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Refused, Unreachable
 from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Call, Simulator
 from runtime.settings import FaultRates, Latencies
@@ -29,11 +30,11 @@ IMAGE = ImageSource(
 
 
 def boot_of(simulator: Simulator, vm: str | None = None, **changes: Any) -> Boot:
-    return Boot(wanted(vm or new_vm(), **changes), "/disk", "/base", "raw", "/console", simulator.boot_id)
+    return Boot(wanted(vm or new_vm(), **changes), "/disk", "/base", "raw", "/console", simulator.host.boot_id)
 
 
 async def test_a_guest_that_boots_hears_no_shutdown_and_has_no_address() -> None:
-    simulator = Simulator(seconds=Latencies(call=0, boot=0.2, lease=0.1, shutdown=0.05))
+    simulator = Simulator(SimulatedHost(), seconds=Latencies(call=0, boot=0.2, lease=0.1, shutdown=0.05))
     boot = boot_of(simulator)
     vm = boot.wanted.vm
     await simulator.start(boot)
@@ -45,33 +46,33 @@ async def test_a_guest_that_boots_hears_no_shutdown_and_has_no_address() -> None
     assert len(await simulator.addresses(vm, boot.wanted.mac)) == 1
     await simulator.shutdown(vm)
     assert (await simulator.look(vm)).power is Power.ON, "it takes a while"
-    await eventually(lambda: not simulator.running(), "the guest is off")
+    await eventually(lambda: not simulator.host.running(), "the guest is off")
     assert (await simulator.look(vm)).cause == "guest"
 
 
 async def test_a_host_that_reboots_runs_nothing_and_forgets_what_was_not_kept() -> None:
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     kept, transient = boot_of(simulator), boot_of(simulator)
     for boot in (kept, transient):
         await simulator.start(boot)
     await simulator.keep(kept.wanted.vm)
-    simulator.reboot()
+    simulator.host.reboot()
     have = await simulator.look(kept.wanted.vm)
     assert (have.power, have.cause) == (Power.OFF, None)
-    assert have.host_boot != simulator.boot_id
+    assert have.host_boot != simulator.host.boot_id
     assert (await simulator.look(transient.wanted.vm)).power is Power.ABSENT
 
 
 async def test_a_hypervisor_that_restarts_knows_no_causes_and_says_so() -> None:
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     boot = boot_of(simulator)
     await simulator.start(boot)
     await simulator.keep(boot.wanted.vm)
-    simulator.crash(boot.wanted.vm)
+    simulator.host.crash(boot.wanted.vm)
     nudges: list[str | None] = []
     watch = asyncio.create_task(simulator.watch(nudges.append))
     await asyncio.sleep(0)
-    simulator.restart()
+    simulator.host.restart()
     assert nudges[-1] is None
     assert (await simulator.look(boot.wanted.vm)).cause is None
     await end([watch])
@@ -79,23 +80,23 @@ async def test_a_hypervisor_that_restarts_knows_no_causes_and_says_so() -> None:
 
 async def test_time_goes_on_for_guests_while_their_process_is_dead(tmp_path: Path) -> None:
     seconds = Latencies(call=0, boot=0, lease=0, shutdown=0.1)
-    first = Simulator("n1", shelf=Shelf(tmp_path / "hosts"), seconds=seconds)
+    first = Simulator(SimulatedHost("n1", Shelf(tmp_path / "hosts")), seconds=seconds)
     boot, other = boot_of(first), boot_of(first)
     for each in (boot, other):
         await first.start(each)
         await first.keep(each.wanted.vm)
     await first.shutdown(boot.wanted.vm)
-    first.close()
+    first.host.close()
     await asyncio.sleep(0.2)
-    again = Simulator("n1", shelf=Shelf(tmp_path / "hosts"), seconds=seconds)
-    await eventually(lambda: again.running() == [other.wanted.vm], "the power-off happened")
-    assert again.boot_id == first.boot_id
-    stranger = Simulator("n2", shelf=Shelf(tmp_path / "hosts"))
+    again = Simulator(SimulatedHost("n1", Shelf(tmp_path / "hosts")), seconds=seconds)
+    await eventually(lambda: again.host.running() == [other.wanted.vm], "the power-off happened")
+    assert again.host.boot_id == first.host.boot_id
+    stranger = Simulator(SimulatedHost("n2", Shelf(tmp_path / "hosts")))
     assert await stranger.domains() == {}
 
 
 async def test_a_call_that_hangs_blocks_its_vm_alone_and_may_come_true() -> None:
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     faulty = Faulty(simulator, FaultRates(hang=1), deadline=0.05)
     boot, other = boot_of(simulator), boot_of(simulator)
     failed = (await asyncio.gather(faulty.start(boot), return_exceptions=True))[0]
@@ -113,7 +114,7 @@ async def test_a_call_that_hangs_blocks_its_vm_alone_and_may_come_true() -> None
 
 
 async def test_an_outage_is_told_at_both_ends() -> None:
-    simulator = Simulator()
+    simulator = Simulator(SimulatedHost())
     faulty = Faulty(simulator, FaultRates(), deadline=60)
     nudges: list[str | None] = []
     watch = asyncio.create_task(faulty.watch(nudges.append))
@@ -129,6 +130,22 @@ async def test_an_outage_is_told_at_both_ends() -> None:
     await eventually(lambda: nudges == [None, None, None], "it is there again")
     await faulty.domains()
     await end([watch])
+
+
+async def test_a_console_ends_with_its_guest_whatever_ends_that() -> None:
+    simulator = Simulator(SimulatedHost())
+    boot = boot_of(simulator)
+    vm = boot.wanted.vm
+    await simulator.start(boot)
+    await simulator.keep(vm)
+    console = await simulator.open_console(vm, force=False)
+    await simulator.pause(vm)
+    await console.write(b"still here")
+    assert await console.read() == b"still here"
+    simulator.host.reboot()
+    assert await asyncio.wait_for(console.read(), 5) == b""
+    await simulator.start(boot)
+    assert await simulator.open_console(vm, force=False) is not console
 
 
 async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
@@ -199,7 +216,7 @@ class Lives(RuleBasedStateMachine):
 
     async def set_up(self) -> None:
         self.shelf = Shelf()
-        self.simulator = Simulator("n1", shelf=self.shelf, told=self.judge)
+        self.simulator = Simulator(SimulatedHost("n1", self.shelf), told=self.judge)
         self.faulty = Faulty(self.simulator, FaultRates(), deadline=0.001)
         self.disks = SimulatedDisks("n1", self.shelf)
         self.want = {vm: wanted(vm, image=IMAGE) for vm in VMS}
@@ -210,12 +227,12 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.do(self.converge())
-        self.simulator.close()
+        self.simulator.host.close()
         self.do(asyncio.sleep(0))
         self.loop.close()
 
     def judge(self, call: Call) -> None:
-        if not allowed(call, self.want[call.vm], self.simulator.boot_id):
+        if not allowed(call, self.want[call.vm], self.simulator.host.boot_id):
             self.crimes.append((call, self.want[call.vm]))  # an exception might be taken for the hypervisor's
         if self.dies_in is not None and asyncio.current_task() is self.turning:  # a call that hung has no caller
             self.dies_in -= 1
@@ -224,7 +241,7 @@ class Lives(RuleBasedStateMachine):
                 raise Crash
 
     def restart_daemon(self) -> None:
-        self.host = Host(self.simulator.boot_id)
+        self.host = Host(self.simulator.host.boot_id)
         self.executor = Executor(self.faulty, SimulatedImages("n1", self.shelf), self.disks, self.host)
 
     def next(self, vm: str, turns: int, **changes: Any) -> None:
@@ -277,7 +294,7 @@ class Lives(RuleBasedStateMachine):
                     assert disks == [want.disk]
                     match have.power:
                         case Power.OFF:
-                            assert have.host_boot == self.simulator.boot_id
+                            assert have.host_boot == self.simulator.host.boot_id
                         case Power.PAUSED:
                             assert have.stalled
                         case _:
@@ -330,18 +347,18 @@ class Lives(RuleBasedStateMachine):
     @rule(vm=A_VM, turns=TURNS, fate=st.sampled_from(["power_off", "crash", "stall", "vanish", "leave_memory"]))
     def befalls(self, vm: str, turns: int, fate: str) -> None:
         async def strike() -> None:
-            getattr(self.simulator, fate)(vm)
+            getattr(self.simulator.host, fate)(vm)
 
         self.do(strike())
         self.work(vm, turns)
 
     @rule()
     def the_hypervisor_restarts(self) -> None:
-        self.simulator.restart()
+        self.simulator.host.restart()
 
     @rule()
     def the_host_reboots(self) -> None:
-        self.simulator.reboot()
+        self.simulator.host.reboot()
         self.restart_daemon()
 
     @invariant()

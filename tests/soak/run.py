@@ -22,8 +22,8 @@ from handlers.world import World
 from node_daemon.hypervisor import Have
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.shelf import Shelf
+from node_daemon.simulated_host import remembered
 from node_daemon.simulated_storage import SimulatedDisks
-from node_daemon.simulator import remembered
 from runtime import subjects
 from tests.e2e.platform import TERMINAL, Platform, domains, platform
 from tests.node_daemon.documents import boot_disk

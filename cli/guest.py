@@ -1,0 +1,80 @@
+"""`nebula vm guest`: what a guest says of itself."""
+
+import typer
+
+from cli import output
+from cli.client import Document, path
+from cli.command import query
+from cli.session import Output, Session, note
+from cli.vm import Name, find
+
+#: Seconds that the platform may wait for the guest's agent.
+AGENT = 30.0
+
+INTERFACES: output.Columns = {
+    "INTERFACE": "name",
+    "MAC": "mac",
+    "ADDRESSES": lambda row: [written(address) for address in row["addresses"]],
+}
+FILESYSTEMS: output.Columns = {
+    "MOUNTPOINT": "mountpoint",
+    "DEVICE": "device",
+    "TYPE": "type",
+    "SIZE": lambda row: size(row["total_bytes"]),
+    "USED": lambda row: size(row["used_bytes"]),
+    "USE": lambda row: share(row["used_bytes"], row["total_bytes"]),
+}
+
+
+def register(app: typer.Typer) -> None:
+    query(app, "guest")(guest)
+
+
+def guest(session: Session, vm: Name) -> None:
+    """What a running guest says of itself now, by the agent in it: system, network, filesystems."""
+    target = path("projects", session.project, "vms", find(session, vm), "guest")
+    said = session.api.get(target, wait=AGENT)
+    if session.output is Output.JSON:
+        output.emit_json(said)
+        return
+    output.one(session, summary(said))
+    for name, columns in (("interfaces", INTERFACES), ("filesystems", FILESYSTEMS)):
+        if said[name] is None:
+            note(f"the agent does not tell of {name}")
+            continue
+        output.emit("")
+        output.emit(output.table(said[name], columns))
+        if more := said[f"more_{name}"]:
+            note(f"and {more} more {name}")
+
+
+def summary(said: Document) -> Document:
+    system, timezone = said["os"] or {}, said["timezone"] or {}
+    return {
+        "hostname": said["hostname"],
+        "os": system.get("name") or system.get("id"),
+        "kernel": system.get("kernel_release"),
+        "machine": system.get("machine"),
+        "timezone": timezone.get("name"),
+    }
+
+
+def written(address: Document) -> str:
+    prefix = address["prefix"]
+    return str(address["address"]) if prefix is None else f"{address['address']}/{prefix}"
+
+
+def size(count: int | None) -> str | None:
+    """Bytes, for people: 512 B, 12 KiB, 3.8 GiB."""
+    if count is None:
+        return None
+    if count < 1024:
+        return f"{count} B"
+    value, units = float(count), ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while (value := value / 1024) >= 1024:
+        units.pop(0)
+    return f"{value:.1f} {units[0]}" if value < 10 else f"{value:.0f} {units[0]}"
+
+
+def share(used: int | None, total: int | None) -> str | None:
+    return f"{100 * used / total:.0f} %" if used is not None and total else None

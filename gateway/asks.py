@@ -1,0 +1,66 @@
+"""Questions to the node that a VM is on, about what only the node knows."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from pydantic_core import to_json
+from starlette.requests import Request
+
+from eventstore.envelope import Ref
+from gateway import reads
+from gateway.parameters import path_id
+from gateway.problems import LOG_UNAVAILABLE, Problem
+from gateway.state import Gateway
+from projections.vms import VMS
+from runtime import subjects
+
+#: Seconds for a node to answer, on top of what it was asked to wait.
+PATIENCE = 5.0
+
+
+async def located(gateway: Gateway, request: Request) -> tuple[str, str, Mapping[str, Any]]:
+    """The VM, its node, and its state. Raises Problem: 404, 410, and 409 while it has no node."""
+    vm = path_id(request, "vm")
+    row = await reads.row(gateway, request, VMS, Ref(path_id(request, "project"), "vm", vm))
+    state: Mapping[str, Any] = row["state"]
+    if not state["node"]:
+        raise Problem(409, "vm_not_placed", "the VM has no node yet that could be asked")
+    return vm, state["node"], state
+
+
+async def ask(gateway: Gateway, node: str, verb: str, question: Mapping[str, Any], wait: float = 0.0) -> Msg:
+    """What a node answers. Raises Problem: what the node says, or 503 where it says nothing."""
+    try:
+        reply = await gateway.nc.request(subjects.ask(node, verb), to_json(question), timeout=PATIENCE + wait)
+    except (NoRespondersError, TimeoutError) as error:
+        if not gateway.nc.is_connected:
+            raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+        detail = f"node {node}, which the VM is on, does not answer; try again once it is back"
+        raise Problem(503, "node_unavailable", detail) from error
+    except (NatsError, OSError) as error:
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    if not reply.headers:
+        said = json.loads(reply.data)
+        if (refused := said.get("problem")) is not None:
+            raise Problem(refused["status"], refused["code"], refused["detail"])
+    return reply
+
+
+async def unless_stopped(gateway: Gateway, asking: Any) -> Msg:
+    """The answer; a gateway that stops does not wait for it."""
+    asked = asyncio.ensure_future(asking)
+    stopped = asyncio.create_task(gateway.stop.wait())
+    try:
+        await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise Problem(503, "gateway_stopping", "this gateway is being stopped; ask again")
+        found: Msg = asked.result()
+        return found
+    finally:
+        asked.cancel()
+        stopped.cancel()
