@@ -3,9 +3,9 @@
 `/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, as stock images ask for them (NoCloud over
 HTTP), and `POST /<secret>/phone-home` when cloud-init has finished.
 
-- Whoever does not know a secret learns nothing: every refusal is the same 404.
+- Whoever does not know a secret learns nothing: every refusal of a path or a secret is the same 404.
 - A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
-  the log was when it was asked for.
+  the log was when it was asked for. Where that takes too long it is told to try again, not that there is nothing.
 - A guest waits for an answer without limit, so none takes longer than a few seconds.
 - The same instance id for the life of the VM's disk, answered at every boot: otherwise a guest would take itself for a
   new machine and make new SSH host keys. On a new disk it is one.
@@ -116,15 +116,18 @@ async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Re
 
 
 async def known(source: Source, secret: str) -> Seed:
-    """The seed that a secret opens. Raises Refused (404) once the read models are sure that there is none."""
+    """The seed that a secret opens. Raises Refused: 404 where there is none; 503 while the read models cannot know."""
     found = await seeds.find(source.pool, secret)
-    if found is None:
-        end = await EventStore(source.nc).last_position()
-        await source.position.reach(end, PATIENCE)
-        found = await seeds.find(source.pool, secret)
-    if found is None:
-        raise Refused(404, "unknown secret")
-    return found
+    if found is not None:
+        return found
+    end = await EventStore(source.nc).last_position()
+    caught_up = await source.position.reach(end, PATIENCE)
+    found = await seeds.find(source.pool, secret)
+    if found is not None:
+        return found
+    if not caught_up:
+        raise Refused(503, f"unknown secret, and the read models stand at {source.position.value} of {end}")
+    raise Refused(404, "unknown secret")
 
 
 def base(request: Request, secret: str) -> str:

@@ -149,6 +149,20 @@ async def test_a_vm_without_user_data_gets_an_empty_one(guests: Guests) -> None:
     assert yaml.safe_load((await guests.get(secret, "meta-data")).text)["public-keys"] == []
 
 
+async def test_read_models_that_are_behind_do_not_say_that_there_is_nothing(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud_init, "PATIENCE", 0.1)
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    assert (await guests.get(secret, "meta-data")).status_code == 200
+    assert (await guests.get("B" * 32, "meta-data")).status_code == 404
+    monkeypatch.setattr(guests.cloud.position, "value", 0)
+    behind = await guests.get("B" * 32, "meta-data")
+    assert (behind.status_code, behind.headers["Retry-After"]) == (503, "1")
+    assert (await guests.get(secret, "meta-data")).status_code == 200, "what they have they tell"
+
+
 async def test_every_refusal_is_the_same(guests: Guests) -> None:
     ref = await placed(guests)
     secret = await guests.secret(ref)
