@@ -59,8 +59,7 @@ def ask(domain: Any) -> Guest:
         raise Refused("the domain does not run")
     if not listens(domain.XMLDesc()):
         raise AgentMissing("no agent has opened its channel")
-    with contextlib.suppress(libvirt.libvirtError):  # drivers without agents say so below
-        domain.agentSetResponseTimeout(ANSWER, 0)
+    be_brief(domain)
     said: dict[str, object] = {}
     refusal: Exception | None = None
     until = time.monotonic() + ENOUGH
@@ -79,6 +78,12 @@ def ask(domain: Any) -> Guest:
     if not said and refusal is not None:
         raise refusal if isinstance(refusal, AgentSilent) else Refused(str(refusal))
     return parse(said)
+
+
+def be_brief(domain: Any) -> None:
+    """Have libvirt wait for ANSWER seconds at the most, for whatever it asks of this agent from now on."""
+    with contextlib.suppress(libvirt.libvirtError):  # drivers without agents say so when they are asked
+        domain.agentSetResponseTimeout(ANSWER, 0)
 
 
 def listens(xml: str) -> bool:

@@ -137,7 +137,7 @@ class LibvirtHypervisor:
     async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
         found: list[str] = []
         with contextlib.suppress(Refused):
-            await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), key=f"{vm} addresses")
+            await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), of_guest="addresses")
         return tuple(sorted(set(found)))
 
     async def guest(self, vm: str) -> Guest:
@@ -197,10 +197,13 @@ class LibvirtHypervisor:
         work: Callable[[Any], object],
         *,
         fine: tuple[int, ...] = (),
-        key: str | None = None,
         patience: float | None = None,
+        of_guest: str | None = None,
     ) -> None:
-        """`work` on our domain of that VM; nothing when there is none, or it is not ours."""
+        """`work` on our domain of that VM; nothing when there is none, or it is not ours.
+
+        `of_guest`: what its guest is asked; whatever becomes of that, nothing else waits for it.
+        """
 
         def on_connection(connection: Any) -> None:
             try:
@@ -211,7 +214,8 @@ class LibvirtHypervisor:
                 if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, *fine):
                     raise
 
-        await self._ask(key or vm, on_connection, patience)
+        key = f"{vm} {of_guest}" if of_guest else vm
+        await self._ask(key, on_connection, patience, of_guest=of_guest is not None)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
@@ -346,6 +350,8 @@ def _addresses(domain: Any, mac: str) -> list[str]:
         libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
     ):
         with contextlib.suppress(libvirt.libvirtError):  # no agent in this guest, or not yet
+            if source == libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT:
+                guest_agent.be_brief(domain)
             interfaces = domain.interfaceAddresses(source, 0)
             found = [
                 entry["addr"]
