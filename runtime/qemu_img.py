@@ -64,7 +64,7 @@ async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = 
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await ended(asyncio.ensure_future(process.wait()))
+        await ended(asyncio.ensure_future(process.communicate()))  # for asyncio it ends once its pipes are read
         raise
     status = process.returncode or 0
     if -status in FROM_OUTSIDE:
