@@ -1,0 +1,80 @@
+"""Load, decide, append; and what is known already saves the load."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.base import Event
+from domain.project import ChangeProject, CreateProject, decide_project, evolve
+from eventstore.envelope import Context, Ref
+from eventstore.store import EventStore, Loaded
+from handlers.apply import Applied, apply, now
+from runtime.servers import start_nats
+from runtime.streams import ensure_all
+from tests.eventstore.log import connection
+
+CONTEXT = Context(actor="tester")
+
+
+class Counted(EventStore):
+    """Counts its loads."""
+
+    loads = 0
+
+    async def load(self, ref: Ref, evolve: Callable[[Any, Event], Any], **options: Any) -> Loaded[Any]:
+        self.loads += 1
+        return await super().load(ref, evolve, **options)
+
+
+@pytest.fixture(scope="module")
+async def store(servers_home: Path) -> AsyncIterator[Counted]:
+    server = await start_nats(servers_home / "apply")
+    async with connection(server.url) as nc:
+        await ensure_all(nc.jetstream(), 1)
+        yield Counted(nc)
+    await server.stop()
+
+
+async def made(store: EventStore) -> tuple[Ref, Loaded[Any]]:
+    """A project, and what is known of it."""
+    id_ = f"p-{uuid.uuid4().hex[:8]}"
+    ref = Ref(id_, "project", id_)
+    command = CreateProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=id_, name="one")
+    created = await apply(store, ref, decide_project, evolve, command, CONTEXT, expect_new=True)
+    return ref, Loaded(created.state, created.tip)
+
+
+async def rename(store: EventStore, ref: Ref, name: str, known: Loaded[Any] | None = None) -> Applied[Any]:
+    command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, name=name)
+    return await apply(store, ref, decide_project, evolve, command, CONTEXT, known=known)
+
+
+async def test_what_is_known_saves_the_load(store: Counted) -> None:
+    ref, known = await made(store)
+    before = store.loads
+    changed = await rename(store, ref, "two", known)
+    assert store.loads == before
+    assert (changed.state.name, changed.tip.version) == ("two", 2)
+    found = await store.load(ref, evolve, verified=True)
+    assert (found.state.name, found.tip) == ("two", changed.tip)
+
+
+async def test_what_is_known_and_behind_is_read_anew(store: Counted) -> None:
+    ref, known = await made(store)
+    await rename(store, ref, "two")
+    before = store.loads
+    changed = await rename(store, ref, "three", known)
+    assert store.loads == before + 1
+    assert (changed.state.name, changed.tip.version) == ("three", 3)
+    found = await store.load(ref, evolve, verified=True)
+    assert (found.state.name, found.tip) == ("three", changed.tip)
+
+
+async def test_nothing_known_is_read_first(store: Counted) -> None:
+    ref, _ = await made(store)
+    before = store.loads
+    assert (await rename(store, ref, "two")).tip.version == 2
+    assert store.loads == before + 1
