@@ -2,10 +2,11 @@
 
 import asyncio
 
+import pytest
 from nats.aio.client import Client
 
 from eventstore.envelope import Recorded, Ref
-from eventstore.group import ALONE
+from eventstore.group import ALONE, MOST_BYTES
 from eventstore.store import Change, Conflict, EventStore, Tip, TooLarge
 from runtime import subjects
 from tests.eventstore.log import CONTEXT, created, ref, renamed
@@ -59,9 +60,14 @@ async def test_a_change_of_two_aggregates_stays_whole_in_company(store: EventSto
     assert any(int((message.headers or {})["Nats-Batch-Sequence"]) > 4 for message in raw)
 
 
-async def test_what_is_too_large_in_company_is_refused_alone(store: EventStore, nc: Client) -> None:
+async def test_what_is_too_large_in_company_is_refused_alone(
+    store: EventStore, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 32 * 1024
+    assert limit < MOST_BYTES, "else it would have no company"
+    monkeypatch.setattr(nc, "_max_payload", limit)
     refs = [ref() for _ in range(MANY)]
-    names = {target: "x" * (nc.max_payload if target in refs[::20] else 1) for target in refs}
+    names = {target: "x" * (limit if target in refs[::20] else 1) for target in refs}
 
     async def outcome(target: Ref) -> bool:
         try:

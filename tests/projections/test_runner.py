@@ -19,7 +19,7 @@ from projections import aggregates, database, events, operation_rows, rebuild
 from projections.database import Pool
 from projections.operation_rows import OperationView
 from projections.position import Position
-from projections.runner import OutOfOrder, Runner, ordered
+from projections.runner import OutOfOrder, Overtaken, Runner, apply, ordered
 from projections.vms import VMS
 from runtime import subjects
 from runtime.servers import Postgres, start_nats, start_postgres
@@ -82,6 +82,26 @@ async def test_events_keep_their_digests(made: tuple[Cloud, Pool]) -> None:
     assert [e.cloud_event() for e in found] == [e.cloud_event() for e in told]
     assert following is None
     assert position == await cloud.store.last_position()
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["in a pipeline", "copied"])
+async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Pool], many: bool) -> None:
+    cloud, pool = made
+    for _ in range(6):
+        await cloud.running()
+    await cloud.caught_up()
+    log = await cloud.store.read(0)
+    rest = log[5:] if many else log[-2:]
+    assert (len(rest) >= events.MANY) == many
+    end = log[-1].position
+    async with await database.connect(cloud.dsn, "test") as conn:
+        with pytest.raises(Overtaken):
+            await apply(conn, cloud.vault, rest[0].position - 1, rest)
+        assert await database.checkpoint(conn) == end
+    await cloud.running()
+    await cloud.caught_up()
+    found, _, _ = await events.page(pool, {}, 0, 1000)
+    assert [each.position for each in found] == [each.position for each in await cloud.store.read(0)]
 
 
 async def test_nul_characters_stop_nothing(made: tuple[Cloud, Pool]) -> None:
