@@ -94,6 +94,19 @@ async def test_a_life(node: Node, hypervisor: LibvirtHypervisor, connection: Any
     assert sequences == sorted(set(sequences))
 
 
+async def test_the_news_of_a_start_comes_before_its_configuration_is_stored(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "NEWS_FIRST", 3600.0)
+    async with node.daemon(hypervisor):
+        vm = await node.create()
+        await node.until(vm, on)
+        assert not connection.lookupByUUIDString(vm).isPersistent()
+    monkeypatch.undo()
+    async with node.daemon(hypervisor):
+        await eventually(connection.lookupByUUIDString(vm).isPersistent, "stored by the next daemon")
+
+
 def paused(report: NodeReport) -> bool:
     return report.power is Power.PAUSED and report.step is None
 
