@@ -233,7 +233,7 @@ def checksum(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise Usage(f"cannot read {file}: {error}") from error
+        raise Usage(f"cannot read {file}: {error.strerror}") from error
 
 
 def mib(size: int | None) -> str | None:

@@ -28,5 +28,7 @@ def text_of(file: Path) -> str:
     """What a file holds. Raises Usage."""
     try:
         return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Usage(f"cannot read {file}: {error}") from error
+    except OSError as error:
+        raise Usage(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Usage(f"{file} is no text: {error.reason} at byte {error.start}") from error

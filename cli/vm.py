@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,10 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label; may be repeated.")]
+#: What becomes of a VM with its deletion.
+GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": []}
+
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY[=VALUE]", help="Label; may be repeated.")]
 UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
@@ -241,7 +244,7 @@ def forget(
     answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
     if session.wait:
         answer["operation"] = waiting.operation(session, answer["operation"])
-        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+        answer["vm"] = {**answer["vm"], **GONE}
     _show(session, answer)
 
 
@@ -252,7 +255,7 @@ def delete(session: Session, vm: Name) -> None:
     answer = session.api.send("DELETE", path("projects", session.project, "vms", vm_id), key=session.key)
     if session.wait:
         answer["operation"] = waiting.operation(session, answer["operation"])
-        answer["vm"] = {**answer["vm"], "phase": "deleted", "pending": None}
+        answer["vm"] = {**answer["vm"], **GONE}
     _show(session, answer)
 
 
@@ -264,7 +267,7 @@ def tag(session: Session, vm: Name, tags: Annotated[list[str] | None, typer.Argu
 
 @command(app, "label")
 def label(
-    session: Session, vm: Name, labels: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None
+    session: Session, vm: Name, labels: Annotated[list[str] | None, typer.Argument(metavar="[KEY[=VALUE]]...")] = None
 ) -> None:
     """Give a VM these labels in place of the ones it has; none takes all away."""
     _change(session, vm, {"labels": _labels(labels or [])})

@@ -18,9 +18,9 @@ from pydantic_core import to_json
 
 from domain.guest import Guest
 from node_daemon import console_log
-from node_daemon.disks import Disks
 from node_daemon.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.sessions import Denied, Sessions, Wish
+from node_daemon.storage import DiskStore
 from runtime import logs, subjects
 from runtime.tasks import end
 
@@ -65,7 +65,7 @@ class Connection(Question):
 class Answers:
     """Answers for one node, while `serve` runs."""
 
-    def __init__(self, bus: Client, node: str, disks: Disks, hypervisor: Hypervisor) -> None:
+    def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
         self._bus = bus
         self._node = node
         self._disks = disks

@@ -11,6 +11,7 @@ import signal
 import structlog
 from nats.aio.client import Client
 
+from node_daemon.answers import Answers
 from node_daemon.daemon import Daemon
 from node_daemon.executor import Executor
 from node_daemon.fates import until_reboot
@@ -106,6 +107,7 @@ class SimulatedNode:
         """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
         way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
         fate = asyncio.create_task(until_reboot(self._host, way, self._rates, self._random))
+        answering = asyncio.create_task(Answers(self._bus, self.name, self._disks, way).serve())
         try:
             while not fate.done():
                 host = Host(self._host.boot_id)
@@ -120,7 +122,7 @@ class SimulatedNode:
                     await asyncio.sleep(1)
             fate.result()
         finally:
-            await end([fate])
+            await end([fate, answering])
             await way.close()
 
     def _up(self, vm: str, boots: int, seed_url: str) -> None:

@@ -1,10 +1,12 @@
 """Simulated nodes as one process runs them: their hosts' fates, and their guests' cloud-init."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -19,6 +21,7 @@ from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
 from node_daemon.simulator import Simulator
+from runtime import subjects
 from runtime.servers import NatsServer
 from runtime.settings import FaultRates, Latencies, SimulationSettings
 from runtime.tasks import end
@@ -79,6 +82,30 @@ async def test_a_host_that_reboots_starts_its_guests_again(servers_home: Path, n
         assert not any(report.power in (Power.OFF, Power.ABSENT) and report.step is None for report in node.reports[vm])
         await node.change(vm, desired=Desired.ABSENT)
         await node.until(vm, gone)
+        await end([running])
+
+
+async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_server: NatsServer) -> None:
+    async with a_node(servers_home, nats_server.url, "test:///simulated") as node:
+        settings = SimulationSettings(
+            **node.settings.model_dump(exclude={"node", "libvirt_uri"}),
+            simulate_seconds=Latencies(call=0, image=0, boot=0, lease=0, shutdown=0.01, memory=0, reboot=0.01),
+            simulate_phone_home=False,
+        )
+        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), Guests())
+        running = asyncio.create_task(simulated.run())
+
+        async def asked(verb: str) -> Any:
+            subject = subjects.ask(node.settings.node, verb)
+            return json.loads((await node.client.request(subject, json.dumps({"vm": vm}).encode(), timeout=10)).data)
+
+        vm = await node.create(image=IMAGE)
+        await node.until(vm, on)
+        assert [each["mountpoint"] for each in (await asked("guest"))["ok"]["filesystems"]] == ["/"]
+        assert (await asked("console-log"))["problem"]["code"] == "no_console_log"
+        await node.change(vm, desired=Desired.ABSENT)
+        await node.until(vm, gone)
+        assert (await asked("guest"))["problem"]["code"] == "guest_unavailable"
         await end([running])
 
 
