@@ -78,17 +78,34 @@ def told(passed_over: Sequence[tuple[str, Considered]], chosen: Considered | Non
     return tuple(sorted([*named, chosen] if chosen else named, key=lambda c: c.node))
 
 
-def grown(vm: Vm, wish: Resources, nodes: Iterable[Node], policy: Policy) -> None:
+def attainable(wish: Resources, region: str | None, nodes: Iterable[Node], policy: Policy) -> None:
+    """Whether there is a node that could have so much, were it empty. Raises Rejected, with the numbers and the field.
+
+    Where no node is known yet, nothing can be said.
+    """
+    known = [node for node in nodes if region in (None, node.info.region)]
+    if not known or any(holds(total(node, policy), wish) for node in known):
+        return
+    for field, unit in UNITS.items():
+        asked = getattr(wish, field)
+        most = max(getattr(total(node, policy), field) for node in known)
+        if asked > most:
+            detail = f"{asked} {unit} asked; the largest node that could have it has {most}"
+            raise Rejected("too_large", detail, status=422, field=field)
+
+
+def holds(room: Resources, wish: Resources) -> bool:
+    return all(getattr(wish, field) <= getattr(room, field) for field in UNITS)
+
+
+def grown(vm: Vm, wish: Resources, nodes: Sequence[Node], policy: Policy) -> None:
     """Whether a VM can have another size where it is. Raises Rejected, with the numbers and the field."""
+    attainable(wish, vm.region, nodes, policy)
     known = [node for node in nodes if vm.region in (None, node.info.region)]
     host = next((node for node in known if node.id == vm.node), None)
     promised = host.reservations.get(vm.id, Resources()) if host else Resources()
     for field, unit in UNITS.items():
         asked, has = getattr(wish, field), getattr(promised, field)
-        most = max((getattr(total(node, policy), field) for node in known), default=0)
-        if asked > most:
-            detail = f"{asked} {unit} asked; the largest node that could have it has {most}"
-            raise Rejected("too_large", detail, status=422, field=field)
         if host is not None and asked > has and asked - has > getattr(free(host, policy), field):
             left = max(0, getattr(free(host, policy), field))
             detail = f"{asked - has} more {unit} asked, {left} free on node {host.id}"

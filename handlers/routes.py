@@ -1,12 +1,15 @@
 """The write side as one table: which command each subject stands for, on which aggregate, by which rules."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from domain import image, node, project, vm
 from domain.base import Command, Event, Rejected, Sealed
-from domain.placement import Policy, grown
+from domain.placement import Policy, attainable, grown
 from eventstore.envelope import Ref
 from eventstore.store import Change
 from eventstore.vault import Vault
@@ -51,6 +54,8 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     known_tags(args, facts.world)
     spec = args.get("spec") or {}
     too_small(spec, found)
+    with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
+        attainable(vm.Spec.model_validate(spec).resources(), args.get("region"), facts.world.nodes(), facts.policy)
     return {**args, "project": project_id, "user_data": await sealed(args, facts.vault)}
 
 

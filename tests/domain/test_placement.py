@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.base import Rejected, Resources
 from domain.node import Node
-from domain.placement import EXAMPLES, FEW, Placement, Policy, free, grown, place
+from domain.placement import EXAMPLES, FEW, Placement, Policy, attainable, free, grown, place
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
@@ -63,6 +63,25 @@ def test_a_vm_grows_where_there_is_room_for_what_it_lacks() -> None:
     assert full.value.detail == "3585 more MiB of memory asked, 3584 free on node n1"
     overfull = [host("n1", used=one, memory_mib=100)]
     grown(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
+
+
+def test_more_than_any_node_has_is_refused_with_the_most_there_is() -> None:
+    nodes = [host("n1", vcpus=2, memory_mib=8192, region="north"), host("n2", region="south", memory_mib=99_999)]
+    policy = Policy(vcpu_ratio=4.0)
+    attainable(Resources(vcpus=8, memory_mib=8192, disk_gib=4), "north", nodes, policy)
+    attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), None, nodes, policy)
+    attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), "east", nodes, policy)  # whose nodes are yet to come
+    for wish, field, told in (
+        (Resources(vcpus=9, memory_mib=64, disk_gib=4), "vcpus", "9 vCPUs asked; .* has 8"),
+        (Resources(vcpus=1, memory_mib=8193, disk_gib=4), "memory_mib", "8193 MiB of memory asked; .* has 8192"),
+    ):
+        with pytest.raises(Rejected, match=told) as refused:
+            attainable(wish, "north", nodes, policy)
+        assert (refused.value.code, refused.value.field, refused.value.status) == ("too_large", field, 422)
+
+
+def test_a_full_node_could_have_it_all_the_same() -> None:
+    attainable(SPEC.resources(), None, [host("n1", used=SPEC.resources(), memory_mib=512)], Policy())
 
 
 @pytest.mark.parametrize("names", [("n1", "n10"), ("n1", "n2"), ("a", "a-b", "b")])

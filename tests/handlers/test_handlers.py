@@ -127,6 +127,8 @@ async def test_user_data_is_sealed_in_the_log(cloud: WriteSide) -> None:
         ({"spec": {"vcpus": 0, "memory_mib": 512, "disk_gib": 4}}, "invalid_request", "spec.vcpus"),
         ({"spec": {"vcpus": 1, "memory_mib": -1, "disk_gib": 4}}, "invalid_request", "spec.memory_mib"),
         ({"spec": {"vcpus": 1, "memory_mib": 512, "disk_gib": 10**9}}, "invalid_request", "spec.disk_gib"),
+        ({"spec": {"vcpus": 1, "memory_mib": 4097, "disk_gib": 4}}, "too_large", "memory_mib"),
+        ({"spec": {"vcpus": 200, "memory_mib": 512, "disk_gib": 4}}, "too_large", "vcpus"),
         ({"user_data": "x" * 70_000}, "invalid_user_data", "user_data"),
         ({"user_data": "nul\0"}, "invalid_user_data", "user_data"),
     ],
@@ -141,11 +143,13 @@ async def test_a_refusal_names_the_field_and_leaves_nothing(
 
 
 async def test_no_room_is_said_and_room_is_used(cloud: WriteSide) -> None:
-    big = {"vcpus": 1, "memory_mib": 100_000, "disk_gib": 4}
+    big = {"vcpus": 1, "memory_mib": 4096, "disk_gib": 4}
+    first = await cloud.create(spec=big)
+    await eventually(lambda: cloud.has("default", "vm", first, "VmScheduled"), "n1 is full")
     vm = await cloud.create(spec=big)
     await eventually(lambda: cloud.has("default", "vm", vm, "VmUnschedulable"), "unschedulable")
     [_, deferred] = await cloud.events("default", "vm", vm)
-    assert b"100000 MiB of memory asked, 4096 free" in deferred.body
+    assert b"4096 MiB of memory asked, 0 free" in deferred.body
     await cloud.node("n2", memory_mib=200_000)
     await cloud.heartbeat("n2")
     await eventually(lambda: cloud.has("default", "vm", vm, "VmScheduled"), "placed by itself")

@@ -1,6 +1,8 @@
 """Types that are not known, old shapes, and what is published about the shapes."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -163,3 +165,16 @@ def test_written_where_asked(tmp_path: Path) -> None:
     schema = json.loads((tmp_path / "nebula.vm.VmRequested.json").read_text())
     assert schema["$id"] == "nebula.vm.VmRequested.json"
     assert "name" in schema["required"]
+
+
+def test_a_type_is_known_to_whoever_has_imported_nothing_of_it() -> None:
+    program = (
+        "import sys\n"
+        "from eventstore.upcast import opened\n"
+        "assert 'domain.vm' not in sys.modules, 'this would prove nothing'\n"
+        'body = b\'{"at": "2030-01-01T00:00:00Z", "node": "n", "sequence": 1, "cause": "guest"}\'\n'
+        "print(type(opened({'ce-type': 'nebula.vm.VmStopped'}, body)).__name__)\n"
+        "print(type(opened({'ce-type': 'nebula.vm.Unheard'}, body)).__name__)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["VmStopped", "Foreign"]
