@@ -26,9 +26,9 @@ from runtime import subjects
 
 __all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
 
-#: Looks for a key that another process is making, and seconds between them.
-LOOKS, LOOK = 100, 0.02
 MOST_CACHED = 10_000
+#: Seconds between looks for a key that another process is making.
+LOOK = 0.02
 
 
 class Erased(Exception):
@@ -162,13 +162,8 @@ class Vault:
         try:
             await self._bucket.update(vm, self._master.wrap(vm, key), last=0)
         except KeyWrongLastSequenceError:
-            return await self._made_by_another(vm)
+            stored = await self._stored(vm)
+            if stored is None:
+                raise Erased(vm) from None
+            return stored
         return key
-
-    async def _made_by_another(self, vm: str) -> bytes:
-        """The key that stands there already: the server compares with it a moment before it can be read."""
-        for _ in range(LOOKS):
-            if (stored := await self._stored(vm)) is not None:
-                return stored
-            await asyncio.sleep(LOOK)
-        raise VaultUnavailable(f"the vault refuses to make a key for {vm}, and has none")
