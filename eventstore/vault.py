@@ -5,7 +5,6 @@ log. It seals the VM's user-data and derives the secret of each boot's seed URL.
 sealed is unreadable everywhere, replays and old backups of the log included, and its secrets are never issued again.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -27,8 +26,6 @@ from runtime import subjects
 __all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
 
 MOST_CACHED = 10_000
-#: Seconds between looks for a key that another process is making.
-LOOK = 0.02
 
 
 class Erased(Exception):
@@ -58,16 +55,10 @@ class Vault:
         self._bucket = bucket
         self._master = Ring(master)
         self._cache: dict[str, bytes] = {}
-        #: looks for a key before one is made here: 0 for those whose business that is
-        self._patience = 0
 
     @classmethod
     async def open(cls, js: JetStreamContext, master_key_path: Path) -> "Vault":
         return cls(await js.key_value(subjects.KEYS), master_key_path)
-
-    def leave_making_to_others(self) -> None:
-        """For a reader: handlers make the keys, and two who make one at once may end up with two."""
-        self._patience = 15
 
     async def seal(self, vm: str, text: str) -> Sealed:
         """Encrypt under the VM's key, which is made when there is none."""
@@ -127,7 +118,7 @@ class Vault:
                 self._cache.pop(vm, None)
                 if not make:
                     raise Erased(vm)
-                key = await self._awaited(vm) or await self._made(vm)
+                key = await self._made(vm)
         except KeyDeletedError as error:
             self._cache.pop(vm, None)
             raise Erased(vm) from error
@@ -148,14 +139,6 @@ class Vault:
         except KeyNotFoundError:
             return None
         return self._master.unwrap(vm, entry.value or b"")
-
-    async def _awaited(self, vm: str) -> bytes | None:
-        """The key, if whoever should make it first does so in a moment."""
-        for _ in range(self._patience):
-            await asyncio.sleep(LOOK)
-            if (stored := await self._stored(vm)) is not None:
-                return stored
-        return None
 
     async def _made(self, vm: str) -> bytes:
         key = secrets.token_bytes(32)

@@ -48,7 +48,6 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     try:
         await pool.open()
         vault = await opened(nc, settings)
-        vault.leave_making_to_others()
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)

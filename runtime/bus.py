@@ -64,7 +64,8 @@ def header_block(headers: Mapping[str, str]) -> bytes | None:
         if len(_fit) > 1000 or not all(HEADER_NAME.fullmatch(name) for name in headers):
             return None
         _fit.update(headers)
-    lines = "\r\n".join([f"{name}: {value.strip()}" for name, value in headers.items()])
+    # Joined, not formatted: nats-py's own names are members of an Enum, which format() turns into something else.
+    lines = "\r\n".join([name + ": " + value.strip() for name, value in headers.items()])
     if lines.count("\r") + 1 != len(headers) or lines.count("\n") + 1 != len(headers):
         return None
     return f"NATS/1.0\r\n{lines}\r\n\r\n".encode()

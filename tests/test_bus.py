@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.errors import BadHeaderError
+from nats.js.api import Header
 
 from runtime.bus import QuickClient, header_block
 
@@ -32,6 +33,13 @@ def sent(client: Client, headers: dict[str, str] | None, *, subject: str = "a.b"
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
 def test_what_is_sent_is_what_nats_py_sends(headers: dict[str, str]) -> None:
     assert sent(QuickClient(), headers) == sent(Client(), headers)
+
+
+@pytest.mark.parametrize("name", list(Header))
+def test_nats_pys_own_names_go_out_as_they_are(name: Header) -> None:
+    """Else an expectation is none: the server ignores headers that it does not know."""
+    assert sent(QuickClient(), {name: "0"}) == sent(Client(), {name: "0"})
+    assert f"\r\n{name.value}: 0\r\n".encode() in (header_block({name: "0"}) or b"")
 
 
 @pytest.mark.parametrize("headers", [None, {}, {"ce-id": "vm.1:1"}])
