@@ -81,6 +81,10 @@ def checkpoints_stream(replicas: int) -> StreamConfig:
     )
 
 
+#: Streams whose subjects are updated when a newer version of the program uses other ones. Any other stream that covers
+#: other subjects than asked is refused. Messages on the earlier subjects stay in the stream.
+ADAPTED = frozenset({subjects.WANTED, subjects.REPORTS, subjects.PARKED})
+
 PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
 
 
@@ -111,7 +115,9 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
             "(NEBULA_NATS_REPLICAS)"
         )
     if sorted(have.subjects or []) != sorted(wanted.subjects or []):
-        raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
+        if wanted.name not in ADAPTED:
+            raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
+        await js.update_stream(replace(have, subjects=wanted.subjects))
     for limit in ("max_age", "max_msgs", "max_bytes"):
         asked, found = getattr(wanted, limit) or 0, getattr(have, limit) or 0
         if found > 0 and (asked <= 0 or found < asked):

@@ -43,6 +43,16 @@ async def test_what_is_missing_is_made_and_what_is_there_is_kept(bare: Client) -
     assert (await js.get_last_msg(subjects.WANTED, subjects.wanted("n1", "v1"))).data == b"kept"
 
 
+async def test_subjects_of_a_derived_stream_are_updated_and_those_of_the_log_are_not(bare: Client) -> None:
+    js = bare.jetstream()
+    wanted = next(config for config in platform_streams(1) if config.name == subjects.PARKED)
+    await js.add_stream(replace(wanted, subjects=["nebula.parked.before.*"]))
+    await js.publish("nebula.parked.before.x", b"kept")
+    await ensure(js, replace(wanted))
+    info = await js.stream_info(subjects.PARKED)
+    assert info.config.subjects == wanted.subjects and info.state.messages == 1
+
+
 WEAK: dict[str, dict[str, Any]] = {
     "lacks deny_delete": {"deny_delete": False},
     "lacks deny_purge": {"deny_purge": False},
