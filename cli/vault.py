@@ -58,7 +58,7 @@ def reveal(
         if state is None:
             raise CliError(f"there is no VM {vm} in the log" + (f" at {at}" if at and found else ""))
         sealed = state.user_data
-        keys = await Vault.open(nc.jetstream(), settings.master_key_path)
+        keys = Vault.of(nc, settings.master_key_path)
         return sealed, await keys.reveal(sealed) if sealed else ""
 
     sealed, text = on_bus(settings, work)
@@ -96,20 +96,20 @@ def rotate(
     format_: Format = None,
 ) -> None:
     """Exchange the master key: a new one in front of the file, all keys wrapped with it. Safe to repeat."""
-    from runtime import subjects
     from runtime.settings import Vaulted
 
     settings = local(context, Vaulted)
 
     async def work(nc: "Client") -> dict[str, Any]:
         from eventstore import masterkey
+        from eventstore.keystore import KeyStore
 
-        bucket = await nc.jetstream().key_value(subjects.KEYS)
+        store = KeyStore(nc)
         path = settings.master_key_path
         keys = masterkey.master_keys(path) if finish else masterkey.begin(path)
-        done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+        done = await masterkey.rewrap(store, keys[1:], keys[0])
         while finish and done.changed:
-            done = await masterkey.rewrap(bucket, keys[1:], keys[0])
+            done = await masterkey.rewrap(store, keys[1:], keys[0])
         if finish:
             masterkey.finish(path)
         return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}

@@ -35,7 +35,7 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
     settings = _settings(context)
 
     async def work(nc: "Client") -> "Comparison":
-        vault = await Vault.open(nc.jetstream(), settings.master_key_path)
+        vault = Vault.of(nc, settings.master_key_path)
         with reachable():
             return await compare(nc, settings.postgres_dsn, vault)
 
@@ -56,7 +56,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     settings = _settings(context)
 
     async def work(nc: "Client") -> int:
-        vault = await Vault.open(nc.jetstream(), settings.master_key_path)
+        vault = Vault.of(nc, settings.master_key_path)
         with reachable():
             return await replace(nc, settings.postgres_dsn, vault)
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 STORED_AT = "Nebula-Stored-At"
+NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
 BATCH_TOO_LARGE = 10199
@@ -244,7 +245,7 @@ class Stream:
         problem = reply.get("error")
         if problem is None:
             return _from_api(reply["message"])
-        if problem.get("code") == 404:
+        if problem.get("err_code") == NO_MESSAGE:
             return None
         raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
 

@@ -1,7 +1,7 @@
 """The master key, which wraps the vault's keys (AES-256-GCM), and how it is exchanged for another.
 
 Its file holds one key a line (base64 of 32 bytes): the first wraps, all of them unwrap. A rotation is: a fresh key is
-put in front (`begin`), every key in the bucket is wrapped anew (`rewrap`), the old keys are dropped (`finish`). Each
+put in front (`begin`), every stored key is wrapped anew (`rewrap`), the old keys are dropped (`finish`). Each
 step can be repeated and cut off anywhere; processes that run meanwhile notice the new file and go on.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
-from nats.js.kv import KeyValue
 
 from eventstore import keyfile
+from eventstore.jetstream import Conflict
+from eventstore.keystore import KeyStore
 
 NONCE = 12
 
@@ -82,7 +82,7 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What a pass over the bucket came to."""
+    """What a pass over the stored keys came to."""
 
     changed: int
     already: int
@@ -97,25 +97,25 @@ def begin(path: Path) -> list[bytes]:
     return keys
 
 
-async def rewrap(bucket: KeyValue, old: Sequence[bytes], new: bytes) -> Rewrapped:
-    """Wrap every key in the bucket with `new` that is wrapped with one of `old`. What is done already stays.
+async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped:
+    """Wrap every stored key with `new` that is wrapped with one of `old`. What is done already stays.
 
     A key that is destroyed or made meanwhile is left as it is. Raises WrongMasterKey for one that none of them opens.
     """
     changed = already = 0
-    for name in await _names(bucket):
+    for name in sorted(await store.names()):
         while True:
-            try:
-                entry = await bucket.get(name)
-            except KeyNotFoundError:  # destroyed in the meantime
+            entry = await store.get(name)
+            if entry is None or entry.value is None:  # destroyed in the meantime
                 break
-            key, index = unwrap([new, *old], name, entry.value or b"")
+            key, index = unwrap([new, *old], name, entry.value)
             if index == 0:
+                await store.erase_earlier(name, entry.revision)
                 already += 1
                 break
             try:
-                await bucket.update(name, wrap(new, name, key), last=entry.revision)
-            except KeyWrongLastSequenceError:
+                await store.put(name, wrap(new, name, key), last=entry.revision)
+            except Conflict:
                 continue
             changed += 1
             break
@@ -125,13 +125,6 @@ async def rewrap(bucket: KeyValue, old: Sequence[bytes], new: bytes) -> Rewrappe
 def finish(path: Path) -> None:
     """Drop all keys but the newest. Only after a pass of `rewrap` that had nothing to change."""
     keyfile.replace(path, _encoded(_decoded(path)[:1]))
-
-
-async def _names(bucket: KeyValue) -> list[str]:
-    try:
-        return await bucket.keys()
-    except NoKeysError:
-        return []
 
 
 def _encoded(keys: Sequence[bytes]) -> bytes:

@@ -12,7 +12,7 @@ from runtime import subjects
 
 T = TypeVar("T")
 
-PLATFORM = (subjects.EVENTS, subjects.WANTED, subjects.REPORTS, subjects.PARKED, f"KV_{subjects.KEYS}")
+PLATFORM = (subjects.EVENTS, subjects.WANTED, subjects.REPORTS, subjects.PARKED, subjects.VAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Keys that stand beside the log, so that what they sealed can be forgotten.
 
-One random 256-bit key per VM, wrapped by the master key (AES-256-GCM), in a key-value bucket that is not part of the
-log. It seals the VM's user-data and derives the secret of each boot's seed URL. Destroying the key is final: what it
-sealed is unreadable everywhere, replays and old backups of the log included, and its secrets are never issued again.
+One random 256-bit key per VM, wrapped by the master key (AES-256-GCM), in a stream that is not part of the log. It
+seals the VM's user-data and derives the secret of each boot's seed URL. Destroying the key is final: what it sealed is
+unreadable everywhere, replays and old backups of the log included, and its secrets are never issued again.
 """
 
 import base64
@@ -14,14 +14,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventsourcing.persistence import OperationalError
-from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
-from nats.js.errors import KeyDeletedError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
-from nats.js.kv import KeyValue
+from nats.aio.client import Client
 
 from domain.base import Sealed
+from eventstore.jetstream import Conflict, Unavailable
+from eventstore.keystore import KeyStore
 from eventstore.masterkey import NONCE, Ring, WrongMasterKey
-from runtime import subjects
 
 __all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
 
@@ -44,21 +42,21 @@ class Erasure:
 
 
 class VaultUnavailable(OperationalError):
-    """The bucket cannot be reached now."""
+    """The store of the keys cannot be reached now."""
 
 
 class Vault:
     """Per-VM keys. Safe to use from several processes at once."""
 
-    def __init__(self, bucket: KeyValue, master: Path | bytes) -> None:
+    def __init__(self, store: KeyStore, master: Path | bytes) -> None:
         """`master` is the file with the master key, which may be exchanged meanwhile, or the key itself."""
-        self._bucket = bucket
+        self._store = store
         self._master = Ring(master)
         self._cache: dict[str, bytes] = {}
 
     @classmethod
-    async def open(cls, js: JetStreamContext, master_key_path: Path) -> "Vault":
-        return cls(await js.key_value(subjects.KEYS), master_key_path)
+    def of(cls, nc: Client, master_key_path: Path) -> "Vault":
+        return cls(KeyStore(nc), master_key_path)
 
     async def seal(self, vm: str, text: str) -> Sealed:
         """Encrypt under the VM's key, which is made when there is none."""
@@ -92,61 +90,57 @@ class Vault:
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
     async def destroy(self, vm: str) -> None:
-        """Forget the VM's key, for good. Doing it twice is doing it once."""
+        """Forget the VM's key, for good: its bytes are overwritten where they are stored. Safe to repeat."""
         self._cache.pop(vm, None)
         try:
-            await self._bucket.purge(vm)
-        except (NatsError, OSError, TimeoutError) as error:
-            raise VaultUnavailable(f"the vault does not answer: {error!r}") from error
+            await self._store.erase(vm)
+        except Unavailable as error:
+            raise VaultUnavailable(f"the vault does not answer: {error}") from error
 
     async def held(self) -> set[str]:
-        """The VMs whose keys exist."""
+        """The VMs of whose keys some bytes are stored."""
         try:
-            return set(await self._bucket.keys())
-        except NoKeysError:
-            return set()
-        except (NatsError, OSError, TimeoutError) as error:
-            raise VaultUnavailable(f"the vault does not answer: {error!r}") from error
+            return await self._store.names()
+        except Unavailable as error:
+            raise VaultUnavailable(f"the vault does not answer: {error}") from error
 
     async def _key(self, vm: str, *, make: bool, fresh: bool = False) -> bytes:
-        """The VM's key. `fresh` asks the bucket even when the key is at hand (it may have been destroyed)."""
+        """The VM's key. `fresh` asks the store even when the key is at hand (it may have been destroyed)."""
         if not fresh and vm in self._cache:
             return self._cache[vm]
         try:
             key = await self._stored(vm)
-            if key is None:
-                self._cache.pop(vm, None)
-                if not make:
-                    raise Erased(vm)
+            if key is None and make:
                 key = await self._made(vm)
-        except KeyDeletedError as error:
-            self._cache.pop(vm, None)
-            raise Erased(vm) from error
-        except (NatsError, OSError, TimeoutError) as error:
+        except Unavailable as error:
             if fresh and vm in self._cache:
                 return self._cache[vm]
-            raise VaultUnavailable(f"the vault does not answer: {error!r}") from error
+            raise VaultUnavailable(f"the vault does not answer: {error}") from error
+        except Erased:
+            self._cache.pop(vm, None)
+            raise
+        if key is None:
+            self._cache.pop(vm, None)
+            raise Erased(vm)
         if len(self._cache) >= MOST_CACHED:
             self._cache.clear()
         self._cache[vm] = key
         return key
 
     async def _stored(self, vm: str) -> bytes | None:
-        try:
-            entry = await self._bucket.get(vm)
-        except KeyDeletedError:
-            raise
-        except KeyNotFoundError:
+        """The key, or None when there never was one. Raises Erased."""
+        entry = await self._store.get(vm)
+        if entry is None:
             return None
-        return self._master.unwrap(vm, entry.value or b"")
+        if entry.value is None:
+            raise Erased(vm)
+        return self._master.unwrap(vm, entry.value)
 
-    async def _made(self, vm: str) -> bytes:
+    async def _made(self, vm: str) -> bytes | None:
+        """A new key, or the one that somebody else made first. Raises Erased."""
         key = secrets.token_bytes(32)
         try:
-            await self._bucket.update(vm, self._master.wrap(vm, key), last=0)
-        except KeyWrongLastSequenceError:
-            stored = await self._stored(vm)
-            if stored is None:
-                raise Erased(vm) from None
-            return stored
+            await self._store.put(vm, self._master.wrap(vm, key), last=0)
+        except Conflict:
+            return await self._stored(vm)
         return key

@@ -16,6 +16,7 @@ from domain.contract import Heartbeat
 from domain.placement import Policy
 from eventstore.checkpoints import public_keys, public_path, signing_key
 from eventstore.documents import Documents
+from eventstore.keystore import adopt
 from eventstore.notary import Notary
 from eventstore.store import EventStore
 from eventstore.vault import Vault
@@ -55,8 +56,9 @@ async def assemble(settings: HandlersSettings) -> Parts:
     nc = await bus.connect(settings, "handlers")
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
+    await adopt(nc)
     store, world = EventStore(nc), World()
-    vault = await Vault.open(js, settings.master_key_path)
+    vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from eventstore.vault import Vault
@@ -20,8 +19,6 @@ log = logs.get(__name__)
 
 #: On a busy host commands get the processor before reads do: what is accepted cannot wait, what is shown can.
 NICE = 5
-
-RETRY_SECONDS = 0.5
 
 
 async def run(settings: ProjectionsSettings) -> None:
@@ -47,7 +44,7 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     work: set[asyncio.Task[None]] = set()
     try:
         await pool.open()
-        vault = await opened(nc, settings)
+        vault = Vault.of(nc, settings.master_key_path)
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)
@@ -69,16 +66,3 @@ async def seed_guests(settings: ProjectionsSettings, source: Source, stop: async
     host, port = sock.getsockname()[:2]
     log.info("data source listens", host=host, port=port)
     await listener.serve(source, sock, stop)
-
-
-async def opened(nc: Client, settings: ProjectionsSettings) -> Vault:
-    """The vault, once its bucket exists: handlers make it."""
-    complained = False
-    while True:
-        try:
-            return await Vault.open(nc.jetstream(), settings.master_key_path)
-        except (NatsError, OSError, TimeoutError) as error:
-            if not complained:
-                log.warning("vault is not there yet; trying on", error=repr(error))
-                complained = True
-        await asyncio.sleep(RETRY_SECONDS)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
@@ -35,7 +35,7 @@ def events_stream(replicas: int) -> StreamConfig:
 
 def platform_streams(replicas: int) -> list[StreamConfig]:
     """All streams: the log, what nodes should want (newest per VM), what they report, what was parked,
-    what was signed.
+    what was signed, the vault's keys.
     """
     return [
         events_stream(replicas),
@@ -64,6 +64,7 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
             allow_direct=True,
         ),
         checkpoints_stream(replicas),
+        vault_stream(replicas),
     ]
 
 
@@ -77,6 +78,18 @@ def checkpoints_stream(replicas: int) -> StreamConfig:
         num_replicas=replicas,
         deny_delete=True,
         deny_purge=True,
+        allow_direct=True,
+    )
+
+
+def vault_stream(replicas: int) -> StreamConfig:
+    """The vault's keys. Single messages are deleted from it: that is how a key is erased."""
+    return StreamConfig(
+        name=subjects.VAULT,
+        subjects=[subjects.VAULT_KEYS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=replicas,
         allow_direct=True,
     )
 
@@ -129,10 +142,6 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
 
 
 async def ensure_all(js: JetStreamContext, replicas: int) -> None:
-    """Every stream and bucket of the platform."""
+    """Every stream of the platform."""
     for config in platform_streams(replicas):
         await ensure(js, replace(config))
-    try:
-        await js.key_value(subjects.KEYS)
-    except NotFoundError:
-        await js.create_key_value(KeyValueConfig(bucket=subjects.KEYS, history=1, replicas=replicas))

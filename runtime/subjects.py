@@ -10,8 +10,10 @@ WANTED = "NEBULA_WANTED"
 REPORTS = "NEBULA_REPORTS"
 PARKED = "NEBULA_PARKED"
 CHECKPOINTS = "NEBULA_CHECKPOINTS"
+VAULT = "NEBULA_VAULT"
+"""The vault's stream: per-VM keys, wrapped by the master key."""
 KEYS = "NEBULA_KEYS"
-"""The key-value bucket of the vault: per-VM keys, wrapped by the master key."""
+"""The key-value bucket that held the vault's keys before."""
 
 SYSTEM = "system"
 """The project token of what no project owns: nodes, images, tags."""
@@ -116,3 +118,11 @@ PARKED_OF_ALL = f"{PREFIX}.parked.*"
 
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """What was signed of the log, in the order of signing."""
+
+
+def vault_key(name: str) -> str:
+    """Where the wrapped key of this name is stored."""
+    return f"{PREFIX}.vault.{token(name)}"
+
+
+VAULT_KEYS = f"{PREFIX}.vault.*"

@@ -39,7 +39,7 @@ async def test_what_is_missing_is_made_and_what_is_there_is_kept(bare: Client) -
     await js.publish(subjects.wanted("n1", "v1"), b"kept")
     await ensure_all(js, 1)
     names = {stream.config.name for stream in await js.streams_info()}
-    assert names == {config.name for config in platform_streams(1)} | {f"KV_{subjects.KEYS}"}
+    assert names == {config.name for config in platform_streams(1)}
     assert (await js.get_last_msg(subjects.WANTED, subjects.wanted("n1", "v1"))).data == b"kept"
 
 

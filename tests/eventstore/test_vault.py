@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidTag
 from nats.aio.client import Client
+from nats.js.api import KeyValueConfig
 
+from eventstore import masterkey
+from eventstore.keystore import KeyStore, adopt
+from eventstore.masterkey import Ring
 from eventstore.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
@@ -19,12 +23,12 @@ TEXT = "#cloud-config\npassword: é-correct-horse-battery\n"
 
 @pytest.fixture
 async def vault(nc: Client, tmp_path: Path) -> Vault:
-    return await Vault.open(nc.jetstream(), tmp_path / "master.key")
+    return Vault.of(nc, tmp_path / "master.key")
 
 
 async def other(nc: Client, path: Path) -> Vault:
     """Another process's view of the same keys."""
-    return await Vault.open(nc.jetstream(), path / "master.key")
+    return Vault.of(nc, path / "master.key")
 
 
 async def test_what_is_sealed_opens_again_also_elsewhere(nc: Client, vault: Vault, tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ async def test_a_key_can_be_destroyed_before_it_was_ever_made(vault: Vault) -> N
 
 async def test_another_master_key_opens_nothing(nc: Client, vault: Vault, tmp_path: Path) -> None:
     sealed = await vault.seal(some_id(), TEXT)
-    stranger = await Vault.open(nc.jetstream(), tmp_path / "other.key")
+    stranger = Vault.of(nc, tmp_path / "other.key")
     with pytest.raises(WrongMasterKey):
         await stranger.unseal(sealed)
 
@@ -95,7 +99,7 @@ async def test_neither_text_nor_key_is_ever_stored_in_clear(tmp_path: Path) -> N
     server: NatsServer = await start_nats(tmp_path)
     async with connection(server.url) as nc:
         await ensure_all(nc.jetstream(), 1)
-        vault = await Vault.open(nc.jetstream(), tmp_path / "keys" / "master.key")
+        vault = Vault.of(nc, tmp_path / "keys" / "master.key")
         vm = some_id()
         await vault.seal(vm, TEXT)
         secret = await vault.seed_secret(vm, 1)
@@ -107,11 +111,67 @@ async def test_neither_text_nor_key_is_ever_stored_in_clear(tmp_path: Path) -> N
         assert clear not in kept
 
 
-async def test_a_vault_without_its_bucket_says_so(tmp_path: Path) -> None:
+async def bytes_on_disk(home: Path, *needles: bytes) -> list[str]:
+    """The files below a server's home that hold any of these bytes."""
+    files = [path for path in home.rglob("*") if path.is_file()]
+    return [path.name for path in files if any(needle in path.read_bytes() for needle in needles)]
+
+
+async def test_a_destroyed_key_is_overwritten_on_disk(tmp_path: Path) -> None:
+    """Also one that was wrapped anew before, one whose destruction was cut off, and one moved from the old bucket."""
+    server, master = await start_nats(tmp_path), tmp_path / "keys" / "master.key"
+    async with connection(server.url) as nc:
+        old = await nc.jetstream().create_key_value(KeyValueConfig(bucket=subjects.KEYS, history=1))
+        wrapped = {"old": Ring(master).wrap("old", b"o" * 32), "gone": b""}
+        await old.put("old", wrapped["old"])
+        await old.purge("gone")
+        await ensure_all(nc.jetstream(), 1)
+        assert await adopt(nc) == 2 and await adopt(nc) == 0
+        vault, store = Vault.of(nc, master), KeyStore(nc)
+        for vm in ("kept", "plain", "rotated", "cut-off"):
+            await vault.seal(vm, TEXT)
+            wrapped[vm] = await value(store, vm)
+        earlier = wrapped["rotated"]
+        keys = masterkey.begin(master)
+        await masterkey.rewrap(store, keys[1:], keys[0])
+        wrapped |= {vm: await value(store, vm) for vm in ("kept", "plain", "rotated", "cut-off", "old")}
+        assert await bytes_on_disk(tmp_path / "nats", *filter(None, wrapped.values()))
+        await nc.jetstream().publish(subjects.vault_key("cut-off"), b"")  # a crash behind the tombstone
+        assert await vault.held() == {"old", "kept", "plain", "rotated", "cut-off"}
+        for vm in ("old", "plain", "rotated", "cut-off", "gone"):
+            await vault.destroy(vm)
+            with pytest.raises(Erased):
+                await Vault.of(nc, master).seed_secret(vm, 1)
+        assert await vault.held() == {"kept"}
+        kept = wrapped.pop("kept")
+        erased = [earlier, *filter(None, wrapped.values())]
+        assert await bytes_on_disk(tmp_path / "nats", kept)
+        assert await bytes_on_disk(tmp_path / "nats", *erased) == []
+    await server.stop()
+    assert await bytes_on_disk(tmp_path / "nats", *erased) == []
+
+
+async def value(store: KeyStore, name: str) -> bytes:
+    entry = await store.get(name)
+    assert entry is not None and entry.value is not None
+    return entry.value
+
+
+async def test_a_vault_without_its_stream_says_so_and_makes_no_key(tmp_path: Path) -> None:
+    server = await start_nats(tmp_path)
+    async with connection(server.url) as nc:
+        vault = Vault(KeyStore(nc, timeout=0.2), tmp_path / "master.key")
+        for attempt in (vault.seal(some_id(), TEXT), vault.seed_secret(some_id(), 1), vault.destroy(some_id())):
+            with pytest.raises(VaultUnavailable):
+                await attempt
+    await server.stop()
+
+
+async def test_a_vault_without_its_server_says_so(tmp_path: Path) -> None:
     server = await start_nats(tmp_path)
     async with connection(server.url) as nc:
         await ensure_all(nc.jetstream(), 1)
-        vault = await Vault.open(nc.jetstream(timeout=0.5), tmp_path / "master.key")
+        vault = Vault(KeyStore(nc, timeout=0.5), tmp_path / "master.key")
         sealed = await vault.seal(vm := some_id(), TEXT)
         await server.kill()
         for attempt in (vault.seal(some_id(), TEXT), vault.destroy(some_id()), vault.held()):
@@ -119,7 +179,7 @@ async def test_a_vault_without_its_bucket_says_so(tmp_path: Path) -> None:
                 await attempt
         assert await vault.unseal(sealed) == TEXT, "a key at hand is used while the bucket cannot be asked"
         server = await start_nats(tmp_path, port=server.port)
-        again = await Vault.open(nc.jetstream(timeout=20), tmp_path / "master.key")
+        again = Vault(KeyStore(nc, timeout=20), tmp_path / "master.key")
         assert await again.unseal(sealed) == TEXT
         assert vm in await again.held()
     await server.stop()

@@ -88,7 +88,7 @@ async def platform(home: Path, postgres: Postgres) -> AsyncIterator[Platform]:
         await side.start()
         await side.cloud()
         await side.node("host-1", vcpus=1000, memory_mib=10_000_000, disk_gib=1_000_000)
-        vault = await Vault.open(side.nc.jetstream(), home / "master.key")
+        vault = Vault.of(side.nc, home / "master.key")
         running = asyncio.create_task(Runner(side.nc, dsn, vault, Position()).run())
         try:
             async with served(side, dsn) as (gateway, url), httpx.AsyncClient(base_url=url, timeout=90) as http:

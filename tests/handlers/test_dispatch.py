@@ -61,7 +61,7 @@ async def dispatching(side: WriteSide) -> AsyncIterator[Documents]:
     world, documents = World(), Documents(side.nc, subjects.WANTED)
     for recorded in await side.store.read(0):
         world.apply(recorded)
-    vault = await Vault.open(side.nc.jetstream(), side.home / "master.key")
+    vault = Vault.of(side.nc, side.home / "master.key")
     task = asyncio.create_task(Dispatcher(documents, vault, world).run())
     yield documents
     task.cancel()

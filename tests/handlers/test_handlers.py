@@ -67,7 +67,7 @@ async def test_a_vm_from_request_to_nothing(cloud: WriteSide) -> None:
     await eventually(lambda: cloud.has("default", "vm", vm, "VmDeleted"), "vm deleted")
     await eventually(lambda: cloud.has("system", "node", "n1", "CapacityReleased"), "capacity released")
 
-    vault = await Vault.open(cloud.nc.jetstream(), cloud.home / "master.key")
+    vault = Vault.of(cloud.nc, cloud.home / "master.key")
 
     async def destroyed() -> bool:
         return vm not in await vault.held()
@@ -215,7 +215,7 @@ async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: Wri
 
     grave = await eventually(buried, "tombstone")
     assert (grave.epoch, grave.image) == (doc.epoch + 1, None)
-    vault = await Vault.open(side.nc.jetstream(), side.home / "master.key")
+    vault = Vault.of(side.nc, side.home / "master.key")
 
     async def destroyed() -> bool:
         return vm not in await vault.held()

@@ -128,7 +128,7 @@ async def test_what_cannot_be_done(nebula: Nebula, tmp_path: Path, monkeypatch: 
 
 async def test_rotate(nebula: Nebula) -> None:
     async with running() as log:
-        vault = await Vault.open(log.nc.jetstream(), log.home / "master.key")
+        vault = Vault.of(log.nc, log.home / "master.key")
         sealed = await vault.seal("vm", "secret")
         begun = await nebula(log, "vault", "rotate", "-o", "json")
         assert (begun.status, begun.json["rewrapped"]) == (0, 1)
@@ -150,7 +150,7 @@ async def test_schemas(nebula: Nebula, tmp_path: Path) -> None:
 async def test_what_a_vm_was_given_is_revealed_until_it_is_erased(nebula: Nebula) -> None:
     text = "#cloud-config\npassword: correct horse"
     async with running() as log:
-        vault = await Vault.open(log.nc.jetstream(), log.home / "master.key")
+        vault = Vault.of(log.nc, log.home / "master.key")
         ids = [str(uuid4()) for _ in range(2)]
         for id_ in ids:
             at = datetime.now(UTC)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.js.kv import KeyValue
 
 from eventstore import masterkey
+from eventstore.keystore import KeyStore
 from eventstore.vault import Erased, Vault, WrongMasterKey
 from runtime import subjects
 from tests.integrity.logs import Log, running
@@ -14,19 +14,15 @@ from tests.integrity.logs import Log, running
 VMS = [f"vm-{number}" for number in range(12)]
 
 
-async def bucket(log: Log) -> KeyValue:
-    return await log.nc.jetstream().key_value(subjects.KEYS)
-
-
 async def rotate(log: Log, path: Path) -> masterkey.Rewrapped:
     keys = masterkey.begin(path)
-    return await masterkey.rewrap(await bucket(log), keys[1:], keys[0])
+    return await masterkey.rewrap(KeyStore(log.nc), keys[1:], keys[0])
 
 
 async def test_rotation(tmp_path: Path) -> None:
     path = tmp_path / "master.key"
     async with running() as log:
-        runs_on = await Vault.open(log.nc.jetstream(), path)
+        runs_on = Vault.of(log.nc, path)
         secrets = {vm: await runs_on.seal(vm, f"secret of {vm}") for vm in VMS}
         seeds = {vm: await runs_on.seed_secret(vm, 1) for vm in VMS}
         await runs_on.destroy("vm-3")
@@ -37,7 +33,7 @@ async def test_rotation(tmp_path: Path) -> None:
         assert await rotate(log, path) == masterkey.Rewrapped(changed=0, already=12)
         masterkey.finish(path)
         assert len(path.read_text().split()) == 1
-        for vault in (runs_on, await Vault.open(log.nc.jetstream(), path)):
+        for vault in (runs_on, Vault.of(log.nc, path)):
             for vm, sealed in secrets.items():
                 if vm == "vm-3":
                     with pytest.raises(Erased):
@@ -48,21 +44,21 @@ async def test_rotation(tmp_path: Path) -> None:
         stale = tmp_path / "stale.key"
         stale.write_bytes(old)
         with pytest.raises(WrongMasterKey):
-            await (await Vault.open(log.nc.jetstream(), stale)).unseal(secrets["vm-1"])
-        status = await (await bucket(log)).status()
-        assert status.stream_info.state.messages == 13  # no older revision, wrapped with the old key, is left
+            await Vault.of(log.nc, stale).unseal(secrets["vm-1"])
+        found = await log.nc.jetstream().stream_info(subjects.VAULT)
+        assert found.state.messages == 13  # no older revision, wrapped with the old key, is left
 
 
 @pytest.mark.parametrize("survive", range(0, 12, 3))
 async def test_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survive: int) -> None:
     path = tmp_path / "master.key"
     async with running() as log:
-        before = await Vault.open(log.nc.jetstream(), path)
+        before = Vault.of(log.nc, path)
         secrets = {vm: await before.seal(vm, vm) for vm in VMS}
         done = 0
-        update = KeyValue.update
+        update = KeyStore.put
 
-        async def fail(self: KeyValue, *args: Any, **kwargs: Any) -> int:
+        async def fail(self: KeyStore, *args: Any, **kwargs: Any) -> int:
             nonlocal done
             if done == survive:
                 raise ConnectionError("pulled the plug")
@@ -70,16 +66,16 @@ async def test_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survive:
             return await update(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(KeyValue, "update", fail)
+            patch.setattr(KeyStore, "put", fail)
             with pytest.raises(ConnectionError):
                 await rotate(log, path)
         halfway = path.read_bytes()
-        for vault in (before, await Vault.open(log.nc.jetstream(), path)):
+        for vault in (before, Vault.of(log.nc, path)):
             assert [await vault.unseal(sealed) for sealed in secrets.values()] == VMS
         assert await rotate(log, path) == masterkey.Rewrapped(changed=12 - survive, already=survive)
         assert path.read_bytes() == halfway  # the same rotation, not another key
         masterkey.finish(path)
-        vault = await Vault.open(log.nc.jetstream(), path)
+        vault = Vault.of(log.nc, path)
         assert [await vault.unseal(sealed) for sealed in secrets.values()] == VMS
 
 
@@ -87,17 +83,17 @@ async def test_destroyed_and_made_meanwhile(tmp_path: Path, monkeypatch: pytest.
     """A rotation never brings a destroyed key back."""
     path = tmp_path / "master.key"
     async with running() as log:
-        vault = await Vault.open(log.nc.jetstream(), path)
+        vault = Vault.of(log.nc, path)
         secrets = {vm: await vault.seal(vm, vm) for vm in VMS[:3]}
-        update = KeyValue.update
+        update = KeyStore.put
 
-        async def meddled(self: KeyValue, key: str, *args: Any, **kwargs: Any) -> int:
-            if key == "vm-1":
+        async def meddled(self: KeyStore, key: str, *args: Any, **kwargs: Any) -> int:
+            if key == "vm-1" and args[0]:
                 await vault.destroy("vm-1")
             return await update(self, key, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(KeyValue, "update", meddled)
+            patch.setattr(KeyStore, "put", meddled)
             assert await rotate(log, path) == masterkey.Rewrapped(changed=2, already=0)
         with pytest.raises(Erased):
             await vault.unseal(secrets["vm-1"])
@@ -106,7 +102,7 @@ async def test_destroyed_and_made_meanwhile(tmp_path: Path, monkeypatch: pytest.
 
 async def test_foreign_key_stops_it(tmp_path: Path) -> None:
     async with running() as log:
-        await (await Vault.open(log.nc.jetstream(), tmp_path / "other.key")).seal("vm", "x")
+        await Vault.of(log.nc, tmp_path / "other.key").seal("vm", "x")
         with pytest.raises(WrongMasterKey):
             await rotate(log, tmp_path / "master.key")
 

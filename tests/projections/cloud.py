@@ -153,7 +153,7 @@ async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
     nc = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     await streams.ensure_all(nc.jetstream(), 1)
     dsn = await create_database(postgres, f"test_{uuid.uuid4().hex}")
-    vault = await Vault.open(nc.jetstream(), home / "master.key")
+    vault = Vault.of(nc, home / "master.key")
     try:
         yield Cloud(server, nc, dsn, vault)
     finally:

@@ -147,7 +147,7 @@ from projections.runner import Runner
 
 async def main(url, dsn, key):
     nc = await nats.connect(url)
-    vault = await Vault.open(nc.jetstream(), Path(key))
+    vault = Vault.of(nc, Path(key))
     await Runner(nc, dsn, vault, Position()).run()
 
 asyncio.run(main(*sys.argv[1:]))
