@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.child import ServerError, free_port, stop_leftover
+from runtime.private import passable
 
 NATS_PORT = 4222
 
@@ -20,7 +21,7 @@ def locked(home: Path) -> Iterator[None]:
 
     Raises ServerError, with the number of the process that holds it.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    passable(home)
     with (home / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

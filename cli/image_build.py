@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.apt_sources import mirror_lines
+from runtime.private import PUBLIC
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MBR = (Path("/usr/lib/EXTLINUX/mbr.bin"), Path("/usr/lib/syslinux/mbr/mbr.bin"))
@@ -185,7 +186,8 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _run(*argv: str | Path, stdin: str = "", env: dict[str, str] | None = None) -> None:
     try:
-        subprocess.run(argv, input=stdin, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=True)
+        environment = {**os.environ, **(env or {})}
+        subprocess.run(argv, input=stdin, env=environment, capture_output=True, text=True, check=True, umask=PUBLIC)
     except FileNotFoundError as error:
         raise ImageBuildError(f"{argv[0]} is missing: run `make setup`") from error
     except subprocess.CalledProcessError as error:

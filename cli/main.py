@@ -11,6 +11,7 @@ from cli import simulate as simulation
 from cli.command import root
 from cli.errors import CliError, Exit, Usage
 from cli.role import serve
+from runtime import private
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
@@ -134,6 +135,7 @@ views.register(app)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command (of `sys.argv` when None) and exit with its status."""
+    private.begin()
     try:
         app(args=arguments)
     except CliError as error:

@@ -28,8 +28,9 @@ PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.fleet", "SimulationSettings")}
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
-    from runtime import settings
+    from runtime import private, settings
 
+    private.begin()
     _, settings_class = PROGRAMS[role]
     if pid_file is not None:
         pid_file.write_text(f"{os.getpid()}\n")

@@ -26,6 +26,7 @@ from cli.session import DEFAULT_URL, local_token
 from runtime import logs
 from runtime.child import ServerError, free_port
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
+from runtime.logfiles import MIB, keep_small
 from runtime.servers import NatsServer, Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.supervise import Role, Supervisor
@@ -129,6 +130,8 @@ async def platform(settings: UpSettings) -> None:
         }
         home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
+        tidy = asyncio.create_task(keep_small(settings.home / "log", settings.log_mib * MIB), name="log files")
+        stack.callback(tidy.cancel)
         supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
         await stack.enter_async_context(supervisor)
         await _wait_until_ready(settings, url, began, tell)

@@ -39,13 +39,14 @@ Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 class Value(BaseModel):
     """An immutable value, equal by content. Unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float")
+    # What was given may be a secret, and errors end up in logs: they name the field, not its value.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float", hide_input_in_errors=True)
 
 
 class Message(BaseModel):
     """Base of events and state: immutable, and lenient towards fields that a newer version added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Command(Value):

@@ -16,7 +16,7 @@ from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
 MOST_KEYS = 64
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 def text(said: str) -> str:

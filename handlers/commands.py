@@ -35,7 +35,7 @@ MOST_AT_ONCE = 512
 class Caller(BaseModel):
     """Who asks. `operation` and `fingerprint` identify the request where a person asks."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     actor: str
     credential: str | None = None
@@ -57,7 +57,7 @@ class Caller(BaseModel):
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     args: dict[str, Any]
     context: Caller

@@ -96,7 +96,9 @@ def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
         max_reconnect_attempts=-1,
         reconnect_time_wait=1,
         security=security,
-        logger=logging.getLogger("faststream"),
+        logger=logging.getLogger(
+            "handlers.faststream"
+        ),  # its own, "faststream", writes a line a message, in its own form
     )
     broker.subscriber(
         subjects.REPORTS_OF_ALL,

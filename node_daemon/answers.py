@@ -41,7 +41,7 @@ Answer = tuple[bytes, dict[str, str] | None]
 
 
 class Question(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     vm: str = Field(pattern=f"^{UUID.pattern}$")
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-#: All may pass through, only the owner may list: QEMU runs as another user and is handed exact paths.
-PASSABLE = 0o711
+from runtime.private import PASSABLE, passable
 
 
 class Occupied(Exception):
@@ -15,8 +14,7 @@ class Occupied(Exception):
 
 def new_folder(path: Path, mode: int = PASSABLE) -> Path:
     """The folder, made with its parents where it is missing."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(mode)
+    passable(path).chmod(mode)
     return path
 
 

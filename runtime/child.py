@@ -83,6 +83,7 @@ async def spawn(
         guard += ["--reuid", user, "--regid", user, "--init-groups"]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        log.chmod(0o600)
         log_start = output.tell()
         process = await asyncio.create_subprocess_exec(
             *guard,

@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from runtime.child import ServerError, command_line, find_program
+from runtime.private import PUBLIC
 
 T = TypeVar("T")
 
@@ -220,6 +221,7 @@ async def _run(*argv: str) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        umask=PUBLIC,
     )
     _, errors = await process.communicate()
     if process.returncode != 0:

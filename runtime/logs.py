@@ -1,10 +1,17 @@
-"""Structured logs on standard error: constant event text plus fields; ids bound at the message boundary."""
+"""Structured logs on standard error: constant event text plus fields; ids bound at the message boundary.
+
+Libraries that log through `logging` come out in the same form. A traceback names files, lines and the error, never the
+values of variables; credentials in URLs and bearer tokens are masked wherever they turn up in a line.
+"""
 
 import logging
 import sys
-from typing import TextIO, cast
+from collections.abc import MutableMapping
+from typing import Any, TextIO, cast
 
 import structlog
+
+from runtime.masking import masked
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -19,27 +26,63 @@ class _StandardError:
         sys.stderr.flush()
 
 
+class _Renderer:
+    """The last processor: a line of text, masked."""
+
+    def __init__(self, fmt: str) -> None:
+        self._render: structlog.typing.Processor = (
+            structlog.processors.JSONRenderer(default=str)
+            if fmt == "json"
+            else structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # rich's, the default, prints all local variables
+            )
+        )
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        return masked(str(self._render(logger, name, event)))
+
+
 def configure(role: str, level: str, fmt: str) -> None:
     """Set up logging for one process. Libraries speak from WARNING up."""
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if fmt == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
-    )
+    render = _Renderer(fmt)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    number = getattr(logging, level.upper())
+    last: list[structlog.typing.Processor] = [
+        *([structlog.processors.format_exc_info] if fmt == "json" else []),
+        render,
+    ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, render] if fmt == "json" else [*shared, render],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(cast(TextIO, _StandardError()))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[]), _component],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    for other in list(root.handlers):
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _component(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Which library speaks."""
+    record = event.get("_record")
+    if record is not None:
+        event["component"] = record.name
+    return event
 
 
 def get(name: str) -> Logger:

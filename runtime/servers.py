@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from runtime.child import Child, ServerError, find_program, free_port, require_free, spawn, stop_leftover
+from runtime.private import passable
 
 NATS_CONF = Path(__file__).resolve().parent.parent / "nats.conf"
 #: Seconds until a server must answer: replaying a long log or a crashed database takes its time.
@@ -61,7 +62,8 @@ async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> Na
     if program is None:
         raise ServerError("nats-server is not installed: run `make setup`, or set NEBULA_NATS_URL")
     store = home / "nats"
-    store.mkdir(parents=True, exist_ok=True)
+    passable(home)
+    store.mkdir(exist_ok=True)
     pid_file = home / "nats.pid"
     await stop_leftover(pid_file, str(pid_file))
     port = port or free_port()
@@ -136,7 +138,7 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     failure for speed. Raises ServerError when the programs are missing, `home` cannot be reached by the
     server's user, or the data was made by a version of Postgres that is not installed.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    passable(home)
     data = home / "postgres"
     user = _postgres_user(home)
     programs = _postgres_programs(data)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from runtime.masking import masked
+
 
 def default_home() -> Path:
     """/var/lib/nebula for root; a directory of one's own otherwise."""
@@ -39,7 +41,7 @@ def _folders(paths: str) -> str:
 class Common(BaseSettings):
     """What every process is told."""
 
-    model_config = SettingsConfigDict(env_prefix="NEBULA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="NEBULA_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     #: directory that holds all local state
     home: Path = Field(default_factory=default_home)
@@ -54,6 +56,8 @@ class Common(BaseSettings):
     image_paths: Annotated[str, AfterValidator(_folders)] | None = None
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    #: MiB after which a log file that `nebula up` keeps is copied aside; four copies of each are kept
+    log_mib: float = Field(default=20.0, gt=0, le=10_000)
     #: text for people, json for machines
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
 
@@ -202,6 +206,9 @@ class SimulationSettings(NodeSettings):
 
 S = TypeVar("S", bound=Common)
 
+#: Ends of names of settings whose value is not shown.
+SECRET = ("password", "dsn", "token")
+
 
 def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
     """The settings from the environment, and before that from what is `given` by name.
@@ -213,7 +220,9 @@ def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"nebula: {name}: {problem['msg']} (got {problem.get('input')!r})\n")
+            secret = name.lower().endswith(SECRET)
+            got = "" if secret else f" (got {masked(repr(problem.get('input')))})"
+            sys.stderr.write(f"nebula: {name}: {problem['msg']}{got}\n")
         raise SystemExit(2) from None
     except SettingsError as error:  # what has to be JSON is not
         sys.stderr.write(f"nebula: {error}\n")
