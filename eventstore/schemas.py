@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from domain.base import Event
 from domain.contract import Heartbeat, NodeReport, Wanted
 from eventstore.checkpoints import Checkpoint
+from eventstore.parking import Parked
 from eventstore.upcast import TYPE_VERSION, all_types
 from runtime import subjects
 
@@ -87,7 +88,7 @@ def async_api() -> Document:
             "contentType": "application/octet-stream",
         },
         "checkpoint": _message("Checkpoint", Checkpoint, "What the log held at a position, signed."),
-        "parked": {"title": "Parked", "summary": "A message that failed too often, as it came."},
+        "parked": _message("Parked", Parked, "A message that was put aside; only the newest counts."),
         "command": {
             "title": "Command",
             "summary": "A wish: docs/command-protocol.md. The answer is {ok} or {problem}; no answer: unknown.",
@@ -119,7 +120,7 @@ def async_api() -> Document:
             "Not stored. A connection to a guest: each end (node, gateway) hears on its own subject.",
         ),
         "heartbeats": _channel(_address(subjects.HEARTBEATS, "node"), ["heartbeat"], "Not stored."),
-        "parked": _channel(_address(subjects.PARKED_OF_ALL, "consumer"), ["parked"], f"Stream {subjects.PARKED}."),
+        "parked": _channel(_address(subjects.PARKED_OF_ALL, "source", "key"), ["parked"], f"Stream {subjects.PARKED}."),
         "checkpoints": _channel(subjects.CHECKPOINT, ["checkpoint"], f"Stream {subjects.CHECKPOINTS}."),
     }
     return {

@@ -15,6 +15,8 @@ from domain import vm
 from domain.contract import NodeReport
 from domain.vm import RecordReport
 from eventstore.envelope import Context
+from eventstore.jetstream import own
+from eventstore.parking import REPORTS, Parking
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, now
 from handlers.world import World
@@ -59,6 +61,8 @@ class Reports:
 def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes, NatsMessage], Awaitable[None]]:
     """The subscriber around `Reports.record`: which failure is tried again, and which is parked."""
 
+    parking = Parking(nc)
+
     async def on_report(body: bytes, msg: NatsMessage) -> None:
         raw = msg.raw_message
         try:
@@ -70,23 +74,29 @@ def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes,
             log.warning("report waits for the log", subject=raw.subject, error=str(error))
             raise NackMessage(delay=RETRY) from error
         except (ValidationError, ValueError) as error:
-            await park(nc, msg, error)
+            await park(parking, msg, error)
         except Exception as error:
             log.exception("report failed", subject=raw.subject, tries=raw.metadata.num_delivered)
             if raw.metadata.num_delivered < max_deliver:
                 raise NackMessage(delay=RETRY) from error
-            await park(nc, msg, error)
+            await park(parking, msg, error)
 
     return on_report
 
 
-async def park(nc: Client, msg: NatsMessage, error: Exception) -> None:
-    """Put a message aside for people to see, with where it came from and what was wrong."""
+async def park(parking: Parking, msg: NatsMessage, error: Exception) -> None:
+    """Put a report aside for people to see. Raises NackMessage when that is not possible now."""
     raw = msg.raw_message
-    headers = {
-        "Nebula-Subject": raw.subject,
-        "Nebula-Position": str(raw.metadata.sequence.stream),
-        "Nebula-Error": " ".join(repr(error).split())[:500],
-    }
-    await nc.jetstream().publish(subjects.parked(CONSUMER), raw.data, headers=headers)
-    log.error("report parked", subject=raw.subject, error=headers["Nebula-Error"])
+    position = raw.metadata.sequence.stream
+    try:
+        await parking.park(
+            REPORTS,
+            str(position),
+            subject=raw.subject,
+            position=position,
+            error=repr(error),
+            headers=own(raw.headers or {}),
+            body=raw.data,
+        )
+    except Unavailable as away:
+        raise NackMessage(delay=RETRY) from away

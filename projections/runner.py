@@ -17,11 +17,11 @@ import psycopg
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg import errors
-from pydantic_core import to_json
 
 from domain.base import Event
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
+from eventstore.parking import LOG, Parking
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import VaultUnavailable
 from projections import books, database, events
@@ -29,7 +29,7 @@ from projections.books import Books
 from projections.database import LOCK, SCHEMA, Connection
 from projections.position import Position
 from projections.seeds import Secrets
-from runtime import logs, subjects
+from runtime import logs
 
 log = logs.get(__name__)
 
@@ -152,8 +152,20 @@ class Runner:
                 return
             log.exception("event parked", subject=batch[0].subject, position=batch[0].position)
             await apply(conn, self._secrets, after, batch, only_audit=True)
-            note = {"position": batch[0].position, "subject": batch[0].subject, "error": repr(error)}
-            await self._nc.publish(subjects.parked("projections"), to_json(note))
+            await park(self._nc, batch[0], repr(error))
+
+
+async def park(nc: Client, recorded: Recorded, error: str) -> None:
+    """Put a message of the log aside for people to see. Raises Unavailable."""
+    await Parking(nc).park(
+        LOG,
+        str(recorded.position),
+        subject=recorded.subject,
+        position=recorded.position,
+        error=error,
+        headers=recorded.headers,
+        body=recorded.body,
+    )
 
 
 async def alone(conn: Connection, schema: str) -> None:

@@ -110,11 +110,19 @@ def cached_images(node: str) -> str:
 CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
 
 
-def parked(consumer: str) -> str:
-    return f"{PREFIX}.parked.{token(consumer)}"
+def parked(source: str, key: str) -> str:
+    """The record of one message that was put aside."""
+    return f"{PREFIX}.parked.{token(source)}.{token(key)}"
 
 
-PARKED_OF_ALL = f"{PREFIX}.parked.*"
+def parked_before(source: str) -> str:
+    """Where an earlier version put all messages of a source."""
+    return f"{PREFIX}.parked.{token(source)}"
+
+
+PARKED_OF_ALL = f"{PREFIX}.parked.*.*"
+PARKED_EVER = f"{PREFIX}.parked.>"
+"""All records, those of an earlier version as well."""
 
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """What was signed of the log, in the order of signing."""
