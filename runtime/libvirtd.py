@@ -7,13 +7,15 @@ alone as well (QEMU does not depend on libvirtd), but nobody answers for those g
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import os
 import shlex
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +34,8 @@ START_SECONDS = 60.0
 #: Seconds for one call to a libvirtd that ought to be well.
 CALL_SECONDS = 30.0
 RUN = Path("/run")
+#: Held by whoever starts libvirt.
+LOCK = RUN / "nebula-libvirt.lock"
 
 #: libvirt's own `default` network, for hosts whose packages left it out.
 DEFAULT_NETWORK = """
@@ -75,6 +79,22 @@ async def ensure_libvirt(uri: str = LOCAL, *, network: str = "default") -> Libvi
     `default` is defined when it is missing, any other network must exist. Raises ServerError.
     """
     libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised: no copies on stderr
+    async with _alone():
+        return await _ensured(uri, network)
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """Hold a lock of this host, where we are root: of two processes that find libvirt silent, one starts it."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with LOCK.open("ab") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+async def _ensured(uri: str, network: str) -> Libvirt:
     started: tuple[int, ...] = ()
     try:
         connection = await _call(functools.partial(libvirt.open, uri))

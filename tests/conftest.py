@@ -19,6 +19,36 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Files that take longest: they are begun first, so that no worker is left with one of them at the end.
+LONGEST = (
+    "e2e/test_boot.py",
+    "e2e/test_kill.py",
+    "node_daemon/test_crash.py",
+    "e2e/test_seed_disk.py",
+    "node_daemon/test_hypervisor.py",
+    "cli/test_up.py",
+    "e2e/test_soak.py",
+    "eventstore/test_model.py",
+    "gateway/test_access.py",
+    "handlers/test_handlers.py",
+    "node_daemon/test_process.py",
+    "cli/test_catalog.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one worker, one after the other, since they share its servers; long files first."""
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = str(item.path.relative_to(tests))
+        item.add_marker(pytest.mark.xdist_group(name))
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def servers_home() -> Iterator[Path]:
     """Where servers keep their data. Not pytest's own folder: Postgres, as its own user, may not enter that."""

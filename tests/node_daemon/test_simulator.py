@@ -220,6 +220,7 @@ class Lives(RuleBasedStateMachine):
         self.faulty = Faulty(self.simulator, FaultRates(), deadline=0.001)
         self.disks = SimulatedDisks("n1", self.shelf)
         self.want = {vm: wanted(vm, image=IMAGE) for vm in VMS}
+        self.past = {vm: [want] for vm, want in self.want.items()}
         self.dies_in: int | None = None
         self.crimes: list[object] = []
         self.turning: asyncio.Task[Any] | None = None
@@ -232,9 +233,11 @@ class Lives(RuleBasedStateMachine):
         self.loop.close()
 
     def judge(self, call: Call) -> None:
-        if not allowed(call, self.want[call.vm], self.simulator.host.boot_id):
+        late = asyncio.current_task() is not self.turning  # a call that hung takes effect after its caller gave up
+        wants = self.past[call.vm] if late else [self.want[call.vm]]
+        if not any(allowed(call, want, self.simulator.host.boot_id) for want in wants):
             self.crimes.append((call, self.want[call.vm]))  # an exception might be taken for the hypervisor's
-        if self.dies_in is not None and asyncio.current_task() is self.turning:  # a call that hung has no caller
+        if self.dies_in is not None and not late:
             self.dies_in -= 1
             if self.dies_in <= 0:
                 self.dies_in = None
@@ -249,6 +252,7 @@ class Lives(RuleBasedStateMachine):
         known = self.want[vm]
         if known.desired is not Desired.ABSENT:
             self.want[vm] = known.model_copy(update={"generation": known.generation + 1, **changes})
+            self.past[vm].append(self.want[vm])
         self.work(vm, turns)
 
     def work(self, vm: str, turns: int) -> None:
