@@ -30,9 +30,12 @@ def path(*parts: str) -> str:
 
 
 class Client:
-    """Speaks to one platform. `note` is told, in a line, whenever a call has to be tried again."""
+    """Speaks to one platform. `note` is told, in a line, whenever a call has to be tried again.
 
-    def __init__(self, url: str, token: str | None, note: Callable[[str], None]) -> None:
+    `help` says what to do when the platform asks for a token and there is none.
+    """
+
+    def __init__(self, url: str, token: str | None, note: Callable[[str], None], help: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Usage(f"not the URL of a platform: {url!r} (for example http://127.0.0.1:8700)")
@@ -43,6 +46,7 @@ class Client:
         self._base = parts.path.rstrip("/")
         self._token = token
         self._note = note
+        self._help = help
 
     def get(self, target: str, query: Query | None = None, *, wait: float = 0) -> Document:
         """Read. `wait` is how many seconds the server was asked to hold the answer back at most.
@@ -181,6 +185,8 @@ class Client:
         problem: Document = {"status": response.status, "detail": f"{self.url} answered {response.status}"}
         if "problem+json" in (response.getheader("Content-Type") or ""):
             problem |= json.loads(data)
+        if response.status == 401 and self._token is None and self._help:
+            problem["detail"] = f"{problem['detail']}; {self._help}"
         if response.status not in NOT_NOW:
             return Refused(problem)
         after = response.getheader("Retry-After") or ""

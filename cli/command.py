@@ -14,8 +14,9 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from cli.client import Client
+from cli.credentials import DEFAULT_URL, Given, target
 from cli.errors import CliError, Exit, Interrupted
-from cli.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, DEFAULT_URL, Output, Session, local_token, note
+from cli.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
@@ -29,7 +30,10 @@ Url = Annotated[
 ]
 Token = Annotated[
     str | None,
-    typer.Option(help="Bearer token (NEBULA_TOKEN; admin.token in NEBULA_HOME).", rich_help_panel=EVERYWHERE),
+    typer.Option(
+        help="Bearer token (NEBULA_TOKEN, for NEBULA_URL; else what `up` keeps, for its own platform).",
+        rich_help_panel=EVERYWHERE,
+    ),
 ]
 Project = Annotated[
     str | None,
@@ -57,8 +61,10 @@ COMMAND = {**PATIENT, "no_wait": NoWait, "key": Key}
 
 def root(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(help="The platform.", envvar="NEBULA_URL")] = None,
-    token: Annotated[str | None, typer.Option(help="Bearer token.", envvar="NEBULA_TOKEN")] = None,
+    url: Annotated[str | None, typer.Option(help="The platform.")] = None,
+    token: Annotated[str | None, typer.Option(help="Bearer token.")] = None,
+    environment_url: Annotated[str | None, typer.Option(envvar="NEBULA_URL", hidden=True)] = None,
+    environment_token: Annotated[str | None, typer.Option(envvar="NEBULA_TOKEN", hidden=True)] = None,
     project: Annotated[str | None, typer.Option(help="Project.", envvar="NEBULA_PROJECT")] = None,
     output: Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")] = None,
     home: Annotated[Path | None, typer.Option(envvar="NEBULA_HOME", hidden=True)] = None,
@@ -68,6 +74,7 @@ def root(
     context.obj = {
         "url": url,
         "token": token,
+        "environment": Given(environment_url or None, environment_token or None),
         "project": project,
         "output": output,
         "home": home,
@@ -119,7 +126,8 @@ def _register(
 
 
 def _session(given: dict[str, Any]) -> Session:
-    api = Client(given["url"] or DEFAULT_URL, given["token"] or local_token(given["home"]), note)
+    found = target(Given(given["url"], given["token"]), given["environment"], given["home"])
+    api = Client(found.url, found.token, note, found.help)
     return Session(
         api,
         output=given["output"] or Output.TABLE,

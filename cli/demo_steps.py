@@ -14,9 +14,10 @@ from urllib.error import URLError
 
 from cli import demo_host, image, output, replay, waiting
 from cli.client import Client, Document, path
+from cli.credentials import Given, target
 from cli.demo_guest import FILE, Guest
 from cli.errors import CliError, Refused
-from cli.session import Output, Session, local_token, note
+from cli.session import Output, Session, note
 from runtime.child import free_port
 from runtime.settings import NodeSettings
 
@@ -87,7 +88,8 @@ class Demo:
             self.stack.enter_context(demo_host.platform(mine, say))
         else:
             say(f"using the one at {url}")
-        api = Client(url, token or local_token(home), note)
+        found = target(Given(url, token), Given(), home)
+        api = Client(found.url, found.token, note, found.help)
         api.get(path("projects"))
         self.session = Session(api, Output.TABLE, PROJECT, wait=True, timeout=PATIENCE, key="", margin=MARGIN)
 

@@ -122,7 +122,7 @@ def _print(session: Session, items: Iterator[Document], limit: int | None) -> No
         output.emit(HEADINGS)
     for number, event in enumerate(items, start=1):
         if session.output is Output.JSON:
-            output.emit(json.dumps(event, ensure_ascii=False))
+            output.emit_json(event, indent=None)
         else:
             output.emit(line(event))
         if number == limit:

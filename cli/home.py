@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cli.credentials import TOKEN_FILE, URL_FILE
 from runtime.child import ServerError, free_port, stop_leftover
 from runtime.private import passable
 
@@ -40,9 +41,14 @@ def tokens_file(home: Path) -> Path:
     listed = home / "tokens"
     if not listed.exists():
         token = secrets.token_urlsafe(32)
-        _write_secret(home / "admin.token", token)
+        _write_secret(home / TOKEN_FILE, token)
         _write_secret(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}")
     return listed
+
+
+def api_url_file(home: Path) -> Path:
+    """Where the API of this platform is: `admin.token` is for that URL only."""
+    return home / URL_FILE
 
 
 def nats_port_file(home: Path) -> Path:

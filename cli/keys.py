@@ -1,11 +1,15 @@
 """SSH public keys as people give them: the key itself, or a file with some."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.errors import Usage
+
+#: What private keys of OpenSSH, PEM, PuTTY and SSH.com begin with, and OpenSSH's own without its first line.
+PRIVATE = re.compile(r"PRIVATE KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE|SSH PRIVATE KEY FILE")
 
 SshKeys = Annotated[
     list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with some; may be repeated.")
@@ -18,9 +22,14 @@ def public_keys(given: list[str] | None) -> list[str]:
 
 
 def _keys(given: str) -> list[str]:
+    if PRIVATE.search(given):
+        raise Usage("--ssh-key was given a private key; nothing was sent. Give the public one, or its file (.pub)")
     if given.startswith(("ssh-", "ecdsa-", "sk-")):
         return [given]
-    lines = [line.strip() for line in text_of(Path(given)).splitlines()]
+    text = text_of(Path(given))
+    if PRIVATE.search(text):
+        raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
+    lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -12,6 +12,7 @@ from cli.command import root
 from cli.errors import CliError, Exit, Usage
 from cli.role import serve
 from runtime import private
+from runtime.plain import plain
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
@@ -19,7 +20,8 @@ HELP = (
     "output, everything else to standard error.\n\n"
     "Exit status: 0 done; 1 refused, or the operation failed; 2 wrong usage; 3 the platform cannot be reached; 4 it "
     "took longer than we waited; 130 interrupted.\n\n"
-    "The options below may also stand behind the command. Without a token, admin.token in NEBULA_HOME is used."
+    "The options below may also stand behind the command. Without a token, the one that `nebula up` keeps in "
+    "NEBULA_HOME is used, for that platform only."
 )
 
 app = typer.Typer(
@@ -139,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments)
     except CliError as error:
-        sys.stderr.write("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        sys.stderr.write(plain("\n".join([f"error: {error}", *getattr(error, "__notes__", [])])) + "\n")
         raise SystemExit(error.exit) from None
     except KeyboardInterrupt:
         raise SystemExit(Exit.INTERRUPTED) from None

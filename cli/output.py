@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.session import Output, Session
+from runtime.plain import plain, plain_json
 
 Row = Mapping[str, Any]
 #: A table's columns: heading, and what stands under it.
@@ -14,13 +15,22 @@ Columns = Mapping[str, str | Callable[[Row], object]]
 
 
 def emit(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(text + "\n")
+    """A line of the result, or several; what could harm a terminal is escaped."""
+    sys.stdout.write(plain(text) + "\n")
     sys.stdout.flush()
 
 
-def emit_json(value: object) -> None:
-    emit(json.dumps(value, indent=2, ensure_ascii=False))
+def emit_json(value: object, indent: int | None = 2) -> None:
+    emit(plain_json(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def emit_exactly(text: str) -> None:
+    """Somebody's own text: as it is into a file or a pipe, escaped on a terminal."""
+    if sys.stdout.isatty():
+        emit(text)
+    else:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def listing(session: Session, rows: Iterable[Row], columns: Columns) -> None:
@@ -48,7 +58,7 @@ def table(rows: Sequence[Row], columns: Columns) -> str:
     """Rows under headings, parted by two spaces: easy to read, to grep and to cut."""
     cells = [list(columns)]
     for row in rows:
-        cells.append([cell(of(row) if callable(of) else row.get(of)) for of in columns.values()])
+        cells.append([plain(cell(of(row) if callable(of) else row.get(of)), keep="") for of in columns.values()])
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells

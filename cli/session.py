@@ -3,11 +3,10 @@
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from cli.client import Client
+from runtime.plain import plain
 
-DEFAULT_URL = "http://127.0.0.1:8700"
 DEFAULT_PROJECT = "default"
 #: Seconds a command waits for what it started, unless told otherwise.
 DEFAULT_TIMEOUT = 1800.0
@@ -40,16 +39,5 @@ class Session:
 
 def note(text: str) -> None:
     """A line for the person who waits. Standard output carries results only."""
-    sys.stderr.write(f"nebula: {text}\n")
+    sys.stderr.write(f"nebula: {plain(text)}\n")
     sys.stderr.flush()
-
-
-def local_token(home: Path | None) -> str | None:
-    """The administrator's token of the platform on this machine: in `home` if given, else where `up` keeps it."""
-    homes = [home] if home else [Path("/var/lib/nebula"), Path.home() / ".local/share/nebula"]
-    for place in homes:
-        try:
-            return (place / "admin.token").read_text().strip()
-        except OSError:
-            continue
-    return None

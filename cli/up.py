@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from cli import home
 from cli.client import Client, Document, path
+from cli.credentials import DEFAULT_URL, Given, target
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
-from cli.session import DEFAULT_URL, local_token
 from runtime import logs
 from runtime.child import ServerError, free_port
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
@@ -128,6 +128,7 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_SEED_PORT": str(seed_port),
             "NEBULA_SEED_URL": settings.seed_url if settings.given("seed_url") else f"http://{seed_host}:{seed_port}/",
         }
+        home.api_url_file(settings.home).write_text(url)
         home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
         tidy = asyncio.create_task(keep_small(settings.home / "log", settings.log_mib * MIB), name="log files")
@@ -210,7 +211,7 @@ def _describe(libvirt: Libvirt) -> str:
 
 async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tell: Told) -> None:
     """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats."""
-    api = Client(url, local_token(settings.home), lambda _: None)
+    api = Client(url, target(Given(url), Given(), settings.home).token, lambda _: None)
     await _answer("gateway", settings, partial(api.get, "/healthz"))
     tell("gateway", url)
     projects = await _answer("projections", settings, partial(api.get, path("projects")))

@@ -69,7 +69,7 @@ def reveal(
     elif sealed is None:
         raise CliError(f"VM {vm} was given no user-data")
     elif isinstance(text, str):
-        output.emit(text)
+        output.emit_exactly(text)
     else:
         raise CliError(f"erased: {text}")
 

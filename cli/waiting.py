@@ -10,6 +10,7 @@ from cli.errors import CliError, Interrupted, Refused, TimedOut
 from cli.output import duration
 from cli.session import Session
 from runtime.gauge import share
+from runtime.plain import plain
 
 #: Seconds one long poll lasts: how stale the shown state may become.
 POLL = 2.0
@@ -19,7 +20,7 @@ class Progress:
     """What happens at the moment, on standard error: a spinner on a terminal, else one line per change."""
 
     def __init__(self, what: str, margin: str = "") -> None:
-        self._what = margin + what
+        self._what = margin + plain(what, keep="")
         self._began = time.monotonic()
         self._said = ""
         self._spinner: Any = None
@@ -27,8 +28,9 @@ class Progress:
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
             from rich.console import Console
+            from rich.text import Text
 
-            self._spinner = Console(stderr=True).status(self._what)
+            self._spinner = Console(stderr=True).status(Text(self._what))
             self._spinner.start()
         return self
 
@@ -44,8 +46,11 @@ class Progress:
         return time.monotonic() - self._began
 
     def say(self, text: str) -> None:
+        text = plain(text, keep="")
         if self._spinner is not None:
-            self._spinner.update(f"{self._what}: {text} ({duration(self.elapsed)})")
+            from rich.text import Text
+
+            self._spinner.update(Text(f"{self._what}: {text} ({duration(self.elapsed)})"))
         elif text != self._said:
             sys.stderr.write(f"{self._what}: {text} ({duration(self.elapsed)})\n")
             sys.stderr.flush()

@@ -12,6 +12,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 from runtime.masking import masked
+from runtime.plain import plain
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -49,6 +50,7 @@ def configure(role: str, level: str, fmt: str) -> None:
     render = _Renderer(fmt)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _plain,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -75,6 +77,14 @@ def configure(role: str, level: str, fmt: str) -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What others wrote stays within its field: no line ends, nothing that a terminal obeys."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = plain(value, keep="")
+    return event
 
 
 def _component(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

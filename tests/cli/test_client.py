@@ -100,6 +100,8 @@ def test_the_token_is_given_or_found_in_the_home(nebula: Nebula, platform: Platf
     assert nebula("vm", "list").status == 1
     assert nebula("vm", "list", "--token", "secret").status == 0
     (tmp_path / "admin.token").write_text("secret\n")
+    (tmp_path / "api.url").write_text(platform.url)
+    (tmp_path / "api.url").write_text(platform.url)
     assert nebula("vm", "list").status == 0
 
 
