@@ -188,7 +188,8 @@ async def platform(**settings: str) -> AsyncIterator[Platform]:
     finally:
         if made.process is not None and made.process.returncode is None:
             await made.down()
-        remove_domains(home)
+        if "NEBULA_SIMULATE" not in settings:
+            remove_domains(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
