@@ -85,6 +85,19 @@ class Foreign(Event):
     body: Any
 
 
+class ReferenceChecked(Event):
+    """The events before it, of the same aggregate and append, were decided while another aggregate stood at a position.
+
+    The server checked that in the same append. `position` is 0 when the other one had no events. It changes no state.
+    """
+
+    TOPIC: ClassVar[str] = "nebula.log.ReferenceChecked"
+    project: str
+    kind: str
+    id: str
+    position: int
+
+
 def event_types() -> Iterator[tuple[str, type[Event]]]:
     """Every known wire name with its class, in the order of their names."""
     yield from sorted(_EVENT_TYPES.items())
@@ -137,6 +150,17 @@ class Known(Message):
     fingerprint: str
 
 
+class Closing(Message):
+    """A deletion that has begun: until it is finished or given up, nothing new may refer to the aggregate.
+
+    `operation` is what the deletion becomes when it is finished.
+    """
+
+    operation: str
+    fingerprint: str
+    since: AwareDatetime
+
+
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values in their order, without repeats."""
     return tuple(dict.fromkeys(values))
@@ -170,6 +194,11 @@ Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(labels)]
 """What people note of a thing, for themselves and their programs: free keys and values."""
 
 Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
+
+
+def being_deleted(kind: str, id_: str, *, field: str | None = None) -> Rejected:
+    """The refusal of what is asked of an aggregate, or would refer to it, while a deletion of it is not decided."""
+    return Rejected(f"{kind}_being_deleted", f"{kind} {id_} is being deleted; try again in a moment", field=field)
 
 
 def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:

@@ -5,6 +5,8 @@
 
 Verification is an operation of its own: whoever registers an image can wait for it, sees how far it is, and is told
 what is wrong with which field. Only an available image can be used; one that belongs to a project, by that one alone.
+
+A deletion has two steps, as that of a project (`project.py`): while it is closing nothing new may use the image.
 """
 
 from datetime import timedelta
@@ -13,7 +15,19 @@ from typing import Annotated, ClassVar, Literal, assert_never
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from domain.base import Command, Event, Known, Message, Rejected, Slug, Title, Uuid, same_request
+from domain.base import (
+    Closing,
+    Command,
+    Event,
+    Known,
+    Message,
+    Rejected,
+    Slug,
+    Title,
+    Uuid,
+    being_deleted,
+    same_request,
+)
 from domain.contract import Architecture, Firmware, SeedMedium
 
 VERIFY_DEADLINE = timedelta(hours=2)
@@ -32,6 +46,10 @@ class ImagePhase(StrEnum):
     AVAILABLE = "available"
     REJECTED = "rejected"
     DELETED = "deleted"
+
+
+#: Images that nobody can use any more.
+OVER = (ImagePhase.DELETED, ImagePhase.REJECTED)
 
 
 class ImageCommand(Command):
@@ -89,7 +107,13 @@ class DeleteImage(ImageCommand):
     used_by: int = Field(default=0, description="VMs that were made from it and still exist")
 
 
-ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage
+class FinishImageDeletion(ImageCommand):
+    """Who used the image at the position where its deletion began."""
+
+    used_by: int = 0
+
+
+ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage | FinishImageDeletion
 
 
 class ImageEvent(Event):
@@ -148,7 +172,31 @@ class ImageDeleted(ImageEvent):
     fingerprint: str
 
 
-ImageEvents = ImageRegistered | ImageProgressed | ImageVerified | ImageRejected | ImageDeleted
+class ImageDeletionBegun(ImageEvent):
+    """No VM may use it from here on. `requested`: the operation that the deletion becomes, if it is finished."""
+
+    TOPIC = "nebula.image.ImageDeletionBegun"
+    requested: str
+    fingerprint: str
+
+
+class ImageDeletionGivenUp(ImageEvent):
+    """It was in use where its deletion began: it may be used again, and nothing was deleted."""
+
+    TOPIC = "nebula.image.ImageDeletionGivenUp"
+    code: str
+    detail: str
+
+
+ImageEvents = (
+    ImageRegistered
+    | ImageProgressed
+    | ImageVerified
+    | ImageRejected
+    | ImageDeletionBegun
+    | ImageDeletionGivenUp
+    | ImageDeleted
+)
 
 
 class Image(Message):
@@ -174,11 +222,31 @@ class Image(Message):
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
     failure: str | None = None
+    closing: Closing | None = None
     operations: dict[str, Known] = Field(default_factory=dict)
 
     def visible(self, project: str) -> bool:
         """Whether a project may know of it."""
         return self.project in (None, project)
+
+
+def usable_image(image: Image | None, id_: str, project: str) -> Image:
+    """The image, when a VM of a project may use it. One of another project is not there. Raises Rejected."""
+    if image is None or image.phase is ImagePhase.DELETED or not image.visible(project):
+        raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
+    if image.closing is not None:
+        raise being_deleted("image", id_, field="image")
+    if image.phase is not ImagePhase.AVAILABLE:
+        raise Rejected("image_not_available", f"image {image.id} is {image.phase}", field="image")
+    return image
+
+
+def refuse_small_disk(image: Image, disk_gib: object) -> None:
+    """An image does not fit on a disk that is smaller than itself. Raises Rejected."""
+    virtual = image.virtual_size_bytes or 0
+    if isinstance(disk_gib, int) and disk_gib * 1024**3 < virtual:
+        least = -(-virtual // 1024**3)
+        raise Rejected("disk_too_small", f"image {image.id} needs at least {least} GiB", status=422, field="disk_gib")
 
 
 def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
@@ -226,22 +294,49 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
                 )
             ]
         case DeleteImage():
-            if same_request(image.operations.get(command.operation), command.VERB, command.fingerprint):
-                return []
-            if image.phase is ImagePhase.DELETED:
-                raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
-            if command.used_by:
-                raise Rejected("image_in_use", f"{command.used_by} VMs still use image {image.id}; delete them first")
-            return [ImageDeleted(at=command.at, operation=command.operation, fingerprint=command.fingerprint)]
+            return delete(image, command)
+        case FinishImageDeletion():
+            return finish(image, command)
         case _:
             assert_never(command)
+
+
+def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
+    closing = image.closing
+    begun = Known(verb=command.VERB, fingerprint=closing.fingerprint) if closing else None
+    known = begun if closing and closing.operation == command.operation else image.operations.get(command.operation)
+    if same_request(known, command.VERB, command.fingerprint):
+        return []
+    if closing is not None:
+        raise being_deleted("image", image.id)
+    if image.phase is ImagePhase.DELETED:
+        raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
+    if command.used_by:
+        raise in_use(image, command.used_by)
+    return [ImageDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
+
+
+def in_use(image: Image, used_by: int) -> Rejected:
+    return Rejected("image_in_use", f"{used_by} VMs still use image {image.id}; delete them first")
+
+
+def finish(image: Image, command: FinishImageDeletion) -> list[ImageEvents]:
+    closing = image.closing
+    if closing is None:
+        return []
+    if command.used_by:
+        used = in_use(image, command.used_by)
+        return [ImageDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
+    return [ImageDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
 
 
 def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
     if image is not None:
         if same_request(image.operations.get(command.operation), command.VERB, command.fingerprint):
             return []
-        if image.phase not in (ImagePhase.DELETED, ImagePhase.REJECTED):
+        if image.closing is not None:
+            raise being_deleted("image", image.id)
+        if image.phase not in OVER:
             raise Rejected("image_exists", f"there is an image {image.id} already; choose another id", field="id")
     return [
         ImageRegistered(
@@ -308,10 +403,16 @@ def changes(image: Image, event: ImageEvent) -> dict[str, object]:
             }
         case ImageRejected():
             return {"phase": ImagePhase.REJECTED, "failure": event.detail}
+        case ImageDeletionBegun():
+            closing = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
+            return {"closing": closing, "updated_at": image.updated_at}
+        case ImageDeletionGivenUp():
+            return {"closing": None, "updated_at": image.updated_at}
         case ImageDeleted():
             known = Known(verb=DeleteImage.VERB, fingerprint=event.fingerprint)
             return {
                 "phase": ImagePhase.DELETED,
+                "closing": None,
                 "operations": {**image.operations, event.operation: known},
             }
         case _:

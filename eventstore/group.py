@@ -87,16 +87,18 @@ class GroupCommit:
 
     async def _store_together(self, group: Sequence[Waiting]) -> None:
         try:
-            position = await self._stream.append([message for waiting in group for message in waiting.messages])
+            together = [message for waiting in group for message in waiting.messages]
+            position = await self._stream.append(together, together=len(group) > 1)
         except (Conflict, TooLarge, TooMany):
             await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
         except Exception as error:
             for waiting in group:
                 waiting.failed(error)
         else:
-            for waiting in reversed(group):
+            position -= len(together)
+            for waiting in group:
+                position += len(waiting.messages)
                 waiting.done(position)
-                position -= len(waiting.messages)
 
     async def _store_alone(self, waiting: Waiting) -> None:
         try:

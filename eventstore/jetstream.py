@@ -46,6 +46,8 @@ PASSING = {
     10210: "too many batches at once",
 }
 """Refusals of what is as it should be: nothing was stored, and a moment later the server can say more."""
+OF_COMPANY = (10163, 10164)
+"""Those of them that a batch may bring upon itself: one append expects something of a subject that another writes."""
 PAGE = 512
 #: How long one try waits for the server's answer, before it is sent again.
 ANSWER_SECONDS = 2.0
@@ -92,9 +94,10 @@ class Stream:
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def append(self, messages: Sequence[Message], *, unsure: bool = False) -> int:
+    async def append(self, messages: Sequence[Message], *, unsure: bool = False, together: bool = False) -> int:
         """Store all messages or none; the position of the last one (they stand next to each other).
 
+        `together`: they are of several appends, which can be tried one by one.
         `unsure`: these very messages were sent before with an unknown outcome; when they stand there, that is success.
         Raises Conflict when a subject has moved on, Unavailable when the outcome could not be learned in time,
         TooLarge and TooMany for what the server does not take.
@@ -118,6 +121,8 @@ class Stream:
             if not problem:
                 return int(reply["seq"])
             code, text = problem.get("err_code"), problem.get("description")
+            if together and code in OF_COMPANY and not unsure:
+                raise Conflict(messages[0].subject)
             if code in PASSING and loop.time() < deadline:
                 await asyncio.sleep(0.02)
                 continue

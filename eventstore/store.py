@@ -12,8 +12,9 @@ from typing import Generic, TypeVar
 
 from nats.aio.client import Client
 
-from domain.base import Event
+from domain.base import Event, ReferenceChecked
 from eventstore.envelope import GENESIS, Context, Recorded, Ref, digest, seal
+from eventstore.frontier import Frontier
 from eventstore.group import GroupCommit
 from eventstore.jetstream import (
     EXPECTED,
@@ -78,6 +79,20 @@ class Change:
     alone: str | None = None
 
 
+def with_checks(changes: Sequence[Change], unchanged: Sequence[Tip]) -> list[Change]:
+    """The changes that have events, with a message more for each expectation that would find none."""
+    written = [change for change in changes if change.events]
+    spare = sum(len(change.events) - 1 for change in written)
+    checks = [
+        ReferenceChecked(project=tip.ref.project, kind=tip.ref.kind, id=tip.ref.id, position=tip.position)
+        for tip in unchanged[spare:]
+    ]
+    if written and checks:
+        first = written[0]
+        written[0] = Change(first.tip, [*first.events, *checks], first.alone)
+    return written
+
+
 class Tampered(Exception):
     """An aggregate's history is not what was appended. `position` is the first event that does not fit."""
 
@@ -106,22 +121,30 @@ def check_chain(events: Iterable[Recorded]) -> None:
 class EventStore:
     """The log of one cloud, through one connection."""
 
-    def __init__(self, nc: Client, *, stream: str = subjects.EVENTS, timeout: float = 5.0) -> None:
+    def __init__(
+        self, nc: Client, *, stream: str = subjects.EVENTS, timeout: float = 5.0, frontier: Frontier | None = None
+    ) -> None:
         self._log = Stream(nc, stream, timeout=timeout)
         self._group = GroupCommit(self._log)
+        self._frontier = frontier
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def append(self, changes: Sequence[Change], context: Context) -> list[Recorded]:
+    async def append(
+        self, changes: Sequence[Change], context: Context, *, unchanged: Sequence[Tip] = ()
+    ) -> list[Recorded]:
         """Append all events of all changes, or none; return them as they stand in the log.
 
         One event is one publish, several are one atomic batch; appends that come at the same time may share a batch.
-        Raises Conflict when any of the aggregates has moved on, Unavailable when the outcome could not be learned in
-        time.
+        `unchanged`: the tips of other aggregates that have to be the newest still. A message can carry one
+        expectation, and the first of each aggregate carries its own: so these go with later messages, and where there
+        is none, a `ReferenceChecked` is added to the first change's events. Raises Conflict when any of the
+        aggregates has moved on, Unavailable when the outcome could not be learned in time.
         """
+        expected = list(unchanged)
         messages: list[Message] = []
         sealed: list[dict[str, str]] = []
-        for change in changes:
+        for change in with_checks(changes, unchanged):
             version, previous = change.tip.version, change.tip.digest
             subject = change.tip.ref.subject
             for index, event in enumerate(change.events):
@@ -135,16 +158,23 @@ class EventStore:
                     sent[EXPECTED] = str(change.tip.position)
                     if change.alone is not None:
                         sent[EXPECTED_ON] = change.alone
+                elif expected:
+                    tip = expected.pop(0)
+                    sent[EXPECTED] = str(tip.position)
+                    sent[EXPECTED_ON] = tip.ref.subject
                 messages.append(Message(subject, sent, body))
         if not messages:
             return []
         last = await self._group.append(messages)
         first = last - len(messages) + 1
         now = datetime.now(UTC)
-        return [
+        recorded = [
             Recorded(first + i, message.subject, headers, message.body, now)
             for i, (message, headers) in enumerate(zip(messages, sealed, strict=True))
         ]
+        if self._frontier is not None:
+            self._frontier.stored(recorded)
+        return recorded
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,6 +214,10 @@ class EventStore:
         """Up to `limit` events behind position `after`, in order, whose subject matches the filter."""
         page, _ = await self._log.page(after, filter_ or subjects.events(), limit)
         return page
+
+    async def between(self, after: int, last: int) -> list[Recorded]:
+        """All events behind a position up to another one that is known to be stored, and perhaps some more."""
+        return await self._log.read(after, subjects.events(), at_least=last)
 
     async def last_position(self) -> int:
         """The position of the newest event of the whole log (0 when it is empty)."""

@@ -6,8 +6,10 @@ Any number of handlers share the queue group. A refused command leaves no event;
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +21,11 @@ from pydantic_core import to_json
 
 from domain.base import Event, Rejected
 from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Conflict, EventStore, Loaded, Unavailable
+from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
 from eventstore.vault import Erased, VaultUnavailable
 from handlers.apply import Applied, apply, now
-from handlers.routes import ROUTES, Facts, Route, reference
+from handlers.fences import Basis, Fences
+from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
 from runtime import logs, subjects
 
@@ -30,6 +33,8 @@ log = logs.get(__name__)
 
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
+#: Seconds in which a command is decided again while others come first, and that it waits in between at most.
+PATIENCE, JITTER = 4.0, 0.05
 
 
 class Caller(BaseModel):
@@ -70,6 +75,7 @@ class CommandLoop:
         self._nc = nc
         self._store = store
         self._facts = facts
+        self._fences = Fences(store, facts.world)
         self._running: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self.refused: dict[str, int] = {}
@@ -146,29 +152,49 @@ class CommandLoop:
             _ = ref.subject
         except ValueError as error:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
-        try:
-            args = await self._prepared(route, project, request)
-        except (Rejected, Erased):
-            repeated = await self._repeated(ref, EVOLVE[kind], request)
-            if repeated is None:
-                raise
-            return repeated, id_
-        command = route.command.model_validate({**args, "at": now()})
-        applied = await apply(
-            self._store,
-            ref,
-            route.decide,
-            EVOLVE[kind],
-            command,
-            request.context.context(),
-            expect_new=route.creates,
-            beside=partial(self._beside, route) if route.beside else None,
-        )
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while True:  # by time: however many others come first, somebody is accepted, and each has its turn
+            try:
+                args, known = await self._prepared(route, kind, project, request)
+            except (Rejected, Erased):
+                repeated = await self._repeated(ref, EVOLVE[kind], request)
+                if repeated is None:
+                    raise
+                return repeated, id_
+            try:
+                applied = await self._applied(route, ref, {**args, "at": now()}, known, request)
+                break
+            except Conflict:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0, JITTER))  # noqa: S311
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
         return applied, id_
 
-    async def _beside(self, route: Route, state: Any, events: Sequence[Event]) -> Sequence[Change]:
+    async def _applied(
+        self, route: Route, ref: Ref, args: dict[str, Any], known: Basis, request: Request
+    ) -> Applied[Any]:
+        """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
+        context = request.context.context()
+        applied = await apply(
+            self._store,
+            ref,
+            route.decide,
+            EVOLVE[ref.kind],
+            route.command.model_validate(args),
+            replace(context, operation=None) if route.deletes else context,
+            expect_new=route.creates,
+            beside=partial(self._beside, route) if route.beside else None,
+            basis=None if route.creates else known,
+        )
+        if route.creates:
+            await self._fences.confirm(ref, applied, known, context)
+        elif route.deletes:
+            return await self._fences.concluded(ref, applied, context.operation)
+        return applied
+
+    async def _beside(self, route: Route, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
         """What a route changes on other aggregates, as they are at the end of the log."""
         await self._facts.world.reached(await self._store.last_position())
         return route.beside(state, events, self._facts) if route.beside else ()
@@ -181,21 +207,27 @@ class CommandLoop:
             return None
         return Applied(loaded.state, loaded.tip, ())
 
-    async def _prepared(self, route: Route, project: str, request: Request) -> dict[str, Any]:
-        """The arguments with what was looked up. A refusal counts only once the world is as new as the log."""
+    async def _prepared(self, route: Route, kind: str, project: str, request: Request) -> tuple[dict[str, Any], Basis]:
+        """The arguments with what was looked up, and how far what they refer to was known.
+
+        A refusal counts only once the world is as new as the log.
+        """
         args = {k: v for k, v in request.args.items() if v is not None}
         for name in ("operation", "fingerprint"):
             if name in route.command.model_fields:
                 args[name] = getattr(request.context, name)
+        world = self._facts.world
         if route.prepare is None:
-            return args
+            return args, {}
         if not route.creates:  # what is counted (VMs of a project, users of an image) has to be the newest
-            await self._facts.world.reached(await self._store.last_position())
+            await world.reached(await self._store.last_position())
+        known = basis(kind, args, project, world)
         try:
-            return await route.prepare(dict(args), project, self._facts)
+            return await route.prepare(dict(args), project, self._facts), known
         except Rejected:
-            await self._facts.world.reached(await self._store.last_position())
-            return await route.prepare(dict(args), project, self._facts)
+            await world.reached(await self._store.last_position())
+            known = basis(kind, args, project, world)
+            return await route.prepare(dict(args), project, self._facts), known
 
 
 def told(msg: Msg, request: Request | None) -> logs.Logger:

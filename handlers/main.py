@@ -24,6 +24,7 @@ from handlers import reports
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.deadlines import watch_deadlines
+from handlers.deletions import Deletions
 from handlers.dispatch import Dispatcher
 from handlers.image_reading import Reader
 from handlers.images import Verifier
@@ -57,7 +58,8 @@ async def assemble(settings: HandlersSettings) -> Parts:
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
     await adopt(nc)
-    store, world = EventStore(nc), World()
+    world = World()
+    store = EventStore(nc, frontier=world.frontier)
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     liveness = Liveness(store, world, settings.node_timeout)
@@ -73,6 +75,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
             Placer(store, world, policy, Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
             Verifier(store, world, Reader(settings.home / "imports", settings.image_folders)).run(),
+            Deletions(store, world).run(),
             liveness.run(),
             watch_deadlines(store, world),
             Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),

@@ -43,7 +43,10 @@ def candidates(world: World, changes: Changes) -> list[str]:
 
 
 def gone(found: Vm, world: World) -> DropVm | None:
-    """Whether what a VM was to be built on was deleted at the same moment as it was asked for."""
+    """Whether a VM is void, or what it was to be built on is gone, as a log of an earlier version may have it."""
+    void = world.references.void.get(found.id)
+    if void is not None:
+        return DropVm(vm=found.id, at=now(), code=void.code, detail=void.detail)
     project, base = world.project(found.project), world.image(found.image)
     what = None
     if project is None or project.deleted:

@@ -10,16 +10,15 @@ from pydantic import ValidationError
 from domain import image, node, project, vm
 from domain.base import Command, Event, Rejected, Sealed
 from domain.placement import Policy, attainable, grown
+from domain.references import Reference
 from eventstore.envelope import Ref
-from eventstore.store import Change
+from eventstore.store import Change, Tip
 from eventstore.vault import Vault
+from handlers.references import refers_to
 from handlers.world import World
 from runtime import subjects
 
 MOST_USER_DATA = 64 * 1024
-#: Images that nobody can use any more.
-OVER = (image.ImagePhase.DELETED, image.ImagePhase.REJECTED)
-
 Args = dict[str, Any]
 
 
@@ -37,23 +36,26 @@ Prepare = Callable[[Args, str, Facts], Awaitable[Args]]
 
 @dataclass(frozen=True)
 class Route:
-    """One row: the command's class, the argument that names the aggregate, and what to look up first."""
+    """One row: the command's class, the argument that names the aggregate, and what to look up first.
+
+    `beside`: what stands or falls with its events, on other aggregates. `deletes`: it is answered once the deletion
+    that it begins is decided.
+    """
 
     command: type[Command]
     decide: Callable[[Any, Any], Any]
     key: str
     prepare: Prepare | None = None
     creates: bool = False
-    beside: Callable[[Any, Sequence[Event], Facts], Sequence[Change]] | None = None
+    beside: Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]] | None = None
+    deletes: bool = False
 
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Project, image and tags exist; the user-data is sealed before anything is stored."""
-    live_project(project_id, facts.world)
-    found = available(args.get("image"), project_id, facts.world)
-    known_tags(args, facts.world)
     spec = args.get("spec") or {}
-    too_small(spec, found)
+    tags = tuple(str(name) for name in args.get("tags") or ())
+    facts.world.references.usable(project_id, str(args.get("image")), tags, spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         attainable(vm.Spec.model_validate(spec).resources(), args.get("region"), facts.world.nodes(), facts.policy)
     return {**args, "project": project_id, "user_data": await sealed(args, facts.vault)}
@@ -64,8 +66,8 @@ async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
     known = facts.world.vm(str(args.get("vm")))
     if known is None or known.state is None or known.state.project != project_id:
         return {**args, "image": "none", "user_data": None}
-    found = available(args.get("image") or known.state.image, project_id, facts.world)
-    too_small(known.state.spec.model_dump(), found)
+    found = facts.world.references.usable_image(str(args.get("image") or known.state.image), project_id)
+    image.refuse_small_disk(found, known.state.spec.disk_gib)
     host = facts.world.node(known.state.node) if known.state.node else None
     if host is not None and host.info.architecture != found.architecture:
         detail = f"image {found.id} is for {found.architecture}, and node {host.id} has {host.info.architecture} CPUs"
@@ -92,41 +94,16 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
     """The project that an image is to belong to is there."""
     owner = args.get("project")
     if owner is not None:
-        found = facts.world.project(str(owner))
-        if found is None or found.deleted:
-            raise Rejected("project_not_found", f"there is no project {owner}", status=422, field="project")
+        try:
+            facts.world.references.usable_project(str(owner))
+        except Rejected as refusal:
+            status = 422 if refusal.status == 404 else refusal.status
+            raise Rejected(refusal.code, refusal.detail, status=status, field="project") from None
     return args
 
 
-def available(id_: Any, project_id: str, world: World) -> image.Image:
-    """The image, if it can be used. One of another project is not there. Raises Rejected."""
-    found = world.image(str(id_))
-    if found is None or found.phase is image.ImagePhase.DELETED or not found.visible(project_id):
-        raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
-    if found.phase is not image.ImagePhase.AVAILABLE:
-        raise Rejected("image_not_available", f"image {found.id} is {found.phase}", field="image")
-    return found
-
-
-def too_small(spec: Mapping[str, Any], found: image.Image) -> None:
-    asked = spec.get("disk_gib")
-    virtual = found.virtual_size_bytes or 0
-    if isinstance(asked, int) and asked * 1024**3 < virtual:
-        least = -(-virtual // 1024**3)
-        raise Rejected("disk_too_small", f"image {found.id} needs at least {least} GiB", status=422, field="disk_gib")
-
-
-def live_project(project_id: str, world: World) -> None:
-    found = world.project(project_id)
-    if found is None or found.deleted:
-        raise Rejected("project_not_found", f"there is no project {project_id}", status=404, field="project")
-
-
 def known_tags(args: Args, world: World) -> None:
-    for name in args.get("tags") or ():
-        tag = world.tag(str(name))
-        if tag is None or tag.deleted:
-            raise Rejected("tag_not_found", f"there is no tag {name}; create it first", status=422, field="tags")
+    world.references.usable_tags(tuple(str(name) for name in args.get("tags") or ()))
 
 
 async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
@@ -134,11 +111,27 @@ async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
     return args
 
 
+async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
+    """Its tags are there; VMs of an earlier project with its id are not."""
+    known_tags(args, facts.world)
+    return {**args, "vms": len(facts.world.references.users(Reference("project", str(args.get("project")))).vms)}
+
+
 async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Whether the VM's node is lost is the node's own history."""
     found = facts.world.vm(str(args.get("vm")))
     at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
     return {**args, "node_lost": at is not None and at.lost}
+
+
+def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM that is forgotten is lost, in the same append."""
+    if before is None or before.node is None:
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    if books.state is None or not books.state.lost:
+        raise Rejected("node_not_lost", f"node {before.node} is not lost any more; delete the VM")
+    return [books.tip]
 
 
 def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Change]:
@@ -157,20 +150,31 @@ def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> 
 
 
 async def delete_project(args: Args, project_id: str, facts: Facts) -> Args:
-    own = [i.id for i in facts.world.images() if i.project == args.get("project") and i.phase not in OVER]
-    if own:
-        raise Rejected("project_not_empty", f"images belong to it: {', '.join(sorted(own)[:10])}; delete them first")
-    return {**args, "vms": sum(v.project == args.get("project") for v in facts.world.vms())}
+    users = facts.world.references.users(Reference("project", str(args.get("project"))))
+    return {**args, "vms": len(users.vms), "images": tuple(users.images)}
 
 
 async def delete_tag(args: Args, project_id: str, facts: Facts) -> Args:
-    tag, world = args.get("tag"), facts.world
-    carrying = sum(not p.deleted and tag in p.tags for p in world.projects())
-    return {**args, "vms": sum(tag in v.tags for v in world.vms()), "projects": carrying}
+    users = facts.world.references.users(Reference("tag", str(args.get("tag"))))
+    return {**args, "vms": len(users.vms), "projects": len(users.projects)}
 
 
 async def delete_image(args: Args, project_id: str, facts: Facts) -> Args:
-    return {**args, "used_by": sum(v.image == args.get("image") for v in facts.world.vms())}
+    users = facts.world.references.users(Reference("image", str(args.get("image"))))
+    return {**args, "used_by": len(users.vms)}
+
+
+def basis(kind: str, args: Args, project_id: str, world: World) -> dict[Ref, Tip]:
+    """The aggregates that a command's arguments refer to, as far as they are known."""
+    named = [Reference("tag", str(name)) for name in args.get("tags") or () if isinstance(name, str)]
+    match kind:
+        case "vm":
+            found = world.vm(str(args.get("vm")))
+            its = found.state.image if found and found.state else None
+            named += [Reference("project", project_id), Reference("image", str(args.get("image") or its))]
+        case "image" if args.get("project") is not None:
+            named.append(Reference("project", str(args["project"])))
+    return {ref: world.get(ref).tip for ref in map(refers_to, named)}
 
 
 def _vm(command: type[Command], prepare: Prepare | None = None, *, creates: bool = False) -> Route:
@@ -188,20 +192,22 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "delete"): _vm(vm.DeleteVm),
     ("vm", "retry"): _vm(vm.RetryVm),
     ("vm", "abandon"): _vm(vm.AbandonVm),
-    ("vm", "forget"): _vm(vm.ForgetVm, forget_vm),
+    ("vm", "forget"): Route(vm.ForgetVm, vm.decide, "vm", forget_vm, beside=still_lost),
     ("vm", "tag"): _vm(vm.TagVm, in_project),
     ("vm", "change"): _vm(vm.ChangeVm, in_project),
     ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
     ("vm", "rebuild"): _vm(vm.RebuildVm, rebuild_vm),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
-    ("project", "create"): Route(project.CreateProject, project.decide_project, "project", in_project),
+    ("project", "create"): Route(project.CreateProject, project.decide_project, "project", create_project),
     ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),
-    ("project", "delete"): Route(project.DeleteProject, project.decide_project, "project", delete_project),
+    ("project", "delete"): Route(
+        project.DeleteProject, project.decide_project, "project", delete_project, deletes=True
+    ),
     ("tag", "create"): Route(project.CreateTag, project.decide_tag, "tag"),
     ("tag", "rename"): Route(project.RenameTag, project.decide_tag, "tag"),
-    ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag),
+    ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag, deletes=True),
     ("image", "register"): Route(image.RegisterImage, image.decide, "image", register_image),
-    ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image),
+    ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image, deletes=True),
     ("node", "register"): Route(node.RegisterNode, node.decide, "node"),
     ("node", "cordon"): Route(node.CordonNode, node.decide, "node"),
     ("node", "uncordon"): Route(node.UncordonNode, node.decide, "node"),

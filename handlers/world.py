@@ -15,11 +15,18 @@ from domain.project import Project, Tag
 from domain.vm import WAITING, Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
+from eventstore.frontier import Frontier
 from eventstore.store import Loaded, Tip
+from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
 
 log = logs.get(__name__)
+
+#: How many batches of events the world may be behind what was read of the log.
+MOST_BEHIND = 64
+#: The kinds that others refer to.
+REFERRED = ("project", "image", "tag")
 
 EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
     "vm": vm.evolve,
@@ -72,6 +79,9 @@ class World:
 
     def __init__(self) -> None:
         self.position = 0
+        self.frontier = Frontier(REFERRED)
+        """What is known of the log already, before it is folded."""
+        self.references = References(lambda ref: self.get(ref).state)
         self.deleted_vms: set[str] = set()
         self.forgotten: dict[str, Loaded[Vm]] = {}
         """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
@@ -147,6 +157,7 @@ class World:
                         self.waiting[ref.id] = None
                     else:
                         self.waiting.pop(ref.id, None)
+            self.references.moved(recorded, known.state, state)
             for watch in self._watches:
                 watch.add(ref)
 
@@ -172,9 +183,24 @@ class World:
             watch.ring()
 
     async def follow(self, nc: Client, turns: Turns) -> None:
-        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""
+        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it.
+
+        It is read without delay all the same: commands ask the frontier.
+        """
+        batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(MOST_BEHIND)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(nc, batches))
+            group.create_task(self._fold(batches, turns))
+
+    async def _read(self, nc: Client, batches: "asyncio.Queue[list[Recorded]]") -> None:
         async for batch in follow(nc, self.position):
-            await turns.wait(needed=lambda: self._awaited > 0)
+            self.frontier.heard(batch)
+            await batches.put(batch)
+        await batches.put([])  # the connection was closed: no more comes
+
+    async def _fold(self, batches: "asyncio.Queue[list[Recorded]]", turns: Turns) -> None:
+        while batch := await batches.get():
+            await turns.wait(needed=lambda: self._awaited + self.frontier.awaited > 0)
             for recorded in batch:
                 self.apply(recorded)
             async with self._moved:
@@ -184,11 +210,14 @@ class World:
 
     async def reached(self, position: int) -> None:
         """Wait until everything up to a position is in."""
-        if self.position >= position:
-            return
+        if self.position < position:
+            await self.until(lambda: self.position >= position)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds; it is looked at whenever events came in."""
         self._awaited += 1
         try:
             async with self._moved:
-                await self._moved.wait_for(lambda: self.position >= position)
+                await self._moved.wait_for(holds)
         finally:
             self._awaited -= 1

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import AwareDatetime
 
 from domain import image, node, project, vm
-from domain.base import Event, Message
+from domain.base import Event, Message, ReferenceChecked
 from eventstore.envelope import Ref
 
 
@@ -134,7 +134,7 @@ def transition(operation: Operation | None, event: Event, happening: Happening) 
         case vm.VmOperationTimedOut():
             late = problem("operation_timed_out", f"{operation.verb} did not finish in time")
             return ended(operation, Status.TIMED_OUT, happening.at, late)
-        case vm.VmUnschedulable():
+        case vm.VmUnschedulable() | ReferenceChecked():
             return operation
         case vm.VmScheduled():
             return operation.model_copy(update={"status": Status.RUNNING, "deadline": event.deadline})

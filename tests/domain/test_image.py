@@ -14,8 +14,11 @@ from domain.contract import Firmware
 from domain.image import (
     AcceptImage,
     DeleteImage,
+    FinishImageDeletion,
     Image,
     ImageDeleted,
+    ImageDeletionBegun,
+    ImageDeletionGivenUp,
     ImagePhase,
     ImageProgressed,
     ImageRegistered,
@@ -24,8 +27,9 @@ from domain.image import (
     NoteProgress,
     RegisterImage,
     RejectImage,
+    usable_image,
 )
-from tests.domain.story import Story, at, fold, stored, uid
+from tests.domain.story import Story, at, fold, refused, stored, uid
 
 SHA256 = "ab" * 32
 
@@ -33,6 +37,10 @@ SHA256 = "ab" * 32
 def register(operation: int = 10, **more: Any) -> RegisterImage:
     given = {"image": "base", "operation": uid(operation), "fingerprint": "f", "name": "Base", "at": at()}
     return RegisterImage(**{**given, "source": "/var/lib/base.qcow2", "sha256": SHA256, **more})
+
+
+def finish(used_by: int = 0) -> FinishImageDeletion:
+    return FinishImageDeletion(image="base", at=at(10), used_by=used_by)
 
 
 def delete(operation: int = 20, **more: Any) -> DeleteImage:
@@ -52,7 +60,7 @@ PHASES = {
     ImagePhase.VERIFYING: VERIFYING,
     ImagePhase.AVAILABLE: VERIFYING.and_when(ACCEPT),
     ImagePhase.REJECTED: VERIFYING.and_when(REJECT),
-    ImagePhase.DELETED: VERIFYING.and_when(delete()),
+    ImagePhase.DELETED: VERIFYING.and_when(delete()).and_when(finish()),
 }
 
 
@@ -126,7 +134,21 @@ def test_deleting(phase: ImagePhase) -> None:
         story(phase).when(delete(21)).then_rejected("image_deleted", 410)
         return
     story(phase).when(delete(used_by=2)).then_rejected("image_in_use")
-    assert story(phase).when(delete()).then(ImageDeleted).after.phase is ImagePhase.DELETED
+    closing = story(phase).when(delete()).then(ImageDeletionBegun)
+    assert closing.after.phase is phase
+    closing.and_when(delete()).then_nothing()
+    closing.and_when(delete(21)).then_rejected("image_being_deleted")
+    closing.and_when(register(22)).then_rejected("image_being_deleted")
+    assert closing.and_when(finish()).then(ImageDeleted).after.phase is ImagePhase.DELETED
+    given_up = closing.and_when(finish(used_by=1)).then(ImageDeletionGivenUp)
+    assert given_up.after == story(phase).state, "as if nobody had asked"
+
+
+def test_what_is_being_deleted_cannot_be_used() -> None:
+    available = story(ImagePhase.AVAILABLE)
+    assert usable_image(available.state, "base", "p") == available.state
+    closing = available.when(delete()).after
+    assert refused(lambda: usable_image(closing, "base", "p")).code == "image_being_deleted"
 
 
 def test_an_unknown_image_is_not_found() -> None:
@@ -180,6 +202,10 @@ class ImageMachine(RuleBasedStateMachine):
     def is_deleted(self, operation: int, used_by: int) -> None:
         self.ask(delete(operation, used_by=used_by))
 
+    @rule(used_by=st.sampled_from([0, 0, 1]))
+    def is_finished(self, used_by: int) -> None:
+        self.ask(finish(used_by))
+
     @invariant()
     def the_history_tells_the_same(self) -> None:
         assert fold(image.evolve, self.history) == self.state
@@ -193,6 +219,7 @@ class ImageMachine(RuleBasedStateMachine):
     def there_is_always_a_way_on(self) -> None:
         if self.state is not None:
             way = register(99) if self.state.phase is ImagePhase.DELETED else delete(99)
+            way = finish() if self.state.closing else way
             assert image.decide(self.state, way)
 
 

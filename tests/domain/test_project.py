@@ -16,18 +16,26 @@ from domain.project import (
     CreateTag,
     DeleteProject,
     DeleteTag,
+    FinishProjectDeletion,
+    FinishTagDeletion,
     Named,
     ProjectCreated,
     ProjectDeleted,
+    ProjectDeletionBegun,
+    ProjectDeletionGivenUp,
     ProjectRenamed,
     ProjectSshKeysChanged,
     ProjectTagged,
     RenameTag,
     TagCreated,
     TagDeleted,
+    TagDeletionBegun,
+    TagDeletionGivenUp,
     TagRenamed,
+    usable_project,
+    usable_tag,
 )
-from tests.domain.story import Story, at, fold, stored, uid
+from tests.domain.story import Story, at, fold, refused, stored, uid
 
 NO_PROJECT: Story[Named] = Story(project.decide_project, project.evolve, None)
 NO_TAG: Story[Named] = Story(project.decide_tag, project.evolve, None)
@@ -51,7 +59,9 @@ def test_a_project_from_beginning_to_end() -> None:
     both.then(ProjectRenamed, ProjectTagged)
     both.and_when(ask(ChangeProject, name="Other", tags=("b",))).then_nothing()
     PROJECT.and_when(ask(DeleteProject, vms=3)).then_rejected("project_not_empty")
-    assert PROJECT.and_when(ask(DeleteProject)).then(ProjectDeleted).after.deleted
+    closing = PROJECT.and_when(ask(DeleteProject)).then(ProjectDeletionBegun)
+    assert not closing.after.deleted
+    assert closing.and_when(FinishProjectDeletion(project="p", at=at(30))).then(ProjectDeleted).after.deleted
 
 
 def test_a_projects_ssh_keys() -> None:
@@ -75,16 +85,65 @@ def test_a_tag_from_beginning_to_end() -> None:
     assert TAG.and_when(ask(RenameTag, name="WWW")).then(TagRenamed).after.name == "WWW"
     TAG.and_when(ask(DeleteTag, vms=1)).then_rejected("tag_in_use")
     TAG.and_when(ask(DeleteTag, projects=1)).then_rejected("tag_in_use")
-    assert TAG.and_when(ask(DeleteTag)).then(TagDeleted).after.deleted
+    closing = TAG.and_when(ask(DeleteTag)).then(TagDeletionBegun)
+    assert not closing.after.deleted
+    assert closing.and_when(FinishTagDeletion(tag="web", at=at(30))).then(TagDeleted).after.deleted
+
+
+def finish(kind: str, **users: Any) -> Any:
+    command: type[Any] = FinishProjectDeletion if kind == "project" else FinishTagDeletion
+    return command(**{"project": "p"} if kind == "project" else {"tag": "web"}, at=at(30), **users)
 
 
 BOTH = [
     (NO_PROJECT, PROJECT, ask(CreateProject, 30, name="N"), ask(DeleteProject), ask(ChangeProject, 21, name="N")),
     (NO_TAG, TAG, ask(CreateTag, 30, name="N"), ask(DeleteTag), ask(RenameTag, 21, name="N")),
 ]
+both = pytest.mark.parametrize(("none", "made", "create", "delete", "change"), BOTH, ids=["project", "tag"])
 
 
-@pytest.mark.parametrize(("none", "made", "create", "delete", "change"), BOTH, ids=["project", "tag"])
+@both
+def test_nothing_is_taken_while_a_deletion_is_not_decided(
+    none: Any, made: Any, create: Any, delete: Any, change: Any
+) -> None:
+    kind = "project" if none is NO_PROJECT else "tag"
+    closing = made.and_when(delete)
+    for command in (create, change, delete.model_copy(update={"operation": uid(40)})):
+        closing.and_when(command).then_rejected(f"{kind}_being_deleted")
+    closing.and_when(delete).then_nothing()
+    closing.and_when(delete.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
+    usable: Any = usable_project if kind == "project" else usable_tag
+    assert usable(made.after, "x") == made.after
+    assert refused(lambda: usable(closing.after, "x")).code == f"{kind}_being_deleted"
+    for gone in (None, closing.and_when(finish(kind)).after):
+        assert refused(lambda: usable(gone, "x")).code == f"{kind}_not_found"  # noqa: B023
+
+
+@both
+def test_a_deletion_is_given_up_where_it_was_in_use(
+    none: Any, made: Any, create: Any, delete: Any, change: Any
+) -> None:
+    kind = "project" if none is NO_PROJECT else "tag"
+    given_up = made.and_when(delete).and_when(finish(kind, vms=2))
+    given_up.then(ProjectDeletionGivenUp if kind == "project" else TagDeletionGivenUp)
+    assert given_up.after == made.after, "as if nobody had asked"
+    given_up.and_when(finish(kind)).then_nothing()
+    given_up.and_when(delete).then(ProjectDeletionBegun if kind == "project" else TagDeletionBegun)
+
+
+def test_images_and_projects_count_too() -> None:
+    PROJECT.and_when(ask(DeleteProject, images=("i",))).then_rejected("project_not_empty")
+    PROJECT.and_when(ask(DeleteProject)).and_when(finish("project", images=("i",))).then(ProjectDeletionGivenUp)
+    TAG.and_when(ask(DeleteTag)).and_when(finish("tag", projects=1)).then(TagDeletionGivenUp)
+
+
+def test_a_project_does_not_inherit_vms() -> None:
+    gone = PROJECT.and_when(ask(DeleteProject)).and_when(finish("project"))
+    gone.and_when(ask(CreateProject, 30, name="P", vms=1)).then_rejected("project_not_empty")
+    gone.and_when(ask(CreateProject, 30, name="P")).then(ProjectCreated)
+
+
+@both
 def test_what_both_have_in_common(none: Any, made: Any, create: Any, delete: Any, change: Any) -> None:
     kind = "project" if none is NO_PROJECT else "tag"
     none.when(change).then_rejected(f"{kind}_not_found", 404)
@@ -95,7 +154,7 @@ def test_what_both_have_in_common(none: Any, made: Any, create: Any, delete: Any
     changed.and_when(change).then_nothing()
     changed.and_when(change.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
 
-    deleted = made.and_when(delete)
+    deleted = made.and_when(delete).and_when(finish(kind))
     deleted.and_when(delete).then_nothing()
     deleted.and_when(change).then_rejected(f"{kind}_deleted", 410)
     deleted.and_when(delete.model_copy(update={"operation": uid(40)})).then_rejected(f"{kind}_deleted", 410)
@@ -127,7 +186,7 @@ class NamedMachine(RuleBasedStateMachine):
         self.histories: dict[str, list[Event]] = {"project": [], "tag": []}
 
     def ask(self, command: Any) -> None:
-        kind = "project" if isinstance(command, project.ProjectCommand) else "tag"
+        kind = "project" if hasattr(command, "project") else "tag"
         decide: Any = project.decide_project if kind == "project" else project.decide_tag
         try:
             events = decide(self.states[kind], command)
@@ -158,6 +217,10 @@ class NamedMachine(RuleBasedStateMachine):
     def is_deleted(self, command: type[Any], operation: int, vms: int) -> None:
         self.ask(ask(command, operation, vms=vms))
 
+    @rule(kind=st.sampled_from(["project", "tag"]), vms=st.integers(0, 1))
+    def is_finished(self, kind: str, vms: int) -> None:
+        self.ask(finish(kind, vms=vms))
+
     @invariant()
     def the_history_tells_the_same(self) -> None:
         for kind, history in self.histories.items():
@@ -167,7 +230,8 @@ class NamedMachine(RuleBasedStateMachine):
     def no_operation_is_forgotten(self) -> None:
         for kind, history in self.histories.items():
             state = self.states[kind]
-            assert {event.operation for event in history} == set(state.operations if state else ())  # type: ignore[attr-defined]
+            done = {event.operation for event in history if isinstance(event, project.Done)}
+            assert done == set(state.operations if state else ())
 
 
 NamedMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)

@@ -290,3 +290,49 @@ async def test_who_and_why_is_recorded(store: EventStore) -> None:
     assert recorded.context == Context("alice", "token:1", "request-1", "o", "cause-1", "00-abc-def-01")
     assert recorded.ref == target
     assert recorded.stored.originator_version == 1
+
+
+async def test_an_append_may_depend_on_others(store: EventStore) -> None:
+    """On their tips, in the same append; one that moved on refuses all of it, and one that never was counts too."""
+    target, tag, never = ref(), Ref("system", "tag", some_id()), Ref("system", "tag", some_id())
+    tip = await append(store, Tip(tag), created(tag))
+    stored = await store.append([Change(Tip(target), [created(target)])], CONTEXT, unchanged=[tip, Tip(never)])
+    assert [r.type for r in stored[1:]] == ["nebula.log.ReferenceChecked"] * 2
+    assert [(r.event.id, r.event.position) for r in stored[1:]] == [(tag.id, tip.position), (never.id, 0)]  # type: ignore[attr-defined]
+    state, own = await load(store, target)
+    assert (state.name if state else None, own.version) == ("one", 3)
+    assert broken_link(await store.history(target)) is None
+
+    await append(store, tip, renamed("two"))
+    for events in ([renamed("a")], [renamed("a"), renamed("b"), renamed("c")]):
+        with pytest.raises(Conflict):
+            await store.append([Change(own, events)], CONTEXT, unchanged=[Tip(never), tip])
+    assert await load(store, target) == (state, own)
+
+
+async def test_events_that_are_there_anyway_carry_what_is_expected_of_others(store: EventStore) -> None:
+    target, tag = ref(), Ref("system", "tag", some_id())
+    tip = await append(store, Tip(tag), created(tag))
+    both = [created(target), renamed("two")]
+    assert len(await store.append([Change(Tip(target), both)], CONTEXT, unchanged=[tip])) == 2
+
+
+async def test_appends_in_company_may_depend_on_each_other(store: EventStore) -> None:
+    """Some write what others expect to stand still: all are answered, and nobody wins against the order of the log."""
+    tags = [Ref("system", "tag", some_id()) for _ in range(20)]
+    tips = [await append(store, Tip(tag), created(tag)) for tag in tags]
+
+    async def depends(tip: Tip) -> bool:
+        target = ref()
+        with contextlib.suppress(Conflict):
+            [first, *_] = await store.append([Change(Tip(target), [created(target)])], CONTEXT, unchanged=[tip])
+            moved = await store.history(tip.ref)
+            return first.position < moved[1].position if len(moved) > 1 else True
+        return len(await store.history(tip.ref)) > 1
+
+    async def moves(tip: Tip) -> bool:
+        await append(store, tip, renamed("two"))
+        return True
+
+    async with asyncio.timeout(4):  # less than the patience of an append
+        assert all(await asyncio.gather(*(do(tip) for tip in tips for do in (moves, depends, depends))))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from domain import image, node, project, vm
-from domain.base import Event, Resources, Sealed
+from domain.base import Event, ReferenceChecked, Resources, Sealed
 from domain.contract import Firmware, Power, SeedMedium
 from domain.image import Image
 from domain.node import Node
@@ -92,6 +92,14 @@ NODE: tuple[Decide, Evolve] = (node.decide, node.evolve)
 IMAGE: tuple[Decide, Evolve] = (image.decide, image.evolve)
 PROJECT: tuple[Decide, Evolve] = (project.decide_project, project.evolve)
 TAG: tuple[Decide, Evolve] = (project.decide_tag, project.evolve)
+
+
+def checked(state: Any, command: Any) -> Sequence[Event]:
+    """What a command leads to, and what the log adds to it where it is built on another aggregate."""
+    return [*project.decide_tag(state, command), ReferenceChecked(project="p", kind="project", id="p", position=7)]
+
+
+CHECKED: tuple[Decide, Evolve] = (checked, project.evolve)
 
 #: By file name, which begins with the aggregate's kind.
 STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
@@ -234,6 +242,38 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             projects.ask(DeleteTag, 12),
         ],
     ),
+    "project-3-deletions": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="P"),
+            projects.ask(DeleteProject, 11),
+            projects.finish("project", vms=1),
+            projects.ask(DeleteProject, 12),
+            projects.finish("project"),
+        ],
+    ),
+    "tag-2-deletions": (
+        TAG,
+        [
+            projects.ask(CreateTag, 10, name="Web"),
+            projects.ask(DeleteTag, 11),
+            projects.finish("tag", projects=1),
+            projects.ask(DeleteTag, 12),
+            projects.finish("tag"),
+        ],
+    ),
+    "image-5-deletions": (
+        IMAGE,
+        [
+            images.register(),
+            images.ACCEPT,
+            images.delete(11),
+            images.finish(used_by=1),
+            images.delete(12),
+            images.finish(),
+        ],
+    ),
+    "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
 }
 
 EVOLVE: dict[str, Evolve] = {

@@ -1,0 +1,87 @@
+"""Deletions: what has begun is finished, or given up when the aggregate was in use where the deletion began.
+
+Level-triggered, as all managers: any number of handlers come to the same verdict (`references.py`), one of them appends
+it, and a handlers process that ends in between leaves the rest to the others, or to its successor.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from domain import image, project
+from domain.base import Command
+from domain.image import FinishImageDeletion
+from domain.project import FinishProjectDeletion, FinishTagDeletion
+from eventstore.envelope import Ref
+from eventstore.store import Conflict, EventStore, Unavailable
+from handlers.apply import apply, now
+from handlers.references import Deletion, Users
+from handlers.world import EVOLVE, World
+from runtime import logs
+
+log = logs.get(__name__)
+
+RETRY = 0.5
+
+
+def finish_project(ref: Ref, users: Users) -> Command:
+    return FinishProjectDeletion(project=ref.id, at=now(), vms=len(users.vms), images=tuple(sorted(users.images)))
+
+
+def finish_tag(ref: Ref, users: Users) -> Command:
+    return FinishTagDeletion(tag=ref.id, at=now(), vms=len(users.vms), projects=len(users.projects))
+
+
+def finish_image(ref: Ref, users: Users) -> Command:
+    return FinishImageDeletion(image=ref.id, at=now(), used_by=len(users.vms))
+
+
+FINISH: Mapping[str, tuple[Callable[[Ref, Users], Command], Callable[[Any, Any], Any]]] = {
+    "project": (finish_project, project.decide_project),
+    "tag": (finish_tag, project.decide_tag),
+    "image": (finish_image, image.decide),
+}
+
+
+class Deletions:
+    """Finishes deletions as soon as the world shows that they have begun."""
+
+    def __init__(self, store: EventStore, world: World) -> None:
+        self._store = store
+        self._world = world
+        self._watch = world.watch()
+
+    async def run(self) -> None:
+        while True:
+            await self._watch.next()
+            failed = [ref for ref in list(self._world.references.deletions) if not await self._finished(ref)]
+            if failed:
+                await asyncio.sleep(RETRY)
+                self._watch.ring()
+
+    async def _finished(self, ref: Ref) -> bool:
+        """Whether nothing is left to do; an error with one deletion delays no other."""
+        deletion = self._world.references.deletions.get(ref)
+        if deletion is None:
+            return True
+        try:
+            await self._finish(ref, deletion)
+        except (Unavailable, Conflict) as error:
+            log.warning("a deletion waits for the log", kind=ref.kind, id=ref.id, error=str(error))
+            return False
+        except Exception:
+            log.exception("a deletion cannot be finished; trying again", kind=ref.kind, id=ref.id)
+            return False
+        return True
+
+    async def _finish(self, ref: Ref, deletion: Deletion) -> None:
+        """In the name of whoever asked for it."""
+        finish, decide = FINISH[ref.kind]
+        context = replace(deletion.begun.context, operation=None, causation=deletion.begun.id)
+        command = finish(ref, deletion.users)
+        known = self._world.get(ref)
+        applied = await apply(self._store, ref, decide, EVOLVE[ref.kind], command, context, known=known)
+        for recorded in applied.events:
+            log.info("deletion decided", kind=ref.kind, id=ref.id, type=recorded.type, position=recorded.position)
+        await self._world.reached(applied.tip.position)

@@ -1,0 +1,45 @@
+"""How far the log is known without a gap."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from eventstore.envelope import Recorded, Ref
+from eventstore.frontier import Frontier
+
+TAG, VM = Ref("system", "tag", "web"), Ref("p", "vm", "v")
+
+
+def at(position: int, ref: Ref = VM) -> Recorded:
+    return Recorded(position, ref.subject, {}, b"", datetime.now(UTC))
+
+
+def test_own_events_close_gaps() -> None:
+    known = Frontier(["tag"])
+    known.stored([at(1), at(2)])
+    assert known.position == 2
+    known.stored([at(6), at(7)])
+    known.stored([at(4)])
+    assert known.position == 2, "3 and 5 may be anything"
+    known.stored([at(3, TAG)])
+    assert known.position == 4
+    known.heard([at(3, TAG), at(5)])
+    assert known.position == 7
+    known.heard([at(6)])
+    assert known.position == 7
+    assert (known.newest(TAG), known.newest(VM)) == (3, 0)
+
+
+async def test_whoever_waits_goes_on_when_it_is_known() -> None:
+    known = Frontier()
+    await known.reached(0)
+    waiting = [asyncio.create_task(known.reached(n)) for n in (3, 2, 5)]
+    await asyncio.sleep(0)
+    assert known.awaited == 3
+    known.stored([at(3)])
+    known.heard([at(1), at(2)])
+    await asyncio.gather(*waiting[:2])
+    assert known.awaited == 1
+    waiting[2].cancel()
+    await asyncio.gather(waiting[2], return_exceptions=True)
+    known.heard([at(9)])
+    assert known.awaited == 0
