@@ -13,8 +13,8 @@ import pytest
 from domain.contract import Desired, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.vault import Vault
-from handlers import dispatch
-from handlers.dispatch import Dispatcher
+from handlers.managers import dispatch
+from handlers.managers.dispatch import Dispatcher
 from handlers.world import World
 from runtime import subjects
 from runtime.servers import start_nats

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from domain.image import Image
-from handlers import image_reading
-from handlers.image_reading import BadImage, Facts, Reader
+from handlers.managers import image_reading
+from handlers.managers.image_reading import BadImage, Facts, Reader
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

@@ -12,7 +12,7 @@ from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, NoteProg
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, manager, now
-from handlers.image_reading import BadImage, Reader
+from handlers.managers.image_reading import BadImage, Reader
 from handlers.world import World
 from runtime import logs, subjects
 from runtime.gauge import Gauge
