@@ -1,8 +1,9 @@
 """`nebula verify views` and `nebula rebuild`: the read models, proved against the log or made anew from it."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
 
 
+#: What is said of a row that differs.
+SAID = {"missing": "is missing", "extra": "is not in the log", "differs": "differs in "}
+
+
 def register(app: typer.Typer) -> None:
     """Add these to the app."""
     app.command("rebuild", rich_help_panel=LOG)(rebuild)
@@ -28,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 @verify.command("views")
 def verify_views(context: typer.Context, format_: Format = None) -> None:
-    """Replay the log beside the live read models and compare both by digest. Exit status 1 when they differ."""
+    """Replay the log beside the live read models and compare every column. Exit status 1 when they differ."""
     from eventstore.vault import Vault
     from projections.rebuild import verify as compare
 
@@ -41,11 +46,39 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
 
     found = on_bus(settings, work)
     if wants_json(context, format_):
-        output.emit_json({"position": found.position, "rows": found.rows, "differing": list(found.differing)})
+        output.emit_json(document(found))
     else:
         output.emit(f"{found.rows} rows at position {found.position}: {'differ' if found.differing else 'as replayed'}")
+        for line in lines(found):
+            output.emit(line)
     if found.differing:
         raise CliError(f"these read models differ from a replay: {', '.join(found.differing)}; run nebula rebuild")
+
+
+def document(found: "Comparison") -> dict[str, Any]:
+    """A comparison for programs."""
+    tables = [
+        {
+            "table": each.table,
+            "differing": each.count,
+            "columns": list(each.columns),
+            "rows": [{"key": dict(row.key), "what": row.what, "columns": list(row.columns)} for row in each.rows],
+        }
+        for each in found.tables
+    ]
+    return {"position": found.position, "rows": found.rows, "differing": list(found.differing), "tables": tables}
+
+
+def lines(found: "Comparison") -> Iterator[str]:
+    """What differs, for people: a line a table and a line a row, as many as are named."""
+    for each in found.tables:
+        shape = f"; columns of one side only, or of another type: {', '.join(each.columns)}" if each.columns else ""
+        yield f"{each.table}: {each.count} row{' differs' if each.count == 1 else 's differ'}{shape}"
+        for row in each.rows:
+            key = " ".join(f"{name}={json.dumps(value)}" for name, value in row.key.items())
+            yield f"  {key}: {SAID[row.what]}{', '.join(row.columns)}"
+        if each.count > len(each.rows):
+            yield f"  and {each.count - len(each.rows)} more"
 
 
 def rebuild(context: typer.Context, format_: Format = None) -> None:
@@ -69,11 +102,16 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Says in one line that Postgres is away. Raises Unreachable."""
+    """Says in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
     import psycopg
+
+    from projections.rebuild import Busy, Replaced
+    from projections.runner import OtherLog
 
     try:
         yield
+    except (Busy, Replaced, OtherLog) as error:
+        raise CliError(str(error)) from error
     except psycopg.OperationalError as error:
         raise Unreachable(f"Postgres cannot be reached: {str(error).strip()} (NEBULA_POSTGRES_DSN)") from error
 

@@ -120,8 +120,9 @@ class Recorded:
         return StoredEvent(originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body)
 
     def cloud_event(self) -> dict[str, Any]:
-        """The event in CloudEvents' JSON format, with its position and digest."""
-        attributes: dict[str, Any] = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
+        """The event in CloudEvents' JSON format, with its position and digest. Attributes are sorted by name."""
+        ours = sorted((name[3:], value) for name, value in self.headers.items() if name.startswith("ce-"))
+        attributes: dict[str, Any] = dict(ours)
         attributes |= {"aggregateversion": self.version, "position": self.position}
         attributes |= {"subject": self.subject, "digest": self.digest}
         try:

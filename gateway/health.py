@@ -1,6 +1,7 @@
 """Whether the platform can do its work, dependency by dependency."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from pydantic_core import to_json
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from eventstore.store import Unavailable
 from gateway.state import Gateway
+from projections import upgrade
 from projections.database import Away, fetch
 
 #: Seconds that each dependency has for its answer.
@@ -36,12 +38,17 @@ async def end_of_log(gateway: Gateway) -> dict[str, Any]:
 async def end_of_rows(gateway: Gateway) -> dict[str, Any]:
     try:
         found = await asyncio.wait_for(fetch(gateway.pool, "SELECT 1 AS one", {}), PATIENCE)
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
     except (Away, TimeoutError):
         return {"status": "unavailable"}
-    return {"status": "ok", "position": found.position}
+    made = {} if building is None else {"building": {"position": building}}
+    return {"status": "ok", "position": found.position, **made}
 
 
 async def metrics(gateway: Gateway, request: Request) -> Response:
     """Numbers for Prometheus."""
     gateway.metrics.position.set(gateway.position.value)
+    with contextlib.suppress(Away, TimeoutError):
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
+        gateway.metrics.building.set(-1 if building is None else building)
     return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")

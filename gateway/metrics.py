@@ -28,6 +28,11 @@ class Metrics:
         )
         self.feeds = Gauge("nebula_feed_clients", "Clients that follow a feed", registry=self.registry)
         self.position = Gauge("nebula_projection_position", "Log position of the read models", registry=self.registry)
+        self.building = Gauge(
+            "nebula_projection_building_position",
+            "Log position of read models of a new version while they are made; -1 while none are",
+            registry=self.registry,
+        )
 
         self._by_route: dict[tuple[str, int], Histogram] = {}
 

@@ -94,7 +94,7 @@ async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime)
         first = f"its first event is at position {history[0].position}" if history else "it has no events"
         raise Problem(404, "vm_not_found", f"there was no VM {ref.id} at that moment: {first}", [("at", "too early")])
     reflects(request, last.position)
-    return answer(vms.view(state.model_dump(mode="json"), last.version, last.position))
+    return answer(VMS.render(state, last.version, last.position))
 
 
 async def operation(gateway: Gateway, request: Request) -> Response:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from domain.base import Event
 from eventstore.envelope import GENESIS, Recorded, Ref
 from projections.database import Connection, Pool, Snapshot, clean, clean_json, fetch
+from projections.model import ReadModel
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -49,7 +51,8 @@ class Aggregates(Generic[S]):
     """The table of one kind, and the two ways to see it: as rows of lists, and as the API's JSON.
 
     `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
-    parameter; `view` renders a state (as JSON), its version and position.
+    parameter; `view` renders a state (as JSON), its version and position. Columns and views must not depend on the
+    order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
     """
 
     kind: str
@@ -60,7 +63,16 @@ class Aggregates(Generic[S]):
     columns: Mapping[str, Callable[[S], object]]
     view: Callable[[dict[str, Any], int, int], Mapping[str, Any]]
     ddl: str
+    revision: int = 5
     filters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def read_model(self) -> ReadModel:
+        return ReadModel(self.table, self.revision, self.ddl, (self.table,))
+
+    def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
+        """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
+        return self.view(from_json(clean_json(state.model_dump_json())), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows of these aggregates; an empty row for one that has none."""
@@ -111,6 +123,8 @@ class Aggregates(Generic[S]):
 
 
 def _cleaned(value: object) -> object:
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
     return clean(value) if isinstance(value, str) else value
 
 

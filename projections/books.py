@@ -11,6 +11,7 @@ from projections import events, operation_rows, operations, seeds
 from projections.aggregates import Aggregates, Row
 from projections.database import Connection
 from projections.images import IMAGES
+from projections.model import ReadModel
 from projections.nodes import NODES
 from projections.operations import Happening, Operation
 from projections.projects import PROJECTS
@@ -22,7 +23,12 @@ from runtime import logs
 log = logs.get(__name__)
 
 TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, NODES, VMS)}
-DDL = (*(table.ddl for table in TABLES.values()), events.DDL, operation_rows.DDL, seeds.DDL)
+MODELS: tuple[ReadModel, ...] = (
+    *(table.read_model for table in TABLES.values()),
+    operation_rows.READ_MODEL,
+    events.READ_MODEL,
+    seeds.READ_MODEL,
+)
 
 
 @dataclass

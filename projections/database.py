@@ -4,7 +4,9 @@ Tables are named without their schema: a connection's `search_path` says which c
 that a replay can fill a second copy beside the live one.
 """
 
+import asyncio
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +16,24 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-SCHEMA = "nebula"
-#: Raise it whenever a table or the meaning of a row changes: the read models are then made anew from the log.
-VERSION = 4
+from projections.model import ReadModel, versions
 
-#: The advisory lock under which the schema is made.
+SCHEMA = "nebula"
+#: The advisory lock under which a schema is made, and the first half of the one that its only writer holds.
 LOCK = 0x6E6562756C61
+WRITER = LOCK >> 24
+#: Seconds between two looks whether the writer of a copy has ended.
+STANDBY_SECONDS = 0.5
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 Params = Mapping[str, Any]
 
+#: An escaped backslash, or an escaped NUL that does not follow on one.
+_ESCAPES = re.compile(r"\\\\|\\u0000")
+
 DDL = """
-CREATE TABLE schema_version (version int NOT NULL);
+CREATE TABLE schema_version (model text PRIMARY KEY, version int NOT NULL);
 CREATE TABLE checkpoint (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     position   bigint NOT NULL,
@@ -90,28 +97,51 @@ def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:
     )
 
 
-async def ensure(conn: Connection, tables: Iterable[str], schema: str = SCHEMA) -> bool:
-    """Make the read models where they are missing or of another version; True when they are new and empty."""
+async def make(conn: Connection, models: Iterable[ReadModel], schema: str) -> None:
+    """Make empty read models in `schema`, in the place of whatever is there."""
+    made = list(models)
     async with conn.transaction():
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        if await _version(conn, schema) == VERSION:
-            return False
-        name = sql.Identifier(schema)
-        await conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
-        await conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
-        for ddl in (DDL, *tables):
+        await drop(conn, schema)
+        await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        for ddl in (DDL, *(model.ddl for model in made)):
             await conn.execute(ddl.encode())
-        await conn.execute("INSERT INTO schema_version (version) VALUES (%s)", [VERSION])
-        return True
+        async with conn.cursor() as cursor:
+            statement = "INSERT INTO schema_version (model, version) VALUES (%s, %s)"
+            await cursor.executemany(statement, [(name, version) for name, version in versions(made).items()])
 
 
-async def _version(conn: Connection, schema: str) -> int | None:
+async def drop(conn: Connection, schema: str) -> None:
+    await conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+
+async def stored_versions(conn: Connection, schema: str) -> dict[str, int] | None:
+    """The versions of the read models in `schema`; None where there are none.
+
+    A version of all of them together, as earlier programs wrote it, has no model's name.
+    """
     cursor = await conn.execute("SELECT to_regclass(%s) AS found", [f"{schema}.schema_version"])
     row = await cursor.fetchone()
     if row is None or row["found"] is None:
         return None
-    row = await (await conn.execute("SELECT version FROM schema_version")).fetchone()
-    return int(row["version"]) if row else None
+    table = sql.Identifier(schema, "schema_version")
+    cursor = await conn.execute(sql.SQL("SELECT to_jsonb(v) AS row FROM {} v").format(table))
+    return {row["row"].get("model", ""): row["row"]["version"] for row in await cursor.fetchall()}
+
+
+async def free(conn: Connection, schema: str) -> bool:
+    """Whether this session may write to this copy of the read models, alone, until it ends."""
+    cursor = await conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s)) AS free", [WRITER, schema])
+    row = await cursor.fetchone()
+    return row is not None and bool(row["free"])
+
+
+async def alone(conn: Connection, schema: str) -> None:
+    """Wait until this session may write to this copy of the read models, alone, until it ends."""
+    while True:
+        if await free(conn, schema):
+            return
+        await asyncio.sleep(STANDBY_SECONDS)
 
 
 async def checkpoint(conn: Connection) -> int:
@@ -136,19 +166,21 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
             rows = await _rows(pool, statement, params)
         except PoolTimeout:
             raise
+        except errors.FeatureNotSupported:  # prepared for tables of another shape, which a new version replaced
+            rows = await _rows(pool, statement, params, prepare=False)
         except OperationalError:
             await pool.check()  # the server was away: replace what broke, and ask once more
             rows = await _rows(pool, statement, params)
-    except (OperationalError, errors.UndefinedTable, errors.InvalidSchemaName) as error:
+    except (OperationalError, errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
         raise Away(str(error)) from error
     if not rows:
         raise Away("the read models are being made")
     return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
 
 
-async def _rows(pool: Pool, statement: str, params: Params) -> list[DictRow]:
+async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | None = None) -> list[DictRow]:
     async with pool.connection() as conn:
-        return await (await conn.execute(statement.encode(), params)).fetchall()
+        return await (await conn.execute(statement.encode(), params, prepare=prepare)).fetchall()
 
 
 def clean(text: str) -> str:
@@ -158,4 +190,6 @@ def clean(text: str) -> str:
 
 def clean_json(text: str) -> str:
     """JSON as Postgres can store it: without escaped NUL characters."""
-    return text.replace("\\u0000", "\\ufffd")
+    if "\\u0000" not in text:
+        return text
+    return _ESCAPES.sub(lambda found: "\\ufffd" if found[0] == "\\u0000" else found[0], text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from eventstore.envelope import Recorded
 from projections.database import Connection, Pool, clean, clean_json, fetch
+from projections.model import ReadModel
 from projections.pages import cut
 
 DDL = """
@@ -33,6 +34,7 @@ CREATE INDEX ON events (operation, position) WHERE operation IS NOT NULL;
 CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
+READ_MODEL = ReadModel("events", 5, DDL, ("events",))
 
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608

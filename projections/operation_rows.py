@@ -6,6 +6,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from projections.database import Connection, Pool, Snapshot, clean_json, fetch
+from projections.model import ReadModel
 from projections.operations import Operation
 from projections.pages import cut
 from projections.times import maybe, utc
@@ -25,6 +26,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
+READ_MODEL = ReadModel("operations", 5, DDL, ("operations",))
 
 
 async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
@@ -97,10 +99,18 @@ def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> Operat
         "ended_at": maybe(state.get("ended_at")),
         "deadline": maybe(state.get("deadline")),
         "position": state["position"],
-        "problem": state.get("problem"),
+        "problem": problem(state.get("problem")),
         "progress": progress(state.get("progress")),
         "events": [{"position": step["position"], "type": step["type"], "time": utc(step["time"])} for step in steps],
     }
+
+
+def problem(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Its members in the order in which every problem document has them."""
+    if state is None:
+        return None
+    first = [name for name in ("type", "title", "code", "detail", "errors") if name in state]
+    return {name: state[name] for name in (*first, *sorted(state.keys() - set(first)))}
 
 
 def progress(state: Mapping[str, Any] | None) -> ProgressView | None:

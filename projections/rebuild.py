@@ -1,82 +1,130 @@
 """Prove that the read models are what the log says, and make them anew without an interruption.
 
-Both replay the log into a second copy beside the live one. `verify` compares the copies at one position, by digest.
-`rebuild` puts the second copy in the live one's place; the runner notices and goes on from there.
+Both replay the log into a second copy beside the live one. `verify` compares the copies at one position, every column
+of every table, and names the rows that differ. `rebuild` puts the second copy in the live one's place; the runner
+goes on from there.
 """
 
 from dataclasses import dataclass
 
 from nats.aio.client import Client
-from psycopg import sql
 
 from eventstore.store import EventStore
-from projections import database
-from projections.books import TABLES
-from projections.database import LOCK, SCHEMA, Connection
+from eventstore.vault import Erased
+from projections import compare, database, upgrade
+from projections.books import MODELS
+from projections.compare import Difference, TableDifference
+from projections.database import SCHEMA, Connection
+from projections.model import Standing
 from projections.position import Position
 from projections.runner import Runner
 from projections.seeds import Secrets
 
-#: What is compared. Seeds are not: keys that are destroyed while a replay runs cannot be derived from again.
-COMPARED = (*(table.table for table in TABLES.values()), "operations", "events")
+#: Every table, in the order in which they are reported.
+TABLES = (*(table for model in MODELS for table in model.tables), "checkpoint", "schema_version")
+
+
+class Busy(Exception):
+    """Another process proves the read models at this moment."""
+
+
+class Replaced(Exception):
+    """The live read models were replaced while they were compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The tables that differ between the live rows and a replay, at one position of the log."""
+    """What differs between the live rows and a replay, at one position of the log."""
 
     position: int
     rows: int
-    differing: tuple[str, ...]
+    tables: tuple[TableDifference, ...]
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        return tuple(each.table for each in self.tables)
 
 
 async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebula_verify") -> Comparison:
-    """Compare the live read models with a replay of the log up to where they stand. Live work goes on meanwhile."""
-    async with await database.connect(dsn, "verify") as conn, conn.transaction():
-        await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        position = await database.checkpoint(conn)
-        live = await digests(conn)
-    await replay(nc, dsn, secrets, schema, position)
-    async with await database.connect(dsn, "verify", schema) as conn:
-        replayed = await digests(conn)
-        await drop(conn, schema)
-    differing = tuple(table for table in COMPARED if live[table] != replayed[table])
-    return Comparison(position, sum(count for count, _ in live.values()), differing)
+    """Compare the live read models with a replay of the log up to where they stand. Live work goes on meanwhile.
+
+    Read models of another version are not compared: then `schema_version` differs. Raises Busy and Replaced.
+    """
+    async with (
+        await database.connect(dsn, "verify") as live,
+        await database.connect(dsn, "verify", schema) as made,
+        compare.snapshot(live),
+    ):
+        if not await database.free(made, schema):
+            raise Busy("another process verifies the read models; try again once it has ended")
+        identity = await _identity(live)
+        position = min(await stands(live), await EventStore(nc).last_position())
+        try:
+            await database.make(made, MODELS, schema)
+            same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
+            if same:
+                await Runner(nc, dsn, secrets, Position()).follow(made, position)
+            excuse = _Excuse(secrets, made)
+            tables = None if same else ("schema_version",)
+            found = await compare.differing(live, SCHEMA, made, schema, tables, excuse)
+            rows = await counted(live) if same else 0
+        finally:
+            await database.drop(made, schema)
+        if await _identity(live) != identity:
+            raise Replaced("the read models were replaced meanwhile; verify them again")
+    order = {table: number for number, table in enumerate(TABLES)}
+    return Comparison(position, rows, tuple(sorted(found, key=lambda each: order.get(each.table, len(order)))))
 
 
-async def rebuild(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebula_next") -> int:
+async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
     """Replace the live read models by a replay of the whole log; the position that the new ones reflect."""
-    end = await EventStore(nc).last_position()
-    await replay(nc, dsn, secrets, schema, end)
-    async with await database.connect(dsn, "rebuild") as conn, conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        await drop(conn, SCHEMA)
-        await conn.execute(
-            sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(sql.Identifier(schema), sql.Identifier(SCHEMA))
-        )
-    return end
+    runner = Runner(nc, dsn, secrets, Position())
+    async with await database.connect(dsn, "rebuild") as conn:
+        await upgrade.replace(conn, dsn, MODELS, runner.follow, end=EventStore(nc).last_position)
+        return await database.checkpoint(conn)
 
 
-async def replay(nc: Client, dsn: str, secrets: Secrets, schema: str, until: int) -> None:
-    """Fill a new copy of the read models with the log up to and including position `until`."""
-    async with await database.connect(dsn, "replay", schema) as conn:
-        await drop(conn, schema)
-    await Runner(nc, dsn, secrets, Position(), schema).run(until)
+async def stands(conn: Connection) -> int:
+    """Where the live rows stand: by their checkpoint, or by the last event where that is missing."""
+    statement = "SELECT coalesce((SELECT position FROM checkpoint), (SELECT max(position) FROM events), 0) AS position"
+    row = await (await conn.execute(statement)).fetchone()
+    assert row is not None
+    return int(row["position"])
 
 
-async def drop(conn: Connection, schema: str) -> None:
-    await conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
-
-
-async def digests(conn: Connection) -> dict[str, tuple[int, str]]:
-    """Of each table that is compared: the number of rows, and a digest of all of them."""
-    found = {}
-    for table in COMPARED:
-        cursor = await conn.execute(
-            f"""SELECT count(*) AS rows, coalesce(md5(string_agg(md5(t::text), '' ORDER BY t::text)), '') AS digest
-                FROM {table} t""".encode()  # noqa: S608  (a constant)
-        )
-        row = await cursor.fetchone()
+async def counted(conn: Connection) -> int:
+    """The rows of all read models."""
+    total = 0
+    for table in TABLES:
+        row = await (await conn.execute(f"SELECT count(*) AS n FROM {table}".encode())).fetchone()  # noqa: S608
         assert row is not None
-        found[table] = (int(row["rows"]), str(row["digest"]))
-    return found
+        total += int(row["n"])
+    return total
+
+
+async def _identity(conn: Connection) -> object:
+    """Another one once the live schema is another one."""
+    row = await (await conn.execute("SELECT to_regclass(%s)::oid AS id", [f"{SCHEMA}.checkpoint"])).fetchone()
+    return row and row["id"]
+
+
+@dataclass
+class _Excuse:
+    """Hashes of secrets whose key was destroyed after the live rows were made cannot be derived again."""
+
+    secrets: Secrets
+    made: Connection
+
+    async def __call__(self, table: str, difference: Difference) -> bool:
+        if table != "seed_secrets" or difference.what != "extra":
+            return False
+        project, vm = difference.key["project"], difference.key["vm"]
+        cursor = await self.made.execute("SELECT boots FROM seeds WHERE project = %s AND vm = %s", [project, vm])
+        seed = await cursor.fetchone()
+        if seed is None:
+            return False
+        try:
+            await self.secrets.seed_secret(str(vm), seed["boots"])
+        except Erased:
+            return True
+        return False

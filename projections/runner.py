@@ -24,9 +24,10 @@ from eventstore.follow import follow
 from eventstore.parking import LOG, Parking
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import VaultUnavailable
-from projections import books, database, events
+from projections import books, database, events, upgrade
 from projections.books import Books
-from projections.database import LOCK, SCHEMA, Connection
+from projections.database import Connection
+from projections.model import ReadModel
 from projections.position import Position
 from projections.seeds import Secrets
 from runtime import logs
@@ -35,7 +36,6 @@ log = logs.get(__name__)
 
 FIRST_RETRY = 0.1
 LAST_RETRY = 5.0
-STANDBY_SECONDS = 0.5
 
 
 class Overtaken(Exception):
@@ -62,6 +62,7 @@ PASSING = (
     Overtaken,
     OtherLog,
     OutOfOrder,
+    upgrade.Newer,
 )
 
 
@@ -84,25 +85,26 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
 
 
 class Runner:
-    """Keeps one copy of the read models. `position` tells others in this process how far it is."""
+    """Keeps the live read models. `position` tells others in this process how far it is."""
 
-    def __init__(self, nc: Client, dsn: str, secrets: Secrets, position: Position, schema: str = SCHEMA) -> None:
+    def __init__(
+        self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Sequence[ReadModel] = books.MODELS
+    ) -> None:
+        self._models = models
         self._nc = nc
         self._dsn = dsn
         self._secrets = secrets
-        self._schema = schema
         self.position = position
 
-    async def run(self, until: int | None = None) -> None:
-        """Follow the log for ever, or up to and including position `until`."""
+    async def run(self) -> None:
+        """Follow the log for ever."""
         delay = FIRST_RETRY
         complaint = ""
         while True:
             started = self.position.value
             try:
-                async with await database.connect(self._dsn, "projections", self._schema) as conn:
-                    await self._session(conn, until)
-                    return
+                async with await database.connect(self._dsn, "projections") as conn:
+                    await self._session(conn)
             except PASSING as error:
                 if self.position.value > started:
                     delay, complaint = FIRST_RETRY, ""
@@ -113,22 +115,31 @@ class Runner:
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY)
 
-    async def _session(self, conn: Connection, until: int | None) -> None:
+    async def _session(self, conn: Connection) -> None:
         await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
-        await alone(conn, self._schema)
-        if await database.ensure(conn, books.DDL, self._schema):
-            log.info("read models made anew; replaying the log", schema=self._schema)
+        replay = Runner(self._nc, self._dsn, self._secrets, Position()).follow
+        await upgrade.ready(conn, self._dsn, self._models, replay)
+        await self.follow(conn)
+
+    async def follow(self, conn: Connection, until: int | None = None) -> None:
+        """Take in the log from the checkpoint on, for ever or up to and including position `until`.
+
+        The connection is the only writer of its copy of the read models.
+        """
         after = await database.checkpoint(conn)
         end = await EventStore(self._nc).last_position()
-        if end < after:
-            raise OtherLog(f"the log ends at {end}, the read models stand at {after}; rebuild them")
+        if end < max(after, until or 0):
+            raise OtherLog(f"the log ends at {end}, the read models stand at {max(after, until or 0)}; rebuild them")
         self.position.set(after)
-        log.info("projections run", position=after, behind=end - after)
+        if until is None:
+            log.info("projections run", position=after, behind=end - after)
         if until is not None and after >= until:
             return
         async with contextlib.aclosing(follow(self._nc, after)) as batches:
             async for batch in batches:
                 wanted = [r for r in batch if until is None or r.position <= until]
+                if not wanted:
+                    return
                 began = time.monotonic()
                 await self._take(conn, after, wanted)
                 after = wanted[-1].position
@@ -166,20 +177,6 @@ async def park(nc: Client, recorded: Recorded, error: str) -> None:
         headers=recorded.headers,
         body=recorded.body,
     )
-
-
-async def alone(conn: Connection, schema: str) -> None:
-    """Wait until no other runner works on this copy of the read models. The session's end lets the next one in."""
-    standing_by = False
-    while True:
-        cursor = await conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s)) AS free", [LOCK >> 24, schema])
-        row = await cursor.fetchone()
-        if row is not None and row["free"]:
-            return
-        if not standing_by:
-            log.info("another process keeps the read models; standing by", schema=schema)
-            standing_by = True
-        await asyncio.sleep(STANDBY_SECONDS)
 
 
 async def apply(

@@ -1,6 +1,6 @@
 """Seeds: what the data source tells a guest, and by which secrets it knows the guest.
 
-A seed exists from the moment its VM is placed until the VM is gone. The secret of each boot is derived by the vault;
+A seed exists from the moment its VM is placed until the VM is deleted. The secret of each boot is derived by the vault;
 only its hash is stored. The SSH keys of a VM's project are looked up when a guest asks, so they are the newest. While a
 VM is being started or restarted both its last and its next boot's secrets count, since the domain may still be the old
 one.
@@ -17,6 +17,7 @@ from domain.vm import Phase, Vm, VmStarted
 from eventstore.envelope import Ref
 from eventstore.vault import Erased
 from projections.database import Connection, Pool, clean, clean_json, fetch
+from projections.model import ReadModel
 
 DDL = """
 CREATE TABLE seeds (
@@ -40,6 +41,7 @@ CREATE TABLE seed_secrets (
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
+READ_MODEL = ReadModel("seeds", 5, DDL, ("seeds", "seed_secrets"))
 
 
 class Secrets(Protocol):
@@ -114,12 +116,14 @@ def _seed(row: Mapping[str, Any]) -> Seed:
 
 
 async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | None]) -> None:
-    """Write these seeds with the hashes of their secrets; remove those that are None or whose key was destroyed."""
+    """Write these seeds with the hashes of their secrets; remove those that are None.
+
+    Without its key a seed has no hashes, so nobody can open it. Its row is kept: it follows from the log alone.
+    """
     if not seeds:
         return
-    asked = [seed for seed in seeds.values() if seed is not None]
-    made = await asyncio.gather(*(hashes(secrets, seed) for seed in asked))
-    kept = [(seed, found) for seed, found in zip(asked, made, strict=True) if found is not None]
+    kept = [seed for seed in seeds.values() if seed is not None]
+    made = await asyncio.gather(*(hashes(secrets, seed) for seed in kept))
     async with conn.cursor() as cursor:
         await cursor.execute(
             """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS gone (project, vm)
@@ -131,20 +135,20 @@ async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | No
         await cursor.executemany(
             """INSERT INTO seeds (project, vm, name, instance_id, ssh_keys, user_data, boots, booted, disk)
                VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-            [_values(seed) for seed, _ in kept],
+            [_values(seed) for seed in kept],
         )
         await cursor.executemany(
             "INSERT INTO seed_secrets (secret_hash, project, vm) VALUES (%s, %s, %s)",
-            [(each, seed.project, seed.vm) for seed, found in kept for each in found],
+            [(each, seed.project, seed.vm) for seed, found in zip(kept, made, strict=True) for each in found],
         )
 
 
-async def hashes(secrets: Secrets, seed: Seed) -> list[bytes] | None:
-    """The hashes of the secrets that open a seed; None once the VM's key was destroyed."""
+async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
+    """The hashes of the secrets that open a seed; none once the VM's key was destroyed."""
     try:
         return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.counting]
     except Erased:
-        return None
+        return []
 
 
 def _values(seed: Seed) -> list[object]:

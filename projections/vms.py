@@ -169,7 +169,7 @@ def failure(state: dict[str, Any] | None) -> FailureView | None:
 
 def terms(labels: Mapping[str, str]) -> list[str]:
     """What a VM is found by, of its labels: each key, and each key with its value."""
-    return [clean(term) for key, value in labels.items() for term in (key, f"{key}={value}")]
+    return sorted({clean(term) for key, value in labels.items() for term in (key, f"{key}={value}")})
 
 
 VMS = Aggregates[Vm](

@@ -50,14 +50,15 @@ class Cloud:
     nc: Client
     dsn: str
     vault: Vault
+    home: Path
     position: Position = field(default_factory=Position)
 
     @property
     def store(self) -> EventStore:
         return EventStore(self.nc)
 
-    def runner(self, schema: str = database.SCHEMA) -> Runner:
-        return Runner(self.nc, self.dsn, self.vault, self.position, schema)
+    def runner(self) -> Runner:
+        return Runner(self.nc, self.dsn, self.vault, self.position)
 
     async def do(self, ref: Ref, command: Command, **context: Any) -> list[Recorded]:
         """Decide and append, as handlers would. Raises Rejected."""
@@ -155,7 +156,7 @@ async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
     dsn = await create_database(postgres, f"test_{uuid.uuid4().hex}")
     vault = Vault.of(nc, home / "master.key")
     try:
-        yield Cloud(server, nc, dsn, vault)
+        yield Cloud(server, nc, dsn, vault, home)
     finally:
         await nc.close()
         await server.stop()

@@ -1,0 +1,181 @@
+"""Two copies of the read models, held against each other: which tables differ, and in which rows and columns."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import DictRow
+
+from projections.database import Connection
+
+#: The most rows of a table that are named; the others are counted.
+MOST = 20
+#: Rows that are fetched at a time.
+PAGE = 2000
+#: What no replay can derive.
+IGNORED = frozenset({("checkpoint", "updated_at")})
+
+Excuse = Callable[[str, "Difference"], Awaitable[bool]]
+"""Whether a difference in a table has a reason that is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row. `what`: `missing` (the log makes it, the live copy lacks it), `extra` (the reverse), or `differs`."""
+
+    key: Mapping[str, object]
+    what: str
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class TableDifference:
+    """A table that differs: how many rows do, and the first of them."""
+
+    table: str
+    count: int = 0
+    rows: list[Difference] = field(default_factory=list)
+    #: columns that only one of the copies has, and columns of another type
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The columns of a table with their types, and its key."""
+
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+
+
+@contextlib.asynccontextmanager
+async def snapshot(conn: Connection) -> AsyncIterator[None]:
+    """All reads in here see one moment."""
+    async with conn.transaction():
+        await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
+
+
+async def shapes(conn: Connection, schema: str) -> dict[str, Shape]:
+    """The tables of a copy. One without a key is keyed by all of its columns."""
+    cursor = await conn.execute(
+        """SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
+                  coalesce(a.attnum = ANY (i.indkey), false) AS key
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+           WHERE n.nspname = %s AND c.relkind = 'r' ORDER BY c.relname, a.attnum""",
+        [schema],
+    )
+    rows: dict[str, list[DictRow]] = {}
+    for row in await cursor.fetchall():
+        rows.setdefault(row["table"], []).append(row)
+    return {
+        table: Shape(
+            {row["column"]: row["type"] for row in of if (table, row["column"]) not in IGNORED},
+            tuple(row["column"] for row in of if row["key"]) or tuple(row["column"] for row in of),
+        )
+        for table, of in rows.items()
+    }
+
+
+async def differing(
+    live: Connection,
+    live_schema: str,
+    made: Connection,
+    made_schema: str,
+    tables: Iterable[str] | None = None,
+    excuse: Excuse | None = None,
+) -> list[TableDifference]:
+    """The tables of the live copy that are not what the log made (`made`), in the order of their names.
+
+    `tables`: only these; every table of either copy otherwise. `live` is in a transaction, so that it does not move.
+    """
+    there, wanted = await shapes(live, live_schema), await shapes(made, made_schema)
+    found = []
+    async with made.transaction():
+        for table in sorted(there.keys() | wanted.keys()) if tables is None else tables:
+            one = await _table(
+                table, _Side(live, live_schema, there.get(table)), _Side(made, made_schema, wanted.get(table)), excuse
+            )
+            if one is not None:
+                found.append(one)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    conn: Connection
+    schema: str
+    shape: Shape | None
+
+
+async def _table(table: str, live: _Side, made: _Side, excuse: Excuse | None) -> TableDifference | None:
+    if live.shape is None or made.shape is None:
+        known = live.shape or made.shape
+        return TableDifference(table, columns=tuple(known.columns) if known else ())
+    ours, theirs = live.shape.columns, made.shape.columns
+    strange = tuple(sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)))
+    columns = [name for name in theirs if name not in strange]
+    key = [name for name in made.shape.key if name in columns]
+    if not strange and await _digest(table, live, columns) == await _digest(table, made, columns):
+        return None
+    found = TableDifference(table, columns=strange)
+    async for difference in _rows(table, live, made, key, columns):
+        if excuse is None or not await excuse(table, difference):
+            found.count += 1
+            if len(found.rows) < MOST:
+                found.rows.append(difference)
+    return found if found.count or strange else None
+
+
+async def _digest(table: str, side: _Side, columns: list[str]) -> tuple[Any, ...]:
+    """The number of rows, and two sums over digests of all of them."""
+    statement = sql.SQL(
+        """SELECT count(*) AS n, sum(('x' || left(d, 16))::bit(64)::bigint::numeric) AS one,
+                  sum(('x' || right(d, 16))::bit(64)::bigint::numeric) AS two
+           FROM (SELECT md5(ROW({columns})::text) AS d FROM {table}) rows"""
+    ).format(columns=_names(columns), table=sql.Identifier(side.schema, table))
+    row = await (await side.conn.execute(statement)).fetchone()
+    assert row is not None
+    return row["n"], row["one"], row["two"]
+
+
+async def _rows(table: str, live: _Side, made: _Side, key: list[str], columns: list[str]) -> AsyncGenerator[Difference]:
+    """The rows that differ, in the order of their keys."""
+    ours, theirs = _stream(table, live, key, columns), _stream(table, made, key, columns)
+    async with contextlib.aclosing(ours), contextlib.aclosing(theirs):
+        mine, yours = await anext(ours, None), await anext(theirs, None)
+        while mine is not None or yours is not None:
+            if yours is None or (mine is not None and mine["k"] < yours["k"]):
+                assert mine is not None
+                yield Difference(mine["key"], "extra")
+                mine = await anext(ours, None)
+            elif mine is None or yours["k"] < mine["k"]:
+                yield Difference(yours["key"], "missing")
+                yours = await anext(theirs, None)
+            else:
+                other = [name for name, a, b in zip(columns, mine["d"], yours["d"], strict=True) if a != b]
+                if other:
+                    yield Difference(mine["key"], "differs", tuple(other))
+                mine, yours = await anext(ours, None), await anext(theirs, None)
+
+
+async def _stream(table: str, side: _Side, key: list[str], columns: list[str]) -> AsyncGenerator[DictRow]:
+    """Of each row: its key as sortable text (`k`) and as JSON (`key`), and a digest of each column (`d`)."""
+    pairs = sql.SQL(", ").join(sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(name)) for name in key)
+    digests = sql.SQL(", ").join(sql.SQL("md5({}::text)").format(sql.Identifier(name)) for name in columns)
+    statement = sql.SQL(
+        """SELECT (ROW({key})::text) COLLATE "C" AS k, json_build_object({pairs}) AS key, ARRAY[{digests}] AS d
+           FROM {table} ORDER BY 1"""
+    ).format(key=_names(key), pairs=pairs, digests=digests, table=sql.Identifier(side.schema, table))
+    async with side.conn.cursor(name=f"rows_{side.schema}") as cursor:
+        cursor.itersize = PAGE
+        await cursor.execute(statement)
+        async for row in cursor:
+            yield row
+
+
+def _names(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(name) for name in columns)

@@ -1,0 +1,212 @@
+"""Read models of a new version: made beside the live ones by a replay, compared with them, put in their place.
+
+    nebula_next   is filled from the log, while `nebula` answers every read (an older process, if one runs, keeps it)
+    nebula        becomes nebula_old, and nebula_next becomes nebula, in one transaction; then nebula_old is dropped
+
+- One session writes to a copy at a time (`database.free`). Whoever switches first ends the session that keeps the live
+  copy and takes its place, so nothing is written in between, by an older program either.
+- A crash before the switch leaves the live copy as it was: the next process goes on filling nebula_next. A crash after
+  it leaves nebula_old, which the next one drops.
+- The new copy never stands behind the one that it replaces.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from psycopg import errors, sql
+
+from projections import compare, database
+from projections.database import LOCK, SCHEMA, STANDBY_SECONDS, WRITER, Connection, checkpoint, drop, free
+from projections.model import ReadModel, Standing, standing, versions
+from runtime import logs
+
+log = logs.get(__name__)
+
+NEXT, OLD = "nebula_next", "nebula_old"
+#: Seconds between two lines of the log about how far a replay is.
+TELL_SECONDS = 10.0
+#: A copy that is no more events behind the live one is close enough to take its place.
+CLOSE = 500
+#: How often, each time for so many seconds, the last readers of the old copy are waited for.
+TRIES, LOCK_SECONDS = 5, 2
+
+Replay = Callable[[Connection, int], Awaitable[None]]
+"""Takes in the log up to and including a position, on a connection to a copy of the read models."""
+End = Callable[[], Awaitable[int]]
+"""The position of the newest event of the log."""
+
+
+class Newer(Exception):
+    """A newer program made the live read models: this one leaves them alone."""
+
+
+async def where(conn: Connection, models: Sequence[ReadModel], schema: str) -> Standing:
+    """What the read models in `schema` are to this program."""
+    return standing(await database.stored_versions(conn, schema), versions(models))
+
+
+async def ready(conn: Connection, dsn: str, models: Sequence[ReadModel], replay: Replay) -> None:
+    """Return when the live read models are of this program's version and `conn` is their only writer.
+
+    Raises Newer.
+    """
+    told = False
+    while True:
+        match await where(conn, models, SCHEMA):
+            case Standing.NEWER:
+                raise Newer("the read models are of a newer version; `nebula rebuild` makes them of this one")
+            case Standing.OLDER:
+                await replace(conn, dsn, models, replay)
+            case Standing.MISSING | Standing.SAME if await free(conn, SCHEMA):
+                found = await where(conn, models, SCHEMA)
+                if found is Standing.MISSING:
+                    await database.make(conn, models, SCHEMA)
+                    log.info("read models made; replaying the log", schema=SCHEMA)
+                if found in (Standing.MISSING, Standing.SAME):
+                    await drop_old(conn)
+                    return
+            case _:
+                if not told:
+                    log.info("another process keeps the read models; standing by", schema=SCHEMA)
+                    told = True
+                await asyncio.sleep(STANDBY_SECONDS)
+
+
+async def replace(
+    conn: Connection, dsn: str, models: Sequence[ReadModel], replay: Replay, *, end: End | None = None
+) -> None:
+    """Put read models of this program's version in the place of the live ones; `conn` is then their writer.
+
+    `end`: make them anew in any case, from the whole log, which ends there.
+    """
+    async with await database.connect(dsn, "upgrade", NEXT) as new:
+        await new.execute("SET synchronous_commit = off")
+        await database.alone(new, NEXT)
+        if end is None and await where(conn, models, SCHEMA) is not Standing.OLDER:
+            return  # another process did it
+        if end is not None or await where(new, models, NEXT) is not Standing.SAME:
+            await database.make(new, models, NEXT)
+        log.info("making read models of a new version beside the live ones", position=await checkpoint(new))
+        async with telling(conn):
+            if end is not None:
+                await replay(new, await end())
+            else:
+                await catch_up(conn, new, replay)
+                await compared(dsn, new, models, replay)
+            for table in (table for model in models for table in model.tables):
+                await new.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+            if end is None:
+                await catch_up(conn, new, replay)
+        await take_over(conn)
+        await replay(new, await (end() if end is not None else checkpoint(conn)))
+        await switch(conn, NEXT)
+    log.info("read models of the new version are live", position=await checkpoint(conn))
+    await drop_old(conn)
+
+
+async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:
+    """Bring the new copy close to the live one, which may move on meanwhile."""
+    while True:
+        live = await checkpoint(conn)
+        behind = live - await checkpoint(new)
+        await replay(new, live)
+        if behind <= CLOSE:
+            return
+
+
+async def compared(dsn: str, new: Connection, models: Sequence[ReadModel], replay: Replay) -> None:
+    """Compare the tables whose version stays with the live ones, at one position, and log what differs."""
+    async with await database.connect(dsn, "upgrade") as live, compare.snapshot(live):
+        known = await database.stored_versions(live, SCHEMA) or {}
+        tables = [table for model in models if known.get(model.name) == model.version for table in model.tables]
+        position = await checkpoint(live)
+        if not tables or await checkpoint(new) > position:
+            return
+        await replay(new, position)
+        found = await compare.differing(live, SCHEMA, new, NEXT, tables)
+    if found:
+        log.error(
+            "live read models are not what the log makes of them; the new ones replace them",
+            position=position,
+            rows={each.table: each.count for each in found},
+        )
+
+
+async def take_over(conn: Connection) -> None:
+    """Become the only writer of the live copy. The session that writes to it now is ended."""
+    told = False
+    while not await free(conn, SCHEMA):
+        try:
+            await conn.execute(
+                """SELECT pg_terminate_backend(pid) FROM pg_locks
+                   WHERE locktype = 'advisory' AND classid = %s AND objid = (hashtext(%s)::bigint & 4294967295)
+                   AND granted AND pid <> pg_backend_pid()
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
+                [WRITER, SCHEMA],
+            )
+        except errors.InsufficientPrivilege as error:
+            if not told:
+                log.warning("an older process keeps the live read models; stop it", error=str(error).strip())
+                told = True
+            await asyncio.sleep(STANDBY_SECONDS)
+        await asyncio.sleep(0.02)
+
+
+async def switch(conn: Connection, schema: str) -> None:
+    """Let `schema` be the live copy, in one transaction: a read sees the one or the other."""
+    await drop_old(conn, patient=True)
+    live, old, new = (sql.Identifier(name) for name in (SCHEMA, OLD, schema))
+    async with conn.transaction():
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor = await conn.execute("SELECT to_regnamespace(%s) AS found", [SCHEMA])
+        row = await cursor.fetchone()
+        if row is not None and row["found"] is not None:
+            await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(live, old))
+        await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(new, live))
+        await conn.execute("SELECT pg_notify(current_schema() || '_position', position::text) FROM checkpoint")
+
+
+async def drop_old(conn: Connection, *, patient: bool = False) -> None:
+    """Drop the copy that was replaced, once nobody reads it any more. Raises LockNotAvailable when `patient`."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            async with conn.transaction():
+                await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'".encode())
+                await drop(conn, OLD)
+            return
+        except errors.LockNotAvailable:
+            if attempt == TRIES and patient:
+                raise
+    log.warning("the old read models are still being read; the next start drops them", schema=OLD)
+
+
+@contextlib.asynccontextmanager
+async def telling(conn: Connection) -> AsyncIterator[None]:
+    """Log now and then how far the new copy is. `conn` is not the connection that fills it."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            cursor = await conn.execute(f"SELECT position FROM {NEXT}.checkpoint".encode())  # noqa: S608
+            row = await cursor.fetchone()
+            log.info("read models of a new version are being made", position=row and row["position"])
+
+    task = asyncio.create_task(tell(), name="telling")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def building(pool: database.Pool) -> int | None:
+    """How far a copy is that will replace the live one; None while none is being made. Raises Away."""
+    found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
+    if found.row is None or not found.row["made"]:
+        return None
+    try:
+        made = await database.fetch(pool, f"SELECT position FROM {NEXT}.checkpoint", {})  # noqa: S608
+    except database.Away:  # it has just taken its place
+        return None
+    return int(made.row["position"]) if made.row is not None else None
