@@ -201,12 +201,15 @@ async def telling(conn: Connection) -> AsyncIterator[None]:
 
 
 async def building(pool: database.Pool) -> int | None:
-    """How far a copy is that will replace the live one; None while none is being made. Raises Away."""
-    found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
+    """How far a copy is that will replace the live one; None while none is being made, or seen. Raises Away."""
+    try:
+        found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
+    except errors.InsufficientPrivilege:
+        return None
     if found.row is None or not found.row["made"]:
         return None
     try:
         made = await database.fetch(pool, f"SELECT position FROM {NEXT}.checkpoint", {})  # noqa: S608
-    except database.Away:  # it has just taken its place
+    except (database.Away, errors.InsufficientPrivilege):  # (it has just taken its place)
         return None
     return int(made.row["position"]) if made.row is not None else None
