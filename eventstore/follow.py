@@ -24,6 +24,7 @@ log = logs.get(__name__)
 
 HEARTBEAT = 2.0
 MOST = 256
+FLOW_CONTROL = "$JS.FC."
 _FIRST_WAIT = 3.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -130,11 +131,11 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
 async def _status(nc: Client, msg: Msg) -> None:
     """Answer flow control; a stalled consumer asks through its heartbeat."""
     headers = msg.headers or {}
-    stalled = headers.get("Nats-Consumer-Stalled")
-    if stalled:
-        await nc.publish(stalled, b"")
-    elif msg.reply:
-        await nc.publish(msg.reply, b"")
+    asked = headers.get("Nats-Consumer-Stalled") or msg.reply
+    if asked.startswith(FLOW_CONTROL):  # the server's own: nothing else is published to because a message says so
+        await nc.publish(asked, b"")
+    elif asked:
+        raise _Interrupted(f"flow control on {asked[:100]}")
     elif headers.get("Status") != "100":
         raise _Interrupted(f"consumer ended: {headers}")
 

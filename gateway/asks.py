@@ -1,7 +1,6 @@
 """Questions to the node that a VM is on, about what only the node knows."""
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from gateway.parameters import path_id
 from gateway.problems import LOG_UNAVAILABLE, Problem
 from gateway.state import Gateway
 from projections.vms import VMS
-from runtime import subjects
+from runtime import replies, subjects
 
 #: Seconds for a node to answer, on top of what it was asked to wait.
 PATIENCE = 5.0
@@ -45,10 +44,24 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Mapping[str, Any
     except (NatsError, OSError) as error:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
     if not reply.headers:
-        said = json.loads(reply.data)
-        if (refused := said.get("problem")) is not None:
-            raise Problem(refused["status"], refused["code"], refused["detail"])
+        said(node, reply)
     return reply
+
+
+def said(node: str, reply: Msg) -> dict[str, Any]:
+    """What a node's answer in JSON says. Raises Problem: what it refuses, or 502 for nonsense."""
+    try:
+        found = replies.read(reply.data)
+    except replies.Nonsense as error:
+        raise nonsense(node, str(error)) from error
+    if isinstance(found, replies.Refusal):
+        raise Problem(found.status, found.code, found.detail)
+    return found
+
+
+def nonsense(node: str, why: str) -> Problem:
+    detail = f"node {node} answered nonsense ({why}); do node and gateway have the same version?"
+    return Problem(502, "node_answer_invalid", detail)
 
 
 async def unless_stopped(gateway: Gateway, asking: Any) -> Msg:

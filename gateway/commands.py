@@ -14,7 +14,7 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -27,7 +27,7 @@ from projections.books import TABLES
 from projections.database import Away
 from projections.operation_rows import OperationView
 from projections.operations import IMMEDIATE, Status
-from runtime import subjects
+from runtime import replies, subjects
 
 #: Seconds in which a command has to be answered; in which an answer to one try is awaited; in which somebody has to be
 #: there to answer at all.
@@ -127,19 +127,23 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     if asked.keyed and action.creates:
         await one_resource(gateway, asked)
     done = await ask(gateway, asked)
-    kind, position = action.kind, int(done["position"])
+    kind = action.kind
+    try:
+        position, replayed = int(done["position"]), bool(done["replayed"])
+        operation = accepted(asked, done)
+        resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
+    except (KeyError, TypeError, ValueError) as error:
+        raise nonsense(f"{type(error).__name__} in what they accepted") from error
     gateway.wrote(position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
-    operation = accepted(asked, done)
-    resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
-    if operation["status"] == Status.ACCEPTED and (seconds or done["replayed"]):
+    if operation["status"] == Status.ACCEPTED and (seconds or replayed):
         ended = await waiting.told(gateway, asked.operation, position, seconds)
         if ended is not None:
             operation = ended
             resource = await waiting.resource(gateway, asked, resource)
     over = seconds > 0 and waiting.has_ended(operation)
     headers = {"Location": f"/v1/operations/{asked.operation}"}
-    if done["replayed"]:
+    if replayed:
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
     return Response(to_json(answer), 200 if over else 202, headers, "application/json")
@@ -226,28 +230,32 @@ async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
     except (NatsError, OSError, TimeoutError) as error:
         outcomes.labels(action.kind, action.verb, "unavailable").inc()
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-    refused = reply.get("problem")
-    if refused is not None:
+    if isinstance(reply, replies.Refusal):
         outcomes.labels(action.kind, action.verb, "refused").inc()
-        field, detail = refused.get("field"), refused["detail"]
-        name = field.removeprefix("spec.") if field else None
-        raise Problem(refused["status"], refused["code"], detail, [(name, detail)] if name else ())
-    done: dict[str, Any] = reply["ok"]
-    outcomes.labels(action.kind, action.verb, "replayed" if done["replayed"] else "accepted").inc()
+        name = reply.field.removeprefix("spec.") if reply.field else None
+        raise Problem(reply.status, reply.code, reply.detail, [(name, reply.detail)] if name else ())
+    done = reply
+    outcomes.labels(action.kind, action.verb, "replayed" if done.get("replayed") else "accepted").inc()
     return done
 
 
-async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any]:
-    """The reply. While nobody is there, or nobody answers, the same is asked again until the deadline."""
+async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.Refusal:
+    """The reply. While nobody is there, or nobody answers, the same is asked again until the deadline.
+
+    Raises Problem: 502 where the reply is nonsense, 413 for what no message can hold.
+    """
     subject = subjects.command(asked.project, asked.action.kind, asked.action.verb)
     payload = asked.payload()
+    if len(payload) > gateway.nc.max_payload:
+        raise too_large(asked, gateway.nc.max_payload)
     started = asyncio.get_running_loop().time()
     while True:
         passed = asyncio.get_running_loop().time() - started
         try:
             reply = await gateway.nc.request(subject, payload, timeout=min(ONE_TRY, DEADLINE - passed))
-            found: dict[str, Any] = from_json(reply.data)
-            return found
+            return replies.read(reply.data)
+        except replies.Nonsense as error:
+            raise nonsense(str(error)) from error
         except NoRespondersError:
             if passed > NOBODY_THERE:
                 raise
@@ -255,6 +263,19 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any]:
         except TimeoutError:
             if passed + ONE_TRY >= DEADLINE:
                 raise
+
+
+def nonsense(why: str) -> Problem:
+    detail = f"the handlers answered nonsense ({why}); do they have the gateway's version? Ask again with the same key"
+    return Problem(502, "handlers_answer_invalid", detail)
+
+
+def too_large(asked: Asked, limit: int) -> Problem:
+    """The refusal of a command that no message can hold; it names the field that takes most of the room."""
+    sizes = {name: len(to_json(value)) for name, value in asked.args.items()}
+    field = max(sizes, key=lambda name: sizes[name])
+    detail = f"a command may have at most {limit} bytes; {field} takes {sizes[field]}"
+    return Problem(413, "request_too_large", detail, [(field, f"takes {sizes[field]} bytes")])
 
 
 def accepted(asked: Asked, done: Mapping[str, Any]) -> OperationView:

@@ -2,11 +2,12 @@
 
 import re
 
+from nats.aio.msg import Msg
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import parameters
-from gateway.asks import ask, located, unless_stopped
+from gateway.asks import ask, located, nonsense, unless_stopped
 from gateway.problems import invalid_parameter
 from gateway.state import Gateway
 
@@ -27,11 +28,20 @@ async def console_log(gateway: Gateway, request: Request) -> Response:
     while more and len(data) < most:
         question = {"vm": vm, "after": after, "tail": tail, "wait": 0 if data else wait}
         reply = await unless_stopped(gateway, ask(gateway, node, "console-log", question, wait))
-        headers = reply.headers or {}
+        after, more = place(node, reply)
         data += reply.data
-        after, more = headers["Nebula-Cursor"], headers["Nebula-More"] == "true"
+        more = more and bool(reply.data)  # or a node that always has more, and never says what, would be asked for ever
     answered = {**HEADERS, "Nebula-Cursor": after or "", "Nebula-More": str(more).lower()}
     return Response(data, 200, answered, "text/plain; charset=utf-8")
+
+
+def place(node: str, reply: Msg) -> tuple[str, bool]:
+    """The cursor behind a piece of the log, and whether there is more. Raises Problem (502)."""
+    headers = reply.headers or {}
+    after, more = headers.get("Nebula-Cursor", ""), headers.get("Nebula-More", "")
+    if not _CURSOR.fullmatch(after) or more not in ("true", "false"):
+        raise nonsense(node, "a piece of a console's log without its place")
+    return after, more == "true"
 
 
 def cursor(request: Request) -> str | None:

@@ -1,12 +1,11 @@
 """What a guest says of itself, now: its node asks the agent in it. Of the guest's own making, and no event."""
 
-import json
-
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.guest import Guest
-from gateway.asks import ask, located, unless_stopped
+from gateway.asks import ask, located, nonsense, said, unless_stopped
 from gateway.problems import Problem
 from gateway.reads import answer
 from gateway.state import Gateway
@@ -22,8 +21,7 @@ async def guest(gateway: Gateway, request: Request) -> Response:
         raise Problem(409, "wrong_phase", f"the VM is {state['phase']}: only the guest of a running one can be asked")
     reply = await unless_stopped(gateway, ask(gateway, node, "guest", {"vm": vm}, AGENT))
     try:
-        said = Guest.model_validate(json.loads(reply.data)["ok"])
-    except (ValueError, KeyError, TypeError) as error:
-        detail = f"node {node} answered what makes no sense here; do node and gateway have the same version?"
-        raise Problem(502, "node_answer_invalid", detail) from error
-    return answer(said, {"Cache-Control": "no-store"})
+        found = Guest.model_validate(said(node, reply))
+    except ValidationError as error:
+        raise nonsense(node, f"{error.error_count()} fields of a guest are wrong") from error
+    return answer(found, {"Cache-Control": "no-store"})

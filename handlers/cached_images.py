@@ -2,7 +2,6 @@
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from domain.contract import CachedImages, UnwantedImages
@@ -10,6 +9,7 @@ from domain.image import ImagePhase
 from eventstore.store import EventStore, Unavailable
 from handlers.world import World
 from runtime import logs, subjects
+from runtime.responder import Responder
 
 log = logs.get(__name__)
 
@@ -19,15 +19,19 @@ QUEUE = "handlers"
 async def answer_nodes(nc: Client, store: EventStore, world: World) -> None:
     """Answer from now on."""
 
+    responder = Responder(nc)
+
     async def answer(msg: Msg) -> None:
+        if not responder.accepts(msg):
+            return
         try:
             asked = CachedImages.model_validate_json(msg.data)
             await world.reached(await store.last_position())  # an image that was just registered is not unwanted
             told = UnwantedImages(digests=unwanted(world, asked.digests))
-            await msg.respond(told.model_dump_json().encode())
+            await responder.answer(msg, told.model_dump_json().encode())
         except ValidationError as error:
             log.warning("a node's question makes no sense", subject=msg.subject, error=str(error))
-        except (NatsError, Unavailable) as error:
+        except Unavailable as error:
             log.debug("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))
 
     await nc.subscribe(subjects.CACHED_IMAGES_OF_ALL, queue=QUEUE, cb=answer)

@@ -15,19 +15,20 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
 from domain.base import Event, Rejected
 from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
-from eventstore.vault import Erased, VaultUnavailable
+from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany, Unavailable
+from eventstore.vault import Erased, VaultUnavailable, WrongMasterKey
 from handlers.apply import Applied, apply, now
 from handlers.fences import Basis, Fences
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
 from runtime import logs, subjects
+from runtime.replies import MOST_DETAIL
+from runtime.responder import Responder
 
 log = logs.get(__name__)
 
@@ -76,6 +77,7 @@ class CommandLoop:
         self._store = store
         self._facts = facts
         self._fences = Fences(store, facts.world)
+        self._responder = Responder(nc)
         self._running: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self.refused: dict[str, int] = {}
@@ -88,6 +90,8 @@ class CommandLoop:
         await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
 
     async def _accept(self, msg: Msg) -> None:
+        if not self._responder.accepts(msg):
+            return
         await self._slots.acquire()
         task = asyncio.create_task(self._answer(msg))
         self._running.add(task)
@@ -115,6 +119,12 @@ class CommandLoop:
                 times=self.refused[rejected.code],
             )
             reply = problem(rejected)
+        except (TooLarge, TooMany) as error:
+            told(msg, request).info("command too large", error=str(error))
+            reply = problem(too_large(request, error))
+        except WrongMasterKey as error:
+            told(msg, request).error("the vault cannot be opened", error=str(error))
+            reply = problem(Rejected("vault_closed", "secrets cannot be sealed: the master key is wrong", status=503))
         except (Unavailable, VaultUnavailable, Conflict) as error:
             told(msg, request).warning("command not stored", error=str(error))
             reply = problem(Rejected("log_unavailable", "the log cannot store this now; try again", status=503))
@@ -135,10 +145,7 @@ class CommandLoop:
                 events=len(applied.events),
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-        try:
-            await msg.respond(to_json(reply))
-        except NatsError as error:  # the caller asks again; the operation id makes that safe
-            told(msg, request).warning("reply not sent", error=repr(error))
+        await self._responder.answer(msg, to_json(reply))  # lost: the operation id makes asking again safe
 
     async def _handle(self, project: str, kind: str, verb: str, request: Request) -> tuple[Applied[Any], str]:
         route = ROUTES.get((kind, verb))
@@ -250,8 +257,17 @@ def accepted(applied: Applied[Any], operation: str | None) -> dict[str, Any]:
     }
 
 
+def too_large(request: Request | None, error: Exception) -> Rejected:
+    """The refusal of what no single event can hold; it names the argument that takes most of the room."""
+    sizes = {name: len(to_json(value)) for name, value in request.args.items()} if request else {}
+    field = max(sizes, key=lambda name: sizes[name], default=None)
+    room = f"{field} takes {sizes[field]} of its bytes" if field else str(error)
+    return Rejected("request_too_large", f"this is more than one event can hold: {room}", status=413, field=field)
+
+
 def problem(error: Rejected) -> dict[str, Any]:
-    body = {"code": error.code, "status": error.status, "detail": error.detail, "field": error.field}
+    detail = error.detail[:MOST_DETAIL]
+    body = {"code": error.code, "status": error.status, "detail": detail, "field": error.field}
     return {"problem": body}
 
 

@@ -22,6 +22,7 @@ from node_daemon.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refuse
 from node_daemon.sessions import Denied, Sessions, Wish
 from node_daemon.storage import DiskStore
 from runtime import logs, subjects
+from runtime.responder import Responder
 from runtime.tasks import end
 
 log = logs.get(__name__)
@@ -67,6 +68,7 @@ class Answers:
 
     def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
         self._bus = bus
+        self._responder = Responder(bus)
         self._node = node
         self._disks = disks
         self._hypervisor = hypervisor
@@ -92,8 +94,11 @@ class Answers:
             await self._sessions.close()
 
     async def _accept(self, msg: Msg) -> None:
+        if not self._responder.accepts(msg):
+            return
         if len(self._running) >= MOST_AT_ONCE:
-            await msg.respond(problem({"code": "node_busy", "detail": "the node is asked too much", "status": 503}))
+            busy = {"code": "node_busy", "detail": "the node is asked too much", "status": 503}
+            await self._responder.answer(msg, problem(busy))
             return
         task = asyncio.create_task(self._answer(msg))
         self._running.add(task)
@@ -102,8 +107,7 @@ class Answers:
     async def _answer(self, msg: Msg) -> None:
         verb = msg.subject.rsplit(".", 1)[-1]
         body, headers = await self._answered(verb, msg.data)
-        with contextlib.suppress(NatsError):  # whoever asked asks again
-            await self._bus.publish(msg.reply, body, headers=headers)
+        await self._responder.answer(msg, body, headers)
 
     async def _answered(self, verb: str, question: bytes) -> Answer:
         try:

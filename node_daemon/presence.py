@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 
 from domain.contract import Heartbeat, ImageCache, NodeInfo
 from node_daemon.hypervisor import Refused, Unreachable
-from runtime import logs, subjects
+from runtime import logs, replies, subjects
 
 log = logs.get(__name__)
 
@@ -59,11 +59,11 @@ async def register(bus: Client, info: NodeInfo) -> None:
         timeout=ANSWER_SECONDS,
     )
     try:
-        reply = json.loads(answer.data)
-    except ValueError as error:
-        raise NotRegistered(f"the answer is not JSON: {error}") from error
-    if not isinstance(reply, dict) or "ok" not in reply:
-        raise NotRegistered(json.dumps(reply))
+        reply = replies.read(answer.data)
+    except replies.Nonsense as error:
+        raise NotRegistered(f"the handlers answered nonsense: {error}") from error
+    if isinstance(reply, replies.Refusal):
+        raise NotRegistered(f"{reply.code}: {reply.detail}")
     log.info("node registered", **info.model_dump(exclude={"version"}))
 
 

@@ -16,7 +16,6 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ from projections import phone_home, seeds
 from projections.database import Away, Pool
 from projections.position import Position
 from projections.seeds import Secrets, Seed
-from runtime import logs, subjects
+from runtime import logs, replies, subjects
 
 log = logs.get(__name__)
 
@@ -192,11 +191,12 @@ async def receive_call(source: Source, request: Request, seed: Seed) -> None:
     }
     subject = subjects.command(seed.project, "vm", "guest-ready")
     reply = await source.nc.request(subject, to_json(asked), timeout=COMMAND_SECONDS)
-    problem: Mapping[str, Any] | None = json.loads(reply.data).get("problem")
-    if problem is not None:
-        status = int(problem.get("status", 500))
-        passing = status >= 500
-        raise Refused(503 if passing else 400, f"{problem.get('code')}: {problem.get('detail')}")
+    try:
+        found = replies.read(reply.data)
+    except replies.Nonsense as error:
+        raise Refused(503, f"the handlers answered nonsense: {error}") from error
+    if isinstance(found, replies.Refusal):
+        raise Refused(503 if found.status >= 500 else 400, f"{found.code}: {found.detail}")
 
 
 async def limited(request: Request) -> bytes:

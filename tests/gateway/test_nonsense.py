@@ -1,0 +1,135 @@
+"""Whatever handlers and nodes answer, the API says what is so: 502 for nonsense, 413 for too much, never 500."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from nats.aio.msg import Msg
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from runtime import subjects
+from tests.gateway.platform import VMS, Platform
+
+BODIES = [
+    *(b"", b"hi", b"null", b"[1]", b'{"ok": 7}', b'{"ok": {"position": "x"}}', b'{"ok": {}}', b"\xff\x00", b"[" * 9999),
+    b'{"problem": {"status": "teapot"}}',
+]
+
+
+@asynccontextmanager
+async def answering(
+    api: Platform, subject: str, body: bytes, headers: dict[str, str] | None = None
+) -> AsyncIterator[None]:
+    async def answer(msg: Msg) -> None:
+        await api.side.nc.publish(msg.reply, body, headers=headers)
+
+    subscription = await api.side.nc.subscribe(subject, cb=answer)
+    await api.side.nc.flush()
+    try:
+        yield
+    finally:
+        await subscription.unsubscribe()
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
+async def test_a_node_that_answers_nonsense(api: Platform, body: bytes) -> None:
+    vm = (await api.running())["vm"]["id"]
+    some = b'"ok": {' in body  # an object, whatever is in it: of a guest all may be unknown
+    for verb in ("console-log",) if some else ("console-log", "guest"):
+        async with answering(api, subjects.ask("host-1", verb), body):
+            answer = await api.http.get(f"{VMS}/{vm}/{verb}")
+        assert (answer.status_code, answer.json()["code"]) == (502, "node_answer_invalid"), (verb, answer.text)
+    for verb in ("console", "vnc"):
+        if some:  # for a connection that is an answer: what follows it decides
+            continue
+        async with answering(api, subjects.ask("host-1", verb), body):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws{api.url.removeprefix('http')}{VMS}/{vm}/{verb}", proxy=None)
+        assert refused.value.response.status_code == 502, verb
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Nebula-Cursor": "1-2"},
+        {"Nebula-Cursor": "x", "Nebula-More": "true"},
+        {"Nebula-Cursor": "1-2", "Nebula-More": "perhaps"},
+        {"Status": "503"},
+    ],
+)
+async def test_a_piece_of_a_console_log_without_its_place(api: Platform, headers: dict[str, str]) -> None:
+    vm = (await api.running())["vm"]["id"]
+    async with answering(api, subjects.ask("host-1", "console-log"), b"text", headers):
+        answer = await api.http.get(f"{VMS}/{vm}/console-log")
+    assert (answer.status_code, answer.json()["code"]) in {(502, "node_answer_invalid"), (503, "node_unavailable")}
+
+
+async def test_a_node_that_always_has_more_and_never_says_what(api: Platform) -> None:
+    vm = (await api.running())["vm"]["id"]
+    place = {"Nebula-Cursor": "1-2", "Nebula-More": "true"}
+    async with answering(api, subjects.ask("host-1", "console-log"), b"", place):
+        answer = await asyncio.wait_for(api.http.get(f"{VMS}/{vm}/console-log"), 60)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
+async def test_handlers_that_answer_nonsense(api: Platform, body: bytes) -> None:
+    (process,) = api.side.processes
+    process.send_signal(19)  # stopped: what answers is the stranger below
+    try:
+        async with answering(api, subjects.command(subjects.SYSTEM, "tag", "create"), body):
+            answer = await api.http.post("/v1/tags", json={"name": f"t-{uuid.uuid4().hex[:8]}"})
+    finally:
+        process.send_signal(18)
+    assert (answer.status_code, answer.json()["code"]) == (502, "handlers_answer_invalid"), answer.text
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKl2a0cT4rPcPMB0t1tCkm2bs8LPmZSUhjxS3nO3c8nO "
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"ssh_keys": [KEY + f"{n}-" + "c" * 8800 for n in range(60)]}, "ssh_keys"),
+        (
+            {
+                "labels": {f"k{n}": "v" * 255 for n in range(64)},
+                "ssh_keys": [KEY + f"{n}" + "c" * 9000 for n in range(58)],
+            },
+            "ssh_keys",
+        ),
+    ],
+)
+async def test_a_create_that_no_event_can_hold(api: Platform, body: dict[str, object], field: str) -> None:
+    size = {"name": "big", "image": "base", "vcpus": 1, "memory_mib": 64, "disk_gib": 1}
+    raw = json.dumps({**size, **body}).encode()
+    assert 450_000 < len(raw) < 1024 * 1024
+    answer = await api.http.post(VMS, content=raw, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large"), answer.text[:300]
+    assert answer.json()["errors"][0]["field"] == field
+
+
+async def test_a_project_that_no_event_can_hold(api: Platform) -> None:
+    keys = [KEY + f"{n}-" + "c" * 8700 for n in range(60)]
+    answer = await api.http.patch("/v1/projects/default", json={"ssh_keys": keys})
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large"), answer.text[:300]
+    assert answer.json()["errors"][0]["field"] == "ssh_keys"
+
+
+async def test_a_refusal_is_not_stored_where_its_reply_subject_says(api: Platform) -> None:
+    nc = api.side.nc
+    before = await api.side.store.last_position()
+    command = json.dumps({"args": {"tag": "x", "name": "x"}, "context": {"actor": "mallory"}}).encode()
+    for subject in (
+        subjects.command(subjects.SYSTEM, "tag", "nosuch"),
+        subjects.command(subjects.SYSTEM, "tag", "create"),
+        subjects.cached_images("host-1"),
+    ):
+        await nc.publish(subject, command, reply=subjects.event(subjects.SYSTEM, "tag", "x"))
+    await nc.flush()
+    assert (await api.http.post("/v1/tags", json={"name": f"t-{uuid.uuid4().hex[:8]}"})).status_code == 202
+    assert await api.side.store.last_position() == before + 1
