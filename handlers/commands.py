@@ -34,8 +34,9 @@ log = logs.get(__name__)
 
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
-#: Seconds in which a command is decided again while others come first, and that it waits in between at most.
-PATIENCE, JITTER = 4.0, 0.05
+#: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
+#: in the end.
+PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
 
 
 class Caller(BaseModel):
@@ -160,6 +161,7 @@ class CommandLoop:
         except ValueError as error:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
         deadline = asyncio.get_running_loop().time() + PATIENCE
+        jitter = JITTER
         while True:  # by time: however many others come first, somebody is accepted, and each has its turn
             try:
                 args, known = await self._prepared(route, kind, project, request)
@@ -167,6 +169,8 @@ class CommandLoop:
                 repeated = await self._repeated(ref, EVOLVE[kind], request)
                 if repeated is None:
                     raise
+                if route.creates:
+                    await self._fences.confirm(ref, repeated, {}, request.context.context())
                 return repeated, id_
             try:
                 applied = await self._applied(route, ref, {**args, "at": now()}, known, request)
@@ -174,7 +178,8 @@ class CommandLoop:
             except Conflict:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
-                await asyncio.sleep(random.uniform(0, JITTER))  # noqa: S311
+                await asyncio.sleep(random.uniform(0, jitter))  # noqa: S311
+                jitter = min(2 * jitter, MOST_JITTER)
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
         return applied, id_

@@ -23,8 +23,6 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-#: How many batches of events the world may be behind what was read of the log.
-MOST_BEHIND = 64
 #: The kinds that others refer to.
 REFERRED = ("project", "image", "tag")
 
@@ -183,23 +181,9 @@ class World:
             watch.ring()
 
     async def follow(self, nc: Client, turns: Turns) -> None:
-        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it.
-
-        It is read without delay all the same: commands ask the frontier.
-        """
-        batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(MOST_BEHIND)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(nc, batches))
-            group.create_task(self._fold(batches, turns))
-
-    async def _read(self, nc: Client, batches: "asyncio.Queue[list[Recorded]]") -> None:
+        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""
         async for batch in follow(nc, self.position):
             self.frontier.heard(batch)
-            await batches.put(batch)
-        await batches.put([])  # the connection was closed: no more comes
-
-    async def _fold(self, batches: "asyncio.Queue[list[Recorded]]", turns: Turns) -> None:
-        while batch := await batches.get():
             await turns.wait(needed=lambda: self._awaited + self.frontier.awaited > 0)
             for recorded in batch:
                 self.apply(recorded)

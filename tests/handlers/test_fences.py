@@ -5,73 +5,256 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from domain.project import ProjectDeleted, ProjectDeletionBegun
+from domain.vm import Phase, VmRequested
+from eventstore.envelope import Ref
+from eventstore.store import Change, Tip
+from handlers.apply import now
+from handlers.world import EVOLVE
 from tests.handlers import pairs
-from tests.handlers.pairs import Pair
+from tests.handlers.pairs import CONTEXT, SPEC, Pair, create_args, done
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
 
 #: How many pairs are under way at a time.
 AT_A_TIME = 24
 Make = Callable[[WriteSide, str], Awaitable[Pair]]
+Answer = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-async def side(servers_home: Path) -> AsyncIterator[WriteSide]:
-    """Two handlers processes, no nodes."""
+async def server(servers_home: Path) -> AsyncIterator[WriteSide]:
+    """With what the pairs share."""
     home = servers_home / "fences"
     home.mkdir()
     async with write_side(home) as made:
-        await made.start()
         await made.start()
         await pairs.project(made, "shared")
         await pairs.available(made, "shared")
         yield made
 
 
+@pytest.fixture
+async def side(server: WriteSide) -> WriteSide:
+    """Two handlers processes, no nodes."""
+    while sum(process.returncode is None for process in server.processes) < 2:
+        await server.start()
+    return server
+
+
+async def states(side: WriteSide) -> pairs.States:
+    """All there is in the log, folded."""
+    found: dict[Ref, Any] = {}
+    after = 0
+    while page := await side.store.read(after):
+        for recorded in page:
+            found[recorded.ref] = EVOLVE[recorded.ref.kind](found.get(recorded.ref), recorded.event)
+        after = page[-1].position
+    return found
+
+
 @pytest.mark.parametrize(
     ("make", "count"),
     [
-        (pairs.create_and_project, 500),
-        (pairs.create_and_tag, 500),
-        (pairs.create_and_image, 500),
+        (pairs.tagged_project_and_tag, 200),
+        (pairs.project_and_tag, 200),
+        (pairs.register_and_project, 150),
         (pairs.change_and_tag, 500),
         (pairs.rebuild_and_image, 500),
-        (pairs.register_and_project, 150),
-        (pairs.project_and_tag, 200),
-        (pairs.tagged_project_and_tag, 200),
+        (pairs.create_and_image, 500),
+        (pairs.create_and_tag, 500),
+        (pairs.create_and_project, 500),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 async def test_exactly_one_of_a_pair_wins(side: WriteSide, make: Make, count: int) -> None:
     """By the answers, and by what stands in the log afterwards."""
     slots = asyncio.Semaphore(AT_A_TIME)
-    won = {"use": 0, "delete": 0}
 
-    async def run(n: int) -> None:
+    async def run(n: int) -> tuple[Pair, bool]:
         async with slots:
             pair = await make(side, f"{n}-{uuid.uuid4().hex[:6]}")
             used, deleted = await both(side, pair, n)
             assert ("ok" in used) != ("ok" in deleted), (pair, used, deleted)
-            won["use" if "ok" in used else "delete"] += 1
-            await eventually(lambda: settled(pair, used="ok" in used), f"the log agrees: {pair}")
+            return pair, "ok" in used
 
-    await asyncio.gather(*(run(n) for n in range(count)))
-    assert min(won.values()) > 0, f"nobody raced: {won}"
+    ran = await asyncio.gather(*(run(n) for n in range(count)))
+    assert {used for _, used in ran} == {True, False}, "nobody raced"
+    found = await states(side)
+    for pair, used in ran:
+        assert (pair.used(found), pair.deleted(found)) == (used, not used), pair
 
 
-async def both(side: WriteSide, pair: Pair, n: int) -> tuple[dict[str, object], dict[str, object]]:
+async def both(side: WriteSide, pair: Pair, n: int) -> tuple[Answer, Answer]:
     """Both at a time, either of them a little earlier."""
     head_start = random.Random(n).uniform(-0.004, 0.004)
 
-    async def after(seconds: float, command: tuple[str, str, str, dict[str, object]]) -> dict[str, object]:
+    async def after(seconds: float, command: pairs.Command) -> Answer:
         await asyncio.sleep(max(0.0, seconds))
         return await side.ask(*command)
 
     return await asyncio.gather(after(head_start, pair.use), after(-head_start, pair.delete))
 
 
-async def settled(pair: Pair, *, used: bool) -> bool:
-    return await pair.used() == used and await pair.deleted() != used
+async def test_many_who_refer_to_one_do_not_get_into_each_others_way(side: WriteSide) -> None:
+    """While it is renamed, too."""
+    tag = await pairs.tag(side, "busy")
+    its = [await pairs.failed_vm(side, "shared", "shared") for _ in range(60)]
+    args = [{"vm": ref.id, "tags": ["busy"]} for ref in its]
+
+    async def renames() -> None:
+        for n in range(10):
+            await side.ok("system", "tag", "rename", {"tag": "busy", "name": str(n)})
+
+    await asyncio.gather(renames(), *(side.ok("shared", "vm", "change", one) for one in args))
+    refused = await side.ask("system", "tag", "delete", {"tag": "busy"})
+    assert refused["problem"]["code"] == "tag_in_use"
+    assert refused["problem"]["detail"].startswith("60 VMs")
+    assert "TagDeletionBegun" not in await side.types(tag.project, tag.kind, tag.id), "known before: nothing is stored"
+
+
+async def test_a_deletion_is_not_starved(side: WriteSide) -> None:
+    """By creates in other projects that never end."""
+    target = await pairs.project(side, "quiet")
+    stop = False
+
+    async def creates() -> int:
+        count = 0
+        while not stop:
+            await side.ok("shared", "vm", "create", create_args(str(uuid.uuid4())))
+            count += 1
+        return count
+
+    busy = [asyncio.create_task(creates()) for _ in range(32)]
+    await asyncio.sleep(0)
+    answer = await side.ask("quiet", "project", "delete", {"project": "quiet"})
+    stop = True
+    assert sum(await asyncio.gather(*busy)) > 0
+    assert "ok" in answer, answer
+    assert await side.types(target.project, "project", "quiet") == [
+        *("ProjectCreated", "ProjectDeletionBegun", "ProjectDeleted")
+    ]
+
+
+# ── a crash after each step, and each step twice ────────────────────────────────────────────────────────────────────
+
+
+def requested(project: str, vm: str, operation: str, **more: Any) -> VmRequested:
+    asked = {**done(), "operation": operation, "deadline": now()}
+    return VmRequested(**asked, vm=vm, project=project, name="web", image="shared", spec=SPEC, **more)
+
+
+async def deletion(side: WriteSide, project: str, operation: str, *, finished: bool) -> None:
+    """What stands in the log after the first step of a deletion, or after both."""
+    ref = Ref(project, "project", project)
+    loaded = await side.store.load(ref, EVOLVE["project"])
+    events: list[Any] = [ProjectDeletionBegun(at=now(), requested=operation, fingerprint="same")]
+    if finished:
+        events.append(ProjectDeleted(at=now(), operation=operation, fingerprint="same"))
+    await side.store.append([Change(loaded.tip, events)], CONTEXT)
+
+
+async def create(side: WriteSide, project: str, operation: str, **more: Any) -> Ref:
+    """What stands in the log of a create that was not checked yet."""
+    ref = Ref(project, "vm", str(uuid.uuid4()))
+    await side.store.append([Change(Tip(ref), [requested(project, ref.id, operation, **more)])], CONTEXT)
+    return ref
+
+
+async def test_what_a_crash_leaves_is_finished_once(side: WriteSide) -> None:
+    operations = [str(uuid.uuid4()) for _ in range(7)]
+    await side.stop_all()
+    for name in ("free", "used", "late", "again"):
+        await pairs.project(side, name)
+    await deletion(side, "free", operations[0], finished=False)
+    in_use = await create(side, "used", operations[1])
+    await deletion(side, "used", operations[2], finished=False)
+    await deletion(side, "late", operations[3], finished=False)
+    late = await create(side, "late", operations[4])
+    await deletion(side, "again", operations[5], finished=True)
+    behind = await create(side, "again", operations[6])
+    remade = await side.store.load(Ref("again", "project", "again"), EVOLVE["project"])
+    again = pairs.ProjectCreated(**done(), project="again", name="Again")
+    await side.store.append([Change(remade.tip, [again])], CONTEXT)
+
+    await asyncio.gather(side.start(), side.start())
+
+    async def over() -> bool:
+        found = await states(side)
+        closing = [state for state in found.values() if getattr(state, "closing", None) is not None]
+        return not closing and all(found[ref].phase is Phase.DELETED for ref in (late, behind))
+
+    await eventually(over, "no deletion waits, and void VMs are gone")
+    found = await states(side)
+    names = {name: found[Ref(name, "project", name)] for name in ("free", "used", "late", "again")}
+    assert {name: state.deleted for name, state in names.items()} == {
+        **{"free": True, "used": False, "late": True, "again": False}
+    }
+    assert found[in_use].phase is not Phase.DELETED
+    [*_, last] = await side.events("free", "project", "free")
+    assert (last.context.actor, last.context.operation) == ("tester", operations[0])
+    for ref, code in ((late, "project_being_deleted"), (behind, "project_not_found")):
+        assert await side.types(ref.project, "vm", ref.id) == ["VmRequested", "VmFailed", "VmDeleted"]
+        assert found[ref].failure.code == code
+
+    # whoever asks again is told the same, and nothing more is stored
+    before = await side.store.last_position()
+    for name, operation in (("free", operations[0]), ("late", operations[3])):
+        told = await side.ok(name, "project", "delete", {"project": name}, operation=operation)
+        assert told["replayed"]
+    for ref, operation in ((late, operations[4]), (behind, operations[6])):
+        args = create_args(ref.id)
+        told = await side.ask(ref.project, "vm", "create", args, operation=operation, fingerprint="f")
+        assert told["problem"]["code"] == found[ref].failure.code
+    told = await side.ask("used", "project", "delete", {"project": "used"}, operation=operations[2])
+    assert told["problem"]["code"] == "project_not_empty"
+    assert await side.store.last_position() == before
+
+
+async def test_handlers_that_are_killed_leave_no_deletion_behind(side: WriteSide) -> None:
+    names = [f"kill-{n}" for n in range(60)]
+    await asyncio.gather(*(pairs.project(side, name) for name in names))
+    operations = {name: {"operation": str(uuid.uuid4())} for name in names}
+    deletes = [
+        asyncio.create_task(side.ask(name, "project", "delete", {"project": name}, **operations[name]))
+        for name in names
+    ]
+    await asyncio.wait(deletes, return_when=asyncio.FIRST_COMPLETED)
+    for process in side.processes:
+        process.kill()
+    for one in deletes:
+        one.cancel()
+    await asyncio.gather(*deletes, return_exceptions=True)
+    await side.stop_all()
+    begun = [name for name in names if await side.has(name, "project", name, "ProjectDeletionBegun")]
+    assert begun
+    await side.start()
+
+    async def decided() -> bool:
+        found = await states(side)
+        return all(found[Ref(name, "project", name)].deleted for name in begun)
+
+    await eventually(decided, "all that has begun is finished")
+    for name in names:
+        told = await side.ok(name, "project", "delete", {"project": name}, **operations[name])
+        assert told["replayed"] == (name in begun)
+    for name in begun:
+        types = await side.types(name, "project", name)
+        assert types == ["ProjectCreated", "ProjectDeletionBegun", "ProjectDeleted"]
+
+
+async def test_vms_of_an_earlier_project_are_not_inherited(side: WriteSide) -> None:
+    """A log of an earlier version may hold some: they have to be deleted first."""
+    await pairs.project(side, "earlier")
+    vm = await pairs.failed_vm(side, "earlier", "shared")
+    loaded = await side.store.load(Ref("earlier", "project", "earlier"), EVOLVE["project"])
+    await side.store.append([Change(loaded.tip, [ProjectDeleted(**done())])], CONTEXT)
+    args = {"project": "earlier", "name": "E"}
+    refused = await side.ask("earlier", "project", "create", args)
+    assert refused["problem"]["code"] == "project_not_empty"
+    await side.ok("earlier", "vm", "delete", {"vm": vm.id})
+    await side.ok("earlier", "project", "create", args)
