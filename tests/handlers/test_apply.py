@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from domain.base import Event
-from domain.project import ChangeProject, CreateProject, decide_project, evolve
+from domain.project import ChangeProject, CreateProject, CreateTag, RenameTag, decide_project, decide_tag, evolve
 from eventstore.envelope import Context, Ref
-from eventstore.store import EventStore, Loaded
+from eventstore.store import Conflict, EventStore, Loaded, Tip
 from handlers.apply import Applied, apply, now
 from runtime.servers import start_nats
 from runtime.streams import ensure_all
@@ -78,3 +78,51 @@ async def test_nothing_known_is_read_first(store: Counted) -> None:
     before = store.loads
     assert (await rename(store, ref, "two")).tip.version == 2
     assert store.loads == before + 1
+
+
+async def retag(store: EventStore, ref: Ref, tags: tuple[str, ...], **given: Any) -> Applied[Any]:
+    command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, tags=tags)
+    return await apply(store, ref, decide_project, evolve, command, CONTEXT, **given)
+
+
+async def tag(store: EventStore) -> Tip:
+    id_ = f"t-{uuid.uuid4().hex[:8]}"
+    ref = Ref("system", "tag", id_)
+    command = CreateTag(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=id_, name="one")
+    return (await apply(store, ref, decide_tag, evolve, command, CONTEXT)).tip
+
+
+async def renamed_tag(store: EventStore, ref: Ref) -> Tip:
+    command = RenameTag(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=ref.id, name="two")
+    return (await apply(store, ref, decide_tag, evolve, command, CONTEXT)).tip
+
+
+async def test_what_is_referred_to_anew_may_not_have_moved_on(store: Counted) -> None:
+    ref, known = await made(store)
+    one, two = await tag(store), await tag(store)
+    newer = await renamed_tag(store, two.ref)
+    both = (one.ref.id, two.ref.id)
+    for basis in ({one.ref: one, two.ref: two}, {one.ref: one}):
+        with pytest.raises(Conflict):
+            await retag(store, ref, both, basis=basis)
+    assert (await store.load(ref, evolve)).tip == known.tip, "nothing is stored"
+    changed = await retag(store, ref, both, basis={one.ref: one, two.ref: newer})
+    assert (changed.state.tags, changed.tip.version) == (both, 4), "an event, and what was checked of two tags"
+    await renamed_tag(store, two.ref)
+    kept = await retag(store, ref, both[::-1], basis={})
+    assert kept.tip.version == 5, "what it refers to already cannot be deleted"
+
+
+async def test_what_others_have_to_be_like_is_looked_at_anew(store: Counted) -> None:
+    ref, _ = await made(store)
+    old = await tag(store)
+    looks: list[Tip] = []
+
+    async def beside(state: Any, events: Any) -> list[Tip]:
+        looks.append(old if not looks else await renamed_tag(store, old.ref))
+        return [looks[-1]]
+
+    await renamed_tag(store, old.ref)
+    changed = await retag(store, ref, (), beside=beside)
+    assert len(looks) == 2
+    assert changed.tip.version == 3
