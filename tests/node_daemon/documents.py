@@ -41,8 +41,13 @@ def wanted(vm: str, **changes: Any) -> Wanted:
 
 
 def raw_image(path: Path, size: int = MIB, fill: bytes = b"nebula") -> ImageSource:
-    """An image of no operating system: `size` bytes, most of them the same."""
-    path.write_bytes((fill * (size // len(fill) + 1))[:size])
+    """An image of no operating system: `size` bytes, most of them the same.
+
+    In its place in one step: a daemon may just read the one that was made there before.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes((fill * (size // len(fill) + 1))[:size])
+    new.replace(path)
     return source_of(path, "raw", size)
 
 
