@@ -49,15 +49,29 @@ class Context:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Subject and header block of a message, byte by byte."""
+
+    subject: bytes
+    block: bytes
+
+
 @dataclass(frozen=True)
 class Recorded:
-    """One event as it stands in the log. `position` is its stream sequence; `stored_at` the server's clock."""
+    """One message as it stands in the log: an event, unless the judge (`judge.py`) says otherwise.
+
+    `position` is its stream sequence; `stored_at` the server's clock. Anybody may have written it, so every property
+    may raise KeyError or ValueError until the message is judged; only `moment` and `digest` never do. `raw` is there
+    where subject and headers do not tell all bytes: then the message is no event.
+    """
 
     position: int
     subject: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     stored_at: datetime
+    raw: "Raw | None" = field(default=None, repr=False, compare=False)
 
     @cached_property
     def ref(self) -> Ref:
@@ -91,7 +105,7 @@ class Recorded:
             decided = self.time
         except (KeyError, ValueError):
             return self.stored_at
-        return decided if decided.tzinfo is not None else self.stored_at
+        return decided if decided.tzinfo is not None and 1970 <= decided.year < 9999 else self.stored_at
 
     @cached_property
     def context(self) -> Context:
@@ -134,7 +148,7 @@ class Recorded:
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
     """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
     lines = [subject, *(f"{k}: {v}" for k, v in sorted(headers.items()) if k.startswith("ce-")), ""]
-    return hashlib.sha256("\n".join(lines).encode() + b"\n" + body).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="replace") + b"\n" + body).hexdigest()
 
 
 def event_id(ref: Ref, version: int) -> str:

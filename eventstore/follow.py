@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
-from eventstore.jetstream import first_stored, own
+from eventstore.jetstream import first_stored, own, raw_of
 from eventstore.mailbox import Mailbox
 from runtime import logs, subjects
 from runtime.tasks import heed_cancellation
@@ -81,8 +81,8 @@ async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> A
                     raise _Interrupted("no heartbeat") from error
                 batch: list[Recorded] = []
                 for msg in messages:
-                    if msg.headers and "Status" in msg.headers:
-                        expected_now = int(msg.headers.get("Nats-Last-Consumer", expected - 1)) + 1
+                    if msg.subject == mailbox.subject:  # a stored message keeps its own subject
+                        expected_now = int((msg.headers or {}).get("Nats-Last-Consumer", expected - 1)) + 1
                         await _status(nc, msg)
                         if expected_now > expected:
                             raise _Interrupted(f"hole before {expected_now}")
@@ -149,11 +149,13 @@ def pushed(msg: Msg) -> tuple[Recorded, int]:
     parts = msg.reply.split(".")
     first = 5 if len(parts) == 9 else 7
     stream_sequence, consumer_sequence, nanoseconds = parts[first : first + 3]
+    headers = msg.headers or {}
     recorded = Recorded(
         position=int(stream_sequence),
         subject=msg.subject,
-        headers=own(msg.headers or {}),
+        headers=own(headers),
         body=msg.data,
-        stored_at=first_stored(msg.headers or {}) or _EPOCH + timedelta(microseconds=int(nanoseconds) // 1000),
+        stored_at=first_stored(headers) or _EPOCH + timedelta(microseconds=int(nanoseconds) // 1000),
+        raw=raw_of(msg.subject, headers),
     )
     return recorded, int(consumer_sequence)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -20,8 +20,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from eventstore.envelope import Recorded
+from eventstore.envelope import Raw, Recorded
 from eventstore.mailbox import Mailbox
+from runtime.headers import FIRST_LINE, Odd, parsed
 
 T = TypeVar("T")
 
@@ -229,10 +230,10 @@ class Stream:
         ask = json.dumps({"last_by_subj": filter_}).encode()
         while True:
             msg = await self._ask(f"$JS.API.DIRECT.GET.{self.name}", ask)
-            status = (msg.headers or {}).get("Status")
-            if status not in (None, "404"):
-                raise Unavailable(f"the log refuses to be read: {msg.headers}")
-            found = direct(msg) if status is None else None
+            headers = msg.headers or {}
+            if is_status(headers) and headers["Status"] != "404":
+                raise Unavailable(f"the log refuses to be read: {headers}")
+            found = None if is_status(headers) else direct(msg)
             if (found.position if found else 0) >= at_least:
                 return found
             await patience.wait()
@@ -300,12 +301,12 @@ async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) 
         while True:
             for msg in await mailbox.take(wait, PAGE):
                 headers = msg.headers or {}
-                status = headers.get("Status")
-                if status in ("204", "404"):
+                if not is_status(headers):
+                    found.append(direct(msg))
+                elif headers["Status"] in ("204", "404"):
                     return found, int(headers.get("Nats-Num-Pending", "0"))
-                if status is not None:
+                else:
                     raise Unavailable(f"the log refuses to be read: {headers}")
-                found.append(direct(msg))
 
 
 def direct(msg: Msg) -> Recorded:
@@ -317,31 +318,59 @@ def direct(msg: Msg) -> Recorded:
         headers=own(headers),
         body=msg.data,
         stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
+        raw=raw_of(headers["Nats-Subject"], headers),
     )
+
+
+def is_status(headers: Mapping[str, str]) -> bool:
+    """Whether the server speaks for itself. A stored message may carry a status too, but always has its sequence."""
+    return "Status" in headers and "Nats-Sequence" not in headers
 
 
 def _from_api(message: dict[str, Any]) -> Recorded:
     """An event from the answer of the stream's leader."""
-    lines = base64.b64decode(message.get("hdrs", "")).decode().split("\r\n")[1:]
-    headers = {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
+    headers = parsed(base64.b64decode(message.get("hdrs", ""))) or {}
     return Recorded(
         position=int(message["seq"]),
         subject=message["subject"],
         headers=own(headers),
         body=base64.b64decode(message.get("data", "")),
         stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(message["time"])),
+        raw=raw_of(message["subject"], headers),
     )
 
 
-def first_stored(headers: dict[str, str]) -> datetime | None:
+def first_stored(headers: Mapping[str, str]) -> datetime | None:
     """When a restored event was stored at first: a server stamps all that it stores with its own time."""
     stamp = headers.get(STORED_AT)
-    return datetime.fromisoformat(stamp) if stamp else None
+    if not stamp:
+        return None
+    try:
+        found = datetime.fromisoformat(stamp)
+    except ValueError:  # not written by a restore
+        return None
+    return found if found.tzinfo is not None and 1970 <= found.year < 9999 else None
 
 
-def own(headers: dict[str, str]) -> dict[str, str]:
+def own(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are the event's own: none that speak of its storage."""
     return {k: v for k, v in headers.items() if not k.startswith("Nats-") and k != STORED_AT}
+
+
+def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
+    """The bytes of a message's subject and own headers, where a dictionary does not tell them whole."""
+    if not isinstance(headers, Odd):
+        return None
+    first, *lines = headers.block.split(b"\r\n")
+    kept = [line for line in lines if line and not line.startswith((b"Nats-", STORED_AT.encode() + b":"))]
+    plain = [f"{name}: {value}".encode() for name, value in own(headers).items()]
+    exact = subject.encode()
+    for line in lines:
+        if line.startswith(b"Nats-Subject: "):
+            exact = line[len(b"Nats-Subject: ") :]
+    if first == FIRST_LINE and kept == plain and exact == subject.encode():
+        return None
+    return Raw(exact, b"\r\n".join([first, *kept, b"", b""]))
 
 
 def _microseconds(text: str) -> str:

@@ -6,6 +6,7 @@ same message again, after a restart or by another reader, changes nothing. The n
 the record as it is now.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping
@@ -36,6 +37,10 @@ RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
 
 MOST_BODY, MOST_HEADERS, MOST_ERROR = 256 * 1024, 64 * 1024, 500
 """Bytes (of an error: characters) that are kept. Of a larger body only its size is."""
+
+
+#: Seconds until a message that could not be parked is tried again.
+AGAIN = 1.0
 
 
 class Status(StrEnum):
@@ -128,6 +133,18 @@ class Parking:
             return False
         log.error("message parked", source=source, key=key, subject=record.subject, error=record.error)
         return True
+
+    async def park_message(self, recorded: Recorded, reason: str) -> bool:
+        """Put a message of the log aside."""
+        return await self.park(
+            LOG,
+            str(recorded.position),
+            subject=recorded.subject,
+            position=recorded.position,
+            error=reason,
+            headers=recorded.headers,
+            body=recorded.body,
+        )
 
     async def get(self, source: str, key: str) -> Parked:
         """The record as it is now. Raises NotParked."""
@@ -235,3 +252,29 @@ def foreign(recorded: Recorded, source: str, key: str) -> Parked:
 def visible(text: str) -> str:
     """The text with what UTF-8 cannot carry replaced."""
     return text.encode(errors="replace").decode()
+
+
+class Refused:
+    """Messages of the log that a reader did not take in, until they are parked. Reading does not wait for that."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[tuple[Recorded, str]] = asyncio.Queue()
+
+    def put(self, recorded: Recorded, reason: str) -> None:
+        self._waiting.put_nowait((recorded, reason))
+
+    async def run(self, parking: Parking) -> None:
+        """Park them, for ever; while the bus is away they wait."""
+        while True:
+            recorded, reason = await self._waiting.get()
+            if not await self._parked(parking, recorded, reason):
+                self.put(recorded, reason)
+                await asyncio.sleep(AGAIN)
+
+    async def _parked(self, parking: Parking, recorded: Recorded, reason: str) -> bool:
+        try:
+            await parking.park_message(recorded, reason)
+        except Unavailable as error:
+            log.warning("message not parked yet", position=recorded.position, error=str(error))
+            return False
+        return True

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from nats.aio.client import Client
 
 from domain.base import Event, ReferenceChecked
-from eventstore.envelope import GENESIS, Context, Recorded, Ref, digest, seal
+from eventstore.envelope import Context, Recorded, Ref, digest, seal
 from eventstore.frontier import Frontier
 from eventstore.group import GroupCommit
 from eventstore.jetstream import (
@@ -27,6 +27,7 @@ from eventstore.jetstream import (
     TooMany,
     Unavailable,
 )
+from eventstore.judge import Malformed, Tip, evolved, judge, shape
 from runtime import subjects
 
 __all__ = [
@@ -47,19 +48,6 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Tip:
-    """The end of one aggregate's history: version and position of its last event (0 when it has none)."""
-
-    ref: Ref
-    version: int = 0
-    position: int = 0
-    digest: str = GENESIS
-
-    def after(self, recorded: Recorded) -> "Tip":
-        return Tip(self.ref, recorded.version, recorded.position, recorded.digest)
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded(Generic[S]):
     """An aggregate's state and the tip that an append has to build on."""
 
@@ -71,7 +59,8 @@ class Loaded(Generic[S]):
 class Change:
     """Events to append to one aggregate, in order, on top of a tip.
 
-    `alone` widens what an aggregate's first event expects: nothing may stand on any subject that matches this filter.
+    `alone` widens what an aggregate's first event expects: the tip's position is that of the last message on any
+    subject that matches this filter (0: there is none).
     """
 
     tip: Tip
@@ -106,16 +95,22 @@ def not_behind(recorded: Recorded, at: int | datetime) -> bool:
     return recorded.position <= at if isinstance(at, int) else recorded.moment <= at
 
 
-def check_chain(events: Iterable[Recorded]) -> None:
-    """Raise Tampered for the first event that does not follow the one before it."""
-    previous = GENESIS
-    for version, recorded in enumerate(events, start=1):
-        if recorded.headers.get("ce-aggregateversion") != str(version):
-            said = recorded.headers.get("ce-aggregateversion", "nothing")
-            raise Tampered(recorded, f"version {version} was expected, it says {said}")
-        if recorded.headers.get("ce-prevhash") != previous:
-            raise Tampered(recorded, "the event before it is not the one that it was appended to")
-        previous = recorded.digest
+def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False) -> tuple[list[Recorded], Tip]:
+    """The events among all messages of one subject, in order, and the tip behind them: malformed ones are left out.
+
+    `verified`: the first malformed one raises Tampered instead.
+    """
+    tip, events = Tip(ref), []
+    for recorded in messages:
+        verdict = judge(recorded, tip)
+        if not isinstance(verdict, Malformed):
+            events.append(recorded)
+            tip = tip.after(recorded)
+            continue
+        if verified:
+            raise Tampered(recorded, verdict.reason)
+        tip = tip.past(recorded)
+    return events, tip
 
 
 class EventStore:
@@ -183,15 +178,18 @@ class EventStore:
     ) -> list[Recorded]:
         """All events of one aggregate in order; `at` ends it with the last one up to that position or time.
 
-        `fresh`: with several replicas any of them may answer, one that lags too; the leader is asked then where the
-        history ends. `verified`: every version follows, and every event carries the digest of the one before it; else
-        Tampered names the first that does not. Raises Unavailable when the log does not answer.
+        Malformed messages are left out. `fresh`: with several replicas any of them may answer, one that lags too; the
+        leader is asked then where the history ends. `verified`: there are none, every version follows, and every event
+        carries the digest of the one before it; else Tampered names the first that does not. Raises Unavailable when
+        the log does not answer.
         """
-        last = await self._log.last_of(ref.subject) if fresh else None
-        events = await self._log.read(0, ref.subject, at_least=last.position if last else 0)
-        if verified:
-            check_chain(events)
+        events, _ = await self._history(ref, fresh=fresh, verified=verified)
         return events if at is None else list(takewhile(lambda recorded: not_behind(recorded, at), events))
+
+    async def _history(self, ref: Ref, *, fresh: bool, verified: bool) -> tuple[list[Recorded], Tip]:
+        last = await self._log.last_of(ref.subject) if fresh else None
+        messages = await self._log.read(0, ref.subject, at_least=last.position if last else 0)
+        return events_of(ref, messages, verified=verified)
 
     async def load(
         self,
@@ -204,14 +202,30 @@ class EventStore:
     ) -> Loaded[S]:
         """Fold one aggregate; the rest as in `history`."""
         state: S | None = None
+        events, end = await self._history(ref, fresh=fresh, verified=verified)
         tip = Tip(ref)
-        for recorded in await self.history(ref, at=at, fresh=fresh, verified=verified):
-            state = evolve(state, recorded.event)
+        for recorded in events:
+            if at is not None and not not_behind(recorded, at):
+                return Loaded(state, tip)
+            state, _ = evolved(evolve, state, recorded.event)
             tip = tip.after(recorded)
-        return Loaded(state, tip)
+        return Loaded(state, end)
+
+    async def unused(self, filter_: str) -> int | None:
+        """The position of the last message on any subject that matches, where none of them is an event; else None.
+
+        That is what an append expects that begins an aggregate where malformed messages stand.
+        """
+        last = await self._log.last_of(filter_)
+        messages = await self._log.read(0, filter_, at_least=last.position if last else 0)
+        if any(
+            shape(recorded) is None and isinstance(judge(recorded, Tip(recorded.ref)), Event) for recorded in messages
+        ):
+            return None
+        return messages[-1].position if messages else 0
 
     async def read(self, after: int, filter_: str | None = None, limit: int = PAGE) -> list[Recorded]:
-        """Up to `limit` events behind position `after`, in order, whose subject matches the filter."""
+        """Up to `limit` messages behind position `after`, in order, whose subject matches the filter, unjudged."""
         page, _ = await self._log.page(after, filter_ or subjects.events(), limit)
         return page
 

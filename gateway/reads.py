@@ -11,6 +11,7 @@ from starlette.responses import Response
 from domain.image import ImagePhase
 from domain.vm import Phase, Vm, evolve
 from eventstore.envelope import Ref
+from eventstore.judge import evolved
 from eventstore.store import not_behind
 from gateway import parameters, waiting
 from gateway.parameters import not_found, path_id
@@ -89,7 +90,8 @@ async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime)
     for recorded in history:
         if not not_behind(recorded, at):
             break
-        state, last = evolve(state, recorded.event), recorded
+        state, _ = evolved(evolve, state, recorded.event)
+        last = recorded
     if state is None or last is None:
         first = f"its first event is at position {history[0].position}" if history else "it has no events"
         raise Problem(404, "vm_not_found", f"there was no VM {ref.id} at that moment: {first}", [("at", "too early")])

@@ -1,7 +1,7 @@
 """Load, decide, append: the one way in which a command becomes events."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -73,7 +73,10 @@ async def apply(
                 raise
             loaded = await store.load(ref, evolve, fresh=True)  # a replica that lags would lose again
             if alone is not None and loaded.state is None:
-                raise Rejected(f"{ref.kind}_exists", f"the id {ref.id} is taken", field="id") from None
+                last = await store.unused(alone)  # malformed messages do not take an id
+                if last is None:
+                    raise Rejected(f"{ref.kind}_exists", f"the id {ref.id} is taken", field="id") from None
+                loaded = Loaded(None, replace(loaded.tip, position=last))
             continue
         recorded = [one for one in stored if one.subject == ref.subject]
         return Applied(state, loaded.tip.after(recorded[-1]), recorded)

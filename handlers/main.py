@@ -18,6 +18,7 @@ from eventstore.checkpoints import public_keys, public_path, signing_key
 from eventstore.documents import Documents
 from eventstore.keystore import adopt
 from eventstore.notary import Notary
+from eventstore.parking import Parking
 from eventstore.store import EventStore
 from eventstore.vault import Vault
 from handlers import reports
@@ -78,6 +79,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
             Deletions(store, world).run(),
             liveness.run(),
             watch_deadlines(store, world),
+            world.malformed.run(Parking(nc)),
             Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),
         ],
     )

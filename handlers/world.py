@@ -16,7 +16,9 @@ from domain.vm import WAITING, Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.frontier import Frontier
-from eventstore.store import Loaded, Tip
+from eventstore.judge import Malformed, Tip, follows, shape, step
+from eventstore.parking import Refused
+from eventstore.store import Loaded
 from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
@@ -88,6 +90,8 @@ class World:
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
+        self.malformed = Refused()
+        """The messages of the log that were not taken in, and why."""
         self.waiting: dict[str, None] = {}
         """The VMs without a node, in the order of their creation."""
 
@@ -139,25 +143,44 @@ class World:
     # ── moving on ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def apply(self, recorded: Recorded) -> None:
-        """Take in an event. One that is in already (a manager's own append) changes nothing."""
+        """Take in what a manager appended itself. What does not follow here comes with the log, in its order."""
+        tip = self._at(recorded.ref).tip
+        if follows(recorded, tip.version, tip.digest) is None:
+            self.take(recorded)
+
+    def take(self, recorded: Recorded) -> Malformed | None:
+        """Take in the next message of the log; what is wrong with it. One that is in already changes nothing."""
         ref = recorded.ref
-        known = self.forgotten.get(ref.id) or self.get(ref)
-        over = ref.id in self.deleted_vms and ref.id not in self.forgotten
-        if ref.kind in EVOLVE and recorded.version > known.tip.version and not over:
-            state = EVOLVE[ref.kind](known.state, recorded.event)
-            if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
-                self._bury(ref, Loaded(state, known.tip.after(recorded)))
-            elif state is not None:
-                self._known[ref] = Loaded(state, known.tip.after(recorded))
-                self._by_kind[ref.kind][ref.id] = ref
-                if ref.kind == "vm":
-                    if state.phase in WAITING:
-                        self.waiting[ref.id] = None
-                    else:
-                        self.waiting.pop(ref.id, None)
+        known = self._at(ref)
+        over = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
+        if ref.kind not in EVOLVE or over or recorded.position <= known.tip.position:
+            return shape(recorded)
+        state, tip, wrong = step(EVOLVE[ref.kind], known.state, known.tip, recorded)
+        loaded = Loaded(state, tip)
+        if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
+            self._bury(ref, loaded)
+        else:
+            self._keep(ref, loaded)
+        if wrong is None:
             self.references.moved(recorded, known.state, state)
-            for watch in self._watches:
-                watch.add(ref)
+        for watch in self._watches:
+            watch.add(ref)
+        return wrong
+
+    def _at(self, ref: Ref) -> Loaded[Any]:
+        """What is known of an aggregate, one that is only waiting for its lost node as well."""
+        grave = self.forgotten.get(ref.id) if ref.kind == "vm" else None
+        return grave if grave is not None and grave.tip.ref == ref else self.get(ref)
+
+    def _keep(self, ref: Ref, loaded: Loaded[Any]) -> None:
+        self._known[ref] = loaded
+        if loaded.state is None:  # malformed messages only, so far
+            return
+        self._by_kind[ref.kind][ref.id] = ref
+        if ref.kind == "vm" and loaded.state.phase in WAITING:
+            self.waiting[ref.id] = None
+        elif ref.kind == "vm":
+            self.waiting.pop(ref.id, None)
 
     def _bury(self, ref: Ref, loaded: Loaded[Vm]) -> None:
         self.deleted_vms.add(ref.id)
@@ -186,7 +209,9 @@ class World:
             self.frontier.heard(batch)
             await turns.wait(needed=lambda: self._awaited + self.frontier.awaited > 0)
             for recorded in batch:
-                self.apply(recorded)
+                wrong = self.take(recorded)
+                if wrong is not None:
+                    self.malformed.put(recorded, wrong.reason)
             async with self._moved:
                 self.position = batch[-1].position
                 self._moved.notify_all()

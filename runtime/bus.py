@@ -1,21 +1,19 @@
 """The connection to NATS: patient at start, back by itself, and told about once per change rather than per try."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.protocol.command import hpub_cmd
 
 from runtime import logs
+from runtime.headers import fit, parsed
 from runtime.settings import Common
 
 log = logs.get(__name__)
-
-#: RFC 9110's token.
-HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0
 
@@ -23,9 +21,9 @@ FIRST_RETRY, LAST_RETRY = 0.2, 5.0
 class QuickClient(Client):
     """nats-py's client, quicker at what the log is used for: headers, and questions that somebody waits for.
 
-    Headers are decoded and encoded as a block instead of each name and value; whatever is not plain (a folded space, a
-    line break in a value, other than UTF-8) is left to the original. A message that asks for an answer is written at
-    once where nothing waits to be written: the original leaves that to a task, which takes a turn of the loop.
+    Headers are decoded (`headers.py`) and encoded as a block instead of each name and value; what is not plain (a line
+    break in a value) is left to the original to send. A message that asks for an answer is written at once where
+    nothing waits to be written: the original leaves that to a task, which takes a turn of the loop.
     """
 
     async def _send_publish(
@@ -45,25 +43,28 @@ class QuickClient(Client):
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
 
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        try:
-            return dict([line.split(": ", 1) for line in raw.decode().split("\r\n") if line])
-        except ValueError:
-            return Client._parse_header_lines(raw)
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """Never raises: what a publisher wrote would end this connection's reading without a word."""
+        return parsed(bytes(headers)) if headers else None
 
-
-#: Names of headers that were found to be fit, by nats-py's own rule: there are a few dozen in all.
-_fit: set[str] = set()
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            _client=self,
+            subject=subject.decode(errors="replace"),
+            reply=reply.decode(errors="replace"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
 
 
 def header_block(headers: Mapping[str, str]) -> bytes | None:
     """The headers as NATS sends them; None where nats-py should see to them: a name that it may refuse, a value that
     it would change."""
-    if not headers.keys() <= _fit:
-        if len(_fit) > 1000 or not all(HEADER_NAME.fullmatch(name) for name in headers):
-            return None
-        _fit.update(headers)
+    if not fit(headers.keys()):
+        return None
     # Joined, not formatted: nats-py's own names are members of an Enum, which format() turns into something else.
     lines = "\r\n".join([name + ": " + value.strip() for name, value in headers.items()])
     if lines.count("\r") + 1 != len(headers) or lines.count("\n") + 1 != len(headers):

@@ -10,6 +10,7 @@ from nats.errors import BadHeaderError
 from nats.js.api import Header
 
 from runtime.bus import QuickClient, header_block
+from runtime.headers import NAME, Odd, parsed
 
 NAMES = st.text("abcXYZ-_.0189:\r é", min_size=0, max_size=6)
 VALUES = st.text(st.sampled_from(" \t\r\n:;=aZ9é\u2003"), max_size=8)
@@ -67,8 +68,29 @@ def test_a_name_that_nats_py_refuses_stays_refused() -> None:
 def test_what_was_sent_is_read_back(headers: dict[str, str]) -> None:
     block = header_block(headers) if headers else None
     if block is not None:
-        lines = block.removeprefix(b"NATS/1.0\r\n").removesuffix(b"\r\n")
-        assert QuickClient._parse_header_lines(lines) == {name: value.strip() for name, value in headers.items()}
+        assert parsed(block) == {name: value.strip() for name, value in headers.items()}
+
+
+LINES = st.lists(
+    st.binary(max_size=12) | st.sampled_from([b"a: b", b"a:b", b"a : c", b" a: d", b"a: \xff", b"\xff: a"])
+)
+
+
+@given(st.sampled_from([b"NATS/1.0", b"NATS/1.0 404 No", b"NATS/1.0 \xff", b"", b"\xff"]), LINES)
+def test_headers_are_read_as_nats_py_reads_them_and_never_fail(first: bytes, lines: list[bytes]) -> None:
+    rest = b"\r\n".join(lines) + b"\r\n\r\n"
+    theirs = Client._parse_header_lines(rest)
+    ours = parsed(first + b"\r\n" + rest) or {}
+    assert ours.items() >= {name: value for name, value in theirs.items() if NAME.fullmatch(name)}.items()
+    assert set(ours) - set(theirs) <= {"Status", "Description"}
+
+
+@pytest.mark.parametrize("lines", [b"a: b\r\na: c\r\n", b"a:  b\r\n", b"a: \xff\r\n", b"nothing\r\na: b\r\n"])
+def test_headers_that_a_dictionary_does_not_tell_keep_their_bytes(lines: bytes) -> None:
+    block = b"NATS/1.0\r\n" + lines + b"\r\n"
+    found = parsed(block)
+    assert isinstance(found, Odd)
+    assert found.block == block
 
 
 class Wire:

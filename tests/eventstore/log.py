@@ -53,6 +53,18 @@ def renamed(name: str) -> ProjectRenamed:
     return ProjectRenamed(at=AT, operation="o", fingerprint="f", name=name)
 
 
+class Noted(Event):
+    """An event that may stand on any subject."""
+
+    TOPIC = "test.Noted"
+    at: datetime = AT
+    name: str
+
+
+def noted(name: str) -> Noted:
+    return Noted(name=name)
+
+
 def name_of(recorded: Recorded) -> str:
     event: Any = recorded.event
     return str(event.name)

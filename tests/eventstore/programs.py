@@ -27,7 +27,7 @@ from runtime.streams import events_stream
 from tests.chaos.feeds import Feed
 from tests.chaos.ledger import entry
 from tests.chaos.run import ANSWER
-from tests.eventstore.log import CONTEXT, Proxy, connection, everything, load, renamed
+from tests.eventstore.log import CONTEXT, Proxy, connection, everything, load, noted, renamed
 from tests.eventstore.model import ModelStore
 
 REFS = [
@@ -430,7 +430,7 @@ class Both:
         if write.age == AHEAD:
             tip = Tip(write.ref, tip.version + 1, tip.position + 1000, "f" * 64)
         self._names += 1
-        events = [renamed(f"{self._names}.{n}") for n in range(write.count)]
+        events = [noted(f"{self._names}.{n}") for n in range(write.count)]
         alone = subjects.events(kind=write.ref.kind, id_=write.ref.id) if write.alone else None
         return Change(tip, events, alone)
 

@@ -14,7 +14,7 @@ from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.store import Change, Conflict, EventStore, Tip
 from runtime import subjects
-from tests.eventstore.log import CONTEXT, created, ref, renamed, some_id
+from tests.eventstore.log import CONTEXT, created, noted, ref, renamed, some_id
 from tests.eventstore.model import ModelStore
 from tests.eventstore.programs import told
 
@@ -27,7 +27,7 @@ class Log:
     feed: Feed
 
     async def append(self, tip: Tip, *names: str) -> Tip:
-        recorded = await self.store.append([Change(tip, [renamed(name) for name in names])], CONTEXT)
+        recorded = await self.store.append([Change(tip, [noted(name) for name in names])], CONTEXT)
         return tip.after(recorded[-1])
 
     async def filled(self, target: Ref, count: int) -> list[Recorded]:

@@ -24,6 +24,7 @@ from tests.eventstore.log import (
     filled,
     load,
     name_of,
+    noted,
     ref,
     renamed,
     some_id,
@@ -67,7 +68,7 @@ async def test_an_aggregate_is_exactly_its_subject(store: EventStore) -> None:
     one = ref()
     others = [ref(one.project), Ref(some_id(), "tag", one.id), ref(one.project, one.id + "x")]
     for target in (one, *others):
-        await append(store, Tip(target), created(target, name=target.subject))
+        await append(store, Tip(target), noted(target.subject))
     for target in (one, *others):
         assert [name_of(r) for r in await store.history(target)] == [target.subject]
 
@@ -109,7 +110,7 @@ async def test_a_history_is_verified_where_asked(store: EventStore, nc: Client, 
     forged = await nc.jetstream().publish(
         target.subject, body, headers={name: value for name, value in headers.items() if value}
     )
-    assert len(await store.history(target)) == 3
+    assert len(await store.history(target)) == 2, "nobody else takes it in"
     for read in (store.history(target, verified=True), store.load(target, lambda _, event: event, verified=True)):
         with pytest.raises(Tampered) as raised:
             await read

@@ -1,0 +1,76 @@
+"""The headers of a NATS message, read from bytes that anybody may have written.
+
+Reading never fails: nats-py's own reading may raise on what a publisher sent, and that ends the connection's reading
+for good. Names are ASCII tokens; values are UTF-8 without space at either end, with what is no UTF-8 replaced; of a
+name that comes twice the last value counts. A line that is no header is left out.
+"""
+
+import re
+from collections.abc import KeysView
+
+NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""RFC 9110's token: what a name may be."""
+
+FIRST_LINE = b"NATS/1.0"
+
+_fit: set[str] = set()
+"""Names that were found to be tokens: there are a few dozen in all."""
+_MOST_FIT = 1000
+
+
+class Odd(dict[str, str]):
+    """Headers that a dictionary does not tell whole. `block` has them byte by byte."""
+
+    def __init__(self, headers: dict[str, str], block: bytes) -> None:
+        super().__init__(headers)
+        self.block = block
+
+
+def parsed(block: bytes) -> dict[str, str] | None:
+    """The headers of a block (`NATS/1.0` and what follows); None where there are none."""
+    first, _, rest = block.partition(b"\r\n")
+    if first == FIRST_LINE:
+        return _plain(rest) or _odd(block, rest, {})
+    return _odd(block, rest, _status(first))
+
+
+def fit(names: KeysView[str]) -> bool:
+    """Whether each of these is fit to be the name of a header."""
+    if names <= _fit:
+        return True
+    if not all(NAME.fullmatch(name) for name in names):
+        return False
+    if len(_fit) < _MOST_FIT:
+        _fit.update(names)
+    return True
+
+
+def _plain(lines: bytes) -> dict[str, str] | None:
+    """The quick way, for headers as they should be; None for all others."""
+    try:
+        text = lines.decode()
+        pairs = [line.split(": ", 1) for line in text.split("\r\n") if line]
+        headers: dict[str, str] = dict(pairs)  # a line without ": " raises here
+    except ValueError:
+        return None
+    if "  " in text or " \r" in text or len(headers) < len(pairs):
+        return None
+    return headers if text.replace("\r\n", "").isprintable() and fit(headers.keys()) else None
+
+
+def _odd(block: bytes, lines: bytes, headers: dict[str, str]) -> dict[str, str] | None:
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        key = name.strip().decode(errors="replace")
+        if colon and NAME.fullmatch(key):
+            headers[key] = value.strip().decode(errors="replace")
+    return Odd(headers, block) if headers else None
+
+
+def _status(first: bytes) -> dict[str, str]:
+    """What a server says in the first line, such as `NATS/1.0 404 Message Not Found`."""
+    status, _, description = first[len(FIRST_LINE) :].strip().partition(b" ")
+    found = {"Status": status.decode()} if status.isdigit() else {}
+    if description:
+        found["Description"] = description.decode(errors="replace")
+    return found
