@@ -7,6 +7,7 @@ every later one disagreeing.
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ from runtime import subjects
 
 GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""
+
+
+_BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""What a parser may take for an infinite number, which cannot be shown as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +139,22 @@ class Recorded:
         return StoredEvent(originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body)
 
     def cloud_event(self) -> dict[str, Any]:
-        """The event in CloudEvents' JSON format, with its position and digest. Attributes are sorted by name."""
+        """The message in CloudEvents' JSON format, with its position and digest; what is no event, as it came.
+
+        Attributes are sorted by name.
+        """
         ours = sorted((name[3:], value) for name, value in self.headers.items() if name.startswith("ce-"))
         attributes: dict[str, Any] = dict(ours)
-        attributes |= {"aggregateversion": self.version, "position": self.position}
-        attributes |= {"subject": self.subject, "digest": self.digest}
+        attributes |= {"position": self.position, "subject": self.subject, "digest": self.digest}
         try:
-            return {**attributes, "datacontenttype": "application/json", "data": from_json(self.body)}
-        except ValueError:  # not one of ours, on a subject of ours
-            return {**attributes, "data_base64": base64.b64encode(self.body).decode()}
+            attributes["aggregateversion"] = self.version
+            if _BOUNDLESS.search(self.body):
+                raise ValueError("JSON has no infinity")
+            data = from_json(self.body, allow_inf_nan=False)
+        except (KeyError, ValueError):  # not one of ours, on a subject of ours
+            unknown = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
+            return {**unknown, **attributes, "data_base64": base64.b64encode(self.body).decode()}
+        return {**attributes, "datacontenttype": "application/json", "data": data}
 
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:

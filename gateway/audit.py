@@ -1,7 +1,6 @@
 """The log as it can be searched: who did what to what, and when."""
 
 import asyncio
-import base64
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.base import event_types
-from eventstore.envelope import Recorded
 from gateway import parameters
 from gateway.problems import invalid_parameter
 from gateway.reads import listed
@@ -19,23 +17,6 @@ from runtime import subjects
 
 #: Short names of event types: `VmStarted` for `nebula.vm.VmStarted`.
 SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
-
-
-def rendered(recorded: Recorded) -> dict[str, Any]:
-    """An event as a CloudEvent in JSON; what is no event is shown as it came, without claims."""
-    try:
-        return recorded.cloud_event()
-    except (KeyError, ValueError):
-        return {
-            "specversion": "1.0",
-            "id": recorded.headers.get("ce-id", f"position:{recorded.position}"),
-            "type": recorded.headers.get("ce-type", ""),
-            "source": recorded.headers.get("ce-source", ""),
-            "position": recorded.position,
-            "subject": recorded.subject,
-            "digest": recorded.digest,
-            "data_base64": base64.b64encode(recorded.body).decode(),
-        }
 
 
 async def search(gateway: Gateway, request: Request) -> Response:
@@ -54,7 +35,7 @@ async def search(gateway: Gateway, request: Request) -> Response:
         if found or left <= 0 or gateway.stop.is_set():
             break
         await gateway.position.reach(position + 1, left)
-    return listed(request, "events", [rendered(each) for each in found], following, position)
+    return listed(request, "events", [each.cloud_event() for each in found], following, position)
 
 
 def wanted(request: Request) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from starlette.responses import Response, StreamingResponse
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
 from gateway import parameters
-from gateway.audit import rendered
 from gateway.parameters import not_found, path_id
 from gateway.problems import invalid_parameter
 from gateway.state import Gateway, reflects
@@ -110,6 +109,6 @@ async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list
 
 def frame(recorded: Recorded, previous: int) -> bytes:
     """One item as it goes over the wire."""
-    event = {**rendered(recorded), "prev": previous}
-    kind = str(event["type"]).replace("\n", " ").encode()
+    event = {**recorded.cloud_event(), "prev": previous}
+    kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))

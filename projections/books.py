@@ -7,7 +7,8 @@ from typing import Any
 from domain.base import Event
 from domain.vm import Vm
 from eventstore.envelope import Recorded, Ref
-from projections import events, operation_rows, operations, seeds
+from eventstore.judge import Malformed, body, evolved, follows, shape
+from projections import events, operation_rows, operations, seeds, tips
 from projections.aggregates import Aggregates, Row
 from projections.database import Connection
 from projections.images import IMAGES
@@ -18,9 +19,6 @@ from projections.projects import PROJECTS
 from projections.seeds import Secrets, Seed
 from projections.tags import TAGS
 from projections.vms import VMS
-from runtime import logs
-
-log = logs.get(__name__)
 
 TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, NODES, VMS)}
 MODELS: tuple[ReadModel, ...] = (
@@ -28,29 +26,37 @@ MODELS: tuple[ReadModel, ...] = (
     operation_rows.READ_MODEL,
     events.READ_MODEL,
     seeds.READ_MODEL,
+    tips.READ_MODEL,
 )
 
 
 @dataclass
 class Books:
-    """The rows that a batch touches: as they were, then as they become."""
+    """The rows that a batch touches: as they were, then as they become. `malformed`: what was not taken in, and why."""
 
     rows: dict[Ref, Row[Any]] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     seeds: dict[Ref, Seed | None] = field(default_factory=dict)
+    malformed: list[tuple[Recorded, str]] = field(default_factory=list)
 
-    def fold(self, recorded: Recorded, event: Event) -> None:
-        """Take in the next event."""
+    def fold(self, recorded: Recorded, event: Event, *, inert: bool = False) -> None:
+        """Take in the next event. An `inert` one is part of the history and changes nothing."""
         ref = recorded.ref
         before = self.rows.get(ref, Row())
         table = TABLES.get(ref.kind)
         if table is not None:
-            check(before, recorded)
-            state = table.evolve(before.state, event)
+            wrong = follows(recorded, before.version, before.digest)
+            if wrong is not None:
+                self.malformed.append((recorded, wrong.reason))
+                return
+            state, wrong = (before.state, None) if inert else evolved(table.evolve, before.state, event)
+            if wrong is not None:
+                self.malformed.append((recorded, wrong.reason))
             self.rows[ref] = before.after(state, recorded)
-            if isinstance(state, Vm):
+            if isinstance(state, Vm) and not inert:
                 self.seeds[ref] = seeds.evolve(self.seeds.get(ref), state, event)
-        self._move_operations(recorded, event, before.state)
+        if not inert:
+            self._move_operations(recorded, event, before.state)
 
     def _move_operations(self, recorded: Recorded, event: Event, before: Any) -> None:
         context = recorded.context
@@ -72,28 +78,17 @@ class Books:
             self.operations[overtaken] = operations.cancelled(self.operations[overtaken], event, happening)
 
 
-def check(before: Row[Any], recorded: Recorded) -> None:
-    """Say so loudly when an event does not follow on the one before it: the log lost or changed something."""
-    if recorded.version == before.version + 1 and recorded.previous == before.digest:
-        return
-    log.error(
-        "log damaged: an event does not follow on the one before it",
-        subject=recorded.subject,
-        position=recorded.position,
-        version=recorded.version,
-        known_version=before.version,
-        chained=recorded.previous == before.digest,
-    )
-
-
-def typed(recorded: Recorded) -> Event | None:
-    """The event, or None for a message that is none (it is audited all the same)."""
-    try:
-        _ = recorded.version, recorded.previous
-        return recorded.event
-    except (KeyError, ValueError) as error:
-        log.error("unreadable event", subject=recorded.subject, position=recorded.position, error=repr(error))
-        return None
+def typed(batch: Iterable[Recorded]) -> tuple[list[tuple[Recorded, Event]], list[tuple[Recorded, str]]]:
+    """The messages that are events by themselves, and the others with what is wrong with them."""
+    entries: list[tuple[Recorded, Event]] = []
+    malformed: list[tuple[Recorded, str]] = []
+    for recorded in batch:
+        found = shape(recorded) or body(recorded)
+        if isinstance(found, Malformed):
+            malformed.append((recorded, found.reason))
+        else:
+            entries.append((recorded, found))
+    return entries, malformed
 
 
 async def read(conn: Connection, entries: Sequence[tuple[Recorded, Event]]) -> Books:
@@ -107,6 +102,7 @@ async def read(conn: Connection, entries: Sequence[tuple[Recorded, Event]]) -> B
     for kind, table in TABLES.items():
         if kind in refs:
             books.rows.update(await table.load(conn, refs[kind]))
+    books.rows.update(await tips.load(conn, [ref for ref, row in books.rows.items() if row.version == 0]))
     if "vm" in refs:
         books.seeds.update(await seeds.load(conn, refs["vm"]))
     for row in books.rows.values():  # deleting an image that is being verified cancels its registration
@@ -127,6 +123,7 @@ async def write(conn: Connection, secrets: Secrets, before: Books, after: Books)
     """Write what has changed."""
     for kind, table in TABLES.items():
         await table.save(conn, {ref: row for ref, row in after.rows.items() if ref.kind == kind})
+    await tips.save(conn, {ref: row for ref, row in after.rows.items() if row.state is None and row.version})
     await operation_rows.save(conn, [op for op in after.operations.values() if op != before.operations.get(op.id)])
     changed = {ref: seed for ref, seed in after.seeds.items() if seed != before.seeds.get(ref)}
     await seeds.save(conn, secrets, changed)

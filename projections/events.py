@@ -39,6 +39,8 @@ READ_MODEL = ReadModel("events", 5, DDL, ("events",))
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
+#: Characters of a text that is searched by.
+LONGEST = 512
 #: From this many rows on COPY is the faster way.
 MANY = 16
 
@@ -60,24 +62,29 @@ FILTERS: Mapping[str, str] = {
 
 
 def row(recorded: Recorded) -> tuple[object, ...]:
-    """The row of one event. Any message makes one, however little it says of itself."""
-    ref, headers = recorded.ref, recorded.headers
-    operation, request = headers.get("ce-operationid"), headers.get("ce-requestid")
+    """The row of one message. Any makes one, however little it says of itself."""
+    headers = recorded.headers
+    _, _, project, kind, id_ = (*recorded.subject.split("."), "", "", "")[:5]
     return (
         recorded.position,
         recorded.moment,
         recorded.stored_at,
-        ref.project,
-        ref.kind,
-        ref.id,
-        clean(headers.get("ce-type", "")),
-        clean(headers.get("ce-actor", "")),
-        clean(operation) if operation else None,
-        clean(request) if request else None,
-        recorded.subject,
+        key(project),
+        key(kind),
+        key(id_),
+        key(headers.get("ce-type", "")),
+        key(headers.get("ce-actor", "")),
+        key(headers.get("ce-operationid", "")) or None,
+        key(headers.get("ce-requestid", "")) or None,
+        clean(recorded.subject),
         clean_json(json.dumps(dict(headers))),
         recorded.body,
     )
+
+
+def key(text: str) -> str:
+    """Text as an index can hold it: an entry of more than 2,700 bytes is refused."""
+    return clean(text[:LONGEST])
 
 
 async def insert(conn: Connection, batch: Iterable[Recorded]) -> None:

@@ -2,7 +2,8 @@
 
 - The checkpoint stands in the same database as the rows, so a crash at any point repeats or loses nothing.
 - One runner works at a time; others stand by, and the checkpoint is compared as it is moved.
-- A message that cannot be applied is audited and parked, and the rest goes on: one poisoned event stops nothing.
+- A malformed message (`eventstore/judge.py`) is audited and parked, and changes nothing else. An event that cannot be
+  applied keeps its place in its aggregate's history and is parked as well. Neither stops the rest.
 - When Postgres or the bus is away the runner says so once, waits, and goes on from the checkpoint.
 """
 
@@ -18,10 +19,10 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg import errors
 
-from domain.base import Event
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
-from eventstore.parking import LOG, Parking
+from eventstore.judge import first_line
+from eventstore.parking import Parking
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import VaultUnavailable
 from projections import books, database, events, upgrade
@@ -84,6 +85,11 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
     return max(LINGER, REST * spent)
 
 
+def passes(error: Exception) -> bool:
+    """Whether the same may succeed later. What is over a limit of Postgres stays so."""
+    return isinstance(error, PASSING) and not isinstance(error, errors.ProgramLimitExceeded)
+
+
 class Runner:
     """Keeps the live read models. `position` tells others in this process how far it is."""
 
@@ -91,6 +97,7 @@ class Runner:
         self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Sequence[ReadModel] = books.MODELS
     ) -> None:
         self._models = models
+        self._replays = False
         self._nc = nc
         self._dsn = dsn
         self._secrets = secrets
@@ -126,6 +133,7 @@ class Runner:
 
         The connection is the only writer of its copy of the read models.
         """
+        self._replays = until is not None
         after = await database.checkpoint(conn)
         end = await EventStore(self._nc).last_position()
         if end < max(after, until or 0):
@@ -150,47 +158,65 @@ class Runner:
         raise Unavailable("the connection to the bus was closed")
 
     async def _take(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
-        """Apply a batch; when that fails for no passing reason, event by event, parking those at fault."""
+        """Apply a batch, and park what is malformed in it.
+
+        When that fails for no passing reason, event by event; one that still fails takes part with ever less of it, so
+        that the rest goes on.
+        """
         try:
-            await apply(conn, self._secrets, after, batch)
-        except PASSING:
-            raise
+            malformed = await apply(conn, self._secrets, after, batch)
         except Exception as error:
+            if passes(error):
+                raise
             if len(batch) > 1:
                 for recorded in batch:
                     await self._take(conn, after, [recorded])
                     after = recorded.position
                 return
-            log.exception("event parked", subject=batch[0].subject, position=batch[0].position)
-            await apply(conn, self._secrets, after, batch, only_audit=True)
-            await park(self._nc, batch[0], repr(error))
+            log.exception("event not applied", subject=batch[0].subject, position=batch[0].position)
+            await self._with_less(conn, after, batch)
+            malformed = [(batch[0], f"the read models cannot take it in: {first_line(error)}")]
+        for recorded, reason in malformed:
+            await self._park(recorded, reason)
 
+    async def _with_less(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+        try:
+            await apply(conn, self._secrets, after, batch, inert=True)
+        except Exception as error:
+            if passes(error):
+                raise
+            log.exception("event passed over", subject=batch[0].subject, position=batch[0].position)
+            await apply(conn, self._secrets, after, batch, passed_over=True)
 
-async def park(nc: Client, recorded: Recorded, error: str) -> None:
-    """Put a message of the log aside for people to see. Raises Unavailable."""
-    await Parking(nc).park(
-        LOG,
-        str(recorded.position),
-        subject=recorded.subject,
-        position=recorded.position,
-        error=error,
-        headers=recorded.headers,
-        body=recorded.body,
-    )
+    async def _park(self, recorded: Recorded, reason: str) -> None:
+        """Handlers park what is malformed as well: whoever is first. A replay parks nothing."""
+        if self._replays:
+            return
+        try:
+            await Parking(self._nc).park_message(recorded, reason)
+        except Unavailable as error:
+            log.warning("message not parked", position=recorded.position, reason=reason, error=str(error))
 
 
 async def apply(
-    conn: Connection, secrets: Secrets, after: int, batch: Sequence[Recorded], *, only_audit: bool = False
-) -> None:
-    """Take in the events behind position `after` and move the checkpoint, or do nothing at all.
+    conn: Connection,
+    secrets: Secrets,
+    after: int,
+    batch: Sequence[Recorded],
+    *,
+    inert: bool = False,
+    passed_over: bool = False,
+) -> list[tuple[Recorded, str]]:
+    """Take in the messages behind position `after` and move the checkpoint, or do nothing at all.
+
+    Returns those that are malformed, and why: they are audited, and change nothing else. `inert`: the same for all of
+    them. `passed_over`: only the checkpoint moves.
 
     A few events go through a pipeline, so that somebody who waits for one waits for five answers of Postgres instead of
     thirteen; many are copied, which no pipeline can. Raises Overtaken when the checkpoint is not at `after`.
     """
     last = ordered(after, batch)
-    entries: list[tuple[Recorded, Event]] = []
-    if not only_audit:
-        entries = [(r, event) for r in batch if (event := books.typed(r)) is not None]
+    entries, malformed = books.typed([] if passed_over else batch)
     async with conn.pipeline() if len(batch) < events.MANY else contextlib.nullcontext(), conn.transaction():
         move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
         moved = await conn.execute(move, [last, after])
@@ -200,10 +226,13 @@ async def apply(
         if entries:
             folded = Books(copy(before.rows), copy(before.operations), copy(before.seeds))
             for recorded, event in entries:
-                folded.fold(recorded, event)
+                folded.fold(recorded, event, inert=inert)
             await books.write(conn, secrets, before, folded)
-        await events.insert(conn, batch)
+            malformed += folded.malformed
+        if not passed_over:
+            await events.insert(conn, batch)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
+    return malformed
 
 
 def ordered(after: int, batch: Sequence[Recorded]) -> int:

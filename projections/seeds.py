@@ -27,9 +27,9 @@ CREATE TABLE seeds (
     instance_id text NOT NULL,
     ssh_keys    text[] NOT NULL,
     user_data   jsonb,
-    boots       int NOT NULL,
-    booted      int NOT NULL,
-    disk        int NOT NULL,
+    boots       bigint NOT NULL,
+    booted      bigint NOT NULL,
+    disk        bigint NOT NULL,
     PRIMARY KEY (project, vm)
 );
 CREATE TABLE seed_secrets (
@@ -41,7 +41,7 @@ CREATE TABLE seed_secrets (
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-READ_MODEL = ReadModel("seeds", 5, DDL, ("seeds", "seed_secrets"))
+READ_MODEL = ReadModel("seeds", 6, DDL, ("seeds", "seed_secrets"))
 
 
 class Secrets(Protocol):
