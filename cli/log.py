@@ -172,7 +172,9 @@ def import_(
         return
     except transfer.Refused as error:
         raise CliError(str(error)) from error
-    _tell(report, wants_json(context, format_), signatures=keys is not None)
+    _tell(report, wants_json(context, format_), signatures=keys is not None, failing=False)
+    if not report.ok:
+        note(f"{len(report.findings)} malformed messages are in the log, as they were where it was exported")
 
 
 def schemas(
@@ -204,8 +206,10 @@ class _Progress:
             note(f"{self._word} {done} of {of}")
 
 
-def _tell(report: "Report", json_: bool, *, signatures: bool, against: Path | None = None) -> None:
-    """Print a report; CliError when it has findings."""
+def _tell(
+    report: "Report", json_: bool, *, signatures: bool, against: Path | None = None, failing: bool = True
+) -> None:
+    """Print a report; CliError when it has findings (`failing`)."""
     if json_:
         output.emit_json(report.document())
     else:
@@ -217,7 +221,7 @@ def _tell(report: "Report", json_: bool, *, signatures: bool, against: Path | No
             output.emit(f"compared with {against}, event by event")
         for finding in report.findings:
             output.emit(f"  {finding}")
-    if not report.ok:
+    if failing and not report.ok:
         count = len(report.findings) + report.more_findings
         raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")
 

@@ -20,7 +20,6 @@ S = TypeVar("S", bound="Common")
 
 def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     """Do some work with a connection. Raises Unreachable, CliError."""
-    import nats
     from nats.errors import Error as NatsError
     from nats.js.errors import NotFoundError
 
@@ -29,6 +28,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.masterkey import WrongMasterKey
     from eventstore.notary import Disagrees
     from runtime import logs
+    from runtime.bus import QuickClient
     from runtime.streams import WeakStream
 
     logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
@@ -37,14 +37,15 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         """What goes wrong is raised where it matters."""
 
     async def connected() -> T:
-        nc = await nats.connect(
+        nc = QuickClient()
+        await nc.connect(
             [url.strip() for url in settings.nats_url.split(",")],
             name="nebula-operator",
             user=settings.nats_user,
             password=settings.nats_password,
             allow_reconnect=False,
             max_reconnect_attempts=1,
-            reconnect_time_wait=0.2,
+            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; a fraction works
             connect_timeout=5,
             error_cb=quiet,
         )

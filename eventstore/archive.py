@@ -18,10 +18,11 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
-from eventstore.envelope import Recorded
+from eventstore.envelope import Raw, Recorded
 from eventstore.jetstream import own
 from eventstore.verify import Finding, Report, Verifier
 from runtime import subjects
+from runtime.headers import parsed
 
 FORMAT = "nebula-archive"
 VERSION = 1
@@ -31,6 +32,7 @@ LONGEST = 8 * 1024 * 1024
 Document = dict[str, Any]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SPACE = re.compile(rb"[ \t\r\n]")
 _CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -97,7 +99,9 @@ def line(document: Document) -> bytes:
 
 
 def event_document(recorded: Recorded) -> Document:
-    """An event as a line has it. A body that is not UTF-8 goes as base64."""
+    """A message as a line has it. A body that is not UTF-8 goes as base64, and so do subject and headers that are not
+    plain text, beside what readers make of them.
+    """
     document: Document = {
         "position": recorded.position,
         "stored_at": recorded.stored_at.isoformat(),
@@ -108,18 +112,24 @@ def event_document(recorded: Recorded) -> Document:
         document["body"] = recorded.body.decode()
     except UnicodeDecodeError:
         document["body64"] = base64.b64encode(recorded.body).decode()
+    if recorded.raw is not None:
+        document["subject64"] = base64.b64encode(recorded.raw.subject).decode()
+        document["headers64"] = base64.b64encode(recorded.raw.block).decode()
     return document
 
 
 def event_of(document: Document) -> Recorded:
     """The event of a line. Raises ValueError, KeyError or TypeError when it is none.
 
-    What could mean something to a server (its own headers, line ends) is never part of an event.
+    What could mean something to a server (its own headers, line ends) is never part of a message.
     """
     headers, subject = document["headers"], str(document["subject"])
     if own(headers) != headers:
         raise ValueError("a header that is not the event's own")
-    if _CONTROL.search("".join((*headers, *headers.values()))) or _CONTROL_OR_SPACE.search(subject):
+    if not all(subjects.parse_event(subject)):
+        raise ValueError("a part of the subject is empty")
+    raw = raw_from(document, subject, headers)
+    if raw is None and (_CONTROL.search("".join((*headers, *headers.values()))) or _CONTROL_OR_SPACE.search(subject)):
         raise ValueError("a control character in a header or the subject")
     body = document["body"].encode() if "body" in document else base64.b64decode(document["body64"], validate=True)
     return Recorded(
@@ -128,7 +138,22 @@ def event_of(document: Document) -> Recorded:
         headers=headers,
         body=body,
         stored_at=datetime.fromisoformat(document["stored_at"]),
+        raw=raw,
     )
+
+
+def raw_from(document: Document, subject: str, headers: dict[str, str]) -> Raw | None:
+    """Subject and headers byte by byte, where a line has them. Raises ValueError when the rest says otherwise."""
+    if "headers64" not in document:
+        return None
+    exact = base64.b64decode(document["subject64"], validate=True)
+    block = base64.b64decode(document["headers64"], validate=True)
+    if _SPACE.search(exact) or not block.endswith(b"\r\n\r\n") or b"\r\n\r\n" in block[:-1]:
+        raise ValueError("bytes that are no subject, or no block of headers")
+    found = parsed(block) or {}
+    if exact.decode(errors="replace") != subject or found != headers:
+        raise ValueError("bytes of another subject, or of other headers")
+    return Raw(exact, block)
 
 
 @dataclass(frozen=True, slots=True)

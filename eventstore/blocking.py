@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.jetstream import Unavailable
 from eventstore.settings import Settings
+from runtime.bus import QuickClient
 from runtime.tasks import end
 
 log = logging.getLogger(__name__)  # the application's own logging: it need not know structlog
@@ -119,7 +120,7 @@ class Connection:
 
     async def _connect(self) -> Client:
         """Nothing is buffered while the server is away: what is sent is either under way or refused at once."""
-        nc = Client()
+        nc = QuickClient()
         try:
             await nc.connect(
                 servers=list(self.settings.servers),

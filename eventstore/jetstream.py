@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ from eventstore.mailbox import Mailbox
 from runtime.headers import FIRST_LINE, Odd, parsed
 
 T = TypeVar("T")
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -368,7 +371,8 @@ def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
     for line in lines:
         if line.startswith(b"Nats-Subject: "):
             exact = line[len(b"Nats-Subject: ") :]
-    if first == FIRST_LINE and kept == plain and exact == subject.encode():
+    whole = first == FIRST_LINE and kept == plain and exact == subject.encode()
+    if whole and not _CONTROL.search(b"".join([exact, *kept])):
         return None
     return Raw(exact, b"\r\n".join([first, *kept, b"", b""]))
 

@@ -20,10 +20,11 @@ from eventstore.audit import Progress
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
 from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct_get
+from eventstore.judge import follows, shape
 from eventstore.notary import Checkpoints, pages, parsed
 from eventstore.store import EventStore
 from eventstore.verify import Report
-from runtime import streams, subjects
+from runtime import bus, streams, subjects
 
 IN_FLIGHT = 256
 """Publishes that wait for their acknowledgement. They are stored in the order of sending."""
@@ -78,10 +79,8 @@ async def export(
     upcoming = checkpoints.read(passed, count)
     document = await anext(upcoming, None)
     async for page in pages(store, after, to):
-        unseen = {r.subject for r in page if r.headers.get("ce-aggregateversion") != "1"} - seen if after else set()
-        for anchor in await _last_of(nc, sorted(unseen), after):
+        for anchor in await _anchors(nc, store, page, seen, after) if after else ():
             writer.anchor(anchor)
-        seen.update(r.subject for r in page)
         for recorded in page:
             writer.event(recorded)
             while document is not None and (checkpoint := parsed(document[1])).position <= recorded.position:
@@ -101,6 +100,26 @@ async def _digest_at(store: EventStore, checkpoint: Checkpoint | None, position:
         for recorded in page:
             at = at.after(recorded)
     return at
+
+
+async def _anchors(
+    nc: Client, store: EventStore, page: Sequence[Recorded], seen: set[str], after: int
+) -> list[Recorded]:
+    """The last event up to position `after` of each aggregate that goes on in this page for the first time."""
+    first: dict[str, Recorded] = {}
+    for recorded in page:
+        if recorded.subject not in seen and shape(recorded) is None:
+            first.setdefault(recorded.subject, recorded)
+    seen.update(first)
+    going_on = sorted(subject for subject, recorded in first.items() if recorded.version > 1)
+    found: list[Recorded] = []
+    for last in await _last_of(nc, going_on, after):
+        if shape(last) is None and follows(first[last.subject], last.version, last.digest) is None:
+            found.append(last)
+            continue
+        history = await store.history(last.ref, at=after)  # malformed messages stand between the two
+        found += history[-1:]
+    return sorted(found, key=lambda recorded: recorded.position)
 
 
 async def _last_of(nc: Client, names: Sequence[str], up_to: int) -> list[Recorded]:
@@ -130,12 +149,12 @@ async def restore(
 ) -> Report:
     """Put an archive of the whole log into a server whose log is empty: same events, same positions.
 
-    The archive is verified first. `resume` goes on with a restore that was cut off: what is there has to be the
-    archive's beginning. No other process may append meanwhile; one that does is noticed, and ends the restore. Raises
-    Unsound, Refused, BadArchive, Unavailable.
+    The archive is verified first; malformed messages that the log held are put back as they were. `resume` goes on with
+    a restore that was cut off: what is there has to be the archive's beginning. No other process may append meanwhile;
+    one that does is noticed, and ends the restore. Raises Unsound, Refused, BadArchive, Unavailable.
     """
     report = archive.verify_file(path, keys=keys, foreign=foreign, signed=False)
-    if not report.ok:
+    if not report.genuine:
         raise Unsound(report)
     if report.first != 1:
         raise Refused(f"the archive begins at position {report.first}: only a whole log can be restored")
@@ -197,14 +216,19 @@ class _Restore:
                         raise Refused(f"position {there.position} on the server is not what the archive has there")
 
     async def _send(self, recorded: Recorded) -> None:
-        headers = {
-            **recorded.headers,
+        storing = {
             STORED_AT: recorded.stored_at.isoformat(),
             "Nats-Expected-Stream": subjects.EVENTS,
             "Nats-Expected-Last-Sequence": str(recorded.position - 1),
         }
         try:
-            await self._nc.publish(recorded.subject, recorded.body, reply=self._inbox, headers=headers)
+            if recorded.raw is None:
+                headers = {**recorded.headers, **storing}
+                await self._nc.publish(recorded.subject, recorded.body, reply=self._inbox, headers=headers)
+            else:
+                first, rest = recorded.raw.block.split(b"\r\n", 1)
+                block = b"\r\n".join([first, *(f"{k}: {v}".encode() for k, v in storing.items()), rest])
+                await bus.publish_bytes(self._nc, recorded.raw.subject, self._inbox, block, recorded.body)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the log does not answer: {error!r}") from error
         self._sent = recorded.position

@@ -72,6 +72,13 @@ def header_block(headers: Mapping[str, str]) -> bytes | None:
     return f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
 
 
+async def publish_bytes(nc: Client, subject: bytes, reply: str, block: bytes, payload: bytes) -> None:
+    """Publish a message byte by byte, as somebody else may have made it: subject and headers need not be text."""
+    head = b"HPUB %b %b %d %d\r\n" % (subject, reply.encode(), len(block), len(block) + len(payload))
+    await nc._send_command(head + block + payload + b"\r\n")
+    await nc._flush_pending()
+
+
 class Teller:
     """Says each trouble of a connection once, until it is over."""
 
