@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import catalog, console, events, guest, image, log, output, replay, vault, views, vm
+from cli import catalog, console, events, guest, image, log, output, parked, replay, vault, views, vm
 from cli import simulate as simulation
 from cli.command import root
 from cli.errors import CliError, Exit, Usage
@@ -131,6 +131,7 @@ console.register(vm.app)
 guest.register(vm.app)
 events.register(app)
 log.register(app)
+parked.register(app)
 vault.register(app)
 views.register(app)
 

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 
 from nats.errors import Error as NatsError
 
+from eventstore.parking import Parking
 from eventstore.store import EventStore
 from gateway.auth import Tokens
 from gateway.edge import Edge
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
+from gateway.parked_index import Index
 from gateway.routes import router
 from gateway.state import Gateway
 from projections import database
@@ -38,15 +40,17 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         tokens=tokens,
         heartbeats=Heartbeats(),
         metrics=Metrics(),
+        parked=Index(),
     )
     await gateway.heartbeats.listen(nc)
     await pool.open()
     listening = asyncio.create_task(listen(settings.postgres_dsn, gateway.position), name="position")
+    counting = asyncio.create_task(gateway.parked.run(Parking(nc)), name="parked")
     try:
         yield gateway
     finally:
         gateway.stop.set()
-        await tasks.end([listening])
+        await tasks.end([listening, counting])
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()

@@ -121,6 +121,12 @@ class ForgetVm(Body):
     reason: Reason
 
 
+class Drop(Body):
+    """Why a parked message is not wanted any more."""
+
+    reason: Reason
+
+
 class ChangeVm(Body):
     """What is not given stays as it is; tags and labels are replaced as a whole."""
 

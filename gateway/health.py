@@ -18,11 +18,15 @@ PATIENCE = 1.5
 
 
 async def health(gateway: Gateway, request: Request) -> Response:
-    """200 when the log and the read models answer, 503 otherwise; and how far the read models are behind."""
+    """200 when the log and the read models answer, 503 otherwise; and how far the read models are behind.
+
+    `degraded`: it works, and messages are parked that nobody has looked at.
+    """
     log, rows = await asyncio.gather(end_of_log(gateway), end_of_rows(gateway))
     well = "position" in log and "position" in rows
     lag = max(log["position"] - rows["position"], 0) if well else None
-    body = {"status": "ok" if well else "unavailable", "nats": log, "postgres": rows, "lag": lag}
+    status = ("degraded" if gateway.parked.open else "ok") if well else "unavailable"
+    body = {"status": status, "nats": log, "postgres": rows, "lag": lag, "parked": gateway.parked.open}
     headers = None if well else {"Retry-After": "1"}
     return Response(to_json(body), 200 if well else 503, headers, "application/json")
 
@@ -48,6 +52,7 @@ async def end_of_rows(gateway: Gateway) -> dict[str, Any]:
 async def metrics(gateway: Gateway, request: Request) -> Response:
     """Numbers for Prometheus."""
     gateway.metrics.position.set(gateway.position.value)
+    gateway.metrics.parked_are(gateway.parked.counts())
     with contextlib.suppress(Away, TimeoutError):
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
         gateway.metrics.building.set(-1 if building is None else building)

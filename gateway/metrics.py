@@ -1,5 +1,7 @@
 """What a gateway counts, for Prometheus."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -34,6 +36,9 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._parked = Gauge(
+            "nebula_parked_messages", "Parked messages that are open", ["source"], registry=self.registry
+        )
         self._by_route: dict[tuple[str, int], Histogram] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -42,6 +47,12 @@ class Metrics:
         if found is None:
             found = self._by_route[route, status] = self._requests.labels(route, status)
         found.observe(seconds)
+
+    def parked_are(self, counts: Mapping[str, int]) -> None:
+        """How many parked messages are open, by source."""
+        self._parked.clear()
+        for source in {"log", "reports", *counts}:
+            self._parked.labels(source).set(counts.get(source, 0))
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

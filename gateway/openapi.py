@@ -62,7 +62,7 @@ def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
     schemas: dict[str, Any] = {"Problem": PROBLEM}
     paths: dict[str, dict[str, Any]] = {}
     for read in reads:
-        paths.setdefault(read.path, {})["get"] = described_read(read, schemas)
+        paths.setdefault(read.path, {})[read.method.lower()] = described_read(read, schemas)
     for action in actions:
         paths.setdefault(action.path, {})[action.method.lower()] = described_action(action, schemas)
     return to_json(
@@ -88,12 +88,18 @@ def described_read(read: "Read", schemas: dict[str, Any]) -> dict[str, Any]:
     elif read.answer is not None:
         item = schema(read.answer, schemas)
         content = {"application/json": {"schema": page(item) if read.listed else item}}
-    return {
+    made: dict[str, Any] = {
         "summary": read.summary,
-        "operationId": name_of("get", read.path),
+        "operationId": name_of(read.method.lower(), read.path),
         "parameters": [*in_path(read.path), *(in_query(name) for name in read.parameters)],
         "responses": {"200": {"description": "as asked", "content": content}, "default": problem()},
     }
+    if read.body is not None:
+        made["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema(read.body, schemas)}},
+        }
+    return made
 
 
 def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:

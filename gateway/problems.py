@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from domain.base import Rejected
+from eventstore.parking import Closed, NoRetry, NotParked
 from eventstore.store import Unavailable
 from projections.database import Away
 
@@ -75,6 +76,12 @@ def of(error: Exception) -> Problem | None:
             return Problem(error.status, error.code, error.detail, errors)
         case ValidationError():
             return invalid_body(error)
+        case NotParked():
+            return Problem(404, "parked_not_found", f"no message is parked as {error}", [("key", "not found")])
+        case Closed():
+            return Problem(409, "parked_closed", f"{error}; it stays so")
+        case NoRetry():
+            return Problem(409, "parked_not_retried", str(error))
         case Away():
             return Problem(503, "read_models_unavailable", "the read models cannot be asked now; try again")
         case Unavailable() | NatsError():

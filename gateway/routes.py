@@ -12,8 +12,23 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from domain.guest import Guest
-from gateway import audit, commands, consoles, feed, guests, health, openapi, parameters, problems, reads, tunnels
+from gateway import (
+    audit,
+    bodies,
+    commands,
+    consoles,
+    feed,
+    guests,
+    health,
+    openapi,
+    parameters,
+    parked,
+    problems,
+    reads,
+    tunnels,
+)
 from gateway.commands import ACTIONS
+from gateway.parked import ParkedView
 from gateway.state import Gateway
 from gateway.tunnels import Tunnel
 from projections.images import ImageView
@@ -33,7 +48,7 @@ SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "
 
 @dataclass(frozen=True)
 class Read:
-    """One thing that can be read: by which function, with which parameters, shown as what."""
+    """One thing that can be read, or done without a command: by which function, with which parameters, shown how."""
 
     path: str
     function: Function
@@ -41,8 +56,11 @@ class Read:
     parameters: tuple[str, ...] = ()
     answer: Any = None
     listed: bool = False
+    method: str = "GET"
+    body: type[bodies.Body] | None = None
 
 
+PARKED = "/v1/parked/{source}/{key}"
 IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
 CONSOLE = f"{VMS}/{{vm}}/console"
@@ -77,6 +95,10 @@ READS = (
     Read(f"{VMS}/{{vm}}/guest", guests.guest, "What a guest says of itself now, by its agent", FRESH, Guest),
     Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", TUNNELS[CONSOLE]),
     Read(VNC, tunnels.upgrade_required, "A WebSocket to a VM's display, in VNC's protocol (RFB)", TUNNELS[VNC]),
+    Read("/v1/parked", parked.many, "Parked messages", ("status", "source", "limit", "page_token"), ParkedView, True),
+    Read(PARKED, parked.one, "A parked message", (), ParkedView),
+    Read(f"{PARKED}/retry", parked.retry, "Put a parked message back", (), ParkedView, method="POST"),
+    Read(f"{PARKED}/drop", parked.drop, "Close a parked message", (), ParkedView, method="POST", body=bodies.Drop),
     Read("/healthz", health.health, "Whether the platform can do its work"),
     Read("/metrics", health.metrics, "Numbers for Prometheus"),
 )
@@ -114,8 +136,9 @@ def router(gateway: Gateway) -> Router:
         made = Endpoint(gateway, ask, f"{action.method} {action.path}", ("wait",))
         by_path.setdefault(action.path, {})[action.method] = made
     for read in reading:
-        made = Endpoint(gateway, read.function, f"GET {read.path}", read.parameters)
-        by_path.setdefault(read.path, {}).update({"GET": made, "HEAD": made})
+        made = Endpoint(gateway, read.function, f"{read.method} {read.path}", read.parameters)
+        methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
+        by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, made))
     tunnelled = [
         WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, known)) for path, known in TUNNELS.items()
     ]

@@ -13,6 +13,7 @@ from gateway import parameters
 from gateway.auth import Identity, Tokens
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
+from gateway.parked_index import Index
 from gateway.problems import Problem
 from projections.database import Pool
 from projections.position import Position
@@ -45,6 +46,7 @@ class Gateway:
     tokens: Tokens
     heartbeats: Heartbeats
     metrics: Metrics
+    parked: Index
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     #: what ends by itself, and is not to be forgotten before
     background: set[asyncio.Task[None]] = field(default_factory=set)

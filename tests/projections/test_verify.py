@@ -13,6 +13,8 @@ from psycopg import sql
 from cli.views import lines
 from domain import vm
 from domain.contract import Power
+from eventstore.envelope import Context, Ref
+from eventstore.store import Change, Tip
 from projections import compare, database, rebuild
 from projections.books import MODELS
 from projections.compare import Difference, shapes
@@ -20,6 +22,7 @@ from projections.database import SCHEMA, Pool
 from projections.position import Position
 from projections.runner import Runner
 from runtime.servers import Postgres
+from tests.eventstore.log import noted
 from tests.projections.cloud import SSH_KEY, Cloud, projected
 
 Made = tuple[Cloud, Pool]
@@ -43,6 +46,8 @@ async def made(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
         cloud, _ = both
         await cloud.running(ssh_keys=(SSH_KEY,), labels={"environment": "a", "team": "b"}, tags=("blue",))
         await cloud.do(*tag())
+        begun = Change(Tip(Ref("system", "tag", "begun")), [noted("by nothing that a tag knows")])
+        await cloud.store.append([begun], Context(actor="tester"))
         await cloud.caught_up()
         yield both
 
@@ -51,7 +56,6 @@ def tag() -> tuple[Any, Any]:
     from datetime import UTC, datetime
 
     from domain import project
-    from eventstore.envelope import Ref
     from tests.domain.story import uid
 
     asked = {"at": datetime.now(UTC), "operation": uid(99), "fingerprint": "f"}
