@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
@@ -23,6 +22,7 @@ from eventstore.documents import Documents
 from eventstore.envelope import Recorded, Ref
 from eventstore.store import EventStore
 from runtime import subjects
+from runtime.bus import QuickClient
 from runtime.servers import NatsServer, start_nats
 from tests.waiting import eventually
 
@@ -177,7 +177,8 @@ def raw_disk(size: int = 1024 * 1024) -> bytes:
 @asynccontextmanager
 async def write_side(home: Path, **settings: str) -> AsyncIterator[WriteSide]:
     server = await start_nats(home)
-    nc = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    nc = QuickClient()  # as all roles: it reads what the others may have written
+    await nc.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)  # type: ignore[arg-type]
     side = WriteSide(home, server, nc, settings)
     try:
         yield side
