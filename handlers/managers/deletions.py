@@ -51,29 +51,31 @@ class Deletions:
         self._store = store
         self._world = world
         self._watch = world.watch()
+        self._not_before: dict[Ref, float] = {}
+        """When a deletion that failed is tried again, in seconds of the loop's clock."""
 
     async def run(self) -> None:
         while True:
             await self._watch.next()
-            failed = [ref for ref in list(self._world.references.deletions) if not await self._finished(ref)]
-            if failed:
-                await asyncio.sleep(RETRY)
-                self._watch.ring()
+            await asyncio.gather(*(self._look(ref) for ref in list(self._world.references.deletions)))
 
-    async def _finished(self, ref: Ref) -> bool:
-        """Whether nothing is left to do; an error with one deletion delays no other."""
+    async def _look(self, ref: Ref) -> None:
+        """Finish a deletion, unless it failed a moment ago. An error with one delays no other."""
+        clock = asyncio.get_running_loop()
         deletion = self._world.references.deletions.get(ref)
-        if deletion is None:
-            return True
+        if deletion is None or clock.time() < self._not_before.get(ref, 0.0):
+            return
+        self._not_before.pop(ref, None)
         try:
             await self._finish(ref, deletion)
         except (Unavailable, Conflict) as error:
             log.warning("a deletion waits for the log", kind=ref.kind, id=ref.id, error=str(error))
-            return False
         except Exception:
             log.exception("a deletion cannot be finished; trying again", kind=ref.kind, id=ref.id)
-            return False
-        return True
+        else:
+            return
+        self._not_before[ref] = clock.time() + RETRY
+        clock.call_later(RETRY, self._watch.ring)
 
     async def _finish(self, ref: Ref, deletion: Deletion) -> None:
         """In the name of whoever asked for it."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import pytest
 
 from domain.project import ProjectDeleted, ProjectDeletionBegun
 from domain.vm import Phase, VmRequested
-from eventstore.envelope import Ref
-from eventstore.store import Change, Tip
+from eventstore.envelope import Context, Recorded, Ref
+from eventstore.store import Change, EventStore, Tip
 from handlers.apply import now
-from handlers.world import EVOLVE
+from handlers.managers.deletions import Deletions
+from handlers.turns import Turns
+from handlers.world import EVOLVE, World
+from runtime.tasks import end
 from tests.handlers import pairs
 from tests.handlers.pairs import CONTEXT, SPEC, Pair, create_args, done
 from tests.handlers.platform import WriteSide, write_side
@@ -245,6 +248,42 @@ async def test_handlers_that_are_killed_leave_no_deletion_behind(side: WriteSide
     for name in begun:
         types = await side.types(name, "project", name)
         assert types == ["ProjectCreated", "ProjectDeletionBegun", "ProjectDeleted"]
+
+
+class Failing(EventStore):
+    """Cannot append to some aggregates, for a reason that nobody thought of."""
+
+    def __init__(self, side: WriteSide, broken: set[str]) -> None:
+        super().__init__(side.nc)
+        self.broken = broken
+
+    async def append(self, changes: Sequence[Change], context: Context, **more: Any) -> list[Recorded]:
+        if any(change.tip.ref.id in self.broken for change in changes):
+            raise RuntimeError("not today")
+        return await super().append(changes, context, **more)
+
+
+async def test_a_deletion_that_fails_delays_no_other_and_is_tried_again(server: WriteSide) -> None:
+    await server.stop_all()
+    names = [f"try-{n}" for n in range(3)]
+    for name in names:
+        await pairs.project(server, name)
+        await deletion(server, name, str(uuid.uuid4()), finished=False)
+    store, world = Failing(server, {names[0]}), World()
+    deletions = Deletions(store, world)
+    tasks = [
+        asyncio.create_task(world.follow(server.nc, Turns(lambda: 0))),
+        asyncio.create_task(deletions.run()),
+    ]
+
+    def left() -> set[str]:
+        return {ref.id for ref in world.references.deletions}
+
+    last = await store.last_position()
+    await eventually(lambda: world.position >= last and left() == {names[0]}, "the others are finished")
+    store.broken.clear()
+    await eventually(lambda: not left(), "tried again")
+    await end(tasks)
 
 
 async def test_vms_of_an_earlier_project_are_not_inherited(side: WriteSide) -> None:
