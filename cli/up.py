@@ -8,6 +8,7 @@ NEBULA_LIBVIRT_URI of another host name is used as it is. Whatever ends by itsel
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 import time
@@ -123,6 +124,7 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_NATS_URL": nats_url,
             "NEBULA_POSTGRES_DSN": dsn,
             "NEBULA_HTTP_PORT": str(http_port),
+            "NEBULA_PLATFORM_PORTS": ",".join(map(str, _ports(http_port, seed_port, nats_url, dsn))),
             "NEBULA_TOKENS_FILE": str(settings.tokens_file or home.tokens_file(settings.home)),
             "NEBULA_SEED_HOST": seed_host,
             "NEBULA_SEED_PORT": str(seed_port),
@@ -180,6 +182,12 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     file.parent.mkdir(exist_ok=True)
     program = SIMULATION if name == "node" and settings.given("simulate") else name
     return Role(name, [sys.executable, "-m", "cli.role", program, str(file)], environment)
+
+
+def _ports(http: int, seed: int, *servers: str) -> list[int]:
+    """The ports of the platform, which no image is fetched from."""
+    found = [int(port) for server in servers for port in re.findall(r":([0-9]{1,5})(?=[/,?]|$)", server)]
+    return sorted({http, seed, *found})
 
 
 def _port(settings: UpSettings, name: str, host: str) -> int:

@@ -29,6 +29,7 @@ from domain.base import (
     same_request,
 )
 from domain.contract import Architecture, Firmware, SeedMedium
+from domain.image_source import Source
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -38,7 +39,6 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-
 """A distribution or a release, such as debian or 24.04."""
 
 Description = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
-Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048)]
 
 
 class ImagePhase(StrEnum):

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
 from domain.contract import Architecture, Firmware, SeedMedium
-from domain.image import Description, Sha256, Sha512, Source, Word
+from domain.image import Description, Sha256, Sha512, Word
+from domain.image_source import Source
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 

@@ -75,7 +75,9 @@ async def assemble(settings: HandlersSettings) -> Parts:
         loops=[
             Placer(store, world, policy, Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
-            Verifier(store, world, Reader(settings.home / "imports", settings.image_folders)).run(),
+            Verifier(
+                store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
+            ).run(),
             Deletions(store, world).run(),
             liveness.run(),
             watch_deadlines(store, world),

@@ -10,6 +10,7 @@ from runtime.digests import digests
 from runtime.disk_image import Format, Unusable, sectors
 from runtime.download import Part
 from runtime.inspection import inspect
+from runtime.urls import shown
 
 Kept = Literal["raw", "source"]
 """How images are kept: all of them raw, or each as it comes."""
@@ -25,7 +26,7 @@ class BaseImage:
 
 
 def mismatch(source: ImageSource, what: str) -> Permanent:
-    return Permanent("checksum_mismatch", f"{source.source} is not the image that was registered: {what}")
+    return Permanent("checksum_mismatch", f"{shown(source.source)} is not the image that was registered: {what}")
 
 
 async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
@@ -43,7 +44,9 @@ async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
             size = part.size
             part.drop()
             if resumed:
-                raise Temporary(f"what was resumed of {source.source} does not fit; it is fetched from its beginning")
+                raise Temporary(
+                    f"what was resumed of {shown(source.source)} does not fit; it is fetched from its beginning"
+                )
             raise mismatch(source, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
 
 

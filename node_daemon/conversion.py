@@ -16,7 +16,7 @@ from typing import BinaryIO
 from runtime.disk_image import Unusable
 from runtime.download import Tell
 from runtime.inspection import asked
-from runtime.qemu_img import Limits, QemuImgError, qemu_img
+from runtime.qemu_img import Limits, QemuImgError, hand_over, qemu_img, take_back
 from runtime.tasks import end, in_thread
 
 #: Bytes in which a disk is counted, all of such a piece or nothing.
@@ -59,7 +59,9 @@ async def convert(file: BinaryIO, virtual_bytes: int, to: Path, most: int, tell:
     with to.open("xb", buffering=0) as made:
         try:
             _stretch(made, virtual_bytes)
+            hand_over(made)
             await _copied(file, made, virtual_bytes, most, tell)
+            take_back(made)
             whole = True
         except QemuImgError as error:
             rest, free = max(most - allocated(made), CLUSTER), shutil.disk_usage(to.parent).free

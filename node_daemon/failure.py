@@ -2,8 +2,10 @@
 
 import errno
 
+from runtime.download import Verdict
 
-class Permanent(Exception):
+
+class Permanent(Verdict):
     """A VM cannot be made as wanted, and trying again will not help until its document changes.
 
     `code` is stable and meant for programs, `detail` is for the person who asked.

@@ -22,15 +22,18 @@ from node_daemon.files import new_folder, put_in_place
 from node_daemon.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.disk_image import Format, Unusable
+from runtime.disk_room import room
 from runtime.download import SILENCE, Check, Gone, Interrupted, Part, Tell, TooLong, copy, download
-from runtime.local_file import NotAllowed, opened
+from runtime.image_hosts import Denied, ImageHosts
+from runtime.local_file import MAY_PASS, NotAllowed, opened
 from runtime.tasks import in_thread
+from runtime.urls import is_url, shown
 
 log = logs.get(__name__)
 
 #: For all, QEMU's user among them; for writing to nobody.
 READ_ONLY = 0o444
-URL = ("http://", "https://")
+ONLY_PUBLIC = ImageHosts()
 RAW = "the image, converted to a raw disk, needs up to"
 
 #: What is left of a conversion when the daemon is killed, and was left of a download by an earlier version of it.
@@ -53,14 +56,18 @@ class Images:
         folder: Path,
         sources: Sequence[Path],
         *,
+        hosts: ImageHosts = ONLY_PUBLIC,
         budget: int = 0,
         bases: Bases = set,
         silence: float = SILENCE,
         kept: Kept = "raw",
     ) -> None:
-        """`sources`: the folders below which a path may be an image's source. `budget`, `bases`: as `Cache` says."""
+        """`sources`: the folders below which a path may be an image's source; `hosts`: what URLs may name. `budget`,
+        `bases`: as `Cache` says.
+        """
         self._folder = new_folder(folder)
         self._sources = sources
+        self._hosts = hosts
         self._cache = Cache(self._folder, budget, bases)
         self._silence = silence
         self._kept = kept
@@ -137,7 +144,7 @@ class Images:
         """Get the bytes, judge them, and only then give them, or what they are converted to, a name others look for."""
         path, part = self._file(source, source.format), self._part(source)
         started = asyncio.get_running_loop().time()
-        await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.size)
+        await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.held)
         before = part.size
         try:
             resumed = await self._receive(source, part, partial(hear, "arriving"))
@@ -200,15 +207,23 @@ class Images:
             if total is not None and total != source.size_bytes:
                 part.drop()
                 raise mismatch(source, f"it has {total} bytes, expected {source.size_bytes}")
-            self._room_for(source.size_bytes - part.size)
+            self._room_for(source.size_bytes - part.held)
 
         try:
-            if not source.source.startswith(URL):
+            if not is_url(source.source):
                 await self._copy(source, part, check, tell)
                 return False
             resumed = await download(
-                source.source, part, tell=tell, check=check, most=source.size_bytes, silence=self._silence
+                source.source,
+                part,
+                hosts=self._hosts,
+                tell=tell,
+                check=check,
+                most=source.size_bytes,
+                silence=self._silence,
             )
+        except Denied as error:
+            raise Permanent("image_not_allowed", f"{shown(source.source)}: {error}") from error
         except Gone as error:
             raise Permanent("image_missing", str(error)) from error
         except TooLong as error:
@@ -217,7 +232,7 @@ class Images:
         except Interrupted as error:
             raise Temporary(str(error)) from error
         if part.size < source.size_bytes:
-            raise Temporary(f"{source.source} ended after {part.size} of {source.size_bytes} bytes")
+            raise Temporary(f"{shown(source.source)} ended after {part.size} of {source.size_bytes} bytes")
         return resumed
 
     async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> None:
@@ -225,7 +240,9 @@ class Images:
             file = await asyncio.to_thread(opened, source.source, self._sources)
         except NotAllowed as error:
             raise Permanent("image_not_allowed", str(error)) from error
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
+            if error.errno in MAY_PASS:
+                raise Temporary(f"{source.source}: {error.strerror} on this node") from error
             raise Permanent("image_missing", f"{source.source}: {error.strerror} on this node") from error
         with file:
             size = os.fstat(file.fileno()).st_size
@@ -234,12 +251,12 @@ class Images:
             await copy(file.fileno(), part, size, tell)
 
     def _free(self) -> int:
-        return shutil.disk_usage(self._folder).free
+        return room(self._folder)
 
     def _room_for(self, needed: int) -> None:
         """Raises Permanent (disk_full) when so many bytes more do not fit."""
-        if needed > (free := self._free()):
-            raise no_room(needed, free)
+        if needed > self._free():
+            raise no_room(needed, shutil.disk_usage(self._folder).free)
 
     def _of_os_error(self, error: OSError, source: ImageSource, part: Part) -> Exception:
         """A disk that is full is not kept full by half an image."""

@@ -53,6 +53,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     images = Images(
         settings.data_dir / "images",
         settings.image_folders,
+        hosts=settings.fetch_from,
         budget=int(settings.image_cache_gib * GIB),
         bases=disks.bases,
         kept=settings.image_base,

@@ -3,33 +3,57 @@
 What has arrived stands in `<name>.part`; beside it, in `<name>.part.json`, what the server said of the whole. Only a
 server that vouches, by the same ETag or Last-Modified, that it still has the same file is asked for the rest alone.
 Whoever asked judges what has arrived: nothing here is trusted to be the right file.
+
+Whatever a URL, a name server, a server or a library does wrong leaves here as one of the exceptions below. Their texts
+hold no secret of the URL.
 """
 
+import asyncio
+import hashlib
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from runtime import logs
+from runtime.disk_room import allocate
+from runtime.image_client import client
+from runtime.image_hosts import Denied, ImageHosts
 from runtime.tasks import in_thread
+from runtime.urls import plain, shown
+
+log = logs.get(__name__)
 
 #: Bytes that are gathered before they are written.
 CHUNK = 1024 * 1024
-#: Seconds for a connection, and seconds without a byte, before a try counts as failed. There is no limit on the whole.
+#: Seconds for a connection, and seconds without a byte, before a try counts as failed.
 CONNECT, SILENCE = 10.0, 30.0
+#: Bytes that are taken from the disk in advance where the length is not known.
+AHEAD = 64 * CHUNK
+#: Where a file on its way may be read: for QEMU's tools, which run as another user. Its folder may be closed to others.
+READABLE = 0o644
 #: Answers that will not be others tomorrow.
 FINAL = (400, 401, 403, 404, 405, 410, 451)
 
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)")
+_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,19})")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_VALIDATOR = re.compile(r"[\x20-\x7e]{1,256}")
 
 Tell = Callable[[int, int | None], None]
 """Told how many bytes are there, and of how many, where that is known."""
 
 Check = Callable[[int | None], None]
-"""Told how many bytes there will be before the first is written; raises where that cannot be."""
+"""Told how many bytes there will be before the first is written; raises a Verdict, or OSError, where that cannot be."""
+
+
+class Verdict(Exception):
+    """Base of what `check` raises: whoever asked has judged."""
 
 
 class Gone(Exception):
@@ -44,12 +68,27 @@ class TooLong(Exception):
     """More bytes come than the file can have."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How slowly a file may come, and how long one try may take."""
+
+    #: bytes a second that have to come, on the average of so many seconds
+    least: int = 16 * 1024
+    window: float = 60.0
+    #: seconds for the whole of one try
+    whole: float = 6 * 3600.0
+
+
+PACE = Pace()
+
+
 class Origin(BaseModel):
     """What a server said of the file whose beginning has arrived."""
 
     model_config = ConfigDict(frozen=True)
 
-    url: str
+    #: the URL may be a secret, and the note stays on the disk
+    url_sha256: str
     etag: str | None = None
     last_modified: str | None = None
     total: int | None = None
@@ -57,9 +96,9 @@ class Origin(BaseModel):
     @property
     def validator(self) -> str | None:
         """What an If-Range may carry: an ETag only where it is a strong one."""
-        if self.etag is not None and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
+        strong = self.etag is not None and not self.etag.startswith("W/")
+        found = self.etag if strong else self.last_modified
+        return found if found is not None and _VALIDATOR.fullmatch(found) else None
 
 
 class Part:
@@ -73,6 +112,14 @@ class Part:
     def size(self) -> int:
         try:
             return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the disk that it has already, those taken in advance among them."""
+        try:
+            return max(self.path.stat().st_blocks * 512, self.size)
         except FileNotFoundError:
             return 0
 
@@ -90,6 +137,12 @@ class Part:
         new.write_text(origin.model_dump_json())
         new.replace(self.note)
 
+    def open(self) -> BinaryIO:
+        """For writing at its end."""
+        file = self.path.open("ab", buffering=0)
+        os.fchmod(file.fileno(), READABLE)
+        return file
+
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
@@ -99,30 +152,33 @@ async def download(
     url: str,
     part: Part,
     *,
+    hosts: ImageHosts,
     tell: Tell,
     check: Check,
     most: int,
     connect: float = CONNECT,
     silence: float = SILENCE,
+    pace: Pace = PACE,
 ) -> bool:
     """Bring the part to its full length, of `most` bytes. Whether some of it had arrived before.
 
-    Raises Gone, Interrupted, TooLong, what `check` raises, and OSError when it cannot be written.
+    Raises Denied, Gone, Interrupted, TooLong, what `check` raises (a Verdict), and OSError when it cannot be written.
     """
     known = part.origin()
-    if known is not None and (known.url != url or known.validator is None):
+    if known is not None and (known.url_sha256 != _hashed(url) or known.validator is None):
         known = None
     if known is not None and part.size == known.total:
         return True
     headers = {"Accept-Encoding": "identity"}
     if known is not None and known.validator is not None:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": known.validator}
+    name = plain(shown(url))
     try:
         async with (
-            httpx.AsyncClient(follow_redirects=True, timeout=httpx.Timeout(silence, connect=connect)) as client,
-            client.stream("GET", url, headers=headers) as answer,
+            client(hosts, httpx.Timeout(silence, connect=connect)) as asking,
+            asking.stream("GET", url, headers=headers) as answer,
         ):
-            origin = known if known is not None and _continues(answer, known, part) else _anew(answer, url)
+            origin = known if known is not None and _continues(answer, known, part, name) else _anew(answer, url, name)
             if origin is not known:
                 check(origin.total)
                 part.begin(origin)
@@ -130,17 +186,34 @@ async def download(
                 check(origin.total)
             else:
                 return True  # there is nothing more
-            await _receive(answer, part, origin.total, most, tell)
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
-        raise Gone(f"{url}: {error}") from error
+            await _receive(answer, part, origin.total, most, tell, name, pace)
+    except (Verdict, Denied, Gone, Interrupted, TooLong, OSError):
+        raise
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise Gone(f"{name} leads to what is no URL") from error
+    except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+        raise Gone(f"{name}: {_said(error, url)}") from error
     except httpx.HTTPError as error:
-        raise Interrupted(f"{url}: {str(error) or type(error).__name__}") from error
+        raise Interrupted(f"{name}: {_said(error, url)}") from error
+    except Exception as error:
+        log.exception("an image source was answered by an unknown error", url=name)
+        raise Interrupted(f"{name}: {type(error).__name__}") from error
     if origin.total is not None and part.size != origin.total:
-        raise Interrupted(f"{url} ended after {part.size} of {origin.total} bytes")
+        raise Interrupted(f"{name} ended after {part.size} of {origin.total} bytes")
     return origin is known
 
 
-def _continues(answer: httpx.Response, known: Origin, part: Part) -> bool:
+def _hashed(url: str) -> str:
+    return hashlib.sha256(url.encode(errors="replace")).hexdigest()
+
+
+def _said(error: Exception, url: str) -> str:
+    """What a library says, without what it may repeat of a URL."""
+    text = plain(str(error)) or type(error).__name__
+    return type(error).__name__ if "//" in text or "@" in text else text
+
+
+def _continues(answer: httpx.Response, known: Origin, part: Part, name: str) -> bool:
     """Whether the answer is the rest of what is there. Raises Interrupted when it is neither that nor the whole."""
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         whole = _UNSATISFIED.fullmatch(answer.headers.get("content-range", ""))
@@ -154,47 +227,80 @@ def _continues(answer: httpx.Response, known: Origin, part: Part) -> bool:
         if found is not None and same and int(found[1]) == part.size and known.total in (None, _number(found[2])):
             return True
     part.drop()
-    raise Interrupted(f"{known.url} offers another rest than was asked for; it is fetched from its beginning")
+    raise Interrupted(f"{name} offers another rest than was asked for; it is fetched from its beginning")
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
-def _anew(answer: httpx.Response, url: str) -> Origin:
+def _anew(answer: httpx.Response, url: str, name: str) -> Origin:
     """What the server says of the file that it now sends from its beginning. Raises Gone and Interrupted."""
     status = answer.status_code
     if status != httpx.codes.OK:
-        raise (Gone if status in FINAL else Interrupted)(f"{url} answers {status} {answer.reason_phrase}")
+        raise (Gone if status in FINAL else Interrupted)(f"{name} answers {status} {plain(answer.reason_phrase, 60)}")
     return Origin(
-        url=url,
+        url_sha256=_hashed(url),
         etag=answer.headers.get("etag"),
         last_modified=answer.headers.get("last-modified"),
         total=_number(answer.headers.get("content-length", "")),
     )
 
 
-async def _receive(answer: httpx.Response, part: Part, total: int | None, most: int, tell: Tell) -> None:
-    """Append what comes. What has come is written also when no more does."""
+async def _receive(
+    answer: httpx.Response, part: Part, total: int | None, most: int, tell: Tell, name: str, pace: Pace
+) -> None:
+    """Append what comes. What has come is written also when no more does.
+
+    The disk's blocks are taken before the bytes come, so that no two downloads of a host count on the same room.
+    """
     size = part.size
     tell(size, total)
     gathered = bytearray()
-    with part.path.open("ab", buffering=0) as file:
+    watch = Watch(pace, asyncio.get_running_loop().time())
+    with part.open() as file:
+        taken = total if total is not None else size
+        allocate(file.fileno(), taken)
         try:
             async for piece in answer.aiter_raw():
                 gathered += piece
+                watch.came(len(piece), asyncio.get_running_loop().time(), name)
                 if len(gathered) >= CHUNK:
                     chunk = bytes(gathered)
                     gathered.clear()  # now: who is cancelled while this is being written must not write it again
+                    if size + len(chunk) > taken and total is None:
+                        taken = min(size + len(chunk) + AHEAD, most)
+                        allocate(file.fileno(), taken)
                     await in_thread(write, file.fileno(), chunk)
                     size += len(chunk)
                     tell(size, total)
                 if size + len(gathered) > most:
-                    raise TooLong(f"{answer.url} sends more than {most} bytes")
+                    raise TooLong(f"{name} sends more than {most} bytes")
         finally:
             if gathered:
                 await in_thread(write, file.fileno(), bytes(gathered))
+            if total is None:
+                os.ftruncate(file.fileno(), part.size)  # gives back what was taken in advance
     tell(size + len(gathered), total)
+
+
+class Watch:
+    """Whether bytes come as fast as they have to."""
+
+    def __init__(self, pace: Pace, now: float) -> None:
+        self._pace = pace
+        self._began = self._since = now
+        self._bytes = 0
+
+    def came(self, size: int, now: float, name: str) -> None:
+        """Raises Interrupted where it goes too slowly, or takes too long."""
+        self._bytes += size
+        if now - self._began > self._pace.whole:
+            raise Interrupted(f"{name} takes longer than {self._pace.whole:.0f} s")
+        if (lasted := now - self._since) >= self._pace.window:
+            if self._bytes < self._pace.least * lasted:
+                raise Interrupted(f"{name} sends less than {self._pace.least} bytes a second")
+            self._since, self._bytes = now, 0
 
 
 def write(descriptor: int, chunk: bytes) -> None:
@@ -207,6 +313,8 @@ async def copy(source: int, part: Part, size: int, tell: Tell) -> None:
     """The first `size` bytes of an open file of this host, always from its beginning. Raises OSError."""
     part.drop()
     with part.path.open("xb", buffering=0) as file:
+        os.fchmod(file.fileno(), READABLE)
+        allocate(file.fileno(), size)
         done = 0
         while done < size:
             sent = await in_thread(os.sendfile, file.fileno(), source, done, min(16 * CHUNK, size - done))

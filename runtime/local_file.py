@@ -1,10 +1,14 @@
 """Files that people may name: real ones, in the folders that were allowed, and no way around that."""
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+#: What a host says of a file that may well be there.
+MAY_PASS = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 
 
 class NotAllowed(Exception):
@@ -14,11 +18,14 @@ class NotAllowed(Exception):
 def opened(source: str, folders: Sequence[Path]) -> BinaryIO:
     """The file, open for reading. Its reader need not trust the path any more, whatever becomes of it.
 
-    Raises NotAllowed for a path outside the folders, one that leads over a symbolic link, and for what is no regular
-    file; OSError as `open` does.
+    Raises NotAllowed for what is no path, for a path outside the folders, one that leads over a symbolic link, and for
+    what is no regular file; OSError as `open` does.
     """
-    path = _inside(source, folders)
-    _only_regular(path.lstat(), source)
+    try:
+        path = _inside(source, folders)
+        _only_regular(path.lstat(), source)
+    except ValueError:  # NUL, or a lone surrogate
+        raise NotAllowed("a path with such characters names no file") from None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,12 +1,21 @@
-"""Run qemu-img, with a bound on what an evil image can make it use."""
+"""Run qemu-img, with a bound on what an evil image can make it use.
+
+Where we are root, and the files are foreign, it runs as a user without rights: `nebula-image` where there is one, else
+`nobody`. Foreign files are given as open ones, which it has to open again: they have to be readable for that user,
+whatever their folder allows. What is named by its path is our own, and is worked on with our own rights.
+"""
 
 import asyncio
 import contextlib
 import errno
+import os
+import pwd
 import shutil
 import signal
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from runtime.tasks import ended
 
@@ -16,6 +25,10 @@ MEMORY = 2 * 1024**3
 LAST_SECONDS = 5
 #: What others end a process with: those who stop a service or a terminal, and a kernel that is out of memory.
 FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+
+
+#: Users without rights, the first that there is.
+USERS = ("nebula-image", "nobody")
 
 
 class QemuImgError(Exception):
@@ -39,8 +52,56 @@ USUAL = Limits()
 READS = Limits(file_bytes=0)
 
 
+def unprivileged() -> pwd.struct_passwd | None:
+    """The user that qemu-img runs as; None where we have no rights to give up. Raises OSError where there is none."""
+    if os.geteuid() != 0:
+        return None
+    for name in USERS:
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if found.pw_uid != 0:
+            return found
+    raise FileNotFoundError(errno.ENOENT, f"there is no user {' or '.join(USERS)} to run qemu-img as")
+
+
+def readable(file: BinaryIO) -> bool:
+    """Whether qemu-img may open the file again."""
+    user = unprivileged()
+    if user is None:
+        return True
+    status = os.fstat(file.fileno())
+    if status.st_uid == user.pw_uid:
+        return bool(status.st_mode & stat.S_IRUSR)
+    return bool(status.st_mode & (stat.S_IRGRP if status.st_gid == user.pw_gid else stat.S_IROTH))
+
+
+def hand_over(file: BinaryIO) -> None:
+    """Let qemu-img write to a file of ours."""
+    if (user := unprivileged()) is not None:
+        os.fchown(file.fileno(), user.pw_uid, user.pw_gid)
+
+
+def take_back(file: BinaryIO) -> None:
+    """Nobody but us owns the file any more."""
+    if unprivileged() is not None:
+        os.fchown(file.fileno(), os.geteuid(), os.getegid())
+
+
+def _without_rights(foreign: bool) -> list[str]:
+    """The options of setpriv."""
+    user = unprivileged() if foreign else None
+    taken = ["--no-new-privs", "--inh-caps=-all"]
+    if user is None:
+        return taken
+    ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return [*ids, *taken, "--bounding-set=-all"]
+
+
 async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = USUAL) -> bytes:
-    """Its standard output. `files` are descriptors that it may open as /proc/self/fd/N.
+    """Its standard output. `files` are descriptors that it may open as /proc/self/fd/N: of foreign files, for a user
+    without rights.
 
     It has ended when this returns or raises, also for a cancellation, and does not outlive the thread that called this.
     Raises QemuImgError; TimeoutError; OSError when it cannot be run, or is ended from outside.
@@ -51,7 +112,17 @@ async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = 
     if limits.file_bytes is not None:
         bounds.append(f"--fsize={limits.file_bytes}")
     process = await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "KILL", "--", "prlimit", *bounds, "qemu-img", *arguments),
+        *(
+            "setpriv",
+            *_without_rights(bool(files)),
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "prlimit",
+            *bounds,
+            "qemu-img",
+            *arguments,
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from runtime.image_hosts import ImageHosts
 from runtime.masking import masked
 
 
@@ -38,6 +39,11 @@ def _folders(paths: str) -> str:
     return paths
 
 
+def _hosts(setting: str) -> str:
+    ImageHosts.of(setting)
+    return setting
+
+
 class Common(BaseSettings):
     """What every process is told."""
 
@@ -54,6 +60,10 @@ class Common(BaseSettings):
     nats_replicas: int = Field(default=1, ge=1, le=5)
     #: folders, separated by ':', below which a path may be named as an image's source; `images` and `cache` of the home
     image_paths: Annotated[str, AfterValidator(_folders)] | None = None
+    #: addresses, networks and names (*.lan), separated by commas, that images may be fetched from beside public ones
+    image_hosts: Annotated[str, AfterValidator(_hosts)] = ""
+    #: ports, separated by commas, that the platform's servers listen on where those are not the usual ones
+    platform_ports: Annotated[str, Field(pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$")] = ""
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     #: MiB after which a log file that `nebula up` keeps is copied aside; four copies of each are kept
@@ -67,6 +77,13 @@ class Common(BaseSettings):
         if self.image_paths is None:
             return (self.home / "images", self.home / "cache")
         return tuple(Path(path) for path in self.image_paths.split(":"))
+
+    @property
+    def fetch_from(self) -> ImageHosts:
+        """Where images may be fetched from: never from servers of the platform itself."""
+        ports = {int(port) for port in self.platform_ports.split(",") if port}
+        ports |= {int(port) for port in re.findall(r":([0-9]{1,5})(?=[/,]|$)", self.nats_url)}
+        return ImageHosts.of(self.image_hosts, ports)
 
 
 class Database(Common):

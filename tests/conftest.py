@@ -82,3 +82,12 @@ async def fresh_database(server: Postgres) -> str:
 async def libvirt_qemu() -> Libvirt:
     """This host's libvirt, started when it is not running."""
     return await ensure_libvirt()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter, as those of `tmp_path` cannot: for what programs without rights run."""
+    with tempfile.TemporaryDirectory(prefix="nebula-test-", dir="/var/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder

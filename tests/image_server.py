@@ -1,10 +1,26 @@
 """An HTTP server for one file that behaves as it is told: well, or as badly as the world's servers do."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from node_daemon import images
+from runtime.image_hosts import ImageHosts
+
+#: What tests fetch from: a server on loopback, which is refused unless a setting names it.
+LOOPBACK_SETTING = "127.0.0.1"
+LOOPBACK = ImageHosts.of(LOOPBACK_SETTING)
+
+
+class Images(images.Images):
+    """The images of a node that may fetch from this host."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **{"hosts": LOOPBACK, **more})
 
 
 @dataclass
@@ -26,6 +42,8 @@ class ImageServer:
     slow: float = 0.0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[dict[str, str]] = field(default_factory=list)
+    #: what is answered in place of all that, byte by byte
+    raw: bytes | None = None
     port: int = 0
 
     @property
@@ -36,6 +54,12 @@ class ImageServer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         asked = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         self.requests.append(asked)
+        if self.raw is not None:
+            with contextlib.suppress(ConnectionError):
+                writer.write(self.raw)
+                await writer.drain()
+            writer.close()
+            return
         status, headers, body = self._reply(asked)
         if self.length:
             headers.append(f"Content-Length: {len(body)}")

@@ -8,10 +8,10 @@ import asyncio
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,21 +19,25 @@ from domain.image import Image
 from runtime import logs
 from runtime.digests import digests
 from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
-from runtime.download import Gone, Interrupted, Part, Tell, TooLong, download
+from runtime.disk_room import room
+from runtime.download import Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
+from runtime.image_hosts import Denied, ImageHosts
 from runtime.inspection import inspect
-from runtime.local_file import NotAllowed, opened
+from runtime.local_file import MAY_PASS, NotAllowed, opened
+from runtime.qemu_img import readable
+from runtime.urls import is_url, shown
 
 log = logs.get(__name__)
 
 #: Tries in a row that bring no byte before a source counts as unreachable; seconds between them, doubled each time.
 TRIES, FIRST_RETRY = 4, 1.0
-#: Bytes of the disk that an image of unknown length leaves free.
-RESERVE = 1024**3
+#: The part of the room that one project may have in flight, where it has more than one image there.
+SHARE = 0.5
 #: Seconds between looks whether another process of this host still reads the same.
 LOOK_AGAIN = 2.0
 
 
-class BadImage(Exception):
+class BadImage(Verdict):
     """The image is not what it should be; says which field is at fault."""
 
     def __init__(self, code: str, detail: str, field: str = "source") -> None:
@@ -54,22 +58,44 @@ class Facts:
 
 
 class Reader:
-    """`folder` is where images from URLs are kept while they are judged; `sources` where files may be named."""
+    """`folder` is where images are kept while they are judged; `sources` where files may be named, `hosts` what may be
+    asked over HTTP.
+    """
 
-    def __init__(self, folder: Path, sources: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Path], hosts: ImageHosts) -> None:
         self._folder = folder
         self._sources = sources
+        self._hosts = hosts
+        #: by registration: the project, and the bytes of what is in flight
+        self._flight: dict[str, tuple[str | None, int]] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def facts(self, found: Image, tell: Tell) -> Facts:
-        """All there is to know of an image. Raises BadImage."""
-        if found.source.startswith("/"):
-            with self._file(found.source) as file:
-                return await judged(file, found)
+        """All there is to know of an image. Raises BadImage; OSError, which may pass."""
+        try:
+            if not is_url(found.source):
+                return await self._of_file(found, tell)
+            return await self._of_url(found, tell)
+        finally:
+            self._flight.pop(found.registered_by, None)
+
+    def sweep(self, wanted: Collection[str]) -> None:
+        """Remove what is left of registrations that nobody waits for any more."""
+        try:
+            for path in self._folder.iterdir():
+                if path.name.split(".", 1)[0] not in wanted:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("leftovers of imports cannot be removed", error=str(error))
+
+    def _part(self, found: Image) -> Part:
+        return Part(self._folder / f"{found.registered_by}.part")
+
+    async def _of_url(self, found: Image, tell: Tell) -> Facts:
         async with alone(self._folder / f"{found.registered_by}.lock"):
-            part = Part(self._folder / f"{found.registered_by}.part")
+            part = self._part(found)
             for last in (False, True):
-                resumed = await self._fetched(found.source, part, tell)
+                resumed = await self._fetched(found, part, tell)
                 try:
                     with part.path.open("rb", buffering=0) as file:
                         return await judged(file, found)
@@ -80,11 +106,18 @@ class Reader:
                     log.info("what was resumed does not fit; read anew", image=found.id)
         raise AssertionError("the last try returns or raises")
 
-    def sweep(self, wanted: Collection[str]) -> None:
-        """Remove what is left of registrations that nobody waits for any more."""
-        for path in self._folder.iterdir():
-            if path.name.split(".", 1)[0] not in wanted:
-                path.unlink(missing_ok=True)
+    async def _of_file(self, found: Image, tell: Tell) -> Facts:
+        """Of a file of this host, where it is; of a copy, where the user that QEMU's tools run as cannot read it."""
+        with self._file(found.source) as file:
+            if readable(file):
+                return await judged(file, found)
+            async with alone(self._folder / f"{found.registered_by}.lock"):
+                part, size = self._part(found), os.fstat(file.fileno()).st_size
+                self._check(found, part, size)
+                with full_is_a_verdict(part):
+                    await copy(file.fileno(), part, size, tell)
+                with part.path.open("rb", buffering=0) as copied:
+                    return await judged(copied, found)
 
     @contextmanager
     def _file(self, source: str) -> Iterator[BinaryIO]:
@@ -93,26 +126,45 @@ class Reader:
         except NotAllowed as error:
             raise BadImage("image_not_allowed", str(error)) from error
         except OSError as error:
+            if error.errno in MAY_PASS:
+                raise
             raise BadImage("image_missing", f"{source}: {error.strerror}") from error
         with file:
             yield file
 
-    async def _fetched(self, url: str, part: Part, tell: Tell) -> bool:
+    def _check(self, found: Image, part: Part, total: int | None) -> None:
+        """Raises BadImage where there is no room for an image of so many bytes."""
+        free = room(self._folder)
+        needed, project = (total or 0) - part.held, found.project
+        if total is not None and total > MOST_BYTES:
+            raise BadImage("image_invalid", f"{shown(found.source)} has {total} bytes: no disk is as large")
+        if needed > free:
+            raise BadImage("disk_full", f"judging the image needs {needed} bytes more, and {free} are free here")
+        others = [flight for key, flight in self._flight.items() if key != found.registered_by]
+        theirs = sum(size for whose, size in others if whose == project)
+        whole = free + part.held + sum(size for _, size in others)
+        if project is not None and theirs and theirs + (total or 0) > whole * SHARE:
+            detail = (
+                f"project {project} has {theirs} bytes of other images in flight; register it again when they are done"
+            )
+            raise BadImage("too_much_in_flight", detail, "project")
+        self._flight[found.registered_by] = (project, total or 0)
+
+    async def _fetched(self, found: Image, part: Part, tell: Tell) -> bool:
         """Bring the part to its full length, in as many tries as it takes while bytes come. Whether it was resumed."""
-
-        def check(total: int | None) -> None:
-            needed, free = (total or 0) - part.size, self._free()
-            if total is not None and total > MOST_BYTES:
-                raise BadImage("image_invalid", f"{url} has {total} bytes: no disk is as large")
-            if needed > free:
-                raise BadImage("disk_full", f"judging the image needs {needed} bytes more, and {free} are free here")
-
         failures, resumed = 0, False
         while True:
             before = part.size
             try:
-                most = part.size + max(self._free() - RESERVE, 0)
-                return await download(url, part, tell=tell, check=check, most=most) or resumed
+                with full_is_a_verdict(part):
+                    most = part.held + room(self._folder)
+                    check = partial(self._check, found, part)
+                    return (
+                        await download(found.source, part, hosts=self._hosts, tell=tell, check=check, most=most)
+                        or resumed
+                    )
+            except Denied as error:
+                raise BadImage("image_not_allowed", f"{shown(found.source)}: {error}") from error
             except Gone as error:
                 raise BadImage("image_missing", str(error)) from error
             except TooLong as error:
@@ -121,18 +173,24 @@ class Reader:
             except Interrupted as error:
                 failures = failures + 1 if part.size <= before else 1
                 resumed = True
-                log.info("image source breaks off", url=url, bytes=part.size, failures=failures, error=str(error))
+                log.info(
+                    "image source breaks off", image=found.id, bytes=part.size, failures=failures, error=str(error)
+                )
                 if failures >= TRIES:
                     raise BadImage("image_unreachable", f"{error}; tried {failures} times") from error
                 await asyncio.sleep(FIRST_RETRY * 2 ** (failures - 1))
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                part.drop()
-                raise BadImage("disk_full", "the disk here is full: the image cannot be judged") from error
 
-    def _free(self) -> int:
-        return shutil.disk_usage(self._folder).free
+
+@contextmanager
+def full_is_a_verdict(part: Part) -> Iterator[None]:
+    """A disk that is full is not kept full by half an image. Raises BadImage, and other OSErrors as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        part.drop()
+        raise BadImage("disk_full", "the disk here is full: the image cannot be judged") from error
 
 
 async def judged(file: BinaryIO, found: Image) -> Facts:
@@ -141,7 +199,7 @@ async def judged(file: BinaryIO, found: Image) -> Facts:
     made = await digests(file, ["sha256", *(["sha512"] if found.sha512 else [])])
     for name, digest in expected.items():
         if digest is not None and made[name] != digest:
-            raise BadImage("checksum_mismatch", f"the bytes at {found.source} have {name} {made[name]}", name)
+            raise BadImage("checksum_mismatch", f"the bytes at {shown(found.source)} have {name} {made[name]}", name)
     try:
         shape = await shape_of(file)
     except Unusable as error:

@@ -5,6 +5,8 @@ the field that is wrong. Nodes check their own copies again.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from domain import image
@@ -20,8 +22,12 @@ from runtime.tasks import end
 
 log = logs.get(__name__)
 
-#: Seconds until an image is looked at again where a bug, or this host, was in the way.
-AGAIN = 5.0
+#: Images that are read at a time, in all and of one project. The others wait for their turn, the oldest first.
+AT_A_TIME, OF_A_PROJECT = 16, 4
+#: Seconds until an image is looked at again where this host was in the way: from the first to the last, doubled.
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+#: Times that an image is looked at before an error of this host becomes the verdict on it.
+TRIES = 5
 
 
 class Verifier:
@@ -45,22 +51,22 @@ class Verifier:
             await end([*self._running.values(), *self._notes])
 
     def _look(self) -> None:
-        """Begin what waits, and end what nobody waits for any more."""
+        """Begin what waits and has its turn, and end what nobody waits for any more."""
         waiting = {i.registered_by: i for i in self._world.images() if i.phase is ImagePhase.VERIFYING}
-        for operation, found in waiting.items():
-            if operation not in self._running:
-                task = asyncio.create_task(self._verify(found), name=f"verify {found.id}")
-                self._running[operation] = task
-                task.add_done_callback(partial(self._done, operation))
         for operation in self._running.keys() - waiting.keys():
             self._running[operation].cancel()
+        for operation in turns(waiting, self._running.keys()):
+            found = waiting[operation]
+            task = asyncio.create_task(self._verify(found), name=f"verify {found.id}")
+            self._running[operation] = task
+            task.add_done_callback(partial(self._done, operation))
         self._reader.sweep(waiting.keys() | self._running.keys())
 
     def _done(self, operation: str, ended: asyncio.Task[None]) -> None:
         del self._running[operation]
         if not ended.cancelled() and (error := ended.exception()) is not None:
-            log.error("an image could not be judged; trying again", operation=operation, exc_info=error)
-            asyncio.get_running_loop().call_later(AGAIN, self._ring)
+            log.error("an image could not be judged", operation=operation, exc_info=error)
+            asyncio.get_running_loop().call_later(LAST_RETRY, self._ring)
         else:
             self._ring()
 
@@ -68,7 +74,7 @@ class Verifier:
         self._watch.ring(everything=True)
 
     async def _verify(self, found: Image) -> None:
-        verdict = await self._judge(found)
+        verdict = await self._judge_in_the_end(found)
         context = manager("images", operation=found.registered_by)
         ref = Ref(subjects.SYSTEM, "image", found.id)
         while True:
@@ -81,18 +87,29 @@ class Verifier:
         log.info("image verified", image=found.id, verdict=type(verdict).__name__)
         await self._world.reached(applied.tip.position)  # until then it seems to wait for a verdict
 
+    async def _judge_in_the_end(self, found: Image) -> ImageCommands:
+        """A verdict, whatever happens. What waits here is this image alone."""
+        failures = 0
+        while True:
+            try:
+                return await self._judge(found)
+            except BadImage as error:
+                return rejection(found, error)
+            except OSError as error:
+                failures += 1
+                log.warning("an image could not be read", image=found.id, failures=failures, error=str(error))
+                if failures >= TRIES:
+                    detail = f"this host cannot read it: {error.strerror or type(error).__name__}"
+                    return rejection(found, BadImage("image_unreadable", detail))
+            except Exception as error:
+                log.exception("an unknown error became the verdict on an image", image=found.id)
+                detail = f"it cannot be judged ({type(error).__name__}): the log of the handlers says more"
+                return rejection(found, BadImage("image_unreadable", detail))
+            await asyncio.sleep(min(FIRST_RETRY * 2 ** (failures - 1), LAST_RETRY))
+
     async def _judge(self, found: Image) -> ImageCommands:
-        try:
-            facts = await self._reader.facts(found, Gauge(partial(self._told, found)))
-        except BadImage as error:
-            return RejectImage(
-                image=found.id,
-                registration=found.registered_by,
-                at=now(),
-                code=error.code,
-                detail=error.detail,
-                field=error.field,
-            )
+        """Raises BadImage, OSError."""
+        facts = await self._reader.facts(found, Gauge(partial(self._told, found)))
         return AcceptImage(
             image=found.id,
             registration=found.registered_by,
@@ -119,3 +136,28 @@ class Verifier:
             await apply(self._store, ref, image.decide, image.evolve, progress, context)
         except (Unavailable, Conflict) as error:
             log.warning("progress not noted", image=found.id, error=str(error))
+
+
+def turns(waiting: Mapping[str, Image], running: Collection[str]) -> list[str]:
+    """Whose turn it is now, by registration: no more at a time than may be, in all and of one project."""
+    busy = Counter(waiting[operation].project for operation in running if operation in waiting)
+    begun: list[str] = []
+    for operation, found in sorted(waiting.items(), key=lambda one: (one[1].created_at, one[0])):
+        if operation in running or (found.project is not None and busy[found.project] >= OF_A_PROJECT):
+            continue
+        if len(running) + len(begun) >= AT_A_TIME:
+            break
+        busy[found.project] += 1
+        begun.append(operation)
+    return begun
+
+
+def rejection(found: Image, error: BadImage) -> RejectImage:
+    return RejectImage(
+        image=found.id,
+        registration=found.registered_by,
+        at=now(),
+        code=error.code,
+        detail=error.detail,
+        field=error.field,
+    )

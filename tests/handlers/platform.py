@@ -56,6 +56,7 @@ class WriteSide:
             "NEBULA_HOME": str(self.home),
             "NEBULA_NATS_URL": self.nats.url,
             "NEBULA_NODE_TIMEOUT": "1",
+            "NEBULA_IMAGE_HOSTS": "127.0.0.1",
             "NEBULA_IMAGE_PATHS": str(self.home),
             **self.settings,
         }

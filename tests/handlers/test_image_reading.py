@@ -18,7 +18,7 @@ from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
 from tests.hostile_images import HOSTILE, MIB, qcow2
-from tests.image_server import ImageServer, serving
+from tests.image_server import LOOPBACK, ImageServer, serving
 
 DISK = raw_disk(4 * MIB)[: 2 * MIB] + os.urandom(2 * MIB)
 
@@ -36,7 +36,7 @@ def registered(source: Path | str, body: bytes | None = None, **more: Any) -> Im
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.setattr(image_reading, "FIRST_RETRY", 0.01)
-    return Reader(tmp_path / "imports", [tmp_path])
+    return Reader(tmp_path / "imports", [tmp_path], LOOPBACK)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_a_reader_that_died_is_followed_by_one_that_goes_on(
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     server.stall = None
-    again = Reader(tmp_path / "imports", [])
+    again = Reader(tmp_path / "imports", [], LOOPBACK)
     again.sweep({found.registered_by})
     await again.facts(found, nobody)
     assert server.requests[-1]["range"] == f"bytes={MIB}-"

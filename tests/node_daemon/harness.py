@@ -23,12 +23,12 @@ from node_daemon.disks import Disks
 from node_daemon.executor import Executor
 from node_daemon.host import this_host
 from node_daemon.hypervisor import Hypervisor
-from node_daemon.images import Images
 from node_daemon.plan import Host
 from node_daemon.storage import DiskStore, ImageStore
 from runtime import bus, subjects
 from runtime.settings import NodeSettings
 from runtime.streams import ensure_all
+from tests.image_server import Images
 from tests.node_daemon.documents import new_vm, raw_image, wanted
 from tests.waiting import eventually
 

@@ -14,10 +14,9 @@ from node_daemon import cache, image_keeper
 from node_daemon.backing import base_of, bases
 from node_daemon.cache import GRACE, STALE, Entry, choose
 from node_daemon.disks import Disks
-from node_daemon.images import Images
 from runtime import subjects
 from runtime.servers import NatsServer
-from tests.image_server import serving
+from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.waiting import eventually
 

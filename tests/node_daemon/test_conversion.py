@@ -21,13 +21,12 @@ from node_daemon.conversion import most_bytes
 from node_daemon.disks import Disks
 from node_daemon.executor import seldom
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.images import Images
 from runtime import gauge
 from runtime.disk_image import Format
 from runtime.qemu_img import QemuImgError, qemu_img
 from runtime.settings import NodeSettings, read
 from tests.hostile_images import based_on, bomb, spoiled
-from tests.image_server import ImageServer, serving
+from tests.image_server import Images, ImageServer, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.processes import alive, children
 from tests.waiting import eventually
@@ -76,10 +75,9 @@ def source(tmp_path: Path, server: ImageServer) -> ImageSource:
 
 
 @pytest.fixture
-def brake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def brake(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file; as long as it is there, the real qemu-img writes half a MiB a second when it converts."""
-    flag, folder, tool = tmp_path / "brake", tmp_path / "bin", shutil.which("qemu-img")
-    folder.mkdir()
+    flag, folder, tool = open_folder / "brake", open_folder, shutil.which("qemu-img")
     (folder / "qemu-img").write_text(
         f'#!/bin/sh\nif [ "$1" = convert ] && [ -e {flag} ]; then shift; set -- convert -r 512k "$@"; fi\n'
         f'exec {tool} "$@"\n'
@@ -189,7 +187,7 @@ FETCH = """
 import asyncio, sys
 from pathlib import Path
 from domain.contract import ImageSource
-from node_daemon.images import Images
+from tests.image_server import Images
 asyncio.run(Images(Path(sys.argv[1]), []).ensure(ImageSource.model_validate_json(sys.argv[2])))
 """
 

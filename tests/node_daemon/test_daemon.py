@@ -22,13 +22,12 @@ from node_daemon.base_image import Kept
 from node_daemon.disks import GIB
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
-from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.plan import Host
 from runtime import gauge
 from runtime.qemu_img import qemu_img
 from runtime.servers import NatsServer
-from tests.image_server import serving
+from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.node_daemon.harness import Node, a_node, failed, gone, off, on
 from tests.waiting import eventually

@@ -18,9 +18,8 @@ import pytest
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.images import Images
 from runtime import download
-from tests.image_server import ImageServer, serving
+from tests.image_server import LOOPBACK, Images, ImageServer, serving
 from tests.node_daemon.documents import MIB, source_of
 from tests.waiting import eventually
 
@@ -161,7 +160,7 @@ async def test_all_there_and_the_length_unknown(cache: Path, server: ImageServer
     [path] = cache.glob("*.part")
     path.write_bytes(BODY)
     part = download.Part(path)
-    assert await download.download(server.url, part, tell=untold, check=untold, most=SIZE)
+    assert await download.download(server.url, part, hosts=LOOPBACK, tell=untold, check=untold, most=SIZE)
     assert server.requests[-1]["range"] == f"bytes={SIZE}-"
     assert path.read_bytes() == BODY
     await complete(Images(cache, []), source)
@@ -302,7 +301,7 @@ FETCH = """
 import asyncio, sys
 from pathlib import Path
 from domain.contract import ImageSource
-from node_daemon.images import Images
+from tests.image_server import Images
 asyncio.run(Images(Path(sys.argv[1]), []).ensure(ImageSource.model_validate_json(sys.argv[2])))
 """
 

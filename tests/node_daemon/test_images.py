@@ -9,9 +9,8 @@ import pytest
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.images import Images
 from tests.hostile_images import HOSTILE
-from tests.image_server import serving
+from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 
 

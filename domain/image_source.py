@@ -1,0 +1,83 @@
+"""What can be the source of an image: an absolute path, or an http(s) URL. What is plainly neither is refused."""
+
+import re
+from ipaddress import IPv6Address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import idna
+from pydantic import AfterValidator, StringConstraints
+
+#: Bytes of a path, and of one name in it, that a file system takes.
+MOST_PATH, MOST_NAME = 4095, 255
+
+_HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def checked(source: str) -> str:
+    """The source, when it can be one. Raises ValueError, with a text for people that does not repeat it."""
+    if not source.isprintable():
+        raise ValueError("has to be printable characters")
+    if source.startswith("/"):
+        return _path(source)
+    _url(source)
+    return source
+
+
+def _path(source: str) -> str:
+    try:
+        names = source.encode().split(b"/")
+    except UnicodeEncodeError:
+        raise ValueError("has to be printable characters") from None
+    if len(source.encode()) > MOST_PATH or any(len(name) > MOST_NAME for name in names):
+        raise ValueError("is a longer path than any file system has")
+    return source
+
+
+def _url(source: str) -> None:
+    if "\\" in source or "#" in source:
+        raise ValueError("has to be a URL without a backslash and without a fragment (#…)")
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        raise ValueError(
+            "is no URL: an IPv6 address stands in square brackets, as in http://[2001:db8::1]/image"
+        ) from None
+    where = parts.netloc.rpartition("@")[2]
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", where)
+    host, port = bracketed.groups() if bracketed else (where.partition(":")[0], where.partition(":")[2] or None)
+    if port is None and where.endswith(":"):
+        port = ""
+    if not host:
+        raise ValueError("is a URL without a host")
+    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
+        raise ValueError(
+            "is a URL with a port that is no number from 1 to 65535; an IPv6 address stands in square brackets"
+        )
+    if bracketed:
+        try:
+            IPv6Address(host)
+        except ValueError:
+            raise ValueError("is a URL with square brackets around what is no IPv6 address") from None
+        if "%" in host:
+            raise ValueError("is a URL with an IPv6 zone")
+    else:
+        _name(host)
+
+
+def _name(host: str) -> None:
+    """Raises ValueError for what no name server can be asked for."""
+    try:
+        ascii_name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode()
+        for label in ascii_name.split("."):
+            if label.startswith("xn--"):
+                idna.decode(label)
+    except (idna.IDNAError, UnicodeError):
+        raise ValueError("is a URL whose host is no name") from None
+    if not _HOST.fullmatch(ascii_name):
+        raise ValueError("is a URL whose host is no name")
+
+
+Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048), AfterValidator(checked)]
+"""Where an image is."""

@@ -1,0 +1,79 @@
+"""qemu-img parses foreign files without rights: looked at in the child itself."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from node_daemon.conversion import convert, most_bytes
+from runtime.disk_image import Unusable
+from runtime.inspection import inspect
+from runtime.qemu_img import qemu_img, unprivileged
+from tests.hostile_images import MIB, qcow2
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+
+STATUS = """#!/bin/sh
+cat /proc/self/status > {told}
+exec {real} "$@"
+"""
+#: One that may not write to any file says it in its last words.
+WORDS = """#!/bin/sh
+tr '\\n\\t' '; ' < /proc/self/status >&2
+exit 1
+"""
+
+
+@pytest.fixture
+def status(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the last child said of itself."""
+    real, told = shutil.which("qemu-img"), open_folder / "status"
+    told.touch()
+    told.chmod(0o666)
+    (open_folder / "qemu-img").write_text(STATUS.format(told=told, real=real))
+    (open_folder / "qemu-img").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{open_folder}:{os.environ['PATH']}")
+    return told
+
+
+def said(status: Path) -> dict[str, list[str]]:
+    lines = [line.split(":", 1) for line in status.read_text().splitlines()]
+    return {name: value.split() for name, value in lines}
+
+
+def without_rights(status: Path) -> None:
+    user = unprivileged()
+    assert user is not None
+    found = said(status)
+    assert found["Uid"] == [str(user.pw_uid)] * 4
+    assert found["Gid"] == [str(user.pw_gid)] * 4
+    assert found["Groups"] == []
+    assert found["NoNewPrivs"] == ["1"]
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(found[name][0], 16) == 0
+
+
+async def test_when_an_image_is_looked_at(tmp_path: Path, status: Path) -> None:
+    qcow2(tmp_path / "i")
+    (status.parent / "qemu-img").write_text(WORDS)
+    user = unprivileged()
+    assert user is not None
+    with (tmp_path / "i").open("rb") as file, pytest.raises(Unusable, match=f"Uid: {user.pw_uid} {user.pw_uid} "):
+        await inspect(file)
+
+
+async def test_when_an_image_is_converted(tmp_path: Path, status: Path) -> None:
+    qcow2(tmp_path / "i")
+    with (tmp_path / "i").open("rb") as file:
+        most = await most_bytes(file, 8 * MIB)
+        await convert(file, 8 * MIB, tmp_path / "raw", most, lambda *_: None)
+    without_rights(status)
+    made = (tmp_path / "raw").stat()
+    assert (made.st_uid, made.st_gid, made.st_size) == (0, 0, 8 * MIB)
+
+
+async def test_our_own_files_are_made_with_our_own_rights(tmp_path: Path, status: Path) -> None:
+    await qemu_img("create", "-f", "raw", str(tmp_path / "own"), "1M")
+    assert said(status)["Uid"] == ["0"] * 4
+    assert said(status)["NoNewPrivs"] == ["1"]
