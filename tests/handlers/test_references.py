@@ -22,7 +22,8 @@ from domain.project import (
 )
 from domain.references import Reference, references
 from domain.vm import VmChanged, VmDeleted, VmFailed, VmRebuildRequested, VmRequested, VmScheduled
-from eventstore.envelope import GENESIS, Context, Recorded, Ref, seal
+from eventstore.envelope import Context, Recorded, Ref, seal
+from eventstore.store import Tip
 from handlers.managers.placement import gone
 from handlers.world import World
 from tests.domain.story import uid
@@ -48,16 +49,18 @@ class Log:
 
     def __init__(self) -> None:
         self.world = World()
-        self._versions: dict[Ref, int] = {}
+        self._tips: dict[Ref, Tip] = {}
         for ref, event in MADE:
             self.add(ref, event)
 
     def add(self, ref: Ref, *events: Event) -> None:
         for event in events:
-            version = self._versions[ref] = self._versions.get(ref, 0) + 1
-            headers, body = seal(ref, version, GENESIS, event, Context(actor="a"))
+            tip = self._tips.get(ref, Tip(ref))
+            headers, body = seal(ref, tip.version + 1, tip.digest, event, Context(actor="a"))
             self.world.position += 1
-            self.world.apply(Recorded(self.world.position, ref.subject, headers, body, AT))
+            recorded = Recorded(self.world.position, ref.subject, headers, body, AT)
+            self._tips[ref] = tip.after(recorded)
+            assert self.world.take(recorded) is None
 
     def request(self, number: int, image: str = "base", tags: tuple[str, ...] = ()) -> Ref:
         ref = Ref("p", "vm", uid(number))
