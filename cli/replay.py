@@ -1,5 +1,6 @@
 """`nebula replay vm …`: a VM's story, told by its events, with the proof that none is missing or altered."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from cli import events, output
 from cli.client import Document, path
 from cli.command import query
 from cli.errors import CliError, Refused
-from cli.session import Output, Session
+from cli.session import Output, Session, note
 from cli.vm import find
 from cli.waiting import passed_over
 
@@ -39,13 +40,18 @@ def vm(session: Session, vm: Annotated[str, typer.Argument(metavar="VM", help="N
     told = story(session, vm_id)
     if not told:
         raise CliError(f"the log knows no VM {vm_id}")
-    broken = breaks(told)
+    broken = breaks([event for event in told if says_event(event)])
+    strange = [event for event in told if not says_event(event)]
     rows = timeline(session, told)
     if session.output is Output.JSON:
         output.emit_json({"id": vm_id, "timeline": rows, "events": told, "chain": {"breaks": broken}})
     else:
         output.emit(output.table(rows, COLUMNS))
-        output.emit("" if broken else f"\nchain: {len(told)} events from the first on; every link and digest holds")
+        held = f"\nchain: {len(told) - len(strange)} events from the first on; every link and digest holds"
+        output.emit("" if broken else held)
+    if strange:
+        positions = ", ".join(str(event["position"]) for event in strange)
+        note(f"malformed messages, which nobody takes in, stand at {positions}; see nebula parked list")
     if broken:
         raise CliError("\n".join(["the hash chain does not hold", *(f"  {each}" for each in broken)]))
 
@@ -61,6 +67,9 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
     before: datetime | None = None
     phase = None
     for event in told:
+        if not says_event(event):
+            rows.append(malformed(event))
+            continue
         at = datetime.fromisoformat(event["time"])
         then = _at(session, event)
         rows.append(
@@ -75,6 +84,24 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
         )
         before, phase = at, then
     return rows
+
+
+def says_event(event: Document) -> bool:
+    """Whether a message says of itself what every event says; whether that is right, the chain tells."""
+    try:
+        datetime.fromisoformat(event["time"]).timestamp()
+        int(event["aggregateversion"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    return isinstance(event.get("data"), dict) and isinstance(event.get("prevhash"), str) and bool(event.get("type"))
+
+
+def malformed(event: Document) -> Document:
+    """The row of a message that is no event."""
+    size = len(base64.b64decode(event.get("data_base64", "")))
+    what = f"no event: {size} bytes that somebody stored on this VM's subject"
+    row = {"position": event["position"], "time": "", "after": "", "event": "(malformed)", "phase": "", "what": what}
+    return {**row, "parked": f"log {event['position']}"}
 
 
 def what(data: Document, actor: str) -> str:
@@ -98,19 +125,25 @@ def breaks(told: Sequence[Document]) -> list[str]:
     """Where the chain of digests does not hold: a line each.
 
     Each event has to name the digest of the one before it (zeros in the first), and its own digest has to be that of
-    its content as we see it: computed here, so that the platform's word is not all there is.
+    its content as we see it: computed here, so that the platform's word is not all there is. Of an event that does not
+    follow, the next one may still be the successor: that is said once.
     """
     found = []
-    previous = GENESIS
-    for version, event in enumerate(told, start=1):
+    version, previous = 0, GENESIS
+    stray = (version, previous)
+    for event in told:
         where = f"position {event['position']}"
-        if int(event["aggregateversion"]) != version:
-            found.append(f"{where} is event {event['aggregateversion']} of this VM, not {version}")
-        if event["prevhash"] != previous:
+        said = int(event["aggregateversion"])
+        follows = (said - 1, event["prevhash"]) in ((version, previous), stray)
+        if not follows and said != version + 1:
+            found.append(f"{where} is event {said} of this VM, not {version + 1}")
+        if not follows and event["prevhash"] != previous:
             found.append(f"{where} follows {event['prevhash'][:12]}…, but the event before it is {previous[:12]}…")
         if event["digest"] != digest(event):
             found.append(f"{where} was altered: its content does not have the digest {event['digest'][:12]}…")
-        previous = event["digest"]
+        stray = (said, event["digest"])
+        if follows:
+            version, previous = stray
     return found
 
 

@@ -35,6 +35,7 @@ from handlers.routes import Facts
 from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
+from runtime.bus import QuickClient
 from runtime.settings import HandlersSettings
 from runtime.tasks import end
 
@@ -92,12 +93,22 @@ async def caught_up(world: World, store: EventStore) -> None:
     await world.reached(await store.last_position())
 
 
+class TotalBroker(NatsBroker):
+    """On our own client: what a node writes into headers must not end the connection's reading."""
+
+    async def _connect(self) -> Client:
+        connection = QuickClient()
+        await connection.connect(**self._connection_kwargs)
+        self.config.connect(connection)
+        return connection
+
+
 def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
     """The FastStream broker with its subscribers: reports (stored, acknowledged) and heartbeats (not stored)."""
     security = None
     if settings.nats_user:
         security = SASLPlaintext(settings.nats_user, settings.nats_password or "")
-    broker = NatsBroker(
+    broker = TotalBroker(
         [url.strip() for url in settings.nats_url.split(",")],
         name="nebula-handlers-subscribers",
         max_reconnect_attempts=-1,

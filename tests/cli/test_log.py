@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Document, Platform
 
@@ -97,3 +99,19 @@ def test_replay_notices_a_missing_event(nebula: Nebula, platform: Platform) -> N
     assert ran.status == 1
     assert "position 4 is event 4 of this VM, not 3" in ran.err
     assert "but the event before it is" in ran.err
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"aggregateversion": "x", "time": "never"}, {"aggregateversion": "3", "type": "nebula.vm.VmStarted"}]
+)
+def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platform, said: dict[str, str]) -> None:
+    vm = lived(platform)
+    stray = {"specversion": "1.0", "id": "position:4", "type": "", "source": "", "digest": "d", **said}
+    stray |= {"position": 7, "subject": platform.events[0]["subject"], "data_base64": "aGk="}
+    platform.events.append(stray)
+    ran = nebula("replay", "vm", vm["id"])
+    assert ran.status == 0
+    assert "(malformed)" in ran.out
+    assert "no event: 2 bytes" in ran.out
+    assert "chain: 6 events from the first on" in ran.out
+    assert "stand at 7" in ran.err
