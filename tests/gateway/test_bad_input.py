@@ -2,7 +2,6 @@
 
 import json
 import math
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
 
-NOBODY = str(uuid.uuid4())
+NOBODY = "2a4eac9a-8cad-4466-8f01-db5cb1899700"
 GOOD = {"name": "web-1", "image": "base", **SPEC}
 
 BODIES: list[tuple[dict[str, Any], str]] = [
@@ -65,7 +64,7 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"ssh_keys": [SSH_KEY] * 65}, "ssh_keys"),
     ({"ssh_keys": ["ssh-rsa " + "A" * 20000]}, "ssh_keys.0"),
     ({"id": "not-a-uuid"}, "id"),
-    ({"id": str(uuid.uuid4()).upper()}, "id"),
+    ({"id": NOBODY.upper()}, "id"),
     ({"region": "No Region"}, "region"),
     ({"flavour": "large"}, "flavour"),
     ({"spec": {"vcpus": 1}}, "spec"),
