@@ -1,4 +1,4 @@
-"""What every call passes through: who it is, how large it may be, and what its answer always says.
+"""What every call passes through: who it is, and what its answer always says.
 
 Plain ASGI, since everything here is on the path of every command. Errors become problem documents here and nowhere
 else; what is not in the map is a bug: logged with its traceback, answered with 500 and the request id alone.
@@ -20,7 +20,6 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-MOST_BODY = 1024 * 1024
 #: What may be asked without a token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 
@@ -52,15 +51,14 @@ class Edge:
 
 
 class _Call:
-    """One call on its way through. Its own `receive` and `send` count and complete what passes."""
+    """One call on its way through. Its own `send` completes what passes."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self._gateway = gateway
         self._scope = scope
-        self._receive = receive
+        self.receive = receive
         self._send = send
         self._started = time.perf_counter()
-        self._received = 0
         self._answered = False
         self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = self._headers.get(b"x-request-id", "")
@@ -70,7 +68,7 @@ class _Call:
         scope["nebula.route"] = "none"
 
     def admit(self) -> None:
-        """Say who calls. Raises Problem for strangers and for bodies that are announced as too large."""
+        """Say who calls. Raises Problem for strangers."""
         get = self._headers.get
         if self._scope["path"] in OPEN:
             identity = Identity(LOCAL)
@@ -83,17 +81,6 @@ class _Call:
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )
-        length = get(b"content-length", "0")
-        if not length.isdigit() or int(length) > MOST_BODY:
-            raise too_large()
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            if self._received > MOST_BODY:
-                raise too_large()
-        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:
@@ -117,7 +104,3 @@ class _Call:
         self._gateway.metrics.refusals.labels(problem.code).inc()
         if not self._answered:  # (a WebSocket that was opened is closed by the server, as broken)
             await problem.response(self.request_id)(self._scope, self.receive, self.send)
-
-
-def too_large() -> Problem:
-    return Problem(413, "body_too_large", f"a body may have at most {MOST_BODY} bytes")

@@ -53,6 +53,8 @@ async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_
 async def stream(gateway: Gateway, request: Request, filter_: str) -> Response:
     after = await start(gateway, request)
     reflects(request, after)
+    if request.method == "HEAD":
+        return StreamingResponse(nothing(), 200, HEADERS, "text/event-stream")
     return StreamingResponse(items(gateway, after, filter_), 200, HEADERS, "text/event-stream")
 
 
@@ -70,6 +72,12 @@ async def start(gateway: Gateway, request: Request) -> int:
     if from_ == "now":
         return await gateway.store.last_position()
     return after or 0
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    """The frames of an answer to HEAD: no consumer is made for it."""
+    return
+    yield
 
 
 async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:

@@ -65,4 +65,4 @@ async def seed_guests(settings: ProjectionsSettings, source: Source, stop: async
     sock = await listener.bound("data source", settings.seed_host, settings.seed_port)
     host, port = sock.getsockname()[:2]
     log.info("data source listens", host=host, port=port)
-    await listener.serve(source, sock, stop)
+    await listener.serve(source, sock, stop, settings.http_limits)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -11,6 +12,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from runtime import logs
+from runtime.http.census import Census
+from runtime.http.connection import Connection, Listener
+from runtime.http.limits import Limits
 
 log = logs.get(__name__)
 
@@ -21,6 +25,14 @@ GRACE_SECONDS = 2
 
 class _WebSockets(WebSocketsSansIOProtocol):
     """uvicorn takes a WebSocket that the application refused with an answer for one that was never answered."""
+
+    leave: Callable[[], None] | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.leave is not None:
+            self.leave()
+            self.leave = None
 
     async def send(self, message: Any) -> None:
         await super().send(message)
@@ -62,11 +74,21 @@ async def bound(name: str, host: str, port: int) -> socket.socket:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event, *, websockets: bool = False) -> None:
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    stop: asyncio.Event,
+    limits: Limits | None = None,
+    *,
+    websockets: bool = False,
+) -> None:
     """Serve until `stop` is set; open requests get a moment to end. WebSockets only where the app expects them."""
+    limits = limits or Limits()
+    census = Census(limits)
+    http: Any = partial(Connection, Listener(limits, census, websockets))
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=http,
         ws=_WebSockets if websockets else "none",
         ws_max_size=1024 * 1024,
         ws_per_message_deflate=False,  # what goes over them is compressed already, or small
@@ -75,7 +97,6 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event, *, webso
         log_config=None,
         server_header=False,
         proxy_headers=False,  # who calls is who connects, whatever a header claims
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)
@@ -84,9 +105,10 @@ async def serve(app: ASGIApp, sock: socket.socket, stop: asyncio.Event, *, webso
         await stop.wait()
         server.should_exit = True
 
-    watcher = asyncio.create_task(watch())
+    watchers = [asyncio.create_task(watch()), asyncio.create_task(census.watch())]
     try:
         await server.serve(sockets=[sock])
     finally:
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         sock.close()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from runtime.http.limits import Limits
 from runtime.image_hosts import ImageHosts
 from runtime.masking import masked
 
@@ -100,7 +101,32 @@ class Vaulted(Common):
         return self.master_key_file or self.home / "master.key"
 
 
-class GatewaySettings(Database):
+class Listening(Common):
+    """What a process that serves HTTP takes from its clients."""
+
+    #: connections in all, and from one address
+    http_connections: int = Field(default=2048, ge=1, le=100_000)
+    http_connections_per_address: int = Field(default=512, ge=1, le=100_000)
+    #: KiB that a request line and its headers may have
+    http_header_kib: int = Field(default=16, ge=4, le=1024)
+    #: seconds for the headers of a request, for its body, and between two requests of a connection
+    http_header_seconds: float = Field(default=10.0, gt=0, le=3600)
+    http_body_seconds: float = Field(default=60.0, gt=0, le=3600)
+    http_idle_seconds: float = Field(default=75.0, gt=0, le=3600)
+
+    @property
+    def http_limits(self) -> Limits:
+        return Limits(
+            connections=self.http_connections,
+            connections_per_address=self.http_connections_per_address,
+            head=self.http_header_kib * 1024,
+            head_seconds=self.http_header_seconds,
+            body_seconds=self.http_body_seconds,
+            idle_seconds=self.http_idle_seconds,
+        )
+
+
+class GatewaySettings(Database, Listening):
     #: address and port of the HTTP API
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)
@@ -119,7 +145,7 @@ class HandlersSettings(Vaulted):
     max_deliver: int = Field(default=10, ge=1, le=1000)
 
 
-class ProjectionsSettings(Database, Vaulted):
+class ProjectionsSettings(Database, Vaulted, Listening):
     #: where the cloud-init data source listens: reachable from guests, and from nobody else
     seed_host: str = "192.168.122.1"
     seed_port: int = Field(default=8775, ge=0, le=65535)

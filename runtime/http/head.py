@@ -1,0 +1,166 @@
+"""The head of a request: its request line and headers, read by the letter of RFC 9112. No I/O."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from runtime.http.limits import Limits
+from runtime.http.refusal import Refused, malformed
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_LINE = re.compile(rb"(%b) ([\x21\x22\x24-\x7e]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+_HEADERS = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % _TOKEN)
+_ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+_HOST = re.compile(rb"[A-Za-z0-9._~-]*(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+MOST_METHOD = 32
+
+#: Headers that decide how a message is read.
+DECISIVE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
+#: Those of them that may be given once only.
+SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+
+@dataclass(slots=True)
+class Head:
+    """A request without its body. `length` of the body: None when it comes in chunks."""
+
+    method: str
+    version: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    length: int | None
+    keep_alive: bool
+    #: the client waits for `100 Continue`
+    expects: bool
+    #: the protocol that the client offers to change to, in lower case
+    upgrade: bytes | None
+
+
+def parse(raw: bytes, limits: Limits) -> Head:
+    """The head that these bytes are, the empty line at its end included. Raises Refused."""
+    line, _, block = raw[:-2].partition(b"\r\n")
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise malformed("the request line has to be `METHOD target HTTP/1.1`")
+    name, target, major, minor = found.groups()
+    if major != b"1" or minor not in b"01":
+        raise Refused(505, "unsupported_version", "this server speaks HTTP/1.1 and HTTP/1.0")
+    if len(name) > MOST_METHOD:
+        raise malformed("there is no such method")
+    if len(target) > limits.target:
+        raise Refused(414, "target_too_long", f"the request's target may have at most {limits.target} bytes")
+    if not _HEADERS.fullmatch(block):
+        raise malformed("each header has to be `name: value` on one line that ends in CR LF")
+    headers, decisive = fields(block, limits)
+    version = "1.1" if minor == b"1" else "1.0"
+    host = decisive.get(b"host")
+    if (host is None and version == "1.1") or not _HOST.fullmatch(host or b""):
+        raise malformed("Host has to be given once, as a name or an address with or without a port")
+    raw_path, query = target, b""
+    if target[:1] == b"/":
+        raw_path, _, query = target.partition(b"?")
+    elif target != b"*" or name != b"OPTIONS":
+        raw_path, query, authority = absolute(target)
+        headers = [(b"host", authority), *(each for each in headers if each[0] != b"host")]
+    length = framed(decisive, version, limits)
+    tokens = decisive.get(b"connection", b"").lower()
+    return Head(
+        method=name.decode(),
+        version=version,
+        path=decoded(raw_path),
+        raw_path=raw_path,
+        query=checked(query),
+        headers=headers,
+        length=length,
+        keep_alive=version == "1.1" and b"close" not in listed(tokens),
+        expects=expected(decisive, version),
+        upgrade=decisive[b"upgrade"].lower() if b"upgrade" in decisive and b"upgrade" in listed(tokens) else None,
+    )
+
+
+def fields(block: bytes, limits: Limits) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
+    """All headers, and the decisive ones by name."""
+    lines = block.split(b"\r\n")[:-1]
+    if len(lines) > limits.headers:
+        raise Refused(431, "headers_too_large", f"a request may have at most {limits.headers} headers")
+    headers = []
+    decisive: dict[bytes, bytes] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        headers.append((name, value))
+        if name in DECISIVE:
+            if name in decisive:
+                if name in SINGLE:
+                    raise malformed(f"{name.decode()} is given more than once")
+                value = decisive[name] + b", " + value
+            decisive[name] = value
+    return headers, decisive
+
+
+def framed(decisive: dict[bytes, bytes], version: str, limits: Limits) -> int | None:
+    """The length of the body; None for chunks. Where two readings are possible, it is refused."""
+    coding = decisive.get(b"transfer-encoding")
+    length = decisive.get(b"content-length")
+    if coding is not None:
+        if length is not None or version == "1.0":
+            raise malformed("Transfer-Encoding cannot be used with Content-Length, nor with HTTP/1.0")
+        if coding.lower() != b"chunked":
+            raise Refused(501, "unsupported_transfer_encoding", "Transfer-Encoding has to be chunked")
+        return None
+    if length is None:
+        return 0
+    if not _LENGTH.fullmatch(length):
+        raise malformed("Content-Length has to be one whole number")
+    announced = int(length)
+    if announced > limits.body:
+        raise too_large(limits)
+    return announced
+
+
+def too_large(limits: Limits) -> Refused:
+    return Refused(413, "body_too_large", f"a body may have at most {limits.body} bytes")
+
+
+def expected(decisive: dict[bytes, bytes], version: str) -> bool:
+    expect = decisive.get(b"expect")
+    if expect is None or version == "1.0":
+        return False
+    if expect.lower() != b"100-continue":
+        raise Refused(417, "expectation_failed", "Expect can only be 100-continue")
+    return True
+
+
+def absolute(target: bytes) -> tuple[bytes, bytes, bytes]:
+    """Path, query and authority of a target in absolute form, which overrides the Host."""
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None or not _HOST.fullmatch(found[1]):
+        raise malformed("the request's target has to be a path, or an http URL")
+    return found[2] or b"/", (found[3] or b"?")[1:], found[1]
+
+
+def decoded(path: bytes) -> str:
+    return path.decode() if b"%" not in path else unescaped(path, "path")
+
+
+def checked(query: bytes) -> bytes:
+    if b"%" in query:
+        unescaped(query, "query")
+    return query
+
+
+def unescaped(text: bytes, what: str) -> str:
+    if _BAD_ESCAPE.search(text):
+        raise malformed(f"each % in the {what} has to be followed by two hexadecimal digits")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise malformed(f"the {what} has to be UTF-8") from error
+
+
+def listed(value: bytes) -> list[bytes]:
+    return [token.strip() for token in value.split(b",")]
