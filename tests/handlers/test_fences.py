@@ -13,7 +13,8 @@ from domain.project import ProjectDeleted, ProjectDeletionBegun
 from domain.vm import Phase, VmRequested
 from eventstore.envelope import Context, Recorded, Ref
 from eventstore.store import Change, EventStore, Tip
-from handlers.apply import now
+from handlers.apply import Applied, now
+from handlers.fences import Fences
 from handlers.managers.deletions import Deletions
 from handlers.turns import Turns
 from handlers.world import EVOLVE, World
@@ -284,6 +285,18 @@ async def test_a_deletion_that_fails_delays_no_other_and_is_tried_again(server: 
     store.broken.clear()
     await eventually(lambda: not left(), "tried again")
     await end(tasks)
+
+
+async def test_a_create_is_checked_where_the_feed_is_silent(server: WriteSide) -> None:
+    """The log is read then."""
+    ref = await create(server, "shared", str(uuid.uuid4()))
+    history = await server.store.history(ref)
+    world = World()
+    applied = Applied(None, Tip(ref).after(history[-1]), history)
+    project = Ref("shared", "project", "shared")
+    known = {project: (await server.store.load(project, EVOLVE["project"])).tip}
+    await Fences(server.store, world).confirm(ref, applied, known, CONTEXT)
+    assert world.frontier.position >= applied.tip.position
 
 
 async def test_vms_of_an_earlier_project_are_not_inherited(side: WriteSide) -> None:
