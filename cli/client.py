@@ -78,7 +78,10 @@ class Client:
         return self._call(method, target, body=body, key=key or str(uuid.uuid4()))
 
     def events(self, target: str, query: Query, last: str | None) -> Iterator[tuple[str, str]]:
-        """Server-Sent Events, as (id, data), behind the item `last`. Raises Unreachable when the stream ends."""
+        """Server-Sent Events, as (id, data), behind the item `last`. Raises Unreachable when the stream ends.
+
+        The data is empty where a frame only says from where to resume.
+        """
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last is not None else {})}
         connection = self._connect(PATIENCE)
         try:
@@ -92,8 +95,9 @@ class Client:
                     name, _, value = line.partition(":")
                     value = value.removeprefix(" ")
                     fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
-                elif "data" in fields:
-                    yield fields.get("id", ""), fields["data"]
+                else:
+                    if "data" in fields or "id" in fields:
+                        yield fields.get("id", ""), fields.get("data", "")
                     fields = {}
             raise Unreachable(f"{self.url} ended the feed")
         except (OSError, http.client.HTTPException) as error:

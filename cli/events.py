@@ -97,19 +97,25 @@ def subscribe(session: Session, target: str, start: Document) -> Iterator[Docume
 
     Raises Unreachable when the first connection fails, CliError on a gap.
     """
-    last: str | None = None
+    last: str | None = None  # where to resume
+    before: str | None = None  # what the next item has to name as the one before it
     failures = 0
     while True:
         try:
             for position, data in session.api.events(target, start if last is None else {}, last):
+                last, failures = position or last, 0
+                if not data:
+                    before = position if before is None else before
+                    continue
                 item = json.loads(data)
-                if last is not None and str(item["prev"]) != last:
-                    raise CliError(f"the feed has a gap: position {position} follows {item['prev']}, not {last}")
-                last, failures = position, 0
+                if before is not None and str(item["prev"]) != before:
+                    raise CliError(f"the feed has a gap: position {position} follows {item['prev']}, not {before}")
+                before = position
                 yield item
         except Unreachable as error:
             if last is None and failures == len(PAUSES):
                 raise
+            before = last  # the next connection begins there
             pause = PAUSES[min(failures, len(PAUSES) - 1)]
             behind = f"behind position {last}" if last is not None else "from the start"
             note(f"{error}; resuming {behind} in {pause:g} s")

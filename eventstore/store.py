@@ -233,6 +233,10 @@ class EventStore:
         """All events behind a position up to another one that is known to be stored, and perhaps some more."""
         return await self._log.read(after, subjects.events(), at_least=last)
 
+    async def newest(self, filter_: str | None = None) -> Recorded | None:
+        """The newest event whose subject matches the filter, as the log's leader knows it."""
+        return await self._log.last_of(filter_ or subjects.events())
+
     async def last_position(self) -> int:
         """The position of the newest event of the whole log (0 when it is empty)."""
         return await self._log.last_position()

@@ -69,7 +69,9 @@ async def export(
         raise Refused(
             f"there is nothing between position {after} and {last if to is None else to}: the log ends at {last}"
         )
-    if to is None or to >= last:
+    if to is not None and to > last:
+        raise Refused(f"there is no position {to}: the log ends at {last}")
+    if to is None or to == last:
         to = last
     else:
         covering = await checkpoints.number(await checkpoints.before(to - 1) + 1)

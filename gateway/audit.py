@@ -10,8 +10,9 @@ from starlette.responses import Response
 from domain.base import event_types
 from gateway import parameters
 from gateway.problems import invalid_parameter
-from gateway.reads import listed
+from gateway.reads import listed, page_key
 from gateway.state import Gateway
+from gateway.writes import ANY
 from projections import events
 from runtime import subjects
 
@@ -21,12 +22,12 @@ SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
 
 async def search(gateway: Gateway, request: Request) -> Response:
     """A page of events, in the order of the log. With `wait`, an empty page waits for the first event to come."""
-    filters = wanted(request)
+    filters = await wanted(gateway, request)
     limit, seconds = parameters.limit(request), parameters.wait(request)
-    after = parameters.page_token(request, "events")
-    if after is None:
-        after = parameters.position(request, "after") or 0
-    await gateway.fresh(request, *(str(value) for value in filters.values()))
+    after = await gateway.within(request, "after", parameters.position(request, "after") or 0)
+    key = await page_key(gateway, request, "events")
+    after = after if key is None else key
+    await gateway.fresh(request, *(str(value) for value in filters.values()), kind=ANY)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
@@ -38,7 +39,7 @@ async def search(gateway: Gateway, request: Request) -> Response:
     return listed(request, "events", [each.cloud_event() for each in found], following, position)
 
 
-def wanted(request: Request) -> dict[str, Any]:
+async def wanted(gateway: Gateway, request: Request) -> dict[str, Any]:
     """The filters that a request asks for. Raises Problem."""
     filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "actor", "operation")}
     kind = parameters.word(request, "kind")
@@ -47,13 +48,14 @@ def wanted(request: Request) -> dict[str, Any]:
     type_ = parameters.word(request, "type")
     filters["kind"] = kind
     filters["type"] = SHORT.get(type_, type_) if type_ else None
-    filters |= bound(request, "from") | bound(request, "to")
+    filters |= await bound(gateway, request, "from") | await bound(gateway, request, "to")
     return {name: value for name, value in filters.items() if value is not None}
 
 
-def bound(request: Request, name: str) -> dict[str, Any]:
-    """One end of a range: a position or a time."""
+async def bound(gateway: Gateway, request: Request, name: str) -> dict[str, Any]:
+    """One end of a range: a position or a time. A range may begin with the next event."""
     value = parameters.moment(request, name)
     if value is None:
         return {}
+    await gateway.not_after_now(request, name, value - 1 if isinstance(value, int) and name == "from" else value)
     return {f"{name}_time" if isinstance(value, datetime) else f"{name}_position": value}

@@ -134,7 +134,8 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
         resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
     except (KeyError, TypeError, ValueError) as error:
         raise nonsense(f"{type(error).__name__} in what they accepted") from error
-    gateway.wrote(position, asked.resource, asked.operation, asked.project)
+    actor = asked.caller.identity.actor
+    gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
     if operation["status"] == Status.ACCEPTED and (seconds or replayed):
         ended = await waiting.told(gateway, asked.operation, position, seconds)

@@ -1,7 +1,8 @@
 """Feeds: the log as Server-Sent Events, resumed exactly, at the pace of whoever reads.
 
 Each item carries `prev`, the position of the item before it in this feed, so that a reader can prove that it missed
-nothing. A slow reader holds back its own consumer on the log and nobody else; nothing is dropped.
+nothing. The first frame, and signs of life, carry an `id` alone: where to resume, though nothing happened yet.
+A slow reader holds back its own consumer on the log and nobody else; nothing is dropped.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
+from eventstore.store import EventStore, Unavailable
 from gateway import parameters
 from gateway.parameters import not_found, path_id
 from gateway.problems import invalid_parameter
@@ -23,6 +25,8 @@ from runtime import subjects
 
 #: Seconds after which a silent feed says that it is alive.
 HEARTBEAT = 10.0
+#: Seconds that the log is asked for before a sign of life says nothing more.
+PATIENCE = 2.0
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -45,7 +49,7 @@ async def of_vm(gateway: Gateway, request: Request) -> Response:
 
 async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str) -> Response:
     """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
-    if not await gateway.store.read(0, filter_, 1):
+    if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
     return await stream(gateway, request, filter_)
 
@@ -68,10 +72,10 @@ async def start(gateway: Gateway, request: Request) -> int:
         raise invalid_parameter("from", "give either from or after")
     seen = request.headers.get("last-event-id")
     if seen:
-        return parameters.digits("Last-Event-ID", seen)
+        return await gateway.within(request, "Last-Event-ID", parameters.digits("Last-Event-ID", seen))
     if from_ == "now":
         return await gateway.store.last_position()
-    return after or 0
+    return await gateway.within(request, "after", after or 0)
 
 
 async def nothing() -> AsyncIterator[bytes]:
@@ -91,11 +95,12 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
     coming = asyncio.create_task(batches.get())
     gateway.metrics.feeds.inc()
     try:
-        yield b": the log, in order\n\n"
+        yield b": the log, in order\nid: %d\n\n" % after  # a reader that gets no further than this can resume
         while not (stopped.done() or pumping.done()):
             await asyncio.wait({coming, stopped, pumping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
-                yield b": alive\n\n"
+                named = await silent(gateway.store, after, filter_)
+                yield b": alive\n\n" if named is None else b": alive\nid: %d\n\n" % named
                 continue
             for recorded in coming.result():
                 yield frame(recorded, after)
@@ -106,6 +111,17 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
         stopped.cancel()
         coming.cancel()
         gateway.end(pumping)
+
+
+async def silent(store: EventStore, after: int, filter_: str) -> int | None:
+    """A position up to which nothing of a feed happened behind `after`; None when something did, or nobody knows."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            end = await store.last_position()
+            newest = await store.newest(filter_)
+    except (Unavailable, TimeoutError):
+        return None
+    return end if newest is None or newest.position <= after else None
 
 
 async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import re
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +17,8 @@ from projections.pages import MOST
 DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
+#: What may differ between the pages of one list.
+PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -115,11 +118,17 @@ def label(request: Request) -> str | None:
     return text
 
 
-def token(name: str, key: int | None) -> str | None:
-    """The opaque token for the page of list `name` behind `key`."""
+def token(request: Request, name: str, key: int | None) -> str | None:
+    """The opaque token for the page of list `name` behind `key`: it continues this very query."""
     if key is None:
         return None
-    return base64.urlsafe_b64encode(f"{name} {key}".encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{name} {key} {query(request)}".encode()).decode().rstrip("=")
+
+
+def query(request: Request) -> str:
+    """A digest of what is listed: the path and the filters."""
+    asked = sorted((name, text) for name, text in request.query_params.items() if name not in PAGING)
+    return hashlib.sha256(repr((request.scope["path"], asked)).encode()).hexdigest()[:16]
 
 
 def page_token(request: Request, name: str) -> int | None:
@@ -129,11 +138,13 @@ def page_token(request: Request, name: str) -> int | None:
         return None
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
-        made_for, key = raw.split(" ")
-        if made_for != name or not _DIGITS.fullmatch(key) or int(key) > MOST_POSITION:
+        made_for, key, asked = raw.split(" ")
+        if (made_for, asked) != (name, query(request)) or not _DIGITS.fullmatch(key) or int(key) > MOST_POSITION:
             raise ValueError(raw)
     except (binascii.Error, ValueError) as error:
-        raise invalid_parameter("page_token", "not a token of this list; take it from next_page_token") from error
+        raise invalid_parameter(
+            "page_token", "not a token of this list with these filters; take it from next_page_token"
+        ) from error
     return int(key)
 
 

@@ -15,8 +15,9 @@ from eventstore.judge import evolved
 from eventstore.store import not_behind
 from gateway import parameters, waiting
 from gateway.parameters import not_found, path_id
-from gateway.problems import Problem, invalid_parameter
+from gateway.problems import Problem
 from gateway.state import Gateway, reflects
+from gateway.writes import ANY
 from projections import aggregates, operation_rows, pages, vms
 from projections.aggregates import Aggregates
 from projections.books import TABLES
@@ -80,11 +81,9 @@ async def vm(gateway: Gateway, request: Request) -> Response:
 
 async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
     """A VM as it was after the last of its events up to a position or a time, folded from the log itself."""
-    history = await gateway.store.history(ref)
-    if isinstance(at, int) and (not history or at > history[-1].position):
-        end = await gateway.store.last_position()
-        if at > end:
-            raise invalid_parameter("at", f"the log ends at position {end}")
+    history = await gateway.store.history(ref, fresh=True)
+    if not history or not_behind(history[-1], at):
+        await gateway.not_after_now(request, "at", at)
     state: Vm | None = None
     last = None
     for recorded in history:
@@ -121,31 +120,37 @@ async def operation(gateway: Gateway, request: Request) -> Response:
 def listed(request: Request, name: str, items: object, following: int | None, position: int) -> Response:
     """A page as every list answers."""
     reflects(request, position)
-    token = parameters.token(name, following)
+    token = parameters.token(request, name, following)
     return answer({"items": items, "next_page_token": token, "position": position})
+
+
+async def page_key(gateway: Gateway, request: Request, name: str) -> int | None:
+    """The key in a page token, where one is given: a position of this log. Raises Problem."""
+    key = parameters.page_token(request, name)
+    return None if key is None else await gateway.within(request, "page_token", key)
 
 
 async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[str, str | None]) -> Response:
     """A page of resources of a kind."""
     table = TABLES[kind]
-    after, limit = parameters.page_token(request, table.table) or 0, parameters.limit(request)
+    after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
     found = await pages.matching(gateway.pool, table, filters, after, limit)
     items = [shown(gateway, table, item) for item in found.items]
     return listed(request, table.table, items, found.next, found.position)
 
 
 async def projects(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request)
+    await gateway.fresh(request, kind="project")
     return await many(gateway, request, "project", {"tag": parameters.word(request, "tag")})
 
 
 async def tags(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request)
+    await gateway.fresh(request, kind="tag")
     return await many(gateway, request, "tag", {})
 
 
 async def images(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request)
+    await gateway.fresh(request, kind="image")
     filters = {
         "phase": parameters.choice(request, "phase", ImagePhase),
         **{name: parameters.word(request, name) for name in ("project", "distribution", "release", "architecture")},
@@ -164,7 +169,7 @@ async def image(gateway: Gateway, request: Request) -> Response:
 
 
 async def nodes(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request)
+    await gateway.fresh(request, kind="node")
     return await many(gateway, request, "node", {"region": parameters.word(request, "region")})
 
 
@@ -177,17 +182,18 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
+    await gateway.fresh(request, kind="vm")
     await row(gateway, request, PROJECTS, Ref(project, "project", project))
     return await many(gateway, request, "vm", filters)
 
 
 async def operations(gateway: Gateway, request: Request) -> Response:
     """Operations, the newest first."""
-    await gateway.fresh(request)
+    await gateway.fresh(request, kind=ANY)
     filters = {
         "status": parameters.choice(request, "status", Status),
         **{name: parameters.word(request, name) for name in ("project", "vm", "kind")},
     }
-    before, limit = parameters.page_token(request, "operations"), parameters.limit(request)
+    before, limit = await page_key(gateway, request, "operations"), parameters.limit(request)
     items, following, position = await operation_rows.page(gateway.pool, filters, before, limit)
     return listed(request, "operations", items, following, position)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nats.aio.client import Client
@@ -14,7 +15,8 @@ from gateway.auth import Identity, Tokens
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.parked_index import Index
-from gateway.problems import Problem
+from gateway.problems import Problem, invalid_parameter
+from gateway.writes import Writes
 from projections.database import Pool
 from projections.position import Position
 from runtime import tasks
@@ -22,7 +24,9 @@ from runtime import tasks
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
 #: Seconds that a read waits for what was written through this gateway.
-OWN_WRITES = 1.0
+OWN_WRITES = 5.0
+#: How far a time may be ahead of this clock.
+SKEW = timedelta(seconds=1)
 MOST_RECENT = 20_000
 
 
@@ -52,7 +56,7 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     #: what each recent keyed operation created
     created: OrderedDict[str, str] = field(default_factory=OrderedDict)
-    _recent: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    writes: Writes = field(default_factory=Writes)
 
     def end(self, task: asyncio.Task[None]) -> None:
         """End a task without waiting for it."""
@@ -60,36 +64,55 @@ class Gateway:
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
 
-    def wrote(self, position: int, *ids: str) -> None:
-        """Remember that what these ids name was changed at a position."""
-        for id_ in ids:
-            self._recent[id_] = max(position, self._recent.pop(id_, 0))
-        while len(self._recent) > MOST_RECENT:
-            self._recent.popitem(last=False)
-
     def remember(self, operation: str, resource: str) -> None:
         """Remember what an operation creates."""
         self.created[operation] = resource
         if len(self.created) > MOST_RECENT:
             self.created.popitem(last=False)
 
-    async def fresh(self, request: Request, *ids: str) -> None:
-        """Wait until the read models reflect what the caller asks for (`min_position`), or what this gateway wrote.
+    async def fresh(self, request: Request, *ids: str, kind: str | None = None) -> None:
+        """Wait until the read models reflect what the caller asks for (`min_position`), and what this gateway wrote.
 
-        Raises Problem (503) when `min_position` is not reached in time.
+        That is whatever was done to what these ids name, and for a list of a `kind` (or ANY) what this caller wrote.
+        Raises Problem: 400 when `min_position` is beyond the end of the log, 503 when it is not reached in time.
         """
         least = parameters.position(request, "min_position")
         if least is not None:
+            await self.within(request, "min_position", least)
             if not await self.position.reach(least, PATIENCE):
                 raise Problem(
                     503,
                     "position_not_reached",
                     f"the read models stand at {self.position.value}, not yet at {least}; try again",
                 )
-            return
-        written = max((self._recent.get(id_, 0) for id_ in ids), default=0)
+        written = self.writes.named(*ids)
+        if kind is not None:
+            written = max(written, self.writes.by(caller(request).identity.actor, kind))
         if written > self.position.value:
             await self.position.reach(written, OWN_WRITES)
+
+    async def within(self, request: Request, name: str, position: int) -> int:
+        """The position, which the log has reached. Raises Problem (400), which says where the log ends.
+
+        What this gateway acknowledged or read itself is within the log, whichever server of it answers now.
+        """
+        if position > max(self.writes.newest, self.position.value):
+            end = await self.store.last_position()
+            if position > end:
+                raise beyond(request, name, end)
+        return position
+
+    async def not_after_now(self, request: Request, name: str, moment: int | datetime) -> None:
+        """The same for a position or a time: the future has not happened yet. Raises Problem (400).
+
+        Clocks differ: a time of the newest event is not in the future, nor one that is hardly ahead of this clock.
+        """
+        if isinstance(moment, int):
+            await self.within(request, name, moment)
+        elif moment > datetime.now(UTC) + SKEW:
+            newest = await self.store.newest()
+            if newest is None or moment > newest.moment:
+                raise beyond(request, name, await self.store.last_position(), "is in the future: ")
 
     async def caught_up(self) -> None:
         """Wait until the read models are as new as the log is now: only then is what they lack not there.
@@ -103,6 +126,12 @@ class Gateway:
                 "position_not_reached",
                 f"the read models stand at {self.position.value}, the log at {end}; try again",
             )
+
+
+def beyond(request: Request, name: str, end: int, why: str = "") -> Problem:
+    """What was asked for has not happened yet: the answer says where the log ends."""
+    reflects(request, end)
+    return invalid_parameter(name, f"{why}the log ends at position {end}")
 
 
 def caller(request: Request) -> Caller:
