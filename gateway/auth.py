@@ -100,6 +100,11 @@ class Tokens:
             raise unauthorized("this token is not known here")
         return found
 
+    def valid(self, identity: Identity) -> bool:
+        """Whether somebody who was identified before still would be."""
+        self._refresh()
+        return self.path is None or identity in self._known.values()
+
 
 def offered(subprotocols: Iterable[str]) -> str | None:
     """The `Authorization` that stands among the subprotocols of a WebSocket, as `bearer.<token in base64url>`."""

@@ -122,6 +122,15 @@ class ForgetVm(Body):
     reason: Reason
 
 
+class Ticket(Body):
+    """`path`: the feed that the ticket is for, without a query."""
+
+    path: Annotated[
+        str,
+        StringConstraints(pattern=r"^/v1/(projects/[a-z0-9-]{1,63}/(vms/[0-9a-f-]{36}/)?)?feed$", max_length=160),
+    ]
+
+
 class Drop(Body):
     """Why a parked message is not wanted any more."""
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import problems
+from gateway import problems, tickets
 from gateway.auth import LOCAL, Identity, from_here, offered
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
@@ -70,17 +70,22 @@ class _Call:
     def admit(self) -> None:
         """Say who calls. Raises Problem for strangers."""
         get = self._headers.get
-        if self._scope["path"] in OPEN:
-            identity = Identity(LOCAL)
-        else:
-            subprotocols = self._scope.get("subprotocols", ())
-            identity = self._gateway.tokens.identify(get(b"authorization") or offered(subprotocols))
+        identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()
         if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
             raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )
+
+    def _identity(self) -> Identity:
+        """Who calls: by a token, or of a feed by a ticket. Raises Problem (401)."""
+        authorization = self._headers.get(b"authorization") or offered(self._scope.get("subprotocols", ()))
+        scope = self._scope
+        ticket = tickets.offered(scope.get("method", ""), scope["path"], scope["query_string"])
+        if authorization is None and ticket is not None:
+            return self._gateway.tickets.redeem(ticket, scope["path"], self._gateway.tokens)
+        return self._gateway.tokens.identify(authorization)
 
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:

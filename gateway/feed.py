@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from nats.aio.client import Client
+from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -17,17 +18,18 @@ from starlette.responses import Response, StreamingResponse
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
 from eventstore.store import EventStore, Unavailable
-from gateway import parameters
+from gateway import bodies, parameters, tickets
 from gateway.parameters import not_found, path_id
 from gateway.problems import invalid_parameter
-from gateway.state import Gateway, reflects
+from gateway.reads import answer
+from gateway.state import Gateway, caller, reflects
 from runtime import subjects
 
 #: Seconds after which a silent feed says that it is alive.
 HEARTBEAT = 10.0
 #: Seconds that the log is asked for before a sign of life says nothing more.
 PATIENCE = 2.0
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
 
 
 async def everything(gateway: Gateway, request: Request) -> Response:
@@ -136,3 +138,22 @@ def frame(recorded: Recorded, previous: int) -> bytes:
     event = {**recorded.cloud_event(), "prev": previous}
     kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))
+
+
+class TicketView(BaseModel):
+    """A ticket. `position` is the end of the log now: `?after=` it misses nothing that comes."""
+
+    ticket: str
+    path: str
+    expires_in: int
+    position: int
+
+
+async def ticket(gateway: Gateway, request: Request) -> Response:
+    """A ticket for a feed."""
+    body = bodies.Ticket.model_validate_json(await request.body() or b"{}")
+    position = await gateway.store.last_position()
+    reflects(request, position)
+    made = gateway.tickets.issue(caller(request).identity, body.path)
+    view = TicketView(ticket=made, path=body.path, expires_in=tickets.SECONDS, position=position)
+    return answer(view.model_dump(), {"Cache-Control": "no-store"})

@@ -36,6 +36,7 @@ TEXTS = {
     "force": "true takes the console away from whoever has it",
     "wait": "seconds to wait at most, such as 30s",
     "after": "a log position: only what came later",
+    "ticket": "of POST /v1/tickets, in place of a token: for browsers, which send no Authorization with an EventSource",
     "from": "a log position or a time (events), or now (feeds)",
     "to": "a log position or a time, inclusive",
     "type": "an event type, such as VmStarted",

@@ -111,6 +111,7 @@ PATTERNS = {
     "^[0-9a-f]{64}": "64 lower-case hexadecimal digits",
     "^[0-9a-f]{128}": "128 lower-case hexadecimal digits",
     "^[a-z0-9]([a-z0-9._-]{0,61}": "lower-case letters, digits and inner dots, hyphens, underscores, 1 to 63 in all",
+    "^/v1/(projects/": "the path of a feed, such as /v1/projects/default/feed",
     "^(/|https?://)": "an absolute path, or an http(s) URL, without spaces",
 }
 

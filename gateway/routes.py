@@ -41,7 +41,7 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 FRESH = ("min_position",)
 PAGED = ("limit", "page_token", *FRESH)
-FEED = ("after", "from")
+FEED = ("after", "from", "ticket")
 CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "after", "wait")
 
@@ -90,6 +90,7 @@ READS = (
     Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), dict[str, Any], listed=True),
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
+    Read("/v1/tickets", feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=bodies.Ticket),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
     Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
     Read(f"{VMS}/{{vm}}/guest", guests.guest, "What a guest says of itself now, by its agent", FRESH, Guest),

@@ -16,6 +16,7 @@ from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.parked_index import Index
 from gateway.problems import Problem, invalid_parameter
+from gateway.tickets import Tickets
 from gateway.writes import Writes
 from projections.database import Pool
 from projections.position import Position
@@ -57,6 +58,7 @@ class Gateway:
     #: what each recent keyed operation created
     created: OrderedDict[str, str] = field(default_factory=OrderedDict)
     writes: Writes = field(default_factory=Writes)
+    tickets: Tickets = field(default_factory=Tickets)
 
     def end(self, task: asyncio.Task[None]) -> None:
         """End a task without waiting for it."""

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from domain.contract import Power
+from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames
 from tests.waiting import eventually
 
@@ -95,7 +96,8 @@ async def test_min_position_waits_and_gives_up(api: Platform, monkeypatch: pytes
     assert answer.status_code == 200
     assert int(answer.headers["nebula-position"]) >= made["position"]
     monkeypatch.setattr("gateway.state.PATIENCE", 0.05)
-    late = await api.http.get(f"{VMS}?min_position=999999999")
+    monkeypatch.setattr(api.gateway, "position", Position())  # the read models stay behind
+    late = await api.http.get(f"{VMS}?min_position={made['position']}")
     assert (late.status_code, late.json()["code"]) == (503, "position_not_reached")
     assert late.headers["retry-after"] == "1"
 
