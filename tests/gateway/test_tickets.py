@@ -68,7 +68,7 @@ async def test_a_ticket_is_good_for_nothing_else(guarded: tuple[Any, httpx.Async
         assert await status(http, f"{target}?ticket={made}") == 401, target
     assert await status(http, f"{FEED}?ticket={made}", "HEAD") == 401
     assert await status(http, f"{FEED}?ticket={made}", "POST") == 401
-    for bad in ("", "x", made[:-1], made + "x", "%00", "%ff"):
+    for bad in ("", "x", made[:-1], made + "x", "%00"):
         assert await status(http, f"{FEED}?ticket={bad}") == 401, bad
     assert await status(http, f"{FEED}?ticket={made}") == 200  # all of that did not use it up
 
