@@ -1,6 +1,6 @@
 # One image for all roles: the command is the role (gateway, handlers, projections, node).
 
-FROM python:3.12-slim-bookworm AS build
+FROM python:3.12.12-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev pkg-config libvirt-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -12,7 +12,7 @@ RUN uv venv .venv && uv pip sync --no-cache --require-hashes requirements.lock
 COPY . .
 RUN uv pip install --no-cache --no-deps --no-build-isolation --editable .
 
-FROM python:3.12-slim-bookworm
+FROM python:3.12.12-slim-bookworm
 # The node's part: libvirt's client library and qemu-img. The daemons are the host's.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libvirt0 qemu-utils \
@@ -21,6 +21,7 @@ RUN apt-get update \
 COPY --from=build /opt/nebula /opt/nebula
 ENV PATH=/opt/nebula/.venv/bin:$PATH PYTHONUNBUFFERED=1 NEBULA_HOME=/var/lib/nebula NEBULA_LOG_FORMAT=json
 USER nebula
-VOLUME /var/lib/nebula
+RUN mkdir -m 700 /var/lib/nebula/keys
+HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-c", "import os; os.kill(1, 0)"]
 ENTRYPOINT ["nebula"]
 CMD ["--help"]

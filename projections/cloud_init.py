@@ -16,7 +16,7 @@ import json
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nats.aio.client import Client
@@ -31,6 +31,7 @@ from eventstore.vault import Erased, VaultUnavailable
 from projections import phone_home, seeds
 from projections.database import Away, Pool
 from projections.position import Position
+from projections.rate import Rate
 from projections.seeds import Secrets, Seed
 from runtime import logs, replies, subjects
 
@@ -66,6 +67,9 @@ class Source:
     pool: Pool
     secrets: Secrets
     position: Position
+    #: of one VM: documents, of which a boot asks for four; and calls, of which a boot makes one, with a few tries
+    asks: Rate = field(default_factory=lambda: Rate(60, 1.0))
+    calls: Rate = field(default_factory=lambda: Rate(10, 0.1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -91,8 +95,8 @@ class Source:
 
 def refusal(status: int) -> Response:
     """An answer that says nothing but its status."""
-    text = {400: "bad request\n", 413: "too large\n", 503: "try again\n"}.get(status, "not found\n")
-    headers = {"Retry-After": "1"} if status == 503 else None
+    text = {400: "bad request\n", 413: "too large\n", 429: "too often\n", 503: "try again\n"}.get(status, "not found\n")
+    headers = {"Retry-After": "1" if status == 503 else "10"} if status in (429, 503) else None
     return Response(text, status, headers, "text/plain")
 
 
@@ -108,6 +112,8 @@ async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Re
     fields["document"] = name
     seed = await known(source, secret)
     fields.update(vm=seed.vm, project=seed.project)
+    if not (source.calls if posted else source.asks).allows(seed.vm, time.monotonic()):
+        raise Refused(429, "asks too often")
     if posted:
         await receive_call(source, request, seed)
         return Response("ok\n", media_type="text/plain")

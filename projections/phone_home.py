@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, ConfigDict
 
 from domain.vm import HostKey
+from domain.vm.commands import MOST_KEY
 from projections import ssh
 
 #: What `vendor-data` asks the guest to send.
@@ -50,6 +51,8 @@ def parse(body: bytes) -> Call:
             key = ssh.parse(line, types)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        if len(key.data) > MOST_KEY:
+            raise ValueError(f"{name}: longer than {MOST_KEY} characters")
         keys.append(HostKey(type=key.type, key=key.data, fingerprint=key.fingerprint))
     return Call(
         instance_id=fields.get("instance_id", ""),

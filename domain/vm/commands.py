@@ -1,12 +1,24 @@
 """What may be asked of a VM, by people (`Asked`) and by the platform itself."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
 from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, RestartPolicy, Spec, Vcpus, Verb
+
+#: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
+MOST_KEY, MOST_HOST_KEYS = 4096, 8
+
+
+def _bounded(key: HostKey) -> HostKey:
+    if max(len(key.type), len(key.fingerprint)) > 128 or len(key.key) > MOST_KEY:
+        raise ValueError(f"a host key has at most {MOST_KEY} characters")
+    return key
+
+
+BoundedKey = Annotated[HostKey, AfterValidator(_bounded)]
 
 
 class VmCommand(Command):
@@ -151,8 +163,8 @@ class RecordReport(VmCommand):
 
 
 class RecordGuestReady(VmCommand):
-    hostname: str | None = None
-    host_keys: tuple[HostKey, ...] = ()
+    hostname: Annotated[str, Field(max_length=253)] | None = None
+    host_keys: Annotated[tuple[BoundedKey, ...], Field(max_length=MOST_HOST_KEYS)] = ()
 
 
 class ExpireOperation(VmCommand):

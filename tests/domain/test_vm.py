@@ -964,7 +964,12 @@ def test_the_guest_is_ready_once() -> None:
     done = given("running").when(ready).then(VmGuestReady, hostname="web")
     assert (done.after.ready_at, done.after.host_keys) == (at(70), (key,))
     done.and_when(ready).then_nothing()
-    done.and_when(RecordGuestReady(vm=ID, at=at(80))).then(VmGuestReady, hostname=None, host_keys=())
+    for said in ({}, {"hostname": "other"}, {"host_keys": (key, key)}):
+        done.and_when(RecordGuestReady(vm=ID, at=at(80), **said)).then_nothing()
+    with pytest.raises(ValidationError):
+        RecordGuestReady(vm=ID, at=at(80), host_keys=(key.model_copy(update={"key": "A" * 4097}),))
+    with pytest.raises(ValidationError):
+        RecordGuestReady(vm=ID, at=at(80), host_keys=(key,) * 9)
     given("deleted").when(ready).then_nothing()
 
 

@@ -1,6 +1,7 @@
 """The data source, asked over HTTP as a guest asks it."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.envelope import Ref
 from projections import cloud_init
+from projections.rate import Rate
 from projections.cloud_init import Source
 from runtime import listener, subjects
 from runtime.servers import Postgres
@@ -304,6 +306,34 @@ async def test_phone_home_is_limited(guests: Guests, heard: list[dict[str, Any]]
     assert (await guests.phone(secret, instance_id=ref.id, **fields)).status_code == 400
     assert (await guests.http.post(f"/{secret}/phone-home", content=b"\xff=\xfe")).status_code == 400
     assert heard == []
+
+
+async def test_a_guest_that_asks_without_end_is_held_back(guests: Guests, heard: list[dict[str, Any]]) -> None:
+    greedy, other = await placed(guests), await placed(guests)
+    secret = await guests.secret(greedy)
+    calls = [(await guests.phone(secret, instance_id=greedy.id)).status_code for _ in range(30)]
+    assert calls[:10] == [200] * 10
+    assert calls.count(429) > 15
+    documents = [await guests.get(secret, "meta-data") for _ in range(150)]
+    assert {answer.status_code for answer in documents} == {200, 429}
+    assert all(answer.headers["retry-after"] for answer in documents if answer.status_code == 429)
+    assert (await guests.get(await guests.secret(other), "meta-data")).status_code == 200
+
+
+async def test_a_host_key_is_no_larger_than_a_key(guests: Guests, heard: list[dict[str, Any]]) -> None:
+    ref = await placed(guests)
+    parts = (b"ssh-rsa", b"\1\0\1", b"x" * 8000)
+    large = base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode()
+    answer = await guests.phone(await guests.secret(ref), instance_id=ref.id, pub_key_rsa=f"ssh-rsa {large}")
+    assert answer.status_code == 400
+    assert heard == []
+
+
+def test_a_rate_fills_again_and_forgets() -> None:
+    rate = Rate(2, 0.5)
+    assert [rate.allows("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert rate.allows("b", 0.0)
+    assert [rate.allows("a", 2.0), rate.allows("a", 2.0)] == [True, False]
 
 
 async def test_phone_home_is_tried_again_when_nobody_listens(guests: Guests) -> None:
