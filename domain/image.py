@@ -22,6 +22,7 @@ from domain.base import (
     Known,
     Message,
     Rejected,
+    Sealed,
     Slug,
     Title,
     Uuid,
@@ -64,6 +65,7 @@ class RegisterImage(ImageCommand):
     fingerprint: str
     name: Title
     source: Source
+    sealed_source: Sealed | None = Field(default=None, description="the whole source, where `source` is only its part")
     sha256: Sha256 | None = None
     sha512: Sha512 | None = None
     distribution: Word | None = None
@@ -129,6 +131,9 @@ class ImageRegistered(ImageEvent):
     image: str
     name: str
     source: str
+    sealed_source: Sealed | None = Field(
+        default=None, description="where `source` was cut because it holds credentials: all of it"
+    )
     sha256: str | None = None
     sha512: str | None = None
     distribution: str | None = None
@@ -205,6 +210,7 @@ class Image(Message):
     id: str
     name: str
     source: str
+    sealed_source: Sealed | None = None
     sha256: str | None = None
     sha512: str | None = None
     distribution: str | None = None
@@ -347,6 +353,7 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             image=command.image,
             name=command.name,
             source=command.source,
+            sealed_source=command.sealed_source,
             sha256=command.sha256,
             firmware=command.firmware,
             seed=command.seed,
@@ -370,6 +377,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 id=event.image,
                 name=event.name,
                 source=event.source,
+                sealed_source=event.sealed_source,
                 sha256=event.sha256,
                 firmware=event.firmware,
                 seed=event.seed,

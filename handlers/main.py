@@ -77,7 +77,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
             Placer(store, world, policy, Turns(commands.in_flight)).run(),
             Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
             Verifier(
-                store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
+                store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault
             ).run(),
             Deletions(store, world).run(),
             liveness.run(),

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from domain import image, node, project, vm
 from domain.base import Command, Event, Rejected, Sealed
+from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Reference
 from eventstore.envelope import Ref
 from eventstore.store import Change, Tip
 from eventstore.vault import Vault
+from handlers import image_secrets
 from handlers.references import refers_to
 from handlers.world import World
 from runtime import subjects
@@ -91,7 +93,7 @@ async def sealed(args: Args, vault: Vault) -> Sealed | None:
 
 
 async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
-    """The project that an image is to belong to is there."""
+    """The project that an image is to belong to is there; credentials in its source are sealed."""
     owner = args.get("project")
     if owner is not None:
         try:
@@ -99,6 +101,14 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
         except Rejected as refusal:
             status = 422 if refusal.status == 404 else refusal.status
             raise Rejected(refusal.code, refusal.detail, status=status, field="project") from None
+    args.pop("sealed_source", None)
+    source, operation = args.get("source"), args.get("operation")
+    if isinstance(source, str) and operation is not None:
+        try:
+            checked(source)
+        except ValueError:
+            return args  # the command itself tells what is wrong with it
+        args["source"], args["sealed_source"] = await image_secrets.sealed(source, str(operation), facts.vault)
     return args
 
 

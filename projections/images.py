@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 from domain.image import Image, ImagePhase, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.times import utc
+from runtime.urls import shown
 
 
 class ImageView(TypedDict):
@@ -44,7 +45,7 @@ def view(state: dict[str, Any], version: int, position: int) -> ImageView:
         "id": state["id"],
         "name": state["name"],
         "phase": state["phase"],
-        "source": state["source"],
+        "source": shown(state["source"]),
         "sha256": state.get("sha256"),
         "sha512": state.get("sha512"),
         "distribution": state.get("distribution"),

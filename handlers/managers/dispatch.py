@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from domain.contract import Desired, ImageSource, Wanted
-from domain.image import Image
+from domain.image import OVER, Image
 from domain.node import Node
 from domain.vm import Verb, Vm
 from eventstore.documents import Document, Documents
 from eventstore.store import Conflict, Unavailable
 from eventstore.vault import Erased, Vault, VaultUnavailable
+from handlers.image_secrets import key_of, over, whole
 from handlers.world import Changes, World
 from runtime import logs, subjects
 
@@ -38,13 +39,13 @@ def mac_address(vm: str) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
-def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str) -> Wanted:
-    """The document that tells a VM's node what to want."""
+def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str, image_url: str | None = None) -> Wanted:
+    """The document that tells a VM's node what to want. `image_url`: the image's source with its credentials."""
     source = None
     if image is not None and image.format is not None and image.sha256 is not None:
         source = ImageSource(
             image=image.id,
-            source=image.source,
+            source=image_url or image.source,
             sha256=image.sha256,
             sha512=image.sha512,
             format=image.format,
@@ -161,9 +162,12 @@ class Dispatcher:
                 await self._write(vm.id)
             for vm_id in (self._written.keys() | self._world.forgotten.keys()) & gone:
                 await self._bury(vm_id)
-            for vm_id in self._keys & gone:
-                await self._destroy_key(vm_id)
+            for key in self._keys & (gone | over(self._world.images())):
+                await self._destroy_key(key)
         else:
+            for image in filter(None, map(self._world.image, changes.of("image"))):
+                if image.phase in OVER and image.sealed_source is not None:
+                    await self._destroy_key(key_of(image.registered_by))
             for vm_id in changes.of("vm"):
                 if vm_id in gone:
                     await self._bury(vm_id)
@@ -182,9 +186,11 @@ class Dispatcher:
             return
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
+            image = self._world.image(vm.image)
+            url = await whole(image, self._vault) if image is not None else None
         except Erased:
             return  # deleted in the meantime; the world is about to learn it
-        await self._put(wanted(vm, loaded.tip.version, self._world.image(vm.image), node, secret))
+        await self._put(wanted(vm, loaded.tip.version, image, node, secret, url))
         self._seen[vm.id] = loaded.tip.version
 
     async def _put(self, fresh: Wanted) -> None:
@@ -214,7 +220,7 @@ class Dispatcher:
                 del self._written[vm_id]
         self._seen.pop(vm_id, None)
 
-    async def _destroy_key(self, vm_id: str) -> None:
-        await self._vault.destroy(vm_id)
-        self._keys.discard(vm_id)
-        log.info("keys destroyed", vm=vm_id)
+    async def _destroy_key(self, name: str) -> None:
+        await self._vault.destroy(name)
+        self._keys.discard(name)
+        log.info("keys destroyed", key=name)

@@ -13,7 +13,9 @@ from domain import image
 from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, NoteProgress, RejectImage
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.vault import Erased, Vault, VaultUnavailable
 from handlers.apply import apply, manager, now
+from handlers.image_secrets import whole
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.world import World
 from runtime import logs, subjects
@@ -33,7 +35,8 @@ TRIES = 5
 class Verifier:
     """Judges every image that waits for it, each in a task of its own, by the operation that registered it."""
 
-    def __init__(self, store: EventStore, world: World, reader: Reader) -> None:
+    def __init__(self, store: EventStore, world: World, reader: Reader, vault: Vault) -> None:
+        self._vault = vault
         self._store = store
         self._world = world
         self._reader = reader
@@ -101,6 +104,9 @@ class Verifier:
                 if failures >= TRIES:
                     detail = f"this host cannot read it: {error.strerror or type(error).__name__}"
                     return rejection(found, BadImage("image_unreadable", detail))
+            except VaultUnavailable as error:
+                failures += 1
+                log.warning("an image waits for the vault", image=found.id, error=str(error))
             except Exception as error:
                 log.exception("an unknown error became the verdict on an image", image=found.id)
                 detail = f"it cannot be judged ({type(error).__name__}): the log of the handlers says more"
@@ -108,8 +114,12 @@ class Verifier:
             await asyncio.sleep(min(FIRST_RETRY * 2 ** (failures - 1), LAST_RETRY))
 
     async def _judge(self, found: Image) -> ImageCommands:
-        """Raises BadImage, OSError."""
-        facts = await self._reader.facts(found, Gauge(partial(self._told, found)))
+        """Raises BadImage, OSError, VaultUnavailable."""
+        try:
+            opened = found.model_copy(update={"source": await whole(found, self._vault)})
+        except Erased as error:
+            raise BadImage("image_missing", "the credentials of its URL were destroyed") from error
+        facts = await self._reader.facts(opened, Gauge(partial(self._told, found)))
         return AcceptImage(
             image=found.id,
             registration=found.registered_by,

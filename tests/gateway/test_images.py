@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
+from domain import image
+from eventstore.envelope import Ref
+from eventstore.store import EventStore
+from eventstore.vault import Vault
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.handlers.platform import raw_disk
 from tests.image_server import serving
+from tests.waiting import eventually
 
 DISK = raw_disk(2 * 1024**2)
 SHA256, SHA512 = hashlib.sha256(DISK).hexdigest(), hashlib.sha512(DISK).hexdigest()
@@ -81,6 +86,50 @@ async def test_what_is_behind_a_url_and_no_image(api: Platform) -> None:
     async with serving(os.urandom(4096)) as server:
         operation = await registered(api, "noise", server.url)
     assert operation["problem"]["code"] == "image_invalid"
+
+
+async def test_credentials_of_a_url_are_sealed_and_destroyed(api: Platform) -> None:
+    async with serving(DISK) as server:
+        url = server.url.replace("//", "//me:hunter2@") + "?X-Amz-Signature=hunter3&v=1"
+        body = {"id": "sealed", "source": url, "sha256": SHA256}
+        answer = await api.call("POST", "/v1/images?wait=30s", body)
+        assert answer.json()["operation"]["status"] == "succeeded", answer.text
+        assert server.requests[-1]["authorization"].startswith("Basic ")
+    seen = await api.get("/v1/images/sealed")
+    assert seen["source"] == server.url.replace("//", "//***@") + "?X-Amz-Signature=***&v=***"
+    store, vault = EventStore(api.side.nc), Vault.of(api.side.nc, api.side.home / "master.key")
+    loaded = await store.load(Ref("system", "image", "sealed"), image.evolve)
+    assert loaded.state is not None
+    sealed = loaded.state.sealed_source
+    assert sealed is not None
+    assert await vault.unseal(sealed) == url
+    events = (await api.call("GET", "/v1/events?limit=200")).text
+    for told in (answer.text, str(seen), loaded.state.model_dump_json(), events):
+        assert "hunter" not in told
+    vm = (await api.create(image="sealed"))["vm"]["id"]
+    wanted = await eventually(lambda: api.side.wanted(vm), "wanted document")
+    assert wanted.image.source == url, "its node gets what it needs"
+
+
+async def test_the_key_of_a_url_is_destroyed_with_its_image(api: Platform) -> None:
+    async with serving(DISK) as server:
+        for id_ in ("burnt", "refused"):
+            digest = SHA256 if id_ == "burnt" else "0" * 64
+            await registered(api, id_, f"{server.url}?sig=hunter4", sha256=digest)
+    store, vault = EventStore(api.side.nc), Vault.of(api.side.nc, api.side.home / "master.key")
+    keys = []
+    for id_ in ("burnt", "refused"):
+        loaded = await store.load(Ref("system", "image", id_), image.evolve)
+        assert loaded.state is not None
+        assert loaded.state.sealed_source is not None
+        keys.append(loaded.state.sealed_source)
+    gone = await api.call("DELETE", "/v1/images/burnt?wait=30s")
+    assert gone.status_code in (200, 202), gone.text
+
+    async def erased() -> bool:
+        return not {key.key for key in keys} & await vault.held()
+
+    await eventually(erased, "the key is destroyed with the image")
 
 
 async def test_filters(api: Platform, file: Path) -> None:

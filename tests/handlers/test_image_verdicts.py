@@ -40,6 +40,7 @@ class Quiet(Verifier):
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+        self._vault: Any = None
         self._notes = set()
 
     def _told(self, found: Image, done: int, total: int | None) -> None: ...

@@ -21,8 +21,8 @@ from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.envelope import Ref
 from projections import cloud_init
-from projections.rate import Rate
 from projections.cloud_init import Source
+from projections.rate import Rate
 from runtime import listener, subjects
 from runtime.servers import Postgres
 from tests.projections.cloud import KEY, SSH_KEY, Cloud, projected
