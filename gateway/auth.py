@@ -46,6 +46,8 @@ def parse(text: str) -> dict[str, Identity]:
         if match is None:
             raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
         name, digest = match.groups()
+        if not (name.isascii() and name.isprintable()):  # it stands in headers of events, which are ASCII
+            raise BadTokens(f"line {number}: the name {name!a} has to be visible ASCII characters")
         found[digest] = Identity(name, digest[:12])
     return found
 

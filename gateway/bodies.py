@@ -4,11 +4,13 @@ Strict: a number is a number, a field that does not exist is refused by its name
 """
 
 import re
+import unicodedata
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Reason, Slug, Tags, Uuid, printable
+import domain.base
+from domain.base import Hostname, Reason, Slug, Tags, Uuid, printable
 from domain.contract import Architecture, Firmware, SeedMedium
 from domain.image import Description, Sha256, Sha512, Word
 from domain.image_source import Source
@@ -24,6 +26,21 @@ def text(said: str) -> str:
     if not all(char.isprintable() or char == "\n" for char in said):
         raise ValueError("has to be printable characters and line ends")
     return said
+
+
+def one_spelling(text: str) -> str:
+    """A text in NFC, so that two spellings of it are one. Raises ValueError for accents that belong to no letter."""
+    composed = unicodedata.normalize("NFC", text)
+    before = " "
+    for char in composed:
+        if before == " " and unicodedata.category(char).startswith("M"):
+            raise ValueError("has an accent or a mark that belongs to no letter")
+        before = char
+    return composed
+
+
+def in_one_spelling(labels: dict[str, str]) -> dict[str, str]:
+    return {key: unicodedata.normalize("NFC", value) for key, value in labels.items()}
 
 
 def user_data(text: str) -> str:
@@ -45,7 +62,9 @@ Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
     AfterValidator(printable),
+    AfterValidator(one_spelling),
 ]
+Labels = Annotated[domain.base.Labels, AfterValidator(in_one_spelling)]
 SshKeys = Annotated[tuple[Annotated[str, AfterValidator(public_key)], ...], Field(max_length=MOST_KEYS)]
 UserData = Annotated[str, AfterValidator(user_data)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]

@@ -15,10 +15,10 @@ from typing import Any
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import bodies, waiting
+from gateway import bodies, content, waiting
 from gateway.parameters import idempotency_key, path_id, wait
 from gateway.problems import LOG_UNAVAILABLE, Problem
 from gateway.state import Caller, Gateway, caller, reflects
@@ -123,7 +123,7 @@ class Asked:
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
     """Ask for an action, and answer with its operation and its resource."""
     seconds = wait(request)
-    asked = parse(request, action, await read(request))
+    asked = parse(request, action, await content.read(request))
     if asked.keyed and action.creates:
         await one_resource(gateway, asked)
     done = await ask(gateway, asked)
@@ -148,20 +148,6 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
     return Response(to_json(answer), 200 if over else 202, headers, "application/json")
-
-
-async def read(request: Request) -> bytes:
-    """The body; nearly always it comes in one piece."""
-    message = await request.receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return bytes(message.get("body", b""))
-    parts = []
-    while message["type"] == "http.request":
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await request.receive()
-    raise ClientDisconnect
 
 
 def parse(request: Request, action: Action, raw: bytes) -> Asked:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+import unicodedata
 from datetime import datetime
 from enum import StrEnum
 
@@ -109,6 +110,7 @@ def label(request: Request) -> str | None:
     text = request.query_params.get("label")
     if text is None:
         return None
+    text = unicodedata.normalize("NFC", text)  # as labels are stored
     key, _, value = text.partition("=")
     try:
         label_key(key)

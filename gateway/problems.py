@@ -61,6 +61,8 @@ def invalid_parameter(name: str, detail: str) -> Problem:
     return Problem(400, "invalid_parameter", f"{name}: {detail}", [(name, detail)])
 
 
+#: Errors of one body that are listed.
+MOST_ERRORS = 20
 LOG_UNAVAILABLE = (
     "the log cannot be reached now; nothing is lost: try again, with the same Idempotency-Key where you gave one"
 )
@@ -99,8 +101,11 @@ def invalid_body(error: ValidationError) -> Problem:
     found = error.errors(include_url=False, include_input=False)
     if any(each["type"] == "json_invalid" for each in found):
         return Problem(400, "invalid_json", f"the body is not JSON: {found[0]['msg']}")
-    errors = [(".".join(map(str, each["loc"]))[:200] or "(body)", explained(each)) for each in found]
+    shown = found[:MOST_ERRORS]
+    errors = [(".".join(map(str, each["loc"]))[:200] or "(body)", explained(each)) for each in shown]
     detail = "; ".join(f"{field}: {text}" for field, text in errors)
+    if len(found) > len(shown):
+        detail += f"; and {len(found) - len(shown)} more"
     return Problem(422, "invalid_request", detail, errors)
 
 

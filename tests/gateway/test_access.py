@@ -74,6 +74,9 @@ async def test_keys_belong_to_their_caller(api: Platform, tmp_path: Path) -> Non
 def test_a_tokens_file_is_judged_line_by_line(tmp_path: Path) -> None:
     with pytest.raises(BadTokens, match="line 2"):
         parse(f"alice {digest('a')}\nbob secret\n")
+    for name in ("jos\u00e9", "\u5f20", "a\x7fb"):  # it would stand in the log as `jos?`
+        with pytest.raises(BadTokens, match=r"line 1: the name .* visible ASCII"):
+            parse(f"{name} {digest('a')}\n")
     with pytest.raises(BadTokens, match="cannot be read"):
         Tokens(tmp_path / "missing").load()
     with pytest.raises(Problem):
