@@ -7,6 +7,7 @@ every later one disagreeing.
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ GENESIS = "0" * 64
 
 
 _BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
-"""What a parser may take for an infinite number, which cannot be shown as JSON."""
+"""What a parser may take for an infinite number, which cannot be shown as JSON. Many UUIDs look so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +149,26 @@ class Recorded:
         attributes |= {"position": self.position, "subject": self.subject, "digest": self.digest}
         try:
             attributes["aggregateversion"] = self.version
-            if _BOUNDLESS.search(self.body):
-                raise ValueError("JSON has no infinity")
             data = from_json(self.body, allow_inf_nan=False)
+            if _BOUNDLESS.search(self.body) and boundless(data):
+                raise ValueError("JSON has no infinity")
         except (KeyError, ValueError):  # not one of ours, on a subject of ours
             unknown = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
             return {**unknown, **attributes, "data_base64": base64.b64encode(self.body).decode()}
         return {**attributes, "datacontenttype": "application/json", "data": data}
+
+
+def boundless(value: Any) -> bool:
+    """Whether a number in what was read from JSON was too large for a float, and so became infinite."""
+    match value:
+        case float():
+            return math.isinf(value)
+        case dict():
+            return any(boundless(each) for each in value.values())
+        case list():
+            return any(boundless(each) for each in value)
+        case _:
+            return False
 
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:

@@ -58,6 +58,23 @@ async def test_an_event_in_the_json_format(store: EventStore) -> None:
 # ── the chain ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"vm": "470a7514-7fb0-4b68-8549-2c3d2e962ad7"}', True),  # 2e962 stands in it
+        (b'{"digits": "' + b"1" * 400 + b'"}', True),
+        (b'{"n": 1e100}', True),
+        (b'{"n": 1e999}', False),
+        (b'{"n": [{"m": -1e999}]}', False),
+        (b'{"n": Infinity}', False),
+    ],
+)
+def test_only_numbers_without_bound_are_not_shown(body: bytes, shown: bool) -> None:
+    headers = {"ce-type": "t", "ce-aggregateversion": "1"}
+    event = Recorded(1, subjects.event("p", "vm", "x"), headers, body, AT).cloud_event()
+    assert ("data" in event, "data_base64" in event) == (shown, not shown)
+
+
 async def test_each_event_seals_the_one_before(store: EventStore) -> None:
     history = await store.history(await filled(store, 20))
     assert broken_link(history) is None
