@@ -102,7 +102,7 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     """An operation; with `wait`, once it has ended or the time has passed."""
     id_ = path_id(request, "operation")
     seconds = parameters.wait(request)
-    await gateway.fresh(request, id_)
+    await gateway.fresh(request, id_, kind=ANY)  # another command of the caller may have ended it
     found = await waiting.look(gateway, id_)
     if found is None:
         await gateway.caught_up()
