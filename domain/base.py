@@ -143,13 +143,6 @@ class Resources(Message):
     disk_gib: int = 0
 
 
-class Known(Message):
-    """What is remembered of an operation, so that asking again is safe for ever."""
-
-    verb: str
-    fingerprint: str
-
-
 class Closing(Message):
     """A deletion that has begun: until it is finished or given up, nothing new may refer to the aggregate.
 
@@ -199,20 +192,3 @@ Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
 def being_deleted(kind: str, id_: str, *, field: str | None = None) -> Rejected:
     """The refusal of what is asked of an aggregate, or would refer to it, while a deletion of it is not decided."""
     return Rejected(f"{kind}_being_deleted", f"{kind} {id_} is being deleted; try again in a moment", field=field)
-
-
-def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
-    """Whether this operation was accepted before; False when it is new.
-
-    Raises Rejected (422) when its id was used before for something else.
-    """
-    if known is None:
-        return False
-    if known.verb != verb or known.fingerprint != fingerprint:
-        raise Rejected(
-            "idempotency_key_reused",
-            f"this Idempotency-Key was used before, for a different {known.verb} request; use a new key",
-            status=422,
-            field="Idempotency-Key",
-        )
-    return True

@@ -19,7 +19,6 @@ from domain.base import (
     Closing,
     Command,
     Event,
-    Known,
     Message,
     Rejected,
     Sealed,
@@ -27,10 +26,10 @@ from domain.base import (
     Title,
     Uuid,
     being_deleted,
-    same_request,
 )
 from domain.contract import Architecture, Firmware, SeedMedium
 from domain.image_source import Source
+from domain.known import NONE, Known, Operations, same_request
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -229,7 +228,7 @@ class Image(Message):
     seed: SeedMedium = SeedMedium.HTTP
     failure: str | None = None
     closing: Closing | None = None
-    operations: dict[str, Known] = Field(default_factory=dict)
+    operations: Operations = NONE
 
     def visible(self, project: str) -> bool:
         """Whether a project may know of it."""
@@ -371,8 +370,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
     """The state after an event. A deleted or rejected id may be registered anew."""
     match event:
         case ImageRegistered():
-            past = image.operations if image else {}
-            known = Known(verb=RegisterImage.VERB, fingerprint=event.fingerprint)
+            past = image.operations if image else NONE
             return Image(
                 id=event.image,
                 name=event.name,
@@ -391,7 +389,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 registered_by=event.operation,
                 created_at=event.at,
                 updated_at=event.at,
-                operations={**past, event.operation: known},
+                operations=past.insert(event.operation, Known(RegisterImage.VERB, event.fingerprint)),
             )
         case ImageEvent() if image is not None:
             return image.model_copy(update={"updated_at": event.at, **changes(image, event)})
@@ -417,11 +415,10 @@ def changes(image: Image, event: ImageEvent) -> dict[str, object]:
         case ImageDeletionGivenUp():
             return {"closing": None, "updated_at": image.updated_at}
         case ImageDeleted():
-            known = Known(verb=DeleteImage.VERB, fingerprint=event.fingerprint)
             return {
                 "phase": ImagePhase.DELETED,
                 "closing": None,
-                "operations": {**image.operations, event.operation: known},
+                "operations": image.operations.insert(event.operation, Known(DeleteImage.VERB, event.fingerprint)),
             }
         case _:
             return {}

@@ -8,8 +8,9 @@ from typing import ClassVar, assert_never
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Command, Event, Known, Message, Rejected, Resources, Slug, Uuid, same_request
+from domain.base import Command, Event, Message, Rejected, Resources, Slug, Uuid
 from domain.contract import NodeInfo
+from domain.known import NONE, Known, Operations, same_request
 
 
 class NodeCommand(Command):
@@ -120,7 +121,7 @@ class Node(Message):
     reservations: dict[str, Resources] = Field(default_factory=dict)
     registered_at: AwareDatetime
     updated_at: AwareDatetime
-    operations: dict[str, Known] = Field(default_factory=dict)
+    operations: Operations = NONE
 
     def reserved(self) -> Resources:
         promised = self.reservations.values()
@@ -190,7 +191,7 @@ def changes(node: Node, event: NodeEvent) -> dict[str, object]:
             return {"lost": False}
         case NodeCordoned() | NodeUncordoned():
             cordoned = isinstance(event, NodeCordoned)
-            known = Known(verb="cordon" if cordoned else "uncordon", fingerprint=event.fingerprint)
-            return {"cordoned": cordoned, "operations": {**node.operations, event.operation or "": known}}
+            known = Known("cordon" if cordoned else "uncordon", event.fingerprint)
+            return {"cordoned": cordoned, "operations": node.operations.insert(event.operation or "", known)}
         case _:
             return {}

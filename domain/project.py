@@ -19,7 +19,6 @@ from domain.base import (
     Closing,
     Command,
     Event,
-    Known,
     Message,
     Rejected,
     Slug,
@@ -27,9 +26,9 @@ from domain.base import (
     Title,
     Uuid,
     being_deleted,
-    same_request,
     unique,
 )
+from domain.known import NONE, Known, Operations, same_request
 
 SYSTEM = "system"
 """The project token of what no project owns: projects may not take this id."""
@@ -220,7 +219,7 @@ class Named(Message):
     closing: Closing | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
-    operations: dict[str, Known] = Field(default_factory=dict)
+    operations: Operations = NONE
 
 
 Project = Named
@@ -385,9 +384,9 @@ def evolve(state: Named | None, event: Event) -> Named | None:
         return state and state.model_copy(update={"closing": closing_of(event)})
     if not isinstance(event, Done):
         return state
-    past = state.operations if state else {}
+    past = state.operations if state else NONE
     verb = VERBS.get(type(event), "")
-    known = {**past, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
+    known = past.insert(event.operation, Known(verb, event.fingerprint))
     match event:
         case ProjectCreated():
             made = {"id": event.project, "name": event.name, "tags": event.tags, "ssh_keys": event.ssh_keys}

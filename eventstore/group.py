@@ -7,10 +7,10 @@ company cannot be told from the outcome: when a batch is refused, each append in
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eventstore.jetstream import Conflict, Message, Stream, TooLarge, TooMany
+from eventstore.jetstream import EXPECTED_ON, Conflict, Message, Stream, TooLarge, TooMany
 
 #: So many appends are under way alone before the next ones gather.
 ALONE = 8
@@ -27,6 +27,13 @@ class Waiting:
 
     def size(self) -> int:
         return sum(len(message.body) for message in self.messages)
+
+    def claims(self) -> Iterator[str]:
+        """Its subjects, and the filters on which it expects nothing: within a batch, the server compares neither."""
+        for message in self.messages:
+            yield message.subject
+            if "*" in (filter_ := message.headers.get(EXPECTED_ON, "")):
+                yield filter_
 
     def done(self, last: int) -> None:
         if not self.stored.done():
@@ -71,14 +78,14 @@ class GroupCommit:
             self._storing = None
 
     def _next(self) -> list[Waiting]:
-        """The appends that go together: in the order of their coming, and of each subject only one."""
+        """The appends that go together: in the order of their coming, and of each subject and filter only one."""
         group: list[Waiting] = []
         subjects: set[str] = set()
         count = size = 0
         while self._waiting:
             waiting = self._waiting[0]
             count, size = count + len(waiting.messages), size + waiting.size()
-            its = {message.subject for message in waiting.messages}
+            its = set(waiting.claims())
             if group and (count > MOST or size > MOST_BYTES or its & subjects):
                 break
             subjects |= its

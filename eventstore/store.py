@@ -113,6 +113,14 @@ def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False)
     return events, tip
 
 
+def begun(messages: Iterable[Recorded]) -> Recorded | None:
+    """The first of these messages that begins an aggregate."""
+    for recorded in messages:
+        if shape(recorded) is None and isinstance(judge(recorded, Tip(recorded.ref)), Event):
+            return recorded
+    return None
+
+
 class EventStore:
     """The log of one cloud, through one connection."""
 
@@ -211,18 +219,22 @@ class EventStore:
             tip = tip.after(recorded)
         return Loaded(state, end)
 
+    async def first(self, filter_: str) -> tuple[Recorded | None, int]:
+        """The first event on any subject that matches, if there is one; and the position of the last message there."""
+        last = await self._log.last_of(filter_)
+        if last is None:
+            return None, 0
+        page, _ = await self._log.page(0, filter_)
+        found = begun(page) or begun(await self._log.read(0, filter_, at_least=last.position))
+        return found, last.position
+
     async def unused(self, filter_: str) -> int | None:
         """The position of the last message on any subject that matches, where none of them is an event; else None.
 
         That is what an append expects that begins an aggregate where malformed messages stand.
         """
-        last = await self._log.last_of(filter_)
-        messages = await self._log.read(0, filter_, at_least=last.position if last else 0)
-        if any(
-            shape(recorded) is None and isinstance(judge(recorded, Tip(recorded.ref)), Event) for recorded in messages
-        ):
-            return None
-        return messages[-1].position if messages else 0
+        first, last = await self.first(filter_)
+        return last if first is None else None
 
     async def read(self, after: int, filter_: str | None = None, limit: int = PAGE) -> list[Recorded]:
         """Up to `limit` messages behind position `after`, in order, whose subject matches the filter, unjudged."""

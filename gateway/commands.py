@@ -1,11 +1,11 @@
 """Commands over HTTP: a table of what can be asked, and the one way in which all of it is asked.
 
-An answer comes from the handlers' reply alone; Postgres is needed only to wait for an operation's end. Asking again
-with the same operation id is safe, so a request that nobody answered is asked again for a moment.
+An answer shows what the handlers' reply says, the operation's record and the resource's state; Postgres is needed only
+to wait for an operation's end. Asking again with the same operation id is safe, so a request that nobody answered is
+asked again for a moment.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import uuid
 from collections.abc import Mapping
@@ -24,9 +24,6 @@ from gateway.problems import LOG_UNAVAILABLE, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections import operation_rows
 from projections.books import TABLES
-from projections.database import Away
-from projections.operation_rows import OperationView
-from projections.operations import IMMEDIATE, Status
 from runtime import replies, subjects
 
 #: Seconds in which a command has to be answered; in which an answer to one try is awaited; in which somebody has to be
@@ -34,8 +31,6 @@ from runtime import replies, subjects
 DEADLINE = 5.0
 ONE_TRY = 2.5
 NOBODY_THERE = 1.0
-#: Seconds that the rows are asked for at most, on the way of a command.
-ROWS = 0.5
 
 #: Ids that are derived from a caller's key are derived in this namespace.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
@@ -86,22 +81,19 @@ ACTIONS = (
     Action("POST", "/v1/nodes/{node}/cordon", "node", "cordon", "Cordon a node"),
     Action("POST", "/v1/nodes/{node}/uncordon", "node", "uncordon", "Uncordon a node"),
 )
-#: What has ended as soon as it was accepted, as (kind, verb).
-AT_ONCE = frozenset((event.TOPIC.split(".")[1], str(verb)) for event, verb in IMMEDIATE.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One command on its way: what, of which resource, by whom.
 
-    `chosen`: the caller chose the id of what is to be created. `keyed`: the operation's id follows from a key.
+    `key`: the id that follows from the caller's key, in what creates a resource.
     """
 
     action: Action
     project: str
     resource: str
-    chosen: bool
-    keyed: bool
+    key: str | None
     operation: str
     fingerprint: str
     args: Mapping[str, Any]
@@ -115,6 +107,7 @@ class Asked:
             "request": self.caller.request,
             "operation": self.operation,
             "fingerprint": self.fingerprint,
+            "key": self.key,
             "traceparent": self.caller.traceparent,
         }
         return to_json({"args": {self.action.kind: self.resource, **self.args}, "context": context})
@@ -124,22 +117,21 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     """Ask for an action, and answer with its operation and its resource."""
     seconds = wait(request)
     asked = parse(request, action, await content.read(request))
-    if asked.keyed and action.creates:
-        await one_resource(gateway, asked)
     done = await ask(gateway, asked)
     kind = action.kind
     try:
         position, replayed = int(done["position"]), bool(done["replayed"])
-        operation = accepted(asked, done)
+        told = done["operation"]
+        operation = operation_rows.view(told["record"], told["steps"])
         resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
     except (KeyError, TypeError, ValueError) as error:
         raise nonsense(f"{type(error).__name__} in what they accepted") from error
     actor = asked.caller.identity.actor
     gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
-    if operation["status"] == Status.ACCEPTED and (seconds or replayed):
+    if seconds and not waiting.has_ended(operation):
         ended = await waiting.told(gateway, asked.operation, position, seconds)
-        if ended is not None:
+        if ended is not None and ended["position"] >= operation["position"]:
             operation = ended
             resource = await waiting.resource(gateway, asked, resource)
     over = seconds > 0 and waiting.has_ended(operation)
@@ -159,7 +151,8 @@ def parse(request: Request, action: Action, raw: bytes) -> Asked:
     project = path_id(request, "project") if "project" in request.path_params else subjects.SYSTEM
     actor = who.identity.actor
     own = chosen(body) if action.creates else path_id(request, action.kind)
-    resource = own or derived("resource", actor, path, key)
+    follows = derived("resource", actor, path, key) if action.creates and key is not None else None
+    resource = own or follows or str(uuid.uuid4())
     if action.kind == "project":
         project = resource
     said = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields, however it was written
@@ -167,30 +160,12 @@ def parse(request: Request, action: Action, raw: bytes) -> Asked:
         action=action,
         project=project,
         resource=resource,
-        chosen=own is not None,
-        keyed=key is not None,
+        key=follows,
         operation=derived("operation", actor, action.method, path, key),
         fingerprint=hashlib.sha256(f"{action.method} {path}\n{said}".encode()).hexdigest(),
         args=body.args(),
         caller=who,
     )
-
-
-async def one_resource(gateway: Gateway, asked: Asked) -> None:
-    """Refuse a key that created something else before. Raises Problem (422).
-
-    The handlers judge a key by the history of the resource that a request names, so a second request that chooses
-    another id has to be caught here: from what this gateway did, then from the rows, where they can be asked.
-    """
-    known = gateway.created.get(asked.operation)
-    if known is None and asked.chosen:
-        with contextlib.suppress(Away, TimeoutError):
-            row = await asyncio.wait_for(operation_rows.get(gateway.pool, asked.operation), ROWS)
-            known = row.row["state"]["resource"] if row.row else None
-    if known not in (None, asked.resource):
-        detail = f"this Idempotency-Key was used before, to create {asked.action.kind} {known}; use a new key"
-        raise Problem(422, "idempotency_key_reused", detail, [("Idempotency-Key", "used before")])
-    gateway.remember(asked.operation, asked.resource)
 
 
 def chosen(body: AnyBody) -> str | None:
@@ -263,29 +238,3 @@ def too_large(asked: Asked, limit: int) -> Problem:
     field = max(sizes, key=lambda name: sizes[name])
     detail = f"a command may have at most {limit} bytes; {field} takes {sizes[field]}"
     return Problem(413, "request_too_large", detail, [(field, f"takes {sizes[field]} bytes")])
-
-
-def accepted(asked: Asked, done: Mapping[str, Any]) -> OperationView:
-    """The operation as the reply tells it; its events are read from the log's rows later."""
-    action, state = asked.action, done["state"]
-    pending = state.get("pending")
-    waits = pending is not None and pending["operation"] == asked.operation
-    at_once = (action.kind, action.verb) in AT_ONCE or state["phase"] == "deleted"
-    at = pending["since"] if waits else state["updated_at"]
-    return {
-        "id": asked.operation,
-        "verb": action.verb,
-        "kind": action.kind,
-        "resource": asked.resource,
-        "project": asked.project,
-        "status": Status.SUCCEEDED if at_once else Status.ACCEPTED,
-        "actor": asked.caller.identity.actor,
-        "request_id": asked.caller.request,
-        "accepted_at": at,
-        "ended_at": at if at_once else None,
-        "deadline": pending["deadline"] if waits else None,
-        "position": done["position"],
-        "problem": None,
-        "progress": None,
-        "events": [],
-    }

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.image import ImagePhase
+from domain.operation import Status
 from domain.vm import Phase, Vm, evolve
 from eventstore.envelope import Ref
 from eventstore.judge import evolved
@@ -23,7 +24,6 @@ from projections.aggregates import Aggregates
 from projections.books import TABLES
 from projections.images import IMAGES
 from projections.nodes import NODES
-from projections.operations import Status
 from projections.projects import PROJECTS
 from projections.vms import VMS
 from runtime import subjects

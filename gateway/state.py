@@ -55,8 +55,6 @@ class Gateway:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     #: what ends by itself, and is not to be forgotten before
     background: set[asyncio.Task[None]] = field(default_factory=set)
-    #: what each recent keyed operation created
-    created: OrderedDict[str, str] = field(default_factory=OrderedDict)
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
 
@@ -65,12 +63,6 @@ class Gateway:
         ending = asyncio.create_task(tasks.end([task]))
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
-
-    def remember(self, operation: str, resource: str) -> None:
-        """Remember what an operation creates."""
-        self.created[operation] = resource
-        if len(self.created) > MOST_RECENT:
-            self.created.popitem(last=False)
 
     async def fresh(self, request: Request, *ids: str, kind: str | None = None) -> None:
         """Wait until the read models reflect what the caller asks for (`min_position`), and what this gateway wrote.

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from domain.operation import ENDED
 from eventstore.envelope import Ref
 from gateway.state import Gateway
 from projections import aggregates, operation_rows
 from projections.books import TABLES
 from projections.database import Away
 from projections.operation_rows import OperationView
-from projections.operations import ENDED
 
 if TYPE_CHECKING:
     from gateway.commands import Asked
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 #: Seconds at least between two looks at one operation while the log moves: at first, at most, and how fast they grow.
 #: An operation that is alone in the log is looked at as each of its events comes; in a flood, a few times a second.
 FIRST_PAUSE, LAST_PAUSE, GROWTH = 0.002, 0.25, 1.3
-#: Seconds that the rows of a replayed operation are waited for.
-REPLAY_PATIENCE = 0.5
 
 
 def has_ended(operation: OperationView) -> bool:
@@ -49,8 +47,8 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
 
 
 async def told(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:
-    """The same for a command that was just accepted at `position`; None when the rows cannot be asked."""
-    await gateway.position.reach(position, max(seconds, REPLAY_PATIENCE))
+    """The same for a command that was accepted at `position`; None when the rows cannot be asked."""
+    await gateway.position.reach(position, seconds)
     try:
         return await ended(gateway, operation, seconds)
     except Away:

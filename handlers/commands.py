@@ -8,7 +8,7 @@ Any number of handlers share the queue group. A refused command leaves no event;
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,12 +18,15 @@ from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
-from domain.base import Event, Rejected
+from domain.base import Event, Rejected, Uuid
+from domain.known import FIELD, Known, reused
 from eventstore.envelope import Context, Ref
+from eventstore.operations import Record, record, recorded_in
 from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany, Unavailable
 from eventstore.vault import Erased, VaultUnavailable, WrongMasterKey
-from handlers.apply import Applied, apply, now
+from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.fences import Basis, Fences
+from handlers.keys import refuse_reuse
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
 from runtime import logs, subjects
@@ -34,13 +37,18 @@ log = logs.get(__name__)
 
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
+#: What a reply leaves out: the operations that the resource knows, which only grow.
+UNSAID = {"ok": {"state": {FIELD}}}
 #: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
 #: in the end.
 PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
 
 
 class Caller(BaseModel):
-    """Who asks. `operation` and `fingerprint` identify the request where a person asks."""
+    """Who asks. `operation` and `fingerprint` identify the request where a person asks.
+
+    `key`: the id that follows from a person's key, in what creates a resource.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -49,6 +57,7 @@ class Caller(BaseModel):
     request: str | None = None
     operation: str | None = None
     fingerprint: str | None = None
+    key: Uuid | None = None
     causation: str | None = None
     traceparent: str | None = None
 
@@ -108,7 +117,7 @@ class CommandLoop:
         request: Request | None = None
         try:
             request = Request.model_validate_json(msg.data)
-            applied, id_ = await self._handle(project, kind, verb, request)
+            reply = await self._handle(project, kind, verb, request)
         except (Rejected, ValidationError) as error:
             rejected = error if isinstance(error, Rejected) else invalid(error)
             self.refused[rejected.code] = self.refused.get(rejected.code, 0) + 1
@@ -135,20 +144,19 @@ class CommandLoop:
             told(msg, request).exception("command failed")
             reply = problem(Rejected("internal_error", "this is a bug in Nebula", status=500))
         else:
-            operation = request.context.operation
-            reply = accepted(applied, operation)
             log.debug(
                 "command accepted",
                 kind=kind,
                 verb=verb,
-                id=id_,
-                position=applied.tip.position,
-                events=len(applied.events),
+                position=reply["ok"]["position"],
+                replayed=reply["ok"]["replayed"],
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-        await self._responder.answer(msg, to_json(reply))  # lost: the operation id makes asking again safe
+        answer = to_json(reply, exclude=UNSAID)
+        await self._responder.answer(msg, answer)  # lost: the operation id makes asking again safe
 
-    async def _handle(self, project: str, kind: str, verb: str, request: Request) -> tuple[Applied[Any], str]:
+    async def _handle(self, project: str, kind: str, verb: str, request: Request) -> dict[str, Any]:
+        """The reply to a command that was accepted, now or before."""
         route = ROUTES.get((kind, verb))
         if route is None:
             raise Rejected("unknown_command", f"there is no command {kind}.{verb}", status=404)
@@ -164,17 +172,12 @@ class CommandLoop:
         jitter = JITTER
         while True:  # by time: however many others come first, somebody is accepted, and each has its turn
             try:
-                args, known = await self._prepared(route, kind, project, request)
-            except (Rejected, Erased):
-                repeated = await self._repeated(ref, EVOLVE[kind], request)
-                if repeated is None:
-                    raise
-                if route.creates:
-                    await self._fences.confirm(ref, repeated, {}, request.context.context())
-                return repeated, id_
-            try:
-                applied = await self._applied(route, ref, {**args, "at": now()}, known, request)
+                applied = await self._judged(route, ref, project, request)
                 break
+            except Rejected:
+                if request.context.key is not None:  # what the key was used for says more than what else is wrong
+                    await refuse_reuse(self._store, request.context.key, ref)
+                raise
             except Conflict:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -182,7 +185,20 @@ class CommandLoop:
                 jitter = min(2 * jitter, MOST_JITTER)
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
-        return applied, id_
+        return await self._accepted(route, ref, applied, request)
+
+    async def _judged(self, route: Route, ref: Ref, project: str, request: Request) -> Applied[Any]:
+        """What became of the command. Raises Rejected, Erased, Conflict, Unavailable."""
+        try:
+            args, known = await self._prepared(route, ref.kind, project, request)
+        except (Rejected, Erased):
+            repeated = await self._repeated(ref, request)
+            if repeated is None:
+                raise
+            if route.creates:
+                await self._fences.confirm(ref, repeated, {}, request.context.context())
+            return repeated
+        return await self._applied(route, ref, {**args, "at": now()}, known, request)
 
     async def _applied(
         self, route: Route, ref: Ref, args: dict[str, Any], known: Basis, request: Request
@@ -196,7 +212,9 @@ class CommandLoop:
             EVOLVE[ref.kind],
             route.command.model_validate(args),
             replace(context, operation=None) if route.deletes else context,
+            world=self._facts.world,
             expect_new=route.creates,
+            key=request.context.key,
             beside=partial(self._beside, route) if route.beside else None,
             basis=None if route.creates else known,
         )
@@ -208,16 +226,36 @@ class CommandLoop:
 
     async def _beside(self, route: Route, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
         """What a route changes on other aggregates, as they are at the end of the log."""
-        await self._facts.world.reached(await self._store.last_position())
+        await caught_up(self._store, self._facts.world)
         return route.beside(state, events, self._facts) if route.beside else ()
 
-    async def _repeated(self, ref: Ref, evolve: Callable[[Any, Event], Any], request: Request) -> Applied[Any] | None:
+    async def _repeated(self, ref: Ref, request: Request) -> Applied[Any] | None:
         """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
-        loaded: Loaded[Any] = await self._store.load(ref, evolve)
-        known = loaded.state.operations.get(request.context.operation) if loaded.state else None
-        if known is None or known.fingerprint != request.context.fingerprint:
+        loaded: Loaded[Any] = await newest(self._store, self._facts.world, ref, EVOLVE[ref.kind])
+        known: Known | None = loaded.state.operations.get(request.context.operation) if loaded.state else None
+        if known is None:
             return None
+        if known.fingerprint != request.context.fingerprint:
+            raise reused(f"for a different {known.verb} request")
         return Applied(loaded.state, loaded.tip, ())
+
+    async def _accepted(self, route: Route, ref: Ref, applied: Applied[Any], request: Request) -> dict[str, Any]:
+        """The reply: what the operation has come to, by its record, and the state of the resource."""
+        found: Record | None = None
+        operation = request.context.operation
+        if operation is not None and "operation" in route.command.model_fields:
+            found = record(operation, applied.told)
+            if found is None:  # accepted before, or in two steps
+                found = recorded_in(await self._store.history(ref, fresh=True), operation)
+        return {
+            "ok": {
+                "position": applied.tip.position,
+                "version": applied.tip.version,
+                "replayed": not applied.events,
+                "operation": found and {"record": found.operation, "steps": found.steps},
+                "state": applied.state,
+            }
+        }
 
     async def _prepared(self, route: Route, kind: str, project: str, request: Request) -> tuple[dict[str, Any], Basis]:
         """The arguments with what was looked up, and how far what they refer to was known.
@@ -232,12 +270,12 @@ class CommandLoop:
         if route.prepare is None:
             return args, {}
         if not route.creates:  # what is counted (VMs of a project, users of an image) has to be the newest
-            await world.reached(await self._store.last_position())
+            await caught_up(self._store, world)
         known = basis(kind, args, project, world)
         try:
             return await route.prepare(dict(args), project, self._facts), known
         except Rejected:
-            await world.reached(await self._store.last_position())
+            await caught_up(self._store, world)
             known = basis(kind, args, project, world)
             return await route.prepare(dict(args), project, self._facts), known
 
@@ -248,18 +286,6 @@ def told(msg: Msg, request: Request | None) -> logs.Logger:
     caller = request.context if request else None
     who = {"request": caller.request, "actor": caller.actor} if caller else {}
     return log.bind(kind=kind, verb=verb, project=project, **who)
-
-
-def accepted(applied: Applied[Any], operation: str | None) -> dict[str, Any]:
-    return {
-        "ok": {
-            "position": applied.tip.position,
-            "version": applied.tip.version,
-            "operation": operation,
-            "replayed": not applied.events,
-            "state": applied.state,
-        }
-    }
 
 
 def too_large(request: Request | None, error: Exception) -> Rejected:

@@ -49,7 +49,7 @@ class Fences:
         if refusal is None:
             return
         drop = DropVm(vm=ref.id, at=now(), code=refusal.code, detail=refusal.detail)
-        await apply(self._store, ref, vm.decide, vm.evolve, drop, context)
+        await apply(self._store, ref, vm.decide, vm.evolve, drop, context, world=self._world)
         raise refusal
 
     async def _heard(self, position: int) -> None:

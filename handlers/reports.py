@@ -18,7 +18,7 @@ from eventstore.envelope import Context
 from eventstore.jetstream import own
 from eventstore.parking import REPORTS, Parking
 from eventstore.store import Conflict, EventStore, Unavailable
-from handlers.apply import apply, now
+from handlers.apply import apply, caught_up, now
 from handlers.world import World
 from runtime import logs, subjects
 
@@ -41,19 +41,14 @@ class Reports:
         if known is None:
             if report.vm in self._world.deleted_vms:
                 return
-            await self._world.reached(await self._store.last_position())
+            await caught_up(self._store, self._world)
             known = self._world.vm(report.vm)
             if known is None:
                 log.warning("report about an unknown vm", vm=report.vm, node=report.node)
                 return
         command = RecordReport(vm=report.vm, at=now(), report=report)
-        if known.state is not None and not vm.decide(known.state, command):
-            newest = await self._store.load(known.tip.ref, vm.evolve)
-            if newest.tip.version == known.tip.version:
-                return
-            known = newest
         context = Context(actor=f"node:{report.node}", causation=f"report.{report.vm}:{report.sequence}")
-        applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, known=known)
+        applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, world=self._world)
         for recorded in applied.events:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 

@@ -86,7 +86,7 @@ class World:
         self.forgotten: dict[str, Loaded[Vm]] = {}
         """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
         self._known: dict[Ref, Loaded[Any]] = {}
-        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in subjects.KINDS}
+        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in EVOLVE}
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
@@ -100,6 +100,12 @@ class World:
     def get(self, ref: Ref) -> Loaded[Any]:
         """The aggregate as it is known here; its state is None when there is none (or it is a deleted VM)."""
         return self._known.get(ref) or Loaded(None, Tip(ref))
+
+    def held(self, ref: Ref) -> Loaded[Any] | None:
+        """The aggregate as it is known here; None for a deleted VM, whose history is in the log alone."""
+        if ref.kind == "vm" and ref.id in self.deleted_vms:
+            return self.forgotten.get(ref.id)
+        return self.get(ref)
 
     def vm(self, id_: str) -> Loaded[Vm] | None:
         ref = self._by_kind["vm"].get(id_)

@@ -1,7 +1,8 @@
 """What the read models of aggregates share: one row per aggregate, which holds its state and what lists filter by.
 
-A row is absolute: the folded state, the version and position of the aggregate's last event. The state comes from
-`domain`'s own `evolve`, so a read model cannot disagree with the rules about what an event means.
+A row is absolute: the folded state, the version and position of the aggregate's last event. The operations that the
+state knows are left out: they have rows of their own, and would make the row grow with every command. The state comes
+from `domain`'s own `evolve`, so a read model cannot disagree with the rules about what an event means.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from domain.base import Event
+from domain.known import FIELD
 from eventstore.envelope import GENESIS, Recorded, Ref
 from projections.database import Connection, Pool, Snapshot, clean, clean_json, fetch
 from projections.model import ReadModel
@@ -63,7 +65,7 @@ class Aggregates(Generic[S]):
     columns: Mapping[str, Callable[[S], object]]
     view: Callable[[dict[str, Any], int, int], Mapping[str, Any]]
     ddl: str
-    revision: int = 5
+    revision: int = 6
     filters: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -72,7 +74,7 @@ class Aggregates(Generic[S]):
 
     def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
         """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
-        return self.view(from_json(clean_json(state.model_dump_json())), version, position)
+        return self.view(from_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows of these aggregates; an empty row for one that has none."""
@@ -108,6 +110,10 @@ class Aggregates(Generic[S]):
             async with conn.cursor() as cursor:
                 await cursor.executemany(statement.encode(), values)
 
+    @staticmethod
+    def _json(state: S) -> str:
+        return clean_json(state.model_dump_json(exclude={FIELD}))
+
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
         return [
             ref.project,
@@ -117,7 +123,7 @@ class Aggregates(Generic[S]):
             row.created,
             row.digest,
             self.deleted(state),
-            clean_json(state.model_dump_json()),
+            self._json(state),
             *(_cleaned(read(state)) for read in self.columns.values()),
         ]
 

@@ -4,17 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain import operation as operations
 from domain.base import Event
+from domain.operation import Operation
 from domain.vm import Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.judge import Malformed, body, evolved, follows, shape
-from projections import events, operation_rows, operations, seeds, tips
+from eventstore.operations import happening
+from projections import events, operation_rows, seeds, tips
 from projections.aggregates import Aggregates, Row
 from projections.database import Connection
 from projections.images import IMAGES
 from projections.model import ReadModel
 from projections.nodes import NODES
-from projections.operations import Happening, Operation
 from projections.projects import PROJECTS
 from projections.seeds import Secrets, Seed
 from projections.tags import TAGS
@@ -59,23 +61,11 @@ class Books:
             self._move_operations(recorded, event, before.state)
 
     def _move_operations(self, recorded: Recorded, event: Event, before: Any) -> None:
-        context = recorded.context
-        if context.operation is None:
-            return
-        happening = Happening(
-            operation=context.operation,
-            ref=recorded.ref,
-            position=recorded.position,
-            at=recorded.moment,
-            actor=context.actor,
-            request=context.request,
-        )
-        moved = operations.transition(self.operations.get(context.operation), event, happening)
-        if moved is not None:
-            self.operations[moved.id] = moved
-        overtaken = operations.overtaken(event, before)
-        if overtaken in self.operations:
-            self.operations[overtaken] = operations.cancelled(self.operations[overtaken], event, happening)
+        named = (recorded.context.operation, operations.overtaken(event, before))
+        for id_ in dict.fromkeys(id_ for id_ in named if id_ is not None):
+            moved = operations.after(self.operations.get(id_), id_, event, happening(recorded))
+            if moved is not None:
+                self.operations[id_] = moved
 
 
 def typed(batch: Iterable[Recorded]) -> tuple[list[tuple[Recorded, Event]], list[tuple[Recorded, str]]]:

@@ -1,13 +1,13 @@
-"""The table of operations: rows, queries, and how the API shows them. The rules are in `operations.py`."""
+"""The table of operations: rows, queries, and how the API shows them. The rules are in `domain/operation.py`."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from domain.operation import Operation
 from projections.database import Connection, Pool, Snapshot, clean_json, fetch
 from projections.model import ReadModel
-from projections.operations import Operation
 from projections.pages import cut
 from projections.times import maybe, utc
 
@@ -26,7 +26,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-READ_MODEL = ReadModel("operations", 5, DDL, ("operations",))
+READ_MODEL = ReadModel("operations", 6, DDL, ("operations",))
 
 
 async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
@@ -53,10 +53,25 @@ async def save(conn: Connection, operations: Iterable[Operation]) -> None:
         )
 
 
-class Step(TypedDict):
+class StepView(TypedDict):
     position: int
     type: str
     time: str
+
+
+class FieldView(TypedDict):
+    field: str
+    detail: str
+
+
+class ProblemView(TypedDict):
+    """Why an operation did not succeed (RFC 9457)."""
+
+    type: str
+    title: str
+    code: str
+    detail: str
+    errors: NotRequired[list[FieldView]]
 
 
 class ProgressView(TypedDict):
@@ -65,7 +80,7 @@ class ProgressView(TypedDict):
 
 
 class OperationView(TypedDict):
-    """An operation as the API shows it. `events` are all that carry its id; `problem` says why it did not succeed."""
+    """An operation as the API shows it. `events` are those of its resource that carry its id."""
 
     id: str
     verb: str
@@ -79,9 +94,9 @@ class OperationView(TypedDict):
     ended_at: str | None
     deadline: str | None
     position: int
-    problem: dict[str, Any] | None
+    problem: ProblemView | None
     progress: ProgressView | None
-    events: list[Step]
+    events: list[StepView]
 
 
 def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> OperationView:
@@ -105,12 +120,19 @@ def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> Operat
     }
 
 
-def problem(state: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Its members in the order in which every problem document has them."""
+def problem(state: Mapping[str, Any] | None) -> ProblemView | None:
+    """In one order of fields, whatever the order that the state came in."""
     if state is None:
         return None
-    first = [name for name in ("type", "title", "code", "detail", "errors") if name in state]
-    return {name: state[name] for name in (*first, *sorted(state.keys() - set(first)))}
+    shown: ProblemView = {
+        "type": state["type"],
+        "title": state["title"],
+        "code": state["code"],
+        "detail": state["detail"],
+    }
+    if "errors" in state:
+        shown["errors"] = [{"field": error["field"], "detail": error["detail"]} for error in state["errors"]]
+    return shown
 
 
 def progress(state: Mapping[str, Any] | None) -> ProgressView | None:
@@ -119,12 +141,13 @@ def progress(state: Mapping[str, Any] | None) -> ProgressView | None:
     return {"bytes_done": state["bytes_done"], "bytes_total": state.get("bytes_total")}
 
 
-#: One operation with its events. What `{where}` and `{order}` stand for is chosen below.
+#: One operation with its steps. What `{where}` stands for is chosen below.
 _QUERY = """
     SELECT o.created, o.state, coalesce(
         (SELECT json_agg(json_build_object('position', e.position, 'type', e.type, 'time', e.time)
                          ORDER BY e.position)
-         FROM events e WHERE e.operation = o.id), '[]') AS steps
+         FROM events e
+         WHERE e.operation = o.id AND e.project = o.project AND e.kind = o.kind AND e.id = o.resource), '[]') AS steps
     FROM operations o WHERE {where}
 """
 

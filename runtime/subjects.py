@@ -18,7 +18,10 @@ KEYS = "NEBULA_KEYS"
 SYSTEM = "system"
 """The project token of what no project owns: nodes, images, tags."""
 
-KINDS = ("vm", "project", "tag", "image", "node")
+OPERATION = "operation"
+"""The kind of the keys that callers used: each says which operation it stands for."""
+
+KINDS = ("vm", "project", "tag", "image", "node", OPERATION)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

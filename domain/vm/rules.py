@@ -6,8 +6,9 @@ Whether a verb is taken at all stands in `table.py`; here is what follows once i
 from datetime import timedelta
 from typing import Any, assert_never
 
-from domain.base import Rejected, same_request
+from domain.base import Rejected
 from domain.contract import Desired
+from domain.known import same_request
 from domain.vm.commands import (
     AbandonVm,
     Asked,

@@ -2,8 +2,9 @@
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Event, Known, Message, Resources, Sealed
+from domain.base import Event, Message, Resources, Sealed
 from domain.contract import Desired
+from domain.known import NONE, Known, Operations
 from domain.vm.events import (
     VmAbandoned,
     VmAddressesChanged,
@@ -99,7 +100,7 @@ class Vm(Message):
     sequence: int = 0
     forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
     cleared: bool = Field(default=False, description="its node has let go of it since")
-    operations: dict[str, Known] = Field(default_factory=dict)
+    operations: Operations = NONE
 
 
 def evolve(vm: Vm | None, event: Event) -> Vm | None:
@@ -124,7 +125,7 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             created_at=event.at,
             updated_at=event.at,
             pending=pending_of(event, Verb.CREATE),
-            operations={event.operation: Known(verb=Verb.CREATE, fingerprint=event.fingerprint)},
+            operations=NONE.insert(event.operation, Known(Verb.CREATE, event.fingerprint)),
         )
     if vm is None or not isinstance(event, VmEvent):
         return vm
@@ -136,8 +137,11 @@ def pending_of(event: VmAsked, verb: Verb) -> Pending:
 
 
 def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
-    known = {**vm.operations, event.operation: Known(verb=verb, fingerprint=event.fingerprint)}
-    return {"pending": pending_of(event, verb), "operations": known, "restart_at": None}
+    return {"pending": pending_of(event, verb), "operations": known(vm, event, verb), "restart_at": None}
+
+
+def known(vm: Vm, event: VmAsked, verb: Verb) -> Operations:
+    return vm.operations.insert(event.operation, Known(verb, event.fingerprint))
 
 
 def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
@@ -181,18 +185,15 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             gone = {"desired": Desired.ABSENT, "epoch": event.epoch, "forgotten": event.reason}
             return {**asked(vm, event, Verb.FORGET), **gone}
         case VmTagged():
-            known = {**vm.operations, event.operation: Known(verb="tag", fingerprint=event.fingerprint)}
-            return {"operations": known, "tags": event.tags}
+            return {"operations": known(vm, event, Verb.TAG), "tags": event.tags}
         case VmChanged():
-            known = {**vm.operations, event.operation: Known(verb="change", fingerprint=event.fingerprint)}
             said = {field: getattr(event, field) for field in ("name", "tags", "labels", "protected", "restart_policy")}
             changed = {field: value for field, value in said.items() if value is not None}
             stays_off = {"restart_at": None} if event.restart_policy is RestartPolicy.NO else {}
-            return {"operations": known, **changed, **stays_off}
+            return {"operations": known(vm, event, Verb.CHANGE), **changed, **stays_off}
         case VmResized():
-            known = {**vm.operations, event.operation: Known(verb="resize", fingerprint=event.fingerprint)}
             had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
-            return {"operations": known, "spec": event.spec, "running_size": had}
+            return {"operations": known(vm, event, Verb.RESIZE), "spec": event.spec, "running_size": had}
         case VmRebuildRequested():
             made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
             unknown = {"ready_at": None, "host_keys": ()}
@@ -278,8 +279,7 @@ def to_retry(vm: Vm) -> Verb:
 
 
 def retried(vm: Vm, event: VmRetryRequested) -> dict[str, object]:
-    known = Known(verb=Verb.RETRY, fingerprint=event.fingerprint)
-    operations = {**vm.operations, event.operation: known}
+    operations = known(vm, event, Verb.RETRY)
     waits = {"pending": pending_of(event, event.again), "operations": operations, "restart_at": None}
     match event.again:
         case Verb.DELETE:
@@ -292,8 +292,7 @@ def retried(vm: Vm, event: VmRetryRequested) -> dict[str, object]:
 
 def abandoned(vm: Vm, event: VmAbandoned) -> dict[str, object]:
     """What never came up is failed and no longer wanted; anything else is wanted as it is."""
-    known = Known(verb=Verb.ABANDON, fingerprint=event.fingerprint)
-    over = {"pending": None, "preparing": None, "operations": {**vm.operations, event.operation: known}}
+    over = {"pending": None, "preparing": None, "operations": known(vm, event, Verb.ABANDON)}
     if vm.phase in (*WAITING, Phase.SCHEDULED):
         detail = f"{event.verb} was abandoned; start it to try again, or delete it"
         failure = Failure(code="abandoned", detail=detail, at=event.at)

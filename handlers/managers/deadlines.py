@@ -68,16 +68,16 @@ async def watch_deadlines(store: EventStore, world: World, *, every: float = 1.0
                 found = world.vm(late.vm)
                 if found is not None and found.state is not None:
                     ref = found.tip.ref
-                    await apply(store, ref, vm.decide, vm.evolve, late, context)
+                    await apply(store, ref, vm.decide, vm.evolve, late, context, world=world)
                     log.warning("operation timed out", vm=late.vm, operation=late.operation)
             for due in restarts(world, at):
                 found = world.vm(due.vm)
                 if found is not None:
                     starts = manager("deadlines", operation=due.operation)
-                    await apply(store, found.tip.ref, vm.decide, vm.evolve, due, starts)
+                    await apply(store, found.tip.ref, vm.decide, vm.evolve, due, starts, world=world)
                     log.info("vm started again by its policy", vm=due.vm, operation=due.operation)
             for slow in unverified(world, at):
                 ref = Ref(subjects.SYSTEM, "image", slow.image)
-                await apply(store, ref, image.decide, image.evolve, slow, context)
+                await apply(store, ref, image.decide, image.evolve, slow, context, world=world)
         except (Unavailable, Conflict) as error:
             log.warning("deadlines wait for the log", error=str(error))

@@ -82,7 +82,7 @@ class Verifier:
         ref = Ref(subjects.SYSTEM, "image", found.id)
         while True:
             try:
-                applied = await apply(self._store, ref, image.decide, image.evolve, verdict, context)
+                applied = await apply(self._store, ref, image.decide, image.evolve, verdict, context, world=self._world)
                 break
             except (Unavailable, Conflict) as error:
                 log.warning("image verdict waits for the log", image=found.id, error=str(error))
@@ -143,7 +143,7 @@ class Verifier:
         context = manager("images", operation=found.registered_by)
         try:
             ref = Ref(subjects.SYSTEM, "image", found.id)
-            await apply(self._store, ref, image.decide, image.evolve, progress, context)
+            await apply(self._store, ref, image.decide, image.evolve, progress, context, world=self._world)
         except (Unavailable, Conflict) as error:
             log.warning("progress not noted", image=found.id, error=str(error))
 

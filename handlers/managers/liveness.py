@@ -52,11 +52,11 @@ class Liveness:
             ref = Ref(subjects.SYSTEM, "node", found.id)
             if silent > self._timeout and not found.lost:
                 command = LoseNode(node=found.id, at=now(), silent_seconds=round(silent, 1))
-                await apply(self._store, ref, node.decide, node.evolve, command, self._context)
+                await apply(self._store, ref, node.decide, node.evolve, command, self._context, world=self._world)
                 log.warning("node lost", node=found.id, silent_seconds=round(silent, 1))
             elif found.lost and found.id in self._heard and silent <= self._timeout:
                 back = RecoverNode(node=found.id, at=now())
-                await apply(self._store, ref, node.decide, node.evolve, back, self._context)
+                await apply(self._store, ref, node.decide, node.evolve, back, self._context, world=self._world)
                 log.info("node is back", node=found.id)
         lost = {n.id for n in self._world.nodes() if n.lost}
         if lost:
@@ -68,4 +68,6 @@ class Liveness:
                 loaded = self._world.vm(found.id)
                 if loaded is not None:
                     command = LoseVm(vm=found.id, node=found.node or "", at=now())
-                    await apply(self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context)
+                    await apply(
+                        self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world
+                    )

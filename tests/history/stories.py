@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from domain import image, node, project, vm
+from domain import idempotency, image, node, project, vm
 from domain.base import Event, ReferenceChecked, Resources, Sealed
 from domain.contract import Firmware, Power, SeedMedium
+from domain.idempotency import OperationKeyed
 from domain.image import Image
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
@@ -100,6 +101,7 @@ def checked(state: Any, command: Any) -> Sequence[Event]:
 
 
 CHECKED: tuple[Decide, Evolve] = (checked, project.evolve)
+KEY_USED: tuple[Decide, Evolve] = (lambda state, event: [event], idempotency.evolve)
 
 #: By file name, which begins with the aggregate's kind.
 STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
@@ -274,6 +276,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
+    "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation=uid(10), kind="tag", resource="web")]),
 }
 
 EVOLVE: dict[str, Evolve] = {
@@ -282,8 +285,16 @@ EVOLVE: dict[str, Evolve] = {
     "image": image.evolve,
     "project": project.evolve,
     "tag": project.evolve,
+    "operation": idempotency.evolve,
 }
-STATES: dict[str, Any] = {"vm": vm.Vm, "node": Node, "image": Image, "project": project.Named, "tag": project.Named}
+STATES: dict[str, Any] = {
+    "vm": vm.Vm,
+    "node": Node,
+    "image": Image,
+    "project": project.Named,
+    "tag": project.Named,
+    "operation": idempotency.Key,
+}
 
 
 def told(decide: Decide, evolve: Evolve, commands: Sequence[Any]) -> tuple[list[dict[str, Any]], Any]:

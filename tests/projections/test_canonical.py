@@ -15,6 +15,7 @@ from domain.base import Known, Resources, Sealed
 from domain.contract import Desired
 from domain.image import Image, ImagePhase
 from domain.node import Node
+from domain.operation import problem
 from domain.project import Named
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered, HostKey
@@ -24,7 +25,6 @@ from projections.books import TABLES
 from projections.database import clean_json
 from projections.events import recorded, row
 from projections.operation_rows import view as operation_view
-from projections.operations import problem
 from projections.vms import terms
 from runtime import subjects
 from runtime.servers import Postgres

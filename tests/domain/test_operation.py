@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from domain import image, node, project, vm
-from domain.base import Event
-from eventstore.envelope import Ref
-from projections.operations import Happening, Operation, Status, cancelled, overtaken, transition
+from domain.base import Event, Resources
+from domain.operation import Happening, Operation, Status, cancelled, overtaken, transition
+from domain.operation import after as follow
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = AT + timedelta(minutes=10)
@@ -49,8 +49,8 @@ def late(verb: vm.Verb) -> Event:
 def after(*events: Event) -> Operation | None:
     operation = None
     for position, event in enumerate(events, start=1):
-        happening = Happening("o", Ref("p", "vm", "v"), position, AT, "alice", "r")
-        operation = transition(operation, event, happening)
+        happening = Happening("o", "p", "vm", "v", position, AT, "alice", "r")
+        operation = transition(operation, "o", event, happening)
     return operation
 
 
@@ -138,7 +138,7 @@ def test_a_failure_says_why() -> None:
 
 
 def test_what_overtakes_cancels() -> None:
-    by = Happening("d", Ref("p", "vm", "v"), 9, LATER, "alice", None)
+    by = Happening("d", "p", "vm", "v", 9, LATER, "alice", None)
     running = after(STOP)
     assert running is not None
     assert overtaken(vm.VmDeletionRequested(**{**ASKED, "cancels": "o"}), None) == "o"
@@ -154,6 +154,31 @@ def test_what_overtakes_cancels() -> None:
 
 
 def test_deleting_an_unverified_image_cancels_its_registration() -> None:
-    verifying = image.evolve(None, REGISTERED)
-    assert overtaken(image.ImageDeleted(**DONE), verifying) == "o"
-    assert overtaken(image.ImageDeleted(**DONE), image.evolve(verifying, VERIFIED)) is None
+    deleted = image.ImageDeleted(**{**DONE, "operation": "d"})
+    assert overtaken(deleted, image.evolve(None, REGISTERED)) == "o"
+    by = Happening("d", "p", "vm", "v", 9, LATER, "alice", None)
+    over = follow(after(REGISTERED), "o", deleted, by)
+    assert over is not None
+    assert over.status is Status.CANCELLED
+    verified = after(REGISTERED, VERIFIED)
+    assert follow(verified, "o", deleted, by) == verified
+    again = after(vm.VmChanged(**ASKED, name="db"))
+    assert follow(again, "o", deleted, by) == again
+
+
+def test_what_overtakes_an_operation_of_another_resource_cancels_nothing() -> None:
+    running = after(STOP)
+    delete = vm.VmDeletionRequested(**{**ASKED, "operation": "d", "cancels": "o"})
+    here, elsewhere = (Happening("d", "p", "vm", id_, 9, LATER, "alice", None) for id_ in ("v", "w"))
+    assert follow(running, "o", delete, elsewhere) == running
+    over = follow(running, "o", delete, here)
+    assert over is not None
+    assert over.status is Status.CANCELLED
+
+
+def test_what_a_command_changes_beside_its_resource_is_no_step_of_it() -> None:
+    resized = after(vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1)))
+    reserved = node.CapacityReserved(at=AT, vm="v", resources=Resources())
+    beside = Happening("o", "system", "node", "n", 2, AT, "alice", "r")
+    assert transition(resized, "o", reserved, beside) == resized
+    assert transition(None, "o", reserved, beside) is None

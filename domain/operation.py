@@ -2,8 +2,8 @@
 
     accepted ──first later event──► running ──► succeeded | failed | timed_out | cancelled
 
-An operation is told by the events that carry its id: `transition` says how each one moves it. Pure; the table is in
-`operation_rows.py`.
+The record of an operation is folded from the events of its own resource alone: `after` says how each one moves it. So
+it is the same whether a read model folds it as the log comes, or handlers fold it from the resource's history.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,6 @@ from pydantic import AwareDatetime
 
 from domain import image, node, project, vm
 from domain.base import Event, Message, ReferenceChecked
-from eventstore.envelope import Ref
 
 
 class Status(StrEnum):
@@ -60,10 +59,12 @@ class Operation(Message):
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Where an event stands, when it was decided, and who asked for it."""
+    """Where an event stands and of what aggregate it is, when it was decided, and by whom and for which operation."""
 
-    operation: str
-    ref: Ref
+    operation: str | None
+    project: str
+    kind: str
+    resource: str
     position: int
     at: datetime
     actor: str
@@ -109,10 +110,30 @@ FULFILS: Mapping[type[Event], tuple[str, ...]] = {
 }
 
 
-def transition(operation: Operation | None, event: Event, happening: Happening) -> Operation | None:
-    """The operation after an event that carries its id. What has ended stays as it ended."""
+def after(operation: Operation | None, id_: str, event: Event, happening: Happening) -> Operation | None:
+    """The operation of an id after an event."""
+    if happening.operation == id_:
+        return transition(operation, id_, event, happening)
+    if operation is not None and cancels(operation, event, happening):
+        return cancelled(operation, event, happening)
+    return operation
+
+
+def concerns(operation: Operation, happening: Happening) -> bool:
+    """Whether an event is one of the operation's own resource."""
+    own = (operation.project, operation.kind, operation.resource)
+    return own == (happening.project, happening.kind, happening.resource)
+
+
+def transition(operation: Operation | None, id_: str, event: Event, happening: Happening) -> Operation | None:
+    """The operation after an event that carries its id. What has ended stays as it ended.
+
+    What the same command changed on other aggregates is no step of it.
+    """
     if operation is None:
-        return opened(event, happening)
+        return opened(id_, event, happening)
+    if not concerns(operation, happening):
+        return operation
     operation = operation.model_copy(update={"position": happening.position})
     if operation.status in ENDED:
         return operation
@@ -142,18 +163,18 @@ def transition(operation: Operation | None, event: Event, happening: Happening) 
             return operation.model_copy(update={"status": Status.RUNNING})
 
 
-def opened(event: Event, happening: Happening) -> Operation | None:
+def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
     """A new operation, when this event opens one."""
     immediate = IMMEDIATE.get(type(event))
     verb = immediate or LASTING.get(type(event))
     if verb is None:
         return None
     return Operation(
-        id=happening.operation,
+        id=id_,
         verb=str(verb),
-        kind=happening.ref.kind,
-        resource=happening.ref.id,
-        project=happening.ref.project,
+        kind=happening.kind,
+        resource=happening.resource,
+        project=happening.project,
         status=Status.SUCCEEDED if immediate else Status.ACCEPTED,
         actor=happening.actor,
         request_id=happening.request,
@@ -166,14 +187,25 @@ def opened(event: Event, happening: Happening) -> Operation | None:
 
 
 def overtaken(event: Event, before: Any) -> str | None:
-    """The operation that an event cancels, given the state it happened to."""
+    """The operation that an event may cancel, given the state it happened to: to find its record."""
     match event:
         case vm.VmAsked():
             return event.cancels
-        case image.ImageDeleted() if before is not None and before.phase is image.ImagePhase.VERIFYING:
-            return str(before.registered_by)
+        case image.ImageDeleted() if isinstance(before, image.Image):
+            return before.registered_by
         case _:
             return None
+
+
+def cancels(operation: Operation, event: Event, happening: Happening) -> bool:
+    """Whether an event cancels an operation that has not ended. The registration of an image ends with its deletion."""
+    match event:
+        case vm.VmAsked():
+            return event.cancels == operation.id and concerns(operation, happening)
+        case image.ImageDeleted():
+            return operation.verb == image.RegisterImage.VERB and concerns(operation, happening)
+        case _:
+            return False
 
 
 def cancelled(operation: Operation, event: Event, by: Happening) -> Operation:
