@@ -24,6 +24,7 @@ from gateway.problems import LOG_UNAVAILABLE, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections import operation_rows
 from projections.books import TABLES
+from projections.database import clean_json
 from runtime import replies, subjects
 
 #: Seconds in which a command has to be answered; in which an answer to one try is awaited; in which somebody has to be
@@ -215,7 +216,7 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.R
         passed = asyncio.get_running_loop().time() - started
         try:
             reply = await gateway.nc.request(subject, payload, timeout=min(ONE_TRY, DEADLINE - passed))
-            return replies.read(reply.data)
+            return replies.read(shown(reply.data))
         except replies.Nonsense as error:
             raise nonsense(str(error)) from error
         except NoRespondersError:
@@ -225,6 +226,11 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.R
         except TimeoutError:
             if passed + ONE_TRY >= DEADLINE:
                 raise
+
+
+def shown(data: bytes) -> bytes:
+    """A reply as the rows would show it: Postgres stores no NUL characters."""
+    return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
 def nonsense(why: str) -> Problem:

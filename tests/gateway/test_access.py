@@ -138,6 +138,22 @@ async def test_it_ends_clean_on_sigterm(api: Platform) -> None:
     assert b"Traceback" not in rest
 
 
+async def repeats_without_rows(api: Platform) -> None:
+    """A repeat shows the operation's record, and one key makes one resource, without the read models."""
+    unplaced = {**GOOD, "region": "nowhere"}
+    made = await api.call("POST", VMS, unplaced, idempotency_key="gone", x_request_id="r-1")
+    deleted = await api.call("DELETE", f"{VMS}/{made.json()['vm']['id']}")
+    assert deleted.json()["operation"]["status"] == "succeeded"
+    again = await api.call("POST", VMS, unplaced, idempotency_key="gone", x_request_id="r-2")
+    first, shown = made.json()["operation"], again.json()["operation"]
+    assert again.json()["vm"]["phase"] == "deleted"
+    assert (shown["status"], shown["request_id"]) == ("cancelled", "r-1")
+    assert (shown["id"], shown["accepted_at"]) == (first["id"], first["accepted_at"])
+    tags = [f"t-{uuid.uuid4().hex[:8]}" for _ in range(8)]
+    calls = [api.call("POST", "/v1/tags", {"name": tag}, idempotency_key="many") for tag in tags]
+    assert sorted(answer.status_code for answer in await asyncio.gather(*calls)) == [202, *[422] * 7]
+
+
 async def test_without_postgres_commands_go_on(tmp_path: Path, servers_home: Path) -> None:
     home = servers_home / f"own-{uuid.uuid4().hex[:8]}"
     own = await start_postgres(home, durable=False)
@@ -148,6 +164,7 @@ async def test_without_postgres_commands_go_on(tmp_path: Path, servers_home: Pat
             made = await api.create(name="meanwhile")
             keyed = await api.call("POST", VMS, GOOD, idempotency_key="k")
             assert keyed.status_code == 202
+            await repeats_without_rows(api)
             read = await api.http.get(f"{VMS}/{made['vm']['id']}")
             assert (read.status_code, read.json()["code"]) == (503, "read_models_unavailable")
             assert read.headers["retry-after"] == "1"
