@@ -1,7 +1,8 @@
 """What loading one aggregate costs, all its events read and folded, next to the server's batched direct get alone.
 
 The floor asks for the same messages with bare nats-py and looks into none of them. With a snapshot it is
-`eventsourcing`'s repository on our recorders that loads: the snapshot, and the ten events behind it.
+`eventsourcing`'s repository on our recorders that loads: the snapshot, and the ten events behind it. `operations.py`
+measures what a long history costs a command.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from nats.aio.client import Client
 
+from bench import operations
 from bench.log import AT, CONTEXT, Log, life, log
 from domain.base import Event
 from domain.vm import VmStarted, VmStartRequested, VmStopped, VmStopRequested, evolve
@@ -40,7 +42,7 @@ async def measure() -> dict[str, Any]:
             ref = Ref("bench", "vm", str(uuid4()))
             await store.append([Change(Tip(ref), list(islice(history(ref.id), length)))], CONTEXT)
             figures |= await compare(str(length), whole(store, ref), direct_get(made.bare, ref.subject, length))
-        return figures | await with_snapshot(made)
+        return figures | await with_snapshot(made) | await operations.measure(made)
 
 
 def history(vm: str) -> Iterator[Event]:

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from domain.base import Known, Resources, Sealed
+from domain.base import Resources, Sealed
 from domain.contract import Desired
 from domain.image import Image, ImagePhase
+from domain.known import Known
 from domain.node import Node
 from domain.operation import problem
 from domain.project import Named
