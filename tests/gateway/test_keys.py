@@ -37,18 +37,16 @@ def ids(kind: str, count: int) -> list[str]:
 @pytest.fixture(scope="module")
 async def pair(api: Platform) -> AsyncIterator[list[httpx.AsyncClient]]:
     """Two gateways, with two handlers processes behind them."""
-    await api.side.start()
+    second = await api.side.start()
     async with served(api.side, api.dsn) as (_, url), httpx.AsyncClient(base_url=url, timeout=90) as other:
         yield [api.http, other]
+    second.terminate()
+    await second.wait()
+    api.side.processes.remove(second)
 
 
 def post(http: httpx.AsyncClient, path: str, what: Any, key: str) -> Any:
     return http.post(path, json=what, headers={"Idempotency-Key": key})
-
-
-async def operation(api: Platform, id_: str, position: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = await api.get(f"/v1/operations/{id_}?min_position={position}")
-    return found
 
 
 async def exists(api: Platform, kind: str, id_: str) -> bool:
@@ -153,7 +151,10 @@ async def test_the_first_answer_is_the_record(api: Platform) -> None:
     first = await api.call("POST", VMS, VM, idempotency_key=key, x_request_id="r-1")
     made = first.json()["operation"]
     assert [event["type"] for event in made["events"]] == ["nebula.vm.VmRequested"]
-    later = await same(api, VMS, VM, key, (await operation(api, made["id"], first.json()["position"]))["status"])
+    wanted = await eventually(lambda: api.side.wanted(made["resource"]), "wanted document")
+    await api.side.report(wanted, Power.ON, boots=1)
+    await api.get(f"/v1/operations/{made['id']}?wait=20s")
+    later = await same(api, VMS, VM, key, "succeeded")
     for field in ("id", "request_id", "accepted_at", "actor", "verb"):
         assert later[field] == made[field]
     assert later["events"][0] == made["events"][0]

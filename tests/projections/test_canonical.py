@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
+from rpds import HashTrieMap
 
 from domain.base import Resources, Sealed
 from domain.contract import Desired
@@ -38,7 +39,7 @@ slug = st.text("abcz-", min_size=1, max_size=12)
 moments = st.sampled_from(
     [datetime(2026, 1, 2, 3, 4, 5, 678, UTC), datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-3)))]
 )
-known = st.dictionaries(slug, st.builds(Known, verb=slug, fingerprint=word), max_size=4)
+known = st.dictionaries(slug, st.builds(Known, verb=slug, fingerprint=word), max_size=4).map(HashTrieMap)
 words = st.lists(word, max_size=3).map(tuple)
 STATES: dict[str, st.SearchStrategy[Any]] = {
     "vm": st.builds(
