@@ -276,7 +276,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
-    "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation=uid(10), kind="tag", resource="web")]),
+    "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
 EVOLVE: dict[str, Evolve] = {
