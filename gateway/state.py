@@ -1,7 +1,6 @@
 """What a gateway holds while it runs, and how its reads become fresh."""
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,7 +27,6 @@ PATIENCE = 5.0
 OWN_WRITES = 5.0
 #: How far a time may be ahead of this clock.
 SKEW = timedelta(seconds=1)
-MOST_RECENT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
