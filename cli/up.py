@@ -28,7 +28,7 @@ from runtime import logs
 from runtime.child import ServerError, free_port
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
-from runtime.servers import NatsServer, Postgres, start_nats, start_postgres
+from runtime.servers import NatsServer, Postgres, PostgresRole, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.supervise import Role, Supervisor
 
@@ -103,10 +103,10 @@ async def platform(settings: UpSettings) -> None:
             nats_url = (await stack.enter_async_context(kept("nats", start))).url
         tell("nats", nats_url)
 
-        dsn = settings.postgres_dsn
+        dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
         if not settings.given("postgres_dsn"):
             postgres = await stack.enter_async_context(kept("postgres", partial(start_postgres, settings.home)))
-            dsn = postgres.dsn
+            dsns = {role: postgres.dsn_of("nebula", role) for role in PostgresRole}
             tell("postgres", f"127.0.0.1:{postgres.port}")
         else:
             tell("postgres", "as NEBULA_POSTGRES_DSN says")
@@ -122,9 +122,8 @@ async def platform(settings: UpSettings) -> None:
         environment = {
             "NEBULA_HOME": str(settings.home),
             "NEBULA_NATS_URL": nats_url,
-            "NEBULA_POSTGRES_DSN": dsn,
             "NEBULA_HTTP_PORT": str(http_port),
-            "NEBULA_PLATFORM_PORTS": ",".join(map(str, _ports(http_port, seed_port, nats_url, dsn))),
+            "NEBULA_PLATFORM_PORTS": ",".join(map(str, _ports(http_port, seed_port, nats_url, *dsns.values()))),
             "NEBULA_TOKENS_FILE": str(settings.tokens_file or home.tokens_file(settings.home)),
             "NEBULA_SEED_HOST": seed_host,
             "NEBULA_SEED_PORT": str(seed_port),
@@ -135,7 +134,11 @@ async def platform(settings: UpSettings) -> None:
         began = datetime.now(UTC)
         tidy = asyncio.create_task(keep_small(settings.home / "log", settings.log_mib * MIB), name="log files")
         stack.callback(tidy.cancel)
-        supervisor = Supervisor([_role(settings, name, environment) for name in ROLES], settings.home / "log")
+        databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
+        roles = [
+            _role(settings, name, environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")}) for name in ROLES
+        ]
+        supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
         await _wait_until_ready(settings, url, began, tell)
         emit(READY.format(environment=_environment(settings, url)))

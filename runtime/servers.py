@@ -14,6 +14,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import psycopg
@@ -23,9 +24,24 @@ from runtime.child import Child, ServerError, find_program, free_port, require_f
 from runtime.private import passable
 
 NATS_CONF = Path(__file__).resolve().parent.parent / "nats.conf"
+POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
 #: Seconds until a server must answer: replaying a long log or a crashed database takes its time.
 START_SECONDS = 60.0
-POSTGRES_PASSWORD = "postgres.password"  # noqa: S105  (a file's name)
+#: The administrator, whom only set-up is.
+ADMINISTRATOR = "nebula"
+
+
+def _password_file(home: Path, user: str) -> Path:
+    """`postgres.password` is the administrator's, `postgres.projections.password` is that of `nebula_projections`."""
+    role = user.removeprefix(ADMINISTRATOR).removeprefix("_")
+    return home / ".".join(["postgres", *([role] if role else []), "password"])
+
+
+class PostgresRole(StrEnum):
+    """Who may do what is in postgres.sql."""
+
+    PROJECTIONS = "nebula_projections"
+    GATEWAY = "nebula_gateway"
 
 
 @dataclass(frozen=True)
@@ -116,11 +132,15 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """Where the database `nebula` is, password included: not for logs."""
+        """Where the database `nebula` is, for the administrator, password included: not for logs."""
         return self.dsn_of("nebula")
 
-    def dsn_of(self, database: str) -> str:
-        return f"postgresql://nebula:{self.password}@127.0.0.1:{self.port}/{database}"
+    def dsn_of(self, database: str, role: PostgresRole | None = None) -> str:
+        """The same for another database, or for somebody with fewer rights."""
+        user, password = ADMINISTRATOR, self.password
+        if role is not None:
+            user, password = role, _password_file(self.home, role).read_text()
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
     async def stop(self) -> None:
         """Fast shutdown: sessions are cut off, committed work is kept."""
@@ -144,7 +164,7 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     programs = _postgres_programs(data)
     if not data.exists():
         await _initdb(programs, home, user)
-    password = (home / POSTGRES_PASSWORD).read_text()
+    password = _password_file(home, ADMINISTRATOR).read_text()
     await stop_leftover(data / "postmaster.pid", str(data))
 
     port_file = home / "postgres.port"
@@ -168,6 +188,7 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     server = Postgres(child, home, port, password)
     try:
         await _wait_for_database(server)
+        await set_up_roles(server, "nebula")
     except BaseException:
         await child.kill()
         raise
@@ -176,11 +197,31 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
 
 
 def remembered_dsn(home: Path) -> str | None:
-    """Where the database of a platform on `home` is, as its last start wrote it down; None when there is none."""
-    password, port = home / POSTGRES_PASSWORD, home / "postgres.port"
+    """Where the read models of a platform on `home` are, as its last start wrote it down, for who owns them.
+
+    None when there are none.
+    """
+    user = PostgresRole.PROJECTIONS
+    password, port = _password_file(home, user), home / "postgres.port"
     if not (password.exists() and port.exists()):
         return None
-    return f"postgresql://nebula:{password.read_text().strip()}@127.0.0.1:{port.read_text().strip()}/nebula"
+    return f"postgresql://{user}:{password.read_text().strip()}@127.0.0.1:{port.read_text().strip()}/nebula"
+
+
+async def set_up_roles(server: Postgres, database: str) -> None:
+    """Make the roles, with a password each, and give them their rights in `database`. Fine when it was done before."""
+    async with await psycopg.AsyncConnection.connect(server.dsn_of(database)) as session:
+        for role in PostgresRole:
+            file = _password_file(server.home, role)
+            if not file.exists():
+                new = file.with_name(f"{file.name}.new")
+                new.unlink(missing_ok=True)
+                new.touch(mode=0o600)
+                new.write_text(secrets.token_urlsafe(24))
+                new.replace(file)
+            setting = f"nebula.{role.removeprefix('nebula_')}_password"
+            await session.execute("SELECT set_config(%s, %s, true)", [setting, file.read_text()])
+        await session.execute(POSTGRES_ROLES.read_bytes())
 
 
 async def create_database(server: Postgres, name: str) -> str:
@@ -213,7 +254,7 @@ async def _initdb(programs: Path, home: Path, user: str | None) -> None:
     new = home / "postgres.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
-    password = home / POSTGRES_PASSWORD
+    password = _password_file(home, ADMINISTRATOR)
     password.unlink(missing_ok=True)
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(24))
@@ -228,7 +269,7 @@ async def _initdb(programs: Path, home: Path, user: str | None) -> None:
         "initdb",
         [
             str(programs / "initdb"),
-            *("--pgdata", str(new), "--username", "nebula", "--pwfile", str(handed_over)),
+            *("--pgdata", str(new), "--username", ADMINISTRATOR, "--pwfile", str(handed_over)),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--data-checksums"),
         ],
         home / "log" / "postgres.log",

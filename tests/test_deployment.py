@@ -16,9 +16,20 @@ PINNED = re.compile(r"[a-z/]+:\d+\.\d+(\.\d+)?-[a-z0-9.-]+|.+@sha256:[0-9a-f]{64
 
 def test_no_password_has_a_default() -> None:
     text = (ROOT / "compose.yaml").read_text()
-    assert re.findall(r"\$\{NEBULA_POSTGRES_PASSWORD[^:?]", text) == []
-    assert ":-nebula" not in text
-    assert text.count("${NEBULA_POSTGRES_PASSWORD:?") == 2
+    assert len(re.findall(r"\$\{NEBULA_POSTGRES_(\w+_)?PASSWORD:\?", text)) == 6
+    assert re.findall(r"\$\{NEBULA_POSTGRES_(?:\w+_)?PASSWORD(?!:\?)", text) == []
+
+
+def test_each_role_is_its_own_in_postgres_and_none_the_administrator() -> None:
+    def knows(password: str) -> set[str]:
+        return {name for name, service in SERVICES.items() if f"{{{password}:" in str(service["environment"])}
+
+    assert knows("NEBULA_POSTGRES_PASSWORD") == {"postgres", "postgres-roles"}
+    assert knows("NEBULA_POSTGRES_GATEWAY_PASSWORD") == {"gateway", "postgres-roles"}
+    assert knows("NEBULA_POSTGRES_PROJECTIONS_PASSWORD") == {"projections", "postgres-roles"}
+    assert "//nebula_gateway:" in SERVICES["gateway"]["environment"]["NEBULA_POSTGRES_DSN"]
+    assert "//nebula_projections:" in SERVICES["projections"]["environment"]["NEBULA_POSTGRES_DSN"]
+    assert [name for name in ("handlers", "node") if "POSTGRES" in str(SERVICES[name]["environment"])] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -103,7 +103,7 @@ def own_secrets(up: Platform) -> dict[str, bytes]:
     signing = re.sub(r"-----.*?-----|\s", "", (up.home / "checkpoint.key").read_text())
     return {
         "admin token": (up.home / "admin.token").read_bytes().strip(),
-        "postgres password": (up.home / "postgres.password").read_bytes().strip(),
+        **{file.name: file.read_bytes().strip() for file in up.home.glob("postgres*.password")},
         "master key": master.encode(),
         "master key, raw": base64.b64decode(master),
         "checkpoint key": signing.encode(),

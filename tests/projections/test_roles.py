@@ -1,0 +1,131 @@
+"""What each role may do in Postgres: the gateway reads, projections own the read models, nobody is a superuser."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from domain import project
+from eventstore.envelope import Ref
+from projections import database, rebuild
+from projections.books import MODELS
+from projections.position import Position, listen
+from runtime.servers import Postgres, PostgresRole, create_database, set_up_roles
+from tests.projections.cloud import cloud
+from tests.projections.test_upgrade import NEW, is_stored, running
+from tests.waiting import eventually
+
+GATEWAY, PROJECTIONS = PostgresRole.GATEWAY, PostgresRole.PROJECTIONS
+
+
+async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_path: Path, postgres: Postgres) -> None:
+    """Begun on read models that an administrator made, as before there were roles."""
+    async with cloud(tmp_path, postgres) as made:
+        await made.furnish()
+        async with running(made, MODELS, made.position):
+            await made.caught_up()
+        name = made.dsn.rpartition("/")[2]
+        for _ in range(2):
+            await set_up_roles(postgres, name)
+
+        owned = replace(made, dsn=postgres.dsn_of(name, PROJECTIONS))
+        seen, pool = Position(), database.pool(postgres.dsn_of(name, GATEWAY), "gateway")
+        listening = asyncio.create_task(listen(postgres.dsn_of(name, GATEWAY), seen))
+        await pool.open()
+        try:
+            old = await database.fetch(pool, "SELECT id FROM projects", {})
+            async with running(owned, NEW, owned.position):
+                await eventually(is_stored(owned, NEW), "the new version is live")
+                later = project.CreateProject(**made.asked(project="later", name="Later"))
+                await made.do(Ref("later", "project", "later"), later)
+                end = await made.store.last_position()
+                await eventually(lambda: seen.value >= end, "the gateway hears of the new position")
+            new = await database.fetch(pool, "SELECT id FROM projects", {})
+            assert {row["id"] for row in new.rows} == {row["id"] for row in old.rows} | {"later"}
+            assert await database.fetch(pool, "SELECT colour FROM seeds", {})
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await pool.close()
+
+        await rebuild.rebuild(owned.nc, owned.dsn, owned.vault)
+        assert (await rebuild.verify(owned.nc, owned.dsn, owned.vault)).differing == ()
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (GATEWAY, "UPDATE nebula.vms SET name = 'x'"),
+        (GATEWAY, "DELETE FROM nebula.checkpoint"),
+        (GATEWAY, "DROP SCHEMA nebula CASCADE"),
+        (GATEWAY, "CREATE SCHEMA mine"),
+        (GATEWAY, "CREATE TABLE public.mine (a int)"),
+        (GATEWAY, "CREATE TEMPORARY TABLE mine (a int)"),
+        (GATEWAY, "SET ROLE nebula_projections"),
+        (GATEWAY, "SET ROLE nebula"),
+        *(
+            (role, statement)
+            for role in PostgresRole
+            for statement in (
+                "COPY (SELECT 1) TO PROGRAM 'cat'",
+                "COPY (SELECT 1) TO '/var/tmp/nebula-stolen'",
+                "SELECT pg_read_file('PG_VERSION')",
+                "SELECT rolpassword FROM pg_authid",
+                "CREATE ROLE other SUPERUSER",
+                "CREATE DATABASE other",
+                "ALTER SYSTEM SET work_mem = '1MB'",
+            )
+        ),
+    ],
+)
+def test_more_than_its_work_is_refused(readable: dict[PostgresRole, str], role: PostgresRole, statement: str) -> None:
+    with (
+        psycopg.connect(readable[role], autocommit=True) as session,
+        pytest.raises(errors.InsufficientPrivilege),
+    ):
+        session.execute(statement.encode())
+
+
+@pytest.mark.parametrize("role", PostgresRole)
+@pytest.mark.parametrize("other", ["postgres", "template1"])
+def test_other_databases_are_closed(readable: dict[PostgresRole, str], role: PostgresRole, other: str) -> None:
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(readable[role].rpartition("/")[0] + f"/{other}")
+
+
+def test_none_of_our_roles_is_a_superuser(readable: dict[PostgresRole, str]) -> None:
+    with psycopg.connect(readable[GATEWAY]) as session:
+        rows = session.execute(
+            """SELECT rolname FROM pg_roles
+               WHERE rolname LIKE 'nebula\\_%' AND NOT (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication)"""
+        ).fetchall()
+        members = session.execute("SELECT FROM pg_auth_members WHERE member::regrole::text LIKE 'nebula%'").fetchall()
+    assert {row[0] for row in rows} == set(PostgresRole)
+    assert members == []
+
+
+def test_passwords_are_for_their_owner_only(postgres: Postgres) -> None:
+    files = sorted(postgres.home.glob("postgres*.password"))
+    assert [file.name for file in files] == [
+        "postgres.gateway.password",
+        "postgres.password",
+        "postgres.projections.password",
+    ]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert len({file.read_text() for file in files}) == 3
+
+
+@pytest.fixture(scope="module")
+async def readable(postgres: Postgres) -> dict[PostgresRole, str]:
+    """Empty read models that projections made; where they are for each role."""
+    name = f"test_{uuid4().hex}"
+    await create_database(postgres, name)
+    await set_up_roles(postgres, name)
+    dsns = {role: postgres.dsn_of(name, role) for role in PostgresRole}
+    async with await database.connect(dsns[PROJECTIONS], "test") as conn:
+        await database.make(conn, MODELS, database.SCHEMA)
+    return dsns
