@@ -183,6 +183,13 @@ def uncordon(session: Session, node: Id) -> None:
     finish(session, answer, NODE, path("nodes", node))
 
 
+@command(nodes, "set-seed-url")
+def set_seed_url(session: Session, node: Id, url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]) -> None:
+    """Say at which URL the guests of a node find their cloud-init data, from their next start on."""
+    answer = session.api.send("PATCH", path("nodes", node), {"seed_url": url}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
 @query(operations, "list")
 def list_operations(
     session: Session,

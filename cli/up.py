@@ -127,7 +127,7 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_TOKENS_FILE": str(settings.tokens_file or home.tokens_file(settings.home)),
             "NEBULA_SEED_HOST": seed_host,
             "NEBULA_SEED_PORT": str(seed_port),
-            "NEBULA_SEED_URL": settings.seed_url if settings.given("seed_url") else f"http://{seed_host}:{seed_port}/",
+            "NEBULA_SEED_URL": settings.seed_url or f"http://{seed_host}:{seed_port}/",
         }
         home.api_url_file(settings.home).write_text(url)
         home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])

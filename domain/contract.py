@@ -3,17 +3,85 @@
 A node is told what to want, not what to do. `Wanted` is the whole desired state of one VM on one node; the newest
 document counts and older ones mean nothing. `NodeReport` is what libvirt says of one VM, as of now. Both travel as
 JSON on the subjects of their node alone.
+
+Both sides judge what they read and what they write by these types. Paths, domain names and XML are made of the values,
+so each has a strict form, and every number and text has a bound.
 """
 
+import ipaddress
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 
-from domain.base import Message, Resources
+from domain.base import Hostname, Message, Resources, Slug, Uuid
 
 Architecture = Literal["x86_64", "aarch64"]
 """What an image is made for, and a node's CPUs are."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\x00-\x1f\x7f]+$", max_length=4200)]
+"""Where an image is: an absolute path, or a URL."""
+BaseUrl = Annotated[
+    str, StringConstraints(pattern=r"^http://[A-Za-z0-9._~:@\[\]-]+/([A-Za-z0-9._~-]+/)*$", max_length=256)
+]
+"""The base URL of a data source. It ends in / and holds nothing that would need quotes anywhere."""
+SeedUrl = Annotated[str, StringConstraints(pattern=r"^(http://[A-Za-z0-9._~:@/\[\]-]+/)?$", max_length=512)]
+Mac = Annotated[str, StringConstraints(pattern=r"^52:54:00(:[0-9a-f]{2}){3}$")]
+"""A MAC address of QEMU's range."""
+Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+BootId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
+Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+"""What a document may need of a node, by name."""
+
+Counter = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A count of something that people or managers do one at a time."""
+Position = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A number that Postgres' bigint can hold."""
+Size = Annotated[int, Field(ge=0, le=2**53)]
+"""Bytes."""
+
+MOST_DETAIL, MOST_STEP = 2000, 100
+MOST_ADDRESSES, MOST_ORPHANS, MOST_DIGESTS = 64, 1000, 1000
+
+
+def one_line(text: object, most: int = MOST_STEP) -> object:
+    """Text of a program or a guest, fit to be stored and shown: printable, and not long."""
+    if not isinstance(text, str):
+        return text
+    cut = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return "".join(char if char.isprintable() else " " for char in cut)
+
+
+def detail(text: object) -> object:
+    return one_line(text, MOST_DETAIL)
+
+
+def address(text: str) -> str:
+    """An IP address. Raises ValueError."""
+    if len(text) > 64:
+        raise ValueError("not an IP address")
+    ipaddress.ip_address(text)
+    return text
+
+
+def bounded(size: Resources) -> Resources:
+    """An amount that a host can have. Raises ValueError."""
+    if not (
+        0 <= size.vcpus <= MOST_VCPUS
+        and 0 <= size.memory_mib <= MOST_MEMORY_MIB
+        and 0 <= size.disk_gib <= MOST_DISK_GIB
+    ):
+        raise ValueError("more than a host can have, or less than nothing")
+    return size
+
+
+MOST_VCPUS, MOST_MEMORY_MIB, MOST_DISK_GIB = 2**16, 2**30, 2**30
+Vcpus = Annotated[int, Field(ge=0, le=MOST_VCPUS)]
+MemoryMib = Annotated[int, Field(ge=0, le=MOST_MEMORY_MIB)]
+DiskGib = Annotated[int, Field(ge=0, le=MOST_DISK_GIB)]
 
 
 class Desired(StrEnum):
@@ -57,13 +125,13 @@ class SeedMedium(StrEnum):
 class ImageSource(Message):
     """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
 
-    image: str
-    source: str = Field(description="an absolute path on the node, or an http(s) URL")
-    sha256: str
-    sha512: str | None = None
+    image: Slug
+    source: Source = Field(description="an absolute path on the node, or an http(s) URL")
+    sha256: Sha256
+    sha512: Sha512 | None = None
     format: Literal["qcow2", "raw"]
-    size_bytes: int
-    virtual_size_bytes: int
+    size_bytes: Size
+    virtual_size_bytes: Size
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
 
@@ -77,103 +145,144 @@ class Wanted(Message):
     earlier one is ended, and earlier disks are deleted once the new one is made from the image. `disk_made` is
     the last of them that a domain is known to have run on: gone or not, it is never made again. `seed_url` is where its
     cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences: a document of a lower epoch
-    than one seen before is refused.
+    than one seen before is refused. `features` names what the node has to know; one that lacks a feature refuses.
     """
 
-    vm: str
-    project: str
-    name: str
-    node: str
-    epoch: int
-    generation: int = Field(description="the version of the VM's aggregate this was derived from")
+    vm: Uuid
+    project: Slug
+    name: Hostname
+    node: Slug
+    epoch: Counter
+    generation: Position = Field(description="the version of the VM's aggregate this was derived from")
     desired: Desired
-    boots: int
+    boots: Counter
     force_after: AwareDatetime | None = None
     resume: bool = False
-    vcpus: int
-    memory_mib: int
-    disk_gib: int
-    disk: int = 1
-    disk_made: int = 0
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    disk_gib: DiskGib
+    disk: Counter = 1
+    disk_made: Counter = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
-    seed_url: str
-    mac: str
+    seed_url: SeedUrl = Field(description="empty only in a tombstone")
+    mac: Mac
+    features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
 
 
 class ReportError(Message):
     """Why a VM cannot be made as wanted: for good, until somebody changes something."""
 
-    code: str
-    detail: str
+    code: Code
+    detail: Annotated[str, BeforeValidator(detail)]
 
 
 class NodeReport(Message):
     """What a node sees of one VM.
 
-    `sequence` rises with every report of a VM, over restarts of the daemon too. `desired` and `asked_boots` say which
+    `lease` is what the daemon was given for its node; `sequence` rises with every report of a VM under that lease and
+    is at most the nanoseconds since it was given. `desired` and `asked_boots` say which
     wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
     count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
     libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
     `size` is what the domain in memory was started with.
     """
 
-    vm: str
-    node: str
-    epoch: int
-    sequence: int
+    vm: Uuid
+    node: Slug
+    epoch: Counter
+    lease: Counter = 0
+    sequence: Position
     at: AwareDatetime
     power: Power
     desired: Desired | None = None
-    asked_boots: int | None = None
-    boots: int = 0
-    size: Resources | None = None
-    addresses: tuple[str, ...] = ()
+    asked_boots: Counter | None = None
+    boots: Counter = 0
+    size: Annotated[Resources, AfterValidator(bounded)] | None = None
+    addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
     cause: Literal["guest", "crashed"] | None = None
-    step: str | None = None
+    step: Annotated[str, BeforeValidator(one_line)] | None = None
     error: ReportError | None = None
 
 
 class NodeInfo(Message):
     """What a node says of itself when it registers, and again whenever it changes."""
 
-    node: str
-    region: str
-    vcpus: int
-    memory_mib: int
-    disk_gib: int
+    node: Slug
+    region: Slug
+    vcpus: Annotated[int, Field(ge=1, le=MOST_VCPUS)]
+    memory_mib: Annotated[int, Field(ge=1, le=MOST_MEMORY_MIB)]
+    disk_gib: DiskGib
     virt_type: Literal["kvm", "qemu", "test"]
-    seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
-    version: str
-    architecture: str = "x86_64"
+    seed_url: BaseUrl = Field(description="base URL, ending in /, at which this node's guests reach the data source")
+    version: Word
+    architecture: Word = "x86_64"
+    features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
+
+
+class Daemon(Message):
+    """One process of a node daemon. `identity` is kept in its data directory, which one process at a time can lock."""
+
+    boot: BootId = Field(description="random id of this process")
+    identity: BootId
+    host: Annotated[str, BeforeValidator(one_line)]
+    pid: Counter
+
+
+class Introduction(Message):
+    """A daemon asks to be the one of its node.
+
+    `heir`: it has just started, so whoever had its identity before has ended.
+    """
+
+    info: NodeInfo
+    daemon: Daemon
+    heir: bool = False
+
+
+class Leaving(Message):
+    """A daemon gives its lease back: it has ended."""
+
+    boot: BootId
+
+
+class LeaseGranted(Message):
+    """The daemon is the one of its node, under this number, until another one takes over."""
+
+    lease: Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class ImageCache(Message):
     """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit."""
 
-    images: int
-    bytes: int
-    budget_bytes: int | None = None
+    images: Counter
+    bytes: Size
+    budget_bytes: Size | None = None
 
 
 class CachedImages(Message):
     """A node's question: the sha256 of every image it keeps."""
 
-    node: str
-    digests: tuple[str, ...]
+    node: Slug
+    digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
 
 
 class UnwantedImages(Message):
     """The answer: those that are in the catalogue no more."""
 
-    digests: tuple[str, ...]
+    digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
 
 
 class Heartbeat(Message):
     """A node's sign of life: also proof that it still reads its orders (`wanted_position`: the last it has seen)."""
 
-    node: str
+    node: Slug
     at: AwareDatetime
-    boot: str = Field(description="random id of this daemon process; a new one means it was restarted")
-    wanted_position: int = Field(description="last stream sequence of NEBULA_WANTED it has read")
-    orphans: tuple[str, ...] = Field(default=(), description="tagged domains that nobody wants")
+    boot: BootId = Field(description="random id of this daemon process; a new one means it was restarted")
+    wanted_position: Position = Field(description="last stream sequence of NEBULA_WANTED it has read")
+    orphans: Annotated[tuple[Uuid, ...], Field(max_length=MOST_ORPHANS)] = Field(
+        default=(), description="tagged domains that nobody wants"
+    )
     image_cache: ImageCache | None = None
+    lease: Counter = Field(default=0, description="what the daemon holds; 0 while it waits for another one to end")
+    daemon: Daemon | None = None
+    malformed: Counter = Field(default=0, description="wanted documents that make no sense to it")

@@ -27,14 +27,12 @@ from domain.base import (
     Uuid,
     being_deleted,
 )
-from domain.contract import Architecture, Firmware, SeedMedium
+from domain.contract import Architecture, Firmware, SeedMedium, Sha256, Sha512
 from domain.image_source import Source
 from domain.known import NONE, Known, Operations, same_request
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 """A distribution or a release, such as debian or 24.04."""
 

@@ -8,8 +8,8 @@ from typing import ClassVar, assert_never
 
 from pydantic import AwareDatetime, Field
 
-from domain.base import Command, Event, Message, Rejected, Resources, Slug, Uuid
-from domain.contract import NodeInfo
+from domain.base import Command, Event, Message, Rejected, Resources, Slug, Uuid, Value
+from domain.contract import BaseUrl, BootId, Daemon, NodeInfo
 from domain.known import NONE, Known, Operations, same_request
 
 
@@ -17,8 +17,26 @@ class NodeCommand(Command):
     node: Slug
 
 
+class Silence(Value):
+    """For how many seconds the holder of a lease has not been heard."""
+
+    lease: int
+    seconds: float
+
+
 class RegisterNode(NodeCommand):
+    """A daemon says what its node is, and asks for the node's lease (`daemon`), which one daemon at a time has."""
+
     info: NodeInfo
+    daemon: Daemon | None = None
+    heir: bool = False
+    silence: Silence | None = None
+
+
+class ReturnLease(NodeCommand):
+    """The daemon that holds the lease has ended."""
+
+    boot: BootId
 
 
 class Reserve(NodeCommand):
@@ -59,7 +77,28 @@ class UncordonNode(AskedOfNode):
     VERB = "uncordon"
 
 
-NodeCommands = RegisterNode | Reserve | Release | ChangeReservation | LoseNode | RecoverNode | CordonNode | UncordonNode
+class SetSeedUrl(AskedOfNode):
+    """The operator says where the guests of a node find their data source."""
+
+    VERB = "set-seed-url"
+    seed_url: BaseUrl
+
+
+NodeCommands = (
+    RegisterNode
+    | ReturnLease
+    | SetSeedUrl
+    | Reserve
+    | Release
+    | ChangeReservation
+    | LoseNode
+    | RecoverNode
+    | CordonNode
+    | UncordonNode
+)
+
+LEASE_SECONDS = 15.0
+"""Silence of a lease's holder after which a daemon of another identity gets the lease."""
 
 
 class NodeEvent(Event):
@@ -67,11 +106,54 @@ class NodeEvent(Event):
     operation: str | None = None
 
 
+class RegisteredInfo(Message):
+    """What a node has said of itself, as it is stored. It was judged before: whatever was stored has to load."""
+
+    node: str
+    region: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    virt_type: str
+    seed_url: str = Field(description="base URL, ending in /, at which this node's guests reach the data source")
+    version: str
+    architecture: str = "x86_64"
+    features: tuple[str, ...] = ()
+
+
+def stored(info: NodeInfo) -> RegisteredInfo:
+    return RegisteredInfo.model_validate(info.model_dump())
+
+
 class NodeRegistered(NodeEvent):
     """First contact, or what a node says of itself has changed."""
 
     TOPIC = "nebula.node.NodeRegistered"
-    info: NodeInfo
+    info: RegisteredInfo
+
+
+class NodeLeased(NodeEvent):
+    """A daemon has become the one of the node; reports of an earlier lease mean nothing from now on."""
+
+    TOPIC = "nebula.node.NodeLeased"
+    lease: int
+    boot: str
+    identity: str
+    host: str
+    pid: int
+
+
+class NodeLeaseReturned(NodeEvent):
+    """The daemon that held the lease has ended in good order."""
+
+    TOPIC = "nebula.node.NodeLeaseReturned"
+    lease: int
+
+
+class SeedUrlSet(NodeEvent):
+    TOPIC = "nebula.node.SeedUrlSet"
+    fingerprint: str
+    seed_url: str
 
 
 class CapacityReserved(NodeEvent):
@@ -107,18 +189,39 @@ class NodeUncordoned(NodeEvent):
 
 
 NodeEvents = (
-    NodeRegistered | CapacityReserved | CapacityReleased | NodeLost | NodeRecovered | NodeCordoned | NodeUncordoned
+    NodeRegistered
+    | NodeLeased
+    | NodeLeaseReturned
+    | SeedUrlSet
+    | CapacityReserved
+    | CapacityReleased
+    | NodeLost
+    | NodeRecovered
+    | NodeCordoned
+    | NodeUncordoned
 )
+
+
+class Holder(Message):
+    """The daemon that works for a node."""
+
+    boot: str
+    identity: str
+    host: str
+    pid: int
+    since: AwareDatetime
 
 
 class Node(Message):
     """A node as its events tell it."""
 
     id: str
-    info: NodeInfo
+    info: RegisteredInfo
     lost: bool = False
     cordoned: bool = False
     reservations: dict[str, Resources] = Field(default_factory=dict)
+    lease: int = Field(default=0, description="how often the node's lease was given")
+    holder: Holder | None = Field(default=None, description="who has it now")
     registered_at: AwareDatetime
     updated_at: AwareDatetime
     operations: Operations = NONE
@@ -138,12 +241,32 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
         if command.info.node != command.node:
             detail = f"the info is about node {command.info.node}, not {command.node}"
             raise Rejected("invalid_request", detail, status=422, field="info.node")
-        if node is not None and node.info == command.info:
-            return []
-        return [NodeRegistered(at=command.at, info=command.info)]
+        info = stored(command.info)
+        if node is not None:  # where guests find their data is the operator's to say, once there are guests
+            info = info.model_copy(update={"seed_url": node.info.seed_url})
+        leased = taken(node, command)
+        if node is not None and node.info == info:
+            return leased
+        return [NodeRegistered(at=command.at, info=info), *leased]
     if node is None:
         raise Rejected("node_not_found", f"there is no node {command.node}", status=404, field="node")
     match command:
+        case ReturnLease():
+            if node.holder is None or node.holder.boot != command.boot:
+                return []
+            return [NodeLeaseReturned(at=command.at, lease=node.lease)]
+        case SetSeedUrl():
+            known = node.operations.get(command.operation)
+            if same_request(known, command.VERB, command.fingerprint):
+                return []
+            return [
+                SeedUrlSet(
+                    at=command.at,
+                    operation=command.operation,
+                    fingerprint=command.fingerprint,
+                    seed_url=command.seed_url,
+                )
+            ]
         case Reserve():
             if command.vm in node.reservations:
                 return []
@@ -168,6 +291,26 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
             assert_never(command)
 
 
+def taken(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
+    """The lease changes hands, if it does. Raises Rejected while another daemon has it."""
+    daemon = command.daemon
+    if daemon is None or (node is not None and node.holder is not None and node.holder.boot == daemon.boot):
+        return []
+    if node is not None and node.holder is not None:
+        holder, silence = node.holder, command.silence
+        heir = command.heir and holder.identity == daemon.identity
+        silent = silence is not None and silence.lease == node.lease and silence.seconds >= LEASE_SECONDS
+        if not heir and not silent:
+            raise Rejected(
+                "node_taken",
+                f"another daemon works for node {node.id}: process {holder.pid} on host {holder.host}, since "
+                f"{holder.since:%Y-%m-%dT%H:%M:%SZ}. Give this one another name (NEBULA_NODE, or --prefix), or end "
+                "that one: then this one takes over",
+            )
+    lease = (node.lease if node is not None else 0) + 1
+    return [NodeLeased(at=command.at, lease=lease, **daemon.model_dump())]
+
+
 def evolve(node: Node | None, event: Event) -> Node | None:
     """The state after an event."""
     if isinstance(event, NodeRegistered):
@@ -181,6 +324,17 @@ def evolve(node: Node | None, event: Event) -> Node | None:
 
 def changes(node: Node, event: NodeEvent) -> dict[str, object]:
     match event:
+        case NodeLeased():
+            holder = Holder(boot=event.boot, identity=event.identity, host=event.host, pid=event.pid, since=event.at)
+            return {"lease": event.lease, "holder": holder}
+        case NodeLeaseReturned():
+            return {"holder": None}
+        case SeedUrlSet():
+            known = Known(verb=SetSeedUrl.VERB, fingerprint=event.fingerprint)
+            return {
+                "info": node.info.model_copy(update={"seed_url": event.seed_url}),
+                "operations": {**node.operations, event.operation or "": known},
+            }
         case CapacityReserved():
             return {"reservations": {**node.reservations, event.vm: event.resources}}
         case CapacityReleased():

@@ -96,6 +96,7 @@ IMMEDIATE: Mapping[type[Event], str] = {
     image.ImageDeleted: image.DeleteImage.VERB,
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
+    node.SeedUrlSet: node.SetSeedUrl.VERB,
     **project.VERBS,
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.

@@ -109,8 +109,12 @@ def async_api() -> Document:
         "commands": _channel(
             _address(subjects.COMMANDS, "project", "kind", "verb"), ["command"], "Request and reply; not stored."
         ),
-        "wanted": _channel(_address(subjects.wanted_of(), "node", "vm"), ["wanted"], f"Stream {subjects.WANTED}."),
-        "reports": _channel(_address(subjects.REPORTS_OF_ALL, "node", "vm"), ["report"], f"Stream {subjects.REPORTS}."),
+        "wanted": _channel(
+            _address(subjects.wanted_of(), "node", "kind", "id"), ["wanted"], f"Stream {subjects.WANTED}."
+        ),
+        "reports": _channel(
+            _address(subjects.REPORTS_OF_ALL, "node", "kind", "id"), ["report"], f"Stream {subjects.REPORTS}."
+        ),
         "asks": _channel(
             _address(subjects.asks_of(), "node", "verb"), ["ask"], "Request and reply; what a node answers itself."
         ),

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 import domain.base
 from domain.base import Hostname, Reason, Slug, Tags, Uuid, printable
-from domain.contract import Architecture, Firmware, SeedMedium
-from domain.image import Description, Sha256, Sha512, Word
+from domain.contract import Architecture, BaseUrl, Firmware, SeedMedium, Sha256, Sha512
+from domain.image import Description, Word
 from domain.image_source import Source
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
@@ -202,6 +202,12 @@ class ChangeProject(Body):
 
 class RenameTag(Body):
     name: Name
+
+
+class SeedUrl(Body):
+    """Where the guests of a node reach the data source, from their next start on."""
+
+    seed_url: BaseUrl
 
 
 class RegisterImage(Body):

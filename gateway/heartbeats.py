@@ -1,21 +1,29 @@
 """When each node was last heard of, and what it said: kept in memory, from the heartbeats themselves."""
 
-import contextlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from domain.contract import Heartbeat, ImageCache
+from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
 from runtime import subjects
+
+#: How long a daemon that waits is shown after its last heartbeat, and how many of one node.
+SHOWN, MOST_WAITING = timedelta(seconds=30), 8
+
+
+def fresh(at: datetime) -> bool:
+    return datetime.now(UTC) - at < SHOWN
 
 
 @dataclass
 class Heartbeats:
     _seen: dict[str, datetime] = field(default_factory=dict)
+    _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
+    _malformed: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
 
     async def listen(self, nc: Client) -> None:
@@ -23,15 +31,40 @@ class Heartbeats:
         await nc.subscribe(subjects.HEARTBEATS, cb=self._hear)
 
     async def _hear(self, msg: Msg) -> None:
-        node = msg.subject.split(".")[2]
+        """Take in a heartbeat. The subject says whose it is; one that makes no sense is no sign of life."""
+        node = subjects.node_of(msg.subject)
+        try:
+            beat = Heartbeat.model_validate_json(msg.data)
+        except ValidationError:
+            return
+        if beat.node != node:
+            return
+        if beat.lease == 0:
+            self._note_waiting(node, beat)
+            return
         self._seen[node] = datetime.now(UTC)
-        with contextlib.suppress(ValidationError):
-            self._caches[node] = Heartbeat.model_validate_json(msg.data).image_cache
+        self._caches[node] = beat.image_cache
+        self._malformed[node] = beat.malformed
+
+    def _note_waiting(self, node: str, beat: Heartbeat) -> None:
+        waiting = {boot: one for boot, one in self._waiting.get(node, {}).items() if fresh(one[0])}
+        if beat.daemon is not None and (beat.boot in waiting or len(waiting) < MOST_WAITING):
+            waiting[beat.boot] = (datetime.now(UTC), beat.daemon)
+        self._waiting[node] = waiting
+
+    def waiting(self, node: str) -> list[dict[str, object]]:
+        """The daemons of this name that wait for the one that works to end."""
+        found = self._waiting.get(node, {}).values()
+        return [{"host": daemon.host, "pid": daemon.pid} for at, daemon in found if fresh(at)]
 
     def last_seen(self, node: str) -> str | None:
         """When the node was heard last; None when it was not since this gateway started."""
         seen = self._seen.get(node)
         return times.text(seen) if seen else None
+
+    def malformed(self, node: str) -> int | None:
+        """How many of its documents make no sense to the node, as it said last."""
+        return self._malformed.get(node)
 
     def image_cache(self, node: str) -> dict[str, int | None] | None:
         """How much the node keeps of base images, as it said last; None when it has not said."""

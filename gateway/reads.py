@@ -66,7 +66,13 @@ def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> 
     if table is not NODES:
         return view
     heard = gateway.heartbeats
-    return {**view, "last_seen": heard.last_seen(view["id"]), "image_cache": heard.image_cache(view["id"])}
+    return {
+        **view,
+        "waiting": heard.waiting(view["id"]),
+        "malformed_documents": heard.malformed(view["id"]),
+        "last_seen": heard.last_seen(view["id"]),
+        "image_cache": heard.image_cache(view["id"]),
+    }
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from pydantic import ValidationError
 
 from domain.contract import CachedImages, UnwantedImages
 from domain.image import ImagePhase
@@ -26,10 +25,12 @@ async def answer_nodes(nc: Client, store: EventStore, world: World) -> None:
             return
         try:
             asked = CachedImages.model_validate_json(msg.data)
+            if asked.node != subjects.node_of(msg.subject):
+                raise ValueError(f"it claims to be of node {asked.node}")
             await world.reached(await store.last_position())  # an image that was just registered is not unwanted
             told = UnwantedImages(digests=unwanted(world, asked.digests))
             await responder.answer(msg, told.model_dump_json().encode())
-        except ValidationError as error:
+        except ValueError as error:
             log.warning("a node's question makes no sense", subject=msg.subject, error=str(error))
         except Unavailable as error:
             log.debug("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))

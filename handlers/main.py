@@ -12,7 +12,6 @@ from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from domain.contract import Heartbeat
 from domain.placement import Policy
 from eventstore.checkpoints import public_keys, public_path, signing_key
 from eventstore.documents import Documents
@@ -31,6 +30,7 @@ from handlers.managers.image_reading import Reader
 from handlers.managers.images import Verifier
 from handlers.managers.liveness import Liveness
 from handlers.managers.placement import Placer
+from handlers.registration import Registration, hear_heartbeats
 from handlers.routes import Facts
 from handlers.turns import Turns
 from handlers.world import World
@@ -75,7 +75,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
         reports=reports.Reports(store, world),
         loops=[
             Placer(store, world, policy, Turns(commands.in_flight)).run(),
-            Dispatcher(Documents(nc, subjects.WANTED), vault, world).run(),
+            Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).run(),
             Verifier(
                 store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault
             ).run(),
@@ -104,7 +104,7 @@ class TotalBroker(NatsBroker):
 
 
 def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
-    """The FastStream broker with its subscribers: reports (stored, acknowledged) and heartbeats (not stored)."""
+    """The FastStream broker with its subscriber: reports (stored, acknowledged)."""
     security = None
     if settings.nats_user:
         security = SASLPlaintext(settings.nats_user, settings.nats_password or "")
@@ -129,10 +129,6 @@ def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
         decoder=raw_body,
     )(reports.receiver(parts.reports, parts.nc, settings.max_deliver))
 
-    async def on_heartbeat(beat: Heartbeat) -> None:
-        parts.liveness.hear(beat)
-
-    broker.subscriber(subjects.HEARTBEATS)(on_heartbeat)
     return broker
 
 
@@ -150,6 +146,8 @@ async def run(settings: HandlersSettings) -> None:
     log.info("world read", position=parts.world.position)
     tasks += [asyncio.create_task(loop) for loop in parts.loops]
     await parts.commands.start()
+    await hear_heartbeats(parts.nc, parts.liveness)
+    await Registration(EventStore(parts.nc), parts.liveness).serve(parts.nc)
     await answer_nodes(parts.nc, EventStore(parts.nc), parts.world)
     app = FastStream(broker_for(settings, parts), logger=None)
     for task in tasks:

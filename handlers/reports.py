@@ -26,6 +26,9 @@ log = logs.get(__name__)
 
 CONSUMER = "handlers-reports"
 RETRY = 1.0
+#: Seconds that a sequence may be ahead of the time since its lease was given: clocks are set now and then. A VM is deaf
+#: for no longer after a report that was a lie.
+SLACK = 600.0
 
 
 class Reports:
@@ -36,7 +39,12 @@ class Reports:
         self._world = world
 
     async def record(self, report: NodeReport) -> None:
-        """Append what a report means. One about a VM that is gone, or from another node, means nothing."""
+        """Append what a report means: nothing, about a VM that is gone, from another node, or under an earlier lease.
+
+        Raises ValueError for one that cannot be true.
+        """
+        if not await self._holds(report):
+            return
         known = self._world.vm(report.vm) or self._world.forgotten.get(report.vm)
         if known is None:
             if report.vm in self._world.deleted_vms:
@@ -52,6 +60,23 @@ class Reports:
         for recorded in applied.events:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 
+    async def _holds(self, report: NodeReport) -> bool:
+        """Whether the daemon that reports holds the lease of its node. Raises ValueError for a lease never given."""
+        speaker = self._world.node(report.node)
+        if speaker is None or report.lease > speaker.lease:
+            await self._world.reached(await self._store.last_position())
+            speaker = self._world.node(report.node)
+        if speaker is None or report.lease > speaker.lease or report.lease == 0:
+            raise ValueError(f"node {report.node} was not given lease {report.lease}")
+        if report.lease < speaker.lease:
+            log.info("report of an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
+            return False
+        if speaker.holder is not None:
+            age = max(0.0, (now() - speaker.holder.since).total_seconds())
+            if report.sequence > (age + SLACK) * 1e9:
+                raise ValueError(f"sequence {report.sequence} is more than the nanoseconds since lease {report.lease}")
+        return True
+
 
 def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes, NatsMessage], Awaitable[None]]:
     """The subscriber around `Reports.record`: which failure is tried again, and which is parked."""
@@ -62,7 +87,7 @@ def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes,
         raw = msg.raw_message
         try:
             report = NodeReport.model_validate_json(body)
-            if raw.subject != subjects.report(report.node, report.vm):
+            if subjects.parse_report(raw.subject) != (report.node, "vm", report.vm):
                 raise ValueError(f"a report on {raw.subject} claims to be of {report.node}")
             await reports.record(report)
         except (Unavailable, Conflict) as error:

@@ -218,7 +218,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag, deletes=True),
     ("image", "register"): Route(image.RegisterImage, image.decide, "image", register_image),
     ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image, deletes=True),
-    ("node", "register"): Route(node.RegisterNode, node.decide, "node"),
+    ("node", "set-seed-url"): Route(node.SetSeedUrl, node.decide, "node"),
     ("node", "cordon"): Route(node.CordonNode, node.decide, "node"),
     ("node", "uncordon"): Route(node.UncordonNode, node.decide, "node"),
 }

@@ -1,7 +1,7 @@
 """All VMs of a node: a lane for each, and a tick that compares everything with everything."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -9,11 +9,13 @@ from nats.errors import Error as NatsError
 
 from domain.contract import ImageCache, NodeInfo, Power
 from node_daemon.executor import Executor
+from node_daemon.files import identity
 from node_daemon.host import describe
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.lane import Lane
+from node_daemon.membership import Membership
 from node_daemon.plan import Host, plan
-from node_daemon.presence import Pulse, stay_registered
+from node_daemon.presence import Pulse
 from node_daemon.reports import Reports
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
@@ -37,31 +39,69 @@ class Daemon:
         executor: Executor,
         host: Host,
         image_cache: Callable[[], ImageCache] | None = None,
+        beside: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._settings = settings
         self._bus = bus
         self._hypervisor = hypervisor
         self._executor = executor
         self._host = host
+        self._beside = beside
+        self._membership = Membership(bus, settings.node, identity(settings.data_dir), self._describe)
         self._wanted = WantedDocuments(bus, settings.node, self._nudge)
-        self._reports = Reports(bus, settings.node)
-        self._pulse = Pulse(bus, settings.node, settings.heartbeat_seconds, lambda: self._wanted.position, image_cache)
+        self._reports = Reports(bus, settings.node, 0, self._membership.age)
+        self._pulse = Pulse(
+            bus,
+            settings.node,
+            settings.heartbeat_seconds,
+            lambda: self._wanted.position,
+            self._membership,
+            image_cache,
+            lambda: len(self._wanted.malformed),
+        )
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()
         self._ended = False
         self._network_trouble: str | None = None
 
     async def run(self) -> None:
-        settings = self._settings
-        parts: list[Coroutine[object, object, None]] = [
-            self._wanted.follow(),
-            self._pulse.beat(),
-            stay_registered(self._bus, settings.node, self._describe),
-            self._hypervisor.watch(self._nudge),
-            self._tick_for_ever(),
-            self._report_for_ever(),
-        ]
+        """Work whenever this daemon is the one of its node; otherwise touch nothing, and wait."""
+        parts = [self._pulse.beat(), self._membership.keep(), self._work_for_ever()]
         tasks = [asyncio.create_task(part) for part in parts]
+        try:
+            await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
+        finally:
+            await end(tasks)
+            await self._membership.leave()
+
+    async def _work_for_ever(self) -> None:
+        while True:
+            await self._membership.held.wait()
+            lease = self._membership.lease
+            working = asyncio.create_task(self._work(lease))
+            losing = asyncio.create_task(self._membership.lost.wait())
+            try:
+                await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end([working, losing])
+            if not working.cancelled():
+                working.result()
+
+    async def _work(self, lease: int) -> None:
+        """All the work, under one lease."""
+        self._ended = False
+        self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge)
+        self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
+        tasks = [
+            asyncio.ensure_future(part)
+            for part in (
+                self._wanted.follow(),
+                self._hypervisor.watch(self._nudge),
+                self._tick_for_ever(),
+                self._report_for_ever(),
+                *(start() for start in self._beside),
+            )
+        ]
         try:
             await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
         finally:
@@ -151,7 +191,8 @@ class Daemon:
         return lane
 
     def _lane_ended(self, vm: str, task: asyncio.Task[None]) -> None:
-        del self._lanes[vm]
+        if vm in self._lanes and self._lanes[vm][1] is task:
+            del self._lanes[vm]
         if task.cancelled():
             return
         if (error := task.exception()) is not None:

@@ -1,7 +1,10 @@
 """Files that are there whole or not at all, in folders that QEMU's own user can pass through."""
 
+import contextlib
 import fcntl
 import os
+import re
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +30,20 @@ def lock(folder: Path) -> IO[bytes]:
         file.close()
         raise Occupied(f"another node daemon works on {folder}") from error
     return file
+
+
+def identity(folder: Path) -> str:
+    """What tells the daemons on this folder from those on another one: random, kept in it for ever."""
+    path = folder / "identity"
+    with contextlib.suppress(FileNotFoundError):
+        found = path.read_text().strip()
+        if re.fullmatch(r"[0-9a-f]{32}", found):
+            return found
+    made = uuid.uuid4().hex
+    part = new_folder(folder) / f"identity.{made}"
+    part.write_text(made + "\n")
+    put_in_place(part, path, 0o600)
+    return made
 
 
 def impassable(path: Path) -> Path | None:

@@ -107,12 +107,13 @@ class SimulatedNode:
         """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
         way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
         fate = asyncio.create_task(until_reboot(self._host, way, self._rates, self._random))
-        answering = asyncio.create_task(Answers(self._bus, self.name, self._disks, way).serve())
+        answers = Answers(self._bus, self.name, self._disks, way)
         try:
             while not fate.done():
                 host = Host(self._host.boot_id)
                 executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
-                daemon = asyncio.create_task(Daemon(self._settings, self._bus, way, executor, host).run())
+                work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve])
+                daemon = asyncio.create_task(work.run())
                 try:
                     await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -122,7 +123,7 @@ class SimulatedNode:
                     await asyncio.sleep(1)
             fate.result()
         finally:
-            await end([fate, answering])
+            await end([fate])
             await way.close()
 
     def _up(self, vm: str, boots: int, seed_url: str) -> None:

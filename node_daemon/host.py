@@ -8,7 +8,7 @@ from pathlib import Path
 from domain.contract import NodeInfo
 from node_daemon.domain_xml import VirtType
 from node_daemon.hypervisor import Capacity
-from node_daemon.plan import Host
+from node_daemon.plan import FEATURES, Host
 from runtime.libvirtd import kvm_trouble
 from runtime.settings import NodeSettings
 
@@ -38,6 +38,7 @@ def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
         seed_url=settings.seed_url,
         version=platform_version(),
         architecture=architecture(),
+        features=tuple(sorted(FEATURES)),
     )
 
 

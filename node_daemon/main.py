@@ -60,10 +60,10 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     )
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
     connection = await bus.connect(settings, f"node-{settings.node}")
+    answers = Answers(connection, settings.node, disks, hypervisor)
     parts = [
-        Daemon(settings, connection, hypervisor, executor, host, images.use).run(),
+        Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve]).run(),
         keep_tidy(images, connection, settings.node),
-        Answers(connection, settings.node, disks, hypervisor).serve(),
         keep_small(disks.consoles),
     ]
     tasks = [asyncio.create_task(part) for part in parts]

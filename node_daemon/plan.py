@@ -148,6 +148,9 @@ Action = Create | Start | Keep | Shutdown | Pause | Unpause | Suspend | Restore 
 Step = Action | Refuse
 
 
+#: What documents may need, by name, that this daemon knows: all that was there before features had names needs none.
+FEATURES: frozenset[str] = frozenset()
+
 #: A guest that is there, in memory or on disk.
 LIVES = (Power.ON, Power.PAUSED, Power.SUSPENDED)
 
@@ -162,6 +165,9 @@ def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, now: 
 
 def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | None:
     """The next step of one VM; None when it is as wanted, or when nothing can be said."""
+    if missing := sorted(set(want.features) - FEATURES):
+        detail = f"this node does not know {', '.join(missing)}: its daemon is older; upgrade it, or rebuild the VM"
+        return Refuse(want.vm, "unsupported", detail)
     if have.foreign:
         detail = "a domain that Nebula did not make has this VM's uuid or name on the node; remove or rename it"
         return Refuse(want.vm, "foreign_domain", detail)

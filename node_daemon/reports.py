@@ -1,7 +1,6 @@
 """What this node sees of each VM, told durably: when it changes, and in full every now and then."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from domain.base import Resources
-from domain.contract import Desired, NodeReport, Power, ReportError, Wanted
+from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, ReportError, Wanted
 from node_daemon.hypervisor import Have
 from runtime import logs, subjects
 from runtime.tasks import end, happens
@@ -71,12 +70,16 @@ def seen(
 
 
 class Reports:
-    """Publishes to NEBULA_REPORTS. Of each VM only the newest view matters: older ones that wait are dropped."""
+    """Publishes to NEBULA_REPORTS under one lease. `clock`: nanoseconds since it was given.
 
-    def __init__(self, bus: Client, node: str, clock: Callable[[], int] = time.time_ns) -> None:
+    Of each VM only the newest view matters: older ones that wait are dropped.
+    """
+
+    def __init__(self, bus: Client, node: str, lease: int, clock: Callable[[], int]) -> None:
         self._bus = bus
         self._js = bus.jetstream()
         self._node = node
+        self._lease = lease
         self._clock = clock
         self._shown: dict[str, Seen] = {}
         self._sequences: dict[str, int] = {}
@@ -134,7 +137,7 @@ class Reports:
             self._sequences[vm] = sequence
             try:
                 await self._js.publish(
-                    subjects.report(self._node, vm),
+                    subjects.report(self._node, "vm", vm),
                     self._report(vm, what, sequence).model_dump_json().encode(),
                     timeout=ACK_SECONDS,
                 )
@@ -157,6 +160,7 @@ class Reports:
             vm=vm,
             node=self._node,
             epoch=what.epoch,
+            lease=self._lease,
             sequence=sequence,
             at=datetime.now(UTC),
             power=what.power,
@@ -164,7 +168,7 @@ class Reports:
             asked_boots=what.asked_boots,
             boots=what.boots,
             size=what.size,
-            addresses=what.addresses,
+            addresses=what.addresses[:MOST_ADDRESSES],
             cause=what.cause,
             step=what.step,
             error=what.error,

@@ -10,7 +10,6 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from pydantic import ValidationError
 
 from domain.contract import Desired, Wanted
 from runtime import logs, subjects
@@ -39,6 +38,8 @@ class WantedDocuments:
         self.loaded = asyncio.Event()
         #: stream sequence of the last document read
         self.position = 0
+        #: by subject: position of a document that makes no sense
+        self.malformed: dict[str, int] = {}
 
     def all(self) -> Mapping[str, Wanted]:
         return self._documents
@@ -71,7 +72,7 @@ class WantedDocuments:
         info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
         held = info.state.subjects or {}
         for vm in graves:
-            if subjects.wanted(self._node, vm) not in held:
+            if subjects.wanted(self._node, "vm", vm) not in held:
                 del self._documents[vm]
                 self._changed(vm)
 
@@ -139,15 +140,21 @@ class WantedDocuments:
                 self.loaded.set()
 
     def _take(self, message: Msg) -> None:
-        vm = message.subject.rsplit(".", 1)[-1]
+        """Take in one document. One that is malformed touches nothing: what was wanted before stays wanted."""
         try:
+            _, kind, vm = subjects.parse_wanted(message.subject)
+            if kind != "vm":
+                raise ValueError(f"this node knows no documents of the kind {kind}; is it older?")
             want = Wanted.model_validate_json(message.data)
-        except ValidationError as error:
-            log.error("wanted document makes no sense", vm=vm, position=self.position, error=str(error))
+            if (want.vm, want.node) != (vm, self._node):
+                raise ValueError(f"it is about VM {want.vm} on node {want.node}")
+        except ValueError as error:
+            self.malformed[message.subject] = self.position
+            log.error(
+                "wanted document makes no sense", subject=message.subject, position=self.position, error=str(error)
+            )
             return
-        if (want.vm, want.node) != (vm, self._node):
-            log.error("wanted document on the wrong subject", subject=message.subject, vm=want.vm, node=want.node)
-            return
+        self.malformed.pop(message.subject, None)
         known = self._documents.get(vm)
         if known is not None and (want.epoch, want.generation) < (known.epoch, known.generation):
             log.warning("older wanted document ignored", vm=vm, epoch=want.epoch, generation=want.generation)

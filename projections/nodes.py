@@ -23,6 +23,22 @@ class ImageCacheView(TypedDict):
     budget_bytes: int | None
 
 
+class WaitingView(TypedDict):
+    """A daemon of the same name that does nothing until the one that works has ended."""
+
+    host: str
+    pid: int
+
+
+class DaemonView(TypedDict):
+    """The daemon that works for a node."""
+
+    host: str
+    pid: int
+    since: str
+    lease: int
+
+
 class NodeView(TypedDict):
     """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat, and
     `image_cache` what that said.
@@ -43,6 +59,9 @@ class NodeView(TypedDict):
     lost: bool
     registered_at: str
     updated_at: str
+    daemon: DaemonView | None
+    waiting: list[WaitingView]
+    malformed_documents: int | None
     last_seen: str | None
     image_cache: ImageCacheView | None
     version: int
@@ -51,6 +70,14 @@ class NodeView(TypedDict):
 
 def amount(values: dict[str, int]) -> Amount:
     return {"vcpus": values["vcpus"], "memory_mib": values["memory_mib"], "disk_gib": values["disk_gib"]}
+
+
+def daemon_view(state: dict[str, Any]) -> DaemonView | None:
+    holder = state.get("holder")
+    if not holder:
+        return None
+    since, lease = utc(holder["since"]), int(state.get("lease") or 0)
+    return {"host": holder["host"], "pid": holder["pid"], "since": since, "lease": lease}
 
 
 def view(state: dict[str, Any], version: int, position: int) -> NodeView:
@@ -74,6 +101,9 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "lost": lost,
         "registered_at": utc(state["registered_at"]),
         "updated_at": utc(state["updated_at"]),
+        "daemon": daemon_view(state),
+        "waiting": [],
+        "malformed_documents": None,
         "last_seen": None,
         "image_cache": None,
         "version": version,

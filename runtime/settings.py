@@ -137,6 +137,8 @@ class GatewaySettings(Database, Listening):
 class HandlersSettings(Vaulted):
     #: virtual CPUs promised per host CPU
     vcpu_ratio: float = Field(default=4.0, gt=0, le=64)
+    #: base URL at which the guests of all nodes reach the data source; without, what each node said first
+    seed_url: Annotated[str, AfterValidator(_directory_url)] | None = None
     #: seconds of silence after which a node counts as lost
     node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
     #: seconds between two signed checkpoints of a log that moves

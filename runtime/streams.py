@@ -131,6 +131,8 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         if wanted.name not in ADAPTED:
             raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
         await js.update_stream(replace(have, subjects=wanted.subjects))
+    if wanted.name in (subjects.WANTED, subjects.REPORTS):
+        await _drop_keyed_before(js, wanted.name)
     for limit in ("max_age", "max_msgs", "max_bytes"):
         asked, found = getattr(wanted, limit) or 0, getattr(have, limit) or 0
         if found > 0 and (asked <= 0 or found < asked):
@@ -139,6 +141,17 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         raise WeakStream(f"stream {wanted.name} has retention {have.retention}; it has to be limits")
     if have.storage != StorageType.FILE.value:
         raise WeakStream(f"stream {wanted.name} is kept in memory; it has to be file storage")
+
+
+async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:
+    """Remove documents and reports on the subjects of an earlier version: nobody reads them there any more.
+
+    Documents are written anew from the log, and nodes report again, so nothing is lost.
+    """
+    for subject in subjects.KEYED_BEFORE:
+        found = await js.stream_info(name, subjects_filter=subject)
+        if found.state.subjects:
+            await js.purge_stream(name, subject=subject)
 
 
 async def ensure_all(js: JetStreamContext, replicas: int) -> None:

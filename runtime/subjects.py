@@ -66,19 +66,75 @@ def command(project: str, kind: str, verb: str) -> str:
 COMMANDS = f"{PREFIX}.commands.*.*.*"
 
 
-def wanted(node: str, vm: str) -> str:
-    return f"{PREFIX}.nodes.{token(node)}.wanted.{token(vm)}"
+def wanted(node: str, kind: str, id_: str) -> str:
+    """Where the document stands that tells a node what to want of one thing. `*` for the node stands for all."""
+    of = node if node == "*" else token(node)
+    return f"{PREFIX}.nodes.{of}.wanted.{token(kind)}.{token(id_)}"
 
 
 def wanted_of(node: str | None = None) -> str:
-    return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.wanted.*"
+    return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.wanted.*.*"
 
 
-def report(node: str, vm: str) -> str:
-    return f"{PREFIX}.nodes.{token(node)}.reports.{token(vm)}"
+def report(node: str, kind: str, id_: str) -> str:
+    return f"{PREFIX}.nodes.{token(node)}.reports.{token(kind)}.{token(id_)}"
 
 
-REPORTS_OF_ALL = f"{PREFIX}.nodes.*.reports.*"
+def reports_of(node: str) -> str:
+    return f"{PREFIX}.nodes.{token(node)}.reports.*.*"
+
+
+REPORTS_OF_ALL = f"{PREFIX}.nodes.*.reports.*.*"
+
+KEYED_BEFORE = (f"{PREFIX}.nodes.*.wanted.*", f"{PREFIX}.nodes.*.reports.*")
+"""Where an earlier version kept documents and reports, by VM alone."""
+
+
+class NodeSubject(NamedTuple):
+    node: str
+    kind: str
+    id: str
+
+
+def parse_wanted(subject: str) -> NodeSubject:
+    """What a wanted document is about; ValueError for any other subject."""
+    return _of_node(subject, "wanted")
+
+
+def parse_report(subject: str) -> NodeSubject:
+    """Who reports, and about what; ValueError for any other subject."""
+    return _of_node(subject, "reports")
+
+
+def _of_node(subject: str, what: str) -> NodeSubject:
+    parts = subject.split(".")
+    if len(parts) != 6 or parts[:2] != [PREFIX, "nodes"] or parts[3] != what:
+        raise ValueError(f"not a subject of {what}: {subject}")
+    return NodeSubject(parts[2], parts[4], parts[5])
+
+
+def node_of(subject: str) -> str:
+    """The node that a subject belongs to; ValueError for any other subject."""
+    parts = subject.split(".")
+    if len(parts) < 4 or parts[:2] != [PREFIX, "nodes"]:
+        raise ValueError(f"not a subject of a node: {subject}")
+    return parts[2]
+
+
+def register(node: str) -> str:
+    """On which a node says what it is (request/reply; what is new becomes an event)."""
+    return f"{PREFIX}.nodes.{token(node)}.register"
+
+
+REGISTER_OF_ALL = f"{PREFIX}.nodes.*.register"
+
+
+def leave(node: str) -> str:
+    """On which a daemon that ends gives back the lease of its node (request/reply)."""
+    return f"{PREFIX}.nodes.{token(node)}.leave"
+
+
+LEAVE_OF_ALL = f"{PREFIX}.nodes.*.leave"
 
 
 def heartbeat(node: str) -> str:

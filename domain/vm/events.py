@@ -146,9 +146,10 @@ class VmRebuildRequested(VmAsked):
 
 
 class VmObserved(VmEvent):
-    """Something a node reported; `sequence` orders the reports of one VM."""
+    """Something a node reported; `lease` and `sequence` order the reports of one VM."""
 
     node: str
+    lease: int = 0
     sequence: int
 
 
@@ -230,6 +231,7 @@ class VmFailed(VmEvent):
     code: str
     detail: str
     node: str | None = None
+    lease: int = 0
     sequence: int = 0
     phase: Phase = Phase.FAILED
 

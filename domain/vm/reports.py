@@ -33,7 +33,7 @@ HARMLESS = {Verb.PAUSE: "paused", Verb.RESUME: "resumed", Verb.SUSPEND: "suspend
 
 def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     """What a node's report means. Reports of an older epoch, or older than the last that mattered, mean nothing."""
-    if report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+    if report.node != vm.node or report.epoch != vm.epoch or older(vm, report):
         return []
     outdated = report.desired is not None and (report.desired, report.asked_boots) != (vm.desired, vm.boots)
     if outdated and (report.error is not None or report.power is not Power.ON):
@@ -61,8 +61,19 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
             assert_never(report.power)
 
 
+def older(vm: Vm, report: NodeReport) -> bool:
+    """Whether something newer is known. A sequence counts within its lease alone."""
+    return (report.lease, report.sequence) <= (vm.lease, vm.sequence)
+
+
 def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
-    seen = {"at": at, "node": report.node, "sequence": report.sequence, "addresses": report.addresses}
+    seen = {
+        "at": at,
+        "node": report.node,
+        "sequence": report.sequence,
+        "lease": report.lease,
+        "addresses": report.addresses,
+    }
     waiting = vm.pending.operation if vm.pending else None
     came_up = (
         vm.phase is not Phase.RUNNING
@@ -85,7 +96,7 @@ def reached(
     if vm.phase is phase or vm.desired is not AT_REST[phase]:
         return []
     waiting = vm.pending.operation if vm.pending else None
-    return [event(at=at, operation=waiting, node=report.node, sequence=report.sequence)]
+    return [event(at=at, operation=waiting, node=report.node, sequence=report.sequence, lease=report.lease)]
 
 
 def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
@@ -129,6 +140,7 @@ def failed(vm: Vm, report: NodeReport, at: datetime, why: ReportError, phase: Ph
         operation=vm.pending.operation if vm.pending else None,
         node=report.node,
         sequence=report.sequence,
+        lease=report.lease,
         code=why.code,
         detail=why.detail,
         phase=phase,
@@ -156,6 +168,7 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
         operation=vm.pending.operation if vm.pending and requested else None,
         node=report.node,
         sequence=report.sequence,
+        lease=report.lease,
         cause="requested" if requested else report.cause or "unknown",
     )
 
@@ -163,11 +176,11 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
 def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     """What its node says of a forgotten VM: the only news is that nothing is left of it."""
     waits = vm.forgotten is not None and not vm.cleared
-    if not waits or report.node != vm.node or report.epoch != vm.epoch or report.sequence <= vm.sequence:
+    if not waits or report.node != vm.node or report.epoch != vm.epoch or older(vm, report):
         return []
     if report.power is not Power.ABSENT or report.step is not None or report.error is not None:
         return []
-    return [VmCleared(at=at, node=report.node, sequence=report.sequence)]
+    return [VmCleared(at=at, node=report.node, sequence=report.sequence, lease=report.lease)]
 
 
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
@@ -182,4 +195,8 @@ def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     if report.step is None or not (back or fresh):
         return []
     operation = vm.pending.operation if vm.pending else None
-    return [VmPreparing(at=at, operation=operation, node=report.node, sequence=report.sequence, step=report.step)]
+    return [
+        VmPreparing(
+            at=at, operation=operation, node=report.node, sequence=report.sequence, lease=report.lease, step=report.step
+        )
+    ]

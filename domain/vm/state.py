@@ -98,6 +98,7 @@ class Vm(Message):
     considered: tuple[Considered, ...] = ()
     failure: Failure | None = None
     sequence: int = 0
+    lease: int = 0
     forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
     cleared: bool = Field(default=False, description="its node has let go of it since")
     operations: Operations = NONE
@@ -199,7 +200,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             unknown = {"ready_at": None, "host_keys": ()}
             return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown}
         case VmPreparing():
-            return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence}
+            return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence, "lease": event.lease}
         case VmStarted():
             return {
                 "phase": Phase.RUNNING,
@@ -212,6 +213,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "disk_made": vm.disk if event.boots >= vm.boots else vm.disk_made,
                 "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
+                "lease": event.lease,
             }
         case VmStopped():
             desired = Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF
@@ -223,6 +225,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "running_size": None,
                 "addresses": (),
                 "sequence": event.sequence,
+                "lease": event.lease,
             }
         case VmRestartScheduled():
             return {"restart_at": event.due, "restarts": event.attempt}
@@ -236,7 +239,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmSuspended():
             return {**settled(vm, event), "phase": Phase.SUSPENDED, "addresses": ()}
         case VmAddressesChanged():
-            return {"addresses": event.addresses, "sequence": event.sequence}
+            return {"addresses": event.addresses, "sequence": event.sequence, "lease": event.lease}
         case VmGuestReady():
             return {"ready_at": event.at, "host_keys": event.host_keys}
         case VmFailed():
@@ -249,7 +252,8 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
                 "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
                 "running_size": vm.running_size if event.phase in SIZED else None,
-                "sequence": max(vm.sequence, event.sequence),
+                "sequence": event.sequence or vm.sequence,
+                "lease": event.lease or vm.lease,
             }
         case VmLost():
             return {"phase": Phase.LOST}
@@ -258,7 +262,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmDeleted():
             return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, "addresses": ()}
         case VmCleared():
-            return {"cleared": True, "sequence": event.sequence}
+            return {"cleared": True, "sequence": event.sequence, "lease": event.lease}
         case _:
             return {}
 
@@ -309,6 +313,7 @@ def settled(vm: Vm, event: VmObserved) -> dict[str, object]:
         "preparing": None,
         "failure": None,
         "sequence": event.sequence,
+        "lease": event.lease,
     }
 
 

@@ -9,9 +9,10 @@ stays until that node has said that nothing is left: unknown is not absent.
 
 import asyncio
 import hashlib
+import random
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from pydantic import ValidationError
+from typing import NamedTuple
 
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
@@ -27,6 +28,8 @@ from runtime import logs, subjects
 log = logs.get(__name__)
 
 RETRY = 0.5
+#: Seconds before a document that could not be written is tried again: doubled each time, from the first to the last.
+FIRST_RETRY, LAST_RETRY = 0.1, 30.0
 #: How long a tombstone stays.
 GRAVE = timedelta(hours=1)
 #: Seconds between looks whether the connection is another one, and between readings of all documents.
@@ -39,7 +42,9 @@ def mac_address(vm: str) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
-def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str, image_url: str | None = None) -> Wanted:
+def wanted(
+    vm: Vm, version: int, image: Image | None, node: Node, seed_url: str, image_url: str | None = None
+) -> Wanted:
     """The document that tells a VM's node what to want. `image_url`: the image's source with its credentials."""
     source = None
     if image is not None and image.format is not None and image.sha256 is not None:
@@ -71,7 +76,7 @@ def wanted(vm: Vm, version: int, image: Image | None, node: Node, secret: str, i
         disk=vm.disk,
         disk_made=vm.disk_made,
         image=source,
-        seed_url=f"{node.info.seed_url}{secret}/",
+        seed_url=seed_url,
         mac=mac_address(vm.id),
     )
 
@@ -100,17 +105,45 @@ def same(one: Wanted, other: Wanted) -> bool:
     return one.model_copy(update={"generation": 0}) == other.model_copy(update={"generation": 0})
 
 
-class Dispatcher:
-    """Keeps the wanted documents true."""
+class Key(NamedTuple):
+    """What a document is about: one thing of a kind, on one node."""
 
-    def __init__(self, documents: Documents, vault: Vault, world: World) -> None:
+    node: str
+    kind: str
+    id: str
+
+
+def about(document: Document) -> Key:
+    node, kind, id_ = subjects.parse_wanted(document.subject)
+    return Key(node, kind, id_)
+
+
+@dataclass
+class Failing:
+    """A document that could not be written: how often in a row, and when it is tried again."""
+
+    tries: int
+    due: float
+
+
+class Dispatcher:
+    """Keeps the wanted documents true. One that cannot be written is tried again later and delays no other.
+
+    `seed_url`: where all guests find their data source; without, each node's own.
+    """
+
+    def __init__(self, documents: Documents, vault: Vault, world: World, seed_url: str | None = None) -> None:
         self._documents = documents
         self._vault = vault
         self._world = world
+        self._seed_url = seed_url
         self._watch = world.watch()
-        self._written: dict[str, tuple[Wanted, Document]] = {}
+        self._written: dict[Key, tuple[Wanted, Document]] = {}
+        self._keys_of: dict[str, set[Key]] = {}
+        self._stood: dict[Key, int] = {}
         self._seen: dict[str, int] = {}
-        self._keys: set[str] = set()
+        self._failing: dict[str, Failing] = {}
+        self._vault_keys: set[str] = set()
         self._connection = documents.connection
         self._read_at = 0.0
 
@@ -121,8 +154,6 @@ class Dispatcher:
                 if changes.everything:
                     await self._read()
                 await self.round(changes)
-            except Conflict:
-                self._watch.ring(everything=True)
             except (Unavailable, VaultUnavailable) as error:
                 log.warning("dispatch waits for the bus", error=str(error))
                 await asyncio.sleep(RETRY)
@@ -130,50 +161,98 @@ class Dispatcher:
 
     async def _changes(self) -> Changes:
         """What has changed. Everything may have, once the server was away; and it is looked at now and then anyway."""
+        clock = asyncio.get_running_loop()
         while True:
+            due = min((late.due for late in self._failing.values()), default=clock.time() + LOOK)
             try:
-                async with asyncio.timeout(LOOK):
+                async with asyncio.timeout(max(0.0, min(LOOK, due - clock.time()))):
                     return await self._watch.next()
             except TimeoutError:
-                late = asyncio.get_running_loop().time() - self._read_at > READ_AGAIN
+                late = clock.time() - self._read_at > READ_AGAIN
                 if late or self._documents.connection != self._connection:
                     self._watch.ring(everything=True)
+                elif any(failing.due <= clock.time() for failing in self._failing.values()):
+                    return Changes(frozenset(), everything=False)
 
     async def _read(self) -> None:
         """Learn what stands in the stream."""
         self._connection = self._documents.connection
         self._read_at = asyncio.get_running_loop().time()
-        self._written = {}
-        self._seen = {}
-        self._keys = await self._vault.held()
+        self._written, self._keys_of, self._stood, self._seen = {}, {}, {}, {}
+        self._vault_keys = await self._vault.held()
         for document in await self._documents.all(subjects.wanted_of()):
-            try:
-                found = Wanted.model_validate_json(document.body)
-            except ValidationError as error:
-                log.error("wanted document unreadable", subject=document.subject, error=str(error))
-                continue
-            self._written[found.vm] = (found, document)
+            self._learn(document)
+
+    def _learn(self, document: Document) -> None:
+        """Take in what stands on a subject. What makes no sense is replaced by what is wanted now, if anything is."""
+        key = about(document)
+        self._stood[key] = document.position
+        self._forget(key)
+        try:
+            found = Wanted.model_validate_json(document.body)
+            if (found.node, found.vm) != (key.node, key.id):
+                raise ValueError("it is about something else than its subject")
+        except ValueError as error:
+            log.error("wanted document unreadable", subject=document.subject, error=str(error))
+        else:
+            self._keep(key, found, document)
+
+    def _keep(self, key: Key, found: Wanted, document: Document) -> None:
+        self._written[key] = (found, document)
+        self._stood[key] = document.position
+        self._keys_of.setdefault(key.id, set()).add(key)
+
+    def _forget(self, key: Key) -> None:
+        self._written.pop(key, None)
+        self._keys_of.get(key.id, set()).discard(key)
 
     async def round(self, changes: Changes) -> None:
         """Write what differs, bury what is over."""
         gone = self._world.deleted_vms
         if changes.everything:
-            for vm in self._world.vms():
-                await self._write(vm.id)
-            for vm_id in (self._written.keys() | self._world.forgotten.keys()) & gone:
-                await self._bury(vm_id)
-            for key in self._keys & (gone | over(self._world.images())):
-                await self._destroy_key(key)
+            living = {vm.id for vm in self._world.vms()}
+            vms = living | ((self._keys_of.keys() | self._world.forgotten.keys() | self._vault_keys) & gone)
+            for name in self._vault_keys & over(self._world.images()):
+                await self._destroy_key(name)
         else:
+            vms = set(changes.of("vm"))
             for image in filter(None, map(self._world.image, changes.of("image"))):
                 if image.phase in OVER and image.sealed_source is not None:
                     await self._destroy_key(key_of(image.registered_by))
-            for vm_id in changes.of("vm"):
-                if vm_id in gone:
-                    await self._bury(vm_id)
-                    await self._destroy_key(vm_id)
-                else:
-                    await self._write(vm_id)
+        clock = asyncio.get_running_loop()
+        vms |= self._failing.keys()
+        for vm_id in vms:
+            failing = self._failing.get(vm_id)
+            if failing is None or failing.due <= clock.time():
+                await self._attempt(vm_id)
+
+    async def _attempt(self, vm_id: str) -> None:
+        try:
+            if vm_id in self._world.deleted_vms:
+                await self._bury(vm_id)
+                await self._destroy_key(vm_id)
+            else:
+                await self._write(vm_id)
+        except (Unavailable, VaultUnavailable):
+            raise
+        except Exception as error:
+            tries = self._failing[vm_id].tries + 1 if vm_id in self._failing else 1
+            wait = min(FIRST_RETRY * 2.0 ** min(tries - 1, 20), LAST_RETRY) * random.uniform(0.5, 1.5)  # noqa: S311
+            self._failing[vm_id] = Failing(tries, asyncio.get_running_loop().time() + wait)
+            self._seen.pop(vm_id, None)
+            expected = isinstance(error, Conflict | ValueError)
+            log.warning(
+                "wanted document not written; it is tried again",
+                vm=vm_id,
+                error=str(error) or repr(error),
+                retry_in=round(wait, 2),
+                exc_info=not expected,
+            )
+            if isinstance(error, Conflict):
+                for document in await self._documents.all(subjects.wanted("*", "vm", vm_id)):
+                    self._learn(document)
+        else:
+            self._failing.pop(vm_id, None)
 
     async def _write(self, vm_id: str) -> None:
         loaded = self._world.vm(vm_id)
@@ -181,46 +260,61 @@ class Dispatcher:
         node = self._world.node(vm.node) if vm and vm.node else None
         if loaded is None or vm is None or node is None or self._seen.get(vm_id) == loaded.tip.version:
             return
-        before = self._written.get(vm.id)
+        key = Key(node.id, "vm", vm.id)
+        before = self._written.get(key)
         if before is not None and before[0].generation > loaded.tip.version:
             return
+        for other in self._keys_of.get(vm.id, set()) - {key}:
+            if self._written[other][0].epoch < vm.epoch:
+                await self._release(other)  # it has moved to another node
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
             image = self._world.image(vm.image)
             url = await whole(image, self._vault) if image is not None else None
         except Erased:
             return  # deleted in the meantime; the world is about to learn it
-        await self._put(wanted(vm, loaded.tip.version, image, node, secret, url))
+        base = self._seed_url or node.info.seed_url
+        await self._put(wanted(vm, loaded.tip.version, image, node, f"{base}{secret}/", url))
         self._seen[vm.id] = loaded.tip.version
 
     async def _put(self, fresh: Wanted) -> None:
         """Replace the document, unless it says the same."""
-        before = self._written.get(fresh.vm)
+        key = Key(fresh.node, "vm", fresh.vm)
+        before = self._written.get(key)
         if before is not None and same(before[0], fresh):
             return
-        subject = subjects.wanted(fresh.node, fresh.vm)
+        subject = subjects.wanted(*key)
         body = fresh.model_dump_json().encode()
-        position = await self._documents.put(subject, body, last=before[1].position if before else 0)
-        self._written[fresh.vm] = (fresh, Document(subject, position, body, datetime.now(UTC)))
+        position = await self._documents.put(subject, body, last=self._stood.get(key, 0))
+        self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
         log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
 
+    async def _release(self, key: Key) -> None:
+        """See to it that a node lets go of a VM."""
+        wish, _ = self._written[key]
+        if wish.desired is not Desired.ABSENT:
+            absent = {"desired": Desired.ABSENT, "generation": wish.generation + 1, "image": None, "seed_url": ""}
+            await self._put(wish.model_copy(update=absent))
+
     async def _bury(self, vm_id: str) -> None:
-        """See to it that the document of a VM that is gone is a tombstone, and drop one that stood long enough."""
+        """See to it that the documents of a VM that is gone are tombstones, and drop those that stood long enough."""
         grave = self._world.forgotten.get(vm_id)
-        if grave is not None and grave.state is not None:
+        waits = None
+        if grave is not None and grave.state is not None and grave.state.node is not None:
+            waits = Key(grave.state.node, "vm", vm_id)
             await self._put(tombstone(grave.state, grave.tip.version))
-        elif (before := self._written.get(vm_id)) is not None:
-            wish, document = before
+        for key in list(self._keys_of.get(vm_id, ())):
+            wish, document = self._written[key]
             if wish.desired is not Desired.ABSENT:
                 log.warning("deleted vm was wanted again", vm=vm_id, node=wish.node, desired=wish.desired)
-                absent = {"desired": Desired.ABSENT, "generation": wish.generation + 1, "image": None, "seed_url": ""}
-                await self._put(wish.model_copy(update=absent))
-            elif datetime.now(UTC) - document.stored_at > GRAVE:
+                await self._release(key)
+            elif key != waits and datetime.now(UTC) - document.stored_at > GRAVE:
                 await self._documents.drop(document.subject)
-                del self._written[vm_id]
+                self._forget(key)
+                self._stood.pop(key, None)
         self._seen.pop(vm_id, None)
 
     async def _destroy_key(self, name: str) -> None:
         await self._vault.destroy(name)
-        self._keys.discard(name)
+        self._vault_keys.discard(name)
         log.info("keys destroyed", key=name)

@@ -8,8 +8,9 @@ import asyncio
 import time
 
 from domain import node, vm
+from domain.base import Rejected
 from domain.contract import Heartbeat
-from domain.node import LoseNode, RecoverNode
+from domain.node import LoseNode, RecoverNode, Silence
 from domain.vm import VISIBLE, LoseVm
 from eventstore.envelope import Ref
 from eventstore.store import Conflict, EventStore, Unavailable
@@ -29,10 +30,42 @@ class Liveness:
         self._timeout = timeout
         self._started = time.monotonic()
         self._heard: dict[str, float] = {}
+        self._leases: dict[str, tuple[int, float]] = {}
+        self.malformed = 0
         self._context = manager("liveness")
 
-    def hear(self, beat: Heartbeat) -> None:
+    def hear(self, subject: str, body: bytes) -> Rejected | None:
+        """Take in a heartbeat. The answer, where the daemon has to know that it is not the one of its node any more."""
+        try:
+            beat = Heartbeat.model_validate_json(body)
+            if beat.node != subjects.node_of(subject):
+                raise ValueError(f"it claims to be of node {beat.node}")
+        except ValueError as error:
+            self.malformed += 1
+            if self.malformed & (self.malformed - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+                log.warning("heartbeat makes no sense", subject=subject, error=str(error), times=self.malformed)
+            return None
+        known = self._world.node(beat.node)
+        if known is None or beat.lease == 0:
+            return None  # it waits for the lease, so it does not work for the node
+        holder = known.holder
+        if beat.lease < known.lease or (beat.lease == known.lease and (holder is None or holder.boot != beat.boot)):
+            by = f"process {holder.pid} on host {holder.host}" if holder else "nobody"
+            return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} is over; {by} has it now")
         self._heard[beat.node] = time.monotonic()
+        self._leases[beat.node] = (beat.lease, time.monotonic())
+        return None
+
+    def silence_of_holder(self, node_id: str) -> Silence | None:
+        """How long the holder of a node's lease has been silent, as far as this process can know."""
+        known = self._world.node(node_id)
+        if known is None or known.holder is None:
+            return None
+        lease, heard = self._leases.get(node_id, (0, 0.0))
+        if lease < known.lease:  # a holder that this process did not know yet
+            lease, heard = known.lease, time.monotonic()
+            self._leases[node_id] = (lease, heard)
+        return Silence(lease=lease, seconds=max(0.0, time.monotonic() - max(heard, self._started)))
 
     def silence(self, node_id: str) -> float:
         return time.monotonic() - max(self._heard.get(node_id, 0.0), self._started)

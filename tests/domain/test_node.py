@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domain import node
 from domain.base import Event, Rejected, Resources
-from domain.contract import NodeInfo
+from domain.contract import Daemon, NodeInfo
 from domain.node import (
     CapacityReleased,
     CapacityReserved,
@@ -16,6 +16,8 @@ from domain.node import (
     LoseNode,
     Node,
     NodeCordoned,
+    NodeLeased,
+    NodeLeaseReturned,
     NodeLost,
     NodeRecovered,
     NodeRegistered,
@@ -24,6 +26,10 @@ from domain.node import (
     RegisterNode,
     Release,
     Reserve,
+    ReturnLease,
+    SeedUrlSet,
+    SetSeedUrl,
+    Silence,
     UncordonNode,
 )
 from tests.domain.story import Story, at, fold, stored, uid
@@ -63,6 +69,43 @@ def test_it_registers_at_first_contact_and_when_it_has_changed() -> None:
     done.and_when(register()).then_nothing()
     grown = done.and_when(register(memory_mib=8192)).then(NodeRegistered).after
     assert (grown.info.memory_mib, grown.registered_at) == (8192, at())
+
+
+def daemon(boot: str = "b1", identity: str = "i1", host: str = "h1") -> Daemon:
+    return Daemon(boot=boot, identity=identity, host=host, pid=7)
+
+
+def lease(daemon: Daemon, seconds: float = 0, *, heir: bool = False, silence: Silence | None = None) -> RegisterNode:
+    return RegisterNode(node="n1", at=at(seconds), info=info(), daemon=daemon, heir=heir, silence=silence)
+
+
+RETURN = ReturnLease(node="n1", boot="b1", at=at(8))
+SEED_URL = SetSeedUrl(node="n1", operation=uid(12), fingerprint="f", seed_url="http://192.0.2.9/", at=at(9))
+LEASED = Story(node.decide, node.evolve, NEW.when(lease(daemon())).after)
+
+
+def test_one_daemon_at_a_time_has_the_lease() -> None:
+    LEASED.when(lease(daemon())).then_nothing()
+    other = daemon("b2", "i2", "h2")
+    LEASED.when(lease(other)).then_rejected("node_taken")
+    LEASED.when(lease(other, heir=True)).then_rejected("node_taken")
+    LEASED.when(lease(other, silence=Silence(lease=1, seconds=14))).then_rejected("node_taken")
+    LEASED.when(lease(other, silence=Silence(lease=0, seconds=900))).then_rejected("node_taken")
+    assert LEASED.when(lease(other, silence=Silence(lease=1, seconds=15))).then(NodeLeased).after.lease == 2
+    returned = LEASED.when(RETURN).then(NodeLeaseReturned)
+    assert returned.and_when(lease(other)).then(NodeLeased).after.lease == 2
+    LEASED.when(ReturnLease(node="n1", boot="b2", at=at(8))).then_nothing()
+
+
+def test_the_next_process_on_the_same_folder_takes_over_at_once_when_it_starts() -> None:
+    LEASED.when(lease(daemon("b2"), heir=True)).then(NodeLeased)
+    LEASED.when(lease(daemon("b2"), heir=False)).then_rejected("node_taken")
+
+
+def test_where_guests_find_their_data_is_the_operators_to_say() -> None:
+    READY.when(register(seed_url="http://203.0.113.66/")).then_nothing()
+    changed = READY.when(SEED_URL).then(SeedUrlSet)
+    assert changed.and_when(register(seed_url="http://203.0.113.66/", vcpus=8)).after.info.seed_url == SEED_URL.seed_url
 
 
 def test_it_speaks_for_itself_only() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.base import Rejected, Resources
-from domain.node import Node
+from domain.node import Node, stored
 from domain.placement import EXAMPLES, FEW, Placement, Policy, attainable, free, grown, place
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
@@ -21,7 +21,7 @@ WISH = Resources(vcpus=2, memory_mib=1024, disk_gib=10)
 def host(name: str, *, lost: bool = False, cordoned: bool = False, used: Resources | None = None, **more: Any) -> Node:
     return Node(
         id=name,
-        info=info(node=name, **more),
+        info=stored(info(node=name, **more)),
         lost=lost,
         cordoned=cordoned,
         reservations={uid(1): used} if used else {},

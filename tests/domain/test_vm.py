@@ -847,13 +847,22 @@ def test_old_and_foreign_reports_mean_nothing(life: str, power: Power) -> None:
         report(power, epoch=0, boots=9),
         report(power, epoch=3, boots=9),
         report(power, sequence=sequence, boots=9),
-        report(power, sequence=sequence - 1, boots=9),
+        report(power, sequence=max(0, sequence - 1), boots=9),
         report(power, node="n2", boots=9),
         broken(sequence),
         broken(node="n2"),
         broken(epoch=0),
     ):
         story.when(stale).then_nothing()
+
+
+def test_a_new_lease_is_heard_whatever_the_sequence_was_before() -> None:
+    """As of a log of an earlier version, whose sequences were times, or after a report that lied."""
+    known = [*SCHEDULED, report(Power.ON, 2**63 - 1, boots=1)]
+    given(known).when(report(Power.OFF, 2, cause="guest")).then_nothing()
+    given(known).when(report(Power.OFF, 2, cause="guest", lease=1)).then(VmStopped)
+    later = [*known, report(Power.OFF, 2, cause="guest", lease=2)]
+    given(later).when(report(Power.ABSENT, 2**62, lease=1)).then_nothing()
 
 
 def test_what_a_daemon_says_of_an_older_wish_is_no_news() -> None:

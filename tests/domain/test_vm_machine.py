@@ -169,7 +169,7 @@ class VmMachine(RuleBasedStateMachine):
         error=st.sampled_from([None, None, None, ReportError(code="disk_full", detail="no space left")]),
     )
     def is_reported(self, ahead: int, **report: Any) -> None:
-        sequence = (self.state.sequence if self.state else 0) + ahead
+        sequence = max(0, (self.state.sequence if self.state else 0) + ahead)
         seen = NodeReport(vm=ID, at=self.now(), sequence=sequence, **report)
         command = RecordReport(vm=ID, at=self.now(), report=seen)
         events = self.ask(command)

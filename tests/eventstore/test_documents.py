@@ -19,7 +19,7 @@ def documents(nc: Client) -> Documents:
 
 
 async def test_a_document_is_made_replaced_and_dropped(documents: Documents) -> None:
-    subject = subjects.wanted(node := some_id(), some_id())
+    subject = subjects.wanted(node := some_id(), "vm", some_id())
     first = await documents.put(subject, b"one", last=0)
     second = await documents.put(subject, b"two", last=first)
     assert second > first
@@ -31,7 +31,7 @@ async def test_a_document_is_made_replaced_and_dropped(documents: Documents) -> 
 
 
 async def test_what_was_replaced_meanwhile_is_not_overwritten(documents: Documents) -> None:
-    subject = subjects.wanted(node := some_id(), some_id())
+    subject = subjects.wanted(node := some_id(), "vm", some_id())
     first = await documents.put(subject, b"one", last=0)
     second = await documents.put(subject, b"two", last=first)
     for stale in (0, first, second + 1):
@@ -46,10 +46,10 @@ async def test_what_was_replaced_meanwhile_is_not_overwritten(documents: Documen
 
 async def test_all_are_found_however_many(documents: Documents) -> None:
     node = some_id()
-    kept = {subjects.wanted(node, f"vm-{n}"): str(n).encode() for n in range(600)}
+    kept = {subjects.wanted(node, "vm", f"vm-{n}"): str(n).encode() for n in range(600)}
     for subject, body in kept.items():
         await documents.put(subject, body, last=0)
-    await documents.put(subjects.wanted(some_id(), "vm-0"), b"of another node", last=0)
+    await documents.put(subjects.wanted(some_id(), "vm", "vm-0"), b"of another node", last=0)
     found = await documents.all(subjects.wanted_of(node))
     assert {d.subject: d.body for d in found} == kept
     assert len(found) == 600
@@ -61,7 +61,7 @@ async def test_a_bus_that_is_away_is_unavailable(tmp_path: Path) -> None:
     async with connection(server.url) as nc:
         await ensure_all(nc.jetstream(), 1)
         documents = Documents(nc, subjects.WANTED, timeout=0.3)
-        subject = subjects.wanted("n1", "v1")
+        subject = subjects.wanted("n1", "vm", "v1")
         position = await documents.put(subject, b"one", last=0)
         await server.kill()
         for attempt in (documents.put(subject, b"two", last=position), documents.drop("x"), documents.all(subject)):

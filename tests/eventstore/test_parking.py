@@ -51,7 +51,7 @@ async def test_two_who_park_it_at_once_make_one_record(parking: Parking) -> None
 
 
 async def test_a_retried_report_is_on_its_subject_again(parking: Parking, nc: Client) -> None:
-    subject = f"nebula.nodes.n1.reports.{some_key()}"
+    subject = f"nebula.nodes.n1.reports.vm.{some_key()}"
     key = await parked(parking, subject=subject, headers={"Nebula-Sign": "s"})
     for _ in range(2):  # the answer was lost: ask again
         assert (await parking.retry(REPORTS, key, actor="alice")).status is Status.RETRIED

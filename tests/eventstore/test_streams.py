@@ -36,11 +36,11 @@ async def bare(empty: Client) -> AsyncIterator[Client]:
 async def test_what_is_missing_is_made_and_what_is_there_is_kept(bare: Client) -> None:
     js = bare.jetstream()
     await ensure_all(js, 1)
-    await js.publish(subjects.wanted("n1", "v1"), b"kept")
+    await js.publish(subjects.wanted("n1", "vm", "v1"), b"kept")
     await ensure_all(js, 1)
     names = {stream.config.name for stream in await js.streams_info()}
     assert names == {config.name for config in platform_streams(1)}
-    assert (await js.get_last_msg(subjects.WANTED, subjects.wanted("n1", "v1"))).data == b"kept"
+    assert (await js.get_last_msg(subjects.WANTED, subjects.wanted("n1", "vm", "v1"))).data == b"kept"
 
 
 async def test_subjects_of_a_derived_stream_are_updated_and_those_of_the_log_are_not(bare: Client) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
-from domain.contract import Heartbeat, NodeInfo, NodeReport, Power, Wanted
+from domain.contract import Daemon, Heartbeat, Introduction, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded, Ref
 from eventstore.store import EventStore
@@ -38,6 +38,11 @@ asyncio.run(run(settings))
 """
 
 
+def daemon(name: str, boot: str = "b", identity: str = "i") -> Daemon:
+    """The daemon of a node, in these tests."""
+    return Daemon(boot=f"{boot}-{name}", identity=f"{identity}-{name}", host="tests", pid=1)
+
+
 @dataclass
 class WriteSide:
     home: Path
@@ -45,6 +50,8 @@ class WriteSide:
     nc: Client
     settings: dict[str, str] = field(default_factory=dict)
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    leases: dict[str, int] = field(default_factory=dict)
+    began: int = field(default_factory=time.monotonic_ns)
 
     @property
     def store(self) -> EventStore:
@@ -108,12 +115,13 @@ class WriteSide:
             vm=doc.vm,
             node=doc.node,
             epoch=doc.epoch,
-            sequence=time.time_ns(),
+            lease=more.pop("lease", self.leases.get(doc.node, 0)),
+            sequence=more.pop("sequence", time.monotonic_ns() - self.began),
             at=datetime.now(UTC),
             power=power,
             **more,
         )
-        await self.nc.jetstream().publish(subjects.report(doc.node, doc.vm), report.model_dump_json().encode())
+        await self.nc.jetstream().publish(subjects.report(doc.node, "vm", doc.vm), report.model_dump_json().encode())
 
     async def node(self, name: str, **capacity: Any) -> None:
         info = NodeInfo(
@@ -126,10 +134,20 @@ class WriteSide:
             seed_url="http://192.0.2.1:8775/",
             version="0",
         )
-        await self.ok("system", "node", "register", {"node": name, "info": info.model_dump()})
+        granted = await self.register(Introduction(info=info, daemon=daemon(name)))
+        self.leases[name] = granted["ok"]["lease"]
+
+    async def register(self, said: Introduction, node: str | None = None) -> dict[str, Any]:
+        """What handlers answer to a daemon that introduces itself, on the subject of its node or of another one."""
+        subject = subjects.register(node or said.info.node)
+        reply = await self.nc.request(subject, said.model_dump_json().encode(), timeout=10)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
 
     async def heartbeat(self, name: str) -> None:
-        beat = Heartbeat(node=name, at=datetime.now(UTC), boot="b", wanted_position=0)
+        beat = Heartbeat(
+            node=name, at=datetime.now(UTC), boot=daemon(name).boot, wanted_position=0, lease=self.leases.get(name, 1)
+        )
         await self.nc.publish(subjects.heartbeat(name), beat.model_dump_json().encode())
 
     async def heartbeats(self, *names: str) -> None:

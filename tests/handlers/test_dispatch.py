@@ -91,7 +91,7 @@ async def test_what_comes_back_is_buried_again(side: WriteSide) -> None:
     """As when the server is killed: the connection is another one, and an old document stands there."""
     vm, on, _ = await deleted(side)
     async with dispatching(side) as documents:
-        subject = subjects.wanted("n1", vm)
+        subject = subjects.wanted("n1", "vm", vm)
         await asyncio.sleep(0.2)
         [there] = await documents.all(subject)
         await documents.put(subject, on.model_dump_json().encode(), last=there.position)
@@ -120,7 +120,7 @@ async def test_a_killed_server_keeps_the_newest_document(tmp_path: Path) -> None
         for round_ in range(10):
             expected = {}
             for number in range(20):
-                subject = subjects.wanted("n", f"vm-{round_}-{number}")
+                subject = subjects.wanted("n", "vm", f"vm-{round_}-{number}")
                 first = await documents.put(subject, b"on", last=0)
                 await documents.put(subject, b"absent", last=first)
                 expected[subject] = b"absent"

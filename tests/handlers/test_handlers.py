@@ -440,7 +440,7 @@ async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> Non
 
 
 async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:
-    await cloud.nc.jetstream().publish("nebula.nodes.n1.reports.x", b"not json")
+    await cloud.nc.jetstream().publish("nebula.nodes.n1.reports.vm.x", b"not json")
 
     async def parked() -> int:
         info = await cloud.nc.jetstream().stream_info("NEBULA_PARKED")

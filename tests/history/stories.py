@@ -275,6 +275,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             images.finish(),
         ],
     ),
+    "node-2-leased": (NODE, [nodes.lease(nodes.daemon()), nodes.SEED_URL, nodes.RETURN]),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }

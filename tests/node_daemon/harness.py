@@ -63,6 +63,7 @@ class Node:
     heartbeats: list[Heartbeat] = field(default_factory=list)
     registrations: list[dict[str, Any]] = field(default_factory=list)
     refusals: int = 0
+    lease: int = 0
     documents: dict[str, Wanted] = field(default_factory=dict)
 
     @property
@@ -83,7 +84,7 @@ class Node:
 
     async def want(self, document: Wanted) -> None:
         self.documents[document.vm] = document
-        subject = subjects.wanted(self.settings.node, document.vm)
+        subject = subjects.wanted(self.settings.node, "vm", document.vm)
         await self.client.jetstream().publish(subject, document.model_dump_json().encode())
 
     async def until(self, vm: str, check: Callable[[NodeReport], bool], what: str = "a report") -> NodeReport:
@@ -158,9 +159,10 @@ class Node:
             await message.respond(b'{"problem": {"code": "not_now"}}')
             return
         request = json.loads(message.data)
-        if request["args"]["node"] == self.settings.node:
-            self.registrations.append(request)
-        await message.respond(b'{"ok": {}}')
+        if request["daemon"]["boot"] not in (one["daemon"]["boot"] for one in self.registrations):
+            self.lease += 1
+        self.registrations.append(request)
+        await message.respond(json.dumps({"ok": {"lease": self.lease}}).encode())
 
 
 @asynccontextmanager
@@ -176,9 +178,9 @@ async def a_node(home: Path, nats_url: str, uri: str, **settings: Any) -> AsyncI
     client = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     await ensure_all(client.jetstream(), 1)
     node = Node(folder, node_settings, client)
-    await client.subscribe(subjects.report(name, "x").removesuffix("x") + "*", cb=node._report)
+    await client.subscribe(subjects.reports_of(name), cb=node._report)
     await client.subscribe(subjects.heartbeat(name), cb=node._heartbeat)
-    await client.subscribe(subjects.command(subjects.SYSTEM, "node", "register"), cb=node._register)
+    await client.subscribe(subjects.register(name), cb=node._register)
     try:
         yield node
     finally:

@@ -5,6 +5,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -104,7 +105,9 @@ def test_nobody_can_reach_a_display_past_libvirt(name: str) -> None:
 
 def test_names_cannot_break_out() -> None:
     evil = "</name><devices/>&\"'"
-    root = ET.fromstring(render(boot(name=evil, project=evil), virt_type="qemu", network=evil))
+    made = boot()
+    unchecked = made.wanted.model_copy(update={"name": evil, "project": evil})
+    root = ET.fromstring(render(replace(made, wanted=unchecked), virt_type="qemu", network=evil))
     assert root.findtext("title") == f"{evil}/{evil}"
     assert len(root.findall("devices")) == 1
     source = root.find("devices/interface/source")

@@ -1,0 +1,106 @@
+"""Nodes introduce themselves, each on its own subject; one daemon at a time holds the lease of a node.
+
+The node that a message is about is in its subject, which only that node can publish on. A lease changes hands by an
+event of the node; heartbeats renew it in memory. It is taken from nobody who may live: another daemon gets it once the
+holder has given it back, was heard by nobody for some time, or is known to have ended (`domain/node.py`).
+"""
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from domain import node
+from domain.base import Rejected
+from domain.contract import Introduction, LeaseGranted, Leaving
+from domain.node import RegisterNode, ReturnLease
+from eventstore.envelope import Context, Ref
+from eventstore.store import Conflict, EventStore, Unavailable
+from handlers.apply import apply, now
+from handlers.commands import invalid, problem
+from handlers.managers.liveness import Liveness
+from runtime import logs, subjects
+from runtime.responder import Responder
+
+log = logs.get(__name__)
+
+QUEUE = "handlers"
+
+
+class Registration:
+    """Answers nodes that register or leave."""
+
+    def __init__(self, store: EventStore, liveness: Liveness) -> None:
+        self._store = store
+        self._liveness = liveness
+
+    async def register(self, node_id: str, said: Introduction) -> LeaseGranted:
+        """Make the daemon the one of its node. Raises Rejected, Unavailable."""
+        if said.info.node != node_id:
+            detail = f"the info is about node {said.info.node}, and was sent by {node_id}"
+            raise Rejected("invalid_request", detail, status=422, field="info.node")
+        command = RegisterNode(
+            node=node_id,
+            at=now(),
+            info=said.info,
+            daemon=said.daemon,
+            heir=said.heir,
+            silence=self._liveness.silence_of_holder(node_id),
+        )
+        ref = Ref(subjects.SYSTEM, "node", node_id)
+        applied = await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
+        assert applied.state is not None
+        for recorded in applied.events:
+            log.info("node registered", node=node_id, type=recorded.type, host=said.daemon.host, pid=said.daemon.pid)
+        return LeaseGranted(lease=applied.state.lease)
+
+    async def leave(self, node_id: str, said: Leaving) -> None:
+        """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
+        command = ReturnLease(node=node_id, at=now(), boot=said.boot)
+        ref = Ref(subjects.SYSTEM, "node", node_id)
+        await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
+
+    async def answered(self, subject: str, body: bytes) -> bytes:
+        """The answer to a request, whatever is in it."""
+        try:
+            node_id = subjects.node_of(subject)
+            if subject == subjects.register(node_id):
+                granted = await self.register(node_id, Introduction.model_validate_json(body))
+                return to_json({"ok": granted})
+            await self.leave(node_id, Leaving.model_validate_json(body))
+            return to_json({"ok": {}})
+        except ValidationError as error:
+            refusal = invalid(error)
+        except Rejected as error:
+            refusal = error
+        except (Unavailable, Conflict) as error:
+            log.warning("a node is not registered now; it asks again", subject=subject, error=str(error))
+            refusal = Rejected("log_unavailable", "the log cannot store this now; try again", status=503)
+        except Exception:
+            log.exception("registration failed", subject=subject)
+            refusal = Rejected("internal_error", "this is a bug in Nebula", status=500)
+        log.info("node refused", subject=subject, code=refusal.code, detail=refusal.detail)
+        return to_json(problem(refusal))
+
+    async def serve(self, nc: Client) -> None:
+        """Answer from now on."""
+        responder = Responder(nc)
+
+        async def answer(msg: Msg) -> None:
+            if responder.accepts(msg):
+                await responder.answer(msg, await self.answered(msg.subject, msg.data))
+
+        for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
+            await nc.subscribe(subject, queue=QUEUE, cb=answer)
+
+
+async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:
+    """Hear every node from now on. A daemon whose lease went to another one is told so, on its reply subject."""
+    responder = Responder(nc)
+
+    async def hear(msg: Msg) -> None:
+        lost = liveness.hear(msg.subject, msg.data)
+        if lost is not None and msg.reply and responder.accepts(msg):
+            await responder.answer(msg, to_json(problem(lost)))
+
+    await nc.subscribe(subjects.HEARTBEATS, cb=hear)

@@ -1,0 +1,97 @@
+"""What nodes say is judged: the subject says who speaks, one daemon at a time, and counters have to be possible."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from domain.contract import Introduction, NodeInfo, Power
+from domain.node import Node
+from domain.node import evolve as evolve_node
+from eventstore.documents import Documents
+from eventstore.envelope import Ref
+from handlers.managers.dispatch import mac_address
+from runtime import subjects
+from tests.handlers.platform import WriteSide, daemon, write_side
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+async def cloud(servers_home: Path) -> AsyncIterator[WriteSide]:
+    home = servers_home / f"nodes-{uuid.uuid4().hex[:8]}"
+    home.mkdir()
+    async with write_side(home, NEBULA_NODE_TIMEOUT="600") as made:
+        await made.start()
+        await made.cloud()
+        await made.node("n1")
+        yield made
+
+
+def info(node: str, **more: object) -> NodeInfo:
+    given = {"node": node, "region": "elsewhere", "vcpus": 1, "memory_mib": 64, "disk_gib": 1, "virt_type": "test"}
+    return NodeInfo.model_validate({**given, "seed_url": "http://203.0.113.66/", "version": "0", **more})
+
+
+async def known(cloud: WriteSide, node: str) -> Node:
+    state = (await cloud.store.load(Ref("system", "node", node), evolve_node)).state
+    assert state is not None
+    return state
+
+
+async def test_a_report_of_an_impossible_sequence_is_parked_and_the_vm_hears_the_next(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    on = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    for wrong in ({"sequence": 9 * 10**18}, {"lease": 99}, {"lease": 0}):
+        await cloud.report(on, Power.OFF, boots=1, **wrong)
+    subject = subjects.report("n1", "vm", vm)
+
+    async def parked() -> bool:
+        records = await Documents(cloud.nc, subjects.PARKED).all(subjects.PARKED_OF_ALL)
+        return sum(subject.encode() in record.body for record in records) == 3
+
+    await eventually(parked, "all three are parked")
+    await cloud.report(on, Power.ON, boots=1)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted"), "it is heard")
+
+
+async def test_a_node_registers_on_its_own_subject_only(cloud: WriteSide) -> None:
+    said = Introduction(info=info("n1"), daemon=daemon("evil"))
+    answer = await cloud.register(said, node="n2")
+    assert (answer["problem"]["code"], answer["problem"]["field"]) == ("invalid_request", "info.node")
+    by_command = await cloud.ask("system", "node", "register", {"node": "n1", "info": said.info.model_dump()})
+    assert "problem" in by_command
+    for body in (b"no json", b"{}", b"[" * 10_000):
+        reply = await cloud.nc.request(subjects.register("n2"), body, timeout=10)
+        assert b"problem" in reply.data
+    assert (await known(cloud, "n1")).info.seed_url == "http://192.0.2.1:8775/"
+
+
+async def test_a_second_daemon_of_a_name_is_refused_and_told_when_it_goes_on_all_the_same(cloud: WriteSide) -> None:
+    other = daemon("n1", boot="other", identity="other")
+    answer = await cloud.register(Introduction(info=info("n1", region="default"), daemon=other, heir=True))
+    assert answer["problem"]["code"] == "node_taken"
+    assert "host tests" in answer["problem"]["detail"] and "process 1" in answer["problem"]["detail"]
+    assert (await known(cloud, "n1")).lease == cloud.leases["n1"]
+    beat = {"node": "n1", "at": "2026-01-01T00:00:00Z", "boot": other.boot, "wanted_position": 0, "lease": 1}
+    reply = await cloud.nc.request(subjects.heartbeat("n1"), str(beat).replace("'", '"').encode(), timeout=10)
+    assert b"lease_lost" in reply.data
+
+
+async def test_the_old_node_of_a_vm_that_moves_gets_a_tombstone(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    before = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    assert before.mac == mac_address(vm)
+    stale = before.model_copy(update={"node": "n0", "epoch": 0})
+    await cloud.nc.jetstream().publish(subjects.wanted("n0", "vm", vm), stale.model_dump_json().encode())
+    await cloud.nc.jetstream().publish(subjects.wanted("n1", "vm", vm), b"not json")
+    await cloud.stop_all()
+    await cloud.start()
+
+    async def settled() -> bool:
+        js = cloud.nc.jetstream()
+        old = await js.get_last_msg("NEBULA_WANTED", subjects.wanted("n0", "vm", vm))
+        new = await js.get_last_msg("NEBULA_WANTED", subjects.wanted("n1", "vm", vm))
+        return b'"absent"' in (old.data or b"") and b'"on"' in (new.data or b"")
+
+    await eventually(settled, "a tombstone on the old node, a document on the new one")
