@@ -184,9 +184,11 @@ def uncordon(session: Session, node: Id) -> None:
 
 
 @command(nodes, "set-seed-url")
-def set_seed_url(session: Session, node: Id, url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]) -> None:
+def set_seed_url(
+    session: Session, node: Id, seed_url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]
+) -> None:
     """Say at which URL the guests of a node find their cloud-init data, from their next start on."""
-    answer = session.api.send("PATCH", path("nodes", node), {"seed_url": url}, key=session.key)
+    answer = session.api.send("PATCH", path("nodes", node), {"seed_url": seed_url}, key=session.key)
     finish(session, answer, NODE, path("nodes", node))
 
 
