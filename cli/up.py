@@ -12,11 +12,13 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
+
+import psycopg
 
 from cli import home
 from cli.client import Client, Document, path
@@ -24,8 +26,9 @@ from cli.credentials import DEFAULT_URL, Given, target
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
-from runtime import logs
+from runtime import logs, tasks
 from runtime.child import ServerError, free_port
+from runtime.full_disk import FullDisk
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
 from runtime.servers import NatsServer, Postgres, PostgresRole, start_nats, start_postgres
@@ -100,7 +103,8 @@ async def platform(settings: UpSettings) -> None:
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home)
             start = partial(start_nats, settings.home, port=port)
-            nats_url = (await stack.enter_async_context(kept("nats", start))).url
+            disk = FullDisk(lambda line: emit(f"{'nats':<12} {line}"))
+            nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         tell("nats", nats_url)
 
         dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
@@ -154,20 +158,32 @@ ready        until Ctrl-C; try in another terminal:
 
 
 @asynccontextmanager
-async def kept(name: str, start: Callable[[], Awaitable[Server]]) -> AsyncIterator[Server]:
-    """A server that is started again whenever it ends, and stopped at last. Raises ServerError if it never starts."""
+async def kept(
+    name: str,
+    start: Callable[[], Awaitable[Server]],
+    watch: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
+) -> AsyncIterator[Server]:
+    """A server that is started again whenever it ends, and stopped at last. Raises ServerError if it never starts.
+
+    `watch` looks after it while it runs, and may stop it.
+    """
     server = await start()
 
     async def keep() -> None:
         nonlocal server
         while True:
-            status = await server.child.process.wait()
+            watching = asyncio.create_task(watch(server), name=f"watch {name}") if watch is not None else None
+            try:
+                status = await server.child.process.wait()
+            finally:
+                if watching is not None:
+                    await tasks.end([watching])
             emit(f"{name:<12} ended with status {status}; starting it again")
             while True:
                 try:
                     server = await start()
                     break
-                except ServerError as error:
+                except (ServerError, OSError, psycopg.Error) as error:  # a full disk is one of them
                     emit(f"{name:<12} {error}")
                     await asyncio.sleep(RETRY_SECONDS)
 

@@ -67,6 +67,13 @@ class Conflict(IntegrityError):
         self.subject = subject
 
 
+#: nats-server gives no answer to a message that it could not write.
+NOT_STORED = (
+    "the log's server is there and stores nothing: look whether its disk is full; nats-server has to be started again "
+    "after a full disk (`nebula up` does that by itself)"
+)
+
+
 class Unavailable(OperationalError):
     """The log cannot be reached, or cannot store, within the time given. Nothing is known to be lost; try again."""
 
@@ -118,6 +125,8 @@ class Stream:
             except (NatsError, OSError, TimeoutError) as error:
                 unsure = True
                 if loop.time() + delay > deadline:
+                    if isinstance(error, TimeoutError) and self._nc.is_connected:
+                        raise Unavailable(NOT_STORED) from error
                     raise Unavailable(f"the log does not answer: {error!r}") from error
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)

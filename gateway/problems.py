@@ -64,7 +64,8 @@ def invalid_parameter(name: str, detail: str) -> Problem:
 #: Errors of one body that are listed.
 MOST_ERRORS = 20
 LOG_UNAVAILABLE = (
-    "the log cannot be reached now; nothing is lost: try again, with the same Idempotency-Key where you gave one"
+    "the log cannot be reached now, or stores nothing, as when its disk is full; "
+    "nothing is lost: try again, with the same Idempotency-Key where you gave one"
 )
 
 

@@ -137,7 +137,8 @@ class CommandLoop:
             reply = problem(Rejected("vault_closed", "secrets cannot be sealed: the master key is wrong", status=503))
         except (Unavailable, VaultUnavailable, Conflict) as error:
             told(msg, request).warning("command not stored", error=str(error))
-            reply = problem(Rejected("log_unavailable", "the log cannot store this now; try again", status=503))
+            full = "the log cannot store this now, as when its disk is full; try again"
+            reply = problem(Rejected("log_unavailable", full, status=503))
         except Erased:
             reply = problem(Rejected("vm_deleted", "this VM was deleted", status=410))
         except Exception:

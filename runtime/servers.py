@@ -51,6 +51,8 @@ class NatsServer:
     child: Child
     home: Path
     port: int
+    #: where it says how it is, over HTTP on loopback
+    monitor: int
 
     @property
     def pid(self) -> int:
@@ -84,13 +86,14 @@ async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> Na
     await stop_leftover(pid_file, str(pid_file))
     port = port or free_port()
     require_free(port)
+    monitor = free_port()
     child = await spawn(
         "nats-server",
-        [str(program), "--config", str(conf), "--pid", str(pid_file)],
+        [str(program), "--config", str(conf), "--pid", str(pid_file), "--http_port", str(monitor)],
         home / "log" / "nats.log",
         env={"NEBULA_NATS_PORT": str(port), "NEBULA_NATS_STORE": json.dumps(str(store))},
     )
-    server = NatsServer(child, home, port)
+    server = NatsServer(child, home, port, monitor)
     try:
         await _wait_for_jetstream(server)
     except BaseException:

@@ -1,0 +1,114 @@
+"""A full disk under the event log: commands are refused in words, and go on by themselves once there is room."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from nats.aio.client import Client
+
+from cli.up import kept
+from runtime import subjects
+from runtime.bus import QuickClient
+from runtime.child import free_port
+from runtime.full_disk import FullDisk, room, write_error
+from runtime.servers import NatsServer, Postgres, start_nats
+from tests.conftest import fresh_database
+from tests.gateway.platform import served
+from tests.handlers.platform import WriteSide
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+
+
+@pytest.fixture
+def small_disk(open_folder: Path) -> Iterator[Path]:
+    """A home whose event log is on a disk of its own, of 64 MiB."""
+    store = open_folder / "nats"
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", store], check=True)
+    try:
+        yield open_folder
+    finally:
+        subprocess.run(["umount", "--lazy", store], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write until there is no room at all."""
+    with file.open("ab", buffering=0) as output, pytest.raises(OSError, match="No space left"):
+        while True:
+            output.write(bytes(2**20) if room(file.parent) > 2**20 else bytes(512))
+
+
+async def test_a_command_succeeds_once_there_is_room(small_disk: Path, postgres: Postgres) -> None:
+    lines: list[str] = []
+    ballast = small_disk / "nats" / "ballast"
+    start = partial(start_nats, small_disk, port=free_port())
+    async with kept("nats", start, FullDisk(lines.append).watch) as server:
+        nc = QuickClient()
+        await nc.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)  # type: ignore[arg-type]
+        side = WriteSide(small_disk, server, nc, {})
+        try:
+            await side.start()
+            async with (
+                served(side, await fresh_database(postgres)) as (_, url),
+                httpx.AsyncClient(base_url=url, timeout=90) as http,
+            ):
+                refused = await refused_at_last(http, ballast)
+                assert (refused.status_code, refused.json()["code"]) == (503, "log_unavailable")
+                assert "disk" in refused.json()["detail"]
+                await unwritable(nc, server)
+                await eventually(lambda: len(lines) >= 2, "the keeper has seen it")
+                assert "no space left on device" in lines[0]
+                assert str(small_disk) in lines[1]
+                body = refused.request.content
+                assert server.child.running
+
+                ballast.unlink()
+                await eventually(lambda: len(lines) >= 3, "the server is started again", 25)
+                key = {"Idempotency-Key": refused.request.headers["Idempotency-Key"]}
+                json = {"Content-Type": "application/json"}
+
+                async def accepted() -> bool:
+                    answer = await http.post("/v1/projects", content=body, headers=key | json)
+                    return answer.status_code == 202
+
+                await eventually(accepted, f"the same command succeeds; {lines}", 25)
+                assert len(lines) == 3, lines
+        finally:
+            await side.stop_all()
+            await nc.close()
+
+
+async def refused_at_last(http: httpx.AsyncClient, ballast: Path) -> httpx.Response:
+    """The first answer that is no acceptance, on a disk that fills up."""
+    number = 0
+    while True:
+        fill(ballast)
+        number += 1
+        name = f"project-{number}"
+        answer = await http.post("/v1/projects", json={"id": name, "name": "x" * 60}, headers={"Idempotency-Key": name})
+        if answer.status_code != 202:
+            return answer
+
+
+async def unwritable(nc: Client, server: NatsServer) -> None:
+    """Go on until a stream is one that the server does not write to any more. Small messages may still find room."""
+    while not await asyncio.to_thread(write_error, server.monitor):
+        with contextlib.suppress(TimeoutError):
+            await nc.request(subjects.report("host-1", str(uuid4())), bytes(10_000), timeout=0.5)
+
+
+async def test_a_server_that_stores_is_left_alone(tmp_path: Path) -> None:
+    server = await start_nats(tmp_path)
+    try:
+        assert write_error(server.monitor) is None
+        assert write_error(free_port()) is None
+    finally:
+        await server.stop()
