@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from domain.base import Event
 from domain.known import FIELD
 from eventstore.envelope import GENESIS, Recorded, Ref
-from projections.database import Connection, Pool, Snapshot, clean, clean_json, fetch
+from projections.database import Connection, Pool, Snapshot, clean_json, fetch, key
 from projections.model import ReadModel
 
 S = TypeVar("S", bound=BaseModel)
@@ -129,9 +129,10 @@ class Aggregates(Generic[S]):
 
 
 def _cleaned(value: object) -> object:
+    """A value as a column holds it. Of a text, as much as an index takes in; the state holds all of it."""
     if isinstance(value, list):
         return [_cleaned(each) for each in value]
-    return clean(value) if isinstance(value, str) else value
+    return key(value) if isinstance(value, str) else value
 
 
 async def get(pool: Pool, table: Aggregates[Any], ref: Ref) -> Snapshot:

@@ -13,7 +13,7 @@ from eventstore.judge import Malformed, body, evolved, follows, shape
 from eventstore.operations import happening
 from projections import events, operation_rows, seeds, tips
 from projections.aggregates import Aggregates, Row
-from projections.database import Connection
+from projections.database import LONGEST, Connection
 from projections.images import IMAGES
 from projections.model import ReadModel
 from projections.nodes import NODES
@@ -62,7 +62,7 @@ class Books:
 
     def _move_operations(self, recorded: Recorded, event: Event, before: Any) -> None:
         named = (recorded.context.operation, operations.overtaken(event, before))
-        for id_ in dict.fromkeys(id_ for id_ in named if id_ is not None):
+        for id_ in dict.fromkeys(id_ for id_ in named if id_ is not None and len(id_) <= LONGEST):
             moved = operations.after(self.operations.get(id_), id_, event, happening(recorded))
             if moved is not None:
                 self.operations[id_] = moved
@@ -114,6 +114,9 @@ async def write(conn: Connection, secrets: Secrets, before: Books, after: Books)
     for kind, table in TABLES.items():
         await table.save(conn, {ref: row for ref, row in after.rows.items() if ref.kind == kind})
     await tips.save(conn, {ref: row for ref, row in after.rows.items() if row.state is None and row.version})
+    await tips.drop(
+        conn, [ref for ref, row in before.rows.items() if row.state is None and row.version and after.rows[ref].state]
+    )
     await operation_rows.save(conn, [op for op in after.operations.values() if op != before.operations.get(op.id)])
     changed = {ref: seed for ref, seed in after.seeds.items() if seed != before.seeds.get(ref)}
     await seeds.save(conn, secrets, changed)

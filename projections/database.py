@@ -25,6 +25,9 @@ WRITER = LOCK >> 24
 #: Seconds between two looks whether the writer of a copy has ended.
 STANDBY_SECONDS = 0.5
 
+#: Characters of a text that is searched by.
+LONGEST = 512
+
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 Params = Mapping[str, Any]
@@ -186,6 +189,11 @@ async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | N
 def clean(text: str) -> str:
     """Text as Postgres can store it: without NUL characters."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def key(text: str) -> str:
+    """Text as an index can hold it: an entry of more than 2,700 bytes is refused."""
+    return clean(text[:LONGEST])
 
 
 def clean_json(text: str) -> str:

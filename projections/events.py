@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eventstore.envelope import Recorded
-from projections.database import Connection, Pool, clean, clean_json, fetch
+from projections.database import Connection, Pool, clean, clean_json, fetch, key
 from projections.model import ReadModel
 from projections.pages import cut
 
@@ -39,8 +39,6 @@ READ_MODEL = ReadModel("events", 5, DDL, ("events",))
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
-#: Characters of a text that is searched by.
-LONGEST = 512
 #: From this many rows on COPY is the faster way.
 MANY = 16
 
@@ -80,11 +78,6 @@ def row(recorded: Recorded) -> tuple[object, ...]:
         clean_json(json.dumps(dict(headers))),
         recorded.body,
     )
-
-
-def key(text: str) -> str:
-    """Text as an index can hold it: an entry of more than 2,700 bytes is refused."""
-    return clean(text[:LONGEST])
 
 
 async def insert(conn: Connection, batch: Iterable[Recorded]) -> None:

@@ -56,3 +56,14 @@ async def save(conn: Connection, rows: Mapping[Ref, Row[Any]]) -> None:
                version = EXCLUDED.version, position = EXCLUDED.position, digest = EXCLUDED.digest""",
             [(r.project, r.kind, r.id, row.version, row.position, row.created, row.digest) for r, row in rows.items()],
         )
+
+
+async def drop(conn: Connection, refs: Iterable[Ref]) -> None:
+    """Forget the ends of these histories: they have rows now."""
+    asked = list(refs)
+    if asked:
+        await conn.execute(
+            """DELETE FROM tips USING unnest(%s::text[], %s::text[], %s::text[]) AS asked (project, kind, id)
+               WHERE (tips.project, tips.kind, tips.id) = (asked.project, asked.kind, asked.id)""",
+            [[ref.project for ref in asked], [ref.kind for ref in asked], [ref.id for ref in asked]],
+        )

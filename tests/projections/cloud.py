@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 
 from domain import image, node, project, vm
@@ -24,6 +23,7 @@ from projections.database import Pool
 from projections.position import Position
 from projections.runner import Runner
 from runtime import streams
+from runtime.bus import QuickClient
 from runtime.servers import NatsServer, Postgres, create_database, start_nats
 
 DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
@@ -151,7 +151,8 @@ class Cloud:
 async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
     """A cloud with nothing in it."""
     server = await start_nats(home)
-    nc = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    nc = QuickClient()  # as all roles have it
+    await nc.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)  # type: ignore[arg-type]
     await streams.ensure_all(nc.jetstream(), 1)
     dsn = await create_database(postgres, f"test_{uuid.uuid4().hex}")
     vault = Vault.of(nc, home / "master.key")
