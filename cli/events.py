@@ -15,6 +15,7 @@ from cli.log import LOG
 from cli.session import Output, Session, note
 from cli.vm import find
 from runtime import subjects
+from runtime.plain import plain
 
 #: Events in one page, and seconds that a long poll lasts.
 PAGE = 500
@@ -136,7 +137,14 @@ def _print(session: Session, items: Iterator[Document], limit: int | None) -> No
 
 
 def line(event: Document) -> str:
-    """An event in one line."""
-    of = ".".join(subjects.parse_event(event["subject"]))
-    actor = event.get("actor", "")
-    return f"{event['position']:<9} {output.moment(event['time'])} {event['type']:<32} {of:<50} {actor}".rstrip()
+    """An event in one line; also a message that is none, which may say anything or nothing."""
+    try:
+        of = ".".join(subjects.parse_event(event["subject"]))
+    except ValueError:
+        of = event["subject"]
+    try:
+        time = output.moment(event.get("time", ""))
+    except (ValueError, OverflowError):
+        time = "-"
+    cells = [f"{event['position']:<9}", f"{time:<24}", f"{event['type'] or '(malformed)':<32}", f"{of:<50}"]
+    return plain(" ".join([*cells, event.get("actor", "")]), keep="").rstrip()

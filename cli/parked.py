@@ -36,11 +36,7 @@ def list_(
     source: Annotated[str | None, typer.Option(help="From there only, such as log.")] = None,
 ) -> None:
     """The parked messages that are open: where from, and what is wrong with them."""
-    items = list(session.api.pages(path("parked"), {"status": status, "source": source}))
-    if session.output is Output.JSON:
-        output.emit_json(items)
-    else:
-        output.emit(output.table(items, COLUMNS))
+    output.listing(session, session.api.pages(path("parked"), {"status": status, "source": source}), COLUMNS)
 
 
 @query(parked, "show")

@@ -10,7 +10,7 @@ import re
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -57,6 +57,9 @@ class Platform:
         self.guest: Document | None = None
         self.feed_breaks: list[int] = []
         self.feed_skips: set[int] = set()
+        #: where each connection to a feed asked to go on
+        self.resumed: list[str | None] = []
+        self.feed_first: deque[Callable[[], object]] = deque()
 
     def keys(self, method: str) -> list[str | None]:
         return [key for asked, _, key, _ in self.requests if asked == method]
@@ -180,7 +183,15 @@ class Platform:
         return {"items": items[start : start + 2], "next_page_token": more}
 
     def feed(self, after: int) -> Iterator[str]:
-        """The events behind `after`; ends early where `feed_breaks` says so, and forgets `feed_skips`."""
+        """The events behind `after`; ends early where `feed_breaks` says so, and forgets `feed_skips`.
+
+        A connection for which there is a `feed_first` ends behind its first frame, which only says where to resume;
+        then that is called.
+        """
+        yield f": the log, in order\nid: {after}\n\n"
+        if self.feed_first:
+            self.feed_first.popleft()()
+            return
         prev = after
         for event in self.events[after:]:
             if event["position"] not in self.feed_skips:
@@ -212,7 +223,9 @@ def serving(platform: Platform) -> Iterator[Platform]:
                 if platform.token and self.headers["Authorization"] != f"Bearer {platform.token}":
                     raise Problem(401, "unauthorized", "this token is not known")
                 if parts.path.endswith("/feed"):
-                    self.stream(int(self.headers["Last-Event-ID"] or query.get("after", 0)))
+                    platform.resumed.append(self.headers["Last-Event-ID"])
+                    begin = len(platform.events) if query.get("from") == "now" else query.get("after", 0)
+                    self.stream(int(self.headers["Last-Event-ID"] or begin))
                     return
                 answer, status = platform.answer(self.command, parts.path, query, key, body), 200
             except Problem as problem:

@@ -55,6 +55,63 @@ def test_the_feed_resumes_where_it_was(nebula: Nebula, platform: Platform) -> No
     assert "resuming behind position 5" in ran.err
 
 
+@pytest.mark.parametrize("losses", [1, 3])
+def test_a_feed_from_now_that_is_lost_before_its_first_event_misses_nothing(
+    nebula: Nebula, platform: Platform, losses: int
+) -> None:
+    """What happens while the connection is away comes with the next one, from the position that was now at first."""
+    vm = lived(platform)
+    platform.feed_first.extend([lambda: platform.record(vm, "VmStarted")] * losses)
+    platform.record(vm, "VmChanged")
+    ran = nebula("feed", "--from-now", "--limit", str(losses), "-o", "json")
+    assert (ran.status, positions(ran.out)) == (0, [*range(8, 8 + losses)])
+    assert platform.resumed == [None, *["7"] * losses]
+    assert ran.err.count("resuming behind position 7") == losses
+
+
+def test_a_feed_from_now_that_is_lost_on_an_empty_log(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    platform.feed_first.append(lambda: platform.record(vm, "VmRequested"))
+    ran = nebula("feed", "--from-now", "--limit", "1", "-o", "json")
+    assert (ran.status, positions(ran.out), platform.resumed) == (0, [1], [None, "0"])
+
+
+def test_a_feed_from_now_with_a_gap_after_a_lost_connection_ends(nebula: Nebula, platform: Platform) -> None:
+    vm = lived(platform)
+
+    def meanwhile() -> None:
+        for _ in range(2):
+            platform.record(vm, "VmStarted")
+        platform.feed_skips = {7}
+
+    platform.feed_first.append(meanwhile)
+    ran = nebula("feed", "--from-now", "-o", "json")
+    assert (ran.status, ran.out) == (1, "")
+    assert "the feed has a gap: position 8 follows 7, not 6" in ran.err
+
+
+def test_messages_that_are_no_events_are_lines_as_well(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    strange: tuple[Document, ...] = (
+        {"type": "", "time": ...},
+        {"time": "yesterday"},
+        {"time": "0001-01-01T00:00:00+14:00"},
+        {"subject": "nebula.events.a.b"},
+        {"type": "\x1b[2J\n\u202e", "actor": "\x9b1m\r\n"},
+    )
+    for changed in strange:
+        platform.record(vm, "VmStarted")
+        event = {**platform.events[-1], **changed}
+        platform.events[-1] = {name: value for name, value in event.items() if value is not ...}
+    lines = nebula("events").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["POSITION", "1", "2", "3", "4", "5"]
+    assert "(malformed)" in lines[1]
+    assert all("-" in line for line in lines[1:4])
+    assert "nebula.events.a.b" in lines[4]
+    assert "\\x1b[2J\\n\\u202e" in lines[5]
+    assert lines == nebula("feed", "--limit", "5").out.splitlines()
+
+
 def test_the_feed_ends_on_a_gap(nebula: Nebula, platform: Platform) -> None:
     lived(platform)
     platform.feed_skips = {4}
