@@ -42,9 +42,11 @@ async def end_of_log(gateway: Gateway) -> dict[str, Any]:
 async def end_of_rows(gateway: Gateway) -> dict[str, Any]:
     try:
         found = await asyncio.wait_for(fetch(gateway.pool, "SELECT 1 AS one", {}), PATIENCE)
-        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
     except (Away, TimeoutError):
         return {"status": "unavailable"}
+    building = None
+    with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
     made = {} if building is None else {"building": {"position": building}}
     return {"status": "ok", "position": found.position, **made}
 
