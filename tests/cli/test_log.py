@@ -163,7 +163,7 @@ def test_replay_notices_a_missing_event(nebula: Nebula, platform: Platform) -> N
 )
 def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platform, said: dict[str, str]) -> None:
     vm = lived(platform)
-    stray = {"specversion": "1.0", "id": "position:4", "type": "", "source": "", "digest": "d", **said}
+    stray: Document = {"specversion": "1.0", "id": "position:4", "type": "", "source": "", "digest": "d", **said}
     stray |= {"position": 7, "subject": platform.events[0]["subject"], "data_base64": "aGk="}
     platform.events.append(stray)
     ran = nebula("replay", "vm", vm["id"])

@@ -123,7 +123,7 @@ async def test_a_parked_message_of_the_log(api: Platform, nebula: Run) -> None:
 
 
 async def test_a_parked_report_is_put_back(api: Platform, nebula: Run) -> None:
-    stored = await api.side.nc.jetstream().publish(subjects.report("host-1", "y"), b"{}")
+    stored = await api.side.nc.jetstream().publish(subjects.report("host-1", "vm", "y"), b"{}")
 
     async def key() -> Any:
         items = (await api.get("/v1/parked?source=reports"))["items"]

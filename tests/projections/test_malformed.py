@@ -135,8 +135,9 @@ async def test_names_beyond_all_bounds_make_no_difference(made: Made) -> None:
         virt_type="test",
         seed_url="http://x/",
         version="1",
-    ).model_copy(update={"region": LONG})
-    await add(cloud, Ref("system", "node", "host-2"), node.NodeRegistered(at=now(), info=info))
+    )
+    registered = node.NodeRegistered.model_validate({"at": now(), "info": {**info.model_dump(), "region": LONG}})
+    await add(cloud, Ref("system", "node", "host-2"), registered)
     tag = Ref("system", "tag", f"t-{ref.id}")
     await add(
         cloud, tag, project.TagCreated(at=now(), tag=tag.id, name=LONG, operation=LONG, fingerprint="f"), operation=LONG
