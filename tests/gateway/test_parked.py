@@ -68,7 +68,7 @@ async def test_what_is_not_parked_is_not_found(api: Platform) -> None:
 
 
 async def test_a_report_is_put_back(api: Platform) -> None:
-    stored = await api.side.nc.jetstream().publish(subjects.report("host-1", "x"), b"{}")
+    stored = await api.side.nc.jetstream().publish(subjects.report("host-1", "vm", "x"), b"{}")
 
     async def listed() -> Any:
         items = (await api.get("/v1/parked?source=reports"))["items"]
