@@ -268,11 +268,18 @@ class Stream:
         raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
 
     async def last_position(self) -> int:
-        """The position of the newest event of the whole stream (0 when it is empty)."""
+        """The position of the newest event of the whole stream (0 when it is empty).
+
+        The server's own number may be higher: a full disk can take a position that no message has.
+        """
         info = json.loads((await self._ask(f"$JS.API.STREAM.INFO.{self.name}", b"")).data)
         if "error" in info:
             raise Unavailable(f"the log does not answer: {info['error'].get('description')}")
-        return int(info["state"]["last_seq"])
+        state = info["state"]
+        if state["messages"] and state["last_seq"] - state["first_seq"] + 1 == state["messages"]:
+            return int(state["last_seq"])
+        last = await self.last_of(">") if state["messages"] else None
+        return last.position if last else 0
 
     async def _ask(self, subject: str, body: bytes) -> Msg:
         return await self._until_answered(lambda wait: self._nc.request(subject, body, timeout=wait))

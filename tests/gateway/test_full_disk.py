@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -102,7 +101,7 @@ async def unwritable(nc: Client, server: NatsServer) -> None:
     """Go on until a stream is one that the server does not write to any more. Small messages may still find room."""
     while not await asyncio.to_thread(write_error, server.monitor):
         with contextlib.suppress(TimeoutError):
-            await nc.request(subjects.report("host-1", "vm", str(uuid4())), bytes(10_000), timeout=0.5)
+            await nc.request(subjects.event("default", "vm", "large"), bytes(10_000), timeout=0.5)
 
 
 async def test_a_server_that_stores_is_left_alone(tmp_path: Path) -> None:
