@@ -1,12 +1,15 @@
 """qemu-img parses foreign files without rights: looked at in the child itself."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from node_daemon.base_image import BaseImage
 from node_daemon.conversion import convert, most_bytes
+from node_daemon.disks import GIB, Disks
 from runtime.disk_image import Unusable
 from runtime.inspection import inspect
 from runtime.qemu_img import qemu_img, unprivileged
@@ -77,3 +80,22 @@ async def test_our_own_files_are_made_with_our_own_rights(tmp_path: Path, status
     await qemu_img("create", "-f", "raw", str(tmp_path / "own"), "1M")
     assert said(status)["Uid"] == ["0"] * 4
     assert said(status)["NoNewPrivs"] == ["1"]
+
+
+async def test_when_the_disk_of_a_vm_grows(tmp_path: Path, status: Path) -> None:
+    """Its base is not opened either, which only we may read; what it says of it stays."""
+    base, disks = tmp_path / "base", Disks(tmp_path)
+    await qemu_img("create", "-q", "-f", "qcow2", os.fspath(base), "1G")
+    base.chmod(0o600)
+    await disks.ensure("a-vm", BaseImage(base, "qcow2", GIB), 1)
+    before = json.loads(await qemu_img("info", "--output=json", os.fspath(disks.disk("a-vm"))))
+    await disks.grow("a-vm", 2)
+    without_rights(status)
+    after = json.loads(await qemu_img("info", "--output=json", os.fspath(disks.disk("a-vm"))))
+    assert (before["virtual-size"], after["virtual-size"]) == (GIB, 2 * GIB)
+    assert after["full-backing-filename"] == before["full-backing-filename"] == os.fspath(base)
+    assert after["backing-filename-format"] == "qcow2"
+    kept = disks.disk("a-vm").stat()
+    assert (kept.st_uid, kept.st_gid, kept.st_mode & 0o777) == (os.geteuid(), os.getegid(), 0o600)
+    await disks.grow("a-vm", 1)
+    assert disks.disk("a-vm").stat().st_uid == os.geteuid()
