@@ -275,6 +275,16 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             images.finish(),
         ],
     ),
+    "image-6-sealed-source": (
+        IMAGE,
+        [
+            images.register(
+                source="https://images.example/base.qcow2",
+                sealed_source=Sealed(key="image.base", nonce="bm9uY2U=", ciphertext="c2VhbGVk", size=48),
+            ),
+            images.ACCEPT,
+        ],
+    ),
     "node-2-leased": (NODE, [nodes.lease(nodes.daemon()), nodes.SEED_URL, nodes.RETURN]),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
