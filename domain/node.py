@@ -333,7 +333,7 @@ def changes(node: Node, event: NodeEvent) -> dict[str, object]:
             known = Known(verb=SetSeedUrl.VERB, fingerprint=event.fingerprint)
             return {
                 "info": node.info.model_copy(update={"seed_url": event.seed_url}),
-                "operations": {**node.operations, event.operation or "": known},
+                "operations": node.operations.insert(event.operation or "", known),
             }
         case CapacityReserved():
             return {"reservations": {**node.reservations, event.vm: event.resources}}
