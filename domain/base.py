@@ -1,6 +1,7 @@
 """What every aggregate shares: messages, refusals, and the registry of wire names."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -27,12 +28,43 @@ def printable(text: str) -> str:
     return text
 
 
-Reason = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(printable)
-]
+def one_spelling(text: str) -> str:
+    """A text in NFC, so that two spellings of it are one. Raises ValueError for accents that belong to no letter."""
+    composed = unicodedata.normalize("NFC", text)
+    before = " "
+    for char in composed:
+        if before in " \n" and unicodedata.category(char).startswith("M"):
+            raise ValueError("has an accent or a mark that belongs to no letter")
+        before = char
+    return composed
+
+
+_VISIBLE = r"\p{L}\p{N}\p{P}\p{S}"
+_WORD = rf"[{_VISIBLE}][\p{{M}}{_VISIBLE}]*"
+#: What `printable` and `one_spelling` let through, as a regular expression of JSON Schema (ECMA-262, Unicode mode).
+LINE_PATTERN = rf"^ *{_WORD}( +{_WORD})* *$"
+LINES_PATTERN = rf"^[ \n]*({_WORD}([ \n]+{_WORD})*[ \n]*)?$"
+
+
+def trimmed(text: str) -> str:
+    """Without the spaces around it, which count in its length. Raises ValueError when nothing is left."""
+    found = text.strip(" ")
+    if not found:
+        raise ValueError("has to say something")
+    return found
+
+
+_Line = (
+    AfterValidator(printable),
+    AfterValidator(trimmed),
+    AfterValidator(one_spelling),
+    Field(json_schema_extra={"pattern": LINE_PATTERN}),
+)
+
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), *_Line]
 """Why somebody did what should be done rarely, in their own words."""
 
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=120), *_Line]
 """A name for people to read."""
 
 
@@ -160,6 +192,15 @@ def unique(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _LABEL_KEY = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
+_MOST_VALUE = 255
+LABELS_SCHEMA: dict[str, Any] = {
+    "propertyNames": {"pattern": f"^{_LABEL_KEY.pattern}$"},
+    "additionalProperties": {
+        "type": "string",
+        "maxLength": _MOST_VALUE,
+        "pattern": rf"^[\p{{M}}{_VISIBLE} ]*$",
+    },
+}
 
 
 def label_key(key: str) -> str:
@@ -173,17 +214,17 @@ def label_key(key: str) -> str:
 
 
 def label_value(value: str) -> str:
-    """The value of a label. Raises ValueError."""
-    if len(value) > 255 or not value.isprintable():
-        raise ValueError("a label's value has to be at most 255 printable characters")
-    return value
+    """The value of a label, in NFC. Raises ValueError."""
+    if len(value) > _MOST_VALUE or not value.isprintable():
+        raise ValueError(f"a label's value has to be at most {_MOST_VALUE} printable characters")
+    return unicodedata.normalize("NFC", value)
 
 
 def labels(given: dict[str, str]) -> dict[str, str]:
     return {label_key(key): label_value(given[key]) for key in sorted(given)}
 
 
-Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(labels)]
+Labels = Annotated[dict[str, str], Field(max_length=64, json_schema_extra=LABELS_SCHEMA), AfterValidator(labels)]
 """What people note of a thing, for themselves and their programs: free keys and values."""
 
 Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]

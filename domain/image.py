@@ -13,9 +13,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, assert_never
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from domain.base import (
+    LINES_PATTERN,
     Closing,
     Command,
     Event,
@@ -26,6 +27,7 @@ from domain.base import (
     Title,
     Uuid,
     being_deleted,
+    one_spelling,
 )
 from domain.contract import Architecture, Firmware, SeedMedium, Sha256, Sha512
 from domain.image_source import Source
@@ -36,7 +38,21 @@ VERIFY_DEADLINE = timedelta(hours=2)
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 """A distribution or a release, such as debian or 24.04."""
 
-Description = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
+
+def lines(text: str) -> str:
+    """A text of several lines, without spaces and line ends around it. Raises ValueError."""
+    if not all(char.isprintable() or char == "\n" for char in text):
+        raise ValueError("has to be printable characters and line ends")
+    return text.strip(" \n")
+
+
+Description = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    AfterValidator(lines),
+    AfterValidator(one_spelling),
+    Field(json_schema_extra={"pattern": LINES_PATTERN}),
+]
 
 
 class ImagePhase(StrEnum):

@@ -2,11 +2,11 @@
 
 import re
 from ipaddress import IPv6Address
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import idna
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 #: Bytes of a path, and of one name in it, that a file system takes.
 MOST_PATH, MOST_NAME = 4095, 255
@@ -79,5 +79,26 @@ def _name(host: str) -> None:
         raise ValueError("is a URL whose host is no name")
 
 
-Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048), AfterValidator(checked)]
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HEX = "[0-9A-Fa-f]{1,4}"
+_VISIBLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
+#: What can be a source, as JSON Schema can say it: host names that are not ASCII may also stand in a URL, in their
+#: `xn--` form as well, if there are such names.
+SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"pattern": rf"^/{_VISIBLE}+$"},
+        {
+            "pattern": r"^https?://([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
+            rf"({_LABEL}(\.{_LABEL})*\.?|\[({_HEX}:){{7}}{_HEX}\]|\[({_HEX}:){{1,6}}:{_HEX}\]|\[::({_HEX})?\])"
+            r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+            r"([/?](?:[\p{L}\p{M}\p{N}\p{S}!%&(),.:;@*?'{}/_~\[\]-])*)?$"
+        },
+    ]
+}
+Source = Annotated[
+    str,
+    StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048),
+    AfterValidator(checked),
+    Field(json_schema_extra=SCHEMA),
+]
 """Where an image is."""

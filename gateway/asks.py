@@ -13,7 +13,7 @@ from starlette.requests import Request
 from eventstore.envelope import Ref
 from gateway import reads
 from gateway.parameters import path_id
-from gateway.problems import LOG_UNAVAILABLE, Problem
+from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Gateway
 from projections.vms import VMS
 from runtime import replies, subjects
@@ -55,6 +55,8 @@ def said(node: str, reply: Msg) -> dict[str, Any]:
     except replies.Nonsense as error:
         raise nonsense(node, str(error)) from error
     if isinstance(found, replies.Refusal):
+        if found.status not in PASSED_ON:
+            raise nonsense(node, f"a refusal with status {found.status}")
         raise Problem(found.status, found.code, found.detail)
     return found
 

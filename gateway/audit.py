@@ -2,10 +2,12 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Required
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from domain.base import event_types
 from gateway import parameters
@@ -18,6 +20,24 @@ from runtime import subjects
 
 #: Short names of event types: `VmStarted` for `nebula.vm.VmStarted`.
 SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
+
+
+class EventView(TypedDict, total=False):
+    """An event as CloudEvents has it in JSON; what is no event has `data_base64` in place of `data`."""
+
+    specversion: Required[str]
+    id: Required[str]
+    type: Required[str]
+    source: Required[str]
+    subject: Required[str]
+    position: Required[Annotated[int, Field(ge=1)]]
+    digest: Required[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    time: str
+    actor: str
+    aggregateversion: Annotated[int, Field(ge=0)]
+    datacontenttype: str
+    data: Any
+    data_base64: str
 
 
 async def search(gateway: Gateway, request: Request) -> Response:

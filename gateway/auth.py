@@ -17,6 +17,8 @@ from runtime import logs
 log = logs.get(__name__)
 
 LOCAL = "local"
+#: What may be asked without a token.
+OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 #: Seconds between looks at the file.
 LOOK_AGAIN = 1.0
 

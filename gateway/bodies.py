@@ -4,13 +4,11 @@ Strict: a number is a number, a field that does not exist is refused by its name
 """
 
 import re
-import unicodedata
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-import domain.base
-from domain.base import Hostname, Reason, Slug, Tags, Uuid, printable
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, Uuid
 from domain.contract import Architecture, BaseUrl, Firmware, SeedMedium, Sha256, Sha512
 from domain.image import Description, Word
 from domain.image_source import Source
@@ -20,27 +18,6 @@ from projections import ssh
 MOST_USER_DATA = 64 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-def text(said: str) -> str:
-    if not all(char.isprintable() or char == "\n" for char in said):
-        raise ValueError("has to be printable characters and line ends")
-    return said
-
-
-def one_spelling(text: str) -> str:
-    """A text in NFC, so that two spellings of it are one. Raises ValueError for accents that belong to no letter."""
-    composed = unicodedata.normalize("NFC", text)
-    before = " "
-    for char in composed:
-        if before == " " and unicodedata.category(char).startswith("M"):
-            raise ValueError("has an accent or a mark that belongs to no letter")
-        before = char
-    return composed
-
-
-def in_one_spelling(labels: dict[str, str]) -> dict[str, str]:
-    return {key: unicodedata.normalize("NFC", value) for key, value in labels.items()}
 
 
 def user_data(text: str) -> str:
@@ -56,17 +33,20 @@ def public_key(line: str) -> str:
     return line.strip()
 
 
+PublicKey = Annotated[
+    str, AfterValidator(public_key), Field(json_schema_extra={"pattern": ssh.PATTERN, "format": "ssh-public-key"})
+]
 #: A word, where a strict model would have the enumeration itself.
 Policy = Annotated[RestartPolicy, Field(strict=False)]
-Name = Annotated[
+SshKeys = Annotated[tuple[PublicKey, ...], Field(max_length=MOST_KEYS)]
+UserData = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
-    AfterValidator(printable),
-    AfterValidator(one_spelling),
+    AfterValidator(user_data),
+    Field(
+        description=f"at most {MOST_USER_DATA} bytes in UTF-8",
+        json_schema_extra={"maxLength": MOST_USER_DATA, "pattern": r"^[^\u0000]*$"},
+    ),
 ]
-Labels = Annotated[domain.base.Labels, AfterValidator(in_one_spelling)]
-SshKeys = Annotated[tuple[Annotated[str, AfterValidator(public_key)], ...], Field(max_length=MOST_KEYS)]
-UserData = Annotated[str, AfterValidator(user_data)]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
@@ -89,6 +69,21 @@ def something(body: B) -> B:
     if all(getattr(body, field) is None for field in fields):
         raise ValueError(f"give at least one of {', '.join(fields)}")
     return body
+
+
+def says_something(schema: dict[str, Any]) -> None:
+    """Add to a body's schema that one field at least is given, and is not null."""
+    schema["anyOf"] = [
+        {"required": [field], "properties": {field: {"not": {"type": "null"}}}} for field in schema["properties"]
+    ]
+
+
+def has_an_id(schema: dict[str, Any]) -> None:
+    """Add to a body's schema that it has an `id`, or a name of which one can be made."""
+    schema["anyOf"] = [
+        {"required": ["id"], "properties": {"id": {"not": {"type": "null"}}}},
+        {"properties": {"name": {"pattern": "[A-Za-z0-9]"}}},
+    ]
 
 
 class CreateVm(Spec):
@@ -119,6 +114,8 @@ class Power(Body):
 
 class ResizeVm(Body):
     """What is not given stays as it is. A disk only grows."""
+
+    model_config = ConfigDict(json_schema_extra=says_something)
 
     vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
@@ -159,6 +156,8 @@ class Drop(Body):
 class ChangeVm(Body):
     """What is not given stays as it is; tags and labels are replaced as a whole."""
 
+    model_config = ConfigDict(json_schema_extra=says_something)
+
     name: Hostname | None = None
     tags: Tags | None = None
     labels: Labels | None = None
@@ -173,8 +172,10 @@ class ChangeVm(Body):
 class CreateNamed(Body):
     """A project or a tag. The id defaults to the name as a slug."""
 
+    model_config = ConfigDict(json_schema_extra=has_an_id)
+
     id: Slug | None = None
-    name: Name
+    name: Title
 
     @model_validator(mode="after")
     def _has_id(self) -> Self:
@@ -189,19 +190,21 @@ class CreateProject(CreateNamed):
 
 
 class ChangeProject(Body):
-    name: Name | None = None
+    """What is not given stays as it is; tags and keys are replaced as a whole."""
+
+    model_config = ConfigDict(json_schema_extra=says_something)
+
+    name: Title | None = None
     tags: Tags | None = None
     ssh_keys: SshKeys | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
-        if self.name is None and self.tags is None and self.ssh_keys is None:
-            raise ValueError("give a name, tags or ssh_keys")
-        return self
+        return something(self)
 
 
 class RenameTag(Body):
-    name: Name
+    name: Title
 
 
 class SeedUrl(Body):
@@ -214,14 +217,14 @@ class RegisterImage(Body):
     """`project`: the one that alone may use it; without, all may."""
 
     id: Slug
-    name: Name | None = None
+    name: Title | None = None
     source: Source
     sha256: Sha256 | None = None
     sha512: Sha512 | None = None
     distribution: Word | None = None
     release: Word | None = None
     architecture: Architecture = "x86_64"
-    description: Annotated[Description, AfterValidator(text)] | None = None
+    description: Description | None = None
     project: Slug | None = None
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP

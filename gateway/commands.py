@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from gateway import bodies, content, waiting
 from gateway.parameters import idempotency_key, path_id, wait
-from gateway.problems import LOG_UNAVAILABLE, Problem
+from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections import operation_rows
 from projections.books import TABLES
@@ -217,7 +217,7 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.R
         passed = asyncio.get_running_loop().time() - started
         try:
             reply = await gateway.nc.request(subject, payload, timeout=min(ONE_TRY, DEADLINE - passed))
-            return replies.read(shown(reply.data))
+            return known(replies.read(shown(reply.data)))
         except replies.Nonsense as error:
             raise nonsense(str(error)) from error
         except NoRespondersError:
@@ -232,6 +232,13 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.R
 def shown(data: bytes) -> bytes:
     """A reply as the rows would show it: Postgres stores no NUL characters."""
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
+
+
+def known(reply: dict[str, Any] | replies.Refusal) -> dict[str, Any] | replies.Refusal:
+    """The reply, when the API can say it. Raises Nonsense for a refusal with a status that it does not know."""
+    if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
+        raise replies.Nonsense(f"a refusal with status {reply.status}")
+    return reply
 
 
 def nonsense(why: str) -> Problem:

@@ -15,7 +15,7 @@ DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
 #: What a guest wrote is text, whatever it looks like: no browser may make anything else of it.
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-_CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _BYTES = re.compile(r"[0-9]{1,8}")
 
 
@@ -39,7 +39,7 @@ def place(node: str, reply: Msg) -> tuple[str, bool]:
     """The cursor behind a piece of the log, and whether there is more. Raises Problem (502)."""
     headers = reply.headers or {}
     after, more = headers.get("Nebula-Cursor", ""), headers.get("Nebula-More", "")
-    if not _CURSOR.fullmatch(after) or more not in ("true", "false"):
+    if not CURSOR.fullmatch(after) or more not in ("true", "false"):
         raise nonsense(node, "a piece of a console's log without its place")
     return after, more == "true"
 
@@ -47,7 +47,7 @@ def place(node: str, reply: Msg) -> tuple[str, bool]:
 def cursor(request: Request) -> str | None:
     """Where to go on, where that is given."""
     text = request.query_params.get("cursor")
-    if text is not None and not _CURSOR.fullmatch(text):
+    if text is not None and not CURSOR.fullmatch(text):
         raise invalid_parameter("cursor", "has to be the header Nebula-Cursor of the answer before")
     return text
 

@@ -13,15 +13,12 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import problems, tickets
-from gateway.auth import LOCAL, Identity, from_here, offered
+from gateway.auth import LOCAL, OPEN, Identity, from_here, offered
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs
 
 log = logs.get(__name__)
-
-#: What may be asked without a token.
-OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 
 #: What begins an answer: to a call; to a WebSocket that is refused; to one that is opened.
 STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
 from eventstore.store import EventStore, Unavailable
-from gateway import bodies, parameters, tickets
+from gateway import bodies, content, parameters, tickets
 from gateway.parameters import not_found, path_id
 from gateway.problems import invalid_parameter
 from gateway.reads import answer
@@ -73,7 +73,7 @@ async def start(gateway: Gateway, request: Request) -> int:
     if after is not None and from_ is not None:
         raise invalid_parameter("from", "give either from or after")
     seen = request.headers.get("last-event-id")
-    if seen:
+    if seen is not None:
         return await gateway.within(request, "Last-Event-ID", parameters.digits("Last-Event-ID", seen))
     if from_ == "now":
         return await gateway.store.last_position()
@@ -151,7 +151,7 @@ class TicketView(BaseModel):
 
 async def ticket(gateway: Gateway, request: Request) -> Response:
     """A ticket for a feed."""
-    body = bodies.Ticket.model_validate_json(await request.body() or b"{}")
+    body = bodies.Ticket.model_validate_json(await content.read(request) or b"{}")
     position = await gateway.store.last_position()
     reflects(request, position)
     made = gateway.tickets.issue(caller(request).identity, body.path)

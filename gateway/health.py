@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from eventstore.store import Unavailable
 from gateway.state import Gateway
@@ -15,6 +16,12 @@ from projections.database import Away, fetch
 
 #: Seconds that each dependency has for its answer.
 PATIENCE = 1.5
+
+
+class HealthView(TypedDict):
+    """How the platform is. What else is said depends on what there is to say."""
+
+    status: Literal["ok", "degraded", "unavailable"]
 
 
 async def health(gateway: Gateway, request: Request) -> Response:

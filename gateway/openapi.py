@@ -1,4 +1,7 @@
-"""The API described to programs, made from the same tables and models that serve it."""
+"""The API described to programs, made from the same tables and models that serve it.
+
+Parameters and headers are in `described.py`, refusals in `statuses.py`.
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -6,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from gateway import bodies
+from gateway import bodies, described, statuses
+from gateway.auth import OPEN
 from gateway.commands import Action
+from gateway.statuses import SCHEMAS, refusals
 from projections.images import ImageView
 from projections.nodes import NodeView
 from projections.operation_rows import OperationView
+from projections.pages import MOST
 from projections.projects import NamedView, ProjectView
 from projections.vms import VmView
 
 if TYPE_CHECKING:
     from gateway.routes import Read
 
-SCHEMAS = "#/components/schemas/"
 VIEWS: dict[str, Any] = {
     "project": ProjectView,
     "tag": NamedView,
@@ -25,42 +30,13 @@ VIEWS: dict[str, Any] = {
     "node": NodeView,
     "vm": VmView,
 }
-TEXTS = {
-    "at": "a log position, or an RFC 3339 time: the resource as it was then",
-    "min_position": "wait (at most 5 s) until the answer reflects this log position",
-    "label": "`key`, or `key=value`: those that carry such a label",
-    "limit": "items on a page, 1 to 500",
-    "page_token": "from next_page_token of the page before",
-    "bytes": "how many bytes the answer may have, 1 to 8388608 (65536)",
-    "cursor": "the header Nebula-Cursor of the answer before: what follows on it",
-    "force": "true takes the console away from whoever has it",
-    "wait": "seconds to wait at most, such as 30s",
-    "after": "a log position: only what came later",
-    "ticket": "of POST /v1/tickets, in place of a token: for browsers, which send no Authorization with an EventSource",
-    "from": "a log position or a time (events), or now (feeds)",
-    "to": "a log position or a time, inclusive",
-    "type": "an event type, such as VmStarted",
-}
-PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code", "request_id"],
-    "properties": {
-        **{name: {"type": "string"} for name in ("type", "title", "detail", "code", "request_id")},
-        "status": {"type": "integer"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"field": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
+#: Bodies of which nothing has to be said.
+OPTIONAL = (bodies.Power, bodies.RebuildVm)
 
 
 def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
     """The OpenAPI 3.1 document, as JSON."""
-    schemas: dict[str, Any] = {"Problem": PROBLEM}
+    schemas: dict[str, Any] = {"Problem": statuses.PROBLEM}
     paths: dict[str, dict[str, Any]] = {}
     for read in reads:
         paths.setdefault(read.path, {})[read.method.lower()] = described_read(read, schemas)
@@ -69,10 +45,15 @@ def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
     return to_json(
         {
             "openapi": "3.1.0",
-            "info": {"title": "Nebula", "version": "1", "description": "A private cloud whose log is its truth."},
+            "info": {
+                "title": "Nebula",
+                "version": "1",
+                "description": "A private cloud whose log is its truth. What answers GET answers HEAD.",
+            },
             "paths": paths,
             "components": {
                 "schemas": schemas,
+                "responses": statuses.components(),
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
             "security": [{"token": []}, {}],
@@ -81,20 +62,39 @@ def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
 
 
 def described_read(read: "Read", schemas: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {}}
-    if read.path.endswith("/feed"):
-        content = {"text/event-stream": {}}
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    headers = described.ANSWERED
+    feed = read.path.endswith("/feed")
+    if feed:
+        content = {"text/event-stream": {"schema": {"type": "string"}}}
     elif read.answer is str:
-        content = {"text/plain": {}}
+        content = {"text/plain": {"schema": {"type": "string"}}}
+        headers = described.OF_A_CONSOLE if "cursor" in read.parameters else headers
     elif read.answer is not None:
         item = schema(read.answer, schemas)
         content = {"application/json": {"schema": page(item) if read.listed else item}}
+    told = [described.in_query(read.path, name) for name in read.parameters]
+    parameters = [*described.in_path(read.path), *told, described.REQUEST_ID]
+    if feed:
+        parameters.append(described.LAST_EVENT_ID)
     made: dict[str, Any] = {
         "summary": read.summary,
         "operationId": name_of(read.method.lower(), read.path),
-        "parameters": [*in_path(read.path), *(in_query(name) for name in read.parameters)],
-        "responses": {"200": {"description": "as asked", "content": content}, "default": problem()},
+        "parameters": parameters,
+        "responses": refusals(statuses.of_a_read(read.path, read.method, read.statuses)),
     }
+    if 426 not in read.statuses:
+        made["responses"]["200"] = {"description": "as asked", "headers": headers, "content": content}
+    else:
+        made["responses"]["101"] = {"description": "the WebSocket is open"}
+    if read.unwell is not None:
+        made["responses"]["503"] = {
+            "description": "unavailable: what is not, it says",
+            "headers": {**headers, **statuses.HEADERS[503]},
+            "content": {"application/json": {"schema": schema(read.unwell, schemas)}},
+        }
+    if read.path in OPEN:
+        made["security"] = []
     if read.body is not None:
         made["requestBody"] = {
             "required": True,
@@ -110,24 +110,28 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "operation": schema(OperationView, schemas),
             action.kind: schema(VIEWS[action.kind], schemas),
-            "position": {"type": "integer"},
+            "position": described.POSITION,
         },
     }
-    content = {"application/json": {"schema": answer}}
-    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
+    done = {"headers": described.OF_A_COMMAND, "content": {"application/json": {"schema": answer}}}
     made: dict[str, Any] = {
         "summary": action.summary,
         "operationId": f"{action.kind}_{action.verb}",
-        "parameters": [*in_path(action.path), in_query("wait"), key],
+        "parameters": [
+            *described.in_path(action.path),
+            described.in_query(action.path, "wait"),
+            described.IDEMPOTENCY_KEY,
+            described.REQUEST_ID,
+        ],
         "responses": {
-            "202": {"description": "accepted", "content": content},
-            "200": {"description": "ended while you waited", "content": content},
-            "default": problem(),
+            "202": {"description": "accepted", **done},
+            "200": {"description": "ended while you waited", **done},
+            **refusals((*statuses.ALWAYS, 401, *statuses.OF_A_COMMAND)),
         },
     }
     if action.body is not bodies.Body:
         body = {"application/json": {"schema": schema(action.body, schemas)}}
-        made["requestBody"] = {"required": action.body not in (bodies.Power, bodies.RebuildVm), "content": body}
+        made["requestBody"] = {"required": action.body not in OPTIONAL, "content": body}
     return made
 
 
@@ -147,26 +151,11 @@ def page(item: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "required": ["items", "next_page_token", "position"],
         "properties": {
-            "items": {"type": "array", "items": item},
+            "items": {"type": "array", "items": item, "maxItems": MOST},
             "next_page_token": {"type": ["string", "null"]},
-            "position": {"type": "integer"},
+            "position": described.POSITION,
         },
     }
-
-
-def problem() -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": {"$ref": SCHEMAS + "Problem"}}}
-    return {"description": "refused, or failed", "content": content}
-
-
-def in_path(path: str) -> list[dict[str, Any]]:
-    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-
-
-def in_query(name: str) -> dict[str, Any]:
-    described = {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-    return {**described, "description": TEXTS[name]} if name in TEXTS else described
 
 
 def name_of(method: str, path: str) -> str:

@@ -21,11 +21,11 @@ MOST_POSITION = 2**63 - 1
 #: What may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
-_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
-_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def only(request: Request, known: frozenset[str]) -> None:
@@ -100,7 +100,7 @@ def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
 def word(request: Request, name: str) -> str | None:
     """A text to look for, where one is given: visible characters, at most 255."""
     text = request.query_params.get(name)
-    if text is not None and not _VISIBLE.fullmatch(text):
+    if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
     return text
 
@@ -156,7 +156,7 @@ def idempotency_key(request: Request) -> str | None:
     if not given:
         return None
     text: str = given[0].decode("latin-1")
-    if len(given) > 1 or not _VISIBLE.fullmatch(text):
+    if len(given) > 1 or not VISIBLE.fullmatch(text):
         raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters, given once")
     return text
 
@@ -164,7 +164,7 @@ def idempotency_key(request: Request) -> str | None:
 def path_id(request: Request, kind: str) -> str:
     """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
     text: str = request.path_params[kind]
-    pattern = _UUID if kind in ("vm", "operation") else _SLUG
+    pattern = UUID if kind in ("vm", "operation") else SLUG
     if not pattern.fullmatch(text):
         raise not_found(kind, text)
     return text

@@ -7,15 +7,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from eventstore.parking import LOG, Parked, Parking, Status
-from gateway import bodies, parameters
+from gateway import bodies, content, parameters
 from gateway.parameters import not_found
 from gateway.reads import answer, listed
 from gateway.state import Gateway, caller
 from runtime import subjects
 
 
-class ParkedView(BaseModel):
-    """A record as the API shows it. `message` is there for a message of the log: as the feeds show it."""
+class ParkedSummary(BaseModel):
+    """A record as lists show it."""
 
     source: str
     key: str
@@ -25,11 +25,16 @@ class ParkedView(BaseModel):
     error: str
     time: str
     size: int
-    headers: dict[str, str]
-    data_base64: str | None = None
     actor: str | None = None
     reason: str | None = None
     closed_at: str | None = None
+
+
+class ParkedView(ParkedSummary):
+    """A record as the API shows it. `message` is there for a message of the log: as the feeds show it."""
+
+    headers: dict[str, str]
+    data_base64: str | None = None
     message: dict[str, Any] | None = None
 
 
@@ -67,14 +72,14 @@ async def one(gateway: Gateway, request: Request) -> Response:
 
 async def retry(gateway: Gateway, request: Request) -> Response:
     """Put the message back on its subject, where it is judged again."""
-    bodies.Body.model_validate_json(await request.body() or b"{}")
+    bodies.Body.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     return closed(gateway, await Parking(gateway.nc).retry(source, key, actor=caller(request).identity.actor))
 
 
 async def drop(gateway: Gateway, request: Request) -> Response:
     """Note that somebody has seen the message and wants no more of it."""
-    said = bodies.Drop.model_validate_json(await request.body() or b"{}")
+    said = bodies.Drop.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     actor = caller(request).identity.actor
     return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=said.reason))

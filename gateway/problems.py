@@ -61,6 +61,8 @@ def invalid_parameter(name: str, detail: str) -> Problem:
     return Problem(400, "invalid_parameter", f"{name}: {detail}", [(name, detail)])
 
 
+#: What handlers and nodes may refuse with; a refusal with another status is nonsense.
+PASSED_ON = frozenset({404, 409, 410, 413, 422, 500, 501, 503})
 #: Errors of one body that are listed.
 MOST_ERRORS = 20
 LOG_UNAVAILABLE = (

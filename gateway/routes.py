@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -28,8 +28,9 @@ from gateway import (
     tunnels,
 )
 from gateway.commands import ACTIONS
-from gateway.parked import ParkedView
+from gateway.parked import ParkedSummary, ParkedView
 from gateway.state import Gateway
+from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.tunnels import Tunnel
 from projections.images import ImageView
 from projections.nodes import NodeView
@@ -48,7 +49,11 @@ SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "
 
 @dataclass(frozen=True)
 class Read:
-    """One thing that can be read, or done without a command: by which function, with which parameters, shown how."""
+    """One thing that can be read, or done without a command: by which function, with which parameters, shown how.
+
+    `statuses`: what it may be refused with, besides what any call may be. `unwell`: what it answers with 503, when that
+    is no problem document.
+    """
 
     path: str
     function: Function
@@ -58,6 +63,13 @@ class Read:
     listed: bool = False
     method: str = "GET"
     body: type[bodies.Body] | None = None
+    statuses: tuple[int, ...] = ()
+    unwell: Any = None
+
+
+async def description(_: Gateway, __: Request) -> Response:
+    """What can be called, for programs."""
+    return Response(described(), media_type="application/json")
 
 
 PARKED = "/v1/parked/{source}/{key}"
@@ -87,21 +99,66 @@ READS = (
     Read("/v1/images/{image}", reads.image, "An image", ("project", *FRESH), ImageView),
     Read("/v1/nodes", reads.nodes, "Nodes", ("region", *PAGED), NodeView, listed=True),
     Read("/v1/nodes/{node}", partial(reads.one, kind="node"), "A node", FRESH, NodeView),
-    Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), dict[str, Any], listed=True),
+    Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
     Read("/v1/tickets", feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=bodies.Ticket),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
-    Read(f"{VMS}/{{vm}}/console-log", consoles.console_log, "What a VM wrote to its console", CONSOLE_LOG, str),
-    Read(f"{VMS}/{{vm}}/guest", guests.guest, "What a guest says of itself now, by its agent", FRESH, Guest),
-    Read(CONSOLE, tunnels.upgrade_required, "A WebSocket to a VM's serial console", TUNNELS[CONSOLE]),
-    Read(VNC, tunnels.upgrade_required, "A WebSocket to a VM's display, in VNC's protocol (RFB)", TUNNELS[VNC]),
-    Read("/v1/parked", parked.many, "Parked messages", ("status", "source", "limit", "page_token"), ParkedView, True),
+    Read(
+        f"{VMS}/{{vm}}/console-log",
+        consoles.console_log,
+        "What a VM wrote to its console",
+        CONSOLE_LOG,
+        str,
+        statuses=OF_A_QUESTION,
+    ),
+    Read(
+        f"{VMS}/{{vm}}/guest",
+        guests.guest,
+        "What a guest says of itself now, by its agent",
+        FRESH,
+        Guest,
+        statuses=OF_A_QUESTION,
+    ),
+    Read(
+        CONSOLE,
+        tunnels.upgrade_required,
+        "A WebSocket to a VM's serial console",
+        TUNNELS[CONSOLE],
+        statuses=OF_A_WEBSOCKET,
+    ),
+    Read(
+        VNC,
+        tunnels.upgrade_required,
+        "A WebSocket to a VM's display, in VNC's protocol (RFB)",
+        TUNNELS[VNC],
+        statuses=OF_A_WEBSOCKET,
+    ),
+    Read(
+        "/v1/parked", parked.many, "Parked messages", ("status", "source", "limit", "page_token"), ParkedSummary, True
+    ),
     Read(PARKED, parked.one, "A parked message", (), ParkedView),
-    Read(f"{PARKED}/retry", parked.retry, "Put a parked message back", (), ParkedView, method="POST"),
-    Read(f"{PARKED}/drop", parked.drop, "Close a parked message", (), ParkedView, method="POST", body=bodies.Drop),
-    Read("/healthz", health.health, "Whether the platform can do its work"),
-    Read("/metrics", health.metrics, "Numbers for Prometheus"),
+    Read(f"{PARKED}/retry", parked.retry, "Put a parked message back", (), ParkedView, method="POST", statuses=(409,)),
+    Read(
+        f"{PARKED}/drop",
+        parked.drop,
+        "Close a parked message",
+        (),
+        ParkedView,
+        method="POST",
+        body=bodies.Drop,
+        statuses=(409,),
+    ),
+    Read("/v1/openapi.json", description, "This description"),
+    Read(
+        "/healthz",
+        health.health,
+        "Whether the platform can do its work",
+        (),
+        health.HealthView,
+        unwell=health.HealthView,
+    ),
+    Read("/metrics", health.metrics, "Numbers for Prometheus", (), str),
 )
 
 
@@ -123,20 +180,21 @@ class Endpoint:
         await response(scope, receive, send)
 
 
+@cache
+def described() -> bytes:
+    """The OpenAPI document of all that can be called."""
+    return openapi.document(READS, ACTIONS)
+
+
 def router(gateway: Gateway) -> Router:
     """All routes of a gateway. Raises HTTPException for what none of them takes."""
-    document = openapi.document(READS, ACTIONS)
-
-    async def described(_: Gateway, __: Request) -> Response:
-        return Response(document, media_type="application/json")
-
-    reading = (*READS, Read("/v1/openapi.json", described, "This description"))
+    described()  # a call of which something is not described is found now
     by_path: dict[str, dict[str, Endpoint]] = {}
     for action in ACTIONS:
         ask = partial(commands.command, action=action)
         made = Endpoint(gateway, ask, f"{action.method} {action.path}", ("wait",))
         by_path.setdefault(action.path, {})[action.method] = made
-    for read in reading:
+    for read in READS:
         made = Endpoint(gateway, read.function, f"{read.method} {read.path}", read.parameters)
         methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
         by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, made))

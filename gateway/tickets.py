@@ -67,4 +67,7 @@ def offered(method: str, path: str, query: bytes) -> str | None:
     """The ticket that a call of a feed offers, if it does."""
     if method != "GET" or not path.endswith("/feed") or b"ticket=" not in query:
         return None
-    return dict(parse_qsl(query.decode("latin-1"), max_num_fields=16)).get("ticket")
+    try:
+        return dict(parse_qsl(query.decode("latin-1"), max_num_fields=16)).get("ticket")
+    except ValueError:  # far more parameters than a feed has: whoever calls is told so
+        return None

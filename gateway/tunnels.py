@@ -121,6 +121,10 @@ def flag(request: Request, name: str) -> bool:
 
 
 async def upgrade_required(gateway: Gateway, request: Request) -> Response:
-    """What a call that is no WebSocket is told."""
+    """What a call that is no WebSocket is told, when it would be right as one."""
+    for kind in ("project", "vm"):
+        parameters.path_id(request, kind)
+    parameters.position(request, "min_position")
+    flag(request, "force")
     detail = "this is a WebSocket: connect to it as to one"
     raise Problem(426, "upgrade_required", detail, headers={"Upgrade": "websocket"})

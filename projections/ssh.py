@@ -21,6 +21,11 @@ HOST_TYPES = frozenset({"ssh-ed25519", "ssh-rsa", *ECDSA})
 MOST = 16 * 1024
 
 _LINE = re.compile(r"(\S+) +([A-Za-z0-9+/]+={0,2})(?: +([^\x00-\x1f\x7f]*))?")
+#: What can be said of a user's key without reading its contents, as JSON Schema says it.
+PATTERN = (
+    rf"^[ \r\n]*({'|'.join(re.escape(each).replace(chr(92) + '-', '-') for each in sorted(USER_TYPES))})"
+    r" +[A-Za-z0-9+/]+={0,2}( +[^\u0000-\u001f\u007f]*)?[ \r\n]*$"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ OPERATION = "operation"
 
 KINDS = ("vm", "project", "tag", "image", "node", OPERATION)
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def token(value: str) -> str:
     """The value, when it can stand between two dots of a subject; ValueError otherwise."""
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         raise ValueError(f"not a subject token: {value!r} (letters, digits, - and _ only)")
     return value
 

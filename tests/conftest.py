@@ -30,6 +30,7 @@ LONGEST = (
     "e2e/test_soak.py",
     "eventstore/test_model.py",
     "gateway/test_access.py",
+    "gateway/test_schemathesis.py",
     "handlers/test_handlers.py",
     "node_daemon/test_process.py",
     "cli/test_catalog.py",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from domain.base import Message, Resources, Value
 from domain.contract import Desired
@@ -75,9 +75,14 @@ class Verb(StrEnum):
     FORGET = "forget"
 
 
-Vcpus = Annotated[int, Field(ge=1, le=256)]
-MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024)]
-DiskGib = Annotated[int, Field(ge=1, le=64 * 1024)]
+def whole(value: object) -> object:
+    """A number without a fraction as an integer, which it is in JSON, however it was written."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Vcpus = Annotated[int, Field(ge=1, le=256), BeforeValidator(whole)]
+MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024), BeforeValidator(whole)]
+DiskGib = Annotated[int, Field(ge=1, le=64 * 1024), BeforeValidator(whole)]
 
 
 class Spec(Value):
