@@ -96,7 +96,7 @@ async def test_malformed_messages_are_parked_and_commands_decided(side: WriteSid
 
 
 async def test_a_report_is_parked_and_judged_again(side: WriteSide) -> None:
-    subject = subjects.report("n1", "x")
+    subject = subjects.report("n1", "vm", "x")
     stored = await side.nc.jetstream().publish(subject, b"not json")
     parking = Parking(side.nc)
 
