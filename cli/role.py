@@ -41,7 +41,7 @@ def run(role: str, own: "Common") -> None:
     """Run it with these settings, on the loop and with the collector that suit a long life."""
     import uvloop
 
-    from runtime import logs, streams
+    from runtime import essential, logs, streams
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
@@ -52,6 +52,13 @@ def run(role: str, own: "Common") -> None:
     except streams.WeakStream as error:
         logs.get(__name__).error("the bus cannot carry the log", error=str(error))
         raise SystemExit(2) from None
+    except essential.TaskEnded:
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        logs.get(__name__).error("role failed", error=repr(error), exc_info=error)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

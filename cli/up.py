@@ -28,6 +28,7 @@ from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
 from runtime import logs, tasks
 from runtime.child import ServerError, free_port
+from runtime.essential import Essential, TaskEnded
 from runtime.full_disk import FullDisk
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
@@ -72,7 +73,7 @@ def main() -> None:
     logs.configure("up", "warning", settings.log_format)
     try:
         asyncio.run(_until_stopped(settings))
-    except ServerError as error:
+    except (ServerError, TaskEnded) as error:
         raise CliError(str(error)) from error
 
 
@@ -136,17 +137,17 @@ async def platform(settings: UpSettings) -> None:
         home.api_url_file(settings.home).write_text(url)
         home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
-        tidy = asyncio.create_task(keep_small(settings.home / "log", settings.log_mib * MIB), name="log files")
-        stack.callback(tidy.cancel)
+        essential = await stack.enter_async_context(Essential())
+        essential.start("log files", keep_small(settings.home / "log", settings.log_mib * MIB))
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(settings, name, environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")}) for name in ROLES
         ]
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
-        await _wait_until_ready(settings, url, began, tell)
+        await essential.during(_wait_until_ready(settings, url, began, tell))
         emit(READY.format(environment=_environment(settings, url)))
-        await asyncio.Event().wait()
+        await essential.for_ever()
 
 
 READY = """\

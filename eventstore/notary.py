@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sign
 from eventstore.documents import Documents
 from eventstore.envelope import GENESIS, Recorded
-from eventstore.jetstream import Conflict, Stream, Unavailable
+from eventstore.jetstream import Conflict, Stream
 from eventstore.store import EventStore
 from runtime import logs, subjects
 
@@ -110,19 +110,6 @@ class Notary:
         self._store = EventStore(nc)
         self._checkpoints = Checkpoints(nc)
         self._seen: LogDigest | None = None
-
-    async def run(self, every: float = 60.0) -> None:
-        """Sign every so many seconds, where the log has moved, for ever."""
-        while True:
-            try:
-                signed = await self.step()
-                if signed is not None:
-                    log.info("checkpoint signed", position=signed.position, digest=signed.digest)
-            except Disagrees as error:
-                log.error("the log is not the one that was signed: no checkpoint", detail=str(error))
-            except Unavailable as error:
-                log.warning("checkpoint put off", error=str(error))
-            await asyncio.sleep(every)
 
     async def step(self) -> Checkpoint | None:
         """Sign what the log holds now; None when nothing is new, or another notary was first.

@@ -18,7 +18,7 @@ from gateway.routes import router
 from gateway.state import Gateway
 from projections import database
 from projections.position import Position, listen
-from runtime import bus, tasks
+from runtime import bus
 from runtime.settings import GatewaySettings
 
 #: Seconds that feeds get to take down their consumers.
@@ -44,13 +44,13 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     await gateway.heartbeats.listen(nc)
     await pool.open()
-    listening = asyncio.create_task(listen(settings.postgres_dsn, gateway.position), name="position")
-    counting = asyncio.create_task(gateway.parked.run(Parking(nc)), name="parked")
+    gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
+    gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
     try:
-        yield gateway
+        async with gateway.essential:
+            yield gateway
     finally:
         gateway.stop.set()
-        await tasks.end([listening, counting])
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()

@@ -30,7 +30,8 @@ async def run(settings: GatewaySettings) -> None:
                 asyncio.get_running_loop().add_signal_handler(sig, gateway.stop.set)
             host, port = sock.getsockname()[:2]
             log.info("gateway listens", url=f"http://{host}:{port}", tokens=settings.tokens_file is not None)
-            await listener.serve(application(gateway), sock, gateway.stop, settings.http_limits, websockets=True)
+            serving = listener.serve(application(gateway), sock, gateway.stop, settings.http_limits, websockets=True)
+            await gateway.essential.during(serving)
     except BadTokens as error:
         raise SystemExit(f"nebula: NEBULA_TOKENS_FILE: {error}") from error
     finally:

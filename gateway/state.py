@@ -20,6 +20,7 @@ from gateway.writes import Writes
 from projections.database import Pool
 from projections.position import Position
 from runtime import tasks
+from runtime.essential import Essential
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
@@ -51,6 +52,7 @@ class Gateway:
     metrics: Metrics
     parked: Index
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    essential: Essential = field(default_factory=Essential)
     #: what ends by itself, and is not to be forgotten before
     background: set[asyncio.Task[None]] = field(default_factory=set)
     writes: Writes = field(default_factory=Writes)

@@ -1,10 +1,8 @@
 """The handlers process: one FastStream application around the command loop and the process managers."""
 
-import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from faststream import AckPolicy, FastStream
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
@@ -18,17 +16,19 @@ from eventstore.documents import Documents
 from eventstore.keystore import adopt
 from eventstore.notary import Notary
 from eventstore.parking import Parking
-from eventstore.store import EventStore
+from eventstore.store import EventStore, Unavailable
 from eventstore.vault import Vault
 from handlers import reports
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
-from handlers.managers.deadlines import watch_deadlines
+from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
+from handlers.managers.driver import Driver
 from handlers.managers.image_reading import Reader
 from handlers.managers.images import Verifier
 from handlers.managers.liveness import Liveness
+from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
 from handlers.registration import Registration, hear_heartbeats
 from handlers.routes import Facts
@@ -36,8 +36,9 @@ from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
 from runtime.bus import QuickClient
+from runtime.essential import Essential
+from runtime.patience import PASSING, patiently
 from runtime.settings import HandlersSettings
-from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -51,7 +52,8 @@ class Parts:
     commands: CommandLoop
     liveness: Liveness
     reports: reports.Reports
-    loops: list[Coroutine[Any, Any, None]]
+    verifier: Verifier
+    drivers: Sequence[Driver]
 
 
 async def assemble(settings: HandlersSettings) -> Parts:
@@ -59,7 +61,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
     nc = await bus.connect(settings, "handlers")
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
-    await adopt(nc)
+    await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
     world = World()
     store = EventStore(nc, frontier=world.frontier)
     vault = Vault.of(nc, settings.master_key_path)
@@ -67,23 +69,21 @@ async def assemble(settings: HandlersSettings) -> Parts:
     liveness = Liveness(store, world, settings.node_timeout)
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
+    notary = Notary(nc, signing_key(key), public_keys(public_path(key)))
     return Parts(
         nc=nc,
         world=world,
         commands=commands,
         liveness=liveness,
         reports=reports.Reports(store, world),
-        loops=[
-            Placer(store, world, policy, Turns(commands.in_flight)).run(),
-            Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).run(),
-            Verifier(
-                store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault
-            ).run(),
-            Deletions(store, world).run(),
-            liveness.run(),
-            watch_deadlines(store, world),
-            world.malformed.run(Parking(nc)),
-            Notary(nc, signing_key(key), public_keys(public_path(key))).run(every=settings.checkpoint_seconds),
+        verifier=Verifier(store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault),
+        drivers=[
+            Placer(store, world, policy, Turns(commands.in_flight)).driver(),
+            Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
+            Deletions(store, world).driver(),
+            liveness.driver(),
+            Deadlines(store, world).driver(),
+            Signing(notary).driver(every=settings.checkpoint_seconds),
         ],
     )
 
@@ -140,31 +140,21 @@ async def raw_body(msg: NatsMessage) -> bytes:
 async def run(settings: HandlersSettings) -> None:
     """Run until SIGINT or SIGTERM. Work begins once the world has caught up with the log."""
     parts = await assemble(settings)
-    turns = Turns(parts.commands.in_flight)
-    tasks = [asyncio.create_task(parts.world.follow(parts.nc, turns))]
-    await caught_up(parts.world, EventStore(parts.nc))
-    log.info("world read", position=parts.world.position)
-    tasks += [asyncio.create_task(loop) for loop in parts.loops]
-    await parts.commands.start()
-    await hear_heartbeats(parts.nc, parts.liveness)
-    await Registration(EventStore(parts.nc), parts.liveness).serve(parts.nc)
-    await answer_nodes(parts.nc, EventStore(parts.nc), parts.world)
-    app = FastStream(broker_for(settings, parts), logger=None)
-    for task in tasks:
-        task.add_done_callback(lambda done: stop_on_failure(app, done))
-    log.info("handlers ready")
+    store = EventStore(parts.nc)
     try:
-        await app.run()
+        async with Essential() as essential:
+            essential.start("world", parts.world.follow(parts.nc, Turns(parts.commands.in_flight)))
+            await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
+            log.info("world read", position=parts.world.position)
+            for driver in parts.drivers:
+                essential.start(driver.name, driver.run())
+            essential.start("images", parts.verifier.run())
+            essential.start("malformed messages", parts.world.malformed.run(Parking(parts.nc)))
+            await parts.commands.start()
+            await hear_heartbeats(parts.nc, parts.liveness)
+            await Registration(store, parts.liveness).serve(parts.nc)
+            await answer_nodes(parts.nc, store, parts.world)
+            log.info("handlers ready")
+            await essential.during(FastStream(broker_for(settings, parts), logger=None).run())
     finally:
-        await end(tasks)
         await parts.nc.close()
-    for task in tasks:
-        if not task.cancelled() and task.exception() is not None:
-            raise SystemExit(1)
-
-
-def stop_on_failure(app: FastStream, done: asyncio.Task[None]) -> None:
-    """A manager that failed is a bug: end the process so that its supervisor starts it anew, from the log."""
-    if not done.cancelled() and done.exception() is not None:
-        log.error("manager failed", error=repr(done.exception()), exc_info=done.exception())
-        app.exit()

@@ -19,6 +19,7 @@ from node_daemon.presence import Pulse
 from node_daemon.reports import Reports
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
+from runtime.essential import Essential
 from runtime.settings import NodeSettings
 from runtime.tasks import end, happens
 
@@ -66,12 +67,13 @@ class Daemon:
 
     async def run(self) -> None:
         """Work whenever this daemon is the one of its node; otherwise touch nothing, and wait."""
-        parts = [self._pulse.beat(), self._membership.keep(), self._work_for_ever()]
-        tasks = [asyncio.create_task(part) for part in parts]
         try:
-            await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
+            async with Essential() as essential:
+                essential.start("heartbeat", self._pulse.beat())
+                essential.start("lease", self._membership.keep())
+                essential.start("work", self._work_for_ever())
+                await essential.for_ever()
         finally:
-            await end(tasks)
             await self._membership.leave()
 
     async def _work_for_ever(self) -> None:
@@ -88,25 +90,22 @@ class Daemon:
                 working.result()
 
     async def _work(self, lease: int) -> None:
-        """All the work, under one lease."""
+        """All the work, under one lease. Never returns."""
         self._ended = False
         self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge)
         self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
-        tasks = [
-            asyncio.ensure_future(part)
-            for part in (
-                self._wanted.follow(),
-                self._hypervisor.watch(self._nudge),
-                self._tick_for_ever(),
-                self._report_for_ever(),
-                *(start() for start in self._beside),
-            )
-        ]
         try:
-            await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
+            async with Essential() as essential:
+                essential.start("wanted documents", self._wanted.follow())
+                essential.start("hypervisor", self._hypervisor.watch(self._nudge))
+                essential.start("tick", self._tick_for_ever())
+                essential.start("reports", self._report_for_ever())
+                for start in self._beside:
+                    essential.start("beside the daemon", start())
+                await essential.for_ever()
         finally:
             self._ended = True
-            await end([*tasks, *(task for _, task in self._lanes.values())])
+            await end([task for _, task in self._lanes.values()])
             await self._reports.close()
 
     async def tick(self) -> None:

@@ -25,6 +25,7 @@ from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Simulator
 from runtime import bus, logs
+from runtime.essential import Essential, TaskEnded, until_stopped
 from runtime.settings import SimulationSettings
 from runtime.tasks import end
 
@@ -42,31 +43,28 @@ async def run(settings: SimulationSettings) -> None:
     folder = new_folder(settings.data_dir)
     with lock(folder):
         shelf = Shelf(folder / "hosts.sqlite")
-        serving = asyncio.create_task(serve(settings, shelf))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            log.info("stopping; guests are remembered")
-        await end([serving, stopping])
-        shelf.close()
-        if not serving.cancelled():
-            serving.result()
+        try:
+            await until_stopped(stop, serve(settings, shelf))
+            log.info("stopped; guests are remembered")
+        finally:
+            shelf.close()
 
 
 async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
     """Connect and work, until cancelled."""
     connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
     guests = Guests()
-    tasks = [asyncio.create_task(guests.run())]
     try:
-        for number in range(1, settings.simulate + 1):
-            node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)
-            tasks.append(asyncio.create_task(node.run(), name=node.name))
-            await asyncio.sleep(settings.heartbeat_seconds / settings.simulate)  # so that they do not all beat at once
-        log.info("all nodes run", nodes=settings.simulate)
-        await asyncio.gather(*tasks)
+        async with Essential() as essential:
+            essential.start("guests", guests.run())
+            for number in range(1, settings.simulate + 1):
+                node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)
+                essential.start(node.name, node.run())
+                apart = settings.heartbeat_seconds / settings.simulate  # so that they do not all beat at once
+                await essential.during(asyncio.sleep(apart))
+            log.info("all nodes run", nodes=settings.simulate)
+            await essential.for_ever()
     finally:
-        await end(tasks)
         await connection.close()
 
 
@@ -115,12 +113,15 @@ class SimulatedNode:
                 work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve])
                 daemon = asyncio.create_task(work.run())
                 try:
-                    await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({daemon, fate, answering}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await end([daemon])
                 if not daemon.cancelled() and (error := daemon.exception()) is not None:
                     log.error("the daemon broke; it starts anew", exc_info=error)
                     await asyncio.sleep(1)
+                if answering.done():
+                    answering.result()
+                    raise TaskEnded("answers")
             fate.result()
         finally:
             await end([fate])

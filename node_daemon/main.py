@@ -1,7 +1,6 @@
 """The node daemon's entry point: wiring, and a clean end."""
 
 import asyncio
-import contextlib
 import signal
 
 from node_daemon.answers import Answers
@@ -15,8 +14,8 @@ from node_daemon.image_keeper import keep_tidy
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
+from runtime.essential import Essential, TaskEnded, until_stopped
 from runtime.settings import NodeSettings, read
-from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -34,16 +33,11 @@ async def run(settings: NodeSettings) -> None:
         hypervisor = LibvirtHypervisor(
             settings.libvirt_uri, settings.network, virt_type(settings.libvirt_uri), settings.libvirt_deadline
         )
-        serving = asyncio.create_task(serve(settings, hypervisor))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not serving.done():
-            log.info("stopping; guests run on")
-            serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
-        hypervisor.close()
+        try:
+            await until_stopped(stop, serve(settings, hypervisor))
+            log.info("stopped; guests run on")
+        finally:
+            hypervisor.close()
 
 
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
@@ -61,16 +55,14 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
     connection = await bus.connect(settings, f"node-{settings.node}")
     answers = Answers(connection, settings.node, disks, hypervisor)
-    parts = [
-        Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve]).run(),
-        keep_tidy(images, connection, settings.node),
-        keep_small(disks.consoles),
-    ]
-    tasks = [asyncio.create_task(part) for part in parts]
+    daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve])
     try:
-        await asyncio.gather(*tasks)  # each runs for ever: the first to end has a bug to show
+        async with Essential() as essential:
+            essential.start("daemon", daemon.run())
+            essential.start("image cache", keep_tidy(images, connection, settings.node))
+            essential.start("console logs", keep_small(disks.consoles))
+            await essential.for_ever()
     finally:
-        await end(tasks)
         await connection.close()
 
 
@@ -82,3 +74,5 @@ def main() -> None:
         asyncio.run(run(settings))
     except Occupied as error:
         raise SystemExit(f"nebula: {error}") from None
+    except TaskEnded:
+        raise SystemExit(1) from None

@@ -12,7 +12,8 @@ from projections import database
 from projections.cloud_init import Source
 from projections.position import Position
 from projections.runner import Runner
-from runtime import bus, listener, logs, tasks
+from runtime import bus, listener, logs
+from runtime.essential import Essential, until_stopped
 from runtime.settings import ProjectionsSettings
 
 log = logs.get(__name__)
@@ -27,13 +28,7 @@ async def run(settings: ProjectionsSettings) -> None:
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
-    work = asyncio.create_task(keep(settings, stop), name="projections")
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if not stop.is_set():
-        stopped.cancel()
-        await work
-    await tasks.end([work])
+    await until_stopped(stop, keep(settings, stop))
     log.info("projections stopped")
 
 
@@ -41,20 +36,17 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     """The runner and the data source side by side, until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
     pool = database.pool(settings.postgres_dsn, "cloud-init", size=4)
-    work: set[asyncio.Task[None]] = set()
     try:
         await pool.open()
         vault = Vault.of(nc, settings.master_key_path)
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)
-        work.add(asyncio.create_task(runner.run(), name="runner"))
-        work.add(asyncio.create_task(seed_guests(settings, source, stop), name="cloud-init"))
-        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
+        async with Essential() as essential:
+            essential.start("runner", runner.run())
+            essential.start("data source", seed_guests(settings, source, stop))
+            await essential.for_ever()
     finally:
-        await tasks.end(work)
         await pool.close()
         with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
             await nc.close()

@@ -1,21 +1,19 @@
 """The connection to NATS: patient at start, back by itself, and told about once per change rather than per try."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 from nats.protocol.command import hpub_cmd
 
 from runtime import logs
 from runtime.headers import fit, parsed
+from runtime.masking import masked
+from runtime.patience import patiently
 from runtime.settings import Common
 
 log = logs.get(__name__)
-
-FIRST_RETRY, LAST_RETRY = 0.2, 5.0
 
 
 class QuickClient(Client):
@@ -104,16 +102,9 @@ async def connect(settings: Common, role: str, *, patient: bool = True) -> Clien
 
     Raises nats.errors.Error or OSError when not patient and nobody answers.
     """
-    delay = FIRST_RETRY
-    while True:
-        try:
-            return await _connected(settings, role)
-        except (NatsError, OSError, TimeoutError) as error:
-            if not patient:
-                raise
-            log.warning("bus unreachable", url=settings.nats_url, error=str(error), retry_in=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LAST_RETRY)
+    if not patient:
+        return await _connected(settings, role)
+    return await patiently(f"NATS at {masked(settings.nats_url)}", lambda: _connected(settings, role))
 
 
 async def _connected(settings: Common, role: str) -> Client:

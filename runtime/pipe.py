@@ -140,5 +140,5 @@ class Pipe:
     async def _say(self, letter: bytes, number: int, said: bytes = b"") -> None:
         try:
             await self._nc.publish(self._there, _HEAD.pack(letter, number) + said)
-        except NatsError as error:
+        except (NatsError, OSError) as error:
             self._end(f"the bus is away: {error!r}")

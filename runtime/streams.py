@@ -7,8 +7,10 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
+from runtime.patience import patiently
 
 JETSTREAM_OFF = (10039, 10076)
+NOT_CLUSTERED = 10074
 NO_JETSTREAM = "the server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
 
 
@@ -63,6 +65,14 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
             num_replicas=replicas,
             allow_direct=True,
         ),
+        StreamConfig(
+            name=subjects.HEALTH,
+            subjects=[subjects.HEALTH_CHECK],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            max_msgs_per_subject=1,
+            allow_direct=True,
+        ),
         checkpoints_stream(replicas),
         vault_stream(replicas),
     ]
@@ -112,8 +122,10 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
     except NotFoundError:
         try:
             info = await js.add_stream(wanted)
-        except BadRequestError:  # another process made it in the meantime
-            info = await js.stream_info(wanted.name)
+        except BadRequestError as error:
+            if error.err_code == NOT_CLUSTERED:
+                raise WeakStream(f"{error.description} (NEBULA_NATS_REPLICAS is {wanted.num_replicas})") from error
+            info = await js.stream_info(wanted.name)  # another process made it in the meantime
     except ServiceUnavailableError as error:
         if error.err_code in JETSTREAM_OFF:
             raise WeakStream(NO_JETSTREAM) from error
@@ -155,6 +167,10 @@ async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:
 
 
 async def ensure_all(js: JetStreamContext, replicas: int) -> None:
-    """Every stream of the platform."""
-    for config in platform_streams(replicas):
-        await ensure(js, replace(config))
+    """Every stream of the platform, once the server has them: a cluster without a leader is waited for."""
+
+    async def all_of_them() -> None:
+        for config in platform_streams(replicas):
+            await ensure(js, replace(config))
+
+    await patiently("JetStream", all_of_them)

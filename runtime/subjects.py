@@ -10,6 +10,8 @@ WANTED = "NEBULA_WANTED"
 REPORTS = "NEBULA_REPORTS"
 PARKED = "NEBULA_PARKED"
 CHECKPOINTS = "NEBULA_CHECKPOINTS"
+HEALTH = "NEBULA_HEALTH"
+"""Holds one document, which is replaced to see whether the servers can store."""
 VAULT = "NEBULA_VAULT"
 """The vault's stream: per-VM keys, wrapped by the master key."""
 KEYS = "NEBULA_KEYS"
@@ -182,6 +184,8 @@ def parked_before(source: str) -> str:
 PARKED_OF_ALL = f"{PREFIX}.parked.*.*"
 PARKED_EVER = f"{PREFIX}.parked.>"
 """All records, those of an earlier version as well."""
+
+HEALTH_CHECK = f"{PREFIX}.health"
 
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """What was signed of the log, in the order of signing."""

@@ -71,7 +71,13 @@ class Supervisor:
         backoff = FIRST_BACKOFF
         while True:
             born = time.monotonic()
-            child = await spawn(role.name, role.argv, self.log_folder / f"{role.name}.log", env=role.env)
+            try:
+                child = await spawn(role.name, role.argv, self.log_folder / f"{role.name}.log", env=role.env)
+            except OSError as error:
+                log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF)
+                continue
             self._running[role.name] = child
             log.info("role started", role=role.name, pid=child.pid)
             status = await child.process.wait()

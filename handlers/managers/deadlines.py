@@ -4,17 +4,18 @@ So has a VM that went off by itself and that its policy starts again. The times 
 none: this loop only compares them with the clock.
 """
 
-import asyncio
 import uuid
 from datetime import datetime
+from functools import partial
 
 from domain import image, vm
 from domain.image import ImagePhase, RejectImage
 from domain.vm import ExpireOperation, Phase, RestartByPolicy
 from eventstore.envelope import Ref
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.store import EventStore
 from handlers.apply import apply, manager, now
-from handlers.world import World
+from handlers.managers.driver import Driver
+from handlers.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -57,27 +58,39 @@ def unverified(world: World, at: datetime) -> list[RejectImage]:
     ]
 
 
-async def watch_deadlines(store: EventStore, world: World, *, every: float = 1.0) -> None:
-    """Look every so many seconds, for ever."""
-    context = manager("deadlines")
-    while True:
-        await asyncio.sleep(every)
+class Deadlines:
+    """Compares the deadlines of the world with the clock."""
+
+    def __init__(self, store: EventStore, world: World) -> None:
+        self._store = store
+        self._world = world
+        self._context = manager("deadlines")
+
+    def driver(self, *, every: float = 1.0) -> Driver:
+        return Driver("deadlines", self._look, period=every)
+
+    async def _look(self, changes: Changes, driver: Driver) -> None:
         at = now()
-        try:
-            for late in overdue(world, at):
-                found = world.vm(late.vm)
-                if found is not None and found.state is not None:
-                    ref = found.tip.ref
-                    await apply(store, ref, vm.decide, vm.evolve, late, context, world=world)
-                    log.warning("operation timed out", vm=late.vm, operation=late.operation)
-            for due in restarts(world, at):
-                found = world.vm(due.vm)
-                if found is not None:
-                    starts = manager("deadlines", operation=due.operation)
-                    await apply(store, found.tip.ref, vm.decide, vm.evolve, due, starts, world=world)
-                    log.info("vm started again by its policy", vm=due.vm, operation=due.operation)
-            for slow in unverified(world, at):
-                ref = Ref(subjects.SYSTEM, "image", slow.image)
-                await apply(store, ref, image.decide, image.evolve, slow, context, world=world)
-        except (Unavailable, Conflict) as error:
-            log.warning("deadlines wait for the log", error=str(error))
+        for late in overdue(self._world, at):
+            await driver.each(f"operation {late.vm}", partial(self._expire, late))
+        for due in restarts(self._world, at):
+            await driver.each(f"restart {due.vm}", partial(self._restart, due))
+        for slow in unverified(self._world, at):
+            await driver.each(f"image {slow.image}", partial(self._reject, slow))
+
+    async def _expire(self, late: ExpireOperation) -> None:
+        found = self._world.vm(late.vm)
+        if found is not None and found.state is not None:
+            await apply(self._store, found.tip.ref, vm.decide, vm.evolve, late, self._context, world=self._world)
+            log.warning("operation timed out", vm=late.vm, operation=late.operation)
+
+    async def _restart(self, due: RestartByPolicy) -> None:
+        found = self._world.vm(due.vm)
+        if found is not None:
+            starts = manager("deadlines", operation=due.operation)
+            await apply(self._store, found.tip.ref, vm.decide, vm.evolve, due, starts, world=self._world)
+            log.info("vm started again by its policy", vm=due.vm, operation=due.operation)
+
+    async def _reject(self, slow: RejectImage) -> None:
+        ref = Ref(subjects.SYSTEM, "image", slow.image)
+        await apply(self._store, ref, image.decide, image.evolve, slow, self._context, world=self._world)

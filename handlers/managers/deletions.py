@@ -7,6 +7,7 @@ it, and a handlers process that ends in between leaves the rest to the others, o
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from domain import image, project
@@ -14,15 +15,14 @@ from domain.base import Command
 from domain.image import FinishImageDeletion
 from domain.project import FinishProjectDeletion, FinishTagDeletion
 from eventstore.envelope import Ref
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.store import EventStore
 from handlers.apply import apply, now
-from handlers.references import Deletion, Users
-from handlers.world import EVOLVE, World
+from handlers.managers.driver import Driver
+from handlers.references import Users
+from handlers.world import EVOLVE, Changes, World
 from runtime import logs
 
 log = logs.get(__name__)
-
-RETRY = 0.5
 
 
 def finish_project(ref: Ref, users: Users) -> Command:
@@ -51,34 +51,20 @@ class Deletions:
         self._store = store
         self._world = world
         self._watch = world.watch()
-        self._not_before: dict[Ref, float] = {}
-        """When a deletion that failed is tried again, in seconds of the loop's clock."""
 
-    async def run(self) -> None:
-        while True:
-            await self._watch.next()
-            await asyncio.gather(*(self._look(ref) for ref in list(self._world.references.deletions)))
+    def driver(self) -> Driver:
+        return Driver("deletions", self._look, watch=self._watch)
 
-    async def _look(self, ref: Ref) -> None:
-        """Finish a deletion, unless it failed a moment ago. An error with one delays no other."""
-        clock = asyncio.get_running_loop()
-        deletion = self._world.references.deletions.get(ref)
-        if deletion is None or clock.time() < self._not_before.get(ref, 0.0):
-            return
-        self._not_before.pop(ref, None)
-        try:
-            await self._finish(ref, deletion)
-        except (Unavailable, Conflict) as error:
-            log.warning("a deletion waits for the log", kind=ref.kind, id=ref.id, error=str(error))
-        except Exception:
-            log.exception("a deletion cannot be finished; trying again", kind=ref.kind, id=ref.id)
-        else:
-            return
-        self._not_before[ref] = clock.time() + RETRY
-        clock.call_later(RETRY, self._watch.ring)
+    async def _look(self, changes: Changes, driver: Driver) -> None:
+        begun = list(self._world.references.deletions)
+        works = (driver.each(f"{ref.kind} {ref.id}", partial(self._finish, ref)) for ref in begun)
+        await asyncio.gather(*works, return_exceptions=True)  # the driver has told what failed
 
-    async def _finish(self, ref: Ref, deletion: Deletion) -> None:
+    async def _finish(self, ref: Ref) -> None:
         """In the name of whoever asked for it."""
+        deletion = self._world.references.deletions.get(ref)
+        if deletion is None:
+            return
         finish, decide = FINISH[ref.kind]
         context = replace(deletion.begun.context, operation=None, causation=deletion.begun.id)
         command = finish(ref, deletion.users)

@@ -9,9 +9,9 @@ stays until that node has said that nothing is left: unknown is not absent.
 
 import asyncio
 import hashlib
-import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from domain.contract import Desired, ImageSource, Wanted
@@ -19,17 +19,15 @@ from domain.image import OVER, Image
 from domain.node import Node
 from domain.vm import Verb, Vm
 from eventstore.documents import Document, Documents
-from eventstore.store import Conflict, Unavailable
-from eventstore.vault import Erased, Vault, VaultUnavailable
+from eventstore.store import Conflict
+from eventstore.vault import Erased, Vault
 from handlers.image_secrets import key_of, over, whole
+from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-RETRY = 0.5
-#: Seconds before a document that could not be written is tried again: doubled each time, from the first to the last.
-FIRST_RETRY, LAST_RETRY = 0.1, 30.0
 #: How long a tombstone stays.
 GRAVE = timedelta(hours=1)
 #: Seconds between looks whether the connection is another one, and between readings of all documents.
@@ -118,14 +116,6 @@ def about(document: Document) -> Key:
     return Key(node, kind, id_)
 
 
-@dataclass
-class Failing:
-    """A document that could not be written: how often in a row, and when it is tried again."""
-
-    tries: int
-    due: float
-
-
 class Dispatcher:
     """Keeps the wanted documents true. One that cannot be written is tried again later and delays no other.
 
@@ -142,37 +132,20 @@ class Dispatcher:
         self._keys_of: dict[str, set[Key]] = {}
         self._stood: dict[Key, int] = {}
         self._seen: dict[str, int] = {}
-        self._failing: dict[str, Failing] = {}
         self._vault_keys: set[str] = set()
         self._connection = documents.connection
         self._read_at = 0.0
 
-    async def run(self) -> None:
-        while True:
-            changes = await self._changes()
-            try:
-                if changes.everything:
-                    await self._read()
-                await self.round(changes)
-            except (Unavailable, VaultUnavailable) as error:
-                log.warning("dispatch waits for the bus", error=str(error))
-                await asyncio.sleep(RETRY)
-                self._watch.ring(everything=True)
+    def driver(self) -> Driver:
+        return Driver("dispatch", self._look, watch=self._watch, period=LOOK)
 
-    async def _changes(self) -> Changes:
-        """What has changed. Everything may have, once the server was away; and it is looked at now and then anyway."""
-        clock = asyncio.get_running_loop()
-        while True:
-            due = min((late.due for late in self._failing.values()), default=clock.time() + LOOK)
-            try:
-                async with asyncio.timeout(max(0.0, min(LOOK, due - clock.time()))):
-                    return await self._watch.next()
-            except TimeoutError:
-                late = clock.time() - self._read_at > READ_AGAIN
-                if late or self._documents.connection != self._connection:
-                    self._watch.ring(everything=True)
-                elif any(failing.due <= clock.time() for failing in self._failing.values()):
-                    return Changes(frozenset(), everything=False)
+    async def _look(self, changes: Changes, driver: Driver) -> None:
+        """Everything may have changed, once the server was away; and it is looked at now and then anyway."""
+        late = asyncio.get_running_loop().time() - self._read_at > READ_AGAIN
+        if changes.everything or late or self._documents.connection != self._connection:
+            await self._read()
+            changes = Changes(changes.refs, everything=True)
+        await self.round(changes, driver)
 
     async def _read(self) -> None:
         """Learn what stands in the stream."""
@@ -206,53 +179,35 @@ class Dispatcher:
         self._written.pop(key, None)
         self._keys_of.get(key.id, set()).discard(key)
 
-    async def round(self, changes: Changes) -> None:
+    async def round(self, changes: Changes, driver: Driver) -> None:
         """Write what differs, bury what is over."""
         gone = self._world.deleted_vms
         if changes.everything:
             living = {vm.id for vm in self._world.vms()}
             vms = living | ((self._keys_of.keys() | self._world.forgotten.keys() | self._vault_keys) & gone)
-            for name in self._vault_keys & over(self._world.images()):
-                await self._destroy_key(name)
+            keys = self._vault_keys & over(self._world.images())
         else:
             vms = set(changes.of("vm"))
-            for image in filter(None, map(self._world.image, changes.of("image"))):
-                if image.phase in OVER and image.sealed_source is not None:
-                    await self._destroy_key(key_of(image.registered_by))
-        clock = asyncio.get_running_loop()
-        vms |= self._failing.keys()
+            images = filter(None, map(self._world.image, changes.of("image")))
+            keys = {key_of(each.registered_by) for each in images if each.phase in OVER and each.sealed_source}
         for vm_id in vms:
-            failing = self._failing.get(vm_id)
-            if failing is None or failing.due <= clock.time():
-                await self._attempt(vm_id)
+            await driver.each(vm_id, partial(self._settle, vm_id))
+        for name in keys | (vms & gone):
+            await driver.each(f"key {name}", partial(self._destroy_key, name))
 
-    async def _attempt(self, vm_id: str) -> None:
+    async def _settle(self, vm_id: str) -> None:
+        """See to the documents of one VM. After a conflict they are read again: somebody else wrote one."""
         try:
             if vm_id in self._world.deleted_vms:
                 await self._bury(vm_id)
-                await self._destroy_key(vm_id)
             else:
                 await self._write(vm_id)
-        except (Unavailable, VaultUnavailable):
-            raise
         except Exception as error:
-            tries = self._failing[vm_id].tries + 1 if vm_id in self._failing else 1
-            wait = min(FIRST_RETRY * 2.0 ** min(tries - 1, 20), LAST_RETRY) * random.uniform(0.5, 1.5)  # noqa: S311
-            self._failing[vm_id] = Failing(tries, asyncio.get_running_loop().time() + wait)
             self._seen.pop(vm_id, None)
-            expected = isinstance(error, Conflict | ValueError)
-            log.warning(
-                "wanted document not written; it is tried again",
-                vm=vm_id,
-                error=str(error) or repr(error),
-                retry_in=round(wait, 2),
-                exc_info=not expected,
-            )
             if isinstance(error, Conflict):
                 for document in await self._documents.all(subjects.wanted("*", "vm", vm_id)):
                     self._learn(document)
-        else:
-            self._failing.pop(vm_id, None)
+            raise
 
     async def _write(self, vm_id: str) -> None:
         loaded = self._world.vm(vm_id)

@@ -4,8 +4,8 @@ Silence is measured here, on this process's own clock, from the last heartbeat o
 whichever is later: handlers that just started accuse nobody.
 """
 
-import asyncio
 import time
+from functools import partial
 
 from domain import node, vm
 from domain.base import Rejected
@@ -13,9 +13,10 @@ from domain.contract import Heartbeat
 from domain.node import LoseNode, RecoverNode, Silence
 from domain.vm import VISIBLE, LoseVm
 from eventstore.envelope import Ref
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.store import EventStore, Unavailable
 from handlers.apply import apply, manager, now
-from handlers.world import World
+from handlers.managers.driver import Driver
+from handlers.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -70,19 +71,26 @@ class Liveness:
     def silence(self, node_id: str) -> float:
         return time.monotonic() - max(self._heard.get(node_id, 0.0), self._started)
 
-    async def run(self, *, every: float = 1.0) -> None:
-        while True:
-            await asyncio.sleep(every)
-            try:
-                await self.round()
-            except (Unavailable, Conflict) as error:
-                self._started = time.monotonic()  # while the bus is away nobody can be heard
-                log.warning("liveness waits for the log", error=str(error))
+    def driver(self, *, every: float = 1.0) -> Driver:
+        return Driver("liveness", self._look, period=every)
 
-    async def round(self) -> None:
+    async def _look(self, changes: Changes, driver: Driver) -> None:
         for found in self._world.nodes():
-            silent = self.silence(found.id)
-            ref = Ref(subjects.SYSTEM, "node", found.id)
+            await driver.each(f"node {found.id}", partial(self._judge, found.id))
+        lost = {n.id for n in self._world.nodes() if n.lost}
+        if lost:
+            for guest in list(self._world.vms()):
+                if guest.node in lost and guest.phase in VISIBLE:
+                    await driver.each(f"vm {guest.id}", partial(self._lose_vm, guest.id))
+
+    async def _judge(self, node_id: str) -> None:
+        """Note that a node is lost, or is back. Nobody can be heard while the bus is away: then silence begins anew."""
+        found = self._world.node(node_id)
+        if found is None:
+            return
+        silent = self.silence(found.id)
+        ref = Ref(subjects.SYSTEM, "node", found.id)
+        try:
             if silent > self._timeout and not found.lost:
                 command = LoseNode(node=found.id, at=now(), silent_seconds=round(silent, 1))
                 await apply(self._store, ref, node.decide, node.evolve, command, self._context, world=self._world)
@@ -91,16 +99,14 @@ class Liveness:
                 back = RecoverNode(node=found.id, at=now())
                 await apply(self._store, ref, node.decide, node.evolve, back, self._context, world=self._world)
                 log.info("node is back", node=found.id)
-        lost = {n.id for n in self._world.nodes() if n.lost}
-        if lost:
-            await self._lose_vms(lost)
+        except Unavailable:
+            self._started = time.monotonic()
+            raise
 
-    async def _lose_vms(self, lost: set[str]) -> None:
-        for found in list(self._world.vms()):
-            if found.node in lost and found.phase in VISIBLE:
-                loaded = self._world.vm(found.id)
-                if loaded is not None:
-                    command = LoseVm(vm=found.id, node=found.node or "", at=now())
-                    await apply(
-                        self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world
-                    )
+    async def _lose_vm(self, vm_id: str) -> None:
+        loaded = self._world.vm(vm_id)
+        if loaded is not None and loaded.state is not None:
+            command = LoseVm(vm=vm_id, node=loaded.state.node or "", at=now())
+            await apply(
+                self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world
+            )

@@ -4,10 +4,10 @@ The VM's and the node's event go in one atomic batch, so two schedulers can neve
 of a race sees its batch refused, waits for the world to move, and looks again.
 """
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from domain import image, node, vm
 from domain.base import Event
@@ -17,13 +17,13 @@ from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
 from eventstore.envelope import Ref
 from eventstore.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
+from handlers.managers.driver import Driver
 from handlers.turns import Turns
 from handlers.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-RETRY = 0.5
 MOST = 64
 
 
@@ -74,28 +74,32 @@ class Placer:
         self._watch = world.watch()
         self._context = manager("placement")
 
-    async def run(self) -> None:
-        while True:
-            changes = await self._watch.next()
-            try:
-                await self.round(changes)
-            except Conflict:
-                await asyncio.sleep(0.01)  # the winner's event is on its way here
-                self._watch.ring(everything=True)
-            except Unavailable as error:
-                log.warning("placement waits for the log", error=str(error))
-                await asyncio.sleep(RETRY)
-                self._watch.ring(everything=True)
+    def driver(self) -> Driver:
+        return Driver("placement", self._look, watch=self._watch)
 
-    async def round(self, changes: Changes) -> None:
+    async def _look(self, changes: Changes, driver: Driver) -> None:
         """Give back what is promised to the dead, then place whoever waits."""
         for promise in released(self._world, changes):
-            books = self._world.get(Ref(subjects.SYSTEM, "node", promise.node))
-            events = node.decide(books.state, node.Release(node=promise.node, vm=promise.vm, at=now()))
-            await self._append([Change(books.tip, events)])
-        for some in batched(candidates(self._world, changes), MOST):
+            await driver.each(f"release {promise.vm}", partial(self._release, promise))
+        waiting = [vm_id for vm_id in candidates(self._world, changes) if not driver.backs_off(vm_id)]
+        for some in batched(waiting, MOST):
             await self._turns.wait()
-            await self._append(decisions(some, self._world, self._policy))
+            try:
+                await self._place(some)
+            except (Conflict, Unavailable):
+                raise
+            except Exception:  # one of them is at fault: that one alone backs off, and its error is told there
+                for vm_id in some:
+                    await driver.each(vm_id, partial(self._place, [vm_id]))
+
+    async def _release(self, promise: Release) -> None:
+        books = self._world.get(Ref(subjects.SYSTEM, "node", promise.node))
+        events = node.decide(books.state, node.Release(node=promise.node, vm=promise.vm, at=now()))
+        await self._append([Change(books.tip, events)])
+
+    async def _place(self, vm_ids: Sequence[str]) -> None:
+        waiting = [vm_id for vm_id in vm_ids if vm_id in self._world.waiting]
+        await self._append(decisions(waiting, self._world, self._policy))
 
     async def _append(self, changes: list[Change]) -> None:
         for recorded in await self._store.append(changes, self._context):

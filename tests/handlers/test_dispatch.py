@@ -62,7 +62,7 @@ async def dispatching(side: WriteSide) -> AsyncIterator[Documents]:
     for recorded in await side.store.read(0):
         world.apply(recorded)
     vault = Vault.of(side.nc, side.home / "master.key")
-    task = asyncio.create_task(Dispatcher(documents, vault, world).run())
+    task = asyncio.create_task(Dispatcher(documents, vault, world).driver().run())
     yield documents
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -274,7 +274,7 @@ async def test_a_deletion_that_fails_delays_no_other_and_is_tried_again(server: 
     deletions = Deletions(store, world)
     tasks = [
         asyncio.create_task(world.follow(server.nc, Turns(lambda: 0))),
-        asyncio.create_task(deletions.run()),
+        asyncio.create_task(deletions.driver().run()),
     ]
 
     def left() -> set[str]:

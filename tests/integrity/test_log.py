@@ -13,6 +13,7 @@ from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
 from eventstore.envelope import GENESIS, Recorded
 from eventstore.notary import Checkpoints, Disagrees, Notary
 from eventstore.verify import Report
+from handlers.managers.notary import Signing
 from tests.integrity.logs import START, Log, altered, running
 
 
@@ -152,7 +153,7 @@ async def test_notary_goes_on_from_the_last_checkpoint() -> None:
 
 async def test_notary_on_a_schedule() -> None:
     async with running() as log:
-        task = asyncio.create_task(log.notary().run(every=0.05))
+        task = asyncio.create_task(Signing(log.notary()).driver(every=0.05).run())
         for number in range(3):
             await log.grow(1, first=number)
             for _ in range(600):

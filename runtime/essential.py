@@ -1,0 +1,84 @@
+"""Tasks that a role cannot do without: the first one that ends, however it ends, ends the role.
+
+A role that lives on without one of its tasks looks well and does not work. So it says which task has ended and exits
+non-zero; whoever supervises it starts it again.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from runtime import logs
+from runtime.tasks import end
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+
+class TaskEnded(Exception):
+    """An essential task has ended. It was logged already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the essential task {name} has ended")
+        self.name = name
+
+
+class Essential:
+    """The essential tasks of a role. Leaving the block ends all of them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run this from now on, until the block is left."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        return task
+
+    async def for_ever(self) -> None:
+        """Never returns. Raises TaskEnded as soon as one of the tasks has ended."""
+        await self.during(asyncio.Event().wait())
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns or raises. Raises TaskEnded as soon as one of the tasks has ended."""
+        own = asyncio.create_task(work)
+        try:
+            await asyncio.wait({own, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            if own.done():
+                return own.result()
+            self._check()
+            raise AssertionError("one of them is done")
+        finally:
+            await end([own])
+
+    def _check(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                said = repr(error) if error is not None else "it returned"
+                log.error("essential task ended", name=task.get_name(), error=said, exc_info=error)
+                raise TaskEnded(task.get_name()) from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await end(self._tasks)
+
+
+async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until `stop` is set, and end it then. What it raises is raised; where it returns, TaskEnded is."""
+    task = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            await task
+            log.error("the role ended by itself")
+            raise TaskEnded("role")
+    finally:
+        await end([task, stopped])

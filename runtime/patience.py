@@ -1,0 +1,47 @@
+"""Waiting for a server that is not there yet: one line when it begins, one when it is over, and pauses that grow."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from nats.errors import Error as NatsError
+
+from runtime import logs
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+FIRST_RETRY, LAST_RETRY = 0.2, 5.0
+
+#: What passes once a NATS server is there, has a leader, and has room.
+PASSING: tuple[type[Exception], ...] = (NatsError, OSError, TimeoutError)
+
+
+def pauses(first: float = FIRST_RETRY, last: float = LAST_RETRY) -> Iterator[float]:
+    """Seconds to wait: doubled up to `last`, each somewhere between half of it and all of it."""
+    pause = first
+    while True:
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+        pause = min(pause * 2, last)
+
+
+async def patiently(
+    what: str, attempt: Callable[[], Awaitable[T]], passing: tuple[type[Exception], ...] = PASSING
+) -> T:
+    """What `attempt` returns once it succeeds. Any error that is not `passing` is raised."""
+    waiting = False
+    for pause in pauses():
+        try:
+            found = await attempt()
+        except passing as error:
+            if not waiting:
+                log.warning("waiting for a server", what=what, error=str(error) or repr(error))
+            waiting = True
+            await asyncio.sleep(pause)
+        else:
+            if waiting:
+                log.warning("the server answers", what=what)
+            return found
+    raise AssertionError("the pauses never end")

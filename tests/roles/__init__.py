@@ -1,0 +1,1 @@
+"""What all roles have in common: how they start, wait and end."""

@@ -1,0 +1,98 @@
+"""A role whose essential task ends, by returning or by an error, exits non-zero and names the task in one line."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.essential import Essential, TaskEnded, until_stopped
+from runtime.servers import NatsServer
+
+#: Runs a role in which one coroutine function is replaced by one that ends soon.
+MAIN = """
+import importlib, sys
+role, settings_class, module, path, how = sys.argv[1:]
+owner = importlib.import_module(module)
+*parents, name = path.split(".")
+for parent in parents:
+    owner = getattr(owner, parent)
+
+async def broken(*args, **kwargs):
+    if how == "raises":
+        raise LookupError("a bug")
+
+setattr(owner, name, broken)
+from cli.role import run
+from runtime import settings
+run(role, settings.read(getattr(settings, settings_class)))
+"""
+
+TASKS = [
+    ("handlers", "HandlersSettings", "handlers.world", "World.follow", "world"),
+    ("handlers", "HandlersSettings", "handlers.managers.driver", "Driver.run", "placement"),
+    ("projections", "ProjectionsSettings", "projections.main", "Runner.run", "runner"),
+    ("projections", "ProjectionsSettings", "projections.main", "seed_guests", "data source"),
+    ("gateway", "GatewaySettings", "gateway.app", "listen", "position"),
+    ("node", "NodeSettings", "node_daemon.presence", "Pulse.beat", "heartbeat"),
+    ("node", "NodeSettings", "node_daemon.answers", "Answers.serve", "answers"),
+    ("simulation", "SimulationSettings", "node_daemon.guests", "Guests.run", "guests"),
+]
+
+
+@pytest.mark.parametrize("how", ["raises", "returns"])
+@pytest.mark.parametrize(("role", "settings", "module", "path", "task"), TASKS)
+async def test_a_role_ends_with_its_essential_tasks(
+    role: str, settings: str, module: str, path: str, task: str, how: str, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    env = {
+        **os.environ,
+        "NEBULA_HOME": str(tmp_path),
+        "NEBULA_NATS_URL": nats_server.url,
+        "NEBULA_POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1/none",
+        "NEBULA_HTTP_PORT": "0",
+        "NEBULA_SEED_HOST": "127.0.0.1",
+        "NEBULA_SEED_PORT": "0",
+        "NEBULA_LIBVIRT_URI": "test:///default",
+        "NEBULA_SIMULATE": "1",
+    }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", MAIN, role, settings, module, path, how, env=env, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            _, err = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    lines = err.decode().splitlines()
+    assert child.returncode == 1, err.decode()
+    said = [line for line in lines if "essential task ended" in line]
+    assert said, err.decode()
+    assert task in said[0]
+    assert ("a bug" in said[0]) == (how == "raises")
+
+
+async def test_work_beside_essential_tasks_ends_with_them() -> None:
+    async with Essential() as essential:
+        essential.start("short", asyncio.sleep(0))
+        with pytest.raises(TaskEnded, match="short"):
+            await essential.during(asyncio.Event().wait())
+        with pytest.raises(TaskEnded):
+            await essential.for_ever()
+
+
+async def test_work_that_succeeds_is_returned_and_the_tasks_are_ended() -> None:
+    async with Essential() as essential:
+        task = essential.start("long", asyncio.Event().wait())
+        assert await essential.during(asyncio.sleep(0, "done")) == "done"
+    assert task.cancelled()
+
+
+async def test_work_that_returns_before_it_is_stopped_is_an_error() -> None:
+    stop = asyncio.Event()
+    with pytest.raises(TaskEnded):
+        await until_stopped(stop, asyncio.sleep(0))
+    stop.set()
+    await until_stopped(stop, asyncio.Event().wait())  # type: ignore[arg-type]
