@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+import httpx
 import psycopg
 
 from cli import home
@@ -40,6 +41,9 @@ from runtime.supervise import Role, Supervisor
 START_SECONDS = 300.0
 #: Seconds before a server that ended is started again, when the first attempt failed.
 RETRY_SECONDS = 2.0
+
+#: Seconds between two looks at the health of the platform, and for an answer.
+HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
 
 #: Where to reach a listener on all addresses.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
@@ -147,6 +151,7 @@ async def platform(settings: UpSettings) -> None:
         await stack.enter_async_context(supervisor)
         await essential.during(_wait_until_ready(settings, url, began, tell))
         emit(READY.format(environment=_environment(settings, url)))
+        essential.start("health", _tell_health(url))
         await essential.for_ever()
 
 
@@ -240,7 +245,7 @@ def _describe(libvirt: Libvirt) -> str:
 async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tell: Told) -> None:
     """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats."""
     api = Client(url, target(Given(url), Given(), settings.home).token, lambda _: None)
-    await _answer("gateway", settings, partial(api.get, "/healthz"))
+    await _answer("gateway", settings, partial(api.get, "/v1/openapi.json"))
     tell("gateway", url)
     projects = await _answer("projections", settings, partial(api.get, path("projects")))
     tell("projections", "read models answer")
@@ -250,6 +255,23 @@ async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tel
     alive = await _answer("node", settings, partial(_living_nodes, api, began))
     some = f"{alive[0]} and {settings.simulate - 1} more" if settings.given("simulate") else ", ".join(alive)
     tell("node", f"{some} ready")
+
+
+async def _tell_health(url: str) -> None:
+    """Say when the platform becomes unwell, with the part and why, and when it is well again. Never returns."""
+    unwell = ""
+    async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            try:
+                body = (await http.get("/healthz")).json()
+                parts = {name: part for name, part in body.items() if isinstance(part, dict) and "since" in part}
+                now = "; ".join(f"{name}: {part.get('detail', part['status'])}" for name, part in parts.items())
+            except (httpx.HTTPError, ValueError, AttributeError):
+                now = "gateway: it does not answer"
+            if bool(now) != bool(unwell):
+                emit(f"unhealthy    {now}" if now else "healthy      again")
+            unwell = now
 
 
 async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:

@@ -2,17 +2,26 @@
 
 import asyncio
 import contextlib
+<<<<<<< HEAD
 from typing import Any, Literal
+=======
+from datetime import UTC, datetime
+from typing import Any
+>>>>>>> 4976c47 (health: ask handlers and the log's disk, name the part and since when)
 
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from eventstore.store import Unavailable
+from gateway.health_memory import PARTS
 from gateway.state import Gateway
 from projections import upgrade
-from projections.database import Away, fetch
+from projections.database import SCHEMA, WRITER, Away, fetch
+from runtime import replies, subjects
 
 #: Seconds that each dependency has for its answer.
 PATIENCE = 1.5
@@ -25,17 +34,58 @@ class HealthView(TypedDict):
 
 
 async def health(gateway: Gateway, request: Request) -> Response:
-    """200 when the log and the read models answer, 503 otherwise; and how far the read models are behind.
+    """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
 
-    `degraded`: it works, and messages are parked that nobody has looked at.
+    `degraded`: it works, and messages are parked that nobody has looked at, or a manager fails at something.
     """
-    log, rows = await asyncio.gather(end_of_log(gateway), end_of_rows(gateway))
-    well = "position" in log and "position" in rows
-    lag = max(log["position"] - rows["position"], 0) if well else None
-    status = ("degraded" if gateway.parked.open else "ok") if well else "unavailable"
-    body = {"status": status, "nats": log, "postgres": rows, "lag": lag, "parked": gateway.parked.open}
-    headers = None if well else {"Retry-After": "1"}
-    return Response(to_json(body), 200 if well else 503, headers, "application/json")
+    body = await gateway.health.body(lambda: look(gateway))
+    well = body["status"] != "unavailable"
+    return Response(to_json(body), 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
+
+
+async def look(gateway: Gateway) -> dict[str, Any]:
+    asked, nats, (rows, projections) = await asyncio.gather(
+        handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
+    )
+    commands, log, managers = asked
+    readable = "position" in nats and "position" in rows
+    lag = max(nats["position"] - rows["position"], 0) if readable else None
+    body: dict[str, Any] = {
+        "commands": commands,
+        "log": log,
+        "nats": nats,
+        "postgres": rows,
+        "projections": projections,
+        "lag": lag,
+        "lag_seconds": await lag_seconds(gateway, rows["position"]) if lag else 0.0,
+        "managers": managers,
+        "parked": gateway.parked.open,
+    }
+    well = all(body[name]["status"] == "ok" for name in PARTS)
+    trouble = gateway.parked.open or any(each.get("failing_since") for each in managers)
+    return {"status": ("degraded" if trouble else "ok") if well else "unavailable", **body}
+
+
+async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Whether a command is decided, whether the log stores, and how the managers are: all by asking the handlers."""
+    subject = subjects.command(subjects.SYSTEM, "health", "check")
+    question = to_json({"args": {}, "context": {"actor": "system:gateway"}})
+    unknown = {"status": "unknown"}
+    try:
+        said = replies.read((await gateway.nc.request(subject, question, timeout=PATIENCE)).data)
+        if isinstance(said, replies.Refusal):
+            return {"status": "unavailable", "detail": said.code}, unknown, []
+        log, managers = said["log"], said["managers"]
+        stored = {"status": "ok" if log["status"] == "ok" else "unavailable"}
+        if stored["status"] != "ok":
+            stored["detail"] = str(log.get("detail"))[:300]
+        return {"status": "ok"}, stored, [dict(each) for each in managers]
+    except NoRespondersError:
+        return {"status": "unavailable", "detail": "no handlers answer"}, unknown, []
+    except (NatsError, OSError, TimeoutError):
+        return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
+    except (replies.Nonsense, LookupError, TypeError, ValueError, AttributeError):
+        return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []
 
 
 async def end_of_log(gateway: Gateway) -> dict[str, Any]:
@@ -46,16 +96,41 @@ async def end_of_log(gateway: Gateway) -> dict[str, Any]:
     return {"status": "ok", "position": position}
 
 
-async def end_of_rows(gateway: Gateway) -> dict[str, Any]:
+async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How far the read models are, and whether a process keeps them: its lock says so."""
+    kept = """SELECT EXISTS (SELECT 1 FROM pg_locks
+              WHERE locktype = 'advisory' AND classid = %(writer)s
+              AND objid = (hashtext(%(schema)s)::bigint & 4294967295) AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS kept"""
     try:
+<<<<<<< HEAD
         found = await asyncio.wait_for(fetch(gateway.pool, "SELECT 1 AS one", {}), PATIENCE)
     except (Away, TimeoutError):
         return {"status": "unavailable"}
     building = None
     with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
+=======
+        params = {"writer": WRITER, "schema": SCHEMA}
+        found = await asyncio.wait_for(fetch(gateway.pool, kept, params), PATIENCE)
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
+    except (Away, TimeoutError):
+        return {"status": "unavailable"}, {"status": "unknown"}
+>>>>>>> 4976c47 (health: ask handlers and the log's disk, name the part and since when)
     made = {} if building is None else {"building": {"position": building}}
-    return {"status": "ok", "position": found.position, **made}
+    alive = found.row is not None and found.row["kept"]
+    keeper = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process keeps the read models"}
+    return {"status": "ok", "position": found.position, **made}, keeper
+
+
+async def lag_seconds(gateway: Gateway, position: int) -> float | None:
+    """The age of the first event that the read models do not reflect."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await gateway.store.read(position, limit=1)
+    except (Unavailable, TimeoutError):
+        return None
+    return round(max(0.0, (datetime.now(UTC) - found[0].stored_at).total_seconds()), 3) if found else 0.0
 
 
 async def metrics(gateway: Gateway, request: Request) -> Response:

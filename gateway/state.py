@@ -11,6 +11,7 @@ from starlette.requests import Request
 from eventstore.store import EventStore
 from gateway import parameters
 from gateway.auth import Identity, Tokens
+from gateway.health_memory import HealthMemory
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.parked_index import Index
@@ -53,6 +54,7 @@ class Gateway:
     parked: Index
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     essential: Essential = field(default_factory=Essential)
+    health: HealthMemory = field(default_factory=HealthMemory)
     #: what ends by itself, and is not to be forgotten before
     background: set[asyncio.Task[None]] = field(default_factory=set)
     writes: Writes = field(default_factory=Writes)

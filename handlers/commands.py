@@ -26,6 +26,7 @@ from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge
 from eventstore.vault import Erased, VaultUnavailable, WrongMasterKey
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.fences import Basis, Fences
+from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
@@ -88,6 +89,7 @@ class CommandLoop:
         self._facts = facts
         self._fences = Fences(store, facts.world)
         self._responder = Responder(nc)
+        self.health = Health(nc)
         self._running: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self.refused: dict[str, int] = {}
@@ -117,6 +119,9 @@ class CommandLoop:
         request: Request | None = None
         try:
             request = Request.model_validate_json(msg.data)
+            if (project, kind, verb) == (subjects.SYSTEM, KIND, VERB):
+                await self._responder.answer(msg, to_json({"ok": await self.health.check()}))
+                return
             reply = await self._handle(project, kind, verb, request)
         except (Rejected, ValidationError) as error:
             rejected = error if isinstance(error, Rejected) else invalid(error)

@@ -70,21 +70,25 @@ async def assemble(settings: HandlersSettings) -> Parts:
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)))
+    drivers = [
+        Placer(store, world, policy, Turns(commands.in_flight)).driver(),
+        Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
+        Deletions(store, world).driver(),
+        liveness.driver(),
+        Deadlines(store, world).driver(),
+        Signing(notary).driver(every=settings.checkpoint_seconds),
+    ]
+    commands.health.managers = lambda: [driver.status() for driver in drivers]
     return Parts(
         nc=nc,
         world=world,
         commands=commands,
         liveness=liveness,
         reports=reports.Reports(store, world),
-        verifier=Verifier(store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault),
-        drivers=[
-            Placer(store, world, policy, Turns(commands.in_flight)).driver(),
-            Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
-            Deletions(store, world).driver(),
-            liveness.driver(),
-            Deadlines(store, world).driver(),
-            Signing(notary).driver(every=settings.checkpoint_seconds),
-        ],
+        verifier=Verifier(
+            store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault
+        ),
+        drivers=drivers,
     )
 
 

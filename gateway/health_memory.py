@@ -1,0 +1,40 @@
+"""The newest answer of `/healthz`, and since when each part has been unwell."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+#: Seconds for which an answer serves everybody who asks.
+FRESH = 1.0
+
+#: The parts without which the platform cannot do its work: handlers decide; the log stores; the log and the read models
+#: are read; a process keeps the read models.
+PARTS = ("commands", "log", "nats", "postgres", "projections")
+
+
+class HealthMemory:
+    """One per gateway, so that asking often harms nobody."""
+
+    def __init__(self) -> None:
+        self._asking = asyncio.Lock()
+        self._at = float("-inf")
+        self._body: dict[str, Any] = {}
+        self._since: dict[str, datetime] = {}
+
+    async def body(self, look: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The answer, at most a second old; `look` makes a new one."""
+        async with self._asking:
+            if time.monotonic() - self._at > FRESH:
+                self._body = self._dated(await look())
+                self._at = time.monotonic()
+            return self._body
+
+    def _dated(self, body: dict[str, Any]) -> dict[str, Any]:
+        for name in PARTS:
+            if body[name]["status"] == "ok":
+                self._since.pop(name, None)
+            else:
+                body[name]["since"] = self._since.setdefault(name, datetime.now(UTC))
+        return body

@@ -1,0 +1,71 @@
+"""Whether handlers can do their work: asked as a command is, and answered by the same loop.
+
+`nebula.commands.system.health.check` writes one document to a small stream beside the log, on the same servers and with
+as many copies: a full disk shows there as it would with an event. The document replaces the one before, so asking
+often makes nothing grow; one answer serves everybody for a second.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from pydantic_core import to_json
+
+from handlers.managers.driver import Status
+from runtime import subjects
+
+#: The kind and the verb that are asked for.
+KIND, VERB = "health", "check"
+#: Seconds that an answer counts; and those in which the document has to be stored.
+FRESH, PATIENCE = 1.0, 1.0
+#: Bytes of the document: more than a page of a file, so that a full disk cannot hide in the rest of one.
+SIZE = 8 * 1024
+
+
+@dataclass
+class Health:
+    """Says whether the log's servers can store, and how each manager is. `managers` are asked each time."""
+
+    nc: Client
+    managers: Callable[[], Sequence[Status]] = tuple
+    _at: float = float("-inf")
+    _said: dict[str, Any] | None = None
+    _since: datetime | None = None
+    _asking: asyncio.Lock | None = None
+
+    async def check(self) -> dict[str, Any]:
+        """The answer, at most a second old."""
+        self._asking = self._asking or asyncio.Lock()
+        async with self._asking:
+            if self._said is None or time.monotonic() - self._at > FRESH:
+                self._said = {"log": await self._write(), "managers": [told(status) for status in self.managers()]}
+                self._at = time.monotonic()
+            return self._said
+
+    async def _write(self) -> dict[str, Any]:
+        """Whether a document could be stored; if not, why and since when."""
+        body = to_json({"at": datetime.now(UTC)}).ljust(SIZE)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.nc.jetstream(timeout=PATIENCE).publish(subjects.HEALTH_CHECK, body, stream=subjects.HEALTH)
+        except (NatsError, OSError, TimeoutError) as error:
+            self._since = self._since or datetime.now(UTC)
+            return {"status": "unavailable", "detail": (str(error) or repr(error))[:300], "since": self._since}
+        self._since = None
+        return {"status": "ok"}
+
+
+def told(status: Status) -> dict[str, Any]:
+    """What is said of a manager to anybody who may ask for health: no texts of errors."""
+    return {
+        "name": status.name,
+        "last_run": status.last_run,
+        "last_success": status.last_success,
+        "failing_since": status.failing_since,
+        "backing_off": status.backing_off,
+    }

@@ -1,0 +1,106 @@
+"""`/healthz` asks: is a command decided, can the log store, are the read models kept; and says since when not."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import subjects
+from runtime.servers import Postgres
+from tests.gateway.platform import Platform, platform
+from tests.waiting import eventually
+
+
+async def health(api: Platform) -> tuple[int, dict[str, Any]]:
+    answer = await api.http.get("/healthz")
+    return answer.status_code, answer.json()
+
+
+async def until(api: Platform, part: str, status: str) -> tuple[int, dict[str, Any]]:
+    async def seen() -> tuple[int, dict[str, Any]] | None:
+        code, body = await health(api)
+        return (code, body) if body[part]["status"] == status else None
+
+    found: tuple[int, dict[str, Any]] = await eventually(seen, f"{part} is {status}")
+    return found
+
+
+async def test_a_platform_that_works(api: Platform) -> None:
+    code, body = await until(api, "projections", "ok")
+    assert code == 200
+    assert body["status"] in ("ok", "degraded")
+    assert {each["name"] for each in body["managers"]} >= {"placement", "dispatch", "liveness", "deadlines", "notary"}
+    assert body["lag_seconds"] >= 0
+
+
+async def test_asking_often_makes_nothing_grow(api: Platform) -> None:
+    js = api.side.nc.jetstream()
+    await health(api)
+    before = (await js.stream_info(subjects.HEALTH)).state.last_seq
+    log = await api.side.store.last_position()
+    for _ in range(50):
+        await health(api)
+    state = (await js.stream_info(subjects.HEALTH)).state
+    assert state.messages == 1
+    assert state.last_seq - before < 25
+    assert await api.side.store.last_position() - log < 5
+
+
+async def test_handlers_that_are_gone_or_stand_still_show(tmp_path: Path, postgres: Postgres) -> None:
+    async with platform(tmp_path, postgres) as api:
+        await until(api, "commands", "ok")
+        process = api.side.processes[0]
+        os.kill(process.pid, signal.SIGSTOP)
+        code, body = await until(api, "commands", "unavailable")
+        assert (code, body["status"]) == (503, "unavailable")
+        assert body["commands"]["since"]
+        os.kill(process.pid, signal.SIGCONT)
+        await until(api, "commands", "ok")
+        await api.side.stop_all()
+        code, body = await until(api, "commands", "unavailable")
+        assert (code, body["commands"]["detail"]) == (503, "no handlers answer")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("a file system of its own needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def test_a_full_disk_shows(small_disk: Path, postgres: Postgres) -> None:
+    async with platform(small_disk, postgres) as api:
+        await until(api, "log", "ok")
+        free = os.statvfs(small_disk)
+        (small_disk / "ballast").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
+
+        async def shows() -> tuple[int, dict[str, Any]] | None:
+            code, body = await health(api)
+            return (code, body) if code == 503 else None
+
+        _, body = await eventually(shows, "a full disk shows")
+        assert "ok" not in (body["log"]["status"], body["status"])
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"hi", b"[]", b'{"ok": {}}', b'{"ok": {"log": 3, "managers": [1]}}', b"[" * 5000]
+)
+async def test_nonsense_from_handlers_is_unavailable(api: Platform, said: bytes) -> None:
+    from gateway import health as looked
+
+    async def answer(*_: Any, **__: Any) -> Any:
+        return type("Msg", (), {"data": said})
+
+    original, api.gateway.nc.request = api.gateway.nc.request, answer  # type: ignore[method-assign]
+    try:
+        commands, _, managers = await looked.handlers(api.gateway)
+    finally:
+        api.gateway.nc.request = original  # type: ignore[method-assign]
+    assert (commands["detail"], managers) == ("handlers answer nonsense", [])
