@@ -29,12 +29,12 @@ class Essential:
     """The essential tasks of a role. Leaving the block ends all of them."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run this from now on, until the block is left."""
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks.append(task)
         return task
 
     async def for_ever(self) -> None:
