@@ -22,6 +22,7 @@ from eventstore.store import Conflict, Unavailable
 from eventstore.vault import VaultUnavailable
 from handlers.world import Changes, Watch
 from runtime import logs
+from runtime.tasks import heed_cancellation
 
 log = logs.get(__name__)
 
@@ -112,6 +113,7 @@ class Driver:
 
         try:
             await work()
+            heed_cancellation()
         except Exception as error:
             self._round = self._failed("round", self._round, work, error)
         else:
@@ -128,6 +130,7 @@ class Driver:
         try:
             async with asyncio.timeout(ITEM_SECONDS):
                 await work()
+            heed_cancellation()
         except Exception as error:
             self._failures[key] = self._failed(key, before, work, error)
             self._away = self._away + 1 if isinstance(error, Unavailable | VaultUnavailable) else 0
