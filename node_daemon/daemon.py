@@ -1,7 +1,7 @@
 """All VMs of a node: a lane for each, and a tick that compares everything with everything."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -40,7 +40,7 @@ class Daemon:
         executor: Executor,
         host: Host,
         image_cache: Callable[[], ImageCache] | None = None,
-        beside: Sequence[Callable[[], Awaitable[None]]] = (),
+        beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
     ) -> None:
         self._settings = settings
         self._bus = bus

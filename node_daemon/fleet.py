@@ -25,7 +25,7 @@ from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulator import Simulator
 from runtime import bus, logs
-from runtime.essential import Essential, TaskEnded, until_stopped
+from runtime.essential import Essential, until_stopped
 from runtime.settings import SimulationSettings
 from runtime.tasks import end
 
@@ -113,15 +113,12 @@ class SimulatedNode:
                 work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve])
                 daemon = asyncio.create_task(work.run())
                 try:
-                    await asyncio.wait({daemon, fate, answering}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await end([daemon])
                 if not daemon.cancelled() and (error := daemon.exception()) is not None:
                     log.error("the daemon broke; it starts anew", exc_info=error)
                     await asyncio.sleep(1)
-                if answering.done():
-                    answering.result()
-                    raise TaskEnded("answers")
             fate.result()
         finally:
             await end([fate])

@@ -9,7 +9,6 @@ stays until that node has said that nothing is left: unknown is not absent.
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple

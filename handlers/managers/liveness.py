@@ -107,6 +107,4 @@ class Liveness:
         loaded = self._world.vm(vm_id)
         if loaded is not None and loaded.state is not None:
             command = LoseVm(vm=vm_id, node=loaded.state.node or "", at=now())
-            await apply(
-                self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world
-            )
+            await apply(self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world)
