@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-<<<<<<< HEAD
-from typing import Any, Literal
-=======
 from datetime import UTC, datetime
-from typing import Any
->>>>>>> 4976c47 (health: ask handlers and the log's disk, name the part and since when)
+from typing import Any, Literal
 
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
@@ -103,20 +99,13 @@ async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]
               AND objid = (hashtext(%(schema)s)::bigint & 4294967295) AND granted
               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS kept"""
     try:
-<<<<<<< HEAD
-        found = await asyncio.wait_for(fetch(gateway.pool, "SELECT 1 AS one", {}), PATIENCE)
+        params = {"writer": WRITER, "schema": SCHEMA}
+        found = await asyncio.wait_for(fetch(gateway.pool, kept, params), PATIENCE)
     except (Away, TimeoutError):
-        return {"status": "unavailable"}
+        return {"status": "unavailable"}, {"status": "unknown"}
     building = None
     with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
-=======
-        params = {"writer": WRITER, "schema": SCHEMA}
-        found = await asyncio.wait_for(fetch(gateway.pool, kept, params), PATIENCE)
-        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
-    except (Away, TimeoutError):
-        return {"status": "unavailable"}, {"status": "unknown"}
->>>>>>> 4976c47 (health: ask handlers and the log's disk, name the part and since when)
     made = {} if building is None else {"building": {"position": building}}
     alive = found.row is not None and found.row["kept"]
     keeper = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process keeps the read models"}
