@@ -36,7 +36,7 @@ TASKS = [
     ("projections", "ProjectionsSettings", "projections.main", "seed_guests", "data source"),
     ("gateway", "GatewaySettings", "gateway.app", "listen", "position"),
     ("node", "NodeSettings", "node_daemon.presence", "Pulse.beat", "heartbeat"),
-    ("node", "NodeSettings", "node_daemon.answers", "Answers.serve", "answers"),
+    ("node", "NodeSettings", "node_daemon.membership", "Membership.keep", "lease"),
     ("simulation", "SimulationSettings", "node_daemon.guests", "Guests.run", "guests"),
 ]
 
