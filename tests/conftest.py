@@ -1,5 +1,6 @@
 """Real servers for the tests: one of each for the whole run, on free ports and in a folder of their own."""
 
+import os
 import shutil
 import signal
 import tempfile
@@ -48,6 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """A command line that runs in this process closes what it makes to others: not what the next test makes."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,8 @@ async def test_a_parked_message_of_the_log(api: Platform, nebula: Run) -> None:
     assert (status, json.loads(out)["status"]) == (0, "dropped")
     assert json.loads((await nebula("parked", "list", "-o", "json"))[1]) == {"items": []}
     status, out, _ = await nebula("parked", "list", "--status", "dropped")
-    assert (status, len(out.splitlines())) == (0, 3)
+    assert status == 0
+    assert {strange, plain} <= {row.split()[1] for row in out.splitlines()[1:]}
 
 
 async def test_a_parked_report_is_put_back(api: Platform, nebula: Run) -> None:

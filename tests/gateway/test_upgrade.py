@@ -117,7 +117,7 @@ async def test_reads_go_on_while_read_models_are_replaced(
             go.set()
             await eventually(is_live(api), "the new version is live")
             await more_rounds(reader)
-            assert await building(api) == (None, -1)
+            await eventually(is_built(api), "nothing is told of a build that is over")
         finally:
             for task in tasks:
                 task.cancel()
@@ -135,6 +135,13 @@ async def building(api: Platform) -> tuple[int | None, int]:
     text = (await api.http.get("/metrics")).text
     (line,) = [line for line in text.splitlines() if line.startswith("nebula_projection_building_position ")]
     return health["postgres"].get("building", {}).get("position"), int(float(line.split()[1]))
+
+
+def is_built(api: Platform) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return await building(api) == (None, -1)
+
+    return look
 
 
 def is_building(api: Platform) -> Callable[[], Awaitable[Any]]:

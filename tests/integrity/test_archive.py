@@ -272,14 +272,14 @@ def test_forged_checkpoints(log: Log, exported: Path, tmp_path: Path) -> None:
 async def test_ranges_prove_themselves(log: Log, tmp_path: Path) -> None:
     path = tmp_path / "part"
     last = await log.store.last_position()
-    for after, to in ((0, 5), (10, 20), (23, 40), (last - 1, last), (30, last + 9)):
+    for after, to in ((0, 5), (10, 20), (23, 40), (last - 1, last)):
         done = await log.export(path, after=after, to=to)
         report = verify_file(path, keys=log.keys)
         assert report.findings == [], (after, to)
         assert report.events == report.last - after == done.events
         assert report.last >= min(to, last)
         assert report.proven in (0, report.last)
-    for after, to in ((last, None), (last + 5, None), (7, 7), (7, 3)):
+    for after, to in ((last, None), (last + 5, None), (7, 7), (7, 3), (30, last + 9)):
         with pytest.raises(transfer.Refused, match=f"the log ends at {last}"):
             await log.export(path, after=after, to=to)
 

@@ -177,10 +177,10 @@ def on_files(acts: Acts) -> None:
     """Make acts of what this process does to files from now on."""
     made, of_disks = disks.qemu_img, disks.Disks
 
-    async def qemu_img(*arguments: str) -> bytes:
+    async def qemu_img(*arguments: str, **more: Any) -> bytes:
         if arguments[0] == "info":
-            return await made(*arguments)
-        return await acts.act(lane(), f"{arguments[0]} disk", lambda: made(*arguments))
+            return await made(*arguments, **more)
+        return await acts.act(lane(), f"{arguments[0]} disk", lambda: made(*arguments, **more))
 
     disks.qemu_img = qemu_img
     disks.put_in_place = acts.blocking("disk in place", disks.put_in_place)

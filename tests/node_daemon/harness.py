@@ -174,6 +174,7 @@ async def a_node(home: Path, nats_url: str, uri: str, **settings: Any) -> AsyncI
     folder.chmod(0o755)
     values: dict[str, Any] = {"resync_seconds": 0.2, "heartbeat_seconds": 0.1, "libvirt_deadline": 60, **settings}
     values.setdefault("image_paths", str(folder))
+    values.setdefault("image_hosts", "127.0.0.1")  # where tests serve images
     node_settings = NodeSettings(home=folder, nats_url=nats_url, node=name, libvirt_uri=uri, **values)
     client = await nats.connect(nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     await ensure_all(client.jetstream(), 1)
