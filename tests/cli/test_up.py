@@ -21,6 +21,9 @@ from tests.cli.conftest import environment, is_ours
 def up(home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     """A `nebula up`, ended at the end if it has not ended by then."""
     command = [sys.executable, "-m", "cli.main", "up"]
+    port = home / "nats.port"
+    if not port.exists():
+        port.write_text(str(free_port()))  # or two that start at the same time both take 4222
     with subprocess.Popen(command, env=environment(home, **more), stdout=subprocess.PIPE, text=True) as child:
         try:
             yield child
