@@ -85,7 +85,8 @@ class Connection:
         if thread is threading.current_thread():  # the garbage collector may call from anywhere
             loop.create_task(self._end()).add_done_callback(lambda _: loop.stop())
             return
-        asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+        with contextlib.suppress(CancelledError):  # what still ran may have cancelled the end as well: it is one
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
