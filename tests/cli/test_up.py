@@ -24,6 +24,7 @@ def up(home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
     port = home / "nats.port"
     if not port.exists():
         port.write_text(str(free_port()))  # or two that start at the same time both take 4222
+        port.chmod(0o600)
     with subprocess.Popen(command, env=environment(home, **more), stdout=subprocess.PIPE, text=True) as child:
         try:
             yield child
