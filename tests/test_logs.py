@@ -61,12 +61,12 @@ def test_an_invalid_value_is_not_quoted(restored: None, capsys: pytest.CaptureFi
 
 def test_libraries_speak_in_our_form_and_from_warning_up(restored: None, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("tests", "debug", "json")
-    theirs = logging.getLogger("some.library")
+    theirs = logging.getLogger("theirs.client")
     theirs.info("a line a message")
     theirs.warning("careful with %s", "that")
     (line,) = capsys.readouterr().err.splitlines()
     said = json.loads(line)
-    assert (said["event"], said["level"], said["component"]) == ("careful with that", "warning", "some.library")
+    assert (said["event"], said["level"], said["component"]) == ("careful with that", "warning", "theirs.client")
     assert said["role"] == "tests" and said["timestamp"]
 
 
