@@ -29,14 +29,14 @@ def _keys(given: str) -> list[str]:
     text = text_of(Path(given))
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def text_of(file: Path) -> str:
-    """What a file holds. Raises Usage."""
+    """What a file of text holds, without a byte order mark. Raises Usage."""
     try:
-        return file.read_text()
+        return file.read_text("utf-8-sig")
     except OSError as error:
         raise Usage(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -29,8 +29,7 @@ def user_data(text: str) -> str:
 
 
 def public_key(line: str) -> str:
-    ssh.parse(line)
-    return line.strip()
+    return str(ssh.parse(line))
 
 
 PublicKey = Annotated[

@@ -12,13 +12,13 @@ HTTP), and `POST /<secret>/phone-home` when cloud-init has finished.
 """
 
 import asyncio
-import json
 import re
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import yaml
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic_core import to_json
@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import Erased, VaultUnavailable
-from projections import phone_home, seeds
+from projections import phone_home, seeds, ssh
 from projections.database import Away, Pool
 from projections.position import Position
 from projections.rate import Rate
@@ -159,26 +159,25 @@ async def document(source: Source, seed: Seed, name: str, url: str) -> bytes:
 
 
 def meta_data(seed: Seed) -> str:
-    """YAML. Values are JSON strings, which YAML reads as they are, whatever they contain."""
-    lines = [
-        f"instance-id: {json.dumps(seed.instance_id)}",
-        f"local-hostname: {json.dumps(seed.name)}",
-        "public-keys:" if seed.ssh_keys else "public-keys: []",
-        *(f"  - {json.dumps(key)}" for key in seed.ssh_keys),
-    ]
-    return "\n".join(lines) + "\n"
+    """YAML: who the guest is, and who may log in."""
+    return as_yaml(
+        {
+            "instance-id": seed.instance_id,
+            "local-hostname": seed.name,
+            "public-keys": [ssh.fit(key) for key in seed.ssh_keys],
+        }
+    )
 
 
 def vendor_data(url: str) -> str:
     """Asks cloud-init to say when it is done, and by which SSH host keys the guest can be known."""
-    lines = [
-        "#cloud-config",
-        "phone_home:",
-        f"  url: {json.dumps(url + 'phone-home')}",
-        f"  post: [{', '.join(phone_home.ASKED)}]",
-        "  tries: 10",
-    ]
-    return "\n".join(lines) + "\n"
+    asked = {"url": f"{url}phone-home", "post": list(phone_home.ASKED), "tries": 10}
+    return "#cloud-config\n" + as_yaml({"phone_home": asked})
+
+
+def as_yaml(document: dict[str, Any]) -> str:
+    """YAML in ASCII, by the library that cloud-init reads it with. (JSON is no YAML: its escapes are other ones.)"""
+    return cast(str, yaml.safe_dump(document, sort_keys=False, width=float("inf")))
 
 
 async def receive_call(source: Source, request: Request, seed: Seed) -> None:

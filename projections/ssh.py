@@ -1,4 +1,8 @@
-"""SSH public keys as text: `type base64 [comment]`."""
+"""SSH public keys as text: `type base64 [comment]`.
+
+A comment may hold any character but those that end a line for somebody: `authorized_keys` is a file of lines, and
+cloud-init reads it with Python's `str.splitlines`. With one of them a comment could become a key of its own.
+"""
 
 import base64
 import binascii
@@ -20,11 +24,14 @@ HOST_TYPES = frozenset({"ssh-ed25519", "ssh-rsa", *ECDSA})
 #: The longest line that is looked at, in characters.
 MOST = 16 * 1024
 
-_LINE = re.compile(r"(\S+) +([A-Za-z0-9+/]+={0,2})(?: +([^\x00-\x1f\x7f]*))?")
+_ENDS_LINES = "\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f\\u2028\\u2029"
+_LINE = re.compile(rf"(\S+)[ \t]+([A-Za-z0-9+/]+={{0,2}})(?:[ \t]+([^{_ENDS_LINES}]*))?")
+_UNFIT = re.compile(rf"[\t{_ENDS_LINES}\ud800-\udfff]")
+_AROUND = "\ufeff \t\r\n"
 #: What can be said of a user's key without reading its contents, as JSON Schema says it.
 PATTERN = (
-    rf"^[ \r\n]*({'|'.join(re.escape(each).replace(chr(92) + '-', '-') for each in sorted(USER_TYPES))})"
-    r" +[A-Za-z0-9+/]+={0,2}( +[^\u0000-\u001f\u007f]*)?[ \r\n]*$"
+    rf"^[\ufeff \t\r\n]*({'|'.join(re.escape(each).replace(chr(92) + '-', '-') for each in sorted(USER_TYPES))})"
+    r"[ \t]+[A-Za-z0-9+/]+={0,2}([ \t]+[^\u0000-\u0008\u000a-\u001f\u007f-\u009f\u2028\u2029]*)?[ \t\r\n]*$"
 )
 
 
@@ -35,6 +42,10 @@ class PublicKey:
     type: str
     data: str
     comment: str
+
+    def __str__(self) -> str:
+        """The key on one line, with single blanks between its parts."""
+        return f"{self.type} {self.data} {self.comment}".rstrip()
 
     @property
     def fingerprint(self) -> str:
@@ -47,9 +58,9 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
     """One public key. Raises ValueError, with a text that says what is wrong."""
     if len(line) > MOST:
         raise ValueError(f"longer than {MOST} characters")
-    found = _LINE.fullmatch(line.strip(" \r\n"))
+    found = _LINE.fullmatch(line.strip(_AROUND))
     if found is None:
-        raise ValueError("not a public key on one line: type, base64, and a comment if you like")
+        raise ValueError(_fault(line.strip(_AROUND), types))
     type_, data, comment = found.groups()
     if type_ not in types:
         raise ValueError(f"not a key type that is known here: {type_[:40]} ({', '.join(sorted(types))})")
@@ -60,7 +71,31 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
     fields = _fields(raw)
     if not fields or fields[0] != type_.encode() or len(fields) < 2:
         raise ValueError(f"its contents are not those of a {type_} key")
-    return PublicKey(type_, data, comment or "")
+    return PublicKey(type_, data, fit(comment or "").strip())
+
+
+def fit(text: str) -> str:
+    """The text with blanks in the place of what no line of `authorized_keys` may hold."""
+    return _UNFIT.sub(" ", text)
+
+
+def _fault(line: str, types: frozenset[str]) -> str:
+    """Which part keeps a line from being a key."""
+    if "PRIVATE KEY" in line:
+        return "a private key: keep it to yourself, and give the public one"
+    if "SSH2 PUBLIC KEY" in line or "BEGIN" in line:
+        return "a key in another format: `ssh-keygen -i -f FILE` prints it as type, base64 and comment"
+    words = line.split()
+    type_ = next((place for place, word in enumerate(words) if word in types), None)
+    if type_:
+        return f"it begins with options ({' '.join(words[:type_])[:60]}): a key here has no options, leave them out"
+    if len(line.splitlines()) > 1:
+        return "more than one line: give one key, and no line breaks in its comment"
+    if type_ == 0 and len(words) > 2 and re.fullmatch("[A-Za-z0-9+/]+={0,2}", words[1]):
+        return "its comment holds control characters"
+    if type_ == 0 and len(words) > 1:
+        return "its base64 is broken"
+    return "not a public key on one line: type, base64, and a comment if you like"
 
 
 def _fields(raw: bytes) -> list[bytes]:

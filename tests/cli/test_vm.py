@@ -160,11 +160,11 @@ def test_wait(nebula: Nebula, platform: Platform) -> None:
 
 def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     file = tmp_path / "keys.pub"
-    file.write_text("# mine\nssh-ed25519 AAAA a\n\nssh-rsa BBBB b\n")
+    file.write_text("\ufeffssh-ed25519 AAAA a\N{GRINNING FACE}\r\n# mine\n\nssh-rsa BBBB b\n", "utf-8")
     ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file), "--ssh-key", "ssh-ed25519 CCCC c")
     assert ran.status == 0
     (vm,) = platform.vms.values()
-    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
+    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a\N{GRINNING FACE}", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
 
 
 GUEST = {

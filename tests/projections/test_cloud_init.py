@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from domain import vm
 from domain.contract import Power
@@ -387,7 +387,8 @@ async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
 def test_vendor_data_as_it_is_written() -> None:
     assert cloud_init.vendor_data("http://h/s/") == (
         "#cloud-config\nphone_home:\n"
-        '  url: "http://h/s/phone-home"\n'
-        "  post: [pub_key_rsa, pub_key_ecdsa, pub_key_ed25519, instance_id, hostname, fqdn]\n"
+        "  url: http://h/s/phone-home\n"
+        "  post:\n  - pub_key_rsa\n  - pub_key_ecdsa\n  - pub_key_ed25519\n"
+        "  - instance_id\n  - hostname\n  - fqdn\n"
         "  tries: 10\n"
     )
