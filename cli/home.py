@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cli.credentials import TOKEN_FILE, URL_FILE
 from runtime.child import ServerError, free_port, stop_leftover
-from runtime.private import passable
+from runtime.private import passable, put
+from runtime.servers import remembered_port
 
 NATS_PORT = 4222
 
@@ -41,8 +42,8 @@ def tokens_file(home: Path) -> Path:
     listed = home / "tokens"
     if not listed.exists():
         token = secrets.token_urlsafe(32)
-        _write_secret(home / TOKEN_FILE, token)
-        _write_secret(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}")
+        put(home / TOKEN_FILE, f"{token}\n")
+        put(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}\n")
     return listed
 
 
@@ -64,9 +65,9 @@ def seed_url_file(home: Path) -> Path:
 def nats_port(home: Path) -> int:
     """The port this platform's event log is reached at: the one it had, else 4222, else any; whichever is free."""
     file = nats_port_file(home)
-    remembered = [int(file.read_text())] if file.exists() else []
-    port = next((port for port in (*remembered, NATS_PORT) if is_free("127.0.0.1", port)), None) or free_port()
-    file.write_text(str(port))
+    wished = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
+    port = next((port for port in wished if is_free("127.0.0.1", port)), None) or free_port()
+    put(file, str(port))
     return port
 
 
@@ -92,12 +93,3 @@ async def stop_leftovers(home: Path, roles: tuple[str, ...]) -> None:
         await stop_leftover(file, str(file))
     nats = home / "nats.pid"
     await stop_leftover(nats, str(nats))
-
-
-def _write_secret(file: Path, text: str) -> None:
-    """Whole or not at all, and readable by its owner only from the first moment on."""
-    new = file.with_name(f"{file.name}.new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(text + "\n")
-    new.replace(file)

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,23 +33,36 @@ def serve(role: str, pid_file: Path | None = None) -> None:
 
     private.begin()
     _, settings_class = PROGRAMS[role]
-    if pid_file is not None:
-        pid_file.write_text(f"{os.getpid()}\n")
-    run(role, settings.read(getattr(settings, settings_class)))
+    run(role, settings.read(getattr(settings, settings_class)), pid_file)
 
 
-def run(role: str, own: "Common") -> None:
-    """Run it with these settings, on the loop and with the collector that suit a long life."""
+def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
+    """Run it with these settings, on the loop and with the collector that suit a long life.
+
+    Where it cannot begin because the disk is full, it waits until there is room.
+    """
     import uvloop
 
-    from runtime import essential, logs, streams
+    from runtime import essential, logs, patience, private, streams
+    from runtime.disk_room import is_full
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
     try:
-        uvloop.run(program(own))
+        for pause in patience.pauses():
+            try:
+                if pid_file is not None:
+                    private.put(pid_file, f"{os.getpid()}\n")
+                uvloop.run(program(own))
+                return
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                log = logs.get(__name__)
+                log.error("the disk is full; make room, it goes on by itself", file=error.filename, retry_in=pause)
+                time.sleep(pause)
     except streams.WeakStream as error:
         logs.get(__name__).error("the bus cannot carry the log", error=str(error))
         raise SystemExit(2) from None

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import httpx
-import psycopg
 
 from cli import home
 from cli.client import Client, Document, path
@@ -29,18 +28,23 @@ from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
 from runtime import logs, tasks
 from runtime.child import ServerError, free_port
+from runtime.disk_room import free_bytes
 from runtime.essential import Essential, TaskEnded
-from runtime.full_disk import FullDisk
+from runtime.full_disk import LOOK_SECONDS, ROOM, FullDisk
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
-from runtime.servers import NatsServer, Postgres, PostgresRole, start_nats, start_postgres
+from runtime.patience import pauses
+from runtime.private import put
+from runtime.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.supervise import Role, Supervisor
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0
-#: Seconds before a server that ended is started again, when the first attempt failed.
-RETRY_SECONDS = 2.0
+#: Seconds before a server that ended is started again, when an attempt failed: doubled from the first to the last.
+RETRY_SECONDS, LAST_RETRY_SECONDS = 2.0, 30.0
+#: Seconds of life after which a server is started again whatever room there is.
+HEALTHY_SECONDS = 30.0
 
 #: Seconds between two looks at the health of the platform, and for an answer.
 HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
@@ -59,6 +63,12 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, Simulat
         return name in self.model_fields_set
 
 
+def say(text: str) -> None:
+    """A line for whoever looks. Where it cannot be written (full disk, closed pipe), the platform runs on."""
+    with contextlib.suppress(OSError):
+        emit(text)
+
+
 class Told:
     """What has become ready, one aligned line each, with the seconds since the last."""
 
@@ -67,7 +77,7 @@ class Told:
 
     def __call__(self, what: str, text: str) -> None:
         now = time.monotonic()
-        emit(f"{what:<12} {text} ({duration(now - self._last)})")
+        say(f"{what:<12} {text} ({duration(now - self._last)})")
         self._last = now
 
 
@@ -79,6 +89,8 @@ def main() -> None:
         asyncio.run(_until_stopped(settings))
     except (ServerError, TaskEnded) as error:
         raise CliError(str(error)) from error
+    except OSError as error:
+        raise CliError(f"{error.filename or settings.home}: {error.strerror or error}") from error
 
 
 async def _until_stopped(settings: UpSettings) -> None:
@@ -86,7 +98,7 @@ async def _until_stopped(settings: UpSettings) -> None:
     running = asyncio.create_task(platform(settings))
 
     def stop() -> None:
-        emit("stopping; guests run on")
+        say("stopping; guests run on")
         running.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -99,7 +111,7 @@ async def platform(settings: UpSettings) -> None:
     """Start everything, say so, and wait to be cancelled; then stop all of it. Raises ServerError."""
     async with AsyncExitStack() as stack:
         stack.enter_context(home.locked(settings.home))
-        emit(f"Nebula on {settings.home}")
+        say(f"Nebula on {settings.home}")
         tell = Told()
         await home.stop_leftovers(settings.home, tuple(ROLES))
         http_port = _port(settings, "http_port", settings.http_host)
@@ -108,13 +120,14 @@ async def platform(settings: UpSettings) -> None:
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home)
             start = partial(start_nats, settings.home, port=port)
-            disk = FullDisk(lambda line: emit(f"{'nats':<12} {line}"))
+            disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"))
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         tell("nats", nats_url)
 
         dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
         if not settings.given("postgres_dsn"):
-            postgres = await stack.enter_async_context(kept("postgres", partial(start_postgres, settings.home)))
+            start_again = partial(start_postgres, settings.home, port=postgres_port(settings.home))
+            postgres = await stack.enter_async_context(kept("postgres", start_again))
             dsns = {role: postgres.dsn_of("nebula", role) for role in PostgresRole}
             tell("postgres", f"127.0.0.1:{postgres.port}")
         else:
@@ -138,8 +151,8 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_SEED_PORT": str(seed_port),
             "NEBULA_SEED_URL": settings.seed_url or f"http://{seed_host}:{seed_port}/",
         }
-        home.api_url_file(settings.home).write_text(url)
-        home.seed_url_file(settings.home).write_text(environment["NEBULA_SEED_URL"])
+        put(home.api_url_file(settings.home), url)
+        put(home.seed_url_file(settings.home), environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
         essential = await stack.enter_async_context(Essential())
         essential.start("log files", keep_small(settings.home / "log", settings.log_mib * MIB))
@@ -150,7 +163,7 @@ async def platform(settings: UpSettings) -> None:
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
         await essential.during(_wait_until_ready(settings, url, began, tell))
-        emit(READY.format(environment=_environment(settings, url)))
+        say(READY.format(environment=_environment(settings, url)))
         essential.start("health", _tell_health(url))
         await essential.for_ever()
 
@@ -174,24 +187,41 @@ async def kept(
     `watch` looks after it while it runs, and may stop it.
     """
     server = await start()
+    store = server.home / name
 
     async def keep() -> None:
         nonlocal server
+        clock = asyncio.get_running_loop().time
         while True:
+            born = clock()
             watching = asyncio.create_task(watch(server), name=f"watch {name}") if watch is not None else None
             try:
                 status = await server.child.process.wait()
             finally:
                 if watching is not None:
                     await tasks.end([watching])
-            emit(f"{name:<12} ended with status {status}; starting it again")
-            while True:
-                try:
-                    server = await start()
-                    break
-                except (ServerError, OSError, psycopg.Error) as error:  # a full disk is one of them
-                    emit(f"{name:<12} {error}")
-                    await asyncio.sleep(RETRY_SECONDS)
+            say(f"{name:<12} ended with status {status}; starting it again")
+            if clock() - born < HEALTHY_SECONDS:
+                await room()
+            server = await again()
+
+    async def again() -> Server:
+        """The server, however long that takes."""
+        for pause in pauses(RETRY_SECONDS, LAST_RETRY_SECONDS):
+            try:
+                return await start()
+            except Exception as error:  # whatever it is: the platform cannot do without it
+                say(f"{name:<12} {error}")
+            await asyncio.sleep(pause)
+            await room()
+        raise AssertionError("the pauses never end")
+
+    async def room() -> None:
+        """Wait until its disk is not full."""
+        if await asyncio.to_thread(free_bytes, store) < ROOM:
+            say(f"{name:<12} the disk of {store} is full; it is started again once {ROOM >> 20} MiB are free")
+            while await asyncio.to_thread(free_bytes, store) < ROOM:  # noqa: ASYNC110  (a disk tells nobody)
+                await asyncio.sleep(LOOK_SECONDS)
 
     keeper = asyncio.create_task(keep())
     try:
@@ -270,7 +300,7 @@ async def _tell_health(url: str) -> None:
             except (httpx.HTTPError, ValueError, AttributeError):
                 now = "gateway: it does not answer"
             if bool(now) != bool(unwell):
-                emit(f"unhealthy    {now}" if now else "healthy      again")
+                say(f"unhealthy    {now}" if now else "healthy      again")
             unwell = now
 
 

@@ -1,7 +1,6 @@
 """What goes wrong for good. Everything else is tried again."""
 
-import errno
-
+from runtime.disk_room import is_full
 from runtime.download import Verdict
 
 
@@ -23,10 +22,6 @@ class Temporary(Exception):
 
 class Superseded(Exception):
     """The document that a step was planned from is no longer the newest."""
-
-
-def is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def of_os_error(error: OSError) -> Exception:

@@ -17,12 +17,12 @@ from domain.contract import ImageCache, ImageSource
 from node_daemon.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, verify
 from node_daemon.cache import Bases, Cache, touch
 from node_daemon.conversion import Full, convert, most_bytes
-from node_daemon.failure import Permanent, Temporary, is_full, of_os_error
+from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
 from node_daemon.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.disk_image import Format, Unusable
-from runtime.disk_room import room
+from runtime.disk_room import is_full, room
 from runtime.download import SILENCE, Check, Gone, Interrupted, Part, Tell, TooLong, copy, download
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.local_file import MAY_PASS, NotAllowed, opened

@@ -19,6 +19,17 @@ UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether that is all that is wrong: there is no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes of the disk that are free for us. Raises OSError."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 def allocate(descriptor: int, length: int) -> None:
     """Take the blocks for the first `length` bytes of a file, whose size stays. Raises OSError (ENOSPC, EDQUOT).
 

@@ -6,15 +6,14 @@ to be started again. What it acknowledged is on disk, and it starts from that.
 
 import asyncio
 import json
-import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from runtime.disk_room import free_bytes
 from runtime.servers import NatsServer
 
 #: Seconds between two looks.
@@ -46,11 +45,11 @@ class FullDisk:
                 continue
             if not told:
                 self.tell(f"cannot store: {trouble}")
-                if room(store) < ROOM:
+                if free_bytes(store) < ROOM:
                     self.tell(f"make room on the disk of {store}, {ROOM >> 20} MiB or more; it goes on by itself then")
                 told = True
             now = time.monotonic()
-            if room(store) < ROOM or now < self._not_before:
+            if free_bytes(store) < ROOM or now < self._not_before:
                 continue
             if now > self._not_before + LAST_PAUSE:
                 self._pause = FIRST_PAUSE
@@ -81,9 +80,3 @@ def _document(answer: urllib.error.HTTPError) -> Any:
         return json.loads(answer.read(2**20))
     except (OSError, ValueError):
         return None
-
-
-def room(folder: Path) -> int:
-    """Bytes that are free for us."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize

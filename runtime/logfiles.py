@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from runtime import logs
+from runtime.disk_room import is_full
 
 log = logs.get(__name__)
 
@@ -31,17 +32,30 @@ async def keep_small(folder: Path, most_bytes: float) -> None:
 
 
 def rotate(file: Path, most_bytes: float) -> bool:
-    """Copy the file aside and empty it, where it holds more than that. Whether it did. Raises OSError."""
+    """Copy the file aside and empty it, where it holds more than that. Whether it did. Raises OSError.
+
+    Where the disk is full, the oldest copies go until there is room for the new one.
+    """
     if file.stat().st_size <= most_bytes:
         return False
-    for number in range(KEPT, 1, -1):
-        older = file.with_name(f"{file.name}.{number - 1}")
-        if older.exists():
-            older.replace(file.with_name(f"{file.name}.{number}"))
-    newest = file.with_name(f"{file.name}.1")
-    with file.open("r+b") as source, newest.open("wb") as copy:
-        newest.chmod(0o600)
-        while source.tell() < file.stat().st_size:  # it grows meanwhile
-            shutil.copyfileobj(source, copy)
-        source.truncate(0)
+    copies = [file.with_name(f"{file.name}.{number}") for number in range(1, KEPT + 1)]
+    new = file.with_name(f"{file.name}.new")
+    while True:
+        try:
+            with file.open("r+b") as source, new.open("wb") as copy:
+                new.chmod(0o600)
+                while source.tell() < file.stat().st_size:  # it grows meanwhile
+                    shutil.copyfileobj(source, copy)
+                copy.flush()
+                source.truncate(0)
+            break
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            oldest = next((each for each in reversed(copies) if each.exists()), None)
+            if not is_full(error) or oldest is None:
+                raise
+            oldest.unlink()
+    for older, newer in zip(reversed(copies), reversed([new, *copies[:-1]]), strict=True):
+        if newer.exists():
+            newer.replace(older)
     return True

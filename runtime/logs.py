@@ -18,19 +18,38 @@ Logger = structlog.stdlib.BoundLogger
 
 
 class _StandardError:
-    """Whatever `sys.stderr` is at the time: loggers outlive a stream that was replaced, as test runners do."""
+    """Whatever `sys.stderr` is at the time: loggers outlive a stream that was replaced, as test runners do.
+
+    A line that cannot be written (full disk, closed pipe) is lost, and ends nobody's work. The next one that can says
+    how many were.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._failed = False
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        try:
+            return sys.stderr.write(text)
+        except OSError:
+            self._failed = True
+            return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """The end of a line."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            self._failed = True
+        self.lost = self.lost + 1 if self._failed else 0
+        self._failed = False
 
 
 class _Renderer:
     """The last processor: a line of text, masked."""
 
-    def __init__(self, fmt: str) -> None:
+    def __init__(self, fmt: str, output: _StandardError) -> None:
+        self._output = output
         self._render: structlog.typing.Processor = (
             structlog.processors.JSONRenderer(default=str)
             if fmt == "json"
@@ -42,12 +61,15 @@ class _Renderer:
         )
 
     def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        if self._output.lost:
+            event["lines_lost"] = self._output.lost
         return masked(str(self._render(logger, name, event)))
 
 
 def configure(role: str, level: str, fmt: str) -> None:
     """Set up logging for one process. Libraries speak from WARNING up."""
-    render = _Renderer(fmt)
+    output = _StandardError()
+    render = _Renderer(fmt, output)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         _plain,
@@ -61,10 +83,10 @@ def configure(role: str, level: str, fmt: str) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, output)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(cast(TextIO, _StandardError()))
+    handler = logging.StreamHandler(cast(TextIO, output))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(allow=[]), _component],

@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from runtime.child import Child, ServerError, find_program, free_port, require_free, spawn, stop_leftover
-from runtime.private import passable
+from runtime.private import passable, put
 
 NATS_CONF = Path(__file__).resolve().parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
@@ -29,6 +29,8 @@ POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
 START_SECONDS = 60.0
 #: The administrator, whom only set-up is.
 ADMINISTRATOR = "nebula"
+#: The file of a home in which the port of its Postgres stands.
+POSTGRES_PORT = "postgres.port"
 
 
 def _password_file(home: Path, user: str) -> Path:
@@ -170,9 +172,8 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     password = _password_file(home, ADMINISTRATOR).read_text()
     await stop_leftover(data / "postmaster.pid", str(data))
 
-    port_file = home / "postgres.port"
     if port is None:
-        port = int(port_file.read_text()) if port_file.exists() else free_port()
+        port = postgres_port(home)
     require_free(port)
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
     if not durable:
@@ -195,8 +196,22 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     except BaseException:
         await child.kill()
         raise
-    port_file.write_text(str(port))
+    put(home / POSTGRES_PORT, str(port))
     return server
+
+
+def postgres_port(home: Path) -> int:
+    """The port that the Postgres of this home had, or else a free one."""
+    return remembered_port(home / POSTGRES_PORT) or free_port()
+
+
+def remembered_port(file: Path) -> int | None:
+    """The port that stands in a file; None where there is none, whatever there is."""
+    try:
+        port = int(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
 
 
 def remembered_dsn(home: Path) -> str | None:
@@ -205,10 +220,10 @@ def remembered_dsn(home: Path) -> str | None:
     None when there are none.
     """
     user = PostgresRole.PROJECTIONS
-    password, port = _password_file(home, user), home / "postgres.port"
-    if not (password.exists() and port.exists()):
+    password, port = _password_file(home, user), remembered_port(home / POSTGRES_PORT)
+    if port is None or not password.exists():
         return None
-    return f"postgresql://{user}:{password.read_text().strip()}@127.0.0.1:{port.read_text().strip()}/nebula"
+    return f"postgresql://{user}:{password.read_text().strip()}@127.0.0.1:{port}/nebula"
 
 
 async def set_up_roles(server: Postgres, database: str) -> None:
@@ -217,11 +232,7 @@ async def set_up_roles(server: Postgres, database: str) -> None:
         for role in PostgresRole:
             file = _password_file(server.home, role)
             if not file.exists():
-                new = file.with_name(f"{file.name}.new")
-                new.unlink(missing_ok=True)
-                new.touch(mode=0o600)
-                new.write_text(secrets.token_urlsafe(24))
-                new.replace(file)
+                put(file, secrets.token_urlsafe(24))
             setting = f"nebula.{role.removeprefix('nebula_')}_password"
             await session.execute("SELECT set_config(%s, %s, true)", [setting, file.read_text()])
         await session.execute(POSTGRES_ROLES.read_bytes())

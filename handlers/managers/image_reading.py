@@ -5,7 +5,6 @@ to see it too; what has arrived outlives this process, and is gone once the verd
 """
 
 import asyncio
-import errno
 import fcntl
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from domain.image import Image
 from runtime import logs
 from runtime.digests import digests
 from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
-from runtime.disk_room import room
+from runtime.disk_room import is_full, room
 from runtime.download import Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.inspection import inspect
@@ -187,7 +186,7 @@ def full_is_a_verdict(part: Part) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         part.drop()
         raise BadImage("disk_full", "the disk here is full: the image cannot be judged") from error

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,33 +14,22 @@ from cli.up import kept
 from runtime import subjects
 from runtime.bus import QuickClient
 from runtime.child import free_port
-from runtime.full_disk import FullDisk, room, write_error
+from runtime.full_disk import FullDisk, write_error
 from runtime.servers import NatsServer, Postgres, start_nats
 from tests.conftest import fresh_database
 from tests.gateway.platform import served
 from tests.handlers.platform import WriteSide
+from tests.small_disk import fill, mounted, needs_root
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+pytestmark = needs_root
 
 
 @pytest.fixture
 def small_disk(open_folder: Path) -> Iterator[Path]:
     """A home whose event log is on a disk of its own, of 64 MiB."""
-    store = open_folder / "nats"
-    store.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", store], check=True)
-    try:
+    with mounted(open_folder / "nats", 64):
         yield open_folder
-    finally:
-        subprocess.run(["umount", "--lazy", store], check=True)
-
-
-def fill(file: Path) -> None:
-    """Write until there is no room at all."""
-    with file.open("ab", buffering=0) as output, pytest.raises(OSError, match="No space left"):
-        while True:
-            output.write(bytes(2**20) if room(file.parent) > 2**20 else bytes(512))
 
 
 async def test_a_command_succeeds_once_there_is_room(small_disk: Path, postgres: Postgres) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from runtime import subjects
 from runtime.servers import Postgres
 from tests.gateway.platform import Platform, platform
+from tests.small_disk import fill, mounted, needs_root
 from tests.waiting import eventually
 
 
@@ -67,19 +67,15 @@ async def test_handlers_that_are_gone_or_stand_still_show(tmp_path: Path, postgr
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "small"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=False).returncode:
-        pytest.skip("a file system of its own needs root")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(tmp_path / "small", 48) as disk:
+        yield disk
 
 
+@needs_root
 async def test_a_full_disk_shows(small_disk: Path, postgres: Postgres) -> None:
     async with platform(small_disk, postgres) as api:
         await until(api, "log", "ok")
-        free = os.statvfs(small_disk)
-        (small_disk / "ballast").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
+        fill(small_disk / "ballast")
 
         async def shows() -> tuple[int, dict[str, Any]] | None:
             code, body = await health(api)
