@@ -252,11 +252,15 @@ class LeaseGranted(Message):
 
 
 class ImageCache(Message):
-    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit."""
+    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit.
+
+    `free_bytes` is what is free of the disk that they, and as a rule the disks of VMs, are on; None where unknown.
+    """
 
     images: Counter
     bytes: Size
     budget_bytes: Size | None = None
+    free_bytes: Size | None = None
 
 
 class CachedImages(Message):

@@ -75,7 +75,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
         Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
-        Deadlines(store, world).driver(),
+        Deadlines(store, world, liveness.disk_is_full).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from domain.contract import ImageCache
 from runtime import logs
+from runtime.disk_room import free_bytes
 
 log = logs.get(__name__)
 
@@ -101,10 +102,15 @@ class Cache:
             entries = self.entries()
         except OSError:
             entries = []
+        try:
+            free = free_bytes(self._folder)
+        except OSError:
+            free = None
         return ImageCache(
             images=sum(entry.whole for entry in entries),
             bytes=sum(entry.size for entry in entries),
             budget_bytes=self._budget or None,
+            free_bytes=free,
         )
 
     async def tidy(self, busy: Callable[[str], bool], *, unwanted: Collection[str] = (), room: int = 0) -> None:

@@ -177,7 +177,10 @@ class VmStopped(VmObserved):
 
 
 class VmRestartScheduled(VmEvent):
-    """It went off by itself and its policy starts it again at `due`, for the `attempt`-th time in a row."""
+    """It is started again at `due`, for the `attempt`-th time in a row.
+
+    It went off by itself and its policy says so, or it failed at what passes by itself (its node's disk was full).
+    """
 
     TOPIC = "nebula.vm.VmRestartScheduled"
     due: AwareDatetime

@@ -25,6 +25,10 @@ from domain.vm.values import AT_REST, Phase, Verb
 FIRST_RESTART, LAST_RESTART = timedelta(seconds=1), timedelta(minutes=5)
 #: A guest that ran so long begins again with the first.
 RAN_WELL = timedelta(minutes=10)
+#: What passes by itself once there is room on the node: codes of failures after which a VM is started again; and how
+#: long after, doubled each time, from the first to the last.
+PASSES = ("disk_full",)
+FIRST_RETRY, LAST_RETRY = timedelta(seconds=5), timedelta(minutes=10)
 #: Phases of a VM that has a domain, and so can lose it.
 THERE = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED, Phase.LOST)
 #: Operations on a guest that is there and stays there, whether they succeed or not.
@@ -41,7 +45,11 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     if report.error is not None:
         if vm.failure is not None and vm.failure.code == report.error.code and vm.pending is None:
             return []
-        return [failed(vm, report, at, report.error, left(vm, report))]
+        over = failed(vm, report, at, report.error, left(vm, report))
+        if again := once_there_is_room(vm, over):
+            detail = f"{over.detail}; it is started again by itself once there is room"
+            over = over.model_copy(update={"detail": detail})
+        return [over, *again]
     match report.power:
         case Power.ON:
             return observe_on(vm, report, at)
@@ -117,10 +125,23 @@ def by_policy(vm: Vm, over: VmStopped) -> list[VmEvents]:
     """When a VM that went off by itself is started again: later each time, until it has run for long enough."""
     if vm.pending is not None or not vm.restart_policy.covers(over.cause):
         return []
-    ran_well = vm.started_at is not None and over.at - vm.started_at >= RAN_WELL
+    return [scheduled(vm, over.at, FIRST_RESTART, LAST_RESTART)]
+
+
+def once_there_is_room(vm: Vm, over: VmFailed) -> list[VmEvents]:
+    """When a VM that was to be on and found its node's disk full is started again, whatever its policy.
+
+    Handlers wait longer while the node says that its disk is still full.
+    """
+    if over.code not in PASSES or over.phase is not Phase.FAILED or vm.desired is not Desired.ON:
+        return []
+    return [scheduled(vm, over.at, FIRST_RETRY, LAST_RETRY)]
+
+
+def scheduled(vm: Vm, at: datetime, first: timedelta, last: timedelta) -> VmRestartScheduled:
+    ran_well = vm.started_at is not None and at - vm.started_at >= RAN_WELL
     before = 0 if ran_well else vm.restarts
-    delay = min(FIRST_RESTART * 2 ** min(before, 20), LAST_RESTART)
-    return [VmRestartScheduled(at=over.at, due=over.at + delay, attempt=before + 1)]
+    return VmRestartScheduled(at=at, due=at + min(first * 2 ** min(before, 20), last), attempt=before + 1)
 
 
 def observe_absent(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

@@ -66,7 +66,7 @@ from domain.vm.events import (
 from domain.vm.reports import buried, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
-from domain.vm.values import VISIBLE, WAITING, Phase, Spec, Verb
+from domain.vm.values import STARTED_AGAIN, VISIBLE, WAITING, Phase, Spec, Verb
 
 PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
@@ -211,7 +211,7 @@ def until_up(vm: Vm) -> timedelta:
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
-    if vm.restart_at is not None and vm.phase is Phase.STOPPED and vm.pending is None:
+    if vm.restart_at is not None and vm.phase in STARTED_AGAIN and vm.pending is None:
         return stay_off(vm, command)
     cancels = admit(vm, command.VERB, force=command.force or by_policy(vm))
     grace = timedelta(seconds=0 if command.force else command.grace_seconds)
@@ -225,7 +225,7 @@ def by_policy(vm: Vm) -> bool:
 
 
 def stay_off(vm: Vm, command: StopVm) -> list[VmEvents]:
-    """It is off and would be started again by its policy: a stop that somebody asks for wins."""
+    """It is off and would be started again by itself: a stop that somebody asks for wins."""
     asked = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
     over = VmStopped(
         at=command.at,
@@ -353,14 +353,14 @@ def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
 
 def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
     due = vm.restart_at is not None and vm.restart_at <= command.at
-    if not due or vm.phase is not Phase.STOPPED or vm.pending is not None or vm.desired is not Desired.OFF:
+    if not due or vm.phase not in STARTED_AGAIN or vm.pending is not None or vm.desired is not Desired.OFF:
         return []
     return [
         VmRestartedByPolicy(
             at=command.at,
             operation=command.operation,
             fingerprint=BY_POLICY,
-            deadline=command.at + POWER_DEADLINE,
+            deadline=command.at + until_up(vm),
             attempt=vm.restarts,
         )
     ]

@@ -29,6 +29,8 @@ class Phase(StrEnum):
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
 #: Phases in which a node's silence means that nobody can see the VM any more.
 VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED)
+#: Phases of a VM that may wait to be started again by itself.
+STARTED_AGAIN = (Phase.STOPPED, Phase.FAILED)
 #: Phases of a VM whose domain has a size of its own, from when it was started.
 SIZED = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.LOST)
 #: What is wanted of a VM once nobody waits for anything: that it stays as it is.

@@ -1,10 +1,12 @@
 """Deadlines: every pending operation has one in its event; what has passed it times out.
 
-So has a VM that went off by itself and that its policy starts again. The times stand in the log, so a restart forgets
-none: this loop only compares them with the clock.
+So has a VM that is started again by itself: by its policy, or because its node's disk was full. The latter waits longer
+while the node says that it still is. The times stand in the log, so a restart forgets none: this loop only compares
+them with the clock.
 """
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
@@ -33,12 +35,14 @@ def overdue(world: World, at: datetime) -> list[ExpireOperation]:
     ]
 
 
-def restarts(world: World, at: datetime) -> list[RestartByPolicy]:
-    """The VMs that their policy starts again now, each under an operation whose id follows from the time it is for."""
+def restarts(world: World, at: datetime, disk_is_full: Callable[[str], bool]) -> list[RestartByPolicy]:
+    """The VMs that are started again now, each under an operation whose id follows from the time it is for."""
     return [
         RestartByPolicy(vm=v.id, operation=str(uuid.uuid5(RESTARTS, f"{v.id} {v.boots} {v.restart_at}")), at=at)
         for v in world.vms()
-        if v.restart_at is not None and v.restart_at <= at and v.phase is Phase.STOPPED
+        if v.restart_at is not None
+        and v.restart_at <= at
+        and (v.phase is Phase.STOPPED or (v.phase is Phase.FAILED and not disk_is_full(v.node or "")))
     ]
 
 
@@ -61,9 +65,11 @@ def unverified(world: World, at: datetime) -> list[RejectImage]:
 class Deadlines:
     """Compares the deadlines of the world with the clock."""
 
-    def __init__(self, store: EventStore, world: World) -> None:
+    def __init__(self, store: EventStore, world: World, disk_is_full: Callable[[str], bool]) -> None:
+        """`disk_is_full`: whether a node, by its id, is known to have no room."""
         self._store = store
         self._world = world
+        self._disk_is_full = disk_is_full
         self._context = manager("deadlines")
 
     def driver(self, *, every: float = 1.0) -> Driver:
@@ -73,7 +79,7 @@ class Deadlines:
         at = now()
         for late in overdue(self._world, at):
             await driver.each(f"operation {late.vm}", partial(self._expire, late))
-        for due in restarts(self._world, at):
+        for due in restarts(self._world, at, self._disk_is_full):
             await driver.each(f"restart {due.vm}", partial(self._restart, due))
         for slow in unverified(self._world, at):
             await driver.each(f"image {slow.image}", partial(self._reject, slow))
@@ -89,7 +95,7 @@ class Deadlines:
         if found is not None:
             starts = manager("deadlines", operation=due.operation)
             await apply(self._store, found.tip.ref, vm.decide, vm.evolve, due, starts, world=self._world)
-            log.info("vm started again by its policy", vm=due.vm, operation=due.operation)
+            log.info("vm started again by itself", vm=due.vm, operation=due.operation)
 
     async def _reject(self, slow: RejectImage) -> None:
         ref = Ref(subjects.SYSTEM, "image", slow.image)

@@ -21,6 +21,9 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
+#: Bytes of a node's disk below which it counts as full.
+ROOM = 32 * 1024**2
+
 
 class Liveness:
     """When each node was last heard of, in seconds of the monotonic clock."""
@@ -32,6 +35,7 @@ class Liveness:
         self._started = time.monotonic()
         self._heard: dict[str, float] = {}
         self._leases: dict[str, tuple[int, float]] = {}
+        self._free: dict[str, int | None] = {}
         self.malformed = 0
         self._context = manager("liveness")
 
@@ -55,7 +59,13 @@ class Liveness:
             return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} is over; {by} has it now")
         self._heard[beat.node] = time.monotonic()
         self._leases[beat.node] = (beat.lease, time.monotonic())
+        self._free[beat.node] = beat.image_cache.free_bytes if beat.image_cache is not None else None
         return None
+
+    def disk_is_full(self, node_id: str) -> bool:
+        """Whether a node said so lately."""
+        free = self._free.get(node_id)
+        return free is not None and free < ROOM and self.silence(node_id) <= self._timeout
 
     def silence_of_holder(self, node_id: str) -> Silence | None:
         """How long the holder of a node's lease has been silent, as far as this process can know."""

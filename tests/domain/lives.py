@@ -54,7 +54,7 @@ def report(power: Power, sequence: int = 1000, **more: Any) -> RecordReport:
     return RecordReport(vm=ID, at=at(seconds), report=NodeReport(**{**given, **more}))
 
 
-def broken(sequence: int = 1000, code: str = "disk_full", **more: Any) -> RecordReport:
+def broken(sequence: int = 1000, code: str = "image_invalid", **more: Any) -> RecordReport:
     return report(Power.OFF, sequence, error=ReportError(code=code, detail="no space left"), **more)
 
 

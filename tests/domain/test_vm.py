@@ -899,14 +899,14 @@ def test_a_domain_that_vanished_is_a_failure_with_a_way_out() -> None:
 @pytest.mark.parametrize("life", [life for life in LIVES if living(life).node and life in ALIVE])
 def test_an_error_fails_what_is_pending(life: str) -> None:
     before = living(life)
-    if before.failure is not None and before.failure.code == "disk_full" and before.pending is None:
+    if before.failure is not None and before.failure.code == "image_invalid" and before.pending is None:
         given(life).when(broken()).then_nothing()
         given(life).when(broken(code="start_failed")).then(VmFailed, code="start_failed")
         return
     if before.pending is not None and before.pending.verb in (Verb.PAUSE, Verb.RESUME, Verb.SUSPEND):
         return  # the next story
     done = given(life).when(broken())
-    done.then(VmFailed, code="disk_full", operation=before.pending.operation if before.pending else None)
+    done.then(VmFailed, code="image_invalid", operation=before.pending.operation if before.pending else None)
     assert (done.after.phase, done.after.pending) == (Phase.FAILED, None)
     assert done.after.desired is (Desired.ABSENT if before.desired is Desired.ABSENT else Desired.OFF)
     done.and_when(broken(2000)).then_nothing()

@@ -287,6 +287,17 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
     "node-2-leased": (NODE, [nodes.lease(nodes.daemon()), nodes.SEED_URL, nodes.RETURN]),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
+    "vm-17-full-disk": (
+        VM,
+        [
+            *SCHEDULED,
+            broken(1, code="disk_full", seconds=30),
+            RestartByPolicy(vm=ID, operation=uid(30), at=at(35)),
+            broken(2, code="disk_full", seconds=40),
+            RestartByPolicy(vm=ID, operation=uid(31), at=at(50)),
+            report(Power.ON, 3, boots=3, seconds=60),
+        ],
+    ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
