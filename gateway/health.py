@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from runtime import replies, subjects
 
 #: Seconds that each dependency has for its answer.
 PATIENCE = 1.5
+#: Seconds for which read models that are behind may not move: with a full disk they can be read all the same.
+STILL = 10.0
 
 
 class HealthView(TypedDict):
@@ -46,6 +49,13 @@ async def look(gateway: Gateway) -> dict[str, Any]:
     commands, log, managers = asked
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
+    if lag and "building" not in rows:
+        still = gateway.health.rows.seconds(rows["position"], True, time.monotonic())
+        if still > STILL and projections["status"] == "ok":
+            detail = f"the read models stand still, {lag} events behind; the log of the projections says why"
+            projections = {"status": "unavailable", "detail": detail}
+    elif readable:
+        gateway.health.rows.seconds(rows["position"], False, time.monotonic())
     body: dict[str, Any] = {
         "commands": commands,
         "log": log,

@@ -14,10 +14,24 @@ FRESH = 1.0
 PARTS = ("commands", "log", "nats", "postgres", "projections")
 
 
+class Standstill:
+    """How long a position has not moved although there is more to take in."""
+
+    def __init__(self) -> None:
+        self._position = -1
+        self._since = 0.0
+
+    def seconds(self, position: int, behind: bool, now: float) -> float:
+        if position != self._position or not behind:
+            self._position, self._since = position, now
+        return now - self._since
+
+
 class HealthMemory:
     """One per gateway, so that asking often harms nobody."""
 
     def __init__(self) -> None:
+        self.rows = Standstill()
         self._asking = asyncio.Lock()
         self._at = float("-inf")
         self._body: dict[str, Any] = {}

@@ -116,9 +116,10 @@ class Runner:
                 if self.position.value > started:
                     delay, complaint = FIRST_RETRY, ""
                 text = f"{type(error).__name__}: {error}".strip()
-                if text != complaint:
+                trouble = type(error).__name__ if isinstance(error, errors.DiskFull) else text  # it names files
+                if trouble != complaint:
                     log.warning("projections wait", error=text, position=self.position.value)
-                    complaint = text
+                    complaint = trouble
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY)
 
