@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from nats.aio.client import Client
@@ -177,7 +177,7 @@ def vendor_data(url: str) -> str:
 
 def as_yaml(document: dict[str, Any]) -> str:
     """YAML in ASCII, by the library that cloud-init reads it with. (JSON is no YAML: its escapes are other ones.)"""
-    return cast(str, yaml.safe_dump(document, sort_keys=False, width=float("inf")))
+    return yaml.safe_dump(document, sort_keys=False, width=float("inf"))
 
 
 async def receive_call(source: Source, request: Request, seed: Seed) -> None:
