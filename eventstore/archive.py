@@ -150,7 +150,7 @@ def raw_from(document: Document, subject: str, headers: dict[str, str]) -> Raw |
     block = base64.b64decode(document["headers64"], validate=True)
     if _SPACE.search(exact) or not block.endswith(b"\r\n\r\n") or b"\r\n\r\n" in block[:-1]:
         raise ValueError("bytes that are no subject, or no block of headers")
-    found = parsed(block) or {}
+    found = own(parsed(block) or {})
     if exact.decode(errors="replace") != subject or found != headers:
         raise ValueError("bytes of another subject, or of other headers")
     return Raw(exact, block)

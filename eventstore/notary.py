@@ -6,7 +6,7 @@ Several notaries may run; of two at once, one signs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,12 +17,14 @@ from eventstore.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sig
 from eventstore.documents import Documents
 from eventstore.envelope import GENESIS, Recorded
 from eventstore.jetstream import Conflict, Stream
+from eventstore.parking import CHECKPOINTS, Parking
 from eventstore.store import EventStore
 from runtime import logs, subjects
 
 log = logs.get(__name__)
 
 _ASK_AGAIN = 40
+_NEAR = 16
 
 
 class Disagrees(Exception):
@@ -37,6 +39,7 @@ class Checkpoints:
         self._documents = Documents(nc, stream)
 
     async def count(self) -> int:
+        """How many messages there are: checkpoints, and what somebody else stored among them."""
         return await self._stream.last_position()
 
     async def number(self, number: int) -> Checkpoint | None:
@@ -45,6 +48,35 @@ class Checkpoints:
             return None
         page, _ = await self._stream.page(number - 1, subjects.CHECKPOINT, 1)
         return parsed(page[0]) if page else None
+
+    async def newest(self, number: int, keys: Keys | None = None) -> tuple[Checkpoint | None, list[Recorded]]:
+        """The newest checkpoint among the first `number` messages (signed by one of these keys, where they are given),
+        and the other messages behind it, the oldest first.
+        """
+        passed: list[Recorded] = []
+        while number > 0:
+            start = max(0, number - _NEAR)
+            page, _ = await self._stream.page(start, subjects.CHECKPOINT, number - start)
+            for recorded in reversed(page):
+                found = checkpoint_in(recorded)
+                if found is not None and (keys is None or found.signed_by(keys)):
+                    return found, passed[::-1]
+                passed.append(recorded)
+            number = start
+        return None, passed[::-1]
+
+    async def following(self, number: int) -> Checkpoint | None:
+        """The first checkpoint behind the first `number` messages, or None."""
+        async for _, checkpoint in self.sound(number):
+            return checkpoint
+        return None
+
+    async def sound(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Checkpoint]]:
+        """As `read`, without the messages that are no checkpoints."""
+        async for number, recorded in self.read(after, until):
+            checkpoint = checkpoint_in(recorded)
+            if checkpoint is not None:
+                yield number, checkpoint
 
     async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
         """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
@@ -59,12 +91,12 @@ class Checkpoints:
             after = page[-1].position
 
     async def before(self, position: int) -> int:
-        """How many stand, from the first on, at positions up to `position`."""
+        """How many messages stand, from the first on, before the first checkpoint of a position beyond this one."""
         low, high = 0, await self.count()
         while low < high:
             middle = (low + high + 1) // 2
-            found = await self.number(middle)
-            if found is not None and found.position <= position:
+            found, _ = await self.newest(middle)
+            if found is None or found.position <= position:
                 low = middle
             else:
                 high = middle - 1
@@ -100,8 +132,20 @@ def parsed(recorded: Recorded) -> Checkpoint:
         raise Disagrees(f"message {recorded.position} among the checkpoints is not one") from error
 
 
+def checkpoint_in(recorded: Recorded) -> Checkpoint | None:
+    """The checkpoint that a message holds, if it does."""
+    try:
+        return parsed(recorded)
+    except Disagrees:
+        return None
+
+
 class Notary:
-    """Signs with one key. `known` are the public keys whose checkpoints it goes on from (its own is one)."""
+    """Signs with one key. `known` are the public keys whose checkpoints it goes on from (its own is one).
+
+    A checkpoint of another key is followed where it is right. Whatever else stands among them is parked and passed
+    over: anybody who reaches the bus can store it.
+    """
 
     def __init__(self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None) -> None:
         public = key.public_key()
@@ -109,6 +153,7 @@ class Notary:
         self._known = {fingerprint(public): public, **(known or {})}
         self._store = EventStore(nc)
         self._checkpoints = Checkpoints(nc)
+        self._parking = Parking(nc)
         self._seen: LogDigest | None = None
 
     async def step(self) -> Checkpoint | None:
@@ -118,8 +163,14 @@ class Notary:
         answer.
         """
         number = await self._checkpoints.count()
-        latest = await self._checkpoints.number(number)
-        seen = await self._walk(latest)
+        latest, others = await self._checkpoints.newest(number, self._known)
+        strangers = [(recorded, checkpoint_in(recorded)) for recorded in others]
+        seen, digests = await self._walk(latest, {found.position for _, found in strangers if found is not None})
+        for recorded, found in strangers:
+            if found is not None and right(found, latest, digests):
+                latest = found
+            else:
+                await self._park(recorded, found)
         if seen.position == (latest.position if latest else 0):
             return None
         checkpoint = sign(self._key, subjects.EVENTS, seen, latest.id if latest else GENESIS, datetime.now(UTC))
@@ -129,12 +180,27 @@ class Notary:
             return None
         return checkpoint
 
-    async def _walk(self, latest: Checkpoint | None) -> LogDigest:
-        """Read on to the log's end from where we were; at first, from the latest checkpoint that we trust."""
-        seen = self._seen
+    async def _park(self, stray: Recorded, found: Checkpoint | None) -> None:
+        """Put aside what somebody stored among the checkpoints. It stays there; everybody passes over it."""
+        reason = "it is no checkpoint" if found is None else "no known key signed it, and it is not true of this log"
+        await self._parking.park(
+            CHECKPOINTS,
+            str(stray.position),
+            subject=stray.subject,
+            position=stray.position,
+            error=reason,
+            headers=stray.headers,
+            body=stray.body,
+        )
+
+    async def _walk(self, latest: Checkpoint | None, asked: Collection[int]) -> tuple[LogDigest, dict[int, str]]:
+        """Read on to the log's end from where we were; at first, from the latest checkpoint that we trust.
+
+        The digest there, and those of the positions that are asked for, as far as they were passed.
+        """
+        seen, digests = self._seen, dict[int, str]()
         if seen is None:
-            trusted = latest is not None and latest.signed_by(self._known)
-            seen = latest.at if latest is not None and trusted else LogDigest()
+            seen = latest.at if latest is not None else LogDigest()
         last = await self._store.last_position()
         furthest = max(seen.position, latest.position if latest else 0)
         if last < furthest:
@@ -146,15 +212,24 @@ class Notary:
                 if recorded.position != seen.position + 1:
                     raise Disagrees(f"position {seen.position + 1} is missing from the log")
                 seen = seen.after(recorded)
+                if seen.position in asked:
+                    digests[seen.position] = seen.digest
                 if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
                     raise Disagrees(f"what was signed of position {latest.position} is not what is there")
         if seen.position < last:
             raise Disagrees(f"position {seen.position + 1} is missing from the log")
         self._seen = seen
-        return seen
+        return seen, digests
 
     async def _same(self, seen: LogDigest) -> None:
         async for page in pages(self._store, seen.position - 1, seen.position):
             if page[0].digest == seen.event:
                 return
         raise Disagrees(f"the event at position {seen.position} is another one than before")
+
+
+def right(stranger: Checkpoint, latest: Checkpoint | None, digests: Mapping[int, str]) -> bool:
+    """Whether a checkpoint of an unknown key follows the latest one, and says of the log what was found there."""
+    behind = latest.position if latest else 0
+    follows = stranger.position > behind and stranger.previous == (latest.id if latest else GENESIS)
+    return follows and stranger.log == subjects.EVENTS and digests.get(stranger.position) == stranger.digest

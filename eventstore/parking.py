@@ -31,6 +31,8 @@ LOG = "log"
 """The source of what stands in the log. Its body is not copied: the message stays in the log for ever."""
 REPORTS = "reports"
 """The source of what nodes reported."""
+CHECKPOINTS = "checkpoints"
+"""The source of what stands among the checkpoints and is none."""
 
 RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
 """The stream that a message of a source is put back into."""

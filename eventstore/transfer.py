@@ -5,14 +5,16 @@ checkpoints hold. What belongs to storing and not to the event is new: the serve
 which an event was first stored goes along in the header `Nebula-Stored-At`, which readers see as `stored_at`.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 
 from eventstore import archive
 from eventstore.archive import Writer, checkpoint_of, event_of, header_of, read_lines
@@ -21,11 +23,13 @@ from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
 from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct_get
 from eventstore.judge import follows, shape
-from eventstore.notary import Checkpoints, pages, parsed
+from eventstore.notary import Checkpoints, Disagrees, pages
 from eventstore.store import EventStore
 from eventstore.verify import Report
 from runtime import bus, streams, subjects
 
+ADDED = 1024
+"""Bytes of the headers that a restore adds to a message, at most."""
 IN_FLIGHT = 256
 """Publishes that wait for their acknowledgement. They are stored in the order of sending."""
 
@@ -74,18 +78,19 @@ async def export(
     if to is None or to == last:
         to = last
     else:
-        covering = await checkpoints.number(await checkpoints.before(to - 1) + 1)
+        covering = await checkpoints.following(await checkpoints.before(to - 1))
         to = min(covering.position, last) if covering is not None else to
-    start = await _digest_at(store, await checkpoints.number(passed), after)
+    before, _ = await checkpoints.newest(passed)
+    start = await _digest_at(store, before, after)
     writer, seen, signed = Writer(file, start), set[str](), start.position
-    upcoming = checkpoints.read(passed, count)
+    upcoming = checkpoints.sound(passed, count)
     document = await anext(upcoming, None)
     async for page in pages(store, after, to):
         for anchor in await _anchors(nc, store, page, seen, after) if after else ():
             writer.anchor(anchor)
         for recorded in page:
             writer.event(recorded)
-            while document is not None and (checkpoint := parsed(document[1])).position <= recorded.position:
+            while document is not None and (checkpoint := document[1]).position <= recorded.position:
                 writer.checkpoint(checkpoint)
                 signed = checkpoint.position
                 document = await anext(upcoming, None)
@@ -163,8 +168,25 @@ async def restore(
     js = nc.jetstream()
     await streams.ensure(js, streams.events_stream(replicas))
     await streams.ensure(js, streams.checkpoints_stream(replicas))
-    await _Restore(nc, path, resume, progress, report.last).run()
+    async with room(js):
+        await _Restore(nc, path, resume, progress, report.last).run()
     return report
+
+
+@contextlib.asynccontextmanager
+async def room(js: JetStreamContext) -> AsyncIterator[None]:
+    """In here a message of the log may be larger than usual, by the headers that a restore adds."""
+    most = streams.events_stream(1).max_msg_size or 0
+    config = (await js.stream_info(subjects.EVENTS)).config
+    if (config.max_msg_size or -1) not in (most, most + ADDED):  # (the latter where a restore was cut off)
+        yield
+        return
+    await js.update_stream(replace(config, max_msg_size=most + ADDED))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):  # what ended the restore says more
+            await js.update_stream(replace(config, max_msg_size=most))
 
 
 class _Restore:
@@ -228,8 +250,9 @@ class _Restore:
                 headers = {**recorded.headers, **storing}
                 await self._nc.publish(recorded.subject, recorded.body, reply=self._inbox, headers=headers)
             else:
-                first, rest = recorded.raw.block.split(b"\r\n", 1)
-                block = b"\r\n".join([first, *(f"{k}: {v}".encode() for k, v in storing.items()), rest])
+                said = recorded.raw.block.removesuffix(b"\r\n\r\n")
+                ours = (f"{k}: {v}".encode() for k, v in storing.items())  # last: of a name that comes twice they count
+                block = b"\r\n".join([said, *ours, b"", b""])
                 await bus.publish_bytes(self._nc, recorded.raw.subject, self._inbox, block, recorded.body)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the log does not answer: {error!r}") from error
@@ -256,7 +279,10 @@ class _Restore:
     async def _sign(self, number: int, have: int, checkpoint: Checkpoint) -> None:
         """Put the n-th checkpoint back, once all before it is stored."""
         if number <= have:
-            there = await self._checkpoints.number(number)
+            try:
+                there = await self._checkpoints.number(number)
+            except Disagrees:
+                there = None
             if there != checkpoint:
                 raise Refused(f"checkpoint {number} on the server is not what the archive has there")
             return

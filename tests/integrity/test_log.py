@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from eventstore import transfer
+from eventstore.archive import verify_file
 from eventstore.audit import verify_log
 from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
 from eventstore.envelope import GENESIS, Recorded
 from eventstore.notary import Checkpoints, Disagrees, Notary
+from eventstore.parking import Parking
 from eventstore.verify import Report
 from handlers.managers.notary import Signing
+from runtime import subjects
 from tests.integrity.logs import START, Log, altered, running
 
 
@@ -183,10 +187,55 @@ async def test_notary_does_not_trust_a_stranger(tmp_path: Path) -> None:
         wrong = sign(stranger, right.log, LogDigest(right.position + 1, "1" * 64, GENESIS), right.id, START)
         await log.grow(2, first=15)
         await Checkpoints(log.nc).append(wrong, 2)
-        with pytest.raises(Disagrees):
-            await log.notary().step()
+        boundless = sign(stranger, right.log, LogDigest(2**63, "1" * 64, GENESIS), right.id, START)
+        await Checkpoints(log.nc).append(boundless, 3)
+        after = await log.notary().step()
+        assert after is not None
+        assert after.previous == right.id
         report = await verify_log(log.nc, keys=both)
         assert "forked" in {f.code for f in report.findings}
+        for number in ("3", "4"):
+            assert (await Parking(log.nc).get("checkpoints", number)).open
+
+
+async def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    """Anybody who reaches the bus can store it, and nobody can take it away."""
+    bodies = (b"hi", b"", b"{}", b"[" * 5000, b"\xff", b'{"position": 1e999}')
+    async with running() as log, running() as empty:
+        js, checkpoints = log.nc.jetstream(), Checkpoints(log.nc)
+        for body in bodies:  # before the first
+            await js.publish(subjects.CHECKPOINT, body)
+        await log.grow(4)
+        notary = log.notary()
+        first = await notary.step()
+        assert first is not None
+        assert first.previous == GENESIS
+        for body in bodies * 4:  # more than are looked at in one go
+            await js.publish(subjects.CHECKPOINT, body, headers={"a": "b"})
+        await log.grow(4, first=4)
+        second = await notary.step()
+        assert second is not None
+        await js.publish(subjects.CHECKPOINT, b"hi")
+        assert await log.notary().step() is None  # nothing is new
+        await log.grow(4, first=8)
+        third = await log.notary().step()
+        assert third is not None
+        assert [second.previous, third.previous] == [first.id, second.id]
+        report = await verify_log(log.nc, keys=log.keys)
+        assert {finding.code for finding in report.findings} == {"checkpoint"}
+        assert len(report.findings) == 5 * len(bodies) + 1
+        assert (report.proven, report.checkpoints) == (third.position, 3)
+        record = await Parking(log.nc).get("checkpoints", "1")
+        assert (record.open, record.error, record.body) == (True, "it is no checkpoint", b"hi")
+        for position, wanted in ((1, None), (first.position, first), (second.position, second)):
+            before, _ = await checkpoints.newest(await checkpoints.before(position))
+            assert before == wanted
+        for after, to in ((0, None), (0, 1), (first.position, None), (first.position + 1, first.position + 2)):
+            exported = await log.export(tmp_path / f"{after}-{to}", after, to)
+            assert exported.signed == exported.last
+            assert verify_file(tmp_path / f"{after}-{to}", keys=log.keys).ok
+        await transfer.restore(empty.nc, tmp_path / "0-None", keys=log.keys)
+        assert (await verify_log(empty.nc, keys=log.keys)).ok
 
 
 async def test_notary_notices_that_the_log_was_exchanged() -> None:
