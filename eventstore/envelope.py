@@ -26,6 +26,9 @@ GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""
 
 
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
+_OWN_MEMBERS = frozenset({"", "data", "data_base64", "datacontenttype", "aggregateversion"})
+"""Members of the JSON format that no header says."""
 _BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 """What a parser may take for an infinite number, which cannot be shown as JSON. Many UUIDs look so too."""
 
@@ -106,12 +109,16 @@ class Recorded:
 
     @property
     def moment(self) -> datetime:
-        """When it was decided; when it was stored, for a message that does not say."""
+        """When it was decided; when it was stored, for a message that does not say. In UTC: Postgres refuses zones that
+        Python reads.
+        """
         try:
             decided = self.time
         except (KeyError, ValueError):
             return self.stored_at
-        return decided if decided.tzinfo is not None and 1970 <= decided.year < 9999 else self.stored_at
+        if decided.tzinfo is None or not 1970 <= decided.year < 9999:
+            return self.stored_at
+        return decided.astimezone(UTC)
 
     @cached_property
     def context(self) -> Context:
@@ -142,19 +149,22 @@ class Recorded:
     def cloud_event(self) -> dict[str, Any]:
         """The message in CloudEvents' JSON format, with its position and digest; what is no event, as it came.
 
-        Attributes are sorted by name.
+        Attributes are sorted by name. What CloudEvents requires is there, whatever the message says.
         """
-        ours = sorted((name[3:], value) for name, value in self.headers.items() if name.startswith("ce-"))
-        attributes: dict[str, Any] = dict(ours)
+        said = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
+        required = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
+        whole = {**required, **{name: value for name, value in said.items() if name not in _OWN_MEMBERS}}
+        attributes: dict[str, Any] = dict(sorted(whole.items()))
         attributes |= {"position": self.position, "subject": self.subject, "digest": self.digest}
         try:
+            if not _VERSION.fullmatch(said.get("aggregateversion", "")):
+                raise ValueError("not one of ours, on a subject of ours")
             attributes["aggregateversion"] = self.version
             data = from_json(self.body, allow_inf_nan=False)
             if _BOUNDLESS.search(self.body) and boundless(data):
                 raise ValueError("JSON has no infinity")
-        except (KeyError, ValueError):  # not one of ours, on a subject of ours
-            unknown = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
-            return {**unknown, **attributes, "data_base64": base64.b64encode(self.body).decode()}
+        except ValueError:
+            return {**attributes, "data_base64": base64.b64encode(self.body).decode()}
         return {**attributes, "datacontenttype": "application/json", "data": data}
 
 

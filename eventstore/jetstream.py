@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError
@@ -368,7 +368,7 @@ def first_stored(headers: Mapping[str, str]) -> datetime | None:
         found = datetime.fromisoformat(stamp)
     except ValueError:  # not written by a restore
         return None
-    return found if found.tzinfo is not None and 1970 <= found.year < 9999 else None
+    return found.astimezone(UTC) if found.tzinfo is not None and 1970 <= found.year < 9999 else None
 
 
 def own(headers: Mapping[str, str]) -> dict[str, str]:

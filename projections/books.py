@@ -34,12 +34,16 @@ MODELS: tuple[ReadModel, ...] = (
 
 @dataclass
 class Books:
-    """The rows that a batch touches: as they were, then as they become. `malformed`: what was not taken in, and why."""
+    """The rows that a batch touches: as they were, then as they become.
+
+    `malformed`: what was not taken in, and why; `strays`: the positions of those that are part of no history.
+    """
 
     rows: dict[Ref, Row[Any]] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     seeds: dict[Ref, Seed | None] = field(default_factory=dict)
     malformed: list[tuple[Recorded, str]] = field(default_factory=list)
+    strays: set[int] = field(default_factory=set)
 
     def fold(self, recorded: Recorded, event: Event, *, inert: bool = False) -> None:
         """Take in the next event. An `inert` one is part of the history and changes nothing."""
@@ -50,6 +54,7 @@ class Books:
             wrong = follows(recorded, before.version, before.digest)
             if wrong is not None:
                 self.malformed.append((recorded, wrong.reason))
+                self.strays.add(recorded.position)
                 return
             state, wrong = (before.state, None) if inert else evolved(table.evolve, before.state, event)
             if wrong is not None:

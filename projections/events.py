@@ -4,7 +4,7 @@ The row keeps the event's headers and its body byte for byte, so that its digest
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from eventstore.envelope import Recorded
@@ -34,7 +34,7 @@ CREATE INDEX ON events (operation, position) WHERE operation IS NOT NULL;
 CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
-READ_MODEL = ReadModel("events", 5, DDL, ("events",))
+READ_MODEL = ReadModel("events", 6, DDL, ("events",))
 
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
@@ -59,8 +59,11 @@ FILTERS: Mapping[str, str] = {
 }
 
 
-def row(recorded: Recorded) -> tuple[object, ...]:
-    """The row of one message. Any makes one, however little it says of itself."""
+def row(recorded: Recorded, *, stray: bool = False) -> tuple[object, ...]:
+    """The row of one message. Any makes one, however little it says of itself.
+
+    A `stray` one is part of no history, and so a step of no operation, whatever it says.
+    """
     headers = recorded.headers
     _, _, project, kind, id_ = (*recorded.subject.split("."), "", "", "")[:5]
     return (
@@ -72,7 +75,7 @@ def row(recorded: Recorded) -> tuple[object, ...]:
         key(id_),
         key(headers.get("ce-type", "")),
         key(headers.get("ce-actor", "")),
-        key(headers.get("ce-operationid", "")) or None,
+        None if stray else key(headers.get("ce-operationid", "")) or None,
         key(headers.get("ce-requestid", "")) or None,
         clean(recorded.subject),
         clean_json(json.dumps(dict(headers))),
@@ -80,9 +83,9 @@ def row(recorded: Recorded) -> tuple[object, ...]:
     )
 
 
-async def insert(conn: Connection, batch: Iterable[Recorded]) -> None:
-    """Add these events."""
-    rows = [row(recorded) for recorded in batch]
+async def insert(conn: Connection, batch: Iterable[Recorded], strays: Collection[int]) -> None:
+    """Add these messages. `strays`: the positions of those that are part of no history."""
+    rows = [row(recorded, stray=recorded.position in strays) for recorded in batch]
     async with conn.cursor() as cursor:
         if len(rows) < MANY:
             await cursor.executemany(_INSERT.encode(), rows)

@@ -218,6 +218,7 @@ async def apply(
     """
     last = ordered(after, batch)
     entries, malformed = books.typed([] if passed_over else batch)
+    strays = {recorded.position for recorded, _ in malformed}
     async with conn.pipeline() if len(batch) < events.MANY else contextlib.nullcontext(), conn.transaction():
         move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
         moved = await conn.execute(move, [last, after])
@@ -230,8 +231,9 @@ async def apply(
                 folded.fold(recorded, event, inert=inert)
             await books.write(conn, secrets, before, folded)
             malformed += folded.malformed
+            strays |= folded.strays
         if not passed_over:
-            await events.insert(conn, batch)
+            await events.insert(conn, batch, strays)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
     return malformed
 

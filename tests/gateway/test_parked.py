@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eventstore.envelope import Ref
+from eventstore.envelope import Context, Ref, seal
 from eventstore.judge import Tip
 from runtime import subjects
 from runtime.bus import QuickClient
@@ -63,6 +63,29 @@ async def test_a_malformed_message_degrades_until_somebody_has_seen_it(api: Plat
     await eventually(well, "nothing is open any more")
     assert (await api.get("/v1/parked"))["items"] == []
     assert len((await api.get("/v1/parked?status=dropped"))["items"]) == len(laid)
+
+
+async def test_a_malformed_message_is_a_step_of_no_operation(api: Platform) -> None:
+    made = await api.running()
+    ref, operation = Ref("default", "vm", made["vm"]["id"]), made["operation"]["id"]
+    before = await api.get(f"/v1/operations/{operation}")
+    named = {"ce-operationid": operation, "ce-type": "nebula.vm.VmFailed"}
+    headers, body = seal(ref, 99, "e" * 64, noted("n"), Context(actor="mallory"))
+    strange = (({**headers, **named}, body), (named, b"hi"), ({**headers, **named, "ce-time": "x"}, body))
+    for each, content in strange:
+        stored = await api.side.nc.jetstream().publish(ref.subject, content, headers=each)
+        key = str(stored.seq)
+        await eventually(lambda key=key: parked(api, key), "parked")  # type: ignore[misc]
+        assert await api.get(f"/v1/operations/{operation}?min_position={stored.seq}") == before
+        (listed,) = [each for each in (await api.get("/v1/operations?limit=50"))["items"] if each["id"] == operation]
+        assert listed == before
+        (shown,) = (await api.get(f"/v1/events?after={stored.seq - 1}&to={stored.seq}"))["items"]
+        assert shown["operationid"] == operation
+        await api.call("POST", f"/v1/parked/log/{key}/drop", {"reason": "seen"})
+
+
+async def parked(api: Platform, key: str) -> bool:
+    return (await api.http.get(f"/v1/parked/log/{key}")).status_code == 200
 
 
 async def test_what_is_not_parked_is_not_found(api: Platform) -> None:

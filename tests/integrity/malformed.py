@@ -8,8 +8,10 @@ from domain.project import ProjectCreated, TagCreated
 from eventstore.envelope import Context, Ref, seal
 from eventstore.judge import Tip
 from runtime.bus import QuickClient
+from runtime.streams import events_stream
 
 CONTEXT = Context(actor="mallory")
+LARGEST = events_stream(1).max_msg_size or 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,21 @@ def strays(ref: Ref, tip: Tip, event: Event) -> dict[str, Stray]:
         "a status as a header": Stray(b"NATS/1.0\r\nStatus: 100\r\nNats-Last-Consumer: x\r\n\r\n", b""),
         "junk": Stray(b"NATS/1.0\r\n\x01\x02: \x00\x7f\r\nno colon\r\n\r\n", b"\x00"),
         "a stamp that is no time": Stray(b"NATS/1.0\r\nNebula-Stored-At: x\r\n\r\n", b""),
+        "a server's header behind a space": Stray(
+            b"NATS/1.0\r\n Nats-Rollup: all\r\n\tNebula-Stored-At: x\r\n\r\n", b""
+        ),
+        "a version and a body, and nothing else": Stray(block({"ce-aggregateversion": "1"}), b"{}"),
+        "members of the JSON format as headers": Stray(
+            block({"ce-data": "x", "ce-data_base64": "x", "ce-position": "x", "ce-": "x", "ce-aggregateversion": "-7"}),
+            b"{}",
+        ),
+        "as large as can be": Stray(block({"a": "b"}), b"x" * (LARGEST - len(block({"a": "b"})))),
+        "a zone that Postgres does not know": Stray(
+            block(changed(ce_time="2026-01-01T00:00:00+23:59:59.999999", ce_prevhash="e" * 64)), body
+        ),
+        "a stamp with such a zone": Stray(
+            b"NATS/1.0\r\nNebula-Stored-At: 2026-01-01T00:00:00-23:59:59.5\r\n\r\n", b"{}"
+        ),
         "a huge type": Stray(block(changed(ce_type="x" * 20_000, ce_actor="y" * 20_000)), body),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from domain import image, node, project, vm
 from eventstore import transfer
@@ -20,6 +21,7 @@ from eventstore.judge import Malformed, Tip, judge, step
 from eventstore.store import Change, EventStore, events_of
 from eventstore.upcast import all_types
 from eventstore.verify import Verifier
+from gateway.audit import EventView
 from handlers.world import World
 from projections import books, events
 from runtime import subjects
@@ -27,6 +29,7 @@ from runtime.bus import QuickClient
 from tests.integrity.logs import CONTEXT, START, Log, example, running
 from tests.integrity.malformed import lay, strays
 
+EVENT: TypeAdapter[EventView] = TypeAdapter(EventView)
 LIVING, COMING = Ref("p", "project", "p"), Ref("q", "project", "q")
 
 
@@ -77,7 +80,8 @@ async def test_what_follows_a_malformed_message_is_stored_and_read(tmp_path: Pat
             for recorded in batch:
                 assert (world.take(recorded) is not None) == (recorded.position in strange), recorded
                 events.row(recorded)
-                json.dumps(recorded.cloud_event(), allow_nan=False)
+                shown = EVENT.validate_python(recorded.cloud_event(), strict=True)
+                json.dumps(shown, allow_nan=False)
             seen = batch[-1].position
             if seen == await store.last_position():
                 break
@@ -174,7 +178,8 @@ def test_no_message_stops_a_reader(messages: list[tuple[str, str, str, dict[str,
         world.take(recorded)
         verifier.feed(recorded)
         events.row(recorded)
-        json.dumps(recorded.cloud_event(), allow_nan=False).encode()
+        shown = EVENT.validate_python(recorded.cloud_event(), strict=True)
+        json.dumps(shown, allow_nan=False).encode()
         events_of(recorded.ref, [recorded])
         entries, malformed = books.typed([recorded])
         assert len(entries) + len(malformed) == 1
