@@ -18,12 +18,10 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import bodies, content, waiting
+from gateway import accepted, bodies, content, waiting
 from gateway.parameters import idempotency_key, path_id, wait
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
-from projections import operation_rows
-from projections.books import TABLES
 from projections.database import clean_json
 from runtime import replies, subjects
 
@@ -122,12 +120,10 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     done = await ask(gateway, asked)
     kind = action.kind
     try:
-        position, replayed = int(done["position"]), bool(done["replayed"])
-        told = done["operation"]
-        operation = operation_rows.view(told["record"], told["steps"])
-        resource: Mapping[str, Any] = TABLES[kind].view(done["state"], done["version"], position)
-    except (KeyError, TypeError, ValueError) as error:
-        raise nonsense(f"{type(error).__name__} in what they accepted") from error
+        found = accepted.read(kind, done)
+    except replies.Nonsense as error:
+        raise nonsense(str(error)) from error
+    position, operation, resource = found.position, found.operation, found.resource
     actor = asked.caller.identity.actor
     gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
@@ -138,7 +134,7 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
             resource = await waiting.resource(gateway, asked, resource)
     over = seconds > 0 and waiting.has_ended(operation)
     headers = {"Location": f"/v1/operations/{asked.operation}"}
-    if replayed:
+    if found.replayed:
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
     return Response(to_json(answer), 200 if over else 202, headers, "application/json")

@@ -1,5 +1,6 @@
 """What a VM wrote to its serial console, as its node kept it."""
 
+import asyncio
 import re
 
 from nats.aio.msg import Msg
@@ -7,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import parameters
-from gateway.asks import ask, located, nonsense, unless_stopped
+from gateway.asks import PATIENCE, ask, located, nonsense, unless_stopped
 from gateway.problems import invalid_parameter
 from gateway.state import Gateway
 
@@ -25,7 +26,9 @@ async def console_log(gateway: Gateway, request: Request) -> Response:
     after, wait = cursor(request), parameters.wait(request)
     most = size(request)
     data, more, tail = b"", True, most
-    while more and len(data) < most:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE + wait
+    while more and len(data) < most and (not data or loop.time() < deadline):  # a node may give a byte at a time
         question = {"vm": vm, "after": after, "tail": tail, "wait": 0 if data else wait}
         reply = await unless_stopped(gateway, ask(gateway, node, "console-log", question, wait))
         after, more = place(node, reply)

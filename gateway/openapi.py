@@ -10,26 +10,16 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from gateway import bodies, described, statuses
+from gateway.accepted import VIEWS
 from gateway.auth import OPEN
 from gateway.commands import Action
 from gateway.statuses import SCHEMAS, refusals
-from projections.images import ImageView
-from projections.nodes import NodeView
 from projections.operation_rows import OperationView
 from projections.pages import MOST
-from projections.projects import NamedView, ProjectView
-from projections.vms import VmView
 
 if TYPE_CHECKING:
     from gateway.routes import Read
 
-VIEWS: dict[str, Any] = {
-    "project": ProjectView,
-    "tag": NamedView,
-    "image": ImageView,
-    "node": NodeView,
-    "vm": VmView,
-}
 #: Bodies of which nothing has to be said.
 OPTIONAL = (bodies.Power, bodies.RebuildVm)
 

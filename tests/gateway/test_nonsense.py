@@ -5,12 +5,14 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gateway import accepted, consoles
 from runtime import subjects
 from tests.gateway.platform import VMS, Platform
 
@@ -86,6 +88,73 @@ async def test_handlers_that_answer_nonsense(api: Platform, body: bytes) -> None
     finally:
         process.send_signal(18)
     assert (answer.status_code, answer.json()["code"]) == (502, "handlers_answer_invalid"), answer.text
+
+
+AT = "2026-01-02T03:04:05Z"
+
+
+def told(state: Any, record: Any = None, **more: Any) -> dict[str, Any]:
+    """What handlers would say of a node that was cordoned, but for what is given."""
+    whole = {
+        **dict.fromkeys(("id", "verb", "kind", "resource", "project", "actor"), "x"),
+        "status": "succeeded",
+        "accepted_at": AT,
+        "position": 1,
+    }
+    info = {"node": "x", "region": "r", "vcpus": 1, "memory_mib": 1, "disk_gib": 1, "virt_type": "t", "version": "1"}
+    node = {"id": "x", "info": info, "registered_at": AT, "updated_at": AT}
+    operation = {"record": {**whole, **(record or {})}, "steps": []}
+    return {"position": 1, "version": 1, "replayed": False, "operation": operation, "state": {**node, **state}, **more}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        told({"reservations": [1]}),
+        told({"registered_at": "0001-01-01T00:00:00+14:00"}),
+        told({"registered_at": 7}),
+        told({"holder": {"host": "h", "pid": {}, "since": AT}}),
+        told({"info": "x"}),
+        told({"id": ["x"]}),
+        told({}, {"status": {"a": 1}}),
+        told({}, {"status": None}),
+        told({}, {"progress": [1]}),
+        told({}, {"problem": {"type": 1, "title": [], "code": {}, "detail": None}}),
+        told({}, {"accepted_at": "9999-12-31T23:59:59-14:00"}),
+        told({}, position=float("inf")),
+        told({}, position=10**30),
+        told({}, position=-1),
+        told({}, version="new"),
+        told({}, operation={"record": [], "steps": 1}),
+        told({}, operation={"record": {}, "steps": [{"position": "x", "type": 1, "time": AT}]}),
+        {**told({}), "state": [1]},
+    ],
+    ids=lambda said: json.dumps(said)[:60],
+)
+async def test_handlers_that_accept_and_say_nonsense_of_it(
+    api: Platform, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an answer makes of what they say, `openapi.json` holds for it, or it is not given."""
+    assert accepted.read("node", told({})).position == 1
+
+    async def request(*_: Any, **__: Any) -> Any:
+        return Msg(api.gateway.nc, data=json.dumps({"ok": said}).encode())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.gateway.nc, "request", request)
+        answer = await api.http.post("/v1/nodes/host-1/cordon?wait=1s")
+    assert (answer.status_code, answer.json()["code"]) == (502, "handlers_answer_invalid"), answer.text
+    assert api.gateway.writes.newest < 10**9
+
+
+async def test_a_node_that_says_a_byte_at_a_time(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who asks for much waits no longer than for little."""
+    monkeypatch.setattr(consoles, "PATIENCE", 0.2)
+    vm = (await api.running())["vm"]["id"]
+    place = {"Nebula-Cursor": "1-2", "Nebula-More": "true"}
+    async with answering(api, subjects.ask("host-1", "console-log"), b"x", place):
+        answer = await asyncio.wait_for(api.http.get(f"{VMS}/{vm}/console-log?bytes=8388608"), 60)
+    assert (answer.status_code, answer.headers["nebula-more"], set(answer.content)) == (200, "true", {ord("x")})
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKl2a0cT4rPcPMB0t1tCkm2bs8LPmZSUhjxS3nO3c8nO "
