@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.credentials import TOKEN_FILE, URL_FILE
-from runtime.child import ServerError, free_port, stop_leftover
+from runtime.child import ServerError, free_port, remembered_port, stop_leftover
 from runtime.private import passable, put
-from runtime.servers import remembered_port
 
 NATS_PORT = 4222
 

@@ -126,6 +126,15 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def remembered_port(file: Path) -> int | None:
+    """The port that stands in a file; None where there is none, whatever there is."""
+    try:
+        port = int(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on at this moment."""
     with socket.socket() as probe:

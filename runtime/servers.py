@@ -20,7 +20,16 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from runtime.child import Child, ServerError, find_program, free_port, require_free, spawn, stop_leftover
+from runtime.child import (
+    Child,
+    ServerError,
+    find_program,
+    free_port,
+    remembered_port,
+    require_free,
+    spawn,
+    stop_leftover,
+)
 from runtime.private import passable, put
 
 NATS_CONF = Path(__file__).resolve().parent.parent / "nats.conf"
@@ -203,15 +212,6 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
 def postgres_port(home: Path) -> int:
     """The port that the Postgres of this home had, or else a free one."""
     return remembered_port(home / POSTGRES_PORT) or free_port()
-
-
-def remembered_port(file: Path) -> int | None:
-    """The port that stands in a file; None where there is none, whatever there is."""
-    try:
-        port = int(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return port if 0 < port < 65536 else None
 
 
 def remembered_dsn(home: Path) -> str | None:

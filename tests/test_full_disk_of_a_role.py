@@ -20,8 +20,9 @@ import pytest
 from cli import home as homes
 from cli import role, up
 from runtime import logfiles, logs, private
+from runtime.child import remembered_port
 from runtime.logfiles import KEPT, rotate
-from runtime.servers import postgres_port, remembered_dsn, remembered_port
+from runtime.servers import postgres_port, remembered_dsn
 from runtime.settings import GatewaySettings
 from tests.small_disk import MIB, fill, mounted, needs_root
 from tests.test_logs import restored
