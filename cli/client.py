@@ -5,13 +5,15 @@ On `http.client`, since it loads ten times faster than its alternatives and a co
 
 import http.client
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from cli.errors import CliError, Refused, Unreachable, Usage
+from cli.place import place
 
 #: Seconds between the tries of one call. Six seconds in all: long enough for a gateway that is being restarted.
 PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
@@ -19,6 +21,8 @@ PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
 NOT_NOW = frozenset({429, 502, 503, 504})
 #: Seconds of silence after which a call counts as lost, on top of what it asked the server to wait.
 PATIENCE = 30.0
+#: What a header may say: visible ASCII.
+VISIBLE = re.compile(r"[!-~]+")
 
 Document = dict[str, Any]
 Query = Mapping[str, object]
@@ -36,14 +40,13 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None, note: Callable[[str], None], help: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Usage(f"not the URL of a platform: {url!r} (for example http://127.0.0.1:8700)")
-        self.url = url.rstrip("/")
-        self._host = parts.hostname
-        self._port = parts.port
-        self._secure = parts.scheme == "https"
-        self._base = parts.path.rstrip("/")
+        at = place(url)
+        if token and not VISIBLE.fullmatch(token):
+            raise Usage("a token has to be visible ASCII characters, without spaces")
+        self.url = at.url
+        self.address = (at.host.strip("[]"), at.port)
+        self._secure = at.scheme == "https"
+        self._base = at.base
         self._token = token
         self._note = note
         self._help = help
@@ -75,6 +78,8 @@ class Client:
 
     def send(self, method: str, target: str, body: Document | None = None, *, key: str = "") -> Document:
         """Command. However often it has to be sent, `key` (random when empty) makes it happen once."""
+        if key and not VISIBLE.fullmatch(key):
+            raise Usage("a key has to be visible ASCII characters, without spaces")
         return self._call(method, target, body=body, key=key or str(uuid.uuid4()))
 
     def events(self, target: str, query: Query, last: str | None) -> Iterator[tuple[str, str]]:
@@ -90,7 +95,7 @@ class Client:
                 raise self._problem(response, response.read())
             fields: dict[str, str] = {}
             for raw in response:
-                line = raw.decode().rstrip("\r\n")
+                line = raw.decode(errors="replace").rstrip("\r\n")
                 if line:
                     name, _, value = line.partition(":")
                     value = value.removeprefix(" ")
@@ -117,9 +122,11 @@ class Client:
     ) -> Document:
         data, _ = self._tried(method, target, query, body=body, key=key, wait=wait)
         try:
-            document: Document = json.loads(data or b"{}")
-        except ValueError as error:
-            raise CliError(f"what answers at {self.url} is not a Nebula platform") from error
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise CliError(f"what answers at {self.url} is not a Nebula platform")
         return document
 
     def _tried(
@@ -157,13 +164,13 @@ class Client:
             raise Unreachable(self._lost(error)) from error
         finally:
             connection.close()
-        if response.status >= 400:
+        if not 200 <= response.status < 300:
             raise self._problem(response, data)
         return data, {name.lower(): value for name, value in response.getheaders()}
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        return kind(self._host, self._port, timeout=timeout)
+        return kind(*self.address, timeout=timeout)
 
     def _request(
         self,
@@ -186,16 +193,27 @@ class Client:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def _problem(self, response: http.client.HTTPResponse, data: bytes) -> CliError:
-        problem: Document = {"status": response.status, "detail": f"{self.url} answered {response.status}"}
-        if "problem+json" in (response.getheader("Content-Type") or ""):
-            problem |= json.loads(data)
+        problem = problem_of(self.url, response.status, data)
         if response.status == 401 and self._token is None and self._help:
             problem["detail"] = f"{problem['detail']}; {self._help}"
         if response.status not in NOT_NOW:
             return Refused(problem)
         after = response.getheader("Retry-After") or ""
-        return Unreachable(str(Refused(problem)), float(after) if after.isdigit() else 0)
+        return Unreachable(str(Refused(problem)), float(after) if re.fullmatch("[0-9]{1,5}", after) else 0)
 
     def _lost(self, error: Exception) -> str:
         reason = getattr(error, "strerror", None) or str(error) or "the connection was lost"
         return f"{self.url} does not answer: {reason}"
+
+
+def problem_of(url: str, status: int, data: bytes) -> Document:
+    """The problem that an answer without success says, or, where it says none, that there is one."""
+    problem: Document = {"status": status, "detail": f"{url} answered {status}"}
+    if 300 <= status < 400:  # a token is not sent on to wherever it leads
+        problem["detail"] += ", which leads elsewhere: give the platform's own URL"
+        return problem
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return problem
+    return {**problem, **said, "status": status} if isinstance(said, dict) else problem

@@ -21,6 +21,9 @@ from cli.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
 
+#: What an answer leads to that lacks something, or has something else there.
+NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 EVERYWHERE = "Everywhere"
 WAITING = "Waiting"
 
@@ -143,6 +146,11 @@ def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> Non
         body()
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
+    except NONSENSE as error:
+        raise CliError(
+            f"{session.api.url} answered what this program does not understand ({type(error).__name__}: {error}); "
+            "is it a Nebula platform, of this version?"
+        ) from error
     except CliError as error:
         if repeatable and error.exit is not Exit.USAGE:
             known = error.exit is Exit.FAILED

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from cli.errors import Usage
+from cli.place import place
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 #: In the home of a platform on this machine: where it is, and its administrator's token.
 URL_FILE, TOKEN_FILE = "api.url", "admin.token"
-#: Names of this machine, all for the same.
-HERE = frozenset({"localhost", "127.0.0.1", "::1"})
-PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ def target(line: Given, environment: Given, home: Path | None) -> Target:
     """The platform, and the token for it.
 
     A token on the command line is for whatever the command speaks to. One in the environment is for the URL there; the
-    one that `nebula up` keeps in its home is for that platform.
+    one that `nebula up` keeps in its home is for that platform. Where two URLs are the same platform, the one that the
+    token belongs to is used: another user of this machine may listen at another of its addresses.
     """
     local = next(_local(home), None)
     url = line.url or environment.url or (local.url if local else DEFAULT_URL)
@@ -43,36 +43,29 @@ def target(line: Given, environment: Given, home: Path | None) -> Target:
     if environment.token is not None:
         theirs = environment.url or (local.url if local else DEFAULT_URL)
         if same(url, theirs):
-            return Target(url, environment.token)
+            return Target(theirs, environment.token)
         return Target(url, None, f"NEBULA_TOKEN is for {theirs}; give --token for {url}")
     for mine in _local(home):
         if same(url, mine.url):
-            return mine if line.url is None and environment.url is None else Target(url, mine.token)
+            return mine
     known = f"; the one in {TOKEN_FILE} is for {local.url}" if local else ""
     return Target(url, None, f"give the token for {url} (--token, or NEBULA_TOKEN with NEBULA_URL){known}")
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two URLs name the same listener."""
-    return _place(one) == _place(other)
+    """Whether two URLs name the same listener. What is no URL is none (the client says so)."""
+    try:
+        return place(one).same(place(other))
+    except Usage:
+        return False
 
 
 def _local(home: Path | None) -> Iterator[Target]:
     """The platforms of this machine: the one in `home` if given, else those where `up` keeps its state."""
-    for place in [home] if home else [Path("/var/lib/nebula"), Path.home() / ".local/share/nebula"]:
+    for folder in [home] if home else [Path("/var/lib/nebula"), Path.home() / ".local/share/nebula"]:
         try:
-            token = (place / TOKEN_FILE).read_text().strip()
+            token = (folder / TOKEN_FILE).read_text().strip()
         except OSError:
             continue
-        file = place / URL_FILE
+        file = folder / URL_FILE
         yield Target(file.read_text().strip() if file.exists() else DEFAULT_URL, token)
-
-
-def _place(url: str) -> tuple[str, str, int | None, str]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:  # no URL at all: the client says so
-        return ("", url, None, "")
-    here = "127.0.0.1" if host in HERE else host
-    return (parts.scheme, here, port or PORTS.get(parts.scheme), parts.path.rstrip("/"))

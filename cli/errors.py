@@ -58,8 +58,11 @@ class Refused(CliError):
     def __init__(self, problem: dict[str, Any]) -> None:
         detail = problem.get("detail") or problem.get("title") or "the platform gives no reason"
         code = problem.get("code") or problem.get("status")
-        errors = [f"{each.get('field', '?')}: {each.get('detail', '')}" for each in problem.get("errors") or []]
+        listed = problem.get("errors")
+        named = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        errors = [f"{each.get('field', '?')}: {each.get('detail', '')}" for each in named]
         fields = [f"  {each}" for each in errors if each not in str(detail)]
         super().__init__("\n".join([f"{detail} ({code})" if code else str(detail), *fields]))
         self.code = str(problem.get("code", ""))
-        self.status = int(problem.get("status") or 0)
+        status = problem.get("status")
+        self.status = status if isinstance(status, int) else 0

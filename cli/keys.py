@@ -8,8 +8,13 @@ import typer
 
 from cli.errors import Usage
 
-#: What private keys of OpenSSH, PEM, PuTTY and SSH.com begin with, and OpenSSH's own without its first line.
-PRIVATE = re.compile(r"PRIVATE KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE|SSH PRIVATE KEY FILE")
+#: What private keys of OpenSSH, PEM, PGP, PuTTY, SSH.com, age and others say of themselves, and OpenSSH's own without
+#: its first line. Whatever else is no public key is refused, too: this only names the mistake.
+PRIVATE = re.compile(r"(PRIVATE|SECRET)[ -]KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE")
+#: What a public key begins with, where it is given itself.
+PUBLIC = ("ssh-", "ecdsa-", "sk-")
+#: The shape of one. What is in it, the platform looks at.
+LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ +[A-Za-z0-9+/]+={0,2}( +[^\x00-\x1f\x7f]*)?")
 
 SshKeys = Annotated[
     list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with some; may be repeated.")
@@ -24,13 +29,22 @@ def public_keys(given: list[str] | None) -> list[str]:
 def _keys(given: str) -> list[str]:
     if PRIVATE.search(given):
         raise Usage("--ssh-key was given a private key; nothing was sent. Give the public one, or its file (.pub)")
-    if given.startswith(("ssh-", "ecdsa-", "sk-")):
-        return [given]
+    if given.startswith(PUBLIC):
+        return [_public(given.strip(), "--ssh-key")]
     text = text_of(Path(given))
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
-    lines = [line.strip() for line in text.split("\n")]
-    return [line for line in lines if line and not line.startswith("#")]
+    lines = enumerate((line.strip() for line in text.split("\n")), start=1)
+    return [_public(line, f"{given}, line {number}") for number, line in lines if line and not line.startswith("#")]
+
+
+def _public(line: str, where: str) -> str:
+    """The line, when it looks like a public key. Raises Usage, without a word of what it is: it may be a secret."""
+    if not LINE.fullmatch(line):
+        raise Usage(
+            f"{where}: not a public key on one line (type, base64, and a comment if you like); nothing was sent"
+        )
+    return line
 
 
 def text_of(file: Path) -> str:

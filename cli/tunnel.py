@@ -1,11 +1,10 @@
 """A connection to a guest: a WebSocket to the platform, opened as any other call is made."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cli.client import Client, Query
+from cli.client import Client, Query, problem_of
 from cli.errors import CliError, Refused, Unreachable
 
 #: Seconds for the platform to open a connection.
@@ -17,7 +16,7 @@ NORMAL = 1000
 @contextmanager
 def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
     """The WebSocket at `target`. Raises Refused and Unreachable."""
-    from websockets.exceptions import InvalidHandshake, InvalidStatus
+    from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
     from websockets.sync.client import connect
 
     url, headers = api.socket(target, query)
@@ -30,9 +29,12 @@ def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
             proxy=None,
             max_size=None,
             open_timeout=PATIENCE,
+            address=api.address,  # so that no redirect leads elsewhere: what is typed here is for this platform
         )
     except InvalidStatus as error:
         raise _refused(api, error.response.status_code, bytes(error.response.body or b"")) from error
+    except (ValueError, InvalidURI) as error:  # a redirect
+        raise _refused(api, 302, b"") from error
     except (OSError, TimeoutError, InvalidHandshake) as error:
         reason = getattr(error, "strerror", None) or str(error) or "the connection was lost"
         raise Unreachable(f"{api.url} does not answer: {reason}") from error
@@ -49,8 +51,5 @@ def farewell(socket: Any) -> str:
 
 
 def _refused(api: Client, status: int, body: bytes) -> CliError:
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        problem = {"status": status, "detail": f"{api.url} answered {status}"}
+    problem = problem_of(api.url, status, body)
     return Refused(problem) if status < 500 else Unreachable(str(Refused(problem)))
