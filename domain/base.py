@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Hostname = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)
@@ -186,6 +186,19 @@ class Closing(Message):
     since: AwareDatetime
 
 
+def at_most(most: int) -> BeforeValidator:
+    """Refuse a longer array before its items are looked at: there may be very many, and all wrong."""
+
+    def judged(given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        if len(given) > most:
+            raise ValueError(f"may have at most {most} items, not {len(given)}")
+        return tuple(given)  # (a list is none where models are strict)
+
+    return BeforeValidator(judged)
+
+
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values in their order, without repeats."""
     return tuple(dict.fromkeys(values))
@@ -227,7 +240,8 @@ def labels(given: dict[str, str]) -> dict[str, str]:
 Labels = Annotated[dict[str, str], Field(max_length=64, json_schema_extra=LABELS_SCHEMA), AfterValidator(labels)]
 """What people note of a thing, for themselves and their programs: free keys and values."""
 
-Tags = Annotated[tuple[Slug, ...], Field(max_length=64), AfterValidator(unique)]
+MOST_TAGS = 64
+Tags = Annotated[tuple[Slug, ...], Field(max_length=MOST_TAGS), at_most(MOST_TAGS), AfterValidator(unique)]
 
 
 def being_deleted(kind: str, id_: str, *, field: str | None = None) -> Rejected:

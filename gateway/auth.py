@@ -130,7 +130,7 @@ def unauthorized(detail: str) -> Problem:
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether an address or a name can only be reached from this machine."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -144,4 +144,4 @@ def from_here(host: str | None, origin: str | None) -> bool:
     name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""
     if not is_loopback(name):
         return False
-    return origin is None or origin.split("://", 1)[-1] == host
+    return origin is None or origin.split("://", 1)[-1].lower() == (host or "").lower()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, Uuid
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, Uuid, at_most
 from domain.contract import Architecture, BaseUrl, Firmware, SeedMedium, Sha256, Sha512
 from domain.image import Description, Word
 from domain.image_source import Source
@@ -37,7 +37,7 @@ PublicKey = Annotated[
 ]
 #: A word, where a strict model would have the enumeration itself.
 Policy = Annotated[RestartPolicy, Field(strict=False)]
-SshKeys = Annotated[tuple[PublicKey, ...], Field(max_length=MOST_KEYS)]
+SshKeys = Annotated[tuple[PublicKey, ...], Field(max_length=MOST_KEYS), at_most(MOST_KEYS)]
 UserData = Annotated[
     str,
     AfterValidator(user_data),

@@ -1,6 +1,7 @@
 """The body of a call: JSON in UTF-8 as it is, in which each name stands once."""
 
 import json
+import re
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -98,27 +99,20 @@ def check(raw: bytes) -> None:
         raise invalid("it has a number or a depth beyond measure") from error
 
 
+#: A string, or what begins one and is never closed.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
 def deep(raw: bytes) -> bool:
-    """Whether it may be too deep. Counted exactly only where there are many brackets at all."""
+    """Whether it is too deep. Counted only where there are many brackets at all."""
     if raw.count(b"[") + raw.count(b"{") <= MOST_DEPTH:
         return False
-    depth, quoted, escaped = 0, False, False
-    for byte in raw:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                quoted = False
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MOST_DEPTH:
-                return True
-        elif byte in b"]}":
-            depth -= 1
+    depth = 0
+    for bracket in _STRING.sub(b"", raw).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MOST_DEPTH:
+            return True
     return False
 
 

@@ -23,6 +23,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     408: ("the request took too long to come", ("request_timeout",)),
     409: ("the state does not allow it, now", ()),
     410: ("it was deleted", ()),
+    411: ("HTTP/1.0 has to say how long a body is", ("length_required",)),
     413: ("the request is too large", ("body_too_large", "request_too_large")),
     414: ("the target is too long", ("target_too_long",)),
     415: ("the body is of another type", ("unsupported_media_type", "unsupported_content_encoding")),
@@ -40,7 +41,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     505: ("another version of HTTP", ("unsupported_version",)),
 }
 #: What may be answered to any call; the listener says most of it before the API is asked.
-ALWAYS = (400, 403, 405, 408, 413, 414, 417, 431, 500, 501, 503, 505)
+ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 431, 500, 501, 503, 505)
 #: What a command may be refused with, besides.
 OF_A_COMMAND = (404, 409, 410, 415, 422, 502)
 #: What a question to a node may be refused with, besides.

@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -79,7 +79,7 @@ async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> N
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(tasks)
-    with contextlib.suppress(OSError):  # the client has gone as well
+    with contextlib.suppress(ClientDisconnect):  # the client has gone as well
         if pipe.ended is not None:
             await send(closing(NORMAL, pipe.ended))
         elif gateway.stop.is_set():

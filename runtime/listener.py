@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from runtime import logs
 from runtime.http.census import Census
@@ -21,23 +20,6 @@ log = logs.get(__name__)
 RETRY_SECONDS = 1.0
 #: Seconds that open requests and streams get to end by themselves.
 GRACE_SECONDS = 2
-
-
-class _WebSockets(WebSocketsSansIOProtocol):
-    """uvicorn takes a WebSocket that the application refused with an answer for one that was never answered."""
-
-    leave: Callable[[], None] | None = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.leave is not None:
-            self.leave()
-            self.leave = None
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            self.handshake_complete = True
 
 
 class _Server(uvicorn.Server):
@@ -89,7 +71,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=http,
-        ws=_WebSockets if websockets else "none",
+        ws="none",  # `Connection` hands over to it
         ws_max_size=1024 * 1024,
         ws_per_message_deflate=False,  # what goes over them is compressed already, or small
         lifespan="off",

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import socket
+import struct
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -162,6 +164,12 @@ CASES: list[tuple[str, bytes, list[int]]] = [
     ("hidden coding", POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", [501]),
     ("chunks of HTTP/1.0", b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [400]),
     ("announced too large", POST + b"Content-Length: 99999999999\r\n\r\n", [413]),
+    ("HTTP/1.0 of no length", b"POST /nowhere HTTP/1.0\r\n\r\n{}", [411]),
+    ("HTTP/1.0 of length 0", b"POST /nowhere HTTP/1.0\r\nContent-Length: 0\r\n\r\n", [404]),
+    ("two tokens", b"GET / HTTP/1.1\r\n" + HOST + b"Authorization: a\r\nAuthorization: b\r\n\r\n", [400]),
+    ("two origins", b"GET / HTTP/1.1\r\n" + HOST + b"Origin: http://localhost\r\norigin: http://a\r\n\r\n", [400]),
+    ("escaped slash", b"GET /v1%2Ftags HTTP/1.0\r\n\r\n", [404]),
+    ("escaped slash in an id", b"GET /v1/projects/a%2fb HTTP/1.0\r\n\r\n", [404]),
     ("unknown expectation", POST + b"Expect: tea\r\nContent-Length: 1\r\n\r\na", [417]),
     (
         "pipelined",
@@ -187,7 +195,7 @@ CASES: list[tuple[str, bytes, list[int]]] = [
 async def test_framing(both: Served, sent: bytes, statuses: list[int]) -> None:
     said = await both.raw(sent)
     assert answers(said) == statuses, said
-    if statuses[0] in (400, 413, 414, 431, 501, 505):
+    if statuses[0] in (400, 411, 413, 414, 431, 501, 505):
         document = json.loads(said.partition(b"\r\n\r\n")[2])
         assert (document["status"], bool(document["code"])) == (statuses[0], True)
 
@@ -350,6 +358,54 @@ async def test_too_many_connections_are_refused_in_words(limits: Limits) -> None
             return answers(await served.raw(b"GET / HTTP/1.0\r\n\r\n")) == [200]
 
         await eventually(room, "there is room again")
+
+
+async def test_what_only_reads_ends_with_its_reader() -> None:
+    begun, ended = asyncio.Event(), asyncio.Queue[str]()
+
+    async def waits(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(0.5 if scope["method"] == "POST" else 600)
+            ended.put_nowait("done")
+        except asyncio.CancelledError:
+            ended.put_nowait("cancelled")
+            raise
+
+    async with serving(waits) as served:
+        for method, how in ((b"GET", "cancelled"), (b"HEAD", "cancelled"), (b"POST", "done")):
+            _, writer = await served.open()
+            writer.write(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await asyncio.wait_for(begun.wait(), 30)
+            sock = writer.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            assert await asyncio.wait_for(ended.get(), 30) == how
+            begun.clear()
+
+
+async def test_who_takes_no_answers_is_left() -> None:
+    """Pipelined requests, of which no answer is read: they would be held for ever."""
+    asked, left = [0], asyncio.Event()
+
+    async def much(scope: Scope, receive: Receive, send: Send) -> None:
+        asked[0] += 1
+        try:
+            size = 20_000_000
+            head = [(b"content-length", b"%d" % size)]
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            await send({"type": "http.response.body", "body": b"a" * size})
+        except asyncio.CancelledError:
+            left.set()
+            raise
+
+    async with serving(much, QUICK) as served:
+        _, writer = await served.open()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        await asyncio.wait_for(left.wait(), 30)
+        assert asked == [2], "the third was never begun"
+        writer.transport.abort()
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -9,10 +9,7 @@
 
 import asyncio
 import contextlib
-import os
-import socket
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 from starlette.types import Scope
@@ -25,6 +22,8 @@ from runtime.http.exchange import Exchange
 from runtime.http.head import Head, parse
 from runtime.http.limits import Limits
 from runtime.http.refusal import Refused, malformed
+from runtime.http.sockets import address, is_reset
+from runtime.http.websocket import WebSockets, whole
 
 #: Bytes that are held of a body that nobody reads, or of requests that wait for their turn.
 HELD = 64 * 1024
@@ -32,8 +31,8 @@ HELD = 64 * 1024
 LINGER = 2.0
 MOST_LINGER = 30.0
 NEVER = float("inf")
-#: A connection's state as TCP_INFO has it: reset by the other side.
-TCP_CLOSE = 7
+#: Bytes that a client has to take in `head_seconds` of what is sent to it, or else all.
+LEAST = 4096
 BROKEN = Refused(500, "internal_error", "this is a bug in Nebula; the log of the server tells more")
 
 
@@ -127,17 +126,18 @@ class Connection(asyncio.Protocol):
         if not exchange.received:
             self._refuse(Refused(400, "incomplete_body", "the body ended before its announced end"))
             return True
-        if not exchange.started:
-            self._deadline = self.loop.time() + self._limits.half_closed_seconds
+        self._deadline = self._while_answering(exchange)
         return not (exchange.started and exchange.endless)
 
     def pause_writing(self) -> None:
         self.writable = self.loop.create_future()
+        self._while_running()
 
     def resume_writing(self) -> None:
         waiting, self.writable = self.writable, None
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
+        self._while_running()
 
     def shutdown(self) -> None:
         """The server is being stopped: answer what was asked, and nothing more."""
@@ -152,6 +152,19 @@ class Connection(asyncio.Protocol):
             self._expire()
         elif self._eof and self._exchange is not None and is_reset(self._transport):
             self._transport.abort()
+
+    def _while_running(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and exchange.received and not (exchange.finished or self._closing):
+            self._deadline = self._while_answering(exchange)
+
+    def _while_answering(self, exchange: Exchange) -> float:
+        """Until when something has to happen to an exchange whose request is all here."""
+        if self.writable is not None and not exchange.endless:
+            return self.loop.time() + self._limits.head_seconds
+        if self._eof and not exchange.started:
+            return self.loop.time() + self._limits.half_closed_seconds
+        return NEVER
 
     # ── requests ──
 
@@ -191,7 +204,7 @@ class Connection(asyncio.Protocol):
         del buffer[: end + 4]
         self._searched = 0
         head = parse(raw, self._limits)
-        if self._opens_websocket(head):
+        if self._listener.websockets and not self._eof and whole(head):
             self._hand_over(head)
             return False
         self._begin(head)
@@ -238,8 +251,11 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange = Exchange(self, head, scope)
         self._chunks = Chunks(self._limits) if head.length is None else None
         self._left = head.length or 0
-        self._deadline = NEVER if exchange.received else self.loop.time() + self._limits.body_seconds
-        task = self.loop.create_task(exchange.run(self._config.loaded_app))
+        if exchange.received:
+            self._deadline = self._while_answering(exchange)
+        else:
+            self._deadline = self.loop.time() + self._limits.body_seconds
+        task = exchange.task = self.loop.create_task(exchange.run(self._config.loaded_app))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
 
@@ -255,7 +271,7 @@ class Connection(asyncio.Protocol):
             exchange.received = self._left == 0
         held = exchange.body(part) if part else 0
         if exchange.received:
-            self._deadline = NEVER
+            self._deadline = self._while_answering(exchange)
         elif held > HELD:
             self._pause()
         if part or exchange.received:
@@ -313,14 +329,14 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
     def _expire(self) -> None:
-        unsent = self._transport.get_write_buffer_size()
-        if unsent and unsent != self._unsent:  # it reads, if slowly
-            self._unsent = unsent
+        unsent, before = self._transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
+        if unsent and (not before or abs(before - unsent) >= LEAST):  # it reads, if slowly
             self._deadline = self.loop.time() + self._limits.head_seconds
         elif self._closing:
             self._transport.abort()
         elif self._exchange is not None and self._exchange.received:
-            if not self._exchange.started:
+            if not self._exchange.started or (self.writable is not None and not self._exchange.endless):
                 self._transport.abort()
         elif self._exchange is not None:
             text = f"the body has to be sent within {self._limits.body_seconds:g} seconds"
@@ -343,44 +359,29 @@ class Connection(asyncio.Protocol):
 
     # ── WebSockets ──
 
-    def _opens_websocket(self, head: Head) -> bool:
-        """Whether this is a whole handshake. Any other upgrade is an offer that nobody has to take: it is ignored."""
-        return (
-            self._listener.websockets
-            and head.upgrade == b"websocket"
-            and head.method == "GET"
-            and head.length == 0
-            and head.version == "1.1"
-            and any(name == b"sec-websocket-key" for name, _ in head.headers)
-        )
-
     def _hand_over(self, head: Head) -> None:
-        """Let uvicorn's WebSocket protocol have the connection. It is counted on."""
-        kind: Any = self._config.ws_protocol_class
-        protocol = kind(config=self._config, server_state=self._server, app_state=self._app_state)
-        if self._key is not None:
-            protocol.leave = partial(self._listener.census.leave, self._key)
+        """Let uvicorn's WebSocket protocol have the connection. It is counted on, and looked after."""
+        census, key = self._listener.census, self._key
+        protocol = WebSockets(config=self._config, server_state=self._server, app_state=self._app_state)
+
+        def leave() -> None:
+            census.members.discard(protocol)
+            if key is not None:
+                census.leave(key)
+
+        protocol.leave = leave
         self._depart()
+        self.resume()
+        census.members.add(protocol)
         protocol.connection_made(self._transport)
         target = head.raw_path + (b"?" + head.query if head.query else b"")
         lines = [b"GET %b HTTP/1.1" % target, *(b"%b: %b" % header for header in head.headers)]
         protocol.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(self._buffer))
         self._transport.set_protocol(protocol)
+        if not protocol.handshake_initiated:
+            self._transport.write(malformed("the handshake cannot be read").answer())
+            self._transport.close()
 
     def _depart(self) -> None:
         self._listener.census.members.discard(self)
         self._server.connections.discard(self)
-
-
-def address(transport: asyncio.Transport, name: str) -> tuple[str, int]:
-    found = transport.get_extra_info(name)
-    return (str(found[0]), int(found[1])) if found else ("", 0)
-
-
-def is_reset(transport: asyncio.Transport) -> bool:
-    """Whether the other side refused what was written to it. Nobody reads after an EOF, so nobody is told."""
-    try:
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
-            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
-    except (OSError, AttributeError):
-        return False

@@ -53,6 +53,7 @@ class Exchange:
         #: nobody knows how long the answer will be
         self.endless = False
         self.keep_alive = head.keep_alive
+        self.task: asyncio.Task[None] | None = None
         self._connection = connection
         self._scope = scope
         self._parts: list[bytes] = []
@@ -80,9 +81,11 @@ class Exchange:
             self._waiter.set_result(None)
 
     def leave(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Nobody waits for the answer any more. What only reads ends at once; what changes something goes on."""
         self.gone = True
         self.wake()
+        if self.task is not None and not self.finished and self.head.method in ("GET", "HEAD"):
+            self.task.cancel()
 
     # ── what the application sees ──
 

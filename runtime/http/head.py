@@ -13,13 +13,15 @@ _HEADERS = re.compile(rb"(?:%b:[\t\x20-\x7e\x80-\xff]*\r\n)*" % _TOKEN)
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 _HOST = re.compile(rb"[A-Za-z0-9._~-]*(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_SLASH = re.compile(b"%2F", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 MOST_METHOD = 32
 
-#: Headers that decide how a message is read.
-DECISIVE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
-#: Those of them that may be given once only.
-SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})
+#: Headers that decide how a message is read, or for whom. Those that may be given once only:
+SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin"})
+DECISIVE = SINGLE | {b"connection", b"upgrade", b"expect"}
+#: Methods whose requests have a body, of which HTTP/1.0 has to say how long it is.
+WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ def parse(raw: bytes, limits: Limits) -> Head:
         raw_path, query, authority = absolute(target)
         headers = [(b"host", authority), *(each for each in headers if each[0] != b"host")]
     length = framed(decisive, version, limits)
+    if version == "1.0" and name in WITH_BODY and b"content-length" not in decisive:
+        raise Refused(411, "length_required", "say in Content-Length how long the body is, 0 where there is none")
     tokens = decisive.get(b"connection", b"").lower()
     return Head(
         method=name.decode(),
@@ -144,7 +148,12 @@ def absolute(target: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def decoded(path: bytes) -> str:
-    return path.decode() if b"%" not in path else unescaped(path, "path")
+    """The path. Raises Refused for an escaped slash, too: to one program it parts the path, to another it does not."""
+    if b"%" not in path:
+        return path.decode()
+    if _SLASH.search(path):
+        raise Refused(404, "no_such_route", "there is nothing at a path with an escaped slash")
+    return unescaped(path, "path")
 
 
 def checked(query: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from projections import ssh
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
 
@@ -365,6 +366,15 @@ async def test_the_errors_of_one_body_are_few(api: Platform, method: str, path: 
     assert len(answer.json()["errors"]) == 20
     assert re.search("; and [0-9]+ more$", answer.json()["detail"])
     assert len(answer.content) < 20_000
+
+
+async def test_a_long_array_is_refused_without_a_look_at_its_items(
+    api: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "parse", None)
+    answer = await api.call("POST", VMS, {**GOOD, "tags": [1] * 100_000, "ssh_keys": ["x"] * 100_000})
+    assert answer.status_code == 422
+    assert [each["field"] for each in answer.json()["errors"]] == ["tags", "ssh_keys"]
 
 
 @pytest.mark.parametrize(
