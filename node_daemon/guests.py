@@ -7,11 +7,11 @@ names. It is more patient than a real one, which gives up after ten tries: a sim
 import asyncio
 import base64
 import hashlib
-import json
-import re
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
+import yaml
 
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
@@ -25,9 +25,6 @@ AT_ONCE = 4
 PATIENCE, AGAIN = 10.0, 2.0
 
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
-_INSTANCE = re.compile(r'^instance-id: (".*")$', re.MULTILINE)
-_HOSTNAME = re.compile(r'^local-hostname: (".*")$', re.MULTILINE)
-_HOME = re.compile(r'^ +url: (".*")$', re.MULTILINE)
 
 
 class NotConfigured(Exception):
@@ -70,7 +67,7 @@ class Guests:
                 continue
             try:
                 await configure(http, guest.seed_url, first=guest.disks.configured(guest.vm) == 0)
-            except (NotConfigured, httpx.HTTPError) as error:
+            except (NotConfigured, httpx.HTTPError, httpx.InvalidURL) as error:
                 if not self._away:
                     log.warning("guests are not configured; trying on", vm=guest.vm, error=str(error) or repr(error))
                 self._away = True
@@ -85,7 +82,7 @@ class Guests:
 async def configure(http: httpx.AsyncClient, seed_url: str, *, first: bool) -> None:
     """Read the seed and, on a new disk, phone home. Raises NotConfigured or httpx.HTTPError."""
     seed = {name: await _get(http, seed_url + name) for name in DOCUMENTS}
-    instance, hostname = _find(_INSTANCE, seed["meta-data"]), _find(_HOSTNAME, seed["meta-data"])
+    instance, hostname = (text_in(seed["meta-data"], name) for name in ("instance-id", "local-hostname"))
     if not first:
         return
     call = {
@@ -96,7 +93,7 @@ async def configure(http: httpx.AsyncClient, seed_url: str, *, first: bool) -> N
         "pub_key_ecdsa": "N/A",
         "pub_key_ed25519": host_key(instance),
     }
-    answer = await http.post(_find(_HOME, seed["vendor-data"]), data=call)
+    answer = await http.post(text_in(seed["vendor-data"], "phone_home", "url"), data=call)
     if answer.status_code != 200:
         raise NotConfigured(f"phone-home: {answer.status_code}")
 
@@ -108,11 +105,17 @@ async def _get(http: httpx.AsyncClient, url: str) -> str:
     return answer.text
 
 
-def _find(pattern: re.Pattern[str], text: str) -> str:
-    """A quoted value out of YAML that is written line by line, as the data source does. Raises NotConfigured."""
-    if (found := pattern.search(text)) is None:
-        raise NotConfigured(f"no {pattern.pattern} in {text[:200]!r}")
-    return str(json.loads(found[1]))
+def text_in(document: str, *names: str) -> str:
+    """A text out of YAML, by the names that lead to it. Raises NotConfigured, whatever the document is."""
+    try:
+        found: Any = yaml.safe_load(document)
+        for name in names:
+            found = found[name]
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise NotConfigured(f"no {'.'.join(names)} in {document[:200]!r}") from error
+    if not isinstance(found, str):
+        raise NotConfigured(f"{'.'.join(names)} is no text in {document[:200]!r}")
+    return found
 
 
 def host_key(instance: str) -> str:

@@ -16,11 +16,13 @@ from node_daemon import fates, guests
 from node_daemon.base_image import BaseImage
 from node_daemon.faults import Faulty
 from node_daemon.fleet import SimulatedNode
-from node_daemon.guests import Booted, Guests
+from node_daemon.guests import Booted, Guests, NotConfigured, text_in
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
 from node_daemon.simulator import Simulator
+from projections.cloud_init import meta_data, vendor_data
+from projections.seeds import Seed
 from runtime import subjects
 from runtime.servers import NatsServer
 from runtime.settings import FaultRates, Latencies, SimulationSettings
@@ -131,8 +133,8 @@ class Source:
             self.calls.append(parse_qs(body.decode()))
         self.asked.append(path)
         text = {
-            "/secret/meta-data": 'instance-id: "i-1"\nlocal-hostname: "web"\npublic-keys: []\n',
-            "/secret/vendor-data": f'#cloud-config\nphone_home:\n  url: "{self.url}phone-home"\n  tries: 10\n',
+            "/secret/meta-data": meta_data(Seed("default", "i-1", "2024-01-01", (), None, 1, 0)),
+            "/secret/vendor-data": vendor_data(self.url),
         }.get(path, "")
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
         writer.close()
@@ -145,6 +147,26 @@ async def data_source() -> AsyncIterator[Source]:
     source.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/secret/"
     async with server:
         yield source
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "hi",
+        "[",
+        "- a",
+        "phone_home: 7",
+        "phone_home: {url: 7}",
+        "a: &a [*a]",
+        "[" * 5000,
+        "\0",
+        "phone_home: {url: 0x1}",
+    ],
+)
+def test_a_document_that_makes_no_sense_configures_nobody(document: str) -> None:
+    with pytest.raises(NotConfigured):
+        text_in(document, "phone_home", "url")
 
 
 async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +188,7 @@ async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypat
         await simulator.keep(vm)
         await eventually(lambda: disks.configured(vm) == 1, "the guest is configured")
         (call,) = source.calls
-        assert (call["instance_id"], call["hostname"]) == (["i-1"], ["web"])
+        assert (call["instance_id"], call["hostname"]) == (["i-1"], ["2024-01-01"])
         assert call["pub_key_ed25519"][0].startswith("ssh-ed25519 ")
 
         await simulator.destroy(vm)
