@@ -12,7 +12,8 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime import logs
 from runtime.disk_room import allocate
-from runtime.image_client import client
+from runtime.image_client import client, opened
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.tasks import in_thread
 from runtime.urls import plain, shown
@@ -33,6 +34,8 @@ log = logs.get(__name__)
 CHUNK = 1024 * 1024
 #: Seconds for a connection, and seconds without a byte, before a try counts as failed.
 CONNECT, SILENCE = 10.0, 30.0
+#: So many times both of them for the answer to begin, redirects included.
+HEADS = 2
 #: Bytes that are taken from the disk in advance where the length is not known.
 AHEAD = 64 * CHUNK
 #: Where a file on its way may be read: for QEMU's tools, which run as another user. Its folder may be closed to others.
@@ -174,10 +177,11 @@ async def download(
         headers |= {"Range": f"bytes={part.size}-", "If-Range": known.validator}
     name = plain(shown(url))
     try:
-        async with (
-            client(hosts, httpx.Timeout(silence, connect=connect)) as asking,
-            asking.stream("GET", url, headers=headers) as answer,
-        ):
+        async with AsyncExitStack() as stack:
+            asking = await stack.enter_async_context(client(hosts, httpx.Timeout(silence, connect=connect)))
+            async with timeout(HEADS * (connect + silence), f"{name} does not come to the beginning of the file"):
+                answer = await opened(asking, asking.build_request("GET", url, headers=headers))
+                stack.push_async_callback(answer.aclose)
             origin = known if known is not None and _continues(answer, known, part, name) else _anew(answer, url, name)
             if origin is not known:
                 check(origin.total)
@@ -186,7 +190,7 @@ async def download(
                 check(origin.total)
             else:
                 return True  # there is nothing more
-            await _receive(answer, part, origin.total, most, tell, name, pace)
+            await _receive(answer, part, origin.total, most, tell, name, pace, silence)
     except (Verdict, Denied, Gone, Interrupted, TooLong, OSError):
         raise
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -248,7 +252,7 @@ def _anew(answer: httpx.Response, url: str, name: str) -> Origin:
 
 
 async def _receive(
-    answer: httpx.Response, part: Part, total: int | None, most: int, tell: Tell, name: str, pace: Pace
+    answer: httpx.Response, part: Part, total: int | None, most: int, tell: Tell, name: str, pace: Pace, silence: float
 ) -> None:
     """Append what comes. What has come is written also when no more does.
 
@@ -262,7 +266,12 @@ async def _receive(
         taken = total if total is not None else size
         allocate(file.fileno(), taken)
         try:
-            async for piece in answer.aiter_raw():
+            pieces = answer.aiter_raw()
+            while True:
+                async with timeout(silence, f"{name} sends nothing of the file for {silence:g} s"):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
                 gathered += piece
                 watch.came(len(piece), asyncio.get_running_loop().time(), name)
                 if len(gathered) >= CHUNK:
@@ -282,6 +291,16 @@ async def _receive(
             if total is None:
                 os.ftruncate(file.fileno(), part.size)  # gives back what was taken in advance
     tell(size + len(gathered), total)
+
+
+@asynccontextmanager
+async def timeout(seconds: float, late: str) -> AsyncIterator[None]:
+    """Raises Interrupted, with that text, where it takes longer: whatever else comes meanwhile, a byte at a time."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise Interrupted(late) from error
 
 
 class Watch:

@@ -93,11 +93,19 @@ class Transport(httpx.AsyncHTTPTransport):
 
 
 def client(hosts: ImageHosts, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """A client for images. Whatever it is used for may raise Denied."""
-    return httpx.AsyncClient(
-        transport=Transport(Judged(hosts)),
-        follow_redirects=True,
-        max_redirects=MOST_REDIRECTS,
-        timeout=timeout,
-        trust_env=False,
-    )
+    """A client for images. Whatever it is used for may raise Denied. Redirects are followed by `opened` alone."""
+    return httpx.AsyncClient(transport=Transport(Judged(hosts)), timeout=timeout, trust_env=False)
+
+
+async def opened(asking: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """The answer to a request, redirects followed, its body unread; whoever asked closes it.
+
+    The body of a redirect is not read, as httpx would: it may have no end. Raises httpx.HTTPError, InvalidURL, Denied.
+    """
+    for _ in range(MOST_REDIRECTS + 1):
+        answer = await asking.send(request, stream=True)
+        if answer.next_request is None:
+            return answer
+        request = answer.next_request
+        await answer.aclose()
+    raise httpx.TooManyRedirects(f"more than {MOST_REDIRECTS} redirects", request=request)
