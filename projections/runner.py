@@ -32,6 +32,7 @@ from projections.model import ReadModel
 from projections.position import Position
 from projections.seeds import Secrets
 from runtime import logs
+from runtime.patience import pauses
 
 log = logs.get(__name__)
 
@@ -98,6 +99,7 @@ class Runner:
     ) -> None:
         self._models = models
         self._replays = False
+        self._complaint = ""
         self._nc = nc
         self._dsn = dsn
         self._secrets = secrets
@@ -106,7 +108,6 @@ class Runner:
     async def run(self) -> None:
         """Follow the log for ever."""
         delay = FIRST_RETRY
-        complaint = ""
         while True:
             started = self.position.value
             try:
@@ -114,20 +115,29 @@ class Runner:
                     await self._session(conn)
             except PASSING as error:
                 if self.position.value > started:
-                    delay, complaint = FIRST_RETRY, ""
-                text = f"{type(error).__name__}: {error}".strip()
-                trouble = type(error).__name__ if isinstance(error, errors.DiskFull) else text  # it names files
-                if trouble != complaint:
-                    log.warning("projections wait", error=text, position=self.position.value)
-                    complaint = trouble
+                    delay = FIRST_RETRY
+                self._tell(error)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY)
+
+    def _tell(self, error: Exception) -> None:
+        """Each trouble once, until something was taken in again. A full disk names another file each time."""
+        text = f"{type(error).__name__}: {error}".strip()
+        trouble = type(error).__name__ if isinstance(error, errors.DiskFull) else text
+        if trouble != self._complaint:
+            log.warning("projections wait", error=text, position=self.position.value)
+            self._complaint = trouble
 
     async def _session(self, conn: Connection) -> None:
         await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
         replay = Runner(self._nc, self._dsn, self._secrets, Position()).follow
         await upgrade.ready(conn, self._dsn, self._models, replay)
-        await self.follow(conn)
+        for seconds in pauses(FIRST_RETRY, LAST_RETRY):
+            try:
+                await self.follow(conn)
+            except errors.DiskFull as error:  # the session stays the only writer
+                self._tell(error)
+                await asyncio.sleep(seconds)
 
     async def follow(self, conn: Connection, until: int | None = None) -> None:
         """Take in the log from the checkpoint on, for ever or up to and including position `until`.
@@ -140,7 +150,7 @@ class Runner:
         if end < max(after, until or 0):
             raise OtherLog(f"the log ends at {end}, the read models stand at {max(after, until or 0)}; rebuild them")
         self.position.set(after)
-        if until is None:
+        if until is None and not self._complaint:
             log.info("projections run", position=after, behind=end - after)
         if until is not None and after >= until:
             return
@@ -153,6 +163,9 @@ class Runner:
                 await self._take(conn, after, wanted)
                 after = wanted[-1].position
                 self.position.set(after)
+                if self._complaint:
+                    log.info("projections go on", position=after, behind=end - after)
+                    self._complaint = ""
                 await asyncio.sleep(pause(batch, time.monotonic() - began, datetime.now(UTC)))
                 if until is not None and after >= until:
                     return
