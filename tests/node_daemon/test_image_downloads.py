@@ -203,7 +203,7 @@ async def test_silence_ends_a_try_and_what_came_before_counts(
 ) -> None:
     server.stall = HALF
     images = Images(cache, [], silence=0.2)
-    with pytest.raises(Temporary, match="nothing of the file|ReadTimeout"):
+    with pytest.raises(Temporary, match=r"nothing of the file|ReadTimeout"):
         await images.ensure(source)
     server.stall = None
     await complete(images, source)
