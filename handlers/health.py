@@ -67,5 +67,6 @@ def told(status: Status) -> dict[str, Any]:
         "last_run": status.last_run,
         "last_success": status.last_success,
         "failing_since": status.failing_since,
+        "running": status.running,
         "backing_off": status.backing_off,
     }

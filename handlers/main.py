@@ -52,7 +52,6 @@ class Parts:
     commands: CommandLoop
     liveness: Liveness
     reports: reports.Reports
-    verifier: Verifier
     drivers: Sequence[Driver]
 
 
@@ -70,12 +69,14 @@ async def assemble(settings: HandlersSettings) -> Parts:
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)))
+    reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
     drivers = [
         Placer(store, world, policy, Turns(commands.in_flight)).driver(),
         Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
+        Verifier(store, world, reader, vault).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]
@@ -85,9 +86,6 @@ async def assemble(settings: HandlersSettings) -> Parts:
         commands=commands,
         liveness=liveness,
         reports=reports.Reports(store, world),
-        verifier=Verifier(
-            store, world, Reader(settings.home / "imports", settings.image_folders, settings.fetch_from), vault
-        ),
         drivers=drivers,
     )
 
@@ -152,7 +150,6 @@ async def run(settings: HandlersSettings) -> None:
             log.info("world read", position=parts.world.position)
             for driver in parts.drivers:
                 essential.start(driver.name, driver.run())
-            essential.start("images", parts.verifier.run())
             essential.start("malformed messages", parts.world.malformed.run(Parking(parts.nc)))
             await parts.commands.start()
             await hear_heartbeats(parts.nc, parts.liveness)

@@ -4,7 +4,6 @@ Level-triggered, as all managers: any number of handlers come to the same verdic
 it, and a handlers process that ends in between leaves the rest to the others, or to its successor.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -56,9 +55,8 @@ class Deletions:
         return Driver("deletions", self._look, watch=self._watch)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
-        begun = list(self._world.references.deletions)
-        works = (driver.each(f"{ref.kind} {ref.id}", partial(self._finish, ref)) for ref in begun)
-        await asyncio.gather(*works, return_exceptions=True)  # the driver has told what failed
+        for ref in list(self._world.references.deletions):
+            driver.each(f"{ref.kind} {ref.id}", partial(self._finish, ref))
 
     async def _finish(self, ref: Ref) -> None:
         """In the name of whoever asked for it."""

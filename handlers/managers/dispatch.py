@@ -132,6 +132,8 @@ class Dispatcher:
         self._stood: dict[Key, int] = {}
         self._seen: dict[str, int] = {}
         self._vault_keys: set[str] = set()
+        #: while all documents are being read: those that were written or read meanwhile, which is newer
+        self._touched: set[Key] | None = None
         self._connection = documents.connection
         self._read_at = 0.0
 
@@ -144,22 +146,31 @@ class Dispatcher:
         if changes.everything or late or self._documents.connection != self._connection:
             await self._read()
             changes = Changes(changes.refs, everything=True)
-        await self.round(changes, driver)
+        self._judge(changes, driver)
 
     async def _read(self) -> None:
-        """Learn what stands in the stream."""
-        self._connection = self._documents.connection
+        """Learn what stands in the stream. Meanwhile single documents are written on."""
+        connection, newer = self._documents.connection, set[Key]()
+        self._touched = newer
+        try:
+            held = await self._vault.held()
+            stood = await self._documents.all(subjects.wanted_of())
+        finally:
+            self._touched = None
+        for key in self._stood.keys() - newer:
+            self._forget(key)
+        for document in stood:
+            if about(document) not in newer:
+                self._learn(document)
+        self._vault_keys, self._seen = held, {}
+        self._connection = connection
         self._read_at = asyncio.get_running_loop().time()
-        self._written, self._keys_of, self._stood, self._seen = {}, {}, {}, {}
-        self._vault_keys = await self._vault.held()
-        for document in await self._documents.all(subjects.wanted_of()):
-            self._learn(document)
 
     def _learn(self, document: Document) -> None:
         """Take in what stands on a subject. What makes no sense is replaced by what is wanted now, if anything is."""
         key = about(document)
-        self._stood[key] = document.position
         self._forget(key)
+        self._stood[key] = document.position
         try:
             found = Wanted.model_validate_json(document.body)
             if (found.node, found.vm) != (key.node, key.id):
@@ -170,15 +181,25 @@ class Dispatcher:
             self._keep(key, found, document)
 
     def _keep(self, key: Key, found: Wanted, document: Document) -> None:
+        self._touch(key)
         self._written[key] = (found, document)
         self._stood[key] = document.position
         self._keys_of.setdefault(key.id, set()).add(key)
 
     def _forget(self, key: Key) -> None:
+        self._touch(key)
         self._written.pop(key, None)
-        self._keys_of.get(key.id, set()).discard(key)
+        self._stood.pop(key, None)
+        of_vm = self._keys_of.get(key.id, set())
+        of_vm.discard(key)
+        if not of_vm:
+            self._keys_of.pop(key.id, None)
 
-    async def round(self, changes: Changes, driver: Driver) -> None:
+    def _touch(self, key: Key) -> None:
+        if self._touched is not None:
+            self._touched.add(key)
+
+    def _judge(self, changes: Changes, driver: Driver) -> None:
         """Write what differs, bury what is over."""
         gone = self._world.deleted_vms
         if changes.everything:
@@ -190,9 +211,9 @@ class Dispatcher:
             images = filter(None, map(self._world.image, changes.of("image")))
             keys = {key_of(each.registered_by) for each in images if each.phase in OVER and each.sealed_source}
         for vm_id in vms:
-            await driver.each(vm_id, partial(self._settle, vm_id))
+            driver.each(vm_id, partial(self._settle, vm_id))
         for name in keys | (vms & gone):
-            await driver.each(f"key {name}", partial(self._destroy_key, name))
+            driver.each(f"key {name}", partial(self._destroy_key, name))
 
     async def _settle(self, vm_id: str) -> None:
         """See to the documents of one VM. After a conflict they are read again: somebody else wrote one."""
@@ -219,8 +240,7 @@ class Dispatcher:
         if before is not None and before[0].generation > loaded.tip.version:
             return
         for other in self._keys_of.get(vm.id, set()) - {key}:
-            if self._written[other][0].epoch < vm.epoch:
-                await self._release(other)  # it has moved to another node
+            await self._release(other, before=vm.epoch)  # it has moved to another node
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
             image = self._world.image(vm.image)
@@ -243,10 +263,10 @@ class Dispatcher:
         self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
         log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
 
-    async def _release(self, key: Key) -> None:
-        """See to it that a node lets go of a VM."""
-        wish, _ = self._written[key]
-        if wish.desired is not Desired.ABSENT:
+    async def _release(self, key: Key, *, before: int | None = None) -> None:
+        """See to it that a node lets go of a VM, where it has it from an epoch before this one."""
+        wish, _ = self._written.get(key, (None, None))
+        if wish is not None and wish.desired is not Desired.ABSENT and (before is None or wish.epoch < before):
             absent = {"desired": Desired.ABSENT, "generation": wish.generation + 1, "image": None, "seed_url": ""}
             await self._put(wish.model_copy(update=absent))
 
@@ -258,6 +278,8 @@ class Dispatcher:
             waits = Key(grave.state.node, "vm", vm_id)
             await self._put(tombstone(grave.state, grave.tip.version))
         for key in list(self._keys_of.get(vm_id, ())):
+            if key not in self._written:
+                continue
             wish, document = self._written[key]
             if wish.desired is not Desired.ABSENT:
                 log.warning("deleted vm was wanted again", vm=vm_id, node=wish.node, desired=wish.desired)
@@ -265,7 +287,6 @@ class Dispatcher:
             elif key != waits and datetime.now(UTC) - document.stored_at > GRAVE:
                 await self._documents.drop(document.subject)
                 self._forget(key)
-                self._stood.pop(key, None)
         self._seen.pop(vm_id, None)
 
     async def _destroy_key(self, name: str) -> None:

@@ -4,58 +4,58 @@ A manager is a function that looks at what has changed and calls `driver.each(ke
 something. The rules are here:
 
 - A manager is woken by a change of the world (a `Watch`) and every `period` seconds.
-- An item that fails is tried again after a pause of its own, which grows and differs, up to a bound. Meanwhile all
-  other items go on. Its work is called again as it is, so it has to look at the world anew and may find nothing to do.
+- Looking does not wait for the items. Up to `at_a_time` of them run beside each other, each key once at a time and in
+  the order of asking. What is asked again meanwhile is done once more, as it was asked last: work looks at the world
+  anew and may find nothing to do.
+- An item that fails is tried again after a pause of its own, which grows and differs, up to a bound. Items that failed
+  take half of the places at most, so that those which hang again leave room for all others.
 - An error that passes by itself (the log is away, somebody else appended first) is one line. Any other error is a bug,
-  or something from outside that nobody mapped: it is logged with its traceback, and ends nothing.
-- When several items in a row find the log away, the round ends, and everything is looked at again after a pause.
+  or something from outside that nobody mapped: it is logged with its traceback, once, and ends nothing.
+- When several items in a row find the log away, the round ends: what has not begun is dropped, and everything is
+  looked at again after a pause.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from eventstore.store import Conflict, Unavailable
-from eventstore.vault import VaultUnavailable
+from handlers.managers.failure import AWAY, Broken, Failure, failed, limit
 from handlers.world import Changes, Watch
 from runtime import logs
-from runtime.tasks import heed_cancellation
+from runtime.tasks import end, heed_cancellation
 
 log = logs.get(__name__)
 
-#: Seconds until an item is tried again: at first, and at most, after what passes by itself and after any other error.
-FIRST, LAST_PASSING, LAST = 0.5, 5.0, 60.0
-#: The same after somebody else appended first: the winner's event is on its way here.
-FIRST_CONFLICT = 0.02
-#: Seconds that one item may take.
-ITEM_SECONDS = 30.0
+#: Items that run at a time, unless the manager says otherwise.
+AT_A_TIME = 16
+#: Seconds that one item may take, unless the manager says otherwise; and those that one look may take.
+ITEM_SECONDS, LOOK_SECONDS = 30.0, 300.0
 #: Items in a row that find the log away before the round ends.
-AWAY = 3
+MOST_AWAY = 3
 #: Items that are named in the status.
 NAMED = 20
-
-PASSING = (Unavailable, VaultUnavailable, Conflict, TimeoutError)
 
 Work = Callable[[], Awaitable[Any]]
 
 
-@dataclass
-class Failure:
-    """An item, or a whole round, that failed. `due` is when it is tried again, on the loop's clock."""
+@dataclass(slots=True)
+class Item:
+    """What a key needs. It waits for a place, runs (`task`), or backs off (`timer`)."""
 
     work: Work
-    times: int
-    since: datetime
-    error: str
-    due: float
+    again: bool = False
+    dropped: bool = False
+    failure: Failure | None = None
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What operators can read of a manager."""
+    """What operators can read of a manager. `items` are some of those that fail."""
 
     name: str
     period: float | None
@@ -64,12 +64,16 @@ class Status:
     last_success: datetime | None
     last_error: str | None
     failing_since: datetime | None
+    running: int
     backing_off: int
     items: tuple[str, ...]
 
 
 class Driver:
-    """Runs one manager. `look` is called with what has changed; `watch` and `period` say when."""
+    """Runs one manager. `look` is called with what has changed; `watch` and `period` say when.
+
+    `item_seconds`: how long an item may take; None where only its work knows. `ended` is called behind each item.
+    """
 
     def __init__(
         self,
@@ -78,14 +82,31 @@ class Driver:
         *,
         watch: Watch | None = None,
         period: float | None = None,
+        at_a_time: int = AT_A_TIME,
+        item_seconds: float | None = ITEM_SECONDS,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         assert watch is not None or period is not None, "nothing would ever wake it"
         self.name = name
         self._look = look
         self._watch = watch
         self._period = period
-        self._failures: dict[str, Failure] = {}
-        self._round: Failure | None = None
+        self._at_a_time = at_a_time
+        self._item_seconds = item_seconds
+        self._ended = ended
+        self._items: dict[str, Item] = {}
+        #: what waits for a place: for the first time, and after a failure
+        self._fresh: dict[str, None] = {}
+        self._due: dict[str, None] = {}
+        self._running: set[str] = set()
+        self._retrying = 0
+        self._failing = 0
+        self._retried_last = False
+        self._closed = False
+        #: why the last look failed, and why the last round ended; not to look again before
+        self._blind: Failure | None = None
+        self._cut: Failure | None = None
+        self._not_before = 0.0
         self._away = 0
         self._runs = 0
         self._last_run: datetime | None = None
@@ -94,60 +115,74 @@ class Driver:
 
     async def run(self) -> None:
         """Never returns."""
-        while True:
-            changes = await self._woken()
-            await self.round(changes)
+        try:
+            while True:
+                await self.round(await self._woken())
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End all items, and begin no more."""
+        self._closed = True
+        for item in self._items.values():
+            if item.timer is not None:
+                item.timer.cancel()
+        await end([item.task for item in self._items.values() if item.task is not None])
 
     async def round(self, changes: Changes) -> None:
-        """One look, and the items that are due again. What fails is backed off from, and never raised."""
-        clock = asyncio.get_running_loop().time
+        """One look, which begins items. What fails is backed off from, and never raised."""
         self._runs += 1
         self._last_run = datetime.now(UTC)
-        self._away = 0
-
-        async def work() -> None:
-            for key, failure in list(self._failures.items()):
-                if failure.due <= clock():
-                    await self.each(key, failure.work)
-            await self._look(changes, self)
-
         try:
-            await work()
+            async with limit(LOOK_SECONDS):
+                await self._look(changes, self)
             heed_cancellation()
         except Exception as error:
-            self._round = self._failed("round", self._round, work, error)
+            self._blind = self._failed("look", self._blind, error)
+            self._pause(self._blind)
         else:
-            self._round = None
-            if not self._failures:
-                self._last_success = datetime.now(UTC)
+            self._blind = None
+            if not self._items:
+                self._cut = None
+                self._well()
 
-    async def each(self, key: str, work: Work) -> bool:
-        """Do what one item needs; False when it failed, now or lately. Raises Unavailable when the log is away."""
-        before = self._failures.get(key)
-        if before is not None and before.due > asyncio.get_running_loop().time():
-            before.work = work
-            return False
-        try:
-            async with asyncio.timeout(ITEM_SECONDS):
-                await work()
-            heed_cancellation()
-        except Exception as error:
-            self._failures[key] = self._failed(key, before, work, error)
-            self._away = self._away + 1 if isinstance(error, Unavailable | VaultUnavailable) else 0
-            if self._away >= AWAY:
-                raise
-            return False
-        self._away = 0
-        self._failures.pop(key, None)
-        return True
+    # ── items ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def backs_off(self, key: str) -> bool:
-        """Whether an item failed lately and is not due yet."""
-        failure = self._failures.get(key)
-        return failure is not None and failure.due > asyncio.get_running_loop().time()
+    def each(self, key: str, work: Work) -> None:
+        """Do what one item needs, as soon as it has a place; after its pause, where it failed lately."""
+        item = self._items.get(key)
+        if item is None:
+            self._items[key] = Item(work)
+            self._fresh[key] = None
+            self._begin()
+        else:
+            item.work = work
+            item.again = item.task is not None
+
+    def drop(self, key: str) -> None:
+        """End an item, and forget it once it has ended."""
+        item = self._items.get(key)
+        if item is not None and item.task is not None:
+            item.again, item.dropped = False, True
+            item.task.cancel()
+        elif item is not None:
+            self._forget(key)
+
+    def knows(self, key: str) -> bool:
+        """Whether an item waits for its place or its next try, or runs."""
+        return key in self._items
+
+    def known(self) -> set[str]:
+        """The items that wait for their place or their next try, or run."""
+        return set(self._items)
+
+    def begun(self) -> set[str]:
+        """The items that run, or are about to."""
+        return self._running | self._fresh.keys() | self._due.keys()
 
     def status(self) -> Status:
-        failing = [*self._failures.values(), *([self._round] if self._round else [])]
+        failing = {key: item.failure for key, item in self._items.items() if item.failure and item.failure.shown}
+        causes = [*failing.values(), *(cause for cause in (self._blind, self._cut) if cause and cause.shown)]
         return Status(
             name=self.name,
             period=self._period,
@@ -155,44 +190,126 @@ class Driver:
             last_run=self._last_run,
             last_success=self._last_success,
             last_error=self._last_error,
-            failing_since=min((failure.since for failure in failing), default=None),
-            backing_off=len(self._failures),
-            items=tuple(list(self._failures)[:NAMED]),
+            failing_since=min((cause.since for cause in causes), default=None),
+            running=len(self._running),
+            backing_off=sum(item.timer is not None for item in self._items.values()),
+            items=tuple(list(failing)[:NAMED]),
         )
 
-    def _failed(self, key: str, before: Failure | None, work: Work, error: Exception) -> Failure:
-        times = before.times + 1 if before else 1
-        passing = isinstance(error, PASSING)
-        first = FIRST_CONFLICT if isinstance(error, Conflict) else FIRST
-        pause = min(first * 2 ** min(times - 1, 20), LAST_PASSING if passing else LAST)
-        pause *= random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
-        text = f"{type(error).__name__}: {error}"[:300]
-        if not (isinstance(error, Conflict) and times < AWAY):
-            self._last_error = text
-            if before is None or before.error != text:  # once, not once per try
-                told = log.bind(manager=self.name, item=key, error=text, again_in_s=round(pause, 1))
-                if passing:
+    def _begin(self) -> None:
+        """Begin what waits, while there are places."""
+        while not self._closed and len(self._running) < self._at_a_time and (key := self._next()) is not None:
+            item = self._items[key]
+            self._running.add(key)
+            self._retrying += item.failure is not None
+            item.task = asyncio.create_task(self._run(item), name=f"{self.name} {key}")
+            item.task.add_done_callback(partial(self._done, key, item))
+
+    def _next(self) -> str | None:
+        """The key whose turn it is; those that failed before and the others take turns."""
+        may_retry = bool(self._due) and self._retrying < max(1, self._at_a_time // 2)
+        self._retried_last = may_retry and not (self._fresh and self._retried_last)
+        waiting = self._due if self._retried_last else self._fresh
+        key = next(iter(waiting), None)
+        if key is not None:
+            del waiting[key]
+        return key
+
+    async def _run(self, item: Item) -> None:
+        async with limit(self._item_seconds):
+            await item.work()
+        heed_cancellation()
+
+    def _done(self, key: str, item: Item, task: asyncio.Task[None]) -> None:
+        item.task = None
+        self._running.discard(key)
+        self._retrying -= item.failure is not None
+        error = Broken("it was cancelled from within") if task.cancelled() else task.exception()
+        again, item.again = item.again, False
+        dropped, item.dropped = item.dropped, False
+        if self._closed or (dropped and not again):
+            self._forget(key)
+        elif error is not None and not dropped:
+            failure = self._failed(key, item.failure, error)
+            self._keep(item, failure)
+            item.timer = asyncio.get_running_loop().call_later(failure.pause, self._is_due, key, item)
+            self._count(error)
+        else:
+            self._keep(item, None)
+            if not dropped:
+                self._away, self._cut = 0, None
+                self._well()
+            if again:
+                self._fresh[key] = None
+            else:
+                self._forget(key)
+        self._begin()
+        self._ended()
+
+    def _keep(self, item: Item, failure: Failure | None) -> None:
+        self._failing += (failure is not None) - (item.failure is not None)
+        item.failure = failure
+
+    def _is_due(self, key: str, item: Item) -> None:
+        item.timer = None
+        self._due[key] = None
+        self._begin()
+
+    def _forget(self, key: str) -> None:
+        item = self._items.pop(key)
+        self._keep(item, None)
+        self._fresh.pop(key, None)
+        self._due.pop(key, None)
+        if item.timer is not None:
+            item.timer.cancel()
+
+    # ── failure ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _failed(self, key: str, before: Failure | None, error: BaseException) -> Failure:
+        failure = failed(before, error)
+        if failure.shown:
+            self._last_error = failure.error
+            if before is None or not before.shown or before.error != failure.error:  # once, not once per try
+                told = log.bind(manager=self.name, item=key, error=failure.error, again_in_s=round(failure.pause, 1))
+                if failure.passing:
                     told.warning("manager waits")
                 else:
                     told.error("manager failed; trying again", exc_info=error)
-        since = before.since if before else datetime.now(UTC)
-        return Failure(work, times, since, text, asyncio.get_running_loop().time() + pause)
+        return failure
+
+    def _count(self, error: BaseException) -> None:
+        """End the round where the log is away: what has not begun would find the same."""
+        self._away = self._away + 1 if isinstance(error, AWAY) else 0
+        if self._away >= MOST_AWAY:
+            self._away = 0
+            for key in list(self._fresh):
+                self._forget(key)
+            self._cut = failed(self._cut, error)
+            self._pause(self._cut)
+
+    def _pause(self, cause: Failure) -> None:
+        """Look at everything, but not before the pause is over."""
+        self._not_before = asyncio.get_running_loop().time() + cause.pause
+        if self._watch is not None:
+            self._watch.ring(everything=True)
+
+    def _well(self) -> None:
+        if self._blind is None and self._cut is None and not self._failing:
+            self._last_success = datetime.now(UTC)
 
     async def _woken(self) -> Changes:
-        """Wait for a change, the next look, or an item that is due again; after a failed round, for its pause."""
-        clock = asyncio.get_running_loop().time
-        if self._round is not None:
-            await asyncio.sleep(max(0.0, self._round.due - clock()))
-            return Changes(frozenset(), everything=True)
-        pauses = [failure.due - clock() for failure in self._failures.values()]
-        if self._period is not None:
-            pauses.append(self._period)
-        pause = max(0.0, min(pauses)) if pauses else None
+        """Wait for a change or the next look; after a failure, for its pause as well."""
         if self._watch is None:
-            await asyncio.sleep(pause or 0.0 if self._runs else 0.0)
-            return Changes(frozenset(), everything=False)
-        try:
-            async with asyncio.timeout(pause):
-                return await self._watch.next()
-        except TimeoutError:
-            return Changes(frozenset(), everything=False)
+            assert self._period is not None
+            await asyncio.sleep(self._period if self._runs else 0.0)
+            changes = Changes(frozenset(), everything=False)
+        else:
+            try:
+                async with asyncio.timeout(self._period):
+                    changes = await self._watch.next()
+            except TimeoutError:
+                changes = Changes(frozenset(), everything=False)
+        pause = self._not_before - asyncio.get_running_loop().time()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        return changes

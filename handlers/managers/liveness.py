@@ -10,7 +10,7 @@ from functools import partial
 from domain import node, vm
 from domain.base import Rejected
 from domain.contract import Heartbeat
-from domain.node import LoseNode, RecoverNode, Silence
+from domain.node import LoseNode, Node, RecoverNode, Silence
 from domain.vm import VISIBLE, LoseVm
 from eventstore.envelope import Ref
 from eventstore.store import EventStore, Unavailable
@@ -86,26 +86,33 @@ class Liveness:
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         for found in self._world.nodes():
-            await driver.each(f"node {found.id}", partial(self._judge, found.id))
+            if self._lost(found) or self._back(found):
+                driver.each(f"node {found.id}", partial(self._judge, found.id))
         lost = {n.id for n in self._world.nodes() if n.lost}
         if lost:
             for guest in list(self._world.vms()):
                 if guest.node in lost and guest.phase in VISIBLE:
-                    await driver.each(f"vm {guest.id}", partial(self._lose_vm, guest.id))
+                    driver.each(f"vm {guest.id}", partial(self._lose_vm, guest.id))
+
+    def _lost(self, found: Node) -> bool:
+        return not found.lost and self.silence(found.id) > self._timeout
+
+    def _back(self, found: Node) -> bool:
+        return found.lost and found.id in self._heard and self.silence(found.id) <= self._timeout
 
     async def _judge(self, node_id: str) -> None:
         """Note that a node is lost, or is back. Nobody can be heard while the bus is away: then silence begins anew."""
         found = self._world.node(node_id)
         if found is None:
             return
-        silent = self.silence(found.id)
         ref = Ref(subjects.SYSTEM, "node", found.id)
         try:
-            if silent > self._timeout and not found.lost:
-                command = LoseNode(node=found.id, at=now(), silent_seconds=round(silent, 1))
+            if self._lost(found):
+                silent = round(self.silence(found.id), 1)
+                command = LoseNode(node=found.id, at=now(), silent_seconds=silent)
                 await apply(self._store, ref, node.decide, node.evolve, command, self._context, world=self._world)
-                log.warning("node lost", node=found.id, silent_seconds=round(silent, 1))
-            elif found.lost and found.id in self._heard and silent <= self._timeout:
+                log.warning("node lost", node=found.id, silent_seconds=silent)
+            elif self._back(found):
                 back = RecoverNode(node=found.id, at=now())
                 await apply(self._store, ref, node.decide, node.evolve, back, self._context, world=self._world)
                 log.info("node is back", node=found.id)

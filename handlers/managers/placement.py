@@ -4,10 +4,13 @@ The VM's and the node's event go in one atomic batch, so two schedulers can neve
 of a race sees its batch refused, waits for the world to move, and looks again.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeVar
 
 from domain import image, node, vm
 from domain.base import Event
@@ -23,6 +26,8 @@ from handlers.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
 
 MOST = 64
 
@@ -75,29 +80,34 @@ class Placer:
         self._context = manager("placement")
 
     def driver(self) -> Driver:
-        return Driver("placement", self._look, watch=self._watch)
+        """One item at a time: they all write into the nodes' books, and waited in this order."""
+        return Driver("placement", self._look, watch=self._watch, at_a_time=1)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         """Give back what is promised to the dead, then place whoever waits."""
-        for promise in released(self._world, changes):
-            await driver.each(f"release {promise.vm}", partial(self._release, promise))
-        waiting = [vm_id for vm_id in candidates(self._world, changes) if not driver.backs_off(vm_id)]
-        for some in batched(waiting, MOST):
-            await self._turns.wait()
+        over = {f"release {promise.vm}": promise for promise in released(self._world, changes)}
+        await self._together(over, self._release, driver)
+        waiting = {vm_id: vm_id for vm_id in candidates(self._world, changes)}
+        await self._together(waiting, self._place, driver)
+
+    async def _together(
+        self, items: Mapping[str, T], do: Callable[[Sequence[T]], Awaitable[None]], driver: Driver
+    ) -> None:
+        """Up to `MOST` items in one batch; where one of them is at fault, it alone backs off, and its error is told."""
+        for keys in batched([key for key in items if not driver.knows(key)], MOST):
             try:
-                await self._place(some)
+                await do([items[key] for key in keys])
             except (Conflict, Unavailable):
                 raise
-            except Exception:  # one of them is at fault: that one alone backs off, and its error is told there
-                for vm_id in some:
-                    await driver.each(vm_id, partial(self._place, [vm_id]))
+            except Exception:
+                for key in keys:
+                    driver.each(key, partial(do, [items[key]]))
 
-    async def _release(self, promise: Release) -> None:
-        books = self._world.get(Ref(subjects.SYSTEM, "node", promise.node))
-        events = node.decide(books.state, node.Release(node=promise.node, vm=promise.vm, at=now()))
-        await self._append([Change(books.tip, events)])
+    async def _release(self, promises: Sequence[Release]) -> None:
+        await self._append(releases(promises, self._world))
 
     async def _place(self, vm_ids: Sequence[str]) -> None:
+        await self._turns.wait()
         waiting = [vm_id for vm_id in vm_ids if vm_id in self._world.waiting]
         await self._append(decisions(waiting, self._world, self._policy))
 
@@ -107,6 +117,20 @@ class Placer:
             if recorded.ref.kind == "vm":
                 log.info("vm placement", vm=recorded.ref.id, type=recorded.type, position=recorded.position)
         self._world.nudge()
+
+
+def releases(promises: Iterable[Release], world: World) -> list[Change]:
+    """What is to be appended to the nodes' books to give back what was promised."""
+    made = []
+    for node_id, of_node in groupby(sorted(promises, key=attrgetter("node")), attrgetter("node")):
+        books = world.get(Ref(subjects.SYSTEM, "node", node_id))
+        at, state, events = now(), books.state, list[Event]()
+        for promise in of_node:
+            for event in node.decide(state, node.Release(node=node_id, vm=promise.vm, at=at)):
+                state = node.evolve(state, event)
+                events.append(event)
+        made.append(Change(books.tip, events))
+    return made
 
 
 def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Change]:

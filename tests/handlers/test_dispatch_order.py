@@ -1,0 +1,190 @@
+"""The dispatcher on its driver, without servers: one VM's documents in order, conflicts, reading beside writing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from domain import node, vm
+from domain.contract import Desired, Wanted
+from domain.node import Node
+from domain.vm import Vm
+from eventstore.documents import Document
+from eventstore.envelope import Ref
+from eventstore.judge import Tip
+from eventstore.store import Conflict, Loaded, Unavailable
+from handlers.managers import failure
+from handlers.managers.dispatch import Dispatcher, Key
+from handlers.world import World
+from runtime import subjects
+from tests.domain import lives
+from tests.domain.story import fold, uid
+from tests.domain.test_node import register
+from tests.eventstore.log import matches
+from tests.waiting import eventually
+
+
+class Stream:
+    """Documents as the stream keeps them. `gates`: what a call waits for; `rival` writes just before a put."""
+
+    connection = 0
+
+    def __init__(self) -> None:
+        self.stood: dict[str, Document] = {}
+        self.position = 0
+        self.puts: list[Wanted] = []
+        self.slow_read: asyncio.Event | None = None
+        self.hung: set[str] = set()
+        self.rivals = 0
+        self.away = False
+
+    def lay(self, subject: str, body: bytes) -> None:
+        self.position += 1
+        self.stood[subject] = Document(subject, self.position, body, datetime.now(UTC))
+
+    async def all(self, filter_: str) -> list[Document]:
+        found = [document for subject, document in self.stood.items() if matches(filter_, subject)]
+        if self.slow_read is not None:
+            await self.slow_read.wait()
+        return found
+
+    async def put(self, subject: str, body: bytes, *, last: int) -> int:
+        await asyncio.sleep(0)
+        found = Wanted.model_validate_json(body)
+        if found.vm in self.hung:
+            await asyncio.Event().wait()
+        if self.away:
+            raise Unavailable("away")
+        if self.rivals:
+            self.rivals -= 1
+            self.lay(subject, b"what a rival wrote")
+        if (self.stood[subject].position if subject in self.stood else 0) != last:
+            raise Conflict(subject)
+        self.lay(subject, body)
+        self.puts.append(found)
+        return self.position
+
+
+class Vault:
+    async def held(self) -> set[str]:
+        return set()
+
+    async def seed_secret(self, vm_id: str, boots: int) -> str:
+        await asyncio.sleep(0)
+        return f"{vm_id}-{boots}"
+
+
+def told(commands: Sequence[Any]) -> Vm:
+    """The VM that these commands lead to."""
+    state: Vm | None = None
+    for command in commands:
+        for event in vm.decide(state, command):
+            state = vm.evolve(state, event)
+    assert state is not None
+    return state
+
+
+class Bed:
+    """A world of one node, and VMs that tests move on."""
+
+    def __init__(self) -> None:
+        self.world, self.stream = World(), Stream()
+        host: Node | None = fold(node.evolve, node.decide(None, register()))
+        self.world._keep(Ref("system", "node", "n1"), Loaded(host, Tip(Ref("system", "node", "n1"), 1, 1)))
+        vault: Any = Vault()
+        documents: Any = self.stream
+        self.dispatcher = Dispatcher(documents, vault, self.world)
+        self.driver = self.dispatcher.driver()
+
+    def put(self, number: int, commands: Sequence[Any], version: int) -> str:
+        """A VM as the log has it now."""
+        state = told(commands).model_copy(update={"id": uid(number)})
+        ref = Ref("p", "vm", state.id)
+        self.world._keep(ref, Loaded(state, Tip(ref, version, version)))
+        for watch in self.world._watches:
+            watch.add(ref)
+        self.world.nudge()
+        return state.id
+
+
+@pytest.fixture
+async def bed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bed]:
+    for name in ("FIRST", "FIRST_CONFLICT", "LAST", "LAST_PASSING"):
+        monkeypatch.setattr(failure, name, 0.001)
+    made = Bed()
+    task = asyncio.create_task(made.driver.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def written(bed: Bed, vm_id: str, desired: Desired) -> None:
+    def stands() -> bool:
+        return (document := bed.stream.stood.get(subjects.wanted("n1", "vm", vm_id))) is not None and (
+            b'"desired":"%b"' % desired.encode() in document.body
+        )
+
+    await eventually(stands, f"{desired} stands")
+
+
+async def test_a_document_that_hangs_delays_no_other_vm(bed: Bed) -> None:
+    bed.stream.hung = {uid(n) for n in range(1, 6)}
+    for number in range(1, 31):
+        bed.put(number, lives.RUNNING, 3)
+    for number in range(6, 31):
+        await written(bed, uid(number), Desired.ON)
+    assert bed.driver.status().running == 5
+
+
+async def test_one_vms_documents_stand_in_order(bed: Bed) -> None:
+    for version in range(3, 60):
+        commands = lives.RUNNING if version % 2 else lives.STOPPING
+        for number in (1, 2, 3):
+            bed.put(number, commands, version)
+        if version % 5 == 0:
+            await asyncio.sleep(0)
+    for number in (1, 2, 3):
+        await written(bed, uid(number), Desired.ON)
+        await eventually(lambda: not bed.driver.known(), "all is done")
+        generations = [put.generation for put in bed.stream.puts if put.vm == uid(number)]
+        assert generations == sorted(generations)
+        assert bed.stream.puts[-1].desired is Desired.ON
+
+
+@pytest.mark.parametrize("rivals", [1, 5])
+async def test_who_lost_a_race_reads_and_writes_again(bed: Bed, rivals: int) -> None:
+    bed.stream.rivals = rivals
+    bed.put(1, lives.RUNNING, 3)
+    await written(bed, uid(1), Desired.ON)
+    assert bed.stream.rivals == 0
+    await eventually(lambda: not bed.driver.known(), "it is forgotten")
+    assert bed.driver.status().failing_since is None
+
+
+async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed: Bed) -> None:
+    """The reading sees the document before the one that is written meanwhile, and comes to its end after it."""
+    bed.put(1, lives.RUNNING, 3)
+    await written(bed, uid(1), Desired.ON)
+    bed.stream.slow_read = asyncio.Event()
+    reading = asyncio.create_task(bed.dispatcher._read())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bed.put(1, lives.STOPPING, 4)
+    await written(bed, uid(1), Desired.OFF)
+    bed.stream.slow_read.set()
+    await reading
+    assert bed.dispatcher._written[Key("n1", "vm", uid(1))][0].desired is Desired.OFF
+    bed.put(1, lives.RUNNING, 5)
+    await written(bed, uid(1), Desired.ON)
+
+
+async def test_the_stream_away_for_a_while(bed: Bed) -> None:
+    bed.stream.away = True
+    for number in range(1, 40):
+        bed.put(number, lives.RUNNING, 3)
+    await eventually(lambda: bed.driver.status().failing_since, "it shows")
+    bed.stream.away = False
+    for number in range(1, 40):
+        await written(bed, uid(number), Desired.ON)
