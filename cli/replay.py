@@ -16,6 +16,7 @@ from cli.errors import CliError, Refused
 from cli.session import Output, Session, note
 from cli.vm import find
 from cli.waiting import passed_over
+from runtime.header_text import encoded
 
 app = typer.Typer(help="Tell what happened, from the log.", no_args_is_help=True)
 
@@ -139,7 +140,7 @@ def breaks(told: Sequence[Document]) -> list[str]:
             found.append(f"{where} is event {said} of this VM, not {version + 1}")
         if not follows and event["prevhash"] != previous:
             found.append(f"{where} follows {event['prevhash'][:12]}…, but the event before it is {previous[:12]}…")
-        if event["digest"] != digest(event):
+        if event["digest"] not in digests(event):
             found.append(f"{where} was altered: its content does not have the digest {event['digest'][:12]}…")
         stray = (said, event["digest"])
         if follows:
@@ -147,12 +148,19 @@ def breaks(told: Sequence[Document]) -> list[str]:
     return found
 
 
-def digest(event: Document) -> str:
-    """The digest of an event: SHA-256 over its subject, its attributes in the order of their names, and its data."""
-    covered = sorted((name, value) for name, value in event.items() if name not in NOT_COVERED)
-    lines = [event["subject"], *(f"ce-{name}: {value}" for name, value in covered), ""]
+def digests(event: Document) -> set[str]:
+    """The digests that an event of this content may have.
+
+    SHA-256 over its subject, its attributes in the order of their names, and its data. Attributes are encoded as
+    headers are; earlier versions wrote spaces into headers as they are.
+    """
+    covered = sorted((name, str(value)) for name, value in event.items() if name not in NOT_COVERED)
     body = json.dumps(event["data"], separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(("\n".join(lines) + "\n" + body).encode()).hexdigest()
+    found = set()
+    for attributes in (covered, [(name, encoded(value)) for name, value in covered]):
+        lines = [event["subject"], *(f"ce-{name}: {value}" for name, value in attributes), ""]
+        found.add(hashlib.sha256(("\n".join(lines) + "\n" + body).encode()).hexdigest())
+    return found
 
 
 def _at(session: Session, event: Document) -> str:

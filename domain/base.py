@@ -64,6 +64,9 @@ _Line = (
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), *_Line]
 """Why somebody did what should be done rarely, in their own words."""
 
+Actor = Annotated[str, StringConstraints(min_length=1, max_length=255), *_Line]
+"""Who does something: a person, a program, or a part of the platform."""
+
 Title = Annotated[str, StringConstraints(min_length=1, max_length=120), *_Line]
 """A name for people to read."""
 

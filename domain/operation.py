@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import AwareDatetime
 
-from domain import image, node, project, vm
+from domain import image, node, project, tag, vm
 from domain.base import Event, Message, ReferenceChecked
 
 
@@ -97,7 +97,7 @@ IMMEDIATE: Mapping[type[Event], str] = {
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
     node.SeedUrlSet: node.SetSeedUrl.VERB,
-    **project.VERBS,
+    **{done: done.VERB for done in (*project.DONE, *tag.DONE)},
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
 FULFILS: Mapping[type[Event], tuple[str, ...]] = {

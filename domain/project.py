@@ -1,34 +1,26 @@
-"""Projects own VMs; tags group projects and VMs. Both are created, renamed and deleted; projects are tagged, and carry
-the SSH keys of those who may log in to all of their VMs.
+"""Projects own VMs, carry tags, and carry the SSH keys of those who may log in to all of their VMs.
 
-Two small aggregates of the same shape: an id that people choose and that never changes, and a name that may.
-
-    CreateX ─► there ──DeleteX, unused as far as is known──► closing ──unused at that position──► deleted ──CreateX─►
-                 ▲                                              │
-                 └──────────used at that position───given up────┘
-
-A deletion has two steps, because others refer to projects and tags: `…DeletionBegun` stands at a position of the log,
-and who uses the aggregate at that position decides. What comes later finds it closing, and is refused.
+Their life is in `named.py`.
 """
 
-from typing import Annotated, ClassVar, assert_never
+from typing import Annotated, assert_never
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
-from domain.base import (
-    Closing,
-    Command,
-    Event,
-    Message,
-    Rejected,
-    Slug,
-    Tags,
-    Title,
-    Uuid,
-    being_deleted,
-    unique,
+from domain.base import Command, Event, Rejected, Slug, Tags, Title, being_deleted, unique
+from domain.named import (
+    Asked,
+    DeletionBegun,
+    DeletionGivenUp,
+    Done,
+    Named,
+    asked_before,
+    begun,
+    changed,
+    closing,
+    created,
+    stamp,
 )
-from domain.known import NONE, Known, Operations, same_request
 
 SYSTEM = "system"
 """The project token of what no project owns: projects may not take this id."""
@@ -36,11 +28,7 @@ SYSTEM = "system"
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
 """OpenSSH public keys, one line each."""
 
-
-class Asked(Command):
-    VERB: ClassVar[str]
-    operation: Uuid
-    fingerprint: str
+Project = Named
 
 
 class ProjectCommand(Asked):
@@ -81,61 +69,9 @@ class FinishProjectDeletion(Command):
 ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishProjectDeletion
 
 
-class TagCommand(Asked):
-    tag: Slug
-
-
-class CreateTag(TagCommand):
-    VERB = "create"
-    name: Title
-
-
-class RenameTag(TagCommand):
-    VERB = "rename"
-    name: Title
-
-
-class DeleteTag(TagCommand):
-    VERB = "delete"
-    vms: int = Field(default=0, description="VMs that carry it")
-    projects: int = Field(default=0, description="projects that carry it")
-
-
-class FinishTagDeletion(Command):
-    """Who carried the tag at the position where its deletion began."""
-
-    tag: Slug
-    vms: int = 0
-    projects: int = 0
-
-
-TagCommands = CreateTag | RenameTag | DeleteTag | FinishTagDeletion
-
-
-class Done(Event):
-    at: AwareDatetime
-    operation: str
-    fingerprint: str
-
-
-class DeletionBegun(Event):
-    """Nothing may refer to it from here on. `requested`: the operation that the deletion becomes, if it is finished."""
-
-    at: AwareDatetime
-    requested: str
-    fingerprint: str
-
-
-class DeletionGivenUp(Event):
-    """It was in use where its deletion began: it may be used again, and nothing was deleted."""
-
-    at: AwareDatetime
-    code: str
-    detail: str
-
-
 class ProjectCreated(Done):
     TOPIC = "nebula.project.ProjectCreated"
+    VERB = CreateProject.VERB
     project: str
     name: str
     tags: tuple[str, ...] = ()
@@ -144,11 +80,13 @@ class ProjectCreated(Done):
 
 class ProjectRenamed(Done):
     TOPIC = "nebula.project.ProjectRenamed"
+    VERB = ChangeProject.VERB
     name: str
 
 
 class ProjectTagged(Done):
     TOPIC = "nebula.project.ProjectTagged"
+    VERB = ChangeProject.VERB
     tags: tuple[str, ...]
 
 
@@ -156,11 +94,13 @@ class ProjectSshKeysChanged(Done):
     """All guests of the project are told `ssh_keys` together with their own, whenever they look at their seed."""
 
     TOPIC = "nebula.project.ProjectSshKeysChanged"
+    VERB = ChangeProject.VERB
     ssh_keys: tuple[str, ...]
 
 
 class ProjectDeleted(Done):
     TOPIC = "nebula.project.ProjectDeleted"
+    VERB = DeleteProject.VERB
 
 
 class ProjectDeletionBegun(DeletionBegun):
@@ -180,53 +120,11 @@ ProjectEvents = (
     | ProjectDeletionGivenUp
     | ProjectDeleted
 )
+#: What is done as soon as it is accepted.
+DONE: tuple[type[Done], ...] = (ProjectCreated, ProjectRenamed, ProjectTagged, ProjectSshKeysChanged, ProjectDeleted)
 
 
-class TagCreated(Done):
-    TOPIC = "nebula.tag.TagCreated"
-    tag: str
-    name: str
-
-
-class TagRenamed(Done):
-    TOPIC = "nebula.tag.TagRenamed"
-    name: str
-
-
-class TagDeleted(Done):
-    TOPIC = "nebula.tag.TagDeleted"
-
-
-class TagDeletionBegun(DeletionBegun):
-    TOPIC = "nebula.tag.TagDeletionBegun"
-
-
-class TagDeletionGivenUp(DeletionGivenUp):
-    TOPIC = "nebula.tag.TagDeletionGivenUp"
-
-
-TagEvents = TagCreated | TagRenamed | TagDeletionBegun | TagDeletionGivenUp | TagDeleted
-
-
-class Named(Message):
-    """A project or a tag as its events tell it. Tags carry neither tags nor keys."""
-
-    id: str
-    name: str
-    tags: tuple[str, ...] = ()
-    ssh_keys: tuple[str, ...] = ()
-    deleted: bool = False
-    closing: Closing | None = None
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
-    operations: Operations = NONE
-
-
-Project = Named
-Tag = Named
-
-
-def usable_project(project: Project | None, id_: str) -> Project:
+def usable(project: Project | None, id_: str) -> Project:
     """The project, when something new may be made in it. Raises Rejected."""
     if project is None or project.deleted:
         raise Rejected("project_not_found", f"there is no project {id_}", status=404, field="project")
@@ -235,66 +133,31 @@ def usable_project(project: Project | None, id_: str) -> Project:
     return project
 
 
-def usable_tag(tag: Tag | None, id_: str) -> Tag:
-    """The tag, when something new may carry it. Raises Rejected."""
-    if tag is None or tag.deleted:
-        raise Rejected("tag_not_found", f"there is no tag {id_}; create it first", status=422, field="tags")
-    if tag.closing is not None:
-        raise being_deleted("tag", id_, field="tags")
-    return tag
-
-
-def asked_before(state: Named | None, command: Asked) -> bool:
-    """Whether this very request was accepted already, or is a deletion that has begun. Raises Rejected.
-
-    While a deletion is not decided, nothing else is taken.
-    """
-    if state is None:
-        return False
-    if same_request(state.operations.get(command.operation), command.VERB, command.fingerprint):
-        return True
-    if state.closing is None:
-        return False
-    if state.closing.operation != command.operation:
-        raise being_deleted("project" if isinstance(command, ProjectCommand) else "tag", state.id)
-    return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
-
-
-def decide_project(project: Project | None, command: ProjectCommands) -> list[ProjectEvents]:
+def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEvents]:
     """What follows from a command on a project."""
     if isinstance(command, FinishProjectDeletion):
-        return finish_project(project, command)
-    if asked_before(project, command):
+        return finish(project, command)
+    if asked_before("project", project, command):
         return []
-    stamp = {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
     if isinstance(command, CreateProject):
-        return create_project(project, command)
+        return create(project, command)
     if project is None:
         raise Rejected("project_not_found", f"there is no project {command.project}", status=404, field="project")
     if project.deleted:
         raise Rejected("project_deleted", f"project {project.id} was deleted", status=410)
     match command:
         case ChangeProject():
-            if command.name is None and command.tags is None and command.ssh_keys is None:
-                raise Rejected("invalid_request", "nothing to change: give a name, tags or ssh_keys", status=422)
-            events: list[ProjectEvents] = []
-            if command.name is not None:
-                events.append(ProjectRenamed(**stamp, name=command.name))
-            if command.tags is not None:
-                events.append(ProjectTagged(**stamp, tags=command.tags))
-            if command.ssh_keys is not None:
-                events.append(ProjectSshKeysChanged(**stamp, ssh_keys=command.ssh_keys))
-            return events
+            return change(command)
         case DeleteProject():
-            used = project_in_use(project, command)
+            used = in_use(project, command)
             if used is not None:
                 raise used
-            return [ProjectDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
+            return [ProjectDeletionBegun(**begun(command))]
         case _:
             assert_never(command)
 
 
-def create_project(project: Project | None, command: CreateProject) -> list[ProjectEvents]:
+def create(project: Project | None, command: CreateProject) -> list[ProjectEvents]:
     if command.project == SYSTEM:
         raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", status=422, field="id")
     if project is not None and not project.deleted:
@@ -302,20 +165,24 @@ def create_project(project: Project | None, command: CreateProject) -> list[Proj
     if command.vms:
         detail = f"{command.vms} VMs of a deleted project {command.project} still exist; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
-    return [
-        ProjectCreated(
-            at=command.at,
-            operation=command.operation,
-            fingerprint=command.fingerprint,
-            project=command.project,
-            name=command.name,
-            tags=command.tags,
-            ssh_keys=command.ssh_keys,
-        )
-    ]
+    said = {"project": command.project, "name": command.name, "tags": command.tags, "ssh_keys": command.ssh_keys}
+    return [ProjectCreated(**stamp(command), **said)]
 
 
-def project_in_use(project: Project, command: DeleteProject | FinishProjectDeletion) -> Rejected | None:
+def change(command: ChangeProject) -> list[ProjectEvents]:
+    if command.name is None and command.tags is None and command.ssh_keys is None:
+        raise Rejected("invalid_request", "nothing to change: give a name, tags or ssh_keys", status=422)
+    events: list[ProjectEvents] = []
+    if command.name is not None:
+        events.append(ProjectRenamed(**stamp(command), name=command.name))
+    if command.tags is not None:
+        events.append(ProjectTagged(**stamp(command), tags=command.tags))
+    if command.ssh_keys is not None:
+        events.append(ProjectSshKeysChanged(**stamp(command), ssh_keys=command.ssh_keys))
+    return events
+
+
+def in_use(project: Project, command: DeleteProject | FinishProjectDeletion) -> Rejected | None:
     """Why a project cannot be deleted, when somebody uses it."""
     if command.images:
         some = ", ".join(sorted(command.images)[:10])
@@ -325,103 +192,31 @@ def project_in_use(project: Project, command: DeleteProject | FinishProjectDelet
     return None
 
 
-def finish_project(project: Project | None, command: FinishProjectDeletion) -> list[ProjectEvents]:
+def finish(project: Project | None, command: FinishProjectDeletion) -> list[ProjectEvents]:
     if project is None or project.closing is None:
         return []
-    used, closing = project_in_use(project, command), project.closing
+    used = in_use(project, command)
     if used is not None:
         return [ProjectDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
-    return [ProjectDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
+    asked = project.closing
+    return [ProjectDeleted(at=command.at, operation=asked.operation, fingerprint=asked.fingerprint)]
 
 
-def decide_tag(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
-    """What follows from a command on a tag."""
-    if isinstance(command, FinishTagDeletion):
-        return finish_tag(tag, command)
-    if asked_before(tag, command):
-        return []
-    stamp = {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
-    if isinstance(command, CreateTag):
-        if tag is not None and not tag.deleted:
-            raise Rejected("tag_exists", f"there is a tag {tag.id} already", field="id")
-        return [TagCreated(**stamp, tag=command.tag, name=command.name)]
-    if tag is None:
-        raise Rejected("tag_not_found", f"there is no tag {command.tag}", status=404, field="tag")
-    if tag.deleted:
-        raise Rejected("tag_deleted", f"tag {tag.id} was deleted", status=410)
-    match command:
-        case RenameTag():
-            return [TagRenamed(**stamp, name=command.name)]
-        case DeleteTag():
-            used = tag_in_use(tag, command)
-            if used is not None:
-                raise used
-            return [TagDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
-        case _:
-            assert_never(command)
-
-
-def tag_in_use(tag: Tag, command: DeleteTag | FinishTagDeletion) -> Rejected | None:
-    """Why a tag cannot be deleted, when somebody carries it."""
-    if not command.vms and not command.projects:
-        return None
-    detail = f"{command.vms} VMs and {command.projects} projects still carry tag {tag.id}; untag them first"
-    return Rejected("tag_in_use", detail)
-
-
-def finish_tag(tag: Tag | None, command: FinishTagDeletion) -> list[TagEvents]:
-    if tag is None or tag.closing is None:
-        return []
-    used, closing = tag_in_use(tag, command), tag.closing
-    if used is not None:
-        return [TagDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
-    return [TagDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
-
-
-def evolve(state: Named | None, event: Event) -> Named | None:
-    """The state after an event, of a project or of a tag. A deleted id may be created anew."""
-    if isinstance(event, DeletionBegun | DeletionGivenUp):
-        return state and state.model_copy(update={"closing": closing_of(event)})
-    if not isinstance(event, Done):
-        return state
-    past = state.operations if state else NONE
-    verb = VERBS.get(type(event), "")
-    known = past.insert(event.operation, Known(verb, event.fingerprint))
+def evolve(project: Project | None, event: Event) -> Project | None:
+    """The state after an event. A deleted id may be created anew."""
     match event:
+        case DeletionBegun() | DeletionGivenUp():
+            return closing(project, event)
         case ProjectCreated():
-            made = {"id": event.project, "name": event.name, "tags": event.tags, "ssh_keys": event.ssh_keys}
-            return Named(**made, created_at=event.at, updated_at=event.at, operations=known)
-        case TagCreated():
-            made = {"id": event.tag, "name": event.name}
-            return Named(**made, created_at=event.at, updated_at=event.at, operations=known)
-    if state is None:
-        return None
-    update: dict[str, object] = {"updated_at": event.at, "operations": known}
-    match event:
-        case ProjectRenamed() | TagRenamed():
-            update["name"] = event.name
-        case ProjectTagged():
-            update["tags"] = event.tags
-        case ProjectSshKeysChanged():
-            update["ssh_keys"] = event.ssh_keys
-        case ProjectDeleted() | TagDeleted():
-            update |= {"deleted": True, "closing": None}
-    return state.model_copy(update=update)
-
-
-def closing_of(event: DeletionBegun | DeletionGivenUp) -> Closing | None:
-    if isinstance(event, DeletionGivenUp):
-        return None
-    return Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
-
-
-VERBS: dict[type[Event], str] = {
-    ProjectCreated: CreateProject.VERB,
-    ProjectRenamed: ChangeProject.VERB,
-    ProjectTagged: ChangeProject.VERB,
-    ProjectSshKeysChanged: ChangeProject.VERB,
-    ProjectDeleted: DeleteProject.VERB,
-    TagCreated: CreateTag.VERB,
-    TagRenamed: RenameTag.VERB,
-    TagDeleted: DeleteTag.VERB,
-}
+            made = {"tags": event.tags, "ssh_keys": event.ssh_keys}
+            return created(project, event, event.project, event.name, **made)
+        case ProjectRenamed() if project is not None:
+            return changed(project, event, name=event.name)
+        case ProjectTagged() if project is not None:
+            return changed(project, event, tags=event.tags)
+        case ProjectSshKeysChanged() if project is not None:
+            return changed(project, event, ssh_keys=event.ssh_keys)
+        case ProjectDeleted() if project is not None:
+            return changed(project, event, deleted=True, closing=None)
+        case _:
+            return project

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from domain.image import OVER, Image
-from domain.project import Named
+from domain.named import Named
 from domain.vm import Phase, Vm
 
 

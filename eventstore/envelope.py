@@ -21,6 +21,7 @@ from pydantic_core import from_json
 from domain.base import Event
 from eventstore.upcast import TYPE_VERSION, opened
 from runtime import subjects
+from runtime.header_text import decoded, encoded
 
 GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""
@@ -56,6 +57,17 @@ class Context:
     operation: str | None = None
     causation: str | None = None
     traceparent: str | None = None
+
+
+#: The headers that say a context, and its field that each of them is.
+_CONTEXT = {
+    "ce-actor": "actor",
+    "ce-credential": "credential",
+    "ce-requestid": "request",
+    "ce-operationid": "operation",
+    "ce-causationid": "causation",
+    "ce-traceparent": "traceparent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +134,8 @@ class Recorded:
 
     @cached_property
     def context(self) -> Context:
-        get = self.headers.get
-        return Context(
-            actor=get("ce-actor", ""),
-            credential=get("ce-credential"),
-            request=get("ce-requestid"),
-            operation=get("ce-operationid"),
-            causation=get("ce-causationid"),
-            traceparent=get("ce-traceparent"),
-        )
+        said = {field: decoded(self.headers[name]) for name, field in _CONTEXT.items() if name in self.headers}
+        return Context(**{"actor": "", **said})
 
     @cached_property
     def digest(self) -> str:
@@ -149,9 +154,10 @@ class Recorded:
     def cloud_event(self) -> dict[str, Any]:
         """The message in CloudEvents' JSON format, with its position and digest; what is no event, as it came.
 
-        Attributes are sorted by name. What CloudEvents requires is there, whatever the message says.
+        Attributes are sorted by name. What a caller may have written is decoded, as the format has it. What CloudEvents
+        requires is there, whatever the message says.
         """
-        said = {name[3:]: value for name, value in self.headers.items() if name.startswith("ce-")}
+        said = {name[3:]: _said(name, value) for name, value in self.headers.items() if name.startswith("ce-")}
         required = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
         whole = {**required, **{name: value for name, value in said.items() if name not in _OWN_MEMBERS}}
         attributes: dict[str, Any] = dict(sorted(whole.items()))
@@ -166,6 +172,10 @@ class Recorded:
         except ValueError:
             return {**attributes, "data_base64": base64.b64encode(self.body).decode()}
         return {**attributes, "datacontenttype": "application/json", "data": data}
+
+
+def _said(header: str, value: str) -> str:
+    return decoded(value) if header in _CONTEXT else value
 
 
 def boundless(value: Any) -> bool:
@@ -211,18 +221,9 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
         "ce-time": at.isoformat(),
         "ce-aggregateversion": str(version),
-        "ce-actor": printable(context.actor) or "?",
+        "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: text for name, value in optional.items() if value and (text := printable(value))},
+        **{name: encoded(value) for name, value in optional.items() if value},
     }
     return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)
-
-
-def printable(value: str) -> str:
-    """A header value as it will be read back: ASCII without control characters, at most 512 characters, no space
-    at either end.
-    """
-    if value.isascii() and value.isprintable():
-        return value.strip()[:512].strip()
-    return "".join(c if " " <= c <= "~" else "?" for c in value.strip())[:512].strip()

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
-from urllib.parse import quote, unquote
 from uuid import UUID
 
 from eventsourcing.persistence import DataError, Notification, StoredEvent, Tracking
 
 from eventstore.envelope import GENESIS, Recorded
 from eventstore.jetstream import EXPECTED, Message, own
+from runtime.header_text import decoded, encoded
 
 HIGHEST = "ce-highest"
 """On a snapshot that was stored after one of a later version: that version."""
-
-_PLAIN = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
-"""What a CloudEvents header value may hold as it is; everything else is percent-encoded."""
 
 
 class Order(Enum):
@@ -123,7 +120,7 @@ def message(record: Record, tip: Tip, stream: str, time: datetime, *, first: boo
     headers = {
         "ce-specversion": "1.0",
         "ce-id": f"{record.name}:{record.version}",
-        "ce-type": quote(record.topic, safe=_PLAIN),
+        "ce-type": encoded(record.topic),
         "ce-source": f"/{prefix}/{kind}",
         "ce-time": time.isoformat(),
         "ce-aggregateversion": str(record.version),
@@ -160,7 +157,7 @@ def notification(recorded: Recorded) -> Notification:
 
 
 def topic(recorded: Recorded) -> str:
-    return unquote(recorded.type)
+    return decoded(recorded.type)
 
 
 def _fields(recorded: Recorded) -> dict[str, Any]:

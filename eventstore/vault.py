@@ -89,6 +89,11 @@ class Vault:
         mac = hmac.new(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
+    async def mac_key(self, name: str) -> bytes:
+        """A key of this name, made when there is none: to compute with, for ever. Raises Erased."""
+        key = await self._key(name, make=True)
+        return hmac.digest(key, f"mac:{name}".encode(), hashlib.sha256)
+
     async def destroy(self, vm: str) -> None:
         """Forget the VM's key, for good: its bytes are overwritten where they are stored. Safe to repeat."""
         self._cache.pop(vm, None)

@@ -61,7 +61,8 @@ async def search(gateway: Gateway, request: Request) -> Response:
 
 async def wanted(gateway: Gateway, request: Request) -> dict[str, Any]:
     """The filters that a request asks for. Raises Problem."""
-    filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "actor", "operation")}
+    filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
+    filters["actor"] = parameters.actor(request)
     kind = parameters.word(request, "kind")
     if kind is not None and kind not in subjects.KINDS:
         raise invalid_parameter("kind", f"has to be one of {', '.join(subjects.KINDS)}")

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from domain.base import Actor
 from gateway.problems import Problem
 from runtime import logs
 
@@ -21,6 +24,9 @@ LOCAL = "local"
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 #: Seconds between looks at the file.
 LOOK_AGAIN = 1.0
+
+#: Two spellings of a name are one: the same actor.
+ACTOR: TypeAdapter[str] = TypeAdapter(Actor)
 
 _LINE = re.compile(r"(\S{1,64})\s+([0-9a-f]{64})")
 
@@ -47,9 +53,11 @@ def parse(text: str) -> dict[str, Identity]:
         match = _LINE.fullmatch(entry)
         if match is None:
             raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
-        name, digest = match.groups()
-        if not (name.isascii() and name.isprintable()):  # it stands in headers of events, which are ASCII
-            raise BadTokens(f"line {number}: the name {name!a} has to be visible ASCII characters")
+        given, digest = match.groups()
+        try:
+            name = ACTOR.validate_python(given)
+        except ValidationError as error:
+            raise BadTokens(f"line {number}: the name {given!a} has to be printable characters") from error
         found[digest] = Identity(name, digest[:12])
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from domain.base import LABELS_SCHEMA
+from domain.base import LABELS_SCHEMA, LINE_PATTERN
 from domain.image import ImagePhase
 from domain.operation import Status
 from domain.vm import Phase
@@ -20,6 +20,7 @@ Schema = dict[str, Any]
 UUID: Schema = {"type": "string", "pattern": f"^{parameters.UUID.pattern}$"}
 SLUG: Schema = {"type": "string", "pattern": f"^{parameters.SLUG.pattern}$"}
 VISIBLE: Schema = {"type": "string", "pattern": f"^{parameters.VISIBLE.pattern}$"}
+ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LINE_PATTERN}
 TOKEN: Schema = {"type": "string", "pattern": f"^{subjects.TOKEN.pattern}$"}
 POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_POSITION}
 TIME: Schema = {"type": "string", "format": "date-time"}
@@ -75,10 +76,11 @@ QUERY: dict[str, tuple[Schema, str]] = {
     "to": (MOMENT, "a log position or a time, up to now, inclusive"),
     "type": (VISIBLE, "an event type, such as VmStarted"),
     "kind": (VISIBLE, "a kind of resource"),
+    "actor": (ACTOR, "what this actor did"),
     **{
         name: (VISIBLE, f"those of this {name}")
         for name in (
-            *("project", "vm", "tag", "name", "node", "region", "actor", "operation", "source"),
+            *("project", "vm", "tag", "name", "node", "region", "operation", "source"),
             *("distribution", "release", "architecture"),
         )
     },
@@ -97,8 +99,8 @@ NOW = words(("now",))
 REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "what this call is called in logs and events: 1 to 128 visible ASCII characters, or it is replaced",
-    "schema": {"type": "string"},
+    "description": "what this call is called in logs and events: 1 to 128 visible ASCII characters",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
 }
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",

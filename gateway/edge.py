@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway import problems, tickets
 from gateway.auth import LOCAL, OPEN, Identity, from_here, offered
-from gateway.problems import Problem
+from gateway.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
 from runtime import logs
 
@@ -58,8 +58,9 @@ class _Call:
         self._started = time.perf_counter()
         self._answered = False
         self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        given = self._headers.get(b"x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        given = self._headers.get(b"x-request-id")
+        self._fit = given is None or _REQUEST_ID.fullmatch(given) is not None
+        self.request_id = given if given is not None and self._fit else str(uuid.uuid4())
         scope["app"] = self  # the router raises for unknown paths instead of answering by itself
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"
@@ -67,6 +68,8 @@ class _Call:
     def admit(self) -> None:
         """Say who calls. Raises Problem for strangers."""
         get = self._headers.get
+        if not self._fit:
+            raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()
         if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
             raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")

@@ -8,9 +8,11 @@ import unicodedata
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from domain.base import label_key, label_value
+from gateway.auth import ACTOR
 from gateway.problems import Problem, invalid_parameter
 from projections import times
 from projections.pages import MOST
@@ -103,6 +105,17 @@ def word(request: Request, name: str) -> str | None:
     if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
     return text
+
+
+def actor(request: Request) -> str | None:
+    """Whose doings to look for, where a name is given: in the spelling that it has in the log."""
+    text = request.query_params.get("actor")
+    if text is None:
+        return None
+    try:
+        return ACTOR.validate_python(text)
+    except ValidationError as error:
+        raise invalid_parameter("actor", "has to be 1 to 255 printable characters") from error
 
 
 def label(request: Request) -> str | None:

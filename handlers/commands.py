@@ -9,16 +9,16 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import to_json
 
-from domain.base import Event, Rejected, Uuid
+from domain.base import Actor, Event, Rejected, Uuid
 from domain.known import FIELD, Known, reused
 from eventstore.envelope import Context, Ref
 from eventstore.operations import Record, record, recorded_in
@@ -26,6 +26,7 @@ from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge
 from eventstore.vault import Erased, VaultUnavailable, WrongMasterKey
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.fences import Basis, Fences
+from handlers.fingerprints import Fingerprint, Fingerprints
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
 from handlers.routes import ROUTES, Facts, Route, basis, reference
@@ -45,6 +46,10 @@ UNSAID = {"ok": {"state": {FIELD}}}
 PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
 
 
+Said = Annotated[str, StringConstraints(max_length=512)]
+"""What a caller says of itself and its request: it stands in the headers of events as it is."""
+
+
 class Caller(BaseModel):
     """Who asks. `operation` and `fingerprint` identify the request where a person asks.
 
@@ -53,14 +58,14 @@ class Caller(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    actor: str
-    credential: str | None = None
-    request: str | None = None
-    operation: str | None = None
+    actor: Actor
+    credential: Said | None = None
+    request: Said | None = None
+    operation: Said | None = None
     fingerprint: str | None = None
     key: Uuid | None = None
-    causation: str | None = None
-    traceparent: str | None = None
+    causation: Said | None = None
+    traceparent: Said | None = None
 
     def context(self) -> Context:
         return Context(
@@ -80,6 +85,17 @@ class Request(BaseModel):
     context: Caller
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command on its way: which one, on which aggregate, and the whole request with its fingerprint."""
+
+    route: Route
+    ref: Ref
+    project: str
+    request: Request
+    fingerprint: Fingerprint | None
+
+
 class CommandLoop:
     """Answers commands. `facts.world` is what it looks things up in; the log is what decides."""
 
@@ -88,6 +104,7 @@ class CommandLoop:
         self._store = store
         self._facts = facts
         self._fences = Fences(store, facts.world)
+        self._fingerprints = Fingerprints(facts.vault)
         self._responder = Responder(nc)
         self.health = Health(nc)
         self._running: set[asyncio.Task[None]] = set()
@@ -174,15 +191,17 @@ class CommandLoop:
             _ = ref.subject
         except ValueError as error:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
+        caller = request.context
+        asked = Asked(route, ref, project, request, await self._fingerprints.of(caller.operation, caller.fingerprint))
         deadline = asyncio.get_running_loop().time() + PATIENCE
         jitter = JITTER
         while True:  # by time: however many others come first, somebody is accepted, and each has its turn
             try:
-                applied = await self._judged(route, ref, project, request)
+                applied = await self._judged(asked)
                 break
             except Rejected:
-                if request.context.key is not None:  # what the key was used for says more than what else is wrong
-                    await refuse_reuse(self._store, request.context.key, ref)
+                if caller.key is not None:  # what the key was used for says more than what else is wrong
+                    await refuse_reuse(self._store, caller.key, ref)
                 raise
             except Conflict:
                 if asyncio.get_running_loop().time() > deadline:
@@ -191,36 +210,34 @@ class CommandLoop:
                 jitter = min(2 * jitter, MOST_JITTER)
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
-        return await self._accepted(route, ref, applied, request)
+        return await self._accepted(asked, applied)
 
-    async def _judged(self, route: Route, ref: Ref, project: str, request: Request) -> Applied[Any]:
+    async def _judged(self, asked: Asked) -> Applied[Any]:
         """What became of the command. Raises Rejected, Erased, Conflict, Unavailable."""
         try:
-            args, known = await self._prepared(route, ref.kind, project, request)
+            args, known = await self._prepared(asked)
         except (Rejected, Erased):
-            repeated = await self._repeated(ref, request)
+            repeated = await self._repeated(asked)
             if repeated is None:
                 raise
-            if route.creates:
-                await self._fences.confirm(ref, repeated, {}, request.context.context())
+            if asked.route.creates:
+                await self._fences.confirm(asked.ref, repeated, {}, asked.request.context.context())
             return repeated
-        return await self._applied(route, ref, {**args, "at": now()}, known, request)
+        return await self._applied(asked, {**args, "at": now()}, known)
 
-    async def _applied(
-        self, route: Route, ref: Ref, args: dict[str, Any], known: Basis, request: Request
-    ) -> Applied[Any]:
+    async def _applied(self, asked: Asked, args: dict[str, Any], known: Basis) -> Applied[Any]:
         """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
-        context = request.context.context()
+        route, ref, context = asked.route, asked.ref, asked.request.context.context()
         applied = await apply(
             self._store,
             ref,
-            route.decide,
+            asked.fingerprint.deciding(route.decide) if asked.fingerprint else route.decide,
             EVOLVE[ref.kind],
             route.command.model_validate(args),
             replace(context, operation=None) if route.deletes else context,
             world=self._facts.world,
             expect_new=route.creates,
-            key=request.context.key,
+            key=asked.request.context.key,
             beside=partial(self._beside, route) if route.beside else None,
             basis=None if route.creates else known,
         )
@@ -235,24 +252,25 @@ class CommandLoop:
         await caught_up(self._store, self._facts.world)
         return route.beside(state, events, self._facts) if route.beside else ()
 
-    async def _repeated(self, ref: Ref, request: Request) -> Applied[Any] | None:
+    async def _repeated(self, asked: Asked) -> Applied[Any] | None:
         """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
-        loaded: Loaded[Any] = await newest(self._store, self._facts.world, ref, EVOLVE[ref.kind])
-        known: Known | None = loaded.state.operations.get(request.context.operation) if loaded.state else None
+        loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, EVOLVE[asked.ref.kind])
+        operation = asked.request.context.operation
+        known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
         if known is None:
             return None
-        if known.fingerprint != request.context.fingerprint:
+        if asked.fingerprint is None or not asked.fingerprint.matches(known.fingerprint):
             raise reused(f"for a different {known.verb} request")
         return Applied(loaded.state, loaded.tip, ())
 
-    async def _accepted(self, route: Route, ref: Ref, applied: Applied[Any], request: Request) -> dict[str, Any]:
+    async def _accepted(self, asked: Asked, applied: Applied[Any]) -> dict[str, Any]:
         """The reply: what the operation has come to, by its record, and the state of the resource."""
         found: Record | None = None
-        operation = request.context.operation
-        if operation is not None and "operation" in route.command.model_fields:
+        operation = asked.request.context.operation
+        if operation is not None and "operation" in asked.route.command.model_fields:
             found = record(operation, applied.told)
             if found is None:  # accepted before, or in two steps
-                found = recorded_in(await self._store.history(ref, fresh=True), operation)
+                found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
         return {
             "ok": {
                 "position": applied.tip.position,
@@ -263,16 +281,16 @@ class CommandLoop:
             }
         }
 
-    async def _prepared(self, route: Route, kind: str, project: str, request: Request) -> tuple[dict[str, Any], Basis]:
+    async def _prepared(self, asked: Asked) -> tuple[dict[str, Any], Basis]:
         """The arguments with what was looked up, and how far what they refer to was known.
 
         A refusal counts only once the world is as new as the log.
         """
-        args = {k: v for k, v in request.args.items() if v is not None}
-        for name in ("operation", "fingerprint"):
-            if name in route.command.model_fields:
-                args[name] = getattr(request.context, name)
-        world = self._facts.world
+        route, kind, project, world = asked.route, asked.ref.kind, asked.project, self._facts.world
+        args = {k: v for k, v in asked.request.args.items() if v is not None}
+        if "operation" in route.command.model_fields:
+            args["operation"] = asked.request.context.operation
+            args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
         if route.prepare is None:
             return args, {}
         if not route.creates:  # what is counted (VMs of a project, users of an image) has to be the newest

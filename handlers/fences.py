@@ -3,6 +3,23 @@
 A VM's create is one message, which cannot carry what it expects of project, image and tags. So it is checked behind:
 nothing had happened to them between the look at them and the position where the create stands. A deletion is answered
 when it is decided.
+
+All rules about two aggregates, and what holds each of them:
+
+| rule | by |
+|---|---|
+| a VM that is made has a project, an image and tags that are there | this file, and `references.py` |
+| an image has a project, a project or a VM has tags, a rebuilt VM an image that are there | `basis` of `apply` |
+| a project, a tag, an image that is deleted has no user | `references.py`, `managers/deletions.py` |
+| a project that is made has no VMs of an earlier one | those can only become fewer; void ones do not count |
+| the id of a VM, the key of a caller is used once | `alone` (`keys.py`): the server compares all subjects of an id |
+| a VM is placed on a node that has room, is not cordoned and not lost | one batch with the node's own event |
+| a VM that grows has room on its node | the same (`routes.reservation`) |
+| a VM is rebuilt from an image that its node can run | `routes.runs_there`: the node has not changed |
+| a VM is forgotten, or lost, while its node is lost | `World.lost_node`: the node has not changed |
+
+Whether any node could ever hold a VM (`attainable`) is advice to the caller, and placement decides. A report of an
+earlier lease may be taken in by who does not know of the new lease yet: the next report under it counts more.
 """
 
 import asyncio

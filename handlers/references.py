@@ -11,10 +11,10 @@ handlers come to the same verdicts, whenever they look:
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from domain import image, project
+from domain import image, project, tag
 from domain.base import Event, Rejected
 from domain.image import Image
-from domain.project import Named
+from domain.named import Named
 from domain.references import NONE, Reference, may_differ, references
 from domain.vm import Vm, VmRequested
 from eventstore.envelope import Recorded, Ref
@@ -113,7 +113,7 @@ class References:
 
     def usable_project(self, id_: str) -> Named:
         found = self.lookup(refers_to(Reference("project", id_)))
-        return project.usable_project(found if isinstance(found, Named) else None, id_)
+        return project.usable(found if isinstance(found, Named) else None, id_)
 
     def usable_image(self, id_: str, project_id: str) -> Image:
         found = self.lookup(refers_to(Reference("image", id_)))
@@ -122,4 +122,4 @@ class References:
     def usable_tags(self, names: tuple[str, ...]) -> None:
         for name in names:
             found = self.lookup(refers_to(Reference("tag", name)))
-            project.usable_tag(found if isinstance(found, Named) else None, name)
+            tag.usable(found if isinstance(found, Named) else None, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from domain import image, node, project, vm
+from domain import image, node, project, tag, vm
 from domain.base import Command, Event, Rejected, Sealed
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
@@ -64,16 +64,12 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
-    """The image is there and fits; the user-data is sealed. Whether there is such a VM is the rules' business."""
+    """The image is there; the user-data is sealed. Whether there is such a VM is the rules' business."""
     known = facts.world.vm(str(args.get("vm")))
     if known is None or known.state is None or known.state.project != project_id:
         return {**args, "image": "none", "user_data": None}
     found = facts.world.references.usable_image(str(args.get("image") or known.state.image), project_id)
     image.refuse_small_disk(found, known.state.spec.disk_gib)
-    host = facts.world.node(known.state.node) if known.state.node else None
-    if host is not None and host.info.architecture != found.architecture:
-        detail = f"image {found.id} is for {found.architecture}, and node {host.id} has {host.info.architecture} CPUs"
-        raise Rejected("wrong_architecture", detail, status=422, field="image")
     return {**args, "image": found.id, "user_data": await sealed(args, facts.vault)}
 
 
@@ -134,14 +130,22 @@ async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, "node_lost": at is not None and at.lost}
 
 
-def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM that is forgotten is lost, in the same append."""
-    if before is None or before.node is None:
+def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM can run the image that it is rebuilt from, in the same append."""
+    rebuilt = next((event for event in events if isinstance(event, vm.VmRebuildRequested)), None)
+    if before is None or before.node is None or rebuilt is None:
         return ()
     books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
-    if books.state is None or not books.state.lost:
-        raise Rejected("node_not_lost", f"node {before.node} is not lost any more; delete the VM")
+    base, host = facts.world.image(rebuilt.image), books.state
+    if base is not None and host is not None and host.info.architecture != base.architecture:
+        detail = f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
+        raise Rejected("wrong_architecture", detail, status=422, field="image")
     return [books.tip]
+
+
+def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM that is forgotten is lost, in the same append."""
+    return [facts.world.lost_node(before.node)] if before is not None and before.node is not None else ()
 
 
 def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Change]:
@@ -206,16 +210,14 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "tag"): _vm(vm.TagVm, in_project),
     ("vm", "change"): _vm(vm.ChangeVm, in_project),
     ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
-    ("vm", "rebuild"): _vm(vm.RebuildVm, rebuild_vm),
+    ("vm", "rebuild"): Route(vm.RebuildVm, vm.decide, "vm", rebuild_vm, beside=runs_there),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
-    ("project", "create"): Route(project.CreateProject, project.decide_project, "project", create_project),
-    ("project", "change"): Route(project.ChangeProject, project.decide_project, "project", in_project),
-    ("project", "delete"): Route(
-        project.DeleteProject, project.decide_project, "project", delete_project, deletes=True
-    ),
-    ("tag", "create"): Route(project.CreateTag, project.decide_tag, "tag"),
-    ("tag", "rename"): Route(project.RenameTag, project.decide_tag, "tag"),
-    ("tag", "delete"): Route(project.DeleteTag, project.decide_tag, "tag", delete_tag, deletes=True),
+    ("project", "create"): Route(project.CreateProject, project.decide, "project", create_project),
+    ("project", "change"): Route(project.ChangeProject, project.decide, "project", in_project),
+    ("project", "delete"): Route(project.DeleteProject, project.decide, "project", delete_project, deletes=True),
+    ("tag", "create"): Route(tag.CreateTag, tag.decide, "tag"),
+    ("tag", "rename"): Route(tag.RenameTag, tag.decide, "tag"),
+    ("tag", "delete"): Route(tag.DeleteTag, tag.decide, "tag", delete_tag, deletes=True),
     ("image", "register"): Route(image.RegisterImage, image.decide, "image", register_image),
     ("image", "delete"): Route(image.DeleteImage, image.decide, "image", delete_image, deletes=True),
     ("node", "set-seed-url"): Route(node.SetSeedUrl, node.decide, "node"),

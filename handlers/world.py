@@ -7,11 +7,12 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from domain import image, node, project, vm
-from domain.base import Event
+from domain import image, node, project, tag, vm
+from domain.base import Event, Rejected
 from domain.image import Image
 from domain.node import Node
-from domain.project import Project, Tag
+from domain.project import Project
+from domain.tag import Tag
 from domain.vm import WAITING, Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
@@ -33,7 +34,7 @@ EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
     "node": node.evolve,
     "image": image.evolve,
     "project": project.evolve,
-    "tag": project.evolve,
+    "tag": tag.evolve,
 }
 
 
@@ -131,6 +132,13 @@ class World:
     def node(self, id_: str) -> Node | None:
         state: Node | None = self.get(Ref(subjects.SYSTEM, "node", id_)).state
         return state
+
+    def lost_node(self, id_: str) -> Tip:
+        """Where a node stands that is lost, for an append that depends on it. Raises Rejected when it is not lost."""
+        books: Loaded[Node] = self.get(Ref(subjects.SYSTEM, "node", id_))
+        if books.state is None or not books.state.lost:
+            raise Rejected("node_not_lost", f"node {id_} is not lost any more; delete the VM")
+        return books.tip
 
     def tag(self, id_: str) -> Tag | None:
         state: Tag | None = self.get(Ref(subjects.SYSTEM, "tag", id_)).state

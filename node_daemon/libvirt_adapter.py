@@ -5,7 +5,6 @@ stored configuration with a count of boots proves that the domain was started fo
 and a start that fails leaves nothing behind.
 """
 
-import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Callable, Mapping
@@ -17,20 +16,16 @@ import libvirt
 
 from domain.contract import Firmware, Power
 from domain.guest import Guest
-from node_daemon import guest_agent
-from node_daemon.connections import Connections, on_thread, open_connection
+from node_daemon import guest_agent, libvirt_events
+from node_daemon.connections import Connections
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, size_of
 from node_daemon.reach import Reach, ours
 from runtime import logs
-from runtime.tasks import happens
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
-
-#: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
-WATCH_SECONDS = 1.0
 
 _ON = (
     libvirt.VIR_DOMAIN_RUNNING,
@@ -157,27 +152,7 @@ class LibvirtHypervisor:
         await self._ask("network", lambda connection: _activate(connection, self._network))
 
     async def watch(self, nudge: Nudge) -> None:
-        away = False
-        while True:
-            gone = asyncio.Event()
-            try:
-                async with asyncio.timeout(self._deadline):
-                    connection, callback = await on_thread(_listen, self._uri, asyncio.get_running_loop(), nudge, gone)
-            except (libvirt.libvirtError, TimeoutError) as error:
-                if not away:
-                    log.warning("libvirt is away", uri=self._uri, error=str(error))
-                    nudge(None)
-                away = True
-                await asyncio.sleep(WATCH_SECONDS)
-                continue
-            log.info("libvirt is back" if away else "libvirt answers", uri=self._uri)
-            away = False
-            nudge(None)
-            try:
-                while connection.isAlive() and not await happens(gone, WATCH_SECONDS):
-                    pass
-            finally:
-                on_thread(_stop_listening, connection, callback)
+        await libvirt_events.watch(self._uri, self._deadline, nudge)
 
     def close(self) -> None:
         """Let go of the idle connections. Domains run on."""
@@ -375,40 +350,3 @@ def _activate(connection: Any, name: str) -> None:
     if not network.isActive():
         network.create()
         log.info("network started", network=name)
-
-
-def _listen(uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, gone: asyncio.Event) -> tuple[Any, int]:
-    """A connection that calls `nudge` for each event of a domain, and sets `gone` when its other end is lost.
-
-    With it the number of its callback, to stop it.
-    """
-
-    def tell(call: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            loop.call_soon_threadsafe(call, *args)
-
-    connection = open_connection(uri)
-    try:
-        callback = connection.domainEventRegisterAny(
-            None,
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-            lambda _connection, domain, _event, _detail, _opaque: tell(nudge, domain.UUIDString()),
-            None,
-        )
-        with contextlib.suppress(libvirt.libvirtError):  # local drivers have no other end to lose
-            connection.registerCloseCallback(lambda *_: tell(gone.set), None)
-    except libvirt.libvirtError:
-        connection.close()
-        raise
-    return connection, callback
-
-
-def _stop_listening(connection: Any, callback: int) -> None:
-    """Close it. A callback that stays registered would keep it open."""
-    for call in (
-        lambda: connection.domainEventDeregisterAny(callback),
-        connection.unregisterCloseCallback,
-        connection.close,
-    ):
-        with contextlib.suppress(libvirt.libvirtError):
-            call()

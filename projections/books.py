@@ -109,7 +109,7 @@ async def read(conn: Connection, entries: Sequence[tuple[Recorded, Event]]) -> B
 
 
 def _named(recorded: Recorded, event: Event) -> Iterable[str]:
-    operation = recorded.headers.get("ce-operationid")
+    operation = recorded.context.operation
     cancels = getattr(event, "cancels", None)
     return [name for name in (operation, cancels) if name]
 

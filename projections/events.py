@@ -64,7 +64,7 @@ def row(recorded: Recorded, *, stray: bool = False) -> tuple[object, ...]:
 
     A `stray` one is part of no history, and so a step of no operation, whatever it says.
     """
-    headers = recorded.headers
+    headers, context = recorded.headers, recorded.context
     _, _, project, kind, id_ = (*recorded.subject.split("."), "", "", "")[:5]
     return (
         recorded.position,
@@ -74,9 +74,9 @@ def row(recorded: Recorded, *, stray: bool = False) -> tuple[object, ...]:
         key(kind),
         key(id_),
         key(headers.get("ce-type", "")),
-        key(headers.get("ce-actor", "")),
-        None if stray else key(headers.get("ce-operationid", "")) or None,
-        key(headers.get("ce-requestid", "")) or None,
+        key(context.actor),
+        None if stray else key(context.operation or "") or None,
+        key(context.request or "") or None,
         clean(recorded.subject),
         clean_json(json.dumps(dict(headers))),
         recorded.body,

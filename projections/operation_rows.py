@@ -26,7 +26,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-READ_MODEL = ReadModel("operations", 6, DDL, ("operations",))
+READ_MODEL = ReadModel("operations", 7, DDL, ("operations",))
 
 
 async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:

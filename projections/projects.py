@@ -4,7 +4,8 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from domain.project import Named, Project, evolve
+from domain.named import Named
+from domain.project import Project, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.times import utc
 

@@ -1,6 +1,7 @@
 """Tags: their table and how the API shows them."""
 
-from domain.project import Named, Tag, evolve
+from domain.named import Named
+from domain.tag import Tag, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.projects import named
 

@@ -101,6 +101,9 @@ class Vm(Message):
     lease: int = 0
     forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
     cleared: bool = Field(default=False, description="its node has let go of it since")
+    restarted_by: str | None = Field(
+        default=None, exclude=True, description="the operation of its last automatic restart"
+    )
     operations: Operations = NONE
 
 
@@ -139,6 +142,13 @@ def pending_of(event: VmAsked, verb: Verb) -> Pending:
 
 def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
     return {"pending": pending_of(event, verb), "operations": known(vm, event, verb), "restart_at": None}
+
+
+def latest(vm: Vm) -> Vm:
+    """Without the operation of its last automatic restart: of these, which nobody can repeat, it knows one."""
+    if vm.restarted_by is None:
+        return vm
+    return vm.model_copy(update={"operations": vm.operations.discard(vm.restarted_by)})
 
 
 def known(vm: Vm, event: VmAsked, verb: Verb) -> Operations:
@@ -230,7 +240,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmRestartScheduled():
             return {"restart_at": event.due, "restarts": event.attempt}
         case VmRestartedByPolicy():
-            return {**asked(vm, event, Verb.START), **started_anew(vm)}
+            return {**asked(latest(vm), event, Verb.START), **started_anew(vm), "restarted_by": event.operation}
         case VmPaused():
             return {**settled(vm, event), "phase": Phase.PAUSED}
         case VmResumed():

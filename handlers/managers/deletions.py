@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from domain import image, project
+from domain import image, project, tag
 from domain.base import Command
 from domain.image import FinishImageDeletion
-from domain.project import FinishProjectDeletion, FinishTagDeletion
+from domain.project import FinishProjectDeletion
+from domain.tag import FinishTagDeletion
 from eventstore.envelope import Ref
 from eventstore.store import EventStore
 from handlers.apply import apply, now
@@ -37,8 +38,8 @@ def finish_image(ref: Ref, users: Users) -> Command:
 
 
 FINISH: Mapping[str, tuple[Callable[[Ref, Users], Command], Callable[[Any, Any], Any]]] = {
-    "project": (finish_project, project.decide_project),
-    "tag": (finish_tag, project.decide_tag),
+    "project": (finish_project, project.decide),
+    "tag": (finish_tag, tag.decide),
     "image": (finish_image, image.decide),
 }
 

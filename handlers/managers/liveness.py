@@ -5,15 +5,17 @@ whichever is later: handlers that just started accuse nobody.
 """
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from domain import node, vm
-from domain.base import Rejected
+from domain.base import Event, Rejected
 from domain.contract import Heartbeat
 from domain.node import LoseNode, Node, RecoverNode, Silence
-from domain.vm import VISIBLE, LoseVm
+from domain.vm import VISIBLE, LoseVm, Vm
 from eventstore.envelope import Ref
-from eventstore.store import EventStore, Unavailable
+from eventstore.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World
@@ -124,4 +126,17 @@ class Liveness:
         loaded = self._world.vm(vm_id)
         if loaded is not None and loaded.state is not None:
             command = LoseVm(vm=vm_id, node=loaded.state.node or "", at=now())
-            await apply(self._store, loaded.tip.ref, vm.decide, vm.evolve, command, self._context, world=self._world)
+            with suppress(Rejected):  # its node is back in the meantime
+                await apply(
+                    self._store,
+                    loaded.tip.ref,
+                    vm.decide,
+                    vm.evolve,
+                    command,
+                    self._context,
+                    world=self._world,
+                    beside=self._still_lost,
+                )
+
+    async def _still_lost(self, before: Vm | None, events: Sequence[Event]) -> Sequence[Tip]:
+        return [self._world.lost_node(before.node)] if before is not None and before.node is not None else []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain import image, node, project, vm
+from domain import image, node, project, tag, vm
 from domain.base import Event, Resources
 from domain.operation import Happening, Operation, Status, cancelled, overtaken, transition
 from domain.operation import after as follow
@@ -101,9 +101,9 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([project.ProjectCreated(**DONE, project="p", name="P")], Status.SUCCEEDED),
     ([project.ProjectRenamed(**DONE, name="P"), project.ProjectTagged(**DONE, tags=())], Status.SUCCEEDED),
     ([project.ProjectDeleted(**DONE)], Status.SUCCEEDED),
-    ([project.TagCreated(**DONE, tag="t", name="T")], Status.SUCCEEDED),
-    ([project.TagRenamed(**DONE, name="T")], Status.SUCCEEDED),
-    ([project.TagDeleted(**DONE)], Status.SUCCEEDED),
+    ([tag.TagCreated(**DONE, tag="t", name="T")], Status.SUCCEEDED),
+    ([tag.TagRenamed(**DONE, name="T")], Status.SUCCEEDED),
+    ([tag.TagDeleted(**DONE)], Status.SUCCEEDED),
 ]
 
 

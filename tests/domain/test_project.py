@@ -8,17 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
-from domain import project
+from domain import project, tag
 from domain.base import Event, Rejected
+from domain.named import Named
 from domain.project import (
     ChangeProject,
     CreateProject,
-    CreateTag,
     DeleteProject,
-    DeleteTag,
     FinishProjectDeletion,
-    FinishTagDeletion,
-    Named,
     ProjectCreated,
     ProjectDeleted,
     ProjectDeletionBegun,
@@ -26,19 +23,22 @@ from domain.project import (
     ProjectRenamed,
     ProjectSshKeysChanged,
     ProjectTagged,
+)
+from domain.tag import (
+    CreateTag,
+    DeleteTag,
+    FinishTagDeletion,
     RenameTag,
     TagCreated,
     TagDeleted,
     TagDeletionBegun,
     TagDeletionGivenUp,
     TagRenamed,
-    usable_project,
-    usable_tag,
 )
 from tests.domain.story import Story, at, fold, refused, stored, uid
 
-NO_PROJECT: Story[Named] = Story(project.decide_project, project.evolve, None)
-NO_TAG: Story[Named] = Story(project.decide_tag, project.evolve, None)
+NO_PROJECT: Story[Named] = Story(project.decide, project.evolve, None)
+NO_TAG: Story[Named] = Story(tag.decide, tag.evolve, None)
 
 
 def ask(command: type[Any], operation: int = 20, **more: Any) -> Any:
@@ -112,7 +112,7 @@ def test_nothing_is_taken_while_a_deletion_is_not_decided(
         closing.and_when(command).then_rejected(f"{kind}_being_deleted")
     closing.and_when(delete).then_nothing()
     closing.and_when(delete.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
-    usable: Any = usable_project if kind == "project" else usable_tag
+    usable: Any = project.usable if kind == "project" else tag.usable
     assert usable(made.after, "x") == made.after
     assert refused(lambda: usable(closing.after, "x")).code == f"{kind}_being_deleted"
     for gone in (None, closing.and_when(finish(kind)).after):
@@ -184,16 +184,17 @@ class NamedMachine(RuleBasedStateMachine):
         super().__init__()
         self.states: dict[str, Named | None] = {"project": None, "tag": None}
         self.histories: dict[str, list[Event]] = {"project": [], "tag": []}
+        self.evolves: dict[str, Any] = {"project": project.evolve, "tag": tag.evolve}
 
     def ask(self, command: Any) -> None:
         kind = "project" if hasattr(command, "project") else "tag"
-        decide: Any = project.decide_project if kind == "project" else project.decide_tag
+        decide: Any = project.decide if kind == "project" else tag.decide
         try:
             events = decide(self.states[kind], command)
         except Rejected:
             return
         for event in events:
-            self.states[kind] = project.evolve(self.states[kind], stored(event))
+            self.states[kind] = self.evolves[kind](self.states[kind], stored(event))
         self.histories[kind] += events
         assert decide(self.states[kind], command) == []
 
@@ -224,7 +225,7 @@ class NamedMachine(RuleBasedStateMachine):
     @invariant()
     def the_history_tells_the_same(self) -> None:
         for kind, history in self.histories.items():
-            assert fold(project.evolve, history) == self.states[kind]
+            assert fold(self.evolves[kind], history) == self.states[kind]
 
     @invariant()
     def no_operation_is_forgotten(self) -> None:

@@ -12,7 +12,8 @@ import nats
 from nats.aio.client import Client
 
 from domain.base import Event
-from domain.project import Named, ProjectCreated, ProjectRenamed, evolve
+from domain.named import Named
+from domain.project import ProjectCreated, ProjectRenamed, evolve
 from eventstore.envelope import GENESIS, Context, Recorded, Ref
 from eventstore.store import Change, EventStore, Tip
 

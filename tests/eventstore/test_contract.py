@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from domain.project import Named, evolve
+from domain.named import Named
+from domain.project import evolve
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.store import Change, Conflict, EventStore, Tip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from domain.project import Named
+from domain.named import Named
 from eventstore.envelope import Context, Recorded, Ref, seal
 from eventstore.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
 from runtime import subjects

@@ -26,7 +26,7 @@ def digest(token: str) -> str:
 
 async def test_tokens(api: Platform, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text(f"# people\nalice {digest('secret-a')}\n")
+    file.write_text(f"# people\nalice {digest('secret-a')}\njose\u0301 {digest('secret-j')}\n")
     async with (
         served(api.side, api.dsn, tokens_file=file) as (gateway, url),
         httpx.AsyncClient(base_url=url, timeout=30) as http,
@@ -46,6 +46,14 @@ async def test_tokens(api: Platform, tmp_path: Path) -> None:
         events = await http.get(f"/v1/events?operation={operation['id']}", headers=mine)
         first = events.json()["items"][0]
         assert (first["actor"], first["credential"]) == ("alice", digest("secret-a")[:12])
+
+        theirs = {"Authorization": "Bearer secret-j"}
+        made = await http.post(VMS, json=GOOD, headers=theirs)
+        assert made.json()["operation"]["actor"] == "jos\u00e9"
+        for spelled in ("jos\u00e9", "jose\u0301"):
+            events = await http.get("/v1/events", params={"actor": spelled}, headers=theirs)
+            assert [event["actor"] for event in events.json()["items"]] == ["jos\u00e9"]
+        assert (await http.get("/v1/events", params={"actor": "a\u0085b"}, headers=theirs)).status_code == 400
 
         file.write_text(f"bob {digest('secret-b')}\n")
         gateway.tokens._looked = 0.0
@@ -74,9 +82,11 @@ async def test_keys_belong_to_their_caller(api: Platform, tmp_path: Path) -> Non
 def test_a_tokens_file_is_judged_line_by_line(tmp_path: Path) -> None:
     with pytest.raises(BadTokens, match="line 2"):
         parse(f"alice {digest('a')}\nbob secret\n")
-    for name in ("jos\u00e9", "\u5f20", "a\x7fb"):  # it would stand in the log as `jos?`
-        with pytest.raises(BadTokens, match=r"line 1: the name .* visible ASCII"):
+    for name in ("a\x7fb", "a\u200eb", "\u0301e"):
+        with pytest.raises(BadTokens, match=r"line 1: the name .* printable"):
             parse(f"{name} {digest('a')}\n")
+    for name in ("jos\u00e9", "jose\u0301"):  # one name, however it is written
+        assert parse(f"{name} {digest('a')}\n")[digest("a")].actor == "jos\u00e9"
     with pytest.raises(BadTokens, match="cannot be read"):
         Tokens(tmp_path / "missing").load()
     with pytest.raises(Problem):

@@ -7,7 +7,8 @@ from typing import Any
 
 from domain.base import Event
 from domain.image import Image, ImagePhase, ImageRegistered, ImageVerified
-from domain.project import ProjectCreated, TagCreated
+from domain.project import ProjectCreated
+from domain.tag import TagCreated
 from domain.vm import Phase, VmOperationTimedOut, VmRequested
 from eventstore.envelope import Context, Ref
 from eventstore.store import Change, Tip

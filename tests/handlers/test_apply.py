@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from domain import tag as tags
 from domain.base import Event
-from domain.project import ChangeProject, CreateProject, CreateTag, RenameTag, decide_project, decide_tag, evolve
+from domain.project import ChangeProject, CreateProject, decide, evolve
+from domain.tag import CreateTag, RenameTag
 from eventstore.envelope import Context, Ref
 from eventstore.store import Conflict, EventStore, Loaded, Tip
 from handlers.apply import Applied, apply, now
@@ -43,13 +45,13 @@ async def made(store: EventStore) -> tuple[Ref, Loaded[Any]]:
     id_ = f"p-{uuid.uuid4().hex[:8]}"
     ref = Ref(id_, "project", id_)
     command = CreateProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=id_, name="one")
-    created = await apply(store, ref, decide_project, evolve, command, CONTEXT, expect_new=True)
+    created = await apply(store, ref, decide, evolve, command, CONTEXT, expect_new=True)
     return ref, Loaded(created.state, created.tip)
 
 
 async def rename(store: EventStore, ref: Ref, name: str, known: Loaded[Any] | None = None) -> Applied[Any]:
     command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, name=name)
-    return await apply(store, ref, decide_project, evolve, command, CONTEXT, known=known)
+    return await apply(store, ref, decide, evolve, command, CONTEXT, known=known)
 
 
 async def test_what_is_known_saves_the_load(store: Counted) -> None:
@@ -82,19 +84,19 @@ async def test_nothing_known_is_read_first(store: Counted) -> None:
 
 async def retag(store: EventStore, ref: Ref, tags: tuple[str, ...], **given: Any) -> Applied[Any]:
     command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, tags=tags)
-    return await apply(store, ref, decide_project, evolve, command, CONTEXT, **given)
+    return await apply(store, ref, decide, evolve, command, CONTEXT, **given)
 
 
 async def tag(store: EventStore) -> Tip:
     id_ = f"t-{uuid.uuid4().hex[:8]}"
     ref = Ref("system", "tag", id_)
     command = CreateTag(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=id_, name="one")
-    return (await apply(store, ref, decide_tag, evolve, command, CONTEXT)).tip
+    return (await apply(store, ref, tags.decide, tags.evolve, command, CONTEXT)).tip
 
 
 async def renamed_tag(store: EventStore, ref: Ref) -> Tip:
     command = RenameTag(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=ref.id, name="two")
-    return (await apply(store, ref, decide_tag, evolve, command, CONTEXT)).tip
+    return (await apply(store, ref, tags.decide, tags.evolve, command, CONTEXT)).tip
 
 
 async def test_what_is_referred_to_anew_may_not_have_moved_on(store: Counted) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Power
-from domain.project import TagCreated
+from domain.tag import TagCreated
 from eventstore.envelope import Ref
 from eventstore.judge import Tip
 from eventstore.parking import LOG, REPORTS, Parking, Status

@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 
 from domain.base import Event
 from domain.image import ImageDeleted, ImageDeletionBegun, ImageRegistered, ImageVerified
-from domain.project import (
-    ProjectCreated,
-    ProjectDeleted,
-    ProjectDeletionBegun,
-    ProjectDeletionGivenUp,
-    ProjectTagged,
-    TagCreated,
-    TagDeleted,
-    TagDeletionBegun,
-    TagDeletionGivenUp,
-)
+from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun, ProjectDeletionGivenUp, ProjectTagged
 from domain.references import Reference, references
+from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGivenUp
 from domain.vm import VmChanged, VmDeleted, VmFailed, VmRebuildRequested, VmRequested, VmScheduled
 from eventstore.envelope import Context, Recorded, Ref, seal
 from eventstore.store import Tip

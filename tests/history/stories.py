@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from domain import idempotency, image, node, project, vm
+from domain import idempotency, image, node, project, tag, vm
 from domain.base import Event, ReferenceChecked, Resources, Sealed
 from domain.contract import Firmware, Power, SeedMedium
 from domain.idempotency import OperationKeyed
 from domain.image import Image
+from domain.named import Named
 from domain.node import Node
-from domain.project import ChangeProject, CreateProject, CreateTag, DeleteProject, DeleteTag, RenameTag
+from domain.project import ChangeProject, CreateProject, DeleteProject
+from domain.tag import CreateTag, DeleteTag, RenameTag
 from domain.vm import (
     AbandonVm,
     ChangeVm,
@@ -91,16 +93,16 @@ Evolve = Callable[[Any, Event], Any]
 VM: tuple[Decide, Evolve] = (vm.decide, vm.evolve)
 NODE: tuple[Decide, Evolve] = (node.decide, node.evolve)
 IMAGE: tuple[Decide, Evolve] = (image.decide, image.evolve)
-PROJECT: tuple[Decide, Evolve] = (project.decide_project, project.evolve)
-TAG: tuple[Decide, Evolve] = (project.decide_tag, project.evolve)
+PROJECT: tuple[Decide, Evolve] = (project.decide, project.evolve)
+TAG: tuple[Decide, Evolve] = (tag.decide, tag.evolve)
 
 
 def checked(state: Any, command: Any) -> Sequence[Event]:
     """What a command leads to, and what the log adds to it where it is built on another aggregate."""
-    return [*project.decide_tag(state, command), ReferenceChecked(project="p", kind="project", id="p", position=7)]
+    return [*tag.decide(state, command), ReferenceChecked(project="p", kind="project", id="p", position=7)]
 
 
-CHECKED: tuple[Decide, Evolve] = (checked, project.evolve)
+CHECKED: tuple[Decide, Evolve] = (checked, tag.evolve)
 KEY_USED: tuple[Decide, Evolve] = (lambda state, event: [event], idempotency.evolve)
 
 #: By file name, which begins with the aggregate's kind.
@@ -306,15 +308,15 @@ EVOLVE: dict[str, Evolve] = {
     "node": node.evolve,
     "image": image.evolve,
     "project": project.evolve,
-    "tag": project.evolve,
+    "tag": tag.evolve,
     "operation": idempotency.evolve,
 }
 STATES: dict[str, Any] = {
     "vm": vm.Vm,
     "node": Node,
     "image": Image,
-    "project": project.Named,
-    "tag": project.Named,
+    "project": Named,
+    "tag": Named,
     "operation": idempotency.Key,
 }
 

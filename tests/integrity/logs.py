@@ -16,7 +16,8 @@ import nats
 from nats.aio.client import Client
 
 from domain.base import Event
-from domain.project import ProjectCreated, ProjectRenamed, TagCreated, TagRenamed
+from domain.project import ProjectCreated, ProjectRenamed
+from domain.tag import TagCreated, TagRenamed
 from eventstore import archive, transfer
 from eventstore.checkpoints import Keys, fingerprint, signing_key
 from eventstore.envelope import Context, Recorded, Ref

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 
 from domain.base import Event
-from domain.project import ProjectCreated, TagCreated
+from domain.project import ProjectCreated
+from domain.tag import TagCreated
 from eventstore.envelope import Context, Ref, seal
 from eventstore.judge import Tip
 from runtime.bus import QuickClient

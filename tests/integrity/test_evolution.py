@@ -72,7 +72,7 @@ def test_what_is_stored_is_not_touched() -> None:
 def test_version_is_written_from_the_second_on() -> None:
     headers, _ = seal(REF, 1, GENESIS, Resized(memory_mib=1, disk_gib=1), Context(actor="a"))
     assert headers["ce-typeversion"] == "3"
-    from domain.project import TagDeleted
+    from domain.tag import TagDeleted
 
     plain, _ = seal(REF, 1, GENESIS, TagDeleted(at=START, operation="o", fingerprint="f"), Context(actor="a"))
     assert "ce-typeversion" not in plain

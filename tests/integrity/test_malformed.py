@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from domain import image, node, project, vm
+from domain import image, node, project, tag, vm
 from eventstore import transfer
 from eventstore.archive import verify_file
 from eventstore.audit import verify_log
@@ -136,7 +136,7 @@ EVOLVE: dict[str, Any] = {
     "node": node.evolve,
     "image": image.evolve,
     "project": project.evolve,
-    "tag": project.evolve,
+    "tag": tag.evolve,
 }
 TOKENS = st.sampled_from([*subjects.KINDS, "system", "p", "é", "", "a b", "\ud7ff"]) | st.text(max_size=5).map(
     lambda text: text.replace(".", "")

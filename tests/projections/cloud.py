@@ -12,7 +12,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from domain import image, node, project, vm
+from domain import image, node, project, tag, vm
 from domain.base import Command, Rejected
 from domain.contract import NodeInfo, NodeReport, Power
 from eventstore.envelope import Context, Recorded, Ref
@@ -30,8 +30,8 @@ DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] =
     "vm": (vm.decide, vm.evolve),
     "image": (image.decide, image.evolve),
     "node": (node.decide, node.evolve),
-    "project": (project.decide_project, project.evolve),
-    "tag": (project.decide_tag, project.evolve),
+    "project": (project.decide, project.evolve),
+    "tag": (tag.decide, tag.evolve),
 }
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPm7BrCmWzJLJTdaN5UVvVY4O5F5aWzqZ8tcG2cR9u1H"

@@ -16,9 +16,9 @@ from domain.base import Resources, Sealed
 from domain.contract import Desired
 from domain.image import Image, ImagePhase
 from domain.known import Known
+from domain.named import Named
 from domain.node import Node
 from domain.operation import problem
-from domain.project import Named
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered, HostKey
 from eventstore.envelope import Recorded, Ref

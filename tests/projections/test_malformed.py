@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from domain import node, project, vm
+from domain import node, tag, vm
 from domain import operation as operations
 from domain.base import Event
 from domain.contract import NodeInfo, Power
@@ -82,7 +82,7 @@ async def test_messages_that_are_no_events_make_no_difference(made: Made) -> Non
     cloud, pool = made
     living = await cloud.running()
     coming = Ref("system", "tag", "coming")
-    named = project.TagCreated(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=coming.id, name="Coming")
+    named = tag.TagCreated(at=now(), operation=str(uuid.uuid4()), fingerprint="f", tag=coming.id, name="Coming")
     stop = vm.VmStopRequested(at=now(), force_after=now(), **asked())
     nc = QuickClient()
     await nc.connect(cloud.nats.url)
@@ -138,9 +138,9 @@ async def test_names_beyond_all_bounds_make_no_difference(made: Made) -> None:
     )
     registered = node.NodeRegistered.model_validate({"at": now(), "info": {**info.model_dump(), "region": LONG}})
     await add(cloud, Ref("system", "node", "host-2"), registered)
-    tag = Ref("system", "tag", f"t-{ref.id}")
+    other = Ref("system", "tag", f"t-{ref.id}")
     await add(
-        cloud, tag, project.TagCreated(at=now(), tag=tag.id, name=LONG, operation=LONG, fingerprint="f"), operation=LONG
+        cloud, other, tag.TagCreated(at=now(), tag=other.id, name=LONG, operation=LONG, fingerprint="f"), operation=LONG
     )
     assert (await row(made, ref))["state"]["node"] == LONG
     await as_replayed(cloud)

@@ -55,11 +55,11 @@ async def made(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
 def tag() -> tuple[Any, Any]:
     from datetime import UTC, datetime
 
-    from domain import project
+    from domain.tag import CreateTag
     from tests.domain.story import uid
 
     asked = {"at": datetime.now(UTC), "operation": uid(99), "fingerprint": "f"}
-    return Ref("system", "tag", "blue"), project.CreateTag(**asked, tag="blue", name="Blue")
+    return Ref("system", "tag", "blue"), CreateTag(**asked, tag="blue", name="Blue")
 
 
 async def verified(cloud: Cloud) -> rebuild.Comparison:

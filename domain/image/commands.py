@@ -1,0 +1,75 @@
+"""What can be asked of an image, and what the platform finds out about it."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from domain.base import Command, Sealed, Slug, Title, Uuid
+from domain.contract import Architecture, Firmware, SeedMedium, Sha256, Sha512
+from domain.image.values import Description, Word
+from domain.image_source import Source
+
+
+class ImageCommand(Command):
+    image: Slug
+
+
+class RegisterImage(ImageCommand):
+    """Digests that are given have to match. `project`: the one that alone may use it; without, all may."""
+
+    VERB: ClassVar[str] = "register"
+    operation: Uuid
+    fingerprint: str
+    name: Title
+    source: Source
+    sealed_source: Sealed | None = Field(default=None, description="the whole source, where `source` is only its part")
+    sha256: Sha256 | None = None
+    sha512: Sha512 | None = None
+    distribution: Word | None = None
+    release: Word | None = None
+    architecture: Architecture = "x86_64"
+    description: Description | None = None
+    project: Slug | None = None
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
+
+
+class NoteProgress(ImageCommand):
+    """So many bytes have been read, of so many, where that is known."""
+
+    registration: Uuid
+    bytes_done: int = Field(ge=0)
+    bytes_total: int | None = None
+
+
+class AcceptImage(ImageCommand):
+    """The bytes are as promised. `registration` is the operation whose source was read; `sha256` what they are."""
+
+    registration: Uuid
+    sha256: Sha256 | None = None
+    format: Literal["qcow2", "raw"]
+    size_bytes: int
+    virtual_size_bytes: int
+
+
+class RejectImage(ImageCommand):
+    registration: Uuid
+    code: str
+    detail: str
+    field: str
+
+
+class DeleteImage(ImageCommand):
+    VERB: ClassVar[str] = "delete"
+    operation: Uuid
+    fingerprint: str
+    used_by: int = Field(default=0, description="VMs that were made from it and still exist")
+
+
+class FinishImageDeletion(ImageCommand):
+    """Who used the image at the position where its deletion began."""
+
+    used_by: int = 0
+
+
+ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage | FinishImageDeletion

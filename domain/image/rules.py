@@ -1,0 +1,152 @@
+"""What follows from a command on an image, and when others may use it."""
+
+from datetime import timedelta
+from typing import assert_never
+
+from domain.base import Rejected, being_deleted
+from domain.image.commands import (
+    AcceptImage,
+    DeleteImage,
+    FinishImageDeletion,
+    ImageCommands,
+    NoteProgress,
+    RegisterImage,
+    RejectImage,
+)
+from domain.image.events import (
+    ImageDeleted,
+    ImageDeletionBegun,
+    ImageDeletionGivenUp,
+    ImageEvents,
+    ImageProgressed,
+    ImageRegistered,
+    ImageRejected,
+    ImageVerified,
+)
+from domain.image.state import Image
+from domain.image.values import OVER, ImagePhase
+from domain.known import Known, same_request
+
+VERIFY_DEADLINE = timedelta(hours=2)
+
+
+def usable_image(image: Image | None, id_: str, project: str) -> Image:
+    """The image, when a VM of a project may use it. One of another project is not there. Raises Rejected."""
+    if image is None or image.phase is ImagePhase.DELETED or not image.visible(project):
+        raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
+    if image.closing is not None:
+        raise being_deleted("image", id_, field="image")
+    if image.phase is not ImagePhase.AVAILABLE:
+        raise Rejected("image_not_available", f"image {image.id} is {image.phase}", field="image")
+    return image
+
+
+def refuse_small_disk(image: Image, disk_gib: object) -> None:
+    """An image does not fit on a disk that is smaller than itself. Raises Rejected."""
+    virtual = image.virtual_size_bytes or 0
+    if isinstance(disk_gib, int) and disk_gib * 1024**3 < virtual:
+        least = -(-virtual // 1024**3)
+        raise Rejected("disk_too_small", f"image {image.id} needs at least {least} GiB", status=422, field="disk_gib")
+
+
+def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
+    """What follows from a command on an image."""
+    if isinstance(command, RegisterImage):
+        return register(image, command)
+    if image is None:
+        raise Rejected("image_not_found", f"there is no image {command.image}", status=404, field="image")
+    match command:
+        case NoteProgress() | AcceptImage() | RejectImage():
+            return found_out(image, command)
+        case DeleteImage():
+            return delete(image, command)
+        case FinishImageDeletion():
+            return finish(image, command)
+        case _:
+            assert_never(command)
+
+
+def found_out(image: Image, command: NoteProgress | AcceptImage | RejectImage) -> list[ImageEvents]:
+    """What became of its verification; of an earlier registration it is no news."""
+    if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
+        return []
+    at, operation = command.at, image.registered_by
+    match command:
+        case NoteProgress(bytes_done=done, bytes_total=total):
+            deadline = at + VERIFY_DEADLINE
+            return [ImageProgressed(at=at, operation=operation, bytes_done=done, bytes_total=total, deadline=deadline)]
+        case AcceptImage():
+            return [
+                ImageVerified(
+                    at=at,
+                    operation=operation,
+                    sha256=command.sha256,
+                    format=command.format,
+                    size_bytes=command.size_bytes,
+                    virtual_size_bytes=command.virtual_size_bytes,
+                )
+            ]
+        case RejectImage(code=code, detail=detail, field=field):
+            return [ImageRejected(at=at, operation=operation, code=code, detail=detail, field=field)]
+        case _:
+            assert_never(command)
+
+
+def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
+    closing = image.closing
+    begun = Known(verb=command.VERB, fingerprint=closing.fingerprint) if closing else None
+    known = begun if closing and closing.operation == command.operation else image.operations.get(command.operation)
+    if same_request(known, command.VERB, command.fingerprint):
+        return []
+    if closing is not None:
+        raise being_deleted("image", image.id)
+    if image.phase is ImagePhase.DELETED:
+        raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
+    if command.used_by:
+        raise in_use(image, command.used_by)
+    return [ImageDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
+
+
+def in_use(image: Image, used_by: int) -> Rejected:
+    return Rejected("image_in_use", f"{used_by} VMs still use image {image.id}; delete them first")
+
+
+def finish(image: Image, command: FinishImageDeletion) -> list[ImageEvents]:
+    closing = image.closing
+    if closing is None:
+        return []
+    if command.used_by:
+        used = in_use(image, command.used_by)
+        return [ImageDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
+    return [ImageDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
+
+
+def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
+    if image is not None:
+        if same_request(image.operations.get(command.operation), command.VERB, command.fingerprint):
+            return []
+        if image.closing is not None:
+            raise being_deleted("image", image.id)
+        if image.phase not in OVER:
+            raise Rejected("image_exists", f"there is an image {image.id} already; choose another id", field="id")
+    return [
+        ImageRegistered(
+            at=command.at,
+            operation=command.operation,
+            fingerprint=command.fingerprint,
+            deadline=command.at + VERIFY_DEADLINE,
+            image=command.image,
+            name=command.name,
+            source=command.source,
+            sealed_source=command.sealed_source,
+            sha256=command.sha256,
+            sha512=command.sha512,
+            distribution=command.distribution,
+            release=command.release,
+            architecture=command.architecture,
+            description=command.description,
+            project=command.project,
+            firmware=command.firmware,
+            seed=command.seed,
+        )
+    ]

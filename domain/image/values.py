@@ -1,0 +1,38 @@
+"""What the messages and the state of images speak of."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from domain.base import LINES_PATTERN, one_spelling
+
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+"""A distribution or a release, such as debian or 24.04."""
+
+
+def lines(text: str) -> str:
+    """A text of several lines, without spaces and line ends around it. Raises ValueError."""
+    if not all(char.isprintable() or char == "\n" for char in text):
+        raise ValueError("has to be printable characters and line ends")
+    return text.strip(" \n")
+
+
+Description = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    AfterValidator(lines),
+    AfterValidator(one_spelling),
+    Field(json_schema_extra={"pattern": LINES_PATTERN}),
+]
+
+
+class ImagePhase(StrEnum):
+    VERIFYING = "verifying"
+    AVAILABLE = "available"
+    REJECTED = "rejected"
+    DELETED = "deleted"
+
+
+#: Images that nobody can use any more.
+OVER = (ImagePhase.DELETED, ImagePhase.REJECTED)

@@ -1,0 +1,112 @@
+"""What projects and tags share: an id that people choose and that never changes, and a name that may.
+
+    CreateX ─► there ──DeleteX, unused as far as is known──► closing ──unused at that position──► deleted ──CreateX─►
+                 ▲                                              │
+                 └──────────used at that position───given up────┘
+
+A deletion has two steps, because others refer to projects and tags: `…DeletionBegun` stands at a position of the log,
+and who uses the aggregate at that position decides. What comes later finds it closing, and is refused.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import AwareDatetime
+
+from domain.base import Closing, Command, Event, Message, Uuid, being_deleted
+from domain.known import NONE, Known, Operations, same_request
+
+
+class Asked(Command):
+    VERB: ClassVar[str]
+    operation: Uuid
+    fingerprint: str
+
+
+class Done(Event):
+    """Something that was asked for, and is done. `VERB`: with which verb."""
+
+    VERB: ClassVar[str]
+    at: AwareDatetime
+    operation: str
+    fingerprint: str
+
+
+class DeletionBegun(Event):
+    """Nothing may refer to it from here on. `requested`: the operation that the deletion becomes, if it is finished."""
+
+    at: AwareDatetime
+    requested: str
+    fingerprint: str
+
+
+class DeletionGivenUp(Event):
+    """It was in use where its deletion began: it may be used again, and nothing was deleted."""
+
+    at: AwareDatetime
+    code: str
+    detail: str
+
+
+class Named(Message):
+    """A project or a tag as its events tell it. Tags carry neither tags nor keys."""
+
+    id: str
+    name: str
+    tags: tuple[str, ...] = ()
+    ssh_keys: tuple[str, ...] = ()
+    deleted: bool = False
+    closing: Closing | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    operations: Operations = NONE
+
+
+def stamp(command: Asked) -> dict[str, Any]:
+    """What every event says that does what was asked for."""
+    return {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
+
+
+def begun(command: Asked) -> dict[str, Any]:
+    """What the event says that begins a deletion."""
+    return {"at": command.at, "requested": command.operation, "fingerprint": command.fingerprint}
+
+
+def asked_before(kind: str, state: Named | None, command: Asked) -> bool:
+    """Whether this very request was accepted already, or is a deletion that has begun. Raises Rejected.
+
+    While a deletion is not decided, nothing else is taken.
+    """
+    if state is None:
+        return False
+    if same_request(state.operations.get(command.operation), command.VERB, command.fingerprint):
+        return True
+    if state.closing is None:
+        return False
+    if state.closing.operation != command.operation:
+        raise being_deleted(kind, state.id)
+    return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
+
+
+def created(past: Named | None, event: Done, id_: str, name: str, **more: Any) -> Named:
+    """A new one, which knows the operations of an earlier one with its id."""
+    known = remembered(past, event)
+    return Named(id=id_, name=name, **more, created_at=event.at, updated_at=event.at, operations=known)
+
+
+def changed(state: Named, event: Done, **update: object) -> Named:
+    return state.model_copy(update={"updated_at": event.at, "operations": remembered(state, event), **update})
+
+
+def remembered(state: Named | None, event: Done) -> Operations:
+    past = state.operations if state else NONE
+    return past.insert(event.operation, Known(event.VERB, event.fingerprint))
+
+
+def closing(state: Named | None, event: DeletionBegun | DeletionGivenUp) -> Named | None:
+    """The state while a deletion is not decided, and after it was given up."""
+    if state is None:
+        return None
+    if isinstance(event, DeletionGivenUp):
+        return state.model_copy(update={"closing": None})
+    since = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
+    return state.model_copy(update={"closing": since})

@@ -1,0 +1,93 @@
+"""Fingerprints of requests: whether a repeat of an operation asks for the same, without a trace of what was asked.
+
+A caller sends a digest of its request, which may hold secrets. Whoever reads the log could compare such a digest with
+that of a guess. So what is stored is an HMAC of it and of the operation's id, with a key of the vault: `hmac-`, eight
+digits that tell the key, and the HMAC. Earlier versions stored what the caller had sent: that is still compared.
+
+Where a stored fingerprint was made with a key that is lost (the vault is not part of an archive), nobody can tell
+whether a repeat is the same. It is answered from the record as if it were: nothing is done in either case.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domain.base import Command, Event
+from eventstore.vault import Erased, Vault, WrongMasterKey
+
+#: The keys' names in the vault. The first one that can be opened counts: the next one is only made where the master key
+#: of the one before was lost.
+NAMES = tuple(f"requests-{number}" for number in range(1, 10))
+_STORED = re.compile(r"hmac-([0-9a-f]{8})-[0-9a-f]{32}")
+
+Decide = Callable[[Any, Any], Sequence[Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a request is told from others by. `sent`: the caller's digest; `stored`: what events may hold of it."""
+
+    operation: str
+    sent: str
+    stored: str
+
+    def matches(self, known: str) -> bool:
+        """Whether a fingerprint that stands in the log may be of the same request."""
+        made = _STORED.fullmatch(known)
+        if made is None:
+            return known == self.sent
+        mine = _STORED.fullmatch(self.stored)
+        return known == self.stored or mine is None or made[1] != mine[1]
+
+    def deciding(self, decide: Decide) -> Decide:
+        """The rules, by which a repeat of what the state knows has the fingerprint that stands there."""
+
+        def by_log(state: Any, command: Command) -> Sequence[Event]:
+            known = self._known(state)
+            if known is not None and known != self.stored and self.matches(known):
+                command = command.model_copy(update={"fingerprint": known})
+            return decide(state, command)
+
+        return by_log
+
+    def _known(self, state: Any) -> str | None:
+        """The fingerprint of this operation in a state: of one that was accepted, or of a deletion that has begun."""
+        if state is None:
+            return None
+        closing = getattr(state, "closing", None)
+        if closing is not None and closing.operation == self.operation:
+            return str(closing.fingerprint)
+        known = state.operations.get(self.operation)
+        return known.fingerprint if known is not None else None
+
+
+class Fingerprints:
+    """Makes fingerprints. All handlers of a vault make the same ones."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._key: bytes | None = None
+
+    async def of(self, operation: str | None, sent: str | None) -> Fingerprint | None:
+        """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
+        if operation is None or sent is None:
+            return None
+        key = self._key or await self._read()
+        made = hmac.digest(key, f"{operation}\0{sent}".encode(), hashlib.sha256).hex()
+        return Fingerprint(operation, sent, f"hmac-{key_id(key)}-{made[:32]}")
+
+    async def _read(self) -> bytes:
+        for name in NAMES:
+            try:
+                self._key = await self._vault.mac_key(name)
+            except (Erased, WrongMasterKey):
+                continue
+            return self._key
+        raise WrongMasterKey("the master key opens none of the keys that fingerprints of requests are made with")
+
+
+def key_id(key: bytes) -> str:
+    return hmac.digest(key, b"id", hashlib.sha256).hex()[:8]
