@@ -9,9 +9,6 @@ from domain.base import Event
 from eventstore.envelope import Recorded
 from eventstore.store import Change, Tip
 
-MARK = "ce-operationid"
-"""The header that says which append an event came from."""
-
 
 class Entry(NamedTuple):
     """An event, in little space. `sum` covers subject, body and all headers of its own."""
@@ -25,7 +22,7 @@ class Entry(NamedTuple):
 def entry(recorded: Recorded) -> Entry:
     whole = repr((recorded.subject, sorted(recorded.headers.items()), recorded.body))
     sum_ = hashlib.sha256(whole.encode()).hexdigest()
-    return Entry(recorded.position, recorded.subject, recorded.headers.get(MARK, ""), sum_)
+    return Entry(recorded.position, recorded.subject, recorded.context.operation or "", sum_)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from domain.base import Event
 from domain.project import ProjectRenamed
 from eventstore.envelope import Context, Recorded, Ref
 from eventstore.store import Change, Conflict, EventStore, Tip, Unavailable
-from tests.chaos.ledger import MARK, Draft, Ledger
+from tests.chaos.ledger import Draft, Ledger
 from tests.eventstore.log import AT
 
 PROJECTS = ("red", "green", "blue")
@@ -163,7 +163,7 @@ class Writer:
         found = []
         for change in draft.changes:
             history = await self._history(change.tip.ref)
-            found += [recorded for recorded in history if recorded.headers.get(MARK) == draft.attempt.mark]
+            found += [recorded for recorded in history if recorded.context.operation == draft.attempt.mark]
         return found
 
     async def _history(self, ref: Ref) -> list[Recorded]:

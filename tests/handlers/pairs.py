@@ -1,11 +1,11 @@
 """Pairs of commands of which exactly one may win: one that begins to use something, and its deletion."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from domain.base import Event
 from domain.image import Image, ImagePhase, ImageRegistered, ImageVerified
 from domain.project import ProjectCreated
 from domain.tag import TagCreated
@@ -13,9 +13,11 @@ from domain.vm import Phase, VmOperationTimedOut, VmRequested
 from eventstore.envelope import Context, Ref
 from eventstore.store import Change, Tip
 from handlers.apply import now
-from tests.handlers.platform import WriteSide, raw_disk
+from tests.handlers.platform import WriteSide
 
 CONTEXT = Context(actor="tester")
+#: How many aggregates begin in one batch.
+MOST = 100
 SPEC = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
 
 
@@ -23,33 +25,55 @@ def done() -> dict[str, Any]:
     return {"at": now(), "operation": str(uuid.uuid4()), "fingerprint": "f"}
 
 
-async def put(side: WriteSide, ref: Ref, *events: Event) -> Ref:
-    """Append the first events of an aggregate, as handlers once did."""
-    await side.store.append([Change(Tip(ref), events)], CONTEXT)
-    return ref
+def project_made(id_: str) -> Change:
+    return Change(Tip(Ref(id_, "project", id_)), [ProjectCreated(**done(), project=id_, name=id_)])
 
 
-async def project(side: WriteSide, id_: str) -> Ref:
-    return await put(side, Ref(id_, "project", id_), ProjectCreated(**done(), project=id_, name=id_))
+def tag_made(id_: str) -> Change:
+    return Change(Tip(Ref("system", "tag", id_)), [TagCreated(**done(), tag=id_, name=id_)])
 
 
-async def tag(side: WriteSide, id_: str) -> Ref:
-    return await put(side, Ref("system", "tag", id_), TagCreated(**done(), tag=id_, name=id_))
-
-
-async def available(side: WriteSide, id_: str) -> Ref:
+def image_made(id_: str) -> Change:
+    """An image that is available."""
     registered = ImageRegistered(**done(), deadline=now(), image=id_, name=id_, source="/none", sha256="0" * 64)
     verified = ImageVerified(at=now(), sha256="0" * 64, format="raw", size_bytes=1, virtual_size_bytes=1)
-    return await put(side, Ref("system", "image", id_), registered, verified)
+    return Change(Tip(Ref("system", "image", id_)), [registered, verified])
 
 
-async def failed_vm(side: WriteSide, project_id: str, image_id: str) -> Ref:
+def vm_failed(project_id: str, image_id: str) -> Change:
     """A VM that never came up: nothing is pending, and it may be rebuilt."""
     id_ = str(uuid.uuid4())
     asked = done()
     made = {"vm": id_, "project": project_id, "name": "web", "image": image_id, "spec": SPEC}
     late = VmOperationTimedOut(at=now(), operation=asked["operation"], verb="create")
-    return await put(side, Ref(project_id, "vm", id_), VmRequested(**asked, deadline=now(), **made), late)
+    return Change(Tip(Ref(project_id, "vm", id_)), [VmRequested(**asked, deadline=now(), **made), late])
+
+
+async def put_all(side: WriteSide, changes: Sequence[Change]) -> None:
+    """Append the first events of aggregates, as handlers once did: many in one batch."""
+    for start in range(0, len(changes), MOST):
+        await side.store.append(changes[start : start + MOST], CONTEXT)
+
+
+async def put(side: WriteSide, change: Change) -> Ref:
+    await side.store.append([change], CONTEXT)
+    return change.tip.ref
+
+
+async def project(side: WriteSide, id_: str) -> Ref:
+    return await put(side, project_made(id_))
+
+
+async def tag(side: WriteSide, id_: str) -> Ref:
+    return await put(side, tag_made(id_))
+
+
+async def available(side: WriteSide, id_: str) -> Ref:
+    return await put(side, image_made(id_))
+
+
+async def failed_vm(side: WriteSide, project_id: str, image_id: str) -> Ref:
+    return await put(side, vm_failed(project_id, image_id))
 
 
 States = Mapping[Ref, Any]
@@ -58,11 +82,18 @@ Command = tuple[str, str, str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two commands (project, kind, verb, args), and whether the log says that the first one won."""
+    """Two commands (project, kind, verb, args): one that uses the first of what stands there before, and its deletion.
 
+    `used`: whether the log says that the first command won.
+    """
+
+    before: Sequence[Change]
     use: Command
-    target: Ref
     used: Callable[[States], bool]
+
+    @property
+    def target(self) -> Ref:
+        return self.before[0].tip.ref
 
     @property
     def delete(self) -> Command:
@@ -75,64 +106,65 @@ class Pair:
 
 def lives(ref: Ref) -> Callable[[States], bool]:
     """Whether there is such a VM, and it is not deleted."""
-
-    def used(states: States) -> bool:
-        return ref in states and states[ref].phase is not Phase.DELETED
-
-    return used
+    return lambda states: ref in states and states[ref].phase is not Phase.DELETED
 
 
 def create_args(id_: str, image_id: str = "shared", **more: Any) -> dict[str, Any]:
     return {"vm": id_, "name": "web", "image": image_id, "spec": SPEC, **more}
 
 
-async def create_and_project(side: WriteSide, n: str) -> Pair:
-    target, id_ = await project(side, f"p{n}"), str(uuid.uuid4())
-    return Pair((target.id, "vm", "create", create_args(id_)), target, lives(Ref(target.id, "vm", id_)))
+def create_and_project(n: str, home: Path) -> Pair:
+    target, id_ = f"p{n}", str(uuid.uuid4())
+    use = (target, "vm", "create", create_args(id_))
+    return Pair([project_made(target)], use, lives(Ref(target, "vm", id_)))
 
 
-async def create_and_tag(side: WriteSide, n: str) -> Pair:
-    target, id_ = await tag(side, f"t{n}"), str(uuid.uuid4())
-    use = ("shared", "vm", "create", create_args(id_, tags=[target.id]))
-    return Pair(use, target, lives(Ref("shared", "vm", id_)))
+def create_and_tag(n: str, home: Path) -> Pair:
+    target, id_ = f"t{n}", str(uuid.uuid4())
+    use = ("shared", "vm", "create", create_args(id_, tags=[target]))
+    return Pair([tag_made(target)], use, lives(Ref("shared", "vm", id_)))
 
 
-async def create_and_image(side: WriteSide, n: str) -> Pair:
-    target, id_ = await available(side, f"i{n}"), str(uuid.uuid4())
-    use = ("shared", "vm", "create", create_args(id_, target.id))
-    return Pair(use, target, lives(Ref("shared", "vm", id_)))
+def create_and_image(n: str, home: Path) -> Pair:
+    target, id_ = f"i{n}", str(uuid.uuid4())
+    use = ("shared", "vm", "create", create_args(id_, target))
+    return Pair([image_made(target)], use, lives(Ref("shared", "vm", id_)))
 
 
-async def change_and_tag(side: WriteSide, n: str) -> Pair:
-    target, its = await tag(side, f"c{n}"), await failed_vm(side, "shared", "shared")
-    use = ("shared", "vm", "change", {"vm": its.id, "tags": [target.id]})
-    return Pair(use, target, lambda states: target.id in states[its].tags)
+def change_and_tag(n: str, home: Path) -> Pair:
+    target, its = f"c{n}", vm_failed("shared", "shared")
+    use = ("shared", "vm", "change", {"vm": its.tip.ref.id, "tags": [target]})
+    return Pair([tag_made(target), its], use, lambda states: target in states[its.tip.ref].tags)
 
 
-async def rebuild_and_image(side: WriteSide, n: str) -> Pair:
-    target, its = await available(side, f"r{n}"), await failed_vm(side, "shared", "shared")
-    use = ("shared", "vm", "rebuild", {"vm": its.id, "image": target.id})
-    return Pair(use, target, lambda states: bool(states[its].image == target.id))
+def rebuild_and_image(n: str, home: Path) -> Pair:
+    target, its = f"r{n}", vm_failed("shared", "shared")
+    use = ("shared", "vm", "rebuild", {"vm": its.tip.ref.id, "image": target})
+    return Pair([image_made(target), its], use, lambda states: bool(states[its.tip.ref].image == target))
 
 
-async def register_and_project(side: WriteSide, n: str) -> Pair:
-    target, own = await project(side, f"o{n}"), Ref("system", "image", f"o{n}")
-    source = side.home / "own.raw"
-    if not source.exists():
-        source.write_bytes(raw_disk())
-    args = {"image": own.id, "name": "Own", "source": str(source), "project": target.id}
-    return Pair(("system", "image", "register", args), target, lambda states: own in states)
+def register_and_project(n: str, home: Path) -> Pair:
+    """An image of a project is registered."""
+    target, own = f"o{n}", Ref("system", "image", f"o{n}")
+    args = {"image": own.id, "name": "Own", "source": str(home / "own.raw"), "project": target}
+    return Pair([project_made(target)], ("system", "image", "register", args), lambda states: own in states)
 
 
-async def project_and_tag(side: WriteSide, n: str) -> Pair:
+def project_and_tag(n: str, home: Path) -> Pair:
     """A project is made with a tag."""
-    target, new = await tag(side, f"n{n}"), Ref(f"n{n}", "project", f"n{n}")
-    args = {"project": new.id, "name": "N", "tags": [target.id]}
-    return Pair((new.project, "project", "create", args), target, lambda states: new in states)
+    target, new = f"n{n}", Ref(f"n{n}", "project", f"n{n}")
+    use = (new.project, "project", "create", {"project": new.id, "name": "N", "tags": [target]})
+    return Pair([tag_made(target)], use, lambda states: new in states)
 
 
-async def tagged_project_and_tag(side: WriteSide, n: str) -> Pair:
+def tagged_project_and_tag(n: str, home: Path) -> Pair:
     """A project gets a tag."""
-    target, its = await tag(side, f"g{n}"), await project(side, f"g{n}")
-    use = (its.project, "project", "change", {"project": its.id, "tags": [target.id]})
-    return Pair(use, target, lambda states: target.id in states[its].tags)
+    target, its = f"g{n}", project_made(f"g{n}")
+    use = (target, "project", "change", {"project": target, "tags": [target]})
+    return Pair([tag_made(target), its], use, lambda states: target in states[its.tip.ref].tags)
+
+
+ALL = (
+    *(create_and_project, create_and_tag, create_and_image, change_and_tag, rebuild_and_image),
+    *(register_and_project, project_and_tag, tagged_project_and_tag),
+)

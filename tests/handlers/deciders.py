@@ -1,0 +1,75 @@
+"""Handlers in the test's own process: they decide on a real log, as processes do, and cost no start.
+
+Each has a connection and a world of its own, so that the one learns of what the other did as two processes would.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from domain.placement import Policy
+from eventstore.keystore import adopt
+from eventstore.store import EventStore
+from eventstore.vault import Vault
+from handlers.commands import CommandLoop
+from handlers.managers.deletions import Deletions
+from handlers.managers.liveness import Liveness
+from handlers.managers.placement import Placer
+from handlers.routes import Facts
+from handlers.turns import Turns
+from handlers.world import World
+from runtime.bus import QuickClient
+from runtime.streams import ensure_all
+from runtime.tasks import end
+
+
+@dataclass
+class Decider:
+    """What decides, and what finishes deletions. Placement and liveness act only where a test makes them."""
+
+    nc: Client
+    world: World
+    store: EventStore
+    placer: Placer
+    liveness: Liveness
+
+
+@asynccontextmanager
+async def deciding(url: str, home: Path) -> AsyncIterator[Decider]:
+    """One of them, which answers commands from now on."""
+    nc = QuickClient()
+    await nc.connect(url, max_reconnect_attempts=-1)  # type: ignore[arg-type]
+    await ensure_all(nc.jetstream(), 1)
+    await adopt(nc)
+    world = World()
+    store = EventStore(nc, frontier=world.frontier)
+    commands = CommandLoop(nc, store, Facts(world, Vault.of(nc, home / "master.key")))
+    turns = Turns(commands.in_flight)
+    tasks = [
+        asyncio.create_task(world.follow(nc, turns)),
+        asyncio.create_task(Deletions(store, world).driver().run()),
+    ]
+    await world.reached(await store.last_position())
+    await commands.start()
+    await nc.flush()
+    try:
+        yield Decider(nc, world, store, Placer(store, world, Policy(), turns), Liveness(store, world, 3600))
+    finally:
+        await end(tasks)
+        await nc.close()
+
+
+@asynccontextmanager
+async def two(url: str, home: Path) -> AsyncIterator[tuple[Decider, Decider]]:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(deciding(url, home))
+        yield first, await stack.enter_async_context(deciding(url, home))
+
+
+async def once(works: list[Callable[[], Awaitable[object]]]) -> list[object]:
+    """All of them at a time; what each returned or raised."""
+    return list(await asyncio.gather(*(work() for work in works), return_exceptions=True))
