@@ -34,7 +34,7 @@ CREATE INDEX ON events (operation, position) WHERE operation IS NOT NULL;
 CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
-READ_MODEL = ReadModel("events", 6, DDL, ("events",))
+READ_MODEL = ReadModel("events", 7, DDL, ("events",))
 
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
