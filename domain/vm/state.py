@@ -44,6 +44,9 @@ from domain.vm.events import (
 )
 from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, RestartPolicy, Spec, Verb
 
+#: Automatic restarts whose operations a VM knows.
+MOST_RESTARTS = 8
+
 
 class Pending(Message):
     """The operation that waits: until `deadline`, then it times out."""
@@ -101,8 +104,8 @@ class Vm(Message):
     lease: int = 0
     forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
     cleared: bool = Field(default=False, description="its node has let go of it since")
-    restarted_by: str | None = Field(
-        default=None, exclude=True, description="the operation of its last automatic restart"
+    restarted_by: tuple[str, ...] = Field(
+        default=(), exclude=True, description="the operations of its last automatic restarts"
     )
     operations: Operations = NONE
 
@@ -144,11 +147,14 @@ def asked(vm: Vm, event: VmAsked, verb: Verb) -> dict[str, object]:
     return {"pending": pending_of(event, verb), "operations": known(vm, event, verb), "restart_at": None}
 
 
-def latest(vm: Vm) -> Vm:
-    """Without the operation of its last automatic restart: of these, which nobody can repeat, it knows one."""
-    if vm.restarted_by is None:
-        return vm
-    return vm.model_copy(update={"operations": vm.operations.discard(vm.restarted_by)})
+def restarted(vm: Vm, event: VmRestartedByPolicy) -> dict[str, object]:
+    """It knows the operations of its last few automatic restarts: nobody repeats those, and they never end."""
+    latest = (*vm.restarted_by, event.operation)
+    operations = known(vm, event, Verb.START)
+    for over in latest[:-MOST_RESTARTS]:
+        operations = operations.discard(over)
+    kept = {"operations": operations, "restarted_by": latest[-MOST_RESTARTS:]}
+    return {**asked(vm, event, Verb.START), **started_anew(vm), **kept}
 
 
 def known(vm: Vm, event: VmAsked, verb: Verb) -> Operations:
@@ -240,7 +246,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmRestartScheduled():
             return {"restart_at": event.due, "restarts": event.attempt}
         case VmRestartedByPolicy():
-            return {**asked(latest(vm), event, Verb.START), **started_anew(vm), "restarted_by": event.operation}
+            return restarted(vm, event)
         case VmPaused():
             return {**settled(vm, event), "phase": Phase.PAUSED}
         case VmResumed():

@@ -74,3 +74,19 @@ async def test_neither_rows_nor_replies_grow_with_operations(api: Platform) -> N
     digits = 60  # versions, positions and counters are longer
     assert len(many) < len(few) + digits
     assert len(await row_of(api, ref)) < len(small) + digits
+
+
+def test_automatic_restarts_do_not_pile_up() -> None:
+    """What people asked for is known for ever, and of what a policy did the end alone."""
+    state: Any = None
+    at, mine = datetime.now(UTC), str(uuid.uuid4())
+    asked = {"operation": mine, "fingerprint": "f", "deadline": at}
+    made = {"vm": str(uuid.uuid4()), "project": "p", "name": "n", "image": "i"}
+    spec = vm.Spec(vcpus=1, memory_mib=512, disk_gib=4)
+    for event in [vm.VmRequested(at=at, **asked, **made, spec=spec), *(again := restarts(MANY))]:
+        state = vm.evolve(state, event)
+    assert len(state.operations) < 10
+    assert mine in state.operations
+    assert again[-2].operation in state.operations
+    assert state.operations[mine] == ("create", "f")
+    assert "restarted_by" not in state.model_dump_json()
