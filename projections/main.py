@@ -14,6 +14,7 @@ from projections.position import Position
 from projections.runner import Runner
 from runtime import bus, listener, logs
 from runtime.essential import Essential, until_stopped
+from runtime.patience import patiently
 from runtime.settings import ProjectionsSettings
 
 log = logs.get(__name__)
@@ -36,9 +37,15 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     """The runner and the data source side by side, until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
     pool = database.pool(settings.postgres_dsn, "cloud-init", size=4)
+    path = settings.master_key_path
+
+    async def opened() -> Vault:
+        return Vault.of(nc, path)
+
     try:
         await pool.open()
-        vault = Vault.of(nc, settings.master_key_path)
+        # Where we may only read its folder, handlers make it; and a full disk passes.
+        vault = await patiently(f"the master key {path}", opened, (OSError,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)

@@ -1,0 +1,47 @@
+"""Projections that may only read the folder of the master key wait until handlers have made it."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projections import main
+from runtime import patience
+from runtime.servers import NatsServer
+from runtime.settings import ProjectionsSettings
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    made = main.Vault.of
+
+    def of(*given: Any) -> Any:
+        tries.append(number)
+        if len(tries) < 3:
+            raise OSError(number, os.strerror(number))
+        return made(*given)
+
+    monkeypatch.setattr(main.Vault, "of", of)
+    monkeypatch.setattr(patience, "pauses", lambda: iter([0.0] * 9))
+    serving = asyncio.Event()
+
+    async def seed_guests(*_: object) -> None:
+        serving.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(main, "seed_guests", seed_guests)
+    settings = ProjectionsSettings(
+        home=tmp_path, nats_url=nats_server.url, postgres_dsn="postgresql://nobody@127.0.0.1:1/none"
+    )
+    keeping = asyncio.create_task(main.keep(settings, asyncio.Event()))
+    try:
+        async with asyncio.timeout(60):
+            await serving.wait()
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert tries == [number] * 3
