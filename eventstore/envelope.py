@@ -193,7 +193,7 @@ def boundless(value: Any) -> bool:
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
     """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
-    lines = [subject, *(f"{k}: {v}" for k, v in sorted(headers.items()) if k.startswith("ce-")), ""]
+    lines = [subject, *[f"{k}: {v}" for k, v in sorted(headers.items()) if k.startswith("ce-")], ""]
     return hashlib.sha256("\n".join(lines).encode(errors="replace") + b"\n" + body).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
@@ -20,6 +21,7 @@ from eventstore.frontier import Frontier
 from eventstore.judge import Malformed, Tip, follows, shape, step
 from eventstore.parking import Refused
 from eventstore.store import Loaded
+from handlers.due import Due
 from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
@@ -75,6 +77,12 @@ class Changes:
         return [ref.id for ref in self.refs if ref.kind == kind]
 
 
+def next_time(found: Vm) -> datetime | None:
+    """The first time at which something is to be done about a VM, whatever happens."""
+    times = [found.pending.deadline if found.pending else None, found.restart_at]
+    return min((time for time in times if time is not None), default=None)
+
+
 class World:
     """Folded aggregates by reference. Deleted VMs are remembered by id alone."""
 
@@ -95,6 +103,8 @@ class World:
         """The messages of the log that were not taken in, and why."""
         self.waiting: dict[str, None] = {}
         """The VMs without a node, in the order of their creation."""
+        self.due = Due()
+        """The VMs of which something pending ends, or that are to start again by themselves."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,11 +205,14 @@ class World:
             self.waiting[ref.id] = None
         elif ref.kind == "vm":
             self.waiting.pop(ref.id, None)
+        if ref.kind == "vm":
+            self.due.set(ref.id, next_time(loaded.state))
 
     def _bury(self, ref: Ref, loaded: Loaded[Vm]) -> None:
         self.deleted_vms.add(ref.id)
         self._known.pop(ref, None)
         self._by_kind["vm"].pop(ref.id, None)
+        self.due.set(ref.id, None)
         self.waiting.pop(ref.id, None)
         if loaded.state is not None and loaded.state.forgotten is not None and not loaded.state.cleared:
             self.forgotten[ref.id] = loaded

@@ -16,6 +16,8 @@ FIRST_LINE = b"NATS/1.0"
 _fit: set[str] = set()
 """Names that were found to be tokens: there are a few dozen in all."""
 _MOST_FIT = 1000
+_VISIBLE = bytes([*range(0x20, 0x7F), 0x0D, 0x0A])
+"""ASCII that can be shown, and what ends lines."""
 
 
 class Odd(dict[str, str]):
@@ -47,15 +49,22 @@ def fit(names: KeysView[str]) -> bool:
 
 def _plain(lines: bytes) -> dict[str, str] | None:
     """The quick way, for headers as they should be; None for all others."""
+    text = lines.decode(errors="replace")
     try:
-        text = lines.decode()
         pairs = [line.split(": ", 1) for line in text.split("\r\n") if line]
         headers: dict[str, str] = dict(pairs)  # a line without ": " raises here
     except ValueError:
         return None
-    if "  " in text or " \r" in text or len(headers) < len(pairs):
+    if b"  " in lines or b" \r" in lines or len(headers) < len(pairs) or not fit(headers.keys()):
         return None
-    return headers if text.replace("\r\n", "").isprintable() and fit(headers.keys()) else None
+    return headers if _shown(lines, text, len(pairs) + 1) else None
+
+
+def _shown(lines: bytes, text: str, breaks: int) -> bool:
+    """Whether all of it is UTF-8 that can be shown, on as many lines as there should be."""
+    if not lines.translate(None, _VISIBLE):
+        return lines.count(b"\r") == lines.count(b"\n") == breaks
+    return lines == text.encode() and text.replace("\r\n", "").isprintable()
 
 
 def _odd(block: bytes, lines: bytes, headers: dict[str, str]) -> dict[str, str] | None:

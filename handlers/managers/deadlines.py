@@ -12,7 +12,7 @@ from functools import partial
 
 from domain import image, vm
 from domain.image import ImagePhase, RejectImage
-from domain.vm import ExpireOperation, Phase, RestartByPolicy
+from domain.vm import ExpireOperation, Phase, RestartByPolicy, Vm
 from eventstore.envelope import Ref
 from eventstore.store import EventStore
 from handlers.apply import apply, manager, now
@@ -26,11 +26,17 @@ log = logs.get(__name__)
 RESTARTS = uuid.UUID("0b5f2c5e-33a1-4d1a-8c0c-6d7b1f6b9b52")
 
 
+def due(world: World, at: datetime) -> list[Vm]:
+    """The VMs of which a time has come."""
+    found = (world.vm(id_) for id_ in world.due.by(at))
+    return [loaded.state for loaded in found if loaded is not None and loaded.state is not None]
+
+
 def overdue(world: World, at: datetime) -> list[ExpireOperation]:
     """The operations whose time is up."""
     return [
         ExpireOperation(vm=v.id, operation=v.pending.operation, at=at)
-        for v in world.vms()
+        for v in due(world, at)
         if v.pending is not None and v.pending.deadline <= at
     ]
 
@@ -39,7 +45,7 @@ def restarts(world: World, at: datetime, disk_is_full: Callable[[str], bool]) ->
     """The VMs that are started again now, each under an operation whose id follows from the time it is for."""
     return [
         RestartByPolicy(vm=v.id, operation=str(uuid.uuid5(RESTARTS, f"{v.id} {v.boots} {v.restart_at}")), at=at)
-        for v in world.vms()
+        for v in due(world, at)
         if v.restart_at is not None
         and v.restart_at <= at
         and (v.phase is Phase.STOPPED or (v.phase is Phase.FAILED and not disk_is_full(v.node or "")))

@@ -1,0 +1,35 @@
+"""What is due by when: a queue, so that looking costs nothing for all that is not due yet."""
+
+import heapq
+from datetime import datetime
+
+
+class Due:
+    """Times by id. What is due stays so until its time is set anew."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, datetime] = {}
+        self._queue: list[tuple[datetime, str]] = []
+        self._over: dict[str, None] = {}
+
+    def set(self, id_: str, at: datetime | None) -> None:
+        """The time of this id from now on; None: it has none."""
+        if self._times.get(id_) == at:
+            return
+        self._over.pop(id_, None)
+        if at is None:
+            del self._times[id_]
+            return
+        self._times[id_] = at
+        heapq.heappush(self._queue, (at, id_))
+        if len(self._queue) > 2 * len(self._times) + 64:  # mostly times that were set anew since
+            self._queue = [(time, each) for each, time in self._times.items() if each not in self._over]
+            heapq.heapify(self._queue)
+
+    def by(self, at: datetime) -> list[str]:
+        """The ids whose time has come, the earliest first."""
+        while self._queue and self._queue[0][0] <= at:
+            time, id_ = heapq.heappop(self._queue)
+            if self._times.get(id_) == time:
+                self._over[id_] = None
+        return list(self._over)
