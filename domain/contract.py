@@ -139,13 +139,15 @@ class ImageSource(Message):
 class Wanted(Message):
     """The desired state of one VM on one node.
 
-    `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped (gracefully
-    until `force_after`) and started again. `resume` is set while somebody waits for it to go on: also a domain that
-    stands still after an I/O error is then resumed. `disk` counts how often its disk was to be made: a domain on an
-    earlier one is ended, and earlier disks are deleted once the new one is made from the image. `disk_made` is
-    the last of them that a domain is known to have run on: gone or not, it is never made again. `seed_url` is where its
-    cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences: a document of a lower epoch
-    than one seen before is refused. `features` names what the node has to know; one that lacks a feature refuses.
+    `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped and started
+    again. A guest that is to end has `grace_seconds` to do so by itself, counted by the node from when it first saw
+    that `force_after`, which names the request; without `force_after` none at all. `resume` is set while somebody waits
+    for it to go on: also a domain that stands still after an I/O error is then resumed. `disk` counts how often its
+    disk was to be made: a domain on an earlier one is ended, and earlier disks are deleted once the new one is made
+    from the image. `disk_made` is the last of them that a domain is known to have run on: gone or not, it is never made
+    again. `seed_url` is where its cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences:
+    a document of a lower epoch than one seen before is refused. `features` names what the node has to know; one that
+    lacks a feature refuses.
     """
 
     vm: Uuid
@@ -157,6 +159,7 @@ class Wanted(Message):
     desired: Desired
     boots: Counter
     force_after: AwareDatetime | None = None
+    grace_seconds: Annotated[float, Field(ge=0, le=86400)] | None = None
     resume: bool = False
     vcpus: Vcpus
     memory_mib: MemoryMib
@@ -180,10 +183,10 @@ class NodeReport(Message):
     """What a node sees of one VM.
 
     `lease` is what the daemon was given for its node; `sequence` rises with every report of a VM under that lease and
-    is at most the nanoseconds since it was given. `desired` and `asked_boots` say which
-    wanted document the daemon went by: what it says about another wish than the present one is no news. `boots` is the
-    count that the domain in memory was started for (0 when there is none). `cause` says why a domain is off, where
-    libvirt knows. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
+    is at most the nanoseconds since it was given. `desired` and `asked_boots` say which wanted document the daemon went
+    by: what it says about another wish than the present one is no news. `boots` is the count that the domain in memory
+    was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
+    plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
     `size` is what the domain in memory was started with.
     """
 
@@ -200,6 +203,7 @@ class NodeReport(Message):
     size: Annotated[Resources, AfterValidator(bounded)] | None = None
     addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
     cause: Literal["guest", "crashed"] | None = None
+    forced: bool = False
     step: Annotated[str, BeforeValidator(one_line)] | None = None
     error: ReportError | None = None
 

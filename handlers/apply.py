@@ -75,7 +75,7 @@ async def apply(
     unused = 0
     for attempt in range(ATTEMPTS):
         try:
-            events = decide(loaded.state, command)
+            events = decide(loaded.state, in_order(command, loaded.tip))
         except Rejected:
             if sure:
                 raise
@@ -145,6 +145,13 @@ def referred(loaded: Loaded[S], after: S | None, basis: Mapping[Ref, Tip]) -> li
         if ref not in basis:
             raise Conflict(loaded.tip.ref.subject)
     return [basis[ref] for ref in new]
+
+
+def in_order(command: Command, tip: Tip) -> Command:
+    """The command, not before what happened last: who decided on that may have had a clock ahead of this one."""
+    if tip.time is None or command.at >= tip.time:
+        return command
+    return command.model_copy(update={"at": tip.time})
 
 
 def now() -> datetime:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -10,6 +9,7 @@ from nats.errors import Error as NatsError
 from domain.contract import ImageCache, NodeInfo, Power
 from node_daemon.executor import Executor
 from node_daemon.files import identity
+from node_daemon.graces import Graces
 from node_daemon.host import describe
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.lane import Lane
@@ -47,6 +47,7 @@ class Daemon:
         self._hypervisor = hypervisor
         self._executor = executor
         self._host = host
+        self._graces = Graces(settings.data_dir / "graces", host.boot_id)
         self._beside = beside
         self._membership = Membership(bus, settings.node, identity(settings.data_dir), self._describe)
         self._wanted = WantedDocuments(bus, settings.node, self._nudge)
@@ -118,7 +119,7 @@ class Daemon:
             for vm in list(want):
                 self._nudge(vm)
             return
-        unsettled = {step.vm for step in plan(want, have, self._host, datetime.now(UTC))}
+        unsettled = {step.vm for step in plan(want, have, self._host, self._graces.left)}
         for vm in list(want):
             if vm in unsettled or self._is_news(vm, have):
                 self._nudge(vm)
@@ -183,7 +184,7 @@ class Daemon:
     def _lane(self, vm: str) -> Lane:
         if vm in self._lanes:
             return self._lanes[vm][0]
-        lane = Lane(vm, self._wanted, self._executor, self._hypervisor, self._reports, self._host)
+        lane = Lane(vm, self._wanted, self._executor, self._hypervisor, self._reports, self._host, self._graces)
         task = asyncio.create_task(lane.run(), name=f"lane {vm}")
         self._lanes[vm] = (lane, task)
         task.add_done_callback(lambda ended: self._lane_ended(vm, ended))

@@ -54,6 +54,8 @@ class Have:
     kept: bool = True
     #: why the domain is off, where the hypervisor knows
     cause: Literal["guest", "crashed"] | None = None
+    #: it is off since its plug was pulled
+    forced: bool = False
     #: the domain is paused because of an I/O error
     stalled: bool = False
     #: memory of an earlier moment is on disk, although the domain is in memory

@@ -7,7 +7,6 @@ looks for itself.
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import structlog
 
@@ -15,6 +14,7 @@ from domain.contract import Power, ReportError, Wanted
 from node_daemon.addresses import Addresses
 from node_daemon.executor import ASK_AGAIN, Executor
 from node_daemon.failure import Permanent, Superseded, Temporary
+from node_daemon.graces import Graces
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.plan import (
     Action,
@@ -114,12 +114,14 @@ class Lane:
         hypervisor: Hypervisor,
         reports: Reports,
         host: Host,
+        graces: Graces,
     ) -> None:
         self.vm = vm
         self._wanted = wanted
         self._executor = executor
         self._reports = reports
         self._host = host
+        self._graces = graces
         self._nudged = asyncio.Event()
         self._addresses = Addresses(vm, hypervisor, changed=self.nudge)
         self._trouble = Trouble()
@@ -135,6 +137,7 @@ class Lane:
                 self._nudged.clear()
                 pause = await self._reconcile(want)
                 await happens(self._nudged, pause)
+            self._graces.forget(self.vm)
         finally:
             self._addresses.stop()
 
@@ -152,7 +155,7 @@ class Lane:
                     self._reports.show(self.vm, seen(want, Have(vm=self.vm, power=Power.UNKNOWN)))
                     return LOOK_AGAIN
             self._addresses.follow(want, have)
-            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, datetime.now(UTC))), None)
+            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._graces.left)), None)
             if step is None:
                 if stale(want, have):
                     log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
@@ -172,7 +175,7 @@ class Lane:
                 await asyncio.sleep(NEWS_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
-                return min(ASK_AGAIN, max(0.0, (step.until - datetime.now(UTC)).total_seconds()))
+                return min(ASK_AGAIN, self._graces.left(want))
             if isinstance(step, Unpause) and step.stalled:
                 return ASK_AGAIN  # where the error lasts it is paused again before we could look
             newest = self._wanted.get(self.vm)

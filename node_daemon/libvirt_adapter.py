@@ -49,6 +49,7 @@ _CAUSES: dict[int, Literal["guest", "crashed"]] = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
 }
+_FORCED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
 _INVALID = (
     libvirt.VIR_ERR_XML_ERROR,
     libvirt.VIR_ERR_XML_DETAIL,
@@ -253,7 +254,7 @@ def _have(domain: Any) -> Have:
     if state in _OFF:
         if _saved(domain):
             return replace(seen, power=Power.SUSPENDED)
-        return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason))
+        return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
     return seen
 
 

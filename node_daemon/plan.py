@@ -4,7 +4,7 @@
   be lost, fail or be carried out twice, and the next plan is right again. One step at a time for each VM.
 - A domain is started when there is none, or when it is off and was last started for a lower `boots` or before the
   host itself came up. One that is off although it was started for this very count powered itself off: it stays off.
-- A domain that runs for a lower `boots` is shut down, by force after `force_after` (at once where there is none), and
+- A domain that runs for a lower `boots` is shut down, by force once its grace is over (at once where it has none), and
   then started from the newest document.
 - One that is paused, by whomever, goes on when it is to be on, and before it is to shut down by itself. Where an I/O
   error paused it, only when somebody asked for that: until then it is an error of that VM.
@@ -24,9 +24,8 @@
 - A VM without a document is no business of the plan: it is an orphan, reported and left alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import assert_never
 
 from domain.contract import Desired, Power, Wanted
@@ -71,10 +70,10 @@ class Keep:
 
 @dataclass(frozen=True)
 class Shutdown:
-    """Ask the guest to power off; `until` is when asking ends."""
+    """Ask the guest to power off; `left` is for how long, in seconds."""
 
     vm: str
-    until: datetime
+    left: float
 
 
 @dataclass(frozen=True)
@@ -151,19 +150,21 @@ Step = Action | Refuse
 #: What documents may need, by name, that this daemon knows: all that was there before features had names needs none.
 FEATURES: frozenset[str] = frozenset()
 
+#: Seconds that a guest still has to shut down by itself.
+Left = Callable[[Wanted], float]
 #: A guest that is there, in memory or on disk.
 LIVES = (Power.ON, Power.PAUSED, Power.SUSPENDED)
 
 
-def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, now: datetime) -> list[Step]:
+def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, left: Left) -> list[Step]:
     """The next step of every VM that needs one. A VM that `have` does not name has neither domain nor files."""
     steps = (
-        next_step(wanted, have.get(vm) or Have(vm=vm, power=Power.ABSENT), host, now) for vm, wanted in want.items()
+        next_step(wanted, have.get(vm) or Have(vm=vm, power=Power.ABSENT), host, left) for vm, wanted in want.items()
     )
     return [step for step in steps if step is not None]
 
 
-def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | None:
+def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
     """The next step of one VM; None when it is as wanted, or when nothing can be said."""
     if missing := sorted(set(want.features) - FEATURES):
         detail = f"this node does not know {', '.join(missing)}: its daemon is older; upgrade it, or rebuild the VM"
@@ -177,9 +178,9 @@ def next_step(want: Wanted, have: Have, host: Host, now: datetime) -> Step | Non
         return Discard(want.vm)
     match want.desired:
         case Desired.ON:
-            return towards_on(want, have, host, now)
+            return towards_on(want, have, host, left)
         case Desired.OFF:
-            return towards_off(want, have, now) if have.power in LIVES else None
+            return towards_off(want, have, left) if have.power in LIVES else None
         case Desired.PAUSED:
             return towards_paused(want, have)
         case Desired.SUSPENDED:
@@ -197,12 +198,12 @@ def stale(want: Wanted, have: Have) -> bool:
     return (want.epoch, want.generation) < (have.epoch, have.generation)
 
 
-def towards_on(want: Wanted, have: Have, host: Host, now: datetime) -> Step | None:
+def towards_on(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
     if not have.domain:
         return Create(want)
     outdated = have.boots < want.boots
     if outdated and have.power in LIVES:
-        return towards_off(want, have, now)
+        return towards_off(want, have, left)
     match have.power:
         case Power.ON:
             return None if have.kept else Keep(want.vm)
@@ -216,18 +217,18 @@ def towards_on(want: Wanted, have: Have, host: Host, now: datetime) -> Step | No
             return Start(want) if outdated or have.host_boot != host.boot_id else None
 
 
-def towards_off(want: Wanted, have: Have, now: datetime) -> Step:
+def towards_off(want: Wanted, have: Have, left: Left) -> Step:
     """The end of a domain that lives. To shut down by itself a guest has to run."""
-    forced = want.force_after is None or want.force_after <= now
+    forced = left(want) <= 0
     if have.power is Power.SUSPENDED:
         return Discard(want.vm) if forced else Restore(want)
     if not have.kept:
         return Keep(want.vm)  # or its end would look as if it had never been
-    if want.force_after is None or forced:
+    if forced:
         return Destroy(want.vm)
     if have.power is Power.PAUSED and not have.stalled:
         return Unpause(want.vm)
-    return Shutdown(want.vm, until=want.force_after)
+    return Shutdown(want.vm, left=left(want))
 
 
 def towards_paused(want: Wanted, have: Have) -> Step | None:

@@ -37,6 +37,7 @@ class Seen:
     size: Resources | None = None
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
+    forced: bool = False
     step: str | None = None
     error: ReportError | None = None
 
@@ -64,6 +65,7 @@ def seen(
         size=have.size if on else None,
         addresses=addresses if on else (),
         cause=have.cause if have.power is Power.OFF and step is None else None,
+        forced=have.forced and have.power is Power.OFF and step is None,
         step=None if on and want.desired is Desired.ON and have.boots >= want.boots else step,
         error=error,
     )
@@ -170,6 +172,7 @@ class Reports:
             size=what.size,
             addresses=what.addresses[:MOST_ADDRESSES],
             cause=what.cause,
+            forced=what.forced,
             step=what.step,
             error=what.error,
         )

@@ -78,6 +78,7 @@ class Domain:
     saved_at: float = 0.0
     #: why it is off
     cause: Literal["guest", "crashed"] | None = None
+    forced: bool = False
     ours: bool = True
 
 
@@ -159,9 +160,9 @@ class SimulatedHost:
         self._nudge(domain.uuid)
 
     def end(self, vm: str, cause: Literal["guest", "crashed"] | None) -> None:
-        """A running domain of ours is off; one that was never kept is gone."""
+        """A running domain of ours is off, by force where nothing in it was the cause; one never kept is gone."""
         if (found := self.in_memory(vm)) is not None:
-            self.put(replace(found[0], run=None, cause=cause))
+            self.put(replace(found[0], run=None, cause=cause, forced=cause is None))
 
     def watch(self, nudge: Nudge) -> None:
         """Tell of every change from now on; the earlier one watches, the earlier it hears of it."""
@@ -205,8 +206,8 @@ class SimulatedHost:
     def restart(self) -> None:
         """The hypervisor's own process starts anew: guests run on; why others are off, it does not know any more."""
         for domain in list(self._domains.values()):
-            if domain.cause is not None:
-                self.put(replace(domain, cause=None))
+            if domain.cause is not None or domain.forced:
+                self.put(replace(domain, cause=None, forced=False))
         self._nudge(None)
 
     def reboot(self) -> None:
@@ -214,7 +215,7 @@ class SimulatedHost:
         self._boot += 1
         self._shelf.put(self.name, HOST, "boot", str(self._boot))
         for domain in list(self._domains.values()):
-            self.put(replace(domain, run=None, cause=None))
+            self.put(replace(domain, run=None, cause=None, forced=False))
 
     def define_foreign(self, uuid: str, name: str) -> None:
         """Somebody else makes a domain."""
@@ -275,4 +276,4 @@ def _have(domain: Domain) -> Have:
         return replace(seen, power=power, kept=same, stalled=run.stalled, remains=domain.saved is not None)
     if domain.saved is not None:
         return replace(seen, power=Power.SUSPENDED)
-    return replace(seen, cause=domain.cause)
+    return replace(seen, cause=domain.cause, forced=domain.forced)

@@ -120,7 +120,7 @@ class Simulator:
             leased_at=now + self._draw(self._seconds.lease),
             hostname=wanted.name,
         )
-        self.host.put(replace(domain, run=run, cause=None))
+        self.host.put(replace(domain, run=run, cause=None, forced=False))
         return self.host.look(wanted.vm)
 
     async def keep(self, vm: str) -> None:
@@ -158,7 +158,7 @@ class Simulator:
         domain, run = found
         if domain.kept is None:
             raise Refused("a transient domain cannot be saved")
-        self.host.put(replace(domain, run=None, cause=None, saved=run, saved_at=time.time()))
+        self.host.put(replace(domain, run=None, cause=None, forced=False, saved=run, saved_at=time.time()))
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
         await self._answer("restore", vm, self._seconds.memory)

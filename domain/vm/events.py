@@ -170,10 +170,11 @@ class VmStarted(VmObserved):
 
 
 class VmStopped(VmObserved):
-    """`cause`: requested, guest (it powered itself off), crashed, or unknown."""
+    """`cause`: requested, guest (it powered itself off), crashed, or unknown. `forced`: its plug was pulled."""
 
     TOPIC = "nebula.vm.VmStopped"
     cause: Literal["requested", "guest", "crashed", "unknown"]
+    forced: bool = False
 
 
 class VmRestartScheduled(VmEvent):

@@ -191,6 +191,7 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
         sequence=report.sequence,
         lease=report.lease,
         cause="requested" if requested else report.cause or "unknown",
+        forced=report.forced,
     )
 
 

@@ -1,5 +1,7 @@
 """A VM as its events tell it, and what each event changes."""
 
+from collections.abc import Mapping
+
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Message, Resources, Sealed
@@ -92,6 +94,7 @@ class Vm(Message):
     node: str | None = None
     epoch: int = 0
     force_after: AwareDatetime | None = None
+    grace_seconds: float | None = Field(default=None, description="what `force_after` was when it was asked for")
     pending: Pending | None = None
     addresses: tuple[str, ...] = ()
     started_at: AwareDatetime | None = None
@@ -181,11 +184,11 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {
                 **asked(vm, event, Verb.STOP),
                 "desired": Desired.OFF,
-                "force_after": event.force_after,
+                **graceful(event),
             }
         case VmRestartRequested():
-            again = {"desired": Desired.ON, "boots": vm.boots + 1, "force_after": event.force_after}
-            return {**asked(vm, event, Verb.RESTART), **again}
+            again = {"desired": Desired.ON, "boots": vm.boots + 1}
+            return {**asked(vm, event, Verb.RESTART), **again, **graceful(event)}
         case VmPauseRequested():
             return {**asked(vm, event, Verb.PAUSE), "desired": Desired.PAUSED}
         case VmResumeRequested():
@@ -223,7 +226,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "pending": None,
                 "preparing": None,
                 "failure": None,
-                "force_after": None,
+                **AT_ONCE,
                 "running_size": event.size,
                 "started_at": event.at,
                 "disk_made": vm.disk if event.boots >= vm.boots else vm.disk_made,
@@ -237,7 +240,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "phase": Phase.STOPPED,
                 "desired": desired,
                 "pending": None if event.operation else vm.pending,
-                "force_after": None,
+                **AT_ONCE,
                 "running_size": None,
                 "addresses": (),
                 "sequence": event.sequence,
@@ -283,11 +286,21 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {}
 
 
+#: Nothing is to end gracefully.
+AT_ONCE: Mapping[str, object] = {"force_after": None, "grace_seconds": None}
+
+
+def graceful(event: VmStopRequested | VmRestartRequested | VmRetryRequested | VmAbandoned) -> Mapping[str, object]:
+    """Until when, and for how long, a guest may shut down by itself."""
+    until = event.force_after
+    return {"force_after": until, "grace_seconds": (until - event.at).total_seconds() if until else None}
+
+
 def started_anew(vm: Vm) -> dict[str, object]:
     phase = vm.phase
     if phase is Phase.FAILED:
         phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
-    on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, "force_after": None}
+    on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, **AT_ONCE}
     return {**on, "phase": phase, "preparing": None}
 
 
@@ -305,7 +318,7 @@ def retried(vm: Vm, event: VmRetryRequested) -> dict[str, object]:
         case Verb.DELETE:
             return {**waits, "desired": Desired.ABSENT}
         case Verb.STOP:
-            return {**waits, "desired": Desired.OFF, "force_after": event.force_after}
+            return {**waits, "desired": Desired.OFF, **graceful(event)}
         case _:
             return {**waits, **started_anew(vm)}
 
@@ -319,7 +332,7 @@ def abandoned(vm: Vm, event: VmAbandoned) -> dict[str, object]:
         return {**over, "phase": Phase.FAILED, "desired": Desired.OFF, "failure": failure}
     coming = event.verb in (Verb.CREATE, Verb.START, Verb.REBUILD)
     desired = AT_REST.get(vm.phase, Desired.OFF if coming else vm.desired)
-    return {**over, "desired": desired, "force_after": event.force_after if desired is Desired.OFF else None}
+    return {**over, "desired": desired, **(graceful(event) if desired is Desired.OFF else AT_ONCE)}
 
 
 def settled(vm: Vm, event: VmObserved) -> dict[str, object]:

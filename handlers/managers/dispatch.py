@@ -66,6 +66,7 @@ def wanted(
         desired=vm.desired,
         boots=vm.boots,
         force_after=vm.force_after,
+        grace_seconds=vm.grace_seconds,
         resume=vm.pending is not None and vm.pending.verb is Verb.RESUME,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,

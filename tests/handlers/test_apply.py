@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,15 @@ async def test_what_others_have_to_be_like_is_looked_at_anew(store: Counted) -> 
     changed = await retag(store, ref, (), beside=beside)
     assert len(looks) == 2
     assert changed.tip.version == 3
+
+
+async def test_events_of_an_aggregate_never_go_back_in_time(store: Counted) -> None:
+    """Whoever decided before may have had a clock ahead of this one."""
+    ref, _ = await made(store)
+    ahead = now() + timedelta(hours=1)
+    command = ChangeProject(at=ahead, operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, name="two")
+    await apply(store, ref, decide, evolve, command, CONTEXT)
+    await rename(store, ref, "three")
+    times = [recorded.time for recorded in await store.history(ref)]
+    assert times == sorted(times)
+    assert times[-1] == ahead

@@ -300,6 +300,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             report(Power.ON, 3, boots=3, seconds=60),
         ],
     ),
+    "vm-18-forced": (VM, [*STOPPING, report(Power.OFF, 2, seconds=200, forced=True)]),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 

@@ -116,7 +116,7 @@ class HypervisorContract:
         assert (await hypervisor.domains())[vm] == replace(started, kept=True)
         await hypervisor.destroy(vm)
         await hypervisor.destroy(vm)
-        assert await hypervisor.look(vm) == replace(started, power=Power.OFF, kept=True)
+        assert await hypervisor.look(vm) == replace(started, power=Power.OFF, forced=True, kept=True)
 
         restarted = await hypervisor.start(boots(boot, 2))
         assert (restarted.boots, restarted.generation, restarted.kept) == (2, 2, False)

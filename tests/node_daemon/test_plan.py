@@ -16,6 +16,7 @@ from node_daemon.plan import (
     Discard,
     Host,
     Keep,
+    Left,
     Pause,
     Refuse,
     Remove,
@@ -36,6 +37,11 @@ LATER, EARLIER = NOW + timedelta(seconds=30), NOW - timedelta(seconds=1)
 HOST = Host("this boot")
 
 
+def until(now: datetime) -> Left:
+    """What is left until `force_after` by this clock."""
+    return lambda want: max(0.0, (want.force_after - now).total_seconds()) if want.force_after else 0.0
+
+
 def want(desired: Desired = Desired.ON, **changes: Any) -> Wanted:
     return wanted(VM, desired=desired, **changes)
 
@@ -48,7 +54,7 @@ def have(power: Power, **changes: Any) -> Have:
 NOTHING = Have(vm=VM, power=Power.ABSENT)
 ON, OFF, ABSENT = Desired.ON, Desired.OFF, Desired.ABSENT
 HALT, SAVED = Desired.PAUSED, Desired.SUSPENDED
-STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
+STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW))
 
 
 @pytest.mark.parametrize(
@@ -60,11 +66,11 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
         (want(ON), have(Power.OFF, cause="guest"), None),
         (want(ON), have(Power.OFF, host_boot="the last boot"), Start(want(ON))),
         (want(ON, boots=2), have(Power.OFF), Start(want(ON, boots=2))),
-        (want(ON, boots=2, force_after=LATER), have(Power.ON), Shutdown(VM, LATER)),
+        (want(ON, boots=2, force_after=LATER), have(Power.ON), Shutdown(VM, 30.0)),
         (want(ON, boots=2, force_after=EARLIER), have(Power.ON), Destroy(VM)),
         (want(ON, boots=2), have(Power.ON), Destroy(VM)),
         (want(ON, boots=2, force_after=LATER), have(Power.ON, kept=False), Keep(VM)),
-        (want(OFF, force_after=LATER), have(Power.ON), Shutdown(VM, LATER)),
+        (want(OFF, force_after=LATER), have(Power.ON), Shutdown(VM, 30.0)),
         (want(OFF, force_after=NOW), have(Power.ON), Destroy(VM)),
         (want(OFF), have(Power.ON), Destroy(VM)),
         (want(OFF), have(Power.ON, kept=False), Keep(VM)),
@@ -102,7 +108,7 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
         (want(SAVED), NOTHING, None),
         (want(OFF), have(Power.PAUSED), Destroy(VM)),
         (want(OFF, force_after=LATER), have(Power.PAUSED), Unpause(VM)),
-        (want(OFF, force_after=LATER), have(Power.PAUSED, stalled=True), Shutdown(VM, LATER)),
+        (want(OFF, force_after=LATER), have(Power.PAUSED, stalled=True), Shutdown(VM, 30.0)),
         (want(OFF), have(Power.SUSPENDED), Discard(VM)),
         (want(OFF, force_after=LATER), have(Power.SUSPENDED), Restore(want(OFF, force_after=LATER))),
         (want(ON, disk=2, boots=2), have(Power.ON), Destroy(VM)),
@@ -126,12 +132,12 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, NOW)
     ],
 )
 def test_a_rule(wants: Wanted, has: Have, step: Step | None) -> None:
-    assert next_step(wants, has, HOST, NOW) == step
+    assert next_step(wants, has, HOST, until(NOW)) == step
 
 
 @pytest.mark.parametrize("desired", list(Desired))
 def test_a_foreign_domain_is_an_error_and_nothing_else(desired: Desired) -> None:
-    step = next_step(want(desired), have(Power.UNKNOWN, foreign=True), HOST, NOW)
+    step = next_step(want(desired), have(Power.UNKNOWN, foreign=True), HOST, until(NOW))
     assert isinstance(step, Refuse)
     assert step.code == "foreign_domain"
 
@@ -143,7 +149,7 @@ def test_an_io_error_is_an_error_until_somebody_resumes() -> None:
 
 
 def test_a_vm_without_a_document_is_left_alone() -> None:
-    assert plan({}, {VM: have(Power.ON)}, HOST, NOW) == []
+    assert plan({}, {VM: have(Power.ON)}, HOST, until(NOW)) == []
 
 
 # ── a world ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,7 +166,7 @@ class World:
     destroyed_for: list[Wanted] = field(default_factory=list)
 
     def step(self) -> Step | None:
-        return next_step(self.document, self.seen, self.host, self.now)
+        return next_step(self.document, self.seen, self.host, until(self.now))
 
     def ask(self, **changes: Any) -> None:
         """A new document; a tombstone is the last."""

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from domain.contract import Desired, ImageSource, Power, Wanted
 from node_daemon.executor import Executor
 from node_daemon.faults import Faulty
+from node_daemon.graces import seconds
 from node_daemon.hypervisor import Boot, Refused, Unreachable
 from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
@@ -265,7 +266,7 @@ class Lives(RuleBasedStateMachine):
         self.turning = asyncio.current_task()
         try:
             have = await self.executor.look(vm)
-            step = next(iter(plan({vm: want}, {vm: have}, self.host, datetime.now(UTC))), None)
+            step = next(iter(plan({vm: want}, {vm: have}, self.host, seconds)), None)
             if step is None or isinstance(step, Refuse):
                 return False
             await self.executor.carry_out(step, lambda: self.want[vm], lambda _: None)
