@@ -90,7 +90,7 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
 def says_event(event: Document) -> bool:
     """Whether a message says of itself what every event says; whether that is right, the chain tells."""
     try:
-        datetime.fromisoformat(event["time"]).timestamp()
+        output.moment(event["time"])
         int(event["aggregateversion"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return False

@@ -46,6 +46,14 @@ class KeyStore:
         found = await self._stream.last_of(subjects.vault_key(name))
         return Entry(found.body or None, found.position) if found is not None else None
 
+    async def values(self, name: str) -> list[Entry]:
+        """All that is stored of a key, the newest first: anybody may have put something behind its value."""
+        newest = await self._stream.last_of(subjects.vault_key(name))
+        if newest is None:
+            return []
+        found = await self._stream.read(0, newest.subject, at_least=newest.position)
+        return [Entry(recorded.body or None, recorded.position) for recorded in reversed(found)]
+
     async def put(self, name: str, value: bytes, *, last: int) -> int:
         """Store a value in the place of revision `last` (0: there was none); the new revision.
 

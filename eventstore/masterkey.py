@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore import keyfile
 from eventstore.jetstream import Conflict
-from eventstore.keystore import KeyStore
+from eventstore.keystore import Entry, KeyStore
 
 NONCE = 12
+SIZE = NONCE + 32 + 16
+"""Bytes of a wrapped key."""
 
 
 class WrongMasterKey(Exception):
@@ -105,21 +107,39 @@ async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped
     changed = already = 0
     for name in sorted(await store.names()):
         while True:
-            entry = await store.get(name)
-            if entry is None or entry.value is None:  # destroyed in the meantime
+            values = await store.values(name)
+            found = opened([new, *old], name, values)
+            if found is None:
                 break
-            key, index = unwrap([new, *old], name, entry.value)
+            key, index, revision = found
             if index == 0:
-                await store.erase_earlier(name, entry.revision)
+                await store.erase_earlier(name, revision)
                 already += 1
                 break
             try:
-                await store.put(name, wrap(new, name, key), last=entry.revision)
+                await store.put(name, wrap(new, name, key), last=values[0].revision)
             except Conflict:
                 continue
             changed += 1
             break
     return Rewrapped(changed, already)
+
+
+def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tuple[bytes, int, int] | None:
+    """The newest value that is a key, as `unwrap`, and its revision; None where it was destroyed, or there is none.
+
+    Raises WrongMasterKey where what none of the master keys opens could be one.
+    """
+    for value in values:
+        if value.value is None:
+            return None
+        try:
+            return (*unwrap(masters, name, value.value), value.revision)
+        except WrongMasterKey:
+            continue
+    if any(value.value is not None and len(value.value) == SIZE for value in values):
+        raise WrongMasterKey(f"no master key opens the key of {name}")
+    return None
 
 
 def finish(path: Path) -> None:

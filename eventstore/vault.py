@@ -6,6 +6,7 @@ unreadable everywhere, replays and old backups of the log included, and its secr
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -18,7 +19,7 @@ from nats.aio.client import Client
 
 from domain.base import Sealed
 from eventstore.jetstream import Conflict, Unavailable
-from eventstore.keystore import KeyStore
+from eventstore.keystore import Entry, KeyStore
 from eventstore.masterkey import NONCE, Ring, WrongMasterKey
 
 __all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
@@ -133,10 +134,19 @@ class Vault:
         return key
 
     async def _stored(self, vm: str) -> bytes | None:
-        """The key, or None when there never was one. Raises Erased."""
+        """The key, or None when there never was one. Raises Erased, WrongMasterKey."""
         entry = await self._store.get(vm)
         if entry is None:
             return None
+        try:
+            return self._opened(vm, entry)
+        except WrongMasterKey:
+            for earlier in (await self._store.values(vm))[1:]:  # what stands behind it may be no key
+                with contextlib.suppress(WrongMasterKey):
+                    return self._opened(vm, earlier)
+            raise
+
+    def _opened(self, vm: str, entry: Entry) -> bytes:
         if entry.value is None:
             raise Erased(vm)
         return self._master.unwrap(vm, entry.value)

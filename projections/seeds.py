@@ -15,9 +15,12 @@ from typing import Any, Protocol
 from domain.base import Event, Sealed, unique
 from domain.vm import Phase, Vm, VmStarted
 from eventstore.envelope import Ref
-from eventstore.vault import Erased
+from eventstore.vault import Erased, WrongMasterKey
 from projections.database import Connection, Pool, clean, clean_json, fetch
 from projections.model import ReadModel
+from runtime import logs
+
+log = logs.get(__name__)
 
 DDL = """
 CREATE TABLE seeds (
@@ -144,10 +147,13 @@ async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | No
 
 
 async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
-    """The hashes of the secrets that open a seed; none once the VM's key was destroyed."""
+    """The hashes of the secrets that open a seed; none where the VM's key was destroyed or cannot be opened."""
     try:
         return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.counting]
     except Erased:
+        return []
+    except WrongMasterKey as error:
+        log.error("a guest's secrets cannot be derived; rebuild once they can", vm=seed.vm, error=str(error))
         return []
 
 

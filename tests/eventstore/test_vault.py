@@ -41,6 +41,35 @@ async def test_what_is_sealed_opens_again_also_elsewhere(nc: Client, vault: Vaul
     assert await vault.unseal(again) == TEXT
 
 
+async def test_what_anybody_put_behind_a_key_is_passed_over(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    js, vm, gone, master = nc.jetstream(), some_id(), some_id(), tmp_path / "master.key"
+    sealed = await vault.seal(vm, TEXT)
+    await vault.seal(gone, TEXT)
+    await vault.destroy(gone)
+    for body in (b"hi", b"x" * masterkey.SIZE, b"y" * 5000):
+        await js.publish(subjects.vault_key(vm), body)
+        await js.publish(subjects.vault_key(gone), body)
+    await js.publish(subjects.vault_key("nobody"), b"hi")
+
+    class These(KeyStore):
+        async def names(self) -> set[str]:
+            return {vm, gone, "nobody"}
+
+    elsewhere = await other(nc, tmp_path)
+    assert await elsewhere.unseal(sealed) == TEXT
+    with pytest.raises(Erased):
+        await elsewhere.seed_secret(gone, 1)
+    for again in (False, True):
+        keys = masterkey.begin(master)
+        passed = await masterkey.rewrap(These(nc), keys[1:], keys[0])
+        assert (passed.changed == 0) == again
+    masterkey.finish(master)
+    assert await (await other(nc, tmp_path)).unseal(sealed) == TEXT
+    await vault.destroy(vm)
+    with pytest.raises(Erased):
+        await elsewhere.unseal(sealed)
+
+
 async def test_what_was_sealed_for_one_vm_does_not_open_for_another(vault: Vault) -> None:
     sealed = await vault.seal(some_id(), TEXT)
     await vault.seal(rival := some_id(), "mine")

@@ -16,10 +16,12 @@ from domain.base import Event
 from domain.contract import NodeInfo, Power
 from eventstore.envelope import Context, Ref
 from eventstore.judge import Tip
+from eventstore.keystore import KeyStore
 from eventstore.parking import Parking
 from eventstore.store import Change, Loaded
 from projections import aggregates, books, database, events, rebuild, seeds
 from projections.vms import VMS
+from runtime import subjects
 from runtime.bus import QuickClient
 from runtime.servers import Postgres
 from tests.integrity.malformed import lay, strays
@@ -101,6 +103,19 @@ async def test_messages_that_are_no_events_make_no_difference(made: Made) -> Non
         assert (await Parking(cloud.nc).get("log", str(position))).open
     found, _, _ = await events.page(pool, {}, laid[0] - 1, 500)
     assert {each.position for each in found} >= set(laid)
+
+
+async def test_a_key_that_cannot_be_opened_costs_its_guest_only(made: Made) -> None:
+    cloud, pool = made
+    ref, other = await cloud.create(), await cloud.create()
+    await cloud.nc.jetstream().publish(subjects.vault_key(ref.id), b"hi")
+    for each in (ref, other):
+        await cloud.place(each)
+        await cloud.report(each, Power.ON, 1)
+        assert (await row(made, each))["state"]["phase"] == "running"
+    await as_replayed(cloud)
+    assert await seeds.find(pool, await cloud.vault.seed_secret(other.id, 1)) is not None
+    await KeyStore(cloud.nc).erase(ref.id)
 
 
 @pytest.mark.parametrize("then", [False, True], ids=["alone", "mended in the same batch"])
