@@ -49,12 +49,14 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Mapping[str, Any
 
 
 def said(node: str, reply: Msg) -> dict[str, Any]:
-    """What a node's answer in JSON says. Raises Problem: what it refuses, or 502 for nonsense."""
+    """What a node's answer in JSON says. Raises Problem: what it refuses; 502 where it failed, or for nonsense."""
     try:
         found = replies.read(reply.data)
     except replies.Nonsense as error:
         raise nonsense(node, str(error)) from error
     if isinstance(found, replies.Refusal):
+        if found.status >= 500 and found.status not in (501, 503):
+            raise Problem(502, "node_error", f"node {node} could not answer: {found.code}: {found.detail}")
         if found.status not in PASSED_ON:
             raise nonsense(node, f"a refusal with status {found.status}")
         raise Problem(found.status, found.code, found.detail)

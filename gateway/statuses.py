@@ -36,7 +36,10 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
         "Transfer-Encoding is not chunked, or the node is too old for the question",
         ("unsupported_transfer_encoding", "unknown_question"),
     ),
-    502: ("what had to be asked answered nonsense", ("handlers_answer_invalid", "node_answer_invalid")),
+    502: (
+        "what had to be asked answered nonsense, or failed",
+        ("handlers_answer_invalid", "node_answer_invalid", "node_error"),
+    ),
     503: ("something that is needed does not answer now; try again", ()),
     505: ("another version of HTTP", ("unsupported_version",)),
 }
