@@ -68,6 +68,9 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
         raise SystemExit(2) from None
     except essential.TaskEnded:
         raise SystemExit(1) from None
+    except essential.CannotRun as error:
+        logs.get(__name__).error("the role cannot run here", error=str(error))
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

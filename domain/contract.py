@@ -24,9 +24,9 @@ Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\x00-\x1f\x7f]+$", max_length=4200)]
 """Where an image is: an absolute path, or a URL."""
 BaseUrl = Annotated[
-    str, StringConstraints(pattern=r"^http://[A-Za-z0-9._~:@\[\]-]+/([A-Za-z0-9._~-]+/)*$", max_length=256)
+    str, StringConstraints(pattern=r"^http://[A-Za-z0-9._~:\[\]-]+/([A-Za-z0-9._~-]+/)*$", max_length=256)
 ]
-"""The base URL of a data source. It ends in / and holds nothing that would need quotes anywhere."""
+"""The base URL of a data source. It ends in /, names no user, and holds nothing that would need quotes anywhere."""
 SeedUrl = Annotated[str, StringConstraints(pattern=r"^(http://[A-Za-z0-9._~:@/\[\]-]+/)?$", max_length=512)]
 Mac = Annotated[str, StringConstraints(pattern=r"^52:54:00(:[0-9a-f]{2}){3}$")]
 """A MAC address of QEMU's range."""
@@ -36,11 +36,12 @@ Word = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
 Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 """What a document may need of a node, by name."""
 
-Counter = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# Whole numbers as JSON writes them: 1.0, true and "1" are none.
+Counter = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
 """A count of something that people or managers do one at a time."""
-Position = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Position = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 """A number that Postgres' bigint can hold."""
-Size = Annotated[int, Field(ge=0, le=2**53)]
+Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 """Bytes."""
 
 MOST_DETAIL, MOST_STEP = 2000, 100
@@ -67,6 +68,13 @@ def address(text: str) -> str:
     return text
 
 
+def whole_numbers(size: object) -> object:
+    """What is to be an amount, if all that it counts are whole numbers. Raises ValueError."""
+    if isinstance(size, dict) and any(type(value) is not int for value in size.values()):
+        raise ValueError("amounts are whole numbers")
+    return size
+
+
 def bounded(size: Resources) -> Resources:
     """An amount that a host can have. Raises ValueError."""
     if not (
@@ -79,9 +87,9 @@ def bounded(size: Resources) -> Resources:
 
 
 MOST_VCPUS, MOST_MEMORY_MIB, MOST_DISK_GIB = 2**16, 2**30, 2**30
-Vcpus = Annotated[int, Field(ge=0, le=MOST_VCPUS)]
-MemoryMib = Annotated[int, Field(ge=0, le=MOST_MEMORY_MIB)]
-DiskGib = Annotated[int, Field(ge=0, le=MOST_DISK_GIB)]
+Vcpus = Annotated[int, Field(ge=0, le=MOST_VCPUS, strict=True)]
+MemoryMib = Annotated[int, Field(ge=0, le=MOST_MEMORY_MIB, strict=True)]
+DiskGib = Annotated[int, Field(ge=0, le=MOST_DISK_GIB, strict=True)]
 
 
 class Desired(StrEnum):
@@ -200,7 +208,7 @@ class NodeReport(Message):
     desired: Desired | None = None
     asked_boots: Counter | None = None
     boots: Counter = 0
-    size: Annotated[Resources, AfterValidator(bounded)] | None = None
+    size: Annotated[Resources, BeforeValidator(whole_numbers), AfterValidator(bounded)] | None = None
     addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
     cause: Literal["guest", "crashed"] | None = None
     forced: bool = False
@@ -213,8 +221,8 @@ class NodeInfo(Message):
 
     node: Slug
     region: Slug
-    vcpus: Annotated[int, Field(ge=1, le=MOST_VCPUS)]
-    memory_mib: Annotated[int, Field(ge=1, le=MOST_MEMORY_MIB)]
+    vcpus: Annotated[int, Field(ge=1, le=MOST_VCPUS, strict=True)]
+    memory_mib: Annotated[int, Field(ge=1, le=MOST_MEMORY_MIB, strict=True)]
     disk_gib: DiskGib
     virt_type: Literal["kvm", "qemu", "test"]
     seed_url: BaseUrl = Field(description="base URL, ending in /, at which this node's guests reach the data source")
@@ -235,12 +243,14 @@ class Daemon(Message):
 class Introduction(Message):
     """A daemon asks to be the one of its node.
 
-    `heir`: it has just started, so whoever had its identity before has ended.
+    `heir`: it has just started, so whoever had its identity before has ended. `take_over`: the operator says that the
+    daemon before it, of another identity, will not come back.
     """
 
     info: NodeInfo
     daemon: Daemon
     heir: bool = False
+    take_over: bool = False
 
 
 class Leaving(Message):
@@ -249,10 +259,27 @@ class Leaving(Message):
     boot: BootId
 
 
-class LeaseGranted(Message):
-    """The daemon is the one of its node, under this number, until another one takes over."""
+LEASE_SECONDS = 15.0
+"""Silence of a lease's holder after which another daemon may get the lease, where the settings say nothing else."""
 
-    lease: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+class LeaseGranted(Message):
+    """The daemon is the one of its node, under this number, until another one takes over.
+
+    That can be once nobody has heard this one for `seconds`.
+    """
+
+    lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+    seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = LEASE_SECONDS
+
+
+class LeaseNote(Message):
+    """Which daemon was given the lease of a node last. It is written before that daemon is told."""
+
+    node: Slug
+    lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+    boot: BootId
+    identity: BootId
 
 
 class ImageCache(Message):
@@ -291,6 +318,6 @@ class Heartbeat(Message):
         default=(), description="tagged domains that nobody wants"
     )
     image_cache: ImageCache | None = None
-    lease: Counter = Field(default=0, description="what the daemon holds; 0 while it waits for another one to end")
+    lease: Counter = Field(default=0, description="what the daemon holds; 0 while it is refused, and waits")
     daemon: Daemon | None = None
     malformed: Counter = Field(default=0, description="wanted documents that make no sense to it")

@@ -9,7 +9,7 @@ from typing import ClassVar, assert_never
 from pydantic import AwareDatetime, Field
 
 from domain.base import Command, Event, Message, Rejected, Resources, Slug, Uuid, Value
-from domain.contract import BaseUrl, BootId, Daemon, NodeInfo
+from domain.contract import LEASE_SECONDS, BaseUrl, BootId, Daemon, NodeInfo
 from domain.known import NONE, Known, Operations, same_request
 
 
@@ -25,12 +25,17 @@ class Silence(Value):
 
 
 class RegisterNode(NodeCommand):
-    """A daemon says what its node is, and asks for the node's lease (`daemon`), which one daemon at a time has."""
+    """A daemon says what its node is, and asks for the node's lease (`daemon`), which one daemon at a time has.
+
+    `patience`: seconds of silence of the holder after which another daemon may have it.
+    """
 
     info: NodeInfo
     daemon: Daemon | None = None
     heir: bool = False
+    take_over: bool = False
     silence: Silence | None = None
+    patience: float = LEASE_SECONDS
 
 
 class ReturnLease(NodeCommand):
@@ -96,9 +101,6 @@ NodeCommands = (
     | CordonNode
     | UncordonNode
 )
-
-LEASE_SECONDS = 15.0
-"""Silence of a lease's holder after which a daemon of another identity gets the lease."""
 
 
 class NodeEvent(Event):
@@ -222,6 +224,7 @@ class Node(Message):
     reservations: dict[str, Resources] = Field(default_factory=dict)
     lease: int = Field(default=0, description="how often the node's lease was given")
     holder: Holder | None = Field(default=None, description="who has it now")
+    identity: str | None = Field(default=None, description="of the daemon that had it last: the disks of VMs are there")
     registered_at: AwareDatetime
     updated_at: AwareDatetime
     operations: Operations = NONE
@@ -292,23 +295,47 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
 
 
 def taken(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
-    """The lease changes hands, if it does. Raises Rejected while another daemon has it."""
+    """The lease changes hands, if it does. Raises Rejected where it may not.
+
+    A daemon is known by the folder it works on (its identity): the disks of the node's VMs are there. The next process
+    on the same folder gets the lease at once. One on another folder gets it when the holder has given it back or was
+    not heard for some time, and no VM is on the node: it would find none of them. The operator can overrule the latter.
+    """
     daemon = command.daemon
     if daemon is None or (node is not None and node.holder is not None and node.holder.boot == daemon.boot):
         return []
-    if node is not None and node.holder is not None:
-        holder, silence = node.holder, command.silence
-        heir = command.heir and holder.identity == daemon.identity
-        silent = silence is not None and silence.lease == node.lease and silence.seconds >= LEASE_SECONDS
-        if not heir and not silent:
-            raise Rejected(
-                "node_taken",
-                f"another daemon works for node {node.id}: process {holder.pid} on host {holder.host}, since "
-                f"{holder.since:%Y-%m-%dT%H:%M:%SZ}. Give this one another name (NEBULA_NODE, or --prefix), or end "
-                "that one: then this one takes over",
-            )
+    if node is not None:
+        same_folder = node.identity == daemon.identity
+        if node.holder is not None and not (same_folder and command.heir) and not is_silent(node, command):
+            raise in_use(node, node.holder)
+        if node.identity is not None and not same_folder and node.reservations and not command.take_over:
+            raise elsewhere(node)
     lease = (node.lease if node is not None else 0) + 1
     return [NodeLeased(at=command.at, lease=lease, **daemon.model_dump())]
+
+
+def is_silent(node: Node, command: RegisterNode) -> bool:
+    silence = command.silence
+    return silence is not None and silence.lease == node.lease and silence.seconds >= command.patience
+
+
+def in_use(node: Node, holder: Holder) -> Rejected:
+    return Rejected(
+        "node_taken",
+        f"another daemon works for node {node.id}: process {holder.pid} on host {holder.host}, since "
+        f"{holder.since:%Y-%m-%dT%H:%M:%SZ}. Give this one another name (NEBULA_NODE, or --prefix), or end that one: "
+        "then this one takes over, if no VM is on the node",
+    )
+
+
+def elsewhere(node: Node) -> Rejected:
+    was = f", process {node.holder.pid} on host {node.holder.host}" if node.holder is not None else ""
+    return Rejected(
+        "node_elsewhere",
+        f"the {len(node.reservations)} VMs of node {node.id} are with another daemon{was}: this one works on another "
+        "folder, without their disks. Is the folder mounted (NEBULA_HOME, NEBULA_NODE_DATA)? Start that daemon again, "
+        "or give this one another name; or set NEBULA_TAKE_OVER=true if that one will never come back",
+    )
 
 
 def evolve(node: Node | None, event: Event) -> Node | None:
@@ -326,7 +353,7 @@ def changes(node: Node, event: NodeEvent) -> dict[str, object]:
     match event:
         case NodeLeased():
             holder = Holder(boot=event.boot, identity=event.identity, host=event.host, pid=event.pid, since=event.at)
-            return {"lease": event.lease, "holder": holder}
+            return {"lease": event.lease, "holder": holder, "identity": event.identity}
         case NodeLeaseReturned():
             return {"holder": None}
         case SeedUrlSet():

@@ -36,6 +36,7 @@ async def health(gateway: Gateway, request: Request) -> Response:
     """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
 
     `degraded`: it works, and messages are parked that nobody has looked at, or a manager fails at something.
+    `daemons_waiting`: node daemons that do nothing, since another one of their name works.
     """
     body = await gateway.health.body(lambda: look(gateway))
     well = body["status"] != "unavailable"
@@ -66,6 +67,7 @@ async def look(gateway: Gateway) -> dict[str, Any]:
         "lag_seconds": await lag_seconds(gateway, rows["position"]) if lag else 0.0,
         "managers": managers,
         "parked": gateway.parked.open,
+        "daemons_waiting": gateway.heartbeats.all_waiting(),
     }
     well = all(body[name]["status"] == "ok" for name in PARTS)
     trouble = gateway.parked.open or any(each.get("failing_since") for each in managers)
@@ -136,6 +138,7 @@ async def metrics(gateway: Gateway, request: Request) -> Response:
     """Numbers for Prometheus."""
     gateway.metrics.position.set(gateway.position.value)
     gateway.metrics.parked_are(gateway.parked.counts())
+    gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
     with contextlib.suppress(Away, TimeoutError):
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
         gateway.metrics.building.set(-1 if building is None else building)

@@ -11,8 +11,10 @@ from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
 from runtime import subjects
 
-#: How long a daemon that waits is shown after its last heartbeat, and how many of one node.
+#: How long a daemon that is refused is shown after its last heartbeat, and how many of one node.
 SHOWN, MOST_WAITING = timedelta(seconds=30), 8
+#: Names of nodes that are remembered: anybody on the bus can send heartbeats under any name.
+MOST_NODES = 10_000
 
 
 def fresh(at: datetime) -> bool:
@@ -25,6 +27,8 @@ class Heartbeats:
     _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
     _malformed: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
+    #: daemons that were refused since this gateway started
+    refused: int = 0
 
     async def listen(self, nc: Client) -> None:
         """Hear every node from now on."""
@@ -42,20 +46,34 @@ class Heartbeats:
         if beat.lease == 0:
             self._note_waiting(node, beat)
             return
+        self._waiting.get(node, {}).pop(beat.boot, None)
+        self._seen.pop(node, None)
         self._seen[node] = datetime.now(UTC)
         self._caches[node] = beat.image_cache
         self._malformed[node] = beat.malformed
+        if len(self._seen) > MOST_NODES:
+            longest_silent = next(iter(self._seen))
+            for book in (self._seen, self._caches, self._malformed):
+                book.pop(longest_silent, None)
 
     def _note_waiting(self, node: str, beat: Heartbeat) -> None:
         waiting = {boot: one for boot, one in self._waiting.get(node, {}).items() if fresh(one[0])}
         if beat.daemon is not None and (beat.boot in waiting or len(waiting) < MOST_WAITING):
+            self.refused += beat.boot not in waiting
             waiting[beat.boot] = (datetime.now(UTC), beat.daemon)
+        self._waiting.pop(node, None)
+        if len(self._waiting) >= MOST_NODES:
+            del self._waiting[next(iter(self._waiting))]
         self._waiting[node] = waiting
 
     def waiting(self, node: str) -> list[dict[str, object]]:
         """The daemons of this name that wait for the one that works to end."""
         found = self._waiting.get(node, {}).values()
         return [{"host": daemon.host, "pid": daemon.pid} for at, daemon in found if fresh(at)]
+
+    def all_waiting(self) -> int:
+        """How many daemons wait, of all nodes."""
+        return sum(len(self.waiting(node)) for node in list(self._waiting))
 
     def last_seen(self, node: str) -> str | None:
         """When the node was heard last; None when it was not since this gateway started."""

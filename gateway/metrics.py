@@ -36,6 +36,17 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._daemons_refused = Counter(
+            "nebula_node_daemons_refused",
+            "Node daemons that were heard to wait since another one works for their node",
+            registry=self.registry,
+        )
+        self._daemons_waiting = Gauge(
+            "nebula_node_daemons_waiting",
+            "Node daemons that wait since another one works for their node",
+            registry=self.registry,
+        )
+        self._refused = 0
         self._parked = Gauge(
             "nebula_parked_messages", "Parked messages that are open", ["source"], registry=self.registry
         )
@@ -53,6 +64,12 @@ class Metrics:
         self._parked.clear()
         for source in {"log", "reports", *counts}:
             self._parked.labels(source).set(counts.get(source, 0))
+
+    def daemons_are(self, refused: int, waiting: int) -> None:
+        """How many node daemons were refused so far, and how many wait now."""
+        self._daemons_refused.inc(refused - self._refused)
+        self._refused = refused
+        self._daemons_waiting.set(waiting)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

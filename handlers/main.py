@@ -21,6 +21,7 @@ from eventstore.vault import Vault
 from handlers import reports
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
+from handlers.leases import Leases
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
@@ -51,6 +52,7 @@ class Parts:
     world: World
     commands: CommandLoop
     liveness: Liveness
+    registration: Registration
     reports: reports.Reports
     drivers: Sequence[Driver]
 
@@ -80,11 +82,13 @@ async def assemble(settings: HandlersSettings) -> Parts:
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]
+    leases = Leases(Documents(nc, subjects.LEASES))
     return Parts(
         nc=nc,
         world=world,
         commands=commands,
         liveness=liveness,
+        registration=Registration(store, liveness, leases, settings.lease_seconds),
         reports=reports.Reports(store, world),
         drivers=drivers,
     )
@@ -153,7 +157,7 @@ async def run(settings: HandlersSettings) -> None:
             essential.start("malformed messages", parts.world.malformed.run(Parking(parts.nc)))
             await parts.commands.start()
             await hear_heartbeats(parts.nc, parts.liveness)
-            await Registration(store, parts.liveness).serve(parts.nc)
+            await parts.registration.serve(parts.nc)
             await answer_nodes(parts.nc, store, parts.world)
             log.info("handlers ready")
             await essential.during(FastStream(broker_for(settings, parts), logger=None).run())

@@ -2,7 +2,7 @@
 
 The node that a message is about is in its subject, which only that node can publish on. A lease changes hands by an
 event of the node; heartbeats renew it in memory. It is taken from nobody who may live: another daemon gets it once the
-holder has given it back, was heard by nobody for some time, or is known to have ended (`domain/node.py`).
+holder has given it back, was heard by nobody for some time, or is known to have ended (`taken` in `domain/node.py`).
 """
 
 from nats.aio.client import Client
@@ -12,12 +12,13 @@ from pydantic_core import to_json
 
 from domain import node
 from domain.base import Rejected
-from domain.contract import Introduction, LeaseGranted, Leaving
+from domain.contract import Introduction, LeaseGranted, LeaseNote, Leaving
 from domain.node import RegisterNode, ReturnLease
 from eventstore.envelope import Context, Ref
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, now
 from handlers.commands import invalid, problem
+from handlers.leases import Leases
 from handlers.managers.liveness import Liveness
 from runtime import logs, subjects
 from runtime.responder import Responder
@@ -25,14 +26,19 @@ from runtime.responder import Responder
 log = logs.get(__name__)
 
 QUEUE = "handlers"
+#: Refusals that are remembered, so that each is told once.
+MOST_TOLD = 1000
 
 
 class Registration:
-    """Answers nodes that register or leave."""
+    """Answers nodes that register or leave. `lease_seconds`: silence after which a lease may change hands."""
 
-    def __init__(self, store: EventStore, liveness: Liveness) -> None:
+    def __init__(self, store: EventStore, liveness: Liveness, leases: Leases, lease_seconds: float) -> None:
         self._store = store
         self._liveness = liveness
+        self._leases = leases
+        self._lease_seconds = lease_seconds
+        self._told: dict[tuple[str, str], None] = {}
 
     async def register(self, node_id: str, said: Introduction) -> LeaseGranted:
         """Make the daemon the one of its node. Raises Rejected, Unavailable."""
@@ -45,14 +51,20 @@ class Registration:
             info=said.info,
             daemon=said.daemon,
             heir=said.heir,
+            take_over=said.take_over,
             silence=self._liveness.silence_of_holder(node_id),
+            patience=self._lease_seconds,
         )
         ref = Ref(subjects.SYSTEM, "node", node_id)
-        applied = await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
+        known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
+        by = Context(actor=f"node:{node_id}")
+        applied = await apply(self._store, ref, node.decide, node.evolve, command, by, known=known)
         assert applied.state is not None
         for recorded in applied.events:
             log.info("node registered", node=node_id, type=recorded.type, host=said.daemon.host, pid=said.daemon.pid)
-        return LeaseGranted(lease=applied.state.lease)
+        lease, daemon = applied.state.lease, said.daemon
+        await self._leases.note(LeaseNote(node=node_id, lease=lease, boot=daemon.boot, identity=daemon.identity))
+        return LeaseGranted(lease=lease, seconds=self._lease_seconds)
 
     async def leave(self, node_id: str, said: Leaving) -> None:
         """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
@@ -63,7 +75,7 @@ class Registration:
     async def answered(self, subject: str, body: bytes) -> bytes:
         """The answer to a request, whatever is in it."""
         try:
-            node_id = subjects.node_of(subject)
+            node_id = node_named(subject)
             if subject == subjects.register(node_id):
                 granted = await self.register(node_id, Introduction.model_validate_json(body))
                 return to_json({"ok": granted})
@@ -79,8 +91,18 @@ class Registration:
         except Exception:
             log.exception("registration failed", subject=subject)
             refusal = Rejected("internal_error", "this is a bug in Nebula", status=500)
-        log.info("node refused", subject=subject, code=refusal.code, detail=refusal.detail)
+        self._tell(subject, refusal)
         return to_json(problem(refusal))
+
+    def _tell(self, subject: str, refusal: Rejected) -> None:
+        """Say it once: a daemon that is refused asks again and again."""
+        said = (subject, refusal.detail)
+        if said not in self._told:
+            log.warning("node refused", subject=subject, code=refusal.code, detail=refusal.detail)
+        self._told.pop(said, None)
+        self._told[said] = None
+        if len(self._told) > MOST_TOLD:
+            del self._told[next(iter(self._told))]
 
     async def serve(self, nc: Client) -> None:
         """Answer from now on."""
@@ -92,6 +114,14 @@ class Registration:
 
         for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)
+
+
+def node_named(subject: str) -> str:
+    """The node that a request is of. Raises Rejected."""
+    try:
+        return subjects.token(subjects.node_of(subject))
+    except ValueError as error:
+        raise Rejected("invalid_request", f"no node has such a name: {error}", status=422, field="node") from None
 
 
 async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:

@@ -49,7 +49,9 @@ class Daemon:
         self._host = host
         self._graces = Graces(settings.data_dir / "graces", host.boot_id)
         self._beside = beside
-        self._membership = Membership(bus, settings.node, identity(settings.data_dir), self._describe)
+        self._membership = Membership(
+            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
+        )
         self._wanted = WantedDocuments(bus, settings.node, self._nudge)
         self._reports = Reports(bus, settings.node, 0, self._membership.age)
         self._pulse = Pulse(
@@ -79,10 +81,9 @@ class Daemon:
 
     async def _work_for_ever(self) -> None:
         while True:
-            await self._membership.held.wait()
-            lease = self._membership.lease
+            lease = await self._membership.held()
             working = asyncio.create_task(self._work(lease))
-            losing = asyncio.create_task(self._membership.lost.wait())
+            losing = asyncio.create_task(self._membership.another_than(lease))
             try:
                 await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -184,7 +185,16 @@ class Daemon:
     def _lane(self, vm: str) -> Lane:
         if vm in self._lanes:
             return self._lanes[vm][0]
-        lane = Lane(vm, self._wanted, self._executor, self._hypervisor, self._reports, self._host, self._graces)
+        lane = Lane(
+            vm,
+            self._wanted,
+            self._executor,
+            self._hypervisor,
+            self._reports,
+            self._host,
+            self._graces,
+            self._membership.unsure,
+        )
         task = asyncio.create_task(lane.run(), name=f"lane {vm}")
         self._lanes[vm] = (lane, task)
         task.add_done_callback(lambda ended: self._lane_ended(vm, ended))

@@ -8,10 +8,11 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from runtime.essential import CannotRun
 from runtime.private import PASSABLE, passable
 
 
-class Occupied(Exception):
+class Occupied(CannotRun):
     """Another daemon works on this folder."""
 
 
@@ -28,7 +29,10 @@ def lock(folder: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise Occupied(f"another node daemon works on {folder}") from error
+        raise Occupied(
+            f"another node daemon works on {folder}: end that one, or give this one another folder (NEBULA_HOME, "
+            "NEBULA_NODE_DATA) and another name (NEBULA_NODE, or --prefix)"
+        ) from error
     return file
 
 

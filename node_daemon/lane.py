@@ -6,6 +6,7 @@ looks for itself.
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -62,6 +63,8 @@ NEWS_FIRST = 0.05
 
 #: Seconds between looks while the hypervisor does not answer. Its return is a nudge as well.
 LOOK_AGAIN = 5.0
+#: Seconds between looks while another daemon may work for the node.
+LOOK_FOR_LEASE = 0.5
 
 STEP_NAMES: dict[type[Action], str] = {
     Create: "image",
@@ -104,7 +107,7 @@ class Trouble:
 
 
 class Lane:
-    """Runs as long as the VM has a document."""
+    """Runs as long as the VM has a document. No step is taken while it is `unsure` whether the node is still ours."""
 
     def __init__(
         self,
@@ -115,6 +118,7 @@ class Lane:
         reports: Reports,
         host: Host,
         graces: Graces,
+        unsure: Callable[[], bool] = lambda: False,
     ) -> None:
         self.vm = vm
         self._wanted = wanted
@@ -122,6 +126,7 @@ class Lane:
         self._reports = reports
         self._host = host
         self._graces = graces
+        self._unsure = unsure
         self._nudged = asyncio.Event()
         self._addresses = Addresses(vm, hypervisor, changed=self.nudge)
         self._trouble = Trouble()
@@ -171,6 +176,8 @@ class Lane:
             self._show(want, have, step=self._trouble.step or STEP_NAMES[type(step)])
             if (wait := self._trouble.wait()) > 0:
                 return wait
+            if self._unsure():
+                return LOOK_FOR_LEASE
             if isinstance(step, Keep):
                 await asyncio.sleep(NEWS_FIRST)
             have = await self._carry_out(step, want, have)
@@ -191,9 +198,9 @@ class Lane:
             self._show(want, have, step=name)
 
         try:
-            after = await self._executor.carry_out(step, lambda: self._wanted.get(self.vm), progress)
+            after = await self._executor.carry_out(step, self._newest, progress)
         except Superseded:
-            log.info("step dropped: another document is the newest")
+            log.info("step dropped: another document is the newest, or another daemon may work for the node")
             return None
         except Permanent as failure:
             self._give_up(failure)
@@ -216,6 +223,10 @@ class Lane:
             return None
         self._trouble = Trouble(want.generation)
         return after
+
+    def _newest(self) -> Wanted | None:
+        """The newest document, as long as it is ours to go by."""
+        return None if self._unsure() else self._wanted.get(self.vm)
 
     def _give_up(self, failure: Permanent) -> None:
         log.error("cannot be made as wanted", code=failure.code, detail=failure.detail)

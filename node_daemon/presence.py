@@ -13,6 +13,9 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
+#: Heartbeats in the time after which a lease may be another daemon's, at the least.
+BEATS = 3
+
 
 class Pulse:
     """Heartbeats, each with what was last seen of orphans and of the wanted documents."""
@@ -42,7 +45,8 @@ class Pulse:
         await self._bus.subscribe(inbox, cb=self._membership.on_answer)
         daemon = self._membership.daemon
         while True:
-            if self._bus.is_connected:
+            self._membership.beating()
+            if self._bus.is_connected and (self._membership.lease or self._membership.refused):
                 heartbeat = Heartbeat(
                     node=self._node,
                     at=datetime.now(UTC),
@@ -59,4 +63,4 @@ class Pulse:
                     await self._bus.publish(subjects.heartbeat(self._node), body, reply=inbox)
                 except NatsError as error:
                     log.warning("heartbeat not sent", error=repr(error))
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(min(self._seconds, self._membership.seconds / BEATS))

@@ -119,6 +119,7 @@ NODES = Aggregates[Node](
     deleted=lambda _: False,
     columns={"region": lambda state: state.info.region},
     view=view,
+    revision=7,
     filters={"region": "region = %(region)s"},
     ddl=f"""
         CREATE TABLE nodes ({COMMON}, region text NOT NULL);

@@ -17,6 +17,10 @@ log = logs.get(__name__)
 T = TypeVar("T")
 
 
+class CannotRun(Exception):
+    """The role cannot run as it was started. The text says why, and what would help."""
+
+
 class TaskEnded(Exception):
     """An essential task has ended. It was logged already."""
 

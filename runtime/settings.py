@@ -28,8 +28,8 @@ def node_name() -> str:
 
 
 def _directory_url(url: str) -> str:
-    if not re.match(r"^http://[^\s;%,]+/$", url):
-        raise ValueError("must be an http:// URL that ends in / and holds no space, ';', '%' or ','")
+    if not re.fullmatch(r"http://[^\s;%,@]+/", url):
+        raise ValueError("must be an http:// URL that ends in / and holds no user, space, ';', '%' or ','")
     return url
 
 
@@ -141,6 +141,8 @@ class HandlersSettings(Vaulted):
     seed_url: Annotated[str, AfterValidator(_directory_url)] | None = None
     #: seconds of silence after which a node counts as lost
     node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
+    #: seconds of silence after which another daemon of its name may work for a node that has no VMs
+    lease_seconds: float = Field(default=15.0, ge=1, le=3600)
     #: seconds between two signed checkpoints of a log that moves
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
     #: how often a stored message is tried before it is parked
@@ -180,6 +182,8 @@ class NodeSettings(Common):
     image_base: Literal["raw", "source"] = "raw"
     #: directory for images, disks and consoles
     node_data: Path | None = None
+    #: the daemon that worked for this node before, on another folder, will not come back: work without its disks
+    take_over: bool = False
 
     @property
     def data_dir(self) -> Path:

@@ -10,6 +10,8 @@ WANTED = "NEBULA_WANTED"
 REPORTS = "NEBULA_REPORTS"
 PARKED = "NEBULA_PARKED"
 CHECKPOINTS = "NEBULA_CHECKPOINTS"
+LEASES = "NEBULA_LEASES"
+"""Which daemon was given the lease of each node last: for daemons that start while handlers are away."""
 HEALTH = "NEBULA_HEALTH"
 """Holds one document, which is replaced to see whether the servers can store."""
 VAULT = "NEBULA_VAULT"
@@ -137,6 +139,14 @@ def leave(node: str) -> str:
 
 
 LEAVE_OF_ALL = f"{PREFIX}.nodes.*.leave"
+
+
+def lease(node: str) -> str:
+    """Where it stands which daemon was given the lease of a node last."""
+    return f"{PREFIX}.nodes.{token(node)}.lease"
+
+
+LEASES_OF_ALL = f"{PREFIX}.nodes.*.lease"
 
 
 def heartbeat(node: str) -> str:

@@ -56,7 +56,9 @@ class Liveness:
         if known is None or beat.lease == 0:
             return None  # it waits for the lease, so it does not work for the node
         holder = known.holder
-        if beat.lease < known.lease or (beat.lease == known.lease and (holder is None or holder.boot != beat.boot)):
+        if beat.lease > known.lease:
+            return None  # given by another handlers process a moment ago, or never
+        if beat.lease < known.lease or holder is None or holder.boot != beat.boot:
             by = f"process {holder.pid} on host {holder.host}" if holder else "nobody"
             return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} is over; {by} has it now")
         self._heard[beat.node] = time.monotonic()

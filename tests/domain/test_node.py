@@ -75,8 +75,8 @@ def daemon(boot: str = "b1", identity: str = "i1", host: str = "h1") -> Daemon:
     return Daemon(boot=boot, identity=identity, host=host, pid=7)
 
 
-def lease(daemon: Daemon, seconds: float = 0, *, heir: bool = False, silence: Silence | None = None) -> RegisterNode:
-    return RegisterNode(node="n1", at=at(seconds), info=info(), daemon=daemon, heir=heir, silence=silence)
+def lease(daemon: Daemon, seconds: float = 0, **more: Any) -> RegisterNode:
+    return RegisterNode(node="n1", at=at(seconds), info=info(), daemon=daemon, **more)
 
 
 RETURN = ReturnLease(node="n1", boot="b1", at=at(8))
@@ -100,6 +100,20 @@ def test_one_daemon_at_a_time_has_the_lease() -> None:
 def test_the_next_process_on_the_same_folder_takes_over_at_once_when_it_starts() -> None:
     LEASED.when(lease(daemon("b2"), heir=True)).then(NodeLeased)
     LEASED.when(lease(daemon("b2"), heir=False)).then_rejected("node_taken")
+
+
+def test_a_daemon_on_another_folder_gets_no_node_that_has_vms() -> None:
+    """It would find no disk, and every VM would fail."""
+    busy = Story(node.decide, node.evolve, LEASED.when(reserve()).after)
+    other, silent = daemon("b2", "i2", "h2"), Silence(lease=1, seconds=900)
+    busy.when(lease(other, silence=silent)).then_rejected("node_elsewhere")
+    returned = busy.when(RETURN)
+    returned.and_when(lease(other, heir=True)).then_rejected("node_elsewhere")
+    returned.and_when(lease(daemon("b2"), heir=True)).then(NodeLeased, lease=2)
+    busy.when(lease(daemon("b2"), silence=silent)).then(NodeLeased, lease=2)
+    busy.when(lease(other, take_over=True)).then_rejected("node_taken")
+    taken = busy.when(lease(other, take_over=True, silence=silent)).then(NodeLeased, lease=2)
+    taken.and_when(lease(daemon("b3"), heir=True)).then_rejected("node_taken")
 
 
 def test_where_guests_find_their_data_is_the_operators_to_say() -> None:

@@ -1,4 +1,4 @@
-"""`nebula node --simulate`: a cloud of simulated nodes under a real platform, killed in the middle."""
+"""`nebula node --simulate` under a real platform: a cloud that is killed in the middle, and two of one name."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ import pytest
 
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect
 from runtime.child import free_port
+from tests.node_process import NodeProcess, node_process, simulated
 from tests.waiting import eventually
 
 NODES, COUNT = 20, 100
@@ -21,11 +22,15 @@ VMS = f"/v1/projects/{PROJECT}/vms"
 QUICK = ("call=0.001", "image=0.1", "boot=0.5", "lease=0.2", "shutdown=0.2")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def control_plane() -> AsyncIterator[tuple[Cloud, str]]:
     """Everything but nodes, and the URL of the data source."""
-    port = str(free_port())
-    async with cloud(["gateway", "handlers", "projections"], NEBULA_SEED_PORT=port) as made:
+    settings = {
+        "NEBULA_SEED_PORT": (port := str(free_port())),
+        "NEBULA_LEASE_SECONDS": "5",
+        "NEBULA_NODE_TIMEOUT": "600",
+    }
+    async with cloud(["gateway", "handlers", "projections"], **settings) as made:
         await made.prepare()
         yield made, f"http://127.0.0.1:{port}/"
 
@@ -57,7 +62,7 @@ async def pages(made: Cloud, path: str) -> list[dict[str, Any]]:
     token = ""
     async with made.connection() as http:
         while True:
-            page = await expect(http, "GET", f"{path}?limit=500{token}")
+            page = await expect(http, "GET", f"{path}{'&' if '?' in path else '?'}limit=500{token}")
             found += page["items"]
             if page["next_page_token"] is None:
                 return found
@@ -85,14 +90,14 @@ async def test_a_cloud_of_simulated_nodes_that_is_killed(control_plane: tuple[Cl
 
     async with simulating(made, seed_url, "--region", "lab"):
         await eventually(lambda: at_nodes(made), "all nodes are known")
-        nodes = await pages(made, "/v1/nodes")
+        nodes = await pages(made, "/v1/nodes?region=lab")
         assert {node["region"] for node in nodes} == {"lab"}
         assert [node["id"] for node in nodes] == [f"sim-{number:03d}" for number in range(1, NODES + 1)]
 
         async with made.connection() as http:
             for number in range(COUNT):
                 size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
-                await expect(http, "POST", VMS, {"name": f"vm-{number}", "image": IMAGE, **size})
+                await expect(http, "POST", VMS, {"name": f"vm-{number}", "image": IMAGE, "region": "lab", **size})
         await eventually(lambda: at_least(1, "phase", "running"), "the first runs")
     assert await count("ready", True) < COUNT, "it was killed too late to matter"
 
@@ -119,5 +124,71 @@ async def test_a_cloud_of_simulated_nodes_that_is_killed(control_plane: tuple[Cl
         assert await again.wait() == 0
 
 
-async def at_nodes(made: Cloud) -> bool:
-    return sum(node["status"] == "ready" for node in await pages(made, "/v1/nodes")) == NODES
+async def test_two_processes_of_simulated_nodes_of_one_name(control_plane: tuple[Cloud, str]) -> None:
+    """The first one's VMs run on, whatever the second does; who has its disks takes over, once it was killed."""
+    made, _ = control_plane
+    home, other = made.home / "one", made.home / "two"
+
+    async def node(number: int = 1) -> dict[str, Any]:
+        async with made.connection() as http:
+            found: dict[str, Any] = await expect(http, "GET", f"/v1/nodes/twin-00{number}")
+        return found
+
+    async def all_run() -> bool:
+        return [vm["phase"] for vm in await pages(made, VMS)] == ["running"] * 3
+
+    async def works(process: NodeProcess) -> bool:
+        daemons = [(await node(number))["daemon"] for number in (1, 2, 3)]
+        return all(daemon and daemon["pid"] == process.pid for daemon in daemons)
+
+    async def counted() -> tuple[int, str]:
+        async with made.connection() as http:
+            health = await expect(http, "GET", "/healthz")
+            metrics = (await http.request("GET", "/metrics")).body.decode()
+        return health["daemons_waiting"], metrics
+
+    async with node_process(home, made.nats_url, *simulated("twin", 3)) as first:
+        await eventually(lambda: at_nodes(made, 3, "twin"), "the nodes are known")
+        async with made.connection() as http:
+            for number in range(3):
+                size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
+                await expect(http, "POST", VMS, {"name": f"vm-{number}", "image": IMAGE, "region": "twin", **size})
+        await eventually(all_run, "all run")
+        async with node_process(other, made.nats_url, *simulated("twin", 3)) as second:
+            for number in (1, 2, 3):
+                await second.says(f"another daemon works for node twin-00{number}: process {first.pid} on host")
+
+            async def shown() -> bool:
+                return (await counted())[0] == 3 and [each["pid"] for each in (await node())["waiting"]] == [second.pid]
+
+            await eventually(shown, "healthz and the node tell of the second")
+            assert "nebula_node_daemons_refused_total 3.0" in (await counted())[1]
+            assert "node refused" in (made.home / "roles.log").read_text()
+            assert await works(first) and await all_run()
+
+            async with node_process(home, made.nats_url, *simulated("twin", 3)) as third:
+                assert await third.process.wait() == 1
+            assert f"another node daemon works on {home}/simulated-twin" in third.said()
+            assert "Traceback" not in third.said()
+
+            await first.kill()
+            await second.says("VMs of node twin-001 are with another daemon")
+            async with node_process(home, made.nats_url, *simulated("twin", 3)) as next_:
+                await eventually(lambda: works(next_), "the next one on the folder works for all three")
+                assert await all_run()
+                types = Counter(event["type"].rsplit(".", 1)[-1] for event in await pages(made, "/v1/events"))
+                assert not {"VmFailed", "VmLost", "VmStopped"} & set(types)
+                async with made.connection() as http:
+                    for vm in await pages(made, VMS):
+                        await expect(http, "DELETE", f"{VMS}/{vm['id']}")
+
+                async def nothing() -> bool:
+                    return not await pages(made, VMS)
+
+                await eventually(nothing, "nothing is left")
+                await next_.kill()
+            await eventually(lambda: works(second), "without VMs on the node, the second takes over as well")
+
+
+async def at_nodes(made: Cloud, number: int = NODES, region: str = "lab") -> bool:
+    return sum(node["status"] == "ready" for node in await pages(made, f"/v1/nodes?region={region}")) == number

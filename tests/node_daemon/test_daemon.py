@@ -548,7 +548,7 @@ async def test_orphans_are_told_and_left_alone(node: Node, hypervisor: LibvirtHy
         "NEBULA_WANTED", subject=f"nebula.nodes.{node.settings.node}.wanted.vm.{vm}"
     )
     async with node.daemon(hypervisor):
-        await eventually(lambda: vm in node.heartbeats[-1].orphans, "the orphan in a heartbeat")
+        await eventually(lambda: node.heartbeats and vm in node.heartbeats[-1].orphans, "the orphan in a heartbeat")
         assert (await hypervisor.look(vm)).power is Power.ON
         await node.want(node.documents[vm])
         await eventually(lambda: vm not in node.heartbeats[-1].orphans, "somebody wants it again")
@@ -565,7 +565,9 @@ async def test_it_registers_until_it_is_known_and_its_heart_beats(node: Node, hy
         assert (request["info"]["virt_type"], request["info"]["vcpus"]) == ("test", 16)
         vm = await node.create()
         await node.until(vm, on)
-        await eventually(lambda: node.heartbeats[-1].wanted_position > 0, "the position in a heartbeat")
+        await eventually(
+            lambda: node.heartbeats and node.heartbeats[-1].wanted_position > 0, "the position in a heartbeat"
+        )
         assert len({heartbeat.boot for heartbeat in node.heartbeats}) == 1
         await node.remove(vm)
 
