@@ -142,7 +142,6 @@ class Lane:
                 self._nudged.clear()
                 pause = await self._reconcile(want)
                 await happens(self._nudged, pause)
-            self._graces.forget(self.vm)
         finally:
             self._addresses.stop()
 
@@ -164,6 +163,8 @@ class Lane:
             if step is None:
                 if stale(want, have):
                     log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
+                if want.force_after is None:
+                    self._graces.forget(self.vm)
                 self._trouble = Trouble(want.generation)
                 self._show(want, have)
                 return None

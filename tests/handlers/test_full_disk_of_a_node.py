@@ -5,11 +5,12 @@ from types import SimpleNamespace
 from typing import cast
 
 from domain.contract import Heartbeat, ImageCache
-from domain.vm import Phase
+from domain.vm import Phase, Vm
 from eventstore.store import EventStore
+from handlers.due import Due
 from handlers.managers.deadlines import restarts
 from handlers.managers.liveness import ROOM, Liveness
-from handlers.world import World
+from handlers.world import World, next_time
 from runtime import subjects
 from tests.domain.lives import NODE, SCHEDULED, broken, given
 from tests.domain.story import at
@@ -25,6 +26,13 @@ def liveness(timeout: float = 600) -> Liveness:
     known = SimpleNamespace(lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h"))
     world = SimpleNamespace(node=lambda _: known)
     return Liveness(cast(EventStore, None), cast(World, world), timeout)
+
+
+def of_one(found: Vm) -> World:
+    """A world with this VM alone."""
+    due = Due()
+    due.set(found.id, next_time(found))
+    return cast(World, SimpleNamespace(due=due, vm=lambda _: SimpleNamespace(state=found)))
 
 
 def test_what_a_node_says_of_its_disk_counts_while_it_is_heard() -> None:
@@ -47,11 +55,11 @@ def test_what_a_node_says_of_its_disk_counts_while_it_is_heard() -> None:
 def test_they_are_started_once_it_says_that_there_is_room() -> None:
     waiting = given([*SCHEDULED, broken(1, code="disk_full", seconds=50)]).state
     assert waiting is not None
-    world = cast(World, SimpleNamespace(vms=lambda: [waiting]))
+    world = of_one(waiting)
     assert restarts(world, at(54), lambda _: False) == []
     assert restarts(world, at(5000), lambda node: node == NODE) == []
     (due,) = restarts(world, at(5000), lambda node: node != NODE)
     assert due.vm == waiting.id
     assert restarts(world, at(6000), lambda _: False)[0].operation == due.operation, "one operation for one time"
     off = waiting.model_copy(update={"phase": Phase.STOPPED})  # by its policy: that needs no room
-    assert restarts(cast(World, SimpleNamespace(vms=lambda: [off])), at(5000), lambda _: True) != []
+    assert restarts(of_one(off), at(5000), lambda _: True) != []
