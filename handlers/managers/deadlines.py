@@ -33,11 +33,11 @@ def due(world: World, at: datetime) -> list[Vm]:
 
 
 def overdue(world: World, at: datetime) -> list[ExpireOperation]:
-    """The operations whose time is up."""
+    """The operations whose time is up. A void VM has none: nobody was told of it, and placement drops it."""
     return [
         ExpireOperation(vm=v.id, operation=v.pending.operation, at=at)
         for v in due(world, at)
-        if v.pending is not None and v.pending.deadline <= at
+        if v.pending is not None and v.pending.deadline <= at and v.id not in world.references.void
     ]
 
 

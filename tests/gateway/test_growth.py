@@ -63,6 +63,12 @@ async def row_of(api: Platform, ref: Ref) -> str:
 async def test_neither_rows_nor_replies_grow_with_operations(api: Platform) -> None:
     made = await api.create(region="nowhere", restart_policy="always")
     ref = Ref("default", "vm", made["vm"]["id"])
+
+    async def judged() -> bool:
+        found = await api.get(f"{VMS}/{ref.id}?min_position={made['position']}")
+        return bool(found["phase"] == "unschedulable")
+
+    await eventually(judged, "placement has said all that it will ever say of it")
     await lived(api.side.store, ref, restarts(2))
     few = await reply_to_change(api, ref)
     await api.get(f"{VMS}/{ref.id}?min_position={json.loads(few)['ok']['position']}")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import state
 from gateway.writes import ANY, Writes
 from projections.position import Position
 from tests.gateway.platform import SPEC, VMS, Platform, served
@@ -77,6 +78,12 @@ async def missing(api: Platform, case: tuple[Write, Callable[[str, dict[str, Any
     id_, made = await write(api)
     sought = made["position"] if field == "position" else id_
     return 0 if sought in [item[field] for item in await last(api, path(id_, made))] else 1
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list waits for a few seconds and then says what is known: on a busy machine they may be too few."""
+    monkeypatch.setattr(state, "OWN_WRITES", 60.0)
 
 
 @pytest.mark.parametrize("case", LISTS, ids=NAMES)
