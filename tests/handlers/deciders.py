@@ -4,7 +4,7 @@ Each has a connection and a world of its own, so that the one learns of what the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,3 @@ async def two(url: str, home: Path) -> AsyncIterator[tuple[Decider, Decider]]:
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(deciding(url, home))
         yield first, await stack.enter_async_context(deciding(url, home))
-
-
-async def once(works: list[Callable[[], Awaitable[object]]]) -> list[object]:
-    """All of them at a time; what each returned or raised."""
-    return list(await asyncio.gather(*(work() for work in works), return_exceptions=True))

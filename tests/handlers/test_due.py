@@ -1,11 +1,17 @@
 """Times that come, whatever else happens to them."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.due import Due
+from handlers.managers.deadlines import overdue
+from handlers.world import World, next_time
+from tests.domain.lives import SCHEDULED
+from tests.domain.lives import given as lived
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -46,3 +52,17 @@ def test_times_that_change_for_ever_take_no_room() -> None:
         due.set("a", at(step))
     assert len(due._queue) < 100
     assert due.by(at(9_999)) == ["a"]
+
+
+def test_an_operation_times_out_but_not_that_of_a_void_vm() -> None:
+    found = lived(SCHEDULED).state
+    assert found is not None
+    times = Due()
+    times.set(found.id, next_time(found))
+    void: dict[str, object] = {}
+    told = SimpleNamespace(due=times, vm=lambda _: SimpleNamespace(state=found), references=SimpleNamespace(void=void))
+    world, late = cast(World, told), START + timedelta(days=3650)
+    assert overdue(world, START - timedelta(days=3650)) == []
+    assert [each.vm for each in overdue(world, late)] == [found.id]
+    void[found.id] = "its project is gone"
+    assert overdue(world, late) == []
