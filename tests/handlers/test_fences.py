@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -75,28 +76,48 @@ async def race(side: WriteSide, make: Make) -> None:
     start = await side.store.last_position()
     await pairs.put_all(side, [change for pair in made for change in pair.before])
 
-    async def answers(n: int, pair: Pair) -> bool:
+    head_start = HeadStart()
+
+    async def answers(pair: Pair) -> bool:
         async with slots:
-            used, deleted = await both(side, pair, n)
+            used, deleted = await both(side, pair, head_start)
             assert ("ok" in used) != ("ok" in deleted), (pair, used, deleted)
             return "ok" in used
 
-    ran = await asyncio.gather(*(answers(n, pair) for n, pair in enumerate(made)))
+    ran = await asyncio.gather(*(answers(pair) for pair in made))
     assert set(ran) == {True, False}, "nobody raced"
     found = await states(side, start)
     for pair, used in zip(made, ran, strict=True):
         assert (pair.used(found), pair.deleted(found)) == (used, not used), pair
 
 
-async def both(side: WriteSide, pair: Pair, n: int) -> tuple[Answer, Answer]:
+class HeadStart:
+    """How much earlier one of a pair is sent: up to twice what an answer takes here, so that either may win."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(7)
+        self._answer = 0.004
+
+    def next(self) -> float:
+        """Seconds; negative where the second one is sent first."""
+        return self._random.uniform(-2, 2) * self._answer
+
+    def answered(self, seconds: float) -> None:
+        self._answer += (seconds - self._answer) / 8
+
+
+async def both(side: WriteSide, pair: Pair, head_start: HeadStart) -> tuple[Answer, Answer]:
     """Both at a time, either of them a little earlier."""
-    head_start = random.Random(n).uniform(-0.004, 0.004)
+    earlier = head_start.next()
 
     async def after(seconds: float, command: pairs.Command) -> Answer:
         await asyncio.sleep(max(0.0, seconds))
-        return await side.ask(*command)
+        started = time.perf_counter()
+        answer = await side.ask(*command)
+        head_start.answered(time.perf_counter() - started)
+        return answer
 
-    return await asyncio.gather(after(head_start, pair.use), after(-head_start, pair.delete))
+    return await asyncio.gather(after(earlier, pair.use), after(-earlier, pair.delete))
 
 
 async def test_many_who_refer_to_one_do_not_get_into_each_others_way(side: WriteSide) -> None:
