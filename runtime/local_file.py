@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 #: What a host says of a file that may well be there.
 MAY_PASS = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+#: A descriptor that names a file or folder, without a right to read it.
+PLACE = os.O_PATH | os.O_CLOEXEC
 
 
 class NotAllowed(Exception):
@@ -18,38 +20,27 @@ class NotAllowed(Exception):
 def opened(source: str, folders: Sequence[Path]) -> BinaryIO:
     """The file, open for reading. Its reader need not trust the path any more, whatever becomes of it.
 
+    The path is walked from its folder on, one name at a time, so nothing is judged that is not the file that is opened:
+    a file that is replaced meanwhile is the old one or the new one.
+
     Raises NotAllowed for what is no path, for a path outside the folders, one that leads over a symbolic link, and for
     what is no regular file; OSError as `open` does.
     """
     try:
-        path = _inside(source, folders)
-        _only_regular(path.lstat(), source)
+        folder, names = _inside(source, folders)
+        return _reopened(_walked(folder, names, source))
     except ValueError:  # NUL, or a lone surrogate
         raise NotAllowed("a path with such characters names no file") from None
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        _only_regular(path.lstat(), source)
-        raise
-    file = os.fdopen(descriptor, "rb", buffering=0)
-    try:
-        _only_regular(os.fstat(descriptor), source)
-        if str(Path(f"/proc/self/fd/{descriptor}").readlink()) != str(path):
-            raise NotAllowed(f"{source} leads over a symbolic link: give the path of the file itself")
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
-def _inside(source: str, folders: Sequence[Path]) -> Path:
-    """The path, with the symbolic links that lead to its allowed folder resolved, and no others."""
+def _inside(source: str, folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
+    """The allowed folder, and the names that lead from there to the file."""
     path = Path(source)
     if ".." not in path.parts:
         for folder in folders:
             for name in (folder, folder.resolve()):
                 if path.is_relative_to(name) and path != name:
-                    return folder.resolve() / path.relative_to(name)
+                    return folder, path.relative_to(name).parts
     offered = ", ".join(map(str, folders))
     raise NotAllowed(
         f"{source} is outside the folders that images may come from ({offered}): "
@@ -57,8 +48,30 @@ def _inside(source: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def _only_regular(status: os.stat_result, source: str) -> None:
-    if stat.S_ISLNK(status.st_mode):
-        raise NotAllowed(f"{source} is a symbolic link: give the path of the file itself")
-    if not stat.S_ISREG(status.st_mode):
-        raise NotAllowed(f"{source} is not a regular file")
+def _walked(folder: Path, names: Sequence[str], source: str) -> int:
+    """A descriptor that stands for the regular file at the end of the way, and opens nothing yet.
+
+    Only the folder's own path may lead over symbolic links.
+    """
+    here = os.open(folder, PLACE | os.O_DIRECTORY)
+    try:
+        for name in names:
+            there = os.open(name, PLACE | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = there
+            if stat.S_ISLNK(os.fstat(here).st_mode):
+                raise NotAllowed(f"{source} leads over a symbolic link: give the path of the file itself")
+        if not stat.S_ISREG(os.fstat(here).st_mode):
+            raise NotAllowed(f"{source} is not a regular file")
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def _reopened(place: int) -> BinaryIO:
+    """What a descriptor stands for, open for reading. The descriptor is used up."""
+    try:
+        return os.fdopen(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
+    finally:
+        os.close(place)

@@ -1,12 +1,20 @@
 """Which files of a host may be named, and which ways around that there are not."""
 
+import contextlib
+import itertools
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from runtime.local_file import NotAllowed, opened
 from runtime.settings import NodeSettings
+
+#: How often a file or a folder is exchanged while it is opened.
+CHANGES = 300
 
 
 @pytest.fixture
@@ -86,3 +94,70 @@ def test_by_default_only_what_is_meant_for_it(tmp_path: Path) -> None:
     for bad in ("", "/", "relative", "/a:", "/a::/b"):
         with pytest.raises(ValueError, match="absolute paths"):
             NodeSettings(image_paths=bad)
+
+
+@contextmanager
+def beside(change: Callable[[], None]) -> Iterator[Callable[[], int]]:
+    """Makes a change again and again beside what the caller does; tells how often it was made."""
+    over, made = threading.Event(), itertools.count(1)
+    last = 0
+
+    def run() -> None:
+        nonlocal last
+        while not over.is_set():
+            change()
+            last = next(made)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lambda: last if thread.is_alive() else CHANGES
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_file_that_is_replaced_meanwhile_is_the_old_one_or_the_new_one(folder: Path) -> None:
+    bodies = itertools.cycle((b"image", b"other image"))
+
+    def change() -> None:
+        (folder / "new").write_bytes(next(bodies))
+        (folder / "new").rename(folder / "i.raw")
+
+    seen = set[bytes]()
+    with beside(change) as changes:
+        while changes() < CHANGES:
+            with opened(str(folder / "i.raw"), [folder]) as file:
+                seen.add(file.read())
+    assert seen == {b"image", b"other image"}
+
+
+@pytest.mark.parametrize("name", ["deep/i.raw", "deep/deeper/i.raw"])
+def test_a_way_that_becomes_a_link_meanwhile_leads_nowhere_else(folder: Path, name: str) -> None:
+    """A folder on the way is exchanged for a link to what nobody may read."""
+    hidden = folder.parent / "hidden"
+    (hidden / "deeper").mkdir(parents=True)
+    for place in (hidden, hidden / "deeper"):
+        (place / "i.raw").write_bytes(b"secret")
+    (folder / "deep" / "deeper").mkdir()
+    (folder / "deep" / "deeper" / "i.raw").write_bytes(b"deep")
+
+    def change() -> None:
+        (folder / "deep").rename(folder / "aside")
+        (folder / "deep").symlink_to(hidden)
+        (folder / "deep").unlink()
+        (folder / "aside").rename(folder / "deep")
+
+    with beside(change) as changes:
+        while changes() < CHANGES:
+            with contextlib.suppress(NotAllowed, FileNotFoundError), opened(str(folder / name), [folder]) as file:
+                assert file.read() == b"deep"
+
+
+def test_no_descriptor_is_left(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "i.raw")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("i.raw", "link", "deep", "none", "i.raw/x", "deep/none", "\0", "deep/\0"):
+        with contextlib.suppress(NotAllowed, OSError):
+            opened(f"{folder}/{name}", [folder]).close()
+    assert len(os.listdir("/proc/self/fd")) == before
