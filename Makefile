@@ -15,6 +15,8 @@ up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 	@.venv/bin/nebula up $(ARGS)
 
 test: WORKERS ?= 3
+# Or each of the many processes that the tests start would compile all that it imports, again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
 	@.venv/bin/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
