@@ -18,7 +18,7 @@ from runtime.servers import NatsServer, Postgres, create_database, start_nats, s
 def pytest_configure() -> None:
     """Processes that the tests start can be interrupted, even where a shell started the tests in its background.
 
-    And they keep what they compile, or each of them would compile all that it imports: twice the time that a start takes.
+    And they keep what they compile: else each would compile all that it imports, which doubles the time of its start.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
