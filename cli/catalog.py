@@ -15,6 +15,14 @@ tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_i
 nodes = typer.Typer()
 operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
 
+
+def clock(offset: float | None, warning: str | None) -> str | None:
+    """How far a node's clock is off, where that is too far: `ok`, or `+300.0 s`."""
+    if offset is None:
+        return None
+    return f"{offset:+.1f} s" if warning else "ok"
+
+
 PROJECT: output.Columns = {
     "ID": "id",
     "NAME": "name",
@@ -33,6 +41,7 @@ NODE: output.Columns = {
     "MEMORY": lambda row: f"{row['reserved']['memory_mib']} of {row['capacity']['memory_mib']} MiB",
     "DISK": lambda row: f"{row['reserved']['disk_gib']} of {row['capacity']['disk_gib']} GiB",
     "SEEN": output.age("last_seen"),
+    "CLOCK": lambda row: clock(row.get("clock_offset_seconds"), row.get("clock_warning")),
 }
 OPERATION: output.Columns = {
     "ID": "id",

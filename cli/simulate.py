@@ -44,7 +44,7 @@ Fault = Annotated[
     typer.Option(
         metavar="WHAT=RATE",
         help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
-        "an hour and VM; outage, reboot: an hour and node.",
+        "an hour and VM; outage, reboot: an hour and node. clock: seconds that the hosts' clocks are ahead.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -38,7 +38,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         pool=pool,
         position=Position(),
         tokens=tokens,
-        heartbeats=Heartbeats(),
+        heartbeats=Heartbeats(settings.clock_offset_seconds),
         metrics=Metrics(),
         parked=Index(),
     )

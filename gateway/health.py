@@ -36,7 +36,8 @@ async def health(gateway: Gateway, request: Request) -> Response:
     """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
 
     `degraded`: it works, and messages are parked that nobody has looked at, or a manager fails at something.
-    `daemons_waiting`: node daemons that do nothing, since another one of their name works.
+    `daemons_waiting`: node daemons that do nothing, since another one of their name works. `clocks_off`: nodes whose
+    clocks are too far from this one; that too is `degraded`.
     """
     body = await gateway.health.body(lambda: look(gateway))
     well = body["status"] != "unavailable"
@@ -68,9 +69,11 @@ async def look(gateway: Gateway) -> dict[str, Any]:
         "managers": managers,
         "parked": gateway.parked.open,
         "daemons_waiting": gateway.heartbeats.all_waiting(),
+        "clocks_off": gateway.heartbeats.clocks_off(),
     }
     well = all(body[name]["status"] == "ok" for name in PARTS)
-    trouble = gateway.parked.open or any(each.get("failing_since") for each in managers)
+    failing = any(each.get("failing_since") for each in managers)
+    trouble = gateway.parked.open or failing or body["clocks_off"]
     return {"status": ("degraded" if trouble else "ok") if well else "unavailable", **body}
 
 
@@ -139,6 +142,7 @@ async def metrics(gateway: Gateway, request: Request) -> Response:
     gateway.metrics.position.set(gateway.position.value)
     gateway.metrics.parked_are(gateway.parked.counts())
     gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
+    gateway.metrics.clocks_are(gateway.heartbeats.clock_offsets())
     with contextlib.suppress(Away, TimeoutError):
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
         gateway.metrics.building.set(-1 if building is None else building)

@@ -10,11 +10,14 @@ from pydantic import ValidationError
 from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
 from runtime import subjects
+from runtime.clock_offset import ClockOffset, warning
 
 #: How long a daemon that is refused is shown after its last heartbeat, and how many of one node.
 SHOWN, MOST_WAITING = timedelta(seconds=30), 8
 #: Names of nodes that are remembered: anybody on the bus can send heartbeats under any name.
 MOST_NODES = 10_000
+#: Nodes of which `/healthz` says that their clocks are off.
+MOST_OFF = 10
 
 
 def fresh(at: datetime) -> bool:
@@ -23,10 +26,13 @@ def fresh(at: datetime) -> bool:
 
 @dataclass
 class Heartbeats:
+    #: seconds that a node's clock may be from this one
+    bound: float = 2.0
     _seen: dict[str, datetime] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
     _malformed: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
+    _clocks: dict[str, ClockOffset] = field(default_factory=dict)
     #: daemons that were refused since this gateway started
     refused: int = 0
 
@@ -48,12 +54,13 @@ class Heartbeats:
             return
         self._waiting.get(node, {}).pop(beat.boot, None)
         self._seen.pop(node, None)
-        self._seen[node] = datetime.now(UTC)
+        self._seen[node] = now = datetime.now(UTC)
+        self._clocks.setdefault(node, ClockOffset()).note(beat.at, now)
         self._caches[node] = beat.image_cache
         self._malformed[node] = beat.malformed
         if len(self._seen) > MOST_NODES:
             longest_silent = next(iter(self._seen))
-            for book in (self._seen, self._caches, self._malformed):
+            for book in (self._seen, self._caches, self._malformed, self._clocks):
                 book.pop(longest_silent, None)
 
     def _note_waiting(self, node: str, beat: Heartbeat) -> None:
@@ -83,6 +90,26 @@ class Heartbeats:
     def malformed(self, node: str) -> int | None:
         """How many of its documents make no sense to the node, as it said last."""
         return self._malformed.get(node)
+
+    def clock_offset(self, node: str) -> float | None:
+        """Seconds that the node's clock is ahead of this one, below 0 behind; None when that is not known."""
+        clock = self._clocks.get(node)
+        return clock.seconds() if clock is not None else None
+
+    def clock_warning(self, node: str) -> str | None:
+        """What is wrong with the node's clock, in words."""
+        return warning(self.clock_offset(node), self.bound)
+
+    def clock_offsets(self) -> dict[str, float]:
+        """The offsets of all nodes that were heard lately."""
+        found = {node: self.clock_offset(node) for node, seen in list(self._seen.items()) if fresh(seen)}
+        return {node: seconds for node, seconds in found.items() if seconds is not None}
+
+    def clocks_off(self) -> list[dict[str, object]]:
+        """The nodes whose clocks are beyond the bound, the worst first."""
+        beyond = [(node, seconds) for node, seconds in self.clock_offsets().items() if abs(seconds) > self.bound]
+        beyond.sort(key=lambda each: (-abs(each[1]), each[0]))
+        return [{"node": node, "offset_seconds": seconds} for node, seconds in beyond[:MOST_OFF]]
 
     def image_cache(self, node: str) -> dict[str, int | None] | None:
         """How much the node keeps of base images, as it said last; None when it has not said."""

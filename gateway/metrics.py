@@ -46,6 +46,12 @@ class Metrics:
             "Node daemons that wait since another one works for their node",
             registry=self.registry,
         )
+        self._clock_offset = Gauge(
+            "nebula_node_clock_offset_seconds",
+            "Seconds that the clock of a node is ahead of the gateway's; below 0, behind",
+            ["node"],
+            registry=self.registry,
+        )
         self._refused = 0
         self._parked = Gauge(
             "nebula_parked_messages", "Parked messages that are open", ["source"], registry=self.registry
@@ -70,6 +76,12 @@ class Metrics:
         self._daemons_refused.inc(refused - self._refused)
         self._refused = refused
         self._daemons_waiting.set(waiting)
+
+    def clocks_are(self, offsets: Mapping[str, float]) -> None:
+        """How far the clocks of the nodes are off, by node."""
+        self._clock_offset.clear()
+        for node, seconds in offsets.items():
+            self._clock_offset.labels(node).set(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

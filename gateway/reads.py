@@ -71,6 +71,8 @@ def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> 
         "waiting": heard.waiting(view["id"]),
         "malformed_documents": heard.malformed(view["id"]),
         "last_seen": heard.last_seen(view["id"]),
+        "clock_offset_seconds": heard.clock_offset(view["id"]),
+        "clock_warning": heard.clock_warning(view["id"]),
         "image_cache": heard.image_cache(view["id"]),
     }
 

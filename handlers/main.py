@@ -67,7 +67,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
     store = EventStore(nc, frontier=world.frontier)
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
-    liveness = Liveness(store, world, settings.node_timeout)
+    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds)
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)))

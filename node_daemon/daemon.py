@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -15,7 +16,7 @@ from node_daemon.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.lane import Lane
 from node_daemon.membership import Membership
 from node_daemon.plan import Host, plan
-from node_daemon.presence import Pulse
+from node_daemon.presence import Pulse, utc_now
 from node_daemon.reports import Reports
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
@@ -41,6 +42,7 @@ class Daemon:
         host: Host,
         image_cache: Callable[[], ImageCache] | None = None,
         beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -62,6 +64,7 @@ class Daemon:
             self._membership,
             image_cache,
             lambda: len(self._wanted.malformed),
+            clock,
         )
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()

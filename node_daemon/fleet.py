@@ -7,6 +7,7 @@ guests again. To the platform they are nodes like any other, of type `test`.
 import asyncio
 import random
 import signal
+from datetime import datetime, timedelta
 
 import structlog
 from nats.aio.client import Client
@@ -20,6 +21,7 @@ from node_daemon.files import lock, new_folder
 from node_daemon.guests import Booted, Guests
 from node_daemon.hypervisor import Capacity
 from node_daemon.plan import Host
+from node_daemon.presence import utc_now
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
@@ -110,7 +112,7 @@ class SimulatedNode:
             while not fate.done():
                 host = Host(self._host.boot_id)
                 executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
-                work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve])
+                work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve], clock=self._clock)
                 daemon = asyncio.create_task(work.run())
                 try:
                     await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +125,9 @@ class SimulatedNode:
         finally:
             await end([fate])
             await way.close()
+
+    def _clock(self) -> datetime:
+        return utc_now() + timedelta(seconds=self._rates.clock)
 
     def _up(self, vm: str, boots: int, seed_url: str) -> None:
         self._guests.up(Booted(self._host, self._disks, vm, boots, seed_url))

@@ -17,6 +17,10 @@ log = logs.get(__name__)
 BEATS = 3
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Pulse:
     """Heartbeats, each with what was last seen of orphans and of the wanted documents."""
 
@@ -29,6 +33,7 @@ class Pulse:
         membership: Membership,
         image_cache: Callable[[], ImageCache] | None = None,
         malformed: Callable[[], int] = lambda: 0,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._bus = bus
         self._node = node
@@ -37,6 +42,7 @@ class Pulse:
         self._image_cache = image_cache
         self._membership = membership
         self._malformed = malformed
+        self._clock = clock
         self.orphans: tuple[str, ...] = ()
 
     async def beat(self) -> None:
@@ -49,7 +55,7 @@ class Pulse:
             if self._bus.is_connected and (self._membership.lease or self._membership.refused):
                 heartbeat = Heartbeat(
                     node=self._node,
-                    at=datetime.now(UTC),
+                    at=self._clock(),
                     boot=daemon.boot,
                     wanted_position=self._position(),
                     orphans=self.orphans[:MOST_ORPHANS],

@@ -41,7 +41,8 @@ class DaemonView(TypedDict):
 
 class NodeView(TypedDict):
     """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat, and
-    `image_cache` what that said.
+    `image_cache` what that said. `clock_offset_seconds`: how far its clock is ahead of the gateway's, below 0 behind;
+    `clock_warning` says so in words where that is too much.
 
     `status` is lost, cordoned or ready.
     """
@@ -63,6 +64,8 @@ class NodeView(TypedDict):
     waiting: list[WaitingView]
     malformed_documents: int | None
     last_seen: str | None
+    clock_offset_seconds: float | None
+    clock_warning: str | None
     image_cache: ImageCacheView | None
     version: int
     position: int
@@ -105,6 +108,8 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "waiting": [],
         "malformed_documents": None,
         "last_seen": None,
+        "clock_offset_seconds": None,
+        "clock_warning": None,
         "image_cache": None,
         "version": version,
         "position": position,

@@ -65,6 +65,8 @@ class Common(BaseSettings):
     image_hosts: Annotated[str, AfterValidator(_hosts)] = ""
     #: ports, separated by commas, that the platform's servers listen on where those are not the usual ones
     platform_ports: Annotated[str, Field(pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$")] = ""
+    #: seconds that a node's clock may be from this process's before that is warned of
+    clock_offset_seconds: float = Field(default=2.0, gt=0, le=86400)
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     #: MiB after which a log file that `nebula up` keeps is copied aside; four copies of each are kept
@@ -228,6 +230,8 @@ class FaultRates(BaseModel):
     #: an hour and host: its hypervisor is restarted; the host itself is
     outage: float = Field(default=0.0, ge=0)
     reboot: float = Field(default=0.0, ge=0)
+    #: seconds that the clocks of all hosts are ahead; below 0, behind
+    clock: float = Field(default=0.0, ge=-86400, le=86400)
 
 
 class SimulationSettings(NodeSettings):

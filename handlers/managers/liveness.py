@@ -20,6 +20,7 @@ from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
+from runtime.clock_offset import ClockOffset, warning
 
 log = logs.get(__name__)
 
@@ -30,7 +31,7 @@ ROOM = 32 * 1024**2
 class Liveness:
     """When each node was last heard of, in seconds of the monotonic clock."""
 
-    def __init__(self, store: EventStore, world: World, timeout: float) -> None:
+    def __init__(self, store: EventStore, world: World, timeout: float, bound: float = 2.0) -> None:
         self._store = store
         self._world = world
         self._timeout = timeout
@@ -38,6 +39,9 @@ class Liveness:
         self._heard: dict[str, float] = {}
         self._leases: dict[str, tuple[int, float]] = {}
         self._free: dict[str, int | None] = {}
+        self._bound = bound
+        self._clocks: dict[str, ClockOffset] = {}
+        self._warned: set[str] = set()
         self.malformed = 0
         self._context = manager("liveness")
 
@@ -64,7 +68,20 @@ class Liveness:
         self._heard[beat.node] = time.monotonic()
         self._leases[beat.node] = (beat.lease, time.monotonic())
         self._free[beat.node] = beat.image_cache.free_bytes if beat.image_cache is not None else None
+        self._clocks.setdefault(beat.node, ClockOffset()).note(beat.at, now())
+        self._watch_clock(beat.node)
         return None
+
+    def _watch_clock(self, node_id: str) -> None:
+        """Say once that a node's clock is too far from this one, and once that it is right again."""
+        offset = self._clocks[node_id].seconds()
+        wrong = warning(offset, self._bound)
+        if wrong and node_id not in self._warned:
+            self._warned.add(node_id)
+            log.warning("clock of a node is off", node=node_id, offset_seconds=offset, detail=wrong)
+        elif not wrong and node_id in self._warned:
+            self._warned.discard(node_id)
+            log.info("clock of a node is right again", node=node_id, offset_seconds=offset)
 
     def disk_is_full(self, node_id: str) -> bool:
         """Whether a node said so lately."""

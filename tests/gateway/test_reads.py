@@ -1,11 +1,14 @@
 """Reads, time travel, the audit index and the feeds."""
 
 import asyncio
+import re
+from typing import Any
 
 import pytest
 
 from domain.contract import Power
 from projections.position import Position
+from runtime.clock_offset import WINDOW
 from tests.gateway.platform import VMS, Platform, frames
 from tests.waiting import eventually
 
@@ -185,6 +188,48 @@ async def test_nodes_say_when_they_were_seen(api: Platform) -> None:
 
     await eventually(seen, "heartbeat heard")
     assert [node["id"] for node in (await api.get("/v1/nodes"))["items"]] == ["host-1"]
+
+
+async def test_a_node_whose_clock_is_off_shows_until_it_is_set(api: Platform) -> None:
+    async def beats(ahead: float) -> None:
+        for _ in range(WINDOW):
+            await api.side.heartbeat("host-1", ahead=ahead)
+
+    async def node() -> Any:
+        return await api.get("/v1/nodes/host-1")
+
+    async def warned() -> Any:
+        found = await node()
+        return found if found["clock_warning"] else None
+
+    await beats(300)
+    found = await eventually(warned, "the clock is seen to be ahead")
+    assert 290 < found["clock_offset_seconds"] <= 300
+    assert "s ahead of the platform's" in found["clock_warning"] and "NTP" in found["clock_warning"]
+    metrics = (await api.http.get("/metrics")).text
+    assert re.search(r'^nebula_node_clock_offset_seconds\{node="host-1"\} (29|300)', metrics, re.MULTILINE)
+
+    async def health() -> Any:
+        body = (await api.http.get("/healthz")).json()
+        return body if body["clocks_off"] else None
+
+    body = await eventually(health, "healthz tells it")
+    (off,) = body["clocks_off"]
+    assert off["node"] == "host-1" and 290 < off["offset_seconds"] <= 300
+    assert body["status"] != "ok"
+    await beats(-300)
+
+    async def behind() -> Any:
+        return ((await node())["clock_offset_seconds"] or 0) < -290
+
+    await eventually(behind, "the clock was set, and is behind now")
+    assert "s behind the platform's" in (await node())["clock_warning"]
+    await beats(0)
+
+    async def right() -> bool:
+        return (await node())["clock_warning"] is None and not (await api.http.get("/healthz")).json()["clocks_off"]
+
+    await eventually(right, "the clock is right, and healthz says so")
 
 
 async def test_the_api_describes_itself(api: Platform) -> None:

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -93,6 +94,7 @@ async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_
             **node.settings.model_dump(exclude={"node", "libvirt_uri"}),
             simulate_seconds=Latencies(call=0, image=0, boot=0, lease=0, shutdown=0.01, memory=0, reboot=0.01),
             simulate_phone_home=False,
+            simulate_faults=FaultRates(clock=300),
         )
         simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), Guests())
         running = asyncio.create_task(simulated.run())
@@ -108,6 +110,8 @@ async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_
         await node.change(vm, desired=Desired.ABSENT)
         await node.until(vm, gone)
         assert (await asked("guest"))["problem"]["code"] == "guest_unavailable"
+        await eventually(lambda: bool(node.heartbeats), "a heartbeat")
+        assert node.heartbeats[0].at > datetime.now(UTC) + timedelta(seconds=60), "by the clock of that host"
         await end([running])
 
 

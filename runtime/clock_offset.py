@@ -1,0 +1,34 @@
+"""How far a node's clock is from this process's own, as its heartbeats tell."""
+
+from collections import deque
+from datetime import datetime
+
+#: The newest heartbeats that count, and how many there have to be: one that was held up says nothing.
+WINDOW, LEAST = 8, 3
+
+
+class ClockOffset:
+    """Of one node. A heartbeat says when it was sent by the node's clock; it comes later by the way that it took.
+
+    The quickest heartbeat of the window had the shortest way, so what it tells is nearest to the truth. A clock that
+    was set is known by its new offset once the heartbeats of before have left the window.
+    """
+
+    def __init__(self) -> None:
+        self._late: deque[float] = deque(maxlen=WINDOW)
+
+    def note(self, sent: datetime, received: datetime) -> None:
+        """Take in a heartbeat: when it was sent by the node's clock, and received by this process's."""
+        self._late.append((received - sent).total_seconds())
+
+    def seconds(self) -> float | None:
+        """Seconds that the node's clock is ahead; below 0, behind. None before there are enough heartbeats."""
+        return round(-min(self._late), 3) if len(self._late) >= LEAST else None
+
+
+def warning(seconds: float | None, bound: float) -> str | None:
+    """What to say of an offset beyond the bound, and what to do; None where it is within."""
+    if seconds is None or abs(seconds) <= bound:
+        return None
+    way = "ahead of" if seconds > 0 else "behind"
+    return f"the node's clock is {abs(seconds):.1f} s {way} the platform's: keep both set by NTP"
