@@ -9,11 +9,14 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from cli.errors import CliError, Refused, Unreachable, Usage
 from cli.place import place
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Seconds between the tries of one call. Six seconds in all: long enough for a gateway that is being restarted.
 PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
@@ -50,6 +53,7 @@ class Client:
         self._token = token
         self._note = note
         self._help = help
+        self._trusted: ssl.SSLContext | None = None
 
     def get(self, target: str, query: Query | None = None, *, wait: float = 0) -> Document:
         """Read. `wait` is how many seconds the server was asked to hold the answer back at most.
@@ -169,8 +173,13 @@ class Client:
         return data, {name.lower(): value for name, value in response.getheaders()}
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        return kind(*self.address, timeout=timeout)
+        if not self._secure:
+            return http.client.HTTPConnection(*self.address, timeout=timeout)
+        from runtime.trust import trusted  # (what loads slowly is loaded when it is needed)
+
+        if self._trusted is None:
+            self._trusted = trusted()
+        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self._trusted)
 
     def _request(
         self,

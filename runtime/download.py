@@ -26,6 +26,7 @@ from runtime.disk_room import allocate
 from runtime.image_client import client, opened
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.tasks import in_thread
+from runtime.trust import HINT, distrusted
 from runtime.urls import plain, shown
 
 log = logs.get(__name__)
@@ -198,7 +199,8 @@ async def download(
     except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
         raise Gone(f"{name}: {_said(error, url)}") from error
     except httpx.HTTPError as error:
-        raise Interrupted(f"{name}: {_said(error, url)}") from error
+        hint = f"; {HINT}" if distrusted(error) else ""
+        raise Interrupted(f"{name}: {_said(error, url)}{hint}") from error
     except Exception as error:
         log.exception("an image source was answered by an unknown error", url=name)
         raise Interrupted(f"{name}: {type(error).__name__}") from error

@@ -7,7 +7,6 @@ is the same at each redirect. Proxies and credentials of the environment are not
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ import httpcore
 import httpx
 
 from runtime.image_hosts import Address, Denied, ImageHosts, literal
+from runtime.trust import trusted
 
 MOST_REDIRECTS = 5
 
@@ -87,9 +87,9 @@ class Transport(httpx.AsyncHTTPTransport):
     """httpx's own, on connections that were judged."""
 
     def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
-        trusted = ssl.create_default_context()
-        super().__init__(verify=trusted, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(ssl_context=trusted, network_backend=backend)
+        context = trusted()
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend)
 
 
 def client(hosts: ImageHosts, timeout: httpx.Timeout) -> httpx.AsyncClient:
