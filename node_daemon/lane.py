@@ -38,6 +38,7 @@ from node_daemon.plan import (
 from node_daemon.reports import Reports, seen
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
+from runtime.patience import pause_after
 from runtime.tasks import happens
 
 log = logs.get(__name__)
@@ -86,7 +87,7 @@ class Trouble:
     """What went wrong with one generation of the document. A new generation starts with a clean slate."""
 
     generation: int = -1
-    tries: int = 1
+    failures: int = 0
     #: how often the hypervisor said no
     refusals: int = 0
     retry_at: float = 0.0
@@ -97,8 +98,8 @@ class Trouble:
 
     def failed(self) -> float:
         """Count one more failure; seconds until the next try."""
-        delay = min(FIRST_RETRY * 2.0 ** (self.tries - 1), LAST_RETRY)
-        self.tries += 1
+        self.failures += 1
+        delay = pause_after(self.failures, FIRST_RETRY, LAST_RETRY)
         self.retry_at = time.monotonic() + delay
         return delay
 
@@ -218,7 +219,7 @@ class Lane:
                 "step failed",
                 step=type(step).__name__.lower(),
                 error=str(error) or repr(error),
-                retry_in=delay,
+                retry_in=round(delay, 2),
                 exc_info=not expected,
             )
             return None

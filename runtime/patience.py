@@ -1,6 +1,7 @@
 """Waiting for a server that is not there yet: one line when it begins, one when it is over, and pauses that grow."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -14,17 +15,24 @@ log = logs.get(__name__)
 T = TypeVar("T")
 
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0
+#: Times that a pause is doubled: any `last` is reached by then, and no number overflows.
+MOST_DOUBLED = 32
 
 #: What passes once a NATS server is there, has a leader, and has room.
 PASSING: tuple[type[Exception], ...] = (NatsError, OSError, TimeoutError)
 
 
+def pause_after(failures: int, first: float, last: float) -> float:
+    """Seconds to wait after so many failures in a row: `first` doubled up to `last`, or a bit less, down to half of it.
+
+    However many failures there were.
+    """
+    return min(first * 2.0 ** min(failures - 1, MOST_DOUBLED), last) * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+
+
 def pauses(first: float = FIRST_RETRY, last: float = LAST_RETRY) -> Iterator[float]:
-    """Seconds to wait: doubled up to `last`, each somewhere between half of it and all of it."""
-    pause = first
-    while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
-        pause = min(pause * 2, last)
+    """What `pause_after` says of the first failure, the second one, and so on for ever."""
+    return (pause_after(failures, first, last) for failures in itertools.count(1))
 
 
 async def patiently(

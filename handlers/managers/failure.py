@@ -1,7 +1,6 @@
 """What a driver remembers of what failed, and how long it waits before the next try."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 
 from eventstore.store import Conflict, Unavailable
 from eventstore.vault import VaultUnavailable
+from runtime.patience import pause_after
 
 #: Seconds until the next try: at first, and at most, after what passes by itself and after any other error.
 FIRST, LAST_PASSING, LAST = 0.5, 5.0, 60.0
@@ -49,13 +49,12 @@ def failed(before: Failure | None, error: BaseException) -> Failure:
     times = before.times + 1 if before else 1
     passing = isinstance(error, PASSING)
     first = FIRST_CONFLICT if isinstance(error, Conflict) else FIRST
-    pause = min(first * 2 ** min(times - 1, 20), LAST_PASSING if passing else LAST)
     return Failure(
         times=times,
         since=before.since if before else datetime.now(UTC),
         error=f"{type(error).__name__}: {error}"[:300],
         passing=passing,
-        pause=pause * random.uniform(0.5, 1.0),  # noqa: S311  (no secret)
+        pause=pause_after(times, first, LAST_PASSING if passing else LAST),
         shown=not isinstance(error, Conflict) or times >= LOST,
     )
 
