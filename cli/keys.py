@@ -1,6 +1,7 @@
 """SSH public keys as people give them: the key itself, or a file with some."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import Annotated
 
@@ -48,9 +49,10 @@ def _public(line: str, where: str) -> str:
 
 
 def text_of(file: Path) -> str:
-    """What a file of text holds, without a byte order mark. Raises Usage."""
+    """What a file of text holds, in UTF-8 or UTF-16, without a byte order mark. Raises Usage."""
     try:
-        return file.read_text("utf-8-sig")
+        data = file.read_bytes()
+        return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except OSError as error:
         raise Usage(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -24,12 +24,16 @@ def emit_json(value: object, indent: int | None = 2) -> None:
     emit(plain_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
-def emit_exactly(text: str) -> None:
-    """Somebody's own text: as it is into a file or a pipe, escaped on a terminal."""
+def emit_exactly(said: bytes) -> None:
+    """Somebody's own: as it is into a file or a pipe, a line break behind text; escaped on a terminal."""
+    try:
+        text = said.decode()
+    except UnicodeDecodeError:
+        text = None
     if sys.stdout.isatty():
-        emit(text)
+        emit(repr(said) if text is None else text)
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.buffer.write(said if text is None else said + b"\n")
         sys.stdout.flush()
 
 

@@ -4,6 +4,7 @@ It speaks NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `
 imported when it runs.
 """
 
+import base64
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,7 +44,7 @@ def reveal(
         raise Usage(f"there is no master key at {settings.master_key_path}: run this on a host that has it")
     moment = _moment(at)
 
-    async def work(nc: "Client") -> "tuple[Sealed | None, str | Erasure]":
+    async def work(nc: "Client") -> "tuple[Sealed | None, bytes | Erasure]":
         from domain.vm import evolve
         from eventstore.store import EventStore
         from eventstore.vault import Vault
@@ -59,19 +60,27 @@ def reveal(
             raise CliError(f"there is no VM {vm} in the log" + (f" at {at}" if at and found else ""))
         sealed = state.user_data
         keys = Vault.of(nc, settings.master_key_path)
-        return sealed, await keys.reveal(sealed) if sealed else ""
+        return sealed, await keys.reveal(sealed) if sealed else b""
 
-    sealed, text = on_bus(settings, work)
+    sealed, found = on_bus(settings, work)
     if wants_json(context, format_):
-        erased = not isinstance(text, str)
-        shown = {"erased": True, "size": sealed.size} if erased and sealed else {"erased": False, "text": text}
+        erased = {"erased": True, "size": sealed.size} if sealed else None
+        shown = {"erased": False, **_shown(found)} if isinstance(found, bytes) else erased
         output.emit_json({"vm": vm, "user_data": shown if sealed else None})
     elif sealed is None:
         raise CliError(f"VM {vm} was given no user-data")
-    elif isinstance(text, str):
-        output.emit_exactly(text)
+    elif isinstance(found, bytes):
+        output.emit_exactly(found)
     else:
-        raise CliError(f"erased: {text}")
+        raise CliError(f"erased: {found}")
+
+
+def _shown(secret: bytes) -> dict[str, str]:
+    """As JSON can say it: text, or base64 of what is none."""
+    try:
+        return {"text": secret.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(secret).decode()}
 
 
 def _moment(text: str | None) -> "Any":

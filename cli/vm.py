@@ -2,7 +2,6 @@
 
 import re
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +10,10 @@ from cli import output, waiting
 from cli.client import Document, path
 from cli.command import command, patient, query
 from cli.errors import CliError, Usage
-from cli.keys import SshKeys, public_keys, text_of
+from cli.keys import SshKeys, public_keys
 from cli.session import Output, Session, note
+from cli.user_data import UserData, warn
+from cli.user_data import user_data as fields_of
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
 
@@ -41,7 +42,6 @@ Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut
 GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": []}
 
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY[=VALUE]", help="Label; may be repeated.")]
-UserData = Annotated[Path | None, typer.Option(help="File for cloud-init.", exists=True, dir_okay=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -116,10 +116,11 @@ def create(
         "protected": protected or None,
         "restart_policy": restart,
         "ssh_keys": public_keys(ssh_key),
-        "user_data": text_of(user_data) if user_data else None,
+        **fields_of(user_data),
     }
     body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("projects", session.project, "vms"), body, key=session.key)
+    warn(answer)
     if session.wait and wait is not Until.NO:
         answer["operation"] = waiting.operation(session, answer["operation"])
         answer["vm"] = waiting.vm(session, session.project, answer["vm"]["id"], wait)
@@ -217,7 +218,7 @@ def rebuild(
     given = {
         "image": image,
         "ssh_keys": public_keys(ssh_key) if ssh_key else None,
-        "user_data": text_of(user_data) if user_data else None,
+        **fields_of(user_data),
     }
     _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
 
@@ -313,7 +314,9 @@ def wait(
 
 def _act(session: Session, vm: str, verb: str, body: Document) -> Document:
     target = path("projects", session.project, "vms", find(session, vm), verb)
-    return _finish(session, session.api.send("POST", target, body, key=session.key))
+    answer = session.api.send("POST", target, body, key=session.key)
+    warn(answer)
+    return _finish(session, answer)
 
 
 def _change(session: Session, vm: str, body: Document) -> None:

@@ -55,6 +55,7 @@ class Operation(Message):
     position: int
     problem: dict[str, Any] | None = None
     progress: Progress | None = None
+    notices: tuple[vm.Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
         deadline=None if immediate else getattr(event, "deadline", None),
         first=happening.position,
         position=happening.position,
+        notices=getattr(event, "notices", ()),
     )
 
 

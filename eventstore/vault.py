@@ -59,9 +59,9 @@ class Vault:
     def of(cls, nc: Client, master_key_path: Path) -> "Vault":
         return cls(KeyStore(nc), master_key_path)
 
-    async def seal(self, vm: str, text: str) -> Sealed:
+    async def seal(self, vm: str, secret: str | bytes) -> Sealed:
         """Encrypt under the VM's key, which is made when there is none."""
-        clear = text.encode()
+        clear = secret.encode() if isinstance(secret, str) else secret
         nonce = secrets.token_bytes(NONCE)
         sealed = AESGCM(await self._key(vm, make=True)).encrypt(nonce, clear, vm.encode())
         return Sealed(
@@ -72,15 +72,19 @@ class Vault:
         )
 
     async def unseal(self, sealed: Sealed) -> str:
+        """Decrypt what is text. Raises Erased when the key is gone."""
+        return (await self.unsealed(sealed)).decode()
+
+    async def unsealed(self, sealed: Sealed) -> bytes:
         """Decrypt. Raises Erased when the key is gone."""
         key = await self._key(sealed.key, make=False, fresh=True)
         nonce, text = base64.b64decode(sealed.nonce), base64.b64decode(sealed.ciphertext)
-        return AESGCM(key).decrypt(nonce, text, sealed.key.encode()).decode()
+        return AESGCM(key).decrypt(nonce, text, sealed.key.encode())
 
-    async def reveal(self, sealed: Sealed) -> str | Erasure:
-        """For readers of the past: the text, or that it is gone. Raises VaultUnavailable and WrongMasterKey."""
+    async def reveal(self, sealed: Sealed) -> bytes | Erasure:
+        """For readers of the past: the secret, or that it is gone. Raises VaultUnavailable and WrongMasterKey."""
         try:
-            return await self.unseal(sealed)
+            return await self.unsealed(sealed)
         except Erased:
             return Erasure(sealed.key, sealed.size)
 

@@ -3,6 +3,8 @@
 Strict: a number is a number, a field that does not exist is refused by its name.
 """
 
+import base64
+import binascii
 import re
 from typing import Annotated, Any, Self, TypeVar
 
@@ -16,6 +18,8 @@ from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
+#: Characters of it in base64, line breaks among them.
+MOST_ENCODED = 96 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -26,6 +30,25 @@ def user_data(text: str) -> str:
     if "\0" in text:
         raise ValueError("has to be text, without NUL characters")
     return text
+
+
+def encoded(text: str) -> str:
+    """Base64, without the line breaks that programs put into it."""
+    joined = "".join(text.split())
+    try:
+        data = base64.b64decode(joined, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("has to be base64 (A-Z, a-z, 0-9, + and /, padded with =)") from None
+    if len(data) > MOST_USER_DATA:
+        raise ValueError(f"has to be at most {MOST_USER_DATA} bytes before it is encoded")
+    return joined
+
+
+def either(body: "B") -> "B":
+    """The body, when it gives user-data in one way at most. Raises ValueError."""
+    if getattr(body, "user_data", None) and getattr(body, "user_data_base64", None):
+        raise ValueError("give either user_data or user_data_base64, not both")
+    return body
 
 
 def public_key(line: str) -> str:
@@ -46,6 +69,15 @@ UserData = Annotated[
         json_schema_extra={"maxLength": MOST_USER_DATA, "pattern": r"^[^\u0000]*$"},
     ),
 ]
+UserDataBase64 = Annotated[
+    str,
+    StringConstraints(max_length=MOST_ENCODED),
+    AfterValidator(encoded),
+    Field(
+        description=f"the same in base64: any bytes, such as what gzip makes; at most {MOST_USER_DATA} before encoding",
+        json_schema_extra={"contentEncoding": "base64", "pattern": r"^[A-Za-z0-9+/=\s]*$"},
+    ),
+]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
@@ -59,7 +91,7 @@ class Body(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
 
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound=BaseModel)
 
 
 def something(body: B) -> B:
@@ -98,6 +130,11 @@ class CreateVm(Spec):
     restart_policy: Policy = RestartPolicy.NO
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
+    user_data_base64: UserDataBase64 | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        return either(self)
 
     def args(self) -> dict[str, Any]:
         said = self.model_dump(mode="json", exclude_none=True, exclude={"id"})
@@ -131,6 +168,11 @@ class RebuildVm(Body):
     image: Slug | None = None
     ssh_keys: SshKeys | None = None
     user_data: UserData | None = None
+    user_data_base64: UserDataBase64 | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        return either(self)
 
 
 class ForgetVm(Body):

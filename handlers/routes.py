@@ -1,5 +1,8 @@
 """The write side as one table: which command each subject stands for, on which aggregate, by which rules."""
 
+import asyncio
+import base64
+import binascii
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,19 +11,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from domain import image, node, project, tag, vm
-from domain.base import Command, Event, Rejected, Sealed
+from domain.base import Command, Event, Rejected
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Reference
 from eventstore.envelope import Ref
 from eventstore.store import Change, Tip
 from eventstore.vault import Vault
-from handlers import image_secrets
+from handlers import image_secrets, user_data
 from handlers.references import refers_to
 from handlers.world import World
 from runtime import subjects
 
 MOST_USER_DATA = 64 * 1024
+#: Bytes of user-data that are looked at without leaving the loop.
+LOOKED_AT_HERE = 2048
 Args = dict[str, Any]
 
 
@@ -60,32 +65,55 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     facts.world.references.usable(project_id, str(args.get("image")), tags, spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         attainable(vm.Spec.model_validate(spec).resources(), args.get("region"), facts.world.nodes(), facts.policy)
-    return {**args, "project": project_id, "user_data": await sealed(args, facts.vault)}
+    secret = await sealed(args, facts.vault)
+    return {**args, "project": project_id, **secret}
 
 
 async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """The image is there; the user-data is sealed. Whether there is such a VM is the rules' business."""
     known = facts.world.vm(str(args.get("vm")))
     if known is None or known.state is None or known.state.project != project_id:
+        args.pop("user_data_base64", None)
         return {**args, "image": "none", "user_data": None}
     found = facts.world.references.usable_image(str(args.get("image") or known.state.image), project_id)
     image.refuse_small_disk(found, known.state.spec.disk_gib)
-    return {**args, "image": found.id, "user_data": await sealed(args, facts.vault)}
+    secret = await sealed(args, facts.vault)
+    return {**args, "image": found.id, **secret}
 
 
-async def sealed(args: Args, vault: Vault) -> Sealed | None:
-    """The user-data, so that the log cannot tell it."""
-    text = args.get("user_data")
+async def sealed(args: Args, vault: Vault) -> Args:
+    """The user-data, so that the log cannot tell it, and what its owner should know of it."""
+    given = user_data_of(args)
+    if not given:
+        return {"user_data": None, "notices": ()}
+    data = user_data.cleaned(given)
+    look = user_data.notices
+    notices = look(data) if len(data) < LOOKED_AT_HERE else await asyncio.to_thread(look, data)
+    return {"user_data": await vault.seal(str(args["vm"]), data), "notices": notices}
+
+
+def user_data_of(args: Args) -> bytes:
+    """The user-data as bytes, given as text or in base64; taken out of the arguments."""
+    text, encoded = args.pop("user_data", None), args.pop("user_data_base64", None)
+    if text and encoded:
+        raise unfit("user_data_base64", "give either user_data or user_data_base64, not both")
+    if encoded:
+        try:
+            data = base64.b64decode("".join(encoded.split()), validate=True)
+        except (binascii.Error, ValueError, AttributeError, TypeError):
+            raise unfit("user_data_base64", "user_data_base64 has to be base64") from None
+        if len(data) > MOST_USER_DATA:
+            raise unfit("user_data_base64", f"user_data_base64 may hold at most {MOST_USER_DATA} bytes")
+        return data
     if not text:
-        return None
+        return b""
     if not isinstance(text, str) or len(text.encode()) > MOST_USER_DATA or "\0" in text:
-        raise Rejected(
-            "invalid_user_data",
-            f"user_data has to be text of at most {MOST_USER_DATA} bytes",
-            status=422,
-            field="user_data",
-        )
-    return await vault.seal(str(args["vm"]), text)
+        raise unfit("user_data", f"user_data has to be text of at most {MOST_USER_DATA} bytes")
+    return text.encode()
+
+
+def unfit(field: str, detail: str) -> Rejected:
+    return Rejected("invalid_user_data", detail, status=422, field=field)
 
 
 async def register_image(args: Args, project_id: str, facts: Facts) -> Args:

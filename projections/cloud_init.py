@@ -150,7 +150,7 @@ async def document(source: Source, seed: Seed, name: str, url: str) -> bytes:
             return meta_data(seed).encode()
         case "user-data" if seed.user_data is not None:
             try:
-                return (await source.secrets.unseal(seed.user_data)).encode()
+                return await source.secrets.unsealed(seed.user_data)
             except Erased as error:
                 raise Refused(404, "key destroyed") from error
         case "vendor-data":

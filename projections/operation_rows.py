@@ -26,7 +26,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-READ_MODEL = ReadModel("operations", 7, DDL, ("operations",))
+READ_MODEL = ReadModel("operations", 8, DDL, ("operations",))
 
 
 async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
@@ -74,6 +74,13 @@ class ProblemView(TypedDict):
     errors: NotRequired[list[FieldView]]
 
 
+class WarningView(TypedDict):
+    """Something about what was accepted: it will not do what it seems to."""
+
+    code: str
+    detail: str
+
+
 class ProgressView(TypedDict):
     bytes_done: int
     bytes_total: int | None
@@ -96,6 +103,7 @@ class OperationView(TypedDict):
     position: int
     problem: ProblemView | None
     progress: ProgressView | None
+    warnings: list[WarningView]
     events: list[StepView]
 
 
@@ -116,6 +124,7 @@ def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> Operat
         "position": state["position"],
         "problem": problem(state.get("problem")),
         "progress": progress(state.get("progress")),
+        "warnings": warnings(state.get("notices")),
         "events": [{"position": step["position"], "type": step["type"], "time": utc(step["time"])} for step in steps],
     }
 
@@ -133,6 +142,10 @@ def problem(state: Mapping[str, Any] | None) -> ProblemView | None:
     if "errors" in state:
         shown["errors"] = [{"field": error["field"], "detail": error["detail"]} for error in state["errors"]]
     return shown
+
+
+def warnings(notices: Iterable[Mapping[str, Any]] | None) -> list[WarningView]:
+    return [{"code": notice["code"], "detail": notice["detail"]} for notice in notices or ()]
 
 
 def progress(state: Mapping[str, Any] | None) -> ProgressView | None:

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
+from projections.operation_rows import WarningView, warnings
 from projections.times import maybe, utc
 
 
@@ -52,6 +53,7 @@ class SizeView(TypedDict):
 class VmView(TypedDict):
     """A VM as the API shows it. User-data is never shown, only whether there is some.
 
+    `warnings` say what its user-data will not do.
     `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
     """
 
@@ -76,6 +78,7 @@ class VmView(TypedDict):
     restarts: int
     ssh_keys: list[str]
     has_user_data: bool
+    warnings: list[WarningView]
     node: str | None
     addresses: list[str]
     host_keys: list[HostKeyView]
@@ -121,6 +124,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "restarts": get("restarts") or 0,
         "ssh_keys": list(get("ssh_keys") or ()),
         "has_user_data": get("user_data") is not None,
+        "warnings": warnings(get("notices")),
         "node": get("node"),
         "addresses": list(get("addresses") or ()),
         "host_keys": [
@@ -175,6 +179,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 VMS = Aggregates[Vm](
     kind="vm",
     table="vms",
+    revision=7,
     model=Vm,
     evolve=evolve,
     deleted=lambda state: state.phase is Phase.DELETED,

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
-from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, RestartPolicy, Spec, Vcpus, Verb
+from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
 MOST_KEY, MOST_HOST_KEYS = 4096, 8
@@ -46,6 +46,7 @@ class CreateVm(Asked):
     restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 class StartVm(Asked):
@@ -138,6 +139,7 @@ class RebuildVm(Asked):
     image: Slug
     ssh_keys: tuple[str, ...] | None = None
     user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 class ScheduleVm(VmCommand):

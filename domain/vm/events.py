@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Resources, Sealed
-from domain.vm.values import Considered, HostKey, Phase, RestartPolicy, Spec, Verb
+from domain.vm.values import Considered, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
 
 
 class VmEvent(Event):
@@ -38,6 +38,7 @@ class VmRequested(VmAsked):
     restart_policy: RestartPolicy = RestartPolicy.NO
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 class VmUnschedulable(VmEvent):
@@ -143,6 +144,7 @@ class VmRebuildRequested(VmAsked):
     disk: int
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 class VmObserved(VmEvent):

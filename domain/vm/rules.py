@@ -196,6 +196,7 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             restart_policy=command.restart_policy,
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
+            notices=command.notices,
         )
     ]
 
@@ -329,6 +330,7 @@ def rebuild(vm: Vm, command: RebuildVm) -> list[VmEvents]:
             disk=vm.disk + 1,
             ssh_keys=vm.ssh_keys if command.ssh_keys is None else command.ssh_keys,
             user_data=command.user_data or vm.user_data,
+            notices=command.notices if command.user_data else vm.notices,
         )
     ]
 

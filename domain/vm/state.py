@@ -44,7 +44,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Phase, RestartPolicy, Spec, Verb
+from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
 
 #: Automatic restarts whose operations a VM knows.
 MOST_RESTARTS = 8
@@ -88,6 +88,7 @@ class Vm(Message):
     restarts: int = Field(default=0, description="how often in a row its policy has started it")
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = Field(default=(), description="what its user-data will not do")
     disk: int = Field(default=1, description="how often its disk was to be made")
     disk_made: int = Field(default=0, description="the last of its disks that it ran on")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
@@ -129,6 +130,7 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             restart_policy=event.restart_policy,
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
+            notices=event.notices,
             phase=Phase.REQUESTED,
             desired=Desired.ON,
             boots=1,
@@ -217,7 +219,8 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmRebuildRequested():
             made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
             unknown = {"ready_at": None, "host_keys": ()}
-            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown}
+            noticed = {"notices": event.notices}
+            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown, **noticed}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence, "lease": event.lease}
         case VmStarted():

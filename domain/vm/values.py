@@ -109,6 +109,13 @@ class Considered(Message):
     more: int = 0
 
 
+class Notice(Message):
+    """Something that its owner should know of what was accepted: it will not do what it seems to."""
+
+    code: str
+    detail: str
+
+
 class HostKey(Message):
     """A public SSH host key of the guest, as the guest itself reported it."""
 

@@ -46,6 +46,8 @@ class Platform:
         self.token: str | None = None
         self.faults: deque[str] = deque()
         self.requests: list[tuple[str, str, str | None, Document]] = []
+        self.bodies: list[Document] = []
+        self.warnings: list[Document] = []
         self.events: list[Document] = []
         self.phases: dict[int, str] = {}
         self.vms: dict[str, Document] = {}
@@ -106,7 +108,8 @@ class Platform:
                 op |= {"status": "succeeded", "position": position}
 
     def accept(self, verb: str, vm: Document) -> Document:
-        op = {"id": str(uuid.uuid4()), "verb": verb, "kind": "vm", "resource": vm["id"], "project": "default"}
+        op: Document = {"id": str(uuid.uuid4()), "verb": verb, "kind": "vm", "resource": vm["id"], "project": "default"}
+        op["warnings"] = self.warnings
         self.operations[op["id"]] = op | {"status": "running", "problem": None, "position": vm["position"]}
         vm["pending"] = {"operation": op["id"], "verb": verb}
         return {"operation": dict(self.operations[op["id"]]), "vm": dict(vm), "position": vm["position"]}
@@ -214,6 +217,8 @@ def serving(platform: Platform) -> Iterator[Platform]:
             key = self.headers["Idempotency-Key"]
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
             platform.requests.append((self.command, parts.path, key, query))
+            if self.command == "POST":
+                platform.bodies.append(body)
             fault = platform.faults.popleft() if platform.faults else ""
             if fault == "drop":
                 return

@@ -1,5 +1,6 @@
 """`nebula vm`: names, waiting, tables and JSON."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,28 @@ def test_rebuild(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     assert "running" in ran.out
 
 
+def test_user_data_may_be_any_bytes_and_what_is_thought_of_it_is_said(
+    nebula: Nebula, platform: Platform, tmp_path: Path
+) -> None:
+    file = tmp_path / "seed"
+    contents = {"text": b"\xef\xbb\xbf#!/bin/sh\n", "gzip": b"\x1f\x8b\x08\x00\xff", "NUL": b"#!/bin/sh\n\0"}
+    for name, data in contents.items():
+        file.write_bytes(data)
+        assert nebula("vm", "create", "web-1", "--image", "i", "--user-data", str(file)).status == 0
+        sent = platform.bodies[-1]
+        if name == "text":
+            assert sent["user_data"].encode() == data
+        else:
+            assert base64.b64decode(sent["user_data_base64"]) == data
+    platform.warnings = [{"code": "user_data_unknown", "detail": "cloud-init ignores it"}]
+    ran = nebula("vm", "create", "web-1", "--image", "i", "--user-data", str(file), "-o", "json")
+    assert (ran.status, ran.json["operation"]["warnings"]) == (0, platform.warnings)
+    assert "warning: user-data: cloud-init ignores it (user_data_unknown)" in ran.err
+    file.write_bytes(bytes(64 * 1024 + 1))
+    ran = nebula("vm", "create", "web-1", "--image", "i", "--user-data", str(file))
+    assert (ran.status, "gzip" in ran.err) == (2, True)
+
+
 def test_restart_policy(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     assert nebula("vm", "restart-policy", "web-1", "always").status == 0
@@ -165,6 +188,14 @@ def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platf
     assert ran.status == 0
     (vm,) = platform.vms.values()
     assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a\N{GRINNING FACE}", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
+
+
+def test_a_key_file_in_utf_16_is_read(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "keys.pub"
+    file.write_text("ssh-ed25519 AAAA a\r\n", "utf-16")
+    assert nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file)).status == 0
+    (vm,) = platform.vms.values()
+    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a"]
 
 
 GUEST = {

@@ -25,6 +25,7 @@ from domain.vm import (
     DeleteVm,
     DropVm,
     HostKey,
+    Notice,
     PauseVm,
     RebuildVm,
     RecordGuestReady,
@@ -301,6 +302,16 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "vm-18-forced": (VM, [*STOPPING, report(Power.OFF, 2, seconds=200, forced=True)]),
+    "vm-19-noticed": (
+        VM,
+        [
+            create(user_data=SECRET, notices=(Notice(code="user_data_unknown", detail="cloud-init ignores it"),)),
+            *RUNNING[1:],
+            ask(
+                RebuildVm, 11, image="base", user_data=SECRET, notices=(Notice(code="user_data_malformed", detail="x"),)
+            ),
+        ],
+    ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
