@@ -68,7 +68,7 @@ DRIVER = Driver("images", lambda changes, driver: asyncio.sleep(0), period=1)
         ("{}/" + "a" * 5000, "image_missing"),
         ("{}/" + "a/" * 2500, "image_missing"),
         ("{}/loop", "image_not_allowed"),
-        ("{}/loop/i", "image_missing"),
+        ("{}/loop/i", "image_not_allowed"),
         ("{}/fifo", "image_not_allowed"),
         ("{}/imports", "image_not_allowed"),
         ("/dev/null", "image_not_allowed"),
