@@ -12,6 +12,7 @@ from cli.command import root
 from cli.errors import CliError, Exit, Usage
 from cli.role import serve
 from runtime import private
+from runtime.masking import masked
 from runtime.plain import plain
 
 HELP = (
@@ -142,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments)
     except CliError as error:
-        sys.stderr.write(plain("\n".join([f"error: {error}", *getattr(error, "__notes__", [])])) + "\n")
+        text = "\n".join([f"error: {error}", *getattr(error, "__notes__", [])])
+        sys.stderr.write(plain(masked(text)) + "\n")
         raise SystemExit(error.exit) from None
     except KeyboardInterrupt:
         raise SystemExit(Exit.INTERRUPTED) from None

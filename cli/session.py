@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cli.client import Client
+from runtime.masking import masked
 from runtime.plain import plain
 
 DEFAULT_PROJECT = "default"
@@ -39,5 +40,5 @@ class Session:
 
 def note(text: str) -> None:
     """A line for the person who waits. Standard output carries results only."""
-    sys.stderr.write(f"nebula: {plain(text)}\n")
+    sys.stderr.write(f"nebula: {plain(masked(text))}\n")
     sys.stderr.flush()

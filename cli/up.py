@@ -33,6 +33,7 @@ from runtime.essential import Essential, TaskEnded
 from runtime.full_disk import LOOK_SECONDS, ROOM, FullDisk
 from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
+from runtime.masking import masked
 from runtime.patience import pauses
 from runtime.private import put
 from runtime.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
@@ -66,7 +67,7 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, Simulat
 def say(text: str) -> None:
     """A line for whoever looks. Where it cannot be written (full disk, closed pipe), the platform runs on."""
     with contextlib.suppress(OSError):
-        emit(text)
+        emit(masked(text))
 
 
 class Told:

@@ -52,7 +52,7 @@ def headers_schema() -> Document:
     }
     optional: Document = {
         TYPE_VERSION: _text("version of the type that the body is written in; 1 where it is missing"),
-        "ce-credential": _text("the credential that was used"),
+        "ce-credential": _text("the credential that was used: an HMAC of what tells it from others"),
         "ce-requestid": _text("the HTTP request"),
         "ce-operationid": _text("the operation that it belongs to"),
         "ce-causationid": _text("the ce-id of the event that it answers"),

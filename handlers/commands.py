@@ -67,10 +67,11 @@ class Caller(BaseModel):
     causation: Said | None = None
     traceparent: Said | None = None
 
-    def context(self) -> Context:
+    def context(self, credential: str | None) -> Context:
+        """What events say of the caller; `credential`: of its credential."""
         return Context(
             actor=self.actor,
-            credential=self.credential,
+            credential=credential,
             request=self.request,
             operation=self.operation,
             causation=self.causation,
@@ -87,12 +88,16 @@ class Request(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A command on its way: which one, on which aggregate, and the whole request with its fingerprint."""
+    """A command on its way: which one, on which aggregate, and the whole request with its fingerprint.
+
+    `context`: what its events say of the caller.
+    """
 
     route: Route
     ref: Ref
     project: str
     request: Request
+    context: Context
     fingerprint: Fingerprint | None
 
 
@@ -192,7 +197,9 @@ class CommandLoop:
         except ValueError as error:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
         caller = request.context
-        asked = Asked(route, ref, project, request, await self._fingerprints.of(caller.operation, caller.fingerprint))
+        fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
+        context = caller.context(await self._fingerprints.of_credential(caller.credential))
+        asked = Asked(route, ref, project, request, context, fingerprint)
         deadline = asyncio.get_running_loop().time() + PATIENCE
         jitter = JITTER
         while True:  # by time: however many others come first, somebody is accepted, and each has its turn
@@ -221,13 +228,13 @@ class CommandLoop:
             if repeated is None:
                 raise
             if asked.route.creates:
-                await self._fences.confirm(asked.ref, repeated, {}, asked.request.context.context())
+                await self._fences.confirm(asked.ref, repeated, {}, asked.context)
             return repeated
         return await self._applied(asked, {**args, "at": now()}, known)
 
     async def _applied(self, asked: Asked, args: dict[str, Any], known: Basis) -> Applied[Any]:
         """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
-        route, ref, context = asked.route, asked.ref, asked.request.context.context()
+        route, ref, context = asked.route, asked.ref, asked.context
         applied = await apply(
             self._store,
             ref,

@@ -4,6 +4,9 @@ A caller sends a digest of its request, which may hold secrets. Whoever reads th
 that of a guess. So what is stored is an HMAC of it and of the operation's id, with a key of the vault: `hmac-`, eight
 digits that tell the key, and the HMAC. Earlier versions stored what the caller had sent: that is still compared.
 
+The same is done with what a caller says of its credential, the beginning of a digest of its token: a token that was
+chosen by hand could be guessed from that.
+
 Where a stored fingerprint was made with a key that is lost (the vault is not part of an archive), nobody can tell
 whether a repeat is the same. It is answered from the record as if it were: nothing is done in either case.
 """
@@ -78,6 +81,14 @@ class Fingerprints:
         key = self._key or await self._read()
         made = hmac.digest(key, f"{operation}\0{sent}".encode(), hashlib.sha256).hex()
         return Fingerprint(operation, sent, f"hmac-{key_id(key)}-{made[:32]}")
+
+    async def of_credential(self, said: str | None) -> str | None:
+        """What events may hold of a credential: the same for the same one. Raises VaultUnavailable."""
+        if said is None:
+            return None
+        key = self._key or await self._read()
+        made = hmac.digest(hmac.digest(key, b"credential", hashlib.sha256), said.encode(), hashlib.sha256).hex()
+        return f"hmac-{key_id(key)}-{made[:32]}"
 
     async def _read(self) -> bytes:
         for name in NAMES:

@@ -4,8 +4,9 @@ import re
 
 #: What is masked, and what stands there instead: user and password in a URL; what follows Bearer, Basic, password=.
 MASKS = (
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@?#'\"]{1,2000}@"), r"\1***@"),
-    (re.compile(r"(?i)\b((?:bearer|basic)\s+|password[=:]\s*)[^\s'\",;]{1,4000}"), r"\1***"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"]{1,2000}@"), r"\1***@"),
+    (re.compile(r"(?i)\b(password\s*[=:]\s*)'(?:[^'\\]|\\.){1,4000}'?"), r"\1***"),
+    (re.compile(r"(?i)\b((?:bearer|basic)\s+|password\s*[=:]\s*)[^\s'\",;]{1,4000}"), r"\1***"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 #: All may pass through, only the owner may list: Postgres and QEMU run as other users and are handed exact paths.
@@ -11,8 +12,12 @@ PUBLIC = 0o022
 
 
 def begin() -> None:
-    """From now on what this process makes is for its own user only (files 0600, folders 0700)."""
+    """From now on what this process makes is for its own user only (files 0600, folders 0700).
+
+    It leaves no core file, nor do its children: secrets are in its memory.
+    """
     os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def put(file: Path, text: str) -> None:

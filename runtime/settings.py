@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -14,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from runtime.http.limits import Limits
 from runtime.image_hosts import ImageHosts
 from runtime.masking import masked
+
+ENCODED = "in a user or a password, what is neither letter nor digit has to be percent-encoded"
 
 
 def default_home() -> Path:
@@ -45,6 +48,33 @@ def _hosts(setting: str) -> str:
     return setting
 
 
+def _servers(urls: str) -> str:
+    """A part of a password that is taken for a host or a port would turn up in errors."""
+    for url in urls.split(","):
+        try:
+            parts = urlsplit(url if "://" in url else f"nats://{url}")
+            wrong = (
+                not parts.hostname or parts.port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment
+            )
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise ValueError(f"must be URLs like nats://HOST:4222, separated by commas; {ENCODED}")
+    return urls
+
+
+def _dsn(dsn: str) -> str:
+    """Whoever is handed what is none says so by quoting it."""
+    from psycopg import Error
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(dsn)
+    except Error:
+        raise ValueError(f"must be like postgresql://USER:PASSWORD@HOST:5432/DATABASE; {ENCODED}") from None
+    return dsn
+
+
 class Common(BaseSettings):
     """What every process is told."""
 
@@ -53,7 +83,7 @@ class Common(BaseSettings):
     #: directory that holds all local state
     home: Path = Field(default_factory=default_home)
     #: where the NATS servers are, separated by commas
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: Annotated[str, AfterValidator(_servers)] = "nats://127.0.0.1:4222"
     #: user and password of this role on the bus, where the server asks for them
     nats_user: str | None = None
     nats_password: str | None = None
@@ -91,7 +121,7 @@ class Common(BaseSettings):
 
 class Database(Common):
     #: the Postgres that holds the read models
-    postgres_dsn: str = "postgresql://nebula@127.0.0.1:5432/nebula"
+    postgres_dsn: Annotated[str, AfterValidator(_dsn)] = "postgresql://nebula@127.0.0.1:5432/nebula"
 
 
 class Vaulted(Common):
@@ -260,7 +290,7 @@ class SimulationSettings(NodeSettings):
 S = TypeVar("S", bound=Common)
 
 #: Ends of names of settings whose value is not shown.
-SECRET = ("password", "dsn", "token")
+SECRET = ("password", "dsn", "token", "nats_url")
 
 
 def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:

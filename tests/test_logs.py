@@ -77,6 +77,8 @@ def test_libraries_speak_in_our_form_and_from_warning_up(restored: None, capsys:
         (f"postgresql://u:{SECRET}@h/db and https://{SECRET}@h/x", "postgresql://***@h/db and https://***@h/x"),
         (f"Authorization: Bearer {SECRET}", "Authorization: Bearer ***"),
         (f"host=h password={SECRET} user=u", "host=h password=*** user=u"),
+        (f"host=h password = '{SECRET} and more' user=u", "host=h password = *** user=u"),
+        (f"nats://u:a@{SECRET}@h:1,nats://h:2/", "nats://***@h:1,nats://h:2/"),
         ("http://host/path@2x.png mail@example.org", "http://host/path@2x.png mail@example.org"),
     ],
 )

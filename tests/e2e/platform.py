@@ -19,6 +19,7 @@ import httpx
 import libvirt
 
 from runtime.child import free_port
+from runtime.private import put
 from runtime.settings import default_home
 from tests.waiting import eventually
 
@@ -182,7 +183,7 @@ class Platform:
 async def platform(**settings: str) -> AsyncIterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="nebula-e2e-", dir="/var/tmp"))
     home.chmod(0o755)
-    (home / "nats.port").write_text(str(free_port()))  # or two that start at the same time both take 4222
+    put(home / "nats.port", str(free_port()))  # or two that start at the same time both take 4222
     made = Platform(home, free_port(), free_port(), settings)
     try:
         await made.up()

@@ -1,12 +1,16 @@
-"""Ten secrets are planted in a mixed run that also goes wrong; nothing that was written or answered holds one of them.
+"""Secrets of many kinds are planted in a mixed run that also goes wrong; nothing that is written or answered holds one.
 
-Searched are logs, answers, events, the feed, an export, command lines, all of Postgres, and the log's own files.
+Searched are logs, answers, events, the feed, an export, command lines and what they print, temporary files, all of
+Postgres, and the log's own files. What holds secrets is for its owner only.
 """
 
 import asyncio
 import base64
+import gzip
 import json
 import re
+import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,26 +18,55 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from websockets.asyncio.client import connect
 
+from domain.contract import Wanted
+from eventstore.documents import Documents
+from runtime import subjects
+from runtime.bus import QuickClient
+from tests.cli.test_up import open_to_others
 from tests.e2e.platform import Platform, platform
 from tests.waiting import eventually
 
 VMS = "/v1/projects/default/vms"
-#: Each is one word, so that no line end or escape can hide it.
+RUN = uuid.uuid4().hex[:8]
+#: Each is one word, so that no line end or escape can hide it, and of this run alone.
 PLANTED = {
-    "user_data": "planted1UserDataOfACreate",
-    "rebuilt": "planted2UserDataOfARebuild",
-    "refused": "planted3UserDataOfARefusedCreate",
-    "malformed": "planted4UserDataInABodyThatIsNoJson",
-    "stranger": "planted5BearerTokenOfAStranger",
-    "deleted": "planted6UserDataOfADeletedVm",
-    "misplaced": "planted7UserDataInAFieldThatIsNone",
+    "user_data": f"planted1UserDataOfACreate{RUN}",
+    "rebuilt": f"planted2UserDataOfARebuild{RUN}",
+    "refused": f"planted3UserDataOfARefusedCreate{RUN}",
+    "malformed": f"planted4UserDataInABodyThatIsNoJson{RUN}",
+    "stranger": f"planted5BearerTokenOfAStranger{RUN}",
+    "deleted": f"planted6UserDataOfADeletedVm{RUN}",
+    "misplaced": f"planted7UserDataInAFieldThatIsNone{RUN}",
+    "packed": f"planted8UserDataInGzip{RUN}",
+    "url_password": f"planted9PasswordInTheUrlOfAnImage{RUN}",
+    "url_signature": f"planted10SignatureInTheUrlOfAnImage{RUN}",
+    "url_refused": f"planted11PasswordInAUrlThatIsRefused{RUN}",
+    "path": f"planted12TokenInAPath{RUN}",
+    "header": f"planted13BasicPassword{RUN}",
+    "nats": f"planted14PasswordForNats{RUN}",
+    "nats_url": f"planted15PasswordInTheUrlOfNats{RUN}",
+    "dsn": f"planted16PasswordInTheDsn{RUN}",
+    "bad_dsn": f"planted17PasswordInADsnThatIsNone{RUN}",
 }
+ROLES = ("postgres", "nats", "handlers", "projections", "gateway", "node")
+VERIFY_VIEWS = ("cli.main", "verify", "views")
 QUICK = json.dumps({"image": 0.05, "boot": 0.2, "lease": 0.1, "shutdown": 0.1})
 
 
 def user_data(name: str) -> str:
     return f"#cloud-config\nbootcmd:\n  - [echo, {PLANTED[name]}]\n"
+
+
+def packed(text: str) -> str:
+    """Text in gzip, in base64: as cloud-init takes it too."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def mime(body: str) -> str:
+    head = 'Content-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n\n--b\nContent-Type: text/cloud-config\n'
+    return f"{head}Content-Transfer-Encoding: base64\n\n{body}\n--b--\n"
 
 
 class Seen:
@@ -48,9 +81,10 @@ class Seen:
 
 
 @pytest.fixture
-async def up() -> AsyncIterator[Platform]:
+async def up(tmp_path: Path) -> AsyncIterator[Platform]:
     simulated = {"NEBULA_SIMULATE": "2", "NEBULA_SIMULATE_SECONDS": QUICK, "NEBULA_LOG_LEVEL": "debug"}
-    async with platform(**simulated) as made:
+    bus = {"NEBULA_NATS_USER": "nebula", "NEBULA_NATS_PASSWORD": PLANTED["nats"]}  # our server takes any
+    async with platform(**simulated, **bus, TMPDIR=str(tmp_path)) as made:
         await made.blank_image()
         yield made
 
@@ -61,6 +95,7 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
     made = await up.succeed("POST", VMS, {"name": "kept", **size, "user_data": user_data("user_data")})
     kept = f"{VMS}/{made['vm']['id']}"
     other = await up.succeed("POST", VMS, {"name": "other", **size, "user_data": user_data("deleted")})
+    await up.succeed("POST", VMS, {"name": "packed", **size, "user_data": mime(packed(user_data("packed")))})
     async with up.client() as http:
         http.event_hooks["response"] = [seen]
         refused = {"name": "x", **size, "image": "nosuch", "user_data": user_data("refused")}
@@ -71,12 +106,96 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
         assert (await http.post(VMS, json=misplaced)).status_code == 422
         stranger = {"Authorization": f"Bearer {PLANTED['stranger']}"}
         assert (await http.get(VMS, headers=stranger)).status_code == 401
-    for role in ("postgres", "nats", "handlers", "projections", "gateway", "node"):
+        basic = base64.b64encode(f"admin:{PLANTED['header']}".encode()).decode()
+        assert (await http.get(VMS, headers={"Authorization": f"Basic {basic}"})).status_code == 401
+        await images(http)
+    await by_ways_around(up, made["vm"]["id"], seen)
+    await strangers_at_the_data_source(up)
+    for role in ROLES:
         up.kill(role)
         await up.succeed("POST", f"{kept}/stop", {"force": True})
         await up.succeed("POST", f"{kept}/start")
     await up.succeed("POST", f"{kept}/rebuild", {"user_data": user_data("rebuilt")})
     await up.succeed("DELETE", f"{VMS}/{other['vm']['id']}")
+
+
+async def by_ways_around(up: Platform, vm: str, seen: Seen) -> None:
+    """What a browser does: a feed by a ticket, a console with the token among the subprotocols."""
+    feed = "/v1/projects/default/feed"
+    async with up.client() as http:
+        given = (await http.post("/v1/tickets", json={"path": feed})).json()["ticket"]
+        PLANTED["ticket"] = given
+    target = f"{up.url}{feed}?after=0&ticket={given}"
+    for status in (200, 401):
+        async with httpx.AsyncClient() as http, http.stream("GET", target) as answer:
+            assert answer.status_code == status
+    token = base64.urlsafe_b64encode((up.home / "admin.token").read_bytes().strip()).decode().rstrip("=")
+    PLANTED["token of a console"] = token
+    console = f"{up.url.replace('http', 'ws')}{VMS}/{vm}/console"
+    async with connect(console, subprotocols=["binary", f"bearer.{token}"], proxy=None) as socket:  # type: ignore[list-item]
+        assert socket.response is not None
+        seen.answers.append(str(socket.response.headers).encode())
+
+
+async def failing(up: Platform) -> bytes:
+    """What is said by programs that are told wrong addresses, with passwords in them."""
+    nats, dsn, bad = PLANTED["nats_url"], PLANTED["dsn"], PLANTED["bad_dsn"]
+    port = (up.home / "nats.port").read_text().strip()
+    home = {**up.env, "NEBULA_HOME": f"{up.home}/nowhere"}
+    there, away = {"NEBULA_NATS_URL": f"127.0.0.1:{port}"}, {"NEBULA_NATS_URL": f"nats://op:{nats}@127.0.0.1:1"}
+    said = await asyncio.gather(
+        program(home | away, "cli.main", "verify", "log", "--no-key"),
+        program(home | {"NEBULA_NATS_URL": f"nats://op:{nats}/x@127.0.0.1:1"}, "cli.role", "node"),
+        program(home | {"NEBULA_POSTGRES_DSN": f"postgresql:/u:{bad}@127.0.0.1/db"}, "cli.role", "gateway"),
+        program(home | {"NEBULA_POSTGRES_DSN": f"host=h password='{dsn} x"}, "cli.role", "projections"),
+        program(home | there | {"NEBULA_POSTGRES_DSN": f"postgresql://u:{dsn}@127.0.0.1:1/db"}, *VERIFY_VIEWS),
+    )
+    assert all(b"NEBULA_" in each or b"answer" in each for each in said), said
+    return b"\n".join(said)
+
+
+async def program(env: dict[str, str], *words: str) -> bytes:
+    """What a program prints that cannot work."""
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", *words, env=env, stdout=pipe, stderr=pipe)
+    out, err = await child.communicate()
+    assert child.returncode
+    return out + err
+
+
+async def images(http: httpx.AsyncClient) -> None:
+    """Images from URLs with credentials: one that nobody serves, one that is refused."""
+    url = f"http://admin:{PLANTED['url_password']}@127.0.0.1:1/i.qcow2?X-Amz-Signature={PLANTED['url_signature']}"
+    answer = await http.post("/v1/images", json={"id": "signed", "name": "signed", "source": url})
+    assert answer.status_code == 202, answer.text
+    refused = f"http://admin:{PLANTED['url_refused']}@169.254.169.254/latest"
+    answer = await http.post("/v1/images", json={"id": "refused", "name": "refused", "source": refused})
+    assert answer.status_code in (202, 422), answer.text
+
+
+async def strangers_at_the_data_source(up: Platform) -> None:
+    """Whoever guesses the secret of a guest's URL, and who was given a good one."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{up.seed_port}") as guest:
+        answer = await guest.get(f"/{PLANTED['path']}/user-data")
+        assert answer.status_code in (404, 503)
+
+
+async def seed_secrets(up: Platform) -> dict[str, bytes]:
+    """What opens the data of each VM at its last boot, as the node was told."""
+    nc = QuickClient()
+    await nc.connect(f"nats://127.0.0.1:{(up.home / 'nats.port').read_text().strip()}")
+    try:
+        documents = await Documents(nc, subjects.WANTED).all(subjects.wanted_of())
+        urls = [Wanted.model_validate_json(document.body).seed_url for document in documents]
+    finally:
+        await nc.close()
+    return {f"seed {number}": url.rstrip("/").rsplit("/", 1)[-1].encode() for number, url in enumerate(urls) if url}
+
+
+def dumps_core(pid: int) -> bool:
+    """Whether a process may leave its memory in a file."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return re.search(r"Max core file size +0 +0 ", limits) is None
 
 
 async def read_everything(up: Platform, seen: Seen, vm_paths: list[str]) -> None:
@@ -145,7 +264,7 @@ def found_in(places: dict[str, bytes], secrets: dict[str, bytes]) -> list[str]:
     return [f"{name} in {place}" for place, text in places.items() for name, value in secrets.items() if value in text]
 
 
-async def test_nothing_that_is_written_or_answered_holds_a_secret(up: Platform) -> None:
+async def test_nothing_that_is_written_or_answered_holds_a_secret(up: Platform, tmp_path: Path) -> None:
     seen = Seen()
     while_running = b""
     running = asyncio.create_task(mixed_run(up, seen))
@@ -157,25 +276,36 @@ async def test_nothing_that_is_written_or_answered_holds_a_secret(up: Platform) 
     paths = [f"{VMS}/{vm['id']}" for vm in page["items"]]
     await read_everything(up, seen, [*paths, *[f"{path}?at={await end(up)}" for path in paths]])
     exported = up.home / "export" / "log.nebula"
-    exported.parent.mkdir()
+    exported.parent.mkdir(mode=0o700)
     await up.nebula("export", str(exported))
     await up.nebula("verify", "log")
 
+    said_by_programs = await failing(up)
+
     secrets = {name: value.encode() for name, value in PLANTED.items()}
+    secrets["packed, as it was sent"] = packed(user_data("packed")).encode()
     secrets |= {f"{name}, base64": base64.b64encode(value)[4:-4] for name, value in secrets.items()}
     secrets |= own_secrets(up)
+    seeds = await seed_secrets(up)
+    assert seeds
     places: dict[str, bytes] = {
         "ps": while_running,
         "answers": b"\n".join(seen.answers),
         "what nebula up printed": "\n".join(up.printed).encode(),
+        "what failing programs said": said_by_programs,
         "postgres": await postgres_rows(up),
         **files(up.home / "log"),
         **files(exported.parent),
         **files(up.home / "nats"),
+        **files(tmp_path),
     }
     assert any(b"planted" in value for value in files(up.home / "nats").values()) is False
     assert found_in(places, secrets) == []
+    told = {place: text for place, text in places.items() if not place.startswith(str(up.home / "nats"))}
+    assert found_in(told, seeds) == [], "only documents for nodes hold the secret of a boot"
     await finds_what_is_there(up, places)
+    assert [found for found in open_to_others(up.home) if "blank.raw" not in found] == []
+    assert [role for role in ROLES if dumps_core(up.pid(role))] == []
 
 
 async def finds_what_is_there(up: Platform, places: dict[str, bytes]) -> None:

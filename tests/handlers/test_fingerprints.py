@@ -16,7 +16,7 @@ from eventstore.envelope import Ref
 from eventstore.store import Change, Tip
 from eventstore.vault import Vault
 from handlers.apply import now
-from handlers.fingerprints import Fingerprint, Fingerprints
+from handlers.fingerprints import Fingerprint, Fingerprints, key_id
 from tests.handlers import pairs
 from tests.handlers.deciders import deciding, two
 from tests.handlers.platform import WriteSide, write_side
@@ -46,6 +46,24 @@ async def test_the_log_tells_nothing_of_what_was_sent(side: WriteSide) -> None:
     stored = event.event.fingerprint  # type: ignore[attr-defined]
     guesses = (SENT, f"{operation}\0{SENT}", f"{operation}{SENT}")
     assert not {hashlib.sha256(guess.encode()).hexdigest()[:32] for guess in guesses} & set(stored.split("-"))
+
+
+async def test_the_log_tells_nothing_of_a_token_but_whether_it_is_the_same(side: WriteSide) -> None:
+    """A token that was chosen by hand can be guessed, and a digest of it tells who has guessed right."""
+    said = [hashlib.sha256(token).hexdigest()[:12] for token in (b"hunter2", b"hunter2", b"correct horse")]
+    stored = []
+    for credential in said:
+        id_ = name()
+        await side.ok("system", "tag", "create", {"tag": id_, "name": "T"}, credential=credential)
+        (event,) = await side.events("system", "tag", id_)
+        stored.append(event.headers["ce-credential"])
+    assert stored[0] == stored[1] != stored[2]
+    assert not any(credential in value for credential in said for value in stored)
+    key = await Vault.of(side.nc, side.home / "master.key").mac_key("requests-1")
+    assert stored[0].startswith(f"hmac-{key_id(key)}-")
+    fingerprint = await Fingerprints(Vault.of(side.nc, side.home / "master.key")).of("credential", said[0])
+    assert fingerprint is not None
+    assert fingerprint.stored not in stored, "no caller can ask for the one of somebody's token"
 
 
 async def test_two_handlers_and_a_restart_agree(side: WriteSide) -> None:
