@@ -92,7 +92,8 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     Everything is virtio on q35, but for the display, which has to work before any driver is loaded. The SMBIOS serial
     is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
     virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
-    to see it is handed a connection by libvirt. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
+    to see it is handed a connection by libvirt. A guest whose kernel panics says so to the panic device: to libvirt it
+    has crashed. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
     labels).
     """
     wanted = boot.wanted
@@ -209,6 +210,8 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
 
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
+
+    ET.SubElement(devices, "panic", model="isa")
 
     if boot.wanted.vcpus > MOST_PLAIN_CPUS:
         iommu = ET.SubElement(devices, "iommu", model="intel")

@@ -1,0 +1,53 @@
+"""What befalls guests under real QEMU without anybody's asking: a kernel that panics."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from domain.contract import Power
+from node_daemon.hypervisor import Boot
+from node_daemon.libvirt_adapter import LibvirtHypervisor
+from runtime.libvirtd import Libvirt
+from runtime.qemu_img import qemu_img
+from tests.node_daemon import moody_guest
+from tests.node_daemon.documents import new_vm, wanted
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.qemu
+
+
+class Guest:
+    """A guest under QEMU that does what it is told."""
+
+    def __init__(self, hypervisor: LibvirtHypervisor, vm: str) -> None:
+        self.hypervisor = hypervisor
+        self.vm = vm
+
+    async def say(self, word: bytes) -> None:
+        channel = await self.hypervisor.open_console(self.vm, force=True)
+        await channel.write(word)
+        await channel.close()
+
+
+@pytest.fixture
+async def guest(servers_home: Path, libvirt_qemu: Libvirt) -> AsyncIterator[Guest]:
+    hypervisor, vm = LibvirtHypervisor("qemu:///system", "default", "qemu", deadline=60), new_vm()
+    disk, base = servers_home / f"{vm}.qcow2", moody_guest.write_disk(servers_home / "moody.raw")
+    await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
+    await hypervisor.start(Boot(wanted(vm), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot"))
+    await hypervisor.keep(vm)
+    yield Guest(hypervisor, vm)
+    await hypervisor.destroy(vm)
+    await hypervisor.undefine(vm)
+    hypervisor.close()
+
+
+async def test_a_panic_is_a_crash(guest: Guest) -> None:
+    async def crashed() -> bool:
+        seen = await guest.hypervisor.look(guest.vm)
+        if seen.power is Power.ON:  # it may not listen yet
+            await guest.say(moody_guest.PANIC)
+        return (seen.power, seen.cause) == (Power.OFF, "crashed")
+
+    await eventually(crashed, "crashed", seconds=60)
