@@ -20,7 +20,7 @@ def plain(text: str, keep: str = "\n\t") -> str:
 
 def plain_json(text: str) -> str:
     """The same for a JSON document: what is escaped stays the same document to whoever parses it."""
-    if text.isascii():
+    if text.isascii() and "\x7f" not in text:  # JSON itself escapes the other control characters
         return text
     return "".join(char if char == "\n" or not _hidden(char) else _json_escape(char) for char in text)
 

@@ -5,7 +5,7 @@ import logging
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runtime import logs
@@ -26,6 +26,7 @@ def test_what_is_escaped_and_what_stays() -> None:
 
 
 @given(st.text())
+@example("\x7f")
 def test_nothing_hidden_is_left_and_json_says_the_same(text: str) -> None:
     shown = plain(text, keep="").replace("\u200c", "").replace("\u200d", "")
     assert all(unicodedata.category(char) in {"Zs"} or char.isprintable() for char in shown)
