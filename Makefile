@@ -14,11 +14,11 @@ demo: setup  ## Start a cloud on this machine, boot a VM in it, show its history
 up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 	@.venv/bin/nebula up $(ARGS)
 
-test: WORKERS ?= 3
+test: WORKERS ?= 4
 # Or each of the many processes that the tests start would compile all that it imports, again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
-	@.venv/bin/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos-log: KILLS ?= 500
 chaos-log: WRITERS ?= 16

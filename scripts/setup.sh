@@ -119,7 +119,7 @@ if ! installed; then
   fi
   uv=("$uv_home/bin/uv" --quiet pip)
   export VIRTUAL_ENV=$PWD/$VENV
-  "${uv[@]}" sync --require-hashes requirements.lock
+  "${uv[@]}" sync --require-hashes --compile-bytecode requirements.lock
   "${uv[@]}" install --no-deps --no-build-isolation --editable .
   echo "$wanted" >"$stamp"
 fi

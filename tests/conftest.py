@@ -26,32 +26,36 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Files that take longest: they are begun first, so that no worker is left with one of them at the end.
+#: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
 LONGEST = (
     "e2e/test_boot.py",
+    "handlers/test_fences.py",
     "e2e/test_kill.py",
     "node_daemon/test_crash.py",
-    "e2e/test_seed_disk.py",
-    "node_daemon/test_hypervisor.py",
-    "cli/test_up.py",
-    "e2e/test_soak.py",
-    "eventstore/test_model.py",
-    "gateway/test_access.py",
-    "gateway/test_schemathesis.py",
     "handlers/test_handlers.py",
+    "cli/test_up.py",
+    "e2e/test_seed_disk.py",
+    "e2e/test_simulation.py",
+    "gateway/test_access.py",
+    "eventstore/test_model.py",
+    "node_daemon/test_hypervisor.py",
+    "e2e/test_soak.py",
+    "gateway/test_own_writes.py",
     "node_daemon/test_process.py",
     "cli/test_catalog.py",
+    "gateway/test_schemathesis.py",
+    "handlers/test_leases.py",
+    "projections/test_runner.py",
+    "projections/test_malformed.py",
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one worker, one after the other, since they share its servers; long files first."""
+    """Long files first. `--dist loadfile` runs the tests of a file in one worker, since they share its servers."""
     tests = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
         name = str(item.path.relative_to(tests))
-        item.add_marker(pytest.mark.xdist_group(name))
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
