@@ -147,13 +147,15 @@ class Notary:
     over: anybody who reaches the bus can store it.
     """
 
-    def __init__(self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None) -> None:
+    def __init__(
+        self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None, parking: Parking | None = None
+    ) -> None:
         public = key.public_key()
         self._key = key
         self._known = {fingerprint(public): public, **(known or {})}
         self._store = EventStore(nc)
         self._checkpoints = Checkpoints(nc)
-        self._parking = Parking(nc)
+        self._parking = parking or Parking(nc)
         self._seen: LogDigest | None = None
 
     async def step(self) -> Checkpoint | None:

@@ -4,26 +4,29 @@
 source. A record is kept for ever. It is open until somebody drops it or puts the message back (`retry`); parking the
 same message again, after a restart or by another reader, changes nothing. The newest message on a record's subject is
 the record as it is now.
+
+There is room for so many open records of a source (`eventstore/room.py`); what comes then is only counted.
 """
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from nats.aio.client import Client
 from nats.errors import BadSubjectError
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
 from eventstore.jetstream import Conflict, Stream, Unavailable, own
+from eventstore.parked import MORE, MOST_BODY, MOST_ERROR, MOST_HEADERS, Parked, Status, record_of, visible
+from eventstore.room import Room
 from runtime import logs, subjects
+
+__all__ = ["CHECKPOINTS", "LOG", "REPORTS", "WANTED", "Closed", "NoRetry", "NotParked", "Parked", "Parking", "Status"]
 
 log = logs.get(__name__)
 
@@ -33,50 +36,20 @@ REPORTS = "reports"
 """The source of what nodes reported."""
 CHECKPOINTS = "checkpoints"
 """The source of what stands among the checkpoints and is none."""
+WANTED = "wanted"
+"""The source of what stands among the wanted documents and is none of the handlers'. Bodies may hold secrets: none is
+kept."""
 
 RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
 """The stream that a message of a source is put back into."""
 
-MOST_BODY, MOST_HEADERS, MOST_ERROR = 256 * 1024, 64 * 1024, 500
-"""Bytes (of an error: characters) that are kept. Of a larger body only its size is."""
+ORDERED = (LOG, CHECKPOINTS)
+"""The sources that are read in order, and again from the first on by each process that starts."""
+BODILESS = (LOG, WANTED)
+"""The sources of which no bodies are kept."""
 
-
-#: Seconds until a message that could not be parked is tried again.
 AGAIN = 1.0
-
-
-class Status(StrEnum):
-    OPEN = "open"
-    DROPPED = "dropped"
-    RETRIED = "retried"
-
-
-class Parked(BaseModel):
-    """One message that was put aside: where it came from, what is wrong with it, and what became of it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    source: str
-    key: str
-    subject: str = Field(description="the subject on which the message came")
-    position: int = Field(description="the message's position in its stream; 0 where it was not stored")
-    error: str
-    time: AwareDatetime = Field(description="when it was parked")
-    size: int = Field(default=0, description="bytes of the message's body")
-    headers: dict[str, str] = Field(default_factory=dict)
-    data_base64: str | None = Field(default=None, description="the body, where it is kept here")
-    status: Status = Status.OPEN
-    actor: str | None = Field(default=None, description="who closed the record")
-    reason: str | None = None
-    closed_at: AwareDatetime | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.status is Status.OPEN
-
-    @property
-    def body(self) -> bytes | None:
-        return base64.b64decode(self.data_base64) if self.data_base64 is not None else None
+"""Seconds between two tries to say what was only counted."""
 
 
 class NotParked(LookupError):
@@ -103,6 +76,16 @@ class Parking:
         self._timeout = timeout
         self._stream = Stream(nc, subjects.PARKED, timeout=timeout)
         self._documents = Documents(nc, subjects.PARKED, timeout=timeout)
+        self._room = Room(nc, ORDERED, timeout=timeout)
+
+    async def keep_count(self) -> None:
+        """Say once a second how many messages found no room, for ever."""
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                await self._room.tell()
+            except Unavailable as error:
+                log.warning("messages without room are not counted yet", error=str(error))
 
     async def park(
         self,
@@ -114,9 +97,18 @@ class Parking:
         error: str,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        size: int | None = None,
     ) -> bool:
-        """Put a message aside, at most once. False when it was parked before, whatever became of it since."""
-        kept = source != LOG and len(body) <= MOST_BODY
+        """Put a message aside, at most once. False when it was parked before, whatever became of it since, and when
+        there is no room: then it is counted (`keep_count`). `size`: of its body, where that is not given.
+        """
+        records = await self._room.of(source)
+        if key in records.keys or (source in ORDERED and position <= records.counted):
+            return False
+        if records.full:
+            self._room.only_count(source, subject, position, error)
+            return False
+        kept = source not in BODILESS and len(body) <= MOST_BODY
         few = sum(len(name) + len(value) for name, value in (headers or {}).items()) <= MOST_HEADERS
         record = Parked(
             source=source,
@@ -125,16 +117,22 @@ class Parking:
             position=position,
             error=visible(" ".join(error.split()))[:MOST_ERROR],
             time=datetime.now(UTC),
-            size=len(body),
+            size=len(body) if size is None else size,
             headers={visible(k): visible(v) for k, v in (headers or {}).items()} if few else {},
             data_base64=base64.b64encode(body).decode() if kept else None,
         )
         try:
             await self._put(record, 0)
         except Conflict:
+            records.added(key)
             return False
+        records.added(key)
         log.error("message parked", source=source, key=key, subject=record.subject, error=record.error)
         return True
+
+    def only_count(self, source: str, *, subject: str, position: int, error: str) -> None:
+        """Count a message that cannot even wait until it is parked."""
+        self._room.only_count(source, subject, position, error)
 
     async def park_message(self, recorded: Recorded, reason: str) -> bool:
         """Put a message of the log aside."""
@@ -163,6 +161,8 @@ class Parking:
         if record.status is not Status.OPEN:
             return await self._close(source, key, Status.RETRIED, actor, None)
         stream = RETRIED_INTO.get(source)
+        if key == MORE:
+            raise NoRetry("these messages were only counted, so none of them can be put back: drop the count")
         if stream is None:
             raise NoRetry(f"a message of {source} cannot be put back: drop it once you have seen it")
         if record.body is None:
@@ -196,6 +196,11 @@ class Parking:
                 return record
             if record.status is not Status.OPEN:
                 raise Closed(record)
+            if not last:  # of an earlier version: its own subject holds both of its states from now on
+                try:
+                    last = await self._put(record, 0)
+                except Conflict:
+                    continue
             closing = {"status": status, "actor": actor, "reason": reason, "closed_at": datetime.now(UTC)}
             closed = record.model_copy(update=closing)
             try:
@@ -219,64 +224,3 @@ class Parking:
     async def _put(self, record: Parked, last: int) -> int:
         subject = subjects.parked(record.source, record.key)
         return await self._documents.put(subject, record.model_dump_json(exclude_none=True).encode(), last=last)
-
-
-def record_of(recorded: Recorded) -> Parked:
-    """The record that a message among the parked holds; of a message that is no record, one that says so."""
-    _, _, source, *rest = recorded.subject.split(".")
-    key = rest[0] if rest else str(recorded.position)
-    try:
-        record = Parked.model_validate_json(recorded.body)
-        if (record.source, record.key) != (source, key):
-            raise ValueError("it names another record")
-        _ = record.body
-    except (ValidationError, ValueError, binascii.Error, RecursionError):
-        return foreign(recorded, source, key)
-    return record
-
-
-def foreign(recorded: Recorded, source: str, key: str) -> Parked:
-    """What an earlier version parked, or what somebody else put there."""
-    said = recorded.headers.get
-    position = said("Nebula-Position", "")
-    return Parked(
-        source=source,
-        key=key,
-        subject=visible(said("Nebula-Subject", recorded.subject)),
-        position=int(position) if position.isascii() and position.isdigit() and len(position) < 19 else 0,
-        error=visible(said("Nebula-Error", "not a record of a parked message"))[:MOST_ERROR],
-        time=recorded.stored_at,
-        size=len(recorded.body),
-        data_base64=base64.b64encode(recorded.body).decode() if len(recorded.body) <= MOST_BODY else None,
-    )
-
-
-def visible(text: str) -> str:
-    """The text with what UTF-8 cannot carry replaced."""
-    return text.encode(errors="replace").decode()
-
-
-class Refused:
-    """Messages of the log that a reader did not take in, until they are parked. Reading does not wait for that."""
-
-    def __init__(self) -> None:
-        self._waiting: asyncio.Queue[tuple[Recorded, str]] = asyncio.Queue()
-
-    def put(self, recorded: Recorded, reason: str) -> None:
-        self._waiting.put_nowait((recorded, reason))
-
-    async def run(self, parking: Parking) -> None:
-        """Park them, for ever; while the bus is away they wait."""
-        while True:
-            recorded, reason = await self._waiting.get()
-            if not await self._parked(parking, recorded, reason):
-                self.put(recorded, reason)
-                await asyncio.sleep(AGAIN)
-
-    async def _parked(self, parking: Parking, recorded: Recorded, reason: str) -> bool:
-        try:
-            await parking.park_message(recorded, reason)
-        except Unavailable as error:
-            log.warning("message not parked yet", position=recorded.position, error=str(error))
-            return False
-        return True

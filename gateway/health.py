@@ -14,6 +14,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from eventstore.store import Unavailable
+from gateway import unreadable
 from gateway.health_memory import PARTS
 from gateway.state import Gateway
 from projections import upgrade
@@ -35,7 +36,9 @@ class HealthView(TypedDict):
 async def health(gateway: Gateway, request: Request) -> Response:
     """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
 
-    `degraded`: it works, and messages are parked that nobody has looked at, or a manager fails at something.
+    `degraded`: it works, and messages are parked that nobody has looked at, a node cannot read a document, or a manager
+    fails at something. `parked_more`: messages for which there was no room among the parked. `malformed`: what made no
+    sense and is stored nowhere, by source.
     `daemons_waiting`: node daemons that do nothing, since another one of their name works. `clocks_off`: nodes whose
     clocks are too far from this one; that too is `degraded`.
     """
@@ -58,6 +61,7 @@ async def look(gateway: Gateway) -> dict[str, Any]:
             projections = {"status": "unavailable", "detail": detail}
     elif readable:
         gateway.health.rows.seconds(rows["position"], False, time.monotonic())
+    malformed = gateway.unreadable.all(gateway.heartbeats)
     body: dict[str, Any] = {
         "commands": commands,
         "log": log,
@@ -68,12 +72,15 @@ async def look(gateway: Gateway) -> dict[str, Any]:
         "lag_seconds": await lag_seconds(gateway, rows["position"]) if lag else 0.0,
         "managers": managers,
         "parked": gateway.parked.open,
+        "parked_more": gateway.parked.more,
+        "malformed": {source: found.model_dump(mode="json") for source, found in malformed.items()},
         "daemons_waiting": gateway.heartbeats.all_waiting(),
         "clocks_off": gateway.heartbeats.clocks_off(),
     }
     well = all(body[name]["status"] == "ok" for name in PARTS)
     failing = any(each.get("failing_since") for each in managers)
-    trouble = gateway.parked.open or failing or body["clocks_off"]
+    parked = gateway.parked.open or gateway.parked.more
+    trouble = parked or failing or body["clocks_off"] or unreadable.WANTED in malformed
     return {"status": ("degraded" if trouble else "ok") if well else "unavailable", **body}
 
 
@@ -87,6 +94,7 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
         if isinstance(said, replies.Refusal):
             return {"status": "unavailable", "detail": said.code}, unknown, []
         log, managers = said["log"], said["managers"]
+        gateway.unreadable.hear(said.get("process"), said.get("malformed", {}))
         stored = {"status": "ok" if log["status"] == "ok" else "unavailable"}
         if stored["status"] != "ok":
             stored["detail"] = str(log.get("detail"))[:300]
@@ -140,7 +148,9 @@ async def lag_seconds(gateway: Gateway, position: int) -> float | None:
 async def metrics(gateway: Gateway, request: Request) -> Response:
     """Numbers for Prometheus."""
     gateway.metrics.position.set(gateway.position.value)
-    gateway.metrics.parked_are(gateway.parked.counts())
+    await handlers(gateway)
+    gateway.metrics.malformed_are(gateway.unreadable.all(gateway.heartbeats))
+    gateway.metrics.parked_are(gateway.parked.counts(), gateway.parked.more_by_source())
     gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
     gateway.metrics.clocks_are(gateway.heartbeats.clock_offsets())
     with contextlib.suppress(Away, TimeoutError):

@@ -5,15 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from pydantic import ValidationError
 
 from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
 from runtime import subjects
 from runtime.clock_offset import ClockOffset, warning
+from runtime.malformed import Counted, Malformed, cut
 
 #: How long a daemon that is refused is shown after its last heartbeat, and how many of one node.
 SHOWN, MOST_WAITING = timedelta(seconds=30), 8
+#: How heartbeats are called among what made no sense, and how many nodes a reason names.
+HEARTBEATS, MOST_NAMED = "heartbeats", 5
 #: Names of nodes that are remembered: anybody on the bus can send heartbeats under any name.
 MOST_NODES = 10_000
 #: Nodes of which `/healthz` says that their clocks are off.
@@ -30,9 +32,11 @@ class Heartbeats:
     bound: float = 2.0
     _seen: dict[str, datetime] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
-    _malformed: dict[str, int] = field(default_factory=dict)
+    _unread: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
     _clocks: dict[str, ClockOffset] = field(default_factory=dict)
+    #: heartbeats that made no sense
+    malformed: Malformed = field(default_factory=Malformed)
     #: daemons that were refused since this gateway started
     refused: int = 0
 
@@ -45,9 +49,10 @@ class Heartbeats:
         node = subjects.node_of(msg.subject)
         try:
             beat = Heartbeat.model_validate_json(msg.data)
-        except ValidationError:
-            return
-        if beat.node != node:
+            if beat.node != node:
+                raise ValueError("it claims to be of another node")
+        except ValueError as error:
+            self.malformed.note(HEARTBEATS, msg.subject, error)
             return
         if beat.lease == 0:
             self._note_waiting(node, beat)
@@ -57,10 +62,10 @@ class Heartbeats:
         self._seen[node] = now = datetime.now(UTC)
         self._clocks.setdefault(node, ClockOffset()).note(beat.at, now)
         self._caches[node] = beat.image_cache
-        self._malformed[node] = beat.malformed
+        self._unread[node] = beat.malformed
         if len(self._seen) > MOST_NODES:
             longest_silent = next(iter(self._seen))
-            for book in (self._seen, self._caches, self._malformed, self._clocks):
+            for book in (self._seen, self._caches, self._unread, self._clocks):
                 book.pop(longest_silent, None)
 
     def _note_waiting(self, node: str, beat: Heartbeat) -> None:
@@ -87,9 +92,21 @@ class Heartbeats:
         seen = self._seen.get(node)
         return times.text(seen) if seen else None
 
-    def malformed(self, node: str) -> int | None:
+    def unread(self, node: str) -> int | None:
         """How many of its documents make no sense to the node, as it said last."""
-        return self._malformed.get(node)
+        return self._unread.get(node)
+
+    def cannot_read(self) -> Counted | None:
+        """How many documents make no sense to the nodes that are heard now; None where there are none."""
+        nodes = [node for node, count in self._unread.items() if count and fresh(self._seen[node])]
+        if not nodes:
+            return None
+        return Counted(
+            count=sum(self._unread[node] for node in nodes),
+            last_at=self._seen[nodes[-1]],
+            last_subject=subjects.wanted_of(nodes[-1]),
+            last_reason=cut(f"nodes with documents that make no sense to them: {', '.join(nodes[:MOST_NAMED])}"),
+        )
 
     def clock_offset(self, node: str) -> float | None:
         """Seconds that the node's clock is ahead of this one, below 0 behind; None when that is not known."""

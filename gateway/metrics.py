@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from runtime.malformed import Counted
+
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
@@ -56,6 +58,18 @@ class Metrics:
         self._parked = Gauge(
             "nebula_parked_messages", "Parked messages that are open", ["source"], registry=self.registry
         )
+        self._parked_more = Gauge(
+            "nebula_parked_more",
+            "Messages that found no room among the parked, and were only counted",
+            ["source"],
+            registry=self.registry,
+        )
+        self._malformed = Gauge(
+            "nebula_malformed_messages",
+            "Messages that made no sense and are stored nowhere; of wanted documents, those that nodes cannot read now",
+            ["source"],
+            registry=self.registry,
+        )
         self._by_route: dict[tuple[str, int], Histogram] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -65,11 +79,18 @@ class Metrics:
             found = self._by_route[route, status] = self._requests.labels(route, status)
         found.observe(seconds)
 
-    def parked_are(self, counts: Mapping[str, int]) -> None:
-        """How many parked messages are open, by source."""
-        self._parked.clear()
-        for source in {"log", "reports", *counts}:
-            self._parked.labels(source).set(counts.get(source, 0))
+    def parked_are(self, counts: Mapping[str, int], more: Mapping[str, int]) -> None:
+        """How many parked messages are open, and how many found no room, by source."""
+        for gauge, values in ((self._parked, counts), (self._parked_more, more)):
+            gauge.clear()
+            for source in {"log", "reports", *values}:
+                gauge.labels(source).set(values.get(source, 0))
+
+    def malformed_are(self, found: Mapping[str, Counted]) -> None:
+        """What made no sense, by source."""
+        self._malformed.clear()
+        for source, counted in found.items():
+            self._malformed.labels(source).set(counted.count)
 
     def daemons_are(self, refused: int, waiting: int) -> None:
         """How many node daemons were refused so far, and how many wait now."""

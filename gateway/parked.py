@@ -1,12 +1,13 @@
 """Parked messages over HTTP: what could not be taken in, and the way out (docs/integrity.md)."""
 
+import contextlib
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eventstore.parking import LOG, Parked, Parking, Status
+from eventstore.parking import LOG, NotParked, Parked, Parking, Status
 from gateway import bodies, content, parameters
 from gateway.parameters import not_found
 from gateway.reads import answer, listed
@@ -28,6 +29,7 @@ class ParkedSummary(BaseModel):
     actor: str | None = None
     reason: str | None = None
     closed_at: str | None = None
+    count: int = 1
 
 
 class ParkedView(ParkedSummary):
@@ -49,7 +51,10 @@ async def many(gateway: Gateway, request: Request) -> Response:
     source = parameters.word(request, "source")
     places = gateway.parked.places(Status(status), source, after, limit + 1)
     parking = Parking(gateway.nc)
-    items = [summary(await parking.at(newest)) for _, newest in places[:limit]]
+    items = []
+    for _, newest in places[:limit]:
+        with contextlib.suppress(NotParked):  # a count that has just gone on
+            items.append(summary(await parking.at(newest)))
     following = places[limit - 1][0] if len(places) > limit else None
     return listed(request, "parked", items, following, gateway.position.value)
 

@@ -69,7 +69,7 @@ def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> 
     return {
         **view,
         "waiting": heard.waiting(view["id"]),
-        "malformed_documents": heard.malformed(view["id"]),
+        "malformed_documents": heard.unread(view["id"]),
         "last_seen": heard.last_seen(view["id"]),
         "clock_offset_seconds": heard.clock_offset(view["id"]),
         "clock_warning": heard.clock_warning(view["id"]),

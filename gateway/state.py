@@ -17,6 +17,7 @@ from gateway.metrics import Metrics
 from gateway.parked_index import Index
 from gateway.problems import Problem, invalid_parameter
 from gateway.tickets import Tickets
+from gateway.unreadable import Unreadable
 from gateway.writes import Writes
 from projections.database import Pool
 from projections.position import Position
@@ -52,6 +53,7 @@ class Gateway:
     heartbeats: Heartbeats
     metrics: Metrics
     parked: Index
+    unreadable: Unreadable = field(default_factory=Unreadable)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     essential: Essential = field(default_factory=Essential)
     health: HealthMemory = field(default_factory=HealthMemory)

@@ -8,6 +8,7 @@ from domain.image import ImagePhase
 from eventstore.store import EventStore, Unavailable
 from handlers.world import World
 from runtime import logs, subjects
+from runtime.malformed import Malformed
 from runtime.responder import Responder
 
 log = logs.get(__name__)
@@ -15,7 +16,7 @@ log = logs.get(__name__)
 QUEUE = "handlers"
 
 
-async def answer_nodes(nc: Client, store: EventStore, world: World) -> None:
+async def answer_nodes(nc: Client, store: EventStore, world: World, malformed: Malformed) -> None:
     """Answer from now on."""
 
     responder = Responder(nc)
@@ -26,12 +27,12 @@ async def answer_nodes(nc: Client, store: EventStore, world: World) -> None:
         try:
             asked = CachedImages.model_validate_json(msg.data)
             if asked.node != subjects.node_of(msg.subject):
-                raise ValueError(f"it claims to be of node {asked.node}")
+                raise ValueError("it claims to be of another node")
             await world.reached(await store.last_position())  # an image that was just registered is not unwanted
             told = UnwantedImages(digests=unwanted(world, asked.digests))
             await responder.answer(msg, told.model_dump_json().encode())
         except ValueError as error:
-            log.warning("a node's question makes no sense", subject=msg.subject, error=str(error))
+            malformed.note("cached-images", msg.subject, error)
         except Unavailable as error:
             log.debug("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))
 

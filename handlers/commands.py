@@ -147,6 +147,8 @@ class CommandLoop:
             reply = await self._handle(project, kind, verb, request)
         except (Rejected, ValidationError) as error:
             rejected = error if isinstance(error, Rejected) else invalid(error)
+            if request is None:
+                self.health.malformed.note("commands", msg.subject, error)
             self.refused[rejected.code] = self.refused.get(rejected.code, 0) + 1
             told(msg, request).info(
                 "command refused",

@@ -7,8 +7,9 @@ often makes nothing grow; one answer serves everybody for a second.
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydantic_core import to_json
 
 from handlers.managers.driver import Status
 from runtime import subjects
+from runtime.malformed import Malformed
 
 #: The kind and the verb that are asked for.
 KIND, VERB = "health", "check"
@@ -29,10 +31,15 @@ SIZE = 8 * 1024
 
 @dataclass
 class Health:
-    """Says whether the log's servers can store, and how each manager is. `managers` are asked each time."""
+    """Says whether the log's servers can store, how each manager is, and what this process could not read.
+
+    `managers` are asked each time. One of several processes answers, so it says which one it is.
+    """
 
     nc: Client
     managers: Callable[[], Sequence[Status]] = tuple
+    malformed: Malformed = field(default_factory=Malformed)
+    _process: str = field(default_factory=lambda: uuid.uuid4().hex)
     _at: float = float("-inf")
     _said: dict[str, Any] | None = None
     _since: datetime | None = None
@@ -43,7 +50,12 @@ class Health:
         self._asking = self._asking or asyncio.Lock()
         async with self._asking:
             if self._said is None or time.monotonic() - self._at > FRESH:
-                self._said = {"log": await self._write(), "managers": [told(status) for status in self.managers()]}
+                self._said = {
+                    "log": await self._write(),
+                    "managers": [told(status) for status in self.managers()],
+                    "process": self._process,
+                    "malformed": self.malformed.told(),
+                }
                 self._at = time.monotonic()
             return self._said
 

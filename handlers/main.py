@@ -54,6 +54,7 @@ class Parts:
     liveness: Liveness
     registration: Registration
     reports: reports.Reports
+    parking: Parking
     drivers: Sequence[Driver]
 
 
@@ -65,12 +66,14 @@ async def assemble(settings: HandlersSettings) -> Parts:
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
     world = World()
     store = EventStore(nc, frontier=world.frontier)
+    parking = Parking(nc)
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
-    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds)
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
-    notary = Notary(nc, signing_key(key), public_keys(public_path(key)))
+    malformed = commands.health.malformed
+    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed)
+    notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
     reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
     drivers = [
         Placer(store, world, policy, Turns(commands.in_flight)).driver(),
@@ -88,8 +91,9 @@ async def assemble(settings: HandlersSettings) -> Parts:
         world=world,
         commands=commands,
         liveness=liveness,
-        registration=Registration(store, liveness, leases, settings.lease_seconds),
+        registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
         reports=reports.Reports(store, world),
+        parking=parking,
         drivers=drivers,
     )
 
@@ -133,7 +137,7 @@ def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
         config=ConsumerConfig(ack_wait=5, max_ack_pending=256),
         ack_policy=AckPolicy.NACK_ON_ERROR,
         decoder=raw_body,
-    )(reports.receiver(parts.reports, parts.nc, settings.max_deliver))
+    )(reports.receiver(parts.reports, parts.parking, settings.max_deliver))
 
     return broker
 
@@ -149,16 +153,17 @@ async def run(settings: HandlersSettings) -> None:
     store = EventStore(parts.nc)
     try:
         async with Essential() as essential:
+            essential.start("malformed messages", parts.world.malformed.run(parts.parking))
+            essential.start("parked", parts.parking.keep_count())
             essential.start("world", parts.world.follow(parts.nc, Turns(parts.commands.in_flight)))
             await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
             log.info("world read", position=parts.world.position)
             for driver in parts.drivers:
                 essential.start(driver.name, driver.run())
-            essential.start("malformed messages", parts.world.malformed.run(Parking(parts.nc)))
             await parts.commands.start()
             await hear_heartbeats(parts.nc, parts.liveness)
             await parts.registration.serve(parts.nc)
-            await answer_nodes(parts.nc, store, parts.world)
+            await answer_nodes(parts.nc, store, parts.world, parts.commands.health.malformed)
             log.info("handlers ready")
             await essential.during(FastStream(broker_for(settings, parts), logger=None).run())
     finally:

@@ -21,6 +21,7 @@ from handlers.commands import invalid, problem
 from handlers.leases import Leases
 from handlers.managers.liveness import Liveness
 from runtime import logs, subjects
+from runtime.malformed import Malformed
 from runtime.responder import Responder
 
 log = logs.get(__name__)
@@ -33,11 +34,19 @@ MOST_TOLD = 1000
 class Registration:
     """Answers nodes that register or leave. `lease_seconds`: silence after which a lease may change hands."""
 
-    def __init__(self, store: EventStore, liveness: Liveness, leases: Leases, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        liveness: Liveness,
+        leases: Leases,
+        lease_seconds: float,
+        malformed: Malformed | None = None,
+    ) -> None:
         self._store = store
         self._liveness = liveness
         self._leases = leases
         self._lease_seconds = lease_seconds
+        self._malformed = malformed or Malformed()
         self._told: dict[tuple[str, str], None] = {}
 
     async def register(self, node_id: str, said: Introduction) -> LeaseGranted:
@@ -82,6 +91,7 @@ class Registration:
             await self.leave(node_id, Leaving.model_validate_json(body))
             return to_json({"ok": {}})
         except ValidationError as error:
+            self._malformed.note("registrations", subject, error)
             refusal = invalid(error)
         except Rejected as error:
             refusal = error

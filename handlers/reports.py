@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from faststream.exceptions import NackMessage
 from faststream.nats import NatsMessage
-from nats.aio.client import Client
 from pydantic import ValidationError
 
 from domain import vm
@@ -78,10 +77,8 @@ class Reports:
         return True
 
 
-def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes, NatsMessage], Awaitable[None]]:
+def receiver(reports: Reports, parking: Parking, max_deliver: int) -> Callable[[bytes, NatsMessage], Awaitable[None]]:
     """The subscriber around `Reports.record`: which failure is tried again, and which is parked."""
-
-    parking = Parking(nc)
 
     async def on_report(body: bytes, msg: NatsMessage) -> None:
         raw = msg.raw_message
@@ -105,7 +102,7 @@ def receiver(reports: Reports, nc: Client, max_deliver: int) -> Callable[[bytes,
 
 
 async def park(parking: Parking, msg: NatsMessage, error: Exception) -> None:
-    """Put a report aside for people to see. Raises NackMessage when that is not possible now."""
+    """Put a report aside for people to see, or only count it. Raises NackMessage when neither is possible now."""
     raw = msg.raw_message
     position = raw.metadata.sequence.stream
     try:

@@ -19,7 +19,7 @@ from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.frontier import Frontier
 from eventstore.judge import Malformed, Tip, follows, shape, step
-from eventstore.parking import Refused
+from eventstore.refused import Refused
 from eventstore.store import Loaded
 from handlers.due import Due
 from handlers.references import References

@@ -101,6 +101,7 @@ class Runner:
         self._replays = False
         self._complaint = ""
         self._nc = nc
+        self._parking = Parking(nc)
         self._dsn = dsn
         self._secrets = secrets
         self.position = position
@@ -207,7 +208,7 @@ class Runner:
         if self._replays:
             return
         try:
-            await Parking(self._nc).park_message(recorded, reason)
+            await self._parking.park_message(recorded, reason)
         except Unavailable as error:
             log.warning("message not parked", position=recorded.position, reason=reason, error=str(error))
 

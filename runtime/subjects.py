@@ -186,6 +186,11 @@ def parked(source: str, key: str) -> str:
     return f"{PREFIX}.parked.{token(source)}.{token(key)}"
 
 
+def parked_of(source: str) -> str:
+    """All records of a source."""
+    return f"{PREFIX}.parked.{token(source)}.*"
+
+
 def parked_before(source: str) -> str:
     """Where an earlier version put all messages of a source."""
     return f"{PREFIX}.parked.{token(source)}"

@@ -21,6 +21,7 @@ from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
 from runtime.clock_offset import ClockOffset, warning
+from runtime.malformed import Malformed
 
 log = logs.get(__name__)
 
@@ -31,7 +32,14 @@ ROOM = 32 * 1024**2
 class Liveness:
     """When each node was last heard of, in seconds of the monotonic clock."""
 
-    def __init__(self, store: EventStore, world: World, timeout: float, bound: float = 2.0) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        world: World,
+        timeout: float,
+        bound: float = 2.0,
+        malformed: Malformed | None = None,
+    ) -> None:
         self._store = store
         self._world = world
         self._timeout = timeout
@@ -42,7 +50,7 @@ class Liveness:
         self._bound = bound
         self._clocks: dict[str, ClockOffset] = {}
         self._warned: set[str] = set()
-        self.malformed = 0
+        self._malformed = malformed or Malformed()
         self._context = manager("liveness")
 
     def hear(self, subject: str, body: bytes) -> Rejected | None:
@@ -50,11 +58,9 @@ class Liveness:
         try:
             beat = Heartbeat.model_validate_json(body)
             if beat.node != subjects.node_of(subject):
-                raise ValueError(f"it claims to be of node {beat.node}")
+                raise ValueError("it claims to be of another node")
         except ValueError as error:
-            self.malformed += 1
-            if self.malformed & (self.malformed - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-                log.warning("heartbeat makes no sense", subject=subject, error=str(error), times=self.malformed)
+            self._malformed.note("heartbeats", subject, error)
             return None
         known = self._world.node(beat.node)
         if known is None or beat.lease == 0:

@@ -1,5 +1,6 @@
 """Handlers on a log that holds messages which are no events: they park them, and decide."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from domain.contract import Power
 from domain.tag import TagCreated
 from eventstore.envelope import Ref
 from eventstore.judge import Tip
-from eventstore.parking import LOG, REPORTS, Parking, Status
+from eventstore.parked import MORE
+from eventstore.parking import LOG, REPORTS, NotParked, Parking, Status
+from eventstore.room import MOST_OPEN
+from handlers.reports import CONSUMER
 from runtime import subjects
 from runtime.bus import QuickClient
 from tests.eventstore.log import AT
@@ -112,3 +116,62 @@ async def test_a_report_is_parked_and_judged_again(side: WriteSide) -> None:
     assert again.seq is not None
     assert again.seq > stored.seq
     await eventually(lambda: parked(again.seq or 0), "parked again")
+
+
+async def fill(side: WriteSide, *sources: str) -> None:
+    """As many open records as there is room for."""
+    js = side.nc.jetstream()
+    for source in sources:
+        for number in range(MOST_OPEN):
+            record = {
+                "source": source,
+                "key": f"k{number}",
+                "subject": "s",
+                "position": 0,
+                "error": "e",
+                "time": str(AT),
+            }
+            await js.publish_async(subjects.parked(source, f"k{number}"), json.dumps(record).encode())
+    await js.publish_async_completed()
+
+
+async def test_a_flood_is_counted_and_what_is_good_goes_on(side: WriteSide) -> None:
+    """Beyond the bound neither the stream nor memory grows, and good messages are not kept waiting by bad ones."""
+    vm = await side.create()
+    wanted = await eventually(lambda: side.wanted(vm), "wanted document")
+    await fill(side, LOG, REPORTS)
+    js, parking = side.nc.jetstream(), Parking(side.nc)
+    for number in range(100):
+        await js.publish_async(subjects.report("n1", "vm", f"x{number}"), b"{")
+        await js.publish_async(subjects.event("default", "vm", "hello"), b"hi")
+    await js.publish_async_completed()
+    await side.report(wanted, Power.ON, boots=1)
+    await eventually(lambda: side.has("default", "vm", vm, "VmStarted"), "a good report behind them is heard")
+    await side.ok("default", "vm", "stop", {"vm": vm, "force": True})
+
+    async def counted(source: str, number: int) -> bool:
+        try:
+            return (await parking.get(source, MORE)).count == number
+        except NotParked:
+            return False
+
+    for source in (LOG, REPORTS):
+        await eventually(lambda source=source: counted(source, 100), f"all of {source} are counted")  # type: ignore[misc]
+    assert (await js.stream_info(subjects.PARKED)).state.messages == 2 * (MOST_OPEN + 1)
+    pending = await js.consumer_info(subjects.REPORTS, CONSUMER)
+    assert (pending.num_pending, pending.num_ack_pending) == (0, 0)
+
+    await parking.drop(REPORTS, "k0", actor="alice", reason="seen")
+    await side.stop_all()
+    await side.start()
+    await js.publish(subjects.event("default", "vm", "hello"), b"hi")
+    stored = await js.publish(subjects.report("n1", "vm", "late"), b"{")
+
+    async def parked() -> bool:
+        try:
+            return (await parking.get(REPORTS, str(stored.seq))).open
+        except NotParked:
+            return False
+
+    await eventually(parked, "there is room again")
+    await eventually(lambda: counted(LOG, 101), "a restart counts nothing twice")

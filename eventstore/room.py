@@ -1,0 +1,183 @@
+"""How many messages may be parked at a time, and what becomes of the others: they are only counted.
+
+Each source has room for MOST_OPEN open records. While it is full, the oldest stay, and one record under the key `more`
+says how many came after them, of which the newest was what. Dropping or retrying records makes room for messages that
+come later; what was only counted is not parked afterwards. Several processes that park at the same time may go over
+the bound by a few.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from eventstore.documents import Documents
+from eventstore.jetstream import Conflict, Stream, Unavailable
+from eventstore.parked import MORE, MOST_ERROR, Parked, record_of, visible
+from runtime import subjects
+
+MOST_OPEN = 1000
+"""Open records of one source."""
+FRESH = 1.0
+"""Seconds for which what the server said of the records of a source counts."""
+MOST_POSITIONS = 10_000
+"""Positions that are remembered between two counts, to count nothing twice; of more, only the number is."""
+
+
+@dataclass
+class Records:
+    """The records of one source, as this process knows them."""
+
+    open: int
+    keys: set[str]
+    #: up to this position all that had no room was counted
+    counted: int
+    at: float
+
+    @property
+    def full(self) -> bool:
+        return self.open >= MOST_OPEN
+
+    def added(self, key: str) -> None:
+        """A record that was just made, here or elsewhere."""
+        if key not in self.keys:
+            self.keys.add(key)
+            self.open += 1
+
+
+@dataclass
+class Uncounted:
+    """Messages without room that the stream does not tell of yet."""
+
+    subject: str = ""
+    error: str = ""
+    newest: int = 0
+    positions: list[int] = field(default_factory=list)
+    beyond: int = 0
+
+    def add(self, subject: str, position: int, error: str) -> None:
+        if len(self.positions) < MOST_POSITIONS:
+            self.positions.append(position)
+        else:
+            self.beyond += 1
+        if position >= self.newest:
+            self.subject, self.error, self.newest = subject, error, position
+
+    def join(self, later: "Uncounted") -> None:
+        for position in later.positions:
+            self.add(later.subject, position, later.error)
+        self.beyond += later.beyond
+
+
+class Room:
+    """Whether a source has room, and the count of what had none. `ordered`: the sources that are read in the order of
+    their positions, and again and again: of these a position that was counted is never counted again.
+
+    Raises Unavailable when the server does not answer.
+    """
+
+    def __init__(self, nc: Client, ordered: Iterable[str], *, timeout: float) -> None:
+        self._nc = nc
+        self._timeout = timeout
+        self._stream = Stream(nc, subjects.PARKED, timeout=timeout)
+        self._documents = Documents(nc, subjects.PARKED, timeout=timeout)
+        self._ordered = frozenset(ordered)
+        self._records: dict[str, Records] = {}
+        self._uncounted: dict[str, Uncounted] = {}
+
+    async def of(self, source: str) -> Records:
+        """What there is of a source: a moment old, with what this process parked since."""
+        known = self._records.get(source)
+        if known is None or asyncio.get_running_loop().time() - known.at > FRESH:
+            known = self._records[source] = await self._read(source)
+        return known
+
+    def only_count(self, source: str, subject: str, position: int, error: str) -> None:
+        """Count a message that is not parked. `tell` says so."""
+        self._uncounted.setdefault(source, Uncounted()).add(subject, position, error)
+
+    async def tell(self) -> None:
+        """Bring the records under `more` up to date. What was not told stays to be told."""
+        for source in list(self._uncounted):
+            waiting = self._uncounted.pop(source)
+            try:
+                await self._tell(source, waiting)
+            except Unavailable:
+                waiting.join(self._uncounted.pop(source, Uncounted()))
+                self._uncounted[source] = waiting
+                raise
+
+    async def _tell(self, source: str, waiting: Uncounted) -> None:
+        subject = subjects.parked(source, MORE)
+        while True:
+            records = await self.of(source)
+            found = await self._stream.last_of(subject)
+            before = record_of(found) if found is not None else None
+            fresh = waiting.positions
+            if source in self._ordered:
+                counted = before.position if before is not None else 0
+                fresh = sorted({p for p in fresh if p > counted and str(p) not in records.keys})
+            number = len(fresh) + waiting.beyond
+            if not number:
+                return
+            goes_on = before is not None and before.open
+            record = Parked(
+                source=source,
+                key=MORE,
+                subject=visible(waiting.subject),
+                position=max(waiting.newest, before.position if before is not None else 0),
+                error=visible(f"these messages found no room and are only counted; the newest: {waiting.error}")[
+                    :MOST_ERROR
+                ],
+                time=before.time if before is not None and goes_on else datetime.now(UTC),
+                count=number + (before.count if before is not None and goes_on else 0),
+            )
+            body = record.model_dump_json(exclude_none=True).encode()
+            try:
+                position = await self._documents.put(subject, body, last=found.position if found is not None else 0)
+            except Conflict:
+                continue  # another process counted as well
+            records.counted = record.position
+            await self._forget_earlier(subject, position)
+            return
+
+    async def _read(self, source: str) -> Records:
+        held = await self._held(source)
+        more = await self._stream.last_of(subjects.parked(source, MORE)) if MORE in held else None
+        return Records(
+            open=sum(states == 1 for key, states in held.items() if key != MORE),  # closing adds a second state
+            keys=held.keys() - {MORE},
+            counted=record_of(more).position if more is not None and source in self._ordered else 0,
+            at=asyncio.get_running_loop().time(),
+        )
+
+    async def _held(self, source: str) -> dict[str, int]:
+        """The keys of a source, and how many states of each record there are."""
+        ask = {"subjects_filter": subjects.parked_of(source), "offset": 0}
+        held: dict[str, int] = {}
+        while True:
+            answer = await self._api(f"STREAM.INFO.{self._stream.name}", ask)
+            page = answer.get("state", {}).get("subjects") or {}
+            held.update({subject.rsplit(".", 1)[-1]: int(states) for subject, states in page.items()})
+            if not page or len(held) >= int(answer.get("total") or 0):
+                return held
+            ask["offset"] = len(held)
+
+    async def _forget_earlier(self, subject: str, position: int) -> None:
+        """Of a count only its newest state is kept."""
+        await self._api(f"STREAM.PURGE.{self._stream.name}", {"filter": subject, "seq": position})
+
+    async def _api(self, what: str, ask: dict[str, Any]) -> dict[str, Any]:
+        try:
+            reply = await self._nc.request(f"$JS.API.{what}", json.dumps(ask).encode(), timeout=self._timeout)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the bus does not answer: {error!r}") from error
+        answer: dict[str, Any] = json.loads(reply.data)
+        if "error" in answer:
+            raise Unavailable(f"the parked messages cannot be read: {answer['error']}")
+        return answer

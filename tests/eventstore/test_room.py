@@ -1,0 +1,173 @@
+"""What is parked has a bound: so many open records of a source, and one that counts the rest."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from nats.aio.client import Client
+
+from eventstore import parking as parking_module
+from eventstore import refused, room
+from eventstore.envelope import Recorded
+from eventstore.jetstream import Unavailable
+from eventstore.parked import MORE
+from eventstore.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
+from eventstore.refused import Refused
+from gateway import parked_index
+from gateway.parked_index import Index
+from runtime import subjects
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A source of this test's own, with room for three; what the server says counts for no time."""
+    monkeypatch.setattr(room, "MOST_OPEN", 3)
+    monkeypatch.setattr(room, "FRESH", 0.0)
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def ordered(source: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that each process reads from the first message on."""
+    monkeypatch.setattr(parking_module, "ORDERED", (source,))
+    return source
+
+
+async def meet(parking: Parking, source: str, *positions: int) -> int:
+    """Park messages of these positions; how many records that made."""
+    made = [
+        await parking.park(source, str(n), subject=f"s.{n}", position=n, error=f"bad {n}", body=b"x") for n in positions
+    ]
+    return sum(made)
+
+
+async def stored(nc: Client, source: str) -> dict[str, int]:
+    """How many states there are of each record of a source."""
+    info = await nc.jetstream().stream_info(subjects.PARKED, subjects_filter=subjects.parked_of(source))
+    return {subject.rsplit(".", 1)[-1]: count for subject, count in (info.state.subjects or {}).items()}
+
+
+async def test_what_finds_no_room_is_counted_in_one_record(nc: Client, source: str) -> None:
+    parking = Parking(nc)
+    assert await meet(parking, source, *range(1, 51)) == 3
+    await parking._room.tell()
+    assert await meet(parking, source, *range(51, 101)) == 0
+    await parking._room.tell()
+    assert await stored(nc, source) == {"1": 1, "2": 1, "3": 1, MORE: 1}
+    more = await parking.get(source, MORE)
+    assert (more.count, more.position, more.subject, more.open) == (97, 100, "s.100", True)
+    assert "bad 100" in more.error
+    with pytest.raises(NoRetry):
+        await parking.retry(source, MORE, actor="alice")
+    assert await meet(parking, uuid.uuid4().hex, 1, 2) == 2, "another source has room of its own"
+
+
+async def test_a_closed_record_makes_room_for_what_comes_then(nc: Client, source: str) -> None:
+    parking = Parking(nc)
+    await meet(parking, source, 1, 2, 3, 4)
+    await parking.drop(source, "1", actor="alice", reason="seen")
+    assert await meet(parking, source, 5, 6) == 1
+    await parking._room.tell()
+    assert set(await stored(nc, source)) == {"1", "2", "3", "5", MORE}
+    assert (await parking.get(source, MORE)).count == 2
+
+
+async def test_a_count_that_somebody_has_seen_begins_anew(nc: Client, source: str) -> None:
+    parking = Parking(nc)
+    await meet(parking, source, *range(1, 9))
+    await parking._room.tell()
+    assert (await parking.drop(source, MORE, actor="alice", reason="seen")).count == 5
+    await meet(parking, source, 9)
+    await parking._room.tell()
+    more = await parking.get(source, MORE)
+    assert (more.count, more.open) == (1, True)
+
+
+async def test_what_two_processes_and_a_restart_read_is_counted_once(nc: Client, ordered: str) -> None:
+    one, two = Parking(nc), Parking(nc)
+    for first in range(1, 100, 10):
+        await asyncio.gather(*(meet(each, ordered, *range(first, first + 10)) for each in (one, two)))
+        await asyncio.gather(one._room.tell(), two._room.tell())
+    again = Parking(nc)
+    assert await meet(again, ordered, *range(1, 100)) == 0
+    await again._room.tell()
+    assert (await again.get(ordered, MORE)).count == 100 - len(await stored(nc, ordered)) + 1
+    await again.drop(ordered, "1", actor="alice", reason="seen")
+    await again.drop(ordered, MORE, actor="alice", reason="seen")
+    assert await meet(Parking(nc), ordered, *range(1, 100)) == 0, "what was only counted stays so"
+
+
+async def test_nothing_is_lost_of_a_count_while_the_bus_is_away(
+    nc: Client, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parking = Parking(nc)
+    await meet(parking, source, *range(1, 6))
+    with monkeypatch.context() as patch:
+        patch.setattr(parking._room, "_timeout", 0.0)
+        with pytest.raises(Unavailable):
+            await parking._room.tell()
+    parking.only_count(source, subject="s.6", position=6, error="bad 6")
+    await parking._room.tell()
+    assert (await parking.get(source, MORE)).count == 3
+
+
+def message(position: int, headers: dict[str, str] | None = None, body: bytes = b"x" * 100_000) -> Recorded:
+    return Recorded(position, "nebula.events.a.vm.x", headers or {}, body, datetime.now(UTC))
+
+
+async def test_what_waits_to_be_parked_is_bounded(nc: Client, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused, "MOST_WAITING", 5)
+    monkeypatch.setattr(refused, "LOG", source)
+    waiting = Refused()
+    for position in range(1, 13):
+        waiting.put(message(position, {"a": "b" * (position % 2 * 5000)}), "bad")
+    held = [*waiting._waiting, *waiting._counted]
+    assert len(held) <= 10 + 5, "a bound for those that wait, and one for those that are counted"
+    assert not any(len(each.headers.get("a", "")) > 4000 for each in held), "and not with all that they said"
+    parking = Parking(nc)
+    task = asyncio.create_task(waiting.run(parking))
+    try:
+        await eventually(lambda: not waiting._waiting and not waiting._counted, "nothing waits")
+    finally:
+        task.cancel()
+    await parking._room.tell()
+    assert (await parking.get(source, "1")).size == 100_000
+    assert (await parking.get(source, MORE)).count >= 2 + 5
+    with pytest.raises(NotParked):
+        await parking.get(source, "4")
+
+
+def record(key: str, source: str = LOG, **more: object) -> Parked:
+    given = {"source": source, "key": key, "subject": "s", "position": 1, "error": "e", "time": datetime.now(UTC)}
+    return Parked.model_validate({**given, **more})
+
+
+def test_the_gateway_keeps_so_many_and_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parked_index, "MOST_OPEN", 4)
+    monkeypatch.setattr(parked_index, "MOST_CLOSED", 2)
+    index = Index()
+    for position in range(1, 11):
+        index.take(position, record(str(position)))
+    assert (index.open, index.more, index.counts()) == (4, 6, {LOG: 4})
+    for position in range(11, 15):
+        index.take(position, record(str(position - 10), status=Status.DROPPED))
+    assert (index.open, len(index.places(Status.DROPPED, None, 0, 10))) == (0, 2)
+
+
+def test_a_count_is_no_open_message_and_goes_on_after_it_was_closed() -> None:
+    index = Index()
+    index.take(1, record("7"))
+    index.take(2, record(MORE, count=5))
+    index.take(3, record(MORE, count=8))
+    assert (index.open, index.more, index.counts(), index.more_by_source()) == (1, 8, {LOG: 1}, {LOG: 8})
+    assert index.places(Status.OPEN, LOG, 0, 10) == [(1, 1), (2, 3)]
+    index.close(record(MORE, status=Status.DROPPED, count=8))
+    assert (index.open, index.more) == (1, 0)
+    index.take(4, record(MORE, status=Status.DROPPED, count=8))
+    index.take(5, record(MORE, count=2))
+    assert (index.open, index.more) == (1, 2)
+    index.take(6, record("7", status=Status.DROPPED))
+    index.take(7, record("7"))
+    assert index.open == 0, "a message that was closed stays so"
