@@ -20,8 +20,8 @@ FILESYSTEMS: output.Columns = {
     "MOUNTPOINT": "mountpoint",
     "DEVICE": "device",
     "TYPE": "type",
-    "SIZE": lambda row: size(row["total_bytes"]),
-    "USED": lambda row: size(row["used_bytes"]),
+    "SIZE": lambda row: output.size(row["total_bytes"]),
+    "USED": lambda row: output.size(row["used_bytes"]),
     "USE": lambda row: share(row["used_bytes"], row["total_bytes"]),
 }
 
@@ -62,18 +62,6 @@ def summary(said: Document) -> Document:
 def written(address: Document) -> str:
     prefix = address["prefix"]
     return str(address["address"]) if prefix is None else f"{address['address']}/{prefix}"
-
-
-def size(count: int | None) -> str | None:
-    """Bytes, for people: 512 B, 12 KiB, 3.8 GiB."""
-    if count is None:
-        return None
-    if count < 1024:
-        return f"{count} B"
-    value, units = float(count), ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-    while (value := value / 1024) >= 1024:
-        units.pop(0)
-    return f"{value:.1f} {units[0]}" if value < 10 else f"{value:.0f} {units[0]}"
 
 
 def share(used: int | None, total: int | None) -> str | None:

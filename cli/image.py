@@ -26,13 +26,15 @@ COLUMNS: output.Columns = {
     "FOR": lambda row: row.get("project") or "all",
     "FORMAT": "format",
     "FIRMWARE": "firmware",
-    "SIZE": lambda row: mib(row.get("size_bytes")),
-    "VIRTUAL": lambda row: mib(row.get("virtual_size_bytes")),
+    "SIZE": lambda row: output.size(row.get("size_bytes")),
+    "VIRTUAL": lambda row: output.size(row.get("virtual_size_bytes")),
     "SOURCE": "source",
     "AGE": output.age("created_at"),
 }
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
+#: What is no path. Which of them can be used, the platform says.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Firmware(StrEnum):
@@ -54,16 +56,13 @@ class Debian(StrEnum):
         return self.name.lower()
 
 
-class Architecture(StrEnum):
-    X86_64 = "x86_64"
-    AARCH64 = "aarch64"
-
-
 Sha256 = Annotated[str | None, typer.Option(help="Checksum; without any, the one that is found is recorded.")]
 Sha512 = Annotated[str | None, typer.Option(help="The same, of the other kind; both may be given.")]
 Distribution = Annotated[str | None, typer.Option(help="Such as debian.")]
 Release = Annotated[str | None, typer.Option(help="Such as 12 or 24.04.")]
-Arch = Annotated[Architecture, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")]
+Arch = Annotated[
+    str, typer.Option("--architecture", "--arch", help="What CPUs it is made for: x86_64 (amd64) or aarch64 (arm64).")
+]
 Description = Annotated[str | None, typer.Option(help="For people.")]
 Private = Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")]
 
@@ -78,14 +77,14 @@ def register(
     sha512: Sha512 = None,
     distribution: Distribution = None,
     release: Release = None,
-    architecture: Arch = Architecture.X86_64,
+    architecture: Arch = "x86_64",
     description: Description = None,
     private: Private = False,
     firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
-    local = not source.startswith(("http://", "https://"))
+    local = not URL.match(source)
     if local:
         source = str(Path(source).absolute())
     image_id = id or re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")[:63]
@@ -117,14 +116,14 @@ def import_(
     sha512: Sha512 = None,
     distribution: Distribution = None,
     release: Release = None,
-    architecture: Arch = Architecture.X86_64,
+    architecture: Arch = "x86_64",
     description: Description = None,
     private: Private = False,
     firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Import an image from a URL; shows how much has come."""
-    if not origin.startswith(("http://", "https://")):
+    if not origin.lower().startswith(("http://", "https://")):
         raise Usage("--from has to be an http(s) URL; `nebula image register` takes a path")
     register(
         session,
@@ -148,7 +147,7 @@ def list_(
     distribution: Distribution = None,
     release: Release = None,
     architecture: Annotated[
-        Architecture | None, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")
+        str | None, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")
     ] = None,
 ) -> None:
     """All images; with --project, those that it can use."""
@@ -234,7 +233,3 @@ def checksum(file: Path) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise Usage(f"cannot read {file}: {error.strerror}") from error
-
-
-def mib(size: int | None) -> str | None:
-    return f"{size / 2**20:.0f} MiB" if size else None

@@ -15,7 +15,9 @@ PRIVATE = re.compile(r"(PRIVATE|SECRET)[ -]KEY|PuTTY-User-Key-File|BEGIN SSH2 EN
 #: What a public key begins with, where it is given itself.
 PUBLIC = ("ssh-", "ecdsa-", "sk-")
 #: The shape of one. What is in it, the platform looks at.
-LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ +[A-Za-z0-9+/]+={0,2}( +[^\x00-\x1f\x7f]*)?")
+LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+[A-Za-z0-9+/]+={0,2}([ \t]+[^\x00-\x08\x0a-\x1f\x7f]*)?")
+#: A key behind something: options, as `authorized_keys` may have them.
+BEHIND = re.compile(r"[ \t](ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+AAAA[A-Za-z0-9+/]")
 
 SshKeys = Annotated[
     list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with some; may be repeated.")
@@ -30,8 +32,8 @@ def public_keys(given: list[str] | None) -> list[str]:
 def _keys(given: str) -> list[str]:
     if PRIVATE.search(given):
         raise Usage("--ssh-key was given a private key; nothing was sent. Give the public one, or its file (.pub)")
-    if given.startswith(PUBLIC):
-        return [_public(given.strip(), "--ssh-key")]
+    if given.lstrip("\ufeff \t\r\n").startswith(PUBLIC) or BEHIND.search(given):
+        return [_public(given.strip("\ufeff \t\r\n"), "--ssh-key")]
     text = text_of(Path(given))
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
@@ -41,6 +43,8 @@ def _keys(given: str) -> list[str]:
 
 def _public(line: str, where: str) -> str:
     """The line, when it looks like a public key. Raises Usage, without a word of what it is: it may be a secret."""
+    if BEHIND.search(line) and not LINE.fullmatch(line):
+        raise Usage(f"{where}: the key has options before its type; leave them out, nothing was sent")
     if not LINE.fullmatch(line):
         raise Usage(
             f"{where}: not a public key on one line (type, base64, and a comment if you like); nothing was sent"

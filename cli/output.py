@@ -107,6 +107,18 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
+def size(count: int | None) -> str | None:
+    """Bytes, for people: 512 B, 12 KiB, 3.8 GiB."""
+    if count is None:
+        return None
+    if count < 1024:
+        return f"{count} B"
+    value, units = float(count), ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while (value := value / 1024) >= 1024:
+        units.pop(0)
+    return f"{value:.1f} {units[0]}" if value < 10 else f"{value:.0f} {units[0]}"
+
+
 def _lines(value: object) -> list[str]:
     match value:
         case dict():

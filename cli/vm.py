@@ -68,8 +68,8 @@ class Goal(StrEnum):
 
 def find(session: Session, name: str) -> str:
     """The id of the VM that is called so (or has that id). Raises CliError where there is none, or more than one."""
-    if UUID.fullmatch(name):
-        return name
+    if UUID.fullmatch(name.lower()):
+        return name.lower()
     listed = session.api.pages(path("projects", session.project, "vms"), {"name": name})
     found = [vm for vm in listed if vm["name"] == name]
     match found:

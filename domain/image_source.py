@@ -17,10 +17,20 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 def checked(source: str) -> str:
     """The source, when it can be one. Raises ValueError, with a text for people that does not repeat it."""
-    if not source.isprintable():
-        raise ValueError("has to be printable characters")
+    odd = next((char for char in source if not char.isprintable()), None)
+    if odd is not None:
+        raise ValueError(f"has a character in it that is not printable ({odd!a})")
     if source.startswith("/"):
         return _path(source)
+    scheme, colon, rest = source.partition("://")
+    if not colon:
+        raise ValueError("has to be an absolute path, which begins with /, or an http(s) URL")
+    if scheme.lower() not in ("http", "https"):
+        what = "give the path itself, beginning with /" if scheme.lower() == "file" else "images come by http or https"
+        raise ValueError(f"is a URL of {ascii(scheme)[:40]}, which cannot be used: {what}")
+    if " " in rest:
+        raise ValueError("has a blank in its URL: a blank is written %20 there")
+    source = f"{scheme.lower()}://{rest}"
     _url(source)
     return source
 
@@ -86,9 +96,9 @@ _VISIBLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
 #: `xn--` form as well, if there are such names.
 SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"pattern": rf"^/{_VISIBLE}+$"},
+        {"pattern": rf"^/({_VISIBLE}| )+$"},
         {
-            "pattern": r"^https?://([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
+            "pattern": r"^[hH][tT][tT][pP][sS]?://([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
             rf"({_LABEL}(\.{_LABEL})*\.?|\[({_HEX}:){{7}}{_HEX}\]|\[({_HEX}:){{1,6}}:{_HEX}\]|\[::({_HEX})?\])"
             r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
             r"([/?](?:[\p{L}\p{M}\p{N}\p{S}!%&(),.:;@*?'{}/_~\[\]-])*)?$"
@@ -97,7 +107,7 @@ SCHEMA: dict[str, Any] = {
 }
 Source = Annotated[
     str,
-    StringConstraints(pattern=r"^(/|https?://)[^\s]+$", max_length=2048),
+    StringConstraints(min_length=2, max_length=2048),
     AfterValidator(checked),
     Field(json_schema_extra=SCHEMA),
 ]

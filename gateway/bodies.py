@@ -10,10 +10,11 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, Uuid, at_most
-from domain.contract import Architecture, BaseUrl, Firmware, SeedMedium, Sha256, Sha512
+from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, at_most
+from domain.contract import BaseUrl, Firmware, SeedMedium
 from domain.image import Description, Word
 from domain.image_source import Source
+from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
@@ -120,7 +121,7 @@ def has_an_id(schema: dict[str, Any]) -> None:
 class CreateVm(Spec):
     model_config = STRICT
 
-    id: Uuid | None = None
+    id: GivenUuid | None = None
     name: Hostname
     image: Slug
     region: Slug | None = None
@@ -184,7 +185,7 @@ class Ticket(Body):
 
     path: Annotated[
         str,
-        StringConstraints(pattern=r"^/v1/(projects/[a-z0-9-]{1,63}/(vms/[0-9a-f-]{36}/)?)?feed$", max_length=160),
+        StringConstraints(pattern=r"^/v1/(projects/[a-z0-9-]{1,63}/(vms/[0-9A-Fa-f-]{36}/)?)?feed$", max_length=160),
     ]
 
 
@@ -260,11 +261,11 @@ class RegisterImage(Body):
     id: Slug
     name: Title | None = None
     source: Source
-    sha256: Sha256 | None = None
-    sha512: Sha512 | None = None
+    sha256: GivenSha256 | None = None
+    sha512: GivenSha512 | None = None
     distribution: Word | None = None
     release: Word | None = None
-    architecture: Architecture = "x86_64"
+    architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
     project: Slug | None = None
     firmware: Firmware = Firmware.BIOS

@@ -145,7 +145,7 @@ def parse(request: Request, action: Action, raw: bytes) -> Asked:
     body = action.body.model_validate_json(raw or b"{}")
     who = caller(request)
     key = idempotency_key(request)
-    path: str = request.scope["path"]
+    path = action.path.format_map({kind: path_id(request, kind) for kind in request.path_params})  # in one spelling
     project = path_id(request, "project") if "project" in request.path_params else subjects.SYSTEM
     actor = who.identity.actor
     own = chosen(body) if action.creates else path_id(request, action.kind)

@@ -9,6 +9,7 @@ from typing import Any
 from domain.base import LABELS_SCHEMA, LINE_PATTERN
 from domain.image import ImagePhase
 from domain.operation import Status
+from domain.spellings import UUID_PATTERN
 from domain.vm import Phase
 from eventstore import parking
 from gateway import consoles, parameters
@@ -17,7 +18,7 @@ from runtime import subjects
 
 Schema = dict[str, Any]
 
-UUID: Schema = {"type": "string", "pattern": f"^{parameters.UUID.pattern}$"}
+UUID: Schema = {"type": "string", "pattern": UUID_PATTERN}
 SLUG: Schema = {"type": "string", "pattern": f"^{parameters.SLUG.pattern}$"}
 VISIBLE: Schema = {"type": "string", "pattern": f"^{parameters.VISIBLE.pattern}$"}
 ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LINE_PATTERN}

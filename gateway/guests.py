@@ -24,4 +24,7 @@ async def guest(gateway: Gateway, request: Request) -> Response:
         found = Guest.model_validate(said(node, reply))
     except ValidationError as error:
         raise nonsense(node, f"{error.error_count()} fields of a guest are wrong") from error
+    if found == Guest():
+        detail = "the guest's agent said nothing: ask again, or restart qemu-guest-agent in the guest"
+        raise Problem(409, "guest_agent_silent", detail)
     return answer(found, {"Cache-Control": "no-store"})

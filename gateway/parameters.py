@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from domain.base import label_key, label_value
+from domain.spellings import architecture
 from gateway.auth import ACTOR
 from gateway.problems import Problem, invalid_parameter
 from projections import times
@@ -22,6 +23,9 @@ MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
 #: What may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
+
+#: Filters whose values are in lower case in the log.
+LOWER = frozenset({"vm", "operation", "distribution", "release"})
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -104,7 +108,9 @@ def word(request: Request, name: str) -> str | None:
     text = request.query_params.get(name)
     if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
-    return text
+    if text is not None and name in LOWER:
+        return text.lower()
+    return str(architecture(text)) if text is not None and name == "architecture" else text
 
 
 def actor(request: Request) -> str | None:
@@ -177,6 +183,8 @@ def idempotency_key(request: Request) -> str | None:
 def path_id(request: Request, kind: str) -> str:
     """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
     text: str = request.path_params[kind]
+    if kind in ("vm", "operation"):
+        text = text.lower()
     pattern = UUID if kind in ("vm", "operation") else SLUG
     if not pattern.fullmatch(text):
         raise not_found(kind, text)
@@ -185,4 +193,5 @@ def path_id(request: Request, kind: str) -> str:
 
 def not_found(kind: str, id_: str) -> Problem:
     shown = id_ if len(id_) <= 80 and id_.isprintable() else id_[:80].encode("unicode_escape").decode()
-    return Problem(404, f"{kind}_not_found", f"there is no {kind} {shown}", [(kind, "not found")])
+    hint = "; ids are in lower case" if shown != shown.lower() else ""
+    return Problem(404, f"{kind}_not_found", f"there is no {kind} {shown}{hint}", [(kind, "not found")])

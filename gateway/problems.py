@@ -5,7 +5,7 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from domain.base import Rejected
 from eventstore.parking import Closed, NoRetry, NotParked
 from eventstore.store import Unavailable
 from projections.database import Away
+from runtime.explained import explained
 
 Errors = Sequence[tuple[str, str]]
 """What is wrong with which field, as the API calls it."""
@@ -103,42 +104,14 @@ def invalid_body(error: ValidationError) -> Problem:
     """What is wrong with a request's body, field by field."""
     found = error.errors(include_url=False, include_input=False)
     if any(each["type"] == "json_invalid" for each in found):
-        return Problem(400, "invalid_json", f"the body is not JSON: {found[0]['msg']}")
+        why = found[0].get("ctx", {}).get("error", "it makes no sense")
+        return Problem(400, "invalid_json", f"the body is not JSON: {why}")
     shown = found[:MOST_ERRORS]
     errors = [(".".join(map(str, each["loc"]))[:200] or "(body)", explained(each)) for each in shown]
     detail = "; ".join(f"{field}: {text}" for field, text in errors)
     if len(found) > len(shown):
         detail += f"; and {len(found) - len(shown)} more"
     return Problem(422, "invalid_request", detail, errors)
-
-
-#: What people are told instead of a regular expression, by what it begins with.
-PATTERNS = {
-    "^[a-z0-9]([a-z0-9-]{0,61}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
-    "^[0-9a-f]{8}-": "a UUID in lower case",
-    "^[0-9a-f]{64}": "64 lower-case hexadecimal digits",
-    "^[0-9a-f]{128}": "128 lower-case hexadecimal digits",
-    "^[a-z0-9]([a-z0-9._-]{0,61}": "lower-case letters, digits and inner dots, hyphens, underscores, 1 to 63 in all",
-    "^/v1/(projects/": "the path of a feed, such as /v1/projects/default/feed",
-    "^(/|https?://)": "an absolute path, or an http(s) URL, without spaces",
-}
-
-
-def explained(error: ErrorDetails) -> str:
-    """A validation error in words for people."""
-    match error["type"]:
-        case "string_pattern_mismatch":
-            pattern = str(error["ctx"]["pattern"])
-            for start, text in PATTERNS.items():
-                if pattern.startswith(start):
-                    return f"has to be {text}"
-        case "extra_forbidden":
-            return "there is no such field"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(error["ctx"]["error"])
-    return error["msg"]
 
 
 def method_not_allowed(methods: Sequence[str]) -> Problem:

@@ -41,14 +41,14 @@ class Tickets:
         while len(self._open) >= MOST:
             self._open.popitem(last=False)
         ticket = secrets.token_urlsafe(32)
-        self._open[hashed(ticket)] = _Ticket(identity, path, time.monotonic() + SECONDS)
+        self._open[hashed(ticket)] = _Ticket(identity, path.lower(), time.monotonic() + SECONDS)
         return ticket
 
     def redeem(self, ticket: str, path: str, tokens: Tokens) -> Identity:
         """Whose ticket it is, which is used up by this. Raises Problem (401)."""
         self._expire()
         found = self._open.get(hashed(ticket))
-        if found is None or found.path != path or not tokens.valid(found.identity):
+        if found is None or found.path != path.lower() or not tokens.valid(found.identity):
             raise unauthorized("this ticket is not known here: used, expired or for another path; ask for a new one")
         del self._open[hashed(ticket)]
         return found.identity

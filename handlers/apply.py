@@ -107,7 +107,8 @@ async def apply(
             if expect_new and loaded.state is None:
                 last = await store.unused(alone(ref.id))  # malformed messages do not take an id
                 if last is None:
-                    raise Rejected(f"{ref.kind}_exists", f"the id {ref.id} is taken", field="id") from None
+                    detail = f"the id {ref.id} is, or was, that of a {ref.kind} elsewhere: choose another, or give none"
+                    raise Rejected(f"{ref.kind}_exists", detail, field="id") from None
                 loaded = Loaded(None, replace(loaded.tip, position=last))
             continue
         recorded = [one for one in stored if one.subject == ref.subject]

@@ -32,6 +32,7 @@ from handlers.keys import refuse_reuse
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
 from runtime import logs, subjects
+from runtime.explained import explained
 from runtime.replies import MOST_DETAIL
 from runtime.responder import Responder
 
@@ -191,6 +192,8 @@ class CommandLoop:
         if route is None:
             raise Rejected("unknown_command", f"there is no command {kind}.{verb}", status=404)
         id_ = request.args.get(route.key)
+        if kind == "vm" and isinstance(id_, str) and id_ != id_.lower():  # a UUID is one in every spelling
+            id_ = request.args[route.key] = id_.lower()
         if not isinstance(id_, str):
             raise Rejected("invalid_request", f"{route.key} is missing", status=422, field=route.key)
         try:
@@ -339,4 +342,5 @@ def invalid(error: ValidationError) -> Rejected:
     """The first thing that is wrong with a command's arguments."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    return Rejected("invalid_request", f"{field}: {first['msg']}", status=422, field=field)
+    text = explained(first)
+    return Rejected("invalid_request", f"{field}: {text}" if field else text, status=422, field=field or None)

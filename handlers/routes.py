@@ -129,7 +129,7 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
     source, operation = args.get("source"), args.get("operation")
     if isinstance(source, str) and operation is not None:
         try:
-            checked(source)
+            source = checked(source)
         except ValueError:
             return args  # the command itself tells what is wrong with it
         args["source"], args["sealed_source"] = await image_secrets.sealed(source, str(operation), facts.vault)

@@ -22,6 +22,7 @@ from node_daemon.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refuse
 from node_daemon.sessions import Denied, Sessions, Wish
 from node_daemon.storage import DiskStore
 from runtime import logs, subjects
+from runtime.explained import explained
 from runtime.responder import Responder
 from runtime.tasks import end
 
@@ -117,7 +118,7 @@ class Answers:
         except Denied as denied:
             return problem(denied.problem), None
         except ValidationError as error:
-            return problem({"code": "invalid_request", "detail": str(error), "status": 422}), None
+            return problem({"code": "invalid_request", "detail": in_words(error), "status": 422}), None
         except OSError as error:
             log.warning("cannot answer", verb=verb, error=str(error))
             return problem({"code": "node_failed", "detail": f"{verb}: {error}", "status": 503}), None
@@ -173,6 +174,11 @@ class Answers:
             asking = self._guests[vm] = asyncio.create_task(self._hypervisor.guest(vm), name=f"guest {vm}")
             asking.add_done_callback(lambda _: self._guests.pop(vm, None))
         return asking
+
+
+def in_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the question'}: {explained(first)}"
 
 
 def problem(said: Mapping[str, Any]) -> bytes:

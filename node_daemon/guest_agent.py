@@ -77,7 +77,10 @@ def ask(domain: Any) -> Guest:
             break
     if not said and refusal is not None:
         raise refusal if isinstance(refusal, AgentSilent) else Refused(str(refusal))
-    return parse(said)
+    guest = parse(said)
+    if guest == Guest():  # libvirt may answer at the first time-out with nothing, and without an error
+        raise AgentSilent("the agent said nothing")
+    return guest
 
 
 def be_brief(domain: Any) -> None:

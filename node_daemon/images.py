@@ -23,7 +23,7 @@ from node_daemon.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.disk_image import Format, Unusable
 from runtime.disk_room import is_full, room
-from runtime.download import SILENCE, Check, Gone, Interrupted, Part, Tell, TooLong, copy, download
+from runtime.download import SILENCE, Check, Encoded, Gone, Interrupted, Part, Tell, TooLong, copy, download
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.local_file import MAY_PASS, NotAllowed, opened
 from runtime.tasks import in_thread
@@ -226,6 +226,8 @@ class Images:
             raise Permanent("image_not_allowed", f"{shown(source.source)}: {error}") from error
         except Gone as error:
             raise Permanent("image_missing", str(error)) from error
+        except Encoded as error:
+            raise Permanent("image_encoded", str(error)) from error
         except TooLong as error:
             part.drop()
             raise mismatch(source, str(error)) from error

@@ -66,6 +66,16 @@ PACKED = (
 )
 
 
+#: What is found in the place of an image, by how it begins.
+TEXTS = (
+    (b"<!doc", "a web page"),
+    (b"<html", "a web page"),
+    (b"<?xml", "an XML document"),
+    (b"{", "a JSON document"),
+    (b"version https://git-lfs", "a pointer of Git LFS"),
+)
+
+
 def look(head: bytes, size: int) -> Shape:
     """What the first `HEAD` bytes of a file of this size say. Raises Unusable."""
     if head.startswith(QCOW):
@@ -78,9 +88,24 @@ def look(head: bytes, size: int) -> Shape:
     for offset, magic, name, tool in PACKED:
         if head.startswith(magic, offset):
             raise Unusable(f"the image is packed with {name}: unpack it first ({tool})")
+    if size == 0:
+        raise Unusable("the file is empty (0 bytes): was it written, or fetched, to its end?")
+    if size > MOST_BYTES:
+        raise Unusable(f"a raw disk of {size} bytes: from 1 byte to {MOST_BYTES >> 40} TiB can be used")
+    if (text := _text(head)) and not bootable(head):
+        raise Unusable(f"it is {text}, and no disk image: is this the source of the image itself?")
     if not sectors(size):
-        raise Unusable(f"neither a qcow2 image nor a raw disk: {size} bytes are no whole number of sectors")
+        raise Unusable(
+            f"neither a qcow2 image nor a raw disk: {size} bytes are no whole number of sectors of {SECTOR} bytes; "
+            "is it cut off?"
+        )
     return Shape("raw", size, size)
+
+
+def _text(head: bytes) -> str | None:
+    """What a file of text is, where it is one that is found in the place of an image."""
+    start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((name for begins, name in TEXTS if start.startswith(begins)), None)
 
 
 def sectors(size: int) -> bool:

@@ -64,6 +64,10 @@ class Gone(Exception):
     """There is no such file: to ask again would not help."""
 
 
+class Encoded(Exception):
+    """The server sends it packed, though it was asked for as it is."""
+
+
 class Interrupted(Exception):
     """It did not come to its end now. What has arrived is kept."""
 
@@ -166,7 +170,8 @@ async def download(
 ) -> bool:
     """Bring the part to its full length, of `most` bytes. Whether some of it had arrived before.
 
-    Raises Denied, Gone, Interrupted, TooLong, what `check` raises (a Verdict), and OSError when it cannot be written.
+    Raises Denied, Gone, Encoded, Interrupted, TooLong, what `check` raises (a Verdict), and OSError when it cannot be
+    written.
     """
     known = part.origin()
     if known is not None and (known.url_sha256 != _hashed(url) or known.validator is None):
@@ -183,6 +188,7 @@ async def download(
             async with timeout(HEADS * (connect + silence), f"{name} does not come to the beginning of the file"):
                 answer = await opened(asking, asking.build_request("GET", url, headers=headers))
                 stack.push_async_callback(answer.aclose)
+            as_it_is(answer, name)
             origin = known if known is not None and _continues(answer, known, part, name) else _anew(answer, url, name)
             if origin is not known:
                 check(origin.total)
@@ -192,7 +198,7 @@ async def download(
             else:
                 return True  # there is nothing more
             await _receive(answer, part, origin.total, most, tell, name, pace, silence)
-    except (Verdict, Denied, Gone, Interrupted, TooLong, OSError):
+    except (Verdict, Denied, Gone, Encoded, Interrupted, TooLong, OSError):
         raise
     except (httpx.InvalidURL, UnicodeError) as error:
         raise Gone(f"{name} leads to what is no URL") from error
@@ -238,6 +244,16 @@ def _continues(answer: httpx.Response, known: Origin, part: Part, name: str) -> 
 
 def _number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def as_it_is(answer: httpx.Response, name: str) -> None:
+    """Raises Encoded for a file that comes packed for the way: it would be judged as what it is not."""
+    encoding = answer.headers.get("content-encoding", "").strip().lower()
+    if answer.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT) and encoding not in ("", "identity"):
+        raise Encoded(
+            f"{name} is sent with Content-Encoding: {plain(encoding, 40)}, though it was asked for without: have its "
+            "server send the file as it is, as application/octet-stream"
+        )
 
 
 def _anew(answer: httpx.Response, url: str, name: str) -> Origin:

@@ -37,4 +37,6 @@ def share(done: int, total: int | None) -> str:
 
 def size(amount: int) -> str:
     """Bytes for people."""
+    if amount < 1024**2:
+        return f"{amount / 1024:.0f} KiB" if amount >= 1024 else f"{amount} B"
     return f"{amount / 1024**3:.1f} GiB" if amount >= 10 * 1024**3 else f"{amount / 1024**2:.0f} MiB"

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from runtime.explained import explained
+
 #: What a refusal may say at most, in characters.
 MOST_DETAIL = 4000
 
@@ -37,7 +39,7 @@ def read(body: bytes) -> dict[str, Any] | Refusal:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:80]
-        raise Nonsense(f"{where or 'the answer'}: {first['msg'][:200]}") from None
+        raise Nonsense(f"{where or 'the answer'}: {explained(first)[:200]}") from None
     if reply.problem is not None:
         return reply.problem
     if reply.ok is None:

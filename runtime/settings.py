@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from runtime.explained import explained
 from runtime.http.limits import Limits
 from runtime.image_hosts import ImageHosts
 from runtime.masking import masked
@@ -305,7 +306,7 @@ def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
             name = "NEBULA_" + "_".join(str(part) for part in problem["loc"]).upper()
             secret = name.lower().endswith(SECRET)
             got = "" if secret else f" (got {masked(repr(problem.get('input')))})"
-            sys.stderr.write(f"nebula: {name}: {problem['msg']}{got}\n")
+            sys.stderr.write(f"nebula: {name}: {explained(problem)}{got}\n")
         raise SystemExit(2) from None
     except SettingsError as error:  # what has to be JSON is not
         sys.stderr.write(f"nebula: {error}\n")

@@ -199,6 +199,6 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "gzip": (holding(gzip.compress(BOOTABLE)), "unpack it"),
     "xz": (holding(lzma.compress(BOOTABLE)), "unpack it"),
     "zstd": (holding(b"\x28\xb5\x2f\xfd" + bytes(100)), "unpack it"),
-    "empty": (holding(b""), "no whole number of sectors"),
+    "empty": (holding(b""), "the file is empty"),
     "odd": (holding(b"x" * 1000), "no whole number of sectors"),
 }

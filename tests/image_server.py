@@ -42,6 +42,8 @@ class ImageServer:
     slow: float = 0.0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[dict[str, str]] = field(default_factory=list)
+    #: what it says that the bytes are packed with
+    encoding: str | None = None
     #: what is answered in place of all that, byte by byte
     raw: bytes | None = None
     port: int = 0
@@ -63,6 +65,7 @@ class ImageServer:
         status, headers, body = self._reply(asked)
         if self.length:
             headers.append(f"Content-Length: {len(body)}")
+        headers += [f"Content-Encoding: {self.encoding}"] if self.encoding else []
         headers += ["Connection: close", *([f"ETag: {self.etag}"] if self.etag else [])]
         headers += [f"Last-Modified: {self.last_modified}"] if self.last_modified else []
         try:

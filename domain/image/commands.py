@@ -5,9 +5,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from domain.base import Command, Sealed, Slug, Title, Uuid
-from domain.contract import Architecture, Firmware, SeedMedium, Sha256, Sha512
+from domain.contract import Firmware, SeedMedium, Sha256
 from domain.image.values import Description, Word
 from domain.image_source import Source
+from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512
 
 
 class ImageCommand(Command):
@@ -23,11 +24,11 @@ class RegisterImage(ImageCommand):
     name: Title
     source: Source
     sealed_source: Sealed | None = Field(default=None, description="the whole source, where `source` is only its part")
-    sha256: Sha256 | None = None
-    sha512: Sha512 | None = None
+    sha256: GivenSha256 | None = None
+    sha512: GivenSha512 | None = None
     distribution: Word | None = None
     release: Word | None = None
-    architecture: Architecture = "x86_64"
+    architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
     project: Slug | None = None
     firmware: Firmware = Firmware.BIOS

@@ -176,11 +176,22 @@ def on_disk(vm: Vm) -> timedelta:
     return timedelta(seconds=vm.spec.memory_mib / SLOWEST_DISK)
 
 
+def taken(vm: Vm) -> Rejected:
+    """The refusal of an id that a VM has, or had."""
+    if vm.phase is Phase.DELETED:
+        detail = (
+            f"the id {vm.id} was that of a VM that was deleted, and is never used again: choose another, or give none"
+        )
+    else:
+        detail = f"the id {vm.id} is that of VM {vm.name} in this project: choose another, or give none"
+    return Rejected("vm_exists", detail, field="id")
+
+
 def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
     if vm is not None:
         if same_request(vm.operations.get(command.operation), command.VERB, command.fingerprint):
             return []
-        raise Rejected("vm_exists", f"there is a VM with id {command.vm} already", field="id")
+        raise taken(vm)
     return [
         VmRequested(
             **accepted(command, PLACEMENT_DEADLINE),

@@ -19,7 +19,7 @@ from runtime import logs
 from runtime.digests import digests
 from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
 from runtime.disk_room import is_full, room
-from runtime.download import Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
+from runtime.download import Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.inspection import inspect
 from runtime.local_file import MAY_PASS, NotAllowed, opened
@@ -166,6 +166,8 @@ class Reader:
                 raise BadImage("image_not_allowed", f"{shown(found.source)}: {error}") from error
             except Gone as error:
                 raise BadImage("image_missing", str(error)) from error
+            except Encoded as error:
+                raise BadImage("image_encoded", str(error)) from error
             except TooLong as error:
                 part.drop()
                 raise BadImage("disk_full", f"{error}, which is all the room there is here") from error
@@ -217,8 +219,9 @@ async def shape_of(file: BinaryIO) -> Shape:
         log.warning("qemu-img is missing here: an image is judged by its header alone")
         shape = look(head, os.fstat(file.fileno()).st_size)
     if shape.format == "raw" and not bootable(head):
-        web = " (it looks like a web page)" if head.lstrip()[:5].lower() in (b"<!doc", b"<html") else ""
-        raise Unusable(f"neither a qcow2 image nor a raw disk with a boot sector{web}")
+        iso = head[0x8001:0x8006] == b"CD001"
+        hint = ": an ISO of an installer is no disk to boot from; take the cloud image" if iso else ""
+        raise Unusable(f"neither a qcow2 image nor a raw disk with a boot sector{hint}")
     return shape
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.guest import size
+from cli import output
+from cli.output import size
+from runtime import gauge
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 
@@ -196,6 +198,39 @@ def test_a_key_file_in_utf_16_is_read(nebula: Nebula, platform: Platform, tmp_pa
     assert nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file)).status == 0
     (vm,) = platform.vms.values()
     assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a"]
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [
+        ("ssh-ed25519\tAAAA\tme at home", True),
+        ("\ufeff ssh-ed25519 AAAA me\n", True),
+        ('from="10.0.0.0/8",no-pty ssh-ed25519 AAAAC3Nz me', False),
+        ('command="echo hi"\tssh-rsa\tAAAAB3Nz', False),
+    ],
+)
+def test_ssh_keys_with_tabs_are_taken_and_options_are_named(
+    nebula: Nebula, platform: Platform, tmp_path: Path, key: str, sent: bool
+) -> None:
+    file = tmp_path / "my keys.pub"
+    file.write_text(key, "utf-8")
+    for given in (key, str(file)):
+        ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", given)
+        assert ran.status == (0 if sent else 2)
+        assert sent or "has options before its type; leave them out" in ran.err
+    assert len(platform.vms) == 2 * sent
+
+
+def test_a_vm_is_named_by_its_id_in_upper_case(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "show", vm["id"].upper()).status == 0
+
+
+def test_small_sizes_are_not_zero() -> None:
+    assert [output.size(count) for count in (0, 512, 12_288, 186 * 2**20, 10 * 2**30)] == [
+        *("0 B", "512 B", "12 KiB", "186 MiB", "10 GiB")
+    ]
+    assert [gauge.size(count) for count in (0, 512, 12_288, 186 * 2**20)] == ["0 B", "512 B", "12 KiB", "186 MiB"]
 
 
 GUEST = {

@@ -577,7 +577,9 @@ def test_creating_again_is_one_vm_for_ever(life: str) -> None:
     story = given(life)
     story.when(create(at=at(999))).then_nothing()
     story.when(create(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
-    story.when(create(operation=uid(99))).then_rejected("vm_exists")
+    refusal = story.when(create(operation=uid(99))).then_rejected("vm_exists")
+    gone = lived(LIVES[life][0]).phase is Phase.DELETED
+    assert ("was deleted, and is never used again" in refusal.detail) is gone
 
 
 # ── idempotency ─────────────────────────────────────────────────────────────────────────────────────────────────────

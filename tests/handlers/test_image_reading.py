@@ -1,6 +1,7 @@
 """What is registered is read: from a path or a URL, whole, resumed, and refused for the right reason."""
 
 import asyncio
+import gzip
 import hashlib
 import os
 import shutil
@@ -79,6 +80,36 @@ async def test_facts(tmp_path: Path, reader: Reader, server: ImageServer) -> Non
 async def test_a_disk_without_a_boot_sector(tmp_path: Path, reader: Reader) -> None:
     (tmp_path / "i").write_bytes(b"<!DOCTYPE html>".ljust(MIB))
     assert "web page" in (await refused(reader, registered(tmp_path / "i"))).detail
+
+
+async def test_a_file_that_comes_packed_for_the_way_is_called_that(reader: Reader, server: ImageServer) -> None:
+    server.body, server.encoding = gzip.compress(DISK), "gzip"
+    error = await refused(reader, registered(server.url, DISK))
+    assert error.code == "image_encoded" and "Content-Encoding: gzip" in error.detail
+    assert "unpack" not in error.detail
+    server.body, server.encoding = DISK, "identity"
+    assert (await reader.facts(registered(server.url, DISK), nobody)).format == "raw"
+
+
+@pytest.mark.parametrize(
+    ("begins", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"<html><title>403", "a web page"),
+        (b'\n{"message": "no"}', "a JSON document"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (bytes(0x8001) + b"CD001" + bytes(2048 - 6), "an ISO of an installer"),
+        (b"x" * 700, "no whole number of sectors of 512 bytes"),
+    ],
+)
+async def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, reader: Reader, begins: bytes, said: str) -> None:
+    (tmp_path / "i").write_bytes(begins)
+    assert said in (await refused(reader, registered(tmp_path / "i"))).detail
+
+
+async def test_a_file_name_with_blanks(tmp_path: Path, reader: Reader) -> None:
+    (tmp_path / "my first disk.raw").write_bytes(DISK)
+    assert (await reader.facts(registered(tmp_path / "my first disk.raw"), nobody)).format == "raw"
 
 
 async def test_only_files_of_the_allowed_folders(tmp_path: Path, reader: Reader) -> None:

@@ -53,6 +53,15 @@ async def broken_off(images: Images, server: ImageServer, source: ImageSource, a
     server.cut = None
 
 
+async def test_a_file_that_comes_packed_for_the_way_is_called_that(
+    cache: Path, server: ImageServer, source: ImageSource
+) -> None:
+    server.encoding = "gzip"
+    with pytest.raises(Permanent, match="Content-Encoding: gzip") as caught:
+        await Images(cache, []).ensure(source)
+    assert caught.value.code == "image_encoded"
+
+
 async def complete(images: Images, source: ImageSource) -> None:
     base = await images.ensure(source)
     assert base.path.read_bytes() == BODY

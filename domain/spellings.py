@@ -1,0 +1,67 @@
+"""What people write in several ways, taken as one: digests, architectures, ids, words."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
+
+from domain.contract import Architecture, Sha256, Sha512
+
+#: Hexadecimal digits of each kind of digest.
+DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
+_ARCHITECTURES = {"x86-64": "x86_64", "x64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
+
+
+def lower(given: object) -> object:
+    return given.lower() if isinstance(given, str) else given
+
+
+def architecture(given: object) -> object:
+    """The platform's own name of an architecture that has several: amd64 is x86_64, and arm64 is aarch64."""
+    if not isinstance(given, str):
+        return given
+    return _ARCHITECTURES.get(given.lower(), given.lower())
+
+
+def digest(kind: str) -> Callable[[object], object]:
+    """Takes a digest in upper case, and with its kind before it (`sha256:…`). Raises ValueError, naming the fault."""
+    digits = DIGITS[kind]
+
+    def taken(given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        before, colon, after = given.lower().rpartition(":")
+        if colon and before != kind:
+            raise ValueError(
+                f"has {before[:20]!r} before the colon: give the {kind} of the file, with or without {kind}:"
+            )
+        if wrong := re.search(r"[^0-9a-f]", after):
+            raise ValueError(f"has {wrong[0]!r} in it, which is no hexadecimal digit")
+        if len(after) != digits:
+            other = next((name for name, number in DIGITS.items() if number == len(after)), None)
+            hint = f", as many as a {other} has" if other else ""
+            raise ValueError(f"has {len(after)} digits{hint}: a {kind} has {digits}")
+        return after
+
+    return taken
+
+
+def _schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+GivenSha256 = Annotated[Sha256, BeforeValidator(digest("sha256")), _schema("^([sS][hH][aA]256:)?[0-9A-Fa-f]{64}$")]
+GivenSha512 = Annotated[Sha512, BeforeValidator(digest("sha512")), _schema("^([sS][hH][aA]512:)?[0-9A-Fa-f]{128}$")]
+GivenArchitecture = Annotated[
+    Architecture,
+    BeforeValidator(architecture),
+    _schema("^([xX]86[_-]64|[xX]64|[aA][mM][dD]64|[aA][aA][rR][cC][hH]64|[aA][rR][mM]64)$"),
+]
+UUID_PATTERN = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
+GivenUuid = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+    BeforeValidator(lower),
+    _schema(UUID_PATTERN),
+]

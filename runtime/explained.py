@@ -1,0 +1,82 @@
+"""What is wrong with a value, in words for people: one text for each kind of fault, whoever found it."""
+
+from pydantic_core import ErrorDetails
+
+#: What is said instead of a regular expression, by what it begins with.
+PATTERNS = {
+    "^[a-z0-9]([a-z0-9-]{0,61}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
+    "^[0-9a-f]{8}-": "a UUID: 8-4-4-4-12 hexadecimal digits",
+    "^[0-9a-f]{64}": "64 hexadecimal digits",
+    "^[0-9a-f]{128}": "128 hexadecimal digits",
+    "^[a-z0-9]([a-z0-9._-]{0,61}": "letters, digits and inner dots, hyphens, underscores, 1 to 63 in all",
+    "^/v1/(projects/": "the path of a feed, such as /v1/projects/default/feed",
+    "^http://": "a URL such as http://192.168.122.1:8775/: http, ending in /, without user, query and blanks",
+    "^52:54:00": "a MAC address that begins with 52:54:00",
+}
+#: By kind of fault, where nothing but the kind is to be said.
+TEXTS = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "string_unicode": "has half a character in it (a lone surrogate)",
+    "finite_number": "has to be a finite number",
+    "timezone_aware": "has to be a time with its time zone, such as 2026-11-22T19:00:00Z",
+    "json_invalid": "is no JSON",
+    "none_required": "has to be null",
+    "invalid_key": "has a name that is no text",
+}
+#: By how the kind of fault begins.
+TYPES = {
+    "string": "has to be text, in quotes",
+    "int": "has to be a whole number, without quotes and without a point",
+    "float": "has to be a number, without quotes",
+    "bool": "has to be true or false, without quotes",
+    "tuple": "has to be an array",
+    "list": "has to be an array",
+    "set": "has to be an array",
+    "frozen_set": "has to be an array",
+    "iterable": "has to be an array",
+    "dict": "has to be an object",
+    "mapping": "has to be an object",
+    "model": "has to be an object",
+    "dataclass": "has to be an object",
+    "bytes": "has to be text, in quotes",
+    "datetime": "has to be a time, such as 2026-11-22T19:00:00Z",
+    "url": "has to be a URL",
+    "path": "has to be a path",
+}
+
+
+def explained(error: ErrorDetails) -> str:
+    """What pydantic found wrong with a value, in our own words. It does not repeat the value."""
+    kind, context = error["type"], error.get("ctx") or {}
+    match kind:
+        case "value_error" | "assertion_error":
+            return str(context.get("error"))
+        case "string_pattern_mismatch":
+            pattern = str(context.get("pattern"))
+            known = next((text for start, text in PATTERNS.items() if pattern.startswith(start)), None)
+            return f"has to be {known or f'of the form {pattern}'}"
+        case "greater_than_equal":
+            return f"has to be at least {context['ge']}"
+        case "greater_than":
+            return f"has to be more than {context['gt']}"
+        case "less_than_equal":
+            return f"may be at most {context['le']}"
+        case "less_than":
+            return f"has to be less than {context['lt']}"
+        case "string_too_short":
+            least = context["min_length"]
+            return "may not be empty" if least == 1 else f"has to have at least {least} characters"
+        case "string_too_long":
+            return f"may have at most {context['max_length']} characters"
+        case "too_short":
+            return f"has to have at least {context['min_length']} items"
+        case "too_long":
+            return f"may have at most {context['max_length']} items"
+        case "enum" | "literal_error":
+            return f"has to be {str(context['expected']).replace(chr(39), '')}"
+    if kind in TEXTS:
+        return TEXTS[kind]
+    words = kind.split("_")
+    starts = ("_".join(words[:end]) for end in range(len(words) - 1, 0, -1))
+    return next((TYPES[start] for start in starts if start in TYPES), f"cannot be what was given ({kind})")
