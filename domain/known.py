@@ -28,7 +28,7 @@ else:  # not generic when it runs
 
 def mapped(value: Any) -> Any:
     """The map that a mapping of plain values stands for; anything else as it is."""
-    if not isinstance(value, Mapping) or isinstance(value, HashTrieMap):
+    if isinstance(value, HashTrieMap) or not isinstance(value, Mapping):
         return value
     return HashTrieMap({id_: Known(**known) for id_, known in value.items()})
 

@@ -21,6 +21,9 @@ class Frontier:
         self._newest: dict[str, int] = {}
         self._ahead: dict[int, int] = {}
         """Own events behind a gap: the position before the first, and the last."""
+        self._own: dict[int, Recorded] = {}
+        """Own events that did not come with the log yet."""
+        self._followed = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def newest(self, ref: Ref) -> int:
@@ -31,6 +34,7 @@ class Frontier:
         """Take note of events that this process appended; they stand next to each other."""
         before, last = recorded[0].position - 1, recorded[-1].position
         self._note(recorded)
+        self._own.update((one.position, one) for one in recorded if one.position > self._followed)
         if before <= self.position:
             self._move(last)
         else:
@@ -40,6 +44,16 @@ class Frontier:
         """Take note of what the log brought: whoever reads it has everything up to the last of them."""
         self._note(recorded)
         self._move(recorded[-1].position)
+
+    def followed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
+        """The next messages of the log: those that this process appended as it knows them, parsed."""
+        self.heard(recorded)
+        self._followed = recorded[-1].position
+        return [self._recognized(one) for one in recorded]
+
+    def _recognized(self, recorded: Recorded) -> Recorded:
+        own = self._own.pop(recorded.position, None)
+        return own if own is not None and own.tells_the_same(recorded) else recorded
 
     async def reached(self, position: int) -> None:
         """Wait until everything up to a position is known."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from eventstore.jetstream import EXPECTED_ON, Conflict, Message, Stream, TooLarge, TooMany
 
 #: So many appends are under way alone before the next ones gather.
-ALONE = 8
+ALONE = 2
 #: The most events, and bytes, in one batch. An append that is larger goes alone.
 MOST, MOST_BYTES = 64, 512 * 1024
 

@@ -163,7 +163,11 @@ def names_another(event: Event, ref: Ref) -> bool:
 
 def sound(value: object, depth: int = 0) -> bool:
     """Whether all numbers and times can be stored, compared and shown by everybody."""
-    if type(value) in _ALWAYS_SOUND or isinstance(value, Enum):
+    if type(value) in _ALWAYS_SOUND:
+        return True
+    if isinstance(value, BaseModel) and depth <= _DEEPEST:  # what an event is, and most of what it holds
+        return _all_sound(value.__dict__.values(), depth)
+    if isinstance(value, Enum):
         return True
     if isinstance(value, int):
         return -_MOST <= value < _MOST
@@ -173,14 +177,14 @@ def sound(value: object, depth: int = 0) -> bool:
         return sound_time(value)
     if depth > _DEEPEST:
         return False
-    if isinstance(value, BaseModel):
-        parts: Iterable[object] = value.__dict__.values()
-    elif isinstance(value, dict):
-        parts = value.values()
-    elif isinstance(value, tuple | list | frozenset | set):
-        parts = value
-    else:
-        return True
+    if isinstance(value, dict):
+        return _all_sound(value.values(), depth)
+    if isinstance(value, tuple | list | frozenset | set):
+        return _all_sound(value, depth)
+    return True
+
+
+def _all_sound(parts: Iterable[object], depth: int) -> bool:
     for each in parts:  # noqa: SIM110  (every event passes here: no call for what needs none)
         if type(each) not in _ALWAYS_SOUND and not sound(each, depth + 1):
             return False

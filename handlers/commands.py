@@ -279,7 +279,7 @@ class CommandLoop:
         """The reply: what the operation has come to, by its record, and the state of the resource."""
         found: Record | None = None
         operation = asked.request.context.operation
-        if operation is not None and "operation" in asked.route.command.model_fields:
+        if operation is not None and asked.route.operates:
             found = record(operation, applied.told)
             if found is None:  # accepted before, or in two steps
                 found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
@@ -300,7 +300,7 @@ class CommandLoop:
         """
         route, kind, project, world = asked.route, asked.ref.kind, asked.project, self._facts.world
         args = {k: v for k, v in asked.request.args.items() if v is not None}
-        if "operation" in route.command.model_fields:
+        if route.operates:
             args["operation"] = asked.request.context.operation
             args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
         if route.prepare is None:

@@ -73,6 +73,7 @@ class Fingerprints:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._key: bytes | None = None
+        self._key_id = ""
 
     async def of(self, operation: str | None, sent: str | None) -> Fingerprint | None:
         """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
@@ -80,7 +81,7 @@ class Fingerprints:
             return None
         key = self._key or await self._read()
         made = hmac.digest(key, f"{operation}\0{sent}".encode(), hashlib.sha256).hex()
-        return Fingerprint(operation, sent, f"hmac-{key_id(key)}-{made[:32]}")
+        return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made[:32]}")
 
     async def of_credential(self, said: str | None) -> str | None:
         """What events may hold of a credential: the same for the same one. Raises VaultUnavailable."""
@@ -93,10 +94,11 @@ class Fingerprints:
     async def _read(self) -> bytes:
         for name in NAMES:
             try:
-                self._key = await self._vault.mac_key(name)
+                key = await self._vault.mac_key(name)
             except (Erased, WrongMasterKey):
                 continue
-            return self._key
+            self._key, self._key_id = key, key_id(key)
+            return key
         raise WrongMasterKey("the master key opens none of the keys that fingerprints of requests are made with")
 
 

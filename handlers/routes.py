@@ -6,6 +6,7 @@ import binascii
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -56,6 +57,11 @@ class Route:
     creates: bool = False
     beside: Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]] | None = None
     deletes: bool = False
+
+    @cached_property
+    def operates(self) -> bool:
+        """Whether a person's command is an operation, with a record."""
+        return "operation" in self.command.model_fields
 
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:

@@ -232,8 +232,8 @@ class World:
 
     async def follow(self, nc: Client, turns: Turns) -> None:
         """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""
-        async for batch in follow(nc, self.position):
-            self.frontier.heard(batch)
+        async for heard in follow(nc, self.position):
+            batch = self.frontier.followed(heard)
             await turns.wait(needed=lambda: self._awaited + self.frontier.awaited > 0)
             for recorded in batch:
                 wrong = self.take(recorded)

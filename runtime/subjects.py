@@ -1,6 +1,7 @@
 """Every NATS name of the platform. No other file spells one."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 PREFIX = "nebula"
@@ -37,6 +38,7 @@ def token(value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=4096)
 def event(project: str, kind: str, id_: str) -> str:
     """The subject that holds the events of one aggregate."""
     return f"{PREFIX}.events.{token(project)}.{token(kind)}.{token(id_)}"

@@ -212,9 +212,16 @@ class Dispatcher:
             images = filter(None, map(self._world.image, changes.of("image")))
             keys = {key_of(each.registered_by) for each in images if each.phase in OVER and each.sealed_source}
         for vm_id in vms:
-            driver.each(vm_id, partial(self._settle, vm_id))
+            if vm_id in gone or self._asks(vm_id) or driver.knows(vm_id):
+                driver.each(vm_id, partial(self._settle, vm_id))
         for name in keys | (vms & gone):
             driver.each(f"key {name}", partial(self._destroy_key, name))
+
+    def _asks(self, vm_id: str) -> bool:
+        """Whether something may have to be written for a VM that lives."""
+        loaded = self._world.vm(vm_id)
+        vm = loaded.state if loaded else None
+        return loaded is not None and vm is not None and bool(vm.node) and self._seen.get(vm_id) != loaded.tip.version
 
     async def _settle(self, vm_id: str) -> None:
         """See to the documents of one VM. After a conflict they are read again: somebody else wrote one."""

@@ -1,6 +1,7 @@
 """How far the log is known without a gap."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from eventstore.envelope import Recorded, Ref
@@ -27,6 +28,21 @@ def test_own_events_close_gaps() -> None:
     known.heard([at(6)])
     assert known.position == 7
     assert (known.newest(TAG), known.newest(VM)) == (3, 0)
+
+
+def test_own_events_are_recognized_when_they_come_with_the_log() -> None:
+    known = Frontier()
+    late, mine, other, last = at(1), at(2), at(3), at(4)
+    assert known.followed([late]) == [late]
+    known.stored([late, mine, other])
+    changed = replace(other, body=b"{}")
+    first, second = known.followed([replace(mine, stored_at=late.stored_at), changed])
+    assert first is mine
+    assert second is changed, "not what was appended"
+    known.stored([last])
+    [told] = known.followed([at(4)])
+    assert told is last
+    assert not known._own, "none is kept: one that came with the log before it was known to be stored neither"
 
 
 async def test_whoever_waits_goes_on_when_it_is_known() -> None:
