@@ -192,6 +192,16 @@ def uncordon(session: Session, node: Id) -> None:
     finish(session, answer, NODE, path("nodes", node))
 
 
+@command(nodes, "retire")
+def retire(session: Session, node: Id) -> None:
+    """Take a node for gone, for good: it has to be lost, and without VMs that are neither lost nor forgotten.
+
+    A daemon that comes back under its name is refused, until it is started with NEBULA_TAKE_OVER=true.
+    """
+    answer = session.api.send("POST", path("nodes", node, "retire"), {}, key=session.key)
+    finish(session, answer, NODE, None)
+
+
 @command(nodes, "set-seed-url")
 def set_seed_url(
     session: Session, node: Id, seed_url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]

@@ -98,6 +98,7 @@ IMMEDIATE: Mapping[type[Event], str] = {
     node.NodeCordoned: node.CordonNode.VERB,
     node.NodeUncordoned: node.UncordonNode.VERB,
     node.SeedUrlSet: node.SetSeedUrl.VERB,
+    node.NodeRetired: node.RetireNode.VERB,
     **{done: done.VERB for done in (*project.DONE, *tag.DONE)},
 }
 #: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.

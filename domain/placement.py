@@ -1,6 +1,6 @@
 """Where a VM goes: a pure function of the wish and of every node's books."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from domain.base import Rejected, Resources
@@ -45,7 +45,7 @@ def place(
     policy = policy or Policy()
     fitting: list[Node] = []
     passed_over: list[tuple[str, Considered]] = []
-    for node in sorted(nodes, key=lambda n: n.id):
+    for node in sorted(working(nodes), key=lambda n: n.id):
         found = why_not(wish, region, node, policy, architecture)
         if found is None:
             fitting.append(node)
@@ -62,6 +62,11 @@ def place(
             considered = Considered(node=node.id, reason=f"{how} free memory ({spare[node.id]} MiB)")
             passed_over.append(("memory", considered))
     return Placement(best.id, told(passed_over, Considered(node=best.id)))
+
+
+def working(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Those that are not gone for good: nobody is told of the others."""
+    return (node for node in nodes if node.retired_at is None)
 
 
 def told(passed_over: Sequence[tuple[str, Considered]], chosen: Considered | None = None) -> tuple[Considered, ...]:
@@ -83,7 +88,7 @@ def attainable(wish: Resources, region: str | None, nodes: Iterable[Node], polic
 
     Where no node is known yet, nothing can be said.
     """
-    known = [node for node in nodes if region in (None, node.info.region)]
+    known = [node for node in working(nodes) if region in (None, node.info.region)]
     if not known or any(holds(total(node, policy), wish) for node in known):
         return
     for field, unit in UNITS.items():

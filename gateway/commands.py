@@ -79,6 +79,7 @@ ACTIONS = (
     Action("DELETE", "/v1/images/{image}", "image", "delete", "Delete an image"),
     Action("POST", "/v1/nodes/{node}/cordon", "node", "cordon", "Cordon a node"),
     Action("POST", "/v1/nodes/{node}/uncordon", "node", "uncordon", "Uncordon a node"),
+    Action("POST", "/v1/nodes/{node}/retire", "node", "retire", "Take a node for gone, for good"),
     Action("PATCH", "/v1/nodes/{node}", "node", "set-seed-url", "Say where a node's guests find data", bodies.SeedUrl),
 )
 

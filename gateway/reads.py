@@ -48,7 +48,7 @@ async def row(gateway: Gateway, request: Request, table: Aggregates[Any], ref: R
         raise not_found(table.kind, ref.id)
     if found.row["deleted"]:
         hint = "; read its past with ?at=" if table is VMS else ""
-        raise Problem(410, f"{table.kind}_deleted", f"{table.kind} {ref.id} was deleted{hint}")
+        raise Problem(410, f"{table.kind}_{table.ended}", f"{table.kind} {ref.id} was {table.ended}{hint}")
     return found.row
 
 

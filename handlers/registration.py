@@ -2,7 +2,8 @@
 
 The node that a message is about is in its subject, which only that node can publish on. A lease changes hands by an
 event of the node; heartbeats renew it in memory. It is taken from nobody who may live: another daemon gets it once the
-holder has given it back, was heard by nobody for some time, or is known to have ended (`taken` in `domain/node.py`).
+holder has given it back, was heard by nobody for some time, or is known to have ended (`taken` in
+`domain/node/rules.py`).
 """
 
 from nats.aio.client import Client

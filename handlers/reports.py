@@ -70,6 +70,9 @@ class Reports:
         if report.lease < speaker.lease:
             log.info("report of an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
             return False
+        if speaker.retired_at is not None:
+            log.info("report of a retired node ignored", node=report.node, vm=report.vm)
+            return False
         if speaker.holder is not None:
             age = max(0.0, (now() - speaker.holder.since).total_seconds())
             if report.sequence > (age + SLACK) * 1e9:

@@ -212,6 +212,14 @@ async def delete_image(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, "used_by": len(users.vms)}
 
 
+async def retire_node(args: Args, project_id: str, facts: Facts) -> Args:
+    """Which VMs may still need the node: those on it that are neither lost, nor deleted or forgotten."""
+    found = facts.world.node(str(args.get("node")))
+    on_it = {id_: facts.world.vm(id_) for id_ in found.reservations} if found else {}
+    needed = [id_ for id_, one in on_it.items() if one and one.state and one.state.phase is not vm.Phase.LOST]
+    return {**args, "needed": tuple(needed)}
+
+
 def basis(kind: str, args: Args, project_id: str, world: World) -> dict[Ref, Tip]:
     """The aggregates that a command's arguments refer to, as far as they are known."""
     named = [Reference("tag", str(name)) for name in args.get("tags") or () if isinstance(name, str)]
@@ -257,6 +265,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("node", "set-seed-url"): Route(node.SetSeedUrl, node.decide, "node"),
     ("node", "cordon"): Route(node.CordonNode, node.decide, "node"),
     ("node", "uncordon"): Route(node.UncordonNode, node.decide, "node"),
+    ("node", "retire"): Route(node.RetireNode, node.decide, "node", retire_node),
 }
 
 

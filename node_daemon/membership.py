@@ -1,7 +1,7 @@
 """Being the one daemon of a node: it asks for the node's lease, keeps it, and works only while it has it.
 
 Handlers give the lease to one daemon at a time. One that is refused says who has it, waits, and takes over by itself
-where that is allowed (`domain/node.py`).
+where that is allowed (`domain/node`).
 
 While handlers are away nobody is given a lease. Who has one works on. Who has just started works if the node's lease
 was last given to a daemon on its own folder: that one has ended, since only one process can lock the folder, and no
@@ -42,8 +42,8 @@ TAKEN_RETRY = 2.0
 LOOK_AGAIN = 60.0
 ANSWER_SECONDS, LEAVE_SECONDS = 5.0, 2.0
 
-#: Codes of answers by which the lease is another daemon's.
-TAKEN = ("node_taken", "node_elsewhere", "lease_lost")
+#: Codes of answers by which this daemon may not work for the node.
+TAKEN = ("node_taken", "node_elsewhere", "node_retired", "lease_lost")
 LOST = "the lease of this node is another daemon's now; this one stops its work"
 
 

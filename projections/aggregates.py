@@ -55,6 +55,7 @@ class Aggregates(Generic[S]):
     `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
     parameter; `view` renders a state (as JSON), its version and position. Columns and views must not depend on the
     order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
+    `ended` is what happened to those that `deleted` is true of, in a word.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Aggregates(Generic[S]):
     ddl: str
     revision: int = 6
     filters: Mapping[str, str] = field(default_factory=dict)
+    ended: str = "deleted"
 
     @property
     def read_model(self) -> ReadModel:

@@ -44,7 +44,7 @@ class NodeView(TypedDict):
     `image_cache` what that said. `clock_offset_seconds`: how far its clock is ahead of the gateway's, below 0 behind;
     `clock_warning` says so in words where that is too much.
 
-    `status` is lost, cordoned or ready.
+    `status` is lost, cordoned or ready; of one that was just retired, retired.
     """
 
     id: str
@@ -58,6 +58,7 @@ class NodeView(TypedDict):
     vms: int
     cordoned: bool
     lost: bool
+    retired_at: str | None
     registered_at: str
     updated_at: str
     daemon: DaemonView | None
@@ -85,10 +86,11 @@ def daemon_view(state: dict[str, Any]) -> DaemonView | None:
 
 def view(state: dict[str, Any], version: int, position: int) -> NodeView:
     info, promised = state["info"], state.get("reservations") or {}
+    retired = state.get("retired_at")
     lost, cordoned = bool(state.get("lost")), bool(state.get("cordoned"))
     return {
         "id": state["id"],
-        "status": "lost" if lost else "cordoned" if cordoned else "ready",
+        "status": "retired" if retired else "lost" if lost else "cordoned" if cordoned else "ready",
         "region": info["region"],
         "virt_type": info["virt_type"],
         "architecture": info.get("architecture") or "x86_64",
@@ -102,6 +104,7 @@ def view(state: dict[str, Any], version: int, position: int) -> NodeView:
         "vms": len(promised),
         "cordoned": cordoned,
         "lost": lost,
+        "retired_at": utc(retired) if retired else None,
         "registered_at": utc(state["registered_at"]),
         "updated_at": utc(state["updated_at"]),
         "daemon": daemon_view(state),
@@ -121,10 +124,11 @@ NODES = Aggregates[Node](
     table="nodes",
     model=Node,
     evolve=evolve,
-    deleted=lambda _: False,
+    deleted=lambda state: state.retired_at is not None,
+    ended="retired",
     columns={"region": lambda state: state.info.region},
     view=view,
-    revision=7,
+    revision=8,
     filters={"region": "region = %(region)s"},
     ddl=f"""
         CREATE TABLE nodes ({COMMON}, region text NOT NULL);

@@ -125,7 +125,12 @@ class Liveness:
         return not found.lost and self.silence(found.id) > self._timeout
 
     def _back(self, found: Node) -> bool:
-        return found.lost and found.id in self._heard and self.silence(found.id) <= self._timeout
+        return (
+            found.lost
+            and found.retired_at is None
+            and found.id in self._heard
+            and self.silence(found.id) <= self._timeout
+        )
 
     async def _judge(self, node_id: str) -> None:
         """Note that a node is lost, or is back. Nobody can be heard while the bus is away: then silence begins anew."""

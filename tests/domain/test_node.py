@@ -21,11 +21,13 @@ from domain.node import (
     NodeLost,
     NodeRecovered,
     NodeRegistered,
+    NodeRetired,
     NodeUncordoned,
     RecoverNode,
     RegisterNode,
     Release,
     Reserve,
+    RetireNode,
     ReturnLease,
     SeedUrlSet,
     SetSeedUrl,
@@ -58,6 +60,15 @@ def uncordon(operation: int = 11) -> UncordonNode:
     return UncordonNode(node="n1", operation=uid(operation), fingerprint="f", at=at(3))
 
 
+def retire(operation: int = 12, needed: tuple[int, ...] = (), fingerprint: str = "f") -> RetireNode:
+    vms = tuple(uid(vm) for vm in needed)
+    return RetireNode(node="n1", operation=uid(operation), fingerprint=fingerprint, at=at(6), needed=vms)
+
+
+def take_over() -> RegisterNode:
+    return RegisterNode(node="n1", at=at(7), info=info(), take_over=True)
+
+
 LOSE = LoseNode(node="n1", silent_seconds=31.5, at=at(4))
 RECOVER = RecoverNode(node="n1", at=at(5))
 NEW: Story[Node] = Story(node.decide, node.evolve, None)
@@ -69,6 +80,37 @@ def test_it_registers_at_first_contact_and_when_it_has_changed() -> None:
     done.and_when(register()).then_nothing()
     grown = done.and_when(register(memory_mib=8192)).then(NodeRegistered).after
     assert (grown.info.memory_mib, grown.registered_at) == (8192, at())
+
+
+def test_only_a_lost_node_without_vms_that_somebody_needs_is_retired() -> None:
+    READY.when(retire()).then_rejected("node_not_lost")
+    lost = Story(node.decide, node.evolve, READY.when(reserve(1)).and_when(reserve(2)).and_when(LOSE).after)
+    refusal = lost.when(retire(needed=(1, 2, 9))).then_rejected("node_in_use")
+    assert refusal.detail.startswith("2 VMs") and uid(1) in refusal.detail
+    retired = lost.when(retire(needed=(9,))).then(NodeRetired)
+    assert (retired.after.retired_at, retired.after.holder) == (at(6), None)
+    assert set(retired.after.reservations) == {uid(1), uid(2)}, "lost VMs can still be forgotten"
+
+
+def test_a_retired_node_is_asked_for_nothing_more() -> None:
+    retired = Story(node.decide, node.evolve, READY.when(reserve(1)).and_when(LOSE).and_when(retire()).after)
+    retired.when(retire()).then_nothing()
+    retired.when(retire(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    for command in (retire(13), cordon(14), uncordon(15), reserve(3)):
+        retired.when(command).then_rejected("node_retired", 410)
+    for command in (RECOVER, LOSE):
+        retired.when(command).then_nothing()
+    retired.when(Release(node="n1", vm=uid(1), at=at(9))).then(CapacityReleased)
+
+
+def test_a_host_that_comes_back_is_told_and_works_again_when_it_takes_over() -> None:
+    leased = READY.when(lease(daemon())).and_when(LOSE).and_when(retire()).after
+    retired = Story(node.decide, node.evolve, leased)
+    for said in (register(), lease(daemon()), lease(daemon(), heir=True), lease(daemon("b2", "i2"))):
+        refusal = retired.when(said).then_rejected("node_retired")
+        assert "NEBULA_TAKE_OVER" in refusal.detail
+    again = retired.when(lease(daemon("b2", "i2"), take_over=True)).then(NodeRegistered, NodeLeased).after
+    assert (again.retired_at, again.lease) == (None, 2)
 
 
 def daemon(boot: str = "b1", identity: str = "i1", host: str = "h1") -> Daemon:
@@ -199,7 +241,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(vcpus=st.integers(1, 3))
     def says_what_it_is(self, vcpus: int) -> None:
-        assert self.ask(register(vcpus=vcpus))
+        assert self.ask(RegisterNode(node="n1", at=at(), info=info(vcpus=vcpus), take_over=True))
 
     @rule(vm=st.integers(1, 4))
     def promises(self, vm: int) -> None:
@@ -211,7 +253,9 @@ class NodeMachine(RuleBasedStateMachine):
         if self.ask(Release(node="n1", vm=uid(vm), at=at())):
             self.books.pop(uid(vm), None)
 
-    @rule(command=st.sampled_from([LOSE, RECOVER, cordon(1), cordon(2), uncordon(3), uncordon(4), uncordon(1)]))
+    @rule(
+        command=st.sampled_from([LOSE, RECOVER, cordon(1), cordon(2), uncordon(3), uncordon(4), uncordon(1), retire(5)])
+    )
     def is_asked(self, command: Any) -> None:
         self.ask(command)
 

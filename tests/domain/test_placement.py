@@ -195,3 +195,10 @@ def test_of_many_nodes_a_few_of_each_kind_are_named_and_the_others_counted() -> 
 def test_a_node_in_a_small_cloud_is_always_named() -> None:
     nodes = [host(f"n{number:03d}") for number in range(FEW)]
     assert [one.more for one in place(WISH, None, nodes).considered] == [0] * FEW
+
+
+def test_a_retired_node_is_not_even_looked_at() -> None:
+    retired = host("n2", lost=True).model_copy(update={"retired_at": at()})
+    found = place(WISH, None, [host("n1"), retired])
+    assert found.node == "n1" and [each.node for each in found.considered] == ["n1"]
+    attainable(Resources(vcpus=10_000), None, [retired], Policy())  # as where no node is known

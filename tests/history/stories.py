@@ -289,6 +289,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "node-2-leased": (NODE, [nodes.lease(nodes.daemon()), nodes.SEED_URL, nodes.RETURN]),
+    "node-3-retired": (NODE, [nodes.register(), nodes.LOSE, nodes.retire(), nodes.take_over()]),
     "tag-3-checked": (CHECKED, [projects.ask(CreateTag, 10, name="Web")]),
     "vm-17-full-disk": (
         VM,
