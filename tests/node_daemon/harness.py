@@ -34,10 +34,20 @@ from tests.waiting import eventually
 
 SECONDS = 60.0
 ROOT = Path(__file__).parents[2]
+#: libvirt's own test driver.
+URI = "test:///default"
 
 
 def on(report: NodeReport) -> bool:
     return report.power is Power.ON
+
+
+def paused(report: NodeReport) -> bool:
+    return report.power is Power.PAUSED and report.step is None
+
+
+def suspended(report: NodeReport) -> bool:
+    return report.power is Power.SUSPENDED and report.step is None
 
 
 def off(report: NodeReport) -> bool:
@@ -186,3 +196,7 @@ async def a_node(home: Path, nats_url: str, uri: str, **settings: Any) -> AsyncI
         yield node
     finally:
         await client.close()
+
+
+def files_of(node: Node) -> list[Path]:
+    return [path for folder in ("disks", "consoles") for path in (node.settings.data_dir / folder).iterdir()]

@@ -1,0 +1,40 @@
+"""A node's daemon on libvirt's own test driver, and on the run's bus."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from node_daemon import lane
+from node_daemon.libvirt_adapter import LibvirtHypervisor
+from runtime.servers import NatsServer
+from tests.node_daemon.harness import URI, Node, a_node
+
+
+@pytest.fixture
+def connection() -> Iterator[Any]:
+    """The test's own view of libvirt's test driver, which lives in this process."""
+    connection = libvirt.open(URI)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+async def hypervisor(connection: Any) -> AsyncIterator[LibvirtHypervisor]:
+    hypervisor = LibvirtHypervisor(URI, "default", "test", deadline=60)
+    yield hypervisor
+    hypervisor.close()
+
+
+@pytest.fixture
+async def node(servers_home: Path, nats_server: NatsServer) -> AsyncIterator[Node]:
+    async with a_node(servers_home, nats_server.url, URI) as node:
+        yield node
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once."""
+    monkeypatch.setattr(lane, "FIRST_RETRY", 0.001)
