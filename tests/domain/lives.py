@@ -128,6 +128,11 @@ LIVES: dict[str, tuple[list[Any], Phase]] = {
     "deleted": ([*DELETING, report(Power.ABSENT, 2)], Phase.DELETED),
 }
 
+#: The situations of VMs that are not deleted.
+ALIVE = [life for life, (_, phase) in LIVES.items() if phase is not Phase.DELETED]
+#: Codes of refusals.
+BUSY, WRONG, GONE = "operation_pending", "wrong_phase", "vm_deleted"
+
 
 def lived(commands: list[Any]) -> Vm:
     """The VM after these commands, none of which may be refused or mean nothing."""
