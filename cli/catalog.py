@@ -72,7 +72,7 @@ def finish(session: Session, answer: Document, columns: output.Columns, again: s
     elif again is not None:
         output.emit(output.table([answer[kind]], columns))
     else:
-        output.emit(f"{kind} {answer['operation']['resource']}: {answer['operation']['verb']}d")
+        output.line(f"{kind} {answer['operation']['resource']}: {answer['operation']['verb']}d")
     if not session.wait:
         note(f"operation {answer['operation']['id']} is {answer['operation']['status']}")
 

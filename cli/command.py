@@ -17,6 +17,7 @@ from cli.client import Client
 from cli.credentials import DEFAULT_URL, Given, target
 from cli.errors import CliError, Exit, Interrupted
 from cli.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
+from runtime.plain import plain
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
@@ -147,8 +148,9 @@ def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> Non
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
     except NONSENSE as error:
+        said = plain(str(error), keep="")
         raise CliError(
-            f"{session.api.url} answered what this program does not understand ({type(error).__name__}: {error}); "
+            f"{session.api.url} answered what this program does not understand ({type(error).__name__}: {said}); "
             "is it a Nebula platform, of this version?"
         ) from error
     except CliError as error:

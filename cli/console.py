@@ -3,7 +3,7 @@
 import codecs
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 
@@ -16,12 +16,14 @@ from cli.session import Session, note
 from cli.terminal import Terminal
 from cli.tunnel import connected
 from cli.vm import Name, find
+from runtime.plain import plain
 
 #: Seconds that the platform is asked to wait for more.
 WAIT = 20.0
 
-#: What may go to a terminal: text, and the sequences that colour it. A guest could otherwise type for whoever looks.
-_HARMLESS = re.compile(r"\x1b\[[0-9;]*m|[^\x00-\x1f\x7f-\x9f]|[\t\n\r]")
+#: What colours text on a terminal; what ends that; other control characters, which a terminal may obey.
+_COLOUR, _COLOURLESS = re.compile(r"(\x1b\[[0-9;]*m)"), b"\x1b[0m"
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def register(app: typer.Typer) -> None:
@@ -52,17 +54,17 @@ def console_log(
     """What a VM wrote to its serial console, running or not. To a terminal, only text and colours of it."""
     target = path("projects", session.project, "vms", find(session, vm), "console-log")
     data, headers = session.api.raw(target, {"bytes": bytes})
-    show = Printer()
-    show(data)
-    while follow:
-        asked = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
-        try:
-            data, headers = session.api.raw(target, asked, wait=WAIT)
-        except Refused as refusal:
-            if refusal.status in (404, 410):  # deleted with its VM: that was all
-                return
-            raise
+    with Printer() as show:
         show(data)
+        while follow:
+            asked = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
+            try:
+                data, headers = session.api.raw(target, asked, wait=WAIT)
+            except Refused as refusal:
+                if refusal.status in (404, 410):  # deleted with its VM: that was all
+                    return
+                raise
+            show(data)
 
 
 def vnc(
@@ -85,10 +87,18 @@ def vnc(
 
 
 class Printer:
-    """Prints what comes in pieces: as it is, or, to a terminal, what is harmless of it."""
+    """Prints what comes in pieces: as it is, or, to a terminal, what is harmless of it, without a colour at last."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.stdout.isatty():
+            sys.stdout.buffer.write(_COLOURLESS)
+            sys.stdout.buffer.flush()
 
     def __call__(self, data: bytes) -> None:
         shown = harmless(self._decoder.decode(data)).encode() if sys.stdout.isatty() else data
@@ -97,4 +107,6 @@ class Printer:
 
 
 def harmless(text: str) -> str:
-    return "".join(_HARMLESS.findall(text))
+    """Text and its colours: a guest could otherwise type for whoever looks, or turn the text around."""
+    pieces = enumerate(_COLOUR.split(text))
+    return "".join(piece if number % 2 else plain(_CONTROL.sub("", piece), keep="\t\n\r") for number, piece in pieces)

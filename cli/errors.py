@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from runtime.plain import plain
+
 
 class Exit(IntEnum):
     """The exit statuses of `nebula`."""
@@ -62,7 +64,8 @@ class Refused(CliError):
         named = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
         errors = [f"{each.get('field', '?')}: {each.get('detail', '')}" for each in named]
         fields = [f"  {each}" for each in errors if each not in str(detail)]
-        super().__init__("\n".join([f"{detail} ({code})" if code else str(detail), *fields]))
+        lines = [f"{detail} ({code})" if code else str(detail), *fields]
+        super().__init__("\n".join(plain(each, keep="") for each in lines))
         self.code = str(problem.get("code", ""))
         status = problem.get("status")
         self.status = status if isinstance(status, int) else 0

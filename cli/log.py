@@ -140,8 +140,8 @@ def export(
     if wants_json(context, format_):
         output.emit_json({"file": str(file), **asdict(done)})
     else:
-        output.emit(f"{file}: positions {done.first} to {done.last}, {done.events} events")
-        output.emit(f"signed up to {done.signed} ({done.checkpoints} checkpoints)")
+        output.line(f"{file}: positions {done.first} to {done.last}, {done.events} events")
+        output.line(f"signed up to {done.signed} ({done.checkpoints} checkpoints)")
     if done.signed < done.last:
         note(f"no checkpoint covers positions {max(done.signed, done.first - 1) + 1} to {done.last} yet")
 
@@ -213,14 +213,14 @@ def _tell(
     if json_:
         output.emit_json(report.document())
     else:
-        output.emit(f"{report.what}: positions {report.first} to {report.last}")
-        output.emit(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
-        output.emit(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
-        output.emit(f"digest {report.digest}")
+        output.line(f"{report.what}: positions {report.first} to {report.last}")
+        output.line(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
+        output.line(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
+        output.line(f"digest {report.digest}")
         if against is not None:
-            output.emit(f"compared with {against}, event by event")
+            output.line(f"compared with {against}, event by event")
         for finding in report.findings:
-            output.emit(f"  {finding}")
+            output.line(f"  {finding}")
     if failing and not report.ok:
         count = len(report.findings) + report.more_findings
         raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")

@@ -20,6 +20,11 @@ def emit(text: str) -> None:
     sys.stdout.flush()
 
 
+def line(text: str) -> None:
+    """One line of the result: no line end in it makes another one."""
+    emit(plain(text, keep=""))
+
+
 def emit_json(value: object, indent: int | None = 2) -> None:
     emit(plain_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
@@ -51,11 +56,11 @@ def one(session: Session, row: Row) -> None:
     if session.output is Output.JSON:
         emit_json(row)
         return
-    told = {name: value for name, value in row.items() if value not in (None, [], {}, "")}
+    told = {plain(name, keep=""): value for name, value in row.items() if value not in (None, [], {}, "")}
     width = max((len(name) for name in told), default=0)
     for name, value in told.items():
-        for number, line in enumerate(_lines(value)):
-            emit(f"{name if number == 0 else '':<{width}}  {line}")
+        for number, said in enumerate(_lines(value)):
+            line(f"{name if number == 0 else '':<{width}}  {said}")
 
 
 def table(rows: Sequence[Row], columns: Columns) -> str:
@@ -63,9 +68,9 @@ def table(rows: Sequence[Row], columns: Columns) -> str:
     cells = [list(columns)]
     for row in rows:
         cells.append([plain(cell(of(row) if callable(of) else row.get(of)), keep="") for of in columns.values()])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    widths = [max(len(each[i]) for each in cells) for i in range(len(columns))]
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
+        "  ".join(text.ljust(width) for text, width in zip(each, widths, strict=True)).rstrip() for each in cells
     )
 
 
@@ -124,6 +129,6 @@ def _lines(value: object) -> list[str]:
         case dict():
             return [", ".join(f"{name} {cell(part)}" for name, part in value.items() if part is not None)]
         case list() if value and isinstance(value[0], dict):
-            return [line for part in value for line in _lines(part)]
+            return [each for part in value for each in _lines(part)]
         case _:
             return cell(value).split("\n")

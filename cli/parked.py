@@ -66,4 +66,4 @@ def _closed(session: Session, record: Document) -> None:
     if session.output is Output.JSON:
         output.emit_json(record)
     else:
-        output.emit(f"{record['source']} {record['key']}: {record['status']}")
+        output.line(f"{record['source']} {record['key']}: {record['status']}")

@@ -159,7 +159,7 @@ def digests(event: Document) -> set[str]:
     found = set()
     for attributes in (covered, [(name, encoded(value)) for name, value in covered]):
         lines = [event["subject"], *(f"ce-{name}: {value}" for name, value in attributes), ""]
-        found.add(hashlib.sha256(("\n".join(lines) + "\n" + body).encode()).hexdigest())
+        found.add(hashlib.sha256(("\n".join(lines) + "\n" + body).encode(errors="replace")).hexdigest())
     return found
 
 

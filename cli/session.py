@@ -40,5 +40,5 @@ class Session:
 
 def note(text: str) -> None:
     """A line for the person who waits. Standard output carries results only."""
-    sys.stderr.write(f"nebula: {plain(masked(text))}\n")
+    sys.stderr.write(f"nebula: {plain(masked(text), keep='')}\n")
     sys.stderr.flush()

@@ -48,9 +48,9 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
     if wants_json(context, format_):
         output.emit_json(document(found))
     else:
-        output.emit(f"{found.rows} rows at position {found.position}: {'differ' if found.differing else 'as replayed'}")
+        output.line(f"{found.rows} rows at position {found.position}: {'differ' if found.differing else 'as replayed'}")
         for line in lines(found):
-            output.emit(line)
+            output.line(line)
     if found.differing:
         raise CliError(f"these read models differ from a replay: {', '.join(found.differing)}; run nebula rebuild")
 
@@ -97,7 +97,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     if wants_json(context, format_):
         output.emit_json({"position": position})
     else:
-        output.emit(f"the read models were made anew from the log up to position {position}")
+        output.line(f"the read models were made anew from the log up to position {position}")
 
 
 @contextmanager

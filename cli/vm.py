@@ -14,6 +14,7 @@ from cli.keys import SshKeys, public_keys
 from cli.session import Output, Session, note
 from cli.user_data import UserData, warn
 from cli.user_data import user_data as fields_of
+from runtime.plain import plain
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
 
@@ -77,11 +78,13 @@ def find(session: Session, name: str) -> str:
             return str(vm["id"])
         case []:
             raise CliError(
-                f"no VM is called {name} in project {session.project} (a deleted one is found by its id only)"
+                f"no VM is called {plain(name, keep='')} in project {session.project} "
+                "(a deleted one is found by its id only)"
             )
         case _:
             candidates = [f"  {vm['id']}  {vm['phase']}, created {vm['created_at']}" for vm in found]
-            raise CliError("\n".join([f"{len(found)} VMs are called {name}; say which by id:", *candidates]))
+            lines = [f"{len(found)} VMs are called {name}; say which by id:", *candidates]
+            raise CliError("\n".join(plain(each, keep="") for each in lines))
 
 
 @command(app, "create")
@@ -309,7 +312,7 @@ def wait(
     if session.output is Output.JSON:
         output.emit_json(state)
     else:
-        output.emit(f"{state['id']} {waiting.describe(state)}")
+        output.line(f"{state['id']} {waiting.describe(state)}")
 
 
 def _act(session: Session, vm: str, verb: str, body: Document) -> Document:

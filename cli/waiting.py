@@ -169,5 +169,5 @@ def _patience(session: Session, progress: Progress, state: str) -> float:
     """Seconds until the next look; TimedOut when there are none left."""
     left = session.timeout - progress.elapsed
     if left <= 0:
-        raise TimedOut(f"{state} after {duration(progress.elapsed)}; it may still get there")
+        raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still get there")
     return min(POLL, left)
