@@ -75,6 +75,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "node list": (),
     "node show": ("x",),
     "node cordon": ("x",),
+    "node retire": ("x",),
     "node uncordon": ("x",),
     "node set-seed-url": ("x", "http://h/"),
     "operation list": (),
