@@ -57,7 +57,8 @@ def reveal(
             raise Usage(str(error)) from error
         state = (await store.load(found[0].ref, evolve, at=moment)).state if found else None
         if state is None:
-            raise CliError(f"there is no VM {vm} in the log" + (f" at {at}" if at and found else ""))
+            when = f" at {at}" if at and found else ""
+            raise CliError(f"there is no VM with the id {vm} in the log{when}: give the id, not the name")
         sealed = state.user_data
         keys = Vault.of(nc, settings.master_key_path)
         return sealed, await keys.reveal(sealed) if sealed else b""

@@ -1,11 +1,19 @@
 """compose.yaml and the Dockerfile: no default password, no needless rights, nothing unpinned, no secret inside."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from cli.role import PROGRAMS
+from runtime.servers import NATS_CONF, POSTGRES_ROLES
+from runtime.settings import Common, GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -76,3 +84,89 @@ def test_only_what_is_named_goes_into_the_image() -> None:
     for secret in ("tokens", ".env", ".git", "master.key", "deploy"):
         assert secret not in named
     assert {"**/.env*", "**/tokens", "**/*.key"} <= set(rules)
+
+
+#: Each role's service in compose.yaml, and the settings that its process reads.
+ROLES: dict[str, type[Common]] = {
+    "gateway": GatewaySettings,
+    "handlers": HandlersSettings,
+    "projections": ProjectionsSettings,
+    "node": NodeSettings,
+}
+#: Every place that may be written to in a container whose root is read-only, by role.
+WRITABLE = {"gateway": [], "handlers": ["/var/lib/nebula"], "projections": [], "node": ["/var/lib/nebula"]}
+
+
+def environment(service: str) -> dict[str, str]:
+    """The service's variables as Docker Compose would set them, with what the image sets."""
+    fixed = dict(re.findall(r"(NEBULA_\w+)=(\S+)", DOCKERFILE))
+    given = dict.fromkeys(re.findall(r"\$\{(\w+):\?", str(SERVICES[service])), "secret")
+
+    def value(found: re.Match[str]) -> str:
+        return given.get(found[1]) or found[3] or ""
+
+    own = SERVICES[service]["environment"]
+    return fixed | {name: re.sub(r"\$\{(\w+)(:-([^}]*)|:\?[^}]*)?\}", value, str(text)) for name, text in own.items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_gets_settings_that_it_reads_and_takes(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = ROLES[role]
+    for name in [name for name in os.environ if name.startswith("NEBULA_")]:
+        monkeypatch.delenv(name)
+    for name, text in environment(role).items():
+        assert name.removeprefix("NEBULA_").lower() in kind.model_fields, f"{role} reads no {name}"
+        monkeypatch.setenv(name, text)
+    own = read(kind)
+    assert own.nats_url == ("nats://127.0.0.1:4222" if role == "node" else "nats://nats:4222")
+    if isinstance(own, GatewaySettings):
+        assert own.tokens_file == Path("/run/secrets") / SERVICES["gateway"]["secrets"][0], "not loopback: needs tokens"
+        assert own.http_port == 8700
+    if isinstance(own, HandlersSettings | ProjectionsSettings):
+        folder = own.master_key_path.parent
+        assert any(mount.split(":")[1] == str(folder) for mount in SERVICES[role]["volumes"])
+    for folder in WRITABLE[role]:
+        assert str(own.home) == folder
+        mounts = [mount.split(":")[1:] for mount in SERVICES[role]["volumes"]]
+        assert [folder] in mounts, "its home can be written to"
+
+
+def test_the_image_has_every_file_that_the_roles_import(tmp_path: Path) -> None:
+    """What .dockerignore lets through, copied as COPY does, and nothing else of ours: all roles can be imported."""
+    named = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in named:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tmp_path / name)
+    modules = ["cli.main", "cli.up", *(module for module, _ in PROGRAMS.values())]
+    program = (
+        f"import sys; sys.path = [{str(tmp_path)!r}, *(p for p in sys.path if p not in ('', {str(ROOT)!r}))]\n"
+        f"import importlib\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"ours = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in {named!r} and m.__file__]\n"
+        f"print(all(file.startswith({str(tmp_path)!r}) for file in ours), len(ours) > 100)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True True", "")
+    assert {NATS_CONF.name, POSTGRES_ROLES.name} <= set(named), "what `nebula up` reads beside the packages"
+
+
+def test_secrets_are_kept_out_last() -> None:
+    """The last rule that fits a file decides, so the refusals come after all that lets files in."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    first_refusal = rules.index("**/__pycache__")
+    assert all(rule.startswith("!") for rule in rules[1:first_refusal])
+    assert all(rule.startswith("**/") for rule in rules[first_refusal:])
+
+
+def test_all_that_services_refer_to_is_there() -> None:
+    """Volumes, secrets and services that others name; and none is declared for nobody."""
+    assert set(COMPOSE) - {"name", "services", "volumes", "secrets"} == {"x-confined", "x-alive", "x-role"}
+    volumes = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
+    assert {name for name in volumes if not name.startswith((".", "/"))} == set(COMPOSE["volumes"])
+    assert {secret for service in SERVICES.values() for secret in service.get("secrets", [])} == set(COMPOSE["secrets"])
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
