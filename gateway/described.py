@@ -12,7 +12,7 @@ from domain.operation import Status
 from domain.spellings import UUID_PATTERN
 from domain.vm import Phase
 from eventstore import parking
-from gateway import consoles, parameters
+from gateway import parameters
 from projections.pages import MOST
 from runtime import subjects
 
@@ -23,6 +23,9 @@ SLUG: Schema = {"type": "string", "pattern": f"^{parameters.SLUG.pattern}$"}
 VISIBLE: Schema = {"type": "string", "pattern": f"^{parameters.VISIBLE.pattern}$"}
 ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LINE_PATTERN}
 TOKEN: Schema = {"type": "string", "pattern": f"^{subjects.TOKEN.pattern}$"}
+#: The format says what a pattern cannot: it comes from the page before.
+PAGE_TOKEN: Schema = {"type": "string", "pattern": f"^{parameters.PAGE_TOKEN.pattern}$", "format": "page-token"}
+TICKET: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
 POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_POSITION}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MOMENT: Schema = {"anyOf": [POSITION, TIME]}
@@ -51,26 +54,26 @@ PATH: dict[str, Schema] = {
     **dict.fromkeys(("source", "key"), TOKEN),
 }
 
-#: Query parameters, by their name.
+#: Query parameters, by their name. `parameters.Judge` holds calls to them.
 QUERY: dict[str, tuple[Schema, str]] = {
     "at": (MOMENT, "a log position, or an RFC 3339 time, up to now: the resource as it was then"),
     "min_position": (POSITION, "wait (at most 5 s) until the answer reflects this log position, which is in the log"),
     "label": (LABEL, "`key`, or `key=value`: those that carry such a label"),
     "limit": ({"type": "integer", "minimum": 1, "maximum": MOST}, "items on a page (100)"),
-    "page_token": ({"type": "string", "format": "page-token"}, "next_page_token of the page before"),
+    "page_token": (PAGE_TOKEN, "next_page_token of the page before, with the same filters"),
     "bytes": (
-        {"type": "integer", "minimum": 1, "maximum": consoles.MOST_BYTES},
-        f"how many bytes the answer may have ({consoles.DEFAULT_BYTES})",
+        {"type": "integer", "minimum": 1, "maximum": parameters.MOST_BYTES},
+        f"how many bytes the answer may have ({parameters.DEFAULT_BYTES})",
     ),
     "cursor": (
-        {"type": "string", "pattern": f"^{consoles.CURSOR.pattern}$"},
+        {"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"},
         "the header Nebula-Cursor of the answer before: what follows on it",
     ),
     "force": (words(("true", "false")), "true takes the console away from whoever has it"),
     "wait": (SECONDS, "seconds to wait at most, such as 30s"),
     "after": (POSITION, "a log position, which is in the log: only what came later"),
     "ticket": (
-        {"type": "string"},
+        TICKET,
         "of POST /v1/tickets, in place of a token: for browsers, which send no Authorization with an EventSource",
     ),
     "from": (MOMENT, "a log position or a time, up to now"),
@@ -133,6 +136,12 @@ def in_query(path: str, name: str) -> dict[str, Any]:
     return {**described, "schema": schema, "description": text}
 
 
+def judge(path: str, names: Iterable[str]) -> parameters.Judge:
+    """How the query of a path is judged: as it is described."""
+    known = {name: in_query(path, name)["schema"] for name in names}
+    return parameters.Judge(known, {name: schema["enum"] for name, schema in known.items() if "enum" in schema})
+
+
 def header(schema: Schema, text: str, *, always: bool = True) -> dict[str, Any]:
     return {"description": text, "required": always, "schema": schema}
 
@@ -152,6 +161,6 @@ OF_A_COMMAND = {
 }
 OF_A_CONSOLE = {
     **ANSWERED,
-    "Nebula-Cursor": header({"type": "string", "pattern": f"^{consoles.CURSOR.pattern}$"}, "where the answer ends"),
+    "Nebula-Cursor": header({"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"}, "where the answer ends"),
     "Nebula-More": header(words(("true", "false")), "whether more is there already"),
 }

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import problems, tickets
+from gateway import parameters, problems, tickets
 from gateway.auth import LOCAL, OPEN, Identity, from_here, offered
 from gateway.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -68,6 +68,7 @@ class _Call:
     def admit(self) -> None:
         """Say who calls. Raises Problem for strangers."""
         get = self._headers.get
+        parameters.header(self._scope, "X-Request-Id")  # given once
         if not self._fit:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()

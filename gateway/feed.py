@@ -34,7 +34,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Pol
 
 async def everything(gateway: Gateway, request: Request) -> Response:
     """The feed of the whole log."""
-    return await stream(gateway, request, subjects.events())
+    return stream(gateway, request, subjects.events(), await start(gateway, request))
 
 
 async def of_project(gateway: Gateway, request: Request) -> Response:
@@ -51,13 +51,13 @@ async def of_vm(gateway: Gateway, request: Request) -> Response:
 
 async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str) -> Response:
     """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
+    after = await start(gateway, request)
     if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
-    return await stream(gateway, request, filter_)
+    return stream(gateway, request, filter_, after)
 
 
-async def stream(gateway: Gateway, request: Request, filter_: str) -> Response:
-    after = await start(gateway, request)
+def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Response:
     reflects(request, after)
     if request.method == "HEAD":
         return StreamingResponse(nothing(), 200, HEADERS, "text/event-stream")
@@ -66,16 +66,14 @@ async def stream(gateway: Gateway, request: Request, filter_: str) -> Response:
 
 async def start(gateway: Gateway, request: Request) -> int:
     """The position behind which a feed begins: what the reader has seen, or `after`, or now, or the beginning."""
-    from_ = request.query_params.get("from")
-    if from_ not in (None, "now"):
-        raise invalid_parameter("from", "has to be now; use `after` for a position")
+    now = request.query_params.get("from") is not None  # it can say nothing else
     after = parameters.position(request, "after")
-    if after is not None and from_ is not None:
+    if after is not None and now:
         raise invalid_parameter("from", "give either from or after")
-    seen = request.headers.get("last-event-id")
+    seen = parameters.header(request.scope, "Last-Event-ID")
     if seen is not None:
         return await gateway.within(request, "Last-Event-ID", parameters.digits("Last-Event-ID", seen))
-    if from_ == "now":
+    if now:
         return await gateway.store.last_position()
     return await gateway.within(request, "after", after or 0)
 

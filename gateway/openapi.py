@@ -142,7 +142,7 @@ def page(item: dict[str, Any]) -> dict[str, Any]:
         "required": ["items", "next_page_token", "position"],
         "properties": {
             "items": {"type": "array", "items": item, "maxItems": MOST},
-            "next_page_token": {"type": ["string", "null"]},
+            "next_page_token": {"anyOf": [described.PAGE_TOKEN, {"type": "null"}]},
             "position": described.POSITION,
         },
     }

@@ -1,15 +1,16 @@
 """Query parameters and headers: each either makes sense or is refused by its name (Problem, 400)."""
 
-import base64
-import binascii
 import hashlib
 import re
 import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.types import Scope
 
 from domain.base import label_key, label_value
 from domain.spellings import architecture
@@ -21,6 +22,8 @@ from projections.pages import MOST
 DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
+#: Bytes of the log of a console in one answer: where nothing is said, and at most.
+DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
 #: What may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
@@ -31,7 +34,10 @@ SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
+_BYTES = re.compile(r"[0-9]{1,8}")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+PAGE_TOKEN = re.compile(r"([0-9]{1,19})-([0-9a-f]{16})")
+CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def only(request: Request, known: frozenset[str]) -> None:
@@ -141,43 +147,69 @@ def label(request: Request) -> str | None:
 
 def token(request: Request, name: str, key: int | None) -> str | None:
     """The opaque token for the page of list `name` behind `key`: it continues this very query."""
-    if key is None:
-        return None
-    return base64.urlsafe_b64encode(f"{name} {key} {query(request)}".encode()).decode().rstrip("=")
+    return None if key is None else f"{key}-{query(request, name)}"
 
 
-def query(request: Request) -> str:
-    """A digest of what is listed: the path and the filters."""
+def query(request: Request, name: str) -> str:
+    """A digest of what is listed: the list, the path and the filters."""
     asked = sorted((name, text) for name, text in request.query_params.items() if name not in PAGING)
-    return hashlib.sha256(repr((request.scope["path"], asked)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((name, request.scope["path"], asked)).encode()).hexdigest()[:16]
 
 
-def page_token(request: Request, name: str) -> int | None:
-    """The key in a page token, where one is given."""
+def page_token(request: Request, name: str | None = None) -> int | None:
+    """The key in a page token, where one is given. Without the `name` of a list its form alone is judged."""
     text = request.query_params.get("page_token")
     if text is None:
         return None
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
-        made_for, key, asked = raw.split(" ")
-        if (made_for, asked) != (name, query(request)) or not _DIGITS.fullmatch(key) or int(key) > MOST_POSITION:
-            raise ValueError(raw)
-    except (binascii.Error, ValueError) as error:
+    found = PAGE_TOKEN.fullmatch(text)
+    if found is None or int(found[1]) > MOST_POSITION or (name is not None and found[2] != query(request, name)):
         raise invalid_parameter(
             "page_token", "not a token of this list with these filters; take it from next_page_token"
-        ) from error
-    return int(key)
+        )
+    return int(found[1])
+
+
+def cursor(request: Request) -> str | None:
+    """Where to go on in the log of a console, where that is given."""
+    text = request.query_params.get("cursor")
+    if text is not None and not CURSOR.fullmatch(text):
+        raise invalid_parameter("cursor", "has to be the header Nebula-Cursor of the answer before")
+    return text
+
+
+def size(request: Request) -> int:
+    """How many bytes an answer may have."""
+    text = request.query_params.get("bytes")
+    if text is None:
+        return DEFAULT_BYTES
+    if not _BYTES.fullmatch(text) or not 1 <= int(text) <= MOST_BYTES:
+        raise invalid_parameter("bytes", f"has to be a whole number from 1 to {MOST_BYTES}")
+    return int(text)
+
+
+def flag(request: Request, name: str) -> bool:
+    """A yes or no, where one is given."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid_parameter(name, "has to be true or false")
+    return text == "true"
 
 
 def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key, where one is given."""
-    given = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    if not given:
-        return None
-    text: str = given[0].decode("latin-1")
-    if len(given) > 1 or not VISIBLE.fullmatch(text):
-        raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters, given once")
+    text = header(request.scope, "Idempotency-Key")
+    if text is not None and not VISIBLE.fullmatch(text):
+        raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters")
     return text
+
+
+def header(scope: Scope, name: str) -> str | None:
+    """A header that may be given once. Raises Problem."""
+    lowered = name.lower().encode()
+    given = [value for each, value in scope["headers"] if each == lowered]
+    if len(given) > 1:
+        raise invalid_parameter(name, "given more than once")
+    return given[0].decode("latin-1") if given else None
 
 
 def path_id(request: Request, kind: str) -> str:
@@ -195,3 +227,39 @@ def not_found(kind: str, id_: str) -> Problem:
     shown = id_ if len(id_) <= 80 and id_.isprintable() else id_[:80].encode("unicode_escape").decode()
     hint = "; ids are in lower case" if shown != shown.lower() else ""
     return Problem(404, f"{kind}_not_found", f"there is no {kind} {shown}{hint}", [(kind, "not found")])
+
+
+#: How each query parameter is judged by itself, before anything is looked up. Those that are not here are words.
+_JUDGES: Mapping[str, Callable[[Request], object]] = {
+    "limit": limit,
+    "wait": wait,
+    "label": label,
+    "actor": actor,
+    "page_token": page_token,
+    "bytes": size,
+    "cursor": cursor,
+    "force": partial(flag, name="force"),
+    "ticket": lambda _: None,  # it was judged when it was redeemed
+    **{name: partial(position, name=name) for name in ("min_position", "after")},
+    **{name: partial(moment, name=name) for name in ("at", "from", "to")},
+}
+
+
+class Judge:
+    """What a call may say in its query: its parameters, and the words that some of them have to be one of."""
+
+    def __init__(self, known: Collection[str], words: Mapping[str, Collection[str]]) -> None:
+        self._known = frozenset(known)
+        self._words = words
+
+    def __call__(self, request: Request) -> None:
+        """Refuse what makes no sense, whatever it is asked of. Raises Problem (400)."""
+        if not request.scope["query_string"]:
+            return
+        only(request, self._known)
+        for name, text in request.query_params.items():
+            words = self._words.get(name)
+            if words is None:
+                _JUDGES.get(name, partial(word, name=name))(request)
+            elif text not in words:
+                raise invalid_parameter(name, f"has to be one of {', '.join(words)}")

@@ -110,7 +110,7 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     """An operation; with `wait`, once it has ended or the time has passed."""
     id_ = path_id(request, "operation")
     seconds = parameters.wait(request)
-    await gateway.fresh(request, id_, kind=ANY)  # another command of the caller may have ended it
+    await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
     found = await waiting.look(gateway, id_)
     if found is None:
         await gateway.caught_up()
@@ -142,23 +142,21 @@ async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[s
     """A page of resources of a kind."""
     table = TABLES[kind]
     after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
+    await gateway.fresh(request, kind=kind)
     found = await pages.matching(gateway.pool, table, filters, after, limit)
     items = [shown(gateway, table, item) for item in found.items]
     return listed(request, table.table, items, found.next, found.position)
 
 
 async def projects(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request, kind="project")
     return await many(gateway, request, "project", {"tag": parameters.word(request, "tag")})
 
 
 async def tags(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request, kind="tag")
     return await many(gateway, request, "tag", {})
 
 
 async def images(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request, kind="image")
     filters = {
         "phase": parameters.choice(request, "phase", ImagePhase),
         **{name: parameters.word(request, name) for name in ("project", "distribution", "release", "architecture")},
@@ -177,7 +175,6 @@ async def image(gateway: Gateway, request: Request) -> Response:
 
 
 async def nodes(gateway: Gateway, request: Request) -> Response:
-    await gateway.fresh(request, kind="node")
     return await many(gateway, request, "node", {"region": parameters.word(request, "region")})
 
 
@@ -190,18 +187,18 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
-    await gateway.fresh(request, kind="vm")
+    await page_key(gateway, request, VMS.table)
     await row(gateway, request, PROJECTS, Ref(project, "project", project))
     return await many(gateway, request, "vm", filters)
 
 
 async def operations(gateway: Gateway, request: Request) -> Response:
     """Operations, the newest first."""
-    await gateway.fresh(request, kind=ANY)
     filters = {
         "status": parameters.choice(request, "status", Status),
         **{name: parameters.word(request, name) for name in ("project", "vm", "kind")},
     }
     before, limit = await page_key(gateway, request, "operations"), parameters.limit(request)
+    await gateway.fresh(request, kind=ANY)
     items, following, position = await operation_rows.page(gateway.pool, filters, before, limit)
     return listed(request, "operations", items, following, position)

@@ -21,13 +21,13 @@ from gateway import (
     guests,
     health,
     openapi,
-    parameters,
     parked,
     problems,
     reads,
     tunnels,
 )
 from gateway.commands import ACTIONS
+from gateway.described import judge
 from gateway.parked import ParkedSummary, ParkedView
 from gateway.state import Gateway
 from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
@@ -165,17 +165,16 @@ READS = (
 class Endpoint:
     """A function of gateway and request as an ASGI application, named for the metrics."""
 
-    def __init__(self, gateway: Gateway, function: Function, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, gateway: Gateway, function: Function, method: str, path: str, known: tuple[str, ...]) -> None:
         self._gateway = gateway
         self._function = function
-        self._name = name
-        self._known = frozenset(known)
+        self._name = f"{method} {path}"
+        self._judge = judge(path, known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["nebula.route"] = self._name
         request = Request(scope, receive)
-        if scope["query_string"]:
-            parameters.only(request, self._known)
+        self._judge(request)
         response = await self._function(self._gateway, request)
         await response(scope, receive, send)
 
@@ -192,14 +191,15 @@ def router(gateway: Gateway) -> Router:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for action in ACTIONS:
         ask = partial(commands.command, action=action)
-        made = Endpoint(gateway, ask, f"{action.method} {action.path}", ("wait",))
+        made = Endpoint(gateway, ask, action.method, action.path, ("wait",))
         by_path.setdefault(action.path, {})[action.method] = made
     for read in READS:
-        made = Endpoint(gateway, read.function, f"{read.method} {read.path}", read.parameters)
+        made = Endpoint(gateway, read.function, read.method, read.path, read.parameters)
         methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
         by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, made))
     tunnelled = [
-        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, known)) for path, known in TUNNELS.items()
+        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, judge(path, known)))
+        for path, known in TUNNELS.items()
     ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
     return Router([*routes, *tunnelled], redirect_slashes=False, default=nowhere)

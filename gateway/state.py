@@ -19,7 +19,7 @@ from gateway.problems import Problem, invalid_parameter
 from gateway.tickets import Tickets
 from gateway.unreadable import Unreadable
 from gateway.writes import Writes
-from projections.database import Pool
+from projections.database import Pool, fetch
 from projections.position import Position
 from runtime import tasks
 from runtime.essential import Essential
@@ -68,26 +68,29 @@ class Gateway:
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
 
-    async def fresh(self, request: Request, *ids: str, kind: str | None = None) -> None:
+    async def fresh(self, request: Request, *ids: str, kind: str | None = None, patience: float = 0.0) -> None:
         """Wait until the read models reflect what the caller asks for (`min_position`), and what this gateway wrote.
 
         That is whatever was done to what these ids name, and for a list of a `kind` (or ANY) what this caller wrote.
-        Raises Problem: 400 when `min_position` is beyond the end of the log, 503 when it is not reached in time.
+        `patience` is the least number of seconds to wait for the latter, where the caller waits longer anyhow.
+        Raises Problem: 400 when `min_position` is beyond the end of the log, 503 when either is not reached in time.
         """
         least = parameters.position(request, "min_position")
         if least is not None:
             await self.within(request, "min_position", least)
-            if not await self.position.reach(least, PATIENCE):
-                raise Problem(
-                    503,
-                    "position_not_reached",
-                    f"the read models stand at {self.position.value}, not yet at {least}; try again",
-                )
+            await self._reached(least, PATIENCE, "not yet at {}")
         written = self.writes.named(*ids)
         if kind is not None:
             written = max(written, self.writes.by(caller(request).identity.actor, kind))
-        if written > self.position.value:
-            await self.position.reach(written, OWN_WRITES)
+        await self._reached(written, max(OWN_WRITES, patience), "and what was written here before at {}")
+
+    async def _reached(self, position: int, seconds: float, what: str) -> None:
+        """Wait for the read models: `what` is at the position. Raises Problem (503) when that takes too long, Away."""
+        if position <= self.position.value or await self.position.reach(position, seconds):
+            return
+        await fetch(self.pool, "SELECT true AS there", {})  # or is it that nobody can ask them?
+        stand = f"the read models stand at {self.position.value}, {what.format(position)}; try again"
+        raise Problem(503, "position_not_reached", stand)
 
     async def within(self, request: Request, name: str, position: int) -> int:
         """The position, which the log has reached. Raises Problem (400), which says where the log ends.
@@ -117,13 +120,7 @@ class Gateway:
 
         Raises Problem (503) when that takes too long, Unavailable when the log does not answer.
         """
-        end = await self.store.last_position()
-        if not await self.position.reach(end, PATIENCE):
-            raise Problem(
-                503,
-                "position_not_reached",
-                f"the read models stand at {self.position.value}, the log at {end}; try again",
-            )
+        await self._reached(await self.store.last_position(), PATIENCE, "the log at {}")
 
 
 def beyond(request: Request, name: str, end: int, why: str = "") -> Problem:

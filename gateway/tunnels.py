@@ -16,7 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway import parameters
 from gateway.asks import ask, located
-from gateway.problems import Problem, invalid_parameter
+from gateway.parameters import Judge
+from gateway.problems import Problem
 from gateway.state import Gateway, caller
 from runtime import logs, subjects
 from runtime.pipe import Ended, Pipe
@@ -35,18 +36,18 @@ LEFT = "the client has left"
 class Tunnel:
     """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
 
-    def __init__(self, gateway: Gateway, kind: str, path: str, known: tuple[str, ...]) -> None:
+    def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge) -> None:
         self._gateway = gateway
         self._kind = kind
         self._path = path
-        self._known = frozenset(known)
+        self._judge = judge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # that somebody wants to connect
         scope["nebula.route"] = f"GET {self._path}"
         request = Request({**scope, "type": "http", "method": "GET"})
-        parameters.only(request, self._known)
-        force = flag(request, "force")
+        self._judge(request)
+        force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)
         if state["phase"] != "running":
             detail = f"the VM is {state['phase']}: only a running one can be connected to; its console-log can be read"
@@ -112,19 +113,9 @@ def closing(code: int, reason: str) -> Message:
     return {"type": "websocket.close", "code": code, "reason": text}
 
 
-def flag(request: Request, name: str) -> bool:
-    """A yes or no, where one is given."""
-    text = request.query_params.get(name, "false")
-    if text not in ("true", "false"):
-        raise invalid_parameter(name, "has to be true or false")
-    return text == "true"
-
-
 async def upgrade_required(gateway: Gateway, request: Request) -> Response:
     """What a call that is no WebSocket is told, when it would be right as one."""
     for kind in ("project", "vm"):
         parameters.path_id(request, kind)
-    parameters.position(request, "min_position")
-    flag(request, "force")
     detail = "this is a WebSocket: connect to it as to one"
     raise Problem(426, "upgrade_required", detail, headers={"Upgrade": "websocket"})

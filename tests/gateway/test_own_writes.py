@@ -144,6 +144,31 @@ async def test_nobody_waits_for_what_others_wrote(two: tuple[Any, httpx.AsyncCli
     assert reached == [answer.json()["position"]]
 
 
+async def test_a_list_without_the_callers_own_write_is_not_shown(two: tuple[Any, httpx.AsyncClient]) -> None:
+    """It says that it cannot be, as where a `min_position` is not reached; others are shown what there is."""
+    gateway, http = two
+    alice, bob = ({"Authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+    made = (await http.post("/v1/tags", json={"name": f"t-{uuid.uuid4().hex}"}, headers=alice)).json()
+    awaited: list[float] = []
+
+    class Stuck(Position):
+        async def reach(self, position: int, seconds: float) -> bool:
+            awaited.append(seconds)
+            return False
+
+    gateway.position = Stuck()
+    mine, operation = f"/v1/tags/{made['tag']['id']}", f"/v1/operations/{made['operation']['id']}"
+    for path in ("/v1/tags", "/v1/operations", "/v1/events", mine, operation):
+        answer = await http.get(path, headers=alice)
+        assert (answer.status_code, answer.json()["code"]) == (503, "position_not_reached"), path
+        assert str(made["position"]) in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) > 0
+    assert set(awaited) == {state.OWN_WRITES}
+    for path in ("/v1/tags", "/v1/operations", "/v1/events", "/v1/projects"):
+        assert (await http.get(path, headers=bob)).status_code == 200, path
+    assert (await http.get("/v1/projects", headers=alice)).status_code == 200, "nothing of that kind was written"
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.writes.MOST", 10)
     writes = Writes()
