@@ -53,6 +53,25 @@ async def test_subjects_of_a_derived_stream_are_updated_and_those_of_the_log_are
     assert info.config.subjects == wanted.subjects and info.state.messages == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [(subjects.WANTED, subjects.wanted("n1", "vm", "v1")), (subjects.REPORTS, subjects.report("n1", "vm", "v1"))],
+)
+async def test_what_an_earlier_version_kept_by_vm_alone_is_removed(bare: Client, name: str, kept: str) -> None:
+    js = bare.jetstream()
+    config = next(config for config in platform_streams(1) if config.name == name)
+    word = "wanted" if name == subjects.WANTED else "reports"
+    earlier = [f"nebula.nodes.{node}.{word}.{vm}" for node in ("n1", "n2") for vm in ("v1", "v2")]
+    await js.add_stream(replace(config, subjects=[f"nebula.nodes.*.{word}.*", *(config.subjects or [])]))
+    for subject in (*earlier, *earlier, kept):
+        await js.publish(subject, b"kept")
+    for _ in range(2):
+        await ensure(js, replace(config))
+        info = await js.stream_info(name, subjects_filter=">")
+        assert info.state.subjects == {kept: 1}
+        assert info.config.subjects == config.subjects
+
+
 WEAK: dict[str, dict[str, Any]] = {
     "lacks deny_delete": {"deny_delete": False},
     "lacks deny_purge": {"deny_purge": False},
