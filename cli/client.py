@@ -5,6 +5,7 @@ On `http.client`, since it loads ten times faster than its alternatives and a co
 
 import http.client
 import json
+import math
 import re
 import time
 import uuid
@@ -61,6 +62,22 @@ class Client:
         Raises Refused (4xx) and Unreachable, as all calls do.
         """
         return self._call("GET", target, query, wait=wait)
+
+    def poll(self, target: str, query: Query | None = None, *, wait: float = 0, patience: float = math.inf) -> Document:
+        """Read, for whoever waits for something anyway: over a platform that is away, or fails, for `patience` seconds.
+
+        Raises Refused and Unreachable as `get` does, once the patience is over.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return self.get(target, query, wait=wait)
+            except (Refused, Unreachable) as error:
+                fails = isinstance(error, Unreachable) or error.status >= 500
+                if not fails or time.monotonic() + PAUSES[-1] >= until:
+                    raise
+                self._note(f"{error}; still waiting")
+                time.sleep(PAUSES[-1])
 
     def raw(self, target: str, query: Query | None = None, *, wait: float = 0) -> tuple[bytes, Mapping[str, str]]:
         """Read what is not JSON: the body as it came, and the headers, their names in lower case."""

@@ -63,7 +63,8 @@ def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterato
     wait = 0.0
     while True:
         held = {"wait": f"{wait:.0f}s"} if wait else {}
-        items = session.api.get(path("events"), {**wanted, "limit": PAGE, **held}, wait=wait)["items"]
+        read = session.api.poll if wait else session.api.get  # who follows the log waits for the platform, too
+        items = read(path("events"), {**wanted, "limit": PAGE, **held}, wait=wait)["items"]
         yield from items
         if items:
             wanted = {**wanted, "after": items[-1]["position"]}

@@ -68,7 +68,8 @@ def operation(session: Session, op: Document) -> Document:
             while op["status"] in ("accepted", "running"):
                 progress.say(_state(session, op))
                 wait = _patience(session, progress, f"operation {op['id']} is {op['status']}")
-                op = session.api.get(path("operations", op["id"]), {"wait": f"{wait:.1f}s"}, wait=wait)
+                asked = {"wait": f"{wait:.1f}s"}
+                op = session.api.poll(path("operations", op["id"]), asked, wait=wait, patience=left(session, progress))
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; operation {op['id']} goes on without you") from None
         progress.say(op["status"])
@@ -92,7 +93,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
     with Progress(f"vm {short(vm_id)}", session.margin) as progress:
         while True:
             try:
-                state = session.api.get(target, {"min_position": position})
+                state = session.api.poll(target, {"min_position": position}, patience=left(session, progress))
             except Refused as refusal:
                 if goal == "deleted" and refusal.status in (404, 410):
                     return {"id": vm_id, "project": project, "phase": "deleted"}
@@ -105,7 +106,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
                 raise Refused({"detail": f"VM {state['name']} is {state['phase']}", **failure})
             wait = _patience(session, progress, f"VM {state['name']} is {describe(state)}, not {goal}")
             seen = {"vm": vm_id, "after": state["position"], "limit": 1, "wait": f"{wait:.1f}s"}
-            news = session.api.get(path("events"), seen, wait=wait)["items"]
+            news = session.api.poll(path("events"), seen, wait=wait, patience=left(session, progress))["items"]
             position = news[-1]["position"] if news else None
 
 
@@ -167,7 +168,12 @@ def _state(session: Session, op: Document) -> str:
 
 def _patience(session: Session, progress: Progress, state: str) -> float:
     """Seconds until the next look; TimedOut when there are none left."""
-    left = session.timeout - progress.elapsed
-    if left <= 0:
+    seconds = left(session, progress)
+    if seconds <= 0:
         raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still get there")
-    return min(POLL, left)
+    return min(POLL, seconds)
+
+
+def left(session: Session, progress: Progress) -> float:
+    """Seconds that we still wait."""
+    return session.timeout - progress.elapsed

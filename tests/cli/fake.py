@@ -1,7 +1,7 @@
 """A platform in miniature, on a real socket: enough of docs/http-api.md to see how the CLI behaves towards one.
 
 A VM's life goes one step on whenever somebody waits, so that nothing here depends on time. `faults` are what happens
-to the next requests, one each, before they are carried out (`503`, `drop`) or after (`drop-answer`).
+to the next requests, one each, before they are carried out (`500`, `503`, `drop`) or after (`drop-answer`).
 """
 
 import hashlib
@@ -225,6 +225,8 @@ def serving(platform: Platform) -> Iterator[Platform]:
             try:
                 if fault == "503":
                     raise Problem(503, "unavailable", "nobody decides at the moment")
+                if fault == "500":
+                    raise Problem(500, "internal_error", "it was being killed")
                 if platform.token and self.headers["Authorization"] != f"Bearer {platform.token}":
                     raise Problem(401, "unauthorized", "this token is not known")
                 if parts.path.endswith("/feed"):

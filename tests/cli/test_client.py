@@ -54,6 +54,27 @@ def test_retries_are_bounded_and_the_key_is_told(nebula: Nebula, platform: Platf
     assert ran.out == ""
 
 
+def test_whoever_waits_goes_on_over_a_platform_that_is_away_for_long(nebula: Nebula, platform: Platform) -> None:
+    away = [*["drop"] * 8, "500", *["503"] * 8, "500"]
+    platform.faults.extend(["", "", *away])  # the create, the look at the VM; then the wait for the operation
+    ran = nebula(*CREATE)
+    assert ran.status == 0
+    assert not platform.faults
+    assert ran.err.count("still waiting") == 4
+    vm_id = next(iter(platform.vms))
+    platform.faults.extend(["", *away])  # the look for the id
+    assert nebula("vm", "wait", vm_id, "--for", "ready").status == 0
+
+
+def test_whoever_waits_over_a_platform_that_is_away_does_so_as_long_as_was_asked(
+    nebula: Nebula, platform: Platform
+) -> None:
+    platform.faults.extend(["", "", *["503"] * 1000])
+    ran = nebula(*CREATE, "--timeout", "0.05")
+    assert ran.status == 3
+    assert "nobody decides at the moment" in ran.err
+
+
 def test_nobody_there(nebula: Nebula) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     ran = nebula("vm", "list", "--url", url)
