@@ -8,13 +8,16 @@ from typing import Any
 
 
 async def eventually(check: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The first truthy result of a check, which may be a coroutine function; fails with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """The first truthy result of a check, which may be a coroutine function; fails with what was waited for.
+
+    The longer it takes, the less often it looks: looking takes processors from those that are waited for.
+    """
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < seconds:
         found = check()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(min(max(0.02, waited / 20), 0.1))
     raise AssertionError(f"did not happen within {seconds} s: {what}")
