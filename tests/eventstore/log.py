@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -35,6 +36,14 @@ async def connection(url: str) -> AsyncIterator[Client]:
     finally:
         with contextlib.suppress(OSError):  # the server may be away
             await nc.close()
+
+
+def folder_to_keep(home: Path) -> None:
+    """For a server whose last stream is deleted and made again: it removes the emptied folder of all streams in its
+    background, and then may fail to make the next one."""
+    streams = home / "nats" / "jetstream" / "$G" / "streams"
+    streams.mkdir(parents=True)
+    (streams / "kept").touch()
 
 
 def some_id() -> str:

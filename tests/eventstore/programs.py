@@ -27,7 +27,7 @@ from runtime.streams import events_stream
 from tests.chaos.feeds import Feed
 from tests.chaos.ledger import entry
 from tests.chaos.run import ANSWER
-from tests.eventstore.log import CONTEXT, Proxy, connection, everything, load, noted, renamed
+from tests.eventstore.log import CONTEXT, Proxy, connection, everything, folder_to_keep, load, noted, renamed
 from tests.eventstore.model import ModelStore
 
 REFS = [
@@ -237,6 +237,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(home: Path) -> AsyncIterator[Rig]:
+    folder_to_keep(home)
     server = await start_nats(home)
     async with Proxy(server.port) as line, Proxy(server.port) as feeds_line, AsyncExitStack() as stack:
         urls = [server.url, line.url, feeds_line.url]

@@ -13,12 +13,13 @@ from nats.js.errors import APIError
 from runtime import subjects
 from runtime.servers import start_nats
 from runtime.streams import WeakStream, ensure, ensure_all, events_stream, platform_streams
-from tests.eventstore.log import connection
+from tests.eventstore.log import connection, folder_to_keep
 
 
 @pytest.fixture(scope="module")
 async def empty(servers_home: Path) -> AsyncIterator[Client]:
     """A server of our own, without streams."""
+    folder_to_keep(servers_home / "streams")
     server = await start_nats(servers_home / "streams")
     async with connection(server.url) as nc:
         yield nc
