@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from domain.base import Sealed
     from eventstore.vault import Erasure
 
+#: Names that are listed of what no master key opens.
+MOST_NAMED = 10
+
 vault = typer.Typer(help="The keys that keep secrets out of the log.", no_args_is_help=True)
 
 
@@ -122,13 +125,22 @@ def rotate(
             done = await masterkey.rewrap(store, keys[1:], keys[0])
         if finish:
             masterkey.finish(path)
-        return {"file": str(path), "rewrapped": done.changed, "already": done.already, "finished": finish}
+        return {
+            "file": str(path),
+            "rewrapped": done.changed,
+            "already": done.already,
+            "not_opened": done.strange,
+            "finished": finish,
+        }
 
     done = on_bus(settings, work)
     if wants_json(context, format_):
         output.emit_json(done)
         return
     output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
+    if done["not_opened"]:
+        named = ", ".join(done["not_opened"][:MOST_NAMED])
+        output.emit(f"{len(done['not_opened'])} names passed over, since no master key opens what is there: {named}")
     if finish:
         output.emit(f"{done['file']} holds the new master key only")
     else:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eventstore import keyfile
 from eventstore.jetstream import Conflict
 from eventstore.keystore import Entry, KeyStore
+from runtime import subjects
 
 NONCE = 12
 SIZE = NONCE + 32 + 16
@@ -88,6 +89,8 @@ class Rewrapped:
 
     changed: int
     already: int
+    #: names under which something is stored that no master key opens: junk, or a key of another master key
+    strange: tuple[str, ...] = ()
 
 
 def begin(path: Path) -> list[bytes]:
@@ -102,14 +105,22 @@ def begin(path: Path) -> list[bytes]:
 async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped:
     """Wrap every stored key with `new` that is wrapped with one of `old`. What is done already stays.
 
-    A key that is destroyed or made meanwhile is left as it is. Raises WrongMasterKey for one that none of them opens.
+    A key that is destroyed or made meanwhile is left as it is. What none of them opens is passed over and named: no
+    master key that is given up here is needed for it. Raises WrongMasterKey when they open nothing at all, but
+    something could be a key: then the file is likely another cloud's.
     """
-    changed = already = 0
+    changed, already, strange, likely = 0, 0, list[str](), ""
     for name in sorted(await store.names()):
+        if not subjects.TOKEN.fullmatch(name):  # no key of ours has such a name
+            strange.append(name)
+            continue
         while True:
             values = await store.values(name)
             found = opened([new, *old], name, values)
             if found is None:
+                if values and values[0].value is not None:
+                    strange.append(name)
+                    likely = name if any(len(value.value or b"") == SIZE for value in values) else likely
                 break
             key, index, revision = found
             if index == 0:
@@ -122,13 +133,14 @@ async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped
                 continue
             changed += 1
             break
-    return Rewrapped(changed, already)
+    if likely and not changed and not already:
+        raise WrongMasterKey(f"no master key opens any stored key, such as that of {likely}")
+    return Rewrapped(changed, already, tuple(strange))
 
 
 def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tuple[bytes, int, int] | None:
-    """The newest value that is a key, as `unwrap`, and its revision; None where it was destroyed, or there is none.
-
-    Raises WrongMasterKey where what none of the master keys opens could be one.
+    """The newest value that a master key opens, as `unwrap`, and its revision; None where there is none, or the key was
+    destroyed.
     """
     for value in values:
         if value.value is None:
@@ -137,8 +149,6 @@ def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tupl
             return (*unwrap(masters, name, value.value), value.revision)
         except WrongMasterKey:
             continue
-    if any(value.value is not None and len(value.value) == SIZE for value in values):
-        raise WrongMasterKey(f"no master key opens the key of {name}")
     return None
 
 

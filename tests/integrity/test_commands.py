@@ -130,9 +130,12 @@ async def test_rotate(nebula: Nebula) -> None:
     async with running() as log:
         vault = Vault.of(log.nc, log.home / "master.key")
         sealed = await vault.seal("vm", "secret")
+        await log.nc.jetstream().publish("nebula.vault.junk", b"x" * 60)
         begun = await nebula(log, "vault", "rotate", "-o", "json")
-        assert (begun.status, begun.json["rewrapped"]) == (0, 1)
-        assert "already" in (await nebula(log, "vault", "rotate")).out
+        assert (begun.status, begun.json["rewrapped"], begun.json["not_opened"]) == (0, 1, ["junk"])
+        again = (await nebula(log, "vault", "rotate")).out
+        assert "already" in again
+        assert "passed over, since no master key opens what is there: junk" in again
         assert len((log.home / "master.key").read_text().split()) == 2
         assert (await nebula(log, "vault", "rotate", "--finish")).status == 0
         assert len((log.home / "master.key").read_text().split()) == 1

@@ -107,6 +107,33 @@ async def test_foreign_key_stops_it(tmp_path: Path) -> None:
             await rotate(log, tmp_path / "master.key")
 
 
+@pytest.mark.parametrize(
+    ("name", "junk"),
+    [
+        ("unknown", b"x" * masterkey.SIZE),
+        ("unknown", b"\x00" * masterkey.SIZE + b"y"),
+        ("wrapped-for-another", b""),
+        ("not$a$token", b"x" * masterkey.SIZE),
+        ("aaa", b"hi"),
+    ],
+    ids=["as large as a key", "larger", "a key on another name", "under an odd name", "in front of all"],
+)
+async def test_junk_is_passed_over_and_named(tmp_path: Path, name: str, junk: bytes) -> None:
+    path = tmp_path / "master.key"
+    async with running() as log:
+        vault = Vault.of(log.nc, path)
+        secrets = {vm: await vault.seal(vm, vm) for vm in VMS[:3]}
+        if not junk:
+            [stored, *_] = await KeyStore(log.nc).values("vm-0")
+            junk = stored.value or b""
+        await log.nc.jetstream().publish(f"nebula.vault.{name}", junk)
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=3, already=0, strange=(name,))
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=0, already=3, strange=(name,))
+        masterkey.finish(path)
+        reader = Vault.of(log.nc, path)
+        assert [await reader.unseal(sealed) for sealed in secrets.values()] == VMS[:3]
+
+
 def test_bad_file(tmp_path: Path) -> None:
     path = tmp_path / "master.key"
     for content in (b"", b"c2hvcnQ=\n", b"?\n"):
