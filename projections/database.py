@@ -148,10 +148,9 @@ async def alone(conn: Connection, schema: str) -> None:
 
 
 async def checkpoint(conn: Connection) -> int:
-    """The position up to which the read models reflect the log."""
+    """The position up to which the read models reflect the log; -1 where somebody removed it."""
     row = await (await conn.execute("SELECT position FROM checkpoint")).fetchone()
-    assert row is not None
-    return int(row["position"])
+    return int(row["position"]) if row is not None else -1
 
 
 async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:

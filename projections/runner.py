@@ -1,7 +1,8 @@
 """Follows the log and keeps the read models: every event once, in order, rows and checkpoint in one transaction.
 
 - The checkpoint stands in the same database as the rows, so a crash at any point repeats or loses nothing.
-- One runner works at a time; others stand by, and the checkpoint is compared as it is moved.
+- One runner works at a time; others stand by, and the checkpoint is compared as it is moved. One that was changed by
+  hand is put right from the rows first (`reached.py`).
 - A malformed message (`eventstore/judge.py`) is audited and parked, and changes nothing else. An event that cannot be
   applied keeps its place in its aggregate's history and is parked as well. Neither stops the rest.
 - When Postgres or the bus is away the runner says so once, waits, and goes on from the checkpoint.
@@ -25,7 +26,7 @@ from eventstore.judge import first_line
 from eventstore.parking import Parking
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import VaultUnavailable
-from projections import books, database, events, upgrade
+from projections import books, database, events, reached, upgrade
 from projections.books import Books
 from projections.database import Connection
 from projections.model import ReadModel
@@ -146,7 +147,7 @@ class Runner:
         The connection is the only writer of its copy of the read models.
         """
         self._replays = until is not None
-        after = await database.checkpoint(conn)
+        after = await reached.mended(conn)
         end = await EventStore(self._nc).last_position()
         if end < max(after, until or 0):
             raise OtherLog(f"the log ends at {end}, the read models stand at {max(after, until or 0)}; rebuild them")

@@ -33,6 +33,13 @@ async def made(tmp_path: Path, postgres: Postgres) -> AsyncIterator[tuple[Cloud,
         yield both
 
 
+@pytest.fixture(scope="module")
+async def both(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[tuple[Cloud, Pool]]:
+    """Shared by tests that leave all as replayed."""
+    async with projected(tmp_path_factory.mktemp("runner"), postgres) as made:
+        yield made
+
+
 async def operation(pool: Pool, id_: str) -> OperationView:
     row = (await operation_rows.get(pool, id_)).row
     assert row is not None
@@ -102,6 +109,36 @@ async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Poo
     await cloud.caught_up()
     found, _, _ = await events.page(pool, {}, 0, 1000)
     assert [each.position for each in found] == [each.position for each in await cloud.store.read(0)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE checkpoint SET position = 0",
+        "UPDATE checkpoint SET position = position - 3",
+        "UPDATE checkpoint SET position = position + 2",
+        "UPDATE checkpoint SET position = 9000000000000000000",
+        "DELETE FROM checkpoint",
+    ],
+)
+async def test_a_checkpoint_that_was_changed_by_hand_costs_no_event(change: str, both: tuple[Cloud, Pool]) -> None:
+    """Nothing is taken in twice or left out, and no good event is parked."""
+    cloud, _ = both
+    ref = await cloud.running()
+    await cloud.caught_up()
+    async with await database.connect(cloud.dsn, "test") as conn:
+        await conn.execute(change)
+    await cloud.ask(ref, vm.StopVm)
+    await cloud.running()
+    end = await cloud.store.last_position()
+
+    async def reached() -> bool:
+        async with await database.connect(cloud.dsn, "test") as conn:
+            return await database.checkpoint(conn) == end
+
+    await eventually(reached, "all is taken in")
+    assert (await rebuild.verify(cloud.nc, cloud.dsn, cloud.vault)).tables == ()
+    assert (await cloud.nc.jetstream().stream_info(subjects.PARKED)).state.messages == 0
 
 
 async def test_nul_characters_stop_nothing(made: tuple[Cloud, Pool]) -> None:
