@@ -278,8 +278,9 @@ class Stream:
         state = info["state"]
         if state["messages"] and state["last_seq"] - state["first_seq"] + 1 == state["messages"]:
             return int(state["last_seq"])
-        last = await self.last_of(">") if state["messages"] else None
-        return last.position if last else 0
+        # By its own subjects: of `>` the server looks at the last position alone, which may be the one without a message.
+        newest = [await self.last_of(subject) for subject in info["config"]["subjects"]]
+        return max((found.position for found in newest if found is not None), default=0)
 
     async def _ask(self, subject: str, body: bytes) -> Msg:
         return await self._until_answered(lambda wait: self._nc.request(subject, body, timeout=wait))

@@ -2,6 +2,7 @@
 
 It goes on from the last checkpoint and checks, each time, that the event there is still the one that was signed. A log
 that lost its tail or grew another one is never signed: that is said as an error, again and again, until somebody looks.
+Positions that no message has, before any of them was signed, are an error that is said once: the rest is signed.
 Several notaries may run; of two at once, one signs.
 """
 
@@ -212,7 +213,7 @@ class Notary:
         async for page in pages(self._store, seen.position, last):
             for recorded in page:
                 if recorded.position != seen.position + 1:
-                    raise Disagrees(f"position {seen.position + 1} is missing from the log")
+                    await self._hole(seen.position, recorded.position, latest.position if latest else 0)
                 seen = seen.after(recorded)
                 if seen.position in asked:
                     digests[seen.position] = seen.digest
@@ -222,6 +223,18 @@ class Notary:
             raise Disagrees(f"position {seen.position + 1} is missing from the log")
         self._seen = seen
         return seen, digests
+
+    async def _hole(self, before: int, after: int, signed: int) -> None:
+        """Pass over positions without a message. nats-server takes one for what it could not write to a full disk.
+
+        What is signed says which positions there are, so nothing can be taken away behind it, and `verify` names every
+        hole for ever. Raises Disagrees where the log's leader has a message there, or an event that was signed stood
+        there.
+        """
+        where = f"positions {before + 1} to {after - 1}" if after > before + 2 else f"position {before + 1}"
+        if before < signed < after or await self._store.next_position(before) != after:
+            raise Disagrees(f"{where} is missing from the log")
+        log.error("log damaged: positions are missing", after=before, next=after)
 
     async def _same(self, seen: LogDigest) -> None:
         async for page in pages(self._store, seen.position - 1, seen.position):

@@ -249,6 +249,11 @@ class EventStore:
         """The newest event whose subject matches the filter, as the log's leader knows it."""
         return await self._log.last_of(filter_ or subjects.events())
 
+    async def next_position(self, after: int) -> int | None:
+        """The first position behind another one at which a message stands, as the log's leader knows it."""
+        found = await self._log.next_of(">", after)
+        return found.position if found is not None else None
+
     async def last_position(self) -> int:
         """The position of the newest event of the whole log (0 when it is empty)."""
         return await self._log.last_position()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 from nats.aio.client import Client
 
 from cli.up import kept
+from domain.base import Sealed
+from eventstore.audit import verify_log
+from eventstore.checkpoints import signing_key
+from eventstore.notary import Notary
+from eventstore.vault import Erased, Vault, VaultUnavailable
 from runtime import subjects
 from runtime.bus import QuickClient
 from runtime.child import free_port
@@ -46,6 +52,8 @@ async def test_a_command_succeeds_once_there_is_room(small_disk: Path, postgres:
                 served(side, await fresh_database(postgres)) as (_, url),
                 httpx.AsyncClient(base_url=url, timeout=90) as http,
             ):
+                vault, text = Vault.of(nc, small_disk / "master.key"), "#cloud-config\n"
+                sealed, doomed = await vault.seal("kept", text), await vault.seal("destroyed", text)
                 refused = await refused_at_last(http, ballast)
                 assert (refused.status_code, refused.json()["code"]) == (503, "log_unavailable")
                 assert "disk" in refused.json()["detail"]
@@ -55,6 +63,7 @@ async def test_a_command_succeeds_once_there_is_room(small_disk: Path, postgres:
                 assert str(small_disk) in lines[1]
                 body = refused.request.content
                 assert server.child.running
+                await nothing_is_sealed(vault, doomed)
 
                 ballast.unlink()
                 await eventually(lambda: len(lines) >= 3, "the server is started again", 25)
@@ -67,6 +76,12 @@ async def test_a_command_succeeds_once_there_is_room(small_disk: Path, postgres:
 
                 await eventually(accepted, f"the same command succeeds; {lines}", 25)
                 assert len(lines) == 3, lines
+                assert await Vault.of(nc, small_disk / "master.key").unseal(sealed) == text
+                assert await vault.unseal(await vault.seal("new", text)) == text
+                await vault.destroy("destroyed")
+                with pytest.raises(Erased):
+                    await vault.unseal(doomed)
+                await whole(nc, small_disk)
         finally:
             await side.stop_all()
             await nc.close()
@@ -89,6 +104,25 @@ async def unwritable(nc: Client, server: NatsServer) -> None:
     while not await asyncio.to_thread(write_error, server.monitor):
         with contextlib.suppress(TimeoutError):
             await nc.request(subjects.event("default", "vm", "large"), bytes(10_000), timeout=0.5)
+
+
+async def nothing_is_sealed(vault: Vault, doomed: Sealed) -> None:
+    """A server that cannot write neither keeps new keys nor destroys one; what is there opens."""
+    with contextlib.suppress(VaultUnavailable):  # the vault's stream may still have room in a block
+        await vault.seal(str(uuid.uuid4()), "x" * 1000)
+    with contextlib.suppress(VaultUnavailable):
+        await vault.destroy(doomed.key)
+
+
+async def whole(nc: Client, home: Path) -> None:
+    """What is in the log is in order, and signed to its end; the server may have left positions without a message."""
+    notary = Notary(nc, signing_key(home / "checkpoint.key"))
+    await notary.step()
+    report = await verify_log(nc, keys=None)
+    assert {finding.code for finding in report.findings} <= {"shape", "missing"}, (
+        report.findings
+    )  # (what `unwritable` stored)
+    assert report.checkpoints >= 1
 
 
 async def test_a_server_that_stores_is_left_alone(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """`verify_log` and the notary against logs on real servers that are not what they should be."""
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from eventstore.archive import verify_file
 from eventstore.audit import verify_log
 from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
 from eventstore.envelope import GENESIS, Recorded
+from eventstore.follow import follow
 from eventstore.notary import Checkpoints, Disagrees, Notary
 from eventstore.parking import Parking
 from eventstore.verify import Report
 from handlers.managers.notary import Signing
-from runtime import subjects
+from runtime import streams, subjects
 from tests.integrity.logs import START, Log, altered, running
 
 
@@ -86,20 +88,90 @@ async def test_each_fault_is_named() -> None:
 
 async def test_position_that_the_server_lost() -> None:
     """A stream that allows deletion is named, and so is what was deleted."""
-    from runtime import streams, subjects
-
     async with running() as log:
         events = await signed(log)
     async with running() as weak:
-        js = weak.nc.jetstream()
-        await js.delete_stream(subjects.EVENTS)
-        await js.add_stream(replace(streams.events_stream(1), deny_delete=False, deny_purge=False))
-        for recorded in events:
-            await js.publish(recorded.subject, recorded.body, headers=dict(recorded.headers))
-        await js.delete_msg(subjects.EVENTS, 7)
+        await with_holes(weak, events, 7)
         report = await verify_log(weak.nc, keys=None)
     assert has(report, "missing", 7)
     assert "stream" in {f.code for f in report.findings}
+
+
+async def with_holes(log: Log, events: list[Recorded], *holes: int) -> None:
+    """Lay these events into a log that allows deletion, and delete some of them."""
+    js = log.nc.jetstream()
+    await js.delete_stream(subjects.EVENTS)
+    await js.add_stream(replace(streams.events_stream(1), deny_delete=False, deny_purge=False))
+    for recorded in events:
+        await js.publish(recorded.subject, recorded.body, headers=dict(recorded.headers))
+    for position in holes:
+        await js.delete_msg(subjects.EVENTS, position)
+
+
+async def test_positions_without_a_message_are_passed_over(tmp_path: Path) -> None:
+    """As a full disk leaves them: at the beginning, several, at the end. All else is signed; they stay named."""
+    async with running() as log, running() as holed:
+        await log.grow(24)
+        events = await log.all()
+        last = events[-1].position
+        await with_holes(holed, events, 1, 6, 7, 12, last)
+        assert await holed.store.last_position() == last - 1
+        checkpoint = await holed.notary().step()
+        assert checkpoint is not None
+        assert checkpoint.position == last - 1
+        report = await verify_log(holed.nc, keys=holed.keys)
+        assert report.proven == last - 1
+        assert all(has(report, "missing", position) for position in (1, 6, 12))
+        assert {"altered", "forked", "truncated"}.isdisjoint({finding.code for finding in report.findings})
+        await holed.grow(5, first=900)
+        assert await holed.notary().step() is not None, "it goes on from there"
+        exported = await holed.export(tmp_path / "holed")
+        assert exported.events == len(await holed.all())
+        copy = verify_file(tmp_path / "holed", keys=holed.keys)
+        assert {finding.code for finding in copy.findings} == {"missing", "version"}
+        (first, *_) = [batch async for batch in batches(holed, exported.events)]
+        assert first.position == 2
+        with pytest.raises(transfer.Unsound, match="missing"):
+            await transfer.restore(log.nc, tmp_path / "holed", keys=holed.keys)
+
+
+async def batches(log: Log, events: int) -> AsyncIterator[Recorded]:
+    """What a feed hands out from the beginning on, so many of them."""
+    async with contextlib.aclosing(follow(log.nc, 0)) as found:
+        async for batch in found:
+            for recorded in batch:
+                yield recorded
+            events -= len(batch)
+            if not events:
+                return
+
+
+async def test_what_was_signed_and_is_missing_is_never_signed_again() -> None:
+    async with running() as log, running() as holed:
+        await log.grow(12)
+        events = await log.all()
+        await with_holes(holed, events)
+        one, other = holed.notary(), holed.notary()
+        await one.step()
+        await holed.nc.jetstream().delete_msg(subjects.EVENTS, events[-1].position)
+        await holed.grow(3, first=900)
+        for notary in (one, other):  # the one that has seen it, and one that reads from the start
+            with pytest.raises(Disagrees):
+                await notary.step()
+
+
+async def test_a_hole_that_only_one_replica_has_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as log:
+        await log.grow(12)
+        notary = log.notary()
+        read = notary._store.read
+
+        async def lacks(after: int) -> list[Recorded]:
+            return [recorded for recorded in await read(after) if recorded.position != 5]
+
+        monkeypatch.setattr(notary._store, "read", lacks)
+        with pytest.raises(Disagrees, match="position 5 is missing"):
+            await notary.step()
 
 
 async def test_older_copy_that_went_on(tmp_path: Path) -> None:
