@@ -278,7 +278,7 @@ class Stream:
         state = info["state"]
         if state["messages"] and state["last_seq"] - state["first_seq"] + 1 == state["messages"]:
             return int(state["last_seq"])
-        # By its own subjects: of `>` the server looks at the last position alone, which may be the one without a message.
+        # By its own subjects: of `>` the server looks at the last position alone, which may be without a message.
         newest = [await self.last_of(subject) for subject in info["config"]["subjects"]]
         return max((found.position for found in newest if found is not None), default=0)
 
