@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from runtime.http import websocket
-from tests.test_http_edge import Served, answers, serving
+from tests.http_edge import Served, answers, serving
 
 HEAD = b"Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 VERSION = b"Sec-WebSocket-Version: 13\r\n"
