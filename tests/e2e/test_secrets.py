@@ -96,6 +96,7 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
     kept = f"{VMS}/{made['vm']['id']}"
     other = await up.succeed("POST", VMS, {"name": "other", **size, "user_data": user_data("deleted")})
     await up.succeed("POST", VMS, {"name": "packed", **size, "user_data": mime(packed(user_data("packed")))})
+    await up.succeed("POST", VMS, {"name": "bytes", **size, "user_data_base64": packed(user_data("packed"))})
     async with up.client() as http:
         http.event_hooks["response"] = [seen]
         refused = {"name": "x", **size, "image": "nosuch", "user_data": user_data("refused")}
