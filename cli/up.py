@@ -165,8 +165,10 @@ async def platform(settings: UpSettings) -> None:
         await stack.enter_async_context(supervisor)
         await essential.during(_wait_until_ready(settings, url, began, tell))
         say(READY.format(environment=_environment(settings, url)))
-        essential.start("health", _tell_health(url))
-        await essential.for_ever()
+        # Entered last, so it ends before the roles do: a platform that stops is not unhealthy.
+        watching = await stack.enter_async_context(Essential())
+        watching.start("health", _tell_health(url))
+        await essential.during(watching.for_ever())
 
 
 READY = """\

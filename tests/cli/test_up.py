@@ -97,6 +97,8 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
         mine = children(again.pid)
         again.send_signal(signal.SIGINT)
         assert again.wait() == 0
+        assert again.stdout is not None
+        assert again.stdout.read().partition("stopping; guests run on\n")[1:] == ("stopping; guests run on\n", "")
     assert not any(is_ours(pid, home) for pid in mine)
 
 
