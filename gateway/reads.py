@@ -187,7 +187,7 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
-    await page_key(gateway, request, VMS.table)
+    await page_key(gateway, request, VMS.table)  # judged before the project is looked up
     await row(gateway, request, PROJECTS, Ref(project, "project", project))
     return await many(gateway, request, "vm", filters)
 

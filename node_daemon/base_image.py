@@ -26,7 +26,8 @@ class BaseImage:
 
 
 def mismatch(source: ImageSource, what: str) -> Permanent:
-    return Permanent("checksum_mismatch", f"{shown(source.source)} is not the image that was registered: {what}")
+    detail = f"the source {shown(source.source)} is not the image that was registered: {what}"
+    return Permanent("checksum_mismatch", detail)
 
 
 async def verify(source: ImageSource, part: Part, resumed: bool) -> None:

@@ -223,7 +223,7 @@ class Images:
                 silence=self._silence,
             )
         except Denied as error:
-            raise Permanent("image_not_allowed", f"{shown(source.source)}: {error}") from error
+            raise Permanent("image_not_allowed", f"the source {shown(source.source)}: {error}") from error
         except Gone as error:
             raise Permanent("image_missing", str(error)) from error
         except Encoded as error:
@@ -234,7 +234,7 @@ class Images:
         except Interrupted as error:
             raise Temporary(str(error)) from error
         if part.size < source.size_bytes:
-            raise Temporary(f"{shown(source.source)} ended after {part.size} of {source.size_bytes} bytes")
+            raise Temporary(f"the source {shown(source.source)} ended after {part.size} of {source.size_bytes} bytes")
         return resumed
 
     async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> None:

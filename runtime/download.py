@@ -181,7 +181,7 @@ async def download(
     headers = {"Accept-Encoding": "identity"}
     if known is not None and known.validator is not None:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": known.validator}
-    name = plain(shown(url))
+    name = f"the source {plain(shown(url))}"
     try:
         async with AsyncExitStack() as stack:
             asking = await stack.enter_async_context(client(hosts, httpx.Timeout(silence, connect=connect)))
@@ -208,7 +208,7 @@ async def download(
         hint = f"; {HINT}" if distrusted(error) else ""
         raise Interrupted(f"{name}: {_said(error, url)}{hint}") from error
     except Exception as error:
-        log.exception("an image source was answered by an unknown error", url=name)
+        log.exception("an image source was answered by an unknown error", url=plain(shown(url)))
         raise Interrupted(f"{name}: {type(error).__name__}") from error
     if origin.total is not None and part.size != origin.total:
         raise Interrupted(f"{name} ended after {part.size} of {origin.total} bytes")

@@ -136,7 +136,7 @@ class Reader:
         free = room(self._folder)
         needed, project = (total or 0) - part.held, found.project
         if total is not None and total > MOST_BYTES:
-            raise BadImage("image_invalid", f"{shown(found.source)} has {total} bytes: no disk is as large")
+            raise BadImage("image_invalid", f"the source {shown(found.source)} has {total} bytes: no disk is as large")
         if needed > free:
             raise BadImage("disk_full", f"judging the image needs {needed} bytes more, and {free} are free here")
         others = [flight for key, flight in self._flight.items() if key != found.registered_by]
@@ -163,7 +163,7 @@ class Reader:
                         or resumed
                     )
             except Denied as error:
-                raise BadImage("image_not_allowed", f"{shown(found.source)}: {error}") from error
+                raise BadImage("image_not_allowed", f"the source {shown(found.source)}: {error}") from error
             except Gone as error:
                 raise BadImage("image_missing", str(error)) from error
             except Encoded as error:

@@ -17,6 +17,7 @@ from handlers.managers.image_reading import BadImage, Reader
 from handlers.managers.images import AT_A_TIME, OF_A_PROJECT, Verifier, turns
 from runtime.gauge import Gauge
 from runtime.image_hosts import ImageHosts
+from runtime.urls import is_url
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
@@ -88,6 +89,7 @@ async def test_whatever_people_can_write_gets_a_verdict(tmp_path: Path, reader: 
     verdict = await Quiet(reader).in_the_end(registered(source.replace("{}", str(tmp_path))))
     assert isinstance(verdict, RejectImage)
     assert (verdict.code, verdict.field) == (code, "source")
+    assert not is_url(verdict.detail), "programs would take such a text for a link"
 
 
 @pytest.mark.parametrize("error", [ValueError("new"), RuntimeError("new"), OSError(errno.EIO, "Input/output error")])
