@@ -14,10 +14,7 @@ from node_daemon.libvirt_adapter import LibvirtHypervisor
 from tests.node_daemon.data_source import a_data_source
 from tests.node_daemon.documents import raw_image
 from tests.node_daemon.harness import Node, failed, gone, on
-from tests.node_daemon.test_daemon import connection, hypervisor, node
 from tests.waiting import eventually
-
-__all__ = ["connection", "hypervisor", "node"]
 
 
 def content(disk: Path) -> dict[str, bytes]:
