@@ -84,9 +84,12 @@ def create_project(
     id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
     tag: Tags = None,
     ssh_key: SshKeys = None,
+    description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
 ) -> None:
     """Create a project. Its SSH keys open all VMs that are made in it."""
-    body = {"name": name, "tags": tag or [], "ssh_keys": public_keys(ssh_key), **({"id": id} if id else {})}
+    more = {"id": id or None, "description": description}
+    given = {"name": name, "tags": tag or [], "ssh_keys": public_keys(ssh_key), **more}
+    body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("projects"), body, key=session.key)
     finish(session, answer, PROJECT, path("projects", answer["project"]["id"]))
 
@@ -107,6 +110,13 @@ def show_project(session: Session, which: Id) -> None:
 def rename_project(session: Session, which: Id, name: Annotated[str, typer.Argument()]) -> None:
     """Give a project another name; its id stays."""
     answer = session.api.send("PATCH", path("projects", which), {"name": name}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "describe")
+def describe_project(session: Session, which: Id, description: Annotated[str, typer.Argument()]) -> None:
+    """Say what a project is for; an empty text takes away what was said."""
+    answer = session.api.send("PATCH", path("projects", which), {"description": description}, key=session.key)
     finish(session, answer, PROJECT, path("projects", which))
 
 

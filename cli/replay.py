@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -80,7 +80,7 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
                 "after": f"+{output.duration((at - before).total_seconds())}" if before else "",
                 "event": event["type"].rpartition(".")[2],
                 "phase": then if then != phase else "",
-                "what": what(event["data"], event.get("actor", "")),
+                "what": what(event["data"], event.get("actor", ""), event["type"].rpartition(".")[2]),
             }
         )
         before, phase = at, then
@@ -105,11 +105,38 @@ def malformed(event: Document) -> Document:
     return {**row, "parked": f"log {event['position']}"}
 
 
-def what(data: Document, actor: str) -> str:
+#: What says what became of a VM, by the type of event: all that stands in it was changed, also what it took away.
+CHANGES = {
+    "VmChanged": ("name", "tags", "labels", "protected", "restart_policy", "description"),
+    "VmTagged": ("tags",),
+    "VmResized": ("spec",),
+}
+#: Characters that are shown of one of these.
+MOST_SHOWN = 60
+
+
+def changes(data: Document, fields: Sequence[str]) -> Iterator[str]:
+    """What an event changed: each field with what it is from then on."""
+    for field in fields:
+        if data.get(field) is None:
+            continue
+        value = data[field]
+        if field == "spec" and isinstance(value, dict):
+            yield f"{value.get('vcpus')} vcpus, {value.get('memory_mib')} MiB, {value.get('disk_gib')} GiB"
+            continue
+        if isinstance(value, dict):
+            value = [f"{name}={text}" if text else name for name, text in value.items()]
+        text = "none" if value in ([], "") else output.cell(value)
+        yield f"{field.replace('_', ' ')} {text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + '…'}"
+
+
+def what(data: Document, actor: str, kind: str = "") -> str:
     """What an event says, in a few words."""
     words = []
     if "fingerprint" in data:
         words.append(f"by {actor}")
+    if kind in CHANGES:
+        return ", ".join([*words, *changes(data, CHANGES[kind])])
     for name in ("name", "image", "node", "step", "boots", "cause", "code", "detail"):
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")

@@ -102,6 +102,7 @@ def create(
     restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
     ssh_key: SshKeys = None,
     user_data: UserData = None,
+    description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
 ) -> None:
@@ -118,6 +119,7 @@ def create(
         "labels": _labels(label) if label else None,
         "protected": protected or None,
         "restart_policy": restart,
+        "description": description,
         "ssh_keys": public_keys(ssh_key),
         **fields_of(user_data),
     }
@@ -283,6 +285,12 @@ def rename(
 ) -> None:
     """Give a VM another name. The guest takes it as its hostname at its next boot."""
     _change(session, vm, {"name": name})
+
+
+@command(app, "describe")
+def describe(session: Session, vm: Name, description: Annotated[str, typer.Argument()]) -> None:
+    """Say what a VM is for; an empty text takes away what was said."""
+    _change(session, vm, {"description": description})
 
 
 @command(app, "restart-policy")

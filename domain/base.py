@@ -71,6 +71,17 @@ Title = Annotated[str, StringConstraints(min_length=1, max_length=120), *_Line]
 """A name for people to read."""
 
 
+Remark = Annotated[
+    str,
+    StringConstraints(max_length=1000),
+    AfterValidator(printable),
+    AfterValidator(lambda text: text.strip(" ")),
+    AfterValidator(one_spelling),
+    Field(json_schema_extra={"pattern": rf"^ *({_WORD}( +{_WORD})* *)?$"}),
+]
+"""What people say of a thing, on one line; it may be empty."""
+
+
 class Value(BaseModel):
     """An immutable value, equal by content. Unknown fields are refused."""
 
@@ -101,6 +112,8 @@ class Event(Message):
 
     TOPIC: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    #: whether it has a field `created_by`: the actor of its own header, which readers fill in
+    SIGNED: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

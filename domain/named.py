@@ -48,12 +48,14 @@ class DeletionGivenUp(Event):
 
 
 class Named(Message):
-    """A project or a tag as its events tell it. Tags carry neither tags nor keys."""
+    """A project or a tag as its events tell it. Tags carry neither tags, keys nor a description."""
 
     id: str
     name: str
     tags: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
+    description: str | None = None
+    created_by: str | None = None
     deleted: bool = False
     closing: Closing | None = None
     created_at: AwareDatetime

@@ -6,8 +6,9 @@ Their life is in `named.py`.
 from typing import Annotated, assert_never
 
 from pydantic import AfterValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from domain.base import Command, Event, Rejected, Slug, Tags, Title, being_deleted, unique
+from domain.base import Command, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, unique
 from domain.named import (
     Asked,
     DeletionBegun,
@@ -40,6 +41,8 @@ class CreateProject(ProjectCommand):
     name: Title
     tags: Tags = ()
     ssh_keys: SshKeys = ()
+    description: Remark | None = None
+    created_by: str | None = None
     vms: int = Field(default=0, description="VMs that still exist of an earlier project with this id")
 
 
@@ -50,6 +53,7 @@ class ChangeProject(ProjectCommand):
     name: Title | None = None
     tags: Tags | None = None
     ssh_keys: SshKeys | None = None
+    description: Remark | None = None
 
 
 class DeleteProject(ProjectCommand):
@@ -72,10 +76,13 @@ ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishProjectD
 class ProjectCreated(Done):
     TOPIC = "nebula.project.ProjectCreated"
     VERB = CreateProject.VERB
+    SIGNED = True
     project: str
     name: str
     tags: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
+    description: str | None = None
+    created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
 
 class ProjectRenamed(Done):
@@ -98,6 +105,14 @@ class ProjectSshKeysChanged(Done):
     ssh_keys: tuple[str, ...]
 
 
+class ProjectDescribed(Done):
+    """What it is for, in somebody's words; an empty description takes away what there was."""
+
+    TOPIC = "nebula.project.ProjectDescribed"
+    VERB = ChangeProject.VERB
+    description: str
+
+
 class ProjectDeleted(Done):
     TOPIC = "nebula.project.ProjectDeleted"
     VERB = DeleteProject.VERB
@@ -116,12 +131,20 @@ ProjectEvents = (
     | ProjectRenamed
     | ProjectTagged
     | ProjectSshKeysChanged
+    | ProjectDescribed
     | ProjectDeletionBegun
     | ProjectDeletionGivenUp
     | ProjectDeleted
 )
 #: What is done as soon as it is accepted.
-DONE: tuple[type[Done], ...] = (ProjectCreated, ProjectRenamed, ProjectTagged, ProjectSshKeysChanged, ProjectDeleted)
+DONE: tuple[type[Done], ...] = (
+    ProjectCreated,
+    ProjectRenamed,
+    ProjectTagged,
+    ProjectSshKeysChanged,
+    ProjectDescribed,
+    ProjectDeleted,
+)
 
 
 def usable(project: Project | None, id_: str) -> Project:
@@ -165,13 +188,14 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
     if command.vms:
         detail = f"{command.vms} VMs of a deleted project {command.project} still exist; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
-    said = {"project": command.project, "name": command.name, "tags": command.tags, "ssh_keys": command.ssh_keys}
+    fields = ("project", "name", "tags", "ssh_keys", "description", "created_by")
+    said = {field: getattr(command, field) for field in fields}
     return [ProjectCreated(**stamp(command), **said)]
 
 
 def change(command: ChangeProject) -> list[ProjectEvents]:
-    if command.name is None and command.tags is None and command.ssh_keys is None:
-        raise Rejected("invalid_request", "nothing to change: give a name, tags or ssh_keys", status=422)
+    if all(said is None for said in (command.name, command.tags, command.ssh_keys, command.description)):
+        raise Rejected("invalid_request", "nothing to change: give a name, tags, ssh_keys or a description", status=422)
     events: list[ProjectEvents] = []
     if command.name is not None:
         events.append(ProjectRenamed(**stamp(command), name=command.name))
@@ -179,6 +203,8 @@ def change(command: ChangeProject) -> list[ProjectEvents]:
         events.append(ProjectTagged(**stamp(command), tags=command.tags))
     if command.ssh_keys is not None:
         events.append(ProjectSshKeysChanged(**stamp(command), ssh_keys=command.ssh_keys))
+    if command.description is not None:
+        events.append(ProjectDescribed(**stamp(command), description=command.description))
     return events
 
 
@@ -208,7 +234,7 @@ def evolve(project: Project | None, event: Event) -> Project | None:
         case DeletionBegun() | DeletionGivenUp():
             return closing(project, event)
         case ProjectCreated():
-            made = {"tags": event.tags, "ssh_keys": event.ssh_keys}
+            made = {field: getattr(event, field) for field in ("tags", "ssh_keys", "description", "created_by")}
             return created(project, event, event.project, event.name, **made)
         case ProjectRenamed() if project is not None:
             return changed(project, event, name=event.name)
@@ -216,6 +242,8 @@ def evolve(project: Project | None, event: Event) -> Project | None:
             return changed(project, event, tags=event.tags)
         case ProjectSshKeysChanged() if project is not None:
             return changed(project, event, ssh_keys=event.ssh_keys)
+        case ProjectDescribed() if project is not None:
+            return changed(project, event, description=event.description)
         case ProjectDeleted() if project is not None:
             return changed(project, event, deleted=True, closing=None)
         case _:

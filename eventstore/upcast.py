@@ -23,6 +23,7 @@ from pydantic_core import from_json, to_json
 
 import domain
 from domain.base import Event, Foreign, event_type, event_types
+from runtime.header_text import decoded
 
 Body = dict[str, Any]
 Upcaster = Callable[[Body], Body]
@@ -60,8 +61,12 @@ def opened(headers: Mapping[str, str], body: bytes) -> Event:
     if kind is None or version > kind.VERSION:
         return Foreign(topic=topic, body=_foreign(body))
     if version == kind.VERSION:
-        return kind.model_validate_json(body)
-    return kind.model_validate_json(to_json(upcast(topic, version, kind.VERSION, from_json(body))))
+        event = kind.model_validate_json(body)
+    else:
+        event = kind.model_validate_json(to_json(upcast(topic, version, kind.VERSION, from_json(body))))
+    if kind.SIGNED and (actor := headers.get("ce-actor")) is not None:
+        return event.model_copy(update={"created_by": decoded(actor)})
+    return event
 
 
 def _foreign(body: bytes) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from domain.base import Hostname, Labels, Reason, Slug, Tags, Title, at_most
+from domain.base import Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
 from domain.contract import BaseUrl, Firmware, SeedMedium
 from domain.image import Description, Word
 from domain.image_source import Source
@@ -129,6 +129,7 @@ class CreateVm(Spec):
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
     restart_policy: Policy = RestartPolicy.NO
+    description: Remark | None = None
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
     user_data_base64: UserDataBase64 | None = None
@@ -205,6 +206,7 @@ class ChangeVm(Body):
     labels: Labels | None = None
     protected: bool | None = None
     restart_policy: Policy | None = None
+    description: Remark | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
@@ -229,6 +231,7 @@ class CreateNamed(Body):
 class CreateProject(CreateNamed):
     tags: Tags = ()
     ssh_keys: SshKeys = ()
+    description: Remark | None = None
 
 
 class ChangeProject(Body):
@@ -239,6 +242,7 @@ class ChangeProject(Body):
     name: Title | None = None
     tags: Tags | None = None
     ssh_keys: SshKeys | None = None
+    description: Remark | None = None
 
     @model_validator(mode="after")
     def _changes(self) -> Self:

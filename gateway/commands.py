@@ -67,7 +67,9 @@ ACTIONS = (
     Action("POST", f"{VM}/retry", "vm", "retry", "Ask again for what failed"),
     Action("POST", f"{VM}/abandon", "vm", "abandon", "Give up the pending operation of a VM"),
     Action("POST", f"{VM}/forget", "vm", "forget", "Take a VM on a lost node for gone", bodies.ForgetVm),
-    Action("PATCH", VM, "vm", "change", "Change a VM: its name, tags, labels, protection", bodies.ChangeVm),
+    Action(
+        "PATCH", VM, "vm", "change", "Change a VM: its name, tags, labels, description, protection", bodies.ChangeVm
+    ),
     Action("DELETE", VM, "vm", "delete", "Delete a VM"),
     Action("POST", "/v1/projects", "project", "create", "Create a project", bodies.CreateProject),
     Action("PATCH", "/v1/projects/{project}", "project", "change", "Change a project", bodies.ChangeProject),

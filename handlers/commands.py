@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import to_json
 
-from domain.base import Actor, Event, Rejected, Uuid
+from domain.base import Actor, Command, Event, Rejected, Uuid
 from domain.known import FIELD, Known, reused
 from eventstore.envelope import Context, Ref
 from eventstore.operations import Record, record, recorded_in
@@ -245,7 +245,7 @@ class CommandLoop:
             ref,
             asked.fingerprint.deciding(route.decide) if asked.fingerprint else route.decide,
             EVOLVE[ref.kind],
-            route.command.model_validate(args),
+            route.command.model_validate(args | signed(route.command, context)),
             replace(context, operation=None) if route.deletes else context,
             world=self._facts.world,
             expect_new=route.creates,
@@ -314,6 +314,11 @@ class CommandLoop:
             await caught_up(self._store, world)
             known = basis(kind, args, project, world)
             return await route.prepare(dict(args), project, self._facts), known
+
+
+def signed(command: type[Command], context: Context) -> dict[str, str]:
+    """Who asks, for a command that makes something: whatever its arguments say."""
+    return {"created_by": context.actor} if "created_by" in command.model_fields else {}
 
 
 def told(msg: Msg, request: Request | None) -> logs.Logger:

@@ -22,6 +22,10 @@ class NamedView(TypedDict):
 
 
 class ProjectView(NamedView):
+    """`created_by` is the actor who made it."""
+
+    description: str | None
+    created_by: str | None
     tags: list[str]
     ssh_keys: list[str]
 
@@ -40,12 +44,19 @@ def named(state: dict[str, Any], version: int, position: int) -> NamedView:
 
 def view(state: dict[str, Any], version: int, position: int) -> ProjectView:
     tags, ssh_keys = (list(state.get(field) or ()) for field in ("tags", "ssh_keys"))
-    return {**named(state, version, position), "tags": tags, "ssh_keys": ssh_keys}
+    return {
+        **named(state, version, position),
+        "description": state.get("description") or None,
+        "created_by": state.get("created_by"),
+        "tags": tags,
+        "ssh_keys": ssh_keys,
+    }
 
 
 PROJECTS: Aggregates[Project] = Aggregates[Named](
     kind="project",
     table="projects",
+    revision=7,
     model=Named,
     evolve=evolve,
     deleted=lambda state: state.deleted,

@@ -8,6 +8,7 @@ from projections.projects import named
 TAGS: Aggregates[Tag] = Aggregates[Named](
     kind="tag",
     table="tags",
+    revision=7,
     model=Named,
     evolve=evolve,
     deleted=lambda state: state.deleted,

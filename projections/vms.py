@@ -53,7 +53,7 @@ class SizeView(TypedDict):
 class VmView(TypedDict):
     """A VM as the API shows it. User-data is never shown, only whether there is some.
 
-    `warnings` say what its user-data will not do.
+    `warnings` say what its user-data will not do. `created_by` is the actor who made it.
     `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
     """
 
@@ -76,6 +76,8 @@ class VmView(TypedDict):
     restart_policy: str
     restart_at: str | None
     restarts: int
+    description: str | None
+    created_by: str | None
     ssh_keys: list[str]
     has_user_data: bool
     warnings: list[WarningView]
@@ -122,6 +124,8 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "restart_policy": get("restart_policy") or RestartPolicy.NO.value,
         "restart_at": maybe(get("restart_at")),
         "restarts": get("restarts") or 0,
+        "description": get("description") or None,
+        "created_by": get("created_by"),
         "ssh_keys": list(get("ssh_keys") or ()),
         "has_user_data": get("user_data") is not None,
         "warnings": warnings(get("notices")),
@@ -179,7 +183,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 VMS = Aggregates[Vm](
     kind="vm",
     table="vms",
-    revision=7,
+    revision=8,
     model=Vm,
     evolve=evolve,
     deleted=lambda state: state.phase is Phase.DELETED,

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from domain.base import Command, Hostname, Labels, Reason, Sealed, Slug, Tags, Uuid
+from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
 from domain.contract import NodeReport
 from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
@@ -47,6 +47,8 @@ class CreateVm(Asked):
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     notices: tuple[Notice, ...] = ()
+    description: Remark | None = None
+    created_by: str | None = None
 
 
 class StartVm(Asked):
@@ -121,6 +123,7 @@ class ChangeVm(Asked):
     labels: Labels | None = None
     protected: bool | None = None
     restart_policy: RestartPolicy | None = None
+    description: Remark | None = None
 
 
 class ResizeVm(Asked):

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Event, Resources, Sealed
 from domain.vm.values import Considered, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
@@ -26,6 +27,7 @@ class VmAsked(VmEvent):
 
 class VmRequested(VmAsked):
     TOPIC = "nebula.vm.VmRequested"
+    SIGNED = True
     vm: str
     project: str
     name: str
@@ -39,6 +41,8 @@ class VmRequested(VmAsked):
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     notices: tuple[Notice, ...] = ()
+    description: str | None = None
+    created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
 
 class VmUnschedulable(VmEvent):
@@ -127,6 +131,7 @@ class VmChanged(VmAsked):
     labels: dict[str, str] | None = None
     protected: bool | None = None
     restart_policy: RestartPolicy | None = None
+    description: str | None = Field(default=None, description="an empty one takes away what there was")
 
 
 class VmResized(VmAsked):

@@ -208,6 +208,8 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
             notices=command.notices,
+            description=command.description,
+            created_by=command.created_by,
         )
     ]
 
@@ -315,6 +317,7 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             labels=command.labels,
             protected=command.protected,
             restart_policy=command.restart_policy,
+            description=command.description,
         )
     ]
 

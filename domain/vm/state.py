@@ -89,6 +89,8 @@ class Vm(Message):
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     notices: tuple[Notice, ...] = Field(default=(), description="what its user-data will not do")
+    description: str | None = None
+    created_by: str | None = Field(default=None, description="the actor who made it")
     disk: int = Field(default=1, description="how often its disk was to be made")
     disk_made: int = Field(default=0, description="the last of its disks that it ran on")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
@@ -114,6 +116,10 @@ class Vm(Message):
     operations: Operations = NONE
 
 
+#: The fields of a VM that people change at any time.
+CHANGEABLE = ("name", "tags", "labels", "protected", "restart_policy", "description")
+
+
 def evolve(vm: Vm | None, event: Event) -> Vm | None:
     """The state after an event. It never judges; events of other types change nothing."""
     if isinstance(event, VmRequested):
@@ -131,6 +137,8 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
             notices=event.notices,
+            description=event.description,
+            created_by=event.created_by,
             phase=Phase.REQUESTED,
             desired=Desired.ON,
             boots=1,
@@ -209,7 +217,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmTagged():
             return {"operations": known(vm, event, Verb.TAG), "tags": event.tags}
         case VmChanged():
-            said = {field: getattr(event, field) for field in ("name", "tags", "labels", "protected", "restart_policy")}
+            said = {field: getattr(event, field) for field in CHANGEABLE}
             changed = {field: value for field, value in said.items() if value is not None}
             stays_off = {"restart_at": None} if event.restart_policy is RestartPolicy.NO else {}
             return {"operations": known(vm, event, Verb.CHANGE), **changed, **stays_off}

@@ -1,9 +1,11 @@
 """`nebula events`, `feed` and `replay`: the log, in order, without gaps, and unaltered."""
 
 import json
+from typing import Any
 
 import pytest
 
+from cli.replay import what
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Document, Platform
 
@@ -172,3 +174,20 @@ def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platfo
     assert "no event: 2 bytes" in ran.out
     assert "chain: 6 events from the first on" in ran.out
     assert "stand at 7" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        ("VmChanged", {"name": "db-1", "tags": ["blue"]}, "by ada, name db-1, tags blue"),
+        ("VmChanged", {"tags": [], "labels": {}}, "by ada, tags none, labels none"),
+        ("VmChanged", {"labels": {"team": "red", "new": ""}}, "by ada, labels team=red,new"),
+        ("VmChanged", {"protected": False, "restart_policy": "always"}, "by ada, protected no, restart policy always"),
+        ("VmChanged", {"description": ""}, "by ada, description none"),
+        ("VmChanged", {"description": "x" * 99}, f"by ada, description {'x' * 59}…"),
+        ("VmTagged", {"tags": []}, "by ada, tags none"),
+        ("VmResized", {"spec": {"vcpus": 2, "memory_mib": 512, "disk_gib": 4}}, "by ada, 2 vcpus, 512 MiB, 4 GiB"),
+    ],
+)
+def test_replay_says_what_a_change_changed(kind: str, data: dict[str, Any], said: str) -> None:
+    assert what({"fingerprint": "f", **data}, "ada", kind) == said

@@ -313,6 +313,14 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             ),
         ],
     ),
+    "project-4-described": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="Shop", description="all of it"),
+            projects.ask(ChangeProject, 11, description=""),
+        ],
+    ),
+    "vm-20-described": (VM, [create(description="a shop"), ask(ChangeVm, 11, description="")]),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
