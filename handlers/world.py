@@ -22,6 +22,7 @@ from eventstore.judge import Malformed, Tip, follows, shape, step
 from eventstore.refused import Refused
 from eventstore.store import Loaded
 from handlers.due import Due
+from handlers.macs import Macs
 from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
@@ -103,6 +104,8 @@ class World:
         """The messages of the log that were not taken in, and why."""
         self.waiting: dict[str, None] = {}
         """The VMs without a node, in the order of their creation."""
+        self.macs = Macs()
+        """The MAC addresses of the VMs that are not gone; of a forgotten one, until its node has let go of it."""
         self.due = Due()
         """The VMs of which something pending ends, or that are to start again by themselves."""
 
@@ -207,6 +210,7 @@ class World:
             self.waiting.pop(ref.id, None)
         if ref.kind == "vm":
             self.due.set(ref.id, next_time(loaded.state))
+            self.macs.keep(loaded.state)
 
     def _bury(self, ref: Ref, loaded: Loaded[Vm]) -> None:
         self.deleted_vms.add(ref.id)
@@ -218,6 +222,7 @@ class World:
             self.forgotten[ref.id] = loaded
         else:
             self.forgotten.pop(ref.id, None)
+            self.macs.drop(ref.id)
 
     def watch(self) -> Watch:
         """A manager's own view of what has changed."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from domain.mac import derived
 from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
@@ -82,6 +83,7 @@ class VmView(TypedDict):
     has_user_data: bool
     warnings: list[WarningView]
     node: str | None
+    mac: str | None
     addresses: list[str]
     host_keys: list[HostKeyView]
     boots: int
@@ -130,6 +132,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "has_user_data": get("user_data") is not None,
         "warnings": warnings(get("notices")),
         "node": get("node"),
+        "mac": (get("mac") or derived(state["id"])) if get("node") else None,
         "addresses": list(get("addresses") or ()),
         "host_keys": [
             {"type": key["type"], "key": key["key"], "fingerprint": key["fingerprint"]}

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
-from domain.contract import NodeReport
+from domain.contract import Mac, NodeReport
 from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
@@ -146,7 +146,10 @@ class RebuildVm(Asked):
 
 
 class ScheduleVm(VmCommand):
+    """`mac`: an address that no other VM has."""
+
     node: Slug
+    mac: Mac | None = None
     considered: tuple[Considered, ...] = ()
 
 

@@ -58,6 +58,9 @@ class VmScheduled(VmEvent):
     epoch: int
     deadline: AwareDatetime
     considered: tuple[Considered, ...]
+    mac: str | None = Field(
+        default=None, description="its MAC address for life; where none is said, it follows from the id"
+    )
 
 
 class VmStartRequested(VmAsked):

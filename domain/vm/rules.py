@@ -363,6 +363,7 @@ def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
             epoch=vm.epoch + 1,
             deadline=command.at + CREATE_DEADLINE,
             considered=command.considered,
+            mac=command.mac,
         )
     ]
 

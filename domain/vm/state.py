@@ -94,6 +94,7 @@ class Vm(Message):
     disk: int = Field(default=1, description="how often its disk was to be made")
     disk_made: int = Field(default=0, description="the last of its disks that it ran on")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
+    mac: str | None = None
     node: str | None = None
     epoch: int = 0
     force_after: AwareDatetime | None = None
@@ -186,6 +187,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "node": event.node,
                 "epoch": event.epoch,
                 "considered": event.considered,
+                "mac": event.mac,
                 "pending": pending,
             }
         case VmStartRequested():

@@ -8,11 +8,11 @@ stays until that node has said that nothing is left: unknown is not absent.
 """
 
 import asyncio
-import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
+from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
 from domain.node import Node
@@ -31,12 +31,6 @@ log = logs.get(__name__)
 GRAVE = timedelta(hours=1)
 #: Seconds between looks whether the connection is another one, and between readings of all documents.
 LOOK, READ_AGAIN = 1.0, 300.0
-
-
-def mac_address(vm: str) -> str:
-    """A locally administered MAC of QEMU's range, derived from the VM's id."""
-    tail = hashlib.sha256(vm.encode()).digest()[:3]
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
 
 
 def wanted(
@@ -75,7 +69,7 @@ def wanted(
         disk_made=vm.disk_made,
         image=source,
         seed_url=seed_url,
-        mac=mac_address(vm.id),
+        mac=mac.of(vm),
     )
 
 
@@ -94,7 +88,7 @@ def tombstone(vm: Vm, version: int) -> Wanted:
         memory_mib=vm.spec.memory_mib,
         disk_gib=vm.spec.disk_gib,
         seed_url="",
-        mac=mac_address(vm.id),
+        mac=mac.of(vm),
     )
 
 

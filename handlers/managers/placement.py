@@ -4,6 +4,7 @@ The VM's and the node's event go in one atomic batch, so two schedulers can neve
 of a race sees its batch refused, waits for the world to move, and looks again.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TypeVar
 
-from domain import image, node, vm
+from domain import image, mac, node, vm
 from domain.base import Event
 from domain.node import Node
 from domain.placement import Policy, place
@@ -138,17 +139,21 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
     nodes = {found.id: found for found in world.nodes()}
     reserved: dict[str, list[Event]] = {}
     made: list[Change] = []
-    at = now()
+    at, given = now(), set[str]()
     for vm_id in vm_ids:
         loaded = world.vm(vm_id)
         if loaded is None or loaded.state is None:
             continue
         found = loaded.state
         command = gone(found, world) or where(found, nodes.values(), policy, at, architecture(found, world))
+        if isinstance(command, ScheduleVm):  # drawn by lot: two who place at once, and know nothing of each other
+            address = mac.free(secrets.randbelow(mac.MANY), lambda one: one in given or world.macs.taken(one))
+            command = command.model_copy(update={"mac": address})
         events = vm.decide(found, command)
         if events:
             made.append(Change(loaded.tip, events))
         if isinstance(command, ScheduleVm) and events:
+            given.add(command.mac or "")
             promise = node.Reserve(node=command.node, vm=vm_id, resources=found.spec.resources(), at=at)
             for event in node.decide(nodes[command.node], promise):
                 reserved.setdefault(command.node, []).append(event)

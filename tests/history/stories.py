@@ -321,6 +321,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "vm-20-described": (VM, [create(description="a shop"), ask(ChangeVm, 11, description="")]),
+    "vm-21-mac": (VM, [create(), ScheduleVm(vm=ID, at=at(1), node="n1", mac="52:54:00:00:00:07")]),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
