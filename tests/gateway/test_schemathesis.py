@@ -7,6 +7,7 @@ kept between runs. A feed is followed up to its first frame; the WebSockets are 
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -35,6 +36,8 @@ from tests.waiting import eventually
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG" + "A" * 42
 schemathesis.openapi.format("ssh-public-key", st.just(KEY))
+#: What schemathesis takes for marks (`\p{M}`) though Unicode has not assigned it: no pattern allows it.
+NO_MARK = re.compile("[\u20f1-\u20ff]")
 SETTINGS = settings(
     max_examples=50,
     derandomize=True,
@@ -93,6 +96,8 @@ class World:
             case.query.update({"wait": "0.01s"} if "wait" in case.query and not broken(case, "query") else {})
             return
         for name, given in list(case.query.items()):
+            if isinstance(given, str):
+                case.query[name] = NO_MARK.sub("x", given)
             if name in ("at", "from", "to") and not isinstance(given, int):
                 case.query[name] = "2026-01-01T00:00:00Z" if name != "to" else self.end
             elif name in ("at", "from", "to", "after", "min_position"):
@@ -110,6 +115,7 @@ class World:
             case.query.update(self.continued(case))
         body = case.body
         if isinstance(body, dict):
+            body = case.body = json.loads(NO_MARK.sub("x", json.dumps(body, ensure_ascii=False)))
             for name, kind in (("image", "image"), ("project", "project")):
                 if body.get(name):
                     body[name] = self.chosen(kind, body[name])
