@@ -43,7 +43,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     """
     import uvloop
 
-    from runtime import essential, logs, patience, private, streams
+    from runtime import essential, logs, patience, private
     from runtime.disk_room import is_full
 
     logs.configure(role, own.log_level, own.log_format)
@@ -63,13 +63,10 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
                 log = logs.get(__name__)
                 log.error("the disk is full; make room, it goes on by itself", file=error.filename, retry_in=pause)
                 time.sleep(pause)
-    except streams.WeakStream as error:
-        logs.get(__name__).error("the bus cannot carry the log", error=str(error))
+    except patience.CannotRun as error:
+        logs.get(__name__).error("the role cannot run", error=patience.one_line(error))
         raise SystemExit(2) from None
     except essential.TaskEnded:
-        raise SystemExit(1) from None
-    except essential.CannotRun as error:
-        logs.get(__name__).error("the role cannot run here", error=str(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

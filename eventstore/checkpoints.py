@@ -32,6 +32,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from eventstore import keyfile
 from eventstore.envelope import GENESIS, Recorded
+from runtime.patience import CannotRun
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Keys = Mapping[str, Ed25519PublicKey]
@@ -40,7 +41,7 @@ Keys = Mapping[str, Ed25519PublicKey]
 _END = b"-----END PUBLIC KEY-----\n"
 
 
-class BadKey(Exception):
+class BadKey(CannotRun):
     """A file does not hold the key that it should."""
 
 

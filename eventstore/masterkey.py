@@ -18,13 +18,14 @@ from eventstore import keyfile
 from eventstore.jetstream import Conflict
 from eventstore.keystore import Entry, KeyStore
 from runtime import subjects
+from runtime.patience import CannotRun
 
 NONCE = 12
 SIZE = NONCE + 32 + 16
 """Bytes of a wrapped key."""
 
 
-class WrongMasterKey(Exception):
+class WrongMasterKey(CannotRun):
     """A wrapped key does not open: the master key file is not the one it was wrapped with."""
 
 
@@ -162,7 +163,10 @@ def _encoded(keys: Sequence[bytes]) -> bytes:
 
 
 def _decoded(path: Path) -> list[bytes]:
-    keys = [base64.b64decode(text) for text in path.read_bytes().split()]
+    try:
+        keys = [base64.b64decode(text) for text in path.read_bytes().split()]
+    except ValueError:
+        keys = []
     if not keys or any(len(key) != 32 for key in keys):
         raise WrongMasterKey(f"{path} does not hold 32 bytes in base64 on each line")
     return keys

@@ -1,11 +1,8 @@
 """A gateway as an ASGI application, with everything it needs opened and closed around it."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from nats.errors import Error as NatsError
 
 from eventstore.parking import Parking
 from eventstore.store import EventStore
@@ -27,7 +24,7 @@ ENDING = 3.0
 
 @asynccontextmanager
 async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """A gateway with its connections. Raises BadTokens. Neither Postgres nor a log has to be there yet."""
+    """A gateway with its connections, once the bus is there. Postgres and the log need not be. Raises BadTokens."""
     tokens = Tokens(settings.tokens_file)
     tokens.load()
     nc = await bus.connect(settings, "gateway")
@@ -44,6 +41,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     await gateway.heartbeats.listen(nc)
     await pool.open()
+    gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
     try:
@@ -54,8 +52,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()
-        with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
-            await nc.close()
+        await nc.close()
 
 
 def application(gateway: Gateway) -> Edge:

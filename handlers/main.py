@@ -1,14 +1,13 @@
 """The handlers process: one FastStream application around the command loop and the process managers."""
 
-import logging
+import asyncio
+import signal
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from faststream import AckPolicy, FastStream
-from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
-from faststream.security import SASLPlaintext
+from faststream import FastStream
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from domain.placement import Policy
 from eventstore.checkpoints import public_keys, public_path, signing_key
@@ -18,7 +17,6 @@ from eventstore.notary import Notary
 from eventstore.parking import Parking
 from eventstore.store import EventStore, Unavailable
 from eventstore.vault import Vault
-from handlers import reports
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.leases import Leases
@@ -32,12 +30,13 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
 from handlers.registration import Registration, hear_heartbeats
+from handlers.reports import Reports, receiver
 from handlers.routes import Facts
+from handlers.subscriber import broker_of
 from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
-from runtime.bus import QuickClient
-from runtime.essential import Essential
+from runtime.essential import Essential, until_stopped
 from runtime.patience import PASSING, patiently
 from runtime.settings import HandlersSettings
 
@@ -53,14 +52,13 @@ class Parts:
     commands: CommandLoop
     liveness: Liveness
     registration: Registration
-    reports: reports.Reports
+    reports: Reports
     parking: Parking
     drivers: Sequence[Driver]
 
 
-async def assemble(settings: HandlersSettings) -> Parts:
-    """Connect, check the streams, and put the parts together. Raises WeakStream when a stream promises too little."""
-    nc = await bus.connect(settings, "handlers")
+async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
+    """Check the streams, and put the parts together. Raises CannotRun: WeakStream when a stream promises too little."""
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
@@ -92,7 +90,7 @@ async def assemble(settings: HandlersSettings) -> Parts:
         commands=commands,
         liveness=liveness,
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
-        reports=reports.Reports(store, world),
+        reports=Reports(store, world),
         parking=parking,
         drivers=drivers,
     )
@@ -103,68 +101,37 @@ async def caught_up(world: World, store: EventStore) -> None:
     await world.reached(await store.last_position())
 
 
-class TotalBroker(NatsBroker):
-    """On our own client: what a node writes into headers must not end the connection's reading."""
-
-    async def _connect(self) -> Client:
-        connection = QuickClient()
-        await connection.connect(**self._connection_kwargs)
-        self.config.connect(connection)
-        return connection
-
-
-def broker_for(settings: HandlersSettings, parts: Parts) -> NatsBroker:
-    """The FastStream broker with its subscriber: reports (stored, acknowledged)."""
-    security = None
-    if settings.nats_user:
-        security = SASLPlaintext(settings.nats_user, settings.nats_password or "")
-    broker = TotalBroker(
-        [url.strip() for url in settings.nats_url.split(",")],
-        name="nebula-handlers-subscribers",
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=1,
-        security=security,
-        logger=logging.getLogger(
-            "handlers.faststream"
-        ),  # its own, "faststream", writes a line a message, in its own form
-    )
-    broker.subscriber(
-        subjects.REPORTS_OF_ALL,
-        pull_sub=PullSub(batch_size=16),
-        stream=JStream(subjects.REPORTS, declare=False),
-        durable=reports.CONSUMER,
-        deliver_policy=DeliverPolicy.ALL,
-        config=ConsumerConfig(ack_wait=5, max_ack_pending=256),
-        ack_policy=AckPolicy.NACK_ON_ERROR,
-        decoder=raw_body,
-    )(reports.receiver(parts.reports, parts.parking, settings.max_deliver))
-
-    return broker
-
-
-async def raw_body(msg: NatsMessage) -> bytes:
-    """The body as it came: what is in it is judged where failure has a place to go."""
-    return msg.body
-
-
 async def run(settings: HandlersSettings) -> None:
     """Run until SIGINT or SIGTERM. Work begins once the world has caught up with the log."""
-    parts = await assemble(settings)
-    store = EventStore(parts.nc)
-    try:
-        async with Essential() as essential:
-            essential.start("malformed messages", parts.world.malformed.run(parts.parking))
-            essential.start("parked", parts.parking.keep_count())
-            essential.start("world", parts.world.follow(parts.nc, Turns(parts.commands.in_flight)))
-            await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
-            log.info("world read", position=parts.world.position)
-            for driver in parts.drivers:
-                essential.start(driver.name, driver.run())
-            await parts.commands.start()
-            await hear_heartbeats(parts.nc, parts.liveness)
-            await parts.registration.serve(parts.nc)
-            await answer_nodes(parts.nc, store, parts.world, parts.commands.health.malformed)
-            log.info("handlers ready")
-            await essential.during(FastStream(broker_for(settings, parts), logger=None).run())
-    finally:
-        await parts.nc.close()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await until_stopped(stop, serve(settings))
+    log.info("handlers stopped")
+
+
+async def serve(settings: HandlersSettings) -> None:
+    """Connect and work, until cancelled."""
+    async with AsyncExitStack() as stack:
+        nc = await bus.connect(settings, "handlers")
+        stack.push_async_callback(nc.close)
+        essential = await stack.enter_async_context(Essential())
+        essential.start("bus", nc.until_ended())
+        parts = await essential.during(assemble(settings, nc))
+        store = EventStore(nc)
+        essential.start("malformed messages", parts.world.malformed.run(parts.parking))
+        essential.start("parked", parts.parking.keep_count())
+        essential.start("world", parts.world.follow(nc, Turns(parts.commands.in_flight)))
+        await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
+        log.info("world read", position=parts.world.position)
+        for driver in parts.drivers:
+            essential.start(driver.name, driver.run())
+        await parts.commands.start()
+        await hear_heartbeats(nc, parts.liveness)
+        await parts.registration.serve(nc)
+        await answer_nodes(nc, store, parts.world, parts.commands.health.malformed)
+        app = FastStream(broker_of(nc, receiver(parts.reports, parts.parking, settings.max_deliver)), logger=None)
+        stack.push_async_callback(app.stop)
+        await essential.during(app.start())
+        log.info("handlers ready")
+        await essential.for_ever()

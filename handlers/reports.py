@@ -23,7 +23,6 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-CONSUMER = "handlers-reports"
 RETRY = 1.0
 #: Seconds that a sequence may be ahead of the time since its lease was given: clocks are set now and then. A VM is deaf
 #: for no longer after a report that was a lie.

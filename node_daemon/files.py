@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import IO
 
-from runtime.essential import CannotRun
+from runtime.patience import CannotRun
 from runtime.private import PASSABLE, passable
 
 

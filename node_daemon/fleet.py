@@ -58,6 +58,7 @@ async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
     guests = Guests()
     try:
         async with Essential() as essential:
+            essential.start("bus", connection.until_ended())
             essential.start("guests", guests.run())
             for number in range(1, settings.simulate + 1):
                 node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)

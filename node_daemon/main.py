@@ -8,13 +8,14 @@ from node_daemon.console_log import keep_small
 from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
-from node_daemon.files import Occupied, impassable, lock, new_folder
+from node_daemon.files import impassable, lock, new_folder
 from node_daemon.host import GIB, this_host, virt_type
 from node_daemon.image_keeper import keep_tidy
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
 from runtime.essential import Essential, TaskEnded, until_stopped
+from runtime.patience import CannotRun
 from runtime.settings import NodeSettings, read
 
 log = logs.get(__name__)
@@ -58,6 +59,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve])
     try:
         async with Essential() as essential:
+            essential.start("bus", connection.until_ended())
             essential.start("daemon", daemon.run())
             essential.start("image cache", keep_tidy(images, connection, settings.node))
             essential.start("console logs", keep_small(disks.consoles))
@@ -72,7 +74,7 @@ def main() -> None:
     logs.configure("node", settings.log_level, settings.log_format)
     try:
         asyncio.run(run(settings))
-    except Occupied as error:
+    except CannotRun as error:
         raise SystemExit(f"nebula: {error}") from None
     except TaskEnded:
         raise SystemExit(1) from None

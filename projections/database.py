@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection, OperationalError, errors, sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from projections.model import ReadModel, versions
+from runtime.patience import CannotRun, one_line, patiently
 
 SCHEMA = "nebula"
 #: The advisory lock under which a schema is made, and the first half of the one that its only writer holds.
@@ -24,6 +25,13 @@ LOCK = 0x6E6562756C61
 WRITER = LOCK >> 24
 #: Seconds between two looks whether the writer of a copy has ended.
 STANDBY_SECONDS = 0.5
+
+#: What Postgres says to a user, a password or a database that it does not know. libpq hands on no code for it; said in
+#: another language it is waited for, as a server that is away is.
+_REFUSED = re.compile(
+    r"authentication failed|no pg_hba\.conf entry|no password supplied|is not permitted to log in"
+    r"|(role|database) \".*\" does not exist|permission denied for database"
+)
 
 #: Characters of a text that is searched by.
 LONGEST = 512
@@ -77,10 +85,32 @@ def conninfo(dsn: str, schema: str, role: str) -> str:
 
 
 async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
-    """One connection in autocommit mode. Raises psycopg.OperationalError."""
-    return await AsyncConnection.connect(
-        conninfo(dsn, schema, role), autocommit=True, row_factory=dict_row, prepare_threshold=2
-    )
+    """One connection in autocommit mode. Raises psycopg.OperationalError, and CannotRun when we are refused."""
+    try:
+        return await AsyncConnection.connect(
+            conninfo(dsn, schema, role), autocommit=True, row_factory=dict_row, prepare_threshold=2
+        )
+    except OperationalError as error:
+        if _REFUSED.search(str(error)):
+            raise refused(dsn, error) from error
+        raise
+
+
+async def connected(dsn: str, role: str) -> Connection:
+    """The same, once Postgres is there."""
+    return await patiently(place(dsn), lambda: connect(dsn, role), (OperationalError,))
+
+
+def place(dsn: str) -> str:
+    """Where a database is, in words without a password."""
+    found = conninfo_to_dict(dsn)
+    host, port = found.get("host") or found.get("hostaddr") or "this host", found.get("port")
+    return f"Postgres at {host}:{port}" if port else f"Postgres at {host}"
+
+
+def refused(dsn: str, error: Exception) -> CannotRun:
+    """We may not do there what we have to: nothing that waiting mends."""
+    return CannotRun(f"{place(dsn)} does not serve us: {one_line(error)} (NEBULA_POSTGRES_DSN, postgres.sql)")
 
 
 def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:

@@ -1,11 +1,8 @@
 """The process of the read side: the runner, and the data source that guests ask."""
 
 import asyncio
-import contextlib
 import os
 import signal
-
-from nats.errors import Error as NatsError
 
 from eventstore.vault import Vault
 from projections import database
@@ -50,13 +47,13 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)
         async with Essential() as essential:
+            essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
             essential.start("data source", seed_guests(settings, source, stop))
             await essential.for_ever()
     finally:
         await pool.close()
-        with contextlib.suppress(OSError, NatsError):  # the server may be gone before us
-            await nc.close()
+        await nc.close()
 
 
 async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:

@@ -7,10 +7,11 @@ from psycopg import OperationalError, errors
 
 from projections import database
 from runtime import logs
+from runtime.patience import CannotRun, one_line
 
 log = logs.get(__name__)
 
-#: Seconds after which a silent connection is asked for the position again.
+#: Seconds after which the position is asked for although no notice came.
 ASK_AGAIN = 5.0
 RETRY_SECONDS = 0.5
 
@@ -48,21 +49,32 @@ class Position:
 
 
 async def listen(dsn: str, position: Position) -> None:
-    """Keep `position` at the checkpoint of the live read models, for ever, over losses of the connection."""
-    away = False
+    """Keep `position` at the checkpoint of the live read models, for ever, over losses of the connection.
+
+    Raises CannotRun when Postgres does not know us. Once it did, that is waited for as well.
+    """
+    known = away = False
     while True:
         try:
-            async with await database.connect(dsn, "position") as conn:
+            async with await database.connected(dsn, "position") as conn:
                 await conn.execute(f"LISTEN {database.SCHEMA}_position".encode())
                 while True:
                     position.set(await database.checkpoint(conn))
                     if away:
                         log.info("read models are back", position=position.value)
-                        away = False
-                    async for notice in conn.notifies(timeout=ASK_AGAIN):
-                        position.set(max(position.value, int(notice.payload)))
-        except (OperationalError, errors.UndefinedTable, errors.InvalidSchemaName) as error:
+                    known, away = True, False
+                    async for _ in conn.notifies(timeout=ASK_AGAIN, stop_after=1):
+                        pass  # what it says counts for nothing: whoever may log in to the database can send one
+        except (
+            OperationalError,
+            errors.UndefinedTable,
+            errors.InvalidSchemaName,
+            errors.InsufficientPrivilege,
+            CannotRun,
+        ) as error:
+            if isinstance(error, CannotRun) and not known:
+                raise
             if not away:
-                log.warning("read models cannot be asked; trying on", error=str(error).strip())
+                log.warning("read models cannot be asked; trying on", error=one_line(error))
                 away = True
             await asyncio.sleep(RETRY_SECONDS)

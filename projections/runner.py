@@ -58,6 +58,7 @@ PASSING = (
     psycopg.OperationalError,
     errors.UndefinedTable,
     errors.InvalidSchemaName,
+    errors.ReadOnlySqlTransaction,
     NatsError,
     OSError,
     Unavailable,
@@ -108,13 +109,15 @@ class Runner:
         self.position = position
 
     async def run(self) -> None:
-        """Follow the log for ever."""
+        """Follow the log for ever. Raises CannotRun where Postgres does not know us, or we may not write."""
         delay = FIRST_RETRY
         while True:
             started = self.position.value
             try:
-                async with await database.connect(self._dsn, "projections") as conn:
+                async with await database.connected(self._dsn, "projections") as conn:
                     await self._session(conn)
+            except errors.InsufficientPrivilege as error:
+                raise database.refused(self._dsn, error) from error
             except PASSING as error:
                 if self.position.value > started:
                     delay = FIRST_RETRY

@@ -1,16 +1,21 @@
 """The connection to NATS: patient at start, back by itself, and told about once per change rather than per try."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import AuthorizationError, NoServersError, StaleConnectionError
+from nats.errors import Error as NatsError
 from nats.protocol.command import hpub_cmd
+from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from runtime import logs
 from runtime.headers import fit, parsed
 from runtime.masking import masked
-from runtime.patience import patiently
+from runtime.patience import CannotRun, is_there, one_line, patiently, waits
 from runtime.settings import Common
 
 log = logs.get(__name__)
@@ -35,11 +40,20 @@ class QuickClient(Client):
         self.stats["out_bytes"] += payload_size
         command = hpub_cmd(subject, reply, block, payload)
         if reply and not self._pending and self.is_connected and self._transport:
-            self._transport.write(command)
-            return
+            with contextlib.suppress(RuntimeError):  # uvloop's, for a connection that has just broken
+                self._transport.write(command)
+                return
         await self._send_command(command)
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    async def close(self) -> None:
+        """Never raises: whoever closes has no more use for what cannot be written any more."""
+        if not self.is_connected:
+            self._pending.clear()
+            self._pending_data_size = 0
+        with contextlib.suppress(NatsError, OSError, RuntimeError):
+            await super().close()
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         """Never raises: what a publisher wrote would end this connection's reading without a word."""
@@ -77,54 +91,111 @@ async def publish_bytes(nc: Client, subject: bytes, reply: str, block: bytes, pa
     await nc._flush_pending()
 
 
-class Teller:
-    """Says each trouble of a connection once, until it is over."""
+class Connection(QuickClient):
+    """A role's: it reconnects for ever, and says once when it begins to wait for the server and when that is over."""
 
-    def __init__(self) -> None:
-        self._told = ""
+    def __init__(self, settings: Common, role: str) -> None:
+        super().__init__()
+        self.what = place(settings)
+        self._settings = settings
+        self._role = role
+        self._ended = asyncio.Event()
+        self._said = ""
+        self._newest: Exception | None = None
 
-    async def trouble(self, error: Exception) -> None:
-        text = repr(error)
-        if text != self._told:
-            log.warning("bus trouble", error=text)
-        self._told = text
+    async def open(self) -> None:
+        """Try each server. Raises CannotRun when one refuses our user, nats.errors.Error or OSError otherwise."""
+        settings = self._settings
+        try:
+            await self.connect(
+                servers=settings.nats_urls,
+                name=f"nebula-{self._role}",
+                user=settings.nats_user,
+                password=settings.nats_password,
+                allow_reconnect=True,
+                max_reconnect_attempts=1,  # at first: with -1 the client would try for ever, and say nothing, in here
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works, the annotation says int
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=32 * 1024 * 1024,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_loss,
+                reconnected_cb=self._on_return,
+                closed_cb=self._on_end,
+            )
+        except NoServersError as error:
+            if self._ended.is_set():
+                raise refusal(self.what, self._newest) from error
+            raise self._newest or error from error
+        self._ended.clear()  # one of several servers refused us, and another one does not
+        self.options["max_reconnect_attempts"] = -1
 
-    async def lost(self) -> None:
-        log.warning("bus lost; reconnecting")
+    async def until_ended(self) -> None:
+        """Wait until nats-py gives the connection up. Raises CannotRun then.
 
-    async def back(self) -> None:
-        self._told = ""
-        log.warning("bus is back")
+        It does that when the server refuses our user, or closes the connection with an error of its protocol.
+        """
+        await self._ended.wait()
+        raise refusal(self.what, self._newest)
+
+    async def _attempt_reconnect(self) -> None:
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:  # nobody would be told, and it would stay away for ever
+            self._newest = error
+            self._ended.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        """What concerns one subject or one message is said here, the connection itself elsewhere."""
+        if self._ended.is_set():
+            return
+        self._newest = error
+        if refuses(error):
+            self._ended.set()
+        if self.is_connected and not isinstance(error, StaleConnectionError) and repr(error) != self._said:
+            self._said = repr(error)
+            log.warning("bus trouble", error=self._said)
+
+    async def _on_loss(self) -> None:
+        if not self.is_closed:
+            waits(self.what, self._newest or StaleConnectionError())
+
+    async def _on_return(self) -> None:
+        self._said = ""
+        is_there(self.what)
+
+    async def _on_end(self) -> None:
+        if not self._ended.is_set():
+            self._newest = self._err or self._newest
+            self._ended.set()
 
 
-async def connect(settings: Common, role: str, *, patient: bool = True) -> Client:
-    """A connection that reconnects for ever. While the server is away at start, says so and tries on (`patient`).
+def refuses(error: Exception | None) -> bool:
+    """Whether this is a server that knows our user or password not. nats-py hands on its words only."""
+    return isinstance(error, AuthorizationError) or AUTHORIZATION_VIOLATION in str(error).lower()
 
-    Raises nats.errors.Error or OSError when not patient and nobody answers.
+
+def refusal(what: str, error: Exception | None) -> CannotRun:
+    said = one_line(error) if error is not None else "it gives no reason"
+    user = " (NEBULA_NATS_USER, NEBULA_NATS_PASSWORD)" if refuses(error) else ""
+    return CannotRun(f"{what} does not serve us: {said}{user}")
+
+
+def place(settings: Common) -> str:
+    """Where the servers are, in words without credentials."""
+    return f"NATS at {masked(settings.nats_url)}"
+
+
+async def connect(settings: Common, role: str) -> Connection:
+    """A connection that reconnects for ever. While the server is away at start, says so and tries on.
+
+    Raises CannotRun when the server refuses our user. `until_ended` has to be watched by whoever needs the connection.
     """
-    if not patient:
-        return await _connected(settings, role)
-    return await patiently(f"NATS at {masked(settings.nats_url)}", lambda: _connected(settings, role))
 
+    async def attempt() -> Connection:
+        connection = Connection(settings, role)
+        await connection.open()
+        return connection
 
-async def _connected(settings: Common, role: str) -> Client:
-    teller = Teller()
-    connection = QuickClient()
-    await connection.connect(
-        servers=[url.strip() for url in settings.nats_url.split(",")],
-        name=f"nebula-{role}",
-        user=settings.nats_user,
-        password=settings.nats_password,
-        allow_reconnect=True,
-        max_reconnect_attempts=1,  # at first: with -1 the client would try for ever, and say nothing, in here
-        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works, the annotation says int
-        connect_timeout=2,
-        ping_interval=5,
-        max_outstanding_pings=2,
-        pending_size=32 * 1024 * 1024,
-        error_cb=teller.trouble,
-        disconnected_cb=teller.lost,
-        reconnected_cb=teller.back,
-    )
-    connection.options["max_reconnect_attempts"] = -1
-    return connection
+    return await patiently(place(settings), attempt)

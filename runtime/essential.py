@@ -10,15 +10,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from runtime import logs
+from runtime.patience import CannotRun
 from runtime.tasks import end
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
-
-
-class CannotRun(Exception):
-    """The role cannot run as it was started. The text says why, and what would help."""
 
 
 class TaskEnded(Exception):
@@ -42,11 +39,11 @@ class Essential:
         return task
 
     async def for_ever(self) -> None:
-        """Never returns. Raises TaskEnded as soon as one of the tasks has ended."""
+        """Never returns. Raises TaskEnded as soon as one of the tasks has ended, or the CannotRun it ended with."""
         await self.during(asyncio.Event().wait())
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns or raises. Raises TaskEnded as soon as one of the tasks has ended."""
+        """What `work` returns or raises. Raises TaskEnded as soon as one of the tasks has ended, or its CannotRun."""
         own = asyncio.create_task(work)
         try:
             await asyncio.wait({own, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -61,6 +58,8 @@ class Essential:
         for task in self._tasks:
             if task.done():
                 error = None if task.cancelled() else task.exception()
+                if isinstance(error, CannotRun):
+                    raise error
                 said = repr(error) if error is not None else "it returned"
                 log.error("essential task ended", name=task.get_name(), error=said, exc_info=error)
                 raise TaskEnded(task.get_name()) from error

@@ -9,6 +9,7 @@ from typing import TypeVar
 from nats.errors import Error as NatsError
 
 from runtime import logs
+from runtime.masking import masked
 
 log = logs.get(__name__)
 
@@ -30,26 +31,50 @@ def pause_after(failures: int, first: float, last: float) -> float:
     return min(first * 2.0 ** min(failures - 1, MOST_DOUBLED), last) * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
 
 
+class CannotRun(Exception):
+    """What waiting cannot mend: a refused password, a stream that promises too little. The text says what to change."""
+
+
 def pauses(first: float = FIRST_RETRY, last: float = LAST_RETRY) -> Iterator[float]:
     """What `pause_after` says of the first failure, the second one, and so on for ever."""
     return (pause_after(failures, first, last) for failures in itertools.count(1))
 
 
+def one_line(error: Exception) -> str:
+    """What went wrong, in one line without credentials."""
+    return masked(" ".join(str(error).split()) or repr(error))
+
+
+def waits(what: str, error: Exception) -> None:
+    """The default of what is said when the waiting begins."""
+    log.warning("waiting for a server", what=what, error=one_line(error))
+
+
+def is_there(what: str) -> None:
+    """The default of what is said when it is over."""
+    log.warning("the server answers", what=what)
+
+
 async def patiently(
-    what: str, attempt: Callable[[], Awaitable[T]], passing: tuple[type[Exception], ...] = PASSING
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    passing: tuple[type[Exception], ...] = PASSING,
+    *,
+    begins: Callable[[str, Exception], None] = waits,
+    ends: Callable[[str], None] = is_there,
 ) -> T:
-    """What `attempt` returns once it succeeds. Any error that is not `passing` is raised."""
+    """What `attempt` returns once it succeeds. Any error that is not `passing` is raised, and so is CannotRun."""
     waiting = False
     for pause in pauses():
         try:
             found = await attempt()
         except passing as error:
             if not waiting:
-                log.warning("waiting for a server", what=what, error=str(error) or repr(error))
+                begins(what, error)
             waiting = True
             await asyncio.sleep(pause)
         else:
             if waiting:
-                log.warning("the server answers", what=what)
+                ends(what)
             return found
     raise AssertionError("the pauses never end")

@@ -54,9 +54,8 @@ def _servers(urls: str) -> str:
     for url in urls.split(","):
         try:
             parts = urlsplit(url if "://" in url else f"nats://{url}")
-            wrong = (
-                not parts.hostname or parts.port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment
-            )
+            wrong = parts.scheme not in ("nats", "tls") or not parts.hostname or parts.port == 0
+            wrong = wrong or parts.path not in ("", "/") or bool(parts.query or parts.fragment)
         except ValueError:
             wrong = True
         if wrong:
@@ -70,8 +69,11 @@ def _dsn(dsn: str) -> str:
     from psycopg.conninfo import conninfo_to_dict
 
     try:
-        conninfo_to_dict(dsn)
+        ports = str(conninfo_to_dict(dsn).get("port") or "").split(",")
+        wrong = not all(port == "" or (port.isascii() and port.isdecimal() and int(port) < 65536) for port in ports)
     except Error:
+        wrong = True
+    if wrong:
         raise ValueError(f"must be like postgresql://USER:PASSWORD@HOST:5432/DATABASE; {ENCODED}") from None
     return dsn
 
@@ -104,6 +106,10 @@ class Common(BaseSettings):
     log_mib: float = Field(default=20.0, gt=0, le=10_000)
     #: text for people, json for machines
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
+
+    @property
+    def nats_urls(self) -> list[str]:
+        return [url.strip() for url in self.nats_url.split(",")]
 
     @property
     def image_folders(self) -> tuple[Path, ...]:

@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
-from runtime.patience import patiently
+from runtime.patience import CannotRun, patiently
 
 JETSTREAM_OFF = (10039, 10076)
 NOT_CLUSTERED = 10074
 NO_JETSTREAM = "the server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
 
 
-class WeakStream(Exception):
+class WeakStream(CannotRun):
     """A stream exists with weaker promises than the settings ask for. The text says what to change."""
 
 
@@ -134,8 +135,8 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
             if error.err_code == NOT_CLUSTERED:
                 raise WeakStream(f"{error.description} (NEBULA_NATS_REPLICAS is {wanted.num_replicas})") from error
             info = await js.stream_info(wanted.name)  # another process made it in the meantime
-    except ServiceUnavailableError as error:
-        if error.err_code in JETSTREAM_OFF:
+    except (ServiceUnavailableError, NoRespondersError) as error:
+        if is_off(js, error):
             raise WeakStream(NO_JETSTREAM) from error
         raise
     have = info.config
@@ -161,6 +162,14 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         raise WeakStream(f"stream {wanted.name} has retention {have.retention}; it has to be limits")
     if have.storage != StorageType.FILE.value:
         raise WeakStream(f"stream {wanted.name} is kept in memory; it has to be file storage")
+
+
+def is_off(js: JetStreamContext, error: Exception) -> bool:
+    """Whether JetStream is switched off, and not just away: its server says so, or is alone and does not know it."""
+    if isinstance(error, ServiceUnavailableError) and error.err_code in JETSTREAM_OFF:
+        return True
+    server = js._nc._server_info
+    return not server.get("jetstream") and not server.get("cluster")
 
 
 async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:

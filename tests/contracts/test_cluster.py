@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,11 +13,14 @@ import pytest
 from eventsourcing.tests import application
 from nats.errors import Error as NatsError
 
+from runtime import bus, streams
 from runtime.child import free_port
 from runtime.servers import NATS_CONF, NatsServer, start_nats
+from runtime.settings import Common
 from tests.contracts import test_persistence as on_one_server
 from tests.contracts.conftest import MakeFactory
 from tests.contracts.events import history
+from tests.roles.processes import role
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,25 @@ class TestExampleApplication(application.ExampleApplicationTestCase):
 
 class TestApplication(application.ApplicationTestCase):
     pass
+
+
+async def test_handlers_wait_for_a_log_that_lost_its_leader(cluster: list[NatsServer], tmp_path: Path) -> None:
+    """Most of the servers stand still. As soon as one of them is back, the log has a leader, and handlers go on."""
+    nc = await bus.connect(Common(nats_url=cluster[0].url), "tests")
+    await streams.ensure_all(nc.jetstream(), 3)
+    await nc.close()
+    for member in cluster[1:]:
+        os.kill(member.pid, signal.SIGSTOP)
+    try:
+        async with role("handlers", tmp_path, cluster[0].url, NATS_REPLICAS="3") as running:
+            await running.says("waiting for a server")
+            os.kill(cluster[1].pid, signal.SIGCONT)
+            await running.says("handlers ready")
+            assert len(running.said("waiting for a server")) == len(running.said("the server answers"))
+            assert "Traceback" not in running.log.read_text()
+    finally:
+        for member in cluster[1:]:
+            os.kill(member.pid, signal.SIGCONT)
 
 
 def test_what_was_written_is_read_wherever_one_is_connected(

@@ -171,7 +171,7 @@ async def test_two_daemons_of_one_name_on_libvirt(side: WriteSide) -> None:
         async with node_process(side.home / "g", side.nats.url, **own) as second:
             await second.says(f"another daemon works for node lv: process {first.pid} on host")
             async with node_process(side.home / "f", side.nats.url, **own) as third:
-                assert await third.process.wait() == 1
+                assert await third.process.wait() == 2
                 assert "another node daemon works on" in third.said() and "Traceback" not in third.said()
             await first.kill()
             await second.says("the 1 VMs of node lv are with another daemon")

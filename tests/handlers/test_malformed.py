@@ -13,7 +13,7 @@ from eventstore.judge import Tip
 from eventstore.parked import MORE
 from eventstore.parking import LOG, REPORTS, NotParked, Parking, Status
 from eventstore.room import MOST_OPEN
-from handlers.reports import CONSUMER
+from handlers.subscriber import CONSUMER
 from runtime import subjects
 from runtime.bus import QuickClient
 from tests.eventstore.log import AT

@@ -1,0 +1,75 @@
+"""The position that gateways wait for is what the read models say, whatever anybody says in their name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from projections import database
+from projections.books import MODELS
+from projections.position import Position, listen
+from runtime.patience import CannotRun
+from runtime.servers import Postgres
+from tests.conftest import fresh_database
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def dsn(postgres: Postgres) -> AsyncIterator[str]:
+    """Read models of a log of two events."""
+    dsn = await fresh_database(postgres)
+    async with await database.connect(dsn, "tests") as conn:
+        await database.make(conn, MODELS, database.SCHEMA)
+        await conn.execute("UPDATE checkpoint SET position = 2")
+    yield dsn
+
+
+@pytest.mark.parametrize("lie", ["", "nonsense", "-1", "9" * 18, "9" * 5000, "٣", "0x10", "1e9"])
+async def test_a_notice_is_not_believed(lie: str, dsn: str) -> None:
+    position = Position()
+    listening = asyncio.create_task(listen(dsn, position))
+    try:
+        assert await position.reach(2, 60)
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as anybody:
+            await anybody.execute("SELECT pg_notify('nebula_position', %s)", [lie])
+            await anybody.execute("UPDATE nebula.checkpoint SET position = 3")
+            await anybody.execute("SELECT pg_notify('nebula_position', '3')")
+        await eventually(lambda: position.value >= 3 or listening.done(), "it goes on")
+        assert position.value == 3
+        assert not listening.done()
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_who_was_known_once_is_waited_for(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway decides commands without read models: a password that was changed meanwhile does not end it."""
+    position, tries = Position(), 0
+
+    async def refused(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise CannotRun("refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "connected", refused)
+        with pytest.raises(CannotRun):
+            await listen(dsn, Position())
+    listening = asyncio.create_task(listen(dsn, position))
+    try:
+        assert await position.reach(2, 60)
+        monkeypatch.setattr("projections.position.RETRY_SECONDS", 0.01)
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "connected", refused)
+            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as anybody:
+                await anybody.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND application_name = 'nebula-position'"
+                )
+                await eventually(lambda: tries >= 3, "it tries again")
+                await anybody.execute("UPDATE nebula.checkpoint SET position = 3")
+        assert await position.reach(3, 60)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
