@@ -1,6 +1,7 @@
 """What the commands of whoever runs the platform share: its settings, and a connection to its bus."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,11 +26,10 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
 
     from eventstore.archive import BadArchive
     from eventstore.jetstream import Unavailable
-    from eventstore.masterkey import WrongMasterKey
     from eventstore.notary import Disagrees
     from runtime import logs
-    from runtime.bus import QuickClient
-    from runtime.streams import WeakStream
+    from runtime.bus import QuickClient, place, refusal, refuses
+    from runtime.patience import CannotRun, one_line
 
     logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
 
@@ -39,7 +39,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     async def connected() -> T:
         nc = QuickClient()
         await nc.connect(
-            [url.strip() for url in settings.nats_url.split(",")],
+            settings.nats_urls,
             name="nebula-operator",
             user=settings.nats_user,
             password=settings.nats_password,
@@ -57,10 +57,12 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     try:
         return asyncio.run(connected())
     except NotFoundError as error:
-        raise CliError(f"the server at {settings.nats_url} holds no platform: {error}") from error
-    except (NatsError, Unavailable, TimeoutError, ConnectionError) as error:
-        raise Unreachable(f"the log at {settings.nats_url} does not answer: {error}") from error
-    except (BadArchive, Disagrees, WeakStream, WrongMasterKey, OSError) as error:
+        raise CliError(f"{place(settings)} holds no platform: {error}") from error
+    except (NatsError, Unavailable, TimeoutError, ConnectionError, socket.gaierror) as error:
+        if refuses(error):
+            raise CliError(str(refusal(place(settings), error))) from error
+        raise Unreachable(f"the log of {place(settings)} does not answer: {one_line(error)}") from error
+    except (BadArchive, Disagrees, CannotRun, OSError) as error:
         raise CliError(str(error)) from error
 
 

@@ -3,7 +3,7 @@
 In this order, and stopped in the opposite one: the event log's server, the read models' server, libvirt (which stays,
 as guests do), then the four roles as processes of their own. With NEBULA_SIMULATE the node's is a process of that many
 simulated ones, and libvirt is left out. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
-NEBULA_LIBVIRT_URI of another host name is used as it is. Whatever ends by itself is started again.
+NEBULA_LIBVIRT_URI of another host name is used as it is, and waited for. Whatever ends by itself is started again.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import httpx
+from psycopg import OperationalError
 
 from cli import home
 from cli.client import Client, Document, path
@@ -26,15 +27,16 @@ from cli.credentials import DEFAULT_URL, Given, target
 from cli.errors import CliError, Refused, Unreachable
 from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
-from runtime import logs, tasks
+from projections import database
+from runtime import bus, logs, tasks
 from runtime.child import ServerError, free_port
 from runtime.disk_room import free_bytes
 from runtime.essential import Essential, TaskEnded
 from runtime.full_disk import LOOK_SECONDS, ROOM, FullDisk
-from runtime.libvirtd import LOCAL, Libvirt, ensure_libvirt, kvm_trouble
+from runtime.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_trouble
 from runtime.logfiles import MIB, keep_small
 from runtime.masking import masked
-from runtime.patience import pauses
+from runtime.patience import PASSING, CannotRun, one_line, patiently, pauses
 from runtime.private import put
 from runtime.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
@@ -53,6 +55,7 @@ HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
 #: Where to reach a listener on all addresses.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
 
+T = TypeVar("T")
 Server = TypeVar("Server", NatsServer, Postgres)
 
 
@@ -88,7 +91,7 @@ def main() -> None:
     logs.configure("up", "warning", settings.log_format)
     try:
         asyncio.run(_until_stopped(settings))
-    except (ServerError, TaskEnded) as error:
+    except (ServerError, TaskEnded, CannotRun) as error:
         raise CliError(str(error)) from error
     except OSError as error:
         raise CliError(f"{error.filename or settings.home}: {error.strerror or error}") from error
@@ -123,6 +126,8 @@ async def platform(settings: UpSettings) -> None:
             start = partial(start_nats, settings.home, port=port)
             disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"))
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
+        else:
+            await outside("nats", bus.place(settings), partial(_reach_nats, settings))
         tell("nats", nats_url)
 
         dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
@@ -132,12 +137,15 @@ async def platform(settings: UpSettings) -> None:
             dsns = {role: postgres.dsn_of("nebula", role) for role in PostgresRole}
             tell("postgres", f"127.0.0.1:{postgres.port}")
         else:
+            there = database.place(settings.postgres_dsn)
+            await outside("postgres", there, partial(_reach_postgres, settings), (OperationalError,))
             tell("postgres", "as NEBULA_POSTGRES_DSN says")
 
         if settings.given("simulate"):
             seed_host = settings.seed_host if settings.given("seed_host") else "127.0.0.1"
         else:
-            libvirt = await ensure_libvirt(settings.libvirt_uri, network=settings.network)
+            reach = partial(ensure_libvirt, settings.libvirt_uri, network=settings.network)
+            libvirt = await outside("libvirt", f"libvirt at {settings.libvirt_uri}", reach, (Silent,))
             tell("libvirt", _describe(libvirt))
             seed_host = _seed_host(settings, libvirt)
         seed_port = _port(settings, "seed_port", seed_host)
@@ -235,6 +243,30 @@ async def kept(
         await server.stop()
 
 
+async def outside(
+    name: str,
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    passing: tuple[type[Exception], ...] = PASSING,
+) -> T:
+    """What a server answers that we did not start, once it does. Raises CannotRun where it will not serve us."""
+
+    def begins(what: str, error: Exception) -> None:
+        say(f"{name:<12} waiting for {what}: {one_line(error)}")
+
+    return await patiently(what, attempt, passing, begins=begins, ends=lambda _: None)
+
+
+async def _reach_nats(settings: UpSettings) -> None:
+    nc = bus.Connection(settings, "up")
+    await nc.open()
+    await nc.close()
+
+
+async def _reach_postgres(settings: UpSettings) -> None:
+    await (await database.connect(settings.postgres_dsn, "up")).close()
+
+
 def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Role:
     file = home.pid_file(settings.home, name)
     file.parent.mkdir(exist_ok=True)
@@ -300,7 +332,7 @@ async def _tell_health(url: str) -> None:
                 body = (await http.get("/healthz")).json()
                 parts = {name: part for name, part in body.items() if isinstance(part, dict) and "since" in part}
                 now = "; ".join(f"{name}: {part.get('detail', part['status'])}" for name, part in parts.items())
-            except (httpx.HTTPError, ValueError, AttributeError):
+            except (httpx.HTTPError, ValueError, AttributeError, LookupError):
                 now = "gateway: it does not answer"
             if bool(now) != bool(unwell):
                 say(f"unhealthy    {now}" if now else "healthy      again")

@@ -41,7 +41,7 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
 
     async def work(nc: "Client") -> "Comparison":
         vault = Vault.of(nc, settings.master_key_path)
-        with reachable():
+        with reachable(settings.postgres_dsn):
             return await compare(nc, settings.postgres_dsn, vault)
 
     found = on_bus(settings, work)
@@ -90,7 +90,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
 
     async def work(nc: "Client") -> int:
         vault = Vault.of(nc, settings.master_key_path)
-        with reachable():
+        with reachable(settings.postgres_dsn):
             return await replace(nc, settings.postgres_dsn, vault)
 
     position = on_bus(settings, work)
@@ -101,19 +101,25 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
+def reachable(dsn: str) -> Iterator[None]:
     """Says in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
     import psycopg
 
+    from projections import database
     from projections.rebuild import Busy, Replaced
     from projections.runner import OtherLog
+    from runtime.patience import one_line
 
     try:
         yield
     except (Busy, Replaced, OtherLog) as error:
         raise CliError(str(error)) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CliError(str(database.refused(dsn, error))) from error
     except psycopg.OperationalError as error:
-        raise Unreachable(f"Postgres cannot be reached: {str(error).strip()} (NEBULA_POSTGRES_DSN)") from error
+        raise Unreachable(
+            f"{database.place(dsn)} cannot be reached: {one_line(error)} (NEBULA_POSTGRES_DSN)"
+        ) from error
 
 
 def _settings(context: typer.Context) -> "ProjectionsSettings":

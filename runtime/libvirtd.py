@@ -50,6 +50,14 @@ DEFAULT_NETWORK = """
 """
 
 
+#: What libvirt says of a server that is away.
+AWAY = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC)
+
+
+class Silent(ServerError):
+    """A libvirt that is not ours to start does not answer."""
+
+
 @dataclass(frozen=True)
 class Libvirt:
     """A libvirt that answers, with an active network for guests."""
@@ -100,7 +108,8 @@ async def _ensured(uri: str, network: str) -> Libvirt:
         connection = await _call(functools.partial(libvirt.open, uri))
     except libvirt.libvirtError as error:
         if uri != LOCAL:
-            raise ServerError(f"libvirt does not answer at {uri}: {error}") from error
+            kind = Silent if error.get_error_code() in AWAY else ServerError
+            raise kind(f"libvirt does not answer at {uri}: {error}") from error
         started = await _start_daemons()
         connection = await _open_local()
     try:
