@@ -1,5 +1,6 @@
 """`/healthz` asks: is a command decided, can the log store, are the read models kept; and says since when not."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +36,38 @@ async def test_a_platform_that_works(api: Platform) -> None:
     assert body["status"] in ("ok", "degraded")
     assert {each["name"] for each in body["managers"]} >= {"placement", "dispatch", "liveness", "deadlines", "notary"}
     assert body["lag_seconds"] >= 0
+
+
+async def test_a_manager_that_fails_shows_as_degraded(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works all the same: 200. The handlers' own answer, with one thing changed in it."""
+    request = api.gateway.nc.request
+
+    async def failing(*given: Any, **more: Any) -> Any:
+        answer = await request(*given, **more)
+        said = json.loads(answer.data)
+        if given[0] == subjects.command(subjects.SYSTEM, "health", "check"):
+            said["ok"]["managers"][0]["failing_since"] = "2026-01-01T00:00:00Z"
+        return type("Msg", (), {"data": json.dumps(said).encode()})
+
+    def failed(body: dict[str, Any]) -> list[str]:
+        return [each["name"] for each in body["managers"] if each["failing_since"]]
+
+    async def shows() -> tuple[int, dict[str, Any]] | None:
+        code, body = await health(api)
+        return (code, body) if failed(body) else None
+
+    async def well() -> bool:
+        code, body = await health(api)
+        status = "degraded" if body["parked"] else "ok"  # other tests share this platform
+        return (code, body["status"], failed(body)) == (200, status, [])
+
+    await eventually(well, "all is well")
+    with monkeypatch.context() as patched:
+        patched.setattr(api.gateway.nc, "request", failing)
+        code, body = await eventually(shows, "it shows")
+    assert (code, body["status"]) == (200, "degraded")
+    assert len(failed(body)) == 1
+    await eventually(well, "it is well again")
 
 
 async def test_asking_often_makes_nothing_grow(api: Platform) -> None:
