@@ -137,7 +137,7 @@ def what(data: Document, actor: str, kind: str = "") -> str:
         words.append(f"by {actor}")
     if kind in CHANGES:
         return ", ".join([*words, *changes(data, CHANGES[kind])])
-    for name in ("name", "image", "node", "step", "boots", "cause", "code", "detail"):
+    for name in ("name", "image", "node", "step", "boots", "resets", "cause", "code", "detail"):
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")
     for name in ("addresses", "tags"):

@@ -101,6 +101,8 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
             progress.say(describe(state))
             if _reached(state, goal):
                 return state
+            if goal == "ready" and (silent := _silent(state)):
+                raise Refused({**silent, "detail": f"VM {state['name']} is running, and {silent['detail']}"})
             if _hopeless(state, goal):
                 failure = state.get("failure") or {}
                 raise Refused({"detail": f"VM {state['name']} is {state['phase']}", **failure})
@@ -138,6 +140,13 @@ def short(id_: str) -> str:
 def _reached(state: Document, goal: str) -> bool:
     phase = state["phase"]
     return bool(state.get("ready")) and phase == "running" if goal == "ready" else bool(phase == goal)
+
+
+def _silent(state: Document) -> Document | None:
+    """Why a running VM will never say that it is ready, where it is known that it cannot."""
+    if state.get("pending") or state["phase"] != "running":
+        return None
+    return next((each for each in state.get("warnings") or [] if each["code"] == "guest_cannot_say_ready"), None)
 
 
 def _hopeless(state: Document, goal: str) -> bool:

@@ -32,6 +32,8 @@ Mac = Annotated[str, StringConstraints(pattern=r"^52:54:00(:[0-9a-f]{2}){3}$")]
 """A MAC address of QEMU's range."""
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 BootId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+HostBoot = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,128}$")]
+"""The id of one boot of a host."""
 Word = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
 Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 """What a document may need of a node, by name."""
@@ -195,7 +197,8 @@ class NodeReport(Message):
     by: what it says about another wish than the present one is no news. `boots` is the count that the domain in memory
     was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
     plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
-    `size` is what the domain in memory was started with.
+    `size` is what the domain in memory was started with, `host_boot` the boot of the host that it was started in, and
+    `resets` how often its guest has reset itself since: a boot of which nobody was asked.
     """
 
     vm: Uuid
@@ -212,6 +215,8 @@ class NodeReport(Message):
     addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
     cause: Literal["guest", "crashed"] | None = None
     forced: bool = False
+    host_boot: HostBoot | None = None
+    resets: Counter = 0
     step: Annotated[str, BeforeValidator(one_line)] | None = None
     error: ReportError | None = None
 

@@ -166,7 +166,7 @@ def _config(data: bytes, look: _Look) -> Iterator[Notice]:
             code=MALFORMED, detail=f"it begins with {CONFIG} and is no mapping of names: cloud-init ignores it"
         )
     elif isinstance(loaded, dict) and _silences(loaded):
-        detail = "it turns vendor-data off, by which a guest says that it is ready: nobody will hear when it is"
+        detail = "its user-data turns vendor-data off, by which a guest says that it is ready: wait for running instead"
         yield Notice(code=SILENT, detail=detail)
 
 
@@ -209,9 +209,14 @@ def _yaml(data: bytes, look: _Look) -> object:
 
 
 def _silences(config: dict[object, object]) -> bool:
-    """Whether it says `vendor_data: {enabled: false}`, as cloud-init reads it."""
-    vendor = config.get("vendor_data")
-    if not isinstance(vendor, dict) or "enabled" not in vendor:
+    """Whether it turns off vendor-data, or boothooks in it, as cloud-init reads it."""
+    if "vendor_data" not in config:
         return False
-    enabled = vendor["enabled"]
+    vendor = config["vendor_data"]
+    if not isinstance(vendor, dict):
+        return True
+    disabled = vendor.get("disabled_handlers")
+    if isinstance(disabled, list) and STARTS["#cloud-boothook"] in disabled:
+        return True
+    enabled = vendor.get("enabled", True)
     return enabled is not True and str(enabled).strip().lower() not in ("true", "1", "on", "yes")

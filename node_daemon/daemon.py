@@ -18,6 +18,7 @@ from node_daemon.membership import Membership
 from node_daemon.plan import Host, plan
 from node_daemon.presence import Pulse, utc_now
 from node_daemon.reports import Reports
+from node_daemon.resets import Resets
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
 from runtime.essential import Essential
@@ -50,6 +51,7 @@ class Daemon:
         self._executor = executor
         self._host = host
         self._graces = Graces(settings.data_dir / "graces", host.boot_id)
+        self._resets = Resets(settings.data_dir / "resets")
         self._beside = beside
         self._membership = Membership(
             bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
@@ -102,7 +104,7 @@ class Daemon:
         try:
             async with Essential() as essential:
                 essential.start("wanted documents", self._wanted.follow())
-                essential.start("hypervisor", self._hypervisor.watch(self._nudge))
+                essential.start("hypervisor", self._hypervisor.watch(self._nudge, self._note_reset))
                 essential.start("tick", self._tick_for_ever())
                 essential.start("reports", self._report_for_ever())
                 for start in self._beside:
@@ -185,6 +187,11 @@ class Daemon:
         elif vm in self._lanes:
             self._lanes[vm][0].nudge()  # its document is gone: it ends by itself
 
+    def _note_reset(self, vm: str) -> None:
+        """A guest that does nothing but reset itself is one report a second."""
+        if self._resets.note(vm):
+            self._nudge(vm)
+
     def _lane(self, vm: str) -> Lane:
         if vm in self._lanes:
             return self._lanes[vm][0]
@@ -196,6 +203,7 @@ class Daemon:
             self._reports,
             self._host,
             self._graces,
+            self._resets,
             self._membership.unsure,
         )
         task = asyncio.create_task(lane.run(), name=f"lane {vm}")

@@ -12,7 +12,18 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from domain.guest import Guest
-from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Hypervisor, Nudge, Refused, Unreachable
+from node_daemon.hypervisor import (
+    Boot,
+    Capacity,
+    Channel,
+    Have,
+    Hypervisor,
+    Nudge,
+    Refused,
+    Reset,
+    Unreachable,
+    unheard,
+)
 from runtime.settings import FaultRates
 from runtime.tasks import end
 
@@ -104,10 +115,10 @@ class Faulty:
     async def ensure_network(self) -> None:
         await self._through("network", self._real.ensure_network)
 
-    async def watch(self, nudge: Nudge) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
         while True:
             await self._back.wait()
-            watching = asyncio.create_task(self._real.watch(nudge))
+            watching = asyncio.create_task(self._real.watch(nudge, reset))
             try:
                 await self._away.wait()
             finally:

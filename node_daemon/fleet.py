@@ -130,5 +130,5 @@ class SimulatedNode:
     def _clock(self) -> datetime:
         return utc_now() + timedelta(seconds=self._rates.clock)
 
-    def _up(self, vm: str, boots: int, seed_url: str) -> None:
-        self._guests.up(Booted(self._host, self._disks, vm, boots, seed_url))
+    def _up(self, vm: str, boots: int, resets: int, seed_url: str) -> None:
+        self._guests.up(Booted(self._host, self._disks, vm, boots, resets, seed_url))

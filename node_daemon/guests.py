@@ -1,12 +1,13 @@
 """The guests of simulated hosts, as far as the platform can tell: what cloud-init does at each boot.
 
-It fetches the documents of its seed and, on a disk that has not been configured yet, posts to the URL that vendor-data
-names. It is more patient than a real one, which gives up after ten tries: a simulated cloud converges.
+It fetches the documents of its seed, and posts to where vendor-data makes it. It is more patient than a real one, which
+gives up after a while: a simulated cloud converges.
 """
 
 import asyncio
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ PATIENCE, AGAIN = 10.0, 2.0
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
 
 
+_URL = re.compile(r"http://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9/_-]*phone-home")
+
+
 class NotConfigured(Exception):
     """The data source gave no answer that a guest could work with."""
 
@@ -39,11 +43,16 @@ class Booted:
     disks: SimulatedDisks
     vm: str
     boots: int
+    resets: int
     seed_url: str
+
+    @property
+    def boot(self) -> tuple[int, int]:
+        return (self.boots, self.resets)
 
     def waits(self) -> bool:
         """Whether it still runs, and has not been configured at this boot."""
-        return self.host.boots(self.vm) == self.boots > self.disks.configured(self.vm)
+        return self.host.boots(self.vm) == self.boot > self.disks.configured(self.vm)
 
 
 class Guests:
@@ -66,7 +75,7 @@ class Guests:
             if not guest.waits():
                 continue
             try:
-                await configure(http, guest.seed_url, first=guest.disks.configured(guest.vm) == 0)
+                await configure(http, guest.seed_url, boot=f"{guest.vm}-{guest.boots}-{guest.resets}")
             except (NotConfigured, httpx.HTTPError, httpx.InvalidURL) as error:
                 if not self._away:
                     log.warning("guests are not configured; trying on", vm=guest.vm, error=str(error) or repr(error))
@@ -76,24 +85,22 @@ class Guests:
             if self._away:
                 log.info("guests are configured again")
             self._away = False
-            guest.disks.note_configured(guest.vm, guest.boots)
+            guest.disks.note_configured(guest.vm, guest.boot)
 
 
-async def configure(http: httpx.AsyncClient, seed_url: str, *, first: bool) -> None:
-    """Read the seed and, on a new disk, phone home. Raises NotConfigured or httpx.HTTPError."""
+async def configure(http: httpx.AsyncClient, seed_url: str, *, boot: str) -> None:
+    """Read the seed, and phone home. Raises NotConfigured or httpx.HTTPError."""
     seed = {name: await _get(http, seed_url + name) for name in DOCUMENTS}
     instance, hostname = (text_in(seed["meta-data"], name) for name in ("instance-id", "local-hostname"))
-    if not first:
-        return
     call = {
         "instance_id": instance,
+        "boot_id": boot,
         "hostname": hostname,
-        "fqdn": hostname,
         "pub_key_rsa": "N/A",
         "pub_key_ecdsa": "N/A",
         "pub_key_ed25519": host_key(instance),
     }
-    answer = await http.post(text_in(seed["vendor-data"], "phone_home", "url"), data=call)
+    answer = await http.post(url_in(seed["vendor-data"]), data=call)
     if answer.status_code != 200:
         raise NotConfigured(f"phone-home: {answer.status_code}")
 
@@ -116,6 +123,14 @@ def text_in(document: str, *names: str) -> str:
     if not isinstance(found, str):
         raise NotConfigured(f"{'.'.join(names)} is no text in {document[:200]!r}")
     return found
+
+
+def url_in(hook: str) -> str:
+    """Where a boothook posts to. Raises NotConfigured, whatever it is."""
+    found = _URL.search(hook) if hook.startswith("#cloud-boothook\n") else None
+    if found is None:
+        raise NotConfigured(f"no boothook that phones home in {hook[:200]!r}")
+    return found.group()
 
 
 def host_key(instance: str) -> str:

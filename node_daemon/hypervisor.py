@@ -104,6 +104,14 @@ Nudge = Callable[[str | None], None]
 """Called with a VM's id when something happened to it, with None when anything may have happened."""
 
 
+Reset = Callable[[str], None]
+"""Called with a VM's id each time that its guest has reset itself."""
+
+
+def unheard(vm: str) -> None:
+    """Nobody counts resets."""
+
+
 class Channel(Protocol):
     """Bytes to and from a guest. One task reads and one writes at a time."""
 
@@ -209,6 +217,8 @@ class Hypervisor(Protocol):
         """Make the guests' network active."""
         ...
 
-    async def watch(self, nudge: Nudge) -> None:
-        """Call `nudge` for whatever happens to domains, and after each (re)connection. Never returns."""
+    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+        """Call `nudge` for whatever happens to domains, and after each (re)connection; `reset` for each time that a
+        guest resets itself. Never returns.
+        """
         ...

@@ -35,7 +35,8 @@ from node_daemon.plan import (
     plan,
     stale,
 )
-from node_daemon.reports import Reports, seen
+from node_daemon.reports import Reports, Seen, seen
+from node_daemon.resets import Resets
 from node_daemon.wanted import WantedDocuments
 from runtime import logs
 from runtime.patience import pause_after
@@ -119,6 +120,7 @@ class Lane:
         reports: Reports,
         host: Host,
         graces: Graces,
+        resets: Resets,
         unsure: Callable[[], bool] = lambda: False,
     ) -> None:
         self.vm = vm
@@ -127,6 +129,7 @@ class Lane:
         self._reports = reports
         self._host = host
         self._graces = graces
+        self._resets = resets
         self._unsure = unsure
         self._nudged = asyncio.Event()
         self._addresses = Addresses(vm, hypervisor, changed=self.nudge)
@@ -166,6 +169,8 @@ class Lane:
                     log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
                 if want.force_after is None:
                     self._graces.forget(self.vm)
+                if have.power in (Power.OFF, Power.ABSENT):
+                    self._resets.forget(self.vm)
                 self._trouble = Trouble(want.generation)
                 self._show(want, have)
                 return None
@@ -235,4 +240,8 @@ class Lane:
         self._trouble.error = ReportError(code=failure.code, detail=failure.detail)
 
     def _show(self, want: Wanted, have: Have, *, step: str | None = None, error: ReportError | None = None) -> None:
-        self._reports.show(self.vm, seen(want, have, addresses=self._addresses.known, step=step, error=error))
+        self._reports.show(self.vm, self._seen(want, have, step=step, error=error))
+
+    def _seen(self, want: Wanted, have: Have, *, step: str | None, error: ReportError | None) -> Seen:
+        known, resets = self._addresses.known, self._resets.of(have)
+        return seen(want, have, addresses=known, resets=resets, step=step, error=error)

@@ -19,7 +19,7 @@ from domain.guest import Guest
 from node_daemon import guest_agent, libvirt_events
 from node_daemon.connections import Connections
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, size_of
+from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, Reset, size_of, unheard
 from node_daemon.reach import Reach, ours
 from runtime import logs
 
@@ -152,8 +152,8 @@ class LibvirtHypervisor:
     async def ensure_network(self) -> None:
         await self._ask("network", lambda connection: _activate(connection, self._network))
 
-    async def watch(self, nudge: Nudge) -> None:
-        await libvirt_events.watch(self._uri, self._deadline, nudge)
+    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+        await libvirt_events.watch(self._uri, self._deadline, nudge, reset)
 
     def close(self) -> None:
         """Let go of the idle connections. Domains run on."""

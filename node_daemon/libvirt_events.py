@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import libvirt
 
 from node_daemon.connections import on_thread, open_connection
-from node_daemon.hypervisor import Nudge
+from node_daemon.hypervisor import Nudge, Reset
 from runtime import logs
 from runtime.tasks import happens
 
@@ -18,14 +19,17 @@ log = logs.get(__name__)
 WATCH_SECONDS = 1.0
 
 
-async def watch(uri: str, deadline: float, nudge: Nudge) -> None:
-    """Call `nudge` for each event of a domain, for ever; without a domain when libvirt is away, or is back."""
+async def watch(uri: str, deadline: float, nudge: Nudge, reset: Reset) -> None:
+    """Call `nudge` for each event of a domain, for ever; without a domain when libvirt is away, or is back.
+
+    And `reset` when its guest has reset itself.
+    """
     away = False
     while True:
         gone = asyncio.Event()
         try:
             async with asyncio.timeout(deadline):
-                connection, callback = await on_thread(_listen, uri, asyncio.get_running_loop(), nudge, gone)
+                connection, callbacks = await on_thread(_listen, uri, asyncio.get_running_loop(), nudge, reset, gone)
         except (libvirt.libvirtError, TimeoutError) as error:
             if not away:
                 log.warning("libvirt is away", uri=uri, error=str(error))
@@ -40,13 +44,15 @@ async def watch(uri: str, deadline: float, nudge: Nudge) -> None:
             while connection.isAlive() and not await happens(gone, WATCH_SECONDS):
                 pass
         finally:
-            on_thread(_stop_listening, connection, callback)
+            on_thread(_stop_listening, connection, callbacks)
 
 
-def _listen(uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, gone: asyncio.Event) -> tuple[Any, int]:
-    """A connection that calls `nudge` for each event of a domain, and sets `gone` when its other end is lost.
+def _listen(
+    uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, reset: Reset, gone: asyncio.Event
+) -> tuple[Any, list[int]]:
+    """A connection that calls `nudge` and `reset` for events of domains, and sets `gone` when its other end is lost.
 
-    With it the number of its callback, to stop it.
+    With it the numbers of its callbacks, to stop them.
     """
 
     def tell(call: Callable[..., object], *args: object) -> None:
@@ -55,24 +61,23 @@ def _listen(uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, gone: async
 
     connection = open_connection(uri)
     try:
-        callback = connection.domainEventRegisterAny(
-            None,
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-            lambda _connection, domain, _event, _detail, _opaque: tell(nudge, domain.UUIDString()),
-            None,
-        )
+        heard = {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda _, domain, *_more: tell(nudge, domain.UUIDString()),
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda _, domain, *_more: tell(reset, domain.UUIDString()),
+        }
+        callbacks = [connection.domainEventRegisterAny(None, kind, call, None) for kind, call in heard.items()]
         with contextlib.suppress(libvirt.libvirtError):  # local drivers have no other end to lose
             connection.registerCloseCallback(lambda *_: tell(gone.set), None)
     except libvirt.libvirtError:
         connection.close()
         raise
-    return connection, callback
+    return connection, callbacks
 
 
-def _stop_listening(connection: Any, callback: int) -> None:
+def _stop_listening(connection: Any, callbacks: list[int]) -> None:
     """Close it. A callback that stays registered would keep it open."""
     for call in (
-        lambda: connection.domainEventDeregisterAny(callback),
+        *(partial(connection.domainEventDeregisterAny, callback) for callback in callbacks),
         connection.unregisterCloseCallback,
         connection.close,
     ):

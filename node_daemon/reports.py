@@ -38,6 +38,8 @@ class Seen:
     addresses: tuple[str, ...] = ()
     cause: Literal["guest", "crashed"] | None = None
     forced: bool = False
+    host_boot: str | None = None
+    resets: int = 0
     step: str | None = None
     error: ReportError | None = None
 
@@ -47,6 +49,7 @@ def seen(
     have: Have,
     *,
     addresses: tuple[str, ...] = (),
+    resets: int = 0,
     step: str | None = None,
     error: ReportError | None = None,
 ) -> Seen:
@@ -66,6 +69,8 @@ def seen(
         addresses=addresses if on else (),
         cause=have.cause if have.power is Power.OFF and step is None else None,
         forced=have.forced and have.power is Power.OFF and step is None,
+        host_boot=(have.host_boot or None) if on else None,
+        resets=resets if on else 0,
         step=None if on and want.desired is Desired.ON and have.boots >= want.boots else step,
         error=error,
     )
@@ -173,6 +178,8 @@ class Reports:
             addresses=what.addresses[:MOST_ADDRESSES],
             cause=what.cause,
             forced=what.forced,
+            host_boot=what.host_boot,
+            resets=what.resets,
             step=what.step,
             error=what.error,
         )

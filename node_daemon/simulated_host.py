@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Have, Nudge
+from node_daemon.hypervisor import Have, Nudge, Reset, unheard
 from node_daemon.shelf import Shelf
 
 DOMAIN, HOST = "domain", "host"
@@ -48,6 +48,8 @@ class Run:
     stalled: bool = False
     hostname: str = ""
     agent: Agent = "answers"
+    #: how often the guest has reset itself
+    resets: int = 0
 
     def stand(self, now: float, *, stalled: bool = False) -> "Run":
         return self if self.still is not None else replace(self, still=now, stalled=stalled)
@@ -85,8 +87,8 @@ class Domain:
 _DOMAIN = TypeAdapter(Domain)
 
 
-Up = Callable[[str, int, str], None]
-"""Called with a VM's id, count of boots and seed URL when its guest is up; perhaps more than once."""
+Up = Callable[[str, int, int, str], None]
+"""Called with a VM's id, count of boots and of resets, and seed URL when its guest is up; perhaps more than once."""
 
 
 class SimulatedHost:
@@ -96,7 +98,7 @@ class SimulatedHost:
         self.name = name
         self._shelf = shelf or Shelf()
         self._up = up
-        self._watchers: list[Nudge] = []
+        self._watchers: dict[Nudge, Reset] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         host = self._shelf.all(name, HOST)
         self._boot = int(host.get("boot", "1"))
@@ -141,10 +143,10 @@ class SimulatedHost:
         """The VMs whose domains run."""
         return [domain.uuid for domain in self._domains.values() if domain.ours and domain.run is not None]
 
-    def boots(self, vm: str) -> int:
-        """The count that a VM's domain runs for; 0 when it does not run."""
+    def boots(self, vm: str) -> tuple[int, int]:
+        """The count that a VM's domain runs for, and how often its guest reset itself; none when it does not run."""
         found = self.in_memory(vm)
-        return found[1].tag.boots if found is not None else 0
+        return (found[1].tag.boots, found[1].resets) if found is not None else (0, 0)
 
     # ── what changes ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,12 +166,12 @@ class SimulatedHost:
         if (found := self.in_memory(vm)) is not None:
             self.put(replace(found[0], run=None, cause=cause, forced=cause is None))
 
-    def watch(self, nudge: Nudge) -> None:
+    def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
         """Tell of every change from now on; the earlier one watches, the earlier it hears of it."""
-        self._watchers.append(nudge)
+        self._watchers[nudge] = reset
 
     def unwatch(self, nudge: Nudge) -> None:
-        self._watchers.remove(nudge)
+        del self._watchers[nudge]
 
     # ── what befalls guests and the host ────────────────────────────────────────────────────────────────────────────
 
@@ -181,6 +183,15 @@ class SimulatedHost:
     def crash(self, vm: str) -> None:
         """QEMU dies."""
         self.end(vm, "crashed")
+
+    def reset(self, vm: str, seconds: float = 0.0) -> None:
+        """The guest boots anew by itself, and is up after so many seconds."""
+        if (found := self.in_memory(vm)) is not None and found[1].still is None:
+            domain, run = found
+            again = replace(run, up_at=time.time() + seconds, off_at=None, agent="answers", resets=run.resets + 1)
+            self.put(replace(domain, run=again))
+            for told in list(self._watchers.values()):
+                told(vm)
 
     def stall(self, vm: str) -> None:
         """The guest's disk cannot be written: it is paused."""
@@ -236,7 +247,7 @@ class SimulatedHost:
         if run.off_at is not None:
             self._at(run.off_at, domain.uuid, self.power_off, domain.uuid)
         elif self._up is not None:
-            self._at(run.up_at, domain.uuid, self._up, domain.uuid, run.tag.boots, run.seed_url)
+            self._at(run.up_at, domain.uuid, self._up, domain.uuid, run.tag.boots, run.resets, run.seed_url)
 
     def _at(self, when: float, uuid: str, act: Callable[..., None], *arguments: object) -> None:
         wait = max(0.0, when - time.time())

@@ -42,6 +42,15 @@ def _name(vm: str, number: int) -> str:
     return vm if number == 1 else f"{vm}#{number}"
 
 
+Booted = tuple[int, int]
+"""A boot of a guest: the count that its domain was started for, and how often the guest has reset itself since."""
+
+
+def boot_in(said: str) -> Booted:
+    boots, _, resets = said.partition(".")
+    return int(boots), int(resets or 0)
+
+
 class SimulatedDisks:
     """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
 
@@ -49,19 +58,19 @@ class SimulatedDisks:
         self._node = node
         self._shelf = shelf
         self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
-        self._configured = {vm: int(boots) for vm, boots in shelf.all(node, CONFIGURED).items()}
+        self._configured = {vm: boot_in(said) for vm, said in shelf.all(node, CONFIGURED).items()}
 
     def all(self) -> dict[str, int]:
         return dict(self._sizes)
 
-    def configured(self, vm: str) -> int:
-        """The last boot at which the guest got its configuration; 0 while it is as its image made it."""
-        return self._configured.get(vm, 0)
+    def configured(self, vm: str) -> Booted:
+        """The last boot at which the guest got its configuration; none while it is as its image made it."""
+        return self._configured.get(vm, (0, 0))
 
-    def note_configured(self, vm: str, boots: int) -> None:
+    def note_configured(self, vm: str, boot: Booted) -> None:
         if self._of(vm):
-            self._configured[vm] = boots
-            self._shelf.put(self._node, CONFIGURED, vm, str(boots))
+            self._configured[vm] = boot
+            self._shelf.put(self._node, CONFIGURED, vm, "{}.{}".format(*boot))
 
     def disk(self, vm: str, number: int = 1) -> Path:
         return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"

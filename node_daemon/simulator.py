@@ -30,7 +30,9 @@ from node_daemon.hypervisor import (
     Have,
     Nudge,
     Refused,
+    Reset,
     size_of,
+    unheard,
 )
 from node_daemon.simulated_host import Domain, Run, SimulatedHost
 from runtime.settings import Latencies
@@ -229,8 +231,8 @@ class Simulator:
         if self._network not in self._networks:
             raise Refused(f"no network with matching name {self._network!r}")
 
-    async def watch(self, nudge: Nudge) -> None:
-        self.host.watch(nudge)
+    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+        self.host.watch(nudge, reset)
         try:
             nudge(None)
             await asyncio.Event().wait()

@@ -1,7 +1,7 @@
 """The cloud-init data source: what a guest is told of itself at boot, at a URL that only this boot of it knows.
 
 `/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, as stock images ask for them (NoCloud over
-HTTP), and `POST /<secret>/phone-home` when cloud-init has finished.
+HTTP), and `POST /<secret>/phone-home` when cloud-init has finished, at each boot.
 
 - Whoever does not know a secret learns nothing: every refusal of a path or a secret is the same 404.
 - A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
@@ -154,7 +154,7 @@ async def document(source: Source, seed: Seed, name: str, url: str) -> bytes:
             except Erased as error:
                 raise Refused(404, "key destroyed") from error
         case "vendor-data":
-            return vendor_data(url).encode()
+            return phone_home.hook(f"{url}phone-home").encode()
     return b""
 
 
@@ -167,12 +167,6 @@ def meta_data(seed: Seed) -> str:
             "public-keys": [ssh.fit(key) for key in seed.ssh_keys],
         }
     )
-
-
-def vendor_data(url: str) -> str:
-    """Asks cloud-init to say when it is done, and by which SSH host keys the guest can be known."""
-    asked = {"url": f"{url}phone-home", "post": list(phone_home.ASKED), "tries": 10}
-    return "#cloud-config\n" + as_yaml({"phone_home": asked})
 
 
 def as_yaml(document: dict[str, Any]) -> str:
@@ -191,7 +185,7 @@ async def receive_call(source: Source, request: Request, seed: Seed) -> None:
     if call.instance_id != seed.instance_id:
         raise Refused(400, "the instance id of another machine")
     asked = {
-        "args": {"vm": seed.vm, **call.model_dump(mode="json", exclude={"instance_id"})},
+        "args": {"vm": seed.vm, "boots": seed.asked, **call.model_dump(mode="json", exclude={"instance_id"})},
         "context": {"actor": f"guest:{seed.vm}", "request": str(uuid.uuid4())},
     }
     subject = subjects.command(seed.project, "vm", "guest-ready")

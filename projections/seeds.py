@@ -39,12 +39,13 @@ CREATE TABLE seed_secrets (
     secret_hash bytea NOT NULL,
     project     text NOT NULL,
     vm          text NOT NULL,
+    boots       bigint NOT NULL,
     PRIMARY KEY (secret_hash, project, vm),
     FOREIGN KEY (project, vm) REFERENCES seeds ON DELETE CASCADE
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-READ_MODEL = ReadModel("seeds", 6, DDL, ("seeds", "seed_secrets"))
+READ_MODEL = ReadModel("seeds", 7, DDL, ("seeds", "seed_secrets"))
 
 
 class Secrets(Protocol):
@@ -57,7 +58,11 @@ class Secrets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """The seed of one VM. `booted` is the last boot that was seen to come up; secrets from it to `boots` count."""
+    """The seed of one VM.
+
+    `asked`: of a seed that was found, the boot whose secret opened it. `booted` is the last boot that was seen to come
+    up; secrets from it to `boots` count.
+    """
 
     project: str
     vm: str
@@ -67,6 +72,7 @@ class Seed:
     boots: int
     booted: int
     disk: int = 1
+    asked: int = 0
 
     @property
     def instance_id(self) -> str:
@@ -141,8 +147,12 @@ async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | No
             [_values(seed) for seed in kept],
         )
         await cursor.executemany(
-            "INSERT INTO seed_secrets (secret_hash, project, vm) VALUES (%s, %s, %s)",
-            [(each, seed.project, seed.vm) for seed, found in zip(kept, made, strict=True) for each in found],
+            "INSERT INTO seed_secrets (secret_hash, project, vm, boots) VALUES (%s, %s, %s, %s)",
+            [
+                (each, seed.project, seed.vm, boot)
+                for seed, found in zip(kept, made, strict=True)
+                for boot, each in zip(seed.counting, found, strict=False)
+            ],
         )
 
 
@@ -176,7 +186,7 @@ async def find(pool: Pool, secret: str) -> Seed | None:
     """The seed that a secret opens, with the SSH keys of its project as well. Raises Away."""
     found = await fetch(
         pool,
-        """SELECT s.*, p.state -> 'ssh_keys' AS project_keys
+        """SELECT s.*, h.boots AS asked, p.state -> 'ssh_keys' AS project_keys
            FROM seed_secrets h JOIN seeds s USING (project, vm) LEFT JOIN projects p ON p.id = s.project
            WHERE h.secret_hash = %(hash)s""",
         {"hash": hashed(secret)},
@@ -184,4 +194,5 @@ async def find(pool: Pool, secret: str) -> Seed | None:
     if found.row is None:
         return None
     seed = _seed(found.row)
-    return replace(seed, ssh_keys=unique((*seed.ssh_keys, *(found.row["project_keys"] or ()))))
+    keys = unique((*seed.ssh_keys, *(found.row["project_keys"] or ())))
+    return replace(seed, asked=found.row["asked"], ssh_keys=keys)

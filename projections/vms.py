@@ -55,6 +55,10 @@ class VmView(TypedDict):
     """A VM as the API shows it. User-data is never shown, only whether there is some.
 
     `warnings` say what its user-data will not do. `created_by` is the actor who made it.
+
+    `ready` and `ready_at` are of this very boot of the guest, `first_ready_at` of the first one on its disk. `boots` is
+    how often it was told to boot, `guest_boots` how often its guest did, its own reboots among them.
+
     `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
     """
 
@@ -87,6 +91,7 @@ class VmView(TypedDict):
     addresses: list[str]
     host_keys: list[HostKeyView]
     boots: int
+    guest_boots: int
     rebuilds: int
     pending: PendingView | None
     preparing: str | None
@@ -96,6 +101,7 @@ class VmView(TypedDict):
     created_at: str
     started_at: str | None
     ready_at: str | None
+    first_ready_at: str | None
     updated_at: str
     version: int
     position: int
@@ -112,7 +118,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "name": state["name"],
         "phase": state["phase"],
         "desired": state["desired"],
-        "ready": state["phase"] == Phase.RUNNING and get("ready_at") is not None,
+        "ready": state["phase"] == Phase.RUNNING and get("ready") is not None,
         "image": state["image"],
         "vcpus": spec["vcpus"],
         "memory_mib": spec["memory_mib"],
@@ -139,6 +145,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
             for key in get("host_keys") or ()
         ],
         "boots": state["boots"],
+        "guest_boots": get("guest_boots") or 0,
         "rebuilds": (get("disk") or 1) - 1,
         "pending": pending(get("pending")),
         "preparing": get("preparing"),
@@ -150,7 +157,8 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         ],
         "created_at": utc(state["created_at"]),
         "started_at": maybe(get("started_at")),
-        "ready_at": maybe(get("ready_at")),
+        "ready_at": maybe((get("ready") or {}).get("at")),
+        "first_ready_at": maybe(get("first_ready_at")),
         "updated_at": utc(state["updated_at"]),
         "version": version,
         "position": position,

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
-from domain.contract import Mac, NodeReport
+from domain.contract import BootId, Counter, Mac, NodeReport
 from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
@@ -171,8 +171,12 @@ class RecordReport(VmCommand):
 
 
 class RecordGuestReady(VmCommand):
+    """`boots`: the boot whose seed it was told by; `boot`: the guest's own id of its boot, where it says one."""
+
     hostname: Annotated[str, Field(max_length=253)] | None = None
     host_keys: Annotated[tuple[BoundedKey, ...], Field(max_length=MOST_HOST_KEYS)] = ()
+    boots: Counter | None = None
+    boot: BootId | None = None
 
 
 class ExpireOperation(VmCommand):

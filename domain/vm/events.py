@@ -171,11 +171,12 @@ class VmPreparing(VmObserved):
 
 
 class VmStarted(VmObserved):
-    """`size` is what the domain runs with; None from a node that does not say."""
+    """`size` is what the domain runs with, `host_boot` the boot of the host; None from a node that does not say."""
 
     TOPIC = "nebula.vm.VmStarted"
     boots: int
     size: Resources | None = None
+    host_boot: str | None = None
     addresses: tuple[str, ...] = ()
 
 
@@ -222,17 +223,30 @@ class VmSuspended(VmObserved):
     TOPIC = "nebula.vm.VmSuspended"
 
 
+class VmGuestRebooted(VmObserved):
+    """The guest reset itself; `resets`: how often it has, since its domain was started."""
+
+    TOPIC = "nebula.vm.VmGuestRebooted"
+    resets: int
+
+
 class VmAddressesChanged(VmObserved):
     TOPIC = "nebula.vm.VmAddressesChanged"
     addresses: tuple[str, ...]
 
 
 class VmGuestReady(VmEvent):
-    """cloud-init in the guest finished and phoned home."""
+    """cloud-init in the guest finished, and the guest said so; at each boot, the guest's own reboots among them.
+
+    `boots`: the boot by whose seed it spoke; `boot`: the guest's own id of this boot. Events of earlier versions say
+    neither, and were once for each disk.
+    """
 
     TOPIC = "nebula.vm.VmGuestReady"
     hostname: str | None = None
     host_keys: tuple[HostKey, ...]
+    boots: int | None = None
+    boot: str | None = None
 
 
 class VmFailed(VmEvent):
@@ -300,6 +314,7 @@ VmEvents = (
     | VmPaused
     | VmResumed
     | VmSuspended
+    | VmGuestRebooted
     | VmAddressesChanged
     | VmGuestReady
     | VmFailed

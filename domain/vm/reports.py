@@ -1,15 +1,18 @@
-"""What a node's report means: events, when it is news."""
+"""What a node reports and a guest says of itself: events, when it is news."""
 
 from datetime import datetime, timedelta
 from typing import assert_never
 
 from domain.contract import Desired, NodeReport, Power, ReportError
+from domain.vm.commands import RecordGuestReady
 from domain.vm.events import (
     VmAddressesChanged,
     VmCleared,
     VmDeleted,
     VmEvents,
     VmFailed,
+    VmGuestReady,
+    VmGuestRebooted,
     VmPaused,
     VmPreparing,
     VmRestartScheduled,
@@ -29,6 +32,10 @@ RAN_WELL = timedelta(minutes=10)
 #: long after, doubled each time, from the first to the last.
 PASSES = ("disk_full",)
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=5), timedelta(minutes=10)
+#: How seldom a guest that is not ready may be seen to reset itself again: one that does nothing else floods nobody.
+FEW_REBOOTS = timedelta(seconds=30)
+#: A guest that was ready may say so as another boot of itself, of which nobody else has told, not sooner than that.
+ANOTHER_BOOT = timedelta(minutes=1)
 #: Phases of a VM that has a domain, and so can lose it.
 THERE = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED, Phase.LOST)
 #: Operations on a guest that is there and stays there, whether they succeed or not.
@@ -87,14 +94,25 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
         vm.phase is not Phase.RUNNING
         or (vm.pending is not None and vm.pending.verb in (Verb.RESTART, Verb.REBUILD))
         or (report.size is not None and vm.running_size not in (None, report.size))  # the node itself started it anew
+        or (None not in (report.host_boot, vm.host_boot) and report.host_boot != vm.host_boot)  # as after its boot
     )
     if came_up and vm.desired is Desired.ON and (report.boots >= vm.boots or vm.pending is None):
         if vm.pending is not None and vm.pending.verb is Verb.RESUME:
             return [VmResumed(**seen, operation=waiting)]
-        return [VmStarted(**seen, operation=waiting, boots=report.boots, size=report.size)]
+        of_host = {"size": report.size, "host_boot": report.host_boot}
+        return [VmStarted(**seen, operation=waiting, boots=report.boots, **of_host)]
+    rebooted: list[VmEvents] = []
+    if vm.phase is Phase.RUNNING and report.boots == vm.booted and report.resets > vm.resets and is_due(vm, at):
+        observed = {"node": report.node, "sequence": report.sequence, "lease": report.lease}
+        rebooted.append(VmGuestRebooted(at=at, **observed, resets=report.resets))
     if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
-        return [VmAddressesChanged(**seen)]
-    return []
+        return [*rebooted, VmAddressesChanged(**seen)]
+    return rebooted
+
+
+def is_due(vm: Vm, at: datetime) -> bool:
+    """Whether another reboot of the guest is worth an event now; where not, the node's next report tells it again."""
+    return vm.ready is not None or vm.rebooted_at is None or at - vm.rebooted_at >= FEW_REBOOTS
 
 
 def reached(
@@ -193,6 +211,20 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
         cause="requested" if requested else report.cause or "unknown",
         forced=report.forced,
     )
+
+
+def guest_ready(vm: Vm, command: RecordGuestReady) -> list[VmEvents]:
+    """Once a boot: what else a guest says is no news, however often it says it. Nor is what an earlier boot said."""
+    boots = vm.booted if command.boots is None else command.boots
+    before = vm.ready
+    if boots < vm.booted or (before is not None and boots < before.boots):
+        return []
+    if before is not None and before.boots == boots:
+        again = command.boot is not None and command.boot != before.boot
+        if not again or command.at - before.at < ANOTHER_BOOT:
+            return []
+    said = {"hostname": command.hostname, "host_keys": command.host_keys}
+    return [VmGuestReady(at=command.at, **said, boots=boots, boot=command.boot)]
 
 
 def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

@@ -44,7 +44,6 @@ from domain.vm.events import (
     VmEvents,
     VmFailed,
     VmForgotten,
-    VmGuestReady,
     VmLost,
     VmOperationTimedOut,
     VmPauseRequested,
@@ -63,7 +62,7 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.reports import buried, observe
+from domain.vm.reports import buried, guest_ready, observe
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
 from domain.vm.values import STARTED_AGAIN, VISIBLE, WAITING, Phase, Spec, Verb
@@ -133,9 +132,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         case RecordReport():
             return observe(vm, command.report, command.at)
         case RecordGuestReady():
-            if vm.ready_at is not None:
-                return []  # once a boot: what else a guest says is no news, however often it says it
-            return [VmGuestReady(at=command.at, hostname=command.hostname, host_keys=command.host_keys)]
+            return guest_ready(vm, command)
         case ExpireOperation():
             if vm.pending is None or vm.pending.operation != command.operation or command.at < vm.pending.deadline:
                 return []

@@ -1,6 +1,7 @@
 """A VM as its events tell it, and what each event changes."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 from pydantic import AwareDatetime, Field
 
@@ -19,6 +20,7 @@ from domain.vm.events import (
     VmFailed,
     VmForgotten,
     VmGuestReady,
+    VmGuestRebooted,
     VmLost,
     VmObserved,
     VmOperationTimedOut,
@@ -44,26 +46,26 @@ from domain.vm.events import (
     VmTagged,
     VmUnschedulable,
 )
-from domain.vm.values import AT_REST, SIZED, WAITING, Considered, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
+from domain.vm.values import (
+    AT_REST,
+    SIZED,
+    WAITING,
+    Considered,
+    Failure,
+    HostKey,
+    Notice,
+    Pending,
+    Phase,
+    Ready,
+    RestartPolicy,
+    Spec,
+    Verb,
+)
 
+#: How long after a reboot that the guest itself told of its node may tell of the same one.
+TOLD_TWICE = timedelta(minutes=2)
 #: Automatic restarts whose operations a VM knows.
 MOST_RESTARTS = 8
-
-
-class Pending(Message):
-    """The operation that waits: until `deadline`, then it times out."""
-
-    operation: str
-    verb: Verb
-    since: AwareDatetime
-    deadline: AwareDatetime
-
-
-class Failure(Message):
-    code: str
-    detail: str
-    at: AwareDatetime
-    again: Verb = Field(default=Verb.START, description="what a retry asks for")
 
 
 class Vm(Message):
@@ -102,7 +104,14 @@ class Vm(Message):
     pending: Pending | None = None
     addresses: tuple[str, ...] = ()
     started_at: AwareDatetime | None = None
-    ready_at: AwareDatetime | None = None
+    first_ready_at: AwareDatetime | None = Field(default=None, description="when a guest was first ready on this disk")
+    ready_at: AwareDatetime | None = Field(default=None, description="when one was last, in whichever boot")
+    ready: Ready | None = Field(default=None, description="what the guest of this very boot has said")
+    booted: int = Field(default=0, description="the count of boots that its domain was last started for")
+    host_boot: str | None = Field(default=None, description="the boot of the host in which that was, where known")
+    resets: int = Field(default=0, description="how often its guest has reset itself since")
+    rebooted_at: AwareDatetime | None = Field(default=None, description="when that was last")
+    guest_boots: int = Field(default=0, description="how often its guest has booted in all, as far as anybody saw")
     host_keys: tuple[HostKey, ...] = ()
     preparing: str | None = None
     considered: tuple[Considered, ...] = ()
@@ -193,11 +202,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmStartRequested():
             return {**asked(vm, event, Verb.START), **started_anew(vm), "restarts": 0}
         case VmStopRequested():
-            return {
-                **asked(vm, event, Verb.STOP),
-                "desired": Desired.OFF,
-                **graceful(event),
-            }
+            return {**asked(vm, event, Verb.STOP), "desired": Desired.OFF, **graceful(event)}
         case VmRestartRequested():
             again = {"desired": Desired.ON, "boots": vm.boots + 1}
             return {**asked(vm, event, Verb.RESTART), **again, **graceful(event)}
@@ -228,9 +233,9 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {"operations": known(vm, event, Verb.RESIZE), "spec": event.spec, "running_size": had}
         case VmRebuildRequested():
             made = {"image": event.image, "disk": event.disk, "ssh_keys": event.ssh_keys, "user_data": event.user_data}
-            unknown = {"ready_at": None, "host_keys": ()}
-            noticed = {"notices": event.notices}
-            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **made, **unknown, **noticed}
+            unknown = {"first_ready_at": None, "ready_at": None, "ready": None, "host_keys": ()}
+            more = {**made, **unknown, "notices": event.notices}
+            return {**asked(vm, event, Verb.REBUILD), **started_anew(vm), **more}
         case VmPreparing():
             return {"phase": Phase.SCHEDULED, "preparing": event.step, "sequence": event.sequence, "lease": event.lease}
         case VmStarted():
@@ -242,6 +247,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 **AT_ONCE,
                 "running_size": event.size,
                 "started_at": event.at,
+                **begun(vm, event),
                 "disk_made": vm.disk if event.boots >= vm.boots else vm.disk_made,
                 "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
@@ -255,6 +261,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "pending": None if event.operation else vm.pending,
                 **AT_ONCE,
                 "running_size": None,
+                "ready": None,
                 "addresses": (),
                 "sequence": event.sequence,
                 "lease": event.lease,
@@ -272,8 +279,10 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
             return {**settled(vm, event), "phase": Phase.SUSPENDED, "addresses": ()}
         case VmAddressesChanged():
             return {"addresses": event.addresses, "sequence": event.sequence, "lease": event.lease}
+        case VmGuestRebooted():
+            return rebooted(vm, event)
         case VmGuestReady():
-            return {"ready_at": event.at, "host_keys": event.host_keys}
+            return ready(vm, event)
         case VmFailed():
             return {
                 "phase": event.phase,
@@ -284,6 +293,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
                 "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
                 "running_size": vm.running_size if event.phase in SIZED else None,
+                "ready": vm.ready if event.phase in SIZED else None,
                 "sequence": event.sequence or vm.sequence,
                 "lease": event.lease or vm.lease,
             }
@@ -309,12 +319,38 @@ def graceful(event: VmStopRequested | VmRestartRequested | VmRetryRequested | Vm
     return {"force_after": until, "grace_seconds": (until - event.at).total_seconds() if until else None}
 
 
+def begun(vm: Vm, event: VmStarted) -> dict[str, object]:
+    """Its domain runs: whether that is the run that was known, as after a silence of its node, or another one."""
+    same_host = vm.host_boot is None or event.host_boot in (None, vm.host_boot)
+    if event.boots == vm.booted and same_host and vm.phase not in (Phase.STOPPED, Phase.FAILED):
+        return {"host_boot": event.host_boot or vm.host_boot}
+    ahead = vm.ready is not None and vm.ready.boots == event.boots > vm.booted  # the guest was faster than its node
+    run = {"booted": event.boots, "host_boot": event.host_boot, "resets": 0, "rebooted_at": None}
+    return {**run, "ready": vm.ready if ahead else None, "guest_boots": vm.guest_boots + 1}
+
+
+def rebooted(vm: Vm, event: VmGuestRebooted) -> dict[str, object]:
+    """What the guest has told of already ends nothing."""
+    resets = max(event.resets - vm.resets, 0)
+    known = resets > 0 and vm.ready is not None and vm.ready.unseen and event.at - vm.ready.at < TOLD_TWICE
+    seen = vm.ready.model_copy(update={"unseen": False}) if vm.ready is not None and known and resets == 1 else None
+    observed = {"sequence": event.sequence, "lease": event.lease, "resets": event.resets, "rebooted_at": event.at}
+    return {**observed, "ready": seen, "guest_boots": vm.guest_boots + resets - known}
+
+
+def ready(vm: Vm, event: VmGuestReady) -> dict[str, object]:
+    before, boots = vm.ready, event.boots or vm.booted
+    unseen = before is not None and before.boots == boots and before.boot != event.boot
+    said = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
+    times = {"first_ready_at": vm.first_ready_at or vm.ready_at or event.at, "ready_at": event.at, "ready": said}
+    return {**times, "host_keys": event.host_keys, "guest_boots": vm.guest_boots + unseen}
+
+
 def started_anew(vm: Vm) -> dict[str, object]:
     phase = vm.phase
     if phase is Phase.FAILED:
         phase = Phase.SCHEDULED if vm.node else Phase.REQUESTED
-    on = {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, **AT_ONCE}
-    return {**on, "phase": phase, "preparing": None}
+    return {"desired": Desired.ON, "boots": vm.boots + 1, "failure": None, **AT_ONCE, "phase": phase, "preparing": None}
 
 
 def to_retry(vm: Vm) -> Verb:

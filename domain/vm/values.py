@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from domain.base import Message, Resources, Value
 from domain.contract import Desired
@@ -122,3 +122,28 @@ class HostKey(Message):
     type: str
     key: str
     fingerprint: str = Field(description="SHA256:…, as ssh-keygen -l prints it")
+
+
+class Pending(Message):
+    """The operation that waits: until `deadline`, then it times out."""
+
+    operation: str
+    verb: Verb
+    since: AwareDatetime
+    deadline: AwareDatetime
+
+
+class Ready(Message):
+    """What a guest said when it was ready. `unseen`: its node has yet to tell that it rebooted before."""
+
+    at: AwareDatetime
+    boots: int
+    boot: str | None = None
+    unseen: bool = False
+
+
+class Failure(Message):
+    code: str
+    detail: str
+    at: AwareDatetime
+    again: Verb = Field(default=Verb.START, description="what a retry asks for")

@@ -113,6 +113,19 @@ def test_user_data_may_be_any_bytes_and_what_is_thought_of_it_is_said(
     assert (ran.status, "gzip" in ran.err) == (2, True)
 
 
+def test_what_will_never_be_ready_is_not_waited_for(nebula: Nebula, platform: Platform) -> None:
+    why = {"code": "guest_cannot_say_ready", "detail": "its user-data turns vendor-data off"}
+    platform.add_vm("web-1", warnings=[why])
+    ran = nebula("vm", "wait", "web-1", "--for", "ready")
+    assert (ran.status, "running, and its user-data turns vendor-data off (guest_cannot_say_ready)" in ran.err) == (
+        1,
+        True,
+    )
+    assert nebula("vm", "wait", "web-1", "--for", "running").status == 0
+    platform.add_vm("web-2", ready=True, warnings=[why])
+    assert nebula("vm", "wait", "web-2", "--for", "ready").status == 0
+
+
 def test_restart_policy(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     assert nebula("vm", "restart-policy", "web-1", "always").status == 0

@@ -1,6 +1,8 @@
 """A stock Debian under QEMU, through HTTP, from nothing to guest-ready and back to nothing."""
 
 import asyncio
+import base64
+import gzip
 import json
 import os
 from collections.abc import AsyncIterator
@@ -29,6 +31,7 @@ write_files:
     content: {MARK}
 runcmd:
   - [sh, -c, "echo $(cat /etc/nebula-test) on $(hostname) > /dev/ttyS0"]
+phone_home: {{url: "http://127.0.0.1:9/", tries: 1}}
 """
 
 
@@ -69,11 +72,16 @@ async def speaks_for_itself(up: Platform, vm: str, addresses: list[str], mac: st
     assert set(addresses) <= {each["address"] for each in ours["addresses"]}
 
 
+async def in_guest(domain: Any, script: str) -> None:
+    """Have a guest whose agent answers run a shell script, in a second."""
+    arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep 1; {script}"]}
+    runs = json.dumps({"execute": "guest-exec", "arguments": arguments})
+    await asyncio.to_thread(libvirt_qemu.qemuAgentCommand, domain, runs, 10, 0)
+
+
 async def hangs_without_harm(up: Platform, vm: str, domain: Any) -> None:
     """The agent stops in the middle: that is told, and what else is done to the VM does not wait for it."""
-    script = {"path": "/bin/sh", "arg": ["-c", "sleep 1; kill -STOP $PPID"]}
-    stops = json.dumps({"execute": "guest-exec", "arguments": script})
-    await asyncio.to_thread(libvirt_qemu.qemuAgentCommand, domain, stops, 10, 0)
+    await in_guest(domain, "kill -STOP $PPID")
 
     async def silent() -> bool:
         answer = await asked(up, vm)
@@ -97,7 +105,9 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
     await up.call("POST", "/v1/projects", {"id": "boot", "name": "Boot"})
     await up.register("debian-12", image.path)
     body = {"name": "web-1", "image": "debian-12", "vcpus": 1, "memory_mib": 512, "disk_gib": 4}
-    accepted = await up.succeed("POST", VMS, {**body, "user_data": USER_DATA})
+    given = base64.b64encode(gzip.compress(USER_DATA.encode())).decode()
+    accepted = await up.succeed("POST", VMS, {**body, "user_data_base64": given})
+    assert accepted["vm"]["warnings"] == []
     vm = accepted["vm"]["id"]
 
     async def ready() -> dict[str, object] | None:
@@ -124,10 +134,11 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
     seed = xml.split("s=http", 1)[1].split("<", 1)[0]
     async with httpx.AsyncClient() as http:
         served = await http.get(f"http{seed}user-data")
-        assert served.content == USER_DATA.encode(), "byte for byte"
+        assert gzip.decompress(served.content) == USER_DATA.encode(), "byte for byte"
         unknown = await http.get(f"http{seed[:-6]}AAAAA/user-data")
         assert unknown.status_code == 404
 
+    assert (found["ready_at"], found["guest_boots"]) == (found["first_ready_at"], 1)
     await hangs_without_harm(up, vm, domain)
     position = found["position"]
     await up.succeed("DELETE", f"{VMS}/{vm}")

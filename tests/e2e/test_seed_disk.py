@@ -46,7 +46,9 @@ async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, i
         body = {"id": "debian-12", "source": str(image.path), "sha256": image.sha256, "seed": "disk"}
         await up.succeed("POST", "/v1/images", body)
         size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
-        made = await up.succeed("POST", VMS, {"name": "web-1", "image": "debian-12", **size, "user_data": USER_DATA})
+        made = await up.succeed(
+            "POST", VMS, {"name": "web-1", "image": "debian-12", **size, "user_data": f"\ufeff{USER_DATA}"}
+        )
         vm = made["vm"]["id"]
 
         connection = libvirt.open("qemu:///system")

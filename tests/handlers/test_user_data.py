@@ -69,6 +69,8 @@ WRONG = {
     "an archive that is a mapping": (b"#cloud-config-archive\na: 1\n", MALFORMED),
     "a patch that is no JSON": (b"#cloud-config-jsonp\n[", MALFORMED),
     "vendor-data that is off": (b"#cloud-config\nvendor_data: {enabled: false}\n", SILENT),
+    "vendor-data that is nothing": (b"#cloud-config\nvendor_data: no\n", SILENT),
+    "boothooks that are off": (b"#cloud-config\nvendor_data: {disabled_handlers: [text/cloud-boothook]}\n", SILENT),
     "the same in words": (b"#cloud-config\nvendor_data:\n  enabled: 'no'\n", SILENT),
     "the same compressed": (gzip.compress(b"#cloud-config\nvendor_data: {enabled: 0}\n"), SILENT),
     "the same in a part": (mime(("#cloud-config\nvendor_data: {enabled: off}", "plain")), SILENT),

@@ -322,6 +322,18 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     ),
     "vm-20-described": (VM, [create(description="a shop"), ask(ChangeVm, 11, description="")]),
     "vm-21-mac": (VM, [create(), ScheduleVm(vm=ID, at=at(1), node="n1", mac="52:54:00:00:00:07")]),
+    "vm-22-boots": (
+        VM,
+        [
+            *SCHEDULED,
+            report(Power.ON, 1, boots=1, seconds=3, host_boot="a"),
+            RecordGuestReady(vm=ID, at=at(60), hostname="web", host_keys=(KEY,), boots=1, boot="b-1"),
+            report(Power.ON, 2, boots=1, seconds=70, host_boot="a", resets=1),
+            RecordGuestReady(vm=ID, at=at(90), hostname="web", host_keys=(KEY,), boots=1, boot="b-2"),
+            RecordGuestReady(vm=ID, at=at(190), hostname="web", host_keys=(KEY,), boots=1, boot="b-3"),
+            report(Power.ON, 3, boots=1, seconds=300, host_boot="c"),
+        ],
+    ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 

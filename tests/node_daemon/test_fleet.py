@@ -17,12 +17,13 @@ from node_daemon import fates, guests
 from node_daemon.base_image import BaseImage
 from node_daemon.faults import Faulty
 from node_daemon.fleet import SimulatedNode
-from node_daemon.guests import Booted, Guests, NotConfigured, text_in
+from node_daemon.guests import Booted, Guests, NotConfigured, text_in, url_in
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulated_storage import SimulatedDisks
 from node_daemon.simulator import Simulator
-from projections.cloud_init import meta_data, vendor_data
+from projections.cloud_init import meta_data
+from projections.phone_home import hook
 from projections.seeds import Seed
 from runtime import subjects
 from runtime.servers import NatsServer
@@ -138,7 +139,7 @@ class Source:
         self.asked.append(path)
         text = {
             "/secret/meta-data": meta_data(Seed("default", "i-1", "2024-01-01", (), None, 1, 0)),
-            "/secret/vendor-data": vendor_data(self.url),
+            "/secret/vendor-data": hook(f"{self.url}phone-home"),
         }.get(path, "")
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
         writer.close()
@@ -171,16 +172,18 @@ async def data_source() -> AsyncIterator[Source]:
 def test_a_document_that_makes_no_sense_configures_nobody(document: str) -> None:
     with pytest.raises(NotConfigured):
         text_in(document, "phone_home", "url")
+    with pytest.raises(NotConfigured):
+        url_in(document)
 
 
-async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guests, "AGAIN", 0.01)
     everybody, shelf = Guests(), Shelf()
     disks = SimulatedDisks("n1", shelf)
     running = asyncio.create_task(everybody.run())
 
-    def up(vm: str, boots: int, seed_url: str) -> None:
-        everybody.up(Booted(simulator.host, disks, vm, boots, seed_url))
+    def up(vm: str, boots: int, resets: int, seed_url: str) -> None:
+        everybody.up(Booted(simulator.host, disks, vm, boots, resets, seed_url))
 
     simulator = Simulator(SimulatedHost("n1", shelf, up=up))
     async with data_source() as source:
@@ -190,7 +193,7 @@ async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypat
         await disks.ensure(vm, BaseImage(Path("/base"), "raw", 1), 1)
         await simulator.start(boot)
         await simulator.keep(vm)
-        await eventually(lambda: disks.configured(vm) == 1, "the guest is configured")
+        await eventually(lambda: disks.configured(vm) == (1, 0), "the guest is configured")
         (call,) = source.calls
         assert (call["instance_id"], call["hostname"]) == (["i-1"], ["2024-01-01"])
         assert call["pub_key_ed25519"][0].startswith("ssh-ed25519 ")
@@ -198,7 +201,11 @@ async def test_a_guest_is_configured_at_each_boot_and_phones_home_once(monkeypat
         await simulator.destroy(vm)
         asked = len(source.asked)
         await simulator.start(boot_of(simulator, vm, boots=2, seed_url=source.url))
-        await eventually(lambda: disks.configured(vm) == 2, "and again at its second boot")
-        assert len(source.calls) == 1
-        assert sorted(source.asked[asked:]) == [f"/secret/{name}" for name in sorted(guests.DOCUMENTS)]
+        await eventually(lambda: disks.configured(vm) == (2, 0), "and again at its second boot")
+        names = sorted((*guests.DOCUMENTS, "phone-home"))
+        assert sorted(source.asked[asked:]) == [f"/secret/{name}" for name in names]
+        simulator.host.reset(vm)
+        await eventually(lambda: disks.configured(vm) == (2, 1), "and once it has booted anew by itself")
+        assert len({call["boot_id"][0] for call in source.calls}) == len(source.calls) == 3
+    assert SimulatedDisks("n1", shelf).configured(vm) == (2, 1)
     await end([running])

@@ -1,5 +1,6 @@
-"""What befalls guests under real QEMU without anybody's asking: a kernel that panics."""
+"""What befalls guests under real QEMU without anybody's asking: a kernel that panics, a reset."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from node_daemon.hypervisor import Boot
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
+from runtime.tasks import end
 from tests.node_daemon import moody_guest
 from tests.node_daemon.documents import new_vm, wanted
 from tests.waiting import eventually
@@ -51,3 +53,17 @@ async def test_a_panic_is_a_crash(guest: Guest) -> None:
         return (seen.power, seen.cause) == (Power.OFF, "crashed")
 
     await eventually(crashed, "crashed", seconds=60)
+
+
+async def test_a_reset_from_inside_is_told(guest: Guest) -> None:
+    resets: list[str] = []
+    watch = asyncio.create_task(guest.hypervisor.watch(lambda _: None, resets.append))
+
+    async def told() -> bool:
+        if not resets:  # it may not listen yet
+            await guest.say(moody_guest.RESET)
+        return guest.vm in resets
+
+    await eventually(told, "told", seconds=60)
+    assert (await guest.hypervisor.look(guest.vm)).power is Power.ON
+    await end([watch])

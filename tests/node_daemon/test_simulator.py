@@ -79,6 +79,21 @@ async def test_a_hypervisor_that_restarts_knows_no_causes_and_says_so() -> None:
     await end([watch])
 
 
+async def test_a_guest_that_resets_itself_boots_anew_in_its_domain() -> None:
+    boots: list[tuple[int, int]] = []
+    host = SimulatedHost(up=lambda _vm, count, resets, _url: boots.append((count, resets)))
+    simulator, resets = Simulator(host), list[str]()
+    boot = boot_of(simulator)
+    watch = asyncio.create_task(simulator.watch(lambda _: None, resets.append))
+    await simulator.start(boot)
+    await eventually(lambda: boots[-1:] == [(1, 0)], "up")
+    host.reset(boot.wanted.vm)
+    await eventually(lambda: boots[-1:] == [(1, 1)], "up again")
+    assert resets == [boot.wanted.vm]
+    assert (await simulator.look(boot.wanted.vm)).power is Power.ON
+    await end([watch])
+
+
 async def test_time_goes_on_for_guests_while_their_process_is_dead(tmp_path: Path) -> None:
     seconds = Latencies(call=0, boot=0, lease=0, shutdown=0.1)
     first = Simulator(SimulatedHost("n1", Shelf(tmp_path / "hosts")), seconds=seconds)
@@ -154,20 +169,20 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     base = await images.ensure(IMAGE)
     assert await disks.ensure("one", base, 4)
     assert not await disks.ensure("one", base, 4)
-    disks.note_configured("one", 2)
+    disks.note_configured("one", (2, 1))
     again = SimulatedDisks("n1", Shelf(tmp_path / "a"))
-    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": 4}, True, 2)
+    assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": 4}, True, (2, 1))
     await again.grow("one", 6)
     await again.grow("one", 5)
     assert again.all() == {"one": 6}
     assert await again.ensure("one", base, 6, 2)
     assert (again.has_disk("one"), again.has_disk("one", 2)) == (True, True)
     again.remove_earlier("one", 2)
-    assert (again.has_disk("one"), again.has_disk("one", 2), again.configured("one")) == (False, True, 0)
+    assert (again.has_disk("one"), again.has_disk("one", 2), again.configured("one")) == (False, True, (0, 0))
     again.remove("one")
     again.remove("one")
     last = SimulatedDisks("n1", Shelf(tmp_path / "a"))
-    assert (last.all(), last.has_disk("one"), last.configured("one")) == ({}, False, 0)
+    assert (last.all(), last.has_disk("one"), last.configured("one")) == ({}, False, (0, 0))
 
 
 # ── the plan and the executor, through everything that can happen ───────────────────────────────────────────────────

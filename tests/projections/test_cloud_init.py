@@ -20,7 +20,7 @@ from domain.contract import Power
 from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.envelope import Ref
-from projections import cloud_init
+from projections import cloud_init, phone_home
 from projections.cloud_init import Source
 from projections.rate import Rate
 from runtime import listener, subjects
@@ -85,14 +85,8 @@ async def test_what_a_guest_is_told(guests: Guests) -> None:
     }
     assert (await guests.get(secret, "user-data")).content == USER_DATA.encode()
     vendor = await guests.get(secret, "vendor-data")
-    assert vendor.text.startswith("#cloud-config\n")
-    phone = yaml.safe_load(vendor.text)["phone_home"]
-    assert phone["url"] == f"http://{guests.host}/{secret}/phone-home"
-    assert phone["tries"] == 10
-    assert set(phone["post"]) == {
-        *("pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519"),
-        *("instance_id", "hostname", "fqdn"),
-    }
+    assert vendor.text.startswith("#cloud-boothook\n#!/bin/sh\n"), "user-data cannot override it"
+    assert f'"http://{guests.host}/{secret}/phone-home"' in vendor.text
     network = await guests.get(secret, "network-config")
     assert (network.status_code, network.content) == (200, b"")
     head = await guests.http.head(f"/{secret}/meta-data")
@@ -270,6 +264,17 @@ async def test_phone_home(guests: Guests, heard: list[dict[str, Any]], tmp_path:
         assert f"{key['type']} {key['key']}" in files[kind].with_suffix(".pub").read_text()
 
 
+async def test_a_guest_speaks_for_the_boot_that_it_is_in(guests: Guests, heard: list[dict[str, Any]]) -> None:
+    ref = await placed(guests)
+    form = {"instance_id": ref.id, "boot_id": "0f1c-2"}
+    assert (await guests.phone(await guests.secret(ref), **form)).status_code == 200
+    await guests.cloud.do(ref, AbandonVm(**guests.cloud.asked(vm=ref.id)))
+    await guests.cloud.do(ref, RebuildVm(**guests.cloud.asked(vm=ref.id, image="base")))
+    later = await guests.cloud.vault.seed_secret(ref.id, 2)
+    assert (await guests.phone(later, instance_id=f"{ref.id}-2")).status_code == 200
+    assert [(each["args"]["boots"], each["args"]["boot"]) for each in heard] == [(1, "0f1c-2"), (2, None)]
+
+
 async def test_phone_home_with_what_a_guest_lacks(guests: Guests, heard: list[dict[str, Any]]) -> None:
     ref = await placed(guests)
     form = {"pub_key_rsa": "N/A", "pub_key_ecdsa": "N/A", "pub_key_ed25519": SSH_KEY, "hostname": "N/A"}
@@ -284,6 +289,8 @@ async def test_phone_home_with_what_a_guest_lacks(guests: Guests, heard: list[di
     [
         {"instance_id": "another"},
         {"instance_id": ""},
+        {"boot_id": "a b"},
+        {"boot_id": "x" * 65},
         {"pub_key_ed25519": "ssh-ed25519 AAAA"},
         {"pub_key_ed25519": SSH_KEY.replace("ssh-ed25519", "ssh-rsa")},
         {"pub_key_rsa": SSH_KEY},
@@ -384,11 +391,46 @@ async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
         assert b"Traceback" not in rest
 
 
-def test_vendor_data_as_it_is_written() -> None:
-    assert cloud_init.vendor_data("http://h/s/") == (
-        "#cloud-config\nphone_home:\n"
-        "  url: http://h/s/phone-home\n"
-        "  post:\n  - pub_key_rsa\n  - pub_key_ecdsa\n  - pub_key_ed25519\n"
-        "  - instance_id\n  - hostname\n  - fqdn\n"
-        "  tries: 10\n"
-    )
+@pytest.fixture
+def bed(tmp_path: Path) -> Path:
+    """A root of its own for the hook: programs first, and the files that it reads."""
+    for folder in ("bin", "run/cloud-init", "var/lib/cloud/data", "etc/ssh"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "bin/cloud-init").write_text(f"#!{sys.executable}\n")
+    (tmp_path / "bin/cloud-init").chmod(0o755)
+    (tmp_path / "var/lib/cloud/data/instance-id").write_text("i-1\n")
+    (tmp_path / "etc/ssh/ssh_host_ed25519_key.pub").write_text(SSH_KEY)
+    return tmp_path
+
+
+async def test_the_hook_as_a_guest_runs_it(bed: Path) -> None:
+    """It ends soon, waits beside until cloud-init is done, and is understood."""
+    called: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next(int(line[15:]) for line in head.splitlines() if line.startswith("content-length:"))
+        called.put_nowait(await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    text = phone_home.hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/s/phone-home")
+    for path in ("/run/cloud-init", "/var/lib/cloud", "/etc/ssh/"):
+        text = text.replace(path, f"{bed}{path}")
+    script = bed / "hook"
+    script.write_text(text.removeprefix("#cloud-boothook").lstrip())  # as cloud-init does
+    script.chmod(0o755)
+    environment = {"PATH": f"{bed}/bin:{os.environ['PATH']}", "http_proxy": "http://127.0.0.1:9/"}
+    async with server:
+        process = await asyncio.create_subprocess_exec(
+            str(script), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        printed, _ = await process.communicate()  # until nobody has its output any more, as cloud-init waits
+        assert (process.returncode, printed) == (0, b"")
+        assert called.empty()
+        (bed / "run/cloud-init/result.json").write_text("{}")
+        call = phone_home.parse(await asyncio.wait_for(called.get(), 60))
+    assert call.instance_id == "i-1"
+    assert call.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert [key.key for key in call.host_keys] == [KEY]

@@ -1,0 +1,84 @@
+"""How often guests have reset themselves, each since its domain was started.
+
+A hypervisor tells of a reset once, when it happens. So the count is kept in a file for each VM: a daemon that starts
+again counts on. What happens while no daemon listens is not counted. Resets in one second are one: a system that resets
+itself asks for it in several ways, until one works.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from domain.base import Message
+from domain.contract import Power
+from node_daemon.hypervisor import Have
+
+#: Seconds in which resets of a guest are one.
+TOGETHER = 1.0
+
+
+class Count(Message):
+    """Of one run of a domain: the count of boots that it was started for, and in which boot of the host."""
+
+    boots: int
+    host_boot: str
+    resets: int = 0
+
+
+class Resets:
+    """The counts of all VMs."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._counts: dict[str, Count] = {}
+        self._noted: dict[str, float] = {}
+        self._fresh: dict[str, int] = {}
+
+    def note(self, vm: str) -> bool:
+        """A guest has reset itself. Whether that counts, and so is worth a look."""
+        now = self._clock()
+        if now - self._noted.get(vm, -TOGETHER) < TOGETHER:
+            return False
+        self._noted[vm] = now
+        self._fresh[vm] = self._fresh.get(vm, 0) + 1
+        return True
+
+    def of(self, have: Have) -> int:
+        """How often the guest of a running domain has reset itself; 0 of what does not run."""
+        if have.power is not Power.ON:
+            return 0
+        found = self._counts.get(have.vm) or self._read(have.vm)
+        if found is None or (found.boots, found.host_boot) != (have.boots, have.host_boot):
+            found = Count(boots=have.boots, host_boot=have.host_boot)
+        if fresh := self._fresh.pop(have.vm, 0):
+            found = found.model_copy(update={"resets": found.resets + fresh})
+            self._write(have.vm, found)
+        self._counts[have.vm] = found
+        return found.resets
+
+    def forget(self, vm: str) -> None:
+        self._counts.pop(vm, None)
+        self._fresh.pop(vm, None)
+        self._noted.pop(vm, None)
+        with contextlib.suppress(OSError):
+            self._path(vm).unlink(missing_ok=True)
+
+    def _read(self, vm: str) -> Count | None:
+        with contextlib.suppress(OSError, ValidationError):
+            return Count.model_validate_json(self._path(vm).read_bytes())
+        return None
+
+    def _write(self, vm: str, count: Count) -> None:
+        """Where the disk is full, a daemon that starts again counts from what it finds."""
+        part = self._path(vm).with_suffix(".part")
+        with contextlib.suppress(OSError):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(count.model_dump_json())
+            part.rename(self._path(vm))
+
+    def _path(self, vm: str) -> Path:
+        return self._folder / f"{vm}.json"
