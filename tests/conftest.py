@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from runtime.libvirtd import Libvirt, ensure_libvirt
 from runtime.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
@@ -67,6 +68,14 @@ def own_umask() -> Iterator[None]:
     before = os.umask(0o022)
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Nor does the next test log, or stay silent, as a command line of this process is to."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
