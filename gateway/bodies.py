@@ -4,7 +4,6 @@ Strict: a number is a number, a field that does not exist is refused by its name
 """
 
 import base64
-import binascii
 import re
 from typing import Annotated, Any, Self, TypeVar
 
@@ -36,11 +35,9 @@ def user_data(text: str) -> str:
 def encoded(text: str) -> str:
     """Base64, without the line breaks that programs put into it."""
     joined = "".join(text.split())
-    try:
-        data = base64.b64decode(joined, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("has to be base64 (A-Z, a-z, 0-9, + and /, padded with =)") from None
-    if len(data) > MOST_USER_DATA:
+    if not re.fullmatch(BASE64, joined):  # b64decode takes padding that is none
+        raise ValueError("has to be base64 (A-Z, a-z, 0-9, + and /, padded with =)")
+    if len(base64.b64decode(joined)) > MOST_USER_DATA:
         raise ValueError(f"has to be at most {MOST_USER_DATA} bytes before it is encoded")
     return joined
 
@@ -70,13 +67,15 @@ UserData = Annotated[
         json_schema_extra={"maxLength": MOST_USER_DATA, "pattern": r"^[^\u0000]*$"},
     ),
 ]
+#: Base64 with white space anywhere: groups of four, the last of which may be padded.
+BASE64 = r"^\s*(([A-Za-z0-9+/]\s*){4})*(([A-Za-z0-9+/]\s*){2}=\s*=\s*|([A-Za-z0-9+/]\s*){3}=\s*)?$"
 UserDataBase64 = Annotated[
     str,
     StringConstraints(max_length=MOST_ENCODED),
     AfterValidator(encoded),
     Field(
         description=f"the same in base64: any bytes, such as what gzip makes; at most {MOST_USER_DATA} before encoding",
-        json_schema_extra={"contentEncoding": "base64", "pattern": r"^[A-Za-z0-9+/=\s]*$"},
+        json_schema_extra={"contentEncoding": "base64", "pattern": BASE64},
     ),
 ]
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
@@ -90,6 +89,12 @@ class Body(BaseModel):
     def args(self) -> dict[str, Any]:
         """The arguments of the command, without the id of its resource."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
+
+
+def says_user_data_once(schema: dict[str, Any]) -> None:
+    """Add to a body's schema that user-data is given in one way at most."""
+    ways = ("user_data", "user_data_base64")
+    schema["not"] = {"required": list(ways), "properties": {way: {"type": "string", "minLength": 1} for way in ways}}
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -119,7 +124,7 @@ def has_an_id(schema: dict[str, Any]) -> None:
 
 
 class CreateVm(Spec):
-    model_config = STRICT
+    model_config = ConfigDict(**STRICT, json_schema_extra=says_user_data_once)
 
     id: GivenUuid | None = None
     name: Hostname
@@ -166,6 +171,8 @@ class ResizeVm(Body):
 
 class RebuildVm(Body):
     """What is not given stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=says_user_data_once)
 
     image: Slug | None = None
     ssh_keys: SshKeys | None = None

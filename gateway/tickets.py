@@ -68,6 +68,6 @@ def offered(method: str, path: str, query: bytes) -> str | None:
     if method != "GET" or not path.endswith("/feed") or b"ticket=" not in query:
         return None
     try:
-        return dict(parse_qsl(query.decode("latin-1"), max_num_fields=16)).get("ticket")
+        return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=16)).get("ticket")
     except ValueError:  # far more parameters than a feed has: whoever calls is told so
         return None

@@ -124,3 +124,8 @@ def test_tickets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         kept.issue(Identity(f"caller-{number}"), FEED)
     assert len(kept._open) == 5
+
+
+async def test_a_ticket_that_is_none_is_refused_where_no_token_is_needed(api: Platform) -> None:
+    for bad in ("", "x"):
+        assert await status(api.http, f"/v1/feed?ticket={bad}") == 401, bad

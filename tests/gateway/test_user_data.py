@@ -61,6 +61,7 @@ async def test_what_a_guest_would_ignore_is_said_wherever_one_looks(api: Platfor
     [
         ({"user_data_base64": "no base64!"}, "user_data_base64"),
         ({"user_data_base64": "YQ"}, "user_data_base64"),
+        ({"user_data_base64": "YWFh===="}, "user_data_base64"),
         ({"user_data_base64": 7}, "user_data_base64"),
         ({"user_data_base64": encoded(bytes(64 * 1024 + 1))}, "user_data_base64"),
         ({"user_data_base64": "YQ==", "user_data": "#!/bin/sh"}, "(body)"),
