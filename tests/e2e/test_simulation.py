@@ -167,7 +167,7 @@ async def test_two_processes_of_simulated_nodes_of_one_name(control_plane: tuple
             assert await works(first) and await all_run()
 
             async with node_process(home, made.nats_url, *simulated("twin", 3)) as third:
-                assert await third.process.wait() == 1
+                assert await third.process.wait() == 2
             assert f"another node daemon works on {home}/simulated-twin" in third.said()
             assert "Traceback" not in third.said()
 
