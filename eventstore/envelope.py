@@ -94,15 +94,6 @@ class Recorded:
     stored_at: datetime
     raw: "Raw | None" = field(default=None, repr=False, compare=False)
 
-    @classmethod
-    def appended(
-        cls, position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event, now: datetime
-    ) -> "Recorded":
-        """What this process appended, of which it knows what others have to read."""
-        made = cls(position, ref.subject, headers, body, now)
-        vars(made).update(ref=ref, event=event)
-        return made
-
     def tells_the_same(self, other: "Recorded") -> bool:
         """Whether two messages are the same, byte by byte, but for the clock that they were stored by."""
         mine = (self.position, self.subject, self.body, self.headers, self.raw)

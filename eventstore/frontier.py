@@ -46,7 +46,7 @@ class Frontier:
         self._move(recorded[-1].position)
 
     def followed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
-        """The next messages of the log: those that this process appended as it knows them, parsed."""
+        """The next messages of the log: those that this process appended as it knows them, with their digests."""
         self.heard(recorded)
         self._followed = recorded[-1].position
         return [self._recognized(one) for one in recorded]

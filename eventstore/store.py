@@ -146,7 +146,7 @@ class EventStore:
         """
         expected = list(unchanged)
         messages: list[Message] = []
-        sealed: list[tuple[Ref, dict[str, str], Event]] = []
+        sealed: list[dict[str, str]] = []
         for change in with_checks(changes, unchanged):
             version, previous = change.tip.version, change.tip.digest
             subject = change.tip.ref.subject
@@ -155,7 +155,7 @@ class EventStore:
                 headers, body = seal(change.tip.ref, version, previous, event, context)
                 if index + 1 < len(change.events):
                     previous = digest(subject, headers, body)
-                sealed.append((change.tip.ref, headers, event))
+                sealed.append(headers)
                 sent = {**headers, "Nats-Msg-Id": headers["ce-id"], "Nats-Expected-Stream": self._log.name}
                 if index == 0:
                     sent[EXPECTED] = str(change.tip.position)
@@ -172,8 +172,8 @@ class EventStore:
         first = last - len(messages) + 1
         now = datetime.now(UTC)
         recorded = [
-            Recorded.appended(position, ref, headers, message.body, event, now)
-            for position, (message, (ref, headers, event)) in enumerate(zip(messages, sealed, strict=True), first)
+            Recorded(first + i, message.subject, headers, message.body, now)
+            for i, (message, headers) in enumerate(zip(messages, sealed, strict=True))
         ]
         if self._frontier is not None:
             self._frontier.stored(recorded)

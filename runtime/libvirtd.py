@@ -12,6 +12,7 @@ import functools
 import os
 import shlex
 import signal
+import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +114,8 @@ async def _ensured(uri: str, network: str) -> Libvirt:
         started = await _start_daemons()
         connection = await _open_local()
     try:
+        if uri == LOCAL:
+            started += await _log_daemon()
         virt_type = local_virt_type() if uri == LOCAL else await _offered(connection)
         address = await _call(functools.partial(_activate, connection, network))
     except libvirt.libvirtError as error:
@@ -210,6 +213,18 @@ async def _start_daemons() -> tuple[int, ...]:
     started = await _daemon("virtlogd")
     hide_kvm = kvm_trouble() is not None and Path("/dev/kvm").exists()
     return started + await _daemon("libvirtd", hide_kvm=hide_kvm)
+
+
+async def _log_daemon() -> tuple[int, ...]:
+    """Start virtlogd where libvirtd is there without it, as after a kill: no guest would start."""
+    if os.geteuid() != 0 or Path("/run/systemd/system").is_dir() or find_program("virtlogd") is None:
+        return ()
+    with socket.socket(socket.AF_UNIX) as logs:
+        try:
+            logs.connect(str(RUN / "libvirt" / "virtlogd-sock"))
+        except OSError:
+            return await _daemon("virtlogd")
+    return ()
 
 
 async def _daemon(name: str, *, hide_kvm: bool = False) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 import structlog
 
@@ -20,7 +21,10 @@ def pytest_configure() -> None:
     """Processes that the tests start can be interrupted, even where a shell started the tests in its background.
 
     And they keep what they compile: else each would compile all that it imports, which doubles the time of its start.
+    No example has a deadline, since the machine may be slow.
     """
+    hypothesis.settings.register_profile("any machine", deadline=None)
+    hypothesis.settings.load_profile("any machine")
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import nats
 import psycopg
 import pytest
 
+from runtime import libvirtd
 from runtime.child import ServerError, spawn
 from runtime.libvirtd import ensure_libvirt
 from runtime.servers import create_database, start_nats, start_postgres
@@ -96,3 +98,29 @@ async def test_libvirt_of_another_host_is_used_as_it_is() -> None:
     assert (driver.virt_type, driver.host_address, driver.started_pids) == ("test", "192.168.122.1", ())
     with pytest.raises(ServerError, match="no network nowhere"):
         await ensure_libvirt("test:///default", network="nowhere")
+
+
+async def test_libvirt_without_the_daemon_that_keeps_consoles_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No guest would start: libvirtd answers, and does not start virtlogd by itself."""
+    started: list[str] = []
+
+    async def daemon(name: str) -> tuple[int, ...]:
+        started.append(name)
+        return (1,)
+
+    (tmp_path / "libvirt").mkdir()
+    monkeypatch.setattr(libvirtd, "RUN", tmp_path)
+    monkeypatch.setattr(libvirtd, "_daemon", daemon)
+    place = tmp_path / "libvirt" / "virtlogd-sock"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(place))
+    assert await libvirtd._log_daemon() == (1,), "a socket that nobody listens on"
+    place.unlink()
+    assert await libvirtd._log_daemon() == (1,), "no socket"
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(place))
+        there.listen()
+        assert await libvirtd._log_daemon() == ()
+    assert started == ["virtlogd", "virtlogd"]
