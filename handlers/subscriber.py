@@ -16,7 +16,6 @@ from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy as Acks
 from nats.js.api import ConsumerConfig, DeliverPolicy
@@ -79,7 +78,7 @@ class Queue:
         """The next messages; none where JetStream had no answer, and is there again."""
         try:
             return await self._pulls.fetch(batch, timeout=timeout)
-        except NatsTimeout:
+        except TimeoutError:  # nats-py raises its own, and Python's
             return []
         except NatsError as error:
             log.debug("no reports can be read", error=repr(error))

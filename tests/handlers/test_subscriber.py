@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 from faststream.nats import NatsMessage
 from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import DeliverPolicy
 from nats.js.errors import ServiceUnavailableError
 
 from handlers import subscriber
-from handlers.subscriber import CONSUMER, broker_of, consumer
+from handlers.subscriber import CONSUMER, Queue, broker_of, consumer
 from runtime import bus, patience, streams, subjects
 from runtime.servers import NatsServer
 from runtime.settings import Common
@@ -112,3 +113,14 @@ async def test_a_consumer_that_cannot_be_changed_is_made_anew(nc: bus.Connection
         found = await js.consumer_info(subjects.REPORTS, CONSUMER)
         assert found.config.deliver_policy == DeliverPolicy.ALL
         await made.reads_on()
+
+
+@pytest.mark.parametrize("silence", [TimeoutError, NatsTimeout])
+async def test_a_queue_without_reports_is_no_trouble(nc: bus.Connection, silence: type[Exception]) -> None:
+    """nats-py says so in two ways."""
+
+    class Pulls:
+        async def fetch(self, batch: int, timeout: float) -> list[object]:
+            raise silence
+
+    assert await Queue(nc.jetstream(), Pulls()).fetch(1, 0.1) == []  # type: ignore[arg-type]
