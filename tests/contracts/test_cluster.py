@@ -90,6 +90,21 @@ class TestApplication(application.ApplicationTestCase):
     pass
 
 
+def test_what_was_written_is_read_wherever_one_is_connected(
+    make_factory: MakeFactory, cluster: list[NatsServer]
+) -> None:
+    assert os.environ["NATS_REPLICAS"] == "3"
+    for member in cluster:
+        recorder = make_factory(NATS_URL=member.url).application_recorder()
+        for _ in range(50):
+            some = uuid4()
+            ids = recorder.insert_events(history(some, 1, 2))
+            assert ids is not None
+            assert recorder.select_events(some) == history(some, 1, 2)
+            assert recorder.max_notification_id() == ids[-1]
+            assert [n.id for n in recorder.select_notifications(ids[0], 10)] == ids
+
+
 async def test_handlers_wait_for_a_log_that_lost_its_leader(cluster: list[NatsServer], tmp_path: Path) -> None:
     """Most of the servers stand still. As soon as one of them is back, the log has a leader, and handlers go on."""
     nc = await bus.connect(Common(nats_url=cluster[0].url), "tests")
@@ -107,18 +122,3 @@ async def test_handlers_wait_for_a_log_that_lost_its_leader(cluster: list[NatsSe
     finally:
         for member in cluster[1:]:
             os.kill(member.pid, signal.SIGCONT)
-
-
-def test_what_was_written_is_read_wherever_one_is_connected(
-    make_factory: MakeFactory, cluster: list[NatsServer]
-) -> None:
-    assert os.environ["NATS_REPLICAS"] == "3"
-    for member in cluster:
-        recorder = make_factory(NATS_URL=member.url).application_recorder()
-        for _ in range(50):
-            some = uuid4()
-            ids = recorder.insert_events(history(some, 1, 2))
-            assert ids is not None
-            assert recorder.select_events(some) == history(some, 1, 2)
-            assert recorder.max_notification_id() == ids[-1]
-            assert [n.id for n in recorder.select_notifications(ids[0], 10)] == ids

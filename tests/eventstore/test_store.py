@@ -46,7 +46,8 @@ async def test_what_is_appended_is_loaded(store: EventStore) -> None:
     recorded = await store.append([Change(Tip(target), [created(target), renamed("two")])], CONTEXT)
     assert [r.version for r in recorded] == [1, 2]
     assert recorded[0].position + 1 == recorded[1].position
-    assert [r.event for r in recorded] == [created(target), renamed("two")]
+    made = created(target).model_copy(update={"created_by": CONTEXT.actor})
+    assert [r.event for r in recorded] == [made, renamed("two")]
 
     state, tip = await load(store, target)
     assert isinstance(state, Named)

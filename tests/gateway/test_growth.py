@@ -53,6 +53,16 @@ async def reply_to_change(api: Platform, ref: Ref) -> bytes:
     return reply.data
 
 
+async def shown(api: Platform, ref: Ref, reply: bytes) -> None:
+    """Wait until the read models reflect what was just done, however many events are before it."""
+    target = f"{VMS}/{ref.id}?min_position={json.loads(reply)['ok']['position']}"
+
+    async def reached() -> bool:
+        return (await api.http.get(target)).status_code == 200
+
+    await eventually(reached, "the read models are there")
+
+
 async def row_of(api: Platform, ref: Ref) -> str:
     async with await psycopg.AsyncConnection.connect(api.dsn) as conn:
         found = await (await conn.execute("SELECT v::text FROM nebula.vms v WHERE id = %s", [ref.id])).fetchone()
@@ -71,12 +81,12 @@ async def test_neither_rows_nor_replies_grow_with_operations(api: Platform) -> N
     await eventually(judged, "placement has said all that it will ever say of it")
     await lived(api.side.store, ref, restarts(2))
     few = await reply_to_change(api, ref)
-    await api.get(f"{VMS}/{ref.id}?min_position={json.loads(few)['ok']['position']}")
+    await shown(api, ref, few)
     small = await row_of(api, ref)
 
     await lived(api.side.store, ref, restarts(MANY))
     many = await reply_to_change(api, ref)
-    await api.get(f"{VMS}/{ref.id}?min_position={json.loads(many)['ok']['position']}")
+    await shown(api, ref, many)
     digits = 60  # versions, positions and counters are longer
     assert len(many) < len(few) + digits
     assert len(await row_of(api, ref)) < len(small) + digits

@@ -64,7 +64,7 @@ async def test_both_ways_for_one_at_a_time(hypervisor: LibvirtHypervisor, guest:
     with pytest.raises(Busy):
         await hypervisor.open_console(guest, force=False)
     second = await hypervisor.open_console(guest, force=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while await first.read():
             pass
     await first.close()
@@ -83,7 +83,7 @@ async def test_it_ends_with_the_guest(hypervisor: LibvirtHypervisor, guest: str)
     console = await hypervisor.open_console(guest, force=False)
     await speaks(console)
     await hypervisor.destroy(guest)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while await console.read():
             pass
     await console.write(b"nobody there")
@@ -129,7 +129,7 @@ async def test_a_display_is_seen_by_as_many_as_like_to(hypervisor: LibvirtHyperv
     await displays[0].close()
     assert await displays[1].read() == bytes(4), "in"
     await hypervisor.destroy(guest)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while await displays[1].read():
             pass
     await displays[1].write(b"nobody there")
