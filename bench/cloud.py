@@ -53,8 +53,11 @@ class Cloud:
 
 
 async def expect(http: Connection, method: str, path: str, body: Any = None) -> Any:
-    """The body of an answer that has to be a success."""
+    """The body of an answer that has to be a success. A read waits for read models that are behind."""
     answer = await http.request(method, path, body)
+    while method == "GET" and answer.status == 503 and b"position_not_reached" in answer.body:
+        await asyncio.sleep(0.1)
+        answer = await http.request(method, path, body)
     if answer.status >= 300:
         raise RuntimeError(f"{method} {path}: {answer.status} {answer.body[:500]!r}")
     return answer.json() if answer.body else None

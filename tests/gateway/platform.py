@@ -41,6 +41,9 @@ class Platform:
 
     async def get(self, path: str, status: int = 200) -> Any:
         answer = await self.http.get(path)
+        while status == 200 and answer.status_code == 503 and "position_not_reached" in answer.text:
+            await asyncio.sleep(0.1)  # the read models are behind, on a slow machine
+            answer = await self.http.get(path)
         assert answer.status_code == status, answer.text
         return answer.json()
 

@@ -1,6 +1,7 @@
 """A handlers process on a real server, and a node that answers by hand: for the tests of the write side."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 
 from domain.contract import Daemon, Heartbeat, Introduction, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
@@ -90,6 +92,16 @@ class WriteSide:
         reply = await self.nc.request(subjects.command(project, kind, verb), body, timeout=10)
         answer: dict[str, Any] = json.loads(reply.data)
         return answer
+
+    async def decided(self, project: str, kind: str, verb: str, args: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a command, asked again as the same operation while handlers are too busy to decide it."""
+        operation = str(uuid.uuid4())
+        while True:
+            with contextlib.suppress(NatsTimeout):
+                answer = await self.ask(project, kind, verb, args, operation=operation)
+                if answer.get("problem", {}).get("status") != 503:
+                    return answer
+            await asyncio.sleep(0.1)
 
     async def ok(self, project: str, kind: str, verb: str, args: dict[str, Any], **caller: Any) -> dict[str, Any]:
         answer = await self.ask(project, kind, verb, args, **caller)

@@ -113,7 +113,7 @@ async def both(side: WriteSide, pair: Pair, head_start: HeadStart) -> tuple[Answ
     async def after(seconds: float, command: pairs.Command) -> Answer:
         await asyncio.sleep(max(0.0, seconds))
         started = time.perf_counter()
-        answer = await side.ask(*command)
+        answer = await side.decided(*command)
         head_start.answered(time.perf_counter() - started)
         return answer
 

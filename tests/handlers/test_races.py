@@ -156,7 +156,7 @@ async def test_no_vm_is_rebuilt_from_what_its_node_cannot_run(
     _, second = deciders
 
     async def rebuild(id_: str) -> Any:
-        return await server.ask("shared", "vm", "rebuild", {"vm": id_})
+        return await server.decided("shared", "vm", "rebuild", {"vm": id_})
 
     async def change(node: str) -> None:
         ref = Ref("system", "node", node)
