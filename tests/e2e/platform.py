@@ -10,6 +10,7 @@ import ssl
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -121,7 +122,12 @@ class Platform:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=90, verify=NO_TLS)
 
     async def call(self, method: str, path: str, body: Json | None = None, **headers: str) -> Json:
-        """A call that has to succeed; tried again, as clients do, while nobody answers or 503 is said."""
+        """A call that has to succeed; tried again, as clients do, while nobody answers or 503 is said.
+
+        A command has one key for all its tries, so that it happens once.
+        """
+        if method != "GET":
+            headers = {"Idempotency-Key": str(uuid.uuid4()), **headers}
         deadline = time.monotonic() + 120
         while True:
             try:
