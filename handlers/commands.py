@@ -6,6 +6,7 @@ Any number of handlers share the queue group. A refused command leaves no event;
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import Annotated, Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import to_json
 
@@ -45,6 +48,8 @@ UNSAID = {"ok": {"state": {FIELD}}}
 #: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
 #: in the end.
 PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
+#: Seconds in which handlers that stop still answer the commands that they were given.
+STOPPING = 5.0
 
 
 Said = Annotated[str, StringConstraints(max_length=512)]
@@ -113,6 +118,7 @@ class CommandLoop:
         self._fingerprints = Fingerprints(facts.vault)
         self._responder = Responder(nc)
         self.health = Health(nc)
+        self._subscription: Subscription | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self.refused: dict[str, int] = {}
@@ -122,7 +128,16 @@ class CommandLoop:
         return len(self._running)
 
     async def start(self) -> None:
-        await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
+        self._subscription = await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
+
+    async def stop(self) -> None:
+        """Take no more commands, so that other handlers get them, and answer those that are here already."""
+        if self._subscription is None:
+            return
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(STOPPING):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
+                await asyncio.gather(*self._running)
 
     async def _accept(self, msg: Msg) -> None:
         if not self._responder.accepts(msg):

@@ -127,6 +127,7 @@ async def serve(settings: HandlersSettings) -> None:
         for driver in parts.drivers:
             essential.start(driver.name, driver.run())
         await parts.commands.start()
+        stack.push_async_callback(parts.commands.stop)
         await hear_heartbeats(nc, parts.liveness)
         await parts.registration.serve(nc)
         await answer_nodes(nc, store, parts.world, parts.commands.health.malformed)

@@ -59,6 +59,7 @@ async def deciding(url: str, home: Path) -> AsyncIterator[Decider]:
     try:
         yield Decider(nc, world, store, Placer(store, world, Policy(), turns), Liveness(store, world, 3600))
     finally:
+        await commands.stop()
         await end(tasks)
         await nc.close()
 
