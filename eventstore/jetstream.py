@@ -69,8 +69,8 @@ class Conflict(IntegrityError):
 
 #: nats-server gives no answer to a message that it could not write.
 NOT_STORED = (
-    "the log's server is there and stores nothing: look whether its disk is full; nats-server has to be started again "
-    "after a full disk (`nebula up` does that by itself)"
+    "the log's server is there and did not say in time that it stored this: it is overloaded, or its disk is full; "
+    "nats-server has to be started again after a full disk (`nebula up` does that by itself)"
 )
 
 

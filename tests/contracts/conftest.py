@@ -22,6 +22,7 @@ def environment(nats_server: NatsServer) -> dict[str, str]:
         "NATS_URL": nats_server.url,
         "NATS_STREAM": name.upper(),
         "NATS_SUBJECT_PREFIX": name,
+        "NATS_TIMEOUT": "30",  # the machine may be slow
     }
 
 

@@ -66,6 +66,7 @@ def environment(cluster: list[NatsServer]) -> dict[str, str]:
         "NATS_URL": random.choice(cluster).url,
         "NATS_STREAM": name.upper(),
         "NATS_SUBJECT_PREFIX": name,
+        "NATS_TIMEOUT": "30",  # the machine may be slow
         "NATS_REPLICAS": "3",
     }
 
