@@ -63,6 +63,9 @@ Release = Annotated[str | None, typer.Option(help="Such as 12 or 24.04.")]
 Arch = Annotated[
     str, typer.Option("--architecture", "--arch", help="What CPUs it is made for: x86_64 (amd64) or aarch64 (arm64).")
 ]
+Started = Annotated[
+    Firmware | None, typer.Option(help="What its guests are started by; unless given, bios, and uefi for aarch64.")
+]
 Description = Annotated[str | None, typer.Option(help="For people.")]
 Private = Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")]
 
@@ -80,7 +83,7 @@ def register(
     architecture: Arch = "x86_64",
     description: Description = None,
     private: Private = False,
-    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
@@ -119,7 +122,7 @@ def import_(
     architecture: Arch = "x86_64",
     description: Description = None,
     private: Private = False,
-    firmware: Annotated[Firmware, typer.Option(help="What its guests are started by.")] = Firmware.BIOS,
+    firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
 ) -> None:
     """Import an image from a URL; shows how much has come."""

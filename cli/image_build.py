@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -118,6 +119,8 @@ def _build(suite: str, folder: Path, image: Path, progress: Callable[[str], None
     mbr = next((path for path in MBR if path.exists()), None)
     if os.geteuid() != 0:
         raise ImageBuildError("building an image needs root")
+    if platform.machine() not in ("x86_64", "amd64"):
+        raise ImageBuildError("images are built for x86_64 on x86_64 alone; import one (nebula image import)")
     if mbr is None or not KEYRING.exists():
         raise ImageBuildError("extlinux or debian-archive-keyring is missing: run `make setup`")
     folder.chmod(0o755)

@@ -267,7 +267,9 @@ class SeedUrl(Body):
 
 
 class RegisterImage(Body):
-    """`project`: the one that alone may use it; without, all may."""
+    """`project`: the one that alone may use it; without, all may. `firmware`, where it is not given: `bios`, and for
+    aarch64 `uefi`.
+    """
 
     id: Slug
     name: Title | None = None
@@ -279,7 +281,7 @@ class RegisterImage(Body):
     architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
     project: Slug | None = None
-    firmware: Firmware = Firmware.BIOS
+    firmware: Firmware | None = None
     seed: SeedMedium = SeedMedium.HTTP
 
     def args(self) -> dict[str, Any]:

@@ -1,27 +1,22 @@
 """The libvirt domain of a VM, as a pure function of its document; and the tag by which we know it again."""
 
 from dataclasses import dataclass
-from typing import Literal
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
 from domain.contract import Firmware, Wanted
 from node_daemon.hypervisor import Boot
-
-VirtType = Literal["kvm", "qemu", "test"]
+from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 
 #: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
 NAMESPACE = "urn:nebula:node:1"
 PREFIX = "nebula"
 ET.register_namespace(PREFIX, NAMESPACE)
 
-#: What x86-64-v2 asks for beyond the model qemu64.
-X86_64_V2 = ("ssse3", "sse4.1", "sse4.2", "popcnt")
-
 #: Seconds between the guest's own reports of its memory use.
 BALLOON_PERIOD = "10"
 
-#: CPUs that an interrupt controller without remapping can tell apart.
+#: CPUs that an interrupt controller of x86 without remapping can tell apart.
 MOST_PLAIN_CPUS = 255
 
 
@@ -86,11 +81,11 @@ def definable(xml: str) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
-def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
+def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = X86_64) -> str:
     """The domain, ready for libvirt.
 
-    Everything is virtio on q35, but for the display, which has to work before any driver is loaded. The SMBIOS serial
-    is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
+    Everything is virtio on PCI Express, but for the display of x86, which works before any driver is loaded. The SMBIOS
+    serial is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
     virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
     to see it is handed a connection by libvirt. A guest whose kernel panics says so to the panic device: to libvirt it
     has crashed. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
@@ -120,30 +115,31 @@ def render(boot: Boot, *, virt_type: VirtType, network: str) -> str:
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(wanted.vcpus))
     serial = wanted.vm if boot.seed else f"ds=nocloud;dsmode=net;s={wanted.seed_url}"
-    _firmware(domain, wanted, serial, virt_type)
-    features = ET.SubElement(domain, "features")
-    ET.SubElement(features, "acpi")
-    ET.SubElement(features, "apic")
-    if wanted.vcpus > MOST_PLAIN_CPUS:
-        ET.SubElement(features, "ioapic", driver="qemu")
-    _cpu(domain, wanted.vcpus, virt_type)
+    _firmware(domain, wanted, serial, virt_type, machine)
+    _features(domain, wanted.vcpus, virt_type, machine)
+    _cpu(domain, wanted.vcpus, virt_type, machine)
     ET.SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
-    _devices(domain, boot, network)
+    _devices(domain, boot, network, machine)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
 
-def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType) -> None:
+def by_uefi(wanted: Wanted, machine: Machine) -> bool:
+    """Whether a UEFI starts the guest: its image asks for one, or its machine has nothing else."""
+    return machine.only_uefi or (wanted.image is not None and wanted.image.firmware is Firmware.UEFI)
+
+
+def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType, machine: Machine) -> None:
     """libvirt chooses a UEFI's files, by features: without Secure Boot, which stock images may not be signed for."""
     system = ET.SubElement(domain, "os")
     if virt_type == "test":
         _text(system, "type", "hvm")
     else:
-        _text(system, "type", "hvm", arch="x86_64", machine="q35")
-        if wanted.image is not None and wanted.image.firmware is Firmware.UEFI:
+        _text(system, "type", "hvm", arch=machine.architecture, machine=machine.type)
+        if by_uefi(wanted, machine):
             system.set("firmware", "efi")
             features = ET.SubElement(system, "firmware")
             ET.SubElement(features, "feature", enabled="no", name="enrolled-keys")
@@ -156,24 +152,33 @@ def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtTy
     _text(sysinfo, "entry", wanted.vm, name="uuid")
 
 
-def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType) -> None:
-    """The host's own under KVM. Emulated: the model that boots fastest, and x86-64-v2, which current systems need.
+def _features(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
+    """ACPI, and the interrupt controller: of an ARM under KVM the host's own, and emulated one for many CPUs."""
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    if machine.architecture == AARCH64.architecture:
+        ET.SubElement(features, "gic", {"version": "3"} if virt_type == "qemu" else {})
+        return
+    ET.SubElement(features, "apic")
+    if vcpus > MOST_PLAIN_CPUS:
+        ET.SubElement(features, "ioapic", driver="qemu")
 
-    Cores of one socket: some systems use no more than a few sockets.
-    """
+
+def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
+    """The host's own under KVM, else the machine's model. Cores of one socket: some systems use few sockets."""
     cpu = ET.SubElement(domain, "cpu")
     if virt_type == "kvm":
-        cpu.attrib.update(mode="host-passthrough", migratable="on")
+        cpu.attrib.update({"mode": "host-passthrough"} | ({"migratable": "on"} if machine.migratable else {}))
     elif virt_type == "qemu":
         cpu.attrib.update(mode="custom", match="exact", check="none")
-        _text(cpu, "model", "qemu64", fallback="forbid")
+        _text(cpu, "model", machine.emulated_cpu, fallback="forbid")
     ET.SubElement(cpu, "topology", sockets="1", cores=str(vcpus), threads="1")
     if virt_type == "qemu":
-        for feature in X86_64_V2:
+        for feature in machine.emulated_features:
             ET.SubElement(cpu, "feature", policy="require", name=feature)
 
 
-def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
+def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> None:
     devices = ET.SubElement(domain, "devices")
 
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
@@ -198,12 +203,14 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     agent = ET.SubElement(devices, "channel", type="unix")
     ET.SubElement(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
 
+    if not machine.has_keyboard:
+        ET.SubElement(devices, "input", type="keyboard", bus="virtio")
     ET.SubElement(devices, "input", type="tablet", bus="virtio")
 
     display = ET.SubElement(devices, "graphics", type="vnc")
     ET.SubElement(display, "listen", type="none")
 
-    ET.SubElement(ET.SubElement(devices, "video"), "model", type="vga")
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type=machine.video)
 
     balloon = ET.SubElement(devices, "memballoon", model="virtio")
     ET.SubElement(balloon, "stats", period=BALLOON_PERIOD)
@@ -211,9 +218,10 @@ def _devices(domain: ET.Element, boot: Boot, network: str) -> None:
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
 
-    ET.SubElement(devices, "panic", model="isa")
+    if machine.panic is not None:
+        ET.SubElement(devices, "panic", model=machine.panic)
 
-    if boot.wanted.vcpus > MOST_PLAIN_CPUS:
+    if machine.architecture == X86_64.architecture and boot.wanted.vcpus > MOST_PLAIN_CPUS:
         iommu = ET.SubElement(devices, "iommu", model="intel")
         ET.SubElement(iommu, "driver", intremap="on", eim="on")
 

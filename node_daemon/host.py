@@ -6,10 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from domain.contract import NodeInfo
-from node_daemon.domain_xml import VirtType
 from node_daemon.hypervisor import Capacity
+from node_daemon.machine import MACHINES, Machine, VirtType
 from node_daemon.plan import FEATURES, Host
 from runtime.libvirtd import kvm_trouble
+from runtime.patience import CannotRun
 from runtime.settings import NodeSettings
 
 GIB = 1024**3
@@ -46,6 +47,14 @@ def architecture() -> str:
     """What the CPUs here are, in the words of images."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def machine() -> Machine:
+    """What guests get here. Raises CannotRun on CPUs that no image is made for."""
+    found = MACHINES.get(architecture())
+    if found is None:
+        raise CannotRun(f"this host has {architecture()} CPUs; a node has one of {', '.join(MACHINES)}")
+    return found
 
 
 def platform_version() -> str:

@@ -14,12 +14,13 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from domain.contract import Firmware, Power
+from domain.contract import Power
 from domain.guest import Guest
 from node_daemon import guest_agent, libvirt_events
 from node_daemon.connections import Connections
-from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, VirtType, definable, domain_name, moved, parse_tag, render
+from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, by_uefi, definable, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, Reset, size_of, unheard
+from node_daemon.machine import X86_64, Machine, VirtType
 from node_daemon.reach import Reach, ours
 from runtime import logs
 
@@ -69,10 +70,11 @@ _UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # all that the test d
 class LibvirtHypervisor:
     """Implements `hypervisor.Hypervisor`."""
 
-    def __init__(self, uri: str, network: str, virt_type: VirtType, deadline: float) -> None:
+    def __init__(self, uri: str, network: str, virt_type: VirtType, deadline: float, machine: Machine = X86_64) -> None:
         self._uri = uri
         self._network = network
         self._virt_type = virt_type
+        self._machine = machine
         self._deadline = deadline
         self._connections = Connections(uri, deadline)
         self._reach = Reach(uri, deadline)
@@ -84,11 +86,12 @@ class LibvirtHypervisor:
         return await self._ask(vm, lambda connection: _look(connection, vm))
 
     async def start(self, boot: Boot) -> Have:
-        wanted = boot.wanted
-        xml = render(boot, virt_type=self._virt_type, network=self._network)
-        uefi = wanted.image is not None and wanted.image.firmware is Firmware.UEFI
-        if uefi and self._virt_type != "test":
-            await self._ask(wanted.vm, lambda connection: check_uefi(connection, self._virt_type))
+        wanted, machine = boot.wanted, self._machine
+        if by_uefi(wanted, machine) and self._virt_type != "test":
+            machine = await self._ask(
+                wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
+            )
+        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine)
         await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
         return Have(
             vm=wanted.vm,
@@ -290,13 +293,18 @@ def _keep(connection: Any, vm: str) -> None:
     connection.defineXML(definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
 
 
-def check_uefi(connection: Any, virt_type: VirtType) -> None:
-    """Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help."""
-    offered = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", "q35", virt_type))  # noqa: S314
-    names = {value.text for value in offered.iterfind("os/enum[@name='firmware']/value")}
+def with_uefi(connection: Any, machine: Machine, virt_type: VirtType) -> Machine:
+    """The machine as this libvirt can make it: without a panic device that it is too old to know.
+
+    Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help.
+    """
+    said = connection.getDomainCapabilities(None, machine.architecture, machine.type, virt_type)
+    names = {value.text for value in ET.fromstring(said).iterfind("os/enum[@name='firmware']/value")}  # noqa: S314
     if "efi" not in names:
-        detail = "the image asks for UEFI, and this node has none for guests: install the package ovmf on it"
+        why = f"guests on {machine.architecture} start" if machine.only_uefi else "the image asks to be started"
+        detail = f"{why} by UEFI, and this node has none for guests: install the package {machine.uefi_package} on it"
         raise Refused(detail, invalid=True)
+    return machine if connection.getLibVersion() >= machine.panic_since else replace(machine, panic=None)
 
 
 def _pause(domain: Any) -> None:

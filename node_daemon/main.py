@@ -9,7 +9,7 @@ from node_daemon.daemon import Daemon
 from node_daemon.disks import Disks
 from node_daemon.executor import Executor
 from node_daemon.files import impassable, lock, new_folder
-from node_daemon.host import GIB, this_host, virt_type
+from node_daemon.host import GIB, machine, this_host, virt_type
 from node_daemon.image_keeper import keep_tidy
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
@@ -32,7 +32,11 @@ async def run(settings: NodeSettings) -> None:
         if (folder := impassable(data)) is not None:
             log.warning("QEMU's user cannot pass through this folder", folder=str(folder), help="chmod o+x")
         hypervisor = LibvirtHypervisor(
-            settings.libvirt_uri, settings.network, virt_type(settings.libvirt_uri), settings.libvirt_deadline
+            settings.libvirt_uri,
+            settings.network,
+            virt_type(settings.libvirt_uri),
+            settings.libvirt_deadline,
+            machine(),
         )
         try:
             await until_stopped(stop, serve(settings, hypervisor))

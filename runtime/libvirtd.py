@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import platform
 import shlex
 import signal
 import socket
@@ -128,14 +129,19 @@ async def _ensured(uri: str, network: str) -> Libvirt:
 def kvm_trouble() -> str | None:
     """Why KVM is not usable on this host, in a few words; None when it is.
 
-    `/dev/kvm` alone proves nothing: without vmx or svm among the CPU's flags guests hang early.
+    On x86 `/dev/kvm` alone proves nothing: without vmx or svm among the CPU's flags guests hang early.
     """
     flags = Path("/proc/cpuinfo").read_text().split()
-    if "vmx" not in flags and "svm" not in flags:
+    if not on_arm() and "vmx" not in flags and "svm" not in flags:
         return "the CPU shows neither vmx nor svm"
     if not Path("/dev/kvm").exists():
         return "there is no /dev/kvm"
     return None
+
+
+def on_arm() -> bool:
+    """Whether this host's CPUs are aarch64."""
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 def local_virt_type() -> str:
@@ -201,7 +207,7 @@ async def _start_daemons() -> tuple[int, ...]:
     for program, package in (
         ("libvirtd", "libvirt-daemon-system"),
         ("virtlogd", "libvirt-daemon-system"),
-        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-system-aarch64", "qemu-system-arm") if on_arm() else ("qemu-system-x86_64", "qemu-system-x86"),
         ("dnsmasq", "dnsmasq-base"),
         ("iptables", "iptables"),
     ):

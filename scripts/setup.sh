@@ -42,15 +42,20 @@ needed_packages() {
     echo "libvirt-daemon-driver-qemu /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so"
     echo "libvirt-clients virsh"
     echo "libxml2-utils xmllint"
-    echo "qemu-system-x86 qemu-system-x86_64"
+    if [ "$(uname -m)" = aarch64 ]; then
+      echo "qemu-system-arm qemu-system-aarch64"
+      echo "qemu-efi-aarch64 /usr/share/qemu/firmware/*edk2-aarch64*.json"
+    else
+      echo "qemu-system-x86 qemu-system-x86_64"
+      echo "ovmf /usr/share/qemu/firmware/*edk2-x86_64*.json"
+      echo "extlinux extlinux"
+      echo "syslinux-common /usr/lib/syslinux/modules/bios/ldlinux.c32"
+    fi
     echo "qemu-utils qemu-img"
-    echo "ovmf /usr/share/qemu/firmware/*edk2-x86_64*.json"
     echo "dnsmasq-base dnsmasq"
     echo "iptables iptables"
     echo "mmdebstrap mmdebstrap"
     echo "debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg"
-    echo "extlinux extlinux"
-    echo "syslinux-common /usr/lib/syslinux/modules/bios/ldlinux.c32"
     echo "fdisk sfdisk"
     echo "e2fsprogs mke2fs"
   fi
@@ -127,7 +132,7 @@ fi
 # --- what to expect -----------------------------------------------------------------------------------------------
 
 if [ -z "${NEBULA_LIBVIRT_URI:-}" ]; then
-  grep -qwE 'vmx|svm' /proc/cpuinfo || trouble="the CPU shows neither vmx nor svm"
+  [ "$(uname -m)" = aarch64 ] || grep -qwE 'vmx|svm' /proc/cpuinfo || trouble="the CPU shows neither vmx nor svm"
   [ -e /dev/kvm ] || trouble=${trouble:-"there is no /dev/kvm"}
   [ -z "${trouble:-}" ] || say "KVM is not usable here ($trouble): guests run under TCG, slower"
 fi

@@ -31,7 +31,7 @@ class RegisterImage(ImageCommand):
     architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
     project: Slug | None = None
-    firmware: Firmware = Firmware.BIOS
+    firmware: Firmware | None = Field(default=None, description="what its architecture is started by as a rule")
     seed: SeedMedium = SeedMedium.HTTP
 
 

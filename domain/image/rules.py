@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import assert_never
 
 from domain.base import Rejected, being_deleted
+from domain.contract import Firmware
 from domain.image.commands import (
     AcceptImage,
     DeleteImage,
@@ -146,7 +147,17 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             architecture=command.architecture,
             description=command.description,
             project=command.project,
-            firmware=command.firmware,
+            firmware=firmware(command),
             seed=command.seed,
         )
     ]
+
+
+def firmware(command: RegisterImage) -> Firmware:
+    """What starts an image's guests. For aarch64 there is nothing but UEFI. Raises Rejected."""
+    if command.architecture != "aarch64":
+        return command.firmware or Firmware.BIOS
+    if command.firmware is Firmware.BIOS:
+        detail = "an image for aarch64 is started by uefi: there is no BIOS for these CPUs; give uefi, or none"
+        raise Rejected("wrong_firmware", detail, status=422, field="firmware")
+    return Firmware.UEFI

@@ -225,3 +225,24 @@ class ImageMachine(RuleBasedStateMachine):
 
 ImageMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
 TestImageMachine = ImageMachine.TestCase
+
+
+@pytest.mark.parametrize(
+    ("given", "by"),
+    [
+        ({}, Firmware.BIOS),
+        ({"firmware": Firmware.UEFI}, Firmware.UEFI),
+        ({"architecture": "aarch64"}, Firmware.UEFI),
+        ({"architecture": "ARM64", "firmware": Firmware.UEFI}, Firmware.UEFI),
+    ],
+)
+def test_what_starts_the_guests_of_an_image(given: dict[str, Any], by: Firmware) -> None:
+    (event,) = image.decide(None, register(**given))
+    assert isinstance(event, ImageRegistered)
+    assert event.firmware is by
+
+
+def test_there_is_no_bios_for_arm() -> None:
+    with pytest.raises(Rejected, match="uefi") as caught:
+        image.decide(None, register(architecture="aarch64", firmware=Firmware.BIOS))
+    assert (caught.value.code, caught.value.status, caught.value.field) == ("wrong_firmware", 422, "firmware")

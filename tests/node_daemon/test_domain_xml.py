@@ -15,8 +15,9 @@ import pytest
 
 from domain.base import Resources
 from domain.contract import Firmware, ImageSource
-from node_daemon.domain_xml import NAMESPACE, Tag, VirtType, parse_tag, render
+from node_daemon.domain_xml import NAMESPACE, Tag, parse_tag, render
 from node_daemon.hypervisor import Boot
+from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 from runtime.libvirtd import Libvirt
 from tests.node_daemon.documents import wanted
 
@@ -40,22 +41,31 @@ def boot(seed: str | None = None, **changes: object) -> Boot:
     )
 
 
-#: By file: the type of the domain, and what it is made from.
-CASES: dict[str, tuple[VirtType, Boot]] = {
-    "plain": ("kvm", boot()),
-    "emulated": ("qemu", boot()),
-    "uefi": ("qemu", boot(image=UEFI)),
-    "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso")),
-    "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536)),
-    "test-driver": ("test", boot(image=UEFI)),
+OLD_AARCH64 = replace(AARCH64, panic=None)
+
+#: By file: the type of the domain, what it is made from, and the machine.
+CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
+    "plain": ("kvm", boot(), X86_64),
+    "emulated": ("qemu", boot(), X86_64),
+    "uefi": ("qemu", boot(image=UEFI), X86_64),
+    "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), X86_64),
+    "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536), X86_64),
+    "test-driver": ("test", boot(image=UEFI), X86_64),
+    "aarch64": ("kvm", boot(image=UEFI), AARCH64),
+    "aarch64-old-libvirt": ("kvm", boot(vcpus=256, memory_mib=65536), OLD_AARCH64),
+    "aarch64-emulated": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), OLD_AARCH64),
 }
 #: Of those, what the emulator of any host takes.
-EMULATED = [name for name, (virt_type, _) in CASES.items() if virt_type == "qemu"]
+EMULATED = [name for name, (virt_type, _, machine) in CASES.items() if virt_type == "qemu" and machine is X86_64]
+#: Those of an ARM.
+OF_ARM = [name for name, (_, _, machine) in CASES.items() if machine is not X86_64]
+#: Those that libvirt 9.0 knows all devices of.
+KNOWN_TO_OLD = [name for name, (_, _, machine) in CASES.items() if machine is not AARCH64]
 
 
 def rendered(name: str) -> str:
-    virt_type, made_from = CASES[name]
-    return render(made_from, virt_type=virt_type, network="default") + "\n"
+    virt_type, made_from, machine = CASES[name]
+    return render(made_from, virt_type=virt_type, network="default", machine=machine) + "\n"
 
 
 def golden(name: str) -> Path:
@@ -72,7 +82,7 @@ def test_no_golden_is_forgotten() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("xmllint"), reason="virt-xml-validate needs xmllint")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES if libvirt.getVersion() >= AARCH64.panic_since else KNOWN_TO_OLD)
 def test_libvirts_schema_accepts_it(name: str) -> None:
     done = subprocess.run(["virt-xml-validate", golden(name), "domain"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -94,6 +104,26 @@ def test_the_test_driver_accepts_it() -> None:
 @pytest.mark.parametrize("name", EMULATED)
 def test_the_qemu_driver_accepts_it(libvirt_qemu: Libvirt, name: str) -> None:
     define(libvirt_qemu.uri, name)
+
+
+@pytest.mark.parametrize("name", OF_ARM)
+def test_a_guest_on_an_arm_gets_nothing_of_a_pc(name: str) -> None:
+    """Whatever its image says: UEFI, the machine `virt`, a keyboard that is no PS/2, a display that is no VGA."""
+    root = ET.fromstring(rendered(name))
+    system = root.find("os")
+    assert system is not None
+    kind = system.find("type")
+    assert kind is not None
+    assert (system.get("firmware"), kind.get("arch"), kind.get("machine")) == ("efi", "aarch64", "virt")
+    assert [each.tag for each in root.iterfind("features/*")] == ["acpi", "gic"]
+    assert {each.get("bus") for each in root.iterfind("devices/input")} == {"virtio"}
+    assert {each.get("type") for each in root.iterfind("devices/input")} == {"keyboard", "tablet"}
+    assert {each.get("bus") for each in root.iterfind("devices/disk/target")} == {"virtio"}
+    assert {each.get("type") for each in root.iterfind("devices/video/model")} == {"virtio"}
+    assert {each.get("model") for each in root.iterfind("devices/panic")} <= {"pvpanic"}
+    assert root.find("devices/iommu") is None
+    assert "qemu64" not in rendered(name)
+    assert "migratable" not in rendered(name)
 
 
 @pytest.mark.parametrize("name", CASES)

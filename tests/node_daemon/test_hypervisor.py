@@ -7,6 +7,7 @@ import signal
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import libvirt
 import pytest
 
 from domain.contract import Firmware, Power
-from node_daemon.domain_xml import VirtType, domain_name
+from node_daemon.domain_xml import domain_name
 from node_daemon.faults import Faulty
 from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor, check_uefi
+from node_daemon.libvirt_adapter import LibvirtHypervisor, with_uefi
+from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulator import Simulator
@@ -243,17 +245,36 @@ class TestQemu(HypervisorContract, UefiContract):
 # ── libvirt's alone ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class WithoutUefi:
-    """A connection to a libvirt that has no firmware files."""
+@dataclass(frozen=True)
+class Somewhere:
+    """A connection to a libvirt of this version, with or without firmware files."""
+
+    version: int = 9_000_000
+    firmware: str = ""
 
     def getDomainCapabilities(self, *_: object) -> str:
-        return "<domainCapabilities><os supported='yes'><enum name='firmware'/></os></domainCapabilities>"
+        return f"<domainCapabilities><os><enum name='firmware'>{self.firmware}</enum></os></domainCapabilities>"
+
+    def getLibVersion(self) -> int:
+        return self.version
 
 
-def test_without_uefi_it_says_which_package_helps() -> None:
-    with pytest.raises(Refused, match="ovmf") as caught:
-        check_uefi(WithoutUefi(), "qemu")
+@pytest.mark.parametrize(("machine", "package"), [(X86_64, "ovmf"), (AARCH64, "qemu-efi-aarch64")])
+def test_without_uefi_it_says_which_package_helps(machine: Machine, package: str) -> None:
+    with pytest.raises(Refused, match=package) as caught:
+        with_uefi(Somewhere(), machine, "qemu")
     assert caught.value.invalid
+
+
+@pytest.mark.parametrize(
+    ("machine", "version", "panic"),
+    [(X86_64, 9_000_000, "isa"), (AARCH64, 9_000_000, None), (AARCH64, 9_001_000, "pvpanic")],
+)
+def test_an_older_libvirt_gets_no_panic_device_that_it_does_not_know(
+    machine: Machine, version: int, panic: str | None
+) -> None:
+    there = Somewhere(version, "<value>efi</value>")
+    assert with_uefi(there, machine, "qemu") == replace(machine, panic=panic)
 
 
 @asynccontextmanager
