@@ -53,6 +53,9 @@ async def test_what_is_stored_nowhere_is_counted_by_source(api: Platform) -> Non
         assert line in (await api.http.get("/metrics")).text
     assert SECRET not in json.dumps(body)
     assert body["commands"]["status"] == "ok"
+    for source in asked.keys() - {"heartbeats"}:
+        answer = json.loads((await nc.request(asked[source], b"{}", timeout=10)).data)
+        assert answer["problem"]["code"] == "invalid_request", source
 
 
 async def test_a_node_that_cannot_read_its_documents_shows(api: Platform) -> None:

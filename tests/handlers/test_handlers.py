@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from domain import image, node
-from domain.base import Resources
+from domain.base import Rejected, Resources
 from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
 from eventstore.envelope import Ref
 from eventstore.vault import Vault
+from handlers.cached_images import question
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
@@ -350,6 +351,21 @@ async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> Non
     assert await unwanted() == {never}
     await cloud.ok("system", "image", "delete", {"image": "base"})
     assert await unwanted() == {there, never}
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (b"no json", None),
+        (b'{"node": "n1"}', "digests"),
+        (b'{"node": "n1", "digests": ["x"]}', "digests.0"),
+        (b'{"node": "n2", "digests": []}', "node"),
+    ],
+)
+def test_a_question_of_a_node_that_makes_no_sense_is_refused(asked: bytes, field: str | None) -> None:
+    with pytest.raises(Rejected) as refused:
+        question(subjects.cached_images("n1"), asked)
+    assert (refused.value.code, refused.value.status, refused.value.field) == ("invalid_request", 422, field)
 
 
 async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:
