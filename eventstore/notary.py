@@ -26,6 +26,10 @@ log = logs.get(__name__)
 
 _ASK_AGAIN = 40
 _NEAR = 16
+AT_A_TIME = 64
+"""Messages among the checkpoints that are held at a time: anybody may store large ones there."""
+MOST_STRANGERS = 10_000
+"""Checkpoints of other keys that are compared with the log in one step, the oldest first. The others are parked."""
 
 
 class Disagrees(Exception):
@@ -50,21 +54,19 @@ class Checkpoints:
         page, _ = await self._stream.page(number - 1, subjects.CHECKPOINT, 1)
         return parsed(page[0]) if page else None
 
-    async def newest(self, number: int, keys: Keys | None = None) -> tuple[Checkpoint | None, list[Recorded]]:
+    async def newest(self, number: int, keys: Keys | None = None) -> tuple[Checkpoint | None, int]:
         """The newest checkpoint among the first `number` messages (signed by one of these keys, where they are given),
-        and the other messages behind it, the oldest first.
+        and its number; 0 where there is none.
         """
-        passed: list[Recorded] = []
         while number > 0:
             start = max(0, number - _NEAR)
             page, _ = await self._stream.page(start, subjects.CHECKPOINT, number - start)
             for recorded in reversed(page):
                 found = checkpoint_in(recorded)
                 if found is not None and (keys is None or found.signed_by(keys)):
-                    return found, passed[::-1]
-                passed.append(recorded)
+                    return found, recorded.position
             number = start
-        return None, passed[::-1]
+        return None, 0
 
     async def following(self, number: int) -> Checkpoint | None:
         """The first checkpoint behind the first `number` messages, or None."""
@@ -82,7 +84,7 @@ class Checkpoints:
     async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
         """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
         while True:
-            page, _ = await self._stream.page(after, subjects.CHECKPOINT)
+            page, _ = await self._stream.page(after, subjects.CHECKPOINT, AT_A_TIME)
             for recorded in page:
                 if until is not None and recorded.position > until:
                     return
@@ -166,14 +168,14 @@ class Notary:
         answer.
         """
         number = await self._checkpoints.count()
-        latest, others = await self._checkpoints.newest(number, self._known)
-        strangers = [(recorded, checkpoint_in(recorded)) for recorded in others]
-        seen, digests = await self._walk(latest, {found.position for _, found in strangers if found is not None})
-        for recorded, found in strangers:
+        latest, at = await self._checkpoints.newest(number, self._known)
+        seen, digests = await self._walk(latest, await self._strange(at, number))
+        async for _, stray in self._checkpoints.read(at, number):
+            found = checkpoint_in(stray)
             if found is not None and right(found, latest, digests):
                 latest = found
             else:
-                await self._park(recorded, found)
+                await self._park(stray, found)
         if seen.position == (latest.position if latest else 0):
             return None
         checkpoint = sign(self._key, subjects.EVENTS, seen, latest.id if latest else GENESIS, datetime.now(UTC))
@@ -182,6 +184,15 @@ class Notary:
         except Conflict:
             return None
         return checkpoint
+
+    async def _strange(self, after: int, until: int) -> set[int]:
+        """The positions of which checkpoints of other keys speak: all that is kept of them before the log is read."""
+        positions = set[int]()
+        async for _, found in self._checkpoints.sound(after, until):
+            positions.add(found.position)
+            if len(positions) == MOST_STRANGERS:
+                break
+        return positions
 
     async def _park(self, stray: Recorded, found: Checkpoint | None) -> None:
         """Put aside what somebody stored among the checkpoints. It stays there; everybody passes over it."""
