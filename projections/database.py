@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from projections import refusals
 from projections.model import ReadModel, versions
 from runtime.patience import CannotRun, one_line, patiently
 
@@ -25,13 +26,6 @@ LOCK = 0x6E6562756C61
 WRITER = LOCK >> 24
 #: Seconds between two looks whether the writer of a copy has ended.
 STANDBY_SECONDS = 0.5
-
-#: What Postgres says to a user, a password or a database that it does not know. libpq hands on no code for it; said in
-#: another language it is waited for, as a server that is away is.
-_REFUSED = re.compile(
-    r"authentication failed|no pg_hba\.conf entry|no password supplied|is not permitted to log in"
-    r"|(role|database) \".*\" does not exist|permission denied for database"
-)
 
 #: Characters of a text that is searched by.
 LONGEST = 512
@@ -86,12 +80,11 @@ def conninfo(dsn: str, schema: str, role: str) -> str:
 
 async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
     """One connection in autocommit mode. Raises psycopg.OperationalError, and CannotRun when we are refused."""
+    where = conninfo(dsn, schema, role)
     try:
-        return await AsyncConnection.connect(
-            conninfo(dsn, schema, role), autocommit=True, row_factory=dict_row, prepare_threshold=2
-        )
+        return await AsyncConnection.connect(where, autocommit=True, row_factory=dict_row, prepare_threshold=2)
     except OperationalError as error:
-        if _REFUSED.search(str(error)):
+        if refusals.is_refusal(await asyncio.to_thread(refusals.code_of, where)):
             raise refused(dsn, error) from error
         raise
 
