@@ -4,7 +4,7 @@
 -- already. Only set-up is the administrator. Handlers and nodes have no role.
 --
 --   nebula_projections   owns the read models: makes, renames and drops schemas in this database
---   nebula_gateway       reads them, also those that a later version makes
+--   nebula_gateway       reads of them what it serves: nebula_projections grants that, table by table
 --
 -- Their passwords are read from the settings nebula.projections_password and nebula.gateway_password of the session.
 
@@ -43,13 +43,12 @@ BEGIN
     END LOOP;
     FOR found IN SELECT nspname FROM pg_namespace WHERE nspowner = 'nebula_projections'::regrole LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO nebula_gateway', found.nspname);
-        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO nebula_gateway', found.nspname);
     END LOOP;
 END
 $$;
 
 ALTER DEFAULT PRIVILEGES FOR ROLE nebula_projections GRANT USAGE ON SCHEMAS TO nebula_gateway;
-ALTER DEFAULT PRIVILEGES FOR ROLE nebula_projections GRANT SELECT ON TABLES TO nebula_gateway;
+ALTER DEFAULT PRIVILEGES FOR ROLE nebula_projections REVOKE SELECT ON TABLES FROM nebula_gateway;
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;

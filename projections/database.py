@@ -27,6 +27,9 @@ WRITER = LOCK >> 24
 #: Seconds between two looks whether the writer of a copy has ended.
 STANDBY_SECONDS = 0.5
 
+#: Who reads what is served, where Postgres has such a role (postgres.sql).
+READER = "nebula_gateway"
+
 #: Characters of a text that is searched by.
 LONGEST = 512
 
@@ -50,6 +53,10 @@ INSERT INTO checkpoint (position) VALUES (0);
 
 class Away(Exception):
     """Postgres cannot be asked now, or holds no read models yet."""
+
+
+class NotGranted(Away):
+    """Whoever asks may not read that, or not yet: whoever owns the read models grants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,27 @@ async def make(conn: Connection, models: Iterable[ReadModel], schema: str) -> No
         async with conn.cursor() as cursor:
             statement = "INSERT INTO schema_version (model, version) VALUES (%s, %s)"
             await cursor.executemany(statement, [(name, version) for name, version in versions(made).items()])
+        await grant(conn, made, schema)
+
+
+async def grant(conn: Connection, models: Iterable[ReadModel], schema: str) -> None:
+    """Let the gateway read in `schema` what it serves and the checkpoint, and nothing else."""
+    cursor = await conn.execute("SELECT 1 AS found FROM pg_roles WHERE rolname = %s", [READER])
+    if await cursor.fetchone() is None:
+        return
+    served = ["checkpoint", *(table for model in models if model.served for table in model.tables)]
+    names = {
+        "schema": sql.Identifier(schema),
+        "tables": sql.SQL(", ").join(sql.Identifier(schema, table) for table in served),
+        "reader": sql.Identifier(READER),
+    }
+    async with conn.transaction():
+        for statement in (
+            "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {reader}",
+            "GRANT USAGE ON SCHEMA {schema} TO {reader}",
+            "GRANT SELECT ON {tables} TO {reader}",
+        ):
+            await conn.execute(sql.SQL(statement).format(**names))
 
 
 async def drop(conn: Connection, schema: str) -> None:
@@ -196,6 +224,8 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
         except OperationalError:
             await pool.check()  # the server was away: replace what broke, and ask once more
             rows = await _rows(pool, statement, params)
+    except errors.InsufficientPrivilege as error:
+        raise NotGranted(str(error)) from error
     except (OperationalError, errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
         raise Away(str(error)) from error
     if not rows:

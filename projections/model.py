@@ -17,6 +17,8 @@ class ReadModel:
     version: int
     ddl: str
     tables: tuple[str, ...]
+    #: whether the gateway may read it
+    served: bool = True
 
 
 class Standing(Enum):

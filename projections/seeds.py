@@ -45,7 +45,7 @@ CREATE TABLE seed_secrets (
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-READ_MODEL = ReadModel("seeds", 7, DDL, ("seeds", "seed_secrets"))
+READ_MODEL = ReadModel("seeds", 7, DDL, ("seeds", "seed_secrets"), served=False)
 
 
 class Secrets(Protocol):

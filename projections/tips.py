@@ -23,7 +23,7 @@ CREATE TABLE tips (
     PRIMARY KEY (project, kind, id)
 );
 """
-READ_MODEL = ReadModel("tips", 1, DDL, ("tips",))
+READ_MODEL = ReadModel("tips", 1, DDL, ("tips",), served=False)
 
 
 async def load(conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[Any]]:

@@ -64,6 +64,7 @@ async def ready(conn: Connection, dsn: str, models: Sequence[ReadModel], replay:
                     await database.make(conn, models, SCHEMA)
                     log.info("read models made; replaying the log", schema=SCHEMA)
                 if found in (Standing.MISSING, Standing.SAME):
+                    await database.grant(conn, models, SCHEMA)  # an earlier program granted more
                     await drop_old(conn)
                     return
             case _:
@@ -204,12 +205,12 @@ async def building(pool: database.Pool) -> int | None:
     """How far a copy is that will replace the live one; None while none is being made, or seen. Raises Away."""
     try:
         found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
-    except errors.InsufficientPrivilege:
+    except database.NotGranted:
         return None
     if found.row is None or not found.row["made"]:
         return None
     try:
         made = await database.fetch(pool, f"SELECT position FROM {NEXT}.checkpoint", {})  # noqa: S608
-    except (database.Away, errors.InsufficientPrivilege):  # (it has just taken its place)
+    except database.Away:  # (it has just taken its place)
         return None
     return int(made.row["position"]) if made.row is not None else None

@@ -22,6 +22,14 @@ from tests.waiting import eventually
 GATEWAY, PROJECTIONS = PostgresRole.GATEWAY, PostgresRole.PROJECTIONS
 
 
+async def may_read(pool: database.Pool, table: str) -> bool:
+    try:
+        await database.fetch(pool, f"SELECT * FROM {table}", {})
+    except database.NotGranted:
+        return False
+    return True
+
+
 async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_path: Path, postgres: Postgres) -> None:
     """Begun on read models that an administrator made, as before there were roles."""
     async with cloud(tmp_path, postgres) as made:
@@ -31,12 +39,17 @@ async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_pat
         name = made.dsn.rpartition("/")[2]
         for _ in range(2):
             await set_up_roles(postgres, name)
+        async with await database.connect(made.dsn, "test") as conn:  # the server knew the role already
+            await conn.execute("REVOKE ALL ON ALL TABLES IN SCHEMA nebula FROM nebula_gateway")
 
         owned = replace(made, dsn=postgres.dsn_of(name, PROJECTIONS))
         seen, pool = Position(), database.pool(postgres.dsn_of(name, GATEWAY), "gateway")
         listening = asyncio.create_task(listen(postgres.dsn_of(name, GATEWAY), seen))
         await pool.open()
         try:
+            assert not await may_read(pool, "projects"), "projections have not run since"
+            async with running(owned, MODELS, owned.position):
+                await eventually(lambda: may_read(pool, "projects"), "the gateway may read what it serves")
             old = await database.fetch(pool, "SELECT id FROM projects", {})
             async with running(owned, NEW, owned.position):
                 await eventually(is_stored(owned, NEW), "the new version is live")
@@ -46,7 +59,7 @@ async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_pat
                 await eventually(lambda: seen.value >= end, "the gateway hears of the new position")
             new = await database.fetch(pool, "SELECT id FROM projects", {})
             assert {row["id"] for row in new.rows} == {row["id"] for row in old.rows} | {"later"}
-            assert await database.fetch(pool, "SELECT colour FROM seeds", {})
+            assert not await may_read(pool, "seeds")
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -56,9 +69,35 @@ async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_pat
         assert (await rebuild.verify(owned.nc, owned.dsn, owned.vault)).differing == ()
 
 
+SERVED = {"projects", "tags", "images", "nodes", "vms", "operations", "events", "checkpoint"}
+
+
+@pytest.mark.parametrize("over", ["made now", "made by an earlier program"])
+async def test_the_gateway_reads_what_it_serves_and_no_other_table(
+    readable: dict[PostgresRole, str], over: str
+) -> None:
+    if over != "made now":
+        async with await database.connect(readable[PROJECTIONS], "test") as conn:
+            await conn.execute("GRANT SELECT ON ALL TABLES IN SCHEMA nebula TO nebula_gateway")
+            await database.grant(conn, MODELS, database.SCHEMA)
+    found: dict[str, bool] = {}
+    async with await database.connect(readable[GATEWAY], "test") as conn:
+        cursor = await conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'nebula'")
+        for row in await cursor.fetchall():
+            try:
+                await conn.execute(f"SELECT * FROM {row['tablename']}".encode())
+                found[row["tablename"]] = True
+            except errors.InsufficientPrivilege:
+                found[row["tablename"]] = False
+    assert {table for table, may in found.items() if may} == SERVED
+    assert found.keys() - SERVED == {"seeds", "seed_secrets", "tips", "schema_version"}
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
+        (GATEWAY, "SELECT count(secret_hash) FROM nebula.seed_secrets"),
+        (GATEWAY, "TABLE nebula.seeds"),
         (GATEWAY, "UPDATE nebula.vms SET name = 'x'"),
         (GATEWAY, "DELETE FROM nebula.checkpoint"),
         (GATEWAY, "DROP SCHEMA nebula CASCADE"),
