@@ -10,9 +10,10 @@ so each has a strict form, and every number and text has a bound.
 
 import ipaddress
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Hostname, Message, Resources, Slug, Uuid
 
@@ -146,6 +147,24 @@ class ImageSource(Message):
     seed: SeedMedium = SeedMedium.HTTP
 
 
+class Place(NamedTuple):
+    """Where a document stands: in which stream (microseconds from 1970 to when it was made), and its position there."""
+
+    stream: int
+    position: int
+
+    def before(self, other: "Place") -> bool:
+        """Whether it is earlier in the same stream."""
+        return self.stream == other.stream and self.position < other.position
+
+    def behind(self, other: "Place") -> bool:
+        """Whether it is later in the same stream."""
+        return other.before(self)
+
+
+NOWHERE = Place(0, 0)
+
+
 class Wanted(Message):
     """The desired state of one VM on one node.
 
@@ -155,9 +174,11 @@ class Wanted(Message):
     for it to go on: also a domain that stands still after an I/O error is then resumed. `disk` counts how often its
     disk was to be made: a domain on an earlier one is ended, and earlier disks are deleted once the new one is made
     from the image. `disk_made` is the last of them that a domain is known to have run on: gone or not, it is never made
-    again. `seed_url` is where its cloud-init finds its configuration; it holds the secret of this boot. `epoch` fences:
-    a document of a lower epoch than one seen before is refused. `features` names what the node has to know; one that
+    again. `seed_url` is where its cloud-init finds its configuration; it holds the secret of this boot. `epoch` names
+    the placement, and stands in reports. `features` names what the node has to know; one that
     lacks a feature refuses.
+
+    Which of two documents is newer is said by their places in the stream, since anybody's numbers can be high.
     """
 
     vm: Uuid
@@ -180,6 +201,8 @@ class Wanted(Message):
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
     features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
+    place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
+    """Never part of the document: the node fills in where it found it."""
 
 
 class ReportError(Message):

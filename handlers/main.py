@@ -54,6 +54,7 @@ class Parts:
     registration: Registration
     reports: Reports
     parking: Parking
+    dispatcher: Dispatcher
     drivers: Sequence[Driver]
 
 
@@ -73,9 +74,10 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
     reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
+    dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
     drivers = [
         Placer(store, world, policy, Turns(commands.in_flight)).driver(),
-        Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url).driver(),
+        dispatcher.driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
@@ -92,6 +94,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
         reports=Reports(store, world),
         parking=parking,
+        dispatcher=dispatcher,
         drivers=drivers,
     )
 
@@ -124,6 +127,7 @@ async def serve(settings: HandlersSettings) -> None:
         essential.start("world", parts.world.follow(nc, Turns(parts.commands.in_flight)))
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
+        essential.start("wanted documents", parts.dispatcher.notice(nc))
         for driver in parts.drivers:
             essential.start(driver.name, driver.run())
         await parts.commands.start()

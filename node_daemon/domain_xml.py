@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
-from domain.contract import Firmware, Wanted
+from domain.contract import NOWHERE, Firmware, Place, Wanted
 from node_daemon.hypervisor import Boot
 from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 
@@ -30,6 +30,7 @@ class Tag:
     host_boot: str
     size: Resources | None = None
     disk: int = 1
+    place: Place = NOWHERE
 
 
 def domain_name(vm: str) -> str:
@@ -49,7 +50,13 @@ def parse_tag(xml: str) -> Tag:
         host_boot=element.get("host-boot", ""),
         size=_size(element),
         disk=int(element.get("disk", "1")),
+        place=_place(element.get("place", "0-0")),
     )
+
+
+def _place(text: str) -> Place:
+    stream, _, position = text.partition("-")
+    return Place(int(stream), int(position or 0))
 
 
 def _size(element: ET.Element) -> Resources | None:
@@ -104,6 +111,7 @@ def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = 
             "name": wanted.name,
             "epoch": str(wanted.epoch),
             "generation": str(wanted.generation),
+            **({"place": f"{wanted.place.stream}-{wanted.place.position}"} if wanted.place.position else {}),
             "boots": str(wanted.boots),
             "host-boot": boot.host_boot,
             "vcpus": str(wanted.vcpus),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from domain.base import Resources
-from domain.contract import Power, Wanted
+from domain.contract import NOWHERE, Place, Power, Wanted
 from domain.guest import Guest
 
 
@@ -46,6 +46,8 @@ class Have:
     epoch: int = 0
     #: generation of that document
     generation: int = 0
+    #: where that document stood; nowhere of a domain that was made before its tag said so
+    place: Place = NOWHERE
     #: what the domain was started with, where it says so
     size: Resources | None = None
     #: boot id of the host when the domain was started

@@ -276,6 +276,7 @@ def _have(domain: Domain) -> Have:
         boots=tag.boots,
         epoch=tag.epoch,
         generation=tag.generation,
+        place=tag.place,
         disk=tag.disk,
         size=tag.size,
         host_boot=tag.host_boot,

@@ -115,7 +115,15 @@ class Simulator:
         if domain.run is not None:
             raise Refused("the domain runs already")
         run = Run(
-            tag=Tag(wanted.boots, wanted.epoch, wanted.generation, boot.host_boot, size_of(wanted), wanted.disk),
+            tag=Tag(
+                wanted.boots,
+                wanted.epoch,
+                wanted.generation,
+                boot.host_boot,
+                size_of(wanted),
+                wanted.disk,
+                wanted.place,
+            ),
             mac=wanted.mac,
             seed_url=wanted.seed_url,
             up_at=now + self._draw(self._seconds.boot),

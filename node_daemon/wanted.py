@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -11,7 +12,7 @@ from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from domain.contract import Desired, Wanted
+from domain.contract import Desired, Place, Wanted
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -21,8 +22,15 @@ HEARTBEAT = 2.0
 SILENCE = 6.0
 #: Seconds between looks whether the connection was replaced.
 LOOK = 0.5
+#: Subjects that are remembered of documents that make no sense.
+MOST_MALFORMED = 1000
 #: How the reply subject of each message of the stream begins. Its headers are its publisher's: they prove nothing.
 DELIVERED = "$JS.ACK."
+
+
+def microseconds(moment: datetime | None) -> int:
+    """Microseconds from 1970 on."""
+    return int(moment.timestamp() * 1e6) if moment is not None else 0
 
 
 class Gap(Exception):
@@ -40,8 +48,12 @@ class WantedDocuments:
         self.loaded = asyncio.Event()
         #: stream sequence of the last document read
         self.position = 0
-        #: by subject: position of a document that makes no sense
+        #: by subject: position of a document that makes no sense; so many of them
         self.malformed: dict[str, int] = {}
+        #: when the stream was made, in microseconds
+        self._stream = 0
+        #: VMs of which the known document was read before the stream was set back or made anew
+        self._unplaced: set[str] = set()
 
     def all(self) -> Mapping[str, Wanted]:
         return self._documents
@@ -66,9 +78,12 @@ class WantedDocuments:
             await asyncio.sleep(delay)
 
     async def forget(self, done: Callable[[str], bool]) -> None:
-        """Drop tombstones that are `done` here and that the stream no longer holds. Raises nats.errors.Error."""
+        """Drop tombstones that are `done` here, and what made no sense, once the stream no longer holds them.
+
+        Raises nats.errors.Error.
+        """
         graves = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
-        if not graves:
+        if not graves and not self.malformed:
             return
         js = self._bus.jetstream()
         info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
@@ -77,14 +92,19 @@ class WantedDocuments:
             if subjects.wanted(self._node, "vm", vm) not in held:
                 del self._documents[vm]
                 self._changed(vm)
+        for subject in self.malformed.keys() - held.keys():
+            del self.malformed[subject]
 
     async def _session(self) -> None:
         """One consumer's life. Ends with Gap, or with what NATS raises."""
         js = self._bus.jetstream()
-        state = (await js.stream_info(subjects.WANTED)).state
-        if state.last_seq < self.position:
-            log.warning("the stream of wanted documents was made anew", had=self.position, has=state.last_seq)
+        stream = await js.stream_info(subjects.WANTED)
+        made, last = microseconds(stream.created), stream.state.last_seq
+        if last < self.position or self._stream not in (0, made):
+            log.warning("the stream of wanted documents was made anew", had=self.position, has=last)
             self.position = 0
+            self._unplaced.update(self._documents)
+        self._stream = made
         connection = self._bus.stats["reconnects"]
         inbox = self._bus.new_inbox()
         subscription = await self._bus.subscribe(inbox)
@@ -142,7 +162,11 @@ class WantedDocuments:
                 self.loaded.set()
 
     def _take(self, message: Msg) -> None:
-        """Take in one document. One that is malformed touches nothing: what was wanted before stays wanted."""
+        """Take in one document. One that is malformed touches nothing: what was wanted before stays wanted.
+
+        The newest in the stream counts, whatever its numbers say: anybody can write a high one, and handlers replace
+        what is not theirs. Only when the stream itself is another one, older numbers mean nothing.
+        """
         try:
             _, kind, vm = subjects.parse_wanted(message.subject)
             if kind != "vm":
@@ -151,15 +175,18 @@ class WantedDocuments:
             if (want.vm, want.node) != (vm, self._node):
                 raise ValueError(f"it is about VM {want.vm} on node {want.node}")
         except ValueError as error:
-            self.malformed[message.subject] = self.position
+            if message.subject in self.malformed or len(self.malformed) < MOST_MALFORMED:
+                self.malformed[message.subject] = self.position
             log.error(
                 "wanted document makes no sense", subject=message.subject, position=self.position, error=str(error)
             )
             return
         self.malformed.pop(message.subject, None)
         known = self._documents.get(vm)
-        if known is not None and (want.epoch, want.generation) < (known.epoch, known.generation):
+        older = known is not None and (want.epoch, want.generation) < (known.epoch, known.generation)
+        if older and vm in self._unplaced:
             log.warning("older wanted document ignored", vm=vm, epoch=want.epoch, generation=want.generation)
             return
-        self._documents[vm] = want
+        self._unplaced.discard(vm)
+        self._documents[vm] = want.model_copy(update={"place": Place(self._stream, self.position)})
         self._changed(vm)

@@ -1,34 +1,47 @@
 """Dispatch: each node's wanted documents say what the log says.
 
 `wanted` derives the document of one VM, pure. The loop compares it with what stands in NEBULA_WANTED and replaces what
-differs; an older view of the world never overwrites a newer one (generation, and the server's compare-and-store).
+differs; an older view of the world never overwrites a newer one (generation, and the server's compare-and-store). A
+document that says more than the log does was not written by handlers, and is replaced like any other that differs: the
+stream is followed, so that it does not stand for long.
 When a VM is gone its keys are destroyed, and its document stays as a tombstone for a good while: of a document that was
 dropped, a server that is killed may bring back what it had overwritten. That of a VM which was forgotten on a lost node
 stays until that node has said that nothing is left: unknown is not absent.
 """
 
 import asyncio
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
+
+from nats.aio.client import Client
 
 from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
 from domain.node import Node
-from domain.vm import Verb, Vm
+from domain.vm import Verb, Vm, evolve
 from eventstore.documents import Document, Documents
-from eventstore.store import Conflict
+from eventstore.envelope import Ref
+from eventstore.follow import follow
+from eventstore.jetstream import Stream, Unavailable
+from eventstore.parking import WANTED, Parking
+from eventstore.store import Conflict, EventStore, Loaded
 from eventstore.vault import Erased, Vault
 from handlers.image_secrets import key_of, over, whole
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
+from runtime.malformed import reason
+from runtime.patience import patiently
 
 log = logs.get(__name__)
 
 #: How long a tombstone stays.
 GRAVE = timedelta(hours=1)
+#: Documents that make no sense and wait to be parked; and the highest generation there can be.
+MOST_MALFORMED, MOST_GENERATION = 1000, 2**63 - 1
 #: Seconds between looks whether the connection is another one, and between readings of all documents.
 LOOK, READ_AGAIN = 1.0, 300.0
 
@@ -113,14 +126,27 @@ def about(document: Document) -> Key:
 class Dispatcher:
     """Keeps the wanted documents true. One that cannot be written is tried again later and delays no other.
 
-    `seed_url`: where all guests find their data source; without, each node's own.
+    `seed_url`: where all guests find their data source; without, each node's own. `store`: asked whether a document can
+    be newer than this world; without, it always can.
     """
 
-    def __init__(self, documents: Documents, vault: Vault, world: World, seed_url: str | None = None) -> None:
+    def __init__(
+        self,
+        documents: Documents,
+        vault: Vault,
+        world: World,
+        seed_url: str | None = None,
+        store: EventStore | None = None,
+        parking: Parking | None = None,
+    ) -> None:
         self._documents = documents
         self._vault = vault
         self._world = world
         self._seed_url = seed_url
+        self._store = store
+        self._parking = parking
+        self._malformed: deque[tuple[Document, str]] = deque(maxlen=MOST_MALFORMED)
+        self._writing: dict[Key, bytes] = {}
         self._watch = world.watch()
         self._written: dict[Key, tuple[Wanted, Document]] = {}
         self._keys_of: dict[str, set[Key]] = {}
@@ -135,6 +161,25 @@ class Dispatcher:
     def driver(self) -> Driver:
         return Driver("dispatch", self._look, watch=self._watch, period=LOOK)
 
+    async def notice(self, nc: Client) -> None:
+        """Follow the stream, for ever, and settle the documents that this process did not write."""
+        stream = Stream(nc, subjects.WANTED)
+        after = await patiently("the wanted documents", stream.last_position, (Unavailable,))
+        async for batch in follow(nc, after, [subjects.wanted_of()], stream=subjects.WANTED):
+            for recorded in batch:
+                self.found(Document(recorded.subject, recorded.position, recorded.body, recorded.stored_at))
+            self._watch.ring()
+
+    def found(self, document: Document) -> None:
+        """A document that stands in the stream now, whoever wrote it."""
+        key = about(document)
+        _, known = self._written.get(key, (None, None))
+        mine = document.body in (self._writing.get(key), known.body if known is not None else None)
+        if document.position > self._stood.get(key, 0) and not mine:
+            self._learn(document)
+            self._seen.pop(key.id, None)
+            self._watch.add(Ref(subjects.SYSTEM, key.kind, key.id))
+
     async def _look(self, changes: Changes, driver: Driver) -> None:
         """Everything may have changed, once the server was away; and it is looked at now and then anyway."""
         late = asyncio.get_running_loop().time() - self._read_at > READ_AGAIN
@@ -142,6 +187,17 @@ class Dispatcher:
             await self._read()
             changes = Changes(changes.refs, everything=True)
         self._judge(changes, driver)
+        while self._parking is not None and self._malformed:
+            document, error = self._malformed[0]
+            await self._parking.park(
+                WANTED,
+                str(document.position),
+                subject=document.subject,
+                position=document.position,
+                error=error,
+                size=len(document.body),
+            )
+            self._malformed.popleft()
 
     async def _read(self) -> None:
         """Learn what stands in the stream. Meanwhile single documents are written on."""
@@ -171,7 +227,8 @@ class Dispatcher:
             if (found.node, found.vm) != (key.node, key.id):
                 raise ValueError("it is about something else than its subject")
         except ValueError as error:
-            log.error("wanted document unreadable", subject=document.subject, error=str(error))
+            log.error("wanted document unreadable", subject=document.subject, error=reason(error))
+            self._malformed.append((document, reason(error)))
         else:
             self._keep(key, found, document)
 
@@ -239,10 +296,12 @@ class Dispatcher:
             return
         key = Key(node.id, "vm", vm.id)
         before = self._written.get(key)
-        if before is not None and before[0].generation > loaded.tip.version:
+        if before is not None and before[0].generation > loaded.tip.version and not await self._is_newest(loaded):
             return
         for other in self._keys_of.get(vm.id, set()) - {key}:
-            await self._release(other, before=vm.epoch)  # it has moved to another node
+            there, _ = self._written.get(other, (None, None))
+            forged = there is not None and there.epoch >= vm.epoch and await self._is_newest(loaded)
+            await self._release(other, before=None if forged else vm.epoch)  # it has moved to another node
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
             image = self._world.image(vm.image)
@@ -253,6 +312,13 @@ class Dispatcher:
         await self._put(wanted(vm, loaded.tip.version, image, node, f"{base}{secret}/", url))
         self._seen[vm.id] = loaded.tip.version
 
+    async def _is_newest(self, loaded: Loaded[Vm]) -> bool:
+        """Whether the log knows no more of a VM: a document that seems newer was not written by handlers then."""
+        if self._store is None:
+            return False
+        stored = await self._store.load(loaded.tip.ref, evolve, fresh=True)
+        return stored.tip.version <= loaded.tip.version
+
     async def _put(self, fresh: Wanted) -> None:
         """Replace the document, unless it says the same."""
         key = Key(fresh.node, "vm", fresh.vm)
@@ -261,15 +327,20 @@ class Dispatcher:
             return
         subject = subjects.wanted(*key)
         body = fresh.model_dump_json().encode()
-        position = await self._documents.put(subject, body, last=self._stood.get(key, 0))
-        self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
+        self._writing[key] = body
+        try:
+            position = await self._documents.put(subject, body, last=self._stood.get(key, 0))
+            self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
+        finally:
+            del self._writing[key]
         log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
 
     async def _release(self, key: Key, *, before: int | None = None) -> None:
         """See to it that a node lets go of a VM, where it has it from an epoch before this one."""
         wish, _ = self._written.get(key, (None, None))
         if wish is not None and wish.desired is not Desired.ABSENT and (before is None or wish.epoch < before):
-            absent = {"desired": Desired.ABSENT, "generation": wish.generation + 1, "image": None, "seed_url": ""}
+            generation = min(wish.generation + 1, MOST_GENERATION)
+            absent = {"desired": Desired.ABSENT, "generation": generation, "image": None, "seed_url": ""}
             await self._put(wish.model_copy(update=absent))
 
     async def _bury(self, vm_id: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.contract import Introduction, NodeInfo, Power
+from domain.contract import Desired, Introduction, NodeInfo, Power, Wanted
 from domain.node import Node
 from domain.node import evolve as evolve_node
 from eventstore.documents import Documents
@@ -93,3 +93,57 @@ async def test_the_old_node_of_a_vm_that_moves_gets_a_tombstone(cloud: WriteSide
         return b'"absent"' in (old.data or b"") and b'"on"' in (new.data or b"")
 
     await eventually(settled, "a tombstone on the old node, a document on the new one")
+
+
+FORGED = [
+    {"generation": 9 * 10**18, "desired": Desired.OFF},
+    {"generation": 2**63 - 1, "desired": Desired.ABSENT},
+    {"epoch": 2**31 - 1, "boots": 2**31 - 1},
+    {"generation": 1, "desired": Desired.OFF},
+    {"vcpus": 7},
+]
+
+
+async def test_a_forged_document_is_replaced_and_the_vm_hears_the_next_command(cloud: WriteSide) -> None:
+    vm = await cloud.create()
+    true = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    await cloud.report(true, Power.ON, boots=1)
+    await eventually(lambda: cloud.has("default", "vm", vm, "VmStarted"), "it runs")
+    js, subject = cloud.nc.jetstream(), subjects.wanted("n1", "vm", vm)
+
+    async def stands(desired: str, behind: int) -> bool:
+        message = await js.get_last_msg("NEBULA_WANTED", subject)
+        try:
+            found = Wanted.model_validate_json(message.data or b"")
+        except ValueError:
+            return False  # not replaced yet
+        sane = found.generation < 100 and (found.epoch, found.boots, found.vcpus) == (true.epoch, true.boots, 1)
+        return (message.seq or 0) > behind and found.desired == desired and sane
+
+    bodies = [true.model_copy(update=each).model_dump_json().encode() for each in FORGED]
+    for body in (*bodies, b"not json", b"[" * 5000):
+        stored = await js.publish(subject, body)
+        await eventually(lambda seq=stored.seq: stands("on", seq), f"replaced: {body[:60]!r}")  # type: ignore[misc]
+
+    async def parked() -> bool:
+        info = await js.stream_info("NEBULA_PARKED", subjects_filter=subjects.parked_of("wanted"))
+        return len(info.state.subjects or {}) >= 2
+
+    await eventually(parked, "what makes no sense is parked")
+    forged = await js.publish(subject, bodies[0])
+    await cloud.ok("default", "vm", "stop", {"vm": vm, "force": True})
+    await eventually(lambda: stands("off", forged.seq), "the command reaches the node")
+
+
+@pytest.mark.parametrize("epoch", [1, 2**31 - 1])
+async def test_a_forged_document_on_another_node_becomes_a_tombstone(cloud: WriteSide, epoch: int) -> None:
+    vm = await cloud.create()
+    true = await eventually(lambda: cloud.wanted(vm), "wanted document")
+    forged = true.model_copy(update={"node": "n9", "epoch": epoch, "generation": 9 * 10**18})
+    subject = subjects.wanted("n9", "vm", vm)
+    await cloud.nc.jetstream().publish(subject, forged.model_dump_json().encode())
+
+    async def absent() -> bool:
+        return b'"absent"' in ((await cloud.nc.jetstream().get_last_msg("NEBULA_WANTED", subject)).data or b"")
+
+    await eventually(absent, "the other node lets go of it")

@@ -201,20 +201,31 @@ async def test_a_foreign_domain_on_our_name_is_an_error_and_survives(
         await node.until(vm, gone)
 
 
-async def test_older_documents_mean_nothing(node: Node, hypervisor: LibvirtHypervisor) -> None:
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"generation": 9 * 10**18},
+        {"generation": 2**63 - 1, "epoch": 2**31 - 1},
+        {"generation": 9 * 10**18, "boots": 1000},
+        {"generation": 3, "epoch": 1},
+    ],
+)
+async def test_the_newest_document_counts_whatever_numbers_stood_before(
+    node: Node, hypervisor: LibvirtHypervisor, forged: dict[str, Any]
+) -> None:
+    """Also over a restart of the daemon, and when the domain was started from the forged one."""
     async with node.daemon(hypervisor):
         vm = await node.create(epoch=2, generation=7)
         await node.until(vm, on)
-        newest = node.documents[vm]
-        for stale in ({"epoch": 1, "generation": 9}, {"generation": 6}):
-            await node.want(newest.model_copy(update={"desired": Desired.ABSENT, **stale}))
-    async with node.daemon(hypervisor) as daemon:  # only a stale one is left to read
-        seen = len(node.reports[vm])
-        await eventually(lambda: len(node.reports[vm]) > seen, "the report after the restart")
-        for _ in range(3):
-            await daemon.tick()
-        assert (await hypervisor.look(vm)).power is Power.ON
-        await node.want(newest.model_copy(update={"desired": Desired.OFF, "generation": 8}))
+        true = node.documents[vm]
+        await node.want(true.model_copy(update={"boots": 2, **forged}))
+        await node.until(vm, lambda report: on(report) and report.boots == forged.get("boots", 2), "the forged one")
+        await node.want(true)
+        await node.until(vm, lambda report: on(report) and report.boots == 1, "the true one")
+        await node.want(true.model_copy(update={"boots": 2, **forged}))
+        await node.until(vm, lambda report: on(report) and report.boots == forged.get("boots", 2), "forged again")
+    await node.want(true.model_copy(update={"generation": 8, "desired": Desired.OFF}))
+    async with node.daemon(hypervisor):
         await node.until(vm, off)
         await node.remove(vm)
 
