@@ -153,13 +153,9 @@ class Place(NamedTuple):
     stream: int
     position: int
 
-    def before(self, other: "Place") -> bool:
-        """Whether it is earlier in the same stream."""
-        return self.stream == other.stream and self.position < other.position
-
-    def behind(self, other: "Place") -> bool:
+    def after(self, other: "Place") -> bool:
         """Whether it is later in the same stream."""
-        return other.before(self)
+        return self.stream == other.stream and self.position > other.position
 
 
 NOWHERE = Place(0, 0)

@@ -19,10 +19,11 @@
 - Off never makes a domain. Absent takes away the domain, then the files.
 - The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
 - Not seen is not off: an unknown power leads to no step.
-- A document that is older than the one the domain was started from is refused: no step. Older is what stands earlier in
-  the same stream; only of different streams do epoch and generation decide.
-- A domain that runs for a higher `boots` than a document which stands behind its own was started from a document that
-  is none of the handlers': it is started anew like one of a lower count.
+- A document that is older than the one the domain was started from is refused: no step. One that stands later in the
+  same stream is newer, whatever its numbers say. Of any other (the stream was made anew, or a server that was killed
+  brought back a document) epoch and generation decide.
+- A domain that runs for a higher `boots` than a later document says was started from a document that the handlers did
+  not write: it is started anew, like one of a lower count.
 - A foreign domain is never touched. Where it sits on a VM's uuid or name, that is an error of that VM.
 - A VM without a document is no business of the plan: it is an orphan, reported and left alone.
 """
@@ -198,17 +199,15 @@ def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
 
 def stale(want: Wanted, have: Have) -> bool:
     """Whether the domain was started from a newer document than this one."""
-    if want.place.behind(have.place) or want.place == have.place != NOWHERE:
+    if want.place.after(have.place) or want.place == have.place != NOWHERE:
         return False
-    if want.place.before(have.place):
-        return True
     return (want.epoch, want.generation) < (have.epoch, have.generation)
 
 
 def towards_on(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
     if not have.domain:
         return Create(want)
-    outdated = have.boots < want.boots or (have.boots > want.boots and want.place.behind(have.place))
+    outdated = have.boots < want.boots or (have.boots > want.boots and want.place.after(have.place))
     if outdated and have.power in LIVES:
         return towards_off(want, have, left)
     match have.power:

@@ -21,7 +21,7 @@ from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
 from domain.node import Node
-from domain.vm import Verb, Vm, evolve
+from domain.vm import Verb, Vm
 from eventstore.documents import Document, Documents
 from eventstore.envelope import Ref
 from eventstore.follow import follow
@@ -300,7 +300,9 @@ class Dispatcher:
             return
         for other in self._keys_of.get(vm.id, set()) - {key}:
             there, _ = self._written.get(other, (None, None))
-            forged = there is not None and there.epoch >= vm.epoch and await self._is_newest(loaded)
+            if there is None or there.desired is Desired.ABSENT:
+                continue
+            forged = there.epoch >= vm.epoch and await self._is_newest(loaded)
             await self._release(other, before=None if forged else vm.epoch)  # it has moved to another node
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
@@ -316,11 +318,11 @@ class Dispatcher:
         """Whether the log knows no more of a VM: a document that seems newer was not written by handlers then."""
         if self._store is None:
             return False
-        stored = await self._store.load(loaded.tip.ref, evolve, fresh=True)
-        return stored.tip.version <= loaded.tip.version
+        last = await self._store.newest(loaded.tip.ref.subject)
+        return last is None or last.position <= loaded.tip.position
 
     async def _put(self, fresh: Wanted) -> None:
-        """Replace the document, unless it says the same."""
+        """Replace the document, unless it says the same. Raises Conflict when somebody else replaced it."""
         key = Key(fresh.node, "vm", fresh.vm)
         before = self._written.get(key)
         if before is not None and same(before[0], fresh):
@@ -330,6 +332,8 @@ class Dispatcher:
         self._writing[key] = body
         try:
             position = await self._documents.put(subject, body, last=self._stood.get(key, 0))
+            if self._stood.get(key, 0) > position:  # seen in the stream before the answer came
+                raise Conflict(subject)
             self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
         finally:
             del self._writing[key]

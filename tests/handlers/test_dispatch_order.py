@@ -1,7 +1,8 @@
 """The dispatcher on its driver, without servers: one VM's documents in order, conflicts, reading beside writing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +26,15 @@ from tests.domain.test_node import register
 from tests.eventstore.log import matches
 from tests.waiting import eventually
 
+#: Of a wanted document, as handlers of all versions write it. A further one makes all of them be written anew.
+FIELDS = {
+    *("vm", "project", "name", "node", "epoch", "generation", "desired", "boots", "force_after", "grace_seconds"),
+    *("resume", "vcpus", "memory_mib", "disk_gib", "disk", "disk_made", "image", "seed_url", "mac", "features"),
+}
+
 
 class Stream:
-    """Documents as the stream keeps them. `gates`: what a call waits for; `rival` writes just before a put."""
+    """Documents as the stream keeps them. `rivals` write just before a put; `overtaken` hears of one just behind it."""
 
     connection = 0
 
@@ -38,6 +45,7 @@ class Stream:
         self.slow_read: asyncio.Event | None = None
         self.hung: set[str] = set()
         self.rivals = 0
+        self.overtaken: Callable[[Document], None] | None = None
         self.away = False
 
     def lay(self, subject: str, body: bytes) -> None:
@@ -64,7 +72,12 @@ class Stream:
             raise Conflict(subject)
         self.lay(subject, body)
         self.puts.append(found)
-        return self.position
+        position = self.position
+        if self.overtaken is not None:
+            self.lay(subject, found.model_copy(update={"desired": Desired.OFF}).model_dump_json().encode())
+            self.overtaken(self.stood[subject])
+            self.overtaken = None
+        return position
 
 
 class Vault:
@@ -161,6 +174,28 @@ async def test_who_lost_a_race_reads_and_writes_again(bed: Bed, rivals: int) -> 
     assert bed.stream.rivals == 0
     await eventually(lambda: not bed.driver.known(), "it is forgotten")
     assert bed.driver.status().failing_since is None
+
+
+async def test_a_forged_document_that_is_seen_before_the_own_write_is_answered_is_replaced(bed: Bed) -> None:
+    """Else the older of the two would be taken for the one that stands, and nobody would look again for minutes."""
+    bed.stream.overtaken = bed.dispatcher.found
+    bed.put(1, lives.RUNNING, 3)
+    await written(bed, uid(1), Desired.ON)
+    await eventually(lambda: bed.stream.overtaken is None and not bed.driver.known(), "it is settled")
+    await written(bed, uid(1), Desired.ON)
+    assert len(bed.stream.puts) == 2
+
+
+async def test_a_document_of_before_stays_where_it_says_the_same(bed: Bed) -> None:
+    """No field was added, so that an upgrade writes no document anew."""
+    bed.put(1, lives.RUNNING, 3)
+    await written(bed, uid(1), Desired.ON)
+    [document] = bed.stream.stood.values()
+    assert json.loads(document.body).keys() == FIELDS
+    bed.dispatcher._learn(document)
+    bed.put(1, lives.RUNNING, 4)
+    await eventually(lambda: bed.dispatcher._seen.get(uid(1)) == 4, "it is looked at")
+    assert len(bed.stream.puts) == 1
 
 
 async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed: Bed) -> None:

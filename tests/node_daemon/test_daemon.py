@@ -4,13 +4,14 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
 import pytest
 
-from domain.contract import Desired, Power
+from domain.contract import NOWHERE, Desired, Power
 from node_daemon import lane
-from node_daemon.domain_xml import domain_name
+from node_daemon.domain_xml import NAMESPACE, PREFIX, domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.plan import Host
@@ -227,6 +228,34 @@ async def test_the_newest_document_counts_whatever_numbers_stood_before(
     await node.want(true.model_copy(update={"generation": 8, "desired": Desired.OFF}))
     async with node.daemon(hypervisor):
         await node.until(vm, off)
+        await node.remove(vm)
+
+
+async def test_a_domain_whose_tag_says_no_place_goes_on(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any
+) -> None:
+    """As daemons of before defined it: epoch and generation decide."""
+    async with node.daemon(hypervisor):
+        vm = await node.create(generation=7)
+        await node.until(vm, on)
+        domain = connection.lookupByUUIDString(vm)
+        await eventually(domain.isPersistent, "the domain is kept")
+    for which in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+        tag = ET.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
+        del tag.attrib["place"]
+        changed = ET.tostring(ET.Element("vm", tag.attrib), encoding="unicode")
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, changed, PREFIX, NAMESPACE, which)
+    assert (await hypervisor.look(vm)).place == NOWHERE
+    async with node.daemon(hypervisor) as daemon:
+        seen = len(node.reports[vm])
+        await eventually(lambda: len(node.reports[vm]) > seen, "the report after the restart")
+        await daemon.tick()
+        assert (await hypervisor.look(vm)).place == NOWHERE, "not started anew"
+        await node.change(vm, desired=Desired.OFF)
+        await node.until(vm, off)
+        await node.change(vm, desired=Desired.ON, boots=2)
+        await node.until(vm, on)
+        assert (await hypervisor.look(vm)).place != NOWHERE
         await node.remove(vm)
 
 

@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from domain.base import Resources
-from domain.contract import Firmware, ImageSource
+from domain.contract import NOWHERE, Firmware, ImageSource, Place
 from node_daemon.domain_xml import NAMESPACE, Tag, parse_tag, render
 from node_daemon.hypervisor import Boot
 from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
@@ -148,12 +148,13 @@ def test_names_cannot_break_out() -> None:
 
 
 def test_the_tag_comes_back() -> None:
-    root = ET.fromstring(render(boot(boots=3, epoch=2), virt_type="qemu", network="default"))
+    root = ET.fromstring(render(boot(boots=3, epoch=2, place=Place(7, 5)), virt_type="qemu", network="default"))
     element = root.find(f"metadata/{{{NAMESPACE}}}vm")
     assert element is not None
-    assert parse_tag(ET.tostring(element, encoding="unicode")) == Tag(
-        3, 2, 1, "host-boot-id", Resources(vcpus=1, memory_mib=64, disk_gib=1)
-    )
+    tag = Tag(3, 2, 1, "host-boot-id", Resources(vcpus=1, memory_mib=64, disk_gib=1), place=Place(7, 5))
+    assert parse_tag(ET.tostring(element, encoding="unicode")) == tag
+    del element.attrib["place"]
+    assert parse_tag(ET.tostring(element, encoding="unicode")) == replace(tag, place=NOWHERE), "one of before"
 
 
 @pytest.mark.parametrize("text", ["", "<vm", "<vm boots='many'/>"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.contract import Desired, Power, Wanted
+from domain.contract import Desired, Place, Power, Wanted
 from node_daemon.hypervisor import Have
 from node_daemon.plan import (
     Create,
@@ -129,6 +129,20 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(OFF), have(Power.ON, epoch=2), None),
         (want(OFF), have(Power.ON, generation=2), None),
         (want(ON, boots=2, epoch=2), have(Power.OFF, generation=2), Start(want(ON, boots=2, epoch=2))),
+        # later in the same stream is newer, whatever the numbers say
+        (want(OFF, place=Place(7, 5)), have(Power.ON, epoch=9, generation=9, place=Place(7, 4)), Destroy(VM)),
+        (want(ON, place=Place(7, 5)), have(Power.ON, boots=9, generation=9, place=Place(7, 4)), Destroy(VM)),
+        (want(ON, place=Place(7, 5)), have(Power.ON, boots=9, generation=9, place=Place(7, 5)), None),
+        # a document that was brought back, or a stream that was set back: the numbers decide
+        (want(OFF, place=Place(7, 3)), have(Power.ON, generation=2, place=Place(7, 4)), None),
+        (want(OFF, place=Place(7, 3), generation=3), have(Power.ON, generation=2, place=Place(7, 4)), Destroy(VM)),
+        # so they do in a stream that was made anew
+        (want(OFF, place=Place(8, 5)), have(Power.ON, generation=2, place=Place(7, 4)), None),
+        (want(OFF, place=Place(8, 1), generation=3), have(Power.ON, generation=2, place=Place(7, 4)), Destroy(VM)),
+        # and of a domain that was made before its tag said a place
+        (want(OFF, place=Place(7, 5)), have(Power.ON, generation=2), None),
+        (want(ON, place=Place(7, 5)), have(Power.ON), None),
+        (want(OFF, place=Place(7, 5), generation=2), have(Power.ON, generation=2), Destroy(VM)),
     ],
 )
 def test_a_rule(wants: Wanted, has: Have, step: Step | None) -> None:
