@@ -63,9 +63,10 @@ def same(one: str, other: str) -> bool:
 def _local(home: Path | None) -> Iterator[Target]:
     """The platforms of this machine: the one in `home` if given, else those where `up` keeps its state."""
     for folder in [home] if home else [Path("/var/lib/nebula"), Path.home() / ".local/share/nebula"]:
+        file = folder / URL_FILE
         try:
             token = (folder / TOKEN_FILE).read_text().strip()
-        except OSError:
+            url = file.read_text().strip() if file.exists() else DEFAULT_URL
+        except (OSError, UnicodeDecodeError):  # whose token it is has to be known
             continue
-        file = folder / URL_FILE
-        yield Target(file.read_text().strip() if file.exists() else DEFAULT_URL, token)
+        yield Target(url, token)

@@ -14,6 +14,7 @@ from cli.client import Document, path
 from cli.command import command, query
 from cli.errors import CliError, Refused, Usage
 from cli.session import Session, note
+from runtime.unusable import sentence
 
 app = typer.Typer(help="Images: what disks are made from.", no_args_is_help=True)
 
@@ -235,4 +236,4 @@ def checksum(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from error
+        raise Usage(sentence(error, file)) from error

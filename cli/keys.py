@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import Usage
+from runtime.unusable import sentence
 
 #: What private keys of OpenSSH, PEM, PGP, PuTTY, SSH.com, age and others say of themselves, and OpenSSH's own without
 #: its first line. Whatever else is no public key is refused, too: this only names the mistake.
@@ -58,6 +59,6 @@ def text_of(file: Path) -> str:
         data = file.read_bytes()
         return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from error
+        raise Usage(sentence(error, file)) from error
     except UnicodeDecodeError as error:
         raise Usage(f"{file} is no text: {error.reason} at byte {error.start}") from error

@@ -14,8 +14,10 @@ import typer
 
 from cli import output
 from cli.errors import CliError, Usage
+from cli.files import readable, writable
 from cli.operators import local, on_bus, wants_json
 from cli.session import Output, note
+from runtime.unusable import sentence
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -66,6 +68,8 @@ def verify_log(
 
     settings = local(context, _common())
     keys = _keys(settings, key, no_key)
+    if against is not None:
+        readable(against)
 
     async def work(nc: "Client") -> "Report":
         return await audit.verify_log(
@@ -92,9 +96,9 @@ def verify_file(
 
     keys = _keys(local(context, _common()), key, no_key)
     try:
-        report = verify_file(file, keys=keys, foreign=foreign or (), signed=not allow_unsigned)
+        report = verify_file(readable(file), keys=keys, foreign=foreign or (), signed=not allow_unsigned)
     except OSError as error:
-        raise CliError(str(error)) from error
+        raise Usage(sentence(error, file)) from error
     _tell(report, wants_json(context, format_), signatures=keys is not None)
 
 
@@ -114,9 +118,7 @@ def export(
 
     settings = local(context, _common())
     key_file = settings.home / "checkpoint.key"
-    if file.exists():
-        raise Usage(f"{file} exists already")
-    part = file.with_name(f"{file.name}.part")
+    part = writable(file).with_name(f"{file.name}.part")
 
     async def work(nc: "Client") -> transfer.Exported:
         if to is None and key_file.exists():
@@ -159,6 +161,7 @@ def import_(
 
     settings = local(context, _common())
     keys = _keys(settings, key, no_key)
+    readable(file)
 
     async def work(nc: "Client") -> "Report":
         return await transfer.restore(

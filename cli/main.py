@@ -14,6 +14,7 @@ from cli.role import serve
 from runtime import private
 from runtime.masking import masked
 from runtime.plain import plain
+from runtime.unusable import sentence
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
@@ -146,6 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = "\n".join([f"error: {error}", *getattr(error, "__notes__", [])])
         sys.stderr.write(plain(masked(text)) + "\n")
         raise SystemExit(error.exit) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"error: {sentence(error)}\n")
+        raise SystemExit(Exit.USAGE) from None
     except KeyboardInterrupt:
         raise SystemExit(Exit.INTERRUPTED) from None
 

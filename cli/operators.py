@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from cli.errors import CliError, Unreachable
+from cli.errors import CliError, Unreachable, Usage
 from cli.session import Output
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from runtime import logs
     from runtime.bus import QuickClient, place, refusal, refuses
     from runtime.patience import CannotRun, one_line
+    from runtime.unusable import sentence
 
     logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
 
@@ -62,21 +63,24 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         if refuses(error):
             raise CliError(str(refusal(place(settings), error))) from error
         raise Unreachable(f"the log of {place(settings)} does not answer: {one_line(error)}") from error
-    except (BadArchive, Disagrees, CannotRun, OSError) as error:
+    except (BadArchive, Disagrees, CannotRun) as error:
         raise CliError(str(error)) from error
+    except OSError as error:
+        raise Usage(sentence(error)) from error
 
 
 def local(context: typer.Context, kind: "type[S]") -> S:
     """The settings; of a platform that `nebula up` runs on this machine, its port."""
+    from runtime.child import remembered_port
     from runtime.settings import read
 
     settings = read(kind)
     home = (context.obj or {}).get("home")
     if home is not None:
         settings = settings.model_copy(update={"home": home})
-    port = settings.home / "nats.port"
-    if "nats_url" not in settings.model_fields_set and port.exists():
-        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port.read_text().strip()}"})
+    port = remembered_port(settings.home / "nats.port")
+    if "nats_url" not in settings.model_fields_set and port is not None:
+        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port}"})
     return settings
 
 

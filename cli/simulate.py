@@ -10,6 +10,7 @@ import typer
 from cli.errors import Usage
 from cli.home import nats_port_file, seed_url_file
 from cli.role import SIMULATION, run
+from runtime.child import remembered_port
 
 PANEL = "Simulated nodes"
 
@@ -65,9 +66,9 @@ def simulate(given: dict[str, Any]) -> None:
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
     found: dict[str, str] = {}
-    port, seed_url = nats_port_file(settings.home), seed_url_file(settings.home)
-    if "nats_url" not in settings.model_fields_set and port.exists():
-        found["nats_url"] = f"nats://127.0.0.1:{port.read_text().strip()}"
+    port, seed_url = remembered_port(nats_port_file(settings.home)), seed_url_file(settings.home)
+    if "nats_url" not in settings.model_fields_set and port is not None:
+        found["nats_url"] = f"nats://127.0.0.1:{port}"
     if "seed_url" not in settings.model_fields_set and seed_url.exists():
         found["seed_url"] = seed_url.read_text().strip()
     run(SIMULATION, settings.model_copy(update=found))

@@ -9,6 +9,7 @@ import typer
 from cli.client import Document
 from cli.errors import Usage
 from cli.session import note
+from runtime.unusable import sentence
 
 #: Bytes that the platform takes.
 MOST = 64 * 1024
@@ -24,7 +25,7 @@ def user_data(file: Path | None) -> Document:
         with file.open("rb") as opened:
             data = opened.read(MOST + 1)
     except OSError as error:
-        raise Usage(f"cannot read {file}: {error.strerror}") from error
+        raise Usage(sentence(error, file)) from error
     if len(data) > MOST:
         raise Usage(f"{file} has more than {MOST} bytes; compress it: gzip -k9 {file} makes {file}.gz, which is taken")
     try:

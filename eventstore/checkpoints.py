@@ -33,6 +33,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from eventstore import keyfile
 from eventstore.envelope import GENESIS, Recorded
 from runtime.patience import CannotRun
+from runtime.unusable import sentence
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Keys = Mapping[str, Ed25519PublicKey]
@@ -161,7 +162,9 @@ def public_keys(path: Path) -> Keys:
             if not isinstance(key, Ed25519PublicKey):
                 raise BadKey(f"{path} holds a key that is not Ed25519")
             found[fingerprint(key)] = key
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadKey(sentence(error, path)) from error
+    except ValueError as error:
         raise BadKey(f"{path}: {error}") from error
     if not found:
         raise BadKey(f"{path} holds no public key")

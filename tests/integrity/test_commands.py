@@ -119,7 +119,7 @@ async def test_what_cannot_be_done(nebula: Nebula, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
     assert (await nebula(None, "verify", "log", "--no-key")).status == 3
     assert (await nebula(None, "verify", "log")).status == 2  # no public key, and none asked for
-    assert (await nebula(None, "verify", "file", tmp_path / "none", "--no-key")).status == 1
+    assert (await nebula(None, "verify", "file", tmp_path / "none", "--no-key")).status == 2
     (tmp_path / "some.pub").write_text("not a key")
     assert (await nebula(None, "verify", "file", tmp_path / "none", "--key", tmp_path / "some.pub")).status == 2
     (tmp_path / "text").write_text("hello\n")
