@@ -39,12 +39,14 @@ def serve(role: str, pid_file: Path | None = None) -> None:
 def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     """Run it with these settings, on the loop and with the collector that suit a long life.
 
-    Where it cannot begin because the disk is full, it waits until there is room.
+    Where it cannot begin because the disk is full, it waits until there is room. Where it cannot use its files, it ends
+    with status 2.
     """
     import uvloop
 
     from runtime import essential, logs, patience, private
     from runtime.disk_room import is_full
+    from runtime.unusable import sentence, unusable
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
@@ -58,6 +60,8 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
                 uvloop.run(program(own))
                 return
             except OSError as error:
+                if unusable(error):
+                    raise patience.CannotRun(f"{sentence(error)} (NEBULA_HOME is {own.home})") from error
                 if not is_full(error):
                     raise
                 log = logs.get(__name__)

@@ -24,7 +24,7 @@ from psycopg import OperationalError
 from cli import home
 from cli.client import Client, Document, path
 from cli.credentials import DEFAULT_URL, Given, target
-from cli.errors import CliError, Refused, Unreachable
+from cli.errors import CliError, Refused, Unreachable, Usage
 from cli.output import duration, emit
 from cli.role import ROLES, SIMULATION
 from projections import database
@@ -41,6 +41,7 @@ from runtime.private import put
 from runtime.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.supervise import Role, Supervisor
+from runtime.unusable import sentence, unusable
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0
@@ -94,7 +95,8 @@ def main() -> None:
     except (ServerError, TaskEnded, CannotRun) as error:
         raise CliError(str(error)) from error
     except OSError as error:
-        raise CliError(f"{error.filename or settings.home}: {error.strerror or error}") from error
+        kind = Usage if unusable(error) else CliError
+        raise kind(f"{sentence(error, settings.home)} (NEBULA_HOME is {settings.home})") from error
 
 
 async def _until_stopped(settings: UpSettings) -> None:

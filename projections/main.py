@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 from eventstore.vault import Vault
 from projections import database
@@ -11,8 +12,9 @@ from projections.position import Position
 from projections.runner import Runner
 from runtime import bus, listener, logs
 from runtime.essential import Essential, until_stopped
-from runtime.patience import patiently
+from runtime.patience import CannotRun, patiently
 from runtime.settings import ProjectionsSettings
+from runtime.unusable import sentence, unusable
 
 log = logs.get(__name__)
 
@@ -37,7 +39,12 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     path = settings.master_key_path
 
     async def opened() -> Vault:
-        return Vault.of(nc, path)
+        try:
+            return Vault.of(nc, path)
+        except OSError as error:
+            if unusable(error) and Path(error.filename).exists():
+                raise CannotRun(sentence(error)) from error
+            raise
 
     try:
         await pool.open()

@@ -1,6 +1,7 @@
 """Files of ours are for our own user only, but for folders that servers of other users have to pass through."""
 
 import contextlib
+import errno
 import os
 import resource
 from pathlib import Path
@@ -40,11 +41,16 @@ def put(file: Path, text: str) -> None:
 
 
 def passable(folder: Path) -> Path:
-    """The folder, made where it is missing, as are its parents; what is made lets other users pass through."""
+    """The folder, made where it is missing, as are its parents; what is made lets other users pass through.
+
+    Raises OSError.
+    """
     for each in (*reversed(folder.parents), folder):
         try:
             each.mkdir()
         except FileExistsError:
-            continue
+            if each.is_dir():
+                continue
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)) from None
         each.chmod(PASSABLE)
     return folder
