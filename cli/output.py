@@ -130,5 +130,7 @@ def _lines(value: object) -> list[str]:
             return [", ".join(f"{name} {cell(part)}" for name, part in value.items() if part is not None)]
         case list() if value and isinstance(value[0], dict):
             return [each for part in value for each in _lines(part)]
+        case list() if any(" " in str(part) for part in value):  # sentences
+            return [str(part) for part in value]
         case _:
             return cell(value).split("\n")

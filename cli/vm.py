@@ -155,7 +155,10 @@ def show(
     at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
 ) -> None:
     """All there is to know of a VM, now or at a time past."""
-    output.one(session, session.api.get(path("projects", session.project, "vms", find(session, vm)), {"at": at}))
+    state = session.api.get(path("projects", session.project, "vms", find(session, vm)), {"at": at})
+    if session.output is not Output.JSON:
+        state["considered"] = waiting.considered(state.get("considered") or [])
+    output.one(session, state)
 
 
 @command(app, "start")

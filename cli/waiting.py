@@ -119,6 +119,12 @@ def passed_over(considered: list[Document]) -> list[str]:
     return [f"{node['node']} {node['reason']}{rest}" for node, rest in zip(named, more, strict=True)]
 
 
+def considered(nodes: list[Document]) -> list[str]:
+    """All nodes that placement named: the one it took, and why not the others."""
+    taken = [f"{node['node']} was taken" for node in nodes if not node.get("reason")]
+    return [*taken, *passed_over(nodes)]
+
+
 def describe(state: Document) -> str:
     """The state of a VM in a few words."""
     words = [str(state["phase"])]

@@ -58,7 +58,7 @@ def place(
     best = max(fitting, key=lambda n: spare[n.id])  # the first of equals: the lowest id
     for node in sorted(fitting, key=lambda n: -spare[n.id]):
         if node is not best:
-            how = "less" if spare[node.id] < spare[best.id] else "no more"
+            how = "has less" if spare[node.id] < spare[best.id] else "has no more"
             considered = Considered(node=node.id, reason=f"{how} free memory ({spare[node.id]} MiB)")
             passed_over.append(("memory", considered))
     return Placement(best.id, told(passed_over, Considered(node=best.id)))

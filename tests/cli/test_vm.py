@@ -82,6 +82,24 @@ def test_resize_says_when_it_counts(nebula: Nebula, platform: Platform) -> None:
     assert "until it is stopped and started, or restarted" in ran.err
 
 
+def test_where_a_vm_went_and_why_not_elsewhere(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    vm["considered"] = [{"node": "a", "reason": None, "more": 0}]
+    shown = nebula("vm", "show", "web-1").out
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines() if "considered" in line] == ["a was taken"]
+    assert "more 0" not in shown
+    vm["considered"] = [
+        {"node": "a", "reason": "is cordoned", "more": 3},
+        {"node": "b", "reason": None, "more": 0},
+        {"node": "c", "reason": "has no more free memory (2048 MiB)", "more": 0},
+    ]
+    lines = nebula("vm", "show", "web-1").out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("considered"))
+    found = [line.removeprefix("considered").strip() for line in lines[first : first + 3]]
+    assert found == ["b was taken", "a is cordoned (and 3 more)", "c has no more free memory (2048 MiB)"]
+    assert nebula("vm", "show", "web-1", "-o", "json").json["considered"] == vm["considered"]
+
+
 def test_rebuild(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     platform.add_vm("web-1", "stopped")
     seed = tmp_path / "seed"

@@ -39,7 +39,7 @@ def test_the_most_free_memory_wins_and_the_others_are_told_why() -> None:
     choice = place(WISH, "north", [*nodes, host("n5", region="south")])
     assert choice.node == "n2"
     assert reasons(choice) == {
-        "n1": "less free memory (4096 MiB)",
+        "n1": "has less free memory (4096 MiB)",
         "n2": None,
         "n3": "has not been heard of",
         "n4": "is cordoned",
@@ -88,7 +88,7 @@ def test_a_full_node_could_have_it_all_the_same() -> None:
 def test_of_equals_the_lower_id_wins(names: tuple[str, ...]) -> None:
     choice = place(WISH, None, [host(name) for name in reversed(names)])
     assert choice.node == names[0]
-    assert reasons(choice)[names[1]] == "no more free memory (4096 MiB)"
+    assert reasons(choice)[names[1]] == "has no more free memory (4096 MiB)"
 
 
 def test_everything_that_is_short_is_named() -> None:
