@@ -46,12 +46,22 @@ class Disks:
 
     async def make_seed(self, vm: str, url: str) -> Path:
         """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
-        path = self._disks / vm / "cidata.iso"
-        await seed_disk.make(path, url)
-        return path
+        await seed_disk.make(self._seed(vm), url)
+        return self._seed(vm)
+
+    def has_seed(self, vm: str) -> bool:
+        return self._seed(vm).exists()
+
+    def _seed(self, vm: str) -> Path:
+        return self._disks / vm / "cidata.iso"
 
     def console(self, vm: str) -> Path:
         return self.consoles / f"{vm}.log"
+
+    def make_folders(self, vm: str) -> None:
+        """Make what the files of a VM are put into, unless it is there. Raises OSError."""
+        new_folder(self.disk(vm).parent)
+        new_folder(self.consoles, 0o700)
 
     def has_disk(self, vm: str, number: int = 1) -> bool:
         return self.disk(vm, number).exists()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
-from domain.contract import Desired, ImageSource, SeedMedium, Wanted
+from domain.contract import ImageSource, SeedMedium, Wanted
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor import Boot, Have, Hypervisor, Refused
 from node_daemon.places import Places
@@ -46,6 +46,9 @@ SLOWEST_DISK = 16
 #: Domains that are started at a time.
 STARTS = 8
 
+#: Why an image cannot be had from its source: codes.
+UNFIT = ("image_missing", "image_not_allowed", "image_encoded", "image_invalid", "checksum_mismatch")
+
 #: What a VM is preparing while an image is on its way.
 WORDS: dict[Stage, str] = {"arriving": "image", "converting": "image, converting"}
 
@@ -82,10 +85,9 @@ class Executor:
             case Create(wanted=wanted):
                 have = await self._create(wanted, newest, progress)
             case Start(wanted=wanted):
-                if not self._disks.has_disk(wanted.vm, wanted.disk):
-                    raise disk_missing()
+                self._check_disk(wanted)
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
-                have = await self._start(wanted, newest)
+                have = await self._start(wanted, newest, progress)
             case Keep():
                 await self._hypervisor.keep(step.vm)
             case Shutdown():
@@ -103,6 +105,10 @@ class Executor:
             case Suspend(wanted=wanted):
                 await self._hypervisor.suspend(step.vm, patience(wanted))
             case Restore(wanted=wanted):
+                self._check_disk(wanted)
+                await self._provide(wanted, newest, progress)
+                if image_of(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
+                    await self._disks.make_seed(wanted.vm, wanted.seed_url)
                 async with self._places.one():
                     still(wanted, newest)
                     await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
@@ -126,26 +132,25 @@ class Executor:
         try:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
                 if wanted.disk <= wanted.disk_made:
-                    raise disk_missing()
+                    raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
                 progress("image")
-                base = await while_wanted(self._images.ensure(image_of(wanted), seldom(progress)), newest)
+                base = await while_wanted(self._images.ensure(image_of(wanted), seldom(progress)), wanted, newest)
                 progress("disk")
                 made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
             if not made:
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
             await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, wanted.disk)
             progress("domain")
-            return await self._start(wanted, newest)
+            return await self._start(wanted, newest, progress)
         except Permanent:
             if made:
                 await asyncio.to_thread(self._disks.remove, wanted.vm)
             raise
 
-    async def _start(self, wanted: Wanted, newest: Newest) -> Have:
-        image = image_of(wanted)
-        on_disk = image.seed is SeedMedium.DISK
+    async def _start(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
+        base, base_format = await self._provide(wanted, newest, progress)
+        on_disk = image_of(wanted).seed is SeedMedium.DISK
         seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
-        base, base_format = await asyncio.to_thread(self._base, wanted, image)
         boot = Boot(
             wanted=wanted,
             disk=str(self._disks.disk(wanted.vm, wanted.disk)),
@@ -165,8 +170,27 @@ class Executor:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
             raise
 
+    def _check_disk(self, wanted: Wanted) -> None:
+        if not self._disks.has_disk(wanted.vm, wanted.disk):
+            raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
+
+    async def _provide(self, wanted: Wanted, newest: Newest, progress: Progress) -> tuple[Path, Format]:
+        """Have what a domain needs beside its own disk, as it was when the disk was made: its folders; and the image
+        under the disk, in the form that the disk was made from, which is returned.
+        """
+        image = image_of(wanted)
+        base, form = await asyncio.to_thread(self._base, wanted, image)
+        try:
+            await while_wanted(self._images.ensure_under(image, form, seldom(progress)), wanted, newest)
+        except Permanent as failure:
+            if failure.code in UNFIT:
+                raise base_missing(base, failure) from failure
+            raise
+        return base, form
+
     def _base(self, wanted: Wanted, image: ImageSource) -> tuple[Path, Format]:
         """The image under the VM's disk, in the form that the disk was made from. Raises OSError."""
+        self._disks.make_folders(wanted.vm)
         return self._images.under(image, self._disks.base(wanted.vm, wanted.disk))
 
 
@@ -194,9 +218,14 @@ def image_of(wanted: Wanted) -> ImageSource:
     return wanted.image
 
 
-def disk_missing() -> Permanent:
-    detail = "the VM's disk is gone from the node; put it back and start the VM, or rebuild the VM on a new one"
+def disk_missing(disk: Path) -> Permanent:
+    detail = f"the VM's disk {disk} is gone from the node; put it back and start the VM, or rebuild the VM on a new one"
     return Permanent("disk_missing", detail)
+
+
+def base_missing(base: Path, why: Permanent) -> Permanent:
+    detail = f"the image under the VM's disk is gone from the node, and cannot be fetched again: {why.detail}; put it "
+    return Permanent("base_missing", f"{detail}back there, or at {base}, and start the VM, or rebuild the VM")
 
 
 def still(wanted: Wanted, newest: Newest) -> None:
@@ -205,14 +234,14 @@ def still(wanted: Wanted, newest: Newest) -> None:
         raise Superseded
 
 
-async def while_wanted(work: Awaitable[T], newest: Newest) -> T:
-    """The result of `work`; Superseded as soon as the VM is not to be on any more."""
+async def while_wanted(work: Awaitable[T], wanted: Wanted, newest: Newest) -> T:
+    """The result of `work`; Superseded as soon as the VM is not to be any more what it was wanted to be."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=LOOK)
             want = newest()
-            if want is None or want.desired is not Desired.ON:
+            if want is None or want.desired is not wanted.desired:
                 raise Superseded
         return task.result()
     finally:

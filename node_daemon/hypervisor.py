@@ -14,12 +14,16 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The hypervisor answered, and would not. `invalid`: it never will, since what was asked makes no sense to it."""
+    """The hypervisor answered, and would not. `invalid`: it never will, since what was asked makes no sense to it.
 
-    def __init__(self, detail: str, *, invalid: bool = False) -> None:
+    `code`: what the failure is called where the hypervisor keeps to it; None where the step says that.
+    """
+
+    def __init__(self, detail: str, *, invalid: bool = False, code: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.invalid = invalid
+        self.code = code
 
 
 class Busy(Refused):
@@ -145,7 +149,9 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, boot: Boot) -> Have:
-        """Start the domain anew from its document. It runs when this returns; `keep` makes it outlive a power-off."""
+        """Start the domain anew from its document, with the guests' network active. It runs when this returns; `keep`
+        makes it outlive a power-off.
+        """
         ...
 
     async def keep(self, vm: str) -> None:
@@ -172,7 +178,8 @@ class Hypervisor(Protocol):
         ...
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        """Make a suspended domain go on from its memory, which then leaves the disk. Fine when it is not suspended.
+        """Make a suspended domain go on from its memory, which then leaves the disk. Its networks are active then.
+        Fine when it is not suspended.
 
         `host_boot` is what `look` shows of the domain from then on, once it is off. Refused leaves it suspended.
         """
@@ -216,7 +223,7 @@ class Hypervisor(Protocol):
     async def capacity(self) -> Capacity: ...
 
     async def ensure_network(self) -> None:
-        """Make the guests' network active."""
+        """Make the guests' network active. Refused (`network_missing`, `network_inactive`) where that cannot be."""
         ...
 
     async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:

@@ -103,6 +103,16 @@ class Images:
             return known
         return await self._fetching.do(digest, lambda heard: self._get(digest, source, heard), hear)
 
+    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = unheard) -> None:
+        """Have the file under a disk that was made from the image in that form; it is fetched again where it is gone.
+
+        Raises as `ensure` does.
+        """
+        path, digest = self._file(source, form), source.sha256.lower()
+        while not path.exists():  # one fetch of an image at a time, and another one may be for its other form
+            await self._fetching.do(digest, lambda heard: self._fetch(source, form, heard), hear)
+        touch(path)
+
     def use(self) -> ImageCache:
         """How much is kept."""
         return self._cache.use()
@@ -131,7 +141,7 @@ class Images:
     async def _get(self, digest: str, source: ImageSource, hear: Hear) -> BaseImage:
         form = next((form for form in self._forms(source) if self._file(source, form).exists()), None)
         if form is None:
-            image = await self._fetch(source, hear)
+            image = await self._fetch(source, self._forms(source)[0], hear)
         else:
             path = self._file(source, form)
             touch(path)
@@ -140,8 +150,9 @@ class Images:
         self._known[digest] = image
         return image
 
-    async def _fetch(self, source: ImageSource, hear: Hear) -> BaseImage:
+    async def _fetch(self, source: ImageSource, form: Format, hear: Hear) -> BaseImage:
         """Get the bytes, judge them, and only then give them, or what they are converted to, a name others look for."""
+        new_folder(self._folder)
         path, part = self._file(source, source.format), self._part(source)
         started = asyncio.get_running_loop().time()
         await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.held)
@@ -150,7 +161,7 @@ class Images:
             resumed = await self._receive(source, part, partial(hear, "arriving"))
             await verify(source, part, resumed)
             image = await judged(part, source.format, path)
-            if image.format != self._forms(source)[0]:
+            if image.format != form:
                 image = await self._convert(part, image, self._file(source, "raw"), partial(hear, "converting"))
             else:
                 await in_thread(put_in_place, part.path, path, READ_ONLY)

@@ -216,7 +216,8 @@ class Lane:
             if isinstance(error, Refused):
                 self._trouble.refusals += 1
                 if (last_word := LAST_WORDS.get(type(step))) is not None and self._trouble.refusals >= TRIES:
-                    self._give_up(Permanent(last_word, error.detail + HELP.get(type(step), "")))
+                    help_ = "" if error.code else HELP.get(type(step), "")
+                    self._give_up(Permanent(error.code or last_word, error.detail + help_))
                     return None
             delay = self._trouble.failed()
             expected = isinstance(error, Refused | Unreachable | Temporary | OSError)

@@ -16,15 +16,12 @@ import libvirt
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon import guest_agent, libvirt_events
+from node_daemon import guest_agent, libvirt_events, networks
 from node_daemon.connections import Connections
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, by_uefi, definable, domain_name, moved, parse_tag, render
 from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, Reset, size_of, unheard
 from node_daemon.machine import X86_64, Machine, VirtType
 from node_daemon.reach import Reach, ours
-from runtime import logs
-
-log = logs.get(__name__)
 
 T = TypeVar("T")
 
@@ -92,7 +89,7 @@ class LibvirtHypervisor:
                 wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
             )
         xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine)
-        await self._ask(wanted.vm, lambda connection: connection.createXML(xml, 0) and None)
+        await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
         return Have(
             vm=wanted.vm,
             power=Power.ON,
@@ -154,7 +151,7 @@ class LibvirtHypervisor:
         return Capacity(vcpus=info[2], memory_mib=info[1])
 
     async def ensure_network(self) -> None:
-        await self._ask("network", lambda connection: _activate(connection, self._network))
+        await self._ask("network", lambda connection: networks.activate(connection, self._network))
 
     async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
         await libvirt_events.watch(self._uri, self._deadline, nudge, reset)
@@ -289,6 +286,11 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
         return None
 
 
+def _start(connection: Any, xml: str, network: str) -> None:
+    networks.activate(connection, network)
+    connection.createXML(xml, 0)
+
+
 def _keep(connection: Any, vm: str) -> None:
     """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
     domain = connection.lookupByUUIDString(vm)
@@ -326,6 +328,8 @@ def _restore(domain: Any, host_boot: str) -> None:
     config = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
+    for network in networks.of(domain.XMLDesc()):
+        networks.activate(domain.connect(), network)
     domain.create()
 
 
@@ -354,10 +358,3 @@ def _addresses(domain: Any, mac: str) -> list[str]:
 def _useful(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_link_local or parsed.is_loopback or parsed.is_multicast)
-
-
-def _activate(connection: Any, name: str) -> None:
-    network = connection.networkLookupByName(name)
-    if not network.isActive():
-        network.create()
-        log.info("network started", network=name)

@@ -28,6 +28,9 @@ class SimulatedImages:
         """As it comes: nothing is there to be converted."""
         return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}", source.format
 
+    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = unheard) -> None:
+        await self.ensure(source, hear)
+
     async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
         path, form = self.under(source, None)
         if path.name not in self._there:
@@ -82,8 +85,14 @@ class SimulatedDisks:
         """Simulated guests ask the data source themselves, whatever their image says."""
         return self.disk(vm).with_name("cidata.iso")
 
+    def has_seed(self, vm: str) -> bool:
+        return True
+
     def console(self, vm: str) -> Path:
         return Path("/simulated") / self._node / f"{vm}.log"
+
+    def make_folders(self, vm: str) -> None:
+        """There are none."""
 
     def has_disk(self, vm: str, number: int = 1) -> bool:
         return _name(vm, number) in self._sizes

@@ -114,6 +114,7 @@ class Simulator:
             raise Refused("another domain has this uuid or name")
         if domain.run is not None:
             raise Refused("the domain runs already")
+        self._check_network()
         run = Run(
             tag=Tag(
                 wanted.boots,
@@ -236,8 +237,7 @@ class Simulator:
 
     async def ensure_network(self) -> None:
         await self._answer()
-        if self._network not in self._networks:
-            raise Refused(f"no network with matching name {self._network!r}")
+        self._check_network()
 
     async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
         self.host.watch(nudge, reset)
@@ -254,6 +254,10 @@ class Simulator:
         await asyncio.sleep(self._draw(self._seconds.call + seconds))
         if self._told is not None and method:
             self._told(Call(method, vm, self.host.look(vm)))
+
+    def _check_network(self) -> None:
+        if self._network not in self._networks:
+            raise Refused(f"no network with matching name {self._network!r}", code="network_missing")
 
     def _draw(self, seconds: float) -> float:
         return seconds * self._random.uniform(0.5, 1.5)

@@ -390,8 +390,15 @@ class HypervisorContract:
         assert capacity.vcpus > 0
         assert capacity.memory_mib > 64
         await bed.hypervisor.ensure_network()
-        with pytest.raises(Refused):
-            await (await bed.without_network()).ensure_network()
+        without = await bed.without_network()
+        with pytest.raises(Refused) as caught:
+            await without.ensure_network()
+        assert caught.value.code == "network_missing"
+        boot = await bed.boot()
+        with pytest.raises(Refused) as caught:
+            await without.start(boot)
+        assert (caught.value.code, caught.value.invalid) == ("network_missing", False)
+        assert (await bed.hypervisor.look(boot.wanted.vm)).power is Power.ABSENT
 
     async def test_nobody_answers(self, bed: Bed) -> None:
         away = await bed.unreachable()

@@ -232,6 +232,25 @@ class TestLibvirt(HypervisorContract, UefiContract):
         yield bed
         bed.clean_up()
 
+    @pytest.mark.parametrize("defined", [True, False], ids=["inactive", "undefined"])
+    async def test_our_network_is_active_before_a_guest_runs(self, bed: OnLibvirt, defined: bool) -> None:
+        boot, hypervisor = await bed.boot(), bed.hypervisor
+
+        def take_away() -> None:
+            network = bed.connection.networkLookupByName("default")
+            network.destroy()
+            if not defined:
+                network.undefine()
+
+        take_away()
+        await hypervisor.start(boot)
+        assert bed.connection.networkLookupByName("default").isActive()
+        await hypervisor.keep(boot.wanted.vm)
+        await hypervisor.suspend(boot.wanted.vm, 60)
+        take_away()
+        await hypervisor.restore(boot.wanted.vm, "host-boot", 60)
+        assert bed.connection.networkLookupByName("default").isActive()
+
 
 @pytest.mark.qemu
 class TestQemu(HypervisorContract, UefiContract):
