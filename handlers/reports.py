@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from domain import vm
 from domain.contract import NodeReport
+from domain.node import Node
 from domain.vm import RecordReport
 from eventstore.envelope import Context
 from eventstore.jetstream import own
@@ -41,7 +42,8 @@ class Reports:
 
         Raises ValueError for one that cannot be true.
         """
-        if not await self._holds(report):
+        speaker = await self._speaker(report)
+        if speaker is None:
             return
         known = self._world.vm(report.vm) or self._world.forgotten.get(report.vm)
         if known is None:
@@ -52,14 +54,14 @@ class Reports:
             if known is None:
                 log.warning("report about an unknown vm", vm=report.vm, node=report.node)
                 return
-        command = RecordReport(vm=report.vm, at=now(), report=report)
+        command = RecordReport(vm=report.vm, at=now(), report=report, folder=speaker.identity)
         context = Context(actor=f"node:{report.node}", causation=f"report.{report.vm}:{report.sequence}")
         applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, world=self._world)
         for recorded in applied.events:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 
-    async def _holds(self, report: NodeReport) -> bool:
-        """Whether the daemon that reports holds the lease of its node. Raises ValueError for a lease never given."""
+    async def _speaker(self, report: NodeReport) -> Node | None:
+        """The node, if the daemon that reports holds its lease. Raises ValueError for a lease never given."""
         speaker = self._world.node(report.node)
         if speaker is None or report.lease > speaker.lease:
             await self._world.reached(await self._store.last_position())
@@ -68,15 +70,15 @@ class Reports:
             raise ValueError(f"node {report.node} was not given lease {report.lease}")
         if report.lease < speaker.lease:
             log.info("report of an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
-            return False
+            return None
         if speaker.retired_at is not None:
             log.info("report of a retired node ignored", node=report.node, vm=report.vm)
-            return False
+            return None
         if speaker.holder is not None:
             age = max(0.0, (now() - speaker.holder.since).total_seconds())
             if report.sequence > (age + SLACK) * 1e9:
                 raise ValueError(f"sequence {report.sequence} is more than the nanoseconds since lease {report.lease}")
-        return True
+        return speaker
 
 
 def receiver(reports: Reports, parking: Parking, max_deliver: int) -> Callable[[bytes, NatsMessage], Awaitable[None]]:

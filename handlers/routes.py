@@ -158,10 +158,10 @@ async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
-    """Whether the VM's node is lost is the node's own history."""
+    """Whether the VM's node is lost, and where the VM's disk is, stand in the node's own history."""
     found = facts.world.vm(str(args.get("vm")))
     at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
-    return {**args, "node_lost": at is not None and at.lost}
+    return {**args, "node_lost": at is not None and at.lost, "folder": at.identity if at is not None else None}
 
 
 def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:

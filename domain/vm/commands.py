@@ -102,11 +102,12 @@ class AbandonVm(Asked):
 
 
 class ForgetVm(Asked):
-    """Take a VM for gone whose node is lost. `node_lost` is looked up, not asked for."""
+    """Take a VM for gone whose node is lost. `node_lost` and `folder` are looked up, not asked for."""
 
     VERB = Verb.FORGET
     reason: Reason
     node_lost: bool
+    folder: str | None = None
 
 
 class TagVm(Asked):
@@ -167,7 +168,10 @@ class DropVm(VmCommand):
 
 
 class RecordReport(VmCommand):
+    """`folder`: the one that the daemon works on which reports (its identity), where that is known."""
+
     report: NodeReport
+    folder: str | None = None
 
 
 class RecordGuestReady(VmCommand):

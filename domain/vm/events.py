@@ -112,12 +112,16 @@ class VmAbandoned(VmAsked):
 
 
 class VmForgotten(VmAsked):
-    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM."""
+    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM.
+
+    `folder` is the identity of the daemon that had the node last: the VM's disk is there.
+    """
 
     TOPIC = "nebula.vm.VmForgotten"
     reason: str
     node: str
     epoch: int
+    folder: str | None = None
 
 
 class VmTagged(VmAsked):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from domain.contract import Desired, NodeReport, Power, ReportError
-from domain.vm.commands import RecordGuestReady
+from domain.vm.commands import RecordGuestReady, RecordReport
 from domain.vm.events import (
     VmAddressesChanged,
     VmCleared,
@@ -227,14 +227,20 @@ def guest_ready(vm: Vm, command: RecordGuestReady) -> list[VmEvents]:
     return [VmGuestReady(at=command.at, **said, boots=boots, boot=command.boot)]
 
 
-def buried(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
-    """What its node says of a forgotten VM: the only news is that nothing is left of it."""
+def buried(vm: Vm, command: RecordReport) -> list[VmEvents]:
+    """What its node says of a forgotten VM: the only news is that nothing is left of it.
+
+    A daemon on another folder, which has the node's name since, cannot know: it sees neither domain nor disk.
+    """
+    report = command.report
     waits = vm.forgotten is not None and not vm.cleared
     if not waits or report.node != vm.node or report.epoch != vm.epoch or older(vm, report):
         return []
     if report.power is not Power.ABSENT or report.step is not None or report.error is not None:
         return []
-    return [VmCleared(at=at, node=report.node, sequence=report.sequence, lease=report.lease)]
+    if vm.folder not in (None, command.folder):
+        return []
+    return [VmCleared(at=command.at, node=report.node, sequence=report.sequence, lease=report.lease)]
 
 
 def prepared(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:

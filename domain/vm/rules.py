@@ -91,7 +91,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
     elif vm.phase is Phase.DELETED:
-        return buried(vm, command.report, command.at) if isinstance(command, RecordReport) else []
+        return buried(vm, command) if isinstance(command, RecordReport) else []
     match command:
         case StartVm():
             return start(vm, command)
@@ -293,7 +293,8 @@ def forget(vm: Vm, command: ForgetVm) -> list[VmEvents]:
         raise Rejected("node_not_lost", detail)
     refuse_protected(vm, command.VERB)
     asked = accepted(command, DELETE_DEADLINE, cancels)
-    forgotten = VmForgotten(**asked, reason=command.reason, node=vm.node, epoch=vm.epoch + 1)
+    where = {"node": vm.node, "epoch": vm.epoch + 1, "folder": command.folder}
+    forgotten = VmForgotten(**asked, **where, reason=command.reason)
     return [forgotten, VmDeleted(at=command.at, operation=command.operation, node=vm.node)]
 
 

@@ -120,6 +120,7 @@ class Vm(Message):
     lease: int = 0
     forgotten: str | None = Field(default=None, description="why it was taken for gone without its node")
     cleared: bool = Field(default=False, description="its node has let go of it since")
+    folder: str | None = Field(default=None, exclude=True, description="where its disk lay when it was forgotten")
     restarted_by: tuple[str, ...] = Field(
         default=(), exclude=True, description="the operations of its last automatic restarts"
     )
@@ -219,7 +220,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmAbandoned():
             return abandoned(vm, event)
         case VmForgotten():
-            gone = {"desired": Desired.ABSENT, "epoch": event.epoch, "forgotten": event.reason}
+            gone = {"desired": Desired.ABSENT, "epoch": event.epoch, "forgotten": event.reason, "folder": event.folder}
             return {**asked(vm, event, Verb.FORGET), **gone}
         case VmTagged():
             return {"operations": known(vm, event, Verb.TAG), "tags": event.tags}

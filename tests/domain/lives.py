@@ -49,9 +49,9 @@ def schedule(node: str = NODE) -> ScheduleVm:
 
 
 def report(power: Power, sequence: int = 1000, **more: Any) -> RecordReport:
-    seconds = more.pop("seconds", 50)
+    seconds, folder = more.pop("seconds", 50), more.pop("folder", None)
     given = {"vm": ID, "node": NODE, "epoch": 1, "sequence": sequence, "at": at(), "power": power}
-    return RecordReport(vm=ID, at=at(seconds), report=NodeReport(**{**given, **more}))
+    return RecordReport(vm=ID, at=at(seconds), report=NodeReport(**{**given, **more}), folder=folder)
 
 
 def broken(sequence: int = 1000, code: str = "image_invalid", **more: Any) -> RecordReport:

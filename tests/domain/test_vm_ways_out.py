@@ -169,6 +169,14 @@ def test_the_node_of_a_forgotten_vm_says_once_that_nothing_is_left() -> None:
     given("deleted").when(report(ABSENT, epoch=1)).then_nothing()
 
 
+def test_a_daemon_on_another_folder_says_nothing_of_a_forgotten_vm() -> None:
+    story = given([*RUNNING, lose(), forget(folder="old")])
+    for other in ("new", None):
+        story.when(report(ABSENT, epoch=2, lease=2, folder=other)).then_nothing()
+    story.when(report(ABSENT, epoch=2, lease=3, folder="old")).then(VmCleared, lease=3)
+    given([*RUNNING, lose(), forget()]).when(report(ABSENT, epoch=2, folder="new")).then(VmCleared)  # of before
+
+
 # ── restart policy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

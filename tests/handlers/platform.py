@@ -8,21 +8,23 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
-from domain.contract import Daemon, Heartbeat, Introduction, NodeInfo, NodeReport, Power, Wanted
+from domain.contract import Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded, Ref
 from eventstore.store import EventStore
+from handlers.subscriber import CONSUMER
 from runtime import subjects
 from runtime.bus import QuickClient
 from runtime.servers import NatsServer, start_nats
@@ -135,7 +137,8 @@ class WriteSide:
         )
         await self.nc.jetstream().publish(subjects.report(doc.node, "vm", doc.vm), report.model_dump_json().encode())
 
-    async def node(self, name: str, **capacity: Any) -> None:
+    async def node(self, name: str, who: Mapping[str, str] = MappingProxyType({}), **capacity: Any) -> None:
+        """Register a node. `who`: boot and identity of its daemon, where it is another one."""
         info = NodeInfo(
             node=name,
             region=capacity.pop("region", "default"),
@@ -146,8 +149,22 @@ class WriteSide:
             seed_url="http://192.0.2.1:8775/",
             version="0",
         )
-        granted = await self.register(Introduction(info=info, daemon=daemon(name)))
+        granted = await self.register(Introduction(info=info, daemon=daemon(name, **who)))
         self.leases[name] = granted["ok"]["lease"]
+
+    async def leave(self, name: str, boot: str = "b") -> None:
+        """The daemon of a node ends, and gives the lease back."""
+        body = Leaving(boot=daemon(name, boot).boot).model_dump_json().encode()
+        assert "ok" in json.loads((await self.nc.request(subjects.leave(name), body, timeout=10)).data)
+
+    async def judged(self) -> None:
+        """Wait until no report is left to be judged."""
+
+        async def none() -> bool:
+            info = await self.nc.jetstream().consumer_info(subjects.REPORTS, CONSUMER)
+            return not info.num_pending and not info.num_ack_pending
+
+        await eventually(none, "all reports are judged")
 
     async def register(self, said: Introduction, node: str | None = None) -> dict[str, Any]:
         """What handlers answer to a daemon that introduces itself, on the subject of its node or of another one."""

@@ -173,8 +173,15 @@ async def test_a_vm_on_a_lost_node_is_forgotten_until_the_node_lets_go(side: Wri
 
     await side.report(doc, Power.ON, boots=1)
     await side.report(grave, Power.ABSENT, step="remove")
-    await asyncio.sleep(0.5)
+    await side.judged()
     assert await wants(side, vm, Desired.ABSENT) is not None, "it stays until nothing is left"
+    await side.leave("n1")
+    await side.node("n1", {"boot": "c", "identity": "elsewhere"})
+    await side.report(grave, Power.ABSENT)
+    await side.judged()
+    assert not await side.has("default", "vm", vm, "VmCleared"), "its disk lies in a folder that nobody has looked into"
+    await side.leave("n1", "c")
+    await side.node("n1", {"boot": "d"})
     await side.report(grave, Power.ABSENT)
     await eventually(lambda: side.has("default", "vm", vm, "VmCleared"), "the node let go")
 

@@ -334,6 +334,15 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             report(Power.ON, 3, boots=1, seconds=300, host_boot="c"),
         ],
     ),
+    "vm-23-forgotten-folder": (
+        VM,
+        [
+            *RUNNING,
+            lose(),
+            forget(11, folder="f1"),
+            report(Power.ABSENT, 9, epoch=2, lease=3, seconds=9000, folder="f1"),
+        ],
+    ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
 }
 
