@@ -72,9 +72,10 @@ PASSING = (
 
 #: From so many events in a batch on, the next one is given at least so many seconds to grow.
 MANY, LINGER = 8, 0.05
-#: While the read models are no more seconds behind than that, they give way to what writes: for each second of work,
-#: so many of rest.
-FRESH, REST = 2.0, 8.0
+#: While the read models are no more than FRESH seconds behind, they give way to what writes: for each second of work,
+#: REST seconds of rest. From there on they rest less and less, and not at all once they are LATE seconds behind: who
+#: waits for what it has just written waits for five.
+FRESH, LATE, REST = 2.0, 4.0, 8.0
 
 
 def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
@@ -83,9 +84,11 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
     While little happens: none. While much happens, commands need the processor more than reads do, and fewer and larger
     transactions do more. Far behind (a long log to replay, or a flood): none.
     """
-    if len(batch) < MANY or (now - batch[-1].stored_at).total_seconds() > FRESH:
+    behind = (now - batch[-1].stored_at).total_seconds()
+    if len(batch) < MANY or behind >= LATE:
         return 0.0
-    return max(LINGER, REST * spent)
+    share = min(1.0, (LATE - behind) / (LATE - FRESH))
+    return max(LINGER, REST * spent * share)
 
 
 def passes(error: Exception) -> bool:

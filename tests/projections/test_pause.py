@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from eventstore.envelope import Recorded
-from projections.runner import FRESH, LINGER, MANY, REST, pause
+from projections.runner import FRESH, LATE, LINGER, MANY, REST, pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -21,5 +21,13 @@ def test_while_much_happens_reads_give_way() -> None:
     assert pause(batch(MANY, 0), 1.0, NOW) == REST
 
 
-def test_what_is_behind_catches_up_at_full_speed() -> None:
-    assert pause(batch(MANY, FRESH + 1), 1.0, NOW) == 0
+def test_the_further_behind_the_shorter_the_rest() -> None:
+    assert pause(batch(MANY, FRESH), 1.0, NOW) == REST
+    rests = [pause(batch(MANY, FRESH + (LATE - FRESH) * part / 10), 1.0, NOW) for part in range(11)]
+    assert rests == sorted(set(rests), reverse=True)
+    assert rests[5] == REST / 2
+
+
+def test_what_is_far_behind_catches_up_at_full_speed() -> None:
+    assert pause(batch(MANY, LATE), 1.0, NOW) == 0
+    assert pause(batch(MANY, 3600), 1.0, NOW) == 0
