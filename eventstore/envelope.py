@@ -179,6 +179,17 @@ class Recorded:
         return {**attributes, "datacontenttype": "application/json", "data": data}
 
 
+def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event) -> Recorded:
+    """A message that this process has just stored: what was put into it need not be read from it again.
+
+    But for an event that its reader signs with the actor of the headers, where that is not done yet.
+    """
+    recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC))
+    if not event.SIGNED or getattr(event, "created_by", None) == headers["ce-actor"]:
+        vars(recorded).update(ref=ref, event=event)
+    return recorded
+
+
 def _said(header: str, value: str) -> str:
     return decoded(value) if header in _CONTEXT else value
 

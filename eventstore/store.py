@@ -6,14 +6,14 @@ Every append names what it expects the aggregate's last position to be; the serv
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import takewhile
 from typing import Generic, TypeVar
 
 from nats.aio.client import Client
 
 from domain.base import Event, ReferenceChecked
-from eventstore.envelope import Context, Recorded, Ref, digest, seal
+from eventstore.envelope import Context, Recorded, Ref, appended, digest, seal
 from eventstore.frontier import Frontier
 from eventstore.group import GroupCommit
 from eventstore.jetstream import (
@@ -146,7 +146,7 @@ class EventStore:
         """
         expected = list(unchanged)
         messages: list[Message] = []
-        sealed: list[dict[str, str]] = []
+        sealed: list[tuple[Ref, dict[str, str], Event]] = []
         for change in with_checks(changes, unchanged):
             version, previous = change.tip.version, change.tip.digest
             subject = change.tip.ref.subject
@@ -155,7 +155,7 @@ class EventStore:
                 headers, body = seal(change.tip.ref, version, previous, event, context)
                 if index + 1 < len(change.events):
                     previous = digest(subject, headers, body)
-                sealed.append(headers)
+                sealed.append((change.tip.ref, headers, event))
                 sent = {**headers, "Nats-Msg-Id": headers["ce-id"], "Nats-Expected-Stream": self._log.name}
                 if index == 0:
                     sent[EXPECTED] = str(change.tip.position)
@@ -170,10 +170,9 @@ class EventStore:
             return []
         last = await self._group.append(messages)
         first = last - len(messages) + 1
-        now = datetime.now(UTC)
         recorded = [
-            Recorded(first + i, message.subject, headers, message.body, now)
-            for i, (message, headers) in enumerate(zip(messages, sealed, strict=True))
+            appended(first + i, ref, headers, message.body, event)
+            for i, (message, (ref, headers, event)) in enumerate(zip(messages, sealed, strict=True))
         ]
         if self._frontier is not None:
             self._frontier.stored(recorded)

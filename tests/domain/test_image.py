@@ -186,6 +186,7 @@ class ImageMachine(RuleBasedStateMachine):
         except Rejected:
             return
         for event in events:
+            assert stored(event) == event
             self.state = image.evolve(self.state, stored(event))
         self.history += events
         assert image.decide(self.state, command) == []

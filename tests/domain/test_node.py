@@ -234,6 +234,7 @@ class NodeMachine(RuleBasedStateMachine):
         except Rejected:
             return False
         for event in events:
+            assert stored(event) == event
             self.state = node.evolve(self.state, stored(event))
         self.history += events
         assert node.decide(self.state, command) == []

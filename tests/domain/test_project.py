@@ -194,6 +194,7 @@ class NamedMachine(RuleBasedStateMachine):
         except Rejected:
             return
         for event in events:
+            assert stored(event) == event
             self.states[kind] = self.evolves[kind](self.states[kind], stored(event))
         self.histories[kind] += events
         assert decide(self.states[kind], command) == []
