@@ -48,6 +48,11 @@ class Seed(StrEnum):
     DISK = "disk"
 
 
+class Fetch(StrEnum):
+    PLATFORM = "platform"
+    SOURCE = "source"
+
+
 class Debian(StrEnum):
     BOOKWORM = "debian-12"
     TRIXIE = "debian-13"
@@ -74,7 +79,7 @@ Private = Annotated[bool, typer.Option("--private", help="For the VMs of --proje
 @command(app, "register")
 def register(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Where nodes get it from.")],
+    source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Where it is.")],
     id: Annotated[str | None, typer.Option(help="The file's name as a slug, unless given.")] = None,
     name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
     sha256: Sha256 = None,
@@ -86,6 +91,9 @@ def register(
     private: Private = False,
     firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
+    fetch: Annotated[
+        Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
+    ] = Fetch.PLATFORM,
 ) -> None:
     """Make an image known; waits until its bytes and checksum have been verified."""
     local = not URL.match(source)
@@ -105,6 +113,7 @@ def register(
         "project": session.project if private else None,
         "firmware": firmware,
         "seed": seed,
+        "fetch": fetch,
     }
     body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("POST", path("images"), body, key=session.key)
@@ -125,6 +134,9 @@ def import_(
     private: Private = False,
     firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
+    fetch: Annotated[
+        Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
+    ] = Fetch.PLATFORM,
 ) -> None:
     """Import an image from a URL; shows how much has come."""
     if not origin.lower().startswith(("http://", "https://")):
@@ -142,6 +154,7 @@ def import_(
         private=private,
         firmware=firmware,
         seed=seed,
+        fetch=fetch,
     )
 
 

@@ -49,6 +49,8 @@ Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 
 MOST_DETAIL, MOST_STEP = 2000, 100
 MOST_ADDRESSES, MOST_ORPHANS, MOST_DIGESTS = 64, 1000, 1000
+#: Bytes of an image in one message: well below what a message may have.
+MOST_PIECE = 256 * 1024
 
 
 def one_line(text: object, most: int = MOST_STEP) -> object:
@@ -133,11 +135,19 @@ class SeedMedium(StrEnum):
     DISK = "disk"
 
 
+class Fetch(StrEnum):
+    """Where nodes get an image: from the platform, which keeps what it judged, or from the image's own source."""
+
+    PLATFORM = "platform"
+    SOURCE = "source"
+
+
 class ImageSource(Message):
     """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
 
     image: Slug
     source: Source = Field(description="an absolute path on the node, or an http(s) URL")
+    fetch: Fetch = Field(default=Fetch.SOURCE, description="documents of earlier versions do not say it")
     sha256: Sha256
     sha512: Sha512 | None = None
     format: Literal["qcow2", "raw"]
@@ -329,6 +339,29 @@ class UnwantedImages(Message):
     """The answer: those that are in the catalogue no more."""
 
     digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
+
+
+class ImageQuestion(Message):
+    """A node asks who keeps the bytes of an image that one of its VMs is made from."""
+
+    node: Slug
+    sha256: Sha256
+
+
+class ImageHolder(Message):
+    """The answer: whom to ask for the bytes. `holder` is None where who answers does not keep them."""
+
+    holder: BootId | None = None
+    size_bytes: Size = 0
+
+
+class ImagePiece(Message):
+    """A node asks the holder for `length` bytes of an image. They are the answer, as they are."""
+
+    node: Slug
+    sha256: Sha256
+    offset: Size
+    length: Annotated[int, Field(ge=1, le=MOST_PIECE, strict=True)]
 
 
 class Heartbeat(Message):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
-from domain.contract import BaseUrl, Firmware, SeedMedium
+from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium
 from domain.image import Description, Word
 from domain.image_source import Source
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
@@ -283,6 +283,7 @@ class RegisterImage(Body):
     project: Slug | None = None
     firmware: Firmware | None = None
     seed: SeedMedium = SeedMedium.HTTP
+    fetch: Fetch = Fetch.PLATFORM
 
     def args(self) -> dict[str, Any]:
         return {"name": self.id, **super().args()}

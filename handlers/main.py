@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from faststream import FastStream
 from nats.aio.client import Client
@@ -19,6 +20,8 @@ from eventstore.store import EventStore, Unavailable
 from eventstore.vault import Vault
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
+from handlers.image_pieces import Pieces
+from handlers.image_store import ImageStore, digests_in_use
 from handlers.leases import Leases
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
@@ -55,6 +58,7 @@ class Parts:
     reports: Reports
     parking: Parking
     dispatcher: Dispatcher
+    kept: ImageStore
     drivers: Sequence[Driver]
 
 
@@ -73,15 +77,17 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
-    reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from)
     dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
+    in_use = partial(digests_in_use, world)
+    kept = ImageStore(settings.home / "image-store", int(settings.image_store_gib * 1024**3), in_use)
+    reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from, kept)
     drivers = [
         Placer(store, world, policy, Turns(commands.in_flight)).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
-        Verifier(store, world, reader, vault).driver(),
+        Verifier(store, world, reader, vault, kept).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]
@@ -95,6 +101,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         reports=Reports(store, world),
         parking=parking,
         dispatcher=dispatcher,
+        kept=kept,
         drivers=drivers,
     )
 
@@ -134,7 +141,13 @@ async def serve(settings: HandlersSettings) -> None:
         stack.push_async_callback(parts.commands.stop)
         await hear_heartbeats(nc, parts.liveness)
         await parts.registration.serve(nc)
-        await answer_nodes(nc, store, parts.world, parts.commands.health.malformed)
+        malformed = parts.commands.health.malformed
+        await answer_nodes(nc, store, parts.world, malformed)
+        images = await bus.connect(settings, "handlers-images")  # of its own: no reply waits behind an image
+        stack.push_async_callback(images.close)
+        pieces = Pieces(images, store, parts.world, parts.kept, settings.image_folders, malformed)
+        essential.start("bus of images", images.until_ended())
+        essential.start("images for nodes", pieces.serve())
         app = FastStream(broker_of(nc, receiver(parts.reports, parts.parking, settings.max_deliver)), logger=None)
         stack.push_async_callback(app.stop)
         await essential.during(app.start())

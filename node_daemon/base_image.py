@@ -25,15 +25,20 @@ class BaseImage:
     virtual_bytes: int
 
 
-def mismatch(source: ImageSource, what: str) -> Permanent:
-    detail = f"the source {shown(source.source)} is not the image that was registered: {what}"
-    return Permanent("checksum_mismatch", detail)
+def origin(source: ImageSource) -> str:
+    """What is behind its URL or path, for people."""
+    return f"the source {shown(source.source)}"
 
 
-async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
+def mismatch(whence: str, what: str) -> Permanent:
+    return Permanent("checksum_mismatch", f"{whence} is not the image that was registered: {what}")
+
+
+async def verify(source: ImageSource, part: Part, resumed: bool, whence: str) -> None:
     """Compare every digest that is given with the bytes on disk. What is wrong is not kept.
 
-    Raises Permanent (checksum_mismatch); Temporary where the bytes came in several goes, which may not fit together.
+    `whence`: what the bytes came from, for people. Raises Permanent (checksum_mismatch); Temporary where they came in
+    several goes, which may not fit together.
     """
     expected = {"sha256": source.sha256.lower()}
     if source.sha512 is not None:
@@ -45,10 +50,8 @@ async def verify(source: ImageSource, part: Part, resumed: bool) -> None:
             size = part.size
             part.drop()
             if resumed:
-                raise Temporary(
-                    f"what was resumed of {shown(source.source)} does not fit; it is fetched from its beginning"
-                )
-            raise mismatch(source, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
+                raise Temporary(f"what was resumed of {whence} does not fit; it is fetched from its beginning")
+            raise mismatch(whence, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
 
 
 async def judged(part: Part, declared: Format, path: Path) -> BaseImage:

@@ -50,7 +50,11 @@ STARTS = 8
 UNFIT = ("image_missing", "image_not_allowed", "image_encoded", "image_invalid", "checksum_mismatch")
 
 #: What a VM is preparing while an image is on its way.
-WORDS: dict[Stage, str] = {"arriving": "image", "converting": "image, converting"}
+WORDS: dict[Stage, str] = {
+    "arriving": "image",
+    "from source": "image, from its source",
+    "converting": "image, converting",
+}
 
 Newest = Callable[[], Wanted | None]
 """The newest document of the VM at hand."""

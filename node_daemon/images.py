@@ -8,17 +8,19 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from domain.contract import ImageCache, ImageSource
-from node_daemon.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, verify
+from domain.contract import Fetch, ImageCache, ImageSource
+from node_daemon.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, origin, verify
 from node_daemon.cache import Bases, Cache, touch
 from node_daemon.conversion import Full, convert, most_bytes
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.files import new_folder, put_in_place
+from node_daemon.image_pieces import Platform, kept
 from node_daemon.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.disk_image import Format, Unusable
@@ -36,8 +38,19 @@ READ_ONLY = 0o444
 ONLY_PUBLIC = ImageHosts()
 RAW = "the image, converted to a raw disk, needs up to"
 
+#: What is wrong with one who was asked for an image, and need not be with the next one.
+ELSEWHERE = ("image_missing", "image_not_allowed", "image_encoded", "checksum_mismatch")
+
 #: What is left of a conversion when the daemon is killed, and was left of a download by an earlier version of it.
 _LEFT = re.compile(r"[0-9a-f]{64}\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
+
+
+class Way(NamedTuple):
+    """One who may have an image: how to get it, what that is called, and what a VM is preparing meanwhile."""
+
+    receive: Callable[[ImageSource, Part, Check, Tell], Awaitable[bool]]
+    whence: str
+    stage: Stage
 
 
 def unheard(stage: Stage, done: int, total: int | None) -> None:
@@ -61,9 +74,10 @@ class Images:
         bases: Bases = set,
         silence: float = SILENCE,
         kept: Kept = "raw",
+        platform: Platform | None = None,
     ) -> None:
         """`sources`: the folders below which a path may be an image's source; `hosts`: what URLs may name. `budget`,
-        `bases`: as `Cache` says.
+        `bases`: as `Cache` says. `platform`: who else may have an image.
         """
         self._folder = new_folder(folder)
         self._sources = sources
@@ -71,6 +85,7 @@ class Images:
         self._cache = Cache(self._folder, budget, bases)
         self._silence = silence
         self._kept = kept
+        self._platform = platform
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
         #: one conversion at a time: each may count on the room that it found
@@ -158,8 +173,7 @@ class Images:
         await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.held)
         before = part.size
         try:
-            resumed = await self._receive(source, part, partial(hear, "arriving"))
-            await verify(source, part, resumed)
+            resumed = await self._bring(source, part, hear)
             image = await judged(part, source.format, path)
             if image.format != form:
                 image = await self._convert(part, image, self._file(source, "raw"), partial(hear, "converting"))
@@ -209,21 +223,51 @@ class Images:
         if needed > (free := self._free()):
             raise Full(needed, free)
 
-    async def _receive(self, source: ImageSource, part: Part, tell: Tell) -> bool:
-        """Bring the part to its full length. Whether some of it had arrived before."""
-        if part.size == source.size_bytes > 0:
-            return True
+    async def _bring(self, source: ImageSource, part: Part, hear: Hear) -> bool:
+        """Bring the right bytes to the part, from the first that has them. Whether some had arrived before.
+
+        A file of this host is asked first, since nothing has to travel; a URL last.
+        """
 
         def check(total: int | None) -> None:
             if total is not None and total != source.size_bytes:
                 part.drop()
-                raise mismatch(source, f"it has {total} bytes, expected {source.size_bytes}")
+                raise mismatch(origin(source), f"it has {total} bytes, expected {source.size_bytes}")
             self._room_for(source.size_bytes - part.held)
 
+        if part.size == source.size_bytes > 0:
+            await verify(source, part, True, "the image")
+            return True
+        refusals: list[Permanent] = []
+        for receive, whence, stage in self._ways(source):
+            try:
+                resumed = await receive(source, part, check, partial(hear, stage))
+                await verify(source, part, resumed, whence)
+            except Permanent as error:
+                if error.code not in ELSEWHERE:
+                    raise
+                refusals.append(error)
+                log.warning("image not to be had", image=source.image, whence=whence, error=error.detail)
+            else:
+                return resumed
+        if is_url(source.source):
+            refusals.reverse()  # what its own source says comes first
+        raise Permanent(refusals[0].code, "; ".join(refusal.detail for refusal in refusals))
+
+    def _ways(self, source: ImageSource) -> list[Way]:
+        """Who is asked for it, one after the other."""
+        url = is_url(source.source)
+        of_its_own = self._download if url else self._copy
+        if self._platform is None or source.fetch is Fetch.SOURCE:
+            return [Way(of_its_own, origin(source), "arriving")]
+        platform = Way(self._platform.receive, kept(source), "arriving")
+        if url:
+            return [platform, Way(of_its_own, origin(source), "from source")]
+        return [Way(of_its_own, origin(source), "arriving"), platform]
+
+    async def _download(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
+        """From its URL. Whether some had arrived before."""
         try:
-            if not is_url(source.source):
-                await self._copy(source, part, check, tell)
-                return False
             resumed = await download(
                 source.source,
                 part,
@@ -241,14 +285,15 @@ class Images:
             raise Permanent("image_encoded", str(error)) from error
         except TooLong as error:
             part.drop()
-            raise mismatch(source, str(error)) from error
+            raise mismatch(origin(source), str(error)) from error
         except Interrupted as error:
             raise Temporary(str(error)) from error
         if part.size < source.size_bytes:
             raise Temporary(f"the source {shown(source.source)} ended after {part.size} of {source.size_bytes} bytes")
         return resumed
 
-    async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> None:
+    async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
+        """From its path, always all of it."""
         try:
             file = await asyncio.to_thread(opened, source.source, self._sources)
         except NotAllowed as error:
@@ -262,6 +307,7 @@ class Images:
             part.drop()
             check(size)
             await copy(file.fileno(), part, size, tell)
+        return False
 
     def _free(self) -> int:
         return room(self._folder)

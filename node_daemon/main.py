@@ -11,6 +11,7 @@ from node_daemon.executor import Executor
 from node_daemon.files import impassable, lock, new_folder
 from node_daemon.host import GIB, machine, this_host, virt_type
 from node_daemon.image_keeper import keep_tidy
+from node_daemon.image_pieces import Bus
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
@@ -49,6 +50,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect and work, until cancelled."""
     host = this_host()
     disks = Disks(settings.data_dir)
+    connection = await bus.connect(settings, f"node-{settings.node}")
     images = Images(
         settings.data_dir / "images",
         settings.image_folders,
@@ -56,9 +58,9 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         budget=int(settings.image_cache_gib * GIB),
         bases=disks.bases,
         kept=settings.image_base,
+        platform=Bus(connection, settings.node),
     )
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
-    connection = await bus.connect(settings, f"node-{settings.node}")
     answers = Answers(connection, settings.node, disks, hypervisor)
     daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve])
     try:

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
-Stage = Literal["arriving", "converting"]
+Stage = Literal["arriving", "from source", "converting"]
 
 Hear = Callable[[Stage, int, int | None], None]
 """Told what is done with an image, how many bytes of it that is, and of how many, where that is known."""

@@ -33,6 +33,7 @@ class ImageView(TypedDict):
     virtual_size_bytes: int | None
     firmware: str
     seed: str
+    fetch: str
     failure: str | None
     created_at: str
     updated_at: str
@@ -59,6 +60,7 @@ def view(state: dict[str, Any], version: int, position: int) -> ImageView:
         "virtual_size_bytes": state.get("virtual_size_bytes"),
         "firmware": state.get("firmware", "bios"),
         "seed": state.get("seed", "http"),
+        "fetch": state.get("fetch", "platform"),
         "failure": state.get("failure"),
         "created_at": utc(state["created_at"]),
         "updated_at": utc(state["updated_at"]),

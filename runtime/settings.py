@@ -174,6 +174,8 @@ class GatewaySettings(Database, Listening):
 
 
 class HandlersSettings(Vaulted):
+    #: GiB of judged images that are kept for nodes, beyond what VMs are made from; 0 for no limit
+    image_store_gib: float = Field(default=50.0, ge=0)
     #: virtual CPUs promised per host CPU
     vcpu_ratio: float = Field(default=4.0, gt=0, le=64)
     #: base URL at which the guests of all nodes reach the data source; without, what each node said first

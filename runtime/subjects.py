@@ -183,6 +183,23 @@ def cached_images(node: str) -> str:
 CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
 
 
+def image_holder(node: str) -> str:
+    """On which a node asks who keeps an image (request/reply): all handlers hear it."""
+    return f"{PREFIX}.nodes.{token(node)}.images.holder"
+
+
+IMAGE_HOLDER_OF_ALL = f"{PREFIX}.nodes.*.images.holder"
+
+
+def image_piece(node: str, holder: str) -> str:
+    """On which a node asks one of those who keep an image for bytes of it (request/reply)."""
+    return f"{PREFIX}.nodes.{token(node)}.images.pieces.{token(holder)}"
+
+
+def image_pieces_of_all(holder: str) -> str:
+    return f"{PREFIX}.nodes.*.images.pieces.{token(holder)}"
+
+
 def parked(source: str, key: str) -> str:
     """The record of one message that was put aside."""
     return f"{PREFIX}.parked.{token(source)}.{token(key)}"

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from domain.base import Command, Sealed, Slug, Title, Uuid
-from domain.contract import Firmware, SeedMedium, Sha256
+from domain.contract import Fetch, Firmware, SeedMedium, Sha256
 from domain.image.values import Description, Word
 from domain.image_source import Source
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512
@@ -33,6 +33,7 @@ class RegisterImage(ImageCommand):
     project: Slug | None = None
     firmware: Firmware | None = Field(default=None, description="what its architecture is started by as a rule")
     seed: SeedMedium = SeedMedium.HTTP
+    fetch: Fetch = Fetch.PLATFORM
 
 
 class NoteProgress(ImageCommand):

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Sealed
-from domain.contract import Firmware, SeedMedium
+from domain.contract import Fetch, Firmware, SeedMedium
 
 
 class ImageEvent(Event):
@@ -33,6 +33,7 @@ class ImageRegistered(ImageEvent):
     project: str | None = None
     firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
     seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
+    fetch: Fetch = Field(default=Fetch.PLATFORM, description="where nodes get it")
 
 
 class ImageProgressed(ImageEvent):

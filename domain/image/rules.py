@@ -149,6 +149,7 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             project=command.project,
             firmware=firmware(command),
             seed=command.seed,
+            fetch=command.fetch,
         )
     ]
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from domain.base import Closing, Event, Message, Sealed
-from domain.contract import Firmware, SeedMedium
+from domain.contract import Fetch, Firmware, SeedMedium
 from domain.image.commands import DeleteImage, RegisterImage
 from domain.image.events import (
     ImageDeleted,
@@ -43,6 +43,7 @@ class Image(Message):
     virtual_size_bytes: int | None = None
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
+    fetch: Fetch = Fetch.PLATFORM
     failure: str | None = None
     closing: Closing | None = None
     operations: Operations = NONE
@@ -71,6 +72,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
                 project=event.project,
                 firmware=event.firmware,
                 seed=event.seed,
+                fetch=event.fetch,
                 phase=ImagePhase.VERIFYING,
                 registered_by=event.operation,
                 created_at=event.at,

@@ -55,6 +55,7 @@ def wanted(
         source = ImageSource(
             image=image.id,
             source=image_url or image.source,
+            fetch=image.fetch,
             sha256=image.sha256,
             sha512=image.sha512,
             format=image.format,

@@ -1,7 +1,8 @@
 """Reading an image that was registered, once and from end to end, before anybody may use it.
 
 A file of this host is read where it is. What is behind a URL comes to a folder of ours first, since QEMU's tools have
-to see it too; what has arrived outlives this process, and is gone once the verdict has fallen.
+to see it too; what has arrived outlives this process, and is gone once the verdict has fallen, but for what is kept for
+nodes (`handlers/image_store.py`).
 """
 
 import asyncio
@@ -14,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from domain.contract import Fetch
 from domain.image import Image
+from handlers.image_store import ImageStore
 from runtime import logs
 from runtime.digests import digests
 from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
@@ -24,6 +27,7 @@ from runtime.image_hosts import Denied, ImageHosts
 from runtime.inspection import inspect
 from runtime.local_file import MAY_PASS, NotAllowed, opened
 from runtime.qemu_img import readable
+from runtime.tasks import in_thread
 from runtime.urls import is_url, shown
 
 log = logs.get(__name__)
@@ -58,10 +62,13 @@ class Facts:
 
 class Reader:
     """`folder` is where images are kept while they are judged; `sources` where files may be named, `hosts` what may be
-    asked over HTTP.
+    asked over HTTP. What is good goes to the `store`, if there is one.
     """
 
-    def __init__(self, folder: Path, sources: Sequence[Path], hosts: ImageHosts) -> None:
+    def __init__(
+        self, folder: Path, sources: Sequence[Path], hosts: ImageHosts, store: ImageStore | None = None
+    ) -> None:
+        self._store = store
         self._folder = folder
         self._sources = sources
         self._hosts = hosts
@@ -97,7 +104,9 @@ class Reader:
                 resumed = await self._fetched(found, part, tell)
                 try:
                     with part.path.open("rb", buffering=0) as file:
-                        return await judged(file, found)
+                        facts = await judged(file, found)
+                        await self._keep(file, found, facts, ours=True)
+                        return facts
                 except BadImage as error:
                     part.drop()
                     if last or not resumed or error.code != "checksum_mismatch":
@@ -108,15 +117,23 @@ class Reader:
     async def _of_file(self, found: Image, tell: Tell) -> Facts:
         """Of a file of this host, where it is; of a copy, where the user that QEMU's tools run as cannot read it."""
         with self._file(found.source) as file:
-            if readable(file):
-                return await judged(file, found)
-            async with alone(self._folder / f"{found.registered_by}.lock"):
-                part, size = self._part(found), os.fstat(file.fileno()).st_size
-                self._check(found, part, size)
-                with full_is_a_verdict(part):
-                    await copy(file.fileno(), part, size, tell)
-                with part.path.open("rb", buffering=0) as copied:
-                    return await judged(copied, found)
+            facts = await judged(file, found) if readable(file) else await self._of_copy(file, found, tell)
+            await self._keep(file, found, facts, ours=False)
+            return facts
+
+    async def _of_copy(self, file: BinaryIO, found: Image, tell: Tell) -> Facts:
+        async with alone(self._folder / f"{found.registered_by}.lock"):
+            part, size = self._part(found), os.fstat(file.fileno()).st_size
+            self._check(found, part, size)
+            with full_is_a_verdict(part):
+                await copy(file.fileno(), part, size, tell)
+            with part.path.open("rb", buffering=0) as copied:
+                return await judged(copied, found)
+
+    async def _keep(self, file: BinaryIO, found: Image, facts: Facts, *, ours: bool) -> None:
+        """For nodes, before anybody hears that it is available."""
+        if self._store is not None and found.fetch is Fetch.PLATFORM:
+            await in_thread(self._store.keep, file, facts.sha256, ours)
 
     @contextmanager
     def _file(self, source: str) -> Iterator[BinaryIO]:
@@ -133,8 +150,10 @@ class Reader:
 
     def _check(self, found: Image, part: Part, total: int | None) -> None:
         """Raises BadImage where there is no room for an image of so many bytes."""
-        free = room(self._folder)
         needed, project = (total or 0) - part.held, found.project
+        if self._store is not None and total is not None and total <= MOST_BYTES:
+            self._store.make_room(needed)
+        free = room(self._folder)
         if total is not None and total > MOST_BYTES:
             raise BadImage("image_invalid", f"the source {shown(found.source)} has {total} bytes: no disk is as large")
         if needed > free:

@@ -4,6 +4,7 @@ Right bytes, a disk image by its own header and by QEMU's tools, and no file hid
 the field that is wrong. Nodes check their own copies again.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from eventstore.store import Conflict, EventStore, Unavailable
 from eventstore.vault import Erased, Vault, VaultUnavailable
 from handlers.apply import apply, manager, now
 from handlers.image_secrets import whole
+from handlers.image_store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.world import Changes, World
@@ -39,7 +41,10 @@ class Verifier:
     be stored yet.
     """
 
-    def __init__(self, store: EventStore, world: World, reader: Reader, vault: Vault) -> None:
+    def __init__(
+        self, store: EventStore, world: World, reader: Reader, vault: Vault, kept: ImageStore | None = None
+    ) -> None:
+        self._kept = kept
         self._vault = vault
         self._store = store
         self._world = world
@@ -76,6 +81,9 @@ class Verifier:
         for operation in turns(idle, begun & waiting.keys()):
             driver.each(operation, partial(self._verify, waiting[operation], driver))
         self._reader.sweep(waiting.keys() | begun)
+        if self._kept is not None:
+            judged = {verdict.sha256 for verdict in self._verdicts.values() if isinstance(verdict, AcceptImage)}
+            await asyncio.to_thread(self._kept.tidy, digests_to_keep(self._world) | judged)
 
     async def _verify(self, found: Image, driver: Driver) -> None:
         """Judge an image, and store the verdict. Raises what this host is in the way with."""

@@ -1,0 +1,155 @@
+"""Nodes get the bytes of images from the handlers that keep them.
+
+A node asks all handlers who keeps an image (`nebula.nodes.<node>.images.holder`, by its sha256). Who keeps it says so,
+and is then asked for piece after piece, from any offset on. Who does not keeps silent for a moment, so that a holder is
+heard first. A node is told of the images alone that its own VMs are made from. It checks the digest of what it got.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from domain.contract import ImageHolder, ImagePiece, ImageQuestion
+from domain.image import Image
+from eventstore.store import EventStore, Unavailable
+from handlers.image_store import ImageStore
+from handlers.world import World
+from runtime import logs, subjects
+from runtime.local_file import NotAllowed, opened
+from runtime.malformed import Malformed
+from runtime.responder import Responder
+from runtime.tasks import end
+from runtime.urls import is_url
+
+log = logs.get(__name__)
+
+#: Seconds until who does not keep an image says so.
+HESITATE = 1.0
+#: What tells bytes from a refusal: where they begin.
+OFFSET = "Nebula-Offset"
+#: Questions that are answered at a time; who asks more often than that asks again.
+MOST_QUESTIONS = 1000
+
+
+class Pieces:
+    """Answers nodes. `sources`: the folders below which a file may be an image's source."""
+
+    def __init__(
+        self,
+        nc: Client,
+        events: EventStore,
+        world: World,
+        store: ImageStore,
+        sources: Sequence[Path],
+        malformed: Malformed,
+        hesitate: float = HESITATE,
+    ) -> None:
+        self.holder = uuid.uuid4().hex
+        self._nc = nc
+        self._responder = Responder(nc)
+        self._events = events
+        self._world = world
+        self._store = store
+        self._sources = sources
+        self._malformed = malformed
+        self._hesitate = hesitate
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
+        await self._nc.subscribe(subjects.IMAGE_HOLDER_OF_ALL, cb=self._asked)
+        await self._nc.subscribe(subjects.image_pieces_of_all(self.holder), cb=self._piece)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end(self._answering)
+
+    async def _asked(self, msg: Msg) -> None:
+        if not self._responder.accepts(msg) or len(self._answering) >= MOST_QUESTIONS:
+            return
+        try:
+            asked = ImageQuestion.model_validate_json(msg.data)
+            of_its_own(asked.node, msg)
+        except ValueError as error:
+            self._malformed.note("image-holder", msg.subject, error)
+            return
+        task = asyncio.create_task(self._answer(msg, asked))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, msg: Msg, asked: ImageQuestion) -> None:
+        try:
+            await self._world.reached(await self._events.last_position())  # its VM may have just been placed
+            found = await asyncio.to_thread(self._open, asked.node, asked.sha256)
+        except (Unavailable, OSError) as error:
+            log.warning("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))
+            return
+        told = ImageHolder()
+        if found is not None:
+            with found:
+                told = ImageHolder(holder=self.holder, size_bytes=os.fstat(found.fileno()).st_size)
+            self._store.touch(asked.sha256)
+        else:
+            await asyncio.sleep(self._hesitate)
+        log.info("a node asks for an image", node=asked.node, sha256=asked.sha256, kept=found is not None)
+        await self._responder.answer(msg, told.model_dump_json().encode())
+
+    async def _piece(self, msg: Msg) -> None:
+        """One after the other: whoever asks for many leaves room for others."""
+        if not self._responder.accepts(msg):
+            return
+        try:
+            asked = ImagePiece.model_validate_json(msg.data)
+            of_its_own(asked.node, msg)
+        except ValueError as error:
+            self._malformed.note("image-pieces", msg.subject, error)
+            return
+        try:
+            piece = await asyncio.to_thread(self._read, asked)
+        except OSError as error:
+            log.warning("an image that is kept cannot be read", sha256=asked.sha256, error=str(error))
+            piece = None
+        headers = {OFFSET: str(asked.offset)} if piece is not None else None
+        await self._responder.answer(msg, piece or b"", headers)
+
+    def _read(self, asked: ImagePiece) -> bytes | None:
+        """Raises OSError."""
+        found = self._open(asked.node, asked.sha256)
+        if found is None:
+            return None
+        with found:
+            return os.pread(found.fileno(), asked.length, asked.offset)
+
+    def _open(self, node: str, sha256: str) -> BinaryIO | None:
+        """The bytes of an image that VMs of the node are made from, if we have them. Raises OSError."""
+        image = self._of_node(node, sha256)
+        if image is None:
+            return None
+        kept = self._store.open(sha256)
+        if kept is not None or is_url(image.source):
+            return kept
+        try:
+            return opened(image.source, self._sources)
+        except (NotAllowed, FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _of_node(self, node: str, sha256: str) -> Image | None:
+        books = self._world.node(node)
+        for vm_id in list(books.reservations) if books is not None else ():
+            vm = self._world.vm(vm_id)
+            image = self._world.image(vm.state.image) if vm is not None and vm.state is not None else None
+            if image is not None and image.sha256 == sha256:
+                return image
+        return None
+
+
+def of_its_own(node: str, msg: Msg) -> None:
+    """Raises ValueError where somebody asks as another node."""
+    if node != subjects.node_of(msg.subject):
+        raise ValueError("it claims to be of another node")
