@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -46,8 +46,9 @@ class Entry:
 
 
 class ImageStore:
-    """The files of one folder that are called as their sha256. `budget` in bytes, 0 for no limit; `used`: the digests of
-    the images that VMs are made from.
+    """The files of one folder that are called as their sha256.
+
+    `budget` in bytes, 0 for no limit; `used`: the digests of the images that VMs are made from.
     """
 
     def __init__(self, folder: Path, budget: int = 0, used: Callable[[], Collection[str]] = frozenset) -> None:
@@ -84,9 +85,11 @@ class ImageStore:
             return
         if ours:
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
-        flush_folder(self._folder)
+        with opened_folder(self._folder) as folder:
+            with contextlib.suppress(FileExistsError):
+                # With a folder's descriptor it is linkat, which links what the descriptor stands for; link would not.
+                os.link(f"/proc/self/fd/{file.fileno()}", sha256, dst_dir_fd=folder, follow_symlinks=True)
+            os.fsync(folder)
 
     def _cloned(self, file: BinaryIO, path: Path) -> bool:
         """Whether the file system made a file of the same blocks: what is written to the first changes it no more."""
@@ -95,7 +98,8 @@ class ImageStore:
             with new.open("wb", buffering=0) as made:
                 fcntl.ioctl(made.fileno(), FICLONE, file.fileno())
             new.replace(path)
-            flush_folder(self._folder)
+            with opened_folder(self._folder) as folder:
+                os.fsync(folder)
         except OSError:
             new.unlink(missing_ok=True)
             return False
@@ -163,11 +167,11 @@ class ImageStore:
         return found
 
 
-def flush_folder(folder: Path) -> None:
-    """What was put there is there after a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 

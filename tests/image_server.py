@@ -44,6 +44,8 @@ class ImageServer:
     requests: list[dict[str, str]] = field(default_factory=list)
     #: what it says that the bytes are packed with
     encoding: str | None = None
+    #: requests that are answered; the others get 403
+    answers: int | None = None
     #: what is answered in place of all that, byte by byte
     raw: bytes | None = None
     port: int = 0
@@ -76,6 +78,8 @@ class ImageServer:
             pass  # the client has gone
 
     def _reply(self, asked: dict[str, str]) -> tuple[str, list[str], bytes]:
+        if self.answers is not None and len(self.requests) > self.answers:
+            return "403 Forbidden", [], b""
         found = re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))
         same = asked.get("if-range") in (None, self.etag, self.last_modified)
         if self.status != "200 OK" or not self.ranges or found is None or not same:

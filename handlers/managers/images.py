@@ -82,8 +82,9 @@ class Verifier:
             driver.each(operation, partial(self._verify, waiting[operation], driver))
         self._reader.sweep(waiting.keys() | begun)
         if self._kept is not None:
-            judged = {verdict.sha256 for verdict in self._verdicts.values() if isinstance(verdict, AcceptImage)}
-            await asyncio.to_thread(self._kept.tidy, digests_to_keep(self._world) | judged)
+            verdicts = [verdict for verdict in self._verdicts.values() if isinstance(verdict, AcceptImage)]
+            wanted = {verdict.sha256 for verdict in verdicts if verdict.sha256} | digests_to_keep(self._world)
+            await asyncio.to_thread(self._kept.tidy, wanted)
 
     async def _verify(self, found: Image, driver: Driver) -> None:
         """Judge an image, and store the verdict. Raises what this host is in the way with."""

@@ -1,0 +1,276 @@
+"""What is available can be had: nodes get the bytes of images from the handlers that keep them."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from domain.contract import MOST_PIECE, Fetch, ImageSource, Wanted
+from handlers.image_pieces import Pieces
+from handlers.image_store import ImageStore
+from node_daemon import images as node_images
+from node_daemon.failure import Permanent, Temporary
+from node_daemon.image_pieces import Bus
+from runtime import subjects
+from runtime.malformed import Malformed
+from runtime.servers import NatsServer
+from runtime.tasks import end
+from tests.eventstore.log import connection
+from tests.handlers.platform import WriteSide, raw_disk, write_side
+from tests.hostile_images import MIB
+from tests.image_server import Images, ImageServer, serving
+from tests.waiting import eventually
+
+BODY = raw_disk(MIB) + os.urandom(4 * MIB)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+async def registered(side: WriteSide, id_: str, source: str, **more: Any) -> ImageSource:
+    """A new image and a VM that is made from it; what its node is told of the image."""
+    await side.ok("system", "image", "register", {"image": id_, "name": id_, "source": source, **more})
+    await eventually(lambda: side.has("system", "image", id_, "ImageVerified"), "image verified")
+    vm = await side.create(image=id_)
+    document: Wanted = await eventually(lambda: side.wanted(vm), "wanted document")
+    assert document.image is not None
+    return document.image
+
+
+async def test_a_source_that_is_good_only_for_a_while(tmp_path: Path) -> None:
+    """A URL that answers once; a file that is on the handlers' host alone, and gone there too by now."""
+    home = tmp_path / "home"
+    home.mkdir()
+    async with write_side(home, NEBULA_NODE_TIMEOUT="60") as side, serving(BODY) as server:
+        await side.start()
+        await side.cloud()
+        await side.node("n1")
+        await side.heartbeat("n1")
+        server.answers = 1
+        once = await registered(side, "once", server.url)
+        assert once.fetch is Fetch.PLATFORM
+        bus = Bus(side.nc, "n1")
+        base = await Images(tmp_path / "n1", [], platform=bus).ensure(once)
+        assert base.path.read_bytes() == BODY
+        assert len(server.requests) == 1, "the node did not ask the source"
+
+        file = home / "own.raw"
+        file.write_bytes(raw_disk(2 * MIB))
+        local = await registered(side, "own", str(file))
+        file.unlink()
+        assert (await Images(tmp_path / "n1", [], platform=bus).ensure(local)).path.read_bytes() == raw_disk(2 * MIB)
+
+        with pytest.raises(Permanent, match="403.*; the platform does not keep") as caught:
+            await Images(tmp_path / "n2", [], platform=Bus(side.nc, "n2")).ensure(once)
+        assert caught.value.code == "image_missing", "no VM of n2 is made from it"
+
+        (home / "image-store" / once.sha256).unlink()
+        server.answers = None
+        assert (await Images(tmp_path / "n3", [], platform=bus).ensure(once)).path.read_bytes() == BODY
+        asked = await registered(side, "asked", server.url, fetch="source")
+        assert asked.fetch is Fetch.SOURCE
+        assert not (home / "image-store" / once.sha256).exists(), "kept for nobody"
+
+
+@dataclass
+class Holder:
+    """Handlers that keep one image, which a VM of the node `n` is made from, in this process."""
+
+    nc: Client
+    node: str
+    store: ImageStore
+    malformed: Malformed = field(default_factory=Malformed)
+    #: the offsets of the pieces that were asked for; and after how many of them nothing is sent any more
+    offsets: list[int] = field(default_factory=list)
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        image = SimpleNamespace(sha256=DIGEST, source="http://192.0.2.1/")
+        world: Any = SimpleNamespace(
+            node=lambda id_: SimpleNamespace(reservations={"v": 1}) if id_ == self.node else None,
+            vm=lambda _: SimpleNamespace(state=SimpleNamespace(image="i")),
+            image=lambda _: image,
+            reached=lambda _: asyncio.sleep(0),
+        )
+        events: Any = SimpleNamespace(last_position=lambda: asyncio.sleep(0))
+        self.pieces = Pieces(self.nc, events, world, self.store, [], self.malformed, hesitate=0.0)
+        read = self.pieces._read
+
+        def counted(asked: Any) -> bytes | None:
+            self.offsets.append(asked.offset)
+            return None if self.most is not None and len(self.offsets) > self.most else read(asked)
+
+        self.pieces._read = counted  # type: ignore[method-assign]
+
+
+@pytest.fixture
+async def nc(nats_server: NatsServer) -> AsyncIterator[Client]:
+    async with connection(nats_server.url) as nc:
+        yield nc
+
+
+@pytest.fixture
+async def holder(nc: Client, tmp_path: Path) -> AsyncIterator[Holder]:
+    store = ImageStore(tmp_path / "store")
+    (tmp_path / "store" / DIGEST).write_bytes(BODY)
+    made = Holder(nc, f"n{os.urandom(4).hex()}", store)
+    task = asyncio.create_task(made.pieces.serve())
+    await asyncio.sleep(0)
+    await nc.flush()
+    yield made
+    await end([task])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ImageServer]:
+    async with serving(BODY) as server:
+        server.status = "403 Forbidden"
+        yield server
+
+
+@pytest.fixture
+def source(server: ImageServer) -> ImageSource:
+    return ImageSource(
+        image="i",
+        source=server.url,
+        fetch=Fetch.PLATFORM,
+        sha256=DIGEST,
+        format="raw",
+        size_bytes=len(BODY),
+        virtual_size_bytes=len(BODY),
+    )
+
+
+def node(tmp_path: Path, nc: Client, name: str, **more: Any) -> Images:
+    return Images(tmp_path / "images", [tmp_path], platform=Bus(nc, name, **more))
+
+
+async def test_what_breaks_off_is_gone_on_with(tmp_path: Path, nc: Client, holder: Holder, source: ImageSource) -> None:
+    holder.most = 7
+    with pytest.raises(Temporary, match="other bytes"):
+        await node(tmp_path, nc, holder.node).ensure(source)
+    [part] = (tmp_path / "images").glob("*.part")
+    assert part.stat().st_size == 7 * MOST_PIECE
+    holder.most, holder.offsets = None, []
+    heard: list[int] = []
+    base = await node(tmp_path, nc, holder.node).ensure(source, lambda stage, done, total: heard.append(done))
+    assert base.path.read_bytes() == BODY
+    assert holder.offsets == list(range(7 * MOST_PIECE, len(BODY), MOST_PIECE)), "nothing twice"
+    assert heard == sorted(heard) and (heard[0], heard[-1]) == (7 * MOST_PIECE, len(BODY))
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [base.path.name], "nothing else is left"
+
+
+async def test_what_came_from_the_source_counts_too(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, server: ImageServer
+) -> None:
+    server.status, server.cut = "200 OK", 2 * MIB
+    images = node(tmp_path, nc, holder.node)
+    with pytest.raises(Temporary):
+        await images.ensure(source.model_copy(update={"fetch": Fetch.SOURCE}))
+    assert holder.offsets == [], "who wants the source gets the source"
+    assert (await images.ensure(source)).path.read_bytes() == BODY
+    assert holder.offsets[0] == 2 * MIB
+    assert len(server.requests) == 1
+
+
+async def test_what_is_not_kept_any_more_comes_from_the_source(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, server: ImageServer
+) -> None:
+    (tmp_path / "store" / DIGEST).unlink()
+    with pytest.raises(Permanent, match="403.*; the platform does not keep image i any more") as caught:
+        await node(tmp_path, nc, holder.node).ensure(source)
+    assert caught.value.code == "image_missing"
+    server.status = "200 OK"
+    heard = set()
+    base = await node(tmp_path, nc, holder.node).ensure(source, lambda stage, *_: heard.add(stage))
+    assert base.path.read_bytes() == BODY
+    assert heard == {"from source"}
+
+
+async def test_wrong_bytes_are_refused(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, server: ImageServer
+) -> None:
+    for wrong in (os.urandom(len(BODY)), BODY[:-1]):
+        (tmp_path / "store" / DIGEST).write_bytes(wrong)
+        with pytest.raises(Permanent, match="403.*; what the platform keeps of .* is not the image"):
+            await node(tmp_path, nc, holder.node).ensure(source)
+        assert list((tmp_path / "images").iterdir()) == []
+    server.status = "200 OK"
+    assert (await node(tmp_path, nc, holder.node).ensure(source)).path.read_bytes() == BODY
+
+
+async def test_while_nobody_answers_the_source_is_left_alone(
+    tmp_path: Path, nc: Client, source: ImageSource, server: ImageServer
+) -> None:
+    with pytest.raises(Temporary, match="nobody says who keeps image i"):
+        await node(tmp_path, nc, "lonely").ensure(source)
+    assert server.requests == []
+
+
+async def test_no_room(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_images, "room", lambda _: MIB)
+    with pytest.raises(Permanent, match=f"needs {len(BODY)} bytes more") as caught:
+        await node(tmp_path, nc, holder.node).ensure(source)
+    assert caught.value.code == "disk_full"
+    assert holder.offsets == []
+
+
+async def test_a_file_of_this_host_does_not_travel(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource
+) -> None:
+    (tmp_path / "i.raw").write_bytes(BODY)
+    here = source.model_copy(update={"source": str(tmp_path / "i.raw")})
+    assert (await node(tmp_path, nc, "lonely").ensure(here)).path.read_bytes() == BODY
+    (tmp_path / "i.raw").write_bytes(os.urandom(len(BODY)))  # another file has its name by now
+    images = Images(tmp_path / "other", [tmp_path], platform=Bus(nc, holder.node))
+    assert (await images.ensure(here)).path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        b"",
+        b'{"node": "NODE", "sha256": "../../../etc/passwd"}',
+        b'{"node": "NODE", "sha256": "%s\\n"}' % DIGEST.encode(),
+        b'{"node": "other", "sha256": "%s", "offset": 0, "length": 1}' % DIGEST.encode(),
+        b'{"node": "NODE", "sha256": "%s", "offset": -1, "length": 1}' % DIGEST.encode(),
+        b'{"node": "NODE", "sha256": "%s", "offset": 0, "length": 99999999}' % DIGEST.encode(),
+    ],
+)
+async def test_hostile_questions(nc: Client, holder: Holder, question: bytes) -> None:
+    asked = question.replace(b"NODE", holder.node.encode())
+    with pytest.raises(TimeoutError):
+        await nc.request(subjects.image_piece(holder.node, holder.pieces.holder), asked, timeout=0.05)
+    await eventually(lambda: holder.malformed.of("image-pieces"), "it is noted")
+    assert holder.offsets == []
+
+
+async def test_what_is_no_business_of_the_node(nc: Client, holder: Holder, tmp_path: Path) -> None:
+    (tmp_path / "store" / ("0" * 64)).write_bytes(b"another image")
+    subject = subjects.image_piece(holder.node, holder.pieces.holder)
+    ask = f'{{"node": "{holder.node}", "sha256": "{"0" * 64}", "offset": 0, "length": 9}}'
+    answer = await nc.request(subject, ask.encode())
+    assert (answer.data, answer.headers) == (b"", None)
+
+
+async def test_answers_go_to_inboxes_alone(nc: Client, holder: Holder) -> None:
+    got: list[Msg] = []
+
+    async def hear(msg: Msg) -> None:
+        got.append(msg)
+
+    await nc.subscribe("nebula.elsewhere", cb=hear)
+    ask = f'{{"node": "{holder.node}", "sha256": "{DIGEST}", "offset": 0, "length": 9}}'.encode()
+    subject = subjects.image_piece(holder.node, holder.pieces.holder)
+    await nc.publish(subject, ask, reply="nebula.elsewhere")
+    assert (await nc.request(subject, ask)).data == BODY[:9], "answered behind it, in order"
+    await nc.flush()
+    assert got == []
