@@ -79,8 +79,10 @@ def test_images(real: Cli) -> None:
     file.parent.mkdir()
     file.write_bytes(b"\0" * 510 + b"\x55\xaa")
     assert real.json("image", "register", str(file))["image"]["phase"] == "available"
-    told = real.json("image", "register", str(file), "--id", "efi", "--firmware", "uefi", "--seed", "disk")["image"]
-    assert (told["firmware"], told["seed"]) == ("uefi", "disk")
+    told = real.json(
+        "image", "register", str(file), "--id", "efi", "--firmware", "uefi", "--seed", "disk", "--fetch", "source"
+    )["image"]
+    assert (told["firmware"], told["seed"], told["fetch"]) == ("uefi", "disk", "source")
     assert real.run("image", "delete", "efi").returncode == 0
     refusal = real.refusal("image", "register", str(file), "--id", "other", "--sha256", "0" * 64)
     assert "\n  sha256: " in refusal

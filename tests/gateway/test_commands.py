@@ -246,7 +246,7 @@ async def test_projects_tags_images_and_nodes(api: Platform) -> None:
     assert (await api.http.get("/v1/projects/my-shop")).status_code == 410
     assert (await api.call("DELETE", "/v1/tags/blue?wait=5")).status_code == 200
 
-    for field, value in (("firmware", "efi"), ("seed", "cdrom"), ("firmware", 1)):
+    for field, value in (("firmware", "efi"), ("seed", "cdrom"), ("fetch", "elsewhere"), ("firmware", 1)):
         body = {"id": "bad", "source": "/nowhere", "sha256": "0" * 64, field: value}
         refused = await api.call("POST", "/v1/images", body)
         assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)

@@ -10,7 +10,7 @@ from typing import Any
 
 from domain import idempotency, image, node, project, tag, vm
 from domain.base import Event, ReferenceChecked, Resources, Sealed
-from domain.contract import Firmware, Power, SeedMedium
+from domain.contract import Fetch, Firmware, Power, SeedMedium
 from domain.idempotency import OperationKeyed
 from domain.image import Image
 from domain.named import Named
@@ -344,6 +344,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
+    "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }
 
 EVOLVE: dict[str, Evolve] = {
