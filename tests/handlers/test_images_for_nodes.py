@@ -66,7 +66,7 @@ async def test_a_source_that_is_good_only_for_a_while(tmp_path: Path) -> None:
         file.unlink()
         assert (await Images(tmp_path / "n1", [], platform=bus).ensure(local)).path.read_bytes() == raw_disk(2 * MIB)
 
-        with pytest.raises(Permanent, match="403.*; the platform does not keep") as caught:
+        with pytest.raises(Permanent, match=r"403.*; the platform does not keep") as caught:
             await Images(tmp_path / "n2", [], platform=Bus(side.nc, "n2")).ensure(once)
         assert caught.value.code == "image_missing", "no VM of n2 is made from it"
 
@@ -183,7 +183,7 @@ async def test_what_is_not_kept_any_more_comes_from_the_source(
     tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, server: ImageServer
 ) -> None:
     (tmp_path / "store" / DIGEST).unlink()
-    with pytest.raises(Permanent, match="403.*; the platform does not keep image i any more") as caught:
+    with pytest.raises(Permanent, match=r"403.*; the platform does not keep image i any more") as caught:
         await node(tmp_path, nc, holder.node).ensure(source)
     assert caught.value.code == "image_missing"
     server.status = "200 OK"
@@ -198,7 +198,7 @@ async def test_wrong_bytes_are_refused(
 ) -> None:
     for wrong in (os.urandom(len(BODY)), BODY[:-1]):
         (tmp_path / "store" / DIGEST).write_bytes(wrong)
-        with pytest.raises(Permanent, match="403.*; what the platform keeps of .* is not the image"):
+        with pytest.raises(Permanent, match=r"403.*; what the platform keeps of .* is not the image"):
             await node(tmp_path, nc, holder.node).ensure(source)
         assert list((tmp_path / "images").iterdir()) == []
     server.status = "200 OK"

@@ -442,8 +442,9 @@ def test_how_far_it_is_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         for done in range(0, 101 * MIB, MIB):
             hear(stage, done, 100 * MIB)
     assert said[0] == "image, 10 % of 100 MiB"
-    assert said[9] == "image, converting, 10 % of 100 MiB"
-    assert len(said) == 18
+    assert said[9] == "image, from its source, 10 % of 100 MiB"
+    assert said[18] == "image, converting, 10 % of 100 MiB"
+    assert len(said) == 27
 
 
 def test_the_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
