@@ -1,11 +1,12 @@
 """Messages that could not be taken in, put aside for people: stream `NEBULA_PARKED`, one subject for each.
 
 `source` says what the message is from: `log` (named by its position) or another stream. `key` names it within its
-source. A record is kept for ever. It is open until somebody drops it or puts the message back (`retry`); parking the
-same message again, after a restart or by another reader, changes nothing. The newest message on a record's subject is
-the record as it is now.
+source. A record is open until somebody drops it or puts the message back (`retry`); parking the same message again,
+after a restart or by another reader, changes nothing. The newest message on a record's subject is the record as it is
+now.
 
-There is room for so many open records of a source (`eventstore/room.py`); what comes then is only counted.
+There is room for so many open records of a source (`eventstore/room.py`); what comes then is only counted. Of closed
+ones the newest are kept.
 """
 
 import asyncio
@@ -208,6 +209,10 @@ class Parking:
             except Conflict:
                 continue  # somebody else closed it: look again
             log.info("parked message closed", source=source, key=key, status=status, actor=actor)
+            try:
+                await self._room.forget(source)
+            except Unavailable as error:
+                log.warning("old records are not forgotten yet", source=source, error=str(error))
             return closed
 
     async def _newest(self, source: str, key: str) -> tuple[Parked, int]:

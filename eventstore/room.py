@@ -4,6 +4,9 @@ Each source has room for MOST_OPEN open records. While it is full, the oldest st
 says how many came after them, of which the newest was what. Dropping or retrying records makes room for messages that
 come later; what was only counted is not parked afterwards. Several processes that park at the same time may go over
 the bound by a few.
+
+Of closed records the newest MOST_CLOSED of a source are kept. Of a source that is read in order, the record under
+`more` remembers how far the older ones went: none of those messages is parked again.
 """
 
 import asyncio
@@ -17,12 +20,18 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from eventstore.documents import Documents
+from eventstore.envelope import Recorded
 from eventstore.jetstream import Conflict, Stream, Unavailable
-from eventstore.parked import MORE, MOST_ERROR, Parked, record_of, visible
+from eventstore.parked import MORE, MOST_ERROR, Parked, Status, record_of, visible
 from runtime import subjects
 
 MOST_OPEN = 1000
 """Open records of one source."""
+MOST_CLOSED, SLACK = 1000, 100
+"""Closed records of one source that are kept, and how many more there may be until the oldest are forgotten."""
+AT_A_TIME = 64
+"""Records that are read at a time."""
+FORGOTTEN = "closed records are not kept for ever: the oldest, up to this position, were forgotten"
 FRESH = 1.0
 """Seconds for which what the server said of the records of a source counts."""
 MOST_POSITIONS = 10_000
@@ -34,6 +43,7 @@ class Records:
     """The records of one source, as this process knows them."""
 
     open: int
+    closed: int
     keys: set[str]
     #: up to this position all that had no room was counted
     counted: int
@@ -112,6 +122,51 @@ class Room:
                 self._uncounted[source] = waiting
                 raise
 
+    async def forget(self, source: str) -> None:
+        """Forget the closed records of a source that are too many, the oldest first."""
+        if (await self.of(source)).closed < MOST_CLOSED + SLACK:
+            return
+        earlier = await self._stream.last_of(subjects.parked_before(source))  # an earlier version had no closed states
+        closed: dict[str, int] = {}
+        after, more = 0, True
+        while more:
+            page, more = await self._stream.page(after, subjects.parked_of(source), AT_A_TIME)
+            for recorded in page:
+                record, after = record_of(recorded), recorded.position
+                closed.pop(record.key, None)
+                if not record.open and record.key != MORE and not named_by_position(record.key, earlier):
+                    closed[record.key] = record.position
+        oldest = list(closed)[: max(0, len(closed) - MOST_CLOSED)]
+        if oldest and source in self._ordered:
+            await self._settle(source, max(closed[key] for key in oldest))
+        for key in oldest:
+            await self._api(f"STREAM.PURGE.{self._stream.name}", {"filter": subjects.parked(source, key)})
+        self._records.pop(source, None)
+
+    async def _settle(self, source: str, position: int) -> None:
+        """Note that messages up to this position are not parked again, whether there is a record of them or not."""
+        subject = subjects.parked(source, MORE)
+        while True:
+            found = await self._stream.last_of(subject)
+            before = record_of(found) if found is not None else None
+            if before is not None and before.position >= position:
+                return
+            if before is None:
+                now = datetime.now(UTC)
+                closing = {"status": Status.DROPPED, "actor": "nebula", "reason": FORGOTTEN, "closed_at": now}
+                record = Parked(
+                    source=source, key=MORE, subject=subject, position=position, error=FORGOTTEN, time=now, count=0
+                ).model_copy(update=closing)
+            else:
+                record = before.model_copy(update={"position": position})
+            body = record.model_dump_json(exclude_none=True).encode()
+            try:
+                put = await self._documents.put(subject, body, last=found.position if found is not None else 0)
+            except Conflict:
+                continue
+            await self._forget_earlier(subject, put)
+            return
+
     async def _tell(self, source: str, waiting: Uncounted) -> None:
         subject = subjects.parked(source, MORE)
         while True:
@@ -151,6 +206,7 @@ class Room:
         more = await self._stream.last_of(subjects.parked(source, MORE)) if MORE in held else None
         return Records(
             open=sum(states == 1 for key, states in held.items() if key != MORE),  # closing adds a second state
+            closed=sum(states > 1 for key, states in held.items() if key != MORE),
             keys=held.keys() - {MORE},
             counted=record_of(more).position if more is not None and source in self._ordered else 0,
             at=asyncio.get_running_loop().time(),
@@ -181,3 +237,9 @@ class Room:
         if "error" in answer:
             raise Unavailable(f"the parked messages cannot be read: {answer['error']}")
         return answer
+
+
+def named_by_position(key: str, earlier: Recorded | None) -> bool:
+    """Whether a key may be that of a record of an earlier version, whose first state no purge of its subject takes."""
+    number = int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
+    return number is not None and earlier is not None and number <= earlier.position

@@ -14,6 +14,7 @@ from eventstore.jetstream import Unavailable
 from eventstore.parked import MORE
 from eventstore.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
 from eventstore.refused import Refused
+from eventstore.room import Room
 from gateway import parked_index
 from gateway.parked_index import Index
 from runtime import subjects
@@ -72,6 +73,66 @@ async def test_a_closed_record_makes_room_for_what_comes_then(nc: Client, source
     await parking._room.tell()
     assert set(await stored(nc, source)) == {"1", "2", "3", "5", MORE}
     assert (await parking.get(source, MORE)).count == 2
+
+
+async def closed(parking: Parking, source: str, *positions: int) -> None:
+    """Park messages of these positions one after the other, and drop each."""
+    for position in positions:
+        assert await meet(parking, source, position) == 1
+        await parking.drop(source, str(position), actor="alice", reason="seen")
+
+
+@pytest.fixture
+def few_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three closed records are kept, and two more until the oldest are forgotten; they are read two at a time."""
+    for name, number in {"MOST_CLOSED": 3, "SLACK": 2, "AT_A_TIME": 2}.items():
+        monkeypatch.setattr(room, name, number)
+
+
+async def test_the_oldest_closed_records_are_forgotten(nc: Client, source: str, few_closed: None) -> None:
+    parking = Parking(nc)
+    await meet(parking, source, 1)
+    await closed(parking, source, 5, 4, 3, 2)
+    assert set(await stored(nc, source)) == {"1", "5", "4", "3", "2"}
+    await closed(parking, source, 9)
+    assert await stored(nc, source) == {"1": 1, "3": 2, "2": 2, "9": 2}, "open ones stay; closed ones by their closing"
+    for key in ("4", "5"):
+        with pytest.raises(NotParked):
+            await parking.get(source, key)
+    assert (await parking.get(source, "1")).open
+    await closed(parking, source, *range(10, 30))
+    assert len(await stored(nc, source)) <= 1 + 3 + 2
+
+
+async def test_what_was_forgotten_is_not_parked_again(nc: Client, ordered: str, few_closed: None) -> None:
+    parking = Parking(nc)
+    await meet(parking, ordered, 1)
+    await closed(parking, ordered, *range(2, 7))
+    assert set(await stored(nc, ordered)) == {"1", "4", "5", "6", MORE}
+    again = Parking(nc)
+    assert await meet(again, ordered, *range(1, 7)) == 0, "each reader begins with the first message"
+    settled = await again.get(ordered, MORE)
+    assert (settled.open, settled.count, settled.position) == (False, 0, 3)
+    assert await meet(again, ordered, *range(7, 12)) == 2
+    await again._room.tell()
+    more = await again.get(ordered, MORE)
+    assert (more.open, more.count, more.position) == (True, 3, 11)
+    await again.drop(ordered, "1", actor="alice", reason="seen")
+    await closed(again, ordered, *range(12, 18))
+    assert ((await again.get(ordered, MORE)).count, (await again.get(ordered, MORE)).position) == (3, 13)
+    assert await meet(Parking(nc), ordered, *range(1, 18)) == 0
+
+
+async def test_a_record_is_closed_though_the_old_ones_cannot_be_forgotten(
+    nc: Client, source: str, few_closed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: Room, source: str) -> None:
+        raise Unavailable("the bus does not answer")
+
+    monkeypatch.setattr(Room, "forget", away)
+    parking = Parking(nc)
+    await closed(parking, source, *range(1, 8))
+    assert not (await parking.get(source, "1")).open
 
 
 async def test_a_count_that_somebody_has_seen_begins_anew(nc: Client, source: str) -> None:
