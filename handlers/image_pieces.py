@@ -61,14 +61,14 @@ class Pieces:
         self._hesitate = hesitate
         self._answering: set[asyncio.Task[None]] = set()
 
-    async def serve(self) -> None:
-        """Answer until cancelled."""
-        await self._nc.subscribe(subjects.IMAGE_HOLDER_OF_ALL, cb=self._asked)
+    async def start(self) -> None:
+        """Answer from now on."""
         await self._nc.subscribe(subjects.image_pieces_of_all(self.holder), cb=self._piece)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await end(self._answering)
+        await self._nc.subscribe(subjects.IMAGE_HOLDER_OF_ALL, cb=self._asked)
+
+    async def stop(self) -> None:
+        """Leave the questions at hand unanswered: nodes ask again."""
+        await end(self._answering)
 
     async def _asked(self, msg: Msg) -> None:
         if not self._responder.accepts(msg) or len(self._answering) >= MOST_QUESTIONS:

@@ -73,6 +73,7 @@ class ImageStore:
             return
         self._fresh[sha256] = time.monotonic()
         try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._put(file, sha256, ours)
         except OSError as error:
             log.warning("image not kept: nodes get it from its source", sha256=sha256, error=str(error))
@@ -123,6 +124,15 @@ class ImageStore:
 
     def tidy(self, wanted: Collection[str]) -> None:
         """Remove what is not wanted, and what is beyond the budget."""
+        with logged_only():
+            self._tidy(wanted)
+
+    def make_room(self, needed: int) -> None:
+        """Free so many bytes of the disk, where that can be."""
+        with logged_only():
+            self._evict(needed - room(self._folder))
+
+    def _tidy(self, wanted: Collection[str]) -> None:
         for sha256 in list(self._fresh):
             if sha256 in wanted or time.monotonic() - self._fresh[sha256] > GRACE:
                 del self._fresh[sha256]
@@ -134,10 +144,6 @@ class ImageStore:
                 self._remove(entry, "not in the catalogue")
         if self._budget:
             self._evict(left - self._budget)
-
-    def make_room(self, needed: int) -> None:
-        """Free so many bytes of the disk, where that can be."""
-        self._evict(needed - room(self._folder))
 
     def _evict(self, excess: int) -> None:
         if excess <= 0:
@@ -165,6 +171,15 @@ class ImageStore:
                         size = status.st_blocks * 512 if status.st_nlink == 1 else 0
                         found.append(Entry(Path(item.path), size, status.st_mtime))
         return found
+
+
+@contextlib.contextmanager
+def logged_only() -> Iterator[None]:
+    """What cannot be removed now is removed later."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("the images that are kept for nodes cannot be tidied", error=str(error))
 
 
 @contextlib.contextmanager

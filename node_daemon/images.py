@@ -108,7 +108,7 @@ class Images:
         return self._file(source, form), form
 
     async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
-        """The image, from the cache or else from its source. Whoever asks for the same image shares one fetch.
+        """The image, from the cache, the platform or its source. Whoever asks for the same image shares one fetch.
 
         Raises Permanent (image_missing, image_not_allowed, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import os
+import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +21,12 @@ from handlers.image_store import ImageStore
 from node_daemon import images as node_images
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.image_pieces import Bus
+from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.main import serve
 from runtime import subjects
 from runtime.malformed import Malformed
 from runtime.servers import NatsServer
+from runtime.settings import NodeSettings
 from runtime.tasks import end
 from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, raw_disk, write_side
@@ -30,57 +35,85 @@ from tests.image_server import Images, ImageServer, serving
 from tests.waiting import eventually
 
 BODY = raw_disk(MIB) + os.urandom(4 * MIB)
+SMALL = {"spec": {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}}
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
-async def registered(side: WriteSide, id_: str, source: str, **more: Any) -> ImageSource:
-    """A new image and a VM that is made from it; what its node is told of the image."""
+async def registered(side: WriteSide, id_: str, source: str, **more: Any) -> None:
+    """A new image that is available."""
     await side.ok("system", "image", "register", {"image": id_, "name": id_, "source": source, **more})
     await eventually(lambda: side.has("system", "image", id_, "ImageVerified"), "image verified")
-    vm = await side.create(image=id_)
+
+
+async def image_of(side: WriteSide, vm: str) -> ImageSource:
+    """What the node of a new VM is told of its image."""
     document: Wanted = await eventually(lambda: side.wanted(vm), "wanted document")
     assert document.image is not None
     return document.image
 
 
-async def test_a_source_that_is_good_only_for_a_while(tmp_path: Path) -> None:
+@asynccontextmanager
+async def daemon(side: WriteSide, name: str) -> AsyncIterator[None]:
+    """A whole node daemon in this process, on libvirt's test driver. It may name no path of this host."""
+    settings = NodeSettings(
+        home=side.home / name,
+        nats_url=side.nats.url,
+        node=name,
+        libvirt_uri="test:///default",
+        image_hosts="127.0.0.1",
+        heartbeat_seconds=0.2,
+        resync_seconds=0.2,
+        disk_gib=100,
+    )
+    hypervisor = LibvirtHypervisor(settings.libvirt_uri, settings.network, "test", settings.libvirt_deadline)
+    task = asyncio.create_task(serve(settings, hypervisor))
+    try:
+        yield
+    finally:
+        await end([task])
+        hypervisor.close()
+
+
+async def test_a_source_that_is_good_only_for_a_while(servers_home: Path) -> None:
     """A URL that answers once; a file that is on the handlers' host alone, and gone there too by now."""
-    home = tmp_path / "home"
+    home = servers_home / f"while-{uuid.uuid4().hex[:8]}"
     home.mkdir()
     async with write_side(home, NEBULA_NODE_TIMEOUT="60") as side, serving(BODY) as server:
+        server.answers = 1
         await side.start()
         await side.cloud()
-        await side.node("n1")
-        await side.heartbeat("n1")
-        server.answers = 1
-        once = await registered(side, "once", server.url)
-        assert once.fetch is Fetch.PLATFORM
-        bus = Bus(side.nc, "n1")
-        base = await Images(tmp_path / "n1", [], platform=bus).ensure(once)
-        assert base.path.read_bytes() == BODY
-        assert len(server.requests) == 1, "the node did not ask the source"
-
+        await registered(side, "once", server.url)
         file = home / "own.raw"
         file.write_bytes(raw_disk(2 * MIB))
-        local = await registered(side, "own", str(file))
+        await registered(side, "own", str(file))
         file.unlink()
-        assert (await Images(tmp_path / "n1", [], platform=bus).ensure(local)).path.read_bytes() == raw_disk(2 * MIB)
+        async with daemon(side, "n1"):
+            await eventually(lambda: side.has("system", "node", "n1", "NodeRegistered"), "the node is there")
+            vms = [await side.create(image=image, **SMALL) for image in ("once", "own")]
+            for vm in vms:
+                await eventually(lambda vm=vm: side.has("default", "vm", vm, "VmStarted"), "it runs")
+            assert len(server.requests) == 1, "the node did not ask the source"
+            server.answers = None
+            await registered(side, "asked", server.url, fetch="source")
+            assert (await image_of(side, await side.create(image="asked", **SMALL))).fetch is Fetch.SOURCE
+        server.answers = 0
+        once = await image_of(side, vms[0])
+        assert once.fetch is Fetch.PLATFORM
+        assert (home / "n1" / "node" / "images" / f"{DIGEST}.raw").read_bytes() == BODY
 
         with pytest.raises(Permanent, match=r"403.*; the platform does not keep") as caught:
-            await Images(tmp_path / "n2", [], platform=Bus(side.nc, "n2")).ensure(once)
+            await Images(home / "n2", [], platform=Bus(side.nc, "n2")).ensure(once)
         assert caught.value.code == "image_missing", "no VM of n2 is made from it"
 
-        (home / "image-store" / once.sha256).unlink()
+        (home / "image-store" / DIGEST).unlink()
         server.answers = None
-        assert (await Images(tmp_path / "n3", [], platform=bus).ensure(once)).path.read_bytes() == BODY
-        asked = await registered(side, "asked", server.url, fetch="source")
-        assert asked.fetch is Fetch.SOURCE
-        assert not (home / "image-store" / once.sha256).exists(), "kept for nobody"
+        base = await Images(home / "n3", [], platform=Bus(side.nc, "n1")).ensure(once)
+        assert base.path.read_bytes() == BODY, "it is not kept any more"
 
 
 @dataclass
 class Holder:
-    """Handlers that keep one image, which a VM of the node `n` is made from, in this process."""
+    """Handlers that may keep one image, which a VM of the node is made from, in this process."""
 
     nc: Client
     node: str
@@ -89,6 +122,7 @@ class Holder:
     #: the offsets of the pieces that were asked for; and after how many of them nothing is sent any more
     offsets: list[int] = field(default_factory=list)
     most: int | None = None
+    hesitate: float = 0.0
 
     def __post_init__(self) -> None:
         image = SimpleNamespace(sha256=DIGEST, source="http://192.0.2.1/")
@@ -99,7 +133,7 @@ class Holder:
             reached=lambda _: asyncio.sleep(0),
         )
         events: Any = SimpleNamespace(last_position=lambda: asyncio.sleep(0))
-        self.pieces = Pieces(self.nc, events, world, self.store, [], self.malformed, hesitate=0.0)
+        self.pieces = Pieces(self.nc, events, world, self.store, [], self.malformed, self.hesitate)
         read = self.pieces._read
 
         def counted(asked: Any) -> bytes | None:
@@ -120,11 +154,10 @@ async def holder(nc: Client, tmp_path: Path) -> AsyncIterator[Holder]:
     store = ImageStore(tmp_path / "store")
     (tmp_path / "store" / DIGEST).write_bytes(BODY)
     made = Holder(nc, f"n{os.urandom(4).hex()}", store)
-    task = asyncio.create_task(made.pieces.serve())
-    await asyncio.sleep(0)
+    await made.pieces.start()
     await nc.flush()
     yield made
-    await end([task])
+    await made.pieces.stop()
 
 
 @pytest.fixture
@@ -164,6 +197,16 @@ async def test_what_breaks_off_is_gone_on_with(tmp_path: Path, nc: Client, holde
     assert holder.offsets == list(range(7 * MOST_PIECE, len(BODY), MOST_PIECE)), "nothing twice"
     assert heard == sorted(heard) and (heard[0], heard[-1]) == (7 * MOST_PIECE, len(BODY))
     assert [path.name for path in (tmp_path / "images").iterdir()] == [base.path.name], "nothing else is left"
+
+
+async def test_who_keeps_it_is_heard_before_others(
+    tmp_path: Path, nc: Client, holder: Holder, source: ImageSource
+) -> None:
+    other = Holder(nc, holder.node, ImageStore(tmp_path / "empty"), hesitate=3600.0)
+    await other.pieces.start()
+    assert (await node(tmp_path, nc, holder.node).ensure(source)).path.read_bytes() == BODY
+    assert other.offsets == []
+    await other.pieces.stop()
 
 
 async def test_what_came_from_the_source_counts_too(
