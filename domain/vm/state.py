@@ -1,13 +1,13 @@
 """A VM as its events tell it, and what each event changes."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Message, Resources, Sealed
 from domain.contract import Desired
 from domain.known import NONE, Known, Operations
+from domain.vm.boots import begun, ready, rebooted
 from domain.vm.events import (
     VmAbandoned,
     VmAddressesChanged,
@@ -62,8 +62,6 @@ from domain.vm.values import (
     Verb,
 )
 
-#: How long after a reboot that the guest itself told of its node may tell of the same one.
-TOLD_TWICE = timedelta(minutes=2)
 #: Automatic restarts whose operations a VM knows.
 MOST_RESTARTS = 8
 
@@ -318,33 +316,6 @@ def graceful(event: VmStopRequested | VmRestartRequested | VmRetryRequested | Vm
     """Until when, and for how long, a guest may shut down by itself."""
     until = event.force_after
     return {"force_after": until, "grace_seconds": (until - event.at).total_seconds() if until else None}
-
-
-def begun(vm: Vm, event: VmStarted) -> dict[str, object]:
-    """Its domain runs: whether that is the run that was known, as after a silence of its node, or another one."""
-    same_host = vm.host_boot is None or event.host_boot in (None, vm.host_boot)
-    if event.boots == vm.booted and same_host and vm.phase not in (Phase.STOPPED, Phase.FAILED):
-        return {"host_boot": event.host_boot or vm.host_boot}
-    ahead = vm.ready is not None and vm.ready.boots == event.boots > vm.booted  # the guest was faster than its node
-    run = {"booted": event.boots, "host_boot": event.host_boot, "resets": 0, "rebooted_at": None}
-    return {**run, "ready": vm.ready if ahead else None, "guest_boots": vm.guest_boots + 1}
-
-
-def rebooted(vm: Vm, event: VmGuestRebooted) -> dict[str, object]:
-    """What the guest has told of already ends nothing."""
-    resets = max(event.resets - vm.resets, 0)
-    known = resets > 0 and vm.ready is not None and vm.ready.unseen and event.at - vm.ready.at < TOLD_TWICE
-    seen = vm.ready.model_copy(update={"unseen": False}) if vm.ready is not None and known and resets == 1 else None
-    observed = {"sequence": event.sequence, "lease": event.lease, "resets": event.resets, "rebooted_at": event.at}
-    return {**observed, "ready": seen, "guest_boots": vm.guest_boots + resets - known}
-
-
-def ready(vm: Vm, event: VmGuestReady) -> dict[str, object]:
-    before, boots = vm.ready, event.boots or vm.booted
-    unseen = before is not None and before.boots == boots and before.boot != event.boot
-    said = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
-    times = {"first_ready_at": vm.first_ready_at or vm.ready_at or event.at, "ready_at": event.at, "ready": said}
-    return {**times, "host_keys": event.host_keys, "guest_boots": vm.guest_boots + unseen}
 
 
 def started_anew(vm: Vm) -> dict[str, object]:
