@@ -132,7 +132,8 @@ async def test_what_was_judged_is_kept_before_anybody_hears_of_it(tmp_path: Path
         await reader.facts(image.model_copy(update={"fetch": Fetch.SOURCE}), lambda *_: None)
         assert have(tmp_path) == set(), "its nodes ask the source"
         facts = await reader.facts(image, lambda *_: None)
-        store.tidy(set())  # its verdict is on the way
+        store.tidy(set())
+        assert have(tmp_path) == {facts.sha256[:1]}, "its verdict is on the way"
         server.status = "403 Forbidden"
         assert await reader.facts(image, lambda *_: None) == facts, "killed before the verdict: nothing is asked again"
     reader.sweep(())
