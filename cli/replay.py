@@ -111,6 +111,8 @@ CHANGES = {
     "VmTagged": ("tags",),
     "VmResized": ("spec",),
 }
+#: What events of connections to its console say.
+CONSOLE = ("console", "seconds", "why")
 #: Characters that are shown of one of these.
 MOST_SHOWN = 60
 
@@ -133,11 +135,11 @@ def changes(data: Document, fields: Sequence[str]) -> Iterator[str]:
 def what(data: Document, actor: str, kind: str = "") -> str:
     """What an event says, in a few words."""
     words = []
-    if "fingerprint" in data:
+    if "fingerprint" in data or "console" in data:
         words.append(f"by {actor}")
     if kind in CHANGES:
         return ", ".join([*words, *changes(data, CHANGES[kind])])
-    for name in ("name", "image", "node", "step", "boots", "resets", "cause", "code", "detail"):
+    for name in ("name", "image", "node", "step", "boots", "resets", "cause", "code", "detail", *CONSOLE):
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")
     for name in ("addresses", "tags"):

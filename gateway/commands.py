@@ -90,7 +90,8 @@ ACTIONS = (
 class Asked:
     """One command on its way: what, of which resource, by whom.
 
-    `key`: the id that follows from the caller's key, in what creates a resource.
+    `key`: the id that follows from the caller's key, in what creates a resource. `operation` and `fingerprint` are
+    empty in what is no operation.
     """
 
     action: Action
@@ -108,8 +109,8 @@ class Asked:
             "actor": identity.actor,
             "credential": identity.credential,
             "request": self.caller.request,
-            "operation": self.operation,
-            "fingerprint": self.fingerprint,
+            "operation": self.operation or None,
+            "fingerprint": self.fingerprint or None,
             "key": self.key,
             "traceparent": self.caller.traceparent,
         }

@@ -6,16 +6,16 @@ Whatever is refused is refused before the WebSocket is opened, as any other call
 
 import asyncio
 import contextlib
-import time
-import uuid
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from domain.vm import Console
 from gateway import parameters
 from gateway.asks import ask, located
+from gateway.console_record import Session
 from gateway.parameters import Judge
 from gateway.problems import Problem
 from gateway.state import Gateway, caller
@@ -30,7 +30,9 @@ BINARY = "binary"
 #: What a reason may have of bytes in a WebSocket's last frame.
 MOST_REASON = 120
 NORMAL, RESTARTS = 1000, 1012
-LEFT = "the client has left"
+LEFT, STOPPING = "the client has left", "the gateway is being stopped"
+#: What somebody is connected to, by what the node is asked for.
+CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
 
 
 class Tunnel:
@@ -52,22 +54,26 @@ class Tunnel:
         if state["phase"] != "running":
             detail = f"the VM is {state['phase']}: only a running one can be connected to; its console-log can be read"
             raise Problem(409, "wrong_phase", detail)
-        who, session = caller(request), uuid.uuid4().hex
-        here, there = (subjects.session(node, session, hearer) for hearer in ("gateway", "node"))
+        who = caller(request)
+        session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)
+        here, there = (subjects.session(node, session.id, hearer) for hearer in ("gateway", "node"))
         pipe = Pipe(self._gateway.nc, here, there)
-        told = log.bind(kind=self._kind, vm=vm, session=session, actor=who.identity.actor, request=who.request)
-        started = time.monotonic()
+        told = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
         await pipe.open()
         try:
-            question = {"vm": vm, "session": session, "actor": who.identity.actor, "force": force}
+            question = {"vm": vm, "session": session.id, "actor": who.identity.actor, "force": force}
             await ask(self._gateway, node, self._kind, question)
+            await session.open(self._gateway, force=force)
             told.info("connection opened", node=node, force=force)
             subprotocol = BINARY if BINARY in scope["subprotocols"] else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
             await carry(self._gateway, pipe, receive, send)
         finally:
-            await pipe.close(LEFT)
-            told.info("connection closed", why=pipe.ended, seconds=round(time.monotonic() - started, 1))
+            try:
+                await pipe.close(STOPPING if self._gateway.stop.is_set() else LEFT)
+            finally:
+                session.close(self._gateway, pipe.ended)
+            told.info("connection closed", why=pipe.ended, seconds=session.seconds())
 
 
 async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:

@@ -254,6 +254,8 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
     ("vm", "rebuild"): Route(vm.RebuildVm, vm.decide, "vm", rebuild_vm, beside=runs_there),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),
+    ("vm", "open-console"): _vm(vm.OpenConsole),
+    ("vm", "close-console"): _vm(vm.CloseConsole),
     ("project", "create"): Route(project.CreateProject, project.decide, "project", create_project),
     ("project", "change"): Route(project.ChangeProject, project.decide, "project", in_project),
     ("project", "delete"): Route(project.DeleteProject, project.decide, "project", delete_project, deletes=True),

@@ -2,11 +2,11 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
-from domain.contract import BootId, Counter, Mac, NodeReport
-from domain.vm.values import Considered, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
+from domain.contract import BootId, Counter, Mac, NodeReport, detail
+from domain.vm.values import Considered, Console, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
 MOST_KEY, MOST_HOST_KEYS = 4096, 8
@@ -199,6 +199,27 @@ class LoseVm(VmCommand):
     node: Slug
 
 
+SessionId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+"""One connection to a console, which the gateway names."""
+
+
+class OpenConsole(VmCommand):
+    """Somebody is about to be connected to its console. `force` takes it away from whoever has it."""
+
+    session: SessionId
+    console: Console
+    force: bool = False
+
+
+class CloseConsole(VmCommand):
+    """The connection has ended, after so many seconds, and why."""
+
+    session: SessionId
+    console: Console
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    why: Annotated[str, BeforeValidator(detail)] | None = None
+
+
 VmCommands = (
     CreateVm
     | StartVm
@@ -223,4 +244,6 @@ VmCommands = (
     | ExpireOperation
     | RestartByPolicy
     | LoseVm
+    | OpenConsole
+    | CloseConsole
 )

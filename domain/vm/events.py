@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Event, Resources, Sealed
-from domain.vm.values import Considered, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
+from domain.vm.values import Considered, Console, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
 
 
 class VmEvent(Event):
@@ -292,6 +292,32 @@ class VmCleared(VmObserved):
     TOPIC = "nebula.vm.VmCleared"
 
 
+class VmConsoleEvent(VmEvent):
+    """Of one connection to its console. It says who looks, and changes nothing of the VM."""
+
+    session: str
+    console: Console
+
+
+class VmConsoleOpened(VmConsoleEvent):
+    """The event's actor is connected to it. `force`: it may have been taken away from somebody else."""
+
+    TOPIC = "nebula.vm.VmConsoleOpened"
+    force: bool = False
+
+
+class VmConsoleClosed(VmConsoleEvent):
+    """The connection lasted so many `seconds`; `why` it ended.
+
+    There is none when its gateway was killed. One without `VmConsoleOpened` could not be recorded in time, and so was
+    not opened.
+    """
+
+    TOPIC = "nebula.vm.VmConsoleClosed"
+    seconds: float
+    why: str | None = None
+
+
 VmEvents = (
     VmRequested
     | VmUnschedulable
@@ -326,4 +352,6 @@ VmEvents = (
     | VmOperationTimedOut
     | VmDeleted
     | VmCleared
+    | VmConsoleOpened
+    | VmConsoleClosed
 )

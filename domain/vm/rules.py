@@ -9,10 +9,12 @@ from typing import Any, assert_never
 from domain.base import Rejected
 from domain.contract import Desired
 from domain.known import same_request
+from domain.vm import consoles
 from domain.vm.commands import (
     AbandonVm,
     Asked,
     ChangeVm,
+    CloseConsole,
     CreateVm,
     DeferVm,
     DeleteVm,
@@ -20,6 +22,7 @@ from domain.vm.commands import (
     ExpireOperation,
     ForgetVm,
     LoseVm,
+    OpenConsole,
     PauseVm,
     RebuildVm,
     RecordGuestReady,
@@ -90,7 +93,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             return []
         if vm.phase is Phase.DELETED:
             raise Rejected("vm_deleted", GONE, status=410)
-    elif vm.phase is Phase.DELETED:
+    elif vm.phase is Phase.DELETED and not isinstance(command, OpenConsole | CloseConsole):
         return buried(vm, command) if isinstance(command, RecordReport) else []
     match command:
         case StartVm():
@@ -143,6 +146,8 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
             if vm.node != command.node or vm.phase not in VISIBLE:
                 return []
             return [VmLost(at=command.at, node=command.node)]
+        case OpenConsole() | CloseConsole():
+            return [*consoles.decide(vm, command)]
         case _:
             assert_never(command)
 

@@ -14,6 +14,8 @@ from domain.vm.events import (
     VmAsked,
     VmChanged,
     VmCleared,
+    VmConsoleEvent,
+    VmConsoleOpened,
     VmDeleted,
     VmDeletionRequested,
     VmEvent,
@@ -62,8 +64,8 @@ from domain.vm.values import (
     Verb,
 )
 
-#: Automatic restarts whose operations a VM knows.
-MOST_RESTARTS = 8
+#: Automatic restarts whose operations a VM knows; connections to its console that are open, and that have ended.
+MOST_RESTARTS, MOST_CONSOLES = 8, 256
 
 
 class Vm(Message):
@@ -122,6 +124,8 @@ class Vm(Message):
     restarted_by: tuple[str, ...] = Field(
         default=(), exclude=True, description="the operations of its last automatic restarts"
     )
+    consoles: tuple[str, ...] = Field(default=(), exclude=True, description="the sessions of its console that are open")
+    consoles_ended: tuple[str, ...] = Field(default=(), exclude=True, description="the last of those that have ended")
     operations: Operations = NONE
 
 
@@ -158,7 +162,17 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
         )
     if vm is None or not isinstance(event, VmEvent):
         return vm
+    if isinstance(event, VmConsoleEvent):
+        return vm.model_copy(update=connected(vm, event))
     return vm.model_copy(update={"updated_at": event.at, **changes(vm, event)})
+
+
+def connected(vm: Vm, event: VmConsoleEvent) -> dict[str, object]:
+    """The sessions that are open after an event. Those of a gateway that was killed stay, until others come after."""
+    if isinstance(event, VmConsoleOpened):
+        return {"consoles": (*vm.consoles, event.session)[-MOST_CONSOLES:]}
+    left = tuple(session for session in vm.consoles if session != event.session)
+    return {"consoles": left, "consoles_ended": (*vm.consoles_ended, event.session)[-MOST_CONSOLES:]}
 
 
 def pending_of(event: VmAsked, verb: Verb) -> Pending:

@@ -57,6 +57,13 @@ class RestartPolicy(StrEnum):
         return self is RestartPolicy.ON_FAILURE and cause == "crashed"
 
 
+class Console(StrEnum):
+    """What of a VM somebody can be connected to."""
+
+    SERIAL = "serial"
+    VNC = "vnc"
+
+
 class Verb(StrEnum):
     """What may be asked of a VM as an operation."""
 

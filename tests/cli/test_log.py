@@ -191,3 +191,9 @@ def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platfo
 )
 def test_replay_says_what_a_change_changed(kind: str, data: dict[str, Any], said: str) -> None:
     assert what({"fingerprint": "f", **data}, "ada", kind) == said
+
+
+def test_replay_says_who_was_connected_to_a_console() -> None:
+    assert what({"session": "0", "console": "serial", "force": False}, "ada") == "by ada, console serial"
+    ended = {"session": "0", "console": "vnc", "seconds": 2.5, "why": "the client has left"}
+    assert what(ended, "ada") == "by ada, console vnc, seconds 2.5, why the client has left"

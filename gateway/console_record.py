@@ -1,0 +1,80 @@
+"""Who is connected to the console of which VM, as events of that VM: before it is opened, and once it has ended.
+
+Handlers decide, as of any command. A connection that they cannot record is not opened.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from domain.vm import Console
+from gateway.commands import Action, Asked, ask
+from gateway.problems import Problem
+from gateway.state import Caller, Gateway
+from runtime import logs
+from runtime.patience import pauses
+
+log = logs.get(__name__)
+
+OPEN = Action("GET", "", "vm", "open-console", "")
+CLOSE = Action("GET", "", "vm", "close-console", "")
+UNSURE = "it could not be recorded in time, and was not opened"
+
+
+@dataclass
+class Session:
+    """One connection, from when somebody asked for it."""
+
+    project: str
+    vm: str
+    console: Console
+    caller: Caller
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.monotonic)
+    begun: bool = False
+    unsure: str | None = None
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+    async def open(self, gateway: Gateway, *, force: bool) -> None:
+        """Record that it is opened. Raises Problem: then it may not be."""
+        self.begun, self.unsure = True, UNSURE
+        try:
+            await self._tell(gateway, OPEN, {"force": force})
+        except Problem as problem:
+            self.begun = problem.status == 503  # it may have been recorded all the same
+            raise
+        self.unsure = None
+
+    def close(self, gateway: Gateway, why: str | None) -> None:
+        """Record that it has ended, sooner or later. Nothing where it is not recorded that it was opened."""
+        if self.begun:
+            task = asyncio.create_task(self._closed(gateway, {"seconds": self.seconds(), "why": self.unsure or why}))
+            gateway.background.add(task)
+            task.add_done_callback(gateway.background.discard)
+
+    async def _closed(self, gateway: Gateway, said: dict[str, object]) -> None:
+        """Until it is recorded, as long as this gateway lives."""
+        for pause in pauses():
+            stopping = gateway.stop.is_set()
+            try:
+                await self._tell(gateway, CLOSE, said)
+                return
+            except Problem as problem:
+                if stopping or problem.status != 503:
+                    log.warning(
+                        "the end of a connection is not recorded", session=self.id, vm=self.vm, code=problem.code
+                    )
+                    return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gateway.stop.wait(), pause)
+
+    async def _tell(self, gateway: Gateway, action: Action, said: dict[str, object]) -> None:
+        args = {"session": self.id, "console": self.console, **said}
+        asked = Asked(action, self.project, self.vm, None, "", "", args, self.caller)
+        done = await ask(gateway, asked)
+        if isinstance(position := done.get("position"), int):
+            gateway.writes.note(self.caller.identity.actor, "vm", position, self.vm, self.project)
