@@ -96,3 +96,34 @@ async def test_an_id_that_is_taken_says_by_whom(api: Platform) -> None:
     await api.call("POST", "/v1/projects", {"name": "other"})
     elsewhere = await api.call("POST", "/v1/projects/other/vms", body)
     assert elsewhere.json()["code"] == "vm_exists" and "elsewhere" in elsewhere.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0301a", "a \u0301b", "a\u202eb", "a\u2066b", "a\u200db", "a\u0085b", "a\u00a0b", "\ufeffa"]
+)
+@pytest.mark.parametrize("path", ["/v1/projects", "/v1/tags"])
+async def test_names_that_do_not_look_like_what_they_are(api: Platform, path: str, name: str) -> None:
+    answer = await api.call("POST", path, {"id": "odd", "name": name})
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == ["name"]
+
+
+@pytest.mark.parametrize("kind", ["project", "tag"])
+async def test_two_spellings_are_one_name(api: Platform, kind: str) -> None:
+    one, two = "Caf\u00e9 Z\u00fcrich", "Cafe\u0301 Zu\u0308rich"
+    first = await api.call("POST", f"/v1/{kind}s", {"name": one})
+    assert first.status_code == 202, first.text
+    assert first.json()[kind]["name"] == one
+    second = await api.call("POST", f"/v1/{kind}s", {"name": two})
+    assert second.status_code == 409, "both make the same id"
+    id_ = first.json()[kind]["id"]
+    renamed = await api.call("PATCH", f"/v1/{kind}s/{id_}", {"name": two})
+    assert renamed.json()[kind]["name"] == one
+
+
+async def test_labels_are_found_in_either_spelling(api: Platform) -> None:
+    made = await api.create(labels={"place": "Zu\u0308rich"})
+    assert made["vm"]["labels"] == {"place": "Z\u00fcrich"}
+    for spelling in ("Z%C3%BCrich", "Zu%CC%88rich"):
+        found = await api.get(f"{VMS}?label=place={spelling}&min_position={made['position']}")
+        assert [vm["id"] for vm in found["items"]] == [made["vm"]["id"]]

@@ -1,7 +1,9 @@
 """Pairs of commands of which exactly one may win: one that begins to use something, and its deletion."""
 
+import random
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from domain.vm import Phase, VmOperationTimedOut, VmRequested
 from eventstore.envelope import Context, Ref
 from eventstore.store import Change, Tip
 from handlers.apply import now
-from tests.handlers.platform import WriteSide
+from runtime.streams import ensure_all
+from tests.handlers.platform import WriteSide, write_side
 
 CONTEXT = Context(actor="tester")
 #: How many aggregates begin in one batch.
@@ -74,6 +77,32 @@ async def available(side: WriteSide, id_: str) -> Ref:
 
 async def failed_vm(side: WriteSide, project_id: str, image_id: str) -> Ref:
     return await put(side, vm_failed(project_id, image_id))
+
+
+@asynccontextmanager
+async def shared(home: Path) -> AsyncIterator[WriteSide]:
+    """A server of its own with what pairs share: a project and an image. No handlers."""
+    home.mkdir()
+    async with write_side(home) as made:
+        await ensure_all(made.nc.jetstream(), 1)
+        await project(made, "shared")
+        await available(made, "shared")
+        yield made
+
+
+class HeadStart:
+    """How much earlier one of a pair is sent: up to twice what an answer takes here, so that either may win."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(7)
+        self._answer = 0.004
+
+    def next(self) -> float:
+        """Seconds; negative where the second one is sent first."""
+        return self._random.uniform(-2, 2) * self._answer
+
+    def answered(self, seconds: float) -> None:
+        self._answer += (seconds - self._answer) / 8
 
 
 States = Mapping[Ref, Any]

@@ -1,7 +1,6 @@
 """A rule that depends on another aggregate holds, whatever happens at the same moment."""
 
 import asyncio
-import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,12 +18,11 @@ from handlers.fences import Fences
 from handlers.managers.deletions import Deletions
 from handlers.turns import Turns
 from handlers.world import EVOLVE, World
-from runtime.streams import ensure_all
 from runtime.tasks import end
 from tests.handlers import pairs
 from tests.handlers.deciders import two
-from tests.handlers.pairs import CONTEXT, SPEC, Pair, create_args, done
-from tests.handlers.platform import WriteSide, write_side
+from tests.handlers.pairs import CONTEXT, SPEC, HeadStart, Pair, create_args, done
+from tests.handlers.platform import WriteSide
 from tests.waiting import eventually
 
 #: How many pairs there are of each kind, and how many of them are under way at a time.
@@ -36,12 +34,7 @@ Answer = dict[str, Any]
 @pytest.fixture(scope="module")
 async def server(servers_home: Path) -> AsyncIterator[WriteSide]:
     """With what the pairs share."""
-    home = servers_home / "fences"
-    home.mkdir()
-    async with write_side(home) as made:
-        await ensure_all(made.nc.jetstream(), 1)
-        await pairs.project(made, "shared")
-        await pairs.available(made, "shared")
+    async with pairs.shared(servers_home / "fences") as made:
         yield made
 
 
@@ -89,21 +82,6 @@ async def race(side: WriteSide, make: Make) -> None:
     found = await states(side, start)
     for pair, used in zip(made, ran, strict=True):
         assert (pair.used(found), pair.deleted(found)) == (used, not used), pair
-
-
-class HeadStart:
-    """How much earlier one of a pair is sent: up to twice what an answer takes here, so that either may win."""
-
-    def __init__(self) -> None:
-        self._random = random.Random(7)
-        self._answer = 0.004
-
-    def next(self) -> float:
-        """Seconds; negative where the second one is sent first."""
-        return self._random.uniform(-2, 2) * self._answer
-
-    def answered(self, seconds: float) -> None:
-        self._answer += (seconds - self._answer) / 8
 
 
 async def both(side: WriteSide, pair: Pair, head_start: HeadStart) -> tuple[Answer, Answer]:

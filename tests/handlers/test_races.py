@@ -21,12 +21,10 @@ from eventstore.envelope import Ref
 from eventstore.store import Change, Conflict, Tip
 from handlers.apply import now
 from handlers.world import EVOLVE
-from runtime.streams import ensure_all
 from tests.handlers import pairs
 from tests.handlers.deciders import Decider, two
-from tests.handlers.pairs import CONTEXT, SPEC, done
-from tests.handlers.platform import WriteSide, write_side
-from tests.handlers.test_fences import HeadStart
+from tests.handlers.pairs import CONTEXT, SPEC, HeadStart, done
+from tests.handlers.platform import WriteSide
 
 #: How many pairs there are of each kind, and how many of them are under way at a time.
 PAIRS, AT_A_TIME = 60, 12
@@ -37,12 +35,7 @@ Log = dict[str, int]
 @pytest.fixture(scope="module")
 async def server(servers_home: Path) -> AsyncIterator[WriteSide]:
     """With what the pairs share, and no handlers but those in a test."""
-    home = servers_home / "races"
-    home.mkdir()
-    async with write_side(home) as made:
-        await ensure_all(made.nc.jetstream(), 1)
-        await pairs.project(made, "shared")
-        await pairs.available(made, "shared")
+    async with pairs.shared(servers_home / "races") as made:
         yield made
 
 

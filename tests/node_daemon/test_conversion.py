@@ -16,48 +16,29 @@ import pytest
 from domain.contract import ImageSource
 from node_daemon import conversion, executor
 from node_daemon import images as images_module
-from node_daemon.base_image import BaseImage, Kept
+from node_daemon.base_image import BaseImage
 from node_daemon.conversion import most_bytes
-from node_daemon.disks import Disks
 from node_daemon.executor import seldom
 from node_daemon.failure import Permanent, Temporary
 from runtime import gauge
-from runtime.disk_image import Format
 from runtime.qemu_img import QemuImgError, qemu_img
 from runtime.settings import NodeSettings, read
 from tests.hostile_images import based_on, bomb, spoiled
 from tests.image_server import Images, ImageServer, serving
-from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
+from tests.node_daemon.conversions import SIZE, cache, image, names
+from tests.node_daemon.documents import MIB, raw_image, source_of
 from tests.processes import alive, children
 from tests.waiting import eventually
 
-SIZE = 8 * MIB
+__all__ = ["cache"]
+
 CONVERTING = ("qemu-img", "convert", "-n")
-
-
-def image(path: Path, *options: str, data: int = SIZE, hole: int = 0) -> ImageSource:
-    """A qcow2 image of noise, and of a hole behind it."""
-    raw = path.with_suffix(".in")
-    raw.write_bytes(os.urandom(data))
-    os.truncate(raw, data + hole)
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, str(raw), str(path)], check=True)
-    raw.unlink()
-    return source_of(path, "qcow2", data + hole)
 
 
 def same(source: Path, made: Path) -> bool:
     """Whether a qcow2 and a raw file hold the same disk."""
     compare = ["qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(source), str(made)]
     return subprocess.run(compare, check=False).returncode == 0
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -369,66 +350,6 @@ async def test_more_than_a_file_can_have(cache: Path, source: ImageSource, monke
     with pytest.raises(Permanent, match=f"image_invalid: its disk of {SIZE} bytes is larger than a raw file can be"):
         await Images(cache, []).ensure(source)
     assert names(cache) == []
-
-
-# ── as it came, and from before ─────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_kept_as_it_came(tmp_path: Path, cache: Path) -> None:
-    source = qcow2_image(tmp_path / "i.qcow2", 3 * MIB)
-    base = await Images(cache, [tmp_path], kept="source").ensure(source)
-    assert base == BaseImage(cache / f"{source.sha256}.qcow2", "qcow2", 3 * MIB)
-    assert base.path.read_bytes() == (tmp_path / "i.qcow2").read_bytes()
-    assert names(cache) == [base.path.name]
-
-
-@pytest.mark.parametrize("first", ["source", "raw"])
-async def test_what_is_there_is_used_whatever_is_set(tmp_path: Path, cache: Path, first: Kept) -> None:
-    source = image(tmp_path / "i.qcow2", data=MIB)
-    base = await Images(cache, [tmp_path], kept=first).ensure(source)
-    (tmp_path / "i.qcow2").unlink()
-    for kept in ("raw", "source"):
-        assert await Images(cache, [], kept=kept).ensure(source) == base
-        assert names(cache) == [base.path.name], "there is no second copy"
-
-
-async def test_both_are_there(tmp_path: Path, cache: Path) -> None:
-    source = image(tmp_path / "i.qcow2", data=MIB)
-    await Images(cache, [tmp_path]).ensure(source)
-    shutil.copy(tmp_path / "i.qcow2", cache / f"{source.sha256}.qcow2")
-    assert (await Images(cache, []).ensure(source)).format == "raw"
-    assert (await Images(cache, [], kept="source").ensure(source)).format == "qcow2"
-
-
-@pytest.mark.parametrize("kept", ["raw", "source"])
-@pytest.mark.parametrize("there", [(), ("raw",), ("qcow2",), ("raw", "qcow2")], ids=" ".join)
-@pytest.mark.parametrize("made_from", ["raw", "qcow2"])
-async def test_under_a_disk_is_what_it_was_made_from(
-    tmp_path: Path, kept: Kept, there: tuple[Format, ...], made_from: Format
-) -> None:
-    """Whatever is set by now and whatever else is there."""
-    source = image(tmp_path / "i.qcow2", data=MIB)
-    disks, images = Disks(tmp_path), Images(tmp_path / "images", [tmp_path], kept=kept)
-    files: dict[Format, Path] = {"raw": tmp_path / "images" / f"{source.sha256}.raw"}
-    files["qcow2"] = files["raw"].with_suffix(".qcow2")
-    await qemu_img("convert", "-f", "qcow2", "-O", "raw", source.source, str(files["raw"]))
-    shutil.copy(source.source, files["qcow2"])
-    await disks.ensure("vm", BaseImage(files[made_from], made_from, MIB), 1)
-    for form in set(files) - set(there):
-        files[form].unlink()
-    assert images.under(source, disks.base("vm")) == (files[made_from], made_from)
-
-
-@pytest.mark.parametrize("named", [None, Path("/etc/shadow"), Path("/images/other.raw")])
-def test_a_disk_cannot_name_another_file(tmp_path: Path, cache: Path, named: Path | None) -> None:
-    qcow2, raw = qcow2_image(tmp_path / "i.qcow2"), raw_image(tmp_path / "i.raw")
-    images = Images(cache, [])
-    assert images.under(qcow2, named) == (cache / f"{qcow2.sha256}.raw", "raw")
-    assert images.under(raw, named) == (cache / f"{raw.sha256}.raw", "raw")
-    (cache / f"{qcow2.sha256}.qcow2").touch()
-    assert images.under(qcow2, named) == (cache / f"{qcow2.sha256}.qcow2", "qcow2")
-    moved = Path("/where/the/data/was/before") / f"{raw.sha256}.raw"
-    assert images.under(raw, moved) == (cache / moved.name, "raw")
 
 
 # ── said and set ────────────────────────────────────────────────────────────────────────────────────────────────────
