@@ -325,8 +325,11 @@ async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tel
 
 
 async def _tell_health(url: str) -> None:
-    """Say when the platform becomes unwell, with the part and why, and when it is well again. Never returns."""
-    unwell = ""
+    """Say when the platform becomes unwell, with the part and why, and when it is well again. Never returns.
+
+    What was parked is said as well, whenever there is more of it.
+    """
+    unwell, parked = "", 0
     async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
@@ -334,11 +337,14 @@ async def _tell_health(url: str) -> None:
                 body = (await http.get("/healthz")).json()
                 parts = {name: part for name, part in body.items() if isinstance(part, dict) and "since" in part}
                 now = "; ".join(f"{name}: {part.get('detail', part['status'])}" for name, part in parts.items())
+                aside = int(body.get("parked", 0)) + int(body.get("parked_more", 0))
             except (httpx.HTTPError, ValueError, AttributeError, LookupError):
-                now = "gateway: it does not answer"
+                now, aside = "gateway: it does not answer", parked
             if bool(now) != bool(unwell):
                 say(f"unhealthy    {now}" if now else "healthy      again")
-            unwell = now
+            if aside > parked:
+                say(f"degraded     {aside} parked messages that nobody has seen; see nebula parked list")
+            unwell, parked = now, aside
 
 
 async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:

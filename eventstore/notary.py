@@ -2,7 +2,7 @@
 
 It goes on from the last checkpoint and checks, each time, that the event there is still the one that was signed. A log
 that lost its tail or grew another one is never signed: that is said as an error, again and again, until somebody looks.
-Positions that no message has, before any of them was signed, are an error that is said once: the rest is signed.
+Positions that no message has, before any of them was signed, are parked, for people to see: the rest is signed.
 Several notaries may run; of two at once, one signs.
 """
 
@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sign
 from eventstore.documents import Documents
 from eventstore.envelope import GENESIS, Recorded
-from eventstore.jetstream import Conflict, Stream
-from eventstore.parking import CHECKPOINTS, Parking
+from eventstore.jetstream import Conflict, Stream, Unavailable
+from eventstore.parking import CHECKPOINTS, HOLES, Parking
 from eventstore.store import EventStore
 from runtime import logs, subjects
 
@@ -156,6 +157,7 @@ class Notary:
         public = key.public_key()
         self._key = key
         self._known = {fingerprint(public): public, **(known or {})}
+        self._nc = nc
         self._store = EventStore(nc)
         self._checkpoints = Checkpoints(nc)
         self._parking = parking or Parking(nc)
@@ -215,6 +217,7 @@ class Notary:
         seen, digests = self._seen, dict[int, str]()
         if seen is None:
             seen = latest.at if latest is not None else LogDigest()
+            await self._park_earlier(seen.position)
         last = await self._store.last_position()
         furthest = max(seen.position, latest.position if latest else 0)
         if last < furthest:
@@ -242,16 +245,47 @@ class Notary:
         hole for ever. Raises Disagrees where the log's leader has a message there, or an event that was signed stood
         there.
         """
-        where = f"positions {before + 1} to {after - 1}" if after > before + 2 else f"position {before + 1}"
         if before < signed < after or await self._store.next_position(before) != after:
-            raise Disagrees(f"{where} is missing from the log")
+            raise Disagrees(f"{missing(before, after)} is missing from the log")
         log.error("log damaged: positions are missing", after=before, next=after)
+        await self._park_hole(before, after)
+
+    async def _park_hole(self, before: int, after: int) -> None:
+        """Put it aside for people to see, once; whoever drops it has seen it."""
+        error = f"no message is at {missing(before, after)}: an archive of this log cannot be restored"
+        await self._parking.park(
+            HOLES, str(before + 1), subject=subjects.events(), position=before + 1, error=error, size=0
+        )
+
+    async def _is_whole(self) -> bool:
+        """Whether there is a message for each position of the log. Raises Unavailable."""
+        try:
+            state = (await self._nc.jetstream().stream_info(subjects.EVENTS)).state
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the log does not answer: {error!r}") from error
+        return state.messages == state.last_seq
+
+    async def _park_earlier(self, signed: int) -> None:
+        """Park the holes before the latest checkpoint: this one was not there yet when they were passed over."""
+        if not signed or await self._is_whole():
+            return
+        before = 0
+        async for page in pages(self._store, 0, signed):
+            for recorded in page:
+                if recorded.position != before + 1 and await self._store.next_position(before) == recorded.position:
+                    await self._park_hole(before, recorded.position)
+                before = recorded.position
 
     async def _same(self, seen: LogDigest) -> None:
         async for page in pages(self._store, seen.position - 1, seen.position):
             if page[0].digest == seen.event:
                 return
         raise Disagrees(f"the event at position {seen.position} is another one than before")
+
+
+def missing(before: int, after: int) -> str:
+    """The positions between two, in words."""
+    return f"positions {before + 1} to {after - 1}" if after > before + 2 else f"position {before + 1}"
 
 
 def right(stranger: Checkpoint, latest: Checkpoint | None, digests: Mapping[int, str]) -> bool:

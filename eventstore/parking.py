@@ -27,7 +27,19 @@ from eventstore.parked import MORE, MOST_BODY, MOST_ERROR, MOST_HEADERS, Parked,
 from eventstore.room import Room
 from runtime import logs, subjects
 
-__all__ = ["CHECKPOINTS", "LOG", "REPORTS", "WANTED", "Closed", "NoRetry", "NotParked", "Parked", "Parking", "Status"]
+__all__ = [
+    "CHECKPOINTS",
+    "HOLES",
+    "LOG",
+    "REPORTS",
+    "WANTED",
+    "Closed",
+    "NoRetry",
+    "NotParked",
+    "Parked",
+    "Parking",
+    "Status",
+]
 
 log = logs.get(__name__)
 
@@ -37,6 +49,8 @@ REPORTS = "reports"
 """The source of what nodes reported."""
 CHECKPOINTS = "checkpoints"
 """The source of what stands among the checkpoints and is none."""
+HOLES = "holes"
+"""The source of positions of the log that no message has, of which each is named by its first one."""
 WANTED = "wanted"
 """The source of what stands among the wanted documents and is none of the handlers'. Bodies may hold secrets: none is
 kept."""
@@ -44,7 +58,7 @@ kept."""
 RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
 """The stream that a message of a source is put back into."""
 
-ORDERED = (LOG, CHECKPOINTS)
+ORDERED = (LOG, CHECKPOINTS, HOLES)
 """The sources that are read in order, and again from the first on by each process that starts."""
 BODILESS = (LOG, WANTED)
 """The sources of which no bodies are kept."""

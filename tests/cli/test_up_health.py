@@ -51,7 +51,14 @@ async def test_health_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -
         assert said == ["unhealthy    log: disk full; nats: unavailable"]
         await gateway.answers(well)
         assert said[1:] == ["healthy      again"]
-        for nonsense in (b"hi", b"[]", b"null", b"", {"log": {"since": 1}}):
+        for parked in (2, 2, 1, 2, 0):
+            await gateway.answers(well | {"status": "degraded", "parked": parked, "parked_more": 1})
+        assert [line.split(";")[0] for line in said[2:]] == [
+            f"degraded     {number} parked messages that nobody has seen" for number in (3, 3)
+        ]
+        await gateway.answers(well)
+        del said[2:]
+        for nonsense in (b"hi", b"[]", b"null", b"", {"log": {"since": 1}}, well | {"parked": "many"}):
             await gateway.answers(nonsense)
         assert said[2:] == ["unhealthy    gateway: it does not answer"]
         await gateway.answers(well)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from eventstore import transfer
 from eventstore.archive import verify_file
@@ -15,8 +16,10 @@ from eventstore.audit import verify_log
 from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
 from eventstore.envelope import GENESIS, Recorded
 from eventstore.follow import follow
+from eventstore.jetstream import Stream
 from eventstore.notary import Checkpoints, Disagrees, Notary
-from eventstore.parking import Parking
+from eventstore.parked import Parked, record_of
+from eventstore.parking import HOLES, Parking
 from eventstore.verify import Report
 from handlers.managers.notary import Signing
 from runtime import streams, subjects
@@ -119,12 +122,21 @@ async def test_positions_without_a_message_are_passed_over(tmp_path: Path) -> No
         checkpoint = await holed.notary().step()
         assert checkpoint is not None
         assert checkpoint.position == last - 1
+        parked = [found async for found in holes(holed.nc)]
+        assert [record.key for record in parked] == ["1", "6", "12"], "degraded until somebody drops them"
+        assert parked[1].error == "no message is at positions 6 to 7: an archive of this log cannot be restored"
         report = await verify_log(holed.nc, keys=holed.keys)
         assert report.proven == last - 1
         assert all(has(report, "missing", position) for position in (1, 6, 12))
         assert {"altered", "forked", "truncated"}.isdisjoint({finding.code for finding in report.findings})
         await holed.grow(5, first=900)
+        await Parking(holed.nc).drop(HOLES, "1", actor="alice", reason="seen")
         assert await holed.notary().step() is not None, "it goes on from there"
+        assert [record.key async for record in holes(holed.nc)] == ["6", "12", str(last)], "that one is behind by now"
+        await holed.nc.jetstream().purge_stream(subjects.PARKED)  # as if an earlier version had signed past them
+        await holed.grow(1, first=990)
+        assert await holed.notary().step() is not None
+        assert [record.key async for record in holes(holed.nc)] == ["1", "6", "12", str(last)]
         exported = await holed.export(tmp_path / "holed")
         assert exported.events == len(await holed.all())
         copy = verify_file(tmp_path / "holed", keys=holed.keys)
@@ -133,6 +145,14 @@ async def test_positions_without_a_message_are_passed_over(tmp_path: Path) -> No
         assert first.position == 2
         with pytest.raises(transfer.Unsound, match="missing"):
             await transfer.restore(log.nc, tmp_path / "holed", keys=holed.keys)
+
+
+async def holes(nc: Client) -> AsyncIterator[Parked]:
+    """The holes that are parked, and open."""
+    for recorded in await Stream(nc, subjects.PARKED).read(0, subjects.parked_of(HOLES)):
+        record = await Parking(nc).get(HOLES, record_of(recorded).key)
+        if record.open:
+            yield record
 
 
 async def batches(log: Log, events: int) -> AsyncIterator[Recorded]:
