@@ -107,7 +107,7 @@ def malformed(event: Document) -> Document:
 
 #: What says what became of a VM, by the type of event: all that stands in it was changed, also what it took away.
 CHANGES = {
-    "VmChanged": ("name", "tags", "labels", "protected", "restart_policy", "description"),
+    "VmChanged": ("name", "tags", "labels", "protected", "restart_policy", "watchdog", "description"),
     "VmTagged": ("tags",),
     "VmResized": ("spec",),
 }
@@ -142,6 +142,8 @@ def what(data: Document, actor: str, kind: str = "") -> str:
     for name in ("name", "image", "node", "step", "boots", "resets", "cause", "code", "detail", *CONSOLE):
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")
+    if data.get("watchdog_resets"):
+        words.append(f"{data['watchdog_resets']} by its watchdog")
     for name in ("addresses", "tags"):
         if data.get(name):
             words.append(f"{name} {output.cell(data[name])}")

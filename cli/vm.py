@@ -58,6 +58,12 @@ class Policy(StrEnum):
     ALWAYS = "always"
 
 
+class Watchdog(StrEnum):
+    DISABLED = "disabled"
+    RESET = "reset"
+    POWEROFF = "poweroff"
+
+
 class Goal(StrEnum):
     RUNNING = "running"
     READY = "ready"
@@ -100,6 +106,9 @@ def create(
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
     restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
+    watchdog: Annotated[
+        Watchdog | None, typer.Option(help="What a watchdog device does to a guest that hangs (disabled).")
+    ] = None,
     ssh_key: SshKeys = None,
     user_data: UserData = None,
     description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
@@ -119,6 +128,7 @@ def create(
         "labels": _labels(label) if label else None,
         "protected": protected or None,
         "restart_policy": restart,
+        "watchdog": watchdog,
         "description": description,
         "ssh_keys": public_keys(ssh_key),
         **fields_of(user_data),
@@ -300,6 +310,12 @@ def describe(session: Session, vm: Name, description: Annotated[str, typer.Argum
 def restart_policy(session: Session, vm: Name, policy: Annotated[Policy, typer.Argument()]) -> None:
     """Start a VM again when its guest goes off by itself: always, on-failure (it crashed), or no."""
     _change(session, vm, {"restart_policy": policy})
+
+
+@command(app, "watchdog")
+def watchdog(session: Session, vm: Name, action: Annotated[Watchdog, typer.Argument()]) -> None:
+    """Give a VM a watchdog device from its next start on, or take it away: reset, poweroff, or disabled."""
+    _change(session, vm, {"watchdog": action})
 
 
 @command(app, "protect")

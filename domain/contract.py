@@ -47,6 +47,9 @@ Position = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 """Bytes."""
 
+WATCHDOG = "watchdog"
+"""The feature of a node that gives VMs watchdogs."""
+
 MOST_DETAIL, MOST_STEP = 2000, 100
 MOST_ADDRESSES, MOST_ORPHANS, MOST_DIGESTS = 64, 1000, 1000
 #: Bytes of an image in one message: well below what a message may have.
@@ -142,6 +145,17 @@ class Fetch(StrEnum):
     SOURCE = "source"
 
 
+class Watchdog(StrEnum):
+    """What a watchdog device does once the guest, which has started it, has stopped to feed it.
+
+    `disabled`: the guest has no such device.
+    """
+
+    DISABLED = "disabled"
+    RESET = "reset"
+    POWEROFF = "poweroff"
+
+
 class ImageSource(Message):
     """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
 
@@ -206,6 +220,7 @@ class Wanted(Message):
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
+    watchdog: Watchdog = Watchdog.DISABLED
     features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
     place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
     """Never part of the document: the node fills in where it found it."""
@@ -227,7 +242,8 @@ class NodeReport(Message):
     was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
     plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
     `size` is what the domain in memory was started with, `host_boot` the boot of the host that it was started in, and
-    `resets` how often its guest has reset itself since: a boot of which nobody was asked.
+    `resets` how often its guest has reset itself since: a boot of which nobody was asked. `watchdog_resets` of them
+    were its watchdog's doing.
     """
 
     vm: Uuid
@@ -242,10 +258,11 @@ class NodeReport(Message):
     boots: Counter = 0
     size: Annotated[Resources, BeforeValidator(whole_numbers), AfterValidator(bounded)] | None = None
     addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
-    cause: Literal["guest", "crashed"] | None = None
+    cause: Literal["guest", "crashed", "watchdog"] | None = None
     forced: bool = False
     host_boot: HostBoot | None = None
     resets: Counter = 0
+    watchdog_resets: Counter = 0
     step: Annotated[str, BeforeValidator(one_line)] | None = None
     error: ReportError | None = None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.base import Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
-from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium
+from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
@@ -58,6 +58,9 @@ PublicKey = Annotated[
 ]
 #: A word, where a strict model would have the enumeration itself.
 Policy = Annotated[RestartPolicy, Field(strict=False)]
+WatchdogAction = Annotated[
+    Watchdog, Field(strict=False, description="what a watchdog device (i6300esb) does; disabled: there is none")
+]
 SshKeys = Annotated[tuple[PublicKey, ...], Field(max_length=MOST_KEYS), at_most(MOST_KEYS)]
 UserData = Annotated[
     str,
@@ -134,6 +137,7 @@ class CreateVm(Spec):
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
     restart_policy: Policy = RestartPolicy.NO
+    watchdog: WatchdogAction = Watchdog.DISABLED
     description: Remark | None = None
     ssh_keys: SshKeys = ()
     user_data: UserData | None = None
@@ -213,6 +217,7 @@ class ChangeVm(Body):
     labels: Labels | None = None
     protected: bool | None = None
     restart_policy: Policy | None = None
+    watchdog: WatchdogAction | None = None
     description: Remark | None = None
 
     @model_validator(mode="after")

@@ -104,7 +104,7 @@ class Daemon:
         try:
             async with Essential() as essential:
                 essential.start("wanted documents", self._wanted.follow())
-                essential.start("hypervisor", self._hypervisor.watch(self._nudge, self._note_reset))
+                essential.start("hypervisor", self._watch())
                 essential.start("tick", self._tick_for_ever())
                 essential.start("reports", self._report_for_ever())
                 for start in self._beside:
@@ -186,6 +186,9 @@ class Daemon:
             self._lane(vm).nudge()
         elif vm in self._lanes:
             self._lanes[vm][0].nudge()  # its document is gone: it ends by itself
+
+    async def _watch(self) -> None:
+        await self._hypervisor.watch(self._nudge, self._note_reset, self._resets.note_watchdog)
 
     def _note_reset(self, vm: str) -> None:
         """A guest that does nothing but reset itself is one report a second."""

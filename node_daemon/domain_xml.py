@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
-from domain.contract import NOWHERE, Firmware, Place, Wanted
+from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
 from node_daemon.hypervisor import Boot
 from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 
@@ -95,8 +95,8 @@ def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = 
     serial is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
     virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
     to see it is handed a connection by libvirt. A guest whose kernel panics says so to the panic device: to libvirt it
-    has crashed. Nothing here loosens what libvirt confines QEMU by (users, seccomp,
-    labels).
+    has crashed. A watchdog does nothing until the guest has started it. Nothing here
+    loosens what libvirt confines QEMU by (users, seccomp, labels).
     """
     wanted = boot.wanted
     domain = ET.Element("domain", type=virt_type)
@@ -228,6 +228,9 @@ def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> 
 
     if machine.panic is not None:
         ET.SubElement(devices, "panic", model=machine.panic)
+
+    if boot.wanted.watchdog is not Watchdog.DISABLED:
+        ET.SubElement(devices, "watchdog", model="i6300esb", action=boot.wanted.watchdog.value)
 
     if machine.architecture == X86_64.architecture and boot.wanted.vcpus > MOST_PLAIN_CPUS:
         iommu = ET.SubElement(devices, "iommu", model="intel")

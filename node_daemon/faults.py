@@ -16,6 +16,7 @@ from node_daemon.hypervisor import (
     Boot,
     Capacity,
     Channel,
+    Fired,
     Have,
     Hypervisor,
     Nudge,
@@ -115,10 +116,10 @@ class Faulty:
     async def ensure_network(self) -> None:
         await self._through("network", self._real.ensure_network)
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
         while True:
             await self._back.wait()
-            watching = asyncio.create_task(self._real.watch(nudge, reset))
+            watching = asyncio.create_task(self._real.watch(nudge, reset, fired))
             try:
                 await self._away.wait()
             finally:

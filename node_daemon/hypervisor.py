@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from domain.base import Resources
-from domain.contract import NOWHERE, Place, Power, Wanted
+from domain.contract import NOWHERE, Place, Power, Wanted, Watchdog
 from domain.guest import Guest
 
 
@@ -114,8 +114,12 @@ Reset = Callable[[str], None]
 """Called with a VM's id each time that its guest has reset itself."""
 
 
-def unheard(vm: str) -> None:
-    """Nobody counts resets."""
+Fired = Callable[[str, Watchdog], None]
+"""Called with a VM's id when its watchdog has fired, and with what that does; before it is done."""
+
+
+def unheard(*_: object) -> None:
+    """Nobody counts resets, or what watchdogs do."""
 
 
 class Channel(Protocol):
@@ -226,8 +230,8 @@ class Hypervisor(Protocol):
         """Make the guests' network active. Refused (`network_missing`, `network_inactive`) where that cannot be."""
         ...
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
         """Call `nudge` for whatever happens to domains, and after each (re)connection; `reset` for each time that a
-        guest resets itself. Never returns.
+        guest resets itself or is reset by its watchdog; `fired` when a watchdog fires. Never returns.
         """
         ...

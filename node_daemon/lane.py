@@ -169,7 +169,7 @@ class Lane:
                     log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
                 if want.force_after is None:
                     self._graces.forget(self.vm)
-                if have.power in (Power.OFF, Power.ABSENT):
+                if have.power is Power.ABSENT:
                     self._resets.forget(self.vm)
                 self._trouble = Trouble(want.generation)
                 self._show(want, have)
@@ -244,5 +244,5 @@ class Lane:
         self._reports.show(self.vm, self._seen(want, have, step=step, error=error))
 
     def _seen(self, want: Wanted, have: Have, *, step: str | None, error: ReportError | None) -> Seen:
-        known, resets = self._addresses.known, self._resets.of(have)
-        return seen(want, have, addresses=known, resets=resets, step=step, error=error)
+        known, count = self._addresses.known, self._resets.of(have)
+        return seen(want, have, addresses=known, count=count, step=step, error=error)

@@ -19,7 +19,8 @@ from domain.guest import Guest
 from node_daemon import guest_agent, libvirt_events, networks
 from node_daemon.connections import Connections
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, by_uefi, definable, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Channel, Have, Nudge, Refused, Reset, size_of, unheard
+from node_daemon.hypervisor import Boot, Capacity, Channel, Fired, Have, Nudge, Refused, Reset, size_of, unheard
+from node_daemon.libvirt_events import Listener
 from node_daemon.machine import X86_64, Machine, VirtType
 from node_daemon.reach import Reach, ours
 
@@ -153,8 +154,8 @@ class LibvirtHypervisor:
     async def ensure_network(self) -> None:
         await self._ask("network", lambda connection: networks.activate(connection, self._network))
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
-        await libvirt_events.watch(self._uri, self._deadline, nudge, reset)
+    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+        await libvirt_events.watch(self._uri, self._deadline, Listener(nudge, reset, fired))
 
     def close(self) -> None:
         """Let go of the idle connections. Domains run on."""

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import libvirt
 
+from domain.contract import Watchdog
 from node_daemon.connections import on_thread, open_connection
-from node_daemon.hypervisor import Nudge, Reset
+from node_daemon.hypervisor import Fired, Nudge, Reset
 from runtime import logs
 from runtime.tasks import happens
 
@@ -17,19 +19,31 @@ log = logs.get(__name__)
 
 #: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
 WATCH_SECONDS = 1.0
+#: What watchdogs of ours do, in libvirt's words.
+_ACTIONS = {
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_RESET: Watchdog.RESET,
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF: Watchdog.POWEROFF,
+}
 
 
-async def watch(uri: str, deadline: float, nudge: Nudge, reset: Reset) -> None:
-    """Call `nudge` for each event of a domain, for ever; without a domain when libvirt is away, or is back.
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what: of any event of a domain, of a reset of its guest, of its watchdog."""
 
-    And `reset` when its guest has reset itself.
-    """
+    nudge: Nudge
+    reset: Reset
+    fired: Fired
+
+
+async def watch(uri: str, deadline: float, listener: Listener) -> None:
+    """Tell of each event of a domain, for ever. It nudges without a domain when libvirt is away, or is back."""
+    nudge = listener.nudge
     away = False
     while True:
         gone = asyncio.Event()
         try:
             async with asyncio.timeout(deadline):
-                connection, callbacks = await on_thread(_listen, uri, asyncio.get_running_loop(), nudge, reset, gone)
+                connection, callbacks = await on_thread(_listen, uri, asyncio.get_running_loop(), listener, gone)
         except (libvirt.libvirtError, TimeoutError) as error:
             if not away:
                 log.warning("libvirt is away", uri=uri, error=str(error))
@@ -48,9 +62,9 @@ async def watch(uri: str, deadline: float, nudge: Nudge, reset: Reset) -> None:
 
 
 def _listen(
-    uri: str, loop: asyncio.AbstractEventLoop, nudge: Nudge, reset: Reset, gone: asyncio.Event
+    uri: str, loop: asyncio.AbstractEventLoop, listener: Listener, gone: asyncio.Event
 ) -> tuple[Any, list[int]]:
-    """A connection that calls `nudge` and `reset` for events of domains, and sets `gone` when its other end is lost.
+    """A connection that tells of events of domains, and sets `gone` when its other end is lost.
 
     With it the numbers of its callbacks, to stop them.
     """
@@ -59,11 +73,16 @@ def _listen(
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             loop.call_soon_threadsafe(call, *args)
 
+    def fired(_: Any, domain: Any, action: int, _more: Any) -> None:
+        if action in _ACTIONS:
+            tell(listener.fired, domain.UUIDString(), _ACTIONS[action])
+
     connection = open_connection(uri)
     try:
-        heard = {
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda _, domain, *_more: tell(nudge, domain.UUIDString()),
-            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda _, domain, *_more: tell(reset, domain.UUIDString()),
+        heard: dict[int, Callable[..., None]] = {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda _, domain, *_more: tell(listener.nudge, domain.UUIDString()),
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda _, domain, *_more: tell(listener.reset, domain.UUIDString()),
+            libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: fired,
         }
         callbacks = [connection.domainEventRegisterAny(None, kind, call, None) for kind, call in heard.items()]
         with contextlib.suppress(libvirt.libvirtError):  # local drivers have no other end to lose

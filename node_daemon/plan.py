@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from domain.contract import NOWHERE, Desired, Power, Wanted
+from domain.contract import NOWHERE, WATCHDOG, Desired, Power, Wanted
 from node_daemon.hypervisor import Have
 
 
@@ -152,7 +152,7 @@ Step = Action | Refuse
 
 
 #: What documents may need, by name, that this daemon knows: all that was there before features had names needs none.
-FEATURES: frozenset[str] = frozenset()
+FEATURES: frozenset[str] = frozenset({WATCHDOG})
 
 #: Seconds that a guest still has to shut down by itself.
 Left = Callable[[Wanted], float]

@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 from domain.base import Resources
 from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, ReportError, Wanted
 from node_daemon.hypervisor import Have
+from node_daemon.resets import Count
 from runtime import logs, subjects
 from runtime.tasks import end, happens
 
@@ -36,10 +37,11 @@ class Seen:
     boots: int = 0
     size: Resources | None = None
     addresses: tuple[str, ...] = ()
-    cause: Literal["guest", "crashed"] | None = None
+    cause: Literal["guest", "crashed", "watchdog"] | None = None
     forced: bool = False
     host_boot: str | None = None
     resets: int = 0
+    watchdog_resets: int = 0
     step: str | None = None
     error: ReportError | None = None
 
@@ -49,7 +51,7 @@ def seen(
     have: Have,
     *,
     addresses: tuple[str, ...] = (),
-    resets: int = 0,
+    count: Count | None = None,
     step: str | None = None,
     error: ReportError | None = None,
 ) -> Seen:
@@ -59,6 +61,7 @@ def seen(
     nothing of a domain that runs, unless it is to end.
     """
     on = have.power is Power.ON
+    cause = "watchdog" if have.cause is not None and count is not None and count.ended else have.cause
     return Seen(
         epoch=want.epoch,
         power=have.power,
@@ -67,10 +70,11 @@ def seen(
         boots=have.boots if on or have.power is Power.PAUSED else 0,
         size=have.size if on else None,
         addresses=addresses if on else (),
-        cause=have.cause if have.power is Power.OFF and step is None else None,
+        cause=cause if have.power is Power.OFF and step is None else None,
         forced=have.forced and have.power is Power.OFF and step is None,
         host_boot=(have.host_boot or None) if on else None,
-        resets=resets if on else 0,
+        resets=count.resets if on and count is not None else 0,
+        watchdog_resets=count.watchdog if on and count is not None else 0,
         step=None if on and want.desired is Desired.ON and have.boots >= want.boots else step,
         error=error,
     )
@@ -180,6 +184,7 @@ class Reports:
             forced=what.forced,
             host_boot=what.host_boot,
             resets=what.resets,
+            watchdog_resets=what.watchdog_resets,
             step=what.step,
             error=what.error,
         )

@@ -19,9 +19,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from domain.contract import Power
+from domain.contract import Power, Watchdog
 from node_daemon.domain_xml import Tag, domain_name
-from node_daemon.hypervisor import Have, Nudge, Reset, unheard
+from node_daemon.hypervisor import Fired, Have, Nudge, Reset, unheard
 from node_daemon.shelf import Shelf
 
 DOMAIN, HOST = "domain", "host"
@@ -50,6 +50,7 @@ class Run:
     agent: Agent = "answers"
     #: how often the guest has reset itself
     resets: int = 0
+    watchdog: Watchdog = Watchdog.DISABLED
 
     def stand(self, now: float, *, stalled: bool = False) -> "Run":
         return self if self.still is not None else replace(self, still=now, stalled=stalled)
@@ -98,7 +99,7 @@ class SimulatedHost:
         self.name = name
         self._shelf = shelf or Shelf()
         self._up = up
-        self._watchers: dict[Nudge, Reset] = {}
+        self._watchers: dict[Nudge, tuple[Reset, Fired]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         host = self._shelf.all(name, HOST)
         self._boot = int(host.get("boot", "1"))
@@ -166,9 +167,9 @@ class SimulatedHost:
         if (found := self.in_memory(vm)) is not None:
             self.put(replace(found[0], run=None, cause=cause, forced=cause is None))
 
-    def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
+    def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
         """Tell of every change from now on; the earlier one watches, the earlier it hears of it."""
-        self._watchers[nudge] = reset
+        self._watchers[nudge] = (reset, fired)
 
     def unwatch(self, nudge: Nudge) -> None:
         del self._watchers[nudge]
@@ -190,8 +191,22 @@ class SimulatedHost:
             domain, run = found
             again = replace(run, up_at=time.time() + seconds, off_at=None, agent="answers", resets=run.resets + 1)
             self.put(replace(domain, run=again))
-            for told in list(self._watchers.values()):
+            for told, _ in list(self._watchers.values()):
                 told(vm)
+
+    def hang(self, vm: str) -> None:
+        """The guest hangs, so that it feeds its watchdog no more: which acts, where it has one."""
+        if (found := self.in_memory(vm)) is None or found[1].still is not None:
+            return
+        action = found[1].watchdog
+        if action is Watchdog.DISABLED:
+            return
+        for _, told in list(self._watchers.values()):
+            told(vm, action)
+        if action is Watchdog.RESET:
+            self.reset(vm)
+        else:
+            self.crash(vm)  # QEMU ends at once: nothing tells it from one that died
 
     def stall(self, vm: str) -> None:
         """The guest's disk cannot be written: it is paused."""

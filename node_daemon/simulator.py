@@ -27,6 +27,7 @@ from node_daemon.hypervisor import (
     Busy,
     Capacity,
     Channel,
+    Fired,
     Have,
     Nudge,
     Refused,
@@ -130,6 +131,7 @@ class Simulator:
             up_at=now + self._draw(self._seconds.boot),
             leased_at=now + self._draw(self._seconds.lease),
             hostname=wanted.name,
+            watchdog=wanted.watchdog,
         )
         self.host.put(replace(domain, run=run, cause=None, forced=False))
         return self.host.look(wanted.vm)
@@ -239,8 +241,8 @@ class Simulator:
         await self._answer()
         self._check_network()
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard) -> None:
-        self.host.watch(nudge, reset)
+    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+        self.host.watch(nudge, reset, fired)
         try:
             nudge(None)
             await asyncio.Event().wait()

@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from domain.contract import Watchdog
 from domain.mac import derived
 from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
@@ -79,6 +80,7 @@ class VmView(TypedDict):
     labels: dict[str, str]
     protected: bool
     restart_policy: str
+    watchdog: str
     restart_at: str | None
     restarts: int
     description: str | None
@@ -130,6 +132,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "labels": dict(sorted((get("labels") or {}).items())),
         "protected": bool(get("protected")),
         "restart_policy": get("restart_policy") or RestartPolicy.NO.value,
+        "watchdog": get("watchdog") or Watchdog.DISABLED.value,
         "restart_at": maybe(get("restart_at")),
         "restarts": get("restarts") or 0,
         "description": get("description") or None,
@@ -194,7 +197,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 VMS = Aggregates[Vm](
     kind="vm",
     table="vms",
-    revision=8,
+    revision=9,
     model=Vm,
     evolve=evolve,
     deleted=lambda state: state.phase is Phase.DELETED,

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
-from domain.contract import BootId, Counter, Mac, NodeReport, detail
+from domain.contract import BootId, Counter, Mac, NodeReport, Watchdog, detail
 from domain.vm.values import Considered, Console, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
@@ -44,6 +44,7 @@ class CreateVm(Asked):
     labels: Labels = Field(default_factory=dict)
     protected: bool = False
     restart_policy: RestartPolicy = RestartPolicy.NO
+    watchdog: Watchdog = Watchdog.DISABLED
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     notices: tuple[Notice, ...] = ()
@@ -124,6 +125,7 @@ class ChangeVm(Asked):
     labels: Labels | None = None
     protected: bool | None = None
     restart_policy: RestartPolicy | None = None
+    watchdog: Watchdog | None = None
     description: Remark | None = None
 
 

@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Event, Resources, Sealed
+from domain.contract import Watchdog
 from domain.vm.values import Considered, Console, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
 
 
@@ -38,6 +39,7 @@ class VmRequested(VmAsked):
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
     restart_policy: RestartPolicy = RestartPolicy.NO
+    watchdog: Watchdog = Watchdog.DISABLED
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
     notices: tuple[Notice, ...] = ()
@@ -138,6 +140,7 @@ class VmChanged(VmAsked):
     labels: dict[str, str] | None = None
     protected: bool | None = None
     restart_policy: RestartPolicy | None = None
+    watchdog: Watchdog | None = Field(default=None, description="from its next start on")
     description: str | None = Field(default=None, description="an empty one takes away what there was")
 
 
@@ -185,10 +188,13 @@ class VmStarted(VmObserved):
 
 
 class VmStopped(VmObserved):
-    """`cause`: requested, guest (it powered itself off), crashed, or unknown. `forced`: its plug was pulled."""
+    """`cause`: requested, guest (it powered itself off), crashed, watchdog (which powered it off), or unknown.
+
+    `forced`: its plug was pulled.
+    """
 
     TOPIC = "nebula.vm.VmStopped"
-    cause: Literal["requested", "guest", "crashed", "unknown"]
+    cause: Literal["requested", "guest", "crashed", "watchdog", "unknown"]
     forced: bool = False
 
 
@@ -228,10 +234,14 @@ class VmSuspended(VmObserved):
 
 
 class VmGuestRebooted(VmObserved):
-    """The guest reset itself; `resets`: how often it has, since its domain was started."""
+    """The guest reset itself, or its watchdog did.
+
+    `resets`: how often that happened since its domain was started; `watchdog_resets` of them were its watchdog's doing.
+    """
 
     TOPIC = "nebula.vm.VmGuestRebooted"
     resets: int
+    watchdog_resets: int = 0
 
 
 class VmAddressesChanged(VmObserved):

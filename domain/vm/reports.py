@@ -104,7 +104,8 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     rebooted: list[VmEvents] = []
     if vm.phase is Phase.RUNNING and report.boots == vm.booted and report.resets > vm.resets and is_due(vm, at):
         observed = {"node": report.node, "sequence": report.sequence, "lease": report.lease}
-        rebooted.append(VmGuestRebooted(at=at, **observed, resets=report.resets))
+        by_watchdog = min(report.watchdog_resets, report.resets)
+        rebooted.append(VmGuestRebooted(at=at, **observed, resets=report.resets, watchdog_resets=by_watchdog))
     if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
         return [*rebooted, VmAddressesChanged(**seen)]
     return rebooted

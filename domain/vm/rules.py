@@ -207,6 +207,7 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
             labels=command.labels,
             protected=command.protected,
             restart_policy=command.restart_policy,
+            watchdog=command.watchdog,
             ssh_keys=command.ssh_keys,
             user_data=command.user_data,
             notices=command.notices,
@@ -320,6 +321,7 @@ def change(vm: Vm, command: ChangeVm) -> list[VmEvents]:
             labels=command.labels,
             protected=command.protected,
             restart_policy=command.restart_policy,
+            watchdog=command.watchdog,
             description=command.description,
         )
     ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Message, Resources, Sealed
-from domain.contract import Desired
+from domain.contract import Desired, Watchdog
 from domain.known import NONE, Known, Operations
 from domain.vm.boots import begun, ready, rebooted
 from domain.vm.events import (
@@ -86,6 +86,7 @@ class Vm(Message):
     labels: dict[str, str] = Field(default_factory=dict)
     protected: bool = False
     restart_policy: RestartPolicy = RestartPolicy.NO
+    watchdog: Watchdog = Field(default=Watchdog.DISABLED, description="what its domain gets at its next start")
     restart_at: AwareDatetime | None = Field(default=None, description="when its policy starts it again")
     restarts: int = Field(default=0, description="how often in a row its policy has started it")
     ssh_keys: tuple[str, ...] = ()
@@ -130,7 +131,7 @@ class Vm(Message):
 
 
 #: The fields of a VM that people change at any time.
-CHANGEABLE = ("name", "tags", "labels", "protected", "restart_policy", "description")
+CHANGEABLE = ("name", "tags", "labels", "protected", "restart_policy", "watchdog", "description")
 
 
 def evolve(vm: Vm | None, event: Event) -> Vm | None:
@@ -147,6 +148,7 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
             labels=event.labels,
             protected=event.protected,
             restart_policy=event.restart_policy,
+            watchdog=event.watchdog,
             ssh_keys=event.ssh_keys,
             user_data=event.user_data,
             notices=event.notices,

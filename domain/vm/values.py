@@ -43,6 +43,10 @@ AT_REST: Mapping[Phase, Desired] = {
 }
 
 
+#: Causes of a VM's going off that are failures of its guest.
+FAILURES = ("crashed", "watchdog")
+
+
 class RestartPolicy(StrEnum):
     """What follows when a guest goes off and nobody asked for that."""
 
@@ -53,8 +57,8 @@ class RestartPolicy(StrEnum):
     def covers(self, cause: str) -> bool:
         """Whether a VM that went off for this cause is started again."""
         if self is RestartPolicy.ALWAYS:
-            return cause in ("crashed", "guest")
-        return self is RestartPolicy.ON_FAILURE and cause == "crashed"
+            return cause in (*FAILURES, "guest")
+        return self is RestartPolicy.ON_FAILURE and cause in FAILURES
 
 
 class Console(StrEnum):

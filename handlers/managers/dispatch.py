@@ -18,7 +18,7 @@ from typing import NamedTuple
 from nats.aio.client import Client
 
 from domain import mac
-from domain.contract import Desired, ImageSource, Wanted
+from domain.contract import WATCHDOG, Desired, ImageSource, Wanted, Watchdog
 from domain.image import OVER, Image
 from domain.node import Node
 from domain.vm import Verb, Vm
@@ -84,7 +84,15 @@ def wanted(
         image=source,
         seed_url=seed_url,
         mac=mac.of(vm),
+        watchdog=vm.watchdog,
+        features=features(vm),
     )
+
+
+def features(vm: Vm) -> tuple[str, ...]:
+    """What the node has to know to start it as it is wanted. What need not be started needs nothing."""
+    starts = vm.desired is Desired.ON and vm.watchdog is not Watchdog.DISABLED
+    return (WATCHDOG,) if starts else ()
 
 
 def tombstone(vm: Vm, version: int) -> Wanted:

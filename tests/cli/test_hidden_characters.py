@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "vm rename": (VM, "y"),
     "vm describe": (VM, "y"),
     "vm restart-policy": (VM, "always"),
+    "vm watchdog": (VM, "reset"),
     "vm wait": (VM, "--timeout", "0.01"),
     "project create": ("x",),
     "project list": (),

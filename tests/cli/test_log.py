@@ -183,6 +183,7 @@ def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platfo
         ("VmChanged", {"tags": [], "labels": {}}, "by ada, tags none, labels none"),
         ("VmChanged", {"labels": {"team": "red", "new": ""}}, "by ada, labels team=red,new"),
         ("VmChanged", {"protected": False, "restart_policy": "always"}, "by ada, protected no, restart policy always"),
+        ("VmChanged", {"watchdog": "reset"}, "by ada, watchdog reset"),
         ("VmChanged", {"description": ""}, "by ada, description none"),
         ("VmChanged", {"description": "x" * 99}, f"by ada, description {'x' * 59}…"),
         ("VmTagged", {"tags": []}, "by ada, tags none"),

@@ -153,6 +153,15 @@ def test_restart_policy(nebula: Nebula, platform: Platform) -> None:
     assert made["vm"]["restart_policy"] == "on-failure"
 
 
+def test_watchdog(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1")
+    assert nebula("vm", "watchdog", "web-1", "reset").status == 0
+    assert vm["watchdog"] == "reset"
+    assert nebula("vm", "watchdog", "web-1", "bark").status == 2
+    made = nebula("vm", "create", "web-2", "--image", "i", "--watchdog", "poweroff", "-o", "json").json
+    assert made["vm"]["watchdog"] == "poweroff"
+
+
 def test_ways_out(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1", "failed")
     assert nebula("vm", "retry", "web-1").status == 0

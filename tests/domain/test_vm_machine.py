@@ -142,7 +142,13 @@ class VmMachine(RuleBasedStateMachine):
         if command is TagVm:
             given["tags"] = ("a",)
         if command is ChangeVm:
-            given |= {"restart_policy": "always", "name": "db", "labels": {"a": "b"}, "protected": force}
+            given |= {
+                "restart_policy": "always",
+                "watchdog": "reset",
+                "name": "db",
+                "labels": {"a": "b"},
+                "protected": force,
+            }
         if command is ResizeVm:
             given |= {"vcpus": 2, "disk_gib": 4 + force}
         if command is RebuildVm:

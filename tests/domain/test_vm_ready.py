@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from domain.contract import Power
 from domain.vm import (
     Phase,
@@ -63,6 +65,13 @@ def test_a_reboot_from_inside_ends_it_and_brings_it_back() -> None:
     reset.and_when(up(71, 2001, resets=1)).then_nothing()
     done = reset.and_when(ready(90, boots=1, boot="b")).then(VmGuestReady)
     assert done.after.ready is not None and done.after.guest_boots == 2
+
+
+@pytest.mark.parametrize(("resets", "fired", "told"), [(1, 1, 1), (3, 1, 1), (1, 0, 0), (1, 2, 1)])
+def test_a_reboot_by_the_watchdog_is_told_as_such(resets: int, fired: int, told: int) -> None:
+    reset = run(ready(boots=1)).when(up(70, resets=resets, watchdog_resets=fired))
+    reset.then(VmGuestRebooted, resets=resets, watchdog_resets=told)
+    run(ready(boots=1)).when(up(70, watchdog_resets=1)).then_nothing()
 
 
 def test_resets_without_end_are_few_events() -> None:

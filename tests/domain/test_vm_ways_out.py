@@ -190,9 +190,12 @@ def policed(policy: str, *more: Any) -> Story[Vm]:
         ("no", "guest", False),
         ("no", "crashed", False),
         ("on-failure", "guest", False),
+        ("no", "watchdog", False),
         ("on-failure", "crashed", True),
+        ("on-failure", "watchdog", True),
         ("always", "guest", True),
         ("always", "crashed", True),
+        ("always", "watchdog", True),
         ("always", None, False),
     ],
 )

@@ -54,6 +54,8 @@ BODIES: list[tuple[dict[str, Any], str]] = [
     ({"protected": "yes"}, "protected"),
     ({"restart_policy": "sometimes"}, "restart_policy"),
     ({"restart_policy": False}, "restart_policy"),
+    ({"watchdog": "bark"}, "watchdog"),
+    ({"watchdog": True}, "watchdog"),
     ({"user_data": "x" * 65537}, "user_data"),
     ({"user_data": "\u00e9" * 40000}, "user_data"),
     ({"user_data": "a\0b"}, "user_data"),
@@ -126,6 +128,7 @@ async def test_json_that_is_no_object(api: Platform, text: str) -> None:
         ({"tags": ["no such"]}, "tags.0"),
         ({"labels": {"A": ""}}, "labels"),
         ({"protected": 1}, "protected"),
+        ({"watchdog": ""}, "watchdog"),
         ({"phase": "running"}, "phase"),
     ],
 )

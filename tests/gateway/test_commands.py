@@ -186,6 +186,22 @@ async def test_a_restart_policy_is_said_and_seen(api: Platform) -> None:
     assert (await api.create())["vm"]["restart_policy"] == "no"
 
 
+async def test_a_watchdog_is_said_seen_and_wanted(api: Platform) -> None:
+    made = await api.running(watchdog="reset")
+    vm = made["vm"]["id"]
+    wanted = await eventually(lambda: api.side.wanted(vm), "wanted document")
+    assert (made["vm"]["watchdog"], wanted.watchdog, wanted.features) == ("reset", "reset", ("watchdog",))
+    changed = await api.call("PATCH", f"{VMS}/{vm}", {"watchdog": "disabled"})
+    assert (changed.status_code, changed.json()["vm"]["watchdog"]) == (202, "disabled")
+
+    async def without() -> bool:
+        found = await api.side.wanted(vm)
+        return found is not None and (found.watchdog, found.features) == ("disabled", ())
+
+    await eventually(without, "a document without it")
+    assert (await api.create())["vm"]["watchdog"] == "disabled"
+
+
 async def test_ways_out(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     asked = (await api.call("POST", f"{VMS}/{vm}/stop")).json()["operation"]["id"]

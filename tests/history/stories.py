@@ -364,6 +364,16 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             CloseConsole(vm=ID, at=at(304), session="0" * 31 + "3", console=Console.VNC, seconds=1),
         ],
     ),
+    "vm-25-watchdog": (
+        VM,
+        [
+            *[create(watchdog="reset"), ScheduleVm(vm=ID, at=at(1), node="n1")],
+            report(Power.ON, 1, boots=1),
+            report(Power.ON, 2, boots=1, seconds=70, resets=2, watchdog_resets=1),
+            ask(ChangeVm, 11, watchdog="poweroff"),
+            report(Power.OFF, 3, cause="watchdog", seconds=200),
+        ],
+    ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }

@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from domain.base import Resources
-from domain.contract import NOWHERE, Firmware, ImageSource, Place
+from domain.contract import NOWHERE, Firmware, ImageSource, Place, Watchdog
 from node_daemon.domain_xml import NAMESPACE, Tag, parse_tag, render
 from node_daemon.hypervisor import Boot
 from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
@@ -50,6 +50,7 @@ CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
     "uefi": ("qemu", boot(image=UEFI), X86_64),
     "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), X86_64),
     "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536), X86_64),
+    "watchdog": ("qemu", boot(watchdog=Watchdog.RESET), X86_64),
     "test-driver": ("test", boot(image=UEFI), X86_64),
     "aarch64": ("kvm", boot(image=UEFI), AARCH64),
     "aarch64-old-libvirt": ("kvm", boot(vcpus=256, memory_mib=65536), OLD_AARCH64),
@@ -133,6 +134,13 @@ def test_nobody_can_reach_a_display_past_libvirt(name: str) -> None:
     assert display.attrib == {"type": "vnc"}, "no port, no password"
     assert [listen.attrib for listen in display] == [{"type": "none"}]
     assert root.find("seclabel") is None, "QEMU stays confined as libvirt is set up to"
+
+
+@pytest.mark.parametrize("action", Watchdog)
+def test_a_watchdog_is_there_where_it_is_asked_for(action: Watchdog) -> None:
+    root = ET.fromstring(render(boot(watchdog=action), virt_type="kvm", network="default"))
+    found = [device.attrib for device in root.findall("devices/watchdog")]
+    assert found == ([] if action is Watchdog.DISABLED else [{"model": "i6300esb", "action": action.value}])
 
 
 def test_names_cannot_break_out() -> None:

@@ -1,13 +1,15 @@
-"""What befalls guests under real QEMU without anybody's asking: a kernel that panics, a reset."""
+"""What befalls guests under real QEMU without anybody's asking: a kernel that panics, a reset, a watchdog."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from domain.contract import Power
-from node_daemon.hypervisor import Boot
+from domain.contract import Power, Watchdog
+from node_daemon.hypervisor import Boot, Refused
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
@@ -27,17 +29,23 @@ class Guest:
         self.vm = vm
 
     async def say(self, word: bytes) -> None:
-        channel = await self.hypervisor.open_console(self.vm, force=True)
-        await channel.write(word)
-        await channel.close()
+        """Tell it, unless it is off by now."""
+        with contextlib.suppress(Refused):
+            channel = await self.hypervisor.open_console(self.vm, force=True)
+            await channel.write(word)
+            await channel.close()
 
 
 @pytest.fixture
-async def guest(servers_home: Path, libvirt_qemu: Libvirt) -> AsyncIterator[Guest]:
+async def guest(servers_home: Path, libvirt_qemu: Libvirt, request: pytest.FixtureRequest) -> AsyncIterator[Guest]:
+    """`request`: its watchdog."""
+    document = {"watchdog": getattr(request, "param", Watchdog.DISABLED)}
     hypervisor, vm = LibvirtHypervisor("qemu:///system", "default", "qemu", deadline=60), new_vm()
     disk, base = servers_home / f"{vm}.qcow2", moody_guest.write_disk(servers_home / "moody.raw")
     await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
-    await hypervisor.start(Boot(wanted(vm), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot"))
+    await hypervisor.start(
+        Boot(wanted(vm, **document), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot")
+    )
     await hypervisor.keep(vm)
     yield Guest(hypervisor, vm)
     await hypervisor.destroy(vm)
@@ -67,3 +75,48 @@ async def test_a_reset_from_inside_is_told(guest: Guest) -> None:
     await eventually(told, "told", seconds=60)
     assert (await guest.hypervisor.look(guest.vm)).power is Power.ON
     await end([watch])
+
+
+@asynccontextmanager
+async def heard(guest: Guest) -> AsyncIterator[list[object]]:
+    """What is told of resets (the VM) and of watchdogs (the VM and what its one does), from now on."""
+    told: list[object] = []
+    listens = asyncio.Event()
+    watching = guest.hypervisor.watch(
+        lambda vm: listens.set() if vm is None else None, told.append, lambda vm, action: told.append((vm, action))
+    )
+    watch = asyncio.create_task(watching)
+    try:
+        await listens.wait()
+        yield told
+    finally:
+        await end([watch])
+
+
+@pytest.mark.parametrize("guest", [Watchdog.RESET], indirect=True)
+async def test_a_watchdog_resets_a_guest_that_hangs(guest: Guest) -> None:
+    async with heard(guest) as told:
+
+        async def reset() -> bool:
+            if not told:  # the guest may not listen yet
+                await guest.say(moody_guest.HANG)
+            return guest.vm in told
+
+        await eventually(reset, "a reset", seconds=60)
+    assert told[:2] == [(guest.vm, Watchdog.RESET), guest.vm], "the watchdog is told of first"
+    assert (await guest.hypervisor.look(guest.vm)).power is Power.ON
+
+
+@pytest.mark.parametrize("guest", [Watchdog.POWEROFF], indirect=True)
+async def test_a_watchdog_that_powers_a_guest_off(guest: Guest) -> None:
+    """libvirt itself takes that for a crash: it is told of the watchdog just before."""
+    async with heard(guest) as told:
+
+        async def off() -> bool:
+            seen = await guest.hypervisor.look(guest.vm)
+            if seen.power is Power.ON and not told:  # the guest may not listen yet
+                await guest.say(moody_guest.HANG)
+            return (seen.power, seen.cause) == (Power.OFF, "crashed")
+
+        await eventually(off, "off", seconds=60)
+        await eventually(lambda: told == [(guest.vm, Watchdog.POWEROFF)], "told")

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from domain.contract import Desired, ImageSource, Power, Wanted
+from domain.contract import Desired, ImageSource, Power, Wanted, Watchdog
 from node_daemon.executor import Executor
 from node_daemon.faults import Faulty
 from node_daemon.graces import seconds
@@ -91,6 +92,31 @@ async def test_a_guest_that_resets_itself_boots_anew_in_its_domain() -> None:
     await eventually(lambda: boots[-1:] == [(1, 1)], "up again")
     assert resets == [boot.wanted.vm]
     assert (await simulator.look(boot.wanted.vm)).power is Power.ON
+    await end([watch])
+
+
+@pytest.mark.parametrize(
+    ("watchdog", "told", "left"),
+    [
+        (Watchdog.DISABLED, [], (Power.ON, None)),
+        (Watchdog.RESET, ["fired", "reset"], (Power.ON, None)),
+        (Watchdog.POWEROFF, ["fired"], (Power.OFF, "crashed")),
+    ],
+)
+async def test_a_guest_that_hangs_meets_its_watchdog(
+    watchdog: Watchdog, told: list[str], left: tuple[Power, str | None]
+) -> None:
+    simulator, heard = Simulator(SimulatedHost()), list[str]()
+    boot = boot_of(simulator, watchdog=watchdog)
+    await simulator.start(boot)
+    await simulator.keep(boot.wanted.vm)
+    watch = asyncio.create_task(
+        simulator.watch(lambda _: None, lambda _: heard.append("reset"), lambda *_: heard.append("fired"))
+    )
+    await asyncio.sleep(0)
+    simulator.host.hang(boot.wanted.vm)
+    have = await simulator.look(boot.wanted.vm)
+    assert (heard, (have.power, have.cause)) == (told, left)
     await end([watch])
 
 

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from rpds import HashTrieMap
 
 from domain.base import Resources, Sealed
-from domain.contract import Desired
+from domain.contract import Desired, Watchdog
 from domain.image import Image, ImagePhase
 from domain.known import Known
 from domain.named import Named
@@ -58,6 +58,7 @@ STATES: dict[str, st.SearchStrategy[Any]] = {
         tags=words,
         labels=st.dictionaries(slug, word, max_size=5),
         restart_policy=st.sampled_from(RestartPolicy),
+        watchdog=st.sampled_from(Watchdog),
         ssh_keys=words,
         user_data=st.none() | st.builds(Sealed, key=slug, nonce=word, ciphertext=word, size=st.integers(0, 9)),
         addresses=words,
