@@ -54,6 +54,8 @@ MOST_DETAIL, MOST_STEP = 2000, 100
 MOST_ADDRESSES, MOST_ORPHANS, MOST_DIGESTS = 64, 1000, 1000
 #: Bytes of an image in one message: well below what a message may have.
 MOST_PIECE = 256 * 1024
+#: Header of such a message: where its bytes begin. A refusal has none.
+PIECE_OFFSET = "Nebula-Offset"
 
 
 def one_line(text: object, most: int = MOST_STEP) -> object:

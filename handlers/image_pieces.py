@@ -15,7 +15,7 @@ from typing import BinaryIO
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.contract import ImageHolder, ImagePiece, ImageQuestion
+from domain.contract import PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
 from domain.image import Image
 from eventstore.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
@@ -31,8 +31,6 @@ log = logs.get(__name__)
 
 #: Seconds until who does not keep an image says so.
 HESITATE = 1.0
-#: What tells bytes from a refusal: where they begin.
-OFFSET = "Nebula-Offset"
 #: Questions that are answered at a time; who asks more often than that asks again.
 MOST_QUESTIONS = 1000
 
@@ -115,7 +113,7 @@ class Pieces:
         except OSError as error:
             log.warning("an image that is kept cannot be read", sha256=asked.sha256, error=str(error))
             piece = None
-        headers = {OFFSET: str(asked.offset)} if piece is not None else None
+        headers = {PIECE_OFFSET: str(asked.offset)} if piece is not None else None
         await self._responder.answer(msg, piece or b"", headers)
 
     def _read(self, asked: ImagePiece) -> bytes | None:

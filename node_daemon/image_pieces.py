@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.contract import MOST_PIECE, ImageHolder, ImagePiece, ImageQuestion, ImageSource
+from domain.contract import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion, ImageSource
 from node_daemon.base_image import mismatch
 from node_daemon.failure import Permanent, Temporary
 from runtime import logs, subjects
@@ -27,8 +27,6 @@ log = logs.get(__name__)
 AHEAD = 4
 #: Seconds for an answer to who keeps an image.
 PATIENCE = 10.0
-#: Tells bytes from a refusal; says where they begin.
-OFFSET = "Nebula-Offset"
 
 
 def kept(source: ImageSource) -> str:
@@ -107,6 +105,6 @@ class Bus:
             answer = await self._nc.request(subject, question.model_dump_json().encode(), timeout=self._silence)
         except (NatsError, TimeoutError, OSError) as error:
             raise Temporary(f"who keeps image {source.image} does not answer any more: {error!r}") from error
-        if (answer.headers or {}).get(OFFSET) != str(offset) or len(answer.data) != length:
+        if (answer.headers or {}).get(PIECE_OFFSET) != str(offset) or len(answer.data) != length:
             raise Temporary(f"who keeps image {source.image} sends other bytes than were asked for")
         return answer.data
