@@ -93,6 +93,8 @@ class Recorded:
     body: bytes = field(repr=False)
     stored_at: datetime
     raw: "Raw | None" = field(default=None, repr=False, compare=False)
+    ours: bool = field(default=False, repr=False, compare=False)
+    """Whether this process appended it: then it has the shape of an event."""
 
     def tells_the_same(self, other: "Recorded") -> bool:
         """Whether two messages are the same, byte by byte, but for the clock that they were stored by."""
@@ -184,7 +186,7 @@ def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, e
 
     But for an event that its reader signs with the actor of the headers, where that is not done yet.
     """
-    recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC))
+    recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
     if not event.SIGNED or getattr(event, "created_by", None) == headers["ce-actor"]:
         vars(recorded).update(ref=ref, event=event)
     return recorded

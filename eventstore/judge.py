@@ -93,6 +93,8 @@ def evolved(
 
 def shape(recorded: Recorded) -> Malformed | None:
     """What is wrong with subject and headers, taken by themselves."""
+    if recorded.ours:
+        return None
     headers = recorded.headers
     try:
         ref = recorded.ref

@@ -74,6 +74,7 @@ class Fingerprints:
         self._vault = vault
         self._key: bytes | None = None
         self._key_id = ""
+        self._credentials_key = b""
 
     async def of(self, operation: str | None, sent: str | None) -> Fingerprint | None:
         """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
@@ -87,9 +88,10 @@ class Fingerprints:
         """What events may hold of a credential: the same for the same one. Raises VaultUnavailable."""
         if said is None:
             return None
-        key = self._key or await self._read()
-        made = hmac.digest(hmac.digest(key, b"credential", hashlib.sha256), said.encode(), hashlib.sha256).hex()
-        return f"hmac-{key_id(key)}-{made[:32]}"
+        if self._key is None:
+            await self._read()
+        made = hmac.digest(self._credentials_key, said.encode(), hashlib.sha256).hex()
+        return f"hmac-{self._key_id}-{made[:32]}"
 
     async def _read(self) -> bytes:
         for name in NAMES:
@@ -98,6 +100,7 @@ class Fingerprints:
             except (Erased, WrongMasterKey):
                 continue
             self._key, self._key_id = key, key_id(key)
+            self._credentials_key = hmac.digest(key, b"credential", hashlib.sha256)
             return key
         raise WrongMasterKey("the master key opens none of the keys that fingerprints of requests are made with")
 
