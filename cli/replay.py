@@ -145,7 +145,7 @@ def what(data: Document, actor: str, kind: str = "") -> str:
     if data.get("watchdog_resets"):
         words.append(f"{data['watchdog_resets']} by its watchdog")
     for name in ("addresses", "tags"):
-        if data.get(name):
+        if data.get(name) or (name in data and kind == "VmAddressesChanged"):
             words.append(f"{name} {output.cell(data[name])}")
     if data.get("host_keys"):
         words.append(f"host keys {output.cell([key['type'] for key in data['host_keys']])}")

@@ -40,7 +40,7 @@ Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
 #: What becomes of a VM with its deletion.
-GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": []}
+GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": [], "address_sources": []}
 
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY[=VALUE]", help="Label; may be repeated.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Stri
 from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Hostname, Message, Resources, Slug, Uuid
+from domain.guest import AddressSource
 
 Architecture = Literal["x86_64", "aarch64"]
 """What an image is made for, and a node's CPUs are."""
@@ -243,9 +244,10 @@ class NodeReport(Message):
     by: what it says about another wish than the present one is no news. `boots` is the count that the domain in memory
     was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
     plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
-    `size` is what the domain in memory was started with, `host_boot` the boot of the host that it was started in, and
-    `resets` how often its guest has reset itself since: a boot of which nobody was asked. `watchdog_resets` of them
-    were its watchdog's doing.
+    `address_sources` are the addresses of this very boot of the guest and who says so; None until somebody was asked.
+    `addresses` are the same for readers that know no sources. `size` is what the domain in memory was started with,
+    `host_boot` the boot of the host that it was started in, and `resets` how often its guest has reset itself since: a
+    boot of which nobody was asked. `watchdog_resets` of them were its watchdog's doing.
     """
 
     vm: Uuid
@@ -260,6 +262,7 @@ class NodeReport(Message):
     boots: Counter = 0
     size: Annotated[Resources, BeforeValidator(whole_numbers), AfterValidator(bounded)] | None = None
     addresses: Annotated[tuple[Annotated[str, AfterValidator(address)], ...], Field(max_length=MOST_ADDRESSES)] = ()
+    address_sources: Annotated[tuple[AddressSource, ...], Field(max_length=MOST_ADDRESSES)] | None = None
     cause: Literal["guest", "crashed", "watchdog"] | None = None
     forced: bool = False
     host_boot: HostBoot | None = None

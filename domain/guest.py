@@ -7,7 +7,7 @@ did not say.
 
 import ipaddress
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -58,8 +58,18 @@ class Timezone(Message):
     offset_seconds: int = Field(ge=-MOST_OFFSET, le=MOST_OFFSET)
 
 
+Address = Annotated[str, StringConstraints(max_length=45), AfterValidator(plain_address)]
+
+
+class AddressSource(Message):
+    """An address of a guest, and who says so: the agent in it, a DHCP lease, or the host's ARP table."""
+
+    address: Address
+    source: Literal["agent", "lease", "arp"]
+
+
 class InterfaceAddress(Message):
-    address: Annotated[str, StringConstraints(max_length=45), AfterValidator(plain_address)]
+    address: Address
     prefix: int | None = Field(default=None, ge=0, le=128)
 
 

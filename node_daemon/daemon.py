@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from domain.contract import ImageCache, NodeInfo, Power
+from node_daemon.addresses import EarlierBoots
 from node_daemon.executor import Executor
 from node_daemon.files import identity
 from node_daemon.graces import Graces
@@ -52,6 +53,7 @@ class Daemon:
         self._host = host
         self._graces = Graces(settings.data_dir / "graces", host.boot_id)
         self._resets = Resets(settings.data_dir / "resets")
+        self._earlier = EarlierBoots(settings.data_dir / "addresses")
         self._beside = beside
         self._membership = Membership(
             bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
@@ -207,6 +209,7 @@ class Daemon:
             self._host,
             self._graces,
             self._resets,
+            self._earlier,
             self._membership.unsure,
         )
         task = asyncio.create_task(lane.run(), name=f"lane {vm}")

@@ -22,6 +22,7 @@ from node_daemon.hypervisor import (
     Nudge,
     Refused,
     Reset,
+    Sighting,
     Unreachable,
     unheard,
 )
@@ -98,7 +99,7 @@ class Faulty:
     async def undefine(self, vm: str) -> None:
         await self._through(vm, lambda: self._real.undefine(vm))
 
-    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
+    async def addresses(self, vm: str, mac: str) -> Sighting:
         return await self._through(f"{vm} addresses", lambda: self._real.addresses(vm, mac))
 
     async def guest(self, vm: str) -> Guest:

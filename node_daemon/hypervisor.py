@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Place, Power, Wanted, Watchdog
@@ -76,6 +76,26 @@ class Have:
     @property
     def domain(self) -> bool:
         return self.power is not Power.ABSENT
+
+
+class Lease(NamedTuple):
+    """`expires`: seconds since 1970; None for one that lasts for ever, or where nobody says."""
+
+    address: str
+    expires: int | None = None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Who says what of the addresses of a guest's interface, now; IPv4 and routable IPv6, sorted.
+
+    A lease, and what the host's ARP table holds, may well be of an earlier boot of the guest.
+    """
+
+    #: None where no agent answers, or it knows no such interface
+    agent: tuple[str, ...] | None = None
+    leases: tuple[Lease, ...] = ()
+    arp: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,8 +221,8 @@ class Hypervisor(Protocol):
         """Forget the domain, which must be off, with all the hypervisor keeps for it. Fine when it is unknown."""
         ...
 
-    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
-        """IPv4 and routable IPv6 addresses of the guest's interface, sorted; from DHCP leases, else from its agent."""
+    async def addresses(self, vm: str, mac: str) -> Sighting:
+        """The addresses of the guest's interface. Delays no other call on the VM, however long its agent takes."""
         ...
 
     async def guest(self, vm: str) -> Guest:

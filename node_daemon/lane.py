@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from domain.contract import Power, ReportError, Wanted
-from node_daemon.addresses import Addresses
+from node_daemon.addresses import Addresses, EarlierBoots
 from node_daemon.executor import ASK_AGAIN, Executor
 from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.graces import Graces
@@ -121,6 +121,7 @@ class Lane:
         host: Host,
         graces: Graces,
         resets: Resets,
+        earlier: EarlierBoots,
         unsure: Callable[[], bool] = lambda: False,
     ) -> None:
         self.vm = vm
@@ -132,7 +133,7 @@ class Lane:
         self._resets = resets
         self._unsure = unsure
         self._nudged = asyncio.Event()
-        self._addresses = Addresses(vm, hypervisor, changed=self.nudge)
+        self._addresses = Addresses(vm, hypervisor, earlier, changed=self.nudge)
         self._trouble = Trouble()
 
     def nudge(self) -> None:
@@ -162,7 +163,7 @@ class Lane:
                     log.debug("cannot look", error=str(error))
                     self._reports.show(self.vm, seen(want, Have(vm=self.vm, power=Power.UNKNOWN)))
                     return LOOK_AGAIN
-            self._addresses.follow(want, have)
+            self._addresses.follow(want.mac, have, self._resets.of(have).resets)
             step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._graces.left)), None)
             if step is None:
                 if stale(want, have):
@@ -171,6 +172,7 @@ class Lane:
                     self._graces.forget(self.vm)
                 if have.power is Power.ABSENT:
                     self._resets.forget(self.vm)
+                    self._addresses.forget()
                 self._trouble = Trouble(want.generation)
                 self._show(want, have)
                 return None

@@ -6,7 +6,6 @@ and a start that fails leaves nothing behind.
 """
 
 import contextlib
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
@@ -16,10 +15,22 @@ import libvirt
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon import guest_agent, libvirt_events, networks
+from node_daemon import guest_agent, libvirt_events, networks, witnesses
 from node_daemon.connections import Connections
 from node_daemon.domain_xml import NAMESPACE, PREFIX, Tag, by_uefi, definable, domain_name, moved, parse_tag, render
-from node_daemon.hypervisor import Boot, Capacity, Channel, Fired, Have, Nudge, Refused, Reset, size_of, unheard
+from node_daemon.hypervisor import (
+    Boot,
+    Capacity,
+    Channel,
+    Fired,
+    Have,
+    Nudge,
+    Refused,
+    Reset,
+    Sighting,
+    size_of,
+    unheard,
+)
 from node_daemon.libvirt_events import Listener
 from node_daemon.machine import X86_64, Machine, VirtType
 from node_daemon.reach import Reach, ours
@@ -132,11 +143,11 @@ class LibvirtHypervisor:
         flags = _UNDEFINE_TEST if self._virt_type == "test" else _UNDEFINE
         await self._on_domain(vm, lambda domain: domain.undefineFlags(flags))
 
-    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
-        found: list[str] = []
+    async def addresses(self, vm: str, mac: str) -> Sighting:
+        found = [Sighting()]
         with contextlib.suppress(Refused):
-            await self._on_domain(vm, lambda domain: found.extend(_addresses(domain, mac)), of_guest="addresses")
-        return tuple(sorted(set(found)))
+            await self._on_domain(vm, lambda domain: found.append(witnesses.ask(domain, mac)), of_guest="addresses")
+        return found[-1]
 
     async def guest(self, vm: str) -> Guest:
         return await self._ask(f"{vm} guest", lambda connection: guest_agent.ask(ours(connection, vm)), of_guest=True)
@@ -332,30 +343,3 @@ def _restore(domain: Any, host_boot: str) -> None:
     for network in networks.of(domain.XMLDesc()):
         networks.activate(domain.connect(), network)
     domain.create()
-
-
-def _addresses(domain: Any, mac: str) -> list[str]:
-    """Of our interface alone: a guest has bridges and tunnels of its own."""
-    for source in (
-        libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
-        libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
-    ):
-        with contextlib.suppress(libvirt.libvirtError):  # no agent in this guest, or not yet
-            if source == libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT:
-                guest_agent.be_brief(domain)
-            interfaces = domain.interfaceAddresses(source, 0)
-            found = [
-                entry["addr"]
-                for interface in interfaces.values()
-                if (interface["hwaddr"] or "").lower() == mac.lower()
-                for entry in interface["addrs"] or ()
-                if _useful(entry["addr"])
-            ]
-            if found:
-                return found
-    return []
-
-
-def _useful(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return not (parsed.is_link_local or parsed.is_loopback or parsed.is_multicast)

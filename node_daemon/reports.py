@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 
 from domain.base import Resources
 from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, ReportError, Wanted
+from domain.guest import AddressSource
 from node_daemon.hypervisor import Have
 from node_daemon.resets import Count
 from runtime import logs, subjects
@@ -36,7 +37,7 @@ class Seen:
     asked_boots: int
     boots: int = 0
     size: Resources | None = None
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[AddressSource, ...] | None = None
     cause: Literal["guest", "crashed", "watchdog"] | None = None
     forced: bool = False
     host_boot: str | None = None
@@ -50,7 +51,7 @@ def seen(
     want: Wanted,
     have: Have,
     *,
-    addresses: tuple[str, ...] = (),
+    addresses: tuple[AddressSource, ...] | None = None,
     count: Count | None = None,
     step: str | None = None,
     error: ReportError | None = None,
@@ -69,7 +70,7 @@ def seen(
         asked_boots=want.boots,
         boots=have.boots if on or have.power is Power.PAUSED else 0,
         size=have.size if on else None,
-        addresses=addresses if on else (),
+        addresses=addresses if on else None,
         cause=cause if have.power is Power.OFF and step is None else None,
         forced=have.forced and have.power is Power.OFF and step is None,
         host_boot=(have.host_boot or None) if on else None,
@@ -167,6 +168,7 @@ class Reports:
             return
 
     def _report(self, vm: str, what: Seen, sequence: int) -> NodeReport:
+        sources = what.addresses if what.addresses is None else what.addresses[:MOST_ADDRESSES]
         return NodeReport(
             vm=vm,
             node=self._node,
@@ -179,7 +181,8 @@ class Reports:
             asked_boots=what.asked_boots,
             boots=what.boots,
             size=what.size,
-            addresses=what.addresses[:MOST_ADDRESSES],
+            addresses=tuple(one.address for one in sources or ()),
+            address_sources=sources,
             cause=what.cause,
             forced=what.forced,
             host_boot=what.host_boot,

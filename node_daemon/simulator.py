@@ -29,9 +29,11 @@ from node_daemon.hypervisor import (
     Channel,
     Fired,
     Have,
+    Lease,
     Nudge,
     Refused,
     Reset,
+    Sighting,
     size_of,
     unheard,
 )
@@ -197,14 +199,15 @@ class Simulator:
         if (domain := self.host.ours(vm)) is not None:
             self.host.put(replace(domain, kept=None, saved=None))
 
-    async def addresses(self, vm: str, mac: str) -> tuple[str, ...]:
+    async def addresses(self, vm: str, mac: str) -> Sighting:
+        """Leases end with their boot here; whoever answers for the guest says the same as they do."""
         await self._answer()
-        if (found := self.host.in_memory(vm)) is None:
-            return ()
+        if (found := self.host.in_memory(vm)) is None or found[1].mac.lower() != mac.lower():
+            return Sighting()
         _, run = found
-        if run.leased_at > (run.still or time.time()):
-            return ()
-        return (_address(vm),) if run.mac.lower() == mac.lower() else ()
+        had = (_address(vm),) if run.leased_at <= (run.still or time.time()) else ()
+        speaks = run.agent == "answers" and run.still is None and run.up_at <= time.time()
+        return Sighting(agent=had if speaks else None, leases=tuple(Lease(address) for address in had))
 
     async def guest(self, vm: str) -> Guest:
         await self._answer()

@@ -46,6 +46,13 @@ class ConsideredView(TypedDict):
     more: int
 
 
+class AddressSourceView(TypedDict):
+    """Who says that the guest has this address: `agent`, the one in it; `lease`, DHCP; `arp`, its host's table."""
+
+    address: str
+    source: str
+
+
 class SizeView(TypedDict):
     vcpus: int
     memory_mib: int
@@ -91,6 +98,7 @@ class VmView(TypedDict):
     node: str | None
     mac: str | None
     addresses: list[str]
+    address_sources: list[AddressSourceView]
     host_keys: list[HostKeyView]
     boots: int
     guest_boots: int
@@ -113,7 +121,8 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
     """A VM's JSON, from the JSON of its state as of an event's version and position."""
     spec = state["spec"]
     get = state.get
-    running = size(get("running_size") or spec) if state["phase"] in SIZED else None
+    there = state["phase"] in SIZED
+    running = size(get("running_size") or spec) if there else None
     return {
         "id": state["id"],
         "project": state["project"],
@@ -142,7 +151,11 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "warnings": warnings(get("notices")),
         "node": get("node"),
         "mac": (get("mac") or derived(state["id"])) if get("node") else None,
-        "addresses": list(get("addresses") or ()),
+        "addresses": list(get("addresses") or ()) if there else [],
+        "address_sources": [
+            {"address": one["address"], "source": one["source"]}
+            for one in (get("address_sources") or () if there else ())
+        ],
         "host_keys": [
             {"type": key["type"], "key": key["key"], "fingerprint": key["fingerprint"]}
             for key in get("host_keys") or ()

@@ -35,10 +35,15 @@ class Booted(Protocol):
     def first_ready_at(self) -> datetime | None: ...
 
 
-def begun(vm: Booted, event: VmStarted) -> dict[str, object]:
-    """Its domain runs: whether that is the run that was known, as after a silence of its node, or another one."""
+def same_run(vm: Booted, event: VmStarted) -> bool:
+    """Whether the run that is told of is the one that was known, as after a silence of its node."""
     same_host = vm.host_boot is None or event.host_boot in (None, vm.host_boot)
-    if event.boots == vm.booted and same_host and vm.phase not in (Phase.STOPPED, Phase.FAILED):
+    return event.boots == vm.booted and same_host and vm.phase not in (Phase.STOPPED, Phase.FAILED)
+
+
+def begun(vm: Booted, event: VmStarted) -> dict[str, object]:
+    """Its domain runs: whether that is the run that was known, or another one."""
+    if same_run(vm, event):
         return {"host_boot": event.host_boot or vm.host_boot}
     ahead = vm.ready is not None and vm.ready.boots == event.boots > vm.booted  # the guest was faster than its node
     run = {"booted": event.boots, "host_boot": event.host_boot, "resets": 0, "rebooted_at": None}

@@ -7,6 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Event, Resources, Sealed
 from domain.contract import Watchdog
+from domain.guest import AddressSource
 from domain.vm.values import Considered, Console, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
 
 
@@ -178,13 +179,17 @@ class VmPreparing(VmObserved):
 
 
 class VmStarted(VmObserved):
-    """`size` is what the domain runs with, `host_boot` the boot of the host; None from a node that does not say."""
+    """`size` is what the domain runs with, `host_boot` the boot of the host; None from a node that does not say.
+
+    Without `address_sources`, as in events of earlier versions, no addresses means that they are as they were.
+    """
 
     TOPIC = "nebula.vm.VmStarted"
     boots: int
     size: Resources | None = None
     host_boot: str | None = None
     addresses: tuple[str, ...] = ()
+    address_sources: tuple[AddressSource, ...] | None = None
 
 
 class VmStopped(VmObserved):
@@ -225,6 +230,7 @@ class VmResumed(VmObserved):
 
     TOPIC = "nebula.vm.VmResumed"
     addresses: tuple[str, ...] = ()
+    address_sources: tuple[AddressSource, ...] | None = None
 
 
 class VmSuspended(VmObserved):
@@ -245,8 +251,11 @@ class VmGuestRebooted(VmObserved):
 
 
 class VmAddressesChanged(VmObserved):
+    """`addresses` are all that the guest has in this boot, perhaps none; `address_sources` who says so."""
+
     TOPIC = "nebula.vm.VmAddressesChanged"
     addresses: tuple[str, ...]
+    address_sources: tuple[AddressSource, ...] | None = None
 
 
 class VmGuestReady(VmEvent):

@@ -87,7 +87,7 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
         "node": report.node,
         "sequence": report.sequence,
         "lease": report.lease,
-        "addresses": report.addresses,
+        **addresses_of(report),
     }
     waiting = vm.pending.operation if vm.pending else None
     came_up = (
@@ -106,9 +106,25 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
         observed = {"node": report.node, "sequence": report.sequence, "lease": report.lease}
         by_watchdog = min(report.watchdog_resets, report.resets)
         rebooted.append(VmGuestRebooted(at=at, **observed, resets=report.resets, watchdog_resets=by_watchdog))
-    if vm.phase is Phase.RUNNING and report.addresses and set(report.addresses) != set(vm.addresses):
+    if vm.phase is Phase.RUNNING and moved(vm, report):
         return [*rebooted, VmAddressesChanged(**seen)]
     return rebooted
+
+
+def addresses_of(report: NodeReport) -> dict[str, object]:
+    sources = report.address_sources
+    if sources is None:
+        return {"addresses": report.addresses, "address_sources": ()}
+    return {"addresses": tuple(one.address for one in sources), "address_sources": sources}
+
+
+def moved(vm: Vm, report: NodeReport) -> bool:
+    """Whether a guest's addresses, or who says so, are news. That there are none is, once its node has asked."""
+    if report.address_sources is not None:
+        known = {(one.address, one.source) for one in vm.address_sources}
+        said = {(one.address, one.source) for one in report.address_sources}
+        return said != known or {address for address, _ in said} != set(vm.addresses)
+    return bool(report.addresses) and set(report.addresses) != set(vm.addresses)
 
 
 def is_due(vm: Vm, at: datetime) -> bool:

@@ -6,8 +6,10 @@ from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Message, Resources, Sealed
 from domain.contract import Desired, Watchdog
+from domain.guest import AddressSource
 from domain.known import NONE, Known, Operations
-from domain.vm.boots import begun, ready, rebooted
+from domain.vm.addresses import NOWHERE, addressed
+from domain.vm.boots import begun, ready, rebooted, same_run
 from domain.vm.events import (
     VmAbandoned,
     VmAddressesChanged,
@@ -103,7 +105,8 @@ class Vm(Message):
     force_after: AwareDatetime | None = None
     grace_seconds: float | None = Field(default=None, description="what `force_after` was when it was asked for")
     pending: Pending | None = None
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = Field(default=(), description="of the guest's present boot")
+    address_sources: tuple[AddressSource, ...] = Field(default=(), description="who says so, where known")
     started_at: AwareDatetime | None = None
     first_ready_at: AwareDatetime | None = Field(default=None, description="when a guest was first ready on this disk")
     ready_at: AwareDatetime | None = Field(default=None, description="when one was last, in whichever boot")
@@ -263,8 +266,8 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "running_size": event.size,
                 "started_at": event.at,
                 **begun(vm, event),
+                **addressed(event, same=same_run(vm, event)),
                 "disk_made": vm.disk if event.boots >= vm.boots else vm.disk_made,
-                "addresses": event.addresses or vm.addresses,
                 "sequence": event.sequence,
                 "lease": event.lease,
             }
@@ -277,7 +280,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 **AT_ONCE,
                 "running_size": None,
                 "ready": None,
-                "addresses": (),
+                **NOWHERE,
                 "sequence": event.sequence,
                 "lease": event.lease,
             }
@@ -288,12 +291,11 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmPaused():
             return {**settled(vm, event), "phase": Phase.PAUSED}
         case VmResumed():
-            addresses = event.addresses or vm.addresses
-            return {**settled(vm, event), "phase": Phase.RUNNING, "addresses": addresses}
+            return {**settled(vm, event), "phase": Phase.RUNNING, **addressed(event, same=True)}
         case VmSuspended():
-            return {**settled(vm, event), "phase": Phase.SUSPENDED, "addresses": ()}
+            return {**settled(vm, event), "phase": Phase.SUSPENDED, **NOWHERE}
         case VmAddressesChanged():
-            return {"addresses": event.addresses, "sequence": event.sequence, "lease": event.lease}
+            return {**addressed(event, same=False), "sequence": event.sequence, "lease": event.lease}
         case VmGuestRebooted():
             return rebooted(vm, event)
         case VmGuestReady():
@@ -306,7 +308,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
                 "preparing": None,
                 "restart_at": None,
                 "failure": Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
-                "addresses": () if event.phase is Phase.STOPPED else vm.addresses,
+                **(NOWHERE if event.phase is Phase.STOPPED else {}),
                 "running_size": vm.running_size if event.phase in SIZED else None,
                 "ready": vm.ready if event.phase in SIZED else None,
                 "sequence": event.sequence or vm.sequence,
@@ -317,7 +319,7 @@ def changes(vm: Vm, event: VmEvent) -> dict[str, object]:
         case VmOperationTimedOut():
             return timed_out(vm, event)
         case VmDeleted():
-            return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, "addresses": ()}
+            return {"phase": Phase.DELETED, "pending": None, "desired": Desired.ABSENT, **NOWHERE}
         case VmCleared():
             return {"cleared": True, "sequence": event.sequence, "lease": event.lease}
         case _:

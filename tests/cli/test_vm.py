@@ -82,6 +82,12 @@ def test_resize_says_when_it_counts(nebula: Nebula, platform: Platform) -> None:
     assert "until it is stopped and started, or restarted" in ran.err
 
 
+def test_each_address_is_shown_with_who_says_so(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")["address_sources"] = [{"address": "192.0.2.9", "source": "agent"}]
+    shown = nebula("vm", "show", "web-1").out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in shown if "sources" in line] == ["address 192.0.2.9, source agent"]
+
+
 def test_where_a_vm_went_and_why_not_elsewhere(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     vm["considered"] = [{"node": "a", "reason": None, "more": 0}]

@@ -4,6 +4,7 @@ from typing import Any
 
 from domain import vm
 from domain.contract import NodeReport, Power, ReportError
+from domain.guest import AddressSource
 from domain.vm import (
     AbandonVm,
     Asked,
@@ -87,6 +88,23 @@ FAILED_UNPLACED = [*REQUESTED, expire(10)]
 PAUSED = [*RUNNING, ask(PauseVm, 16), report(Power.PAUSED, 2)]
 SUSPENDED = [*RUNNING, ask(SuspendVm, 16), report(Power.SUSPENDED, 2)]
 DELETING = [*RUNNING, ask(DeleteVm, 13)]
+
+LEASED = AddressSource(address="192.0.2.7", source="lease")
+SPOKEN = AddressSource(address="192.0.2.9", source="agent")
+#: Leased, then told by the agent; restarted, paused and resumed.
+ADDRESSED = [
+    *SCHEDULED,
+    report(Power.ON, 1, boots=1, seconds=3),
+    report(Power.ON, 2, boots=1, seconds=40, address_sources=(LEASED,)),
+    report(Power.ON, 3, boots=1, seconds=60, address_sources=(SPOKEN,)),
+    ask(RestartVm, 12),
+    report(Power.ON, 4, boots=2, seconds=110),
+    report(Power.ON, 5, boots=2, seconds=140, address_sources=(SPOKEN,)),
+    ask(PauseVm, 13),
+    report(Power.PAUSED, 6, seconds=160),
+    ask(ResumeVm, 14),
+    report(Power.ON, 7, boots=2, seconds=170, address_sources=(SPOKEN,)),
+]
 
 #: By name: the commands, and the phase they end in.
 LIVES: dict[str, tuple[list[Any], Phase]] = {

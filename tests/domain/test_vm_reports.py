@@ -10,8 +10,10 @@ from domain import vm
 from domain.contract import Desired, Power, ReportError
 from domain.vm import (
     HostKey,
+    PauseVm,
     Phase,
     RecordGuestReady,
+    RestartVm,
     ResumeVm,
     StartVm,
     SuspendVm,
@@ -33,13 +35,16 @@ from domain.vm import (
 from tests.domain.lives import (
     ALIVE,
     ID,
+    LEASED,
     LIVES,
     RUNNING,
     SCHEDULED,
+    SPOKEN,
     ask,
     broken,
     given,
     living,
+    lose,
     report,
     stalled,
 )
@@ -71,6 +76,8 @@ REPORTS: list[tuple[str, Power, dict[str, Any], type[Any] | None]] = [
     ("running", ON, {"addresses": ("192.0.2.7",)}, None),
     ("running", ON, {"addresses": ("192.0.2.8",)}, VmAddressesChanged),
     ("running", ON, {"addresses": ()}, None),
+    ("running", ON, {"address_sources": ()}, VmAddressesChanged),
+    ("running", ON, {"address_sources": (LEASED,)}, VmAddressesChanged),
     ("running", OFF, {}, VmStopped),
     ("running", OFF, {"step": "start"}, None),
     ("running", ABSENT, {}, VmFailed),
@@ -315,3 +322,41 @@ def test_the_guest_is_ready_once() -> None:
     with pytest.raises(ValidationError):
         RecordGuestReady(vm=ID, at=at(80), host_keys=(key,) * 9)
     given("deleted").when(ready).then_nothing()
+
+
+# ── addresses ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_address_stands_with_who_says_so() -> None:
+    leased = given(RUNNING).when(report(ON, 2, boots=1, address_sources=(LEASED,)))
+    assert (leased.after.addresses, leased.after.address_sources) == (("192.0.2.7",), (LEASED,))
+    same = leased.and_when(report(ON, 3, boots=1, address_sources=(LEASED,)))
+    assert same.events == []
+    spoken = leased.and_when(report(ON, 3, boots=1, addresses=("192.0.2.7",), address_sources=(SPOKEN,)))
+    assert (spoken.after.addresses, spoken.after.address_sources) == (("192.0.2.9",), (SPOKEN,))
+    asked_nobody = spoken.and_when(report(ON, 4, boots=1))
+    assert asked_nobody.events == []
+    none = spoken.and_when(report(ON, 4, boots=1, address_sources=()))
+    assert (none.after.addresses, none.after.address_sources) == ((), ())
+
+
+@pytest.mark.parametrize("then", ["restarted", "its host booted", "lost and another boot"])
+def test_no_address_is_of_an_earlier_boot(then: str) -> None:
+    start = [*SCHEDULED, report(ON, 1, boots=1, host_boot="a", address_sources=(LEASED,))]
+    came: dict[str, Any] = {"boots": 1, "host_boot": "b"}
+    match then:
+        case "restarted":
+            start, came = [*start, ask(RestartVm)], {"boots": 2, "host_boot": "a"}
+        case "lost and another boot":
+            start = [*start, lose()]
+    told = given(start).when(report(ON, 2, **came))
+    assert [type(event) for event in told.events] == [VmStarted]
+    assert (told.after.addresses, told.after.address_sources) == ((), ())
+
+
+def test_addresses_outlive_a_silence_of_the_node_and_a_pause() -> None:
+    start = [*SCHEDULED, report(ON, 1, boots=1, host_boot="a", address_sources=(LEASED,))]
+    back = given([*start, lose()]).when(report(ON, 2, boots=1, host_boot="a")).after
+    assert back.address_sources == (LEASED,)
+    paused = [*start, ask(PauseVm, 16), report(HALT, 2), ask(ResumeVm, 17)]
+    assert given(paused).when(report(ON, 3, boots=1)).after.address_sources == (LEASED,)

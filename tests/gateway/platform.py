@@ -20,6 +20,7 @@ from projections.runner import Runner
 from runtime import listener
 from runtime.servers import Postgres, create_database
 from runtime.settings import GatewaySettings
+from tests.domain.lives import SPOKEN
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
 
@@ -58,7 +59,7 @@ class Platform:
         made = await self.create(**more)
         vm = made["vm"]["id"]
         wanted = await eventually(lambda: self.side.wanted(vm), "wanted document")
-        await self.side.report(wanted, Power.ON, boots=1, addresses=("192.0.2.9",))
+        await self.side.report(wanted, Power.ON, boots=1, address_sources=(SPOKEN,))
         await self.get(f"/v1/operations/{made['operation']['id']}?wait=30s")
         return made
 

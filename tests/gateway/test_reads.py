@@ -18,6 +18,7 @@ async def test_a_vm_through_its_life(api: Platform) -> None:
     vm = made["vm"]["id"]
     shown = await api.get(f"{VMS}/{vm}")
     assert (shown["phase"], shown["node"], shown["addresses"]) == ("running", "host-1", ["192.0.2.9"])
+    assert shown["address_sources"] == [{"address": "192.0.2.9", "source": "agent"}]
     operation = await api.get(f"/v1/operations/{made['operation']['id']}")
     assert operation["status"] == "succeeded"
     assert operation["problem"] is None

@@ -49,6 +49,7 @@ from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects
 from tests.domain.lives import (
+    ADDRESSED,
     FAILED,
     ID,
     RUNNING,
@@ -374,6 +375,7 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             report(Power.OFF, 3, cause="watchdog", seconds=200),
         ],
     ),
+    "vm-26-address-sources": (VM, ADDRESSED),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }

@@ -14,7 +14,17 @@ import pytest
 from domain.contract import Power
 from domain.guest import Guest
 from node_daemon.domain_xml import domain_name
-from node_daemon.hypervisor import AgentMissing, AgentSilent, Boot, Have, Hypervisor, Refused, Unreachable, size_of
+from node_daemon.hypervisor import (
+    AgentMissing,
+    AgentSilent,
+    Boot,
+    Have,
+    Hypervisor,
+    Refused,
+    Sighting,
+    Unreachable,
+    size_of,
+)
 from runtime.tasks import end
 from tests.node_daemon.documents import new_vm
 from tests.waiting import eventually
@@ -52,11 +62,14 @@ class Bed(ABC):
     async def unreachable(self) -> Hypervisor:
         """One that nobody answers for."""
 
-    async def address(self, boot: Boot) -> tuple[str, ...]:
-        """The addresses of a running guest, once it has some."""
-        found: tuple[str, ...] = await eventually(
-            lambda: self.hypervisor.addresses(boot.wanted.vm, boot.wanted.mac), "an address"
-        )
+    async def leased(self, boot: Boot) -> Sighting:
+        """What is seen of a running guest, once it has a lease."""
+
+        async def look() -> Sighting | None:
+            sighting = await self.hypervisor.addresses(boot.wanted.vm, boot.wanted.mac)
+            return sighting if sighting.leases else None
+
+        found: Sighting = await eventually(look, "an address")
         return found
 
     @abstractmethod
@@ -100,7 +113,7 @@ class HypervisorContract:
         await bed.hypervisor.discard(vm)
         await bed.hypervisor.destroy(vm)
         await bed.hypervisor.undefine(vm)
-        assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == ()
+        assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == Sighting()
 
     async def test_a_life(self, bed: Bed) -> None:
         boot = await bed.boot()
@@ -313,12 +326,26 @@ class HypervisorContract:
         vm, mac = boot.wanted.vm, boot.wanted.mac
         await bed.hypervisor.start(boot)
         await bed.hypervisor.keep(vm)
-        found = await bed.address(boot)
-        assert found == tuple(sorted(found))
-        assert await bed.hypervisor.addresses(vm, mac.upper()) == found
-        assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == ()
+        found = await bed.leased(boot)
+        assert found.leases == tuple(sorted(found.leases))
+        assert (await bed.hypervisor.addresses(vm, mac.upper())).leases == found.leases
+        assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == Sighting()
         await bed.hypervisor.destroy(vm)
-        assert await bed.hypervisor.addresses(vm, mac) == ()
+        assert await bed.hypervisor.addresses(vm, mac) == Sighting()
+
+    async def test_the_agent_speaks_for_its_guest(self, bed: Bed) -> None:
+        boot = await bed.boot()
+        vm, mac, hypervisor = boot.wanted.vm, boot.wanted.mac, bed.hypervisor
+        await hypervisor.start(boot)
+        await bed.with_agent(vm)
+        leases = tuple(lease.address for lease in (await bed.leased(boot)).leases)
+
+        async def speaks() -> bool:
+            return (await hypervisor.addresses(vm, mac)).agent == leases
+
+        await eventually(speaks, "the agent's own word")
+        await bed.without_agent(vm)
+        assert (await hypervisor.addresses(vm, mac)).agent is None
 
     async def test_a_guest_speaks_for_itself(self, bed: Bed) -> None:
         boot = await bed.boot()

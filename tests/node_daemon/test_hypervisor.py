@@ -17,7 +17,7 @@ import pytest
 from domain.contract import Firmware, Power
 from node_daemon.domain_xml import domain_name
 from node_daemon.faults import Faulty
-from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
+from node_daemon.hypervisor import Boot, Hypervisor, Refused, Sighting, Unreachable
 from node_daemon.libvirt_adapter import LibvirtHypervisor, with_uefi
 from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
 from node_daemon.shelf import Shelf
@@ -191,7 +191,7 @@ class OnQemu(OnLibvirt):
     async def crash(self, vm: str) -> None:
         os.kill(int(Path(f"/run/libvirt/qemu/{domain_name(vm)}.pid").read_text()), signal.SIGKILL)
 
-    async def address(self, boot: Boot) -> tuple[str, ...]:
+    async def leased(self, boot: Boot) -> Sighting:
         pytest.skip("the guest knows no network")
 
     async def without_agent(self, vm: str) -> None:

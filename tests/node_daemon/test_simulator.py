@@ -15,7 +15,7 @@ from domain.contract import Desired, ImageSource, Power, Wanted, Watchdog
 from node_daemon.executor import Executor
 from node_daemon.faults import Faulty
 from node_daemon.graces import seconds
-from node_daemon.hypervisor import Boot, Refused, Unreachable
+from node_daemon.hypervisor import Boot, Refused, Sighting, Unreachable
 from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
@@ -42,10 +42,10 @@ async def test_a_guest_that_boots_hears_no_shutdown_and_has_no_address() -> None
     await simulator.start(boot)
     await simulator.keep(vm)
     await simulator.shutdown(vm)
-    assert await simulator.addresses(vm, boot.wanted.mac) == ()
+    assert await simulator.addresses(vm, boot.wanted.mac) == Sighting()
     await asyncio.sleep(0.4)
     assert (await simulator.look(vm)).power is Power.ON, "the first request was lost"
-    assert len(await simulator.addresses(vm, boot.wanted.mac)) == 1
+    assert len((await simulator.addresses(vm, boot.wanted.mac)).leases) == 1
     await simulator.shutdown(vm)
     assert (await simulator.look(vm)).power is Power.ON, "it takes a while"
     await eventually(lambda: not simulator.host.running(), "the guest is off")
