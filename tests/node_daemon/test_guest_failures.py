@@ -1,7 +1,7 @@
 """What befalls guests under real QEMU without anybody's asking: a kernel that panics, a reset, a watchdog."""
 
 import asyncio
-import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Power, Watchdog
-from node_daemon.hypervisor import Boot, Refused
+from node_daemon.hypervisor import Boot, Channel
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime.libvirtd import Libvirt
 from runtime.qemu_img import qemu_img
@@ -27,13 +27,24 @@ class Guest:
     def __init__(self, hypervisor: LibvirtHypervisor, vm: str) -> None:
         self.hypervisor = hypervisor
         self.vm = vm
+        self._console: Channel | None = None
+        self._said = 0.0
 
     async def say(self, word: bytes) -> None:
-        """Tell it, unless it is off by now."""
-        with contextlib.suppress(Refused):
-            channel = await self.hypervisor.open_console(self.vm, force=True)
-            await channel.write(word)
-            await channel.close()
+        """Tell it, once a second at most. The console stays open: what it has not read when that closes is lost."""
+        if time.monotonic() - self._said < 1.0:
+            return
+        if self._console is None:
+            self._console = await self.hypervisor.open_console(self.vm, force=True)
+        await self._console.write(word)
+        self._said = time.monotonic()
+
+    async def end(self) -> None:
+        if self._console is not None:
+            await self._console.close()
+        await self.hypervisor.destroy(self.vm)
+        await self.hypervisor.undefine(self.vm)
+        self.hypervisor.close()
 
 
 @pytest.fixture
@@ -47,10 +58,9 @@ async def guest(servers_home: Path, libvirt_qemu: Libvirt, request: pytest.Fixtu
         Boot(wanted(vm, **document), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot")
     )
     await hypervisor.keep(vm)
-    yield Guest(hypervisor, vm)
-    await hypervisor.destroy(vm)
-    await hypervisor.undefine(vm)
-    hypervisor.close()
+    made = Guest(hypervisor, vm)
+    yield made
+    await made.end()
 
 
 async def test_a_panic_is_a_crash(guest: Guest) -> None:
