@@ -124,6 +124,14 @@ async def test_a_lease_of_an_earlier_boot_is_not_shown(guest: Guest, how: str) -
     assert await guest.look(Power.ON, **again) == ["192.0.2.7 lease"]
 
 
+async def test_nor_where_the_first_answer_of_a_boot_is_late(guest: Guest) -> None:
+    await booted(guest)
+    await guest.look(Power.OFF)
+    guest.addresses.follow(MAC, Have(VM, Power.ON, boots=2, host_boot="a"), 0)
+    guest.seconds += EARLY
+    assert await guest.look(Power.ON, boots=2) == []
+
+
 async def test_what_is_seen_when_a_boot_begins_is_older(guest: Guest) -> None:
     guest.seen.now = LEASED
     await guest.look(Power.OFF, boots=0)

@@ -10,6 +10,7 @@ import libvirt
 import pytest
 
 from domain.contract import NOWHERE, Desired, Power
+from domain.guest import AddressSource
 from node_daemon import lane
 from node_daemon.domain_xml import NAMESPACE, PREFIX, domain_name
 from node_daemon.hypervisor import Boot, Have, Hypervisor
@@ -25,7 +26,11 @@ async def test_a_life(node: Node, hypervisor: LibvirtHypervisor, connection: Any
         vm = await node.create()
         report = await node.until(vm, on)
         assert (report.boots, report.epoch, report.step, report.error) == (1, 1, None, None)
-        assert (await node.until(vm, lambda report: bool(report.addresses))).addresses[0].startswith("192.168.122.")
+        addressed = await node.until(vm, lambda report: bool(report.addresses))
+        assert addressed.addresses[0].startswith("192.168.122.")
+        assert addressed.address_sources == (AddressSource(address=addressed.addresses[0], source="agent"),), (
+            "all three answer here"
+        )
         assert (node.disks / vm / "root.qcow2").exists()
 
         await node.change(vm, boots=2, force_after=datetime.now(UTC) + timedelta(minutes=5))
