@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import AsyncConnection, OperationalError, errors, sql
+from psycopg import AsyncConnection, DatabaseError, Error, InterfaceError, OperationalError, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -204,6 +204,14 @@ async def checkpoint(conn: Connection) -> int:
     return int(row["position"]) if row is not None else -1
 
 
+def lost(error: Exception) -> bool:
+    """Whether the server is away, or went in the middle: whatever it was asked is no reason.
+
+    libpq has no code for an answer that breaks off, and psycopg makes a bare DatabaseError of that.
+    """
+    return isinstance(error, OperationalError | InterfaceError | OSError) or type(error) is DatabaseError
+
+
 async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:
     """The rows of a query with the checkpoint they belong to, from one statement and so from one snapshot.
 
@@ -221,12 +229,17 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
             raise
         except errors.FeatureNotSupported:  # prepared for tables of another shape, which a new version replaced
             rows = await _rows(pool, statement, params, prepare=False)
-        except OperationalError:
+        except (Error, OSError) as error:
+            if not lost(error):
+                raise
             await pool.check()  # the server was away: replace what broke, and ask once more
             rows = await _rows(pool, statement, params)
     except errors.InsufficientPrivilege as error:
         raise NotGranted(str(error)) from error
-    except (OperationalError, errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
+    except (Error, OSError) as error:
+        made_anew = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
+        if not (lost(error) or isinstance(error, made_anew)):
+            raise
         raise Away(str(error)) from error
     if not rows:
         raise Away("the read models are being made")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from psycopg import OperationalError, errors
+from psycopg import Error, errors
 
 from projections import database
 from runtime import logs
@@ -14,6 +14,8 @@ log = logs.get(__name__)
 #: Seconds after which the position is asked for although no notice came.
 ASK_AGAIN = 5.0
 RETRY_SECONDS = 0.5
+#: What Postgres says while the read models are made, or are not granted yet.
+MADE_ANEW = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
 
 
 class Position:
@@ -65,14 +67,9 @@ async def listen(dsn: str, position: Position) -> None:
                     known, away = True, False
                     async for _ in conn.notifies(timeout=ASK_AGAIN, stop_after=1):
                         pass  # what it says counts for nothing: whoever may log in to the database can send one
-        except (
-            OperationalError,
-            errors.UndefinedTable,
-            errors.InvalidSchemaName,
-            errors.InsufficientPrivilege,
-            CannotRun,
-        ) as error:
-            if isinstance(error, CannotRun) and not known:
+        except (Error, OSError, CannotRun) as error:
+            passing = database.lost(error) or isinstance(error, MADE_ANEW) or (isinstance(error, CannotRun) and known)
+            if not passing:
                 raise
             if not away:
                 log.warning("read models cannot be asked; trying on", error=one_line(error))

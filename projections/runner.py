@@ -93,7 +93,12 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
 
 def passes(error: Exception) -> bool:
     """Whether the same may succeed later. What is over a limit of Postgres stays so."""
-    return isinstance(error, PASSING) and not isinstance(error, errors.ProgramLimitExceeded)
+    return may_pass(error) and not isinstance(error, errors.ProgramLimitExceeded)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it is the other side's trouble, and nothing that an event or this program is the reason of."""
+    return isinstance(error, PASSING) or type(error) is psycopg.DatabaseError  # an answer that broke off
 
 
 class Runner:
@@ -121,7 +126,9 @@ class Runner:
                     await self._session(conn)
             except errors.InsufficientPrivilege as error:
                 raise database.refused(self._dsn, error) from error
-            except PASSING as error:
+            except Exception as error:
+                if not may_pass(error):
+                    raise
                 if self.position.value > started:
                     delay = FIRST_RETRY
                 self._tell(error)

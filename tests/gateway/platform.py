@@ -72,7 +72,7 @@ class Platform:
 @asynccontextmanager
 async def served(side: WriteSide, dsn: str, **settings: Any) -> AsyncIterator[tuple[Gateway, str]]:
     """A gateway that listens on a free port of loopback."""
-    chosen = GatewaySettings(nats_url=side.nats.url, postgres_dsn=dsn, home=side.home, **settings)
+    chosen = GatewaySettings(**{"nats_url": side.nats.url, "postgres_dsn": dsn, "home": side.home, **settings})
     async with opened(chosen) as gateway:
         sock = listener.bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
