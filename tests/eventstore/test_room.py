@@ -104,6 +104,16 @@ async def test_the_oldest_closed_records_are_forgotten(nc: Client, source: str, 
     assert len(await stored(nc, source)) <= 1 + 3 + 2
 
 
+async def test_what_somebody_opened_again_is_not_forgotten(nc: Client, source: str, few_closed: None) -> None:
+    parking = Parking(nc)
+    await closed(parking, source, *range(1, 5))
+    again = record("1", source).model_dump_json().encode()
+    await nc.jetstream().publish(subjects.parked(source, "1"), again)
+    await closed(parking, source, 5)
+    assert set(await stored(nc, source)) == {"1", "3", "4", "5"}
+    assert (await parking.get(source, "1")).open
+
+
 async def test_what_was_forgotten_is_not_parked_again(nc: Client, ordered: str, few_closed: None) -> None:
     parking = Parking(nc)
     await meet(parking, ordered, 1)
