@@ -15,9 +15,9 @@ from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.store import Change, Conflict, EventStore, Tip
 from runtime import subjects
+from tests.eventstore.both import told
 from tests.eventstore.log import CONTEXT, created, noted, ref, renamed, some_id
 from tests.eventstore.model import ModelStore
-from tests.eventstore.programs import told
 
 Feed = Callable[[int, list[str] | None], AsyncGenerator[list[Recorded], None]]
 

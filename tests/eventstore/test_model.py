@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.chaos.run import impatient
-from tests.eventstore.programs import Rig, Step, programs, rig, run
+from tests.eventstore.both import Rig, rig, run
+from tests.eventstore.programs import Step, programs
 
 
 @pytest.fixture(scope="module")
