@@ -100,8 +100,7 @@ async def asks(holder: AsyncConnection[Any], table: str) -> bool:
     return bool(row and row[0])
 
 
-@pytest.mark.parametrize("way", ["cut", "garbled"])
-@pytest.mark.parametrize("name", ASKS_ROWS)
+@pytest.mark.parametrize(("name", "way"), [*((name, "garbled") for name in ASKS_ROWS), ("an operation", "cut")])
 async def test_rows_that_go_in_the_middle_of_an_answer(cut: Cut, name: str, way: str) -> None:
     table, path = ASKS_ROWS[name]
     async with await AsyncConnection.connect(cut.api.dsn) as holder:

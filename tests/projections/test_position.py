@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from projections.position import Position, listen
 from runtime.patience import CannotRun
 from runtime.servers import Postgres
 from tests.conftest import fresh_database
+from tests.gate import gate
 from tests.waiting import eventually
 
 
@@ -73,3 +75,31 @@ async def test_who_was_known_once_is_waited_for(dsn: str, monkeypatch: pytest.Mo
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_it_goes_on_after_an_answer_that_broke_off(dsn: str) -> None:
+    there = urlsplit(dsn)
+    async with gate(there.port or 5432) as way:
+        await way.open()
+        port = there.netloc.rpartition(":")[0] + f":{way.port}"
+        position = Position()
+        listening = asyncio.create_task(listen(there._replace(netloc=port).geturl(), position))
+        try:
+            assert await position.reach(2, 60)
+            async with await psycopg.AsyncConnection.connect(dsn) as holder:
+                await holder.execute("UPDATE nebula.checkpoint SET position = 3")
+                await holder.execute("LOCK TABLE nebula.checkpoint IN ACCESS EXCLUSIVE MODE")
+                async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as anybody:
+                    await anybody.execute("SELECT pg_notify('nebula_position', '')")
+                waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'nebula.checkpoint'::regclass"
+
+                async def asks() -> bool:
+                    return await (await holder.execute(waits)).fetchone() is not None
+
+                await eventually(asks, "it asks for the position")
+                way.say(b"\xff" * 8)
+            await eventually(lambda: position.value == 3 or listening.done(), "it goes on")
+            assert not listening.done()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
