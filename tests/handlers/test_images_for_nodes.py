@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import random
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +35,7 @@ from tests.hostile_images import MIB
 from tests.image_server import Images, ImageServer, serving
 from tests.waiting import eventually
 
-BODY = raw_disk(MIB) + os.urandom(4 * MIB)
+BODY = raw_disk(MIB) + random.Random(1).randbytes(4 * MIB)
 SMALL = {"spec": {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}}
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
