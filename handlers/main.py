@@ -143,7 +143,7 @@ async def serve(settings: HandlersSettings) -> None:
         await parts.registration.serve(nc)
         malformed = parts.commands.health.malformed
         await answer_nodes(nc, store, parts.world, malformed)
-        images = await bus.connect(settings, "handlers-images")  # of its own: no reply waits behind an image
+        images = await bus.connect(settings, "handlers-images", silent=True)  # no reply waits behind an image
         stack.push_async_callback(images.close)
         pieces = Pieces(images, store, parts.world, parts.kept, settings.image_folders, malformed)
         essential.start("bus of images", images.until_ended())

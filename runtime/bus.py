@@ -94,8 +94,9 @@ async def publish_bytes(nc: Client, subject: bytes, reply: str, block: bytes, pa
 class Connection(QuickClient):
     """A role's: it reconnects for ever, and says once when it begins to wait for the server and when that is over."""
 
-    def __init__(self, settings: Common, role: str) -> None:
+    def __init__(self, settings: Common, role: str, *, silent: bool = False) -> None:
         super().__init__()
+        self._silent = silent
         self.what = place(settings)
         self._settings = settings
         self._role = role
@@ -158,12 +159,13 @@ class Connection(QuickClient):
             log.warning("bus trouble", error=self._said)
 
     async def _on_loss(self) -> None:
-        if not self.is_closed:
+        if not self.is_closed and not self._silent:
             waits(self.what, self._newest or StaleConnectionError())
 
     async def _on_return(self) -> None:
         self._said = ""
-        is_there(self.what)
+        if not self._silent:
+            is_there(self.what)
 
     async def _on_end(self) -> None:
         if not self._ended.is_set():
@@ -187,14 +189,15 @@ def place(settings: Common) -> str:
     return f"NATS at {masked(settings.nats_url)}"
 
 
-async def connect(settings: Common, role: str) -> Connection:
+async def connect(settings: Common, role: str, *, silent: bool = False) -> Connection:
     """A connection that reconnects for ever. While the server is away at start, says so and tries on.
 
+    `silent`: that the server is away is said by another connection of this process.
     Raises CannotRun when the server refuses our user. `until_ended` has to be watched by whoever needs the connection.
     """
 
     async def attempt() -> Connection:
-        connection = Connection(settings, role)
+        connection = Connection(settings, role, silent=silent)
         await connection.open()
         return connection
 

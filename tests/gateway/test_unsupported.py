@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from domain.contract import Introduction, NodeInfo
+from node_daemon import plan
 from node_daemon.files import identity
 from node_daemon.simulator import SimulatedHost, Simulator
-from runtime import subjects
 from runtime.settings import NodeSettings
 from tests.gateway.platform import VMS, Platform
 from tests.handlers.platform import daemon
@@ -16,23 +16,20 @@ from tests.node_daemon.harness import Node
 from tests.waiting import eventually
 
 
-@pytest.mark.parametrize("features", [("teleport",), ("vsock", "teleport")])
 async def test_what_a_node_does_not_know_fails_the_operation(
-    api: Platform, tmp_path: Path, features: tuple[str, ...]
+    api: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"old-{len(features)}"
-    settings = NodeSettings(nats_url=api.side.nats.url, home=tmp_path, node=name, region=name)
-    before = daemon(name).model_copy(update={"identity": identity(settings.data_dir)})  # a process on the same folder
+    monkeypatch.setattr(plan, "FEATURES", frozenset())  # a daemon of before there were watchdogs
+    settings = NodeSettings(nats_url=api.side.nats.url, home=tmp_path, node="old", region="old")
+    before = daemon("old").model_copy(update={"identity": identity(settings.data_dir)})  # a process on the same folder
     said = {"vcpus": 4, "memory_mib": 4096, "disk_gib": 100, "virt_type": "test", "version": "0"}
-    info = NodeInfo.model_validate({"node": name, "region": name, "seed_url": "http://192.0.2.1:8775/", **said})
+    info = NodeInfo.model_validate({"node": "old", "region": "old", "seed_url": "http://192.0.2.1:8775/", **said})
     assert "ok" in await api.side.register(Introduction(info=info, daemon=before))
-    made = await api.create(region=name)
+    made = await api.create(region="old", watchdog="reset")
     wanted = await eventually(lambda: api.side.wanted(made["vm"]["id"]), "wanted document")
-    newer = wanted.model_copy(update={"features": features, "generation": wanted.generation + 1})
-    subject = subjects.wanted(name, "vm", wanted.vm)
-    await api.side.nc.jetstream().publish(subject, newer.model_dump_json().encode())
+    assert wanted.features == ("watchdog",)
 
-    simulator = Simulator(SimulatedHost(name))
+    simulator = Simulator(SimulatedHost("old"))
     async with Node(tmp_path, settings, api.side.nc).daemon(simulator):
 
         async def ended() -> Any:
@@ -40,7 +37,7 @@ async def test_what_a_node_does_not_know_fails_the_operation(
             return found if found["ended_at"] is not None else None
 
         operation = await eventually(ended, "the operation has ended")
-    unknown = f"does not know {', '.join(sorted(features))}"
+    unknown = "does not know watchdog"
     assert (operation["status"], operation["problem"]["code"]) == ("failed", "unsupported")
     assert unknown in operation["problem"]["detail"]
     vm = await api.get(f"{VMS}/{wanted.vm}?min_position={operation['position']}")
