@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -28,6 +28,8 @@ from runtime.tasks import end
 from runtime.urls import is_url
 
 log = logs.get(__name__)
+
+Q = TypeVar("Q", ImageQuestion, ImagePiece)
 
 #: Seconds until who does not keep an image says so.
 HESITATE = 1.0
@@ -71,15 +73,23 @@ class Pieces:
     async def _asked(self, msg: Msg) -> None:
         if not self._responder.accepts(msg) or len(self._answering) >= MOST_QUESTIONS:
             return
-        try:
-            asked = ImageQuestion.model_validate_json(msg.data)
-            of_its_own(asked.node, msg)
-        except ValueError as error:
-            self._malformed.note("image-holder", msg.subject, error)
+        asked = self._question(msg, ImageQuestion, "image-holder")
+        if asked is None:
             return
         task = asyncio.create_task(self._answer(msg, asked))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+
+    def _question(self, msg: Msg, kind: type[Q], source: str) -> Q | None:
+        """What a node asks for itself; None for what makes no sense, which is counted under `source`."""
+        try:
+            asked = kind.model_validate_json(msg.data)
+            if asked.node != subjects.node_of(msg.subject):
+                raise ValueError("it claims to be of another node")
+        except ValueError as error:
+            self._malformed.note(source, msg.subject, error)
+            return None
+        return asked
 
     async def _answer(self, msg: Msg, asked: ImageQuestion) -> None:
         try:
@@ -102,11 +112,8 @@ class Pieces:
         """One after the other: whoever asks for many leaves room for others."""
         if not self._responder.accepts(msg):
             return
-        try:
-            asked = ImagePiece.model_validate_json(msg.data)
-            of_its_own(asked.node, msg)
-        except ValueError as error:
-            self._malformed.note("image-pieces", msg.subject, error)
+        asked = self._question(msg, ImagePiece, "image-pieces")
+        if asked is None:
             return
         try:
             piece = await asyncio.to_thread(self._read, asked)
@@ -145,9 +152,3 @@ class Pieces:
             if image is not None and image.sha256 == sha256:
                 return image
         return None
-
-
-def of_its_own(node: str, msg: Msg) -> None:
-    """Raises ValueError where somebody asks as another node."""
-    if node != subjects.node_of(msg.subject):
-        raise ValueError("it claims to be of another node")
