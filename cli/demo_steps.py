@@ -139,10 +139,10 @@ class Demo:
         say(f"boot id {self.boot_id}")
 
     def restart(self) -> None:
+        before, address = self.boot_id, self.address  # it gets the same again, which is not known until then
         self.act("restart", {"grace_seconds": 180})
-        before = self.boot_id
         say("waiting until it answers over SSH again")
-        self.boot_id = self.guest.until(self.address, BOOT_ID, lambda now: now != before)
+        self.boot_id = self.guest.until(address, BOOT_ID, lambda now: now != before)
         say(f"ok: it answers again, with the same host key and a new boot id, {self.boot_id}")
 
     def stop(self) -> None:
