@@ -30,6 +30,8 @@ def printable(text: str) -> str:
 
 def one_spelling(text: str) -> str:
     """A text in NFC, so that two spellings of it are one. Raises ValueError for accents that belong to no letter."""
+    if text.isascii():
+        return text
     composed = unicodedata.normalize("NFC", text)
     before = " "
     for char in composed:

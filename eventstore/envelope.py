@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 from pydantic_core import from_json
@@ -34,8 +34,7 @@ _BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 """What a parser may take for an infinite number, which cannot be shown as JSON. Many UUIDs look so too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """Names one aggregate. `project` is `system` for what no project owns."""
 
     project: str

@@ -23,7 +23,8 @@ class Frontier:
         """Own events behind a gap: the position before the first, and the last."""
         self._own: dict[int, Recorded] = {}
         """Own events that did not come with the log yet."""
-        self._followed = 0
+        self.handed_on = 0
+        """The position up to which the log was handed on, own events as they are known here."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def newest(self, ref: Ref) -> int:
@@ -34,7 +35,7 @@ class Frontier:
         """Take note of events that this process appended; they stand next to each other."""
         before, last = recorded[0].position - 1, recorded[-1].position
         self._note(recorded)
-        self._own.update((one.position, one) for one in recorded if one.position > self._followed)
+        self._own.update((one.position, one) for one in recorded if one.position > self.handed_on)
         if before <= self.position:
             self._move(last)
         else:
@@ -48,7 +49,7 @@ class Frontier:
     def followed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
         """The next messages of the log: those that this process appended as it knows them, with their digests."""
         self.heard(recorded)
-        self._followed = recorded[-1].position
+        self.handed_on = recorded[-1].position
         return [self._recognized(one) for one in recorded]
 
     def _recognized(self, recorded: Recorded) -> Recorded:

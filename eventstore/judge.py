@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum
-from typing import TypeVar
+from enum import Enum, StrEnum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -144,15 +146,22 @@ def body(recorded: Recorded) -> Event | Malformed:
         return Malformed("unreadable", f"the {recorded.type} cannot be read: {first_line(error)}")
     if isinstance(event, Foreign):
         return event
-    owner, _, rest = event.TOPIC.partition(".")
-    family = rest.partition(".")[0] if owner == subjects.PREFIX else None
-    if family in subjects.KINDS and family != ref.kind:
+    kind = family(event.TOPIC)
+    if kind not in (None, ref.kind):
         return Malformed("type", f"{recorded.type} is no event of a {ref.kind}")
     if not sound(event):
         return Malformed("unreadable", f"the {recorded.type} holds a number or a time beyond all bounds")
-    if family == ref.kind and names_another(event, ref):
+    if kind == ref.kind and names_another(event, ref):
         return Malformed("type", f"the {recorded.type} names another {ref.kind} than the subject")
     return event
+
+
+@cache
+def family(topic: str) -> str | None:
+    """The kind of aggregate that a type of event belongs to; None where any may have it."""
+    owner, _, rest = topic.partition(".")
+    kind = rest.partition(".")[0] if owner == subjects.PREFIX else None
+    return kind if kind in subjects.KINDS else None
 
 
 def names_another(event: Event, ref: Ref) -> bool:
@@ -168,7 +177,8 @@ def sound(value: object, depth: int = 0) -> bool:
     if type(value) in _ALWAYS_SOUND:
         return True
     if isinstance(value, BaseModel) and depth <= _DEEPEST:  # what an event is, and most of what it holds
-        return _all_sound(value.__dict__.values(), depth)
+        held = value.__dict__
+        return _all_sound([held.get(name) for name in doubtful(type(value))], depth)
     if isinstance(value, Enum):
         return True
     if isinstance(value, int):
@@ -184,6 +194,24 @@ def sound(value: object, depth: int = 0) -> bool:
     if isinstance(value, tuple | list | frozenset | set):
         return _all_sound(value, depth)
     return True
+
+
+@cache
+def doubtful(model: type[BaseModel]) -> tuple[str, ...]:
+    """The fields that may hold a number or a time: the others need no look, whatever an event says."""
+    return tuple(name for name, field in model.model_fields.items() if not _harmless(field.annotation))
+
+
+def _harmless(annotation: Any) -> bool:
+    """Whether no value of a type holds a number or a time."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _harmless(get_args(annotation)[0])
+    if origin in (Union, UnionType, tuple, list, dict, set, frozenset):
+        return all(_harmless(part) for part in get_args(annotation) if part is not Ellipsis)
+    if origin is Literal:
+        return True
+    return annotation in _ALWAYS_SOUND or (isinstance(annotation, type) and issubclass(annotation, StrEnum))
 
 
 def _all_sound(parts: Iterable[object], depth: int) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypedDict
 
 from domain.base import Event
@@ -49,10 +50,16 @@ def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
     operation: Operation | None = None
     steps: list[Step] = []
     for recorded, event in told:
-        operation = after(operation, id_, event, happening(recorded))
-        if operation is not None and recorded.context.operation == id_:
-            steps.append({"position": recorded.position, "type": recorded.type, "time": recorded.moment.isoformat()})
+        seen = happening(recorded)
+        operation = after(operation, id_, event, seen)
+        if operation is not None and seen.operation == id_:
+            steps.append({"position": seen.position, "type": recorded.type, "time": written(seen.at)})
     return Record(operation, steps) if operation is not None else None
+
+
+def written(moment: datetime) -> str:
+    """A time in UTC as the API has it."""
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def recorded_in(history: Iterable[Recorded], id_: str) -> Record | None:

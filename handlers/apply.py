@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from typing import Any, Generic, TypeVar
 
 from domain.base import Command, Event, Rejected
@@ -85,9 +86,10 @@ async def apply(
                 return Applied(loaded.state, loaded.tip, ())
             loaded, sure = await newest(store, world, ref, evolve), True
             continue
-        state = loaded.state
+        states = [loaded.state]
         for event in events:
-            state = evolve(state, event)
+            states.append(evolve(states[-1], event))
+        state = states[-1]
         checks = referred(loaded, state, basis) if basis is not None else []
         others = await beside(loaded.state, events) if beside else ()
         first = Change(loaded.tip, events, alone(ref.id) if expect_new else None)
@@ -113,7 +115,12 @@ async def apply(
             continue
         recorded = [one for one in stored if one.subject == ref.subject]
         told = [*zip(recorded, events, strict=False), *((one, one.event) for one in recorded[len(events) :])]
-        return Applied(state, loaded.tip.after(recorded[-1]), recorded, told)
+        tip = loaded.tip
+        for (one, event), after in zip(told, chain(states[1:], repeat(state)), strict=False):
+            before, tip = tip, tip.after(one)
+            if world is not None and one.event is event:
+                world.foresee(one, before, Loaded(after, tip))
+        return Applied(state, tip, recorded, told)
     raise AssertionError("the loop returns or raises")
 
 

@@ -16,6 +16,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from domain.base import Command, Event
@@ -90,6 +91,10 @@ class Fingerprints:
             return None
         if self._key is None:
             await self._read()
+        return self._credentials(said)
+
+    @lru_cache(maxsize=1024)  # noqa: B019  (there is one of these in a process)
+    def _credentials(self, said: str) -> str:
         made = hmac.digest(self._credentials_key, said.encode(), hashlib.sha256).hex()
         return f"hmac-{self._key_id}-{made[:32]}"
 

@@ -70,7 +70,8 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     tags = tuple(str(name) for name in args.get("tags") or ())
     facts.world.references.usable(project_id, str(args.get("image")), tags, spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
-        attainable(vm.Spec.model_validate(spec).resources(), args.get("region"), facts.world.nodes(), facts.policy)
+        args["spec"] = checked_spec = vm.Spec.model_validate(spec)
+        attainable(checked_spec.resources(), args.get("region"), facts.world.nodes(), facts.policy)
     secret = await sealed(args, facts.vault)
     return {**args, "project": project_id, **secret}
 
@@ -225,9 +226,10 @@ def basis(kind: str, args: Args, project_id: str, world: World) -> dict[Ref, Tip
     named = [Reference("tag", str(name)) for name in args.get("tags") or () if isinstance(name, str)]
     match kind:
         case "vm":
-            found = world.vm(str(args.get("vm")))
-            its = found.state.image if found and found.state else None
-            named += [Reference("project", project_id), Reference("image", str(args.get("image") or its))]
+            its = args.get("image")
+            if not its and (found := world.vm(str(args.get("vm")))) is not None and found.state is not None:
+                its = found.state.image
+            named += [Reference("project", project_id), Reference("image", str(its))]
         case "image" if args.get("project") is not None:
             named.append(Reference("project", str(args["project"])))
     return {ref: world.get(ref).tip for ref in map(refers_to, named)}

@@ -1,7 +1,7 @@
 """The world as the log tells it up to a position: every living aggregate, folded, in memory."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from domain.vm import WAITING, Phase, Vm
 from eventstore.envelope import Recorded, Ref
 from eventstore.follow import follow
 from eventstore.frontier import Frontier
-from eventstore.judge import Malformed, Tip, follows, shape, step
+from eventstore.judge import Malformed, Tip, body, follows, shape, step
 from eventstore.refused import Refused
 from eventstore.store import Loaded
 from handlers.due import Due
@@ -42,20 +42,31 @@ EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
 
 
 class Watch:
-    """What has changed since a manager last looked. At first: everything, said by `all`."""
+    """What has changed, of these kinds of aggregate, since a manager last looked. At first: everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Collection[str] = tuple(EVOLVE)) -> None:
+        self._kinds = kinds
         self._bell = asyncio.Event()
         self._changed: set[Ref] = set()
         self._all = True
         self._bell.set()
 
     def add(self, ref: Ref) -> None:
-        self._changed.add(ref)
+        if ref.kind in self._kinds:
+            self._changed.add(ref)
+
+    def forget(self, ref: Ref) -> None:
+        """Whoever watches made the newest change itself, knowing all before it."""
+        self._changed.discard(ref)
 
     def ring(self, *, everything: bool = False) -> None:
         self._all = self._all or everything
         self._bell.set()
+
+    def nudge(self) -> None:
+        """Wake the manager, where there is something for it."""
+        if self._changed:
+            self._bell.set()
 
     async def next(self) -> "Changes":
         """Wait for the next change, and take all there are."""
@@ -97,6 +108,8 @@ class World:
         """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
         self._known: dict[Ref, Loaded[Any]] = {}
         self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in EVOLVE}
+        self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
+        """By position, what own events lead to that have yet to come with the log: from which tip, and to what."""
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
@@ -175,15 +188,26 @@ class World:
         if follows(recorded, tip.version, tip.digest) is None:
             self.take(recorded)
 
+    def foresee(self, recorded: Recorded, before: Tip, after: Loaded[Any]) -> None:
+        """Take note of what an event that this process appended makes of its aggregate: it is not folded again."""
+        if recorded.position > self.frontier.handed_on:
+            self._foreseen[recorded.position] = (before, after)
+
     def take(self, recorded: Recorded) -> Malformed | None:
         """Take in the next message of the log; what is wrong with it. One that is in already changes nothing."""
         ref = recorded.ref
+        before, foreseen = self._foreseen.pop(recorded.position, (None, None))
         known = self._at(ref)
         over = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
         if ref.kind not in EVOLVE or over or recorded.position <= known.tip.position:
             return shape(recorded)
-        state, tip, wrong = step(EVOLVE[ref.kind], known.state, known.tip, recorded)
-        loaded = Loaded(state, tip)
+        wrong: Malformed | None = None
+        if foreseen is not None and recorded.ours and known.tip == before and isinstance(body(recorded), Event):
+            loaded = foreseen
+        else:
+            state, tip, wrong = step(EVOLVE[ref.kind], known.state, known.tip, recorded)
+            loaded = Loaded(state, tip)
+        state = loaded.state
         if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
             self._bury(ref, loaded)
         else:
@@ -224,16 +248,16 @@ class World:
             self.forgotten.pop(ref.id, None)
             self.macs.drop(ref.id)
 
-    def watch(self) -> Watch:
-        """A manager's own view of what has changed."""
-        made = Watch()
+    def watch(self, kinds: Collection[str] = tuple(EVOLVE)) -> Watch:
+        """A manager's own view of what has changed, of these kinds."""
+        made = Watch(kinds)
         self._watches.append(made)
         return made
 
     def nudge(self) -> None:
-        """Make all managers look."""
+        """Make all managers look for which something has changed."""
         for watch in self._watches:
-            watch.ring()
+            watch.nudge()
 
     async def follow(self, nc: Client, turns: Turns) -> None:
         """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""

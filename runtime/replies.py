@@ -3,6 +3,7 @@
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from runtime.explained import explained
 
@@ -25,23 +26,26 @@ class Refusal(BaseModel):
     field: str | None = Field(default=None, max_length=200)
 
 
-class _Reply(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    ok: dict[str, Any] | None = None
-    problem: Refusal | None = None
-
-
 def read(body: bytes) -> dict[str, Any] | Refusal:
     """What the answer says under `ok`, or the refusal. Raises Nonsense."""
     try:
-        reply = _Reply.model_validate_json(body)
+        said = from_json(body)
+    except ValueError as error:
+        raise Nonsense(f"the answer is no JSON: {str(error)[:200]}") from None
+    if not isinstance(said, dict):
+        raise Nonsense("the answer is no JSON object")
+    if said.get("problem") is not None:
+        return _refusal(said["problem"])
+    ok = said.get("ok")
+    if not isinstance(ok, dict):
+        raise Nonsense("it says neither `ok` nor `problem`")
+    return ok
+
+
+def _refusal(said: object) -> Refusal:
+    try:
+        return Refusal.model_validate(said)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80]
-        raise Nonsense(f"{where or 'the answer'}: {explained(first)[:200]}") from None
-    if reply.problem is not None:
-        return reply.problem
-    if reply.ok is None:
-        raise Nonsense("it says neither `ok` nor `problem`")
-    return reply.ok
+        where = ".".join(["problem", *map(str, first["loc"])])[:80]
+        raise Nonsense(f"{where}: {explained(first)[:200]}") from None

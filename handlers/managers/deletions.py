@@ -50,7 +50,7 @@ class Deletions:
     def __init__(self, store: EventStore, world: World) -> None:
         self._store = store
         self._world = world
-        self._watch = world.watch()
+        self._watch = world.watch(FINISH)
 
     def driver(self) -> Driver:
         return Driver("deletions", self._look, watch=self._watch)

@@ -49,7 +49,7 @@ class Verifier:
         self._store = store
         self._world = world
         self._reader = reader
-        self._watch = world.watch()
+        self._watch = world.watch(("image",))
         self._reading: dict[str, Image] = {}
         self._unread: Counter[str] = Counter()
         self._verdicts: dict[str, ImageCommands] = {}
@@ -67,8 +67,6 @@ class Verifier:
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         """Begin what waits and has its turn, and end what nobody waits for any more."""
-        if not changes.everything and not changes.of("image"):
-            return
         waiting = {i.registered_by: i for i in self._world.images() if i.phase is ImagePhase.VERIFYING}
         for key in driver.known():
             if key.removesuffix(PROGRESS) not in waiting:

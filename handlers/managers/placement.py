@@ -116,6 +116,7 @@ class Placer:
         for recorded in await self._store.append(changes, self._context):
             self._world.apply(recorded)
             if recorded.ref.kind == "vm":
+                self._watch.forget(recorded.ref)
                 log.info("vm placement", vm=recorded.ref.id, type=recorded.type, position=recorded.position)
         self._world.nudge()
 

@@ -1,0 +1,108 @@
+"""What the world makes of own events without folding them again, and who hears of what."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from domain.base import Event
+from domain.project import ProjectCreated, ProjectRenamed, evolve
+from domain.vm import VmRequested
+from eventstore.envelope import Context, Recorded, Ref, appended, seal
+from eventstore.judge import doubtful
+from eventstore.store import Loaded, Tip
+from handlers.world import EVOLVE, Watch, World
+
+AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DONE = {"at": AT, "operation": "o", "fingerprint": "f"}
+REF = Ref("p", "project", "p")
+MADE = ProjectCreated(**DONE, project="p", name="P", created_by="a")
+RENAMED = ProjectRenamed(**DONE, name="Q")
+
+
+def own(position: int, tip: Tip, event: Event) -> Recorded:
+    headers, body = seal(tip.ref, tip.version + 1, tip.digest, event, Context(actor="a"))
+    return appended(position, tip.ref, headers, body, event)
+
+
+@pytest.fixture
+def folds(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """The events that the world folds."""
+    folded: list[Event] = []
+
+    def counted(state: Any, event: Event) -> Any:
+        folded.append(event)
+        return evolve(state, event)
+
+    monkeypatch.setitem(EVOLVE, "project", counted)
+    return folded
+
+
+def test_what_the_decider_made_of_its_event_is_not_made_again(folds: list[Event]) -> None:
+    world, made = World(), own(1, Tip(REF), MADE)
+    after = Loaded(evolve(None, MADE), Tip(REF).after(made))
+    world.foresee(made, Tip(REF), after)
+    assert world.take(made) is None
+    assert world.get(REF) is after and not folds
+    renamed = own(2, after.tip, RENAMED)
+    assert world.take(renamed) is None and folds == [RENAMED], "nobody foresaw this one"
+    assert world.project("p") == evolve(after.state, RENAMED)
+
+
+def test_what_was_foreseen_from_another_tip_counts_for_nothing(folds: list[Event]) -> None:
+    world, made = World(), own(1, Tip(REF), MADE)
+    world.take(made)
+    first = own(2, world.get(REF).tip, RENAMED)
+    world.foresee(first, Tip(REF), Loaded(None, Tip(REF)))
+    world.take(first)
+    found = world.project("p")
+    assert found is not None and found.name == "Q" and folds == [MADE, RENAMED]
+
+
+def test_a_message_of_somebody_else_at_a_foreseen_place_is_judged(folds: list[Event]) -> None:
+    world, made = World(), own(1, Tip(REF), MADE)
+    world.foresee(made, Tip(REF), Loaded(evolve(None, MADE), Tip(REF).after(made)))
+    forged = replace(made, ours=False, headers={**made.headers, "ce-id": "project.p:7"})
+    wrong = world.take(forged)
+    assert wrong is not None and world.project("p") is None
+
+
+def test_nothing_is_foreseen_of_what_has_come_already() -> None:
+    world, made = World(), own(1, Tip(REF), MADE)
+    world.take(*world.frontier.followed([made]))
+    world.foresee(made, Tip(REF), Loaded(None, Tip(REF)))
+    assert not world._foreseen
+
+
+async def test_a_watch_hears_of_its_kinds_alone() -> None:
+    world = World()
+    images, all_ = world.watch(("image",)), world.watch()
+    for watch in (images, all_):
+        assert (await watch.next()).everything
+    world.take(own(1, Tip(REF), MADE))
+    world.nudge()
+    assert (await all_.next()).refs == {REF}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await images.next()
+
+
+async def test_a_change_that_the_watcher_made_itself_wakes_nobody() -> None:
+    watch = Watch()
+    await watch.next()
+    watch.add(REF)
+    watch.forget(REF)
+    watch.nudge()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await watch.next()
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"), [(ProjectCreated, {"at"}), (VmRequested, {"at", "deadline", "spec", "user_data"})]
+)
+def test_only_fields_that_may_hold_numbers_or_times_are_looked_at(model: type[BaseModel], fields: set[str]) -> None:
+    assert fields <= set(doubtful(model)) and not {"operation", "labels", "tags", "name"} & set(doubtful(model))
