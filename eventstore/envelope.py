@@ -210,7 +210,7 @@ def boundless(value: Any) -> bool:
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
     """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
-    lines = [subject, *[f"{k}: {v}" for k, v in sorted(headers.items()) if k.startswith("ce-")], ""]
+    lines = [subject, *[f"{name}: {headers[name]}" for name in sorted(headers) if name.startswith("ce-")], ""]
     return hashlib.sha256("\n".join(lines).encode(errors="replace") + b"\n" + body).hexdigest()
 
 
@@ -223,14 +223,14 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
     """The headers and the body of an event about to be appended."""
     at: datetime = getattr(event, "at", None) or datetime.now(UTC)
     operation = getattr(event, "operation", None) or context.operation
-    optional = {
-        TYPE_VERSION: str(event.VERSION) if event.VERSION > 1 else None,
-        "ce-credential": context.credential,
-        "ce-requestid": context.request,
-        "ce-operationid": operation,
-        "ce-causationid": context.causation,
-        "ce-traceparent": context.traceparent,
-    }
+    optional = (
+        (TYPE_VERSION, str(event.VERSION) if event.VERSION > 1 else None),
+        ("ce-credential", context.credential),
+        ("ce-requestid", context.request),
+        ("ce-operationid", operation),
+        ("ce-causationid", context.causation),
+        ("ce-traceparent", context.traceparent),
+    )
     headers = {
         "ce-specversion": "1.0",
         "ce-id": event_id(ref, version),
@@ -241,6 +241,6 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: encoded(value) for name, value in optional.items() if value},
+        **{name: encoded(value) for name, value in optional if value},
     }
     return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)
