@@ -32,6 +32,17 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 STORED_AT = "Nebula-Stored-At"
+_OF_STORAGE = (
+    STORED_AT,
+    EXPECTED,
+    EXPECTED_ON,
+    "Nats-Msg-Id",
+    "Nats-Expected-Stream",
+    "Nats-Batch-Id",
+    "Nats-Batch-Sequence",
+    "Nats-Batch-Commit",
+)
+"""What we send with an event that is not part of it. Servers and others may add more that begin with `Nats-`."""
 NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
@@ -374,7 +385,12 @@ def first_stored(headers: Mapping[str, str]) -> datetime | None:
 
 def own(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are the event's own: none that speak of its storage."""
-    return {k: v for k, v in headers.items() if not k.startswith("Nats-") and k != STORED_AT}
+    kept = dict(headers)
+    for name in _OF_STORAGE:
+        kept.pop(name, None)
+    if "Nats-" in "\n".join(kept):  # others are rare, and every event passes here
+        return {name: value for name, value in kept.items() if not name.startswith("Nats-")}
+    return kept
 
 
 def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:

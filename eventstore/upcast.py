@@ -47,7 +47,8 @@ def upcaster(topic: str, version: int) -> Callable[[Upcaster], Upcaster]:
 
 def type_version(headers: Mapping[str, str]) -> int:
     """The version of its type that an event was written in."""
-    return int(headers.get(TYPE_VERSION, "1"))
+    said = headers.get(TYPE_VERSION)
+    return 1 if said is None else int(said)
 
 
 def opened(headers: Mapping[str, str], body: bytes) -> Event:

@@ -55,7 +55,8 @@ def _plain(lines: bytes) -> dict[str, str] | None:
         headers: dict[str, str] = dict(pairs)  # a line without ": " raises here
     except ValueError:
         return None
-    if b"  " in lines or b" \r" in lines or len(headers) < len(pairs) or not fit(headers.keys()):
+    spaced = lines.count(b" ") > len(pairs) and b"  " in lines
+    if spaced or b" \r" in lines or len(headers) < len(pairs) or not fit(headers.keys()):
         return None
     return headers if _shown(lines, text, len(pairs) + 1) else None
 
