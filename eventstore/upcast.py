@@ -66,7 +66,7 @@ def opened(headers: Mapping[str, str], body: bytes) -> Event:
     else:
         event = kind.model_validate_json(to_json(upcast(topic, version, kind.VERSION, from_json(body))))
     if kind.SIGNED and (actor := headers.get("ce-actor")) is not None:
-        return event.model_copy(update={"created_by": decoded(actor)})
+        vars(event)["created_by"] = decoded(actor)  # nobody else has seen it yet
     return event
 
 
