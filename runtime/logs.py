@@ -1,11 +1,13 @@
 """Structured logs on standard error: constant event text plus fields; ids bound at the message boundary.
 
 Libraries that log through `logging` come out in the same form. A traceback names files, lines and the error, never the
-values of variables; credentials in URLs and bearer tokens are masked wherever they turn up in a line.
+values of variables; credentials in URLs, passwords and bearer tokens are masked wherever they turn up in a line.
 """
 
+import io
 import logging
 import sys
+import textwrap
 from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
@@ -46,23 +48,26 @@ class _StandardError:
 
 
 class _Renderer:
-    """The last processor: a line of text, masked."""
+    """The last processor: a line of text, masked. Of JSON each value is, so that it stays JSON."""
 
     def __init__(self, fmt: str, output: _StandardError) -> None:
         self._output = output
+        self._json = fmt == "json"
         self._render: structlog.typing.Processor = (
-            structlog.processors.JSONRenderer(default=str)
+            structlog.processors.JSONRenderer()
             if fmt == "json"
             else structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
                 pad_event_to=0,
-                exception_formatter=structlog.dev.plain_traceback,  # rich's, the default, prints all local variables
+                exception_formatter=_traceback,
             )
         )
 
     def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
         if self._output.lost:
             event["lines_lost"] = self._output.lost
+        if self._json:
+            return str(self._render(logger, name, {key: _masked(value) for key, value in event.items()}))
         return masked(str(self._render(logger, name, event)))
 
 
@@ -101,12 +106,34 @@ def configure(role: str, level: str, fmt: str) -> None:
     structlog.contextvars.bind_contextvars(role=role)
 
 
+def _masked(value: object) -> object:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case dict():
+            return {str(key): _masked(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_masked(each) for each in value]
+        case _:
+            return masked(str(value))
+
+
 def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """What others wrote stays within its field: no line ends, nothing that a terminal obeys."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = plain(value, keep="")
     return event
+
+
+def _traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """A traceback, indented: what others put into the text of an error begins no line of its own.
+
+    (The renderer's default is rich's, which prints all local variables.)
+    """
+    whole = io.StringIO()
+    structlog.dev.plain_traceback(whole, error)
+    output.write(textwrap.indent(plain(whole.getvalue()), "  "))
 
 
 def _component(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

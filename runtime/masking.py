@@ -2,16 +2,27 @@
 
 import re
 
+from runtime.urls import shown
+
+_WORD = r"pass(?:word|wd|phrase)"
+#: What stands between the word and what is secret: =, :, a quote of JSON before it, or in SQL a blank.
+_IS = rf"(?i)({_WORD}[\"']?(?:\s*[=:]\s*|\s+))"
 #: What is masked, and what stands there instead: user and password in a URL; what follows Bearer, Basic, password=.
 MASKS = (
     (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"]{1,2000}@"), r"\1***@"),
-    (re.compile(r"(?i)\b(password\s*[=:]\s*)'(?:[^'\\]|\\.){1,4000}'?"), r"\1***"),
-    (re.compile(r"(?i)\b((?:bearer|basic)\s+|password\s*[=:]\s*)[^\s'\",;]{1,4000}"), r"\1***"),
+    (re.compile(rf"{_IS}'(?:[^'\\]|\\.|''){{0,4000}}'?"), r"\1***"),
+    (re.compile(rf'{_IS}"(?:[^"\\]|\\.){{0,4000}}"?'), r'\1"***"'),
+    (
+        re.compile(rf"(?i)({_WORD}\s*=\s*|\b{_WORD}\s*:\s*|\b(?:bearer|basic)\s+)[^\s'\",;]{{1,4000}}"),
+        r"\1***",
+    ),
 )
+#: Behind the `?` of an image's URL may stand a signature.
+_QUERY = re.compile(r"(?i)\bhttps?://[^\s?'\"<>]{1,2000}\?[^\s'\"<>]{1,4000}")
 
 
 def masked(text: str) -> str:
     """The text without credentials, as far as they can be told from their form."""
     for pattern, instead in MASKS:
         text = pattern.sub(instead, text)
-    return text
+    return _QUERY.sub(lambda found: shown(found[0]), text)

@@ -9,7 +9,7 @@ _VALUE = re.compile(r"(?<==)[^&;]+")
 
 
 def is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
+    return source[:8].lower().startswith(("http://", "https://"))
 
 
 def shown(source: str) -> str:

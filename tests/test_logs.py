@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -80,6 +81,12 @@ def test_libraries_speak_in_our_form_and_from_warning_up(restored: None, capsys:
         (f"host=h password = '{SECRET} and more' user=u", "host=h password = *** user=u"),
         (f"nats://u:a@{SECRET}@h:1,nats://h:2/", "nats://***@h:1,nats://h:2/"),
         ("http://host/path@2x.png mail@example.org", "http://host/path@2x.png mail@example.org"),
+        (f"GET https://h/i?X-Amz-Signature={SECRET}&v=1 failed", "GET https://h/i?X-Amz-Signature=***&v=*** failed"),
+        (f"HTTP://me:{SECRET}@h/i?{SECRET}: 403", "http://***@h/i?*** 403"),
+        (f"NEBULA_NATS_PASSWORD={SECRET} and sslpassword={SECRET}", "NEBULA_NATS_PASSWORD=*** and sslpassword=***"),
+        (f"ALTER ROLE r LOGIN PASSWORD '{SECRET} it''s'", "ALTER ROLE r LOGIN PASSWORD ***"),
+        (f"{{'user': 'u', 'password': '{SECRET}'}}", "{'user': 'u', 'password': ***}"),
+        ("password authentication failed for user x", "password authentication failed for user x"),
     ],
 )
 def test_credentials_are_masked(restored: None, capsys: pytest.CaptureFixture[str], text: str, shown: str) -> None:
@@ -88,6 +95,18 @@ def test_credentials_are_masked(restored: None, capsys: pytest.CaptureFixture[st
     logs.get("ours").warning("said", error=text)
     logging.getLogger("theirs").warning(text)
     assert capsys.readouterr().err.count(shown) == 2
+
+
+def test_what_is_masked_in_json_stays_json(restored: None, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("tests", "info", "json")
+    said = f'{{"password": "{SECRET}", "url": "http://h/i?sig={SECRET}"}}'
+    try:
+        raise ValueError(f"Bearer {SECRET}\\")
+    except ValueError:
+        logs.get("ours").exception("it failed", said=said, deep={"list": [said, Path(f"/?password={SECRET}")]}, n=1)
+    line = json.loads(capsys.readouterr().err)
+    assert line["said"] == line["deep"]["list"][0] == '{"password": "***", "url": "http://h/i?sig=***"}'
+    assert SECRET not in str(line) and "Bearer ***" in line["exception"] and line["n"] == 1
 
 
 def test_a_logger_outlives_a_replaced_standard_error(monkeypatch: pytest.MonkeyPatch, restored: None) -> None:
