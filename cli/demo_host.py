@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 from xml.etree import ElementTree as ET
 
 from cli.errors import CliError
 
+#: Tells no proxy of the environment a guest's seed URL, which is a secret.
+STRAIGHT = build_opener(ProxyHandler({}))
 #: Seconds for `nebula up` to stop all it started.
 STOP_SECONDS = 60.0
 
@@ -74,7 +76,7 @@ class Traces:
     def seed_status(self) -> int:
         """The HTTP status of the guest's user-data."""
         try:
-            with urlopen(f"{self.seed_url}user-data", timeout=10) as answer:  # noqa: S310  (http, from our own XML)
+            with STRAIGHT.open(f"{self.seed_url}user-data", timeout=10) as answer:
                 return int(answer.status)
         except HTTPError as error:
             return error.code

@@ -9,8 +9,8 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 from cli import demo_host, image, output, replay, waiting
 from cli.client import Client, Document, path
@@ -20,6 +20,7 @@ from cli.errors import CliError, Refused
 from cli.session import Output, Session, note
 from runtime.child import free_port
 from runtime.settings import NodeSettings
+from runtime.urls import shown
 
 PROJECT = "demo"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
@@ -72,7 +73,7 @@ class Demo:
         else:
             local = download(given, self.settings.home / "cache")
             self.source = (str(local), image.checksum(local))
-        say(f"{self.source[0]}\nsha256 {self.source[1]}")
+        say(f"{shown(self.source[0])}\nsha256 {self.source[1]}")
 
     def start_platform(self) -> None:
         url, token, home = self.settings.url, self.settings.token, self.settings.home
@@ -250,11 +251,13 @@ def download(url: str, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     file = cache / f"download-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     if not file.exists():
-        say(f"downloading {url}")
+        say(f"downloading {shown(url)}")
         part = file.with_suffix(".part")
         try:
             urllib.request.urlretrieve(url, part)  # noqa: S310  (the URL is the user's own)
-        except (URLError, OSError, ValueError) as error:
-            raise CliError(f"cannot download {url}: {error}") from error
+        except OSError as error:
+            raise CliError(f"cannot download {shown(url)}: {error}") from error
+        except (ValueError, HTTPException) as error:  # which may repeat a part of the URL
+            raise CliError(f"cannot download {shown(url)}: {type(error).__name__}") from None
         part.replace(file)
     return file

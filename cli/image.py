@@ -5,6 +5,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -99,7 +100,7 @@ def register(
     local = not URL.match(source)
     if local:
         source = str(Path(source).absolute())
-    image_id = id or re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")[:63]
+    image_id = id or slug(source)
     given = {
         "id": image_id,
         "name": name or image_id,
@@ -241,6 +242,18 @@ def ensure(session: Session, image_id: str, source: str, sha256: str, **about: s
     body = {"id": image_id, "name": image_id, "source": source, "sha256": sha256, **about}
     op = waiting.operation(session, session.api.send("POST", path("images"), body, key=session.key)["operation"])
     return session.api.get(target, {"min_position": op["position"]})
+
+
+def slug(source: str) -> str:
+    """The name of a file as an id: of a URL its path alone, since the rest may be secret. Raises Usage without one."""
+    try:
+        name = Path(urlsplit(source).path if URL.match(source) else source).stem
+    except ValueError:
+        name = ""
+    found = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
+    if not found:
+        raise Usage("the source has no file name to call the image by: give it an --id")
+    return found
 
 
 def checksum(file: Path) -> str:

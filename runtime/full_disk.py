@@ -11,11 +11,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 from runtime.disk_room import free_bytes
 from runtime.servers import NatsServer
 
+#: Asks a server of this host, whatever proxy the environment names.
+STRAIGHT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: Seconds between two looks.
 LOOK_SECONDS = 1.0
 #: Bytes that have to be free before the server is started again.
@@ -63,11 +66,11 @@ class FullDisk:
 def write_error(monitor: int) -> str | None:
     """What the server on this port says of a stream or consumer that it cannot write; None when it says nothing."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
+        with STRAIGHT.open(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
             return None
     except urllib.error.HTTPError as answer:
         said = _document(answer)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     errors = said.get("errors") if isinstance(said, dict) else None
     texts = [str(each.get("error")) for each in errors or [] if isinstance(each, dict)]
@@ -78,5 +81,5 @@ def write_error(monitor: int) -> str | None:
 def _document(answer: urllib.error.HTTPError) -> Any:
     try:
         return json.loads(answer.read(2**20))
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
