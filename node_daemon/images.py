@@ -274,6 +274,7 @@ class Images:
                 hosts=self._hosts,
                 tell=tell,
                 check=check,
+                takes=partial(self._take, part),
                 most=source.size_bytes,
                 silence=self._silence,
             )
@@ -311,6 +312,15 @@ class Images:
 
     def _free(self) -> int:
         return room(self._folder)
+
+    def _take(self, part: Part, least: int, best: int) -> int:
+        """How large a part of unknown length may become; it goes where that is too small. Raises Permanent."""
+        try:
+            self._room_for(least - part.held)
+        except Permanent:
+            part.drop()
+            raise
+        return max(least, min(best, part.held + self._free()))
 
     def _room_for(self, needed: int) -> None:
         """Raises Permanent (disk_full) when so many bytes more do not fit."""

@@ -55,6 +55,12 @@ Tell = Callable[[int, int | None], None]
 Check = Callable[[int | None], None]
 """Told how many bytes there will be before the first is written; raises a Verdict, or OSError, where that cannot be."""
 
+Takes = Callable[[int, int], int]
+"""Where nobody knows that number: how much of the disk may be taken now, of so many bytes at least and so many at best.
+
+Raises as Check does.
+"""
+
 
 class Verdict(Exception):
     """Base of what `check` raises: whoever asked has judged."""
@@ -164,14 +170,15 @@ async def download(
     tell: Tell,
     check: Check,
     most: int,
+    takes: Takes = max,
     connect: float = CONNECT,
     silence: float = SILENCE,
     pace: Pace = PACE,
 ) -> bool:
     """Bring the part to its full length, of `most` bytes. Whether some of it had arrived before.
 
-    Raises Denied, Gone, Encoded, Interrupted, TooLong, what `check` raises (a Verdict), and OSError when it cannot be
-    written.
+    Raises Denied, Gone, Encoded, Interrupted, TooLong, what `check` and `takes` raise (a Verdict), and OSError when it
+    cannot be written.
     """
     known = part.origin()
     if known is not None and (known.url_sha256 != _hashed(url) or known.validator is None):
@@ -197,7 +204,7 @@ async def download(
                 check(origin.total)
             else:
                 return True  # there is nothing more
-            await _receive(answer, part, origin.total, most, tell, name, pace, silence)
+            await _receive(answer, part, origin.total, most, tell, takes, name, pace, silence)
     except (Verdict, Denied, Gone, Encoded, Interrupted, TooLong, OSError):
         raise
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -270,7 +277,15 @@ def _anew(answer: httpx.Response, url: str, name: str) -> Origin:
 
 
 async def _receive(
-    answer: httpx.Response, part: Part, total: int | None, most: int, tell: Tell, name: str, pace: Pace, silence: float
+    answer: httpx.Response,
+    part: Part,
+    total: int | None,
+    most: int,
+    tell: Tell,
+    takes: Takes,
+    name: str,
+    pace: Pace,
+    silence: float,
 ) -> None:
     """Append what comes. What has come is written also when no more does.
 
@@ -296,7 +311,7 @@ async def _receive(
                     chunk = bytes(gathered)
                     gathered.clear()  # now: who is cancelled while this is being written must not write it again
                     if size + len(chunk) > taken and total is None:
-                        taken = min(size + len(chunk) + AHEAD, most)
+                        taken = takes(size + len(chunk), min(size + len(chunk) + AHEAD, most))
                         allocate(file.fileno(), taken)
                     await in_thread(write, file.fileno(), chunk)
                     size += len(chunk)

@@ -1,6 +1,8 @@
 """A full disk where images arrive, of the handlers that judge them and of a node: nothing is left, and all goes on."""
 
+import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import pytest
 
 from handlers.managers.image_reading import BadImage, Reader
 from node_daemon.failure import Permanent
+from runtime import download
+from runtime.disk_room import SHARE, free_bytes
+from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
 from tests.hostile_images import MIB
@@ -78,3 +83,34 @@ async def test_what_finds_no_room_takes_none_and_is_taken_later(
         assert left(small) == []
         (small / "ballast").unlink()
     assert await fetch() == len(DISK)
+
+
+async def test_images_of_unknown_length_leave_the_reserve(
+    small: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch, open_folder: Path
+) -> None:
+    """However many there are at a time: each finds the room that the others have taken to be taken."""
+    monkeypatch.setattr(download, "AHEAD", 2 * MIB)
+    monkeypatch.setattr(download, "CHUNK", 64 * 1024)
+    server.length, server.body, server.slow = False, DISK * 4, 0.01
+    reader, images = Reader(small, [], LOOPBACK), Images(small / "node", [])
+    least = shutil.disk_usage(small).total
+
+    def look(*_: object) -> None:
+        nonlocal least
+        least = min(least, free_bytes(small))
+
+    async def judged(number: int) -> None:
+        said = {"source": server.url, "sha256": None, "project": None, "registered_by": uid(number)}
+        await reader.facts(VERIFYING.after.model_copy(update=said), look)
+
+    (open_folder / "i").write_bytes(server.body)
+
+    async def cached() -> None:
+        await images.ensure(source_of(open_folder / "i", "raw", len(server.body), at=server.url), look)
+
+    ended = await asyncio.gather(judged(1), judged(2), cached(), return_exceptions=True)
+    refusals = [each.code for each in ended if isinstance(each, BadImage | Permanent)]
+    assert set(refusals) == {"disk_full"}, ended
+    kept = [name for name in left(small) if not name.endswith(".json")]
+    assert len(kept) == len(ended) - len(refusals), "what found no room takes none"
+    assert least >= shutil.disk_usage(small).total // SHARE - 64 * 1024, "but for the notes beside the parts"

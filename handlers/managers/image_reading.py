@@ -22,7 +22,7 @@ from runtime import logs
 from runtime.digests import digests
 from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
 from runtime.disk_room import is_full, room
-from runtime.download import Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
+from runtime.download import PACE, Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
 from runtime.image_hosts import Denied, ImageHosts
 from runtime.inspection import inspect
 from runtime.local_file import MAY_PASS, NotAllowed, opened
@@ -32,7 +32,7 @@ from runtime.urls import is_url, shown
 
 log = logs.get(__name__)
 
-#: Tries in a row that bring no byte before a source counts as unreachable; seconds between them, doubled each time.
+#: Tries in a row that bring too little, before a source counts as unreachable; seconds between them, doubled each time.
 TRIES, FIRST_RETRY = 4, 1.0
 #: The part of the room that one project may have in flight, where it has more than one image there.
 SHARE = 0.5
@@ -168,19 +168,30 @@ class Reader:
             raise BadImage("too_much_in_flight", detail, "project")
         self._flight[found.registered_by] = (project, total or 0)
 
+    def _take(self, found: Image, part: Part, least: int, best: int) -> int:
+        """How large a part of unknown length may become; it goes where that is too small. Raises BadImage."""
+        size = max(least, min(best, part.held + room(self._folder)))
+        try:
+            self._check(found, part, size)
+        except BadImage:
+            part.drop()
+            raise
+        return size
+
     async def _fetched(self, found: Image, part: Part, tell: Tell) -> bool:
         """Bring the part to its full length, in as many tries as it takes while bytes come. Whether it was resumed."""
-        failures, resumed = 0, False
+        failures, resumed, clock = 0, False, asyncio.get_running_loop()
+        began = since = clock.time()
+        check, takes = partial(self._check, found, part), partial(self._take, found, part)
         while True:
             before = part.size
             try:
                 with full_is_a_verdict(part):
                     most = part.held + room(self._folder)
-                    check = partial(self._check, found, part)
-                    return (
-                        await download(found.source, part, hosts=self._hosts, tell=tell, check=check, most=most)
-                        or resumed
+                    done = await download(
+                        found.source, part, hosts=self._hosts, tell=tell, check=check, takes=takes, most=most
                     )
+                    return done or resumed
             except Denied as error:
                 raise BadImage("image_not_allowed", f"the source {shown(found.source)}: {error}") from error
             except Gone as error:
@@ -191,13 +202,19 @@ class Reader:
                 part.drop()
                 raise BadImage("disk_full", f"{error}, which is all the room there is here") from error
             except Interrupted as error:
-                failures = failures + 1 if part.size <= before else 1
+                now = clock.time()
+                enough = PACE.least * (now - since)  # hanging up again and again makes nothing faster
+                failures = 1 if part.size - before > enough else failures + 1
+                since = now
                 resumed = True
                 log.info(
                     "image source breaks off", image=found.id, bytes=part.size, failures=failures, error=str(error)
                 )
                 if failures >= TRIES:
                     raise BadImage("image_unreachable", f"{error}; tried {failures} times") from error
+                if now - began > PACE.whole:
+                    detail = f"{error}; it takes longer than {PACE.whole:.0f} s"
+                    raise BadImage("image_unreachable", detail) from error
                 await asyncio.sleep(FIRST_RETRY * 2 ** (failures - 1))
 
 

@@ -15,6 +15,7 @@ import pytest
 from domain.image import Image
 from handlers.managers import image_reading
 from handlers.managers.image_reading import BadImage, Facts, Reader
+from runtime.download import Pace
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
@@ -144,6 +145,24 @@ async def test_one_that_brings_nothing_more_is_unreachable(reader: Reader, serve
     assert len(server.requests) == image_reading.TRIES
     server.status = "404 Not Found"
     assert (await refused(reader, registered(server.url, DISK))).code == "image_missing"
+
+
+@pytest.mark.parametrize(
+    ("pace", "tries", "said"),
+    [
+        (Pace(least=10**9), image_reading.TRIES, "tried 4 times"),
+        (Pace(least=0, whole=0), 1, "longer than 0 s"),
+    ],
+)
+async def test_hanging_up_again_and_again_makes_no_source_faster(
+    reader: Reader, server: ImageServer, monkeypatch: pytest.MonkeyPatch, pace: Pace, tries: int, said: str
+) -> None:
+    """With a few bytes more at each try it would keep its place for ever."""
+    monkeypatch.setattr(image_reading, "PACE", pace)
+    server.cut = 1000
+    error = await refused(reader, registered(server.url, DISK))
+    assert error.code == "image_unreachable" and said in error.detail
+    assert len(server.requests) == tries
 
 
 async def test_a_reader_that_died_is_followed_by_one_that_goes_on(
