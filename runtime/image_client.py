@@ -24,7 +24,7 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 async def resolved(host: str, port: int) -> list[Address]:
     """The addresses of a host. Raises OSError, and UnicodeError for what is no name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [literal(str(info[4][0]).split("%", 1)[0]) for info in found]
+    addresses = [literal(str(info[4][0])) for info in found]
     return list(dict.fromkeys(address for address in addresses if address is not None))
 
 

@@ -58,6 +58,8 @@ _CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64
     (IPv6Network("2002::/16"), 80),  # 6to4
 )
+#: What a site may use for a NAT64 of its own.
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _NAME = re.compile(r"[a-z0-9*?]([a-z0-9_*?-]*\.)*[a-z0-9_*?-]*")
 
 
@@ -117,6 +119,8 @@ def faces(address: Address) -> tuple[Address, ...]:
     if isinstance(address, IPv6Address):
         if int(address) < 2:  # unspecified and loopback carry nothing
             return (address,)
+        if address in _LOCAL_NAT64:  # which may lead there, or be a network like any other
+            return (address, IPv4Address(int(address) & 0xFFFFFFFF))
         for network, behind in _CARRIERS:
             if address in network:
                 return (IPv4Address((int(address) >> behind) & 0xFFFFFFFF),)
@@ -124,9 +128,9 @@ def faces(address: Address) -> tuple[Address, ...]:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as, or None for a name."""
+    """The address that a host is written as, without its zone, or None for a name."""
     try:
-        return ip_address(host)
+        return ip_address(host.partition("%")[0])
     except ValueError:
         return None
 

@@ -47,6 +47,8 @@ NEVER = [
     "2002:a9fe:a9fe::1",
     "::ffff:0.0.0.0",
     "64:ff9b::e000:1",
+    "64:ff9b:1::a9fe:a9fe",
+    "64:ff9b:1:ffff::e000:1",
 ]
 PRIVATE = [
     "10.0.0.5",
@@ -59,7 +61,7 @@ PRIVATE = [
     "198.18.0.1",
     "fd12::1",
     "fc00::1",
-    "64:ff9b:1::1",
+    "64:ff9b:1::a00:5",
     "4000::1",
     "5f00::1",
     "::ffff:10.0.0.5",
@@ -156,6 +158,17 @@ async def test_only_judged_addresses_are_connected_to() -> None:
         await found(ImageHosts(), "1.1.1.1", host="169.254.169.254")
     with pytest.raises(httpcore.ConnectError):
         await found(ImageHosts())
+
+
+@pytest.mark.parametrize("host", ["fe80::1%lo", "::1%lo", "fd00:ec2::254%eth0", "::ffff:169.254.169.254%1"])
+async def test_an_address_with_a_zone_is_that_address(host: str) -> None:
+    with pytest.raises(Denied):
+        await Judged(ImageHosts.of("*,fd00::/8")).addresses(host, 80, 1)
+
+
+def test_a_sites_own_nat64_leads_to_this_host_as_well() -> None:
+    for setting in ("*", "64:ff9b:1::/48", "64:ff9b:1::/48,10.0.0.0/8"):
+        assert not allowed(ImageHosts.of(setting), "64:ff9b:1::7f00:1"), setting
 
 
 class Recording(httpcore.AsyncNetworkBackend):
