@@ -71,7 +71,7 @@ def root(
     environment_token: Annotated[str | None, typer.Option(envvar="NEBULA_TOKEN", hidden=True)] = None,
     project: Annotated[str | None, typer.Option(help="Project.", envvar="NEBULA_PROJECT")] = None,
     output: Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")] = None,
-    home: Annotated[Path | None, typer.Option(envvar="NEBULA_HOME", hidden=True)] = None,
+    home: Annotated[Path | None, typer.Option(envvar="NEBULA_HOME", hidden=True, readable=False)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for operations.")] = False,
 ) -> None:
     """The options in front of the command's name. Its help text is in main.py."""

@@ -6,24 +6,24 @@ import signal
 from gateway.app import application, opened
 from gateway.auth import BadTokens, is_loopback
 from runtime import listener, logs
+from runtime.patience import CannotRun
 from runtime.settings import GatewaySettings
 
 log = logs.get(__name__)
 
 
 async def run(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SystemExit where the settings cannot be served safely."""
+    """Serve until SIGTERM or SIGINT. Raises CannotRun where the settings cannot be served, or not safely."""
     if settings.tokens_file is None and not is_loopback(settings.http_host):
-        raise SystemExit(
-            f"nebula: NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: "
+        raise CannotRun(
+            f"NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: "
             "set NEBULA_TOKENS_FILE (one `name sha256-of-token` per line), or listen on 127.0.0.1"
         )
     try:
         sock = listener.bind(settings.http_host, settings.http_port)
     except OSError as error:
-        raise SystemExit(
-            f"nebula: cannot listen on {settings.http_host}:{settings.http_port}: {error} (NEBULA_HTTP_PORT)"
-        ) from error
+        where = f"{settings.http_host}:{settings.http_port}"
+        raise CannotRun(f"cannot listen on {where}: {error} (NEBULA_HTTP_HOST, NEBULA_HTTP_PORT)") from error
     try:
         async with opened(settings) as gateway:
             for sig in (signal.SIGTERM, signal.SIGINT):
@@ -33,7 +33,7 @@ async def run(settings: GatewaySettings) -> None:
             serving = listener.serve(application(gateway), sock, gateway.stop, settings.http_limits, websockets=True)
             await gateway.essential.during(serving)
     except BadTokens as error:
-        raise SystemExit(f"nebula: NEBULA_TOKENS_FILE: {error}") from error
+        raise CannotRun(f"NEBULA_TOKENS_FILE: {error}") from error
     finally:
         sock.close()
     log.info("gateway stopped")

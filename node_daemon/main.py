@@ -15,9 +15,8 @@ from node_daemon.image_pieces import Bus
 from node_daemon.images import Images
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from runtime import bus, logs
-from runtime.essential import Essential, TaskEnded, until_stopped
-from runtime.patience import CannotRun
-from runtime.settings import NodeSettings, read
+from runtime.essential import Essential, until_stopped
+from runtime.settings import NodeSettings
 
 log = logs.get(__name__)
 
@@ -72,15 +71,3 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             await essential.for_ever()
     finally:
         await connection.close()
-
-
-def main() -> None:
-    """Run with the settings of the environment."""
-    settings = read(NodeSettings)
-    logs.configure("node", settings.log_level, settings.log_format)
-    try:
-        asyncio.run(run(settings))
-    except CannotRun as error:
-        raise SystemExit(f"nebula: {error}") from None
-    except TaskEnded:
-        raise SystemExit(1) from None

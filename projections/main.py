@@ -42,7 +42,7 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
         try:
             return Vault.of(nc, path)
         except OSError as error:
-            if unusable(error) and Path(error.filename).exists():
+            if unusable(error) and not missing(path):
                 raise CannotRun(sentence(error)) from error
             raise
 
@@ -61,6 +61,17 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
     finally:
         await pool.close()
         await nc.close()
+
+
+def missing(path: Path) -> bool:
+    """Whether nobody has made the file yet. One that we may not look for is no such file."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:

@@ -44,6 +44,14 @@ def _folders(paths: str) -> str:
     return paths
 
 
+def _host(name: str) -> str:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        raise ValueError("must be an address of this host, or a name of it") from None
+    return name
+
+
 def _hosts(setting: str) -> str:
     ImageHosts.of(setting)
     return setting
@@ -167,7 +175,7 @@ class Listening(Common):
 
 class GatewaySettings(Database, Listening):
     #: address and port of the HTTP API
-    http_host: str = "127.0.0.1"
+    http_host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)
     #: file with one `name sha256-of-token` per line; without it only loopback is served, and everybody is `local`
     tokens_file: Path | None = None
@@ -192,7 +200,7 @@ class HandlersSettings(Vaulted):
 
 class ProjectionsSettings(Database, Vaulted, Listening):
     #: where the cloud-init data source listens: reachable from guests, and from nobody else
-    seed_host: str = "192.168.122.1"
+    seed_host: Annotated[str, AfterValidator(_host)] = "192.168.122.1"
     seed_port: int = Field(default=8775, ge=0, le=65535)
 
 

@@ -8,7 +8,7 @@ import pytest
 from cli import main
 from cli.errors import CliError
 from cli.session import note
-from runtime.settings import GatewaySettings, NodeSettings, read
+from runtime.settings import Common, GatewaySettings, NodeSettings, ProjectionsSettings, read
 
 SECRET = "hunter2"
 
@@ -55,6 +55,20 @@ def test_a_url_of_nats_that_is_none(
     said = capsys.readouterr().err
     assert "NEBULA_NATS_URL" in said
     assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(GatewaySettings, "NEBULA_HTTP_HOST"), (ProjectionsSettings, "NEBULA_SEED_HOST")]
+)
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "x" * 64 + ".example"])
+def test_a_host_that_is_none(
+    kind: type[Common], name: str, host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, host)
+    with pytest.raises(SystemExit) as ended:
+        read(kind)
+    assert ended.value.code == 2
+    assert name in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4222", "nats://u:p%2Fx@h:4222,tls://[::1]:1/", "nats://a:1, nats://b:2"])

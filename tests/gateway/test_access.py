@@ -4,17 +4,21 @@ import asyncio
 import hashlib
 import os
 import re
+import socket
 import sys
 import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from cli import role as roles
 from gateway.auth import BadTokens, Tokens, from_here, parse
 from gateway.problems import Problem
 from runtime.servers import Postgres, start_nats, start_postgres
+from runtime.settings import GatewaySettings
 from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served
 from tests.waiting import eventually
 
@@ -122,13 +126,32 @@ asyncio.run(run(read(GatewaySettings)))
 """
 
 
-async def test_without_tokens_only_loopback_is_served(tmp_path: Path) -> None:
-    env = {**os.environ, "NEBULA_HTTP_HOST": "0.0.0.0", "NEBULA_HTTP_PORT": "0", "NEBULA_HOME": str(tmp_path)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, env=env, stderr=asyncio.subprocess.PIPE)
-    _, errors = await process.communicate()
-    assert process.returncode == 1
-    assert b"NEBULA_TOKENS_FILE" in errors
-    assert b"Traceback" not in errors
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"HTTP_HOST": "0.0.0.0"}, "NEBULA_TOKENS_FILE"),
+        ({"HTTP_HOST": "images.example"}, "NEBULA_TOKENS_FILE"),
+        ({"TOKENS_FILE": "{}/none"}, "{}/none"),
+        ({"TOKENS_FILE": "{}/short"}, "line 1"),
+        ({"HTTP_PORT": "{port}"}, "NEBULA_HTTP_PORT"),
+    ],
+)
+def test_settings_that_cannot_be_served_end_it_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: dict[str, str], says: str
+) -> None:
+    """With status 2, as those that are no settings at all."""
+    (tmp_path / "short").write_text("alice hunter2\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        named: dict[str, Any] = {"http_port": 0, "home": tmp_path}
+        for name, text in given.items():
+            named[name.lower()] = text.replace("{}", str(tmp_path)).replace("{port}", port)
+        with pytest.raises(SystemExit) as ended:
+            roles.run("gateway", GatewaySettings(**named))
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 1), said
+    assert says.replace("{}", str(tmp_path)) in said
+    assert "hunter2" not in said
 
 
 async def test_it_ends_clean_on_sigterm(api: Platform) -> None:

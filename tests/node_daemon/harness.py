@@ -147,7 +147,7 @@ class Node:
             f"NEBULA_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *(program or ("node_daemon",)), cwd=ROOT, env={**os.environ, **environment}
+            sys.executable, "-m", *(program or ("cli.role", "node")), cwd=ROOT, env={**os.environ, **environment}
         )
         try:
             yield process

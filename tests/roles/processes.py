@@ -50,8 +50,10 @@ class RoleProcess:
 
 
 @asynccontextmanager
-async def role(name: str, home: Path, nats_url: str, dsn: str = NOWHERE, **more: str) -> AsyncIterator[RoleProcess]:
-    """A role with a home of its own, killed at the end. `more`: settings without their prefix."""
+async def role(
+    name: str, home: Path, nats_url: str, dsn: str = NOWHERE, *, user: str | None = None, **more: str
+) -> AsyncIterator[RoleProcess]:
+    """A role with a home of its own, killed at the end. `user`: as whom; `more`: settings without their prefix."""
     folder = home / name
     folder.mkdir(exist_ok=True)
     settings = {
@@ -69,7 +71,7 @@ async def role(name: str, home: Path, nats_url: str, dsn: str = NOWHERE, **more:
     }
     env = {**os.environ, **{f"NEBULA_{key}": value for key, value in settings.items()}}
     log = folder / "role.log"
-    child = await spawn(name, [sys.executable, "-m", "cli.role", name], log, env=env)
+    child = await spawn(name, [sys.executable, "-m", "cli.role", name], log, env=env, user=user)
     try:
         yield RoleProcess(child, log)
     finally:

@@ -2,7 +2,10 @@
 
 import asyncio
 import errno
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,7 +16,7 @@ from cli import role as roles
 from runtime import private
 from runtime.servers import NatsServer
 from runtime.settings import NodeSettings, SimulationSettings
-from tests.cli.conftest import Nebula, nebula, platform
+from tests.cli.conftest import Nebula, environment, nebula, platform
 from tests.roles.processes import RoleProcess, role
 from tests.small_disk import mounted, needs_root
 
@@ -117,3 +120,58 @@ def test_a_folder_is_not_made_of_a_file(occupied: Path) -> None:
         with pytest.raises(NotADirectoryError):
             private.passable(wanted)
     assert occupied.stat().st_mode == before
+
+
+#: A user without rights, with a group of its name.
+OTHER = "daemon"
+AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "--"]
+
+
+@pytest.fixture
+def homes(open_folder: Path) -> dict[str, Path]:
+    """Homes of root's, and one of another user's in which root has left a key."""
+    able = [*AS_OTHER, sys.executable, "-c", "import cli.role"]
+    if os.geteuid() != 0 or subprocess.run(able, check=False, capture_output=True).returncode:
+        pytest.skip("has to be root, and this program readable for others")
+    found = {}
+    for name, mode in (("closed", 0o700), ("readable", 0o755), ("left", 0o755)):
+        found[name] = open_folder / name
+        found[name].mkdir(mode=mode)
+    shutil.chown(found["left"], OTHER)
+    (found["left"] / "master.key").write_text("of root")
+    (found["left"] / "master.key").chmod(0o600)
+    (found["closed"] / "tokens").touch()
+    return found
+
+
+async def test_a_home_of_another_user_ends_every_role(
+    nats_server: NatsServer, homes: dict[str, Path], tmp_path: Path
+) -> None:
+    cases = [
+        *[(name, "closed") for name in ("handlers", "projections", "node", "simulation", "gateway")],
+        *[(name, "readable") for name in ("handlers", "node", "simulation")],
+        *[(name, "left") for name in ("handlers", "projections")],
+    ]
+
+    async def ended(running: RoleProcess, home: Path) -> None:
+        assert await running.ends() == 2, running.log.read_text()
+        [line] = running.said("cannot run")
+        assert str(home) in line
+        assert "Traceback" not in running.log.read_text()
+
+    async with AsyncExitStack() as stack:
+        started = []
+        for name, which in cases:
+            folder, home = tmp_path / which, homes[which]
+            folder.mkdir(exist_ok=True)
+            running = role(name, folder, nats_server.url, user=OTHER, HOME=str(home), TOKENS_FILE=str(home / "tokens"))
+            started.append(ended(await stack.enter_async_context(running), home))
+        await asyncio.gather(*started)
+
+
+@pytest.mark.parametrize("which", ["closed", "readable"])
+def test_a_home_of_another_user_is_told_by_the_command_line(which: str, homes: dict[str, Path]) -> None:
+    command = [*AS_OTHER, sys.executable, "-m", "cli.main", "up"]
+    ran = subprocess.run(command, env=environment(homes[which]), capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
+    assert str(homes[which]) in ran.stderr
