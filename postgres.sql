@@ -17,9 +17,16 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'nebula_' || role) THEN
             EXECUTE format('CREATE ROLE %I', 'nebula_' || role);
         END IF;
-        EXECUTE format(
-            'ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L',
-            'nebula_' || role, current_setting('nebula.' || role || '_password'));
+        BEGIN
+            EXECUTE format(
+                'ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L',
+                'nebula_' || role, current_setting('nebula.' || role || '_password'));
+        EXCEPTION WHEN query_canceled OR OTHERS THEN
+            -- Its own error would show the whole statement, here and in the server's log.
+            RAISE EXCEPTION USING
+                ERRCODE = SQLSTATE,
+                MESSAGE = format('role %s did not get its rights and password: %s', 'nebula_' || role, SQLERRM);
+        END;
     END LOOP;
 
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());

@@ -14,7 +14,7 @@ from eventstore.envelope import Ref
 from projections import database, rebuild
 from projections.books import MODELS
 from projections.position import Position, listen
-from runtime.servers import Postgres, PostgresRole, create_database, set_up_roles
+from runtime.servers import POSTGRES_ROLES, Postgres, PostgresRole, create_database, set_up_roles
 from tests.projections.cloud import cloud
 from tests.projections.test_upgrade import NEW, is_stored, running
 from tests.waiting import eventually
@@ -145,6 +145,23 @@ def test_none_of_our_roles_is_a_superuser(readable: dict[PostgresRole, str]) -> 
         members = session.execute("SELECT FROM pg_auth_members WHERE member::regrole::text LIKE 'nebula%'").fetchall()
     assert {row[0] for row in rows} == set(PostgresRole)
     assert members == []
+
+
+def test_a_password_that_is_not_set_is_in_no_error_and_no_log(
+    readable: dict[PostgresRole, str], postgres: Postgres
+) -> None:
+    log = postgres.child.log
+    before = log.stat().st_size
+    with psycopg.connect(readable[PROJECTIONS]) as session:
+        for role in PostgresRole:
+            setting = f"nebula.{role.removeprefix('nebula_')}_password"
+            session.execute("SELECT set_config(%s, 'hunter2', true)", [setting])
+        with pytest.raises(errors.InsufficientPrivilege, match="did not get its rights and password") as refused:
+            session.execute(POSTGRES_ROLES.read_bytes())
+    assert "hunter2" not in str(refused.value)
+    written = log.read_bytes()[before:]
+    assert b"did not get its rights and password" in written
+    assert b"hunter2" not in written
 
 
 def test_passwords_are_for_their_owner_only(postgres: Postgres) -> None:
