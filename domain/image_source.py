@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 MOST_PATH, MOST_NAME = 4095, 255
 
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
@@ -27,7 +28,8 @@ def checked(source: str) -> str:
         raise ValueError("has to be an absolute path, which begins with /, or an http(s) URL")
     if scheme.lower() not in ("http", "https"):
         what = "give the path itself, beginning with /" if scheme.lower() == "file" else "images come by http or https"
-        raise ValueError(f"is a URL of {ascii(scheme)[:40]}, which cannot be used: {what}")
+        named = f"a URL of {scheme!r}" if _SCHEME.fullmatch(scheme) else "no URL"  # what stands there may be a password
+        raise ValueError(f"is {named}, which cannot be used: {what}")
     if " " in rest:
         raise ValueError("has a blank in its URL: a blank is written %20 there")
     source = f"{scheme.lower()}://{rest}"

@@ -63,7 +63,7 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
         raise ValueError(_fault(line.strip(_AROUND), types))
     type_, data, comment = found.groups()
     if type_ not in types:
-        raise ValueError(f"not a key type that is known here: {type_[:40]} ({', '.join(sorted(types))})")
+        raise ValueError(f"its key type is none that is known here ({', '.join(sorted(types))})")
     try:
         raw = base64.b64decode(data, validate=True)
     except binascii.Error as error:
@@ -80,7 +80,7 @@ def fit(text: str) -> str:
 
 
 def _fault(line: str, types: frozenset[str]) -> str:
-    """Which part keeps a line from being a key."""
+    """Which part keeps a line from being a key, without a word of it: it may be a secret."""
     if "PRIVATE KEY" in line:
         return "a private key: keep it to yourself, and give the public one"
     if "SSH2 PUBLIC KEY" in line or "BEGIN" in line:
@@ -88,7 +88,7 @@ def _fault(line: str, types: frozenset[str]) -> str:
     words = line.split()
     type_ = next((place for place, word in enumerate(words) if word in types), None)
     if type_:
-        return f"it begins with options ({' '.join(words[:type_])[:60]}): a key here has no options, leave them out"
+        return "it begins with options: a key here has no options, leave out what stands before its type"
     if len(line.splitlines()) > 1:
         return "more than one line: give one key, and no line breaks in its comment"
     if type_ == 0 and len(words) > 2 and re.fullmatch("[A-Za-z0-9+/]+={0,2}", words[1]):

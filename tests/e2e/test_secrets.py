@@ -50,6 +50,8 @@ PLANTED = {
     "nats_url": f"planted15PasswordInTheUrlOfNats{RUN}",
     "dsn": f"planted16PasswordInTheDsn{RUN}",
     "bad_dsn": f"planted17PasswordInADsnThatIsNone{RUN}",
+    "key_options": f"planted18PasswordInTheOptionsOfAKey{RUN}",
+    "key_private": f"planted19ALineOfAPrivateKey{RUN}",
 }
 ROLES = ("postgres", "nats", "handlers", "projections", "gateway", "node")
 VERIFY_VIEWS = ("cli.main", "verify", "views")
@@ -106,6 +108,8 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
         assert (await http.post(VMS, content=broken, headers={"Content-Type": "application/json"})).status_code == 400
         misplaced = {"name": {"user_data": PLANTED["misplaced"]}, "nosuch": PLANTED["misplaced"], **size}
         assert (await http.post(VMS, json=misplaced)).status_code == 422
+        for key in (f'environment="P={PLANTED["key_options"]}" ssh-ed25519 AAAA', f"{PLANTED['key_private']} AAAA"):
+            assert (await http.post(VMS, json={"name": "x", **size, "ssh_keys": [key]})).status_code == 422
         stranger = {"Authorization": f"Bearer {PLANTED['stranger']}"}
         assert (await http.get(VMS, headers=stranger)).status_code == 401
         basic = base64.b64encode(f"admin:{PLANTED['header']}".encode()).decode()

@@ -87,3 +87,22 @@ def test_blanks_tabs_and_a_byte_order_mark_do_not_matter(line: str) -> None:
 def test_what_is_no_key_is_told_which_part_is_at_fault(line: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         ssh.parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'environment="TOKEN=hunter2" {KEY} me',
+        f"hunter2 {KEY}",
+        "PuTTY-User-Key-File-3: ssh-ed25519 hunter2",
+        "hunter2 c2VjcmV0",
+        "AGE-SECRET-KEY-1hunter2",
+        "-----BEGIN RSA PRIVATE KEY----- hunter2",
+        f"{KEY} a\x07 hunter2",
+        "ssh-ed25519 hunter2$",
+    ],
+)
+def test_what_is_no_key_is_not_repeated(line: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        ssh.parse(line)
+    assert "hunter2" not in str(caught.value)
