@@ -124,3 +124,11 @@ async def test_a_queue_without_reports_is_no_trouble(nc: bus.Connection, silence
             raise silence
 
     assert await Queue(nc.jetstream(), Pulls()).fetch(1, 0.1) == []  # type: ignore[arg-type]
+
+
+async def test_a_message_that_is_read_writes_no_line(nc: bus.Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    """FastStream's own logger would write two, in a form of its own."""
+    async with reader(nc) as made:
+        await made.reads_on()
+    said = capsys.readouterr()
+    assert said.out + said.err == ""

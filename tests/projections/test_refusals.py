@@ -1,15 +1,18 @@
 """What Postgres refuses for good is told from what passes by the code of the error, whatever language it speaks."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from psycopg import OperationalError
+from psycopg import AsyncConnection, Error, OperationalError
 
 from projections import database, refusals
 from runtime.patience import CannotRun
-from runtime.servers import Postgres, PostgresRole
+from runtime.servers import Postgres, PostgresRole, start_postgres
+from tests.waiting import eventually
 
 #: Requests for encryption, which are answered before a session begins.
 SSL, GSS = (80877103).to_bytes(4, "big"), (80877104).to_bytes(4, "big")
@@ -92,3 +95,57 @@ async def test_what_passes_is_waited_for_whatever_its_words_are(code: str, words
 async def test_a_real_server_says_the_code(postgres: Postgres, change: Callable[[str], str], code: str | None) -> None:
     dsn = change(postgres.dsn_of("nebula", PostgresRole.GATEWAY))
     assert await asyncio.to_thread(refusals.code_of, database.conninfo(dsn, "nebula", "test")) == code
+
+
+@pytest.fixture(scope="module")
+async def german(servers_home: Path) -> AsyncIterator[Postgres]:
+    """A server of its own that speaks German, where the packages for that are installed."""
+    home = servers_home / "german"
+    folder = home / "locales"
+    folder.mkdir(parents=True)
+    made = ["localedef", "--no-archive", "-i", "de_DE", "-f", "UTF-8", str(folder / "de_DE.UTF-8")]
+    texts = list(Path("/usr/share/locale/de/LC_MESSAGES").glob("postgres-*.mo"))
+    if not shutil.which("localedef") or not texts or not Path("/usr/share/i18n/locales/de_DE").exists():
+        pytest.skip("needs the packages locales and postgresql, with their translations")
+    await (await asyncio.create_subprocess_exec(*made)).wait()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LOCPATH", str(folder))
+        server = await start_postgres(home, durable=False)
+    try:
+        async with await AsyncConnection.connect(server.dsn, autocommit=True) as session:
+            await session.execute("ALTER SYSTEM SET lc_messages = 'de_DE.UTF-8'")
+            await session.execute("SELECT pg_reload_conf()")
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda dsn: dsn.replace(":", ":x", 2).replace(":x//", "://", 1), "fehlgeschlagen"),
+        (lambda dsn: dsn.rpartition("/")[0] + "/nowhere", "existiert nicht"),
+        (lambda dsn: dsn.rpartition("/")[0] + "/template1", "keine Berechtigung"),
+    ],
+)
+async def test_a_server_of_another_language_is_understood(
+    german: Postgres, change: Callable[[str], str], words: str
+) -> None:
+    async def spoken() -> bool:
+        async with await AsyncConnection.connect(german.dsn) as session:
+            row = await (await session.execute("SHOW lc_messages")).fetchone()
+        return row == ("de_DE.UTF-8",)
+
+    await eventually(spoken, "it speaks German")
+    with pytest.raises(CannotRun, match=words):
+        await database.connect(change(german.dsn_of("nebula", PostgresRole.GATEWAY)), "test")
+
+
+async def test_a_session_that_such_a_server_ends_is_lost_and_no_bug(german: Postgres) -> None:
+    conn = await database.connect(german.dsn, "test")
+    async with await AsyncConnection.connect(german.dsn, autocommit=True) as session:
+        await session.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+    with pytest.raises(Error) as ended:
+        await conn.execute("SELECT 1")
+    assert database.lost(ended.value)
+    await conn.close()
