@@ -25,14 +25,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     with ExitStack() as stack:
-        demo = Demo(settings, stack)
-        try:
-            for number, (title, step) in enumerate(STEPS, start=1):
-                output.emit(f"\n[{number:2}/{len(STEPS)}] {title}")
-                run(demo, step, f"step {number}, {title}")
-        finally:
-            clean_up(demo)
+        play(Demo(settings, stack))
     output.emit(f"\nAll of it happened, in {output.duration(time.monotonic() - began)}.")
+
+
+def play(demo: Demo) -> None:
+    """All steps in their order; at the end, or when one fails, the VM is deleted if it is still there."""
+    try:
+        for number, (title, step) in enumerate(STEPS, start=1):
+            output.emit(f"\n[{number:2}/{len(STEPS)}] {title}")
+            run(demo, step, f"step {number}, {title}")
+    finally:
+        clean_up(demo)
 
 
 def run(demo: Demo, step: Callable[[Demo], None], name: str) -> None:

@@ -73,6 +73,10 @@ class Traces:
     def domain(self) -> bool:
         return domain_xml(self.uri, self.vm) is not None
 
+    @property
+    def has_disk(self) -> bool:
+        return self.disk.exists()
+
     def seed_status(self) -> int:
         """The HTTP status of the guest's user-data."""
         try:

@@ -6,6 +6,7 @@ guest itself, libvirt, the disk's file, the cloud-init data source. What is not 
 
 import hashlib
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 MARGIN = " " * 8
 #: Seconds that one step may wait for the platform.
 PATIENCE = 1800.0
+#: Seconds from a guest's own word until its node has seen its address.
+ADDRESS_SECONDS = 60.0
 
 
 class DemoSettings(NodeSettings):
@@ -40,12 +43,22 @@ class DemoSettings(NodeSettings):
 
 
 class Demo:
-    """One demo. `stack` ends what it started; `vm` is the VM while there is one; `traces` what it left on the host."""
+    """One demo. `stack` ends what it started; `vm` is the VM while there is one; `traces` what it left on the host.
 
-    def __init__(self, settings: DemoSettings, stack: ExitStack) -> None:
+    `guest` and `find_traces` are how the guest and the host are asked; tests have others than SSH and libvirt.
+    """
+
+    def __init__(
+        self,
+        settings: DemoSettings,
+        stack: ExitStack,
+        guest: Callable[[Path], Guest] = Guest,
+        find_traces: Callable[[str, str], demo_host.Traces] = demo_host.traces,
+    ) -> None:
         self.settings = settings
         self.stack = stack
-        self.guest = Guest(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nebula-demo-"))))
+        self.guest = guest(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nebula-demo-"))))
+        self.find_traces = find_traces
         self.session: Session | None = None
         self.source = ("", "")
         self.image_id = ""
@@ -115,12 +128,13 @@ class Demo:
         self.vm = answer["vm"]
         waiting.operation(self.ask, answer["operation"])
         self.vm = waiting.vm(self.ask, PROJECT, answer["vm"]["id"], "running")
-        self.traces = demo_host.traces(self.settings.libvirt_uri, self.vm["id"])
+        self.traces = self.find_traces(self.settings.libvirt_uri, self.vm["id"])
         say(f"VM {self.vm['id']} runs on node {self.vm['node']}")
 
     def ready(self) -> None:
         self.vm = waiting.vm(self.ask, PROJECT, self.known["id"], "ready")
         say("the guest has phoned home")
+        self.addressed()
 
     def story(self) -> None:
         self.tell_story(self.known["id"])
@@ -156,8 +170,8 @@ class Demo:
 
     def delete(self) -> None:
         check(self.host.domain, "before: libvirt has the domain")
-        check(self.host.disk.exists(), f"before: the disk is {self.host.disk}")
-        current = demo_host.traces(self.host.uri, self.host.vm)
+        check(self.host.has_disk, f"before: the disk is {self.host.disk}")
+        current = self.find_traces(self.host.uri, self.host.vm)
         check(current.seed_status() == 200, "before: the cloud-init secret opens the user-data (200)")
         self.traces = current
         answer = self.ask.api.send("DELETE", self.target(self.known["id"]))
@@ -167,7 +181,7 @@ class Demo:
         gone, host = self.known["id"], self.host
         self.vm = None
         check(not host.domain, "the domain is gone")
-        check(not host.disk.exists(), "the disk is gone")
+        check(not host.has_disk, "the disk is gone")
         check(host.seed_status() == 404, "the cloud-init secret opens nothing (404)")
         self.tell_story(gone)
 
@@ -201,6 +215,13 @@ class Demo:
         op = waiting.operation(self.ask, answer["operation"])
         self.vm = self.ask.api.get(self.target(self.known["id"]), {"min_position": op["position"]})
         say(f"operation {op['id']} succeeded at position {op['position']}")
+
+    def addressed(self) -> None:
+        """Wait until the platform knows an address of the guest, which may be a little after it was ready."""
+        deadline = time.monotonic() + ADDRESS_SECONDS
+        while not self.known["addresses"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+            self.vm = self.ask.api.get(self.target(self.known["id"]))
 
     def tell_story(self, vm_id: str) -> None:
         """The VM's events as a table, with the proof that none is missing."""

@@ -205,7 +205,7 @@ class Simulator:
         if (found := self.host.in_memory(vm)) is None or found[1].mac.lower() != mac.lower():
             return Sighting()
         _, run = found
-        had = (_address(vm),) if run.leased_at <= (run.still or time.time()) else ()
+        had = (address_of(vm),) if run.leased_at <= (run.still or time.time()) else ()
         speaks = run.agent == "answers" and run.still is None and run.up_at <= time.time()
         return Sighting(agent=had if speaks else None, leases=tuple(Lease(address) for address in had))
 
@@ -277,7 +277,7 @@ def _told(vm: str, run: Run, now: float) -> Guest:
     """What a guest says of itself: a small system on its disk, and a network that is up once it has its lease."""
     size = run.tag.size
     total = (size.disk_gib if size is not None else 1) * 1024**3
-    leased = (InterfaceAddress(address=_address(vm), prefix=8),) if run.leased_at <= now else ()
+    leased = (InterfaceAddress(address=address_of(vm), prefix=8),) if run.leased_at <= now else ()
     return Guest(
         hostname=run.hostname or None,
         os=OperatingSystem(id="simulated", name="Simulated guest", machine="x86_64"),
@@ -287,7 +287,7 @@ def _told(vm: str, run: Run, now: float) -> Guest:
     )
 
 
-def _address(vm: str) -> str:
+def address_of(vm: str) -> str:
     """An address of 10.0.0.0/8, the same for the VM's life."""
     first, second, third = hashlib.sha256(vm.encode()).digest()[:3]
     return f"10.{first}.{second}.{max(2, min(third, 254))}"
