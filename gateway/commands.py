@@ -18,7 +18,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from eventstore.envelope import Ref
 from gateway import accepted, bodies, content, waiting
+from gateway.calls import Action, AnyBody
 from gateway.parameters import idempotency_key, path_id, wait
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
@@ -33,25 +35,6 @@ NOBODY_THERE = 1.0
 
 #: Ids that are derived from a caller's key are derived in this namespace.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
-
-AnyBody = bodies.Body | bodies.CreateVm
-
-
-@dataclass(frozen=True)
-class Action:
-    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id."""
-
-    method: str
-    path: str
-    kind: str
-    verb: str
-    summary: str
-    body: type[AnyBody] = bodies.Body
-
-    @property
-    def creates(self) -> bool:
-        return f"{{{self.kind}}}" not in self.path
-
 
 VM = "/v1/projects/{project}/vms/{vm}"
 ACTIONS = (
@@ -135,7 +118,7 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
         ended = await waiting.told(gateway, asked.operation, position, seconds)
         if ended is not None and ended["position"] >= operation["position"]:
             operation = ended
-            resource = await waiting.resource(gateway, asked, resource)
+            resource = await waiting.resource(gateway, Ref(asked.project, kind, asked.resource), resource)
     over = seconds > 0 and waiting.has_ended(operation)
     headers = {"Location": f"/v1/operations/{asked.operation}"}
     if found.replayed:

@@ -10,7 +10,8 @@ import uuid
 from dataclasses import dataclass, field
 
 from domain.vm import Console
-from gateway.commands import Action, Asked, ask
+from gateway.calls import Action
+from gateway.commands import Asked, ask
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs

@@ -4,7 +4,7 @@ Parameters and headers are in `described.py`, refusals in `statuses.py`.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -12,19 +12,16 @@ from pydantic_core import to_json
 from gateway import bodies, described, statuses
 from gateway.accepted import VIEWS
 from gateway.auth import OPEN
-from gateway.commands import Action
+from gateway.calls import Action, Read
 from gateway.statuses import SCHEMAS, refusals
 from projections.operation_rows import OperationView
 from projections.pages import MOST
-
-if TYPE_CHECKING:
-    from gateway.routes import Read
 
 #: Bodies of which nothing has to be said.
 OPTIONAL = (bodies.Power, bodies.RebuildVm)
 
 
-def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
+def document(reads: Iterable[Read], actions: Iterable[Action]) -> bytes:
     """The OpenAPI 3.1 document, as JSON."""
     schemas: dict[str, Any] = {"Problem": statuses.PROBLEM}
     paths: dict[str, dict[str, Any]] = {}
@@ -51,7 +48,7 @@ def document(reads: Iterable["Read"], actions: Iterable[Action]) -> bytes:
     )
 
 
-def described_read(read: "Read", schemas: dict[str, Any]) -> dict[str, Any]:
+def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     headers = described.ANSWERED
     feed = read.path.endswith("/feed")

@@ -1,9 +1,6 @@
 """Everything that can be called, as two tables: the commands (in `commands.py`) and the reads (here)."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,6 +23,7 @@ from gateway import (
     reads,
     tunnels,
 )
+from gateway.calls import Function, Read
 from gateway.commands import ACTIONS
 from gateway.described import judge
 from gateway.parked import ParkedSummary, ParkedView
@@ -38,33 +36,11 @@ from projections.operation_rows import OperationView
 from projections.projects import NamedView, ProjectView
 from projections.vms import VmView
 
-Function = Callable[[Gateway, Request], Awaitable[Response]]
-
 FRESH = ("min_position",)
 PAGED = ("limit", "page_token", *FRESH)
 FEED = ("after", "from", "ticket")
 CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "after", "wait")
-
-
-@dataclass(frozen=True)
-class Read:
-    """One thing that can be read, or done without a command: by which function, with which parameters, shown how.
-
-    `statuses`: what it may be refused with, besides what any call may be. `unwell`: what it answers with 503, when that
-    is no problem document.
-    """
-
-    path: str
-    function: Function
-    summary: str
-    parameters: tuple[str, ...] = ()
-    answer: Any = None
-    listed: bool = False
-    method: str = "GET"
-    body: type[bodies.Body] | None = None
-    statuses: tuple[int, ...] = ()
-    unwell: Any = None
 
 
 async def description(_: Gateway, __: Request) -> Response:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from domain.operation import ENDED
 from eventstore.envelope import Ref
@@ -11,9 +11,6 @@ from projections import aggregates, operation_rows
 from projections.books import TABLES
 from projections.database import Away
 from projections.operation_rows import OperationView
-
-if TYPE_CHECKING:
-    from gateway.commands import Asked
 
 #: Seconds at least between two looks at one operation while the log moves: at first, at most, and how fast they grow.
 #: An operation that is alone in the log is looked at as each of its events comes; in a flood, a few times a second.
@@ -55,11 +52,11 @@ async def told(gateway: Gateway, operation: str, position: int, seconds: float) 
         return None
 
 
-async def resource(gateway: Gateway, asked: "Asked", known: Mapping[str, Any]) -> Mapping[str, Any]:
+async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapping[str, Any]:
     """The resource as the rows have it now; what is known of it when they cannot be asked, or know less."""
-    table = TABLES[asked.action.kind]
+    table = TABLES[ref.kind]
     try:
-        row = (await aggregates.get(gateway.pool, table, Ref(asked.project, table.kind, asked.resource))).row
+        row = (await aggregates.get(gateway.pool, table, ref)).row
     except Away:
         return known
     if row is None or row["position"] < known["position"]:

@@ -1,0 +1,50 @@
+"""What a call of the API is: a command that can be asked for, or something that can be read."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import bodies
+from gateway.state import Gateway
+
+AnyBody = bodies.Body | bodies.CreateVm
+Function = Callable[[Gateway, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id."""
+
+    method: str
+    path: str
+    kind: str
+    verb: str
+    summary: str
+    body: type[AnyBody] = bodies.Body
+
+    @property
+    def creates(self) -> bool:
+        return f"{{{self.kind}}}" not in self.path
+
+
+@dataclass(frozen=True)
+class Read:
+    """One thing that can be read, or done without a command: by which function, with which parameters, shown how.
+
+    `statuses`: what it may be refused with, besides what any call may be. `unwell`: what it answers with 503, when that
+    is no problem document.
+    """
+
+    path: str
+    function: Function
+    summary: str
+    parameters: tuple[str, ...] = ()
+    answer: Any = None
+    listed: bool = False
+    method: str = "GET"
+    body: type[bodies.Body] | None = None
+    statuses: tuple[int, ...] = ()
+    unwell: Any = None
