@@ -2,7 +2,7 @@
 
 A node is told what to want, not what to do. `Wanted` is the whole desired state of one VM on one node; the newest
 document counts and older ones mean nothing. `NodeReport` is what libvirt says of one VM, as of now. Both travel as
-JSON on the subjects of their node alone.
+JSON on the subjects of their node alone. What a node asks about images is in `image_questions.py`.
 
 Both sides judge what they read and what they write by these types. Paths, domain names and XML are made of the values,
 so each has a strict form, and every number and text has a bound.
@@ -52,11 +52,7 @@ WATCHDOG = "watchdog"
 """The feature of a node that gives VMs watchdogs."""
 
 MOST_DETAIL, MOST_STEP = 2000, 100
-MOST_ADDRESSES, MOST_ORPHANS, MOST_DIGESTS = 64, 1000, 1000
-#: Bytes of an image in one message: well below what a message may have.
-MOST_PIECE = 256 * 1024
-#: Header of such a message: where its bytes begin. A refusal has none.
-PIECE_OFFSET = "Nebula-Offset"
+MOST_ADDRESSES, MOST_ORPHANS = 64, 1000
 
 
 def one_line(text: object, most: int = MOST_STEP) -> object:
@@ -348,42 +344,6 @@ class ImageCache(Message):
     bytes: Size
     budget_bytes: Size | None = None
     free_bytes: Size | None = None
-
-
-class CachedImages(Message):
-    """A node's question: the sha256 of every image it keeps."""
-
-    node: Slug
-    digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
-
-
-class UnwantedImages(Message):
-    """The answer: those that are in the catalogue no more."""
-
-    digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
-
-
-class ImageQuestion(Message):
-    """A node asks who keeps the bytes of an image that one of its VMs is made from."""
-
-    node: Slug
-    sha256: Sha256
-
-
-class ImageHolder(Message):
-    """The answer: whom to ask for the bytes. `holder` is None where who answers does not keep them."""
-
-    holder: BootId | None = None
-    size_bytes: Size = 0
-
-
-class ImagePiece(Message):
-    """A node asks the holder for `length` bytes of an image. They are the answer, as they are."""
-
-    node: Slug
-    sha256: Sha256
-    offset: Size
-    length: Annotated[int, Field(ge=1, le=MOST_PIECE, strict=True)]
 
 
 class Heartbeat(Message):

@@ -6,7 +6,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.contract import CachedImages, UnwantedImages
+from domain.image_questions import MOST_DIGESTS, CachedImages, UnwantedImages
 from node_daemon.images import Images
 from runtime import logs, subjects
 
@@ -14,8 +14,6 @@ log = logs.get(__name__)
 
 #: Seconds between two rounds, and for an answer.
 EVERY, PATIENCE = 60.0, 5.0
-#: Digests in one question.
-MOST = 1000
 
 
 async def keep_tidy(images: Images, bus: Client, node: str, *, every: float = EVERY) -> None:
@@ -32,7 +30,7 @@ async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
     """Those of the images that the catalogue has no more."""
     if not digests:
         return frozenset()
-    question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST]))
+    question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST_DIGESTS]))
     try:
         answer = await bus.request(subjects.cached_images(node), question.model_dump_json().encode(), timeout=PATIENCE)
         return frozenset(UnwantedImages.model_validate_json(answer.data).digests) & digests

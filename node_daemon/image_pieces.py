@@ -12,7 +12,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.contract import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion, ImageSource
+from domain.contract import ImageSource
+from domain.image_questions import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
 from node_daemon.base_image import mismatch
 from node_daemon.failure import Permanent, Temporary
 from runtime import logs, subjects

@@ -21,11 +21,12 @@ are what is wanted; `pending` is the operation that waits for the two to meet. E
 and every phase a command that leads out of it.
 
 Which verb is taken in which phase stands in `table.py`: read it first. `commands.py` and `events.py` are the messages,
-`values.py` what they speak of, `rules.py` and `reports.py` decide, `state.py` is the state and evolves,
-`boots.py` for the boots of the guest.
+`values.py` what they speak of, `rules.py`, `scheduling.py` and `reports.py` decide, within the times of `deadlines.py`,
+`state.py` is the state and evolves, `boots.py` for the boots of the guest.
 """
 
 from domain.vm.commands import *  # noqa: F403
+from domain.vm.deadlines import *  # noqa: F403
 from domain.vm.events import *  # noqa: F403
 from domain.vm.rules import *  # noqa: F403
 from domain.vm.state import *  # noqa: F403

@@ -39,13 +39,20 @@ from domain.vm.commands import (
     TagVm,
     VmCommands,
 )
+from domain.vm.deadlines import (
+    CREATE_DEADLINE,
+    DELETE_DEADLINE,
+    PLACEMENT_DEADLINE,
+    POWER_DEADLINE,
+    on_disk,
+    until_up,
+)
 from domain.vm.events import (
     VmAbandoned,
     VmChanged,
     VmDeleted,
     VmDeletionRequested,
     VmEvents,
-    VmFailed,
     VmForgotten,
     VmLost,
     VmOperationTimedOut,
@@ -57,29 +64,22 @@ from domain.vm.events import (
     VmRestartRequested,
     VmResumeRequested,
     VmRetryRequested,
-    VmScheduled,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
     VmSuspendRequested,
     VmTagged,
-    VmUnschedulable,
 )
 from domain.vm.reports import buried, guest_ready, observe
+from domain.vm.scheduling import defer, drop, schedule
 from domain.vm.state import Vm
 from domain.vm.table import GONE, admit, wrong_phase
-from domain.vm.values import STARTED_AGAIN, VISIBLE, WAITING, Phase, Spec, Verb
+from domain.vm.values import STARTED_AGAIN, VISIBLE, Phase, Spec, Verb
 
-PLACEMENT_DEADLINE = timedelta(hours=24)
-CREATE_DEADLINE = timedelta(minutes=30)
-POWER_DEADLINE = timedelta(minutes=10)
-DELETE_DEADLINE = timedelta(minutes=10)
 #: How long a guest may take to shut down where nobody says how long.
 GRACE = timedelta(seconds=90)
 #: The fingerprint of the operations that restart policies start.
 BY_POLICY = "restart_policy"
-#: MiB a second that a node's disk takes at the least.
-SLOWEST_DISK = 16
 
 
 def decide(vm: Vm | None, command: VmCommands) -> list[VmEvents]:
@@ -173,11 +173,6 @@ def asked_before(vm: Vm, command: Asked) -> bool:
     return same_request(known, Verb.TAG if tagged else command.VERB, command.fingerprint)
 
 
-def on_disk(vm: Vm) -> timedelta:
-    """How long a VM's memory may take to or from the node's disk."""
-    return timedelta(seconds=vm.spec.memory_mib / SLOWEST_DISK)
-
-
 def taken(vm: Vm) -> Rejected:
     """The refusal of an id that a VM has, or had."""
     if vm.phase is Phase.DELETED:
@@ -220,11 +215,6 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvents]:
 def start(vm: Vm, command: StartVm) -> list[VmEvents]:
     admit(vm, command.VERB)
     return [VmStartRequested(**accepted(command, until_up(vm)))]
-
-
-def until_up(vm: Vm) -> timedelta:
-    """How long a VM may take to come up: less than at first, once it has."""
-    return POWER_DEADLINE if vm.started_at else CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE
 
 
 def stop(vm: Vm, command: StopVm) -> list[VmEvents]:
@@ -357,22 +347,6 @@ def rebuild(vm: Vm, command: RebuildVm) -> list[VmEvents]:
 # ── what the platform says ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
-    if vm.phase not in WAITING:
-        return []
-    return [
-        VmScheduled(
-            at=command.at,
-            operation=vm.pending.operation if vm.pending else None,
-            node=command.node,
-            epoch=vm.epoch + 1,
-            deadline=command.at + CREATE_DEADLINE,
-            considered=command.considered,
-            mac=command.mac,
-        )
-    ]
-
-
 def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
     due = vm.restart_at is not None and vm.restart_at <= command.at
     if not due or vm.phase not in STARTED_AGAIN or vm.pending is not None or vm.desired is not Desired.OFF:
@@ -386,18 +360,3 @@ def restart_by_policy(vm: Vm, command: RestartByPolicy) -> list[VmEvents]:
             attempt=vm.restarts,
         )
     ]
-
-
-def defer(vm: Vm, command: DeferVm) -> list[VmEvents]:
-    if vm.phase not in WAITING or (vm.phase is Phase.UNSCHEDULABLE and vm.considered == command.considered):
-        return []
-    operation = vm.pending.operation if vm.pending else None
-    return [VmUnschedulable(at=command.at, operation=operation, considered=command.considered)]
-
-
-def drop(vm: Vm, command: DropVm) -> list[VmEvents]:
-    if vm.phase not in WAITING:
-        return []
-    operation = vm.pending.operation if vm.pending else None
-    failed = VmFailed(at=command.at, operation=operation, code=command.code, detail=command.detail)
-    return [failed, VmDeleted(at=command.at)]

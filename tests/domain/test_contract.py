@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 
 from domain.contract import (
-    CachedImages,
     Heartbeat,
     ImageSource,
     LeaseGranted,
@@ -17,6 +16,7 @@ from domain.contract import (
     NodeReport,
     Wanted,
 )
+from domain.image_questions import CachedImages
 from tests.domain.story import uid
 
 DIGEST = "0" * 64

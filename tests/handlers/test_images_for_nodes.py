@@ -16,7 +16,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.contract import MOST_PIECE, Fetch, ImageSource, Wanted
+from domain.contract import Fetch, ImageSource, Wanted
+from domain.image_questions import MOST_PIECE
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore
 from node_daemon import images as node_images

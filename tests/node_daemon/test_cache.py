@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from domain.contract import CachedImages, ImageCache, UnwantedImages
+from domain.contract import ImageCache
+from domain.image_questions import CachedImages, UnwantedImages
 from node_daemon import cache, image_keeper
 from node_daemon.backing import base_of, bases
 from node_daemon.cache import GRACE, STALE, Entry, choose
