@@ -15,6 +15,7 @@ from cli.demo_steps import DemoSettings
 from cli.main import app
 from cli.up import UpSettings
 from gateway.openapi import VIEWS, OperationView
+from handlers.routes import ROUTES
 from runtime import subjects
 from runtime.settings import Common, NodeSettings
 
@@ -162,6 +163,13 @@ def test_the_check_of_commands_finds_what_is_wrong() -> None:
 def test_every_command_and_option_is_there(page: Path) -> None:
     wrong = {" ".join(words): of_command_line(words) for words in commands(page)}
     assert {typed: why for typed, why in wrong.items() if why} == {}
+
+
+def test_every_command_on_the_bus_is_described() -> None:
+    text = (ROOT / "docs" / "command-protocol.md").read_text()
+    kinds = "|".join(sorted({kind for kind, _ in ROUTES}))
+    rows = re.findall(rf"^\| ({kinds}) \| ([a-z, -]+) \|", text, re.MULTILINE)
+    assert {(kind, verb) for kind, verbs in rows for verb in verbs.split(", ")} == ROUTES.keys()
 
 
 #: Heading of an example in the HTTP API's page (or how it begins), and the view that it is one of.
