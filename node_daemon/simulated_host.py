@@ -247,9 +247,6 @@ class SimulatedHost:
         """Somebody else makes a domain."""
         self.put(Domain(uuid, name, kept=Tag(0, 0, 0, ""), ours=False))
 
-    def undefine_foreign(self, uuid: str) -> None:
-        self.put(replace(self._domains[uuid], run=None, kept=None))
-
     # ── how it is done ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _follow(self, domain: Domain) -> None:

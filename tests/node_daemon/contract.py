@@ -5,102 +5,27 @@ A subclass gives a `bed`: the hypervisor, and the things that happen to it witho
 
 import asyncio
 import uuid
-from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from domain.contract import Power
-from domain.guest import Guest
 from node_daemon.domain_xml import domain_name
 from node_daemon.hypervisor import (
-    AgentMissing,
-    AgentSilent,
-    Boot,
     Have,
-    Hypervisor,
     Refused,
     Sighting,
     Unreachable,
     size_of,
 )
 from runtime.tasks import end
+from tests.node_daemon.agent_contract import AgentContract
+from tests.node_daemon.beds import Bed, boots
 from tests.node_daemon.documents import new_vm
 from tests.waiting import eventually
 
 
-class Bed(ABC):
-    """Where a hypervisor is tested. What cannot be had there skips the test."""
-
-    hypervisor: Hypervisor
-
-    @abstractmethod
-    async def boot(self, **changes: Any) -> Boot:
-        """A new VM with a disk. Its guest powers itself off when asked to, once it is up."""
-
-    @abstractmethod
-    async def again(self) -> Hypervisor:
-        """The same hypervisor as a restarted daemon gets to see it; `hypervisor` is not used after it."""
-
-    @abstractmethod
-    async def power_off(self, vm: str) -> None:
-        """The guest powers itself off."""
-
-    @abstractmethod
-    async def crash(self, vm: str) -> None:
-        """The domain dies."""
-
-    @abstractmethod
-    def define_foreign(self, uuid: str, name: str) -> None: ...
-
-    @abstractmethod
-    async def without_network(self) -> Hypervisor:
-        """One that was told of a network that is not there."""
-
-    @abstractmethod
-    async def unreachable(self) -> Hypervisor:
-        """One that nobody answers for."""
-
-    async def leased(self, boot: Boot) -> Sighting:
-        """What is seen of a running guest, once it has a lease."""
-
-        async def look() -> Sighting | None:
-            sighting = await self.hypervisor.addresses(boot.wanted.vm, boot.wanted.mac)
-            return sighting if sighting.leases else None
-
-        found: Sighting = await eventually(look, "an address")
-        return found
-
-    @abstractmethod
-    async def without_agent(self, vm: str) -> None:
-        """Nobody in the running guest answers for it, nor ever will."""
-
-    @abstractmethod
-    async def with_hung_agent(self, vm: str) -> None:
-        """An agent is there, once the guest is up, and answers nothing."""
-
-    @abstractmethod
-    async def with_agent(self, vm: str) -> None:
-        """An agent is there, once the guest is up."""
-
-    async def off(self, vm: str) -> Have:
-        """What there is of a VM once it does not run any more."""
-
-        async def look() -> Have | None:
-            have = await self.hypervisor.look(vm)
-            return None if have.power is Power.ON else have
-
-        have: Have = await eventually(look, "the domain is off")
-        return have
-
-
-def boots(boot: Boot, count: int) -> Boot:
-    """The same VM, told to boot once more."""
-    return replace(boot, wanted=boot.wanted.model_copy(update={"boots": count, "generation": count}))
-
-
-class HypervisorContract:
+class HypervisorContract(AgentContract):
     async def test_nothing(self, bed: Bed) -> None:
         vm = new_vm()
         assert await bed.hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
@@ -320,97 +245,6 @@ class HypervisorContract:
         await asyncio.gather(*(bed.hypervisor.keep(boot.wanted.vm) for boot in made))
         found = await bed.hypervisor.domains()
         assert all(found[boot.wanted.vm].kept for boot in made)
-
-    async def test_addresses_are_those_of_the_interface_asked_for(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        vm, mac = boot.wanted.vm, boot.wanted.mac
-        await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(vm)
-        found = await bed.leased(boot)
-        assert found.leases == tuple(sorted(found.leases))
-        assert (await bed.hypervisor.addresses(vm, mac.upper())).leases == found.leases
-        assert await bed.hypervisor.addresses(vm, "52:54:00:00:00:01") == Sighting()
-        await bed.hypervisor.destroy(vm)
-        assert await bed.hypervisor.addresses(vm, mac) == Sighting()
-
-    async def test_the_agent_speaks_for_its_guest(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        vm, mac, hypervisor = boot.wanted.vm, boot.wanted.mac, bed.hypervisor
-        await hypervisor.start(boot)
-        await bed.with_agent(vm)
-        leases = tuple(lease.address for lease in (await bed.leased(boot)).leases)
-
-        async def speaks() -> bool:
-            return (await hypervisor.addresses(vm, mac)).agent == leases
-
-        await eventually(speaks, "the agent's own word")
-        await bed.without_agent(vm)
-        assert (await hypervisor.addresses(vm, mac)).agent is None
-
-    async def test_a_guest_speaks_for_itself(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        vm, hypervisor = boot.wanted.vm, bed.hypervisor
-        await hypervisor.start(boot)
-        await bed.with_agent(vm)
-
-        async def said() -> Guest | None:
-            try:
-                return await hypervisor.guest(vm)
-            except AgentMissing:  # it is still booting
-                return None
-
-        guest: Guest = await eventually(said, "the guest's own word")
-        assert guest.hostname == boot.wanted.name
-        assert [each.mac for each in guest.interfaces or ()] == [boot.wanted.mac.lower()]
-        root = {each.mountpoint: each for each in guest.filesystems or ()}["/"]
-        assert root.total_bytes is not None
-        assert root.used_bytes is not None
-        assert 0 < root.used_bytes < root.total_bytes <= boot.wanted.disk_gib * 1024**3
-
-    async def test_a_guest_without_an_agent_says_nothing(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        await bed.hypervisor.start(boot)
-        await bed.without_agent(boot.wanted.vm)
-        with pytest.raises(AgentMissing):
-            await bed.hypervisor.guest(boot.wanted.vm)
-
-    async def test_nor_does_one_whose_agent_hangs(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        vm = boot.wanted.vm
-        await bed.hypervisor.start(boot)
-        await bed.with_hung_agent(vm)
-
-        async def silent() -> bool:
-            try:
-                await bed.hypervisor.guest(vm)
-            except AgentSilent:
-                return True
-            except AgentMissing:
-                return False
-            raise AssertionError("it spoke")
-
-        await eventually(silent, "an agent that says nothing")
-
-    async def test_only_a_guest_that_runs_is_asked(self, bed: Bed) -> None:
-        boot = await bed.boot()
-        vm, hypervisor = boot.wanted.vm, bed.hypervisor
-
-        async def refused() -> bool:
-            with pytest.raises(Refused) as caught:
-                await hypervisor.guest(vm)
-            return not isinstance(caught.value, AgentMissing | AgentSilent)
-
-        assert await refused(), "there is none"
-        await hypervisor.start(boot)
-        await hypervisor.keep(vm)
-        await hypervisor.pause(vm)
-        assert await refused(), "it stands still"
-        await hypervisor.destroy(vm)
-        assert await refused(), "it is off"
-        foreign = await bed.boot()
-        bed.define_foreign(foreign.wanted.vm, f"foreign-{foreign.wanted.vm}")
-        vm = foreign.wanted.vm
-        assert await refused(), "it is not ours"
 
     async def test_capacity_and_network(self, bed: Bed) -> None:
         capacity = await bed.hypervisor.capacity()
