@@ -80,8 +80,9 @@ async def start(gateway: Gateway, request: Request) -> int:
 
 async def nothing() -> AsyncIterator[bytes]:
     """The frames of an answer to HEAD: no consumer is made for it."""
-    return
-    yield
+    none: tuple[bytes, ...] = ()
+    for frame in none:
+        yield frame
 
 
 async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:
