@@ -67,7 +67,7 @@ def filled(path: Path, *options: str) -> None:
     raw.unlink()
 
 
-def number(file: bytes, offset: int) -> int:
+def number(file: bytes | bytearray, offset: int) -> int:
     found: int = struct.unpack_from(">Q", file, offset)[0]
     return found
 
@@ -137,13 +137,17 @@ def spoiled(path: Path) -> None:
 
 
 def foreign(format_: str) -> Maker:
-    return lambda path: (
-        subprocess.run(["qemu-img", "create", "-q", "-f", format_, str(path), str(8 * MIB)], check=True) and None
-    )
+    def make(path: Path) -> None:
+        subprocess.run(["qemu-img", "create", "-q", "-f", format_, str(path), str(8 * MIB)], check=True)
+
+    return make
 
 
 def holding(body: bytes) -> Maker:
-    return lambda path: path.write_bytes(body) and None
+    def make(path: Path) -> None:
+        path.write_bytes(body)
+
+    return make
 
 
 BOOTABLE = b"\0" * 510 + b"\x55\xaa" + b"\0" * 512

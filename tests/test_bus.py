@@ -20,8 +20,8 @@ def sent(client: Client, headers: dict[str, str] | None, *, subject: str = "a.b"
     """What goes to the server, or the name of the error."""
     commands: list[bytes] = []
 
-    async def keep(command: bytes, priority: bool = False) -> None:
-        commands.append(command)
+    async def keep(cmd: bytes, priority: bool = False) -> None:
+        commands.append(cmd)
 
     client._send_command = keep  # type: ignore[method-assign]
     try:

@@ -123,8 +123,8 @@ def test_each_role_gets_settings_that_it_reads_and_takes(role: str, monkeypatch:
         assert own.tokens_file == Path("/run/secrets") / SERVICES["gateway"]["secrets"][0], "not loopback: needs tokens"
         assert own.http_port == 8700
     if isinstance(own, HandlersSettings | ProjectionsSettings):
-        folder = own.master_key_path.parent
-        assert any(mount.split(":")[1] == str(folder) for mount in SERVICES[role]["volumes"])
+        keys = own.master_key_path.parent
+        assert any(mount.split(":")[1] == str(keys) for mount in SERVICES[role]["volumes"])
     for folder in WRITABLE[role]:
         assert str(own.home) == folder
         mounts = [mount.split(":")[1:] for mount in SERVICES[role]["volumes"]]

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from domain.base import Message
 from domain.contract import (
     Heartbeat,
     ImageSource,
     LeaseGranted,
     LeaseNote,
-    Message,
     NodeInfo,
     NodeReport,
     Wanted,

@@ -219,9 +219,8 @@ class ImageMachine(RuleBasedStateMachine):
     @invariant()
     def there_is_always_a_way_on(self) -> None:
         if self.state is not None:
-            way = register(99) if self.state.phase is ImagePhase.DELETED else delete(99)
-            way = finish() if self.state.closing else way
-            assert image.decide(self.state, way)
+            begin = register(99) if self.state.phase is ImagePhase.DELETED else delete(99)
+            assert image.decide(self.state, finish() if self.state.closing else begin)
 
 
 ImageMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)

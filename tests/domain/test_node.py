@@ -98,8 +98,8 @@ def test_a_retired_node_is_asked_for_nothing_more() -> None:
     retired.when(retire(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
     for command in (retire(13), cordon(14), uncordon(15), reserve(3)):
         retired.when(command).then_rejected("node_retired", 410)
-    for command in (RECOVER, LOSE):
-        retired.when(command).then_nothing()
+    for heard in (RECOVER, LOSE):
+        retired.when(heard).then_nothing()
     retired.when(Release(node="n1", vm=uid(1), at=at(9))).then(CapacityReleased)
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from domain import project, tag
 from domain.base import Event, Rejected
-from domain.named import Named
+from domain.named import Asked, Done, Named
 from domain.project import (
     ChangeProject,
     CreateProject,
@@ -39,6 +39,7 @@ from tests.domain.story import Story, at, fold, refused, stored, uid
 
 NO_PROJECT: Story[Named] = Story(project.decide, project.evolve, None)
 NO_TAG: Story[Named] = Story(tag.decide, tag.evolve, None)
+DELETIONS: tuple[type[Asked], ...] = (DeleteProject, DeleteTag)
 
 
 def ask(command: type[Any], operation: int = 20, **more: Any) -> Any:
@@ -215,7 +216,7 @@ class NamedMachine(RuleBasedStateMachine):
     def tag_is_renamed(self, operation: int) -> None:
         self.ask(ask(RenameTag, operation, name="Two"))
 
-    @rule(command=st.sampled_from([DeleteProject, DeleteTag]), operation=st.integers(1, 9), vms=st.integers(0, 1))
+    @rule(command=st.sampled_from(DELETIONS), operation=st.integers(1, 9), vms=st.integers(0, 1))
     def is_deleted(self, command: type[Any], operation: int, vms: int) -> None:
         self.ask(ask(command, operation, vms=vms))
 
@@ -232,7 +233,7 @@ class NamedMachine(RuleBasedStateMachine):
     def no_operation_is_forgotten(self) -> None:
         for kind, history in self.histories.items():
             state = self.states[kind]
-            done = {event.operation for event in history if isinstance(event, project.Done)}
+            done = {event.operation for event in history if isinstance(event, Done)}
             assert done == set(state.operations if state else ())
 
 

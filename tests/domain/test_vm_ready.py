@@ -10,6 +10,7 @@ from domain.vm import (
     RecordGuestReady,
     RestartVm,
     StartVm,
+    Vm,
     VmFailed,
     VmGuestReady,
     VmGuestRebooted,
@@ -30,7 +31,7 @@ def up(seconds: int = 50, sequence: int = 2000, **more: Any) -> Any:
     return report(ON, sequence, boots=more.pop("boots", 1), seconds=seconds, **more)
 
 
-def run(*commands: Any) -> Story:
+def run(*commands: Any) -> Story[Vm]:
     return given([*RUNNING, *commands])
 
 

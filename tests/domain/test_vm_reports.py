@@ -210,7 +210,7 @@ def test_a_new_lease_is_heard_whatever_the_sequence_was_before() -> None:
 
 
 def test_what_a_daemon_says_of_an_older_wish_is_no_news() -> None:
-    older = {"desired": Desired.ON, "asked_boots": 1}
+    older: dict[str, Any] = {"desired": Desired.ON, "asked_boots": 1}
     given("starting").when(broken(**older)).then_nothing()
     given("deleting").when(report(Power.ABSENT, **older)).then_nothing()
     given("deleting").when(report(Power.ABSENT, desired=Desired.ABSENT, asked_boots=1)).then(VmDeleted)

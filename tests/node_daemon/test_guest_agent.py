@@ -213,7 +213,7 @@ class Domain:
     """One that runs. `answers` are what it says to each kind of question, in the order of KINDS."""
 
     def __init__(self, *answers: dict[str, object] | Exception, state: int = libvirt.VIR_DOMAIN_RUNNING) -> None:
-        self.answers = dict(zip(guest_agent.KINDS, answers, strict=True))
+        self.answers: dict[int, dict[str, object] | Exception] = dict(zip(guest_agent.KINDS, answers, strict=True))
         self.asked: list[int] = []
         self.timeouts: list[int] = []
         self._state = state
@@ -270,7 +270,7 @@ def test_one_that_says_nothing() -> None:
 
 def test_one_that_is_slow_at_everything_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(guest_agent.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("node_daemon.guest_agent.time.monotonic", lambda: next(clock))
     domain = Domain(*([NAME] * 5))
     assert ask(domain).hostname == "web-1"
     assert len(domain.asked) == 2

@@ -148,8 +148,8 @@ async def test_a_role_that_postgres_does_not_know_ends(
             for name in READERS:
                 folder = tmp_path / case
                 folder.mkdir(exist_ok=True)
-                running = role(name, folder, nats_server.url, urlunsplit(dsn))
-                started.append((await stack.enter_async_context(running), words))
+                starting = role(name, folder, nats_server.url, urlunsplit(dsn))
+                started.append((await stack.enter_async_context(starting), words))
         for running, words in started:
             await ends_at_once(running, words, f"Postgres at {place}", "NEBULA_POSTGRES_DSN")
 
