@@ -14,8 +14,9 @@ from pydantic_core import PydanticUndefined
 from cli.demo_steps import DemoSettings
 from cli.main import app
 from cli.up import UpSettings
-from gateway.openapi import VIEWS, OperationView
+from gateway.accepted import VIEWS
 from handlers.routes import ROUTES
+from projections.operation_rows import OperationView
 from runtime import subjects
 from runtime.settings import Common, NodeSettings
 

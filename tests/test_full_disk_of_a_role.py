@@ -117,9 +117,9 @@ def test_files_of_the_home_are_whole_or_as_they_were(small: Path) -> None:
     listed = homes.tokens_file(small).read_text()
     fill(small / "ballast")
     private.put(small / "nats.port", "4333")  # what is right already needs no room
-    for write in (lambda: private.put(small / "nats.port", "4334" * 4096), lambda: private.put(small / "new", "x")):
+    for name, text in (("nats.port", "4334" * 4096), ("new", "x")):
         with pytest.raises(OSError, match="No space"):
-            write()
+            private.put(small / name, text)
     assert remembered_port(small / "nats.port") == 4333
     assert homes.tokens_file(small).read_text() == listed
     assert {path.name for path in small.iterdir()} == {"nats.port", "tokens", "admin.token", "ballast"}

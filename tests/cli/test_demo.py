@@ -82,7 +82,9 @@ class SimulatedGuest(Guest):
         for vm in self.node.shelf.all(NODE, DOMAIN):
             run = self.node.run(vm)
             if run is not None and address_of(vm) == address and run.leased_at <= time.time():
-                files = {file["path"]: file["content"].strip() for file in user_data(run.seed_url)["write_files"]}
+                files: dict[str, str] = {
+                    file["path"]: file["content"].strip() for file in user_data(run.seed_url)["write_files"]
+                }
                 return {BOOT_ID: f"{vm} {run.tag.boots}", f"cat {FILE}": files[FILE]}[command]
         raise CliError(f"nobody answers at {address}")
 

@@ -13,6 +13,7 @@ from cli import console, log, output, tunnel, views, waiting
 from cli.client import Client, Document
 from cli.errors import CliError
 from cli.main import app
+from cli.session import note
 from eventstore.verify import Finding, Report
 from projections.compare import Difference, TableDifference
 from projections.rebuild import Comparison
@@ -323,11 +324,11 @@ def test_progress_and_farewells(capsys: pytest.CaptureFixture[str]) -> None:
     class Socket:
         close_code, close_reason = 1000, f"taken over{HOSTILE}"
 
-    log.note(tunnel.farewell(Socket()))
+    note(tunnel.farewell(Socket()))
     harmless(capsys.readouterr().err)
     problem = json.dumps(poisoned({"code": "c", "detail": "d"}, frozenset())).encode()
     for status in (409, 503):
-        harmless(str(tunnel._refused(Client("http://h", None, log.note), status, problem)))
+        harmless(str(tunnel._refused(Client("http://h", None, note), status, problem)))
 
 
 def test_what_a_guest_wrote_to_its_console(capsysbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli.console import harmless
+from domain.contract import Power
 from node_daemon.answers import PIECE, Answers
 from node_daemon.disks import Disks
 from runtime.tasks import end
@@ -120,7 +121,7 @@ async def test_the_command_follows(api: Platform, disks: Disks) -> None:
     await api.call("DELETE", f"{VMS}/{vm}")
     await eventually(lambda: wanted_absent(api, vm), "to be removed")
     disks.remove(vm)
-    await api.report(vm, "absent")
+    await api.report(vm, Power.ABSENT)
     assert await following.wait() == 0, "deleted: that was all"
 
 

@@ -49,8 +49,8 @@ async def answered(api: Platform) -> Answered:
         key = str(uuid.uuid4())
         answer = await call(api.http, method, path, body, key)
         assert answer.status_code == 202, answer.text
-        found[key] = (method, path, body, answer.json()["operation"]["id"])
-    return {key: (*said, await read(api.http, id_)) for key, (*said, id_) in found.items()}
+        found[key] = ((method, path, body), answer.json()["operation"]["id"])
+    return {key: (*said, await read(api.http, id_)) for key, (said, id_) in found.items()}
 
 
 async def read(http: httpx.AsyncClient, operation: str) -> str:

@@ -106,7 +106,9 @@ def test_counts_of_several_processes_are_added_and_bounded() -> None:
     for number in range(1000):
         book.hear(f"p{number}", {})
     assert len(book._told) == unreadable.MOST_PROCESSES
-    for nonsense in ([], "x", {"a": 1}, {"a": {"count": -1}}, {f"s{n}": said(1, now)["commands"] for n in range(99)}):
+    many = {f"s{n}": said(1, now)["commands"] for n in range(99)}
+    nonsense: object
+    for nonsense in ([], "x", {"a": 1}, {"a": {"count": -1}}, many):
         with pytest.raises(ValueError):
             book.hear("x", nonsense)
 

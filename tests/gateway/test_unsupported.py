@@ -8,7 +8,8 @@ import pytest
 from domain.contract import Introduction, NodeInfo
 from node_daemon import plan
 from node_daemon.files import identity
-from node_daemon.simulator import SimulatedHost, Simulator
+from node_daemon.simulated_host import SimulatedHost
+from node_daemon.simulator import Simulator
 from runtime.settings import NodeSettings
 from tests.gateway.platform import VMS, Platform
 from tests.handlers.platform import daemon

@@ -104,7 +104,7 @@ async def asks(holder: AsyncConnection[Any], table: str) -> bool:
 async def test_rows_that_go_in_the_middle_of_an_answer(cut: Cut, name: str, way: str) -> None:
     table, path = ASKS_ROWS[name]
     async with await AsyncConnection.connect(cut.api.dsn) as holder:
-        await holder.execute(f"LOCK TABLE nebula.{table} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+        await holder.execute(f"LOCK TABLE nebula.{table} IN ACCESS EXCLUSIVE MODE")
         asked = asyncio.create_task(cut.http.get(path.format(vm=cut.vm, operation=cut.operation)))
         await eventually(lambda: asks(holder, table), "it has asked")
         if way == "garbled":

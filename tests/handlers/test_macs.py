@@ -72,7 +72,11 @@ def ids(count: int) -> list[str]:
 
 def test_ten_thousand_vms_have_as_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: Iterator[int] = iter(range(10**9))
-    monkeypatch.setattr(placement.secrets, "randbelow", lambda _: next(drawn) * 7919 % (2 * MANY))  # often the same
+
+    def often_the_same(_: int) -> int:
+        return next(drawn) * 7919 % (2 * MANY)
+
+    monkeypatch.setattr("handlers.managers.placement.secrets.randbelow", often_the_same)
     monkeypatch.setattr(placement, "gone", lambda *_: None)
     monkeypatch.setattr(placement, "place", lambda *_: SimpleNamespace(node="n1", considered=()))
     cloud, all_ = Cloud(), ids(MANY)
@@ -98,7 +102,7 @@ def test_two_chosen_ids_of_one_derived_address_get_two(monkeypatch: pytest.Monke
     monkeypatch.setattr(placement, "gone", lambda *_: None)
     cloud, pair = Cloud(), list(colliding())
     cloud.asked(pair)
-    monkeypatch.setattr(placement.secrets, "randbelow", lambda _: int.from_bytes(b"same"[:3]))
+    monkeypatch.setattr("handlers.managers.placement.secrets.randbelow", lambda _: int.from_bytes(b"same"[:3]))
     cloud.place(pair)
     one, other = (mac.of(cloud.found[id_]) for id_ in pair)
     assert one != other

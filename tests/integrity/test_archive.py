@@ -279,9 +279,9 @@ async def test_ranges_prove_themselves(log: Log, tmp_path: Path) -> None:
         assert report.events == report.last - after == done.events
         assert report.last >= min(to, last)
         assert report.proven in (0, report.last)
-    for after, to in ((last, None), (last + 5, None), (7, 7), (7, 3), (30, last + 9)):
+    for after, end in ((last, None), (last + 5, None), (7, 7), (7, 3), (30, last + 9)):
         with pytest.raises(transfer.Refused, match=f"the log ends at {last}"):
-            await log.export(path, after=after, to=to)
+            await log.export(path, after=after, to=end)
 
 
 async def test_a_range_needs_its_anchors(log: Log, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventstore.vault import Vault
 from projections import main
 from runtime import patience
 from runtime.servers import NatsServer
@@ -17,7 +18,7 @@ from runtime.settings import ProjectionsSettings
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[int] = []
-    made = main.Vault.of
+    made = Vault.of
 
     def of(*given: Any) -> Any:
         tries.append(number)
@@ -25,7 +26,7 @@ async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, m
             raise OSError(number, os.strerror(number))
         return made(*given)
 
-    monkeypatch.setattr(main.Vault, "of", of)
+    monkeypatch.setattr(Vault, "of", of)
     monkeypatch.setattr(patience, "pauses", lambda: iter([0.0] * 9))
     serving = asyncio.Event()
 
