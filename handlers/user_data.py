@@ -7,6 +7,8 @@ UTF-8. The notices say what a guest would ignore without a word. They quote noth
 import codecs
 import email
 import email.message
+import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -15,11 +17,10 @@ from dataclasses import dataclass
 import yaml
 
 from domain.vm.values import Notice
+from handlers.bounded_yaml import TooMuch, load
 
 #: Bytes that are read as YAML, or unpacked, of all parts together: to read them takes seconds. The rest is not judged.
 MOST_LOOKED_AT = 128 * 1024
-#: The deepest that parts may stand in each other.
-MOST_DEPTH = 8
 GZIP = b"\x1f\x8b"
 #: What cloud-init looks for at the beginning, in either case and behind blanks; longer ones first.
 CONFIG, ARCHIVE, PATCH, TEMPLATE = "#cloud-config", "#cloud-config-archive", "#cloud-config-jsonp", "## template: jinja"
@@ -30,14 +31,25 @@ STARTS = {
     "#cloud-boothook": "text/cloud-boothook",
     "#part-handler": "text/part-handler",
     "#include": "text/x-include-url",
-    "#upstart-job": "text/upstart-job",
     TEMPLATE: "text/jinja2",
     "#!": "text/x-shellscript",
 }
+#: Types that only a part of several can say of itself.
+SAID = ("text/x-include-once-url", *(f"text/x-shellscript-per-{when}" for when in ("boot", "instance", "once")))
+#: Types that bring parts, or ways to read them, of which nobody here can know.
+OPEN = ("text/part-handler", "text/x-include-url", "text/x-include-once-url")
 #: What cloud-init takes for a MIME message when it stands in the first bytes of it.
 MIME, MIME_WITHIN = b"mime-version:", 4096
-#: Types of parts that say nothing: their content is looked at.
-PLAIN = ("text/plain", "text/x-not-multipart")
+#: Types of parts whose content is looked at for what it is; and of those that are unpacked before.
+PLAIN = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
+_PACKED = "gzip gzip-compressed gzipped x-compress x-compressed x-gunzip x-gzip x-gzip-compressed"
+PACKED = tuple(f"application/{kind}" for kind in _PACKED.split())
+#: What a template may become.
+TEMPLATES = ("text/cloud-config", "text/cloud-config-jsonp", "text/x-shellscript")
+#: How the characters of a part stand in a message that needs no more than ASCII.
+ENCODED = ("base64", "quoted-printable")
+#: What an entry of an archive says of itself, beside its headers.
+ENTRY = ("content", "filename", "type", "launch-index")
 
 UNKNOWN = "user_data_unknown"
 MALFORMED = "user_data_malformed"
@@ -46,9 +58,10 @@ SILENT = "guest_cannot_say_ready"
 
 @dataclass
 class _Look:
-    """One look at user-data: what may still be read of it."""
+    """One look at user-data: what may still be read of it, and whether a part of it may bring types of its own."""
 
     left: int = MOST_LOOKED_AT
+    open: bool = False
 
     def takes(self, size: int) -> bool:
         self.left -= size
@@ -70,67 +83,103 @@ def cleaned(data: bytes) -> bytes:
 def notices(data: bytes) -> tuple[Notice, ...]:
     """What its owner should know of user-data that was cleaned; nothing where it is fine. Total: any bytes will do."""
     try:
-        found = list(_look(data, 0, _Look())) if data.strip() else []
+        found = list(_all(data, _Look())) if data.strip() else []
     except RecursionError:
-        found = [Notice(code=MALFORMED, detail="its parts stand in each other too deeply for cloud-init to read")]
+        found = [_stops("its parts stand in each other too deeply")]
     return tuple({notice.code: notice for notice in reversed(found)}.values())[::-1]
 
 
-def _look(data: bytes, depth: int, look: _Look) -> Iterator[Notice]:
-    if depth > MOST_DEPTH:
-        return
+def _all(data: bytes, look: _Look) -> Iterator[Notice]:
+    """Compressed once at most; then a MIME message, or one part."""
     if data.startswith(GZIP):
-        yield from _compressed(data, depth, look)
-        return
+        try:
+            plain = _unpacked(data, look)
+        except ValueError as error:
+            yield _ignored(f"it begins as gzip and {error}")
+            return
+        if plain is None:
+            return
+        if cleaned(plain) != plain:
+            detail = "what is compressed begins with a byte order mark: cloud-init ignores it; take the mark away"
+            yield Notice(code=UNKNOWN, detail=detail)
+            return
+        if plain.startswith(GZIP):
+            yield Notice(code=UNKNOWN, detail="it is compressed twice: cloud-init unpacks it once, and ignores it")
+            return
+        data = plain
     if MIME in data[:MIME_WITHIN].lower():
-        yield from _parts(data, depth, look)
-        return
-    yield from _content(data, _kind(data), depth, look)
-
-
-def _compressed(data: bytes, depth: int, look: _Look) -> Iterator[Notice]:
-    reader = zlib.decompressobj(wbits=31)
-    try:
-        plain = reader.decompress(data, max(look.left, 0) + 1)
-    except zlib.error:
-        yield Notice(code=MALFORMED, detail="it begins as gzip and cannot be unpacked: cloud-init ignores it")
-        return
-    if not look.takes(len(plain)):
-        return
-    if not reader.eof:
-        yield Notice(code=MALFORMED, detail="it begins as gzip and ends too early: cloud-init ignores it")
-        return
-    if cleaned(plain) != plain:
-        detail = "what is compressed begins with a byte order mark: cloud-init ignores it; take the mark away"
-        yield Notice(code=UNKNOWN, detail=detail)
-        return
-    yield from _look(plain, depth + 1, look)
-
-
-def _parts(data: bytes, depth: int, look: _Look) -> Iterator[Notice]:
-    message = email.message_from_bytes(data)
-    if message.get("mime-version") is None or (message.is_multipart() and not message.get_boundary()):
-        detail = "it has a line MIME-Version: that is no header: cloud-init takes it for a MIME message, and ignores it"
-        yield Notice(code=UNKNOWN, detail=detail)
-        return
-    parts = [part for part in message.walk() if not part.is_multipart()]
-    if message.get_content_maintype() == "multipart" and not message.is_multipart():
-        yield Notice(code=MALFORMED, detail="it is a MIME message without parts: cloud-init ignores it")
-        return
-    for part in parts:
-        yield from _part(part, depth, look)
-
-
-def _part(part: email.message.Message, depth: int, look: _Look) -> Iterator[Notice]:
-    payload = part.get_payload(decode=True)
-    content = payload if isinstance(payload, bytes) else b""
-    if not content.strip():
-        return
-    said = part.get_content_type()
-    if content.startswith(GZIP) or said in PLAIN:
-        yield from _look(content, depth + 1, look)
+        yield from _parts(data, look)
     else:
-        yield from _content(content, said, depth, look)
+        yield from _content(data, _kind(data), look)
+
+
+def _ignored(why: str) -> Notice:
+    return Notice(code=MALFORMED, detail=f"{why}: cloud-init ignores it")
+
+
+def _stops(why: str) -> Notice:
+    """Of what cloud-init fails at before it comes to vendor-data."""
+    detail = f"cloud-init stops at its user-data, so the guest cannot say that it is ready: {why}"
+    return Notice(code=SILENT, detail=detail)
+
+
+def _unpacked(data: bytes, look: _Look) -> bytes | None:
+    """What is compressed; None where it is too much to judge. Raises ValueError, with what is wrong with it."""
+    most = max(look.left, 0)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+            plain = packed.read(most + 1)
+    except EOFError:
+        raise ValueError("ends too early") from None
+    except (OSError, zlib.error):
+        raise ValueError("cannot be unpacked: it is broken, or something else stands behind its end") from None
+    return plain if len(plain) <= most and look.takes(len(plain)) else None
+
+
+def _parts(data: bytes, look: _Look) -> Iterator[Notice]:
+    """Of a MIME message, which cloud-init reads as text."""
+    try:
+        message = email.message_from_string(data.decode())
+    except UnicodeDecodeError as error:
+        yield _stops(f"it is a MIME message and not UTF-8 at byte {error.start}")
+        return
+    parts = [part for part in message.walk() if part.get_content_maintype() != "multipart"]
+    if not parts:
+        yield _ignored("it is a MIME message without parts")
+        return
+    kinds = []
+    for part in parts:
+        kinds.append(found := _part(part, look))
+        if isinstance(found, Notice):
+            yield found
+    of_kind = [found for found in kinds if not isinstance(found, Notice)]
+    look.open = any(kind in OPEN for _, kind in of_kind)
+    for content, kind in of_kind:
+        yield from _content(content, kind, look)
+
+
+def _part(part: email.message.Message, look: _Look) -> tuple[bytes, str | None] | Notice:
+    """What a part holds and what it is taken for; None for nothing to judge."""
+    if part.is_multipart():
+        return _stops("a part of it is a message of its own")
+    payload, said = part.get_payload(decode=True), part.get_payload()
+    content = payload if isinstance(payload, bytes) else b""
+    kind: str | None = part.get_content_type()
+    encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
+    if isinstance(said, str) and not said.isascii() and encoding not in ENCODED:
+        return _ignored(
+            "a part of it has characters beyond ASCII, which are read as others; write that part in base64 "
+            "(Content-Transfer-Encoding: base64). As it is"
+        )
+    if kind in PACKED:
+        try:
+            plain = _unpacked(content, look)
+        except ValueError as error:
+            return _stops(f"a part of it is to be compressed, and {error}")
+        content, kind = plain or b"", "text/plain"
+    if kind in PLAIN:
+        kind = _kind(content) or kind
+    return content, kind if content.strip() else None
 
 
 def _kind(data: bytes) -> str | None:
@@ -138,23 +187,61 @@ def _kind(data: bytes) -> str | None:
     return next((kind for word, kind in STARTS.items() if start.startswith(word)), None)
 
 
-def _content(data: bytes, kind: str | None, depth: int, look: _Look) -> Iterator[Notice]:
-    """Of one part that is neither compressed nor of several."""
+def _content(data: bytes, kind: str | None, look: _Look) -> Iterator[Notice]:
+    """Of one part; without a kind, of all of it."""
     match kind:
-        case None:
-            detail = f"cloud-init ignores it: it begins with none of {', '.join(sorted(STARTS))}, gzip or MIME-Version:"
-            yield Notice(code=UNKNOWN, detail=detail)
         case "text/cloud-config":
             yield from _config(data, look)
         case "text/cloud-config-archive":
-            yield from _archive(data, depth, look)
+            yield from _archive(data, look)
         case "text/cloud-config-jsonp":
-            try:
-                json.loads(data.decode().lstrip()[len(PATCH) :])
-            except ValueError:
-                yield Notice(code=MALFORMED, detail=f"it begins with {PATCH} and is no JSON: cloud-init ignores it")
-        case _:
+            yield from _patch(data)
+        case "text/jinja2":
+            yield from _template(data, look)
+        case "text/x-include-url" | "text/x-include-once-url":
             return
+        case str() if kind in STARTS.values() or kind in SAID:
+            yield from _text(data)
+        case _ if not data.strip() or look.open:
+            return
+        case None | "text/plain" | "text/x-not-multipart":
+            detail = f"cloud-init ignores it: it begins with none of {', '.join(sorted(STARTS))}, gzip or MIME-Version:"
+            yield Notice(code=UNKNOWN, detail=detail)
+        case _:
+            detail = "cloud-init ignores a part of it, whose type it does not know: see Content-Type, or type"
+            yield Notice(code=UNKNOWN, detail=detail)
+
+
+def _text(data: bytes) -> Iterator[Notice]:
+    """Of a script: it is written to a file as text, or not at all."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        yield _ignored(f"it is a script and not UTF-8 at byte {error.start}")
+
+
+def _template(data: bytes, look: _Look) -> Iterator[Notice]:
+    """Of what is filled in by the guest: what it is, where that is not filled in too; all, where nothing is."""
+    rest = data.lstrip().partition(b"\n")[2]
+    kind = _kind(rest)
+    if kind not in TEMPLATES and not rest.lstrip().startswith(b"{"):
+        detail = f"cloud-init ignores it: what follows {TEMPLATE} is neither a script nor begins with {CONFIG}"
+        yield Notice(code=UNKNOWN, detail=detail)
+    elif not any(mark in rest for mark in (b"{{", b"{%", b"{#")):
+        yield from _content(rest, kind, look)
+
+
+def _patch(data: bytes) -> Iterator[Notice]:
+    try:
+        said = json.loads(data.decode().lstrip().removeprefix(PATCH))
+    except ValueError:
+        yield _ignored(f"it begins with {PATCH} and is no JSON")
+        return
+    one_by_one = isinstance(said, list) and all(
+        isinstance(each, dict) and {"op", "path"} <= each.keys() for each in said
+    )
+    if not one_by_one and said != {}:
+        yield _ignored(f"it begins with {PATCH} and is no list of operations")
 
 
 def _config(data: bytes, look: _Look) -> Iterator[Notice]:
@@ -162,15 +249,13 @@ def _config(data: bytes, look: _Look) -> Iterator[Notice]:
     if isinstance(loaded, Notice):
         yield loaded
     elif loaded is not None and not isinstance(loaded, dict):
-        yield Notice(
-            code=MALFORMED, detail=f"it begins with {CONFIG} and is no mapping of names: cloud-init ignores it"
-        )
+        yield _ignored(f"it begins with {CONFIG} and is no mapping of names")
     elif isinstance(loaded, dict) and _silences(loaded):
         detail = "its user-data turns vendor-data off, by which a guest says that it is ready: wait for running instead"
         yield Notice(code=SILENT, detail=detail)
 
 
-def _archive(data: bytes, depth: int, look: _Look) -> Iterator[Notice]:
+def _archive(data: bytes, look: _Look) -> Iterator[Notice]:
     loaded = _yaml(data, look)
     if isinstance(loaded, Notice):
         yield loaded
@@ -178,18 +263,39 @@ def _archive(data: bytes, depth: int, look: _Look) -> Iterator[Notice]:
     if loaded is None:
         return
     if not isinstance(loaded, list):
-        yield Notice(code=MALFORMED, detail=f"it begins with {ARCHIVE} and is no list of parts: cloud-init ignores it")
+        yield _ignored(f"it begins with {ARCHIVE} and is no list of parts")
         return
-    for entry in loaded:
+    entries = []
+    for number, entry in enumerate(loaded, 1):
         part = {"content": entry} if isinstance(entry, str) else entry
-        if not isinstance(part, dict) or not isinstance(part.get("content"), str):
-            continue
-        content = part["content"].encode(errors="replace")
-        said = part.get("type")
-        if isinstance(said, str) and said not in PLAIN:
-            yield from _content(content, said, depth + 1, look)
+        if not isinstance(part, dict):
+            yield _ignored(f"part {number} of its archive is neither text nor a mapping")
+        elif not _is_part(part):
+            yield _stops(f"part {number} of its archive is no part: content and what is said of it have to be text")
         else:
-            yield from _look(content, depth + 1, look)
+            content = str(part.get("content", "")).encode(errors="replace")
+            entries.append((content, str(part.get("type") or _kind(content) or STARTS[CONFIG])))
+    look.open = look.open or any(kind == STARTS["#part-handler"] for _, kind in entries)
+    for content, kind in entries:
+        if kind in (STARTS["#include"], SAID[0], STARTS[ARCHIVE], *PLAIN[:2]):
+            detail = f"cloud-init ignores a part of its archive: of the type {kind} none may stand in one"
+            yield Notice(code=UNKNOWN, detail=detail)
+        else:
+            yield from _content(content, kind, look)
+
+
+def _is_part(part: dict[object, object]) -> bool:
+    """Whether cloud-init can make a part of a message of it."""
+    kind = part.get("type") or "text/cloud-config"
+    headers = [value for key, value in part.items() if key not in ENTRY]
+    named = all(isinstance(key, str) for key in part)
+    return (
+        named
+        and isinstance(kind, str)
+        and "/" in kind
+        and isinstance(part.get("content", ""), str)
+        and all(isinstance(value, str) for value in headers)
+    )
 
 
 def _yaml(data: bytes, look: _Look) -> object:
@@ -197,14 +303,16 @@ def _yaml(data: bytes, look: _Look) -> object:
     if not look.takes(len(data)):
         return None
     try:
-        return yaml.safe_load(data.decode())
+        return load(data.decode())
+    except TooMuch:
+        return None
     except UnicodeDecodeError as error:
         return Notice(code=MALFORMED, detail=f"it is not UTF-8 at byte {error.start}: cloud-init cannot read it")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         return Notice(code=MALFORMED, detail=f"it is not YAML{where}: cloud-init ignores all of it")
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError):
+    except Exception:  # a library's, of many kinds: a tag whose value it cannot make, a number too long, too deep
         return Notice(code=MALFORMED, detail="it is not YAML: cloud-init ignores all of it")
 
 
