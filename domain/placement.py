@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from domain.base import Rejected, Resources
 from domain.node import Node
 from domain.vm import Considered, Vm
+from domain.vm.features import unknown
 
 #: The fields of Resources, in words for people.
 UNITS = {"vcpus": "vCPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
@@ -37,16 +38,17 @@ def place(
     nodes: Iterable[Node],
     policy: Policy | None = None,
     architecture: str | None = None,
+    features: tuple[str, ...] = (),
 ) -> Placement:
     """Choose the node with the most free memory among those that have room; ties go to the lower id.
 
-    `architecture` is what the VM's image is made for.
+    `architecture` is what the VM's image is made for; `features` what the node has to know.
     """
     policy = policy or Policy()
     fitting: list[Node] = []
     passed_over: list[tuple[str, Considered]] = []
     for node in sorted(working(nodes), key=lambda n: n.id):
-        found = why_not(wish, region, node, policy, architecture)
+        found = why_not(wish, region, node, policy, architecture, features)
         if found is None:
             fitting.append(node)
         else:
@@ -137,13 +139,20 @@ def free(node: Node, policy: Policy) -> Resources:
 
 
 def why_not(
-    wish: Resources, region: str | None, node: Node, policy: Policy, architecture: str | None = None
+    wish: Resources,
+    region: str | None,
+    node: Node,
+    policy: Policy,
+    architecture: str | None = None,
+    features: tuple[str, ...] = (),
 ) -> tuple[str, str] | None:
     """The kind of reason and the reason why a node cannot take a VM, or None when it can."""
     if region is not None and node.info.region != region:
         return "region", f"is in region {node.info.region}, not {region}"
     if architecture not in (None, node.info.architecture):
         return "architecture", f"has {node.info.architecture} CPUs, and the image is for {architecture}"
+    if (lack := unknown(features, node.info.features)) is not None:
+        return "features", lack
     if node.lost:
         return "lost", "has not been heard of"
     if node.cordoned:

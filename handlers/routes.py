@@ -16,6 +16,7 @@ from domain.base import Command, Event, Rejected
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Reference
+from domain.vm.features import features, unknown
 from eventstore.envelope import Ref
 from eventstore.store import Change, Tip
 from eventstore.vault import Vault
@@ -91,7 +92,7 @@ async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
 async def sealed(args: Args, vault: Vault) -> Args:
     """The user-data, so that the log cannot tell it, and what its owner should know of it."""
     given = user_data_of(args)
-    if not given:
+    if given is None:
         return {"user_data": None, "notices": ()}
     data = user_data.cleaned(given)
     look = user_data.notices
@@ -99,8 +100,8 @@ async def sealed(args: Args, vault: Vault) -> Args:
     return {"user_data": await vault.seal(str(args["vm"]), data), "notices": notices}
 
 
-def user_data_of(args: Args) -> bytes:
-    """The user-data as bytes, given as text or in base64; taken out of the arguments."""
+def user_data_of(args: Args) -> bytes | None:
+    """The user-data as bytes, given as text or in base64; taken out of the arguments. None where none is given."""
     text, encoded = args.pop("user_data", None), args.pop("user_data_base64", None)
     if text and encoded:
         raise unfit("user_data_base64", "give either user_data or user_data_base64, not both")
@@ -112,8 +113,8 @@ def user_data_of(args: Args) -> bytes:
         if len(data) > MOST_USER_DATA:
             raise unfit("user_data_base64", f"user_data_base64 may hold at most {MOST_USER_DATA} bytes")
         return data
-    if not text:
-        return b""
+    if text is None:
+        return None if encoded is None else b""
     if not isinstance(text, str) or len(text.encode()) > MOST_USER_DATA or "\0" in text:
         raise unfit("user_data", f"user_data has to be text of at most {MOST_USER_DATA} bytes")
     return text.encode()
@@ -175,6 +176,22 @@ def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> S
     if base is not None and host is not None and host.info.architecture != base.architecture:
         detail = f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
         raise Rejected("wrong_architecture", detail, status=422, field="image")
+    return [books.tip]
+
+
+def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM knows what the VM is changed to need, in the same append."""
+    changed = next((event for event in events if isinstance(event, vm.VmChanged)), None)
+    if before is None or before.node is None or changed is None:
+        return ()
+    after = vm.evolve(before, changed)
+    needed = features(after) if after is not None else ()
+    if set(needed) <= set(features(before)):
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    if books.state is not None and (lack := unknown(needed, books.state.info.features)) is not None:
+        detail = f"node {before.node} {lack}; upgrade it first, since a VM stays on its node"
+        raise Rejected("unsupported", detail, field="watchdog")
     return [books.tip]
 
 
@@ -252,7 +269,7 @@ ROUTES: Mapping[tuple[str, str], Route] = {
     ("vm", "abandon"): _vm(vm.AbandonVm),
     ("vm", "forget"): Route(vm.ForgetVm, vm.decide, "vm", forget_vm, beside=still_lost),
     ("vm", "tag"): _vm(vm.TagVm, in_project),
-    ("vm", "change"): _vm(vm.ChangeVm, in_project),
+    ("vm", "change"): Route(vm.ChangeVm, vm.decide, "vm", in_project, beside=knows_it),
     ("vm", "resize"): Route(vm.ResizeVm, vm.decide, "vm", beside=reservation),
     ("vm", "rebuild"): Route(vm.RebuildVm, vm.decide, "vm", rebuild_vm, beside=runs_there),
     ("vm", "guest-ready"): _vm(vm.RecordGuestReady),

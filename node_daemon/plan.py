@@ -171,7 +171,7 @@ def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, left:
 def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
     """The next step of one VM; None when it is as wanted, or when nothing can be said."""
     if missing := sorted(set(want.features) - FEATURES):
-        detail = f"this node does not know {', '.join(missing)}: its daemon is older; upgrade it, or rebuild the VM"
+        detail = f"this node does not know {', '.join(missing)}: its daemon is older; upgrade it, or change the VM"
         return Refuse(want.vm, "unsupported", detail)
     if have.foreign:
         detail = "a domain that Nebula did not make has this VM's uuid or name on the node; remove or rename it"

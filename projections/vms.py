@@ -147,7 +147,7 @@ def view(state: dict[str, Any], version: int, position: int) -> VmView:
         "description": get("description") or None,
         "created_by": get("created_by"),
         "ssh_keys": list(get("ssh_keys") or ()),
-        "has_user_data": get("user_data") is not None,
+        "has_user_data": bool((get("user_data") or {}).get("size")),
         "warnings": warnings(get("notices")),
         "node": get("node"),
         "mac": (get("mac") or derived(state["id"])) if get("node") else None,

@@ -22,7 +22,8 @@ and every phase a command that leads out of it.
 
 Which verb is taken in which phase stands in `table.py`: read it first. `commands.py` and `events.py` are the messages,
 `values.py` what they speak of, `rules.py`, `scheduling.py` and `reports.py` decide, within the times of `deadlines.py`,
-`state.py` is the state and evolves, `boots.py` for the boots of the guest.
+`state.py` is the state and evolves, `boots.py` for the boots of the guest,
+`features.py` is what nodes have to know.
 """
 
 from domain.vm.commands import *  # noqa: F403

@@ -18,10 +18,11 @@ from typing import NamedTuple
 from nats.aio.client import Client
 
 from domain import mac
-from domain.contract import WATCHDOG, Desired, ImageSource, Wanted, Watchdog
+from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
 from domain.node import Node
 from domain.vm import Verb, Vm
+from domain.vm.features import features
 from eventstore.documents import Document, Documents
 from eventstore.envelope import Ref
 from eventstore.follow import follow
@@ -85,14 +86,8 @@ def wanted(
         seed_url=seed_url,
         mac=mac.of(vm),
         watchdog=vm.watchdog,
-        features=features(vm),
+        features=features(vm) if vm.desired is Desired.ON else (),  # what need not be started needs nothing
     )
-
-
-def features(vm: Vm) -> tuple[str, ...]:
-    """What the node has to know to start it as it is wanted. What need not be started needs nothing."""
-    starts = vm.desired is Desired.ON and vm.watchdog is not Watchdog.DISABLED
-    return (WATCHDOG,) if starts else ()
 
 
 def tombstone(vm: Vm, version: int) -> Wanted:

@@ -18,6 +18,7 @@ from domain.base import Event
 from domain.node import Node
 from domain.placement import Policy, place
 from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
+from domain.vm.features import features
 from eventstore.envelope import Ref
 from eventstore.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
@@ -174,7 +175,7 @@ def where(
     found: Vm, nodes: Iterable[Node], policy: Policy, at: datetime, architecture: str | None = None
 ) -> ScheduleVm | DeferVm:
     """The node that a VM goes to, or that it has to wait."""
-    choice = place(found.spec.resources(), found.region, nodes, policy, architecture)
+    choice = place(found.spec.resources(), found.region, nodes, policy, architecture, features(found))
     if choice.node is None:
         return DeferVm(vm=found.id, at=at, considered=choice.considered)
     return ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)

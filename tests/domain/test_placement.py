@@ -125,6 +125,17 @@ def test_an_image_for_other_cpus() -> None:
     assert place(WISH, None, nodes[:1], architecture="x86_64").node == "n1"
 
 
+def test_a_node_that_does_not_know_what_the_vm_needs() -> None:
+    nodes = [host("old"), host("new", features=("other", "watchdog"), memory_mib=1024)]
+    choice = place(WISH, None, nodes, features=("watchdog",))
+    assert choice.node == "new"
+    assert reasons(choice)["old"] == "does not know watchdog: its daemon is older"
+    nowhere = place(WISH, None, nodes, features=("watchdog", "warp"))
+    assert nowhere.node is None
+    assert reasons(nowhere)["new"] == "does not know warp: its daemon is older"
+    assert place(WISH, None, nodes).node == "old", "who needs nothing goes anywhere"
+
+
 def test_no_nodes_no_place() -> None:
     assert place(WISH, None, []) == Placement(None, ())
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from domain.contract import Power
 from domain.vm import evolve
 from eventstore.envelope import Ref
 from eventstore.store import EventStore
 from eventstore.vault import Vault
 from tests.gateway.platform import SPEC, VMS, Platform
+from tests.waiting import eventually
 
 CONFIG = b"#cloud-config\nhostname: web-1\n"
 
@@ -54,6 +56,19 @@ async def test_what_a_guest_would_ignore_is_said_wherever_one_looks(api: Platfor
     again = await api.call("POST", f"{VMS}/{vm}/rebuild", {"user_data": "#cloud-config\na: ["})
     assert [each["code"] for each in again.json()["operation"]["warnings"]] == ["user_data_malformed"]
     assert [each["code"] for each in again.json()["vm"]["warnings"]] == ["user_data_malformed"]
+
+
+@pytest.mark.parametrize("way", ["user_data", "user_data_base64"])
+async def test_a_rebuild_takes_user_data_away_where_that_is_asked_for(api: Platform, way: str) -> None:
+    made = await api.running(user_data="hello")
+    vm = f"{VMS}/{made['vm']['id']}"
+    kept = (await api.call("POST", f"{vm}/rebuild", {})).json()["vm"]
+    assert (kept["has_user_data"], len(kept["warnings"])) == (True, 1)
+    await api.report(kept["id"], Power.ON, boots=2)
+    await eventually(lambda: api.side.has("default", "vm", kept["id"], "VmStarted", 2), "it is rebuilt")
+    gone = (await api.call("POST", f"{vm}/rebuild", {way: ""})).json()["vm"]
+    assert (gone["has_user_data"], gone["warnings"]) == (False, [])
+    assert await held(api, kept["id"]) == b""
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
-from domain.contract import Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
+from domain.contract import WATCHDOG, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded, Ref
 from eventstore.store import EventStore
@@ -148,6 +148,7 @@ class WriteSide:
             virt_type="test",
             seed_url="http://192.0.2.1:8775/",
             version="0",
+            features=capacity.pop("features", (WATCHDOG,)),
         )
         granted = await self.register(Introduction(info=info, daemon=daemon(name, **who)))
         self.leases[name] = granted["ok"]["lease"]
