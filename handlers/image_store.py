@@ -115,6 +115,15 @@ class ImageStore:
         except FileNotFoundError:
             return None
 
+    def has(self, sha256: str) -> bool:
+        """Whether an image is kept."""
+        return (self._folder / sha256).exists()
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more can be kept without anything else going."""
+        used = sum(entry.size for entry in self._entries())
+        return size <= room(self._folder) and (not self._budget or used + size <= self._budget)
+
     def touch(self, sha256: str) -> None:
         """Note that a node asks for it. The times of a file that has another name too are not ours."""
         path = self._folder / sha256

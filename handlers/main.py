@@ -29,6 +29,7 @@ from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
 from handlers.managers.image_reading import Reader
 from handlers.managers.images import Verifier
+from handlers.managers.kept_images import Keeper
 from handlers.managers.liveness import Liveness
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
@@ -80,14 +81,18 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
     dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
     in_use = partial(digests_in_use, world)
     kept = ImageStore(settings.home / "image-store", int(settings.image_store_gib * 1024**3), in_use)
-    reader = Reader(settings.home / "imports", settings.image_folders, settings.fetch_from, kept)
+    readers = [
+        Reader(settings.home / folder, settings.image_folders, settings.fetch_from, kept)
+        for folder in ("imports", "imports-again")
+    ]
     drivers = [
         Placer(store, world, policy, Turns(commands.in_flight)).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
-        Verifier(store, world, reader, vault, kept).driver(),
+        Verifier(store, world, readers[0], vault, kept).driver(),
+        Keeper(world, readers[1], vault, kept).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]

@@ -112,6 +112,10 @@ async def test_a_source_that_is_good_only_for_a_while(servers_home: Path) -> Non
         base = await Images(home / "n3", [], platform=Bus(side.nc, "n1")).ensure(once)
         assert base.path.read_bytes() == BODY, "it is not kept any more"
 
+        await side.stop_all()
+        await side.start()
+        await eventually((home / "image-store" / DIGEST).exists, "it is kept again")
+
 
 @dataclass
 class Holder:
