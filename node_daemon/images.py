@@ -113,7 +113,7 @@ class Images:
         Raises Permanent (image_missing, image_not_allowed, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """
         digest = source.sha256.lower()
-        if (known := self._known.get(digest)) is not None and known.path.exists():
+        if (known := self._known.get(digest)) is not None and self._has(source, known.format):
             touch(known.path)
             return known
         return await self._fetching.do(digest, lambda heard: self._get(digest, source, heard), hear)
@@ -124,7 +124,7 @@ class Images:
         Raises as `ensure` does.
         """
         path, digest = self._file(source, form), source.sha256.lower()
-        while not path.exists():  # one fetch of an image at a time, and another one may be for its other form
+        while not self._has(source, form):  # one fetch of an image at a time, and another one may be for its other form
             await self._fetching.do(digest, lambda heard: self._fetch(source, form, heard), hear)
         touch(path)
 
@@ -143,6 +143,14 @@ class Images:
     def _file(self, source: ImageSource, form: Format) -> Path:
         return self._folder / f"{source.sha256.lower()}.{form}"
 
+    def _has(self, source: ImageSource, form: Format) -> bool:
+        """Whether the image is here in that form. What was cut is not: it is fetched again like what is gone."""
+        try:
+            size = self._file(source, form).stat().st_size
+        except OSError:
+            return False
+        return size >= (source.size_bytes if form == source.format else source.virtual_size_bytes)
+
     def _part(self, source: ImageSource) -> Part:
         path = self._file(source, source.format)
         return Part(path.with_name(f"{path.name}.part"))
@@ -154,7 +162,7 @@ class Images:
         return ("raw", "qcow2") if self._kept == "raw" else ("qcow2", "raw")
 
     async def _get(self, digest: str, source: ImageSource, hear: Hear) -> BaseImage:
-        form = next((form for form in self._forms(source) if self._file(source, form).exists()), None)
+        form = next((form for form in self._forms(source) if self._has(source, form)), None)
         if form is None:
             image = await self._fetch(source, self._forms(source)[0], hear)
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domain.contract import ImageSource
+from node_daemon.base_image import Kept
 from node_daemon.failure import Permanent, Temporary
 from tests.hostile_images import HOSTILE
 from tests.image_server import Images, serving
@@ -135,3 +136,20 @@ async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
     (folder / "somebody-else.part").write_bytes(b"not ours")
     Images(folder, [])
     assert [path.name for path in folder.iterdir()] == ["somebody-else.part"]
+
+
+@pytest.mark.parametrize("make", [raw_image, qcow2_image])
+@pytest.mark.parametrize("kept", ["raw", "source"])
+@pytest.mark.parametrize("size", [0, 512, MIB])
+async def test_what_was_cut_is_fetched_again_like_what_is_gone(
+    tmp_path: Path, make: Callable[[Path, int], ImageSource], kept: Kept, size: int
+) -> None:
+    source = make(tmp_path / "i", 2 * MIB)
+    images = Images(tmp_path / "images", [tmp_path], kept=kept)
+    base = await images.ensure(source)
+    whole = base.path.read_bytes()
+    os.truncate(base.path, min(size, len(whole) - 1))
+    await images.ensure_under(source, base.format)
+    assert base.path.read_bytes() == whole
+    os.truncate(base.path, min(size, len(whole) - 1))
+    assert (await Images(tmp_path / "images", [tmp_path], kept=kept).ensure(source)).path.read_bytes() == whole
