@@ -39,7 +39,10 @@ def _keys(given: str) -> list[str]:
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
     lines = enumerate((line.strip() for line in text.split("\n")), start=1)
-    return [_public(line, f"{given}, line {number}") for number, line in lines if line and not line.startswith("#")]
+    found = [_public(line, f"{given}, line {number}") for number, line in lines if line and not line.startswith("#")]
+    if not found:
+        raise Usage(f"{given} holds no public key")
+    return found
 
 
 def _public(line: str, where: str) -> str:

@@ -139,9 +139,25 @@ def what(data: Document, actor: str, kind: str = "") -> str:
         words.append(f"by {actor}")
     if kind in CHANGES:
         return ", ".join([*words, *changes(data, CHANGES[kind])])
-    for name in ("name", "image", "node", "step", "boots", "resets", "cause", "code", "detail", *CONSOLE):
+    for name in (
+        "name",
+        "image",
+        "node",
+        "step",
+        "boots",
+        "resets",
+        "verb",
+        "again",
+        "cause",
+        "code",
+        "detail",
+        "reason",
+        *CONSOLE,
+    ):
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")
+    if data.get("forced"):
+        words.append("its plug was pulled")
     if data.get("watchdog_resets"):
         words.append(f"{data['watchdog_resets']} by its watchdog")
     for name in ("addresses", "tags"):

@@ -37,8 +37,12 @@ def usable_image(image: Image | None, id_: str, project: str) -> Image:
         raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
     if image.closing is not None:
         raise being_deleted("image", id_, field="image")
+    if image.phase is ImagePhase.REJECTED:
+        detail = f"image {image.id} was rejected: {image.failure}; mend that, and register it again"
+        raise Rejected("image_not_available", detail, field="image")
     if image.phase is not ImagePhase.AVAILABLE:
-        raise Rejected("image_not_available", f"image {image.id} is {image.phase}", field="image")
+        detail = f"image {image.id} is {image.phase}: wait until it is available"
+        raise Rejected("image_not_available", detail, field="image")
     return image
 
 

@@ -194,6 +194,24 @@ def test_replay_says_what_a_change_changed(kind: str, data: dict[str, Any], said
     assert what({"fingerprint": "f", **data}, "ada", kind) == said
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "said"),
+    [
+        (
+            "VmStopped",
+            {"node": "n1", "cause": "requested", "forced": True},
+            "node n1, cause requested, its plug was pulled",
+        ),
+        ("VmStopped", {"node": "n1", "cause": "guest", "forced": False}, "node n1, cause guest"),
+        ("VmForgotten", {"fingerprint": "f", "node": "n1", "reason": "it burnt"}, "by ada, node n1, reason it burnt"),
+        ("VmRetryRequested", {"fingerprint": "f", "again": "delete"}, "by ada, again delete"),
+        ("VmOperationTimedOut", {"verb": "start"}, "verb start"),
+    ],
+)
+def test_replay_says_what_happened(kind: str, data: dict[str, Any], said: str) -> None:
+    assert what(data, "ada", kind) == said
+
+
 def test_replay_says_who_was_connected_to_a_console() -> None:
     assert what({"session": "0", "console": "serial", "force": False}, "ada") == "by ada, console serial"
     ended = {"session": "0", "console": "vnc", "seconds": 2.5, "why": "the client has left"}
