@@ -5,6 +5,7 @@ import hashlib
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from runtime.child import ServerError, free_port, remembered_port, stop_leftover
 from runtime.private import passable, put
 
 NATS_PORT = 4222
+#: What is in a home for its owner only. Earlier versions made some of it for all to read.
+FOLDERS = ("log", "nats", "run", "imports", "image-store")
+FILES = ("*.token", "tokens", "*.key", "*.pub", "*.password", "*.pid", "*.port", "*.url", "*.lock")
 
 
 @contextmanager
@@ -23,6 +27,7 @@ def locked(home: Path) -> Iterator[None]:
     Raises ServerError, with the number of the process that holds it.
     """
     passable(home)
+    close(home)
     with (home / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,6 +39,14 @@ def locked(home: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def close(home: Path) -> None:
+    """Take from others what they may do with what is in there for its owner only. Raises OSError."""
+    for path in (found for pattern in (*FOLDERS, *FILES) for found in home.glob(pattern)):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
 
 
 def tokens_file(home: Path) -> Path:

@@ -152,6 +152,19 @@ def test_only_one_at_a_time(home: Path) -> None:
         pass
 
 
+def test_a_home_of_an_earlier_version_is_closed(home: Path) -> None:
+    """Its log files, the event log and the keys in it were for all to read."""
+    own = ["admin.token", "tokens", "master.key", "checkpoint.pub", "postgres.gateway.password", "nats.port", "up.lock"]
+    for name in (*own, "log/handlers.log.1", "nats/jetstream/1.blk", "run/node.pid", "image-store/x", "images/i.raw"):
+        (home / name).parent.mkdir(exist_ok=True, parents=True)
+        (home / name).write_text("1")
+    with homes.locked(home):
+        found = {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()}
+    assert {found[name] for name in own} == {0o600}
+    assert {found[name] for name in ("log", "nats", "run", "image-store")} == {0o700}
+    assert (found["images"], home.stat().st_mode & 0o777) == (0o755, 0o755), "which others have to pass through"
+
+
 def test_tokens_are_made_once(home: Path) -> None:
     listed = homes.tokens_file(home)
     token = (home / "admin.token").read_text().strip()
