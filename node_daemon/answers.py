@@ -134,7 +134,11 @@ class Answers:
         while True:
             piece = await asyncio.to_thread(console_log.read, newest, asked.after, asked.tail, PIECE)
             if piece is None:
-                raise Denied("no_console_log", "nothing is kept of its console: it has not run yet", 404)
+                raise Denied(
+                    "no_console_log",
+                    "nothing is kept of its console: it has not run yet, or its node keeps no such logs",
+                    404,
+                )
             if piece.data or clock.time() >= deadline:
                 return piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()}
             await asyncio.sleep(LOOK)

@@ -11,15 +11,17 @@ import re
 from dataclasses import dataclass
 
 ECDSA = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
-USER_TYPES = frozenset(
-    {
-        "ssh-ed25519",
-        "ssh-rsa",
-        *ECDSA,
-        "sk-ssh-ed25519@openssh.com",
-        "sk-ecdsa-sha2-nistp256@openssh.com",
-    }
-)
+#: What a key is made of behind its type: so many fields.
+PARTS = {
+    "ssh-ed25519": 1,
+    "ssh-rsa": 2,
+    **dict.fromkeys(ECDSA, 2),
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+#: Bytes of a point of ed25519.
+ED25519 = 32
+USER_TYPES = frozenset(PARTS)
 HOST_TYPES = frozenset({"ssh-ed25519", "ssh-rsa", *ECDSA})
 #: The longest line that is looked at, in characters.
 MOST = 16 * 1024
@@ -59,7 +61,7 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
     if len(line) > MOST:
         raise ValueError(f"longer than {MOST} characters")
     found = _LINE.fullmatch(line.strip(_AROUND))
-    if found is None:
+    if found is None or not found[1][0].isalnum():
         raise ValueError(_fault(line.strip(_AROUND), types))
     type_, data, comment = found.groups()
     if type_ not in types:
@@ -68,9 +70,9 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
         raw = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise ValueError("its base64 is broken") from error
-    fields = _fields(raw)
-    if not fields or fields[0] != type_.encode() or len(fields) < 2:
+    if not _fits(type_, _fields(raw)):
         raise ValueError(f"its contents are not those of a {type_} key")
+    data = base64.b64encode(raw).decode()  # sshd takes no padding that is too much
     return PublicKey(type_, data, fit(comment or "").strip())
 
 
@@ -96,6 +98,15 @@ def _fault(line: str, types: frozenset[str]) -> str:
     if type_ == 0 and len(words) > 1:
         return "its base64 is broken"
     return "not a public key on one line: type, base64, and a comment if you like"
+
+
+def _fits(type_: str, fields: list[bytes]) -> bool:
+    """Whether a key of that type is made of these: sshd passes by any other, and nobody could log in with it."""
+    if len(fields) != 1 + PARTS[type_] or fields[0] != type_.encode():
+        return False
+    if "ed25519" in type_:
+        return len(fields[1]) == ED25519
+    return "ecdsa" not in type_ or fields[1] == type_.removesuffix("@openssh.com").rpartition("-")[2].encode()
 
 
 def _fields(raw: bytes) -> list[bytes]:

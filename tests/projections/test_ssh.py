@@ -1,5 +1,6 @@
 """SSH keys as people paste them, and as cloud-init's YAML reader and `authorized_keys` take them in."""
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,19 @@ from projections import cloud_init, ssh
 from projections.seeds import Seed
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKl2a0cT4rPcPMB0t1tCkm2bs8LPmZSUhjxS3nO3c8nO"
+
+
+def made(type_: str, *parts: bytes) -> str:
+    """What looks like a key of that type, of any parts."""
+    raw = b"".join(len(part).to_bytes(4) + part for part in (type_.encode(), *parts))
+    return f"{type_} {base64.b64encode(raw).decode()}"
+
+
+def keygen(line: str, file: Path) -> str | None:
+    """What OpenSSH says of the key in a line; None where it takes it for none."""
+    file.write_text(f"{line}\n")
+    told = subprocess.run(["ssh-keygen", "-l", "-f", file], check=False, capture_output=True, text=True)
+    return told.stdout if told.returncode == 0 else None
 
 
 def seed(*keys: str) -> Seed:
@@ -48,10 +62,23 @@ def test_a_comment_that_was_accepted_long_ago_costs_nobody_a_key(comment: str) -
 
 @pytest.mark.parametrize("comment", ["me@laptop 😀", "José \u00a0 ünïcode", "\u202e bidi", "zero\u200bwidth", "日本語"])
 def test_openssh_takes_the_same_line(comment: str, tmp_path: Path) -> None:
-    file = tmp_path / "key.pub"
-    file.write_text(as_the_guest_reads(str(ssh.parse(f"{KEY} {comment}")))[0] + "\n")
-    told = subprocess.run(["ssh-keygen", "-l", "-f", file], check=True, capture_output=True, text=True).stdout
-    assert ssh.parse(KEY).fingerprint in told
+    told = keygen(as_the_guest_reads(str(ssh.parse(f"{KEY} {comment}")))[0], tmp_path / "key.pub")
+    assert ssh.parse(KEY).fingerprint in (told or "")
+
+
+def test_padding_that_openssh_does_not_take_is_taken_away(tmp_path: Path) -> None:
+    """With it the key would be passed by, and everybody locked out."""
+    for line in (f"{KEY}= me", f"{KEY}== me"):
+        assert keygen(line, tmp_path / "key.pub") is None
+        assert str(ssh.parse(line)) == f"{KEY} me"
+
+
+@pytest.mark.parametrize("type_", ["ed25519", "rsa", "ecdsa"])
+def test_what_openssh_makes_is_a_key(type_: str, tmp_path: Path) -> None:
+    bits = ("-b", "1024") if type_ == "rsa" else ()
+    subprocess.run(["ssh-keygen", "-q", "-t", type_, *bits, "-N", "", "-f", tmp_path / "k"], check=True)
+    line = (tmp_path / "k.pub").read_text()
+    assert str(ssh.parse(line)) == line.strip()
 
 
 @pytest.mark.parametrize(
@@ -78,6 +105,13 @@ def test_blanks_tabs_and_a_byte_order_mark_do_not_matter(line: str) -> None:
         (f"{KEY} c\x9b1", "control characters"),
         ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----", "ssh-keygen -i"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n", "private key"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "private key"),
+        ("---- BEGIN SSH2 PUBLIC KEY ----", "ssh-keygen -i"),
+        (made("ssh-ed25519", bytes(31)), "contents"),
+        (made("ssh-ed25519", bytes(32), b""), "contents"),
+        (made("ssh-rsa", b"\1\0\1"), "contents"),
+        (made("ecdsa-sha2-nistp256", b"nistp384", bytes(65)), "contents"),
+        (made("sk-ssh-ed25519@openssh.com", bytes(32)), "contents"),
         ("ssh-ed25519 AAAA$AAA me", "base64"),
         ("ssh-dss AAAA", "key type"),
         ("hello", "not a public key"),
