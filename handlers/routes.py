@@ -67,9 +67,9 @@ class Route:
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Project, image and tags exist; the user-data is sealed before anything is stored."""
-    spec = args.get("spec") or {}
-    tags = tuple(str(name) for name in args.get("tags") or ())
-    facts.world.references.usable(project_id, str(args.get("image")), tags, spec.get("disk_gib"))
+    said = args.get("spec")
+    spec = said if isinstance(said, dict) else {}
+    facts.world.references.usable(project_id, str(args.get("image")), tags_in(args), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         attainable(checked_spec.resources(), args.get("region"), facts.world.nodes(), facts.policy)
@@ -144,8 +144,14 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
     return args
 
 
+def tags_in(args: Args) -> tuple[str, ...]:
+    """The tags that arguments name; of anything else the command itself tells what is wrong with it."""
+    said = args.get("tags")
+    return tuple(name for name in said if isinstance(name, str)) if isinstance(said, list) else ()
+
+
 def known_tags(args: Args, world: World) -> None:
-    world.references.usable_tags(tuple(str(name) for name in args.get("tags") or ()))
+    world.references.usable_tags(tags_in(args))
 
 
 async def in_project(args: Args, project_id: str, facts: Facts) -> Args:
@@ -240,7 +246,7 @@ async def retire_node(args: Args, project_id: str, facts: Facts) -> Args:
 
 def basis(kind: str, args: Args, project_id: str, world: World) -> dict[Ref, Tip]:
     """The aggregates that a command's arguments refer to, as far as they are known."""
-    named = [Reference("tag", str(name)) for name in args.get("tags") or () if isinstance(name, str)]
+    named = [Reference("tag", name) for name in tags_in(args)]
     match kind:
         case "vm":
             its = args.get("image")

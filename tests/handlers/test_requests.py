@@ -1,6 +1,8 @@
 """What one request is refused for, and what it leaves; on one write side for all, where nothing is ever lost."""
 
+import asyncio
 import hashlib
+import json
 import uuid
 from collections.abc import AsyncIterator
 
@@ -8,6 +10,8 @@ import pytest
 
 from domain import image
 from domain.contract import Desired, Power
+from handlers.routes import ROUTES
+from runtime import subjects
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.handlers.test_handlers import wants
 from tests.waiting import eventually
@@ -115,3 +119,43 @@ async def test_an_image_that_lies_is_rejected(
     rejected = (await cloud.events("system", "image", bad))[-1].event
     assert isinstance(rejected, image.ImageRejected)
     assert (rejected.code, rejected.field) == (code, field)
+
+
+#: What no argument of any command is.
+ODD = (
+    b"5",
+    b"NaN",
+    b"1e999",
+    b"-1" + b"0" * 30,
+    b'"\\u0000x"',
+    b"[[1]]",
+    b'{"a": [1]}',
+    b"true",
+    b"[" * 90 + b"]" * 90,
+)
+#: What the command loop itself puts into a command.
+OWN = {"at", "operation", "fingerprint", "created_by"}
+
+
+async def test_arguments_of_any_type_are_judged_and_are_no_bug(cloud: WriteSide) -> None:
+    """Each argument of each command in turn, beside others that are good."""
+    vm = await cloud.create()
+    asked: list[tuple[str, bytes]] = []
+    for (kind, verb), route in ROUTES.items():
+        good = {"vm": vm, "project": "nosuch", "tag": "nosuch", "image": "nosuch", "node": "nosuch"}
+        given: dict[str, object] = {route.key: good[route.key], "name": "x", "source": "/x", "reason": "r"}
+        if route.creates:
+            given = cloud.vm_args(str(uuid.uuid4()))
+        for name in [*(set(route.command.model_fields) - OWN), "tags", "spec", "user_data", "user_data_base64"]:
+            whole = json.dumps({name: "@", **{key: said for key, said in given.items() if key != name}}).encode()
+            subject = subjects.command("default", kind, verb)
+            asked += [(subject, whole.replace(b'"@"', odd)) for odd in ODD]
+
+    async def answer(subject: str, args: bytes) -> None:
+        context = {"actor": "tester", "operation": str(uuid.uuid4()), "fingerprint": "f"}
+        body = b'{"args": %b, "context": %b}' % (args, json.dumps(context).encode())
+        said = json.loads((await cloud.nc.request(subject, body, timeout=60)).data)
+        assert "ok" in said or 400 <= said["problem"]["status"] < 500, (subject, args, said)
+
+    for start in range(0, len(asked), 100):
+        await asyncio.gather(*(answer(*each) for each in asked[start : start + 100]))
