@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from domain.base import Rejected
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm.commands import RecordGuestReady, RecordReport
 from domain.vm.events import (
@@ -46,6 +47,7 @@ def observe(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvents]:
     """What a node's report means. Reports of an older epoch, or older than the last that mattered, mean nothing."""
     if report.node != vm.node or report.epoch != vm.epoch or older(vm, report):
         return []
+    report = report.model_copy(update={"boots": min(report.boots, vm.boots)})  # nobody told it to boot more often
     outdated = report.desired is not None and (report.desired, report.asked_boots) != (vm.desired, vm.boots)
     if outdated and (report.error is not None or report.power is not Power.ON):
         return []  # said by a daemon that had not read yet what is wanted now
@@ -231,8 +233,14 @@ def stopped(vm: Vm, report: NodeReport, at: datetime) -> VmStopped:
 
 
 def guest_ready(vm: Vm, command: RecordGuestReady) -> list[VmEvents]:
-    """Once a boot: what else a guest says is no news, however often it says it. Nor is what an earlier boot said."""
+    """Once a boot: what else a guest says is no news, however often it says it. Nor is what an earlier boot said.
+
+    Raises Rejected for a boot that the VM was never told to make: no later one would be heard.
+    """
     boots = vm.booted if command.boots is None else command.boots
+    if boots > max(vm.boots, vm.booted):
+        detail = f"the VM was told to boot {vm.boots} times, not {boots}"
+        raise Rejected("invalid_request", detail, status=422, field="boots")
     before = vm.ready
     if boots < vm.booted or (before is not None and boots < before.boots):
         return []

@@ -121,3 +121,12 @@ def test_a_report_of_another_boot_counts_no_resets() -> None:
     run(ready(boots=1), ask(RestartVm)).when(report(ON, 2000, boots=1, resets=1, desired="on", asked_boots=1)).then(
         VmGuestRebooted
     )
+
+
+def test_a_boot_that_nobody_asked_for_does_not_make_it_deaf() -> None:
+    """A count that is a lie is no more than the last one that was asked for, or is refused."""
+    most = 2**31 - 1
+    came = given(RUNNING[:-1]).when(up(3, 3, boots=most)).then(VmStarted, boots=1)
+    came.and_when(ready(60, boots=most)).then_rejected("invalid_request", 422)
+    came.and_when(ready(60, boots=1)).then(VmGuestReady, boots=1)
+    came.and_when(up(70, 2001, boots=most, resets=1)).then(VmGuestRebooted)
