@@ -22,7 +22,7 @@ from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore, digests_in_use
-from handlers.leases import Leases
+from handlers.leases import Leases, newest_lease
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
@@ -96,7 +96,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.managers = lambda: [driver.status() for driver in drivers]
-    leases = Leases(Documents(nc, subjects.LEASES))
+    leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store))
     return Parts(
         nc=nc,
         world=world,

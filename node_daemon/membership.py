@@ -83,6 +83,8 @@ class Membership:
         self.seconds = LEASE_SECONDS
         #: when the lease was given, in nanoseconds of the monotonic clock
         self.since = 0
+        #: the lease that this process had last: given again, its reports go on counting from where they were
+        self._had = 0
 
     async def keep(self) -> None:
         """Register the node, and again when what `describe` says has changed, or the lease is in doubt. For ever."""
@@ -207,7 +209,9 @@ class Membership:
         self._doubtful = self.refused = False
         if lease != self.lease:
             log.info("this daemon works for the node", node=self._node, lease=lease)
-            self.lease, self.since = lease, time.monotonic_ns()
+            if lease != self._had:
+                self.since = time.monotonic_ns()
+            self.lease = self._had = lease
             self._changed.set()
 
     def _drop(self) -> None:

@@ -27,6 +27,8 @@ log = logs.get(__name__)
 
 #: Bytes of a node's disk below which it counts as full.
 ROOM = 32 * 1024**2
+#: Seconds after which a lease that is not known here was never given; and the nodes of such leases that are remembered.
+UNHEARD_OF, MOST_UNHEARD_OF = 5.0, 1000
 
 
 class Liveness:
@@ -47,6 +49,7 @@ class Liveness:
         self._heard: dict[str, float] = {}
         self._leases: dict[str, tuple[int, float]] = {}
         self._free: dict[str, int | None] = {}
+        self._unheard_of: dict[str, float] = {}
         self._bound = bound
         self._clocks: dict[str, ClockOffset] = {}
         self._warned: set[str] = set()
@@ -63,11 +66,12 @@ class Liveness:
             self._malformed.note("heartbeats", subject, error)
             return None
         known = self._world.node(beat.node)
-        if known is None or beat.lease == 0:
+        if beat.lease == 0:
             return None  # it waits for the lease, so it does not work for the node
+        if known is None or beat.lease > known.lease:
+            return self._never_given(beat)
+        self._unheard_of.pop(beat.node, None)
         holder = known.holder
-        if beat.lease > known.lease:
-            return None  # given by another handlers process a moment ago, or never
         if beat.lease < known.lease or holder is None or holder.boot != beat.boot:
             by = f"process {holder.pid} on host {holder.host}" if holder else "nobody"
             return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} is over; {by} has it now")
@@ -77,6 +81,17 @@ class Liveness:
         self._clocks.setdefault(beat.node, ClockOffset()).note(beat.at, now())
         self._watch_clock(beat.node)
         return None
+
+    def _never_given(self, beat: Heartbeat) -> Rejected | None:
+        """A lease that is not known here was given by another handlers process a moment ago. Or the log is another one
+        (lost, or restored from a backup): then the daemon has to register again, or nobody would ever hear it.
+        """
+        since = self._unheard_of.setdefault(beat.node, time.monotonic())
+        if len(self._unheard_of) > MOST_UNHEARD_OF:
+            del self._unheard_of[next(iter(self._unheard_of))]
+        if time.monotonic() - since < UNHEARD_OF:
+            return None
+        return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} was never given: register again")
 
     def _watch_clock(self, node_id: str) -> None:
         """Say once that a node's clock is too far from this one, and once that it is right again."""

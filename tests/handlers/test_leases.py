@@ -14,7 +14,7 @@ from domain.node import Node
 from domain.node import evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.envelope import Ref
-from handlers.leases import Leases, read
+from handlers.leases import Leases, newest_lease, read
 from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from runtime import subjects
@@ -151,16 +151,24 @@ async def test_guests_of_a_host_that_boots_while_handlers_are_away(side: WriteSi
 
 
 async def test_the_note_of_a_lease_is_never_that_of_an_earlier_one(side: WriteSide) -> None:
-    leases, documents = Leases(Documents(side.nc, subjects.LEASES)), Documents(side.nc, subjects.LEASES)
+    assert await newest_lease(side.store, "noted") == 0
+
+    async def newest(node_id: str) -> int:
+        return 2
+
+    documents = Documents(side.nc, subjects.LEASES)
+    leases = Leases(documents, newest)
     first, second = (LeaseNote(node="noted", lease=n, boot=f"b{n}", identity=f"i{n}") for n in (1, 2))
     for note, stands in ((first, first), (second, second), (first, second), (second, second)):
         await leases.note(note)
         [found] = await documents.all(subjects.lease("noted"))
         assert read(found.body) == stands
-    await documents.put(subjects.lease("noted"), b"nonsense", last=found.position)
-    await leases.note(second)
-    [found] = await documents.all(subjects.lease("noted"))
-    assert read(found.body) == second
+    never = LeaseNote(node="noted", lease=2**31 - 1, boot="b", identity="i")
+    for body in (b"nonsense", never.model_dump_json().encode()):
+        await documents.put(subjects.lease("noted"), body, last=found.position)
+        await leases.note(second)
+        [found] = await documents.all(subjects.lease("noted"))
+        assert read(found.body) == second
 
 
 async def test_two_daemons_of_one_name_on_libvirt(side: WriteSide) -> None:

@@ -1,17 +1,28 @@
 """What nodes say is judged: the subject says who speaks, one daemon at a time, and counters have to be possible."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import domain.node
+from domain.base import Rejected
 from domain.contract import Desired, Introduction, NodeInfo, Power, Wanted
 from domain.node import Node
 from domain.node import evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.envelope import Ref
+from eventstore.judge import Tip
+from eventstore.store import Loaded
+from handlers.managers import liveness as module
+from handlers.managers.liveness import MOST_UNHEARD_OF, Liveness
+from handlers.world import World
 from runtime import subjects
+from tests.domain.story import fold
+from tests.domain.test_node import register
 from tests.handlers.platform import WriteSide, daemon, write_side
 from tests.waiting import eventually
 
@@ -147,3 +158,27 @@ async def test_a_forged_document_on_another_node_becomes_a_tombstone(cloud: Writ
         return b'"absent"' in ((await cloud.nc.jetstream().get_last_msg("NEBULA_WANTED", subject)).data or b"")
 
     await eventually(absent, "the other node lets go of it")
+
+
+def test_a_daemon_whose_lease_nobody_ever_gave_is_told_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a log that was lost, or restored: unless it registers again, nobody ever hears it."""
+    store: Any = None
+    world = World()
+    state: Node | None = fold(domain.node.evolve, domain.node.decide(None, register()))
+    world._keep(ref := Ref("system", "node", "n1"), Loaded(state, Tip(ref, 1, 1)))
+    liveness = Liveness(store, world, 60)
+
+    def beat(name: str, lease: int) -> Rejected | None:
+        said = {"node": name, "at": "2026-01-01T00:00:00Z", "boot": "b", "wanted_position": 0, "lease": lease}
+        return liveness.hear(subjects.heartbeat(name), json.dumps(said).encode())
+
+    for name in ("n1", "nobody"):
+        assert beat(name, 2**31 - 1) is None, "another handlers process may have given it a moment ago"
+    monkeypatch.setattr(module, "UNHEARD_OF", 0.0)
+    for name in ("n1", "nobody"):
+        lost = beat(name, 7)
+        assert lost is not None and lost.code == "lease_lost" and "register again" in lost.detail
+        assert beat(name, 0) is None, "it waits"
+    for number in range(2 * MOST_UNHEARD_OF):
+        beat(f"made-up-{number}", 1)
+    assert len(liveness._unheard_of) <= MOST_UNHEARD_OF
