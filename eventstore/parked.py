@@ -11,6 +11,9 @@ from eventstore.envelope import Recorded
 MOST_BODY, MOST_HEADERS, MOST_ERROR = 64 * 1024, 16 * 1024, 500
 """Bytes (of an error: characters) that are kept. Of a larger body only its size is."""
 
+MOST_POSITION, MOST_COUNT = 2**63 - 1, 2**53
+"""What a record may say at most: more is no position, and no number that everybody can read."""
+
 MORE = "more"
 """The key of the record of a source that counts the messages for which there was no room."""
 
@@ -29,17 +32,21 @@ class Parked(BaseModel):
     source: str
     key: str
     subject: str = Field(description="the subject on which the message came")
-    position: int = Field(description="the message's position in its stream; 0 where it was not stored")
+    position: int = Field(
+        ge=0, le=MOST_POSITION, description="the message's position in its stream; 0 where it was not stored"
+    )
     error: str
     time: AwareDatetime = Field(description="when it was parked")
-    size: int = Field(default=0, description="bytes of the message's body")
+    size: int = Field(default=0, ge=0, le=MOST_COUNT, description="bytes of the message's body")
     headers: dict[str, str] = Field(default_factory=dict)
     data_base64: str | None = Field(default=None, description="the body, where it is kept here")
     status: Status = Status.OPEN
     actor: str | None = Field(default=None, description="who closed the record")
     reason: str | None = None
     closed_at: AwareDatetime | None = None
-    count: int = Field(default=1, ge=0, description=f"how many messages it stands for; not 1 only under the key {MORE}")
+    count: int = Field(
+        default=1, ge=0, le=MOST_COUNT, description=f"how many messages it stands for; not 1 only under the key {MORE}"
+    )
 
     @property
     def open(self) -> bool:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from nats.aio.client import Client
 from nats.errors import BadSubjectError
 from nats.errors import Error as NatsError
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NotFoundError
 
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded
@@ -58,8 +58,9 @@ kept."""
 RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
 """The stream that a message of a source is put back into."""
 
-ORDERED = (LOG, CHECKPOINTS, HOLES)
-"""The sources that are read in order, and again from the first on by each process that starts."""
+ORDERED: Mapping[str, str] = {LOG: subjects.EVENTS, CHECKPOINTS: subjects.CHECKPOINTS, HOLES: subjects.EVENTS}
+"""The sources that are read in order, and again from the first on by each process that starts, and the stream that the
+positions of each are in."""
 BODILESS = (LOG, WANTED)
 """The sources of which no bodies are kept."""
 
@@ -167,7 +168,13 @@ class Parking:
         return record
 
     async def drop(self, source: str, key: str, *, actor: str, reason: str) -> Parked:
-        """Note that somebody has seen the message and wants no more of it. Raises NotParked, Closed."""
+        """Note that somebody has seen the message and wants no more of it. Raises NotParked, Closed.
+
+        What is no document and stands among the wanted ones is removed from there: nothing else would ever replace it
+        where nothing is wanted, and its node would say for ever that it cannot read it.
+        """
+        if source == WANTED and key != MORE:
+            await self._remove(await self.get(source, key))
         return await self._close(source, key, Status.DROPPED, actor, reason)
 
     async def retry(self, source: str, key: str, *, actor: str) -> Parked:
@@ -228,6 +235,19 @@ class Parking:
             except Unavailable as error:
                 log.warning("old records are not forgotten yet", source=source, error=str(error))
             return closed
+
+    async def _remove(self, record: Parked) -> None:
+        """Delete the message of a record from the wanted documents, if it stands there still."""
+        wanted = Stream(self._nc, subjects.WANTED, timeout=self._timeout)
+        page, _ = await wanted.page(max(record.position - 1, 0), subjects.wanted_of(), 1)
+        if not page or (page[0].position, visible(page[0].subject)) != (record.position, record.subject):
+            return
+        try:
+            await self._nc.jetstream(timeout=self._timeout).delete_msg(subjects.WANTED, record.position)
+        except NotFoundError:
+            return  # it was replaced in the meantime
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the message was not removed: {error!r}") from error
 
     async def _newest(self, source: str, key: str) -> tuple[Parked, int]:
         """The record, and what its next state expects the last position on its subject to be."""

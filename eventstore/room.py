@@ -6,12 +6,13 @@ come later; what was only counted is not parked afterwards. Several processes th
 the bound by a few.
 
 Of closed records the newest MOST_CLOSED of a source are kept. Of a source that is read in order, the record under
-`more` remembers how far the older ones went: none of those messages is parked again.
+`more` remembers how far the older ones went: none of those messages is parked again. One that names a position which
+the source's stream has not reached is not believed: it would hide all that comes.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ from nats.errors import Error as NatsError
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded
 from eventstore.jetstream import Conflict, Stream, Unavailable
-from eventstore.parked import MORE, MOST_ERROR, Parked, Status, record_of, visible
+from eventstore.parked import MORE, MOST_COUNT, MOST_ERROR, Parked, Status, record_of, visible
 from runtime import subjects
 
 MOST_OPEN = 1000
@@ -86,17 +87,18 @@ class Uncounted:
 
 class Room:
     """Whether a source has room, and the count of what had none. `ordered`: the sources that are read in the order of
-    their positions, and again and again: of these a position that was counted is never counted again.
+    their positions, and again and again, with the stream that those are in: of these a position that was counted is
+    never counted again.
 
     Raises Unavailable when the server does not answer.
     """
 
-    def __init__(self, nc: Client, ordered: Iterable[str], *, timeout: float) -> None:
+    def __init__(self, nc: Client, ordered: Mapping[str, str], *, timeout: float) -> None:
         self._nc = nc
         self._timeout = timeout
         self._stream = Stream(nc, subjects.PARKED, timeout=timeout)
         self._documents = Documents(nc, subjects.PARKED, timeout=timeout)
-        self._ordered = frozenset(ordered)
+        self._ordered = ordered
         self._records: dict[str, Records] = {}
         self._uncounted: dict[str, Uncounted] = {}
 
@@ -147,8 +149,7 @@ class Room:
         """Note that messages up to this position are not parked again, whether there is a record of them or not."""
         subject = subjects.parked(source, MORE)
         while True:
-            found = await self._stream.last_of(subject)
-            before = record_of(found) if found is not None else None
+            found, before = await self._more(source)
             if before is not None and before.position >= position:
                 return
             if before is None:
@@ -171,8 +172,7 @@ class Room:
         subject = subjects.parked(source, MORE)
         while True:
             records = await self.of(source)
-            found = await self._stream.last_of(subject)
-            before = record_of(found) if found is not None else None
+            found, before = await self._more(source)
             fresh = waiting.positions
             if source in self._ordered:
                 counted = before.position if before is not None else 0
@@ -190,7 +190,7 @@ class Room:
                     :MOST_ERROR
                 ],
                 time=before.time if before is not None and goes_on else datetime.now(UTC),
-                count=number + (before.count if before is not None and goes_on else 0),
+                count=min(number + (before.count if before is not None and goes_on else 0), MOST_COUNT),
             )
             body = record.model_dump_json(exclude_none=True).encode()
             try:
@@ -203,14 +203,29 @@ class Room:
 
     async def _read(self, source: str) -> Records:
         held = await self._held(source)
-        more = await self._stream.last_of(subjects.parked(source, MORE)) if MORE in held else None
+        _, more = await self._more(source) if MORE in held else (None, None)
         return Records(
             open=sum(states == 1 for key, states in held.items() if key != MORE),  # closing adds a second state
             closed=sum(states > 1 for key, states in held.items() if key != MORE),
             keys=held.keys() - {MORE},
-            counted=record_of(more).position if more is not None and source in self._ordered else 0,
+            counted=more.position if more is not None and source in self._ordered else 0,
             at=asyncio.get_running_loop().time(),
         )
+
+    async def _more(self, source: str) -> tuple[Recorded | None, Parked | None]:
+        """The record of a source under `more`, as it stands and as it is believed."""
+        found = await self._stream.last_of(subjects.parked(source, MORE))
+        if found is None:
+            return None, None
+        record = record_of(found)
+        stream = self._ordered.get(source)
+        if stream is not None and record.position > await self._end(stream):
+            record = record.model_copy(update={"position": 0})
+        return found, record
+
+    async def _end(self, stream: str) -> int:
+        """How far a stream has come."""
+        return await Stream(self._nc, stream, timeout=self._timeout).last_position()
 
     async def _held(self, source: str) -> dict[str, int]:
         """The keys of a source, and how many states of each record there are."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from eventstore.jetstream import Unavailable
 from eventstore.parked import MORE
 from eventstore.parking import Parked, Parking, Status
-from runtime import logs
+from runtime import logs, subjects
 
 log = logs.get(__name__)
 
@@ -51,8 +51,13 @@ class Index:
             await asyncio.sleep(AGAIN)
 
     def take(self, position: int, record: Parked) -> None:
-        """A record as it stands at a position. One that is known already changes nothing."""
+        """A record as it stands at a position. One that is known already changes nothing, nor one that nobody can name:
+        it is none of ours, and nobody could ever close it.
+        """
         name = (record.source, record.key)
+        if not all(map(subjects.TOKEN.fullmatch, name)):
+            log.warning("a record of a parked message has a name that none can have", position=position)
+            return
         closed = self._closed.get(name)
         first, newest = (closed or self._open.get(name) or (position, 0))[:2]
         if position <= newest:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from eventstore.parking import LOG, REPORTS, Closed, NoRetry, NotParked, Parked, Parking, Status
+from eventstore.documents import Documents
+from eventstore.parking import LOG, REPORTS, WANTED, Closed, NoRetry, NotParked, Parked, Parking, Status
 from runtime import subjects
 from runtime.streams import ensure_all
 
@@ -104,3 +105,27 @@ async def test_any_message_among_the_parked_is_a_record(parking: Parking, nc: Cl
             break
     assert found[other].key == "k"
     assert second.seq
+
+
+async def test_what_is_no_wanted_document_goes_with_its_record(parking: Parking, nc: Client) -> None:
+    """Where nothing is wanted nobody ever replaces it: its node would say for ever that it cannot read it."""
+    js, subject = nc.jetstream(), f"nebula.nodes.{some_key()}.wanted.vm.hello"
+
+    async def stands() -> list[int]:
+        return [found.position for found in await Documents(nc, subjects.WANTED).all(subject)]
+
+    def place(position: int, **more: str) -> dict[str, Any]:
+        return {"subject": subject, "position": position, "error": "no JSON", **more}
+
+    async def dropped(**given: Any) -> Status:
+        key = some_key()
+        assert await parking.park(WANTED, key, **given)
+        return (await parking.drop(WANTED, key, actor="alice", reason="seen")).status
+
+    first = (await js.publish(subject, b"hi")).seq
+    second = (await js.publish(subject, b"hello")).seq
+    for given in (place(first), place(second, subject=subjects.wanted_of()), place(0), place(second + 1)):
+        assert await dropped(**given) is Status.DROPPED
+        assert await stands() == [second], "what stands there is something else"
+    assert await dropped(**place(second)) is Status.DROPPED
+    assert await stands() == []

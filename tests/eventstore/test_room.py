@@ -1,6 +1,7 @@
 """What is parked has a bound: so many open records of a source, and one that counts the rest."""
 
 import asyncio
+import json
 import uuid
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from eventstore import parking as parking_module
 from eventstore import refused, room
 from eventstore.envelope import Recorded
 from eventstore.jetstream import Unavailable
-from eventstore.parked import MORE
+from eventstore.parked import MORE, MOST_COUNT
 from eventstore.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
 from eventstore.refused import Refused
 from eventstore.room import Room
@@ -32,7 +33,12 @@ def source(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def ordered(source: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """One that each process reads from the first message on."""
-    monkeypatch.setattr(parking_module, "ORDERED", (source,))
+    monkeypatch.setattr(parking_module, "ORDERED", {source: subjects.REPORTS})
+
+    async def end(self: Room, stream: str) -> int:
+        return 1000
+
+    monkeypatch.setattr(Room, "_end", end)
     return source
 
 
@@ -242,3 +248,36 @@ def test_a_count_is_no_open_message_and_goes_on_after_it_was_closed() -> None:
     index.take(6, record("7", status=Status.DROPPED))
     index.take(7, record("7"))
     assert index.open == 0, "a message that was closed stays so"
+
+
+@pytest.mark.parametrize("forged", [{"position": 9 * 10**18}, {"position": 2**80}, {"position": 1001}])
+async def test_a_count_beyond_the_end_of_its_stream_hides_nothing(
+    nc: Client, ordered: str, forged: dict[str, int]
+) -> None:
+    lie = {"source": ordered, "key": MORE, "subject": "s", "error": "e", "time": "2026-01-01T00:00:00Z"}
+    body = json.dumps({**lie, "status": "dropped", "count": 0, **forged}).encode()
+    await nc.jetstream().publish(subjects.parked(ordered, MORE), body)
+    parking = Parking(nc)
+    assert await meet(parking, ordered, *range(1, 9)) == 3
+    await parking._room.tell()
+    more = await parking.get(ordered, MORE)
+    assert (more.position, more.open) == (8, True)
+    assert more.count >= 5, "what is no record at all counts as one message"
+
+
+async def test_a_count_beyond_all_bounds_ends_nobody(nc: Client, source: str) -> None:
+    lie = {"source": source, "key": MORE, "subject": "s", "error": "e", "time": "2026-01-01T00:00:00Z", "position": 1}
+    for count in (MOST_COUNT, 10**400):
+        await nc.jetstream().publish(subjects.parked(source, MORE), json.dumps({**lie, "count": count}).encode())
+        parking, index = Parking(nc), Index()
+        await meet(parking, source, *range(1, 9))
+        await parking._room.tell()
+        index.take(1, await parking.get(source, MORE))
+        assert 0 < index.more <= MOST_COUNT
+
+
+def test_a_record_that_nobody_can_name_is_none() -> None:
+    index = Index()
+    for source, key in (("\xfc", "1"), (LOG, "\xfc"), (LOG, "k" * 200), ("a b", "1")):
+        index.take(1, record(key, source))
+    assert (index.open, index.counts()) == (0, {})
