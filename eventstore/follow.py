@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
-from eventstore.jetstream import first_stored, own, raw_of
+from eventstore.jetstream import Unavailable, first_stored, own, raw_of
 from eventstore.mailbox import Mailbox
 from runtime import logs, subjects
 from runtime.tasks import heed_cancellation
@@ -38,12 +38,14 @@ async def follow(
 ) -> AsyncGenerator[list[Recorded], None]:
     """Yield lists of at least one event behind position `after`, for ever, in the order of the log.
 
-    Returns only when it is closed. While the server is away it waits, and goes on from where it was.
+    Returns only when it is closed. While the server is away it waits, and goes on from where it was. Raises
+    OtherStream where that place is not there any more.
     """
-    delay, told = 0.05, ""
+    delay, told, again = 0.05, "", False
     while True:
         try:
-            async with contextlib.aclosing(_consume(nc, after, filters or [subjects.events()], stream)) as batches:
+            consumed = _consume(nc, after, filters or [subjects.events()], stream, again=again)
+            async with contextlib.aclosing(consumed) as batches:
                 async for batch in batches:
                     if batch:
                         after = batch[-1].position
@@ -56,8 +58,13 @@ async def follow(
                 told = str(error)
                 log.warning("the feed is refused; trying on", stream=stream, error=told)
             log.debug("feed interrupted", after=after, error=repr(error))
+            again = True
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
+
+
+class OtherStream(Unavailable):
+    """The stream ends before what was read of it: it was lost, or another one is there. Nothing known of it counts."""
 
 
 class _Interrupted(Exception):
@@ -68,11 +75,26 @@ class _Refused(_Interrupted):
     """The server answers, and will not: nothing that waiting alone mends."""
 
 
-async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> AsyncGenerator[list[Recorded], None]:
+async def _same(nc: Client, stream: str, after: int) -> None:
+    """Raises OtherStream where the stream's leader knows of less than what was read.
+
+    A consumer that begins behind the end hears nothing until the stream has come that far, and says so to nobody.
+    """
+    end = (await nc.jetstream(timeout=_FIRST_WAIT).stream_info(stream)).state.last_seq
+    heed_cancellation()
+    if end < after:
+        raise OtherStream(f"stream {stream} ends at {end}, and was read up to {after}: it was lost, or made anew")
+
+
+async def _consume(
+    nc: Client, after: int, filters: list[str], stream: str, *, again: bool
+) -> AsyncGenerator[list[Recorded], None]:
     async with Mailbox(nc) as mailbox:
         name = mailbox.subject.rsplit(".", 1)[-1]
         try:
             await _create(nc, stream, name, mailbox.subject, after, filters)
+            if again:
+                await _same(nc, stream, after)
             expected = 1
             while True:
                 try:
@@ -82,12 +104,12 @@ async def _consume(nc: Client, after: int, filters: list[str], stream: str) -> A
                 batch: list[Recorded] = []
                 for msg in messages:
                     if msg.subject == mailbox.subject:  # a stored message keeps its own subject
-                        expected_now = int((msg.headers or {}).get("Nats-Last-Consumer", expected - 1)) + 1
+                        expected_now = _last(msg, expected - 1) + 1
                         await _status(nc, msg)
                         if expected_now > expected:
                             raise _Interrupted(f"hole before {expected_now}")
                     else:
-                        recorded, sequence = pushed(msg)
+                        recorded, sequence = _pushed(msg)
                         if sequence != expected:
                             raise _Interrupted(f"got {sequence}, expected {expected}")
                         expected += 1
@@ -126,6 +148,21 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
     answer = json.loads(reply.data)
     if "error" in answer:
         raise _Refused(answer["error"].get("description", "consumer refused"))
+
+
+def _last(msg: Msg, default: int) -> int:
+    """How far the consumer is, where its status says so. Anybody may have sent it."""
+    try:
+        return int((msg.headers or {}).get("Nats-Last-Consumer", default))
+    except ValueError as error:
+        raise _Interrupted("a status that makes no sense") from error
+
+
+def _pushed(msg: Msg) -> tuple[Recorded, int]:
+    try:
+        return pushed(msg)
+    except (ValueError, OverflowError) as error:
+        raise _Interrupted("a message that no consumer has pushed") from error
 
 
 async def _status(nc: Client, msg: Msg) -> None:

@@ -44,7 +44,8 @@ async def health(gateway: Gateway, request: Request) -> Response:
     """
     body = await gateway.health.body(lambda: look(gateway))
     well = body["status"] != "unavailable"
-    return Response(to_json(body), 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
+    told = to_json(body, inf_nan_mode="null")  # handlers may say any number
+    return Response(told, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
 
 
 async def look(gateway: Gateway) -> dict[str, Any]:
@@ -54,6 +55,11 @@ async def look(gateway: Gateway) -> dict[str, Any]:
     commands, log, managers = asked
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
+    if readable and rows["position"] > nats["position"] and projections["status"] == "ok":
+        nats = await end_of_log(gateway)  # it was asked before the rows were
+        if rows["position"] > nats.get("position", rows["position"]):
+            detail = "the read models tell of more than the log holds: it is another log; restore it, or rebuild them"
+            projections = {"status": "unavailable", "detail": detail}
     if lag and "building" not in rows:
         still = gateway.health.rows.seconds(rows["position"], True, time.monotonic())
         if still > STILL and projections["status"] == "ok":

@@ -70,7 +70,7 @@ class WantedDocuments:
             except Gap as gap:
                 log.info("reading wanted documents anew", reason=str(gap), after=self.position)
                 delay, quiet = 0.2, False
-            except (NatsError, TimeoutError) as error:
+            except (NatsError, TimeoutError, ValueError) as error:  # ValueError: no consumer has sent this
                 if not quiet:
                     log.warning("cannot read wanted documents", error=str(error) or repr(error))
                 quiet = True

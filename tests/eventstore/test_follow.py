@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import StreamConfig
 
 from eventstore import follow as module
 from eventstore.envelope import Recorded
-from eventstore.follow import MOST, follow, pushed
+from eventstore.follow import MOST, OtherStream, follow, pushed
 from eventstore.store import EventStore, Tip
 from runtime import subjects
 from runtime.servers import NatsServer, start_nats
@@ -252,6 +253,31 @@ async def test_an_event_lost_on_the_line_is_missed_and_comes(proxy: Proxy, store
 
 
 @pytest.mark.parametrize(
+    ("headers", "reply"),
+    [
+        ({"Status": "100", "Nats-Last-Consumer": "x"}, ""),
+        ({"Status": "100", "Nats-Last-Consumer": "9" * 5000}, ""),
+        ({"Status": "503"}, ""),
+        ({"Status": "100"}, "nebula.events.a.vm.x"),
+        (None, "$JS.FC.x"),
+    ],
+)
+async def test_what_a_stranger_says_to_a_feed_ends_nobody(
+    nc: Client, store: EventStore, project: str, headers: dict[str, str] | None, reply: str
+) -> None:
+    """A consumer's inbox is no secret: whoever may ask JetStream reads it there."""
+    async with aclosing(follow(nc, 0, [subjects.events(project)])) as feed:
+        seen = [recorded.position for recorded in await anext(feed)]
+        for consumer in await nc.jetstream().consumers_info(subjects.EVENTS):
+            if consumer.config.deliver_subject is not None:
+                await nc.publish(consumer.config.deliver_subject, b"", reply=reply, headers=headers)
+        await filled(store, 2, project)
+        while len(seen) < 17:
+            seen += [recorded.position for recorded in await asyncio.wait_for(anext(feed), 30)]
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         "$JS.ACK.NEBULA_EVENTS.consumer.1.4711.42.1767225600000000000.7",
@@ -287,3 +313,19 @@ async def test_a_refusal_is_told_once_and_tried_on(tmp_path: Path, monkeypatch: 
         await append(EventStore(nc), Tip(target := ref()), created(target))
         assert [recorded.subject for recorded in await first] == [target.subject]
     await server.stop()
+
+
+async def test_a_stream_that_was_made_anew_is_not_taken_for_the_one_that_was_read(nc: Client, impatient: None) -> None:
+    name = some_id()
+    js, config = nc.jetstream(), StreamConfig(name=name, subjects=[f"{name}.>"])
+    await js.add_stream(config)
+    for number in range(3):
+        await js.publish(f"{name}.{number}", b"")
+    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
+        assert len(await anext(feed)) == 3
+        await js.delete_stream(name)
+        await js.add_stream(config)
+        await js.publish(f"{name}.x", b"")
+        with pytest.raises(OtherStream, match="ends at 1, and was read up to 3"):
+            await anext(feed)
+    await js.delete_stream(name)

@@ -133,3 +133,34 @@ async def test_nonsense_from_handlers_is_unavailable(api: Platform, said: bytes)
     finally:
         api.gateway.nc.request = original  # type: ignore[method-assign]
     assert (commands["detail"], managers) == ("handlers answer nonsense", [])
+
+
+async def test_numbers_that_json_has_not_are_not_passed_on(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = api.gateway.nc.request
+
+    async def answer(*given: Any, **more: Any) -> Any:
+        said = b'{"ok": {"log": {"status": "ok"}, "managers": [{"name": "x", "last_run": NaN, "running": 1e999}]}}'
+        asked = given[0] == subjects.command(subjects.SYSTEM, "health", "check")
+        return type("Msg", (), {"data": said}) if asked else await request(*given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.gateway.nc, "request", answer)
+        body = await eventually(lambda: told_of(api, "x"), "it is shown")
+    assert body["managers"] == [{"name": "x", "last_run": None, "running": None}]
+
+
+async def told_of(api: Platform, manager: str) -> dict[str, Any] | None:
+    body = json.loads((await api.http.get("/healthz")).content, parse_constant=pytest.fail)
+    return body if [each["name"] for each in body["managers"]] == [manager] else None
+
+
+async def test_a_log_that_holds_less_than_was_read_of_it_shows(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost() -> int:
+        return 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.gateway.store, "last_position", lost)
+        code, body = await until(api, "projections", "unavailable")
+    assert (code, body["status"]) == (503, "unavailable")
+    assert "another log" in body["projections"]["detail"]
+    await until(api, "projections", "ok")
