@@ -288,9 +288,20 @@ class Dispatcher:
         except Exception as error:
             self._seen.pop(vm_id, None)
             if isinstance(error, Conflict):
-                for document in await self._documents.all(subjects.wanted("*", "vm", vm_id)):
-                    self._learn(document)
+                await self._read_of(vm_id)
             raise
+
+    async def _read_of(self, vm_id: str) -> None:
+        """Learn what stands in the stream of one VM, and what does not any more: somebody may have removed it."""
+        loaded = self._world.vm(vm_id)
+        own = Key(loaded.state.node, "vm", vm_id) if loaded and loaded.state and loaded.state.node else None
+        before = {key: self._stood.get(key) for key in {*self._keys_of.get(vm_id, ()), own} if key is not None}
+        stand = await self._documents.all(subjects.wanted("*", "vm", vm_id))
+        for key in before.keys() - {about(document) for document in stand}:
+            if self._stood.get(key) == before[key]:
+                self._forget(key)
+        for document in stand:
+            self._learn(document)
 
     async def _write(self, vm_id: str) -> None:
         loaded = self._world.vm(vm_id)

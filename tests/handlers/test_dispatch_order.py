@@ -217,3 +217,11 @@ async def test_the_stream_away_for_a_while(bed: Bed) -> None:
     bed.stream.away = False
     for number in range(1, 40):
         await written(bed, uid(number), Desired.ON)
+
+
+async def test_a_document_that_somebody_removed_is_written_again(bed: Bed) -> None:
+    vm_id = bed.put(1, lives.RUNNING, 3)
+    await written(bed, vm_id, Desired.ON)
+    bed.stream.stood.clear()
+    bed.put(1, [*lives.RUNNING, lives.ask(vm.StopVm)], 4)
+    await written(bed, vm_id, Desired.OFF)
