@@ -131,7 +131,8 @@ class World:
     def held(self, ref: Ref) -> Loaded[Any] | None:
         """The aggregate as it is known here; None for a deleted VM, whose history is in the log alone."""
         if ref.kind == "vm" and ref.id in self.deleted_vms:
-            return self.forgotten.get(ref.id)
+            grave = self.forgotten.get(ref.id)
+            return grave if grave is not None and grave.tip.ref == ref else None
         return self.get(ref)
 
     def vm(self, id_: str) -> Loaded[Vm] | None:

@@ -12,7 +12,7 @@ from domain.image import ImageDeleted, ImageDeletionBegun, ImageRegistered, Imag
 from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun, ProjectDeletionGivenUp, ProjectTagged
 from domain.references import Reference, references
 from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGivenUp
-from domain.vm import VmChanged, VmDeleted, VmFailed, VmRebuildRequested, VmRequested, VmScheduled
+from domain.vm import VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
 from eventstore.envelope import Context, Recorded, Ref, seal
 from eventstore.store import Tip
 from handlers.managers.placement import gone
@@ -186,3 +186,13 @@ def test_the_index_says_what_a_look_at_everything_says(history: list[tuple[Ref, 
         assert {"vm": set(found.vms), "project": set(found.projects), "image": set(found.images)} == by_kind
     for ref in (PROJECT, TAG, IMAGE):
         assert (ref in world.references.deletions) == (getattr(states[ref], "closing", None) is not None)
+
+
+def test_a_forgotten_vm_is_one_of_its_own_project_alone() -> None:
+    log = Log()
+    vm = log.request(1)
+    scheduled = VmScheduled(at=AT, node="n1", epoch=1, deadline=AT, considered=())
+    log.add(vm, scheduled, VmForgotten(**ASKED, reason="r", node="n1", epoch=2), VmDeleted(at=AT))
+    assert vm.id in log.world.forgotten
+    assert (held := log.world.held(vm)) is not None and held.state is not None
+    assert log.world.held(Ref("elsewhere", "vm", vm.id)) is None
