@@ -86,6 +86,8 @@ def notices(data: bytes) -> tuple[Notice, ...]:
         found = list(_all(data, _Look())) if data.strip() else []
     except RecursionError:
         found = [_stops("its parts stand in each other too deeply")]
+    except Exception:  # a library's, of many kinds, which cloud-init reads it with as well; it may quote a secret
+        found = [_stops("it cannot be taken apart")]
     return tuple({notice.code: notice for notice in reversed(found)}.values())[::-1]
 
 

@@ -94,6 +94,10 @@ WRONG = {
     "a broken part": (mime((CONFIG.decode(), "cloud-config"), (BROKEN.decode(), "cloud-config")), MALFORMED),
     "a part that says nothing of itself": (mime(("hello", "plain")), UNKNOWN),
     "MIME without parts": (b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\nhello\n", MALFORMED),
+    "MIME whose boundary is in no character set": (
+        b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary*=%00''x\n\n--x\n\nhunter2\n--x--\n",
+        SILENT,
+    ),
     "Latin-1 in a script": (b"#!/bin/sh\n: \xe9\n", MALFORMED),
     "Latin-1 in a boothook": (b"#cloud-boothook\n#!/bin/sh\n: \xe9\n", MALFORMED),
     "Latin-1 in a part": (MIME + b"Content-Transfer-Encoding: quoted-printable\n\n#!/bin/sh\n: =E9\n", MALFORMED),
