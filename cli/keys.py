@@ -15,6 +15,8 @@ from runtime.unusable import sentence
 PRIVATE = re.compile(r"(PRIVATE|SECRET)[ -]KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE")
 #: What a public key begins with, where it is given itself.
 PUBLIC = ("ssh-", "ecdsa-", "sk-")
+#: Characters of the path of a file.
+MOST_PATH = 255
 #: The shape of one. What is in it, the platform looks at.
 LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+[A-Za-z0-9+/]+={0,2}([ \t]+[^\x00-\x08\x0a-\x1f\x7f]*)?")
 #: A key behind something: options, as `authorized_keys` may have them.
@@ -35,6 +37,8 @@ def _keys(given: str) -> list[str]:
         raise Usage("--ssh-key was given a private key; nothing was sent. Give the public one, or its file (.pub)")
     if given.lstrip("\ufeff \t\r\n").startswith(PUBLIC) or BEHIND.search(given):
         return [_public(given.strip("\ufeff \t\r\n"), "--ssh-key")]
+    if "\n" in given or len(given) > MOST_PATH:  # what no file is called may be a secret: it is not repeated
+        raise Usage("--ssh-key was given neither a public key nor the path of a file; nothing was sent")
     text = text_of(Path(given))
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")

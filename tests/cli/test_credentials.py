@@ -184,6 +184,13 @@ def test_what_is_no_public_key_is_not_sent_and_not_shown(
     assert not platform.keys("POST")
 
 
+@pytest.mark.parametrize("given", ["MIIEowIBAAKCAQEAzSECRET\nSECRETSECRET\n", "SECRET" * 50, "Proc-Type: 4\rSECRET\n"])
+def test_what_is_no_path_either_is_not_repeated(nebula: Nebula, platform: Platform, given: str) -> None:
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", f"--ssh-key={given}")
+    assert ran.status == 2 and "nothing was sent" in ran.err
+    assert "SECRET" not in ran.err and not platform.keys("POST")
+
+
 @pytest.mark.parametrize("text", [f"\ufeff{KEY} me\r\n", f"# mine\n\n  {KEY}\n", f"{KEY} é"])
 def test_a_public_key_is_sent(nebula: Nebula, platform: Platform, tmp_path: Path, text: str) -> None:
     file = tmp_path / "id_ed25519.pub"
