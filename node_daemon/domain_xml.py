@@ -16,6 +16,10 @@ ET.register_namespace(PREFIX, NAMESPACE)
 #: Seconds between the guest's own reports of its memory use.
 BALLOON_PERIOD = "10"
 
+#: What QEMU may keep of translated code where there is no KVM. By its own choice it takes up to 1 GiB beside the memory
+#: of the guest, and a guest that reboots waits for minutes while all of that is thrown away, piece by piece.
+TRANSLATED_MIB = "128"
+
 #: CPUs that an interrupt controller of x86 without remapping can tell apart.
 MOST_PLAIN_CPUS = 255
 
@@ -161,9 +165,13 @@ def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtTy
 
 
 def _features(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
-    """ACPI, and the interrupt controller: of an ARM under KVM the host's own, and emulated one for many CPUs."""
+    """ACPI, room for translated code, and the interrupt controller: of an ARM under KVM the host's own, and an emulated
+    one for many CPUs.
+    """
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
+    if virt_type == "qemu":
+        _text(ET.SubElement(features, "tcg"), "tb-cache", TRANSLATED_MIB, unit="MiB")
     if machine.architecture == AARCH64.architecture:
         ET.SubElement(features, "gic", {"version": "3"} if virt_type == "qemu" else {})
         return
