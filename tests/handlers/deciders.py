@@ -42,7 +42,7 @@ class Decider:
 async def deciding(url: str, home: Path) -> AsyncIterator[Decider]:
     """One of them, which answers commands from now on."""
     nc = QuickClient()
-    await nc.connect(url, max_reconnect_attempts=-1)  # type: ignore[arg-type]
+    await nc.connect(url, max_reconnect_attempts=-1)
     await ensure_all(nc.jetstream(), 1)
     await adopt(nc)
     world = World()

@@ -10,7 +10,7 @@ import pytest
 
 from domain import tag as tags
 from domain.base import Event
-from domain.project import ChangeProject, CreateProject, decide, evolve
+from domain.project import ChangeProject, CreateProject, Project, decide, evolve
 from domain.tag import CreateTag, RenameTag
 from eventstore.envelope import Context, Ref
 from eventstore.store import Conflict, EventStore, Loaded, Tip
@@ -41,7 +41,7 @@ async def store(servers_home: Path) -> AsyncIterator[Counted]:
     await server.stop()
 
 
-async def made(store: EventStore) -> tuple[Ref, Loaded[Any]]:
+async def made(store: EventStore) -> tuple[Ref, Loaded[Project]]:
     """A project, and what is known of it."""
     id_ = f"p-{uuid.uuid4().hex[:8]}"
     ref = Ref(id_, "project", id_)
@@ -50,9 +50,14 @@ async def made(store: EventStore) -> tuple[Ref, Loaded[Any]]:
     return ref, Loaded(created.state, created.tip)
 
 
-async def rename(store: EventStore, ref: Ref, name: str, known: Loaded[Any] | None = None) -> Applied[Any]:
+async def rename(store: EventStore, ref: Ref, name: str, known: Loaded[Project] | None = None) -> Applied[Project]:
     command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, name=name)
     return await apply(store, ref, decide, evolve, command, CONTEXT, known=known)
+
+
+def name_of(found: Loaded[Project] | Applied[Project]) -> str:
+    assert found.state is not None
+    return found.state.name
 
 
 async def test_what_is_known_saves_the_load(store: Counted) -> None:
@@ -60,9 +65,9 @@ async def test_what_is_known_saves_the_load(store: Counted) -> None:
     before = store.loads
     changed = await rename(store, ref, "two", known)
     assert store.loads == before
-    assert (changed.state.name, changed.tip.version) == ("two", 2)
+    assert (name_of(changed), changed.tip.version) == ("two", 2)
     found = await store.load(ref, evolve, verified=True)
-    assert (found.state.name, found.tip) == ("two", changed.tip)
+    assert (name_of(found), found.tip) == ("two", changed.tip)
 
 
 async def test_what_is_known_and_behind_is_read_anew(store: Counted) -> None:
@@ -71,9 +76,9 @@ async def test_what_is_known_and_behind_is_read_anew(store: Counted) -> None:
     before = store.loads
     changed = await rename(store, ref, "three", known)
     assert store.loads == before + 1
-    assert (changed.state.name, changed.tip.version) == ("three", 3)
+    assert (name_of(changed), changed.tip.version) == ("three", 3)
     found = await store.load(ref, evolve, verified=True)
-    assert (found.state.name, found.tip) == ("three", changed.tip)
+    assert (name_of(found), found.tip) == ("three", changed.tip)
 
 
 async def test_nothing_known_is_read_first(store: Counted) -> None:
@@ -83,7 +88,7 @@ async def test_nothing_known_is_read_first(store: Counted) -> None:
     assert store.loads == before + 1
 
 
-async def retag(store: EventStore, ref: Ref, tags: tuple[str, ...], **given: Any) -> Applied[Any]:
+async def retag(store: EventStore, ref: Ref, tags: tuple[str, ...], **given: Any) -> Applied[Project]:
     command = ChangeProject(at=now(), operation=str(uuid.uuid4()), fingerprint="f", project=ref.id, tags=tags)
     return await apply(store, ref, decide, evolve, command, CONTEXT, **given)
 
@@ -110,6 +115,7 @@ async def test_what_is_referred_to_anew_may_not_have_moved_on(store: Counted) ->
             await retag(store, ref, both, basis=basis)
     assert (await store.load(ref, evolve)).tip == known.tip, "nothing is stored"
     changed = await retag(store, ref, both, basis={one.ref: one, two.ref: newer})
+    assert changed.state is not None
     assert (changed.state.tags, changed.tip.version) == (both, 4), "an event, and what was checked of two tags"
     await renamed_tag(store, two.ref)
     kept = await retag(store, ref, both[::-1], basis={})

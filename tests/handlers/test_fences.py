@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from domain.project import ProjectDeleted, ProjectDeletionBegun
-from domain.vm import Phase, VmRequested
+from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun
+from domain.vm import Phase, Vm, VmRequested
 from eventstore.envelope import Context, Recorded, Ref
 from eventstore.store import Change, EventStore, Tip
 from handlers.apply import Applied, now
@@ -176,7 +176,7 @@ async def test_what_a_crash_leaves_is_finished_once(side: WriteSide) -> None:
     await deletion(side, "again", operations[5], finished=True)
     behind = await create(side, "again", operations[6])
     remade = await side.store.load(Ref("again", "project", "again"), EVOLVE["project"])
-    again = pairs.ProjectCreated(**done(), project="again", name="Again")
+    again = ProjectCreated(**done(), project="again", name="Again")
     await side.store.append([Change(remade.tip, [again])], CONTEXT)
 
     await asyncio.gather(side.start(), side.start())
@@ -286,7 +286,7 @@ async def test_a_create_is_checked_where_the_feed_is_silent(server: WriteSide) -
     ref = await create(server, "shared", str(uuid.uuid4()))
     history = await server.store.history(ref)
     world = World()
-    applied = Applied(None, Tip(ref).after(history[-1]), history)
+    applied: Applied[Vm] = Applied(None, Tip(ref).after(history[-1]), history)
     project = Ref("shared", "project", "shared")
     known = {project: (await server.store.load(project, EVOLVE["project"])).tip}
     await Fences(server.store, world).confirm(ref, applied, known, CONTEXT)

@@ -4,14 +4,15 @@ import hashlib
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from domain import tag
+from domain.base import Event
 from domain.known import Known
 from domain.named import Named
 from domain.tag import CreateTag
+from domain.vm import VmRequested
 from eventstore.envelope import Ref
 from eventstore.store import Change, Tip
 from eventstore.vault import Vault
@@ -111,8 +112,13 @@ def test_a_deletion_that_has_begun_is_known_by_what_stands_there() -> None:
     state = Named(id="t", name="T", created_at=at, updated_at=at).model_copy(
         update={"operations": Named.model_fields["operations"].default.insert(OPERATION, Known("create", SENT))}
     )
-    asked: list[Any] = []
-    Fingerprint(OPERATION, SENT, f"hmac-11111111-{'1' * 32}").deciding(lambda _, command: asked.append(command) or ())(
+    asked: list[CreateTag] = []
+
+    def decide(_: Named | None, command: CreateTag) -> tuple[Event, ...]:
+        asked.append(command)
+        return ()
+
+    Fingerprint(OPERATION, SENT, f"hmac-11111111-{'1' * 32}").deciding(decide)(
         state, CreateTag(at=at, operation=OPERATION, fingerprint=f"hmac-11111111-{'1' * 32}", tag="t", name="T")
     )
     assert asked[0].fingerprint == SENT
@@ -131,7 +137,7 @@ async def test_a_create_that_was_refused_behind_its_append_stays_refused(side: W
     assert made is not None
     asked = {**pairs.done(), "operation": operation, "fingerprint": made.stored, "deadline": now()}
     said = {"vm": id_, "project": "shared", "name": "web", "image": "shared", "spec": pairs.SPEC, "tags": (tag_id,)}
-    requested = pairs.VmRequested(**asked, **said)
+    requested = VmRequested(**asked, **said)
     await side.store.append([Change(Tip(Ref("shared", "vm", id_)), [requested])], pairs.CONTEXT)
     args = pairs.create_args(id_, tags=[tag_id])
     first = await side.ask("shared", "vm", "create", args, operation=operation, key=id_)

@@ -3,8 +3,10 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ async def cloud(side: WriteSide) -> AsyncIterator[WriteSide]:
     beats.cancel()
 
 
-async def running(cloud: WriteSide, **more: object) -> str:
+async def running(cloud: WriteSide, **more: Any) -> str:
     vm = await cloud.create(**more)
     doc = await eventually(lambda: cloud.wanted(vm), "wanted document")
     await cloud.report(doc, Power.ON, boots=doc.boots, addresses=("192.0.2.7",))
@@ -334,12 +336,12 @@ async def test_handlers_killed_anywhere_go_on(cloud: WriteSide) -> None:
         cloud.processes[-1].kill()
         await cloud.processes[-1].wait()
         await cloud.start()
-        doc = await eventually(lambda vm=vm: cloud.wanted(vm), "wanted document")
+        doc = await eventually(partial(cloud.wanted, vm), "wanted document")
         cloud.processes[-1].kill()
         await cloud.processes[-1].wait()
         await cloud.report(doc, Power.ON, boots=1)
         await cloud.start()
-        await eventually(lambda vm=vm: cloud.has("default", "vm", vm, "VmStarted"), "vm started")
+        await eventually(partial(cloud.has, "default", "vm", vm, "VmStarted"), "vm started")
         assert (await cloud.types("default", "vm", vm)).count("VmScheduled") == 1
         assert (await cloud.types("default", "vm", vm)).count("VmStarted") == 1
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ from tests.image_server import Images, ImageServer, serving
 from tests.waiting import eventually
 
 BODY = raw_disk(MIB) + random.Random(1).randbytes(4 * MIB)
-SMALL = {"spec": {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}}
+SMALL = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
@@ -91,13 +92,13 @@ async def test_a_source_that_is_good_only_for_a_while(servers_home: Path) -> Non
         file.unlink()
         async with daemon(side, "n1"):
             await eventually(lambda: side.has("system", "node", "n1", "NodeRegistered"), "the node is there")
-            vms = [await side.create(image=image, **SMALL) for image in ("once", "own")]
+            vms = [await side.create(image=image, spec=SMALL) for image in ("once", "own")]
             for vm in vms:
-                await eventually(lambda vm=vm: side.has("default", "vm", vm, "VmStarted"), "it runs")
+                await eventually(partial(side.has, "default", "vm", vm, "VmStarted"), "it runs")
             assert len(server.requests) == 1, "the node did not ask the source"
             server.answers = None
             await registered(side, "asked", server.url, fetch="source")
-            assert (await image_of(side, await side.create(image="asked", **SMALL))).fetch is Fetch.SOURCE
+            assert (await image_of(side, await side.create(image="asked", spec=SMALL))).fetch is Fetch.SOURCE
         server.answers = 0
         once = await image_of(side, vms[0])
         assert once.fetch is Fetch.PLATFORM

@@ -47,7 +47,12 @@ class Cloud:
         return next((each for each in self.found if each.id == id_), None)
 
     def add(self, **more: Any) -> None:
-        said = {"source": self.server.url, "sha256": DIGEST, "sha512": None, "phase": ImagePhase.AVAILABLE}
+        said: dict[str, object] = {
+            "source": self.server.url,
+            "sha256": DIGEST,
+            "sha512": None,
+            "phase": ImagePhase.AVAILABLE,
+        }
         said |= {"id": f"i{len(self.found)}", "registered_by": f"op-{len(self.found)}", "size_bytes": len(DISK)}
         self.found.append(VERIFYING.after.model_copy(update={**said, **more}))
 

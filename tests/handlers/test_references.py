@@ -12,7 +12,7 @@ from domain.image import ImageDeleted, ImageDeletionBegun, ImageRegistered, Imag
 from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun, ProjectDeletionGivenUp, ProjectTagged
 from domain.references import Reference, references
 from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGivenUp
-from domain.vm import VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
+from domain.vm import Vm, VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
 from eventstore.envelope import Context, Recorded, Ref, seal
 from eventstore.store import Tip
 from handlers.managers.placement import gone
@@ -58,6 +58,11 @@ class Log:
         self.add(ref, VmRequested(**ASKED, vm=ref.id, project="p", name="web", image=image, spec=SPEC, tags=tags))
         return ref
 
+    def vm(self, ref: Ref) -> Vm:
+        state = self.world.get(ref).state
+        assert isinstance(state, Vm)
+        return state
+
     def users(self, ref: Ref) -> frozenset[str]:
         return self.world.references.users(Reference(ref.kind, ref.id)).vms
 
@@ -92,15 +97,14 @@ def test_what_is_void_stays_void_and_is_dropped() -> None:
     assert [log.void(ref) for ref in (closing, deleted, valid)] == ["project_being_deleted", "project_not_found", None]
     assert log.users(PROJECT) == {valid.id}, "nothing is inherited"
     for ref in (closing, deleted):
-        state = log.world.get(ref).state
-        drop = gone(state, log.world)
+        drop = gone(log.vm(ref), log.world)
         assert drop is not None
         assert drop.code == log.void(ref)
         log.add(ref, VmFailed(at=AT, code=drop.code, detail=drop.detail))
         assert log.users(PROJECT) == {valid.id}
         log.add(ref, VmDeleted(at=AT))
         assert log.void(ref) is not None, "whoever asks again is told so"
-    assert gone(log.world.get(valid).state, log.world) is None
+    assert gone(log.vm(valid), log.world) is None
 
 
 def test_a_vm_that_has_a_node_is_a_vm_like_any_other() -> None:

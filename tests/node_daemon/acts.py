@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from pydantic import TypeAdapter
 from structlog.contextvars import get_contextvars
 
-from node_daemon import disks, images, places, seed_disk
+from node_daemon import places
+from node_daemon.disks import Disks
+from node_daemon.files import put_in_place
 from node_daemon.host import virt_type
 from node_daemon.hypervisor import Boot, Hypervisor
 from node_daemon.libvirt_adapter import LibvirtHypervisor
@@ -28,6 +31,7 @@ from node_daemon.shelf import Shelf
 from node_daemon.simulated_host import SimulatedHost
 from node_daemon.simulator import Simulator
 from runtime import logs
+from runtime.qemu_img import qemu_img
 from runtime.settings import NodeSettings, read
 
 T = TypeVar("T")
@@ -175,20 +179,22 @@ class WithConsoles:
 
 def on_files(acts: Acts) -> None:
     """Make acts of what this process does to files from now on."""
-    made, of_disks = disks.qemu_img, disks.Disks
 
-    async def qemu_img(*arguments: str, **more: Any) -> bytes:
+    async def noted(*arguments: str, **more: Any) -> bytes:
         if arguments[0] == "info":
-            return await made(*arguments, **more)
-        return await acts.act(lane(), f"{arguments[0]} disk", lambda: made(*arguments, **more))
+            return await qemu_img(*arguments, **more)
+        return await acts.act(lane(), f"{arguments[0]} disk", lambda: qemu_img(*arguments, **more))
 
-    disks.qemu_img = qemu_img
-    disks.put_in_place = acts.blocking("disk in place", disks.put_in_place)
-    images.put_in_place = acts.blocking("image in place", images.put_in_place)
-    seed_disk.put_in_place = acts.blocking("seed in place", seed_disk.put_in_place)
-    shutil.rmtree = acts.blocking("remove folder", shutil.rmtree)  # type: ignore[assignment]
-    of_disks.remove_earlier = acts.blocking("remove earlier disks", of_disks.remove_earlier)  # type: ignore[method-assign]
-    of_disks.remove = acts.blocking("remove files", of_disks.remove)  # type: ignore[method-assign]
+    for name, act in {
+        "node_daemon.disks.qemu_img": noted,
+        "node_daemon.disks.put_in_place": acts.blocking("disk in place", put_in_place),
+        "node_daemon.images.put_in_place": acts.blocking("image in place", put_in_place),
+        "node_daemon.seed_disk.put_in_place": acts.blocking("seed in place", put_in_place),
+        "shutil.rmtree": acts.blocking("remove folder", shutil.rmtree),
+        "node_daemon.disks.Disks.remove_earlier": acts.blocking("remove earlier disks", Disks.remove_earlier),
+        "node_daemon.disks.Disks.remove": acts.blocking("remove files", Disks.remove),
+    }.items():
+        patch(name, act).start()
 
 
 async def run(settings: NodeSettings, orders: Orders) -> None:

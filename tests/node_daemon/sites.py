@@ -3,6 +3,7 @@
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from domain.contract import Desired, ImageSource, NodeReport, Power, SeedMedium,
 from node_daemon.hypervisor import Have
 from node_daemon.libvirt_adapter import LibvirtHypervisor
 from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import remembered
+from node_daemon.simulated_host import DOMAIN, remembered
 from tests.node_daemon.acts import ORDERS, SIMULATED, Orders, Stop
 from tests.node_daemon.documents import boot_disk, source_of, wanted
 from tests.node_daemon.harness import Node
@@ -133,18 +134,6 @@ def told(want: Wanted, report: NodeReport) -> bool:
     return report.power == want.desired.value and report.step is None
 
 
-class Only:
-    """A shelf, as far as one VM goes: to read it all takes long."""
-
-    def __init__(self, shelf: Shelf, vm: str) -> None:
-        self._shelf = shelf
-        self._vm = vm
-
-    def all(self, node: str, kind: str) -> dict[str, str]:
-        found = self._shelf.all(node, kind)
-        return {self._vm: found[self._vm]} if self._vm in found else {}
-
-
 class Simulated(Site):
     def __init__(self, node: Node) -> None:
         super().__init__(node)
@@ -155,7 +144,12 @@ class Simulated(Site):
         return Orders(self.notes, stops, self._file)
 
     async def look(self, vm: str) -> Have:
-        return remembered(Only(self._shelf, vm), SIMULATED).get(vm) or Have(vm, Power.ABSENT)
+        """From a shelf with this VM alone: to read all of them takes long."""
+        body = self._shelf.all(SIMULATED, DOMAIN).get(vm)
+        with closing(Shelf()) as shelf:
+            if body is not None:
+                shelf.put(SIMULATED, DOMAIN, vm, body)
+            return remembered(shelf, SIMULATED).get(vm) or Have(vm, Power.ABSENT)
 
 
 class OnQemu(Site):

@@ -221,7 +221,7 @@ async def test_libvirtd_dies_at_every_act(own: OwnLibvirt, on_qemu: OnQemu, mode
         for before in (True, False)
     }
     bystander = new_vm()
-    async with on_qemu.node.daemon(Acting(on_qemu.hypervisor, acts)):  # type: ignore[arg-type]
+    async with on_qemu.node.daemon(Acting(on_qemu.hypervisor, acts)):
         await asyncio.gather(
             prepare(on_qemu, bystander, (ON, ON)),
             *(prepare(on_qemu, vm, model.life) for vm, (model, _) in deaths.items()),

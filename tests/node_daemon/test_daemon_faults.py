@@ -75,7 +75,7 @@ async def test_memory_that_cannot_be_restored_is_an_answer_and_stays(node: Node,
         def __getattr__(self, name: str) -> Any:
             return getattr(hypervisor, name)
 
-    async with node.daemon(Corrupt()):  # type: ignore[arg-type]
+    async with node.daemon(Corrupt()):
         vm = await node.create()
         await node.until(vm, on)
         await node.change(vm, desired=Desired.SUSPENDED)

@@ -113,7 +113,7 @@ class Trial:
 
     async def as_wanted(self) -> bool:
         """Whether there is what is wanted and nothing else, and the reports say so."""
-        found = await self.simulator.domains()
+        found = dict(await self.simulator.domains())
         for vm, want in self.node.documents.items():
             have, told = found.pop(vm, None), self.node.reports[vm][-1] if self.node.reports.get(vm) else None
             power = have.power if have else Power.ABSENT

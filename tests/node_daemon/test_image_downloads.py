@@ -18,6 +18,7 @@ import pytest
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
+from node_daemon.shared import Hear
 from runtime import download
 from tests.image_server import LOOPBACK, Images, ImageServer, serving
 from tests.node_daemon.documents import MIB, source_of
@@ -224,13 +225,17 @@ async def test_slow_is_not_silent(cache: Path, server: ImageServer, source: Imag
     await complete(Images(cache, [], silence=0.5), source)
 
 
+def noted(heard: list[int]) -> Hear:
+    return lambda _, done, __: heard.append(done)
+
+
 async def test_two_askers_one_download_and_both_hear_of_it(
     cache: Path, server: ImageServer, source: ImageSource
 ) -> None:
     heard: list[list[int]] = [[], []]
     server.slow = 0.001
     images = Images(cache, [])
-    await asyncio.gather(*(images.ensure(source, lambda _, done, __, to=to: to.append(done)) for to in heard))
+    await asyncio.gather(*(images.ensure(source, noted(to)) for to in heard))
     assert len(server.requests) == 1
     assert heard[0] == heard[1]
     assert (heard[0][0], heard[0][-1]) == (0, SIZE)
