@@ -12,7 +12,7 @@ from projections.cloud_init import Source
 from runtime import subjects
 from runtime.servers import Postgres
 from tests.gateway.platform import SPEC, VMS, Platform, platform
-from tests.http_edge import HOST, Served, answers, read_answer, serving
+from tests.http_edge import HOST, Served, answers, everything, read_answer, serving
 from tests.projections.cloud import projected
 from tests.waiting import eventually
 
@@ -146,6 +146,28 @@ async def test_a_request_that_ends_too_early_is_refused(both: Served, sent: byte
 async def test_a_body_that_ends_too_early_is_refused(gateway: Served, framing: bytes) -> None:
     sent = b"POST /v1/tags HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n" + framing
     assert answers(await gateway.raw(sent, half_close=True)) == [400]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 9\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n9\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno size\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nffffffff\r\n",
+    ],
+    ids=["ends too early", "chunk ends too early", "broken chunks", "too large"],
+)
+async def test_a_request_has_one_answer_whatever_follows_of_its_body(both: Served, rest: bytes) -> None:
+    """It was answered before its body was here: what is wrong with the rest of that ends the connection, unsaid."""
+    head, separator, body = (POST + rest).partition(b"\r\n\r\n")
+    reader, writer = await both.open()
+    writer.write(head + separator)
+    assert (await read_answer(reader)).status == 404
+    writer.write(body)
+    writer.write_eof()
+    assert await asyncio.wait_for(everything(reader), 30) == b""
+    writer.close()
 
 
 @pytest.mark.parametrize("offer", ["h2c", "websocket", "TLS/1.0", "h2c, websocket"])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from runtime.http.census import network
 from runtime.http.limits import Limits
 from tests.http_edge import QUICK, answers, serving
 from tests.waiting import eventually
@@ -114,6 +115,11 @@ async def test_who_takes_no_answers_is_left() -> None:
         await asyncio.wait_for(left.wait(), 30)
         assert asked == [2], "the third was never begun"
         writer.transport.abort()
+
+
+def test_what_counts_as_one_address() -> None:
+    assert network("2001:db8::1") == network("2001:db8::ffff:2%eth0") != network("2001:db8:0:1::1")
+    assert network("::ffff:192.0.2.1") == network("192.0.2.1") != network("::ffff:192.0.2.2")
 
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -79,9 +79,10 @@ class Census:
 
 
 def network(address: str) -> str:
-    """What counts as one address: with IPv6 a /64, since a host has all of it."""
+    """What counts as one address: with IPv6 a /64, since a host has all of it. IPv4 within IPv6 is IPv4."""
     if ":" not in address:
         return address
     with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_network(f"{address.partition('%')[0]}/64", strict=False))
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+        return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
     return address

@@ -303,12 +303,13 @@ class Connection(asyncio.Protocol):
             self._refuse(BROKEN)
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer by ourselves, unless an answer is under way, and end the connection."""
+        """Answer by ourselves, unless the request has its answer, and end the connection."""
         exchange = self._exchange
         if exchange is not None and exchange.started and not exchange.finished:
             self._transport.abort()
             return
-        self.write(refused.answer())
+        if exchange is None or not exchange.finished:
+            self.write(refused.answer())
         if exchange is not None:
             exchange.leave()
         self._close()
