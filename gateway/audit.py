@@ -42,11 +42,10 @@ class EventView(TypedDict, total=False):
 
 async def search(gateway: Gateway, request: Request) -> Response:
     """A page of events, in the order of the log. With `wait`, an empty page waits for the first event to come."""
-    filters = await wanted(gateway, request)
+    filters = wanted(request)
     limit, seconds = parameters.limit(request), parameters.wait(request)
-    after = await gateway.within(request, "after", parameters.position(request, "after") or 0)
     key = await page_key(gateway, request, "events")
-    after = after if key is None else key
+    after = (parameters.position(request, "after") or 0) if key is None else key
     await gateway.fresh(request, *(str(value) for value in filters.values()), kind=ANY)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -59,7 +58,7 @@ async def search(gateway: Gateway, request: Request) -> Response:
     return listed(request, "events", [each.cloud_event() for each in found], following, position)
 
 
-async def wanted(gateway: Gateway, request: Request) -> dict[str, Any]:
+def wanted(request: Request) -> dict[str, Any]:
     """The filters that a request asks for. Raises Problem."""
     filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
     filters["actor"] = parameters.actor(request)
@@ -69,14 +68,13 @@ async def wanted(gateway: Gateway, request: Request) -> dict[str, Any]:
     type_ = parameters.word(request, "type")
     filters["kind"] = kind
     filters["type"] = SHORT.get(type_, type_) if type_ else None
-    filters |= await bound(gateway, request, "from") | await bound(gateway, request, "to")
+    filters |= bound(request, "from") | bound(request, "to")
     return {name: value for name, value in filters.items() if value is not None}
 
 
-async def bound(gateway: Gateway, request: Request, name: str) -> dict[str, Any]:
-    """One end of a range: a position or a time. A range may begin with the next event."""
+def bound(request: Request, name: str) -> dict[str, Any]:
+    """One end of a range: a position or a time."""
     value = parameters.moment(request, name)
     if value is None:
         return {}
-    await gateway.not_after_now(request, name, value - 1 if isinstance(value, int) and name == "from" else value)
     return {f"{name}_time" if isinstance(value, datetime) else f"{name}_position": value}

@@ -136,6 +136,11 @@ def in_query(path: str, name: str) -> dict[str, Any]:
     return {**described, "schema": schema, "description": text}
 
 
+def positions(path: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the query parameters of a path that name a position of the log, or a time."""
+    return tuple(name for name in names if in_query(path, name)["schema"] in (POSITION, MOMENT))
+
+
 def judge(path: str, names: Iterable[str]) -> parameters.Judge:
     """How the query of a path is judged: as it is described."""
     known = {name: in_query(path, name)["schema"] for name in names}

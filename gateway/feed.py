@@ -39,19 +39,20 @@ async def everything(gateway: Gateway, request: Request) -> Response:
 
 async def of_project(gateway: Gateway, request: Request) -> Response:
     """The feed of a project: its own events and those of its VMs."""
+    after = await start(gateway, request)
     project = path_id(request, "project")
-    return await known(gateway, request, subjects.events(project), "project", project)
+    return await known(gateway, request, subjects.events(project), "project", project, after)
 
 
 async def of_vm(gateway: Gateway, request: Request) -> Response:
     """The feed of a VM."""
-    project, vm = path_id(request, "project"), path_id(request, "vm")
-    return await known(gateway, request, subjects.events(project, "vm", vm), "vm", vm)
-
-
-async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str) -> Response:
-    """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
     after = await start(gateway, request)
+    project, vm = path_id(request, "project"), path_id(request, "vm")
+    return await known(gateway, request, subjects.events(project, "vm", vm), "vm", vm, after)
+
+
+async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
+    """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
     if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
     return stream(gateway, request, filter_, after)
@@ -75,7 +76,7 @@ async def start(gateway: Gateway, request: Request) -> int:
         return await gateway.within(request, "Last-Event-ID", parameters.digits("Last-Event-ID", seen))
     if now:
         return await gateway.store.last_position()
-    return await gateway.within(request, "after", after or 0)
+    return after or 0
 
 
 async def nothing() -> AsyncIterator[bytes]:

@@ -25,7 +25,7 @@ from gateway import (
 )
 from gateway.calls import Function, Read
 from gateway.commands import ACTIONS
-from gateway.described import judge
+from gateway.described import judge, positions
 from gateway.parked import ParkedSummary, ParkedView
 from gateway.state import Gateway
 from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
@@ -146,11 +146,13 @@ class Endpoint:
         self._function = function
         self._name = f"{method} {path}"
         self._judge = judge(path, known)
+        self._positions = positions(path, known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["nebula.route"] = self._name
         request = Request(scope, receive)
         self._judge(request)
+        await self._gateway.judge(request, self._positions)
         response = await self._function(self._gateway, request)
         await response(scope, receive, send)
 
@@ -174,7 +176,7 @@ def router(gateway: Gateway) -> Router:
         methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
         by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, made))
     tunnelled = [
-        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, judge(path, known)))
+        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, judge(path, known), positions(path, known)))
         for path, known in TUNNELS.items()
     ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]

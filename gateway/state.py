@@ -1,6 +1,7 @@
 """What a gateway holds while it runs, and how its reads become fresh."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -68,16 +69,30 @@ class Gateway:
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
 
+    async def judge(self, request: Request, names: Iterable[str]) -> None:
+        """Refuse positions of the log, and times, that it has not reached, whatever they are asked of.
+
+        These parameters name one, where they are given. A range may begin with the next event (`from`).
+        Raises Problem (400), and Unavailable when the log does not answer.
+        """
+        if not request.scope["query_string"]:
+            return
+        for name in names:
+            moment = parameters.moment(request, name)
+            if isinstance(moment, int):
+                await self.within(request, name, moment - 1 if name == "from" else moment)
+            elif moment is not None:
+                await self._not_after_now(request, name, moment)
+
     async def fresh(self, request: Request, *ids: str, kind: str | None = None, patience: float = 0.0) -> None:
         """Wait until the read models reflect what the caller asks for (`min_position`), and what this gateway wrote.
 
         That is whatever was done to what these ids name, and for a list of a `kind` (or ANY) what this caller wrote.
         `patience` is the least number of seconds to wait for the latter, where the caller waits longer anyhow.
-        Raises Problem: 400 when `min_position` is beyond the end of the log, 503 when either is not reached in time.
+        Raises Problem (503) when either is not reached in time.
         """
         least = parameters.position(request, "min_position")
         if least is not None:
-            await self.within(request, "min_position", least)
             await self._reached(least, PATIENCE, "not yet at {}")
         written = self.writes.named(*ids)
         if kind is not None:
@@ -103,14 +118,12 @@ class Gateway:
                 raise beyond(request, name, end)
         return position
 
-    async def not_after_now(self, request: Request, name: str, moment: int | datetime) -> None:
-        """The same for a position or a time: the future has not happened yet. Raises Problem (400).
+    async def _not_after_now(self, request: Request, name: str, moment: datetime) -> None:
+        """Refuse a time that is in the future. Raises Problem (400).
 
         Clocks differ: a time of the newest event is not in the future, nor one that is hardly ahead of this clock.
         """
-        if isinstance(moment, int):
-            await self.within(request, name, moment)
-        elif moment > datetime.now(UTC) + SKEW:
+        if moment > datetime.now(UTC) + SKEW:
             newest = await self.store.newest()
             if newest is None or moment > newest.moment:
                 raise beyond(request, name, await self.store.last_position(), "is in the future: ")

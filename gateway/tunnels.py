@@ -38,17 +38,19 @@ CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
 class Tunnel:
     """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
 
-    def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge) -> None:
+    def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge, positions: tuple[str, ...]) -> None:
         self._gateway = gateway
         self._kind = kind
         self._path = path
         self._judge = judge
+        self._positions = positions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # that somebody wants to connect
         scope["nebula.route"] = f"GET {self._path}"
         request = Request({**scope, "type": "http", "method": "GET"})
         self._judge(request)
+        await self._gateway.judge(request, self._positions)
         force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)
         if state["phase"] != "running":

@@ -8,34 +8,18 @@ from typing import Any
 import pytest
 
 from gateway import feed
+from gateway.described import positions
+from gateway.routes import READS
+from gateway.routes import VMS as VMS_PATH
 from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames
 
 FUTURE = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 #: Where a position can be given, as (path, name of a parameter or a header).
 PLACES = [
-    ("/v1/feed", "Last-Event-ID"),
-    ("/v1/feed", "after"),
-    ("/v1/projects/default/feed", "Last-Event-ID"),
-    ("/v1/projects/default/feed", "after"),
-    ("{vm}/feed", "Last-Event-ID"),
-    ("{vm}/feed", "after"),
-    ("/v1/events", "after"),
-    ("/v1/events", "from"),
-    ("/v1/events", "to"),
-    ("{vm}", "at"),
-    ("{vm}", "min_position"),
-    ("{vm}/console-log", "min_position"),
-    ("/v1/projects/default/vms", "min_position"),
-    ("/v1/projects", "min_position"),
-    ("/v1/projects/default", "min_position"),
-    ("/v1/tags", "min_position"),
-    ("/v1/images", "min_position"),
-    ("/v1/images/base", "min_position"),
-    ("/v1/nodes", "min_position"),
-    ("/v1/nodes/host-1", "min_position"),
-    ("/v1/operations", "min_position"),
-    ("/v1/events", "min_position"),
+    (read.path, name)
+    for read in READS
+    for name in (*positions(read.path, read.parameters), *(("Last-Event-ID",) if read.path.endswith("/feed") else ()))
 ]
 
 
@@ -45,6 +29,20 @@ async def vm(api: Platform) -> str:
     return f"{VMS}/{made['vm']['id']}"
 
 
+@pytest.fixture(scope="module")
+async def there(api: Platform, vm: str) -> dict[str, str]:
+    """Something of each kind, by the name that it has in paths."""
+    tag = (await api.call("POST", "/v1/tags", {"name": "Positions"})).json()
+    ids = {"project": "default", "image": "base", "node": "host-1", "vm": vm.rsplit("/", 1)[-1]}
+    return {**ids, "tag": tag["tag"]["id"], "operation": tag["operation"]["id"]}
+
+
+def test_every_position_of_every_call_is_tried() -> None:
+    assert len(PLACES) > 25
+    for path in ("/v1/feed", "/v1/events", "/v1/tags", f"{VMS_PATH}/{{vm}}", f"{VMS_PATH}/{{vm}}/vnc"):
+        assert path in [place for place, _ in PLACES]
+
+
 async def asked(api: Platform, path: str, name: str, value: str) -> Any:
     if name == "Last-Event-ID":
         return await api.http.get(path, headers={name.encode(): value.encode()})
@@ -52,10 +50,12 @@ async def asked(api: Platform, path: str, name: str, value: str) -> Any:
 
 
 @pytest.mark.parametrize(("path", "name"), PLACES)
-async def test_a_position_beyond_the_end_is_refused(api: Platform, vm: str, path: str, name: str) -> None:
+async def test_a_position_beyond_the_end_is_refused(api: Platform, there: dict[str, str], path: str, name: str) -> None:
+    """Whether what it is asked of is there, or cannot be."""
     end = await api.gateway.store.last_position()
-    for beyond in (end + 40, end + 1_000_000, 2**63 - 1):
-        answer = await asked(api, path.format(vm=vm), name, str(beyond))
+    nothing = dict.fromkeys(there, "NO SUCH THING")
+    for beyond, ids in ((end + 40, there), (end + 1_000_000, nothing), (2**63 - 1, there)):
+        answer = await asked(api, path.format(**ids), name, str(beyond))
         document = answer.json()
         assert (answer.status_code, document["code"]) == (400, "invalid_parameter"), answer.text
         assert document["errors"][0]["field"] == name
@@ -66,11 +66,42 @@ async def test_a_position_beyond_the_end_is_refused(api: Platform, vm: str, path
 
 
 @pytest.mark.parametrize(("path", "name"), PLACES)
-async def test_what_is_no_position_is_refused(api: Platform, vm: str, path: str, name: str) -> None:
+async def test_what_is_no_position_is_refused(api: Platform, there: dict[str, str], path: str, name: str) -> None:
     for bad in ("-1", "+1", "1.5", "x", "0x10", "1e3", str(2**63), "9" * 40, "\u0663", "\uff11", "\u00b2"):
-        answer = await asked(api, path.format(vm=vm), name, bad)
+        answer = await asked(api, path.format(**there), name, bad)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter"), (bad, answer.text)
         assert answer.json()["errors"][0]["field"] == name
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "name"),
+    [
+        ("{vm}", {"at": "1"}, "min_position"),
+        ("/v1/feed", {"Last-Event-ID": "1"}, "after"),
+        ("{vm}/feed", {"Last-Event-ID": "1"}, "after"),
+        ("/v1/feed", {"from": "now"}, "Last-Event-ID"),
+        ("/v1/events", {"from": "1"}, "to"),
+        ("{vm}/console", {"force": "true"}, "min_position"),
+    ],
+)
+async def test_a_position_is_judged_where_another_one_counts(
+    api: Platform, vm: str, path: str, query: dict[str, str], name: str
+) -> None:
+    beyond = str(await api.gateway.store.last_position() + 40)
+    given = {**query, name: beyond}
+    headers = {"Last-Event-ID": given.pop("Last-Event-ID")} if "Last-Event-ID" in given else {}
+    answer = await api.http.get(path.format(vm=vm), params=given, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, name), answer.text
+
+
+@pytest.mark.parametrize("kind", ["console", "vnc"])
+async def test_a_websocket_to_a_position_beyond_the_end_is_refused(api: Platform, vm: str, kind: str) -> None:
+    beyond = await api.gateway.store.last_position() + 40
+    offer = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = await api.http.get(
+        f"{vm}/{kind}?min_position={beyond}", headers={**offer, "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    )
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "min_position"), answer.text
 
 
 @pytest.mark.parametrize(("path", "name"), [("{vm}", "at"), ("/v1/events", "from"), ("/v1/events", "to")])
