@@ -98,7 +98,7 @@ _VISIBLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
 #: `xn--` form as well, if there are such names.
 SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"pattern": rf"^/({_VISIBLE}| )+$"},
+        {"pattern": rf"^/(?!.*[^/]{{{MOST_NAME + 1}}})({_VISIBLE}| )+$"},  # (a name's bytes cannot be counted)
         {
             "pattern": r"^[hH][tT][tT][pP][sS]?://([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
             rf"({_LABEL}(\.{_LABEL})*\.?|\[({_HEX}:){{7}}{_HEX}\]|\[({_HEX}:){{1,6}}:{_HEX}\]|\[::({_HEX})?\])"

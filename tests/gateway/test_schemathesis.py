@@ -1,4 +1,5 @@
-"""The API against its own description: schemathesis makes 50 calls of each operation, valid ones and broken ones.
+"""The API against its own description: schemathesis makes 50 calls of each operation, valid ones and broken ones
+(fuzzing), and one call for each bound and each word of each operation (coverage).
 
 The platform is real: a gateway, handlers, read models, and a node that this test answers for. Where a valid call needs
 something that exists, the real one is put in: ids, positions of the log, page tokens. The seed is fixed, and nothing is
@@ -20,6 +21,9 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
+from schemathesis.generation.drivers import CoverageGenerator
+from schemathesis.generation.feedback import NO_FEEDBACK
+from schemathesis.generation.overrides import Override
 from schemathesis.specs.openapi import checks
 
 from domain.contract import Power
@@ -46,13 +50,17 @@ SETTINGS = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-CONFIG = schemathesis.Config.from_dict(
-    {
-        "generation": {"allow-x00": True, "with-security-parameters": False},
-        "phases": {"coverage": {"enabled": False}, "examples": {"enabled": False}},
-    }
-)
-SCHEMA = schemathesis.openapi.from_dict(json.loads(described()), config=CONFIG)
+
+
+def schema(phase: str) -> schemathesis.BaseSchema:
+    """What the API says of itself, for one phase."""
+    phases = {name: {"enabled": name == phase} for name in ("examples", "coverage", "fuzzing", "stateful")}
+    generation = {"allow-x00": True, "with-security-parameters": False}
+    config = schemathesis.Config.from_dict({"generation": generation, "phases": phases})
+    return schemathesis.openapi.from_dict(json.loads(described()), config=config)
+
+
+SCHEMA = schema("fuzzing")
 CHECKS = [
     schemathesis.checks.not_a_server_error,
     checks.status_code_conformance,
@@ -60,6 +68,8 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
     checks.negative_data_rejection,
+    checks.unsupported_method,
+    checks.allow_header_conformance,
 ]
 #: What may stand in the way of a valid call: the state. 422 as well, when a rule says so, and not the shape.
 OF_THE_STATE = {404, 409, 410, 422, 426}
@@ -98,10 +108,10 @@ class World:
         for name, given in list(case.query.items()):
             if isinstance(given, str):
                 case.query[name] = NO_MARK.sub("x", given)
-            if name in ("at", "from", "to") and not isinstance(given, int):
+            if name in ("at", "from", "to") and not str(given).isdigit():
                 case.query[name] = "2026-01-01T00:00:00Z" if name != "to" else self.end
             elif name in ("at", "from", "to", "after", "min_position"):
-                case.query[name] = given % self.end
+                case.query[name] = int(given) % self.end
             elif name == "ticket":
                 del case.query[name]
             elif name == "wait":
@@ -123,6 +133,8 @@ class World:
                 body["tags"] = [self.chosen("tag", each) for each in body["tags"]]
             if body.get("region"):
                 body["region"] = "default"
+            if body.get("ssh_keys"):  # (coverage reads the pattern, and not the format)
+                body["ssh_keys"] = [KEY for _ in body["ssh_keys"]]
             if "source" in body and not str(body["source"]).startswith("/"):
                 body["source"] = "http://127.0.0.1:9/none"
 
@@ -228,8 +240,48 @@ def call(case: schemathesis.Case, there: World, *, stream: bool) -> requests.Res
 
 def accepted(case: schemathesis.Case, response: requests.Response) -> None:
     """A valid call is done, unless the state or a rule does not allow it."""
-    if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.ok:
+    if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.status_code < 400:
         return
     code = response.json()["code"]
     assert response.status_code in OF_THE_STATE, (response.status_code, response.text)
     assert code not in OF_THE_SHAPE, response.text
+
+
+# ── one call for each bound ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def labels() -> list[str]:
+    paths = json.loads(described())["paths"]
+    return sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[str, schemathesis.APIOperation]:
+    return {found.ok().label: found.ok() for found in schema("coverage").get_all_operations()}
+
+
+@pytest.mark.parametrize("label", labels())
+def test_bounds(label: str, there: World, operations: dict[str, schemathesis.APIOperation]) -> None:
+    """The cases are made here: `parametrize` makes all of them, which takes seconds, whenever tests are collected."""
+    operation = operations[label]
+    config = operation.schema.config.generation_for(operation=operation, phase="coverage")
+    made = CoverageGenerator(
+        operation=operation,
+        generation_modes=config.modes,
+        generation_config=config,
+        auth_storage=None,
+        override=Override(),
+        feedback=NO_FEEDBACK,
+    )
+    tried = 0
+    for case in made:
+        tried_on(case, there)
+        tried += 1
+    assert tried >= 10, tried
+
+
+def tried_on(case: schemathesis.Case, there: World) -> None:
+    there.put_in(case)
+    response = call(case, there, stream=case.path.endswith("/feed"))
+    case.validate_response(response, checks=CHECKS)
+    accepted(case, response)
