@@ -210,7 +210,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 VMS = Aggregates[Vm](
     kind="vm",
     table="vms",
-    revision=9,
+    revision=10,
     model=Vm,
     evolve=evolve,
     deleted=lambda state: state.phase is Phase.DELETED,

@@ -20,6 +20,12 @@ class Booted(Protocol):
     @property
     def phase(self) -> Phase: ...
     @property
+    def boots(self) -> int: ...
+    @property
+    def disk(self) -> int: ...
+    @property
+    def disk_made(self) -> int: ...
+    @property
     def booted(self) -> int: ...
     @property
     def host_boot(self) -> str | None: ...
@@ -59,8 +65,17 @@ def rebooted(vm: Booted, event: VmGuestRebooted) -> dict[str, object]:
     return {**observed, "ready": seen, "guest_boots": vm.guest_boots + resets - known}
 
 
+def boot_of(vm: Booted, boots: int | None) -> int:
+    """The boot that a guest spoke of, where it says so.
+
+    Guests of earlier versions do not, and spoke once for each disk. So on a disk that its node has not told of yet, a
+    guest was faster than its node, and spoke of the boot that is wanted.
+    """
+    return boots or (vm.boots if vm.disk_made < vm.disk else vm.booted)
+
+
 def ready(vm: Booted, event: VmGuestReady) -> dict[str, object]:
-    before, boots = vm.ready, event.boots or vm.booted
+    before, boots = vm.ready, boot_of(vm, event.boots)
     unseen = before is not None and before.boots == boots and before.boot != event.boot
     said = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
     times = {"first_ready_at": vm.first_ready_at or vm.ready_at or event.at, "ready_at": event.at, "ready": said}

@@ -5,6 +5,7 @@ from typing import assert_never
 
 from domain.base import Rejected
 from domain.contract import Desired, NodeReport, Power, ReportError
+from domain.vm.boots import boot_of
 from domain.vm.commands import RecordGuestReady, RecordReport
 from domain.vm.events import (
     VmAddressesChanged,
@@ -237,7 +238,7 @@ def guest_ready(vm: Vm, command: RecordGuestReady) -> list[VmEvents]:
 
     Raises Rejected for a boot that the VM was never told to make: no later one would be heard.
     """
-    boots = vm.booted if command.boots is None else command.boots
+    boots = boot_of(vm, command.boots)
     if boots > max(vm.boots, vm.booted):
         detail = f"the VM was told to boot {vm.boots} times, not {boots}"
         raise Rejected("invalid_request", detail, status=422, field="boots")

@@ -7,6 +7,7 @@ import pytest
 from domain.contract import Power
 from domain.vm import (
     Phase,
+    RebuildVm,
     RecordGuestReady,
     RestartVm,
     StartVm,
@@ -16,6 +17,7 @@ from domain.vm import (
     VmGuestRebooted,
     VmStarted,
     VmStopped,
+    evolve,
 )
 from tests.domain.lives import ID, RUNNING, ask, given, lose, report
 from tests.domain.story import Story, at
@@ -51,6 +53,26 @@ def test_stopped_and_started_it_is_ready_when_its_new_boot_says_so() -> None:
 def test_a_restart_ends_it_as_well() -> None:
     on = run(ready(boots=1)).when(ask(RestartVm)).and_when(up(120, boots=2)).then(VmStarted)
     assert on.after.ready is None
+
+
+@pytest.mark.parametrize(
+    ("commands", "stays"),
+    [
+        (RUNNING[:-1], True),
+        ([*RUNNING, ask(RebuildVm, image="base")], True),
+        ([*RUNNING, ask(RestartVm)], False),
+    ],
+    ids=["first disk", "new disk", "disk that ran before"],
+)
+def test_a_guest_of_an_earlier_version_that_was_faster_than_its_node_stays_ready(
+    commands: list[Any], stays: bool
+) -> None:
+    """Its event does not say of which boot it is, and there was one event for each disk."""
+    said = evolve(given(commands).state, VmGuestReady(at=at(110), host_keys=()))
+    assert said is not None
+    on = evolve(said, VmStarted(at=at(120), node="n1", sequence=2000, boots=said.boots))
+    assert on is not None and on.first_ready_at == at(110)
+    assert (on.ready is not None) == stays
 
 
 def test_a_guest_faster_than_its_node_stays_ready() -> None:

@@ -1,0 +1,1 @@
+"""Logs that earlier versions left, read by this one."""
