@@ -15,8 +15,6 @@ from xml.etree import ElementTree as ET
 
 from cli.errors import CliError
 
-#: Tells no proxy of the environment a guest's seed URL, which is a secret.
-STRAIGHT = build_opener(ProxyHandler({}))
 #: Seconds for `nebula up` to stop all it started.
 STOP_SECONDS = 60.0
 
@@ -79,8 +77,9 @@ class Traces:
 
     def seed_status(self) -> int:
         """The HTTP status of the guest's user-data."""
+        straight = build_opener(ProxyHandler({}))  # the URL is a secret: no proxy of the environment is told
         try:
-            with STRAIGHT.open(f"{self.seed_url}user-data", timeout=10) as answer:
+            with straight.open(f"{self.seed_url}user-data", timeout=10) as answer:
                 return int(answer.status)
         except HTTPError as error:
             return error.code

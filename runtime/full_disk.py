@@ -17,8 +17,6 @@ from typing import Any
 from runtime.disk_room import free_bytes
 from runtime.servers import NatsServer
 
-#: Asks a server of this host, whatever proxy the environment names.
-STRAIGHT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: Seconds between two looks.
 LOOK_SECONDS = 1.0
 #: Bytes that have to be free before the server is started again.
@@ -65,8 +63,9 @@ class FullDisk:
 
 def write_error(monitor: int) -> str | None:
     """What the server on this port says of a stream or consumer that it cannot write; None when it says nothing."""
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the environment names
     try:
-        with STRAIGHT.open(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
+        with straight.open(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
             return None
     except urllib.error.HTTPError as answer:
         said = _document(answer)

@@ -89,7 +89,7 @@ async def test_images_of_unknown_length_leave_the_reserve(
     small: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch, open_folder: Path
 ) -> None:
     """However many there are at a time: each finds the room that the others have taken to be taken."""
-    monkeypatch.setattr(download, "AHEAD", 2 * MIB)
+    monkeypatch.setattr(download, "AHEAD", 256 * 1024)
     monkeypatch.setattr(download, "CHUNK", 64 * 1024)
     server.length, server.body, server.slow = False, DISK * 4, 0.01
     reader, images = Reader(small, [], LOOPBACK), Images(small / "node", [])
