@@ -48,6 +48,7 @@ LONGEST = (
     "gateway/test_own_writes.py",
     "node_daemon/test_process.py",
     "cli/test_catalog.py",
+    "cli/test_demo.py",
     "gateway/test_schemathesis.py",
     "handlers/test_leases.py",
     "projections/test_runner.py",

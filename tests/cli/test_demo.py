@@ -20,7 +20,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from cli.demo import play
-from cli.demo_guest import FILE, Guest
+from cli.demo_guest import Guest
 from cli.demo_host import Traces
 from cli.demo_steps import BOOT_ID, STEPS, Demo, DemoSettings
 from cli.errors import CliError
@@ -82,10 +82,10 @@ class SimulatedGuest(Guest):
         for vm in self.node.shelf.all(NODE, DOMAIN):
             run = self.node.run(vm)
             if run is not None and address_of(vm) == address and run.leased_at <= time.time():
-                files: dict[str, str] = {
-                    file["path"]: file["content"].strip() for file in user_data(run.seed_url)["write_files"]
-                }
-                return {BOOT_ID: f"{vm} {run.tag.boots}", f"cat {FILE}": files[FILE]}[command]
+                if command == BOOT_ID:
+                    return f"{vm} {run.tag.boots}"
+                files = {file["path"]: file["content"] for file in user_data(run.seed_url)["write_files"]}
+                return str(files[command.removeprefix("cat ")]).strip()
         raise CliError(f"nobody answers at {address}")
 
 
