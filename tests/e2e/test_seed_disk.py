@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from functools import partial
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -41,6 +43,10 @@ async def at_its_console(up: Platform, vm: str) -> None:
             assert await socket.recv(decode=False) == b"RFB 003.008\n"
 
 
+def shows(console: Path, text: str) -> bool:
+    return text in console.read_text(errors="replace")
+
+
 async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, image: ImageFile) -> None:
     async with platform() as up:
         body = {"id": "debian-12", "source": str(image.path), "sha256": image.sha256, "seed": "disk"}
@@ -67,7 +73,7 @@ async def test_a_stock_image_takes_its_seed_from_a_disk(libvirt_qemu: Libvirt, i
         except AssertionError as error:
             raise AssertionError(f"{error}\n{console.read_text(errors='replace')[-4000:]}") from None
         for said in (f"{MARK} on web-1", "DataSourceNoCloud [seed=/dev/vd"):
-            await eventually(lambda said=said: said in console.read_text(errors="replace"), said, 120)
+            await eventually(partial(shows, console, said), said, 120)
         await at_its_console(up, vm)
         await up.succeed("DELETE", f"{VMS}/{vm}")
         assert not list((up.home / "node").rglob(f"*{vm}*"))

@@ -191,4 +191,5 @@ async def test_two_processes_of_simulated_nodes_of_one_name(control_plane: tuple
 
 
 async def at_nodes(made: Cloud, number: int = NODES, region: str = "lab") -> bool:
-    return sum(node["status"] == "ready" for node in await pages(made, f"/v1/nodes?region={region}")) == number
+    found = [node["status"] for node in await pages(made, f"/v1/nodes?region={region}")]
+    return found.count("ready") == number

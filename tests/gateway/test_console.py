@@ -19,6 +19,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from runtime import pipe
 from runtime.libvirtd import Libvirt
@@ -104,22 +105,26 @@ async def test_what_is_refused_before_it_begins(guest: Guest) -> None:
 VMS_PATH = "/v1/projects/{project}/vms/{vm}"
 
 
+def bearer(token: bytes) -> Subprotocol:
+    return Subprotocol(f"bearer.{base64.urlsafe_b64encode(token).decode().rstrip('=')}")
+
+
 async def test_tokens_by_header_or_as_a_subprotocol(guest: Guest, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text(f"alice {hashlib.sha256(b'secret').hexdigest()}\n")
-    right, wrong = (f"bearer.{base64.urlsafe_b64encode(each).decode().rstrip('=')}" for each in (b"secret", b"other"))
+    binary, right, wrong = Subprotocol("binary"), bearer(b"secret"), bearer(b"other")
     async with served(guest.api.side, guest.api.dsn, tokens_file=file) as (_, url):
         there = f"ws{url.removeprefix('http')}{VMS}/{guest.vm}/console"
         header = {"Authorization": "Bearer secret"}
         async with connect(there, additional_headers=header, proxy=None) as socket:
             assert socket.subprotocol is None
             await speaks(socket)
-        async with connect(there, subprotocols=["binary", right], proxy=None) as socket:  # type: ignore[list-item]
+        async with connect(there, subprotocols=[binary, right], proxy=None) as socket:
             assert socket.subprotocol == "binary", "never the token"
             await speaks(socket)
             taken = await refused(connect(there, additional_headers=header, proxy=None))
             assert "alice" in taken[2]["detail"]
-        for offered in ([], ["binary"], ["binary", wrong], ["bearer.*"]):
+        for offered in ([], [binary], [binary, wrong], [Subprotocol("bearer.*")]):
             attempt = connect(there, subprotocols=offered or None, proxy=None)
             assert (await refused(attempt))[:2] == (401, "unauthorized"), offered
 

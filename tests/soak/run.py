@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import nats
@@ -103,11 +104,12 @@ async def run(plan: Plan, say: Say) -> Figures:
         reading = asyncio.create_task(reader.run())
         telling = asyncio.create_task(tell(tally, say))
         until = time.monotonic() + plan.seconds
-        pids: dict[str, Callable[[], int | None]] = {role: lambda role=role: made.pid(role) for role in ROLES}
+        pids: dict[str, Callable[[], int | None]] = {role: partial(made.pid, role) for role in ROLES}
         pids["simulated nodes"] = lambda: sims.pid
         people = [Person(made.client, estates, f"{plan.seed} {number}", tally) for number in range(PEOPLE)]
-        kills, *_ = await asyncio.gather(
-            storm(pids, f"{plan.seed} storm", until, plan.pause), *(person.work(shared, until) for person in people)
+        kills, _ = await asyncio.gather(
+            storm(pids, f"{plan.seed} storm", until, plan.pause),
+            asyncio.gather(*(person.work(shared, until) for person in people)),
         )
         telling.cancel()
         say(f"{tally.accepted.total()} commands accepted, {kills.total()} kills; waiting until all is as it should be")
