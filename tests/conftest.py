@@ -34,12 +34,12 @@ def pytest_configure() -> None:
 #: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
 LONGEST = (
     "e2e/test_boot.py",
+    "e2e/test_seed_disk.py",
     "handlers/test_fences.py",
     "e2e/test_kill.py",
     "node_daemon/test_crash.py",
     "handlers/test_handlers.py",
     "cli/test_up.py",
-    "e2e/test_seed_disk.py",
     "e2e/test_simulation.py",
     "gateway/test_access.py",
     "eventstore/test_model.py",

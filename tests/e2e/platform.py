@@ -178,15 +178,15 @@ class Platform:
         found: Json = json.loads(out)
         return found
 
-    async def register(self, image: str, path: Path) -> None:
+    async def register(self, image: str, path: Path, **more: str) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        await self.succeed("POST", "/v1/images", {"id": image, "source": str(path), "sha256": digest})
+        await self.succeed("POST", "/v1/images", {"id": image, "source": str(path), "sha256": digest, **more})
 
-    async def blank_image(self) -> None:
+    async def blank_image(self, **more: str) -> None:
         """An image without an operating system: QEMU runs it, and nothing happens in it."""
         file = self.home / "blank.raw"
         file.write_bytes(b"\0" * 510 + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512))
-        await self.register("blank", file)
+        await self.register("blank", file, **more)
 
 
 @asynccontextmanager

@@ -3,27 +3,27 @@
 import asyncio
 import base64
 import gzip
-import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import httpx
 import libvirt
-import libvirt_qemu
 import pytest
 
 from cli.image_build import ImageFile, build_debian_image
 from runtime.libvirtd import Libvirt
 from runtime.settings import default_home
-from tests.e2e.platform import Platform, platform
+from tests.e2e.guests import Guest, key_pair, kind, over_ssh
+from tests.e2e.platform import Json, Platform, platform
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1200)]
 
 VMS = "/v1/projects/boot/vms"
+#: For documentation: on no network.
+MOVED = "192.0.2.77"
 MARK = "nebula-user-data-ran"
 USER_DATA = f"""#cloud-config
 write_files:
@@ -48,98 +48,92 @@ async def up(libvirt_qemu: Libvirt) -> AsyncIterator[Platform]:
         yield made
 
 
-async def asked(up: Platform, vm: str) -> httpx.Response:
-    """What the guest says of itself, or why it does not."""
-    async with up.client() as http:
-        return await http.get(f"{VMS}/{vm}/guest")
-
-
-async def speaks_for_itself(up: Platform, vm: str, addresses: list[str], mac: str) -> None:
-    async def said() -> dict[str, Any] | None:
-        answer = await asked(up, vm)
+async def speaks_for_itself(guest: Guest, addresses: list[str], mac: str) -> None:
+    async def said() -> Json | None:
+        answer = await guest.asked()
         assert answer.is_success or answer.json()["code"] in ("guest_agent_missing", "guest_agent_silent"), answer.text
         return answer.json() if answer.is_success else None
 
-    guest = await eventually(said, "the guest's own word", seconds=120)
-    assert (guest["hostname"], guest["os"]["id"], guest["os"]["version"]) == ("web-1", "debian", "12")
-    assert guest["os"]["kernel_release"]
-    assert guest["timezone"]["offset_seconds"] == 0
-    root = {each["mountpoint"]: each for each in guest["filesystems"]}["/"]
+    it = await eventually(said, "the guest's own word", seconds=120)
+    assert (it["hostname"], it["os"]["id"], it["os"]["version"]) == ("web-1", "debian", "12")
+    assert it["os"]["kernel_release"]
+    assert it["timezone"]["offset_seconds"] == 0
+    root = {each["mountpoint"]: each for each in it["filesystems"]}["/"]
     assert (root["device"], root["type"]) == ("vda1", "ext4")
     assert 0 < root["used_bytes"] < root["total_bytes"] <= 4 * 1024**3
     assert root["total_bytes"] > 3 * 1024**3, "it has grown to its disk"
-    ours = {each["mac"]: each for each in guest["interfaces"]}[mac]
+    ours = {each["mac"]: each for each in it["interfaces"]}[mac]
     assert set(addresses) <= {each["address"] for each in ours["addresses"]}
 
 
-async def in_guest(domain: Any, script: str) -> None:
-    """Have a guest whose agent answers run a shell script, in a second."""
-    arguments = {"path": "/bin/sh", "arg": ["-c", f"sleep 1; {script}"]}
-    runs = json.dumps({"execute": "guest-exec", "arguments": arguments})
-    await asyncio.to_thread(libvirt_qemu.qemuAgentCommand, domain, runs, 10, 0)
+async def lets_in_whom_it_is_told_to(found: Json, own: Path, keys: list[str]) -> None:
+    """No key's comment costs anybody the login, its owner or others."""
+    assert set(keys) <= set((await over_ssh(found, own, "cat .ssh/authorized_keys")).splitlines())
 
 
-async def agent_answers(up: Platform, vm: str) -> None:
-    async def answers() -> bool:
-        return (await asked(up, vm)).is_success
+async def changes_its_address(guest: Guest, mac: str) -> None:
+    """What its agent says is believed, also where the lease of another address still runs."""
+    before = (await guest.up.call("GET", guest.path))["addresses"]
+    device = f"device=$(grep -l {mac} /sys/class/net/*/address | cut -d/ -f5)"
+    await guest.runs(f"{device}; ip address flush dev $device scope global; ip address add {MOVED}/24 dev $device")
 
-    await eventually(answers, "its agent answers", seconds=120)
+    async def moved() -> bool:
+        found = await guest.up.call("GET", guest.path)
+        return bool(found["address_sources"] == [{"address": MOVED, "source": "agent"}])
 
-
-async def ready_again(up: Platform, vm: str, guest_boots: int) -> dict[str, Any]:
-    """The VM, once its guest has said in its so many-th boot that it is ready."""
-
-    async def ready() -> dict[str, Any] | None:
-        found = await up.call("GET", f"{VMS}/{vm}")
-        return found if found["ready"] and found["guest_boots"] >= guest_boots else None
-
-    found: dict[str, Any] = await eventually(ready, f"ready in boot {guest_boots}", seconds=400)
-    return found
+    await eventually(moved, "the address that its agent says, and no other", seconds=120)
+    assert MOVED not in before
+    assert (await guest.up.call("GET", guest.path))["addresses"] == [MOVED]
 
 
-async def panics_and_is_started_again(up: Platform, vm: str, domain: Any) -> None:
+async def panics_and_is_started_again(guest: Guest) -> None:
     """A kernel that panics is a crash; the VM's policy starts it again, and it is ready in that boot.
 
-    Not after a `reboot` of its own: without KVM, QEMU takes up to minutes to unpack a kernel over the code of another.
+    No address of before is shown in it.
     """
-    await in_guest(domain, "echo c > /proc/sysrq-trigger")
-    found = await ready_again(up, vm, 2)
+    await guest.runs("echo c > /proc/sysrq-trigger")
+    found = await guest.until_ready(2)
     assert (found["boots"], found["guest_boots"], found["restarts"], found["phase"]) == (2, 2, 1, "running")
     assert found["ready_at"] > found["first_ready_at"]
-    page = await up.call("GET", f"/v1/events?vm={vm}&limit=500")
-    told = [(event["type"].rsplit(".", 1)[-1], event["data"].get("cause")) for event in page["items"]]
-    expected = [
-        *[("VmStarted", None), ("VmGuestReady", None)],
-        *[("VmStopped", "crashed"), ("VmRestartScheduled", None), ("VmRestartedByPolicy", None)],
-        *[("VmStarted", None), ("VmGuestReady", None)],
+    types = ("VmStarted", "VmGuestReady", "VmStopped", "VmRestartScheduled", "VmRestartedByPolicy")
+    told = await guest.events(*types, "VmAddressesChanged")
+    assert [kind(event) for event in told if kind(event) in types] == [
+        *("VmStarted", "VmGuestReady"),
+        *("VmStopped", "VmRestartScheduled", "VmRestartedByPolicy"),
+        *("VmStarted", "VmGuestReady"),
     ]
-    assert [each for each in told if each in expected] == expected
+    assert [event["data"]["cause"] for event in told if kind(event) == "VmStopped"] == ["crashed"]
+    again = [kind(event) for event in told].index("VmRestartedByPolicy")
+    assert not any(MOVED in event["data"].get("addresses", ()) for event in told[again:])
 
 
-async def hangs_without_harm(up: Platform, vm: str, domain: Any) -> None:
+async def hangs_without_harm(guest: Guest) -> None:
     """The agent stops in the middle: that is told, and what else is done to the VM does not wait for it."""
-    await in_guest(domain, "kill -STOP $PPID")
+    await guest.agent_answers()
+    await guest.runs("kill -STOP $PPID")
 
     async def silent() -> bool:
-        answer = await asked(up, vm)
+        answer = await guest.asked()
         return answer.status_code == 409 and answer.json()["code"] == "guest_agent_silent"
 
     await eventually(silent, "an agent that hangs", seconds=60)
-    asking = asyncio.create_task(asked(up, vm))
+    asking = asyncio.create_task(guest.asked())
     await asyncio.sleep(0.5)
     for verb in ("pause", "resume"):
-        await up.succeed("POST", f"{VMS}/{vm}/{verb}")
+        await guest.up.succeed("POST", f"{guest.path}/{verb}")
     assert not asking.done(), "neither waited for the agent"
     answer = await asking
     assert (answer.status_code, answer.json()["code"]) == (409, "guest_agent_silent")
-    await up.succeed("POST", f"{VMS}/{vm}/stop", {"grace_seconds": 60})
-    assert domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN], "by its own doing"
-    answer = await asked(up, vm)
+    await guest.up.succeed("POST", f"{guest.path}/stop", {"grace_seconds": 60})
+    assert guest.domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN], "by its own doing"
+    answer = await guest.asked()
     assert (answer.status_code, answer.json()["code"]) == (409, "wrong_phase")
 
 
 async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform, image: ImageFile) -> None:
-    await up.call("POST", "/v1/projects", {"id": "boot", "name": "Boot"})
+    own = up.home / "own"
+    keys = [await key_pair(own, "me@laptop \N{GRINNING FACE}"), await key_pair(up.home / "team", "José \N{ROCKET}")]
+    await up.call("POST", "/v1/projects", {"id": "boot", "name": "Boot", "ssh_keys": keys[1:]})
     await up.register("debian-12", image.path)
     body = {
         "name": "web-1",
@@ -148,22 +142,20 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
         "memory_mib": 512,
         "disk_gib": 4,
         "restart_policy": "on-failure",
+        "ssh_keys": keys[:1],
     }
     given = base64.b64encode(gzip.compress(USER_DATA.encode())).decode()
     accepted = await up.succeed("POST", VMS, {**body, "user_data_base64": given})
     assert accepted["vm"]["warnings"] == []
     vm = accepted["vm"]["id"]
 
-    async def ready() -> dict[str, object] | None:
-        found = await up.call("GET", f"{VMS}/{vm}")
-        return found if found["ready"] and found["addresses"] else None
-
-    found = await eventually(ready, "guest ready", seconds=400)
+    connection = libvirt.open("qemu:///system")
+    domain = connection.lookupByUUIDString(vm)
+    guest = Guest(up, f"{VMS}/{vm}", domain)
+    found = await guest.until_ready(1)
     assert {key["type"] for key in found["host_keys"]} >= {"ssh-ed25519"}
     assert all(key["fingerprint"].startswith("SHA256:") for key in found["host_keys"])
 
-    connection = libvirt.open("qemu:///system")
-    domain = connection.lookupByUUIDString(vm)
     xml = domain.XMLDesc()
     console = next((up.home / "node").rglob("*.log"), None)
     assert console is not None
@@ -174,9 +166,11 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
     await eventually(said, "the guest's own word that its user-data ran", seconds=120)
     mac = ET.fromstring(xml).find("devices/interface/mac")
     assert mac is not None
-    await speaks_for_itself(up, vm, found["addresses"], mac.attrib["address"])
+    await speaks_for_itself(guest, found["addresses"], mac.attrib["address"])
     assert (found["ready_at"], found["guest_boots"]) == (found["first_ready_at"], 1)
-    await panics_and_is_started_again(up, vm, domain)
+    await lets_in_whom_it_is_told_to(found, own, keys)
+    await changes_its_address(guest, mac.attrib["address"])
+    await panics_and_is_started_again(guest)
     xml = domain.XMLDesc()
     seed = xml.split("s=http", 1)[1].split("<", 1)[0]
     async with httpx.AsyncClient() as http:
@@ -185,8 +179,7 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
         unknown = await http.get(f"http{seed[:-6]}AAAAA/user-data")
         assert unknown.status_code == 404
 
-    await agent_answers(up, vm)
-    await hangs_without_harm(up, vm, domain)
+    await hangs_without_harm(guest)
     position = found["position"]
     await up.succeed("DELETE", f"{VMS}/{vm}")
     async with httpx.AsyncClient() as http:
@@ -202,3 +195,22 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
     types = await up.event_types(vm)
     expected = ["VmRequested", "VmScheduled", "VmStarted", "VmGuestReady", "VmDeletionRequested", "VmDeleted"]
     assert list(dict.fromkeys(t for t in types if t in expected)) == expected, "each for the first time"
+
+
+async def test_a_start_fetches_what_its_node_has_lost(up: Platform) -> None:
+    """The base image of its disk, and the disk that its seed is on."""
+    await up.blank_image(seed="disk")
+    body = {"name": "lost", "image": "blank", "vcpus": 1, "memory_mib": 64, "disk_gib": 1}
+    made = await up.succeed("POST", "/v1/projects/default/vms", body)
+    path, node = f"/v1/projects/default/vms/{made['vm']['id']}", up.home / "node"
+    digest = (await up.call("GET", "/v1/images/blank"))["sha256"]
+    await up.succeed("POST", f"{path}/stop", {"force": True})
+    lost = [*(node / "images").glob(f"{digest}.*"), node / "disks" / made["vm"]["id"] / "cidata.iso"]
+    assert [file.suffix for file in lost] == [".raw", ".iso"]
+    for file in lost:
+        file.unlink()
+    await up.succeed("POST", f"{path}/start")
+    found = await up.call("GET", path)
+    assert (found["phase"], found["boots"]) == ("running", 2)
+    assert all(file.exists() for file in lost)
+    await up.succeed("DELETE", path)
