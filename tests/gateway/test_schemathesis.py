@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.drivers import CoverageGenerator
 from schemathesis.generation.feedback import NO_FEEDBACK
@@ -32,11 +34,15 @@ from gateway.routes import described
 from node_daemon.answers import Answers
 from node_daemon.disks import Disks
 from node_daemon.hypervisor import Boot
-from node_daemon.simulator import SimulatedHost, Simulator
+from node_daemon.simulated_host import SimulatedHost
+from node_daemon.simulator import Simulator
 from runtime.servers import Postgres
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform, platform
 from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from schemathesis.specs.openapi.schemas import OpenApiCase, OpenApiOperation
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG" + "A" * 42
 schemathesis.openapi.format("ssh-public-key", st.just(KEY))
@@ -90,13 +96,13 @@ class World:
         known = self.ids[name]
         return known[sum(str(given).encode()) % len(known)]
 
-    def continued(self, case: schemathesis.Case) -> dict[str, str]:
+    def continued(self, case: "OpenApiCase") -> dict[str, str]:
         """The token of the page behind the first one, where there is one: of this very list, with these filters."""
         first = self.http.get(self.url + case.formatted_path, params={**case.query, "limit": 1}, timeout=30)
         token = first.json().get("next_page_token") if first.ok else None
         return {"page_token": token} if token else {}
 
-    def put_in(self, case: schemathesis.Case) -> None:
+    def put_in(self, case: "OpenApiCase") -> None:
         """Put what exists into the valid parts of a call, and short waits."""
         whole = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
         for name, given in case.path_parameters.items():
@@ -139,7 +145,7 @@ class World:
                 body["source"] = "http://127.0.0.1:9/none"
 
 
-def broken(case: schemathesis.Case, part: str) -> bool:
+def broken(case: "OpenApiCase", part: str) -> bool:
     assert case.meta is not None
     return any(
         location.container_name == part and info.mode is GenerationMode.NEGATIVE
@@ -220,7 +226,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
 
 @SCHEMA.parametrize()
 @SETTINGS
-def test_calls(case: schemathesis.Case, there: World) -> None:
+def test_calls(case: "OpenApiCase", there: World) -> None:
     there.put_in(case)
     feed = case.path.endswith("/feed")
     response = call(case, there, stream=feed)
@@ -228,7 +234,7 @@ def test_calls(case: schemathesis.Case, there: World) -> None:
     accepted(case, response)
 
 
-def call(case: schemathesis.Case, there: World, *, stream: bool) -> requests.Response:
+def call(case: "OpenApiCase", there: World, *, stream: bool) -> requests.Response:
     """The answer; of a feed its first frame."""
     sent = case.as_transport_kwargs(base_url=there.url)
     response = there.http.request(**sent, stream=stream, timeout=30)
@@ -238,7 +244,7 @@ def call(case: schemathesis.Case, there: World, *, stream: bool) -> requests.Res
     return response
 
 
-def accepted(case: schemathesis.Case, response: requests.Response) -> None:
+def accepted(case: "OpenApiCase", response: requests.Response) -> None:
     """A valid call is done, unless the state or a rule does not allow it."""
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.status_code < 400:
         return
@@ -256,12 +262,16 @@ def labels() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def operations() -> dict[str, schemathesis.APIOperation]:
-    return {found.ok().label: found.ok() for found in schema("coverage").get_all_operations()}
+def operations() -> dict[str, "OpenApiOperation"]:
+    found: dict[str, OpenApiOperation] = {}
+    for read in schema("coverage").get_all_operations():
+        assert isinstance(read, Ok), read.err()
+        found[read.ok().label] = read.ok()
+    return found
 
 
 @pytest.mark.parametrize("label", labels())
-def test_bounds(label: str, there: World, operations: dict[str, schemathesis.APIOperation]) -> None:
+def test_bounds(label: str, there: World, operations: dict[str, "OpenApiOperation"]) -> None:
     """The cases are made here: `parametrize` makes all of them, which takes seconds, whenever tests are collected."""
     operation = operations[label]
     config = operation.schema.config.generation_for(operation=operation, phase="coverage")
@@ -280,7 +290,7 @@ def test_bounds(label: str, there: World, operations: dict[str, schemathesis.API
     assert tried >= 10, tried
 
 
-def tried_on(case: schemathesis.Case, there: World) -> None:
+def tried_on(case: "OpenApiCase", there: World) -> None:
     there.put_in(case)
     response = call(case, there, stream=case.path.endswith("/feed"))
     case.validate_response(response, checks=CHECKS)
