@@ -326,7 +326,7 @@ def _silences(config: dict[object, object]) -> bool:
     if not isinstance(vendor, dict):
         return True
     disabled = vendor.get("disabled_handlers")
-    if isinstance(disabled, list) and STARTS["#cloud-boothook"] in disabled:
+    if isinstance(disabled, list | str) and STARTS["#cloud-boothook"] in disabled:
         return True
     enabled = vendor.get("enabled", True)
     return enabled is not True and str(enabled).strip().lower() not in ("true", "1", "on", "yes")

@@ -139,6 +139,10 @@ WRONG = {
     "vendor-data that is off": (b"#cloud-config\nvendor_data: {enabled: false}\n", SILENT),
     "vendor-data that is nothing": (b"#cloud-config\nvendor_data: no\n", SILENT),
     "boothooks that are off": (b"#cloud-config\nvendor_data: {disabled_handlers: [text/cloud-boothook]}\n", SILENT),
+    "boothooks that are off, in a word": (
+        b"#cloud-config\nvendor_data: {disabled_handlers: text/cloud-boothook}\n",
+        SILENT,
+    ),
     "the same in words": (b"#cloud-config\nvendor_data:\n  enabled: 'no'\n", SILENT),
     "the same compressed": (gzip.compress(b"#cloud-config\nvendor_data: {enabled: 0}\n"), SILENT),
     "the same in a part": (mime(("#cloud-config\nvendor_data: {enabled: off}", "plain")), SILENT),
