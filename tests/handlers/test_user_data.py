@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handlers.bounded_yaml import TooMuch, load
 from handlers.user_data import MALFORMED, SILENT, UNKNOWN, cleaned, notices
 
 CONFIG = b"#cloud-config\nhostname: web-1\n"
@@ -191,14 +192,30 @@ def test_what_takes_long_to_read_is_not_read() -> None:
     assert [notice.code for notice in found] in ([], [MALFORMED])
 
 
+def merges(levels: int) -> str:
+    """Each of its mappings merges the one before it twice."""
+    each = "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, levels))
+    return f"#cloud-config\na0: &a0 {{k: v}}\n{each}"
+
+
+WIDE = "#cloud-config\na: &a {k: v}\nb: {<<: [" + "*a, " * 20_000 + "]}\n"
+LONG = "#cloud-config\na: &a {" + ", ".join(f"k{n}: v" for n in range(1000)) + "}\nb:\n" + "- {<<: *a}\n" * 100
+
+
+@pytest.mark.parametrize("text", [merges(20), WIDE, LONG], ids=["twice each", "wide", "long"])
+def test_merges_that_stand_for_much_are_not_read(text: str) -> None:
+    with pytest.raises(TooMuch):
+        load(text)
+    assert notices(text.encode()) == ()
+
+
 def test_a_few_merges_that_stand_for_more_than_memory_holds() -> None:
-    bomb = "#cloud-config\na0: &a0 {k: v}\n" + "".join(
-        f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 64)
-    )
-    wide = "#cloud-config\na: &a {k: v}\nb: {<<: [" + "*a, " * 20_000 + "]}\n"
-    long = "#cloud-config\na: &a {" + ", ".join(f"k{n}: v" for n in range(1000)) + "}\n" + "- {<<: *a}\n" * 5000
-    for text in (bomb, wide, long.replace("- ", "b: ")):
-        assert notices(text.encode()) == ()
+    assert notices(merges(64).encode()) == ()
+
+
+def test_what_is_compressed_twice_is_said_to_be() -> None:
+    (notice,) = notices(gzip.compress(gzip.compress(CONFIG)))
+    assert "compressed twice" in notice.detail
 
 
 STRANGE = st.one_of(
