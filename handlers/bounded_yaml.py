@@ -1,6 +1,7 @@
 """YAML that others wrote, read as cloud-init reads it, and no more of it than a handler can bear.
 
-Merge keys (`<<`) multiply: a few hundred bytes of them may stand for more than any memory holds.
+Merge keys (`<<`) multiply: 64 KiB of them may stand for a gigabyte, and with older libraries a few hundred bytes for
+more than any memory holds.
 """
 
 import yaml
