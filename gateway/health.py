@@ -55,7 +55,7 @@ async def look(gateway: Gateway) -> dict[str, Any]:
     commands, log, managers = asked
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
-    if readable and rows["position"] > nats["position"] and projections["status"] == "ok":
+    if readable and rows["position"] > nats["position"]:
         nats = await end_of_log(gateway)  # it was asked before the rows were
         if rows["position"] > nats.get("position", rows["position"]):
             detail = "the read models tell of more than the log holds: it is another log; restore it, or rebuild them"
