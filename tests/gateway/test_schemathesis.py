@@ -6,6 +6,8 @@ something that exists, the real one is put in: ids, positions of the log, page t
 kept between runs. A feed is followed up to its first frame; the WebSockets are called as what they are not.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import re
@@ -96,13 +98,13 @@ class World:
         known = self.ids[name]
         return known[sum(str(given).encode()) % len(known)]
 
-    def continued(self, case: "OpenApiCase") -> dict[str, str]:
+    def continued(self, case: OpenApiCase) -> dict[str, str]:
         """The token of the page behind the first one, where there is one: of this very list, with these filters."""
         first = self.http.get(self.url + case.formatted_path, params={**case.query, "limit": 1}, timeout=30)
         token = first.json().get("next_page_token") if first.ok else None
         return {"page_token": token} if token else {}
 
-    def put_in(self, case: "OpenApiCase") -> None:
+    def put_in(self, case: OpenApiCase) -> None:
         """Put what exists into the valid parts of a call, and short waits."""
         whole = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
         for name, given in case.path_parameters.items():
@@ -145,7 +147,7 @@ class World:
                 body["source"] = "http://127.0.0.1:9/none"
 
 
-def broken(case: "OpenApiCase", part: str) -> bool:
+def broken(case: OpenApiCase, part: str) -> bool:
     assert case.meta is not None
     return any(
         location.container_name == part and info.mode is GenerationMode.NEGATIVE
@@ -226,7 +228,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
 
 @SCHEMA.parametrize()
 @SETTINGS
-def test_calls(case: "OpenApiCase", there: World) -> None:
+def test_calls(case: OpenApiCase, there: World) -> None:
     there.put_in(case)
     feed = case.path.endswith("/feed")
     response = call(case, there, stream=feed)
@@ -234,7 +236,7 @@ def test_calls(case: "OpenApiCase", there: World) -> None:
     accepted(case, response)
 
 
-def call(case: "OpenApiCase", there: World, *, stream: bool) -> requests.Response:
+def call(case: OpenApiCase, there: World, *, stream: bool) -> requests.Response:
     """The answer; of a feed its first frame."""
     sent = case.as_transport_kwargs(base_url=there.url)
     response = there.http.request(**sent, stream=stream, timeout=30)
@@ -244,7 +246,7 @@ def call(case: "OpenApiCase", there: World, *, stream: bool) -> requests.Respons
     return response
 
 
-def accepted(case: "OpenApiCase", response: requests.Response) -> None:
+def accepted(case: OpenApiCase, response: requests.Response) -> None:
     """A valid call is done, unless the state or a rule does not allow it."""
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.status_code < 400:
         return
@@ -262,7 +264,7 @@ def labels() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def operations() -> dict[str, "OpenApiOperation"]:
+def operations() -> dict[str, OpenApiOperation]:
     found: dict[str, OpenApiOperation] = {}
     for read in schema("coverage").get_all_operations():
         assert isinstance(read, Ok), read.err()
@@ -271,7 +273,7 @@ def operations() -> dict[str, "OpenApiOperation"]:
 
 
 @pytest.mark.parametrize("label", labels())
-def test_bounds(label: str, there: World, operations: dict[str, "OpenApiOperation"]) -> None:
+def test_bounds(label: str, there: World, operations: dict[str, OpenApiOperation]) -> None:
     """The cases are made here: `parametrize` makes all of them, which takes seconds, whenever tests are collected."""
     operation = operations[label]
     config = operation.schema.config.generation_for(operation=operation, phase="coverage")
@@ -290,7 +292,7 @@ def test_bounds(label: str, there: World, operations: dict[str, "OpenApiOperatio
     assert tried >= 10, tried
 
 
-def tried_on(case: "OpenApiCase", there: World) -> None:
+def tried_on(case: OpenApiCase, there: World) -> None:
     there.put_in(case)
     response = call(case, there, stream=case.path.endswith("/feed"))
     case.validate_response(response, checks=CHECKS)
