@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Raw, Recorded
-from eventstore.jetstream import own
+from eventstore.received import own
 from eventstore.verify import Finding, Report, Verifier
 from runtime import subjects
 from runtime.headers import parsed

@@ -7,7 +7,8 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from eventstore.jetstream import EXPECTED, Message, Stream, Unavailable
+from eventstore.jetstream import Message, Stream, Unavailable
+from eventstore.received import EXPECTED
 
 
 @dataclass(frozen=True, slots=True)

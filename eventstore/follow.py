@@ -15,8 +15,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.envelope import Recorded
-from eventstore.jetstream import Unavailable, first_stored, own, raw_of
+from eventstore.jetstream import Unavailable
 from eventstore.mailbox import Mailbox
+from eventstore.received import first_stored, own, raw_of
 from runtime import logs, subjects
 from runtime.tasks import heed_cancellation
 

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eventstore.jetstream import EXPECTED_ON, Conflict, Message, Stream, TooLarge, TooMany
+from eventstore.jetstream import Conflict, Message, Stream, TooLarge, TooMany
+from eventstore.received import EXPECTED_ON
 
 #: So many appends are under way alone before the next ones gather.
 ALONE = 2

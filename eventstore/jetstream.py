@@ -7,13 +7,10 @@ until the server either stores or refuses them, and a refusal is checked against
 """
 
 import asyncio
-import base64
 import contextlib
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError
@@ -21,28 +18,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from eventstore.envelope import Raw, Recorded
+from eventstore.envelope import Recorded
 from eventstore.mailbox import Mailbox
-from runtime.headers import FIRST_LINE, Odd, parsed
+from eventstore.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
 
 T = TypeVar("T")
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
-STORED_AT = "Nebula-Stored-At"
-_OF_STORAGE = (
-    STORED_AT,
-    EXPECTED,
-    EXPECTED_ON,
-    "Nats-Msg-Id",
-    "Nats-Expected-Stream",
-    "Nats-Batch-Id",
-    "Nats-Batch-Sequence",
-    "Nats-Batch-Commit",
-)
-"""What we send with an event that is not part of it. Servers and others may add more that begin with `Nats-`."""
 NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
@@ -273,7 +254,7 @@ class Stream:
         reply = json.loads((await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
         problem = reply.get("error")
         if problem is None:
-            return _from_api(reply["message"])
+            return from_api(reply["message"])
         if problem.get("err_code") == NO_MESSAGE:
             return None
         raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
@@ -338,79 +319,3 @@ async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) 
                     return found, int(headers.get("Nats-Num-Pending", "0"))
                 else:
                     raise Unavailable(f"the log refuses to be read: {headers}")
-
-
-def direct(msg: Msg) -> Recorded:
-    """An event from the answer to a direct get."""
-    headers = msg.headers or {}
-    return Recorded(
-        position=int(headers["Nats-Sequence"]),
-        subject=headers["Nats-Subject"],
-        headers=own(headers),
-        body=msg.data,
-        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
-        raw=raw_of(headers["Nats-Subject"], headers),
-    )
-
-
-def is_status(headers: Mapping[str, str]) -> bool:
-    """Whether the server speaks for itself. A stored message may carry a status too, but always has its sequence."""
-    return "Status" in headers and "Nats-Sequence" not in headers
-
-
-def _from_api(message: dict[str, Any]) -> Recorded:
-    """An event from the answer of the stream's leader."""
-    headers = parsed(base64.b64decode(message.get("hdrs", ""))) or {}
-    return Recorded(
-        position=int(message["seq"]),
-        subject=message["subject"],
-        headers=own(headers),
-        body=base64.b64decode(message.get("data", "")),
-        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(message["time"])),
-        raw=raw_of(message["subject"], headers),
-    )
-
-
-def first_stored(headers: Mapping[str, str]) -> datetime | None:
-    """When a restored event was stored at first: a server stamps all that it stores with its own time."""
-    stamp = headers.get(STORED_AT)
-    if not stamp:
-        return None
-    try:
-        found = datetime.fromisoformat(stamp)
-    except ValueError:  # not written by a restore
-        return None
-    return found.astimezone(UTC) if found.tzinfo is not None and 1970 <= found.year < 9999 else None
-
-
-def own(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that are the event's own: none that speak of its storage."""
-    kept = dict(headers)
-    for name in _OF_STORAGE:
-        kept.pop(name, None)
-    if "Nats-" in "\n".join(kept):  # others are rare, and every event passes here
-        return {name: value for name, value in kept.items() if not name.startswith("Nats-")}
-    return kept
-
-
-def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
-    """The bytes of a message's subject and own headers, where a dictionary does not tell them whole."""
-    if not isinstance(headers, Odd):
-        return None
-    first, *lines = headers.block.split(b"\r\n")
-    kept = [line for line in lines if line and not line.startswith((b"Nats-", STORED_AT.encode() + b":"))]
-    plain = [f"{name}: {value}".encode() for name, value in own(headers).items()]
-    exact = subject.encode()
-    for line in lines:
-        if line.startswith(b"Nats-Subject: "):
-            exact = line[len(b"Nats-Subject: ") :]
-    whole = first == FIRST_LINE and kept == plain and exact == subject.encode()
-    if whole and not _CONTROL.search(b"".join([exact, *kept])):
-        return None
-    return Raw(exact, b"\r\n".join([first, *kept, b"", b""]))
-
-
-def _microseconds(text: str) -> str:
-    """RFC 3339 with up to nanoseconds, cut to what Python reads."""
-    head, _, rest = text.rstrip("Z").partition(".")
-    return f"{head}.{rest[:6]:0<6}+00:00"

@@ -16,7 +16,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from eventstore.jetstream import EXPECTED, Conflict, Message, Stream, Unavailable
+from eventstore.jetstream import Conflict, Message, Stream, Unavailable
+from eventstore.received import EXPECTED
 from runtime import subjects
 
 NOT_FOUND = 404

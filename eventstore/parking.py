@@ -22,8 +22,9 @@ from nats.js.errors import APIError, NotFoundError
 from eventstore.documents import Documents
 from eventstore.envelope import Recorded
 from eventstore.follow import follow
-from eventstore.jetstream import Conflict, Stream, Unavailable, own
+from eventstore.jetstream import Conflict, Stream, Unavailable
 from eventstore.parked import MORE, MOST_BODY, MOST_ERROR, MOST_HEADERS, Parked, Status, record_of, visible
+from eventstore.received import own
 from eventstore.room import Room
 from runtime import logs, subjects
 

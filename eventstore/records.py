@@ -15,7 +15,8 @@ from uuid import UUID
 from eventsourcing.persistence import DataError, Notification, StoredEvent, Tracking
 
 from eventstore.envelope import GENESIS, Recorded
-from eventstore.jetstream import EXPECTED, Message, own
+from eventstore.jetstream import Message
+from eventstore.received import EXPECTED, own
 from runtime.header_text import decoded, encoded
 
 HIGHEST = "ce-highest"

@@ -17,8 +17,6 @@ from eventstore.envelope import Context, Recorded, Ref, appended, digest, seal
 from eventstore.frontier import Frontier
 from eventstore.group import GroupCommit
 from eventstore.jetstream import (
-    EXPECTED,
-    EXPECTED_ON,
     PAGE,
     Conflict,
     Message,
@@ -28,6 +26,7 @@ from eventstore.jetstream import (
     Unavailable,
 )
 from eventstore.judge import Malformed, Tip, evolved, judge, shape
+from eventstore.received import EXPECTED, EXPECTED_ON
 from runtime import subjects
 
 __all__ = [

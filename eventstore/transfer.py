@@ -21,9 +21,10 @@ from eventstore.archive import Writer, checkpoint_of, event_of, header_of, read_
 from eventstore.audit import Progress
 from eventstore.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.envelope import Recorded
-from eventstore.jetstream import STORED_AT, Conflict, Unavailable, direct_get
+from eventstore.jetstream import Conflict, Unavailable, direct_get
 from eventstore.judge import follows, shape
 from eventstore.notary import Checkpoints, Disagrees, pages
+from eventstore.received import STORED_AT
 from eventstore.store import EventStore
 from eventstore.verify import Report
 from runtime import bus, streams, subjects

@@ -120,10 +120,6 @@ class Verifier:
         """How far it is."""
         return self._at
 
-    @property
-    def last_checkpoint(self) -> Checkpoint | None:
-        return self._checkpoint
-
     def anchor(self, recorded: Recorded) -> None:
         """The last event of an aggregate before the part that is looked at."""
         if recorded.position > self._start or recorded.subject in self._tips:

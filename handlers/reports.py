@@ -15,8 +15,8 @@ from domain.contract import NodeReport
 from domain.node import Node
 from domain.vm import RecordReport
 from eventstore.envelope import Context
-from eventstore.jetstream import own
 from eventstore.parking import REPORTS, Parking
+from eventstore.received import own
 from eventstore.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, caught_up, now
 from handlers.world import World

@@ -22,7 +22,6 @@ PARTS = {
 #: Bytes of a point of ed25519.
 ED25519 = 32
 USER_TYPES = frozenset(PARTS)
-HOST_TYPES = frozenset({"ssh-ed25519", "ssh-rsa", *ECDSA})
 #: The longest line that is looked at, in characters.
 MOST = 16 * 1024
 
