@@ -147,11 +147,11 @@ def homes(open_folder: Path) -> dict[str, Path]:
 async def test_a_home_of_another_user_ends_every_role(
     nats_server: NatsServer, homes: dict[str, Path], tmp_path: Path
 ) -> None:
-    cases = [
-        *[(name, "closed") for name in ("handlers", "projections", "node", "simulation", "gateway")],
-        *[(name, "readable") for name in ("handlers", "node", "simulation")],
-        *[(name, "left") for name in ("handlers", "projections")],
-    ]
+    cases = {
+        "closed": ("handlers", "projections", "node", "simulation", "gateway"),
+        "readable": ("handlers", "node", "simulation"),
+        "left": ("handlers", "projections"),
+    }
 
     async def ended(running: RoleProcess, home: Path) -> None:
         assert await running.ends() == 2, running.log.read_text()
@@ -159,14 +159,14 @@ async def test_a_home_of_another_user_ends_every_role(
         assert str(home) in line
         assert "Traceback" not in running.log.read_text()
 
-    async with AsyncExitStack() as stack:
-        started = []
-        for name, which in cases:
-            folder, home = tmp_path / which, homes[which]
-            folder.mkdir(exist_ok=True)
-            running = role(name, folder, nats_server.url, user=OTHER, HOME=str(home), TOKENS_FILE=str(home / "tokens"))
-            started.append(ended(await stack.enter_async_context(running), home))
-        await asyncio.gather(*started)
+    for which, names in cases.items():
+        folder, home = tmp_path / which, homes[which]
+        folder.mkdir()
+        settings = {"HOME": str(home), "TOKENS_FILE": str(home / "tokens")}
+        async with AsyncExitStack() as stack:
+            made = [role(name, folder, nats_server.url, user=OTHER, **settings) for name in names]
+            started = [await stack.enter_async_context(each) for each in made]
+            await asyncio.gather(*(ended(running, home) for running in started))
 
 
 @pytest.mark.parametrize("which", ["closed", "readable"])
