@@ -113,7 +113,7 @@ async def test_a_second_daemon_on_the_same_folder_gives_up(node: Node) -> None:
     async with node.process():
         await eventually(lambda: node.heartbeats, "the first daemon is up")
         async with node.process() as second:
-            assert await second.wait() == 1
+            assert await second.wait() == 2
 
 
 async def test_qemu_runs_on_what_a_disk_was_made_from(
