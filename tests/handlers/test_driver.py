@@ -200,6 +200,23 @@ async def test_an_item_that_fails_with_a_bug_is_told_once_and_tried_again(
     assert after.last_success is not None
 
 
+@pytest.mark.parametrize("error", [ValueError("a bug"), Conflict("s")], ids=lambda error: type(error).__name__)
+async def test_an_item_that_failed_waits_for_its_pause(
+    error: Exception, lines: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST", "FIRST_CONFLICT", "LAST", "LAST_PASSING"):
+        monkeypatch.setattr(failure, name, 3600.0)
+    bad = Fails(error)
+    driver = Driver("m", Items(bad=bad).look, period=9)
+    await driver.round(ALL)
+    await eventually(lambda: driver.status().backing_off == 1, "it backs off")
+    for _ in range(10):
+        await driver.round(ALL)
+        await asyncio.sleep(0)
+    assert (bad.tries, driver.status().backing_off) == (1, 1)
+    await driver.close()
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_race_that_was_lost_is_no_failure(lines: list[Any], times: int) -> None:
     raced = Fails(Conflict("s"), times)
