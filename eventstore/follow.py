@@ -24,6 +24,9 @@ from runtime.tasks import heed_cancellation
 log = logs.get(__name__)
 
 HEARTBEAT = 2.0
+#: Seconds for which a stream has to be shorter than what was read of it: a leader that was cut off does not know better
+#: for about ten.
+SURE = 15.0
 MOST = 256
 FLOW_CONTROL = "$JS.FC."
 _FIRST_WAIT = 3.0
@@ -43,6 +46,7 @@ async def follow(
     OtherStream where that place is not there any more.
     """
     delay, told, again = 0.05, "", False
+    short_since: float | None = None
     while True:
         try:
             consumed = _consume(nc, after, filters or [subjects.events()], stream, again=again)
@@ -51,7 +55,12 @@ async def follow(
                     if batch:
                         after = batch[-1].position
                         yield batch
-                    delay = 0.05
+                    delay, short_since = 0.05, None
+        except _Short as error:
+            clock = asyncio.get_running_loop().time()
+            short_since = clock if short_since is None else short_since
+            if clock - short_since >= SURE:
+                raise OtherStream(str(error)) from None
         except (NatsError, OSError, TimeoutError, _Interrupted) as error:
             if nc.is_closed:
                 return
@@ -72,19 +81,23 @@ class _Interrupted(Exception):
     """The consumer can no longer be trusted to be complete."""
 
 
+class _Short(_Interrupted):
+    """The stream is said to end before what was read of it."""
+
+
 class _Refused(_Interrupted):
     """The server answers, and will not: nothing that waiting alone mends."""
 
 
 async def _same(nc: Client, stream: str, after: int) -> None:
-    """Raises OtherStream where the stream's leader knows of less than what was read.
+    """Raises _Short where the stream's leader knows of less than what was read.
 
     A consumer that begins behind the end hears nothing until the stream has come that far, and says so to nobody.
     """
     end = (await nc.jetstream(timeout=_FIRST_WAIT).stream_info(stream)).state.last_seq
     heed_cancellation()
     if end < after:
-        raise OtherStream(f"stream {stream} ends at {end}, and was read up to {after}: it was lost, or made anew")
+        raise _Short(f"stream {stream} ends at {end}, and was read up to {after}: it was lost, or made anew")
 
 
 async def _consume(

@@ -37,6 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that went away is noticed soon."""
     monkeypatch.setattr(module, "HEARTBEAT", 0.2)
     monkeypatch.setattr(module, "_FIRST_WAIT", 0.5)
+    monkeypatch.setattr(module, "SURE", 0.3)
 
 
 async def take(nc: Client, after: int, count: int, filters: list[str] | None = None) -> list[Recorded]:
@@ -328,4 +329,32 @@ async def test_a_stream_that_was_made_anew_is_not_taken_for_the_one_that_was_rea
         await js.publish(f"{name}.x", b"")
         with pytest.raises(OtherStream, match="ends at 1, and was read up to 3"):
             await anext(feed)
+    await js.delete_stream(name)
+
+
+async def test_a_leader_that_was_cut_off_is_not_believed_at_once(
+    nc: Client, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says for a moment that the stream is shorter than what was read of it."""
+    monkeypatch.setattr(module, "SURE", 60.0)
+    name = some_id()
+    js = nc.jetstream()
+    await js.add_stream(StreamConfig(name=name, subjects=[f"{name}.>"]))
+    await js.publish(f"{name}.0", b"")
+    asked = 0
+    same = module._same
+
+    async def behind(nc: Client, stream: str, after: int) -> None:
+        nonlocal asked
+        asked += 1
+        await same(nc, stream, after + 5 if asked < 3 else after)
+
+    monkeypatch.setattr(module, "_same", behind)
+    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
+        assert len(await anext(feed)) == 1
+        for consumer in await js.consumers_info(name):
+            await js.delete_consumer(name, consumer.name)
+        await js.publish(f"{name}.1", b"")
+        assert len(await anext(feed)) == 1
+    assert asked >= 3
     await js.delete_stream(name)
