@@ -1,5 +1,6 @@
 """SSH public keys as people give them: the key itself, or a file with some."""
 
+import errno
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
@@ -15,7 +16,7 @@ from runtime.unusable import sentence
 PRIVATE = re.compile(r"(PRIVATE|SECRET)[ -]KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE")
 #: What a public key begins with, where it is given itself.
 PUBLIC = ("ssh-", "ecdsa-", "sk-")
-#: Characters of the path of a file.
+#: What is longer, in characters, and is not there, may be a key rather than a path.
 MOST_PATH = 255
 #: The shape of one. What is in it, the platform looks at.
 LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+[A-Za-z0-9+/]+={0,2}([ \t]+[^\x00-\x08\x0a-\x1f\x7f]*)?")
@@ -37,8 +38,9 @@ def _keys(given: str) -> list[str]:
         raise Usage("--ssh-key was given a private key; nothing was sent. Give the public one, or its file (.pub)")
     if given.lstrip("\ufeff \t\r\n").startswith(PUBLIC) or BEHIND.search(given):
         return [_public(given.strip("\ufeff \t\r\n"), "--ssh-key")]
-    if "\n" in given or len(given) > MOST_PATH:  # what no file is called may be a secret: it is not repeated
-        raise Usage("--ssh-key was given neither a public key nor the path of a file; nothing was sent")
+    why = "it has several lines" if "\n" in given else _missing(given) if len(given) > MOST_PATH else ""
+    if why:  # what no file is called may be a secret: it is not repeated
+        raise Usage(f"--ssh-key was given neither a public key nor the path of a file ({why}); nothing was sent")
     text = text_of(Path(given))
     if PRIVATE.search(text):
         raise Usage(f"{given} holds a private key; nothing was sent. Give the public one: {given}.pub")
@@ -47,6 +49,17 @@ def _keys(given: str) -> list[str]:
     if not found:
         raise Usage(f"{given} holds no public key")
     return found
+
+
+def _missing(path: str) -> str:
+    """Why there is nothing at a path; empty where there is something."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        return "the name is too long" if error.errno == errno.ENAMETOOLONG else "there is no such file"
+    except ValueError:
+        return "there is no such file"
+    return ""
 
 
 def _public(line: str, where: str) -> str:

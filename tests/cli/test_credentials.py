@@ -191,6 +191,13 @@ def test_what_is_no_path_either_is_not_repeated(nebula: Nebula, platform: Platfo
     assert "SECRET" not in ran.err and not platform.keys("POST")
 
 
+def test_the_path_of_a_key_may_be_long(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path.joinpath(*["n" * 100] * 4, "id_ed25519.pub")
+    file.parent.mkdir(parents=True)
+    file.write_text(KEY)
+    assert nebula("vm", "create", "web-1", "--image", "debian-12", f"--ssh-key={file}").status == 0
+
+
 @pytest.mark.parametrize("text", [f"\ufeff{KEY} me\r\n", f"# mine\n\n  {KEY}\n", f"{KEY} é"])
 def test_a_public_key_is_sent(nebula: Nebula, platform: Platform, tmp_path: Path, text: str) -> None:
     file = tmp_path / "id_ed25519.pub"

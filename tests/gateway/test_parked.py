@@ -31,9 +31,11 @@ async def test_a_malformed_message_degrades_until_somebody_has_seen_it(api: Plat
 
     await eventually(degraded, "degraded")
     page = await api.get("/v1/parked?source=log&limit=5")
-    assert [item["key"] for item in page["items"]] == [str(position) for position in laid[:5]]
+    first = [item["key"] for item in page["items"]]
+    assert len(first) == 5
     page = await api.get(f"/v1/parked?source=log&limit=500&page_token={page['next_page_token']}")
-    assert [item["key"] for item in page["items"]] == [str(position) for position in laid[5:]]
+    others = [item["key"] for item in page["items"]]  # in the order in which they were parked, by whoever was first
+    assert sorted(map(int, first + others)) == laid
     assert page["next_page_token"] is None
     one = await api.get(f"/v1/parked/log/{laid[0]}")
     assert (one["error"], one["message"]["data_base64"]) == ("the message has no headers", "aGk=")
