@@ -46,9 +46,8 @@ class Frontier:
         self._note(recorded)
         self._move(recorded[-1].position)
 
-    def followed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
-        """The next messages of the log: those that this process appended as it knows them, with their digests."""
-        self.heard(recorded)
+    def handed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
+        """The next messages of the log, handed on: those that this process appended as it knows them."""
         self.handed_on = recorded[-1].position
         return [self._recognized(one) for one in recorded]
 

@@ -54,6 +54,7 @@ class Parts:
     nc: Client
     world: World
     commands: CommandLoop
+    turns: Turns
     liveness: Liveness
     registration: Registration
     reports: Reports
@@ -75,6 +76,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
     key = settings.home / "checkpoint.key"
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
+    turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
@@ -86,7 +88,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         for folder in ("imports", "imports-again")
     ]
     drivers = [
-        Placer(store, world, policy, Turns(commands.in_flight)).driver(),
+        Placer(store, world, policy, turns).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
         liveness.driver(),
@@ -101,6 +103,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         nc=nc,
         world=world,
         commands=commands,
+        turns=turns,
         liveness=liveness,
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
         reports=Reports(store, world),
@@ -136,7 +139,7 @@ async def serve(settings: HandlersSettings) -> None:
         store = EventStore(nc)
         essential.start("malformed messages", parts.world.malformed.run(parts.parking))
         essential.start("parked", parts.parking.keep_count())
-        essential.start("world", parts.world.follow(nc, Turns(parts.commands.in_flight)))
+        essential.start("world", parts.world.follow(nc, parts.turns))
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))

@@ -21,11 +21,13 @@ from eventstore.frontier import Frontier
 from eventstore.judge import Malformed, Tip, body, follows, shape, step
 from eventstore.refused import Refused
 from eventstore.store import Loaded
+from handlers.backlog import Backlog
 from handlers.due import Due
 from handlers.macs import Macs
 from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
+from runtime.tasks import end
 
 log = logs.get(__name__)
 
@@ -261,10 +263,28 @@ class World:
             watch.nudge()
 
     async def follow(self, nc: Client, turns: Turns) -> None:
-        """Keep up with the log, for ever; a moment behind while many commands come that need nothing of it."""
+        """Keep up with the log, for ever: what it holds is known at once, and folded a moment later while many commands
+        come that need nothing of it.
+        """
+        backlog = Backlog()
+        tasks = [asyncio.create_task(self._hear(nc, backlog)), asyncio.create_task(self._fold(backlog, turns))]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(tasks)
+        for task in ended:
+            task.result()
+
+    async def _hear(self, nc: Client, backlog: Backlog) -> None:
         async for heard in follow(nc, self.position):
-            batch = self.frontier.followed(heard)
-            await turns.wait(needed=lambda: self._awaited + self.frontier.awaited > 0)
+            self.frontier.heard(heard)
+            await backlog.put(heard)
+
+    async def _fold(self, backlog: Backlog, turns: Turns) -> None:
+        while True:
+            await backlog.come()
+            await turns.wait(needed=lambda: self._awaited > 0 or backlog.full())
+            batch = self.frontier.handed(backlog.take())
             for recorded in batch:
                 wrong = self.take(recorded)
                 if wrong is not None:
@@ -273,6 +293,7 @@ class World:
                 self.position = batch[-1].position
                 self._moved.notify_all()
             self.nudge()
+            await asyncio.sleep(0)  # others have their turn, however much there is
 
     async def reached(self, position: int) -> None:
         """Wait until everything up to a position is in."""

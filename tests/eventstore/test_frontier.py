@@ -33,14 +33,14 @@ def test_own_events_close_gaps() -> None:
 def test_own_events_are_recognized_when_they_come_with_the_log() -> None:
     known = Frontier()
     late, mine, other, last = at(1), at(2), at(3), at(4)
-    assert known.followed([late]) == [late]
+    assert known.handed([late]) == [late]
     known.stored([late, mine, other])
     changed = replace(other, body=b"{}")
-    first, second = known.followed([replace(mine, stored_at=late.stored_at), changed])
+    first, second = known.handed([replace(mine, stored_at=late.stored_at), changed])
     assert first is mine
     assert second is changed, "not what was appended"
     known.stored([last])
-    [told] = known.followed([at(4)])
+    [told] = known.handed([at(4)])
     assert told is last
     assert not known._own, "none is kept: one that came with the log before it was known to be stored neither"
 

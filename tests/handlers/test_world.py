@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+import handlers.world
 from domain.base import Event
 from domain.project import ProjectCreated, ProjectRenamed, evolve
 from domain.vm import VmRequested
 from eventstore.envelope import Context, Recorded, Ref, appended, seal
 from eventstore.judge import doubtful
 from eventstore.store import Loaded, Tip
+from handlers import backlog
+from handlers.turns import Turns
 from handlers.world import EVOLVE, Watch, World
+from runtime.tasks import end
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DONE = {"at": AT, "operation": "o", "fingerprint": "f"}
@@ -72,7 +76,7 @@ def test_a_message_of_somebody_else_at_a_foreseen_place_is_judged(folds: list[Ev
 
 def test_nothing_is_foreseen_of_what_has_come_already() -> None:
     world, made = World(), own(1, Tip(REF), MADE)
-    world.take(*world.frontier.followed([made]))
+    world.take(*world.frontier.handed([made]))
     world.foresee(made, Tip(REF), Loaded(None, Tip(REF)))
     assert not world._foreseen
 
@@ -106,3 +110,49 @@ async def test_a_change_that_the_watcher_made_itself_wakes_nobody() -> None:
 )
 def test_only_fields_that_may_hold_numbers_or_times_are_looked_at(model: type[BaseModel], fields: set[str]) -> None:
     assert fields <= set(doubtful(model)) and not {"operation", "labels", "tags", "name"} & set(doubtful(model))
+
+
+async def test_a_backlog_keeps_the_order_and_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MOST", 4)
+    monkeypatch.setattr(backlog, "MOST_TAKEN", 3)
+    all_ = [own(position, Tip(REF), MADE) for position in range(1, 8)]
+    kept = backlog.Backlog()
+    await kept.put(all_[:2])
+    await kept.put(all_[2:5])
+    waiting = asyncio.create_task(kept.put(all_[5:]))
+    await asyncio.sleep(0)
+    assert kept.full() and not waiting.done()
+    assert kept.take() == all_[:3]
+    await waiting
+    await kept.come()
+    assert [*kept.take(), *kept.take()] == all_[3:]
+
+
+async def test_what_cannot_be_folded_ends_the_following(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However quiet the log is."""
+
+    async def one(nc: Any, after: int) -> Any:
+        yield [own(1, Tip(REF), MADE)]
+        await asyncio.Event().wait()
+
+    world = World()
+    monkeypatch.setattr(handlers.world, "follow", one)
+    monkeypatch.setattr(world, "take", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(5):
+            await world.follow(None, Turns(lambda: 0))  # type: ignore[arg-type]
+
+
+async def test_it_is_known_before_it_is_folded_while_many_commands_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one(nc: Any, after: int) -> Any:
+        yield [own(1, Tip(REF), MADE)]
+        await asyncio.Event().wait()
+
+    world = World()
+    monkeypatch.setattr(handlers.world, "follow", one)
+    following = asyncio.create_task(world.follow(None, Turns(lambda: 100)))  # type: ignore[arg-type]
+    await world.frontier.reached(1)
+    assert world.project("p") is None
+    await world.reached(1)
+    assert world.project("p") is not None, "folded as soon as somebody asks for it"
+    await end([following])
