@@ -16,6 +16,8 @@ FIRST_LINE = b"NATS/1.0"
 _fit: set[str] = set()
 """Names that were found to be tokens: there are a few dozen in all."""
 _MOST_FIT = 1000
+_USUAL = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [!-~]+\r\n)+\r\n")
+"""Headers as we write them: a token, and a value of visible ASCII without a space."""
 _VISIBLE = bytes([*range(0x20, 0x7F), 0x0D, 0x0A])
 """ASCII that can be shown, and what ends lines."""
 
@@ -32,7 +34,7 @@ def parsed(block: bytes) -> dict[str, str] | None:
     """The headers of a block (`NATS/1.0` and what follows); None where there are none."""
     first, _, rest = block.partition(b"\r\n")
     if first == FIRST_LINE:
-        return _plain(rest) or _odd(block, rest, {})
+        return _usual(rest) or _plain(rest) or _odd(block, rest, {})
     return _odd(block, rest, _status(first))
 
 
@@ -47,8 +49,18 @@ def fit(names: KeysView[str]) -> bool:
     return True
 
 
+def _usual(lines: bytes) -> dict[str, str] | None:
+    """The quickest way, for nearly every event; None for all others."""
+    if not _USUAL.fullmatch(lines):
+        return None
+    parts = lines[:-4].decode("ascii").replace("\r\n", ": ").split(": ")
+    names = parts[::2]
+    headers = dict(zip(names, parts[1::2], strict=True))
+    return headers if len(headers) == len(names) else None
+
+
 def _plain(lines: bytes) -> dict[str, str] | None:
-    """The quick way, for headers as they should be; None for all others."""
+    """The next quickest, for headers as they should be; None for all others."""
     text = lines.decode(errors="replace")
     try:
         pairs = [line.split(": ", 1) for line in text.split("\r\n") if line]

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.errors import BadHeaderError
 from nats.js.api import Header
 
+from runtime import headers
 from runtime.bus import QuickClient, header_block
 from runtime.headers import NAME, Odd, parsed
 
@@ -131,3 +132,25 @@ async def test_a_question_to_a_lost_server_waits_for_it() -> None:
     await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
     assert wire.written == []
     assert len(client._pending) == 1
+
+
+PARTS = st.lists(
+    st.tuples(st.binary(min_size=0, max_size=4), st.sampled_from([b": ", b":", b"  ", b" :"]), st.binary(max_size=6)),
+    max_size=4,
+)
+
+
+@given(PARTS | st.just([(b"ce-id", b": ", b"a:b"), (b"ce-id", b": ", b"c")]), st.sampled_from([b"\r\n", b"\n", b"\r"]))
+def test_the_quickest_way_reads_what_the_next_one_reads(lines: list[tuple[bytes, bytes, bytes]], end: bytes) -> None:
+    block = b"".join(b"".join(line) + end for line in lines) + b"\r\n"
+    found = headers._usual(block)
+    assert found is None or found == headers._plain(block)
+
+
+def test_headers_of_events_go_the_quickest_way() -> None:
+    assert headers._usual(b"ce-id: vm.1:1\r\nce-time: 2026-01-01T00:00:00+00:00\r\n\r\n") == {
+        "ce-id": "vm.1:1",
+        "ce-time": "2026-01-01T00:00:00+00:00",
+    }
+    for other in (b"a: b c\r\n\r\n", b"a: b\r\na: c\r\n\r\n", b"a:b\r\n\r\n", b"a: \r\n\r\n", b"\r\n", b""):
+        assert headers._usual(other) is None
