@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from domain.base import Message
 from domain.contract import Power
 from domain.guest import AddressSource
 from node_daemon.hypervisor import Have, Hypervisor, Refused, Sighting, Unreachable
+from node_daemon.notes import Notes
 
 #: Seconds between two questions: while there is no address, and afterwards.
 MISSING, KNOWN = 2.0, 15.0
@@ -69,35 +70,20 @@ def _by(source: Literal["agent", "lease", "arp"], addresses: "tuple[str, ...] | 
     return tuple(AddressSource(address=address, source=source) for address in addresses)
 
 
-class EarlierBoots:
+class EarlierBoots(Notes[Earlier]):
     """What is known of all VMs' earlier boots, in a file each: a daemon that starts again in the middle of a boot does
     not take an old lease for a new one. Where the disk is full it may, until the guest has one of its own.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(folder, Earlier)
 
-    def read(self, vm: str) -> Earlier | None:
-        with contextlib.suppress(OSError, ValidationError):
-            return Earlier.model_validate_json(self._path(vm).read_bytes())
-        return None
-
-    def write(self, vm: str, earlier: Earlier) -> None:
-        part = self._path(vm).with_suffix(".part")
-        with contextlib.suppress(OSError):
-            if not (earlier.leases or earlier.arp):
-                self._path(vm).unlink(missing_ok=True)
-                return
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(earlier.model_dump_json())
-            part.rename(self._path(vm))
-
-    def forget(self, vm: str) -> None:
-        with contextlib.suppress(OSError):
-            self._path(vm).unlink(missing_ok=True)
-
-    def _path(self, vm: str) -> Path:
-        return self._folder / f"{vm}.json"
+    def write(self, vm: str, note: Earlier) -> None:
+        """One that says nothing is not kept."""
+        if note.leases or note.arp:
+            super().write(vm, note)
+        else:
+            self.forget(vm)
 
 
 class Addresses:

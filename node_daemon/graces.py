@@ -2,19 +2,19 @@
 
 A request says for how long (`Wanted.grace_seconds`). That is counted from when this host first saw it: the instant at
 which another host's clock would be there means nothing here. It is kept in a file for each VM, so a daemon that starts
-again counts on.
+again counts on. Where the disk is full, it gives the guest its time anew.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from domain.base import Message
 from domain.contract import Wanted
+from node_daemon.notes import Notes
 
 
 def since_boot() -> float:
@@ -34,7 +34,7 @@ class Graces:
     """The countdowns of all VMs. `boot`: the host's boot id, without which `clock` means nothing."""
 
     def __init__(self, folder: Path, boot: str, clock: Callable[[], float] = since_boot) -> None:
-        self._folder = folder
+        self._notes = Notes(folder, Countdown)
         self._boot = boot
         self._clock = clock
         self._countdowns: dict[str, Countdown] = {}
@@ -43,33 +43,16 @@ class Graces:
         """Seconds until the plug may be pulled; 0 when it may be now. The first look at a request starts its time."""
         if want.force_after is None:
             return 0.0
-        found = self._countdowns.get(want.vm) or self._read(want.vm)
+        found = self._countdowns.get(want.vm) or self._notes.read(want.vm)
         if found is None or (found.request, found.boot) != (want.force_after, self._boot):
             found = Countdown(request=want.force_after, boot=self._boot, ends=self._clock() + seconds(want))
-            self._write(want.vm, found)
+            self._notes.write(want.vm, found)
         self._countdowns[want.vm] = found
         return max(0.0, found.ends - self._clock())
 
     def forget(self, vm: str) -> None:
         self._countdowns.pop(vm, None)
-        with contextlib.suppress(OSError):
-            self._path(vm).unlink(missing_ok=True)
-
-    def _read(self, vm: str) -> Countdown | None:
-        with contextlib.suppress(OSError, ValidationError):
-            return Countdown.model_validate_json(self._path(vm).read_bytes())
-        return None
-
-    def _write(self, vm: str, countdown: Countdown) -> None:
-        """Where the disk is full, a daemon that starts again gives the guest its time anew."""
-        part = self._path(vm).with_suffix(".part")
-        with contextlib.suppress(OSError):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(countdown.model_dump_json())
-            part.rename(self._path(vm))
-
-    def _path(self, vm: str) -> Path:
-        return self._folder / f"{vm}.json"
+        self._notes.forget(vm)
 
 
 def seconds(want: Wanted) -> float:

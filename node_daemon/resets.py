@@ -1,21 +1,19 @@
 """How often guests have reset themselves, each since its domain was started; and what their watchdogs did.
 
 A hypervisor tells of a reset once, when it happens. So the count is kept in a file for each VM: a daemon that starts
-again counts on. What happens while no daemon listens is not counted. Resets in one second are one: a system that resets
-itself asks for it in several ways, until one works.
+again counts on (where the disk is full, from what it finds). What happens while no daemon listens is not counted.
+Resets in one second are one: a system that resets itself asks for it in several ways, until one works.
 """
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from domain.base import Message
 from domain.contract import Power, Watchdog
 from node_daemon.hypervisor import Have
+from node_daemon.notes import Notes
 
 #: Seconds in which resets of a guest are one.
 TOGETHER = 1.0
@@ -48,7 +46,7 @@ class Resets:
     """The counts of all VMs."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder = folder
+        self._notes = Notes(folder, Count)
         self._clock = clock
         self._counts: dict[str, Count] = {}
         self._noted: dict[str, float] = {}
@@ -75,7 +73,7 @@ class Resets:
         """The count of a domain that runs, or is off since its last run; an empty one of any other."""
         if have.power not in (Power.ON, Power.OFF):
             return Count(boots=have.boots, host_boot=have.host_boot)
-        found = self._counts.get(have.vm) or self._read(have.vm)
+        found = self._counts.get(have.vm) or self._notes.read(have.vm)
         if found is None or (found.boots, found.host_boot) != (have.boots, have.host_boot):
             found = Count(boots=have.boots, host_boot=have.host_boot)
         if (fresh := self._fresh.pop(have.vm, None)) is not None:
@@ -86,7 +84,7 @@ class Resets:
                     "ended": found.ended or fresh.ended,
                 }
             )
-            self._write(have.vm, found)
+            self._notes.write(have.vm, found)
         self._counts[have.vm] = found
         return found
 
@@ -94,21 +92,4 @@ class Resets:
         self._counts.pop(vm, None)
         self._fresh.pop(vm, None)
         self._noted.pop(vm, None)
-        with contextlib.suppress(OSError):
-            self._path(vm).unlink(missing_ok=True)
-
-    def _read(self, vm: str) -> Count | None:
-        with contextlib.suppress(OSError, ValidationError):
-            return Count.model_validate_json(self._path(vm).read_bytes())
-        return None
-
-    def _write(self, vm: str, count: Count) -> None:
-        """Where the disk is full, a daemon that starts again counts from what it finds."""
-        part = self._path(vm).with_suffix(".part")
-        with contextlib.suppress(OSError):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(count.model_dump_json())
-            part.rename(self._path(vm))
-
-    def _path(self, vm: str) -> Path:
-        return self._folder / f"{vm}.json"
+        self._notes.forget(vm)
