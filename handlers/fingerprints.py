@@ -76,6 +76,7 @@ class Fingerprints:
         self._key: bytes | None = None
         self._key_id = ""
         self._credentials_key = b""
+        self._credential = lru_cache(maxsize=1024)(self._made)
 
     async def of(self, operation: str | None, sent: str | None) -> Fingerprint | None:
         """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
@@ -91,10 +92,9 @@ class Fingerprints:
             return None
         if self._key is None:
             await self._read()
-        return self._credentials(said)
+        return self._credential(said)
 
-    @lru_cache(maxsize=1024)  # noqa: B019  (there is one of these in a process)
-    def _credentials(self, said: str) -> str:
+    def _made(self, said: str) -> str:
         made = hmac.digest(self._credentials_key, said.encode(), hashlib.sha256).hex()
         return f"hmac-{self._key_id}-{made[:32]}"
 
