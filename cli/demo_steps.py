@@ -222,6 +222,7 @@ class Demo:
         while not self.known["addresses"] and time.monotonic() < deadline:
             time.sleep(0.2)
             self.vm = self.ask.api.get(self.target(self.known["id"]))
+        check(bool(self.known["addresses"]), "the platform knows its address")
 
     def tell_story(self, vm_id: str) -> None:
         """The VM's events as a table, with the proof that none is missing."""
