@@ -45,6 +45,8 @@ async def test_every_operation_names_its_statuses(api: Platform) -> None:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert "default" not in operation["responses"], (method, path)
+            if "requestBody" in operation:  # whoever reads a body refuses one of another type, or too large
+                assert {"400", "413", "415", "422"} <= operation["responses"].keys(), (method, path)
             for status, response in operation["responses"].items():
                 assert HTTPStatus(int(status))
                 name = response.get("$ref", "").rsplit("/", 1)[-1]
