@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from bench.log import AT, CONTEXT, Log, log
 from domain.project import ProjectRenamed
-from eventstore.envelope import Ref
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, EventStore, Tip
 
 BODY = 300
 IN_FLIGHT = 256

@@ -16,7 +16,7 @@ import libvirt
 from bench.bare import Bare
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
 from bench.http import Connection
-from runtime.libvirtd import ensure_libvirt
+from runtime.local.libvirtd import ensure_libvirt
 
 ROUNDS = 20
 URI = "qemu:///system"

@@ -14,7 +14,7 @@ import libvirt
 
 from bench.bare import Bare
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect
-from runtime.libvirtd import ensure_libvirt
+from runtime.local.libvirtd import ensure_libvirt
 
 COUNT = 20
 ROUNDS = 5

@@ -19,8 +19,8 @@ from typing import Any
 import libvirt
 
 from bench.http import Connection
-from runtime.child import free_port
-from runtime.servers import start_nats, start_postgres
+from runtime.local.child import free_port
+from runtime.local.servers import start_nats, start_postgres
 
 PROJECT = "bench"
 IMAGE = "blank"
@@ -98,7 +98,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         log = stack.enter_context((home / "roles.log").open("wb"))
         for role in roles:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cli.role", role, env=env, stderr=log, stdout=log
+                sys.executable, "-m", "cli.local.role", role, env=env, stderr=log, stdout=log
             )
             made.processes[role] = process
             stack.push_async_callback(_end, process)

@@ -22,8 +22,8 @@ from bench import operations
 from bench.log import AT, CONTEXT, Log, life, log
 from domain.base import Event
 from domain.vm import VmStarted, VmStartRequested, VmStopped, VmStopRequested, evolve
-from eventstore.envelope import Ref
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 
 LENGTHS = (10, 100, 1000)
@@ -120,7 +120,7 @@ class Counters(Application[UUID]):
 
 async def with_snapshot(made: Log) -> dict[str, float]:
     """A thousand events with a snapshot shortly before their end, and the same without."""
-    environment = {"PERSISTENCE_MODULE": "eventstore.recorder", "NATS_URL": made.url}
+    environment = {"PERSISTENCE_MODULE": "eventstore.library.recorder", "NATS_URL": made.url}
     with Counters(env=environment) as application:
         ids = []
         for snapshot in (True, False):

@@ -16,10 +16,10 @@ from nats.aio.client import Client
 
 from domain.base import Event
 from domain.vm import Considered, Spec, VmGuestReady, VmRequested, VmScheduled, VmStarted, VmStopped
-from eventstore.envelope import Context
+from eventstore.log.envelope import Context
 from runtime import streams
 from runtime.bus import QuickClient
-from runtime.servers import start_nats
+from runtime.local.servers import start_nats
 
 CONTEXT = Context(actor="user:bench", request=str(uuid4()))
 AT = datetime(2030, 1, 1, tzinfo=UTC)

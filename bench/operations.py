@@ -17,9 +17,9 @@ from uuid import uuid4
 from bench.log import AT, CONTEXT, Log, life
 from domain.project import ProjectCreated
 from domain.vm import VmChanged
-from eventstore.envelope import Ref
-from eventstore.store import Change, EventStore, Tip
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, EventStore, Tip
+from eventstore.vault.vault import Vault
 from handlers.commands import CommandLoop
 from handlers.routes import Facts
 from handlers.turns import Turns

@@ -17,9 +17,9 @@ import nats
 
 from bench.log import CONTEXT, life, log
 from domain.base import Foreign
-from eventstore.envelope import Ref
-from eventstore.follow import follow
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import Ref
+from eventstore.log.follow import follow
+from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus import QuickClient
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import typer
 
-from cli import catalog, console, events, guest, image, log, output, parked, replay, vault, views, vm
-from cli import simulate as simulation
-from cli.command import root
-from cli.errors import CliError, Exit, Usage
-from cli.role import serve
+from cli.client import output
+from cli.client.command import root
+from cli.client.errors import CliError, Exit, Usage
+from cli.commands import catalog, console, events, guest, image, log, parked, replay, vault, views, vm
+from cli.commands import simulate as simulation
+from cli.local.role import serve
 from runtime import private
 from runtime.masking import masked
 from runtime.plain import plain
@@ -43,7 +44,7 @@ USE = "Use"
 @app.command(rich_help_panel=RUN)
 def up() -> None:
     """Run the whole platform on this machine, in the foreground, until Ctrl-C; guests run on."""
-    from cli.up import main
+    from cli.local.up import main
 
     main()
 
@@ -51,7 +52,7 @@ def up() -> None:
 @app.command(rich_help_panel=RUN)
 def demo() -> None:
     """Show it all on a real VM: create, ready, restart, stop, start, delete. Ends by itself."""
-    from cli.demo import main
+    from cli.demo.demo import main
 
     main()
 

@@ -109,7 +109,7 @@ _EVENT_TYPES: dict[str, type["Event"]] = {}
 class Event(Message):
     """Something that happened. `TOPIC` is its wire name, for ever; the class may move and be renamed.
 
-    `VERSION` counts the shapes that its body has had: eventstore/upcast.py makes new ones of old ones.
+    `VERSION` counts the shapes that its body has had: eventstore/log/upcast.py makes new ones of old ones.
     """
 
     TOPIC: ClassVar[str]

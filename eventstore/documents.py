@@ -7,8 +7,8 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from eventstore.jetstream import Message, Stream, Unavailable
-from eventstore.received import EXPECTED
+from eventstore.log.jetstream import Message, Stream, Unavailable
+from eventstore.log.received import EXPECTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from eventstore.parking import Parking
-from eventstore.store import EventStore
+from eventstore.log.store import EventStore
+from eventstore.parking.parking import Parking
 from gateway.auth import Tokens
 from gateway.edge import Edge
 from gateway.heartbeats import Heartbeats

@@ -10,7 +10,7 @@ from nats.errors import NoRespondersError
 from pydantic_core import to_json
 from starlette.requests import Request
 
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from gateway import reads
 from gateway.parameters import path_id
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem

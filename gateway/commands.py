@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from gateway import accepted, bodies, content, waiting
 from gateway.calls import Action, AnyBody
 from gateway.parameters import idempotency_key, path_id, wait

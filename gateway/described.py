@@ -11,7 +11,7 @@ from domain.image import ImagePhase
 from domain.operation import Status
 from domain.spellings import UUID_PATTERN
 from domain.vm import Phase
-from eventstore import parking
+from eventstore.parking import parking
 from gateway import parameters
 from projections.pages import MOST
 from runtime import subjects

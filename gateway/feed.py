@@ -15,9 +15,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from eventstore.envelope import Recorded
-from eventstore.follow import follow
-from eventstore.store import EventStore, Unavailable
+from eventstore.log.envelope import Recorded
+from eventstore.log.follow import follow
+from eventstore.log.store import EventStore, Unavailable
 from gateway import bodies, content, parameters, tickets
 from gateway.parameters import not_found, path_id
 from gateway.problems import invalid_parameter

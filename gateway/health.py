@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from eventstore.store import Unavailable
+from eventstore.log.store import Unavailable
 from gateway import unreadable
 from gateway.health_memory import PARTS
 from gateway.state import Gateway

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eventstore.parking import LOG, NotParked, Parked, Parking, Status
+from eventstore.parking.parking import LOG, NotParked, Parked, Parking, Status
 from gateway import bodies, content, parameters
 from gateway.parameters import not_found
 from gateway.reads import answer, listed

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping
 
-from eventstore.jetstream import Unavailable
-from eventstore.parked import MORE
-from eventstore.parking import Parked, Parking, Status
+from eventstore.log.jetstream import Unavailable
+from eventstore.parking.parked import MORE
+from eventstore.parking.parking import Parked, Parking, Status
 from runtime import logs, subjects
 
 log = logs.get(__name__)

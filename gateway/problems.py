@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from domain.base import Rejected
-from eventstore.parking import Closed, NoRetry, NotParked
-from eventstore.store import Unavailable
+from eventstore.log.store import Unavailable
+from eventstore.parking.parking import Closed, NoRetry, NotParked
 from projections.database import Away
 from runtime.explained import explained
 

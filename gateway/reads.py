@@ -11,9 +11,9 @@ from starlette.responses import Response
 from domain.image import ImagePhase
 from domain.operation import Status
 from domain.vm import Phase, Vm, evolve
-from eventstore.envelope import Ref
-from eventstore.judge import evolved
-from eventstore.store import not_behind
+from eventstore.log.envelope import Ref
+from eventstore.log.judge import evolved
+from eventstore.log.store import not_behind
 from gateway import parameters, waiting
 from gateway.parameters import not_found, path_id
 from gateway.problems import Problem

@@ -9,7 +9,7 @@ from typing import Any
 from nats.aio.client import Client
 from starlette.requests import Request
 
-from eventstore.store import EventStore
+from eventstore.log.store import EventStore
 from gateway import parameters
 from gateway.auth import Identity, Tokens
 from gateway.health_memory import HealthMemory

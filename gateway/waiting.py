@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.operation import ENDED
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from gateway.state import Gateway
 from projections import aggregates, operation_rows
 from projections.books import TABLES

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 from domain.base import Command, Event, Rejected
 from domain.idempotency import OperationKeyed
 from domain.references import references
-from eventstore.envelope import Context, Recorded, Ref
-from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
+from eventstore.log.envelope import Context, Recorded, Ref
+from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
 from handlers.keys import alone, claim, refuse_reuse
 from handlers.references import refers_to
 from handlers.world import World

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from eventstore.envelope import Recorded
+from eventstore.log.envelope import Recorded
 
 #: Messages from which on whoever hears waits, and that are taken at once.
 MOST, MOST_TAKEN = 10_000, 256

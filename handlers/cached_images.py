@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from domain.base import Rejected
 from domain.image import ImagePhase
 from domain.image_questions import CachedImages, UnwantedImages
-from eventstore.store import EventStore, Unavailable
+from eventstore.log.store import EventStore, Unavailable
 from handlers.commands import invalid, problem
 from handlers.world import World
 from runtime import logs, subjects

@@ -23,10 +23,10 @@ from pydantic_core import to_json
 
 from domain.base import Actor, Command, Event, Rejected, Uuid
 from domain.known import FIELD, Known, reused
-from eventstore.envelope import Context, Ref
-from eventstore.operations import Record, record, recorded_in
-from eventstore.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany, Unavailable
-from eventstore.vault import Erased, VaultUnavailable, WrongMasterKey
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.operations import Record, record, recorded_in
+from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany, Unavailable
+from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.fences import Basis, Fences
 from handlers.fingerprints import Fingerprint, Fingerprints

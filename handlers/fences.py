@@ -29,8 +29,8 @@ from typing import Any
 from domain import vm
 from domain.base import Rejected
 from domain.vm import DropVm
-from eventstore.envelope import Context, Ref
-from eventstore.store import Conflict, EventStore, Tip, Unavailable
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Conflict, EventStore, Tip, Unavailable
 from handlers.apply import Applied, apply, now
 from handlers.world import World
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from domain.base import Command, Event
-from eventstore.vault import Erased, Vault, WrongMasterKey
+from eventstore.vault.vault import Erased, Vault, WrongMasterKey
 
 #: The keys' names in the vault. The first one that can be opened counts: the next one is only made where the master key
 #: of the one before was lost.

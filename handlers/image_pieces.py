@@ -17,11 +17,11 @@ from nats.aio.msg import Msg
 
 from domain.image import Image
 from domain.image_questions import PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
-from eventstore.store import EventStore, Unavailable
+from eventstore.log.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
 from handlers.world import World
 from runtime import logs, subjects
-from runtime.local_file import NotAllowed, opened
+from runtime.images.local_file import NotAllowed, opened
 from runtime.malformed import Malformed
 from runtime.responder import Responder
 from runtime.tasks import end

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from domain.base import Sealed
 from domain.image import OVER, Image, RegisterImage
-from eventstore.vault import Erased, Vault
+from eventstore.vault.vault import Erased, Vault
 from runtime.urls import secret, shown
 
 PREFIX = "image-"

@@ -23,7 +23,7 @@ from domain.contract import Fetch
 from domain.image import ImagePhase
 from handlers.world import World
 from runtime import logs
-from runtime.disk_room import room
+from runtime.images.disk_room import room
 
 log = logs.get(__name__)
 

@@ -1,8 +1,8 @@
 """What a caller's key was used for: asked of the log where an append says that it was used."""
 
 from domain.idempotency import OperationKeyed, reused_for
-from eventstore.envelope import Recorded, Ref
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from domain import node
 from domain.contract import LeaseNote
 from eventstore.documents import Documents
-from eventstore.envelope import Ref
-from eventstore.store import Conflict, EventStore
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Conflict, EventStore
 from runtime import subjects
 
 ATTEMPTS = 8

@@ -11,13 +11,13 @@ from faststream import FastStream
 from nats.aio.client import Client
 
 from domain.placement import Policy
-from eventstore.checkpoints import public_keys, public_path, signing_key
 from eventstore.documents import Documents
-from eventstore.keystore import adopt
-from eventstore.notary import Notary
-from eventstore.parking import Parking
-from eventstore.store import EventStore, Unavailable
-from eventstore.vault import Vault
+from eventstore.integrity.checkpoints import public_keys, public_path, signing_key
+from eventstore.integrity.notary import Notary
+from eventstore.log.store import EventStore, Unavailable
+from eventstore.parking.parking import Parking
+from eventstore.vault.keystore import adopt
+from eventstore.vault.vault import Vault
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
 from handlers.image_pieces import Pieces

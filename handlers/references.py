@@ -17,7 +17,7 @@ from domain.image import Image
 from domain.named import Named
 from domain.references import NONE, Reference, may_differ, references
 from domain.vm import Vm, VmRequested
-from eventstore.envelope import Recorded, Ref
+from eventstore.log.envelope import Recorded, Ref
 from runtime import subjects
 
 

@@ -15,8 +15,8 @@ from domain import node
 from domain.base import Rejected
 from domain.contract import Introduction, LeaseGranted, LeaseNote, Leaving
 from domain.node import RegisterNode, ReturnLease
-from eventstore.envelope import Context, Ref
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Conflict, EventStore, Unavailable
 from handlers.apply import apply, now
 from handlers.commands import invalid, problem
 from handlers.leases import Leases

@@ -14,10 +14,10 @@ from domain import vm
 from domain.contract import NodeReport
 from domain.node import Node
 from domain.vm import RecordReport
-from eventstore.envelope import Context
-from eventstore.parking import REPORTS, Parking
-from eventstore.received import own
-from eventstore.store import Conflict, EventStore, Unavailable
+from eventstore.log.envelope import Context
+from eventstore.log.received import own
+from eventstore.log.store import Conflict, EventStore, Unavailable
+from eventstore.parking.parking import REPORTS, Parking
 from handlers.apply import apply, caught_up, now
 from handlers.world import World
 from runtime import logs, subjects

@@ -17,9 +17,9 @@ from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Reference
 from domain.vm.features import features, unknown
-from eventstore.envelope import Ref
-from eventstore.store import Change, Tip
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Tip
+from eventstore.vault.vault import Vault
 from handlers import image_secrets, user_data
 from handlers.references import refers_to
 from handlers.world import World

@@ -15,12 +15,12 @@ from domain.node import Node
 from domain.project import Project
 from domain.tag import Tag
 from domain.vm import WAITING, Phase, Vm
-from eventstore.envelope import Recorded, Ref
-from eventstore.follow import follow
-from eventstore.frontier import Frontier
-from eventstore.judge import Malformed, Tip, body, follows, shape, step
-from eventstore.refused import Refused
-from eventstore.store import Loaded
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.follow import follow
+from eventstore.log.frontier import Frontier
+from eventstore.log.judge import Malformed, Tip, body, follows, shape, step
+from eventstore.log.store import Loaded
+from eventstore.parking.refused import Refused
 from handlers.backlog import Backlog
 from handlers.due import Due
 from handlers.macs import Macs

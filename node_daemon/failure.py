@@ -1,7 +1,7 @@
 """What goes wrong for good. Everything else is tried again."""
 
-from runtime.disk_room import is_full
-from runtime.download import Verdict
+from runtime.images.disk_room import is_full
+from runtime.images.download import Verdict
 
 
 class Permanent(Verdict):

@@ -3,17 +3,17 @@
 import asyncio
 import signal
 
-from node_daemon.answers import Answers
-from node_daemon.console_log import keep_small
-from node_daemon.daemon import Daemon
-from node_daemon.disks import Disks
-from node_daemon.executor import Executor
-from node_daemon.files import impassable, lock, new_folder
-from node_daemon.host import GIB, machine, this_host, virt_type
-from node_daemon.image_keeper import keep_tidy
-from node_daemon.image_pieces import Bus
-from node_daemon.images import Images
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.asks.answers import Answers
+from node_daemon.hypervisor.console_log import keep_small
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.reconcile.daemon import Daemon
+from node_daemon.reconcile.executor import Executor
+from node_daemon.reconcile.host import GIB, machine, this_host, virt_type
+from node_daemon.storage.disks import Disks
+from node_daemon.storage.files import impassable, lock, new_folder
+from node_daemon.storage.image_keeper import keep_tidy
+from node_daemon.storage.image_pieces import Bus
+from node_daemon.storage.images import Images
 from runtime import bus, logs
 from runtime.essential import Essential, until_stopped
 from runtime.settings import NodeSettings

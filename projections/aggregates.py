@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from domain.base import Event
 from domain.known import FIELD
-from eventstore.envelope import GENESIS, Recorded, Ref
+from eventstore.log.envelope import GENESIS, Recorded, Ref
 from projections.database import Connection, Pool, Snapshot, clean_json, fetch, key
 from projections.model import ReadModel
 

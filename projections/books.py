@@ -8,9 +8,9 @@ from domain import operation as operations
 from domain.base import Event
 from domain.operation import Operation
 from domain.vm import Vm
-from eventstore.envelope import Recorded, Ref
-from eventstore.judge import Malformed, body, evolved, follows, shape
-from eventstore.operations import happening
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.judge import Malformed, body, evolved, follows, shape
+from eventstore.log.operations import happening
 from projections import events, operation_rows, seeds, tips
 from projections.aggregates import Aggregates, Row
 from projections.database import LONGEST, Connection

@@ -26,8 +26,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from eventstore.store import EventStore, Unavailable
-from eventstore.vault import Erased, VaultUnavailable
+from eventstore.log.store import EventStore, Unavailable
+from eventstore.vault.vault import Erased, VaultUnavailable
 from projections import phone_home, seeds, ssh
 from projections.database import Away, Pool
 from projections.position import Position

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from eventstore.envelope import Recorded
+from eventstore.log.envelope import Recorded
 from projections.database import Connection, Pool, clean, clean_json, fetch, key
 from projections.model import ReadModel
 from projections.pages import cut

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from projections import database
 from projections.cloud_init import Source
 from projections.position import Position

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 
-from eventstore.store import EventStore
-from eventstore.vault import Erased
+from eventstore.log.store import EventStore
+from eventstore.vault.vault import Erased
 from projections import compare, database, upgrade
 from projections.books import MODELS
 from projections.compare import Difference, TableDifference

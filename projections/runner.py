@@ -3,8 +3,8 @@
 - The checkpoint stands in the same database as the rows, so a crash at any point repeats or loses nothing.
 - One runner works at a time; others stand by, and the checkpoint is compared as it is moved. One that was changed by
   hand is put right from the rows first (`reached.py`).
-- A malformed message (`eventstore/judge.py`) is audited and parked, and changes nothing else. An event that cannot be
-  applied keeps its place in its aggregate's history and is parked as well. Neither stops the rest.
+- A malformed message (`eventstore/log/judge.py`) is audited and parked, and changes nothing else. An event that cannot
+  be applied keeps its place in its aggregate's history and is parked as well. Neither stops the rest.
 - When Postgres or the bus is away the runner says so once, waits, and goes on from the checkpoint.
 """
 
@@ -20,12 +20,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg import errors
 
-from eventstore.envelope import Recorded
-from eventstore.follow import follow
-from eventstore.judge import first_line
-from eventstore.parking import Parking
-from eventstore.store import EventStore, Unavailable
-from eventstore.vault import VaultUnavailable
+from eventstore.log.envelope import Recorded
+from eventstore.log.follow import follow
+from eventstore.log.judge import first_line
+from eventstore.log.store import EventStore, Unavailable
+from eventstore.parking.parking import Parking
+from eventstore.vault.vault import VaultUnavailable
 from projections import books, database, events, reached, upgrade
 from projections.books import Books
 from projections.database import Connection

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from domain.base import Event, Sealed, unique
 from domain.vm import Phase, Vm, VmStarted
-from eventstore.envelope import Ref
-from eventstore.vault import Erased, WrongMasterKey
+from eventstore.log.envelope import Ref
+from eventstore.vault.vault import Erased, WrongMasterKey
 from projections.database import Connection, Pool, clean, clean_json, fetch
 from projections.model import ReadModel
 from runtime import logs

@@ -1,12 +1,12 @@
 """The ends of those histories that have no row yet: nothing that is known here has happened to the aggregate.
 
-Their next event is judged by it (`eventstore/judge.py`). A row's own end stands in the row.
+Their next event is judged by it (`eventstore/log/judge.py`). A row's own end stands in the row.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from projections.aggregates import Row
 from projections.database import Connection
 from projections.model import ReadModel

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from runtime.explained import explained
 from runtime.http.limits import Limits
-from runtime.image_hosts import ImageHosts
+from runtime.images.image_hosts import ImageHosts
 from runtime.masking import masked
 
 ENCODED = "in a user or a password, what is neither letter nor digit has to be percent-encoded"

@@ -13,8 +13,8 @@ import hypothesis
 import pytest
 import structlog
 
-from runtime.libvirtd import Libvirt, ensure_libvirt
-from runtime.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
+from runtime.local.libvirtd import Libvirt, ensure_libvirt
+from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
 
 
 def pytest_configure() -> None:

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from node_daemon import images
-from runtime.image_hosts import ImageHosts
+from node_daemon.storage import images
+from runtime.images.image_hosts import ImageHosts
 
 #: What tests fetch from: a server on loopback, which is refused unless a setting names it.
 LOOPBACK_SETTING = "127.0.0.1"

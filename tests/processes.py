@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from runtime.child import command_line
+from runtime.local.child import command_line
 
 
 def children(program: str, *arguments: str, of: int | None = None) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.disk_room import free_bytes
+from runtime.images.disk_room import free_bytes
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 MIB = 1024**2

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cli.apt_sources import mirror_lines
+from cli.local.apt_sources import mirror_lines
 
 
 def test_both_formats(tmp_path: Path) -> None:

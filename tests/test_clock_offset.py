@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from domain.contract import Heartbeat
-from eventstore.store import EventStore
+from eventstore.log.store import EventStore
 from handlers.managers.liveness import Liveness
 from handlers.world import World
 from runtime import subjects

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.role import PROGRAMS
-from runtime.servers import NATS_CONF, POSTGRES_ROLES
+from cli.local.role import PROGRAMS
+from runtime.local.servers import NATS_CONF, POSTGRES_ROLES
 from runtime.settings import Common, GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +139,7 @@ def test_the_image_has_every_file_that_the_roles_import(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, tmp_path / name)
-    modules = ["cli.main", "cli.up", *(module for module, _ in PROGRAMS.values())]
+    modules = ["cli.main", "cli.local.up", *(module for module, _ in PROGRAMS.values())]
     program = (
         f"import sys; sys.path = [{str(tmp_path)!r}, *(p for p in sys.path if p not in ('', {str(ROOT)!r}))]\n"
         f"import importlib\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import qemu_img as tool
-from runtime.disk_image import Shape, Unusable, objection
-from runtime.inspection import inspect
-from runtime.qemu_img import READS, Limits, QemuImgError, qemu_img
+from runtime.images import qemu_img as tool
+from runtime.images.disk_image import Shape, Unusable, objection
+from runtime.images.inspection import inspect
+from runtime.images.qemu_img import READS, Limits, QemuImgError, qemu_img
 from tests.hostile_images import HOSTILE, MIB, filled, qcow2
 from tests.processes import alive, children
 from tests.waiting import eventually

@@ -11,9 +11,9 @@ import typer.main
 from pydantic import TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from cli.demo_steps import DemoSettings
+from cli.demo.demo_steps import DemoSettings
+from cli.local.up import UpSettings
 from cli.main import app
-from cli.up import UpSettings
 from gateway.accepted import VIEWS
 from handlers.routes import ROUTES
 from projections.operation_rows import OperationView

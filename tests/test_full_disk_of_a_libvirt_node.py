@@ -7,9 +7,9 @@ from pathlib import Path
 
 from domain.contract import Power
 from domain.vm import VmFailed
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from node_daemon import main
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from runtime.settings import NodeSettings
 from tests.handlers.platform import write_side
 from tests.node_daemon.harness import URI

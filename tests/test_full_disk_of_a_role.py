@@ -17,12 +17,13 @@ from typing import Any, TextIO
 
 import pytest
 
-from cli import home as homes
-from cli import role, up
-from runtime import logfiles, logs, private
-from runtime.child import remembered_port
-from runtime.logfiles import KEPT, rotate
-from runtime.servers import postgres_port, remembered_dsn
+from cli.local import home as homes
+from cli.local import role, up
+from runtime import logs, private
+from runtime.local import logfiles
+from runtime.local.child import remembered_port
+from runtime.local.logfiles import KEPT, rotate
+from runtime.local.servers import postgres_port, remembered_dsn
 from runtime.settings import GatewaySettings
 from tests.small_disk import MIB, fill, mounted, needs_root
 from tests.test_logs import restored

@@ -10,8 +10,8 @@ import pytest
 
 from handlers.managers.image_reading import BadImage, Reader
 from node_daemon.failure import Permanent
-from runtime import download
-from runtime.disk_room import SHARE, free_bytes
+from runtime.images import download
+from runtime.images.disk_room import SHARE, free_bytes
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

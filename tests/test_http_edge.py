@@ -10,7 +10,7 @@ import pytest
 
 from projections.cloud_init import Source
 from runtime import subjects
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.gateway.platform import SPEC, VMS, Platform, platform
 from tests.http_edge import HOST, Served, answers, everything, read_answer, serving
 from tests.projections.cloud import projected

@@ -7,10 +7,10 @@ import httpcore
 import httpx
 import pytest
 
-from runtime import download as downloads
-from runtime.download import Part, download
-from runtime.image_client import Judged, Transport, client, opened
-from runtime.image_hosts import Address, Denied, ImageHosts
+from runtime.images import download as downloads
+from runtime.images.download import Part, download
+from runtime.images.image_client import Judged, Transport, client, opened
+from runtime.images.image_hosts import Address, Denied, ImageHosts
 from runtime.settings import HandlersSettings, NodeSettings
 from runtime.urls import secret, shown
 from tests.image_server import LOOPBACK, serving

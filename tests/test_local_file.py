@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.local_file import NotAllowed, opened
+from runtime.images.local_file import NotAllowed, opened
 from runtime.settings import NodeSettings
 
 #: How often a file or a folder is exchanged while it is opened.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from runtime.child import spawn
-from runtime.logfiles import KEPT, rotate
+from runtime.local.child import spawn
+from runtime.local.logfiles import KEPT, rotate
 
 
 def test_a_full_file_is_copied_aside_and_its_writer_goes_on(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from handlers.managers import failure
-from node_daemon import lane
+from node_daemon.reconcile import lane
 from runtime.patience import pause_after, pauses
 
 #: A node that is out of order for a month.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from node_daemon.base_image import BaseImage
-from node_daemon.conversion import convert, most_bytes
-from node_daemon.disks import GIB, Disks
-from runtime.disk_image import Unusable
-from runtime.inspection import inspect
-from runtime.qemu_img import qemu_img, unprivileged
+from node_daemon.storage.base_image import BaseImage
+from node_daemon.storage.conversion import convert, most_bytes
+from node_daemon.storage.disks import GIB, Disks
+from runtime.images.disk_image import Unusable
+from runtime.images.inspection import inspect
+from runtime.images.qemu_img import qemu_img, unprivileged
 from tests.hostile_images import MIB, qcow2
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")

@@ -13,9 +13,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import replies
+from runtime.local.servers import NatsServer
 from runtime.replies import Nonsense, Refusal
 from runtime.responder import INBOX, Responder
-from runtime.servers import NatsServer
 from tests.eventstore.log import connection
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,10 +9,10 @@ import nats
 import psycopg
 import pytest
 
-from runtime import libvirtd
-from runtime.child import ServerError, spawn
-from runtime.libvirtd import ensure_libvirt
-from runtime.servers import create_database, start_nats, start_postgres
+from runtime.local import libvirtd
+from runtime.local.child import ServerError, spawn
+from runtime.local.libvirtd import ensure_libvirt
+from runtime.local.servers import create_database, start_nats, start_postgres
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from cli import main
-from cli.errors import CliError
-from cli.session import note
+from cli.client.errors import CliError
+from cli.client.session import note
 from runtime.settings import Common, GatewaySettings, NodeSettings, ProjectionsSettings, read
 
 SECRET = "hunter2"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import download as downloads
-from runtime.download import Encoded, Interrupted, Pace, Part, download
-from runtime.image_client import Judged
-from runtime.image_hosts import Address, Denied, ImageHosts
+from runtime.images import download as downloads
+from runtime.images.download import Encoded, Interrupted, Pace, Part, download
+from runtime.images.image_client import Judged
+from runtime.images.image_hosts import Address, Denied, ImageHosts
 from tests.image_server import LOOPBACK
 
 Answer = Callable[[asyncio.StreamWriter, str], Awaitable[None]]

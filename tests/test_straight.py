@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from cli.demo_host import Traces
-from runtime.full_disk import write_error
+from cli.demo.demo_host import Traces
+from runtime.local.full_disk import write_error
 
 WRITE_ERROR = b'{"status": "error", "errors": [{"type": "STREAM", "error": "JetStream stream write error: no room"}]}'
 

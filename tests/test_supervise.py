@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from runtime.child import command_line
-from runtime.supervise import Role, Supervisor
+from runtime.local.child import command_line
+from runtime.local.supervise import Role, Supervisor
 
 FOREVER = ["sleep", "1000"]
 

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cli.client import Client
-from cli.errors import Unreachable
-from runtime import download, trust
+from cli.client.client import Client
+from cli.client.errors import Unreachable
+from runtime import trust
+from runtime.images import download
 from tests.image_server import LOOPBACK
 
 BODY = b"an image" * 1000
@@ -126,7 +127,7 @@ async def test_the_cli_trusts_whom_the_system_trusts(
     bundle: Path, private: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, ca = private
-    monkeypatch.setattr("cli.client.PAUSES", ())
+    monkeypatch.setattr("cli.client.client.PAUSES", ())
     with pytest.raises(Unreachable, match="certificate"):
         await asyncio.to_thread(Client(url, None, print).get, "/v1/nodes")
     bundle.write_bytes(ca)

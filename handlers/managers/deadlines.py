@@ -13,8 +13,8 @@ from functools import partial
 from domain import image, vm
 from domain.image import ImagePhase, RejectImage
 from domain.vm import ExpireOperation, Phase, RestartByPolicy, Vm
-from eventstore.envelope import Ref
-from eventstore.store import EventStore
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World

@@ -14,8 +14,8 @@ from domain.base import Command
 from domain.image import FinishImageDeletion
 from domain.project import FinishProjectDeletion
 from domain.tag import FinishTagDeletion
-from eventstore.envelope import Ref
-from eventstore.store import EventStore
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore
 from handlers.apply import apply, now
 from handlers.managers.driver import Driver
 from handlers.references import Users

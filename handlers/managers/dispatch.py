@@ -24,12 +24,12 @@ from domain.node import Node
 from domain.vm import Verb, Vm
 from domain.vm.features import features
 from eventstore.documents import Document, Documents
-from eventstore.envelope import Ref
-from eventstore.follow import follow
-from eventstore.jetstream import Stream, Unavailable
-from eventstore.parking import WANTED, Parking
-from eventstore.store import Conflict, EventStore, Loaded
-from eventstore.vault import Erased, Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.follow import follow
+from eventstore.log.jetstream import Stream, Unavailable
+from eventstore.log.store import Conflict, EventStore, Loaded
+from eventstore.parking.parking import WANTED, Parking
+from eventstore.vault.vault import Erased, Vault
 from handlers.image_secrets import key_of, over, whole
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from eventstore.store import Conflict, Unavailable
-from eventstore.vault import VaultUnavailable
+from eventstore.log.store import Conflict, Unavailable
+from eventstore.vault.vault import VaultUnavailable
 from runtime.patience import pause_after
 
 #: Seconds until the next try: at first, and at most, after what passes by itself and after any other error.

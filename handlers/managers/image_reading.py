@@ -20,13 +20,13 @@ from domain.image import Image
 from handlers.image_store import ImageStore
 from runtime import logs
 from runtime.digests import digests
-from runtime.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
-from runtime.disk_room import is_full, room
-from runtime.download import PACE, Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
-from runtime.image_hosts import Denied, ImageHosts
-from runtime.inspection import inspect
-from runtime.local_file import MAY_PASS, NotAllowed, opened
-from runtime.qemu_img import readable
+from runtime.images.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
+from runtime.images.disk_room import is_full, room
+from runtime.images.download import PACE, Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
+from runtime.images.image_hosts import Denied, ImageHosts
+from runtime.images.inspection import inspect
+from runtime.images.local_file import MAY_PASS, NotAllowed, opened
+from runtime.images.qemu_img import readable
 from runtime.tasks import in_thread
 from runtime.urls import is_url, shown
 

@@ -12,9 +12,9 @@ from functools import partial
 from domain import image
 from domain.base import Rejected
 from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, NoteProgress, RejectImage
-from eventstore.envelope import Ref
-from eventstore.store import Conflict, EventStore, Unavailable
-from eventstore.vault import Erased, Vault, VaultUnavailable
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Conflict, EventStore, Unavailable
+from eventstore.vault.vault import Erased, Vault, VaultUnavailable
 from handlers.apply import apply, manager, now
 from handlers.image_secrets import whole
 from handlers.image_store import ImageStore, digests_to_keep

@@ -8,7 +8,7 @@ from functools import partial
 
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
-from eventstore.vault import Erased, Vault
+from eventstore.vault.vault import Erased, Vault
 from handlers.image_secrets import whole
 from handlers.image_store import ImageStore
 from handlers.managers.driver import Driver

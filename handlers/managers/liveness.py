@@ -14,8 +14,8 @@ from domain.base import Event, Rejected
 from domain.contract import Heartbeat
 from domain.node import LoseNode, Node, RecoverNode, Silence
 from domain.vm import VISIBLE, LoseVm, Vm
-from eventstore.envelope import Ref
-from eventstore.store import EventStore, Tip, Unavailable
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World

@@ -1,6 +1,6 @@
-"""The notary's loop: signs what the log holds, every so many seconds (`eventstore/notary.py` is how)."""
+"""The notary's loop: signs what the log holds, every so many seconds (`eventstore/integrity/notary.py` is how)."""
 
-from eventstore.notary import Disagrees, Notary
+from eventstore.integrity.notary import Disagrees, Notary
 from handlers.managers.driver import Driver
 from handlers.world import Changes
 from runtime import logs

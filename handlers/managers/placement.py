@@ -19,8 +19,8 @@ from domain.node import Node
 from domain.placement import Policy, place
 from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
 from domain.vm.features import features
-from eventstore.envelope import Ref
-from eventstore.store import Change, Conflict, EventStore, Unavailable
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
 from handlers.managers.driver import Driver
 from handlers.turns import Turns

@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from eventstore.envelope import Recorded
-from eventstore.verify import Verifier
+from eventstore.integrity.verify import Verifier
+from eventstore.log.envelope import Recorded
 from tests.chaos.ledger import Attempt, Entry, Ledger, entry
 
 
 class Violation(NamedTuple):
-    """One broken promise. `code` is for programs, `detail` for people; those of `eventstore/verify.py` keep theirs."""
+    """One broken promise. `code` is for programs, `detail` for people; `eventstore/integrity/verify.py` has more."""
 
     code: str
     detail: str

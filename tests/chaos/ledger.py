@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from domain.base import Event
-from eventstore.envelope import Recorded
-from eventstore.store import Change, Tip
+from eventstore.log.envelope import Recorded
+from eventstore.log.store import Change, Tip
 
 
 class Entry(NamedTuple):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from eventstore import follow, jetstream
-from eventstore.store import EventStore
+from eventstore.log import follow, jetstream
+from eventstore.log.store import EventStore
 from runtime import subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from runtime.tasks import end
 from tests.chaos.check import Check, Violation, compare

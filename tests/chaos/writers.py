@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from domain.base import Event
 from domain.project import ProjectRenamed
-from eventstore.envelope import Context, Recorded, Ref
-from eventstore.store import Change, Conflict, EventStore, Tip, Unavailable
+from eventstore.log.envelope import Context, Recorded, Ref
+from eventstore.log.store import Change, Conflict, EventStore, Tip, Unavailable
 from tests.chaos.ledger import Draft, Ledger
 from tests.eventstore.log import AT
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from cli import client, events
+from cli.client import client
+from cli.commands import events
 from cli.main import main
-from runtime.child import command_line
+from runtime.local.child import command_line
 from tests.cli.fake import Platform, serving
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.child import free_port
+from runtime.local.child import free_port
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 

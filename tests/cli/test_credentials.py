@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.client import Client
-from cli.credentials import DEFAULT_URL, Given, same, target
+from cli.client.client import Client
+from cli.client.credentials import DEFAULT_URL, Given, same, target
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 

@@ -19,16 +19,16 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from cli.demo import play
-from cli.demo_guest import Guest
-from cli.demo_host import Traces
-from cli.demo_steps import BOOT_ID, STEPS, Demo, DemoSettings
-from cli.errors import CliError
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import DOMAIN, Domain, Run
-from node_daemon.simulated_storage import DISK
-from node_daemon.simulator import address_of
-from runtime.child import free_port
+from cli.client.errors import CliError
+from cli.demo.demo import play
+from cli.demo.demo_guest import Guest
+from cli.demo.demo_host import Traces
+from cli.demo.demo_steps import BOOT_ID, STEPS, Demo, DemoSettings
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import DOMAIN, Domain, Run
+from node_daemon.simulation.simulated_storage import DISK
+from node_daemon.simulation.simulator import address_of
+from runtime.local.child import free_port
 from runtime.private import put
 from tests.cli.conftest import environment, is_ours
 from tests.node_daemon.documents import boot_disk

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import typer
 
-from cli import console, log, output, tunnel, views, waiting
-from cli.client import Client, Document
-from cli.errors import CliError
+from cli.client import output, tunnel, waiting
+from cli.client.client import Client, Document
+from cli.client.errors import CliError
+from cli.client.session import note
+from cli.commands import console, log, views
 from cli.main import app
-from cli.session import note
-from eventstore.verify import Finding, Report
+from eventstore.integrity.verify import Finding, Report
 from projections.compare import Difference, TableDifference
 from projections.rebuild import Comparison
 from runtime.plain import ESCAPED

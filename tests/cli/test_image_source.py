@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cli import demo_steps
-from cli.errors import CliError
+from cli.client.errors import CliError
+from cli.demo import demo_steps
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 

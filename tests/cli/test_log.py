@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cli.replay import what
+from cli.commands.replay import what
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Document, Platform
 

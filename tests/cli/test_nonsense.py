@@ -71,7 +71,7 @@ def answering(what: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("what", ANSWERS)
 def test_nonsense_is_told_in_words(nebula: Nebula, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    monkeypatch.setattr("cli.client.time.sleep", quick)
+    monkeypatch.setattr("cli.client.client.time.sleep", quick)
     with answering(ANSWERS[what]) as url:
         for command in COMMANDS:
             ran = nebula(*command, "--url", url, "--token", "t")

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli import up
+from cli.local import up
 from runtime import patience
-from runtime.child import find_program, free_port, spawn
+from runtime.local.child import find_program, free_port, spawn
+from runtime.local.servers import NatsServer, Postgres
 from runtime.patience import CannotRun
-from runtime.servers import NatsServer, Postgres
 from tests.cli.conftest import Nebula, environment
 from tests.waiting import eventually
 

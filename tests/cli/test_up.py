@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import home as homes
-from runtime.child import ServerError, free_port
-from runtime.servers import start_nats
+from cli.local import home as homes
+from runtime.local.child import ServerError, free_port
+from runtime.local.servers import start_nats
 from tests.cli.conftest import environment, is_ours
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli import up
+from cli.local import up
 from tests.waiting import eventually
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cli import output
-from cli.output import size
+from cli.client import output
+from cli.client.output import size
 from runtime import gauge
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform

@@ -8,8 +8,8 @@ import pytest
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment
 
-from eventstore.recorder import JetStreamFactory
-from runtime.servers import NatsServer
+from eventstore.library.recorder import JetStreamFactory
+from runtime.local.servers import NatsServer
 
 MakeFactory = Callable[..., JetStreamFactory]
 
@@ -18,7 +18,7 @@ MakeFactory = Callable[..., JetStreamFactory]
 def environment(nats_server: NatsServer) -> dict[str, str]:
     name = f"t{uuid4().hex}"
     return {
-        "PERSISTENCE_MODULE": "eventstore.recorder",
+        "PERSISTENCE_MODULE": "eventstore.library.recorder",
         "NATS_URL": nats_server.url,
         "NATS_STREAM": name.upper(),
         "NATS_SUBJECT_PREFIX": name,

@@ -14,12 +14,12 @@ from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.tests import application, projection
 from psycopg.sql import SQL, Identifier
 
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.conftest import fresh_database
 
 
 class TestExampleApplication(application.ExampleApplicationTestCase):
-    expected_factory_topic = "eventstore.recorder:JetStreamFactory"
+    expected_factory_topic = "eventstore.library.recorder:JetStreamFactory"
 
 
 class TestApplication(application.ApplicationTestCase):

@@ -14,8 +14,8 @@ from eventsourcing.tests import application
 from nats.errors import Error as NatsError
 
 from runtime import bus, streams
-from runtime.child import free_port
-from runtime.servers import NATS_CONF, NatsServer, start_nats
+from runtime.local.child import free_port
+from runtime.local.servers import NATS_CONF, NatsServer, start_nats
 from runtime.settings import Common
 from tests.contracts import test_persistence as on_one_server
 from tests.contracts.conftest import MakeFactory
@@ -62,7 +62,7 @@ async def elected(member: NatsServer) -> None:
 def environment(cluster: list[NatsServer]) -> dict[str, str]:
     name = f"t{uuid4().hex}"
     return {
-        "PERSISTENCE_MODULE": "eventstore.recorder",
+        "PERSISTENCE_MODULE": "eventstore.library.recorder",
         "NATS_URL": random.choice(cluster).url,
         "NATS_STREAM": name.upper(),
         "NATS_SUBJECT_PREFIX": name,
@@ -84,7 +84,7 @@ class TestProcessRecorder(on_one_server.TestProcessRecorder):
 
 
 class TestExampleApplication(application.ExampleApplicationTestCase):
-    expected_factory_topic = "eventstore.recorder:JetStreamFactory"
+    expected_factory_topic = "eventstore.library.recorder:JetStreamFactory"
 
 
 class TestApplication(application.ApplicationTestCase):

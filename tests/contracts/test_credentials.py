@@ -13,7 +13,7 @@ import nkeys
 import pytest
 from eventsourcing.persistence import OperationalError
 
-from runtime.servers import NATS_CONF, NatsServer, start_nats
+from runtime.local.servers import NATS_CONF, NatsServer, start_nats
 from tests.contracts.conftest import MakeFactory
 from tests.contracts.events import history
 

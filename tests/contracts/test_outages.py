@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 from eventsourcing.persistence import Notification, OperationalError, StoredEvent
 
-from runtime.child import free_port
-from runtime.servers import NatsServer, start_nats
+from runtime.local.child import free_port
+from runtime.local.servers import NatsServer, start_nats
 from tests.contracts import events
 from tests.contracts.conftest import MakeFactory
 from tests.contracts.events import history

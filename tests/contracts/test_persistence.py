@@ -8,7 +8,7 @@ from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.tests import persistence as contract
 from eventsourcing.utils import Environment
 
-from eventstore.recorder import (
+from eventstore.library.recorder import (
     JetStreamAggregateRecorder,
     JetStreamApplicationRecorder,
     JetStreamFactory,

@@ -17,10 +17,11 @@ from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import IntegrityError, InterfaceError, StoredEvent, Tracking
 from eventsourcing.system import NotificationLogReader
 
-from eventstore import jetstream, stored_events
-from eventstore.envelope import GENESIS, Recorded
-from eventstore.jetstream import Stream
-from eventstore.recorder import JetStreamApplicationRecorder, JetStreamProcessRecorder
+from eventstore.library import stored_events
+from eventstore.library.recorder import JetStreamApplicationRecorder, JetStreamProcessRecorder
+from eventstore.log import jetstream
+from eventstore.log.envelope import GENESIS, Recorded
+from eventstore.log.jetstream import Stream
 from tests.contracts import events
 from tests.contracts.conftest import MakeFactory
 from tests.contracts.events import history

@@ -22,9 +22,9 @@ from eventsourcing.popo import POPOTrackingRecorder
 from eventsourcing.utils import Environment
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from eventstore.records import Names
+from eventstore.library.records import Names
 from runtime import streams
-from runtime.child import find_program, free_port, spawn
+from runtime.local.child import find_program, free_port, spawn
 from tests.contracts import events
 from tests.contracts.conftest import MakeFactory
 from tests.contracts.events import history

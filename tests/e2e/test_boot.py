@@ -12,8 +12,8 @@ import httpx
 import libvirt
 import pytest
 
-from cli.image_build import ImageFile, build_debian_image
-from runtime.libvirtd import Libvirt
+from cli.local.image_build import ImageFile, build_debian_image
+from runtime.local.libvirtd import Libvirt
 from runtime.settings import default_home
 from tests.e2e.guests import Guest, key_pair, kind, over_ssh
 from tests.e2e.platform import Json, Platform, platform

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from runtime.libvirtd import Libvirt
+from runtime.local.libvirtd import Libvirt
 from tests.e2e.platform import Platform, domains, platform
 from tests.waiting import eventually
 

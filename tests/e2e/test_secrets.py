@@ -151,9 +151,9 @@ async def failing(up: Platform) -> bytes:
     there, away = {"NEBULA_NATS_URL": f"127.0.0.1:{port}"}, {"NEBULA_NATS_URL": f"nats://op:{nats}@127.0.0.1:1"}
     said = await asyncio.gather(
         program(home | away, "cli.main", "verify", "log", "--no-key"),
-        program(home | {"NEBULA_NATS_URL": f"nats://op:{nats}/x@127.0.0.1:1"}, "cli.role", "node"),
-        program(home | {"NEBULA_POSTGRES_DSN": f"postgresql:/u:{bad}@127.0.0.1/db"}, "cli.role", "gateway"),
-        program(home | {"NEBULA_POSTGRES_DSN": f"host=h password='{dsn} x"}, "cli.role", "projections"),
+        program(home | {"NEBULA_NATS_URL": f"nats://op:{nats}/x@127.0.0.1:1"}, "cli.local.role", "node"),
+        program(home | {"NEBULA_POSTGRES_DSN": f"postgresql:/u:{bad}@127.0.0.1/db"}, "cli.local.role", "gateway"),
+        program(home | {"NEBULA_POSTGRES_DSN": f"host=h password='{dsn} x"}, "cli.local.role", "projections"),
         program(home | there | {"NEBULA_POSTGRES_DSN": f"postgresql://u:{dsn}@127.0.0.1:1/db"}, *VERIFY_VIEWS),
     )
     assert all(b"NEBULA_" in each or b"answer" in each for each in said), said
@@ -318,7 +318,7 @@ async def test_nothing_that_is_written_or_answered_holds_a_secret(up: Platform, 
 
 async def finds_what_is_there(up: Platform, places: dict[str, bytes]) -> None:
     """The search is no sieve: what is no secret is found in each place."""
-    assert b"cli.role" in places["ps"] and b"kept" in places["answers"] and b"kept" in places["postgres"]
+    assert b"cli.local.role" in places["ps"] and b"kept" in places["answers"] and b"kept" in places["postgres"]
     assert any(b"kept" in text for place, text in places.items() if "/nats/" in place)
     assert any(b"kept" in text for place, text in places.items() if place.endswith("log.nebula"))
     assert any(b"Traceback" in text or b"error" in text for place, text in places.items() if place.endswith(".log"))

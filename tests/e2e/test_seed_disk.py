@@ -14,8 +14,8 @@ import libvirt
 import pytest
 from websockets.asyncio.client import connect
 
-from cli.image_build import ImageFile
-from runtime.libvirtd import Libvirt
+from cli.local.image_build import ImageFile
+from runtime.local.libvirtd import Libvirt
 from tests.e2e.guests import Guest
 from tests.e2e.platform import platform
 from tests.e2e.test_boot import MARK, USER_DATA, image

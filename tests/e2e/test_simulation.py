@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect
-from runtime.child import free_port
+from runtime.local.child import free_port
 from tests.node_process import NodeProcess, node_process, simulated
 from tests.waiting import eventually
 

@@ -10,11 +10,11 @@ import pytest
 from nats.aio.client import Client
 
 from domain.project import evolve
-from eventstore.envelope import Recorded, Ref
-from eventstore.follow import follow
-from eventstore.store import Change, Conflict, EventStore, Tip, Unavailable
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.follow import follow
+from eventstore.log.store import Change, Conflict, EventStore, Tip, Unavailable
 from runtime import subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import events_stream
 from tests.chaos.feeds import Feed
 from tests.chaos.ledger import entry

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from eventstore.store import EventStore
-from runtime.servers import NatsServer, start_nats
+from eventstore.log.store import EventStore
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 

@@ -15,8 +15,8 @@ from nats.aio.client import Client
 from domain.base import Event
 from domain.named import Named
 from domain.project import ProjectCreated, ProjectRenamed, evolve
-from eventstore.envelope import GENESIS, Context, Recorded, Ref
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import GENESIS, Context, Recorded, Ref
+from eventstore.log.store import Change, EventStore, Tip
 
 CONTEXT = Context(actor="tester")
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from domain.base import Event
-from eventstore.envelope import Context, Recorded, Ref, digest, seal
-from eventstore.store import PAGE, Change, Conflict, Loaded, Tip, not_behind
+from eventstore.log.envelope import Context, Recorded, Ref, digest, seal
+from eventstore.log.store import PAGE, Change, Conflict, Loaded, Tip, not_behind
 from tests.eventstore.log import AT, matches
 
 S = TypeVar("S")

@@ -9,9 +9,9 @@ from enum import Enum
 
 from hypothesis import strategies as st
 
-from eventstore.envelope import Ref
-from eventstore.group import ALONE
-from eventstore.store import PAGE
+from eventstore.log.envelope import Ref
+from eventstore.log.group import ALONE
+from eventstore.log.store import PAGE
 from runtime import subjects
 
 REFS = [

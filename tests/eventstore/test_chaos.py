@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from domain.base import Event
-from eventstore.envelope import Recorded, Ref
-from eventstore.store import Change, Tip
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.store import Change, Tip
 from tests.chaos.check import Check, compare
 from tests.chaos.ledger import Entry, Ledger, entry
 from tests.chaos.run import run

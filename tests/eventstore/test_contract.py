@@ -11,9 +11,9 @@ from nats.aio.client import Client
 
 from domain.named import Named
 from domain.project import evolve
-from eventstore.envelope import Recorded, Ref
-from eventstore.follow import follow
-from eventstore.store import Change, Conflict, EventStore, Tip
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.follow import follow
+from eventstore.log.store import Change, Conflict, EventStore, Tip
 from runtime import subjects
 from tests.eventstore.both import told
 from tests.eventstore.log import CONTEXT, created, noted, ref, renamed, some_id

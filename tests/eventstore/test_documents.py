@@ -6,9 +6,9 @@ import pytest
 from nats.aio.client import Client
 
 from eventstore.documents import Document, Documents
-from eventstore.store import Conflict, Unavailable
+from eventstore.log.store import Conflict, Unavailable
 from runtime import subjects
-from runtime.servers import start_nats
+from runtime.local.servers import start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import AT, connection, some_id
 

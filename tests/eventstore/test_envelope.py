@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from domain.base import Event, Foreign
-from eventstore.envelope import GENESIS, Context, Recorded, digest, seal
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import GENESIS, Context, Recorded, digest, seal
+from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.header_text import decoded, encoded
 from tests.eventstore.log import AT, append, broken_link, created, filled, ref, renamed

@@ -11,12 +11,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from eventstore import follow as module
-from eventstore.envelope import Recorded
-from eventstore.follow import MOST, OtherStream, follow, pushed
-from eventstore.store import EventStore, Tip
+from eventstore.log import follow as module
+from eventstore.log.envelope import Recorded
+from eventstore.log.follow import MOST, OtherStream, follow, pushed
+from eventstore.log.store import EventStore, Tip
 from runtime import subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import (
     Proxy,

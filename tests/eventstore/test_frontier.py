@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from eventstore.envelope import Recorded, Ref
-from eventstore.frontier import Frontier
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.frontier import Frontier
 
 TAG, VM = Ref("system", "tag", "web"), Ref("p", "vm", "v")
 

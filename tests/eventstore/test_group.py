@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from eventstore.envelope import Recorded, Ref
-from eventstore.group import ALONE, MOST_BYTES
-from eventstore.store import Change, Conflict, EventStore, Tip, TooLarge
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.group import ALONE, MOST_BYTES
+from eventstore.log.store import Change, Conflict, EventStore, Tip, TooLarge
 from runtime import subjects
 from tests.eventstore.log import CONTEXT, created, ref, renamed
 

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from eventstore.documents import Documents
-from eventstore.parking import LOG, REPORTS, WANTED, Closed, NoRetry, NotParked, Parked, Parking, Status
+from eventstore.parking.parking import LOG, REPORTS, WANTED, Closed, NoRetry, NotParked, Parked, Parking, Status
 from runtime import subjects
 from runtime.streams import ensure_all
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from nats.aio.client import Client
 
-from eventstore import parking as parking_module
-from eventstore import refused, room
-from eventstore.envelope import Recorded
-from eventstore.jetstream import Unavailable
-from eventstore.parked import MORE, MOST_COUNT
-from eventstore.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
-from eventstore.refused import Refused
-from eventstore.room import Room
+from eventstore.log.envelope import Recorded
+from eventstore.log.jetstream import Unavailable
+from eventstore.parking import parking as parking_module
+from eventstore.parking import refused, room
+from eventstore.parking.parked import MORE, MOST_COUNT
+from eventstore.parking.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
+from eventstore.parking.refused import Refused
+from eventstore.parking.room import Room
 from gateway import parked_index
 from gateway.parked_index import Index
 from runtime import subjects

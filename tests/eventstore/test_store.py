@@ -9,10 +9,10 @@ import pytest
 from nats.aio.client import Client
 
 from domain.named import Named
-from eventstore.envelope import Context, Recorded, Ref, seal
-from eventstore.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
+from eventstore.log.envelope import Context, Recorded, Ref, seal
+from eventstore.log.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
 from runtime import subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import (
     AT,

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domain.base import Event
-from eventstore import jetstream
-from eventstore.store import Change, Conflict, EventStore, Tip
-from runtime.servers import NatsServer
+from eventstore.log import jetstream
+from eventstore.log.store import Change, Conflict, EventStore, Tip
+from runtime.local.servers import NatsServer
 from tests.eventstore.log import CONTEXT, Proxy, append, connection, created, load, name_of, ref, renamed
 
 

@@ -9,12 +9,12 @@ from cryptography.exceptions import InvalidTag
 from nats.aio.client import Client
 from nats.js.api import KeyValueConfig
 
-from eventstore import masterkey
-from eventstore.keystore import KeyStore, adopt
-from eventstore.masterkey import Ring
-from eventstore.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
+from eventstore.vault import masterkey
+from eventstore.vault.keystore import KeyStore, adopt
+from eventstore.vault.masterkey import Ring
+from eventstore.vault.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
 from runtime import subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection, some_id
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.gateway.platform import Platform, platform
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from websockets.asyncio.client import ClientConnection, connect
 
 from domain.contract import Power
-from node_daemon.answers import Answers
-from node_daemon.disks import Disks
-from node_daemon.hypervisor import Boot
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.qemu_img import qemu_img
+from node_daemon.asks.answers import Answers
+from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.storage.disks import Disks
+from runtime.images.qemu_img import qemu_img
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.node_daemon.echo import write_disk

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 
 from domain.contract import Power
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from gateway.app import application, opened
 from gateway.state import Gateway
 from projections.position import Position
 from projections.runner import Runner
 from runtime import listener
-from runtime.servers import Postgres, create_database
+from runtime.local.servers import Postgres, create_database
 from runtime.settings import GatewaySettings
 from tests.domain.lives import SPOKEN
 from tests.handlers.platform import WriteSide, write_side

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from cli import role as roles
+from cli.local import role as roles
 from gateway.auth import BadTokens, Tokens, from_here, parse
 from gateway.problems import Problem
-from runtime.servers import Postgres, start_nats, start_postgres
+from runtime.local.servers import Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings
 from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served
 from tests.waiting import eventually

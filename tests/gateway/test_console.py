@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from runtime import pipe
-from runtime.libvirtd import Libvirt
+from runtime.local.libvirtd import Libvirt
 from tests.gateway.echo_guest import Guest, a_guest, speaks, until
 from tests.gateway.platform import VMS, Platform, served
 from tests.waiting import eventually

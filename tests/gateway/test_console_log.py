@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cli.console import harmless
+from cli.commands.console import harmless
 from domain.contract import Power
-from node_daemon.answers import PIECE, Answers
-from node_daemon.disks import Disks
+from node_daemon.asks.answers import PIECE, Answers
+from node_daemon.storage.disks import Disks
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually

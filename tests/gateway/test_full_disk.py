@@ -11,17 +11,17 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
-from cli.up import kept
+from cli.local.up import kept
 from domain.base import Sealed
-from eventstore.audit import verify_log
-from eventstore.checkpoints import signing_key
-from eventstore.notary import Notary
-from eventstore.vault import Erased, Vault, VaultUnavailable
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.checkpoints import signing_key
+from eventstore.integrity.notary import Notary
+from eventstore.vault.vault import Erased, Vault, VaultUnavailable
 from runtime import subjects
 from runtime.bus import QuickClient
-from runtime.child import free_port
-from runtime.full_disk import FullDisk, write_error
-from runtime.servers import NatsServer, Postgres, start_nats
+from runtime.local.child import free_port
+from runtime.local.full_disk import FullDisk, write_error
+from runtime.local.servers import NatsServer, Postgres, start_nats
 from tests.conftest import fresh_database
 from tests.gateway.platform import served
 from tests.handlers.platform import WriteSide

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from cli import up
+from cli.local import up
 from gateway import health
-from runtime.servers import postgres_port, start_postgres
+from runtime.local.servers import postgres_port, start_postgres
 from tests.gateway.platform import Platform, platform
 from tests.small_disk import fill, mounted, needs_root
 from tests.waiting import eventually

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 
 from domain import vm
-from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Conflict, EventStore
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Change, Conflict, EventStore
 from runtime import subjects
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually

@@ -15,13 +15,13 @@ from nats.errors import NoRespondersError
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon import answers
-from node_daemon.answers import Answers
-from node_daemon.disks import Disks
-from node_daemon.faults import Faulty
-from node_daemon.hypervisor import Boot
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
+from node_daemon.asks import answers
+from node_daemon.asks.answers import Answers
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.disks import Disks
 from runtime.settings import FaultRates
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from domain import image
-from eventstore.envelope import Ref
-from eventstore.store import EventStore
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore
+from eventstore.vault.vault import Vault
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.handlers.platform import raw_disk
 from tests.image_server import serving

@@ -11,8 +11,8 @@ import pytest
 
 from domain import vm
 from domain.contract import Power, ReportError
-from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Conflict
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Change, Conflict
 from tests.gateway.platform import SPEC, VMS, Platform, served
 from tests.waiting import eventually
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from eventstore.envelope import Context, Ref, seal
-from eventstore.judge import Tip
+from eventstore.log.envelope import Context, Ref, seal
+from eventstore.log.judge import Tip
 from runtime import subjects
 from runtime.bus import QuickClient
 from tests.eventstore.log import noted

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from eventstore import transfer
-from eventstore.checkpoints import fingerprint, signing_key
-from eventstore.notary import Notary
-from eventstore.vault import Vault
+from eventstore.integrity import transfer
+from eventstore.integrity.checkpoints import fingerprint, signing_key
+from eventstore.integrity.notary import Notary
+from eventstore.vault.vault import Vault
 from projections.position import Position
 from projections.runner import Runner
-from runtime.servers import Postgres, create_database
+from runtime.local.servers import Postgres, create_database
 from runtime.tasks import end
 from tests.gateway.platform import SPEC, VMS, Platform, served
 from tests.handlers.platform import write_side

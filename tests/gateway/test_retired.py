@@ -3,7 +3,7 @@
 from domain import node
 from domain.contract import Introduction, NodeInfo, Power
 from domain.node import LoseNode
-from eventstore.envelope import Context, Ref
+from eventstore.log.envelope import Context, Ref
 from handlers.apply import apply, now
 from tests.gateway.platform import VMS, Platform
 from tests.handlers.platform import daemon

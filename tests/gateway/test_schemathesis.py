@@ -32,14 +32,14 @@ from schemathesis.generation.overrides import Override
 from schemathesis.specs.openapi import checks
 
 from domain.contract import Power
-from eventstore.parking import Parking
+from eventstore.parking.parking import Parking
 from gateway.routes import described
-from node_daemon.answers import Answers
-from node_daemon.disks import Disks
-from node_daemon.hypervisor import Boot
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
-from runtime.servers import Postgres
+from node_daemon.asks.answers import Answers
+from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.disks import Disks
+from runtime.local.servers import Postgres
 from runtime.tasks import end
 from tests.gateway.platform import VMS, Platform, platform
 from tests.waiting import eventually

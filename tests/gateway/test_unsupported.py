@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from domain.contract import Introduction, NodeInfo
-from node_daemon import plan
-from node_daemon.files import identity
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
+from node_daemon.reconcile import plan
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.files import identity
 from runtime.settings import NodeSettings
 from tests.gateway.platform import VMS, Platform
 from tests.handlers.platform import daemon

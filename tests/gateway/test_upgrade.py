@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from projections import database, upgrade
 from projections.books import MODELS
 from projections.database import SCHEMA
 from projections.model import versions
 from projections.position import Position
 from projections.runner import Runner
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.gateway.platform import VMS, Platform, platform
 from tests.waiting import eventually
 

@@ -8,9 +8,9 @@ import pytest
 
 from domain.contract import Power
 from domain.vm import evolve
-from eventstore.envelope import Ref
-from eventstore.store import EventStore
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore
+from eventstore.vault.vault import Vault
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.libvirtd import Libvirt
+from runtime.local.libvirtd import Libvirt
 from tests.gateway.echo_guest import Guest, a_guest
 from tests.gateway.platform import VMS, Platform
 from tests.gateway.test_console import ended, refused

@@ -12,9 +12,9 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from domain.placement import Policy
-from eventstore.keystore import adopt
-from eventstore.store import EventStore
-from eventstore.vault import Vault
+from eventstore.log.store import EventStore
+from eventstore.vault.keystore import adopt
+from eventstore.vault.vault import Vault
 from handlers.commands import CommandLoop
 from handlers.managers.deletions import Deletions
 from handlers.managers.liveness import Liveness

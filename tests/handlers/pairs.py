@@ -12,8 +12,8 @@ from domain.image import Image, ImagePhase, ImageRegistered, ImageVerified
 from domain.project import ProjectCreated
 from domain.tag import TagCreated
 from domain.vm import Phase, VmOperationTimedOut, VmRequested
-from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Tip
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Change, Tip
 from handlers.apply import now
 from runtime.streams import ensure_all
 from tests.handlers.platform import WriteSide, write_side

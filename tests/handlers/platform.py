@@ -22,12 +22,12 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from domain.contract import WATCHDOG, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
-from eventstore.envelope import Recorded, Ref
-from eventstore.store import EventStore
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.store import EventStore
 from handlers.subscriber import CONSUMER
 from runtime import subjects
 from runtime.bus import QuickClient
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 from tests.waiting import eventually
 
 MAIN = """

@@ -12,10 +12,10 @@ from domain import tag as tags
 from domain.base import Event
 from domain.project import ChangeProject, CreateProject, Project, decide, evolve
 from domain.tag import CreateTag, RenameTag
-from eventstore.envelope import Context, Ref
-from eventstore.store import Conflict, EventStore, Loaded, Tip
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Conflict, EventStore, Loaded, Tip
 from handlers.apply import Applied, apply, now
-from runtime.servers import start_nats
+from runtime.local.servers import start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 

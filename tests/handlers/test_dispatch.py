@@ -12,12 +12,12 @@ import pytest
 
 from domain.contract import Desired, Power, Wanted
 from eventstore.documents import Documents
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from handlers.managers import dispatch
 from handlers.managers.dispatch import Dispatcher
 from handlers.world import World
 from runtime import subjects
-from runtime.servers import start_nats
+from runtime.local.servers import start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, write_side

@@ -13,9 +13,9 @@ from domain.contract import Desired, Wanted
 from domain.node import Node
 from domain.vm import Vm
 from eventstore.documents import Document
-from eventstore.envelope import Ref
-from eventstore.judge import Tip
-from eventstore.store import Conflict, Loaded, Unavailable
+from eventstore.log.envelope import Ref
+from eventstore.log.judge import Tip
+from eventstore.log.store import Conflict, Loaded, Unavailable
 from handlers.managers import failure
 from handlers.managers.dispatch import Dispatcher, Key
 from handlers.world import World

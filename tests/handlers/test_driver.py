@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eventstore.store import Conflict, Unavailable
-from eventstore.vault import VaultUnavailable
+from eventstore.log.store import Conflict, Unavailable
+from eventstore.vault.vault import VaultUnavailable
 from handlers.health import told
 from handlers.managers import driver as module
 from handlers.managers import failure

@@ -11,8 +11,8 @@ import pytest
 
 from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun
 from domain.vm import Phase, Vm, VmRequested
-from eventstore.envelope import Context, Recorded, Ref
-from eventstore.store import Change, EventStore, Tip
+from eventstore.log.envelope import Context, Recorded, Ref
+from eventstore.log.store import Change, EventStore, Tip
 from handlers.apply import Applied, now
 from handlers.fences import Fences
 from handlers.managers.deletions import Deletions

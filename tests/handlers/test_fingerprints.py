@@ -13,9 +13,9 @@ from domain.known import Known
 from domain.named import Named
 from domain.tag import CreateTag
 from domain.vm import VmRequested
-from eventstore.envelope import Ref
-from eventstore.store import Change, Tip
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Tip
+from eventstore.vault.vault import Vault
 from handlers.apply import now
 from handlers.fingerprints import Fingerprint, Fingerprints, key_id
 from tests.handlers import pairs

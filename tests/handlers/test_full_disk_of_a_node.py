@@ -6,7 +6,7 @@ from typing import cast
 
 from domain.contract import Heartbeat, ImageCache
 from domain.vm import Phase, Vm
-from eventstore.store import EventStore
+from eventstore.log.store import EventStore
 from handlers.due import Due
 from handlers.managers.deadlines import restarts
 from handlers.managers.liveness import ROOM, Liveness

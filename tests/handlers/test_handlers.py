@@ -14,8 +14,8 @@ from domain import image, node
 from domain.base import Rejected, Resources
 from domain.contract import Desired, Power, ReportError, Wanted
 from domain.image_questions import CachedImages, UnwantedImages
-from eventstore.envelope import Ref
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.vault.vault import Vault
 from handlers.cached_images import question
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side

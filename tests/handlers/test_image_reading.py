@@ -15,7 +15,7 @@ import pytest
 from domain.image import Image
 from handlers.managers import image_reading
 from handlers.managers.image_reading import BadImage, Facts, Reader
-from runtime.download import Pace
+from runtime.images.download import Pace
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

@@ -16,7 +16,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.managers.images import AT_A_TIME, OF_A_PROJECT, Verifier, turns
 from runtime.gauge import Gauge
-from runtime.image_hosts import ImageHosts
+from runtime.images.image_hosts import ImageHosts
 from runtime.urls import is_url
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING

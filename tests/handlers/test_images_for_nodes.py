@@ -21,14 +21,14 @@ from domain.contract import Fetch, ImageSource, Wanted
 from domain.image_questions import MOST_PIECE
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore
-from node_daemon import images as node_images
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.image_pieces import Bus
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
+from node_daemon.storage import images as node_images
+from node_daemon.storage.image_pieces import Bus
 from runtime import subjects
+from runtime.local.servers import NatsServer
 from runtime.malformed import Malformed
-from runtime.servers import NatsServer
 from runtime.settings import NodeSettings
 from runtime.tasks import end
 from tests.eventstore.log import connection

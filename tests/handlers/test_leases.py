@@ -13,10 +13,10 @@ from domain.contract import Desired, LeaseNote, NodeReport, Power
 from domain.node import Node
 from domain.node import evolve as evolve_node
 from eventstore.documents import Documents
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from handlers.leases import Leases, newest_lease, read
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
 from tests.node_process import node_process, simulated

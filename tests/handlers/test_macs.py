@@ -11,8 +11,8 @@ from domain import mac, node, vm
 from domain.node import RegisterNode
 from domain.placement import Policy
 from domain.vm import Vm, VmScheduled
-from eventstore.envelope import Ref
-from eventstore.store import Loaded, Tip
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Loaded, Tip
 from handlers.macs import Macs
 from handlers.managers import placement
 from handlers.world import World

@@ -8,11 +8,11 @@ import pytest
 
 from domain.contract import Power
 from domain.tag import TagCreated
-from eventstore.envelope import Ref
-from eventstore.judge import Tip
-from eventstore.parked import MORE
-from eventstore.parking import LOG, REPORTS, NotParked, Parking, Status
-from eventstore.room import MOST_OPEN
+from eventstore.log.envelope import Ref
+from eventstore.log.judge import Tip
+from eventstore.parking.parked import MORE
+from eventstore.parking.parking import LOG, REPORTS, NotParked, Parking, Status
+from eventstore.parking.room import MOST_OPEN
 from handlers.subscriber import CONSUMER
 from runtime import subjects
 from runtime.bus import QuickClient

@@ -14,9 +14,9 @@ from domain.contract import Desired, Introduction, NodeInfo, Power, Wanted
 from domain.node import Node
 from domain.node import evolve as evolve_node
 from eventstore.documents import Documents
-from eventstore.envelope import Ref
-from eventstore.judge import Tip
-from eventstore.store import Loaded
+from eventstore.log.envelope import Ref
+from eventstore.log.judge import Tip
+from eventstore.log.store import Loaded
 from handlers.managers import liveness as module
 from handlers.managers.liveness import MOST_UNHEARD_OF, Liveness
 from handlers.world import World

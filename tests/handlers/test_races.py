@@ -17,8 +17,8 @@ from domain.base import Event
 from domain.contract import NodeInfo
 from domain.node import NodeLost, NodeRegistered, stored
 from domain.vm import VmRequested, VmScheduled, VmStarted
-from eventstore.envelope import Ref
-from eventstore.store import Change, Conflict, Tip
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Conflict, Tip
 from handlers.apply import now
 from handlers.world import EVOLVE
 from tests.handlers import pairs

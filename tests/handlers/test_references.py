@@ -13,8 +13,8 @@ from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun,
 from domain.references import Reference, references
 from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGivenUp
 from domain.vm import Vm, VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
-from eventstore.envelope import Context, Recorded, Ref, seal
-from eventstore.store import Tip
+from eventstore.log.envelope import Context, Recorded, Ref, seal
+from eventstore.log.store import Tip
 from handlers.managers.placement import gone
 from handlers.world import World
 from tests.domain.story import uid

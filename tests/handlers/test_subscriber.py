@@ -16,7 +16,7 @@ from nats.js.errors import ServiceUnavailableError
 from handlers import subscriber
 from handlers.subscriber import CONSUMER, Queue, broker_of, consumer
 from runtime import bus, patience, streams, subjects
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 from runtime.settings import Common
 from tests.waiting import eventually
 

@@ -12,9 +12,9 @@ import handlers.world
 from domain.base import Event
 from domain.project import ProjectCreated, ProjectRenamed, evolve
 from domain.vm import VmRequested
-from eventstore.envelope import Context, Recorded, Ref, appended, seal
-from eventstore.judge import doubtful
-from eventstore.store import Loaded, Tip
+from eventstore.log.envelope import Context, Recorded, Ref, appended, seal
+from eventstore.log.judge import doubtful
+from eventstore.log.store import Loaded, Tip
 from handlers import backlog
 from handlers.turns import Turns
 from handlers.world import EVOLVE, Watch, World

@@ -18,8 +18,8 @@ from domain.named import Named
 from domain.node import Node
 from domain.project import ChangeProject, CreateProject, DeleteProject
 from domain.tag import CreateTag, DeleteTag, RenameTag
-from eventstore.envelope import GENESIS, Context, Ref, seal
-from eventstore.upcast import TYPE_VERSION
+from eventstore.log.envelope import GENESIS, Context, Ref, seal
+from eventstore.log.upcast import TYPE_VERSION
 from tests.domain import test_image as images
 from tests.domain import test_node as nodes
 from tests.domain import test_project as projects

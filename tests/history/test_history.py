@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from domain.base import Event, Foreign
-from eventstore.upcast import all_types, opened, type_version
+from eventstore.log.upcast import all_types, opened, type_version
 from tests.history.stories import EVOLVE, STATES
 
 HERE = Path(__file__).parent

@@ -18,13 +18,13 @@ from nats.aio.client import Client
 from domain.base import Event
 from domain.project import ProjectCreated, ProjectRenamed
 from domain.tag import TagCreated, TagRenamed
-from eventstore import archive, transfer
-from eventstore.checkpoints import Keys, fingerprint, signing_key
-from eventstore.envelope import Context, Recorded, Ref
-from eventstore.notary import Notary
-from eventstore.store import Change, EventStore, Tip
+from eventstore.integrity import archive, transfer
+from eventstore.integrity.checkpoints import Keys, fingerprint, signing_key
+from eventstore.integrity.notary import Notary
+from eventstore.log.envelope import Context, Recorded, Ref
+from eventstore.log.store import Change, EventStore, Tip
 from runtime import streams, subjects
-from runtime.servers import NatsServer, start_nats
+from runtime.local.servers import NatsServer, start_nats
 
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 CONTEXT = Context(actor="alice", request="r-1", traceparent="00-1-2-01")

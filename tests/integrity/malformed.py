@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from domain.base import Event
 from domain.project import ProjectCreated
 from domain.tag import TagCreated
-from eventstore.envelope import Context, Ref, seal
-from eventstore.judge import Tip
+from eventstore.log.envelope import Context, Ref, seal
+from eventstore.log.judge import Tip
 from runtime.bus import QuickClient
 from runtime.streams import events_stream
 

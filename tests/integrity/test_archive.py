@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import transfer
-from eventstore.archive import verify_file
-from eventstore.checkpoints import fingerprint, public_keys, signing_key
-from eventstore.verify import Report
+from eventstore.integrity import transfer
+from eventstore.integrity.archive import verify_file
+from eventstore.integrity.checkpoints import fingerprint, public_keys, signing_key
+from eventstore.integrity.verify import Report
 from tests.integrity.logs import Document, Log, rewrite, running
 
 Change = Callable[[list[Document]], list[Document]]
@@ -62,8 +62,8 @@ async def test_file_and_public_key_are_enough(log: Log, exported: Path, tmp_path
     shutil.copy(exported, tmp_path / "log")
     shutil.copy(log.home / "checkpoint.pub", tmp_path / "key")
     script = (
-        "from pathlib import Path; from eventstore.archive import verify_file; "
-        "from eventstore.checkpoints import public_keys; "
+        "from pathlib import Path; from eventstore.integrity.archive import verify_file; "
+        "from eventstore.integrity.checkpoints import public_keys; "
         "report = verify_file(Path('log'), keys=public_keys(Path('key'))); assert report.ok; print(report.proven)"
     )
     root = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ async def test_file_and_public_key_are_enough(log: Log, exported: Path, tmp_path
 async def test_signature_can_be_checked_by_openssl(log: Log, tmp_path: Path) -> None:
     import base64
 
-    from eventstore.notary import Checkpoints
+    from eventstore.integrity.notary import Checkpoints
 
     openssl = shutil.which("openssl")
     assert openssl is not None, "make setup installs it"

@@ -12,14 +12,14 @@ from uuid import uuid4
 import pytest
 import typer
 
-from cli import log as log_commands
-from cli import vault as vault_commands
-from cli.command import root
-from cli.errors import CliError
+from cli.client.command import root
+from cli.client.errors import CliError
+from cli.commands import log as log_commands
+from cli.commands import vault as vault_commands
 from domain.vm import Spec, VmRequested
-from eventstore.envelope import Ref
-from eventstore.store import Change, Tip
-from eventstore.vault import Vault
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Tip
+from eventstore.vault.vault import Vault
 from tests.integrity.logs import CONTEXT, Log, rewrite, running
 
 app = typer.Typer(pretty_exceptions_enable=False)

@@ -13,11 +13,12 @@ import pytest
 
 from domain import base
 from domain.base import Event, Foreign
-from eventstore import schemas, upcast
-from eventstore.audit import verify_log
-from eventstore.envelope import GENESIS, Context, Recorded, Ref, seal
-from eventstore.follow import follow
-from eventstore.verify import Verifier
+from eventstore.integrity import schemas
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.verify import Verifier
+from eventstore.log import upcast
+from eventstore.log.envelope import GENESIS, Context, Recorded, Ref, seal
+from eventstore.log.follow import follow
 from tests.integrity.logs import START, altered, running
 
 REF = Ref("p", "vm", "v")
@@ -170,7 +171,7 @@ def test_written_where_asked(tmp_path: Path) -> None:
 def test_a_type_is_known_to_whoever_has_imported_nothing_of_it() -> None:
     program = (
         "import sys\n"
-        "from eventstore.upcast import opened\n"
+        "from eventstore.log.upcast import opened\n"
         "assert 'domain.vm' not in sys.modules, 'this would prove nothing'\n"
         'body = b\'{"at": "2030-01-01T00:00:00Z", "node": "n", "sequence": 1, "cause": "guest"}\'\n'
         "print(type(opened({'ce-type': 'nebula.vm.VmStopped'}, body)).__name__)\n"

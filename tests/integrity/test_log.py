@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from eventstore import transfer
-from eventstore.archive import verify_file
-from eventstore.audit import verify_log
-from eventstore.checkpoints import LogDigest, fingerprint, sign, signing_key
-from eventstore.envelope import GENESIS, Recorded
-from eventstore.follow import follow
-from eventstore.jetstream import Stream
-from eventstore.notary import Checkpoints, Disagrees, Notary
-from eventstore.parked import Parked, record_of
-from eventstore.parking import HOLES, Parking
-from eventstore.verify import Report
+from eventstore.integrity import transfer
+from eventstore.integrity.archive import verify_file
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.checkpoints import LogDigest, fingerprint, sign, signing_key
+from eventstore.integrity.notary import Checkpoints, Disagrees, Notary
+from eventstore.integrity.verify import Report
+from eventstore.log.envelope import GENESIS, Recorded
+from eventstore.log.follow import follow
+from eventstore.log.jetstream import Stream
+from eventstore.parking.parked import Parked, record_of
+from eventstore.parking.parking import HOLES, Parking
 from handlers.managers.notary import Signing
 from runtime import streams, subjects
 from tests.integrity.logs import START, Log, altered, running

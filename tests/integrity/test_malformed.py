@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from domain import image, node, project, tag, vm
-from eventstore import transfer
-from eventstore.archive import verify_file
-from eventstore.audit import verify_log
-from eventstore.envelope import Recorded, Ref, seal
-from eventstore.follow import follow
-from eventstore.judge import Malformed, Tip, judge, step
-from eventstore.store import Change, EventStore, events_of
-from eventstore.upcast import all_types
-from eventstore.verify import Verifier
+from eventstore.integrity import transfer
+from eventstore.integrity.archive import verify_file
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.verify import Verifier
+from eventstore.log.envelope import Recorded, Ref, seal
+from eventstore.log.follow import follow
+from eventstore.log.judge import Malformed, Tip, judge, step
+from eventstore.log.store import Change, EventStore, events_of
+from eventstore.log.upcast import all_types
 from gateway.audit import EventView
 from handlers.world import World
 from projections import books, events

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from domain.project import ProjectRenamed
-from eventstore import transfer
-from eventstore.archive import verify_file
-from eventstore.audit import verify_log
-from eventstore.envelope import Ref
-from eventstore.follow import follow
-from eventstore.jetstream import Stream
-from eventstore.store import Change
+from eventstore.integrity import transfer
+from eventstore.integrity.archive import verify_file
+from eventstore.integrity.audit import verify_log
+from eventstore.log.envelope import Ref
+from eventstore.log.follow import follow
+from eventstore.log.jetstream import Stream
+from eventstore.log.store import Change
 from runtime import subjects
 from tests.integrity.logs import CONTEXT, START, Document, Log, no_state, raw, rewrite, running
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from eventstore import masterkey
-from eventstore.keystore import KeyStore
-from eventstore.vault import Erased, Vault, WrongMasterKey
+from eventstore.vault import masterkey
+from eventstore.vault.keystore import KeyStore
+from eventstore.vault.vault import Erased, Vault, WrongMasterKey
 from runtime import subjects
 from tests.integrity.logs import Log, running
 

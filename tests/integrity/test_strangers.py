@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import notary as module
-from eventstore.checkpoints import Checkpoint, LogDigest, sign, signing_key
-from eventstore.envelope import GENESIS, Recorded
-from eventstore.notary import Checkpoints, Notary
-from eventstore.parking import Parking
+from eventstore.integrity import notary as module
+from eventstore.integrity.checkpoints import Checkpoint, LogDigest, sign, signing_key
+from eventstore.integrity.notary import Checkpoints, Notary
+from eventstore.log.envelope import GENESIS, Recorded
+from eventstore.parking.parking import Parking
 from runtime import subjects
 from tests.integrity.logs import START, running
 

@@ -20,18 +20,18 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 from structlog.contextvars import get_contextvars
 
-from node_daemon import places
-from node_daemon.disks import Disks
-from node_daemon.files import put_in_place
-from node_daemon.host import virt_type
-from node_daemon.hypervisor import Boot, Hypervisor
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.hypervisor import Boot, Hypervisor
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
+from node_daemon.reconcile import places
+from node_daemon.reconcile.host import virt_type
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.disks import Disks
+from node_daemon.storage.files import put_in_place
 from runtime import logs
-from runtime.qemu_img import qemu_img
+from runtime.images.qemu_img import qemu_img
 from runtime.settings import NodeSettings, read
 
 T = TypeVar("T")
@@ -186,13 +186,13 @@ def on_files(acts: Acts) -> None:
         return await acts.act(lane(), f"{arguments[0]} disk", lambda: qemu_img(*arguments, **more))
 
     for name, act in {
-        "node_daemon.disks.qemu_img": noted,
-        "node_daemon.disks.put_in_place": acts.blocking("disk in place", put_in_place),
-        "node_daemon.images.put_in_place": acts.blocking("image in place", put_in_place),
-        "node_daemon.seed_disk.put_in_place": acts.blocking("seed in place", put_in_place),
+        "node_daemon.storage.disks.qemu_img": noted,
+        "node_daemon.storage.disks.put_in_place": acts.blocking("disk in place", put_in_place),
+        "node_daemon.storage.images.put_in_place": acts.blocking("image in place", put_in_place),
+        "node_daemon.storage.seed_disk.put_in_place": acts.blocking("seed in place", put_in_place),
         "shutil.rmtree": acts.blocking("remove folder", shutil.rmtree),
-        "node_daemon.disks.Disks.remove_earlier": acts.blocking("remove earlier disks", Disks.remove_earlier),
-        "node_daemon.disks.Disks.remove": acts.blocking("remove files", Disks.remove),
+        "node_daemon.storage.disks.Disks.remove_earlier": acts.blocking("remove earlier disks", Disks.remove_earlier),
+        "node_daemon.storage.disks.Disks.remove": acts.blocking("remove files", Disks.remove),
     }.items():
         patch(name, act).start()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from domain.guest import Guest
-from node_daemon.hypervisor import (
+from node_daemon.hypervisor.hypervisor import (
     AgentMissing,
     AgentSilent,
     Refused,

@@ -12,15 +12,15 @@ import libvirt
 import pytest
 
 from domain.contract import Power
-from node_daemon.domain_xml import domain_name
-from node_daemon.faults import Faulty
-from node_daemon.hypervisor import Boot, Have, Hypervisor, Sighting
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.machine import VirtType
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
-from runtime.qemu_img import qemu_img
+from node_daemon.hypervisor.domain_xml import domain_name
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Sighting
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.machine import VirtType
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
+from runtime.images.qemu_img import qemu_img
 from runtime.settings import FaultRates, Latencies
 from tests.node_daemon.documents import boot_disk, new_vm, wanted
 from tests.waiting import eventually

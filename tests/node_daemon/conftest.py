@@ -7,9 +7,9 @@ from typing import Any
 import libvirt
 import pytest
 
-from node_daemon import lane
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.servers import NatsServer
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.reconcile import lane
+from runtime.local.servers import NatsServer
 from tests.node_daemon.harness import URI, Node, a_node
 
 

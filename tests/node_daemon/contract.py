@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from domain.contract import Power
-from node_daemon.domain_xml import domain_name
-from node_daemon.hypervisor import (
+from node_daemon.hypervisor.domain_xml import domain_name
+from node_daemon.hypervisor.hypervisor import (
     Have,
     Refused,
     Sighting,

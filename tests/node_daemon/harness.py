@@ -18,13 +18,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from domain.contract import Desired, Heartbeat, NodeReport, Power, Wanted
-from node_daemon.daemon import Daemon
-from node_daemon.disks import Disks
-from node_daemon.executor import Executor
-from node_daemon.host import this_host
-from node_daemon.hypervisor import Hypervisor
-from node_daemon.plan import Host
-from node_daemon.storage import DiskStore, ImageStore
+from node_daemon.hypervisor.hypervisor import Hypervisor
+from node_daemon.reconcile.daemon import Daemon
+from node_daemon.reconcile.executor import Executor
+from node_daemon.reconcile.host import this_host
+from node_daemon.reconcile.plan import Host
+from node_daemon.storage.disks import Disks
+from node_daemon.storage.storage import DiskStore, ImageStore
 from runtime import bus, subjects
 from runtime.settings import NodeSettings
 from runtime.streams import ensure_all
@@ -147,7 +147,7 @@ class Node:
             f"NEBULA_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_none=True).items()
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *(program or ("cli.role", "node")), cwd=ROOT, env={**os.environ, **environment}
+            sys.executable, "-m", *(program or ("cli.local.role", "node")), cwd=ROOT, env={**os.environ, **environment}
         )
         try:
             yield process

@@ -15,8 +15,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from runtime.child import command_line
-from runtime.libvirtd import RUN, ensure_libvirt, kvm_trouble
+from runtime.local.child import command_line
+from runtime.local.libvirtd import RUN, ensure_libvirt, kvm_trouble
 from tests.waiting import eventually
 
 #: What libvirtd takes for its own, by the names of our folders for it.

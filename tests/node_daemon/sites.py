@@ -11,10 +11,10 @@ from typing import Any
 
 from domain.base import Resources
 from domain.contract import Desired, ImageSource, NodeReport, Power, SeedMedium, Wanted
-from node_daemon.hypervisor import Have
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import DOMAIN, remembered
+from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import DOMAIN, remembered
 from tests.node_daemon.acts import ORDERS, SIMULATED, Orders, Stop
 from tests.node_daemon.documents import boot_disk, source_of, wanted
 from tests.node_daemon.harness import Node

@@ -8,9 +8,10 @@ import pytest
 
 from domain.contract import Power
 from domain.guest import AddressSource
-from node_daemon import addresses, witnesses
-from node_daemon.addresses import EARLY, Addresses, Earlier, EarlierBoots, judged
-from node_daemon.hypervisor import Have, Lease, Sighting
+from node_daemon.hypervisor import witnesses
+from node_daemon.hypervisor.hypervisor import Have, Lease, Sighting
+from node_daemon.network import addresses
+from node_daemon.network.addresses import EARLY, Addresses, Earlier, EarlierBoots, judged
 from tests.waiting import eventually
 
 VM, MAC = "vm", "52:54:00:00:00:07"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from node_daemon.base_image import BaseImage, Kept
-from node_daemon.disks import Disks
-from runtime.disk_image import Format
-from runtime.qemu_img import qemu_img
+from node_daemon.storage.base_image import BaseImage, Kept
+from node_daemon.storage.disks import Disks
+from runtime.images.disk_image import Format
+from runtime.images.qemu_img import qemu_img
 from tests.image_server import Images
 from tests.node_daemon.conversions import cache, image, names
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image

@@ -11,12 +11,12 @@ import pytest
 
 from domain.contract import ImageCache
 from domain.image_questions import CachedImages, UnwantedImages
-from node_daemon import image_keeper
-from node_daemon.backing import base_of, bases
-from node_daemon.cache import GRACE, STALE, Entry, choose
-from node_daemon.disks import Disks
+from node_daemon.storage import image_keeper
+from node_daemon.storage.backing import base_of, bases
+from node_daemon.storage.cache import GRACE, STALE, Entry, choose
+from node_daemon.storage.disks import Disks
 from runtime import subjects
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.waiting import eventually
@@ -174,7 +174,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 async def test_a_disk_without_room_makes_some(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node_daemon.cache.shutil.disk_usage", lambda _: Usage(0, 0, 0))
+    monkeypatch.setattr("node_daemon.storage.cache.shutil.disk_usage", lambda _: Usage(0, 0, 0))
     await place.images._cache.tidy(lambda _: False, room=MIB + 1)
     assert place.there() == [2]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from node_daemon.console_log import KEPT, MOST, parts, read, remove, trim, trim_all
+from node_daemon.hypervisor.console_log import KEPT, MOST, parts, read, remove, trim, trim_all
 
 
 def test_parts_the_oldest_first(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from node_daemon.channels import MOST_WAITING
-from node_daemon.hypervisor import Boot, Busy, Channel, Refused
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.libvirtd import Libvirt
-from runtime.qemu_img import qemu_img
+from node_daemon.hypervisor.channels import MOST_WAITING
+from node_daemon.hypervisor.hypervisor import Boot, Busy, Channel, Refused
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from runtime.images.qemu_img import qemu_img
+from runtime.local.libvirtd import Libvirt
 from tests.node_daemon.documents import new_vm, wanted
 from tests.node_daemon.echo import GREETING, write_disk
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from domain.contract import ImageSource
-from node_daemon import conversion, executor
-from node_daemon import images as images_module
-from node_daemon.base_image import BaseImage
-from node_daemon.conversion import most_bytes
-from node_daemon.executor import seldom
 from node_daemon.failure import Permanent, Temporary
+from node_daemon.reconcile import executor
+from node_daemon.reconcile.executor import seldom
+from node_daemon.storage import conversion
+from node_daemon.storage import images as images_module
+from node_daemon.storage.base_image import BaseImage
+from node_daemon.storage.conversion import most_bytes
 from runtime import gauge
-from runtime.qemu_img import QemuImgError, qemu_img
+from runtime.images.qemu_img import QemuImgError, qemu_img
 from runtime.settings import NodeSettings, read
 from tests.hostile_images import based_on, bomb, spoiled
 from tests.image_server import Images, ImageServer, serving

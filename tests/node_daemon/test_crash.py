@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Desired, Power
-from node_daemon.domain_xml import domain_name
-from node_daemon.hypervisor import Have
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.libvirtd import Libvirt
-from runtime.servers import NatsServer
+from node_daemon.hypervisor.domain_xml import domain_name
+from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from runtime.local.libvirtd import Libvirt
+from runtime.local.servers import NatsServer
 from tests.node_daemon.acts import ON_DOMAINS, Acting, Acts, Stop
 from tests.node_daemon.data_source import a_data_source
 from tests.node_daemon.documents import new_vm

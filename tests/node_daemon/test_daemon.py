@@ -11,12 +11,12 @@ import pytest
 
 from domain.contract import NOWHERE, Desired, Power
 from domain.guest import AddressSource
-from node_daemon import lane
-from node_daemon.domain_xml import NAMESPACE, PREFIX, domain_name
-from node_daemon.hypervisor import Boot, Have, Hypervisor
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.plan import Host
-from runtime.servers import NatsServer
+from node_daemon.hypervisor.domain_xml import NAMESPACE, PREFIX, domain_name
+from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.reconcile import lane
+from node_daemon.reconcile.plan import Host
+from runtime.local.servers import NatsServer
 from tests.node_daemon.harness import URI, Node, a_node, failed, files_of, gone, off, on, paused, suspended
 from tests.waiting import eventually
 

@@ -13,10 +13,10 @@ import pytest
 
 from domain.base import Resources
 from domain.contract import Desired, ImageSource
-from node_daemon.base_image import Kept
-from node_daemon.disks import GIB
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.qemu_img import qemu_img
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.storage.base_image import Kept
+from node_daemon.storage.disks import GIB
+from runtime.images.qemu_img import qemu_img
 from tests.image_server import Images
 from tests.node_daemon.documents import qcow2_image, raw_image
 from tests.node_daemon.harness import Node, failed, files_of, off, on, suspended

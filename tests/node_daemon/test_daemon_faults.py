@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from domain.contract import Desired, Power
-from node_daemon.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from runtime import gauge
 from tests.image_server import serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
@@ -251,7 +251,7 @@ async def test_how_far_a_download_is_shows_in_the_step(
 
 async def test_the_bus_restarts(servers_home: Path, connection: Any, hypervisor: LibvirtHypervisor) -> None:
     """Documents and reports go on where they were, and what changed meanwhile is told afterwards."""
-    from runtime.servers import start_nats
+    from runtime.local.servers import start_nats
 
     home = servers_home / "restarting"
     home.mkdir()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from node_daemon.base_image import BaseImage
-from node_daemon.disks import GIB, Disks
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.files import Occupied, impassable, lock
-from runtime.qemu_img import qemu_img
+from node_daemon.storage.base_image import BaseImage
+from node_daemon.storage.disks import GIB, Disks
+from node_daemon.storage.files import Occupied, impassable, lock
+from runtime.images.qemu_img import qemu_img
 from tests.node_daemon.documents import MIB, raw_image
 
 
@@ -120,7 +120,7 @@ async def test_the_second_of_a_kind_is_a_copy(tmp_path: Path, base: BaseImage, m
         made.append(arguments[0])
         return await qemu_img(*arguments, **options)
 
-    monkeypatch.setattr("node_daemon.disks.qemu_img", counted)
+    monkeypatch.setattr("node_daemon.storage.disks.qemu_img", counted)
     disks = Disks(tmp_path / "node")
     other = replace(base, path=tmp_path / "other.raw")
     shutil.copy(base.path, other.path)

@@ -15,10 +15,10 @@ import pytest
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, ImageSource, Place, Watchdog
-from node_daemon.domain_xml import NAMESPACE, Tag, parse_tag, render
-from node_daemon.hypervisor import Boot
-from node_daemon.machine import AARCH64, X86_64, Machine, VirtType
-from runtime.libvirtd import Libvirt
+from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
+from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
+from runtime.local.libvirtd import Libvirt
 from tests.node_daemon.documents import wanted
 
 GOLDENS = Path(__file__).with_name("goldens")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Desired, Power
-from node_daemon.faults import Faulty
-from node_daemon.plan import LIVES, Host
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
-from node_daemon.simulator import Call, Simulator
-from runtime.servers import NatsServer
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.reconcile.plan import LIVES, Host
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulation.simulator import Call, Simulator
+from runtime.local.servers import NatsServer
 from runtime.settings import FaultRates, Latencies
 from tests.node_daemon.harness import Node, a_node
 from tests.waiting import eventually

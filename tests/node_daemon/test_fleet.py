@@ -13,20 +13,20 @@ from urllib.parse import parse_qs
 import pytest
 
 from domain.contract import Desired, Power
-from node_daemon import fates, guests
-from node_daemon.base_image import BaseImage
-from node_daemon.faults import Faulty
-from node_daemon.fleet import SimulatedNode
-from node_daemon.guests import Booted, Guests, NotConfigured, text_in, url_in
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulated_storage import SimulatedDisks
-from node_daemon.simulator import Simulator
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.simulation import fates, guests
+from node_daemon.simulation.fleet import SimulatedNode
+from node_daemon.simulation.guests import Booted, Guests, NotConfigured, text_in, url_in
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulated_storage import SimulatedDisks
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.base_image import BaseImage
 from projections.cloud_init import meta_data
 from projections.phone_home import hook
 from projections.seeds import Seed
 from runtime import subjects
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 from runtime.settings import FaultRates, Latencies, SimulationSettings
 from runtime.tasks import end
 from tests.node_daemon.harness import a_node, gone, on

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.contract import Desired, Wanted
-from node_daemon.graces import Graces
+from node_daemon.reconcile.graces import Graces
 from tests.node_daemon.documents import wanted
 
 VM = "7d3c5a52-0000-4000-8000-000000000001"

@@ -21,9 +21,9 @@ from domain.guest import (
     OperatingSystem,
     Timezone,
 )
-from node_daemon import guest_agent
-from node_daemon.guest_agent import CHANNEL, ask, listens, parse
-from node_daemon.hypervisor import AgentMissing, AgentSilent, Refused
+from node_daemon.hypervisor import guest_agent
+from node_daemon.hypervisor.guest_agent import CHANNEL, ask, listens, parse
+from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Refused
 
 SYSTEM = {
     "os.id": "debian",
@@ -270,7 +270,7 @@ def test_one_that_says_nothing() -> None:
 
 def test_one_that_is_slow_at_everything_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("node_daemon.guest_agent.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("node_daemon.hypervisor.guest_agent.time.monotonic", lambda: next(clock))
     domain = Domain(*([NAME] * 5))
     assert ask(domain).hostname == "web-1"
     assert len(domain.asked) == 2

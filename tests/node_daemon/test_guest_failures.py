@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Power, Watchdog
-from node_daemon.hypervisor import Boot, Channel
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.libvirtd import Libvirt
-from runtime.qemu_img import qemu_img
+from node_daemon.hypervisor.hypervisor import Boot, Channel
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from runtime.images.qemu_img import qemu_img
+from runtime.local.libvirtd import Libvirt
 from runtime.tasks import end
 from tests.node_daemon import moody_guest
 from tests.node_daemon.documents import new_vm, wanted

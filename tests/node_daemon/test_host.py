@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from node_daemon import host
-from node_daemon.machine import AARCH64, X86_64, Machine
-from runtime import libvirtd
+from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine
+from node_daemon.reconcile import host
+from runtime.local import libvirtd
 from runtime.patience import CannotRun
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Firmware, Power
-from node_daemon.faults import Faulty
-from node_daemon.shelf import Shelf
-from runtime.libvirtd import Libvirt
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.simulation.shelf import Shelf
+from runtime.local.libvirtd import Libvirt
 from runtime.settings import FaultRates
 from tests.node_daemon.beds import Bed, OnLibvirt, OnQemu, OnTestDriver, Simulated, boots
 from tests.node_daemon.contract import HypervisorContract

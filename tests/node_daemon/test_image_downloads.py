@@ -18,8 +18,8 @@ import pytest
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.shared import Hear
-from runtime import download
+from node_daemon.storage.shared import Hear
+from runtime.images import download
 from tests.image_server import LOOPBACK, Images, ImageServer, serving
 from tests.node_daemon.documents import MIB, source_of
 from tests.waiting import eventually

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from domain.contract import ImageSource
-from node_daemon.base_image import Kept
 from node_daemon.failure import Permanent, Temporary
+from node_daemon.storage.base_image import Kept
 from tests.hostile_images import HOSTILE
 from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of

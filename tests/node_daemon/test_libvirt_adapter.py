@@ -12,10 +12,10 @@ import libvirt
 import pytest
 
 from domain.contract import Power
-from node_daemon.hypervisor import Boot, Hypervisor, Refused, Unreachable
-from node_daemon.libvirt_adapter import LibvirtHypervisor, with_uefi
-from node_daemon.machine import AARCH64, X86_64, Machine
-from runtime.libvirtd import Libvirt
+from node_daemon.hypervisor.hypervisor import Boot, Hypervisor, Refused, Unreachable
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor, with_uefi
+from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine
+from runtime.local.libvirtd import Libvirt
 from runtime.tasks import end
 from tests.node_daemon.beds import TEST
 from tests.node_daemon.documents import new_vm, wanted

@@ -7,7 +7,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from domain.contract import LeaseGranted, NodeInfo
-from node_daemon.membership import Membership
+from node_daemon.membership.membership import Membership
 
 
 class Bus:

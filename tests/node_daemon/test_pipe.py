@@ -11,8 +11,8 @@ import nats
 import pytest
 
 from runtime import pipe as module
+from runtime.local.servers import NatsServer
 from runtime.pipe import GONE, LOST, WINDOW, Ended, Pipe
-from runtime.servers import NatsServer
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from node_daemon import places
-from node_daemon.places import Places
+from node_daemon.reconcile import places
+from node_daemon.reconcile.places import Places
 from runtime.tasks import end
 from tests.waiting import eventually
 

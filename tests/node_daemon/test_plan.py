@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.contract import Desired, Place, Power, Wanted
-from node_daemon.hypervisor import Have
-from node_daemon.plan import (
+from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.reconcile.plan import (
     Create,
     Destroy,
     Discard,

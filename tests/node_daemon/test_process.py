@@ -13,8 +13,8 @@ import libvirt
 import pytest
 
 from domain.contract import Desired, Power
-from runtime.libvirtd import Libvirt
-from runtime.servers import NatsServer
+from runtime.local.libvirtd import Libvirt
+from runtime.local.servers import NatsServer
 from tests.image_server import serving
 from tests.node_daemon.documents import MIB, qcow2_image, source_of
 from tests.node_daemon.harness import Node, a_node, off, on

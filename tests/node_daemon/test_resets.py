@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from domain.contract import Power, Watchdog
-from node_daemon.hypervisor import Have
-from node_daemon.resets import TOGETHER, Resets
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulator import Simulator
+from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.reconcile.resets import TOGETHER, Resets
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulator import Simulator
 from tests.node_daemon.harness import Node, off, on
 from tests.waiting import eventually
 

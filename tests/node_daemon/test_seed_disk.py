@@ -8,9 +8,9 @@ import pycdlib
 import pytest
 
 from domain.contract import SeedMedium
-from node_daemon import seed_disk
 from node_daemon.failure import Temporary
-from node_daemon.libvirt_adapter import LibvirtHypervisor
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.storage import seed_disk
 from tests.node_daemon.data_source import a_data_source
 from tests.node_daemon.documents import raw_image
 from tests.node_daemon.harness import Node, failed, gone, on

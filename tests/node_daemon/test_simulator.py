@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from domain.contract import ImageSource, Power, Watchdog
-from node_daemon.faults import Faulty
-from node_daemon.hypervisor import Boot, Sighting, Unreachable
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
-from node_daemon.simulator import Simulator
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Boot, Sighting, Unreachable
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulation.simulator import Simulator
 from runtime.settings import FaultRates, Latencies
 from runtime.tasks import end
 from tests.node_daemon.documents import new_vm, wanted

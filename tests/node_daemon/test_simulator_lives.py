@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domain.contract import Desired, ImageSource, Power, Wanted
-from node_daemon.executor import Executor
-from node_daemon.faults import Faulty
-from node_daemon.graces import seconds
-from node_daemon.hypervisor import Refused, Unreachable
-from node_daemon.plan import LIVES, Host, Refuse, Shutdown, plan
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import SimulatedHost
-from node_daemon.simulated_storage import SimulatedDisks, SimulatedImages
-from node_daemon.simulator import Call, Simulator
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Refused, Unreachable
+from node_daemon.reconcile.executor import Executor
+from node_daemon.reconcile.graces import seconds
+from node_daemon.reconcile.plan import LIVES, Host, Refuse, Shutdown, plan
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulation.simulator import Call, Simulator
 from runtime.settings import FaultRates
 from tests.node_daemon.documents import new_vm, wanted
 

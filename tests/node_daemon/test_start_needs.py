@@ -9,11 +9,11 @@ import libvirt
 import pytest
 
 from domain.contract import Desired, SeedMedium
-from node_daemon import networks
-from node_daemon.base_image import Kept
-from node_daemon.hypervisor import Refused
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from runtime.disk_image import Format
+from node_daemon.hypervisor import networks
+from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.storage.base_image import Kept
+from runtime.images.disk_image import Format
 from tests.image_server import Images
 from tests.node_daemon.data_source import a_data_source
 from tests.node_daemon.documents import qcow2_image, raw_image

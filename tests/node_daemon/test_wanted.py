@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from domain.contract import Desired
-from node_daemon import wanted as reader
-from node_daemon.wanted import WantedDocuments
+from node_daemon.reconcile import wanted as reader
+from node_daemon.reconcile.wanted import WantedDocuments
 from runtime import subjects
-from runtime.servers import start_nats
+from runtime.local.servers import start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 from tests.node_daemon.documents import NODE, new_vm, wanted

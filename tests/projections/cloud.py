@@ -15,16 +15,16 @@ from nats.aio.client import Client
 from domain import image, node, project, tag, vm
 from domain.base import Command, Rejected
 from domain.contract import NodeInfo, NodeReport, Power
-from eventstore.envelope import Context, Recorded, Ref
-from eventstore.store import Change, EventStore
-from eventstore.vault import Vault
+from eventstore.log.envelope import Context, Recorded, Ref
+from eventstore.log.store import Change, EventStore
+from eventstore.vault.vault import Vault
 from projections import database
 from projections.database import Pool
 from projections.position import Position
 from projections.runner import Runner
 from runtime import streams
 from runtime.bus import QuickClient
-from runtime.servers import NatsServer, Postgres, create_database, start_nats
+from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
 
 DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     "vm": (vm.decide, vm.evolve),

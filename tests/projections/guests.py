@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from projections.cloud_init import Source
 from runtime import listener
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.projections.cloud import Cloud, projected
 
 

@@ -21,7 +21,7 @@ from domain.node import Node
 from domain.operation import problem
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered, HostKey
-from eventstore.envelope import Recorded, Ref
+from eventstore.log.envelope import Recorded, Ref
 from projections.aggregates import Aggregates, Row
 from projections.books import TABLES
 from projections.database import clean_json
@@ -29,7 +29,7 @@ from projections.events import recorded, row
 from projections.operation_rows import view as operation_view
 from projections.vms import terms
 from runtime import subjects
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.domain.story import uid
 from tests.projections.cloud import Cloud
 from tests.projections.test_runner import made  # noqa: F401  (a fixture)

@@ -16,7 +16,7 @@ from domain import vm
 from domain.contract import Power
 from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from projections import cloud_init, phone_home
 from runtime import listener
 from tests.projections.cloud import KEY, SSH_KEY

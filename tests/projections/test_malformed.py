@@ -14,16 +14,16 @@ from domain import node, tag, vm
 from domain import operation as operations
 from domain.base import Event
 from domain.contract import NodeInfo, Power
-from eventstore.envelope import Context, Ref
-from eventstore.judge import Tip
-from eventstore.keystore import KeyStore
-from eventstore.parking import Parking
-from eventstore.store import Change, Loaded
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.judge import Tip
+from eventstore.log.store import Change, Loaded
+from eventstore.parking.parking import Parking
+from eventstore.vault.keystore import KeyStore
 from projections import aggregates, books, database, events, rebuild, seeds
 from projections.vms import VMS
 from runtime import subjects
 from runtime.bus import QuickClient
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.integrity.malformed import lay, strays
 from tests.projections.cloud import Cloud, now, projected
 

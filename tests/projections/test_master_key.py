@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from projections import main
 from runtime import patience
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 from runtime.settings import ProjectionsSettings
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from eventstore.envelope import Recorded
+from eventstore.log.envelope import Recorded
 from projections.runner import FRESH, LATE, LINGER, MANY, REST, pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

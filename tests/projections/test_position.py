@@ -10,8 +10,8 @@ import pytest
 from projections import database
 from projections.books import MODELS
 from projections.position import Position, listen
+from runtime.local.servers import Postgres
 from runtime.patience import CannotRun
-from runtime.servers import Postgres
 from tests.conftest import fresh_database
 from tests.gate import gate
 from tests.waiting import eventually

@@ -10,8 +10,8 @@ import pytest
 from psycopg import AsyncConnection, Error, OperationalError
 
 from projections import database, refusals
+from runtime.local.servers import Postgres, PostgresRole, start_postgres
 from runtime.patience import CannotRun
-from runtime.servers import Postgres, PostgresRole, start_postgres
 from tests.waiting import eventually
 
 #: Requests for encryption, which are answered before a session begins.

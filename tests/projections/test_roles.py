@@ -10,11 +10,11 @@ import pytest
 from psycopg import errors
 
 from domain import project
-from eventstore.envelope import Ref
+from eventstore.log.envelope import Ref
 from projections import database, rebuild
 from projections.books import MODELS
 from projections.position import Position, listen
-from runtime.servers import POSTGRES_ROLES, Postgres, PostgresRole, create_database, set_up_roles
+from runtime.local.servers import POSTGRES_ROLES, Postgres, PostgresRole, create_database, set_up_roles
 from tests.projections.cloud import cloud
 from tests.projections.test_upgrade import NEW, is_stored, running
 from tests.waiting import eventually

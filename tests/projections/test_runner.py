@@ -14,7 +14,7 @@ import pytest
 
 from domain import vm
 from domain.contract import Power
-from eventstore.envelope import Recorded, Ref
+from eventstore.log.envelope import Recorded, Ref
 from projections import aggregates, database, events, operation_rows, rebuild
 from projections.database import Pool
 from projections.operation_rows import OperationView
@@ -22,7 +22,7 @@ from projections.position import Position
 from projections.runner import OutOfOrder, Overtaken, Runner, apply, ordered
 from projections.vms import VMS
 from runtime import subjects
-from runtime.servers import Postgres, start_nats, start_postgres
+from runtime.local.servers import Postgres, start_nats, start_postgres
 from tests.projections.cloud import Cloud, cloud, projected
 from tests.waiting import eventually
 
@@ -178,7 +178,7 @@ def test_positions_have_to_rise() -> None:
 WORKER = """
 import asyncio, sys, nats
 from pathlib import Path
-from eventstore.vault import Vault
+from eventstore.vault.vault import Vault
 from projections.position import Position
 from projections.runner import Runner
 

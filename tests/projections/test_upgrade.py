@@ -15,7 +15,7 @@ from projections.database import SCHEMA
 from projections.model import ReadModel, Standing, standing, versions
 from projections.position import Position
 from projections.runner import Runner
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.projections.cloud import Cloud, cloud
 from tests.waiting import eventually
 

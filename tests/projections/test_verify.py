@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from cli.views import lines
+from cli.commands.views import lines
 from domain import vm
 from domain.contract import Power
-from eventstore.envelope import Context, Ref
-from eventstore.store import Change, Tip
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.store import Change, Tip
 from projections import compare, database, rebuild
 from projections.books import MODELS
 from projections.compare import Difference, shapes
 from projections.database import SCHEMA, Pool
 from projections.position import Position
 from projections.runner import Runner
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.eventstore.log import noted
 from tests.projections.cloud import SSH_KEY, Cloud, projected
 

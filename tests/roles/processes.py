@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from runtime.child import Child, spawn
+from runtime.local.child import Child, spawn
 from tests.waiting import eventually
 
 ROLES = ["handlers", "projections", "gateway", "node", "simulation"]
@@ -71,7 +71,7 @@ async def role(
     }
     env = {**os.environ, **{f"NEBULA_{key}": value for key, value in settings.items()}}
     log = folder / "role.log"
-    child = await spawn(name, [sys.executable, "-m", "cli.role", name], log, env=env, user=user)
+    child = await spawn(name, [sys.executable, "-m", "cli.local.role", name], log, env=env, user=user)
     try:
         yield RoleProcess(child, log)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.essential import Essential, TaskEnded, until_stopped
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 
 #: Runs a role in which one coroutine function is replaced by one that ends soon.
 MAIN = """
@@ -24,7 +24,7 @@ async def broken(*args, **kwargs):
         raise LookupError("a bug")
 
 setattr(owner, name, broken)
-from cli.role import run
+from cli.local.role import run
 from runtime import settings
 run(role, settings.read(getattr(settings, settings_class)))
 """
@@ -35,9 +35,9 @@ TASKS = [
     ("projections", "ProjectionsSettings", "projections.main", "Runner.run", "runner"),
     ("projections", "ProjectionsSettings", "projections.main", "seed_guests", "data source"),
     ("gateway", "GatewaySettings", "gateway.app", "listen", "position"),
-    ("node", "NodeSettings", "node_daemon.presence", "Pulse.beat", "heartbeat"),
-    ("node", "NodeSettings", "node_daemon.membership", "Membership.keep", "lease"),
-    ("simulation", "SimulationSettings", "node_daemon.guests", "Guests.run", "guests"),
+    ("node", "NodeSettings", "node_daemon.membership.presence", "Pulse.beat", "heartbeat"),
+    ("node", "NodeSettings", "node_daemon.membership.membership", "Membership.keep", "lease"),
+    ("simulation", "SimulationSettings", "node_daemon.simulation.guests", "Guests.run", "guests"),
 ]
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import role as roles
+from cli.local import role as roles
 from runtime import private
-from runtime.servers import NatsServer
+from runtime.local.servers import NatsServer
 from runtime.settings import NodeSettings, SimulationSettings
 from tests.cli.conftest import Nebula, environment, nebula, platform
 from tests.roles.processes import RoleProcess, role
@@ -130,7 +130,7 @@ AS_OTHER = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups",
 @pytest.fixture
 def homes(open_folder: Path) -> dict[str, Path]:
     """Homes of root's, and one of another user's in which root has left a key."""
-    able = [*AS_OTHER, sys.executable, "-c", "import cli.role"]
+    able = [*AS_OTHER, sys.executable, "-c", "import cli.local.role"]
     if os.geteuid() != 0 or subprocess.run(able, check=False, capture_output=True).returncode:
         pytest.skip("has to be root, and this program readable for others")
     found = {}

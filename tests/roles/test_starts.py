@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from runtime.child import find_program, free_port, spawn
-from runtime.servers import NatsServer, Postgres
+from runtime.local.child import find_program, free_port, spawn
+from runtime.local.servers import NatsServer, Postgres
 from tests.conftest import fresh_database
 from tests.gate import Gate, gate
 from tests.roles.processes import READERS, ROLES, RoleProcess, role

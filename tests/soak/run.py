@@ -18,13 +18,13 @@ from nats.aio.client import Client
 
 from domain.contract import Wanted
 from eventstore.documents import Documents
-from eventstore.store import PAGE, EventStore
+from eventstore.log.store import PAGE, EventStore
 from handlers.world import World
-from node_daemon.hypervisor import Have
-from node_daemon.libvirt_adapter import LibvirtHypervisor
-from node_daemon.shelf import Shelf
-from node_daemon.simulated_host import remembered
-from node_daemon.simulated_storage import SimulatedDisks
+from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import remembered
+from node_daemon.simulation.simulated_storage import SimulatedDisks
 from runtime import subjects
 from tests.e2e.platform import TERMINAL, Platform, domains, platform
 from tests.node_daemon.documents import boot_disk

@@ -18,15 +18,15 @@ import pytest
 
 from domain.base import Foreign
 from domain.vm.values import SIZED, Phase
-from eventstore import transfer
-from eventstore.audit import verify_log
-from eventstore.checkpoints import Keys, public_keys
-from eventstore.envelope import Ref
-from eventstore.upcast import all_types
+from eventstore.integrity import transfer
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.checkpoints import Keys, public_keys
+from eventstore.log.envelope import Ref
+from eventstore.log.upcast import all_types
 from projections import rebuild
 from projections.books import TABLES
 from runtime import subjects, urls
-from runtime.servers import Postgres
+from runtime.local.servers import Postgres
 from tests.gateway.platform import served
 from tests.handlers.deciders import deciding
 from tests.handlers.platform import WriteSide

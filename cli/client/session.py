@@ -1,0 +1,44 @@
+"""What every command of the client is handed: where the platform is, and how to answer."""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cli.client.client import Client
+from runtime.masking import masked
+from runtime.plain import plain
+
+DEFAULT_PROJECT = "default"
+#: Seconds a command waits for what it started, unless told otherwise.
+DEFAULT_TIMEOUT = 1800.0
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a client command. `project_given` is None where nobody named a project."""
+
+    api: Client
+    output: Output
+    project_given: str | None
+    #: whether to wait for the operation to end, and for how many seconds
+    wait: bool
+    timeout: float
+    #: makes the command's one unsafe call happen once, however often it is sent
+    key: str
+    #: stands in front of each line about progress
+    margin: str = ""
+
+    @property
+    def project(self) -> str:
+        return self.project_given or DEFAULT_PROJECT
+
+
+def note(text: str) -> None:
+    """A line for the person who waits. Standard output carries results only."""
+    sys.stderr.write(f"nebula: {plain(masked(text), keep='')}\n")
+    sys.stderr.flush()

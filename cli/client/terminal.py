@@ -1,0 +1,91 @@
+"""A terminal joined to a console: every key goes there, everything from there is shown, until Ctrl-]."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cli.client.tunnel import farewell
+
+#: Ctrl-].
+ESCAPE = b"\x1d"
+READ = 4096
+#: Signals that would end this program without a word to the terminal.
+DEADLY = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminal:
+    """Joins standard input and output to a WebSocket, whatever they are: a terminal, a pipe, a file."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._over, self._ended = os.pipe()
+
+    def run(self) -> str:
+        """Until Ctrl-], the end of the input, or that of the console; why it has ended. Raises Unreachable."""
+        shown = threading.Thread(target=self._show, daemon=True)
+        with raw(sys.stdin.fileno()):
+            shown.start()
+            left = self._type()
+        if left is None:
+            return farewell(self._socket)
+        self._socket.close()
+        return left
+
+    def _type(self) -> str | None:
+        """Send what is typed. Why it was the person here who ended; None where it was the other end."""
+        keys = sys.stdin.fileno()
+        while True:
+            ready, _, _ = select.select([keys, self._over], [], [])
+            if self._over in ready:
+                return None
+            typed = os.read(keys, READ)
+            before, escape, _ = typed.partition(ESCAPE)
+            with contextlib.suppress(Exception):  # closed meanwhile: the other thread says so
+                if before:
+                    self._socket.send(before)
+            if escape:
+                return "session ended"
+            if not typed:
+                return "end of input"
+
+    def _show(self) -> None:
+        screen = sys.stdout.fileno()
+        try:
+            for message in self._socket:
+                data = message.encode() if isinstance(message, str) else message
+                while data:
+                    data = data[os.write(screen, data) :]
+        except Exception:  # noqa: S110  (however it ended: it has, and why is asked of the socket)
+            pass
+        finally:
+            os.write(self._ended, b".")
+
+
+@contextmanager
+def raw(keys: int) -> Iterator[None]:
+    """Every key as it is, Ctrl-C included. The terminal is itself again afterwards, whatever happens but SIGKILL."""
+    if not os.isatty(keys):
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = termios.tcgetattr(keys)
+    handlers = {number: signal.signal(number, leave) for number in DEADLY}
+    try:
+        tty.setraw(keys)
+        yield
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        sys.stderr.write("\n")

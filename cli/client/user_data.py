@@ -1,0 +1,43 @@
+"""User-data as people give it: a file with any bytes, text or not."""
+
+import base64
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client.client import Document
+from cli.client.errors import Usage
+from cli.client.session import note
+from runtime.unusable import sentence
+
+#: Bytes that the platform takes.
+MOST = 64 * 1024
+
+UserData = Annotated[Path | None, typer.Option(help="File for cloud-init; any bytes, also gzip or MIME.")]
+
+
+def user_data(file: Path | None) -> Document:
+    """The fields of a body that say what the file holds; none without a file. Raises Usage."""
+    if file is None:
+        return {}
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MOST + 1)
+    except OSError as error:
+        raise Usage(sentence(error, file)) from error
+    if len(data) > MOST:
+        raise Usage(f"{file} has more than {MOST} bytes; compress it: gzip -k9 {file} makes {file}.gz, which is taken")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return {"user_data_base64": base64.b64encode(data).decode()}
+    return {"user_data": text}
+
+
+def warn(answer: Document) -> None:
+    """Say what the platform thinks of the user-data that it took."""
+    for warning in answer["operation"].get("warnings") or []:
+        note(f"warning: user-data: {warning['detail']} ({warning['code']})")

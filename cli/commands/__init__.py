@@ -1,0 +1,1 @@
+"""The commands of `nebula`, by what they are about. `cli/main.py` lists them."""

@@ -1,0 +1,252 @@
+"""`nebula project|tag|node|operation …`: the small resources, and what they share with images."""
+
+from typing import Annotated
+
+import typer
+
+from cli.client import output, waiting
+from cli.client.client import Document, path
+from cli.client.command import command, patient, query
+from cli.client.keys import SshKeys, public_keys
+from cli.client.session import Output, Session, note
+
+projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=True)
+tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_is_help=True)
+nodes = typer.Typer()
+operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
+
+
+def clock(offset: float | None, warning: str | None) -> str | None:
+    """How far a node's clock is off, where that is too far: `ok`, or `+300.0 s`."""
+    if offset is None:
+        return None
+    return f"{offset:+.1f} s" if warning else "ok"
+
+
+PROJECT: output.Columns = {
+    "ID": "id",
+    "NAME": "name",
+    "TAGS": "tags",
+    "SSH KEYS": lambda row: len(row["ssh_keys"]) if "ssh_keys" in row else None,
+    "AGE": output.age("created_at"),
+}
+TAG: output.Columns = {"ID": "id", "NAME": "name", "AGE": output.age("created_at")}
+NODE: output.Columns = {
+    "ID": "id",
+    "STATUS": "status",
+    "REGION": "region",
+    "TYPE": "virt_type",
+    "VMS": "vms",
+    "VCPUS": lambda row: f"{row['reserved']['vcpus']} of {row['capacity']['vcpus']}",
+    "MEMORY": lambda row: f"{row['reserved']['memory_mib']} of {row['capacity']['memory_mib']} MiB",
+    "DISK": lambda row: f"{row['reserved']['disk_gib']} of {row['capacity']['disk_gib']} GiB",
+    "SEEN": output.age("last_seen"),
+    "CLOCK": lambda row: clock(row.get("clock_offset_seconds"), row.get("clock_warning")),
+}
+OPERATION: output.Columns = {
+    "ID": "id",
+    "VERB": "verb",
+    "KIND": "kind",
+    "RESOURCE": "resource",
+    "PROJECT": "project",
+    "STATUS": "status",
+    "ACTOR": "actor",
+    "POSITION": "position",
+    "ACCEPTED": lambda row: output.moment(row["accepted_at"]),
+    "PROBLEM": lambda row: (row.get("problem") or {}).get("code"),
+}
+
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
+
+
+def finish(session: Session, answer: Document, columns: output.Columns, again: str | None) -> None:
+    """Wait for the operation, then show what became of its resource, read at `again` (None: it is no more)."""
+    kind = answer["operation"]["kind"]
+    if session.wait:
+        answer["operation"] = waiting.operation(session, answer["operation"])
+        if again is not None:
+            answer[kind] = session.api.get(again, {"min_position": answer["operation"]["position"]})
+    if session.output is Output.JSON:
+        output.emit_json(answer)
+    elif again is not None:
+        output.emit(output.table([answer[kind]], columns))
+    else:
+        output.line(f"{kind} {answer['operation']['resource']}: {answer['operation']['verb']}d")
+    if not session.wait:
+        note(f"operation {answer['operation']['id']} is {answer['operation']['status']}")
+
+
+@command(projects, "create")
+def create_project(
+    session: Session,
+    name: Annotated[str, typer.Argument()],
+    id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
+    tag: Tags = None,
+    ssh_key: SshKeys = None,
+    description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
+) -> None:
+    """Create a project. Its SSH keys open all VMs that are made in it."""
+    more = {"id": id or None, "description": description}
+    given = {"name": name, "tags": tag or [], "ssh_keys": public_keys(ssh_key), **more}
+    body = {field: value for field, value in given.items() if value is not None}
+    answer = session.api.send("POST", path("projects"), body, key=session.key)
+    finish(session, answer, PROJECT, path("projects", answer["project"]["id"]))
+
+
+@query(projects, "list")
+def list_projects(session: Session) -> None:
+    """All projects."""
+    output.listing(session, session.api.pages(path("projects")), PROJECT)
+
+
+@query(projects, "show")
+def show_project(session: Session, which: Id) -> None:
+    """All there is to know of a project."""
+    output.one(session, session.api.get(path("projects", which)))
+
+
+@command(projects, "rename")
+def rename_project(session: Session, which: Id, name: Annotated[str, typer.Argument()]) -> None:
+    """Give a project another name; its id stays."""
+    answer = session.api.send("PATCH", path("projects", which), {"name": name}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "describe")
+def describe_project(session: Session, which: Id, description: Annotated[str, typer.Argument()]) -> None:
+    """Say what a project is for; an empty text takes away what was said."""
+    answer = session.api.send("PATCH", path("projects", which), {"description": description}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "tag")
+def tag_project(session: Session, which: Id, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Give a project these tags in place of the ones it has; none takes all away."""
+    answer = session.api.send("PATCH", path("projects", which), {"tags": tags or []}, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "ssh-keys")
+def ssh_keys_of_project(session: Session, which: Id, ssh_key: SshKeys = None) -> None:
+    """Give a project these SSH keys in place of the ones it has; none takes all away.
+
+    They open every VM made from then on. A guest that exists is told at its next boot; stock cloud-init takes keys at a
+    guest's first boot only.
+    """
+    body = {"ssh_keys": public_keys(ssh_key)}
+    answer = session.api.send("PATCH", path("projects", which), body, key=session.key)
+    finish(session, answer, PROJECT, path("projects", which))
+
+
+@command(projects, "delete")
+def delete_project(session: Session, which: Id) -> None:
+    """Delete a project that has no VMs left."""
+    finish(session, session.api.send("DELETE", path("projects", which), key=session.key), PROJECT, None)
+
+
+@command(tags, "create")
+def create_tag(
+    session: Session,
+    name: Annotated[str, typer.Argument()],
+    id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
+) -> None:
+    """Create a tag."""
+    body = {"name": name, **({"id": id} if id else {})}
+    answer = session.api.send("POST", path("tags"), body, key=session.key)
+    finish(session, answer, TAG, path("tags", answer["tag"]["id"]))
+
+
+@query(tags, "list")
+def list_tags(session: Session) -> None:
+    """All tags."""
+    output.listing(session, session.api.pages(path("tags")), TAG)
+
+
+@command(tags, "rename")
+def rename_tag(session: Session, tag: Id, name: Annotated[str, typer.Argument()]) -> None:
+    """Give a tag another name; its id stays."""
+    answer = session.api.send("PATCH", path("tags", tag), {"name": name}, key=session.key)
+    finish(session, answer, TAG, path("tags", tag))
+
+
+@command(tags, "delete")
+def delete_tag(session: Session, tag: Id) -> None:
+    """Delete a tag that nothing carries."""
+    finish(session, session.api.send("DELETE", path("tags", tag), key=session.key), TAG, None)
+
+
+@query(nodes, "list")
+def list_nodes(session: Session) -> None:
+    """All nodes."""
+    output.listing(session, session.api.pages(path("nodes")), NODE)
+
+
+@query(nodes, "show")
+def show_node(session: Session, node: Id) -> None:
+    """All there is to know of a node."""
+    output.one(session, session.api.get(path("nodes", node)))
+
+
+@command(nodes, "cordon")
+def cordon(session: Session, node: Id) -> None:
+    """Place no new VMs on a node; those there run on."""
+    answer = session.api.send("POST", path("nodes", node, "cordon"), {}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
+@command(nodes, "uncordon")
+def uncordon(session: Session, node: Id) -> None:
+    """Place new VMs on a node again."""
+    answer = session.api.send("POST", path("nodes", node, "uncordon"), {}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
+@command(nodes, "retire")
+def retire(session: Session, node: Id) -> None:
+    """Take a node for gone, for good: it has to be lost, and without VMs that are neither lost nor forgotten.
+
+    A daemon that comes back under its name is refused, until it is started with NEBULA_TAKE_OVER=true.
+    """
+    answer = session.api.send("POST", path("nodes", node, "retire"), {}, key=session.key)
+    finish(session, answer, NODE, None)
+
+
+@command(nodes, "set-seed-url")
+def set_seed_url(
+    session: Session, node: Id, seed_url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]
+) -> None:
+    """Say at which URL the guests of a node find their cloud-init data, from their next start on."""
+    answer = session.api.send("PATCH", path("nodes", node), {"seed_url": seed_url}, key=session.key)
+    finish(session, answer, NODE, path("nodes", node))
+
+
+@query(operations, "list")
+def list_operations(
+    session: Session,
+    vm: Annotated[str | None, typer.Option(help="Only those on the VM of this id.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="accepted, running, succeeded, failed, timed_out or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
+) -> None:
+    """The newest operations."""
+    wanted = {"project": session.project_given, "vm": vm, "status": status, "limit": min(limit, 500)}
+    found = session.api.pages(path("operations"), wanted)
+    output.listing(session, [row for _, row in zip(range(limit), found, strict=False)], OPERATION)
+
+
+@query(operations, "show")
+def show_operation(session: Session, operation: Id) -> None:
+    """All there is to know of an operation, its events included."""
+    output.one(session, session.api.get(path("operations", operation)))
+
+
+@patient(operations, "wait")
+def wait_operation(session: Session, operation: Id) -> None:
+    """Wait until an operation has ended; its end is the exit status."""
+    ended = waiting.operation(session, session.api.get(path("operations", operation)))
+    if session.output is Output.JSON:
+        output.emit_json(ended)
+    else:
+        output.emit(output.table([ended], OPERATION))

@@ -1,0 +1,112 @@
+"""`nebula vm console`, `console-log` and `vnc`: at the serial console of a VM, what it wrote there, and its display."""
+
+import codecs
+import re
+import sys
+from typing import Annotated, Self
+
+import typer
+
+from cli.client import output
+from cli.client.client import path
+from cli.client.command import query
+from cli.client.errors import Refused
+from cli.client.forward import forward, listening
+from cli.client.session import Session, note
+from cli.client.terminal import Terminal
+from cli.client.tunnel import connected
+from cli.commands.vm import Name, find
+from runtime.plain import plain
+
+#: Seconds that the platform is asked to wait for more.
+WAIT = 20.0
+
+#: What colours text on a terminal; what ends that; other control characters, which a terminal may obey.
+_COLOUR, _COLOURLESS = re.compile(r"(\x1b\[[0-9;]*m)"), b"\x1b[0m"
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def register(app: typer.Typer) -> None:
+    query(app, "console")(console)
+    query(app, "console-log")(console_log)
+    query(app, "vnc")(vnc)
+
+
+def console(
+    session: Session,
+    vm: Name,
+    force: Annotated[bool, typer.Option("--force", help="Take it away from whoever has it.")] = False,
+) -> None:
+    """Sit down at a running VM's serial console. Ctrl-] ends the session; the VM runs on."""
+    target = path("projects", session.project, "vms", find(session, vm), "console")
+    with connected(session.api, target, {"force": "true"} if force else {}) as socket:
+        note(f"connected to {vm}; Ctrl-] ends the session")
+        why = Terminal(socket).run()
+    note(why)
+
+
+def console_log(
+    session: Session,
+    vm: Name,
+    bytes: Annotated[int, typer.Option(min=1, max=8 * 1024 * 1024, help="How much of its end.")] = 64 * 1024,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what it writes, until Ctrl-C.")] = False,
+) -> None:
+    """What a VM wrote to its serial console, running or not. To a terminal, only text and colours of it."""
+    target = path("projects", session.project, "vms", find(session, vm), "console-log")
+    data, headers = session.api.raw(target, {"bytes": bytes})
+    with Printer() as show:
+        show(data)
+        while follow:
+            asked = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
+            try:
+                data, headers = session.api.raw(target, asked, wait=WAIT)
+            except Refused as refusal:
+                if refusal.status in (404, 410):  # deleted with its VM: that was all
+                    return
+                raise
+            show(data)
+
+
+def vnc(
+    session: Session,
+    vm: Name,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; any free one for 0.")] = 0,
+) -> None:
+    """Let VNC viewers on this machine see a running VM's display, until Ctrl-C.
+
+    Meanwhile whoever is on this machine can connect to the port.
+    """
+    target = path("projects", session.project, "vms", find(session, vm), "vnc")
+    with connected(session.api, target, {}):  # better to know now than at the first viewer
+        pass
+    with listening(port) as listener:
+        host, chosen = listener.getsockname()
+        output.emit(f"{host}:{chosen}")
+        note(f"the display of {vm}, for a VNC viewer: vnc://{host}:{chosen}; Ctrl-C ends this")
+        forward(listener, session.api, target)
+
+
+class Printer:
+    """Prints what comes in pieces: as it is, or, to a terminal, what is harmless of it, without a colour at last."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.stdout.isatty():
+            sys.stdout.buffer.write(_COLOURLESS)
+            sys.stdout.buffer.flush()
+
+    def __call__(self, data: bytes) -> None:
+        shown = harmless(self._decoder.decode(data)).encode() if sys.stdout.isatty() else data
+        sys.stdout.buffer.write(shown)
+        sys.stdout.buffer.flush()
+
+
+def harmless(text: str) -> str:
+    """Text and its colours: a guest could otherwise type for whoever looks, or turn the text around."""
+    pieces = enumerate(_COLOUR.split(text))
+    return "".join(piece if number % 2 else plain(_CONTROL.sub("", piece), keep="\t\n\r") for number, piece in pieces)

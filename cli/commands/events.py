@@ -1,0 +1,151 @@
+"""`nebula events` and `nebula feed`: the log, read and followed."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from cli.client import output
+from cli.client.client import PAUSES, Document, path
+from cli.client.command import query
+from cli.client.errors import CliError, Unreachable
+from cli.client.session import Output, Session, note
+from cli.commands.log import LOG
+from cli.commands.vm import find
+from runtime import subjects
+from runtime.plain import plain
+
+#: Events in one page, and seconds that a long poll lasts.
+PAGE = 500
+POLL = 20.0
+
+HEADINGS = f"{'POSITION':<9} {'TIME':<24} {'TYPE':<32} {'OF':<50} ACTOR"
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to the app."""
+    query(app, "events", LOG)(events)
+    query(app, "feed", LOG)(feed)
+
+
+def events(
+    session: Session,
+    vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of vm, project, tag, image or node.")] = None,
+    type: Annotated[str | None, typer.Option(help="Of this type, such as nebula.vm.VmStarted.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Caused by this actor.")] = None,
+    operation: Annotated[str | None, typer.Option(help="Of this operation.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="From this position or time on.")] = None,
+    to: Annotated[str | None, typer.Option(help="Up to this position or time.")] = None,
+    after: Annotated[int | None, typer.Option(help="Behind this position.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until interrupted.")] = False,
+) -> None:
+    """The log, oldest first. With --output json: one CloudEvent per line."""
+    wanted = {
+        "project": session.project_given,
+        "vm": find(session, vm) if vm else None,
+        "kind": kind,
+        "type": type,
+        "actor": actor,
+        "operation": operation,
+        "from": from_,
+        "to": to,
+        "after": after,
+    }
+    _print(session, read(session, wanted, follow=follow), limit)
+
+
+def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterator[Document]:
+    """The matching events in the order of the log; with `follow` it never ends."""
+    wait = 0.0
+    while True:
+        held = {"wait": f"{wait:.0f}s"} if wait else {}
+        read = session.api.poll if wait else session.api.get  # who follows the log waits for the platform, too
+        items = read(path("events"), {**wanted, "limit": PAGE, **held}, wait=wait)["items"]
+        yield from items
+        if items:
+            wanted = {**wanted, "after": items[-1]["position"]}
+        if len(items) < PAGE:
+            if not follow:
+                return
+            wait = POLL
+
+
+def feed(
+    session: Session,
+    vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
+    after: Annotated[int | None, typer.Option(help="Behind this position; else from the beginning.")] = None,
+    now: Annotated[bool, typer.Option("--from-now", help="Only what happens from now on.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+) -> None:
+    """The live feed, resumed where it was when the connection is lost. With --output json: one CloudEvent per line.
+
+    Each item names the one before it, so that a gap cannot go unnoticed: it would end the feed with status 1.
+    """
+    target = path("feed")
+    if vm:
+        target = path("projects", session.project, "vms", find(session, vm), "feed")
+    elif session.project_given:
+        target = path("projects", session.project_given, "feed")
+    start = {"after": after, "from": "now" if now else None}
+    _print(session, subscribe(session, target, start), limit)
+
+
+def subscribe(session: Session, target: str, start: Document) -> Iterator[Document]:
+    """The items of a feed, exactly once each, over lost connections.
+
+    Raises Unreachable when the first connection fails, CliError on a gap.
+    """
+    last: str | None = None  # where to resume
+    before: str | None = None  # what the next item has to name as the one before it
+    failures = 0
+    while True:
+        try:
+            for position, data in session.api.events(target, start if last is None else {}, last):
+                last, failures = position or last, 0
+                if not data:
+                    before = position if before is None else before
+                    continue
+                item = json.loads(data)
+                if before is not None and str(item["prev"]) != before:
+                    raise CliError(f"the feed has a gap: position {position} follows {item['prev']}, not {before}")
+                before = position
+                yield item
+        except Unreachable as error:
+            if last is None and failures == len(PAUSES):
+                raise
+            before = last  # the next connection begins there
+            pause = PAUSES[min(failures, len(PAUSES) - 1)]
+            behind = f"behind position {last}" if last is not None else "from the start"
+            note(f"{error}; resuming {behind} in {pause:g} s")
+            time.sleep(pause)
+            failures += 1
+
+
+def _print(session: Session, items: Iterator[Document], limit: int | None) -> None:
+    if session.output is Output.TABLE:
+        output.emit(HEADINGS)
+    for number, event in enumerate(items, start=1):
+        if session.output is Output.JSON:
+            output.emit_json(event, indent=None)
+        else:
+            output.emit(line(event))
+        if number == limit:
+            return
+
+
+def line(event: Document) -> str:
+    """An event in one line; also a message that is none, which may say anything or nothing."""
+    try:
+        of = ".".join(subjects.parse_event(event["subject"]))
+    except ValueError:
+        of = event["subject"]
+    try:
+        time = output.moment(event.get("time", ""))
+    except (ValueError, OverflowError):
+        time = "-"
+    cells = [f"{event['position']:<9}", f"{time:<24}", f"{event['type'] or '(malformed)':<32}", f"{of:<50}"]
+    return plain(" ".join([*cells, event.get("actor", "")]), keep="").rstrip()

@@ -1,0 +1,246 @@
+"""`nebula verify`, `export`, `import` and `schemas`: for whoever runs the platform, straight to its log.
+
+They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down), and `verify
+file` speaks to nobody. What they need is imported when they run.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from cli.client import output
+from cli.client.errors import CliError, Usage
+from cli.client.files import readable, writable
+from cli.client.session import Output, note
+from cli.commands.operators import local, on_bus, wants_json
+from runtime.unusable import sentence
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from eventstore.integrity.checkpoints import Keys
+    from eventstore.integrity.verify import Report
+    from runtime.settings import Common
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Common")
+
+LOG = "The log"
+
+Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
+Key = Annotated[
+    Path | None, typer.Option("--key", help="The public keys to trust (checkpoint.pub in NEBULA_HOME).", metavar="FILE")
+]
+NoKey = Annotated[bool, typer.Option("--no-key", help="Do not look at signatures.")]
+Foreign = Annotated[
+    list[str] | None,
+    typer.Option(help="A pattern of types that others may write, such as 'acme.*'. Repeatable.", metavar="PATTERN"),
+]
+
+verify = typer.Typer(help="Check that the log is whole, and the one that was signed.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add all of these to the app."""
+    app.add_typer(verify, name="verify", rich_help_panel=LOG)
+    app.command("export", rich_help_panel=LOG)(export)
+    app.command("import", rich_help_panel=LOG)(import_)
+    app.command("schemas", rich_help_panel=LOG)(schemas)
+
+
+@verify.command("log")
+def verify_log(
+    context: typer.Context,
+    key: Key = None,
+    no_key: NoKey = False,
+    foreign: Foreign = None,
+    against: Annotated[
+        Path | None, typer.Option(help="An earlier export, to tell where the log parts from it.", metavar="FILE")
+    ] = None,
+    format_: Format = None,
+) -> None:
+    """Walk the whole log: chains, versions, positions, types, checkpoints. Exit status 1 when anything is wrong."""
+    from eventstore.integrity import audit
+
+    settings = local(context, _common())
+    keys = _keys(settings, key, no_key)
+    if against is not None:
+        readable(against)
+
+    async def work(nc: "Client") -> "Report":
+        return await audit.verify_log(
+            nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
+        )
+
+    _tell(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
+
+
+@verify.command("file")
+def verify_file(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `nebula export` wrote.")],
+    key: Key = None,
+    no_key: NoKey = False,
+    foreign: Foreign = None,
+    allow_unsigned: Annotated[
+        bool, typer.Option("--allow-unsigned", help="Events behind the last checkpoint are no fault.")
+    ] = False,
+    format_: Format = None,
+) -> None:
+    """Check an export by itself: no server, nothing but the file and the public key."""
+    from eventstore.integrity.archive import verify_file
+
+    keys = _keys(local(context, _common()), key, no_key)
+    try:
+        report = verify_file(readable(file), keys=keys, foreign=foreign or (), signed=not allow_unsigned)
+    except OSError as error:
+        raise Usage(sentence(error, file)) from error
+    _tell(report, wants_json(context, format_), signatures=keys is not None)
+
+
+def export(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must not exist.")],
+    after: Annotated[int, typer.Option(min=0, help="Behind this position.")] = 0,
+    to: Annotated[int | None, typer.Option(min=1, help="Up to this position, or the next that is signed.")] = None,
+    format_: Format = None,
+) -> None:
+    """Write the log, or a range of it, to a file that proves itself."""
+    from dataclasses import asdict
+
+    from eventstore.integrity import transfer
+    from eventstore.integrity.checkpoints import signing_key
+    from eventstore.integrity.notary import Disagrees, Notary
+
+    settings = local(context, _common())
+    key_file = settings.home / "checkpoint.key"
+    part = writable(file).with_name(f"{file.name}.part")
+
+    async def work(nc: "Client") -> transfer.Exported:
+        if to is None and key_file.exists():
+            try:
+                await Notary(nc, signing_key(key_file)).step()
+            except Disagrees as error:
+                note(f"warning: not signed: {error}")
+        with part.open("wb") as target:
+            done = await transfer.export(nc, target, after=after, to=to, progress=_Progress("exported"))
+            target.flush()
+            os.fsync(target.fileno())
+            return done
+
+    try:
+        done = on_bus(settings, work)
+        part.rename(file)
+    except transfer.Refused as error:
+        raise CliError(str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)
+    if wants_json(context, format_):
+        output.emit_json({"file": str(file), **asdict(done)})
+    else:
+        output.line(f"{file}: positions {done.first} to {done.last}, {done.events} events")
+        output.line(f"signed up to {done.signed} ({done.checkpoints} checkpoints)")
+    if done.signed < done.last:
+        note(f"no checkpoint covers positions {max(done.signed, done.first - 1) + 1} to {done.last} yet")
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An export of a whole log.")],
+    key: Key = None,
+    no_key: NoKey = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a restore that was cut off.")] = False,
+    format_: Format = None,
+) -> None:
+    """Restore a log into an empty server, every event at its position. Stop all roles first."""
+    from eventstore.integrity import transfer
+
+    settings = local(context, _common())
+    keys = _keys(settings, key, no_key)
+    readable(file)
+
+    async def work(nc: "Client") -> "Report":
+        return await transfer.restore(
+            nc, file, keys=keys, replicas=settings.nats_replicas, resume=resume, progress=_Progress("restored")
+        )
+
+    try:
+        report = on_bus(settings, work)
+    except transfer.Unsound as error:
+        _tell(error.report, wants_json(context, format_), signatures=keys is not None)
+        return
+    except transfer.Refused as error:
+        raise CliError(str(error)) from error
+    _tell(report, wants_json(context, format_), signatures=keys is not None, failing=False)
+    if not report.ok:
+        note(f"{len(report.findings)} malformed messages are in the log, as they were where it was exported")
+
+
+def schemas(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write them, a file each.")] = None,
+) -> None:
+    """JSON Schema of every event, and the AsyncAPI document of the bus: printed as one, or written as files."""
+    from eventstore.integrity import schemas
+
+    if folder is None:
+        output.emit_json(schemas.documents())
+        return
+    for name in schemas.write(folder):
+        output.emit(str(folder / name))
+
+
+# ── shared ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Progress:
+    """Tells a person at a terminal how far it is, every two seconds."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._next = time.monotonic() + 2.0
+
+    def __call__(self, done: int, of: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() > self._next:
+            self._next = time.monotonic() + 2.0
+            note(f"{self._word} {done} of {of}")
+
+
+def _tell(
+    report: "Report", json_: bool, *, signatures: bool, against: Path | None = None, failing: bool = True
+) -> None:
+    """Print a report; CliError when it has findings (`failing`)."""
+    if json_:
+        output.emit_json(report.document())
+    else:
+        output.line(f"{report.what}: positions {report.first} to {report.last}")
+        output.line(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
+        output.line(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
+        output.line(f"digest {report.digest}")
+        if against is not None:
+            output.line(f"compared with {against}, event by event")
+        for finding in report.findings:
+            output.line(f"  {finding}")
+    if failing and not report.ok:
+        count = len(report.findings) + report.more_findings
+        raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")
+
+
+def _common() -> "type[Common]":
+    from runtime.settings import Common
+
+    return Common
+
+
+def _keys(settings: "Common", file: Path | None, no_key: bool) -> "Keys | None":
+    from eventstore.integrity.checkpoints import BadKey, public_keys
+
+    if no_key:
+        return None
+    try:
+        return public_keys(file or settings.home / "checkpoint.pub")
+    except BadKey as error:
+        raise Usage(f"{error}\n  give the public key with --key, or --no-key to go without") from error

@@ -1,0 +1,88 @@
+"""What the commands of whoever runs the platform share: its settings, and a connection to its bus."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from cli.client.errors import CliError, Unreachable, Usage
+from cli.client.session import Output
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from runtime.settings import Common
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Common")
+
+
+def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
+    """Do some work with a connection. Raises Unreachable, CliError."""
+    from nats.errors import Error as NatsError
+    from nats.js.errors import NotFoundError
+
+    from eventstore.integrity.archive import BadArchive
+    from eventstore.integrity.notary import Disagrees
+    from eventstore.log.jetstream import Unavailable
+    from runtime import logs
+    from runtime.bus import QuickClient, place, refusal, refuses
+    from runtime.patience import CannotRun, one_line
+    from runtime.unusable import sentence
+
+    logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
+
+    async def quiet(_error: Exception) -> None:
+        """What goes wrong is raised where it matters."""
+
+    async def connected() -> T:
+        nc = QuickClient()
+        await nc.connect(
+            settings.nats_urls,
+            name="nebula-operator",
+            user=settings.nats_user,
+            password=settings.nats_password,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; a fraction works
+            connect_timeout=5,
+            error_cb=quiet,
+        )
+        try:
+            return await work(nc)
+        finally:
+            await nc.close()
+
+    try:
+        return asyncio.run(connected())
+    except NotFoundError as error:
+        raise CliError(f"{place(settings)} holds no platform: {error}") from error
+    except (NatsError, Unavailable, TimeoutError, ConnectionError, socket.gaierror) as error:
+        if refuses(error):
+            raise CliError(str(refusal(place(settings), error))) from error
+        raise Unreachable(f"the log of {place(settings)} does not answer: {one_line(error)}") from error
+    except (BadArchive, Disagrees, CannotRun) as error:
+        raise CliError(str(error)) from error
+    except OSError as error:
+        raise Usage(sentence(error)) from error
+
+
+def local(context: typer.Context, kind: "type[S]") -> S:
+    """The settings; of a platform that `nebula up` runs on this machine, its port."""
+    from runtime.local.child import remembered_port
+    from runtime.settings import read
+
+    settings = read(kind)
+    home = (context.obj or {}).get("home")
+    if home is not None:
+        settings = settings.model_copy(update={"home": home})
+    port = remembered_port(settings.home / "nats.port")
+    if "nats_url" not in settings.model_fields_set and port is not None:
+        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port}"})
+    return settings
+
+
+def wants_json(context: typer.Context, format_: Output | None) -> bool:
+    return (format_ or (context.obj or {}).get("output")) is Output.JSON

@@ -1,0 +1,84 @@
+"""`nebula node --simulate N`: as many nodes as a cloud has, in one process, without a hypervisor.
+
+The options go before the environment's NEBULA_*; a platform that `nebula up` runs on this machine is found by itself.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.client.errors import Usage
+from cli.local.home import nats_port_file, seed_url_file
+from cli.local.role import SIMULATION, run
+from runtime.local.child import remembered_port
+
+PANEL = "Simulated nodes"
+
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--simulate",
+        help="Run this many simulated nodes in one process, on no hypervisor at all: a large cloud on a laptop. "
+        "They, their VMs and disks are remembered in NEBULA_HOME; stop and start as you like.",
+        rich_help_panel=PANEL,
+        min=1,
+    ),
+]
+Prefix = Annotated[
+    str | None, typer.Option(help="They are called PREFIX-001, PREFIX-002 … (sim).", rich_help_panel=PANEL)
+]
+Region = Annotated[str | None, typer.Option(help="Region of all of them (NEBULA_REGION).", rich_help_panel=PANEL)]
+Vcpus = Annotated[int | None, typer.Option(help="CPUs that each of them offers (32).", rich_help_panel=PANEL)]
+Memory = Annotated[int | None, typer.Option(help="MiB of memory that each offers (131072).", rich_help_panel=PANEL)]
+Disk = Annotated[int | None, typer.Option(help="GiB of disk that each offers (2048).", rich_help_panel=PANEL)]
+Seconds = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT=SECONDS",
+        help="How long things take, give or take half of it: call (0.002), image (1), boot (5), lease (2), "
+        "shutdown (2), memory (2), reboot (20).",
+        rich_help_panel=PANEL,
+    ),
+]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT=RATE",
+        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
+        "an hour and VM; outage, reboot: an hour and node. clock: seconds that the hosts' clocks are ahead.",
+        rich_help_panel=PANEL,
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Of all chance (0).", rich_help_panel=PANEL)]
+PhoneHome = Annotated[
+    bool | None,
+    typer.Option(
+        "--phone-home/--no-phone-home",
+        help="Guests fetch their configuration from NEBULA_SEED_URL and report ready, as cloud-init does.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+def simulate(given: dict[str, Any]) -> None:
+    """Run until told to stop. `given` are settings by name; None is not given."""
+    from runtime.settings import SimulationSettings, read
+
+    settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
+    found: dict[str, str] = {}
+    port, seed_url = remembered_port(nats_port_file(settings.home)), seed_url_file(settings.home)
+    if "nats_url" not in settings.model_fields_set and port is not None:
+        found["nats_url"] = f"nats://127.0.0.1:{port}"
+    if "seed_url" not in settings.model_fields_set and seed_url.exists():
+        found["seed_url"] = seed_url.read_text().strip()
+    run(SIMULATION, settings.model_copy(update=found))
+
+
+def numbers(option: str, pairs: list[str] | None) -> dict[str, str] | None:
+    """`a=1 b=2` as a mapping. Raises Usage; names and values are judged with the settings."""
+    if not pairs:
+        return None
+    found = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(found.values()):
+        raise Usage(f"--{option} takes WHAT=NUMBER")
+    return found

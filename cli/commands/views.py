@@ -1,0 +1,136 @@
+"""`nebula verify views` and `nebula rebuild`: the read models, proved against the log or made anew from it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.client import output
+from cli.client.errors import CliError, Unreachable, Usage
+from cli.client.session import Output
+from cli.commands.log import LOG, verify
+from cli.commands.operators import local, on_bus, wants_json
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from projections.rebuild import Comparison
+    from runtime.settings import ProjectionsSettings
+
+Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
+
+
+#: What is said of a row that differs.
+SAID = {"missing": "is missing", "extra": "is not in the log", "differs": "differs in "}
+
+
+def register(app: typer.Typer) -> None:
+    """Add these to the app."""
+    app.command("rebuild", rich_help_panel=LOG)(rebuild)
+
+
+@verify.command("views")
+def verify_views(context: typer.Context, format_: Format = None) -> None:
+    """Replay the log beside the live read models and compare every column. Exit status 1 when they differ."""
+    from eventstore.vault.vault import Vault
+    from projections.rebuild import verify as compare
+
+    settings = _settings(context)
+
+    async def work(nc: "Client") -> "Comparison":
+        vault = Vault.of(nc, settings.master_key_path)
+        with reachable(settings.postgres_dsn):
+            return await compare(nc, settings.postgres_dsn, vault)
+
+    found = on_bus(settings, work)
+    if wants_json(context, format_):
+        output.emit_json(document(found))
+    else:
+        output.line(f"{found.rows} rows at position {found.position}: {'differ' if found.differing else 'as replayed'}")
+        for line in lines(found):
+            output.line(line)
+    if found.differing:
+        raise CliError(f"these read models differ from a replay: {', '.join(found.differing)}; run nebula rebuild")
+
+
+def document(found: "Comparison") -> dict[str, Any]:
+    """A comparison for programs."""
+    tables = [
+        {
+            "table": each.table,
+            "differing": each.count,
+            "columns": list(each.columns),
+            "rows": [{"key": dict(row.key), "what": row.what, "columns": list(row.columns)} for row in each.rows],
+        }
+        for each in found.tables
+    ]
+    return {"position": found.position, "rows": found.rows, "differing": list(found.differing), "tables": tables}
+
+
+def lines(found: "Comparison") -> Iterator[str]:
+    """What differs, for people: a line a table and a line a row, as many as are named."""
+    for each in found.tables:
+        shape = f"; columns of one side only, or of another type: {', '.join(each.columns)}" if each.columns else ""
+        yield f"{each.table}: {each.count} row{' differs' if each.count == 1 else 's differ'}{shape}"
+        for row in each.rows:
+            key = " ".join(f"{name}={json.dumps(value)}" for name, value in row.key.items())
+            yield f"  {key}: {SAID[row.what]}{', '.join(row.columns)}"
+        if each.count > len(each.rows):
+            yield f"  and {each.count - len(each.rows)} more"
+
+
+def rebuild(context: typer.Context, format_: Format = None) -> None:
+    """Replay the log into new read models and put them in the place of the live ones, without an interruption."""
+    from eventstore.vault.vault import Vault
+    from projections.rebuild import rebuild as replace
+
+    settings = _settings(context)
+
+    async def work(nc: "Client") -> int:
+        vault = Vault.of(nc, settings.master_key_path)
+        with reachable(settings.postgres_dsn):
+            return await replace(nc, settings.postgres_dsn, vault)
+
+    position = on_bus(settings, work)
+    if wants_json(context, format_):
+        output.emit_json({"position": position})
+    else:
+        output.line(f"the read models were made anew from the log up to position {position}")
+
+
+@contextmanager
+def reachable(dsn: str) -> Iterator[None]:
+    """Says in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
+    import psycopg
+
+    from projections import database
+    from projections.rebuild import Busy, Replaced
+    from projections.runner import OtherLog
+    from runtime.patience import one_line
+
+    try:
+        yield
+    except (Busy, Replaced, OtherLog) as error:
+        raise CliError(str(error)) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise CliError(str(database.refused(dsn, error))) from error
+    except psycopg.OperationalError as error:
+        raise Unreachable(
+            f"{database.place(dsn)} cannot be reached: {one_line(error)} (NEBULA_POSTGRES_DSN)"
+        ) from error
+
+
+def _settings(context: typer.Context) -> "ProjectionsSettings":
+    """The settings; of a platform that `nebula up` runs on this machine, its database."""
+    from runtime.local.servers import remembered_dsn
+    from runtime.settings import ProjectionsSettings
+
+    settings = local(context, ProjectionsSettings)
+    if "postgres_dsn" not in settings.model_fields_set:
+        dsn = remembered_dsn(settings.home)
+        if dsn is None:
+            raise Usage("no database is known here: set NEBULA_POSTGRES_DSN, or NEBULA_HOME of a `nebula up`")
+        settings = settings.model_copy(update={"postgres_dsn": dsn})
+    return settings

@@ -1,0 +1,1 @@
+"""`nebula demo`: the whole life of one VM on real parts. Start with `demo.py`."""

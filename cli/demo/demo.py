@@ -1,0 +1,82 @@
+"""`nebula demo`: one VM's whole life on real parts, through HTTP alone, and proofs that it was one.
+
+Each step either does what it says or ends the demo; whatever happens, the VM is deleted and the platform stopped.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from cli.client import output, waiting
+from cli.client.client import path
+from cli.client.errors import CliError, Interrupted
+from cli.commands import events
+from cli.demo.demo_steps import STEPS, Demo, DemoSettings, say
+from runtime.settings import read
+
+#: How much of the log and of the serial console is shown when a step fails.
+LAST_EVENTS = 12
+LAST_WORDS = 30
+
+
+def main() -> None:
+    """Run all steps. Raises CliError when one fails, Interrupted on Ctrl-C and SIGTERM."""
+    settings = read(DemoSettings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        play(Demo(settings, stack))
+    output.emit(f"\nAll of it happened, in {output.duration(time.monotonic() - began)}.")
+
+
+def play(demo: Demo) -> None:
+    """All steps in their order; at the end, or when one fails, the VM is deleted if it is still there."""
+    try:
+        for number, (title, step) in enumerate(STEPS, start=1):
+            output.emit(f"\n[{number:2}/{len(STEPS)}] {title}")
+            run(demo, step, f"step {number}, {title}")
+    finally:
+        clean_up(demo)
+
+
+def run(demo: Demo, step: Callable[[Demo], None], name: str) -> None:
+    """One step, with its duration; and, when it fails, with what may tell why."""
+    since = time.monotonic()
+    try:
+        step(demo)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted at {name}") from None
+    except CliError as error:
+        say(f"FAILED after {output.duration(time.monotonic() - since)}: {error}")
+        tell_more(demo)
+        raise CliError(f"failed at {name}") from error
+    say(f"done in {output.duration(time.monotonic() - since)}")
+
+
+def tell_more(demo: Demo) -> None:
+    """What helps to find out why a step failed: the last events of the VM, and the end of its serial log."""
+    if demo.session is None or demo.vm is None:
+        return
+    with suppress(CliError):
+        told = list(events.read(demo.session, {"vm": demo.vm["id"]}))
+        say(f"\nits last events:\n{events.HEADINGS}")
+        for event in told[-LAST_EVENTS:]:
+            say(f"{events.line(event)}\n  {event['data']}")
+    if demo.traces is not None:
+        say(f"\nthe end of {demo.traces.console}:")
+        for line in demo.traces.last_words(LAST_WORDS):
+            say(line)
+
+
+def clean_up(demo: Demo) -> None:
+    """Delete the VM if it is still there. Says so when it cannot be."""
+    if demo.session is None or demo.vm is None:
+        return
+    output.emit("\ncleaning up")
+    try:
+        answer = demo.session.api.send("DELETE", path("projects", demo.vm["project"], "vms", demo.vm["id"]))
+        waiting.operation(demo.session, answer["operation"])
+        say("the VM is deleted")
+    except CliError as error:
+        say(f"the VM could not be deleted: {error}")

@@ -1,0 +1,134 @@
+"""What surrounds the VM of `nebula demo`: the platform it runs on, and what this host knows of it behind the API."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
+from xml.etree import ElementTree as ET
+
+from cli.client.errors import CliError
+
+#: Seconds for `nebula up` to stop all it started.
+STOP_SECONDS = 60.0
+
+
+@contextmanager
+def platform(environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[None]:
+    """A `nebula up` of our own, ready, and stopped at the end. Raises CliError when it does not get ready.
+
+    In a session of its own, so that Ctrl-C leaves it running until the VM has been cleaned up.
+    """
+    argv = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "cli.main", "up"]
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    try:
+        last = ""
+        for line in child.stdout:
+            last = line.rstrip()
+            if last.startswith("ready"):
+                break
+            say(last)
+        else:
+            raise CliError(f"the platform did not start: {last}")
+        threading.Thread(target=child.stdout.read, daemon=True).start()
+        yield
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a VM leaves on its host: what must be there while it lives, and gone when it is deleted."""
+
+    vm: str
+    uri: str
+    disk: Path
+    console: Path
+    #: ends in /, and holds the secret by which the guest is told its configuration
+    seed_url: str
+
+    @property
+    def domain(self) -> bool:
+        return domain_xml(self.uri, self.vm) is not None
+
+    @property
+    def has_disk(self) -> bool:
+        return self.disk.exists()
+
+    def seed_status(self) -> int:
+        """The HTTP status of the guest's user-data."""
+        straight = build_opener(ProxyHandler({}))  # the URL is a secret: no proxy of the environment is told
+        try:
+            with straight.open(f"{self.seed_url}user-data", timeout=10) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+        except URLError as error:
+            raise CliError(f"the cloud-init data source does not answer: {error.reason}") from error
+
+    def last_words(self, lines: int) -> list[str]:
+        """The end of the serial log."""
+        try:
+            return self.console.read_text(errors="replace").splitlines()[-lines:]
+        except OSError:
+            return []
+
+
+def traces(uri: str, vm: str) -> Traces:
+    """Of a VM whose domain runs on this host. Raises CliError when it does not."""
+    xml = domain_xml(uri, vm)
+    if xml is None:
+        raise CliError(f"libvirt at {uri} has no domain of this VM: run the demo on the host where its node is")
+    root = ET.fromstring(xml)  # noqa: S314  (from libvirt, as it wrote it)
+    serial = root.findtext("sysinfo/system/entry[@name='serial']", "")
+    return Traces(
+        vm=vm,
+        uri=uri,
+        disk=Path(_attribute(root, "devices/disk/source", "file")),
+        console=Path(_attribute(root, "devices/serial/log", "file")),
+        seed_url=serial.partition(";s=")[2],
+    )
+
+
+def domain_xml(uri: str, vm: str) -> str | None:
+    """The domain as libvirt has it; None when there is none."""
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised: no copies on stderr
+    connection = libvirt.open(uri)
+    try:
+        return str(connection.lookupByUUIDString(vm).XMLDesc())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+    finally:
+        connection.close()
+
+
+def _attribute(root: ET.Element, path: str, name: str) -> str:
+    element = root.find(path)
+    value = element.get(name) if element is not None else None
+    if value is None:
+        raise CliError(f"the domain has no {path} {name}")
+    return value

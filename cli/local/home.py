@@ -1,0 +1,107 @@
+"""The directory of one platform on this machine: who may use it at a time, its first token, its ports."""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli.client.credentials import TOKEN_FILE, URL_FILE
+from runtime.local.child import ServerError, free_port, remembered_port, stop_leftover
+from runtime.private import passable, put
+
+NATS_PORT = 4222
+#: What is in a home for its owner only. Earlier versions made some of it for all to read.
+FOLDERS = ("log", "nats", "run", "imports", "image-store")
+FILES = ("*.token", "tokens", "*.key", "*.pub", "*.password", "*.pid", "*.port", "*.url", "*.lock")
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Be the only `nebula up` on `home`. The kernel drops the lock with its process, however that ends.
+
+    Raises ServerError, with the number of the process that holds it.
+    """
+    passable(home)
+    close(home)
+    with (home / "up.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ServerError(f"a platform runs on {home} already (process {holder})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def close(home: Path) -> None:
+    """Take from others what they may do with what is in there for its owner only. Raises OSError."""
+    for path in (found for pattern in (*FOLDERS, *FILES) for found in home.glob(pattern)):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
+
+
+def tokens_file(home: Path) -> Path:
+    """The gateway's list of tokens; at first use with one, `admin`, whose clear text is in `home/admin.token`."""
+    listed = home / "tokens"
+    if not listed.exists():
+        token = secrets.token_urlsafe(32)
+        put(home / TOKEN_FILE, f"{token}\n")
+        put(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}\n")
+    return listed
+
+
+def api_url_file(home: Path) -> Path:
+    """Where the API of this platform is: `admin.token` is for that URL only."""
+    return home / URL_FILE
+
+
+def nats_port_file(home: Path) -> Path:
+    """Where the event log was last reached on this host."""
+    return home / "nats.port"
+
+
+def seed_url_file(home: Path) -> Path:
+    """Where this host's guests last reached the data source."""
+    return home / "seed.url"
+
+
+def nats_port(home: Path) -> int:
+    """The port this platform's event log is reached at: the one it had, else 4222, else any; whichever is free."""
+    file = nats_port_file(home)
+    wished = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
+    port = next((port for port in wished if is_free("127.0.0.1", port)), None) or free_port()
+    put(file, str(port))
+    return port
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether one could listen there at this moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def pid_file(home: Path, role: str) -> Path:
+    return home / "run" / f"{role}.pid"
+
+
+async def stop_leftovers(home: Path, roles: tuple[str, ...]) -> None:
+    """End what a killed `nebula up` left behind on `home`: roles first, then the event log's server."""
+    for role in roles:
+        file = pid_file(home, role)
+        await stop_leftover(file, str(file))
+    nats = home / "nats.pid"
+    await stop_leftover(nats, str(nats))

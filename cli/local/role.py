@@ -1,0 +1,83 @@
+"""Run one role's process: what `nebula gateway` and its like do, and what `nebula up` starts.
+
+`python -m cli.local.role NAME [PID_FILE]` is the same without the rest of the command line: a role needs none of it.
+"""
+
+import gc
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.settings import Common
+
+#: Each role's module, whose `run` takes the settings of the class beside it.
+ROLES = {
+    "gateway": ("gateway.main", "GatewaySettings"),
+    "handlers": ("handlers.main", "HandlersSettings"),
+    "projections": ("projections.main", "ProjectionsSettings"),
+    "node": ("node_daemon.main", "NodeSettings"),
+}
+
+#: What the node's role is where nodes are simulated.
+SIMULATION = "simulation"
+PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.simulation.fleet", "SimulationSettings")}
+
+
+def serve(role: str, pid_file: Path | None = None) -> None:
+    """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
+    from runtime import private, settings
+
+    private.begin()
+    _, settings_class = PROGRAMS[role]
+    run(role, settings.read(getattr(settings, settings_class)), pid_file)
+
+
+def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
+    """Run it with these settings, on the loop and with the collector that suit a long life.
+
+    Where it cannot begin because the disk is full, it waits until there is room. Where it cannot use its files, it ends
+    with status 2.
+    """
+    import uvloop
+
+    from runtime import essential, logs, patience, private
+    from runtime.images.disk_room import is_full
+    from runtime.unusable import sentence, unusable
+
+    logs.configure(role, own.log_level, own.log_format)
+    program = importlib.import_module(PROGRAMS[role][0]).run
+    gc.freeze()  # what the imports made stays: the collector need not look at it again and again
+    gc.set_threshold(2_000, 20, 20)
+    try:
+        for pause in patience.pauses():
+            try:
+                if pid_file is not None:
+                    private.put(pid_file, f"{os.getpid()}\n")
+                uvloop.run(program(own))
+                return
+            except OSError as error:
+                if unusable(error):
+                    raise patience.CannotRun(f"{sentence(error)} (NEBULA_HOME is {own.home})") from error
+                if not is_full(error):
+                    raise
+                log = logs.get(__name__)
+                log.error("the disk is full; make room, it goes on by itself", file=error.filename, retry_in=pause)
+                time.sleep(pause)
+    except patience.CannotRun as error:
+        logs.get(__name__).error("the role cannot run", error=patience.one_line(error))
+        raise SystemExit(2) from None
+    except essential.TaskEnded:
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        logs.get(__name__).error("role failed", error=repr(error), exc_info=error)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,0 +1,139 @@
+"""Walk the whole log on its server and verify it: chains, versions, positions, types, checkpoints.
+
+A log that was put back to an older copy and went on from there fits together by itself. It is found by what was kept
+elsewhere: the checkpoints, and an archive to compare with (`against`).
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from eventstore.integrity.archive import event_of, header_of, read_lines, verify_file
+from eventstore.integrity.checkpoints import Checkpoint, Keys
+from eventstore.integrity.notary import Checkpoints, Disagrees, pages, parsed
+from eventstore.integrity.verify import Finding, Report, Verifier
+from eventstore.log.envelope import Recorded
+from eventstore.log.jetstream import Unavailable
+from eventstore.log.store import EventStore
+from runtime import subjects
+
+Progress = Callable[[int, int], None]
+"""Called now and then: how far, of how much."""
+
+
+async def verify_log(
+    nc: Client,
+    *,
+    keys: Keys | None,
+    foreign: Sequence[str] = (),
+    against: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Everything that is wrong with the log, as of now.
+
+    Without `keys` signatures are not looked at. `against` is an archive of the same log, taken earlier. Raises
+    Unavailable when the server does not answer, OSError when the archive cannot be read.
+    """
+    store, verifier = EventStore(nc), Verifier(subjects.EVENTS, keys=keys, foreign=foreign)
+    comparison = _Comparison(against, verifier.report) if against is not None else None
+    if against is not None:
+        for finding in verify_file(against, keys=keys, foreign=["*"], signed=False).findings:
+            if finding.message:
+                continue  # a malformed message, which the log holds too: else the two part there
+            verifier.report.add(Finding("archive", finding.position, f"{against}: {finding}", finding.aggregate))
+    signed = _signed(Checkpoints(nc), verifier.report)
+    upcoming = await anext(signed, None)
+    last = await last_position(nc, verifier.report)
+    async for page in pages(store, 0, last):
+        for recorded in page:
+            verifier.feed(recorded)
+            if comparison is not None:
+                comparison.feed(recorded)
+            while upcoming is not None and upcoming.position <= verifier.at.position:
+                verifier.check(upcoming)
+                upcoming = await anext(signed, None)
+        if progress is not None:
+            progress(verifier.at.position, last)
+    if verifier.at.position < last:
+        detail = f"the server has counted up to {last}, but gives no event behind this one"
+        verifier.report.add(Finding("missing", verifier.at.position + 1, detail))
+    if comparison is not None:
+        comparison.end(verifier.at.position)
+    while upcoming is not None and upcoming.position <= verifier.at.position:
+        verifier.check(upcoming)
+        upcoming = await anext(signed, None)
+    if upcoming is not None:
+        verifier.check(upcoming)  # behind the end of the log: one finding says it
+    return verifier.end()
+
+
+async def last_position(nc: Client, report: Report) -> int:
+    """The position of the newest event. The server's own count of what it lacks becomes a finding."""
+    try:
+        reply = await nc.request(f"$JS.API.STREAM.INFO.{subjects.EVENTS}", b"", timeout=5)
+    except (NatsError, OSError, TimeoutError) as error:
+        raise Unavailable(f"the log does not answer: {error!r}") from error
+    answer = json.loads(reply.data)
+    if "error" in answer:
+        raise Unavailable(f"the log does not answer: {answer['error'].get('description')}")
+    state, config = answer["state"], answer["config"]
+    if state.get("num_deleted"):
+        report.add(Finding("missing", state["first_seq"], f"the server counts {state['num_deleted']} deleted events"))
+    for promise in ("deny_delete", "deny_purge"):
+        if not config.get(promise):
+            report.add(Finding("stream", 0, f"the stream {subjects.EVENTS} lacks {promise}: events could be removed"))
+    return int(state["last_seq"])
+
+
+async def _signed(checkpoints: Checkpoints, report: Report) -> AsyncIterator[Checkpoint]:
+    """The checkpoints as of now. What is none, or missing among them, becomes a finding."""
+    until = await checkpoints.count()
+    expected = 1
+    async for number, recorded in checkpoints.read(0, until):
+        if number != expected:
+            report.add(Finding("checkpoint", 0, f"checkpoint {expected} is missing; the next is {number}"))
+        expected = number + 1
+        try:
+            yield parsed(recorded)
+        except Disagrees as error:
+            report.add(Finding("checkpoint", 0, str(error)))
+
+
+class _Comparison:
+    """Goes through an archive beside the log, and says where the two part."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path, self._report = path, report
+        self._after = 0
+        self._events = self._read()
+        self._next = next(self._events, None)
+        self._parted = False
+
+    def feed(self, recorded: Recorded) -> None:
+        while self._next is not None and self._next.position < recorded.position:
+            self._next = next(self._events, None)
+        if self._parted or self._next is None or self._next.position != recorded.position:
+            return
+        if self._next.digest != recorded.digest:
+            self._parted = True
+            detail = f"from here on the log is another one than in {self._path}: {self._next.id} stood here"
+            self._report.add(Finding("forked", recorded.position, detail, recorded.subject))
+
+    def end(self, last: int) -> None:
+        furthest = last
+        while self._next is not None:
+            furthest, self._next = max(furthest, self._next.position), next(self._events, None)
+        if furthest > last:
+            detail = f"the log ends here; {self._path} has events up to position {furthest}"
+            self._report.add(Finding("truncated", last, detail))
+
+    def _read(self) -> Iterator[Recorded]:
+        with self._path.open("rb") as file:
+            lines = read_lines(file)
+            header_of(next(lines, None))
+            for each in lines:
+                if each.sound and each.kind == "event":
+                    yield event_of(each.document or {})

@@ -1,0 +1,295 @@
+"""The notary: walks behind the log and signs, now and then, what it has seen.
+
+It goes on from the last checkpoint and checks, each time, that the event there is still the one that was signed. A log
+that lost its tail or grew another one is never signed: that is said as an error, again and again, until somebody looks.
+Positions that no message has, before any of them was signed, are parked, for people to see: the rest is signed.
+Several notaries may run; of two at once, one signs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+
+from eventstore.documents import Documents
+from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sign
+from eventstore.log.envelope import GENESIS, Recorded
+from eventstore.log.jetstream import Conflict, Stream, Unavailable
+from eventstore.log.store import EventStore
+from eventstore.parking.parking import CHECKPOINTS, HOLES, Parking
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+_ASK_AGAIN = 40
+_NEAR = 16
+AT_A_TIME = 64
+"""Messages among the checkpoints that are held at a time: anybody may store large ones there."""
+MOST_STRANGERS = 10_000
+"""Checkpoints of other keys that are compared with the log in one step, the oldest first. The others are parked."""
+
+
+class Disagrees(Exception):
+    """The log is not the one that was signed. The text says where."""
+
+
+class Checkpoints:
+    """The stream of checkpoints."""
+
+    def __init__(self, nc: Client, stream: str = subjects.CHECKPOINTS) -> None:
+        self._stream = Stream(nc, stream)
+        self._documents = Documents(nc, stream)
+
+    async def count(self) -> int:
+        """How many messages there are: checkpoints, and what somebody else stored among them."""
+        return await self._stream.last_position()
+
+    async def number(self, number: int) -> Checkpoint | None:
+        """The n-th that was stored, or None. Raises Disagrees when what stands there is no checkpoint."""
+        if number < 1:
+            return None
+        page, _ = await self._stream.page(number - 1, subjects.CHECKPOINT, 1)
+        return parsed(page[0]) if page else None
+
+    async def newest(self, number: int, keys: Keys | None = None) -> tuple[Checkpoint | None, int]:
+        """The newest checkpoint among the first `number` messages (signed by one of these keys, where they are given),
+        and its number; 0 where there is none.
+        """
+        while number > 0:
+            start = max(0, number - _NEAR)
+            page, _ = await self._stream.page(start, subjects.CHECKPOINT, number - start)
+            for recorded in reversed(page):
+                found = checkpoint_in(recorded)
+                if found is not None and (keys is None or found.signed_by(keys)):
+                    return found, recorded.position
+            number = start
+        return None, 0
+
+    async def following(self, number: int) -> Checkpoint | None:
+        """The first checkpoint behind the first `number` messages, or None."""
+        async for _, checkpoint in self.sound(number):
+            return checkpoint
+        return None
+
+    async def sound(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Checkpoint]]:
+        """As `read`, without the messages that are no checkpoints."""
+        async for number, recorded in self.read(after, until):
+            checkpoint = checkpoint_in(recorded)
+            if checkpoint is not None:
+                yield number, checkpoint
+
+    async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
+        """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
+        while True:
+            page, _ = await self._stream.page(after, subjects.CHECKPOINT, AT_A_TIME)
+            for recorded in page:
+                if until is not None and recorded.position > until:
+                    return
+                yield recorded.position, recorded
+            if not page:
+                return
+            after = page[-1].position
+
+    async def before(self, position: int) -> int:
+        """How many messages stand, from the first on, before the first checkpoint of a position beyond this one."""
+        low, high = 0, await self.count()
+        while low < high:
+            middle = (low + high + 1) // 2
+            found, _ = await self.newest(middle)
+            if found is None or found.position <= position:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def append(self, checkpoint: Checkpoint, last: int) -> None:
+        """Store one behind the `last`-th. Raises Conflict when another one stands there already."""
+        await self._documents.put(subjects.CHECKPOINT, checkpoint.model_dump_json().encode(), last=last)
+
+
+async def pages(store: EventStore, after: int, to: int) -> AsyncIterator[list[Recorded]]:
+    """The log behind `after` up to `to`, page by page. It ends early only when the server does not have more.
+
+    Any of several replicas may answer, and one that lags is asked again for a while.
+    """
+    patience = _ASK_AGAIN
+    while after < to:
+        page = [recorded for recorded in await store.read(after) if recorded.position <= to]
+        if page:
+            yield page
+            after, patience = page[-1].position, _ASK_AGAIN
+        elif patience:
+            patience -= 1
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+def parsed(recorded: Recorded) -> Checkpoint:
+    try:
+        return Checkpoint.model_validate_json(recorded.body)
+    except ValidationError as error:
+        raise Disagrees(f"message {recorded.position} among the checkpoints is not one") from error
+
+
+def checkpoint_in(recorded: Recorded) -> Checkpoint | None:
+    """The checkpoint that a message holds, if it does."""
+    try:
+        return parsed(recorded)
+    except Disagrees:
+        return None
+
+
+class Notary:
+    """Signs with one key. `known` are the public keys whose checkpoints it goes on from (its own is one).
+
+    A checkpoint of another key is followed where it is right. Whatever else stands among them is parked and passed
+    over: anybody who reaches the bus can store it.
+    """
+
+    def __init__(
+        self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None, parking: Parking | None = None
+    ) -> None:
+        public = key.public_key()
+        self._key = key
+        self._known = {fingerprint(public): public, **(known or {})}
+        self._nc = nc
+        self._store = EventStore(nc)
+        self._checkpoints = Checkpoints(nc)
+        self._parking = parking or Parking(nc)
+        self._seen: LogDigest | None = None
+
+    async def step(self) -> Checkpoint | None:
+        """Sign what the log holds now; None when nothing is new, or another notary was first.
+
+        Raises Disagrees when the log does not go on from what was seen or signed before, Unavailable when it does not
+        answer.
+        """
+        number = await self._checkpoints.count()
+        latest, at = await self._checkpoints.newest(number, self._known)
+        seen, digests = await self._walk(latest, await self._strange(at, number))
+        async for _, stray in self._checkpoints.read(at, number):
+            found = checkpoint_in(stray)
+            if found is not None and right(found, latest, digests):
+                latest = found
+            else:
+                await self._park(stray, found)
+        if seen.position == (latest.position if latest else 0):
+            return None
+        checkpoint = sign(self._key, subjects.EVENTS, seen, latest.id if latest else GENESIS, datetime.now(UTC))
+        try:
+            await self._checkpoints.append(checkpoint, number)
+        except Conflict:
+            return None
+        return checkpoint
+
+    async def _strange(self, after: int, until: int) -> set[int]:
+        """The positions of which checkpoints of other keys speak: all that is kept of them before the log is read."""
+        positions = set[int]()
+        async for _, found in self._checkpoints.sound(after, until):
+            positions.add(found.position)
+            if len(positions) == MOST_STRANGERS:
+                break
+        return positions
+
+    async def _park(self, stray: Recorded, found: Checkpoint | None) -> None:
+        """Put aside what somebody stored among the checkpoints. It stays there; everybody passes over it."""
+        reason = "it is no checkpoint" if found is None else "no known key signed it, and it is not true of this log"
+        await self._parking.park(
+            CHECKPOINTS,
+            str(stray.position),
+            subject=stray.subject,
+            position=stray.position,
+            error=reason,
+            headers=stray.headers,
+            body=stray.body,
+        )
+
+    async def _walk(self, latest: Checkpoint | None, asked: Collection[int]) -> tuple[LogDigest, dict[int, str]]:
+        """Read on to the log's end from where we were; at first, from the latest checkpoint that we trust.
+
+        The digest there, and those of the positions that are asked for, as far as they were passed.
+        """
+        seen, digests = self._seen, dict[int, str]()
+        if seen is None:
+            seen = latest.at if latest is not None else LogDigest()
+            await self._park_earlier(seen.position)
+        last = await self._store.last_position()
+        furthest = max(seen.position, latest.position if latest else 0)
+        if last < furthest:
+            raise Disagrees(f"the log ends at position {last}, but has been seen up to {furthest}")
+        if seen.position:
+            await self._same(seen)
+        async for page in pages(self._store, seen.position, last):
+            for recorded in page:
+                if recorded.position != seen.position + 1:
+                    await self._hole(seen.position, recorded.position, latest.position if latest else 0)
+                seen = seen.after(recorded)
+                if seen.position in asked:
+                    digests[seen.position] = seen.digest
+                if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
+                    raise Disagrees(f"what was signed of position {latest.position} is not what is there")
+        if seen.position < last:
+            raise Disagrees(f"position {seen.position + 1} is missing from the log")
+        self._seen = seen
+        return seen, digests
+
+    async def _hole(self, before: int, after: int, signed: int) -> None:
+        """Pass over positions without a message. nats-server takes one for what it could not write to a full disk.
+
+        What is signed says which positions there are, so nothing can be taken away behind it, and `verify` names every
+        hole for ever. Raises Disagrees where the log's leader has a message there, or an event that was signed stood
+        there.
+        """
+        if before < signed < after or await self._store.next_position(before) != after:
+            raise Disagrees(f"{missing(before, after)} is missing from the log")
+        log.error("log damaged: positions are missing", after=before, next=after)
+        await self._park_hole(before, after)
+
+    async def _park_hole(self, before: int, after: int) -> None:
+        """Put it aside for people to see, once; whoever drops it has seen it."""
+        error = f"no message is at {missing(before, after)}: an archive of this log cannot be restored"
+        await self._parking.park(
+            HOLES, str(before + 1), subject=subjects.events(), position=before + 1, error=error, size=0
+        )
+
+    async def _is_whole(self) -> bool:
+        """Whether there is a message for each position of the log. Raises Unavailable."""
+        try:
+            state = (await self._nc.jetstream().stream_info(subjects.EVENTS)).state
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the log does not answer: {error!r}") from error
+        return state.messages == state.last_seq
+
+    async def _park_earlier(self, signed: int) -> None:
+        """Park the holes before the latest checkpoint: this one was not there yet when they were passed over."""
+        if not signed or await self._is_whole():
+            return
+        before = 0
+        async for page in pages(self._store, 0, signed):
+            for recorded in page:
+                if recorded.position != before + 1 and await self._store.next_position(before) == recorded.position:
+                    await self._park_hole(before, recorded.position)
+                before = recorded.position
+
+    async def _same(self, seen: LogDigest) -> None:
+        async for page in pages(self._store, seen.position - 1, seen.position):
+            if page[0].digest == seen.event:
+                return
+        raise Disagrees(f"the event at position {seen.position} is another one than before")
+
+
+def missing(before: int, after: int) -> str:
+    """The positions between two, in words."""
+    return f"positions {before + 1} to {after - 1}" if after > before + 2 else f"position {before + 1}"
+
+
+def right(stranger: Checkpoint, latest: Checkpoint | None, digests: Mapping[int, str]) -> bool:
+    """Whether a checkpoint of an unknown key follows the latest one, and says of the log what was found there."""
+    behind = latest.position if latest else 0
+    follows = stranger.position > behind and stranger.previous == (latest.id if latest else GENESIS)
+    return follows and stranger.log == subjects.EVENTS and digests.get(stranger.position) == stranger.digest

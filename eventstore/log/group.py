@@ -1,0 +1,115 @@
+"""Group commit: appends that come at the same time are stored as one atomic batch.
+
+A durable server waits for its disk once per batch, and answers once: sixty events together cost about as much as
+seven alone. Few at a time are sent as they come, so that nobody waits for company. Whether an append went alone or in
+company cannot be told from the outcome: when a batch is refused, each append in it is tried by itself.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
+from eventstore.log.received import EXPECTED_ON
+
+#: So many appends are under way alone before the next ones gather.
+ALONE = 2
+#: The most events, and bytes, in one batch. An append that is larger goes alone.
+MOST, MOST_BYTES = 64, 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One append: its messages are stored all or none. `stored` gets the position of the last one."""
+
+    messages: Sequence[Message]
+    stored: "asyncio.Future[int]"
+
+    def size(self) -> int:
+        return sum(len(message.body) for message in self.messages)
+
+    def claims(self) -> Iterator[str]:
+        """Its subjects, and the filters on which it expects nothing: within a batch, the server compares neither."""
+        for message in self.messages:
+            yield message.subject
+            if "*" in (filter_ := message.headers.get(EXPECTED_ON, "")):
+                yield filter_
+
+    def done(self, last: int) -> None:
+        if not self.stored.done():
+            self.stored.set_result(last)
+
+    def failed(self, error: Exception) -> None:
+        if not self.stored.done():
+            self.stored.set_exception(error)
+
+
+class GroupCommit:
+    """Appends to one stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._alone = 0
+        self._waiting: deque[Waiting] = deque()
+        self._storing: asyncio.Task[None] | None = None
+
+    async def append(self, messages: Sequence[Message]) -> int:
+        """Store all messages, next to each other, or none; the position of the last. Raises as `Stream.append` does."""
+        if self._storing is None and self._alone < ALONE:
+            self._alone += 1
+            try:
+                return await self._stream.append(messages)
+            finally:
+                self._alone -= 1
+                self._begin()
+        waiting = Waiting(messages, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        return await waiting.stored
+
+    def _begin(self) -> None:
+        if self._waiting and self._storing is None:
+            self._storing = asyncio.create_task(self._store())
+
+    async def _store(self) -> None:
+        try:
+            while self._waiting:
+                await self._store_together(self._next())
+        finally:
+            self._storing = None
+
+    def _next(self) -> list[Waiting]:
+        """The appends that go together: in the order of their coming, and of each subject and filter only one."""
+        group: list[Waiting] = []
+        subjects: set[str] = set()
+        count = size = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            count, size = count + len(waiting.messages), size + waiting.size()
+            its = set(waiting.claims())
+            if group and (count > MOST or size > MOST_BYTES or its & subjects):
+                break
+            subjects |= its
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _store_together(self, group: Sequence[Waiting]) -> None:
+        try:
+            together = [message for waiting in group for message in waiting.messages]
+            position = await self._stream.append(together, together=len(group) > 1)
+        except (Conflict, TooLarge, TooMany):
+            await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
+        except Exception as error:
+            for waiting in group:
+                waiting.failed(error)
+        else:
+            position -= len(together)
+            for waiting in group:
+                position += len(waiting.messages)
+                waiting.done(position)
+
+    async def _store_alone(self, waiting: Waiting) -> None:
+        try:
+            waiting.done(await self._stream.append(waiting.messages))
+        except Exception as error:
+            waiting.failed(error)

@@ -1,0 +1,69 @@
+"""Records of operations, from the events of their own resource as they stand in the log."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypedDict
+
+from domain.base import Event
+from domain.image import ImageDeleted
+from domain.operation import Happening, Operation, after
+from eventstore.log.envelope import Recorded
+
+#: The event that cancels an operation without naming it.
+DELETED = ImageDeleted.TOPIC
+
+
+class Step(TypedDict):
+    """An event that carries the operation's id, of the operation's own resource."""
+
+    position: int
+    type: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An operation and its steps, in the order of the log."""
+
+    operation: Operation
+    steps: list[Step]
+
+
+def happening(recorded: Recorded) -> Happening:
+    """The circumstances of an event."""
+    ref, context = recorded.ref, recorded.context
+    return Happening(
+        operation=context.operation,
+        project=ref.project,
+        kind=ref.kind,
+        resource=ref.id,
+        position=recorded.position,
+        at=recorded.moment,
+        actor=context.actor,
+        request=context.request,
+    )
+
+
+def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
+    """The record of an operation, from events of its resource in their order; None when they do not tell of it."""
+    operation: Operation | None = None
+    steps: list[Step] = []
+    for recorded, event in told:
+        seen = happening(recorded)
+        operation = after(operation, id_, event, seen)
+        if operation is not None and seen.operation == id_:
+            steps.append({"position": seen.position, "type": recorded.type, "time": written(seen.at)})
+    return Record(operation, steps) if operation is not None else None
+
+
+def written(moment: datetime) -> str:
+    """A time in UTC as the API has it."""
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def recorded_in(history: Iterable[Recorded], id_: str) -> Record | None:
+    """The record of an operation, from the whole history of its resource. What cannot concern it is not opened."""
+    name = id_.encode()
+    near = (one for one in history if one.context.operation == id_ or name in one.body or one.type == DELETED)
+    return record(id_, ((one, one.event) for one in near))

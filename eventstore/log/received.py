@@ -1,0 +1,105 @@
+"""A message as the server gives it out, made a `Recorded`: what was stored with it that is not its own is left out."""
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from eventstore.log.envelope import Raw, Recorded
+from runtime.headers import FIRST_LINE, Odd, parsed
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
+STORED_AT = "Nebula-Stored-At"
+_OF_STORAGE = (
+    STORED_AT,
+    EXPECTED,
+    EXPECTED_ON,
+    "Nats-Msg-Id",
+    "Nats-Expected-Stream",
+    "Nats-Batch-Id",
+    "Nats-Batch-Sequence",
+    "Nats-Batch-Commit",
+)
+"""What we send with an event that is not part of it. Servers and others may add more that begin with `Nats-`."""
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+def direct(msg: Msg) -> Recorded:
+    """An event from the answer to a direct get."""
+    headers = msg.headers or {}
+    return Recorded(
+        position=int(headers["Nats-Sequence"]),
+        subject=headers["Nats-Subject"],
+        headers=own(headers),
+        body=msg.data,
+        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
+        raw=raw_of(headers["Nats-Subject"], headers),
+    )
+
+
+def is_status(headers: Mapping[str, str]) -> bool:
+    """Whether the server speaks for itself. A stored message may carry a status too, but always has its sequence."""
+    return "Status" in headers and "Nats-Sequence" not in headers
+
+
+def from_api(message: dict[str, Any]) -> Recorded:
+    """An event from the answer of the stream's leader."""
+    headers = parsed(base64.b64decode(message.get("hdrs", ""))) or {}
+    return Recorded(
+        position=int(message["seq"]),
+        subject=message["subject"],
+        headers=own(headers),
+        body=base64.b64decode(message.get("data", "")),
+        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(message["time"])),
+        raw=raw_of(message["subject"], headers),
+    )
+
+
+def first_stored(headers: Mapping[str, str]) -> datetime | None:
+    """When a restored event was stored at first: a server stamps all that it stores with its own time."""
+    stamp = headers.get(STORED_AT)
+    if not stamp:
+        return None
+    try:
+        found = datetime.fromisoformat(stamp)
+    except ValueError:  # not written by a restore
+        return None
+    return found.astimezone(UTC) if found.tzinfo is not None and 1970 <= found.year < 9999 else None
+
+
+def own(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that are the event's own: none that speak of its storage."""
+    kept = dict(headers)
+    for name in _OF_STORAGE:
+        kept.pop(name, None)
+    if "Nats-" in "\n".join(kept):  # others are rare, and every event passes here
+        return {name: value for name, value in kept.items() if not name.startswith("Nats-")}
+    return kept
+
+
+def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
+    """The bytes of a message's subject and own headers, where a dictionary does not tell them whole."""
+    if not isinstance(headers, Odd):
+        return None
+    first, *lines = headers.block.split(b"\r\n")
+    kept = [line for line in lines if line and not line.startswith((b"Nats-", STORED_AT.encode() + b":"))]
+    plain = [f"{name}: {value}".encode() for name, value in own(headers).items()]
+    exact = subject.encode()
+    for line in lines:
+        if line.startswith(b"Nats-Subject: "):
+            exact = line[len(b"Nats-Subject: ") :]
+    whole = first == FIRST_LINE and kept == plain and exact == subject.encode()
+    if whole and not _CONTROL.search(b"".join([exact, *kept])):
+        return None
+    return Raw(exact, b"\r\n".join([first, *kept, b"", b""]))
+
+
+def _microseconds(text: str) -> str:
+    """RFC 3339 with up to nanoseconds, cut to what Python reads."""
+    head, _, rest = text.rstrip("Z").partition(".")
+    return f"{head}.{rest[:6]:0<6}+00:00"

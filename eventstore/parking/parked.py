@@ -1,0 +1,92 @@
+"""What a record of a parked message says, and how it is read from the stream, whoever wrote it."""
+
+import base64
+import binascii
+from enum import StrEnum
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from eventstore.log.envelope import Recorded
+
+MOST_BODY, MOST_HEADERS, MOST_ERROR = 64 * 1024, 16 * 1024, 500
+"""Bytes (of an error: characters) that are kept. Of a larger body only its size is."""
+
+MOST_POSITION, MOST_COUNT = 2**63 - 1, 2**53
+"""What a record may say at most: more is no position, and no number that everybody can read."""
+
+MORE = "more"
+"""The key of the record of a source that counts the messages for which there was no room."""
+
+
+class Status(StrEnum):
+    OPEN = "open"
+    DROPPED = "dropped"
+    RETRIED = "retried"
+
+
+class Parked(BaseModel):
+    """One message that was put aside: where it came from, what is wrong with it, and what became of it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    source: str
+    key: str
+    subject: str = Field(description="the subject on which the message came")
+    position: int = Field(
+        ge=0, le=MOST_POSITION, description="the message's position in its stream; 0 where it was not stored"
+    )
+    error: str
+    time: AwareDatetime = Field(description="when it was parked")
+    size: int = Field(default=0, ge=0, le=MOST_COUNT, description="bytes of the message's body")
+    headers: dict[str, str] = Field(default_factory=dict)
+    data_base64: str | None = Field(default=None, description="the body, where it is kept here")
+    status: Status = Status.OPEN
+    actor: str | None = Field(default=None, description="who closed the record")
+    reason: str | None = None
+    closed_at: AwareDatetime | None = None
+    count: int = Field(
+        default=1, ge=0, le=MOST_COUNT, description=f"how many messages it stands for; not 1 only under the key {MORE}"
+    )
+
+    @property
+    def open(self) -> bool:
+        return self.status is Status.OPEN
+
+    @property
+    def body(self) -> bytes | None:
+        return base64.b64decode(self.data_base64) if self.data_base64 is not None else None
+
+
+def record_of(recorded: Recorded) -> Parked:
+    """The record that a message among the parked holds; of a message that is no record, one that says so."""
+    _, _, source, *rest = recorded.subject.split(".")
+    key = rest[0] if rest else str(recorded.position)
+    try:
+        record = Parked.model_validate_json(recorded.body)
+        if (record.source, record.key) != (source, key):
+            raise ValueError("it names another record")
+        _ = record.body
+    except (ValidationError, ValueError, binascii.Error, RecursionError):
+        return foreign(recorded, source, key)
+    return record
+
+
+def foreign(recorded: Recorded, source: str, key: str) -> Parked:
+    """What an earlier version parked, or what somebody else put there."""
+    said = recorded.headers.get
+    position = said("Nebula-Position", "")
+    return Parked(
+        source=source,
+        key=key,
+        subject=visible(said("Nebula-Subject", recorded.subject)),
+        position=int(position) if position.isascii() and position.isdigit() and len(position) < 19 else 0,
+        error=visible(said("Nebula-Error", "not a record of a parked message"))[:MOST_ERROR],
+        time=recorded.stored_at,
+        size=len(recorded.body),
+        data_base64=base64.b64encode(recorded.body).decode() if len(recorded.body) <= MOST_BODY else None,
+    )
+
+
+def visible(text: str) -> str:
+    """The text with what UTF-8 cannot carry replaced."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,266 @@
+"""Messages that could not be taken in, put aside for people: stream `NEBULA_PARKED`, one subject for each.
+
+`source` says what the message is from: `log` (named by its position) or another stream. `key` names it within its
+source. A record is open until somebody drops it or puts the message back (`retry`); parking the same message again,
+after a restart or by another reader, changes nothing. The newest message on a record's subject is the record as it is
+now.
+
+There is room for so many open records of a source (`room.py`); what comes then is only counted. Of closed ones the
+newest are kept.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+
+from nats.aio.client import Client
+from nats.errors import BadSubjectError
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError, NotFoundError
+
+from eventstore.documents import Documents
+from eventstore.log.envelope import Recorded
+from eventstore.log.follow import follow
+from eventstore.log.jetstream import Conflict, Stream, Unavailable
+from eventstore.log.received import own
+from eventstore.parking.parked import MORE, MOST_BODY, MOST_ERROR, MOST_HEADERS, Parked, Status, record_of, visible
+from eventstore.parking.room import Room
+from runtime import logs, subjects
+
+__all__ = [
+    "CHECKPOINTS",
+    "HOLES",
+    "LOG",
+    "REPORTS",
+    "WANTED",
+    "Closed",
+    "NoRetry",
+    "NotParked",
+    "Parked",
+    "Parking",
+    "Status",
+]
+
+log = logs.get(__name__)
+
+LOG = "log"
+"""The source of what stands in the log. Its body is not copied: the message stays in the log for ever."""
+REPORTS = "reports"
+"""The source of what nodes reported."""
+CHECKPOINTS = "checkpoints"
+"""The source of what stands among the checkpoints and is none."""
+HOLES = "holes"
+"""The source of positions of the log that no message has, of which each is named by its first one."""
+WANTED = "wanted"
+"""The source of what stands among the wanted documents and is none of the handlers'. Bodies may hold secrets: none is
+kept."""
+
+RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
+"""The stream that a message of a source is put back into."""
+
+ORDERED: Mapping[str, str] = {LOG: subjects.EVENTS, CHECKPOINTS: subjects.CHECKPOINTS, HOLES: subjects.EVENTS}
+"""The sources that are read in order, and again from the first on by each process that starts, and the stream that the
+positions of each are in."""
+BODILESS = (LOG, WANTED)
+"""The sources of which no bodies are kept."""
+
+AGAIN = 1.0
+"""Seconds between two tries to say what was only counted."""
+
+
+class NotParked(LookupError):
+    """There is no such record."""
+
+
+class Closed(Exception):
+    """The record was closed before, in another way. `record` is the record as it is."""
+
+    def __init__(self, record: Parked) -> None:
+        super().__init__(f"{record.source}/{record.key} is {record.status} already")
+        self.record = record
+
+
+class NoRetry(Exception):
+    """The message cannot be put back. The text says why."""
+
+
+class Parking:
+    """The parked messages of one cloud. Every method raises Unavailable when the bus does not answer."""
+
+    def __init__(self, nc: Client, *, timeout: float = 5.0) -> None:
+        self._nc = nc
+        self._timeout = timeout
+        self._stream = Stream(nc, subjects.PARKED, timeout=timeout)
+        self._documents = Documents(nc, subjects.PARKED, timeout=timeout)
+        self._room = Room(nc, ORDERED, timeout=timeout)
+
+    async def keep_count(self) -> None:
+        """Say once a second how many messages found no room, for ever."""
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                await self._room.tell()
+            except Unavailable as error:
+                log.warning("messages without room are not counted yet", error=str(error))
+
+    async def park(
+        self,
+        source: str,
+        key: str,
+        *,
+        subject: str,
+        position: int,
+        error: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        size: int | None = None,
+    ) -> bool:
+        """Put a message aside, at most once. False when it was parked before, whatever became of it since, and when
+        there is no room: then it is counted (`keep_count`). `size`: of its body, where that is not given.
+        """
+        records = await self._room.of(source)
+        if key in records.keys or (source in ORDERED and position <= records.counted):
+            return False
+        if records.full:
+            self._room.only_count(source, subject, position, error)
+            return False
+        kept = source not in BODILESS and len(body) <= MOST_BODY
+        few = sum(len(name) + len(value) for name, value in (headers or {}).items()) <= MOST_HEADERS
+        record = Parked(
+            source=source,
+            key=key,
+            subject=visible(subject),
+            position=position,
+            error=visible(" ".join(error.split()))[:MOST_ERROR],
+            time=datetime.now(UTC),
+            size=len(body) if size is None else size,
+            headers={visible(k): visible(v) for k, v in (headers or {}).items()} if few else {},
+            data_base64=base64.b64encode(body).decode() if kept else None,
+        )
+        try:
+            await self._put(record, 0)
+        except Conflict:
+            records.added(key)
+            return False
+        records.added(key)
+        log.error("message parked", source=source, key=key, subject=record.subject, error=record.error)
+        return True
+
+    def only_count(self, source: str, *, subject: str, position: int, error: str) -> None:
+        """Count a message that cannot even wait until it is parked."""
+        self._room.only_count(source, subject, position, error)
+
+    async def park_message(self, recorded: Recorded, reason: str) -> bool:
+        """Put a message of the log aside."""
+        return await self.park(
+            LOG,
+            str(recorded.position),
+            subject=recorded.subject,
+            position=recorded.position,
+            error=reason,
+            headers=recorded.headers,
+            body=recorded.body,
+        )
+
+    async def get(self, source: str, key: str) -> Parked:
+        """The record as it is now. Raises NotParked."""
+        record, _ = await self._newest(source, key)
+        return record
+
+    async def drop(self, source: str, key: str, *, actor: str, reason: str) -> Parked:
+        """Note that somebody has seen the message and wants no more of it. Raises NotParked, Closed.
+
+        What is no document and stands among the wanted ones is removed from there: nothing else would ever replace it
+        where nothing is wanted, and its node would say for ever that it cannot read it.
+        """
+        if source == WANTED and key != MORE:
+            await self._remove(await self.get(source, key))
+        return await self._close(source, key, Status.DROPPED, actor, reason)
+
+    async def retry(self, source: str, key: str, *, actor: str) -> Parked:
+        """Put the message back on its subject, where it is judged again. Raises NotParked, Closed, NoRetry."""
+        record, _ = await self._newest(source, key)
+        if record.status is not Status.OPEN:
+            return await self._close(source, key, Status.RETRIED, actor, None)
+        stream = RETRIED_INTO.get(source)
+        if key == MORE:
+            raise NoRetry("these messages were only counted, so none of them can be put back: drop the count")
+        if stream is None:
+            raise NoRetry(f"a message of {source} cannot be put back: drop it once you have seen it")
+        if record.body is None:
+            raise NoRetry(f"its {record.size} bytes were too many to be kept: drop it")
+        headers = {**own(record.headers), "Nats-Msg-Id": f"retry.{source}.{key}"}
+        js = self._nc.jetstream(timeout=self._timeout)
+        try:
+            await js.publish(record.subject, record.body, stream=stream, headers=headers)
+        except (APIError, BadSubjectError, ValueError) as error:  # of another stream, or not what a server takes
+            raise NoRetry(f"the bus refuses it ({error}): drop it") from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the message was not stored: {error!r}") from error
+        return await self._close(source, key, Status.RETRIED, actor, None)
+
+    async def follow(self) -> AsyncIterator[list[tuple[int, Parked]]]:
+        """Each state of each record, with its position among the parked, from the first on and for ever."""
+        async for batch in follow(self._nc, 0, [subjects.PARKED_EVER], stream=subjects.PARKED):
+            yield [(recorded.position, record_of(recorded)) for recorded in batch]
+
+    async def at(self, position: int) -> Parked:
+        """The record as a message among the parked has it. Raises NotParked."""
+        page, _ = await self._stream.page(position - 1, subjects.PARKED_EVER, 1)
+        if not page or page[0].position != position:
+            raise NotParked(str(position))
+        return record_of(page[0])
+
+    async def _close(self, source: str, key: str, status: Status, actor: str, reason: str | None) -> Parked:
+        while True:
+            record, last = await self._newest(source, key)
+            if record.status is status:
+                return record
+            if record.status is not Status.OPEN:
+                raise Closed(record)
+            if not last:  # of an earlier version: its own subject holds both of its states from now on
+                try:
+                    last = await self._put(record, 0)
+                except Conflict:
+                    continue
+            closing = {"status": status, "actor": actor, "reason": reason, "closed_at": datetime.now(UTC)}
+            closed = record.model_copy(update=closing)
+            try:
+                await self._put(closed, last)
+            except Conflict:
+                continue  # somebody else closed it: look again
+            log.info("parked message closed", source=source, key=key, status=status, actor=actor)
+            try:
+                await self._room.forget(source)
+            except Unavailable as error:
+                log.warning("old records are not forgotten yet", source=source, error=str(error))
+            return closed
+
+    async def _remove(self, record: Parked) -> None:
+        """Delete the message of a record from the wanted documents, if it stands there still."""
+        wanted = Stream(self._nc, subjects.WANTED, timeout=self._timeout)
+        page, _ = await wanted.page(max(record.position - 1, 0), subjects.wanted_of(), 1)
+        if not page or (page[0].position, visible(page[0].subject)) != (record.position, record.subject):
+            return
+        try:
+            await self._nc.jetstream(timeout=self._timeout).delete_msg(subjects.WANTED, record.position)
+        except NotFoundError:
+            return  # it was replaced in the meantime
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the message was not removed: {error!r}") from error
+
+    async def _newest(self, source: str, key: str) -> tuple[Parked, int]:
+        """The record, and what its next state expects the last position on its subject to be."""
+        found = await self._stream.last_of(subjects.parked(source, key))
+        if found is not None:
+            return record_of(found), found.position
+        if key.isascii() and key.isdigit() and len(key) < 19:  # one of before, when records had no subject of their own
+            page, _ = await self._stream.page(int(key) - 1, subjects.parked_before(source), 1)
+            if page and page[0].position == int(key):
+                return record_of(page[0]), 0
+        raise NotParked(f"{source}/{key}")
+
+    async def _put(self, record: Parked, last: int) -> int:
+        subject = subjects.parked(record.source, record.key)
+        return await self._documents.put(subject, record.model_dump_json(exclude_none=True).encode(), last=last)

@@ -1,0 +1,131 @@
+"""The store of the vault's wrapped keys: one subject a key, and what is erased is overwritten on the servers' disks.
+
+A key-value bucket will not do: it forbids to delete single messages, so what was purged there stays in its files. Here
+a key is erased in two steps: a tombstone (an empty message) is stored, then every earlier message of the subject is
+deleted by JetStream's secure delete, which overwrites its bytes. A crash between the two is seen by `names`, which
+lists a key until both are done.
+
+With several replicas each server also has the message in its Raft log until it compacts that (docs/integrity.md).
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+
+from eventstore.log.jetstream import Conflict, Message, Stream, Unavailable
+from eventstore.log.received import EXPECTED
+from runtime import subjects
+
+NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The newest value of a key. `value` is None where the key was erased."""
+
+    value: bytes | None
+    revision: int
+
+
+class KeyStore:
+    """Wrapped keys by name, on the stream NEBULA_VAULT. `timeout` (seconds) bounds each call.
+
+    All methods raise Unavailable when the server does not answer.
+    """
+
+    def __init__(self, nc: Client, *, timeout: float = 5.0) -> None:
+        self._nc = nc
+        self._stream = Stream(nc, subjects.VAULT, timeout=timeout)
+        self._timeout = timeout
+
+    async def get(self, name: str) -> Entry | None:
+        """The newest value, as the stream's leader knows it; None when there never was one."""
+        found = await self._stream.last_of(subjects.vault_key(name))
+        return Entry(found.body or None, found.position) if found is not None else None
+
+    async def values(self, name: str) -> list[Entry]:
+        """All that is stored of a key, the newest first: anybody may have put something behind its value."""
+        newest = await self._stream.last_of(subjects.vault_key(name))
+        if newest is None:
+            return []
+        found = await self._stream.read(0, newest.subject, at_least=newest.position)
+        return [Entry(recorded.body or None, recorded.position) for recorded in reversed(found)]
+
+    async def put(self, name: str, value: bytes, *, last: int) -> int:
+        """Store a value in the place of revision `last` (0: there was none); the new revision.
+
+        Earlier values are erased. Raises Conflict when somebody else stored one meanwhile, or erased the key.
+        """
+        subject = subjects.vault_key(name)
+        headers = {"Nats-Expected-Stream": self._stream.name, EXPECTED: str(last)}
+        revision = await self._stream.append([Message(subject, headers, value)])
+        if last:
+            await self.erase_earlier(name, revision)
+        return revision
+
+    async def erase(self, name: str) -> None:
+        """Erase the key for good: nobody can store one under this name again. Safe to repeat."""
+        while True:
+            found = await self.get(name)
+            revision = found.revision if found else 0
+            try:
+                if found is None or found.value is not None:
+                    revision = await self.put(name, b"", last=revision)
+            except Conflict:
+                continue
+            await self.erase_earlier(name, revision)
+            return
+
+    async def names(self) -> set[str]:
+        """The keys of which some bytes are stored."""
+        found = await self._stream.read(0, subjects.VAULT_KEYS)
+        return {recorded.subject.rsplit(".", 1)[-1] for recorded in found if recorded.body}
+
+    async def erase_earlier(self, name: str, revision: int) -> None:
+        """Erase all values before this revision: what a crash may have left of an exchange. Safe to repeat."""
+        position = 0
+        while True:
+            found = await self._stream.next_of(subjects.vault_key(name), position)
+            if found is None or found.position >= revision:
+                return
+            await self._delete(found.position)
+            position = found.position
+
+    async def _delete(self, position: int) -> None:
+        """Overwrite one message on the disk of every server that holds it."""
+        subject = f"$JS.API.STREAM.MSG.DELETE.{self._stream.name}"
+        ask = json.dumps({"seq": position, "no_erase": False}).encode()
+        try:
+            answer = json.loads((await self._nc.request(subject, ask, timeout=self._timeout)).data)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the vault does not answer: {error!r}") from error
+        problem = answer.get("error")
+        if problem is not None and problem.get("code") != NOT_FOUND:
+            raise Unavailable(f"a key was not erased: {problem.get('description')}")
+
+
+async def adopt(nc: Client) -> int:
+    """Move the keys out of the key-value bucket that held them before, then delete it; how many there were.
+
+    Safe to repeat and to cut off anywhere: the bucket is deleted once the new stream holds all of it. Raises
+    Unavailable and nats.errors.Error.
+    """
+    bucket, store, moved = f"KV_{subjects.KEYS}", KeyStore(nc), 0
+    js = nc.jetstream()
+    try:
+        await js.stream_info(bucket)
+    except NotFoundError:
+        return 0
+    source, position = Stream(nc, bucket), 0
+    while (found := await source.next_of(f"$KV.{subjects.KEYS}.*", position)) is not None:
+        position = found.position
+        with contextlib.suppress(Conflict):  # moved before
+            await store.put(found.subject.rsplit(".", 1)[-1], found.body, last=0)
+            moved += 1
+    with contextlib.suppress(NotFoundError):  # another process was as far
+        await js.delete_stream(bucket)
+    return moved

@@ -1,0 +1,1 @@
+"""What a node answers when it is asked: consoles, displays, and what the agent in a guest says."""

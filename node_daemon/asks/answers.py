@@ -1,0 +1,189 @@
+"""What a node answers by itself, at once: about its guests and their consoles. Nothing here changes what a VM is to be.
+
+Asked by request/reply on `nebula.nodes.<node>.asks.<verb>`, JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
+`{"problem": …}` as of a command; or bytes as they are, with what is to be said of them in its headers.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from domain.guest import Guest
+from node_daemon.asks.sessions import Denied, Sessions, Wish
+from node_daemon.hypervisor import console_log
+from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
+from node_daemon.storage.storage import DiskStore
+from runtime import logs, subjects
+from runtime.explained import explained
+from runtime.responder import Responder
+from runtime.tasks import end
+
+log = logs.get(__name__)
+
+#: Bytes of a console in one answer: well below what a message may have.
+PIECE = 256 * 1024
+#: Seconds between looks for more, while somebody waits for it.
+LOOK = 0.25
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Questions that are being answered at once.
+MOST_AT_ONCE = 256
+#: Guests that are being asked at once. Those that do not answer keep a few others waiting, but not for long.
+MOST_GUESTS = 12
+
+Answer = tuple[bytes, dict[str, str] | None]
+"""A body, and the headers to it."""
+
+
+class Question(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    vm: str = Field(pattern=f"^{UUID.pattern}$")
+
+
+class ConsoleLog(Question):
+    """`tail`: that many bytes from the end; `after`: what follows on a cursor. `wait`: seconds, while there is none."""
+
+    tail: int = Field(default=0, ge=0)
+    after: str | None = Field(default=None, pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")
+    wait: float = Field(default=0.0, ge=0, le=60)
+
+
+class Connection(Question):
+    """A connection to the guest, over the subjects of a session. `force` takes the console away from who has it."""
+
+    session: str = Field(pattern=r"^[0-9a-f]{32}$")
+    actor: str = Field(max_length=200)
+    force: bool = False
+
+
+class Answers:
+    """Answers for one node, while `serve` runs."""
+
+    def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
+        self._bus = bus
+        self._responder = Responder(bus)
+        self._node = node
+        self._disks = disks
+        self._hypervisor = hypervisor
+        self._sessions = Sessions(bus, node, hypervisor)
+        self._running: set[asyncio.Task[None]] = set()
+        self._guests: dict[str, asyncio.Task[Guest]] = {}
+        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
+            "console-log": self._console_log,
+            "console": self._console,
+            "vnc": self._display,
+            "guest": self._guest,
+        }
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
+        subscription = await self._bus.subscribe(subjects.asks_of(self._node), cb=self._accept)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+            await end([*self._running, *self._guests.values()])
+            await self._sessions.close()
+
+    async def _accept(self, msg: Msg) -> None:
+        if not self._responder.accepts(msg):
+            return
+        if len(self._running) >= MOST_AT_ONCE:
+            busy = {"code": "node_busy", "detail": "the node is asked too much", "status": 503}
+            await self._responder.answer(msg, problem(busy))
+            return
+        task = asyncio.create_task(self._answer(msg))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, msg: Msg) -> None:
+        verb = msg.subject.rsplit(".", 1)[-1]
+        body, headers = await self._answered(verb, msg.data)
+        await self._responder.answer(msg, body, headers)
+
+    async def _answered(self, verb: str, question: bytes) -> Answer:
+        try:
+            if verb not in self._verbs:
+                raise Denied("unknown_question", f"this node cannot answer {verb}; is it older?", 501)
+            return await self._verbs[verb](question)
+        except Denied as denied:
+            return problem(denied.problem), None
+        except ValidationError as error:
+            return problem({"code": "invalid_request", "detail": in_words(error), "status": 422}), None
+        except OSError as error:
+            log.warning("cannot answer", verb=verb, error=str(error))
+            return problem({"code": "node_failed", "detail": f"{verb}: {error}", "status": 503}), None
+        except Exception:
+            log.exception("cannot answer", verb=verb)
+            return problem({"code": "internal_error", "detail": "this is a bug in Nebula", "status": 500}), None
+
+    async def _console_log(self, question: bytes) -> Answer:
+        asked = ConsoleLog.model_validate_json(question)
+        newest = self._disks.console(asked.vm)
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + asked.wait
+        while True:
+            piece = await asyncio.to_thread(console_log.read, newest, asked.after, asked.tail, PIECE)
+            if piece is None:
+                raise Denied(
+                    "no_console_log",
+                    "nothing is kept of its console: it has not run yet, or its node keeps no such logs",
+                    404,
+                )
+            if piece.data or clock.time() >= deadline:
+                return piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()}
+            await asyncio.sleep(LOOK)
+
+    async def _console(self, question: bytes) -> Answer:
+        asked = Connection.model_validate_json(question)
+        await self._sessions.console(Wish("console", asked.vm, asked.session, asked.actor, asked.force))
+        return to_json({"ok": {}}), None
+
+    async def _display(self, question: bytes) -> Answer:
+        asked = Connection.model_validate_json(question)
+        await self._sessions.display(Wish("vnc", asked.vm, asked.session, asked.actor))
+        return to_json({"ok": {}}), None
+
+    async def _guest(self, question: bytes) -> Answer:
+        vm = Question.model_validate_json(question).vm
+        try:
+            guest = await asyncio.shield(self._asked(vm))
+        except AgentMissing as error:
+            detail = "no agent answers in the guest: install the package qemu-guest-agent in it, or wait until it is up"
+            raise Denied("guest_agent_missing", detail) from error
+        except AgentSilent as error:
+            detail = "the guest's agent does not answer in time: ask again, or restart qemu-guest-agent in the guest"
+            raise Denied("guest_agent_silent", detail) from error
+        except Refused as error:
+            detail = f"the guest cannot be asked; does the VM run? ({error.detail})"
+            raise Denied("guest_unavailable", detail) from error
+        except Unreachable as error:
+            raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
+        return to_json({"ok": guest}), None
+
+    def _asked(self, vm: str) -> asyncio.Task[Guest]:
+        """The question to a guest: one at a time, whose answer is for all who ask meanwhile. Raises Denied."""
+        if (asking := self._guests.get(vm)) is None:
+            if len(self._guests) >= MOST_GUESTS:
+                raise Denied("node_busy", "the node asks too many guests just now; try again", 503)
+            asking = self._guests[vm] = asyncio.create_task(self._hypervisor.guest(vm), name=f"guest {vm}")
+            asking.add_done_callback(lambda _: self._guests.pop(vm, None))
+        return asking
+
+
+def in_words(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the question'}: {explained(first)}"
+
+
+def problem(said: Mapping[str, Any]) -> bytes:
+    return to_json({"problem": {"field": None, **said}})

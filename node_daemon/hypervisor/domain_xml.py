@@ -1,0 +1,271 @@
+"""The libvirt domain of a VM, as a pure function of its document; and the tag by which we know it again."""
+
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+from domain.base import Resources
+from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
+from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
+
+#: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
+NAMESPACE = "urn:nebula:node:1"
+PREFIX = "nebula"
+ET.register_namespace(PREFIX, NAMESPACE)
+
+#: Seconds between the guest's own reports of its memory use.
+BALLOON_PERIOD = "10"
+
+#: What QEMU may keep of translated code where there is no KVM. By its own choice it takes up to 1 GiB beside the memory
+#: of the guest, and a guest that reboots waits for minutes while all of that is thrown away, piece by piece.
+TRANSLATED_MIB = "128"
+
+#: CPUs that an interrupt controller of x86 without remapping can tell apart.
+MOST_PLAIN_CPUS = 255
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a domain says of where it comes from."""
+
+    boots: int
+    epoch: int
+    generation: int
+    host_boot: str
+    size: Resources | None = None
+    disk: int = 1
+    place: Place = NOWHERE
+
+
+def domain_name(vm: str) -> str:
+    return f"nebula-{vm}"
+
+
+def parse_tag(xml: str) -> Tag:
+    """The tag out of a domain's metadata; ValueError when it is not one of ours."""
+    try:
+        element = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    except ET.ParseError as error:
+        raise ValueError(f"not XML: {error}") from error
+    return Tag(
+        boots=int(element.get("boots", "0")),
+        epoch=int(element.get("epoch", "0")),
+        generation=int(element.get("generation", "0")),
+        host_boot=element.get("host-boot", ""),
+        size=_size(element),
+        disk=int(element.get("disk", "1")),
+        place=_place(element.get("place", "0-0")),
+    )
+
+
+def _place(text: str) -> Place:
+    stream, _, position = text.partition("-")
+    return Place(int(stream), int(position or 0))
+
+
+def _size(element: ET.Element) -> Resources | None:
+    """None of a domain that was made before its tag said so."""
+    said = [element.get(name) for name in ("vcpus", "memory-mib", "disk-gib")]
+    if None in said:
+        return None
+    vcpus, memory_mib, disk_gib = (int(text or 0) for text in said)
+    return Resources(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
+
+
+def moved(tag: str, host_boot: str) -> str:
+    """The tag of a domain, as XML, for another boot of the host."""
+    attributes = {**ET.fromstring(tag).attrib, "host-boot": host_boot}  # noqa: S314  (libvirt's own)
+    return ET.tostring(ET.Element("vm", attributes), encoding="unicode")
+
+
+def definable(xml: str) -> str:
+    """The XML of a running domain, fit to be stored.
+
+    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
+    """
+    if "<firmware>" not in xml:
+        return xml
+    domain = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
+    system = domain.find("os")
+    if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
+        system.remove(features)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = X86_64) -> str:
+    """The domain, ready for libvirt.
+
+    Everything is virtio on PCI Express, but for the display of x86, which works before any driver is loaded. The SMBIOS
+    serial is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
+    virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
+    to see it is handed a connection by libvirt. A guest whose kernel panics says so to the panic device: to libvirt it
+    has crashed. A watchdog does nothing until the guest has started it. Nothing here
+    loosens what libvirt confines QEMU by (users, seccomp, labels).
+    """
+    wanted = boot.wanted
+    domain = ET.Element("domain", type=virt_type)
+    _text(domain, "name", domain_name(wanted.vm))
+    _text(domain, "uuid", wanted.vm)
+    _text(domain, "title", f"{wanted.project}/{wanted.name}")
+    ET.SubElement(
+        ET.SubElement(domain, "metadata"),
+        f"{{{NAMESPACE}}}vm",
+        {
+            "project": wanted.project,
+            "name": wanted.name,
+            "epoch": str(wanted.epoch),
+            "generation": str(wanted.generation),
+            **({"place": f"{wanted.place.stream}-{wanted.place.position}"} if wanted.place.position else {}),
+            "boots": str(wanted.boots),
+            "host-boot": boot.host_boot,
+            "vcpus": str(wanted.vcpus),
+            "memory-mib": str(wanted.memory_mib),
+            "disk-gib": str(wanted.disk_gib),
+            "disk": str(wanted.disk),
+        },
+    )
+    _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(wanted.vcpus))
+    serial = wanted.vm if boot.seed else f"ds=nocloud;dsmode=net;s={wanted.seed_url}"
+    _firmware(domain, wanted, serial, virt_type, machine)
+    _features(domain, wanted.vcpus, virt_type, machine)
+    _cpu(domain, wanted.vcpus, virt_type, machine)
+    ET.SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    _devices(domain, boot, network, machine)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def by_uefi(wanted: Wanted, machine: Machine) -> bool:
+    """Whether a UEFI starts the guest: its image asks for one, or its machine has nothing else."""
+    return machine.only_uefi or (wanted.image is not None and wanted.image.firmware is Firmware.UEFI)
+
+
+def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType, machine: Machine) -> None:
+    """libvirt chooses a UEFI's files, by features: without Secure Boot, which stock images may not be signed for."""
+    system = ET.SubElement(domain, "os")
+    if virt_type == "test":
+        _text(system, "type", "hvm")
+    else:
+        _text(system, "type", "hvm", arch=machine.architecture, machine=machine.type)
+        if by_uefi(wanted, machine):
+            system.set("firmware", "efi")
+            features = ET.SubElement(system, "firmware")
+            ET.SubElement(features, "feature", enabled="no", name="enrolled-keys")
+            ET.SubElement(features, "feature", enabled="no", name="secure-boot")
+    ET.SubElement(system, "boot", dev="hd")
+    ET.SubElement(system, "smbios", mode="sysinfo")
+    sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
+    _text(sysinfo, "entry", "Nebula", name="manufacturer")
+    _text(sysinfo, "entry", serial, name="serial")
+    _text(sysinfo, "entry", wanted.vm, name="uuid")
+
+
+def _features(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
+    """ACPI, room for translated code, and the interrupt controller: of an ARM under KVM the host's own, and an emulated
+    one for many CPUs.
+    """
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    if virt_type == "qemu":
+        _text(ET.SubElement(features, "tcg"), "tb-cache", TRANSLATED_MIB, unit="MiB")
+    if machine.architecture == AARCH64.architecture:
+        ET.SubElement(features, "gic", {"version": "3"} if virt_type == "qemu" else {})
+        return
+    ET.SubElement(features, "apic")
+    if vcpus > MOST_PLAIN_CPUS:
+        ET.SubElement(features, "ioapic", driver="qemu")
+
+
+def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
+    """The host's own under KVM, else the machine's model. Cores of one socket: some systems use few sockets."""
+    cpu = ET.SubElement(domain, "cpu")
+    if virt_type == "kvm":
+        cpu.attrib.update({"mode": "host-passthrough"} | ({"migratable": "on"} if machine.migratable else {}))
+    elif virt_type == "qemu":
+        cpu.attrib.update(mode="custom", match="exact", check="none")
+        _text(cpu, "model", machine.emulated_cpu, fallback="forbid")
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(vcpus), threads="1")
+    if virt_type == "qemu":
+        for feature in machine.emulated_features:
+            ET.SubElement(cpu, "feature", policy="require", name=feature)
+
+
+def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> None:
+    devices = ET.SubElement(domain, "devices")
+
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    ET.SubElement(disk, "source", file=boot.disk)
+    _backing(disk, boot)
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    if boot.seed:
+        _seed(devices, boot.seed)
+
+    ET.SubElement(devices, "controller", type="usb", model="none")
+
+    interface = ET.SubElement(devices, "interface", type="network")
+    ET.SubElement(interface, "mac", address=boot.wanted.mac)
+    ET.SubElement(interface, "source", network=network)
+    ET.SubElement(interface, "model", type="virtio")
+
+    serial = ET.SubElement(devices, "serial", type="pty")
+    ET.SubElement(serial, "log", file=boot.console, append="on")
+    ET.SubElement(serial, "target", port="0")
+
+    agent = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(agent, "target", type="virtio", name="org.qemu.guest_agent.0")
+
+    if not machine.has_keyboard:
+        ET.SubElement(devices, "input", type="keyboard", bus="virtio")
+    ET.SubElement(devices, "input", type="tablet", bus="virtio")
+
+    display = ET.SubElement(devices, "graphics", type="vnc")
+    ET.SubElement(display, "listen", type="none")
+
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type=machine.video)
+
+    balloon = ET.SubElement(devices, "memballoon", model="virtio")
+    ET.SubElement(balloon, "stats", period=BALLOON_PERIOD)
+
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+
+    if machine.panic is not None:
+        ET.SubElement(devices, "panic", model=machine.panic)
+
+    if boot.wanted.watchdog is not Watchdog.DISABLED:
+        ET.SubElement(devices, "watchdog", model="i6300esb", action=boot.wanted.watchdog.value)
+
+    if machine.architecture == X86_64.architecture and boot.wanted.vcpus > MOST_PLAIN_CPUS:
+        iommu = ET.SubElement(devices, "iommu", model="intel")
+        ET.SubElement(iommu, "driver", intremap="on", eim="on")
+
+
+def _seed(devices: ET.Element, file: str) -> None:
+    """cloud-init knows it by its label. A disk like the other, since the kernels of cloud images read few kinds."""
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=file)
+    ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev="vdz", bus="virtio")
+    ET.SubElement(disk, "readonly")
+
+
+def _backing(disk: ET.Element, boot: Boot) -> None:
+    """The base image, named, so that nothing in the disk itself decides what QEMU opens.
+
+    Its owner stays as it is: libvirt would give it to QEMU's user, and one guest could spoil the image of all.
+    """
+    backing = ET.SubElement(disk, "backingStore", type="file")
+    ET.SubElement(backing, "format", type=boot.base_format)
+    source = ET.SubElement(backing, "source", file=boot.base)
+    ET.SubElement(source, "seclabel", model="dac", relabel="no")
+    ET.SubElement(backing, "backingStore")
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

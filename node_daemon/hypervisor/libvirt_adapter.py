@@ -1,0 +1,355 @@
+"""The hypervisor behind libvirt: `qemu:///system`, and libvirt's own `test:///default`.
+
+Starting comes before keeping: a domain is first started (transient) and its configuration stored once it runs. So a
+stored configuration with a count of boots proves that the domain was started for that count, whatever crashed when,
+and a start that fails leaves nothing behind.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from domain.contract import Power
+from domain.guest import Guest
+from node_daemon.hypervisor import guest_agent, libvirt_events, networks, witnesses
+from node_daemon.hypervisor.connections import Connections
+from node_daemon.hypervisor.domain_xml import (
+    NAMESPACE,
+    PREFIX,
+    Tag,
+    by_uefi,
+    definable,
+    domain_name,
+    moved,
+    parse_tag,
+    render,
+)
+from node_daemon.hypervisor.hypervisor import (
+    Boot,
+    Capacity,
+    Channel,
+    Fired,
+    Have,
+    Nudge,
+    Refused,
+    Reset,
+    Sighting,
+    size_of,
+    unheard,
+)
+from node_daemon.hypervisor.libvirt_events import Listener
+from node_daemon.hypervisor.machine import X86_64, Machine, VirtType
+from node_daemon.hypervisor.reach import Reach, ours
+
+T = TypeVar("T")
+
+_ON = (
+    libvirt.VIR_DOMAIN_RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED,
+    libvirt.VIR_DOMAIN_SHUTDOWN,
+    libvirt.VIR_DOMAIN_PMSUSPENDED,
+)
+_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon. Not among them:
+#: migration, as which it shows a domain that was paused when it was suspended, once that is restored.
+_PASSING = (
+    libvirt.VIR_DOMAIN_PAUSED_SAVE,
+    libvirt.VIR_DOMAIN_PAUSED_DUMP,
+    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
+)
+#: Why a domain stands still that nobody is busy restoring.
+_STILL = (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+#: A domain that is about to run, or to end: on.
+_FLEETING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
+_CAUSES: dict[int, Literal["guest", "crashed"]] = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
+}
+_FORCED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
+_INVALID = (
+    libvirt.VIR_ERR_XML_ERROR,
+    libvirt.VIR_ERR_XML_DETAIL,
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_XML_INVALID_SCHEMA,
+)
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+_UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # all that the test driver knows
+
+
+class LibvirtHypervisor:
+    """Implements `hypervisor.Hypervisor`."""
+
+    def __init__(self, uri: str, network: str, virt_type: VirtType, deadline: float, machine: Machine = X86_64) -> None:
+        self._uri = uri
+        self._network = network
+        self._virt_type = virt_type
+        self._machine = machine
+        self._deadline = deadline
+        self._connections = Connections(uri, deadline)
+        self._reach = Reach(uri, deadline)
+
+    async def domains(self) -> Mapping[str, Have]:
+        return await self._ask("all domains", _look_at_all)
+
+    async def look(self, vm: str) -> Have:
+        return await self._ask(vm, lambda connection: _look(connection, vm))
+
+    async def start(self, boot: Boot) -> Have:
+        wanted, machine = boot.wanted, self._machine
+        if by_uefi(wanted, machine) and self._virt_type != "test":
+            machine = await self._ask(
+                wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
+            )
+        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine)
+        await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
+        return Have(
+            vm=wanted.vm,
+            power=Power.ON,
+            boots=wanted.boots,
+            epoch=wanted.epoch,
+            generation=wanted.generation,
+            place=wanted.place,
+            disk=wanted.disk,
+            size=size_of(wanted),
+            host_boot=boot.host_boot,
+            kept=False,
+        )
+
+    async def keep(self, vm: str) -> None:
+        await self._ask(vm, lambda connection: _keep(connection, vm))
+
+    async def shutdown(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.shutdown(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
+
+    async def pause(self, vm: str) -> None:
+        await self._on_domain(vm, _pause)
+
+    async def unpause(self, vm: str) -> None:
+        await self._on_domain(vm, _unpause)
+
+    async def suspend(self, vm: str, patience: float) -> None:
+        await self._on_domain(vm, lambda domain: domain.isActive() and domain.managedSave(0), patience=patience)
+
+    async def restore(self, vm: str, host_boot: str, patience: float) -> None:
+        await self._on_domain(vm, lambda domain: _restore(domain, host_boot), patience=patience)
+
+    async def discard(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.hasManagedSaveImage() and domain.managedSaveRemove(0))
+
+    async def destroy(self, vm: str) -> None:
+        await self._on_domain(vm, lambda domain: domain.destroy(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))
+
+    async def undefine(self, vm: str) -> None:
+        flags = _UNDEFINE_TEST if self._virt_type == "test" else _UNDEFINE
+        await self._on_domain(vm, lambda domain: domain.undefineFlags(flags))
+
+    async def addresses(self, vm: str, mac: str) -> Sighting:
+        found = [Sighting()]
+        with contextlib.suppress(Refused):
+            await self._on_domain(vm, lambda domain: found.append(witnesses.ask(domain, mac)), of_guest="addresses")
+        return found[-1]
+
+    async def guest(self, vm: str) -> Guest:
+        return await self._ask(f"{vm} guest", lambda connection: guest_agent.ask(ours(connection, vm)), of_guest=True)
+
+    async def open_console(self, vm: str, *, force: bool) -> Channel:
+        return await self._reach.console(vm, force=force)
+
+    async def open_display(self, vm: str) -> Channel:
+        return await self._reach.display(vm)
+
+    async def capacity(self) -> Capacity:
+        info = await self._ask("host", lambda connection: connection.getInfo())
+        return Capacity(vcpus=info[2], memory_mib=info[1])
+
+    async def ensure_network(self) -> None:
+        await self._ask("network", lambda connection: networks.activate(connection, self._network))
+
+    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+        await libvirt_events.watch(self._uri, self._deadline, Listener(nudge, reset, fired))
+
+    def close(self) -> None:
+        """Let go of the idle connections. Domains run on."""
+        self._connections.close()
+
+    async def _ask(
+        self, key: str, work: Callable[[Any], T], patience: float | None = None, *, of_guest: bool = False
+    ) -> T:
+        try:
+            return await self._connections.call(key, work, patience, of_guest=of_guest)
+        except libvirt.libvirtError as error:
+            raise Refused(str(error), invalid=error.get_error_code() in _INVALID) from error
+
+    async def _on_domain(
+        self,
+        vm: str,
+        work: Callable[[Any], object],
+        *,
+        fine: tuple[int, ...] = (),
+        patience: float | None = None,
+        of_guest: str | None = None,
+    ) -> None:
+        """`work` on our domain of that VM; nothing when there is none, or it is not ours.
+
+        `of_guest`: what its guest is asked; whatever becomes of that, nothing else waits for it.
+        """
+
+        def on_connection(connection: Any) -> None:
+            try:
+                domain = connection.lookupByUUIDString(vm)
+                if _tag(domain) is not None:
+                    work(domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, *fine):
+                    raise
+
+        key = f"{vm} {of_guest}" if of_guest else vm
+        await self._ask(key, on_connection, patience, of_guest=of_guest is not None)
+
+
+# ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _look_at_all(connection: Any) -> dict[str, Have]:
+    found: dict[str, Have] = {}
+    for domain in connection.listAllDomains():
+        try:
+            have = _have(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone since it was listed
+                raise
+            continue
+        if not have.foreign:
+            found[have.vm] = have
+    return found
+
+
+def _look(connection: Any, vm: str) -> Have:
+    try:
+        return _have(connection.lookupByUUIDString(vm))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+    try:
+        connection.lookupByName(domain_name(vm))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return Have(vm=vm, power=Power.ABSENT)
+    return Have(vm=vm, power=Power.ABSENT, foreign=True)
+
+
+def _have(domain: Any) -> Have:
+    vm = domain.UUIDString()
+    tag = _tag(domain)
+    if tag is None:
+        return Have(vm=vm, power=Power.UNKNOWN, foreign=True)
+    state, reason = domain.state()
+    seen = Have(
+        vm=vm,
+        power=Power.UNKNOWN,
+        boots=tag.boots,
+        epoch=tag.epoch,
+        generation=tag.generation,
+        place=tag.place,
+        disk=tag.disk,
+        size=tag.size,
+        host_boot=tag.host_boot,
+    )
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _FLEETING:
+        if reason in _PASSING:
+            return seen
+        stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+        remains = reason in _STILL and _saved(domain)
+        return replace(seen, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled, remains=remains)
+    if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
+        remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
+        return replace(seen, power=Power.ON, kept=_kept(domain, tag), remains=remains)
+    if state in _OFF:
+        if _saved(domain):
+            return replace(seen, power=Power.SUSPENDED)
+        return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
+    return seen
+
+
+def _saved(domain: Any) -> bool:
+    """Whether its memory is on disk. That of a running domain was left over by a libvirtd that died: in the middle of
+    writing it, or before deleting it."""
+    return bool(domain.hasManagedSaveImage())
+
+
+def _kept(domain: Any, tag: Tag) -> bool:
+    """Whether what is stored of a domain is what runs. A restored one runs with the tag of before it was suspended."""
+    if not domain.isPersistent():
+        return False
+    stored = _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    return stored is not None and replace(stored, host_boot=tag.host_boot) == tag
+
+
+def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | None:
+    """What the domain says of its origin: as it runs, or as it is stored; None when it is not ours."""
+    try:
+        return parse_tag(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+    except ValueError:
+        return None
+
+
+def _start(connection: Any, xml: str, network: str) -> None:
+    networks.activate(connection, network)
+    connection.createXML(xml, 0)
+
+
+def _keep(connection: Any, vm: str) -> None:
+    """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
+    domain = connection.lookupByUUIDString(vm)
+    connection.defineXML(definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
+
+
+def with_uefi(connection: Any, machine: Machine, virt_type: VirtType) -> Machine:
+    """The machine as this libvirt can make it: without a panic device that it is too old to know.
+
+    Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help.
+    """
+    said = connection.getDomainCapabilities(None, machine.architecture, machine.type, virt_type)
+    names = {value.text for value in ET.fromstring(said).iterfind("os/enum[@name='firmware']/value")}  # noqa: S314
+    if "efi" not in names:
+        why = f"guests on {machine.architecture} start" if machine.only_uefi else "the image asks to be started"
+        detail = f"{why} by UEFI, and this node has none for guests: install the package {machine.uefi_package} on it"
+        raise Refused(detail, invalid=True)
+    return machine if connection.getLibVersion() >= machine.panic_since else replace(machine, panic=None)
+
+
+def _pause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+        domain.suspend()
+
+
+def _unpause(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+
+
+def _restore(domain: Any, host_boot: str) -> None:
+    """The stored configuration learns first of which boot of the host this is: it speaks once the domain is off."""
+    if domain.isActive() or not domain.hasManagedSaveImage():
+        return
+    config = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
+    for network in networks.of(domain.XMLDesc()):
+        networks.activate(domain.connect(), network)
+    domain.create()

@@ -1,0 +1,1 @@
+"""Being the one daemon of a node: its lease, and its heartbeats."""

@@ -1,0 +1,72 @@
+"""The node's heartbeats: that its daemon is alive, and reads its orders."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from domain.contract import MOST_ORPHANS, Heartbeat, ImageCache
+from node_daemon.membership.membership import Membership
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+#: Heartbeats in the time after which a lease may be another daemon's, at the least.
+BEATS = 3
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Pulse:
+    """Heartbeats, each with what was last seen of orphans and of the wanted documents."""
+
+    def __init__(
+        self,
+        bus: Client,
+        node: str,
+        seconds: float,
+        position: Callable[[], int],
+        membership: Membership,
+        image_cache: Callable[[], ImageCache] | None = None,
+        malformed: Callable[[], int] = lambda: 0,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._bus = bus
+        self._node = node
+        self._seconds = seconds
+        self._position = position
+        self._image_cache = image_cache
+        self._membership = membership
+        self._malformed = malformed
+        self._clock = clock
+        self.orphans: tuple[str, ...] = ()
+
+    async def beat(self) -> None:
+        """Publish for ever; while the bus is away, nothing, so that no old heartbeats come in a burst later."""
+        inbox = self._bus.new_inbox()
+        await self._bus.subscribe(inbox, cb=self._membership.on_answer)
+        daemon = self._membership.daemon
+        while True:
+            self._membership.beating()
+            if self._bus.is_connected and (self._membership.lease or self._membership.refused):
+                heartbeat = Heartbeat(
+                    node=self._node,
+                    at=self._clock(),
+                    boot=daemon.boot,
+                    wanted_position=self._position(),
+                    orphans=self.orphans[:MOST_ORPHANS],
+                    lease=self._membership.lease,
+                    daemon=daemon,
+                    malformed=self._malformed(),
+                    image_cache=self._image_cache() if self._image_cache is not None else None,
+                )
+                try:
+                    body = heartbeat.model_dump_json().encode()
+                    await self._bus.publish(subjects.heartbeat(self._node), body, reply=inbox)
+                except NatsError as error:
+                    log.warning("heartbeat not sent", error=repr(error))
+            await asyncio.sleep(min(self._seconds, self._membership.seconds / BEATS))

@@ -1,0 +1,1 @@
+"""The networks that guests are plugged into, and the addresses that they have."""

@@ -1,0 +1,231 @@
+"""All VMs of a node: a lane for each, and a tick that compares everything with everything."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from domain.contract import ImageCache, NodeInfo, Power
+from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
+from node_daemon.membership.membership import Membership
+from node_daemon.membership.presence import Pulse, utc_now
+from node_daemon.network.addresses import EarlierBoots
+from node_daemon.reconcile.executor import Executor
+from node_daemon.reconcile.graces import Graces
+from node_daemon.reconcile.host import describe
+from node_daemon.reconcile.lane import Lane
+from node_daemon.reconcile.plan import Host, plan
+from node_daemon.reconcile.reports import Reports
+from node_daemon.reconcile.resets import Resets
+from node_daemon.reconcile.wanted import WantedDocuments
+from node_daemon.storage.files import identity
+from runtime import logs
+from runtime.essential import Essential
+from runtime.settings import NodeSettings
+from runtime.tasks import end, happens
+
+log = logs.get(__name__)
+
+#: Seconds between two reports of a VM of which nothing has changed.
+FULL_REPORT = 30.0
+
+
+class Daemon:
+    """Wires what a node is told, has, does and says. `run` ends when cancelled; guests run on."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        bus: Client,
+        hypervisor: Hypervisor,
+        executor: Executor,
+        host: Host,
+        image_cache: Callable[[], ImageCache] | None = None,
+        beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._hypervisor = hypervisor
+        self._executor = executor
+        self._host = host
+        self._graces = Graces(settings.data_dir / "graces", host.boot_id)
+        self._resets = Resets(settings.data_dir / "resets")
+        self._earlier = EarlierBoots(settings.data_dir / "addresses")
+        self._beside = beside
+        self._membership = Membership(
+            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
+        )
+        self._wanted = WantedDocuments(bus, settings.node, self._nudge)
+        self._reports = Reports(bus, settings.node, 0, self._membership.age)
+        self._pulse = Pulse(
+            bus,
+            settings.node,
+            settings.heartbeat_seconds,
+            lambda: self._wanted.position,
+            self._membership,
+            image_cache,
+            lambda: len(self._wanted.malformed),
+            clock,
+        )
+        self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
+        self._nudged = asyncio.Event()
+        self._ended = False
+        self._network_trouble: str | None = None
+
+    async def run(self) -> None:
+        """Work whenever this daemon is the one of its node; otherwise touch nothing, and wait."""
+        try:
+            async with Essential() as essential:
+                essential.start("heartbeat", self._pulse.beat())
+                essential.start("lease", self._membership.keep())
+                essential.start("work", self._work_for_ever())
+                await essential.for_ever()
+        finally:
+            await self._membership.leave()
+
+    async def _work_for_ever(self) -> None:
+        while True:
+            lease = await self._membership.held()
+            working = asyncio.create_task(self._work(lease))
+            losing = asyncio.create_task(self._membership.another_than(lease))
+            try:
+                await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end([working, losing])
+            if not working.cancelled():
+                working.result()
+
+    async def _work(self, lease: int) -> None:
+        """All the work, under one lease. Never returns."""
+        self._ended = False
+        self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge)
+        self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
+        try:
+            async with Essential() as essential:
+                essential.start("wanted documents", self._wanted.follow())
+                essential.start("hypervisor", self._watch())
+                essential.start("tick", self._tick_for_ever())
+                essential.start("reports", self._report_for_ever())
+                for start in self._beside:
+                    essential.start("beside the daemon", start())
+                await essential.for_ever()
+        finally:
+            self._ended = True
+            await end([task for _, task in self._lanes.values()])
+            await self._reports.close()
+
+    async def tick(self) -> None:
+        """Everything, every time: wake the lane of each VM that is not as wanted, or not as last reported."""
+        want = self._wanted.all()
+        try:
+            have = await self._hypervisor.domains()
+        except (Unreachable, Refused) as error:
+            log.debug("cannot list domains", error=str(error))
+            for vm in list(want):
+                self._nudge(vm)
+            return
+        unsettled = {step.vm for step in plan(want, have, self._host, self._graces.left)}
+        for vm in list(want):
+            if vm in unsettled or self._is_news(vm, have):
+                self._nudge(vm)
+        self._note_orphans(tuple(sorted(have.keys() - want.keys())))
+        await self._ensure_network()
+
+    def _is_news(self, vm: str, have: Mapping[str, Have]) -> bool:
+        """Whether libvirt shows something else than what was last reported."""
+        shown = self._reports.shown(vm)
+        power = have[vm].power if vm in have else Power.ABSENT
+        return shown is None or shown.power is not power or shown.step is not None
+
+    def _note_orphans(self, orphans: tuple[str, ...]) -> None:
+        if set(orphans) - set(self._pulse.orphans):
+            log.warning("domains that nobody wants; left alone", orphans=orphans)
+        self._pulse.orphans = orphans
+
+    async def _ensure_network(self) -> None:
+        trouble = None
+        try:
+            await self._hypervisor.ensure_network()
+        except (Unreachable, Refused) as error:
+            trouble = str(error)
+        if trouble is not None and self._network_trouble is None:
+            log.error("no network for guests", network=self._settings.network, error=trouble)
+        elif trouble is None and self._network_trouble is not None:
+            log.info("the network for guests is back", network=self._settings.network)
+        self._network_trouble = trouble
+
+    async def _tick_for_ever(self) -> None:
+        await self._wanted.loaded.wait()
+        log.info("wanted documents read", vms=len(self._wanted.all()), position=self._wanted.position)
+        while True:
+            self._nudged.clear()
+            await self.tick()
+            await happens(self._nudged, self._settings.resync_seconds)
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(FULL_REPORT)
+            try:
+                await self._wanted.forget(self._is_gone)
+            except (NatsError, TimeoutError) as error:
+                log.debug("cannot look for tombstones", error=repr(error))
+            self._reports.repeat()
+
+    def _is_gone(self, vm: str) -> bool:
+        shown = self._reports.shown(vm)
+        return shown is not None and shown.power is Power.ABSENT and shown.step is None
+
+    def _nudge(self, vm: str | None) -> None:
+        """Wake one lane, or the tick. Nothing moves before all documents are read, nor after the end."""
+        if self._ended:
+            return
+        if vm is None:
+            self._nudged.set()
+        elif self._wanted.loaded.is_set() and vm in self._wanted.all():
+            self._lane(vm).nudge()
+        elif vm in self._lanes:
+            self._lanes[vm][0].nudge()  # its document is gone: it ends by itself
+
+    async def _watch(self) -> None:
+        await self._hypervisor.watch(self._nudge, self._note_reset, self._resets.note_watchdog)
+
+    def _note_reset(self, vm: str) -> None:
+        """A guest that does nothing but reset itself is one report a second."""
+        if self._resets.note(vm):
+            self._nudge(vm)
+
+    def _lane(self, vm: str) -> Lane:
+        if vm in self._lanes:
+            return self._lanes[vm][0]
+        lane = Lane(
+            vm,
+            self._wanted,
+            self._executor,
+            self._hypervisor,
+            self._reports,
+            self._host,
+            self._graces,
+            self._resets,
+            self._earlier,
+            self._membership.unsure,
+        )
+        task = asyncio.create_task(lane.run(), name=f"lane {vm}")
+        self._lanes[vm] = (lane, task)
+        task.add_done_callback(lambda ended: self._lane_ended(vm, ended))
+        return lane
+
+    def _lane_ended(self, vm: str, task: asyncio.Task[None]) -> None:
+        if vm in self._lanes and self._lanes[vm][1] is task:
+            del self._lanes[vm]
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("a lane broke; it starts anew", vm=vm, exc_info=error)
+        else:
+            self._reports.forget(vm)
+
+    async def _describe(self) -> NodeInfo:
+        return describe(self._settings, await self._hypervisor.capacity())

@@ -1,0 +1,64 @@
+"""What this host is and has."""
+
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from domain.contract import NodeInfo
+from node_daemon.hypervisor.hypervisor import Capacity
+from node_daemon.hypervisor.machine import MACHINES, Machine, VirtType
+from node_daemon.reconcile.plan import FEATURES, Host
+from runtime.local.libvirtd import kvm_trouble
+from runtime.patience import CannotRun
+from runtime.settings import NodeSettings
+
+GIB = 1024**3
+
+
+def this_host() -> Host:
+    return Host(boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+
+
+def virt_type(uri: str) -> VirtType:
+    """How guests run here. libvirt's test driver simulates them; KVM needs a CPU and a kernel that can."""
+    if uri.startswith("test"):
+        return "test"
+    return "kvm" if kvm_trouble() is None else "qemu"
+
+
+def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
+    """What the node says of itself. Disk is the size of the file system: free space would change with each VM."""
+    return NodeInfo(
+        node=settings.node,
+        region=settings.region,
+        vcpus=settings.vcpus or capacity.vcpus,
+        memory_mib=settings.memory_mib or capacity.memory_mib,
+        disk_gib=settings.disk_gib or shutil.disk_usage(settings.data_dir).total // GIB,
+        virt_type=virt_type(settings.libvirt_uri),
+        seed_url=settings.seed_url,
+        version=platform_version(),
+        architecture=architecture(),
+        features=tuple(sorted(FEATURES)),
+    )
+
+
+def architecture() -> str:
+    """What the CPUs here are, in the words of images."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def machine() -> Machine:
+    """What guests get here. Raises CannotRun on CPUs that no image is made for."""
+    found = MACHINES.get(architecture())
+    if found is None:
+        raise CannotRun(f"this host has {architecture()} CPUs; a node has one of {', '.join(MACHINES)}")
+    return found
+
+
+def platform_version() -> str:
+    try:
+        return version("nebula")
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,134 @@
+"""Many simulated nodes in one process: each a whole daemon, on a hypervisor and disks that are only remembered.
+
+They share one connection to the bus and one file for what they remember, so a process that was killed finds its
+guests again. To the platform they are nodes like any other, of type `test`.
+"""
+
+import asyncio
+import random
+import signal
+from datetime import datetime, timedelta
+
+import structlog
+from nats.aio.client import Client
+
+from node_daemon.asks.answers import Answers
+from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Capacity
+from node_daemon.membership.presence import utc_now
+from node_daemon.reconcile.daemon import Daemon
+from node_daemon.reconcile.executor import Executor
+from node_daemon.reconcile.plan import Host
+from node_daemon.simulation.fates import until_reboot
+from node_daemon.simulation.guests import Booted, Guests
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_host import SimulatedHost
+from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulation.simulator import Simulator
+from node_daemon.storage.files import lock, new_folder
+from runtime import bus, logs
+from runtime.essential import Essential, until_stopped
+from runtime.settings import SimulationSettings
+from runtime.tasks import end
+
+log = logs.get(__name__)
+
+#: What tells a simulated node's registration from that of libvirt's test driver.
+URI = "test:///simulated"
+
+
+async def run(settings: SimulationSettings) -> None:
+    """Serve all nodes until SIGTERM or SIGINT. Raises Occupied when another process does already."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    folder = new_folder(settings.data_dir)
+    with lock(folder):
+        shelf = Shelf(folder / "hosts.sqlite")
+        try:
+            await until_stopped(stop, serve(settings, shelf))
+            log.info("stopped; guests are remembered")
+        finally:
+            shelf.close()
+
+
+async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
+    """Connect and work, until cancelled."""
+    connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
+    guests = Guests()
+    try:
+        async with Essential() as essential:
+            essential.start("bus", connection.until_ended())
+            essential.start("guests", guests.run())
+            for number in range(1, settings.simulate + 1):
+                node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)
+                essential.start(node.name, node.run())
+                apart = settings.heartbeat_seconds / settings.simulate  # so that they do not all beat at once
+                await essential.during(asyncio.sleep(apart))
+            log.info("all nodes run", nodes=settings.simulate)
+            await essential.for_ever()
+    finally:
+        await connection.close()
+
+
+class SimulatedNode:
+    def __init__(
+        self, name: str, settings: SimulationSettings, connection: Client, shelf: Shelf, guests: Guests
+    ) -> None:
+        self.name = name
+        self._bus = connection
+        self._seconds, self._rates = settings.simulate_seconds, settings.simulate_faults
+        self._settings = settings.model_copy(
+            update={"node": name, "libvirt_uri": URI, "disk_gib": settings.simulate_disk_gib}
+        )
+        self._random = random.Random(f"{settings.simulate_seed} {name} fates")  # noqa: S311  (no secret)
+        self._guests = guests
+        self._images = SimulatedImages(name, shelf, self._seconds.image)
+        self._disks = SimulatedDisks(name, shelf)
+        self._host = SimulatedHost(name, shelf, up=self._up if settings.simulate_phone_home else None)
+        self._simulator = Simulator(
+            self._host,
+            seconds=self._seconds,
+            capacity=Capacity(settings.simulate_vcpus, settings.simulate_memory_mib),
+            seed=settings.simulate_seed,
+        )
+
+    async def run(self) -> None:
+        """One boot of the host after the other, until cancelled."""
+        structlog.contextvars.bind_contextvars(node=self.name)
+        try:
+            while True:
+                await self._boot()
+                self._host.reboot()
+                await asyncio.sleep(self._seconds.reboot * self._random.uniform(0.5, 1.5))
+        finally:
+            self._host.close()
+
+    async def _boot(self) -> None:
+        """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
+        way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
+        fate = asyncio.create_task(until_reboot(self._host, way, self._rates, self._random))
+        answers = Answers(self._bus, self.name, self._disks, way)
+        try:
+            while not fate.done():
+                host = Host(self._host.boot_id)
+                executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
+                work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve], clock=self._clock)
+                daemon = asyncio.create_task(work.run())
+                try:
+                    await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await end([daemon])
+                if not daemon.cancelled() and (error := daemon.exception()) is not None:
+                    log.error("the daemon broke; it starts anew", exc_info=error)
+                    await asyncio.sleep(1)
+            fate.result()
+        finally:
+            await end([fate])
+            await way.close()
+
+    def _clock(self) -> datetime:
+        return utc_now() + timedelta(seconds=self._rates.clock)
+
+    def _up(self, vm: str, boots: int, resets: int, seed_url: str) -> None:
+        self._guests.up(Booted(self._host, self._disks, vm, boots, resets, seed_url))

@@ -1,0 +1,140 @@
+"""Images and disks of a simulated host: remembered, never stored."""
+
+import asyncio
+import random
+from pathlib import Path
+
+from domain.contract import ImageSource
+from node_daemon.simulation.shelf import Shelf
+from node_daemon.storage.base_image import BaseImage
+from node_daemon.storage.disks import check_size
+from node_daemon.storage.images import unheard
+from node_daemon.storage.shared import Hear
+from runtime.images.disk_image import Format
+
+IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
+
+
+class SimulatedImages:
+    """Every image there is, after `seconds` at its first use on this host. Not a byte of it is read."""
+
+    def __init__(self, node: str, shelf: Shelf, seconds: float = 0.0) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._seconds = seconds
+        self._there = set(shelf.all(node, IMAGE))
+
+    def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
+        """As it comes: nothing is there to be converted."""
+        return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}", source.format
+
+    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = unheard) -> None:
+        await self.ensure(source, hear)
+
+    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
+        path, form = self.under(source, None)
+        if path.name not in self._there:
+            await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
+            self._there.add(path.name)
+            self._shelf.put(self._node, IMAGE, path.name, source.image)
+        return BaseImage(path=path, format=form, virtual_bytes=source.virtual_size_bytes)
+
+
+def _name(vm: str, number: int) -> str:
+    """What a disk of a VM is remembered by: the first one by the VM's id alone."""
+    return vm if number == 1 else f"{vm}#{number}"
+
+
+Booted = tuple[int, int]
+"""A boot of a guest: the count that its domain was started for, and how often the guest has reset itself since."""
+
+
+def boot_in(said: str) -> Booted:
+    boots, _, resets = said.partition(".")
+    return int(boots), int(resets or 0)
+
+
+class SimulatedDisks:
+    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
+
+    def __init__(self, node: str, shelf: Shelf) -> None:
+        self._node = node
+        self._shelf = shelf
+        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
+        self._configured = {vm: boot_in(said) for vm, said in shelf.all(node, CONFIGURED).items()}
+
+    def all(self) -> dict[str, int]:
+        return dict(self._sizes)
+
+    def configured(self, vm: str) -> Booted:
+        """The last boot at which the guest got its configuration; none while it is as its image made it."""
+        return self._configured.get(vm, (0, 0))
+
+    def note_configured(self, vm: str, boot: Booted) -> None:
+        if self._of(vm):
+            self._configured[vm] = boot
+            self._shelf.put(self._node, CONFIGURED, vm, "{}.{}".format(*boot))
+
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
+
+    def base(self, vm: str, number: int = 1) -> Path | None:
+        return None
+
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """Simulated guests ask the data source themselves, whatever their image says."""
+        return self.disk(vm).with_name("cidata.iso")
+
+    def has_seed(self, vm: str) -> bool:
+        return True
+
+    def console(self, vm: str) -> Path:
+        return Path("/simulated") / self._node / f"{vm}.log"
+
+    def make_folders(self, vm: str) -> None:
+        """There are none."""
+
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return _name(vm, number) in self._sizes
+
+    def has_files(self, vm: str) -> bool:
+        return bool(self._of(vm))
+
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
+        if self.has_disk(vm, number):
+            return False
+        check_size(base, size_gib)
+        self._put(_name(vm, number), size_gib)
+        return True
+
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
+        if self._sizes.get(_name(vm, number), size_gib) < size_gib:
+            self._put(_name(vm, number), size_gib)
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        for earlier in range(1, number):
+            if self.has_disk(vm, earlier):
+                self._drop(_name(vm, earlier))
+                self._forget(vm)
+
+    def remove(self, vm: str) -> None:
+        for name in self._of(vm):
+            self._drop(name)
+        self._forget(vm)
+
+    def _of(self, vm: str) -> list[str]:
+        """The names of all disks of a VM."""
+        return [name for name in self._sizes if name.split("#")[0] == vm]
+
+    def _put(self, name: str, size_gib: int) -> None:
+        self._sizes[name] = size_gib
+        self._shelf.put(self._node, DISK, name, str(size_gib))
+
+    def _drop(self, name: str) -> None:
+        del self._sizes[name]
+        self._shelf.remove(self._node, DISK, name)
+
+    def _forget(self, vm: str) -> None:
+        """What the guest noted of itself goes with its disk."""
+        if self._configured.pop(vm, None) is not None:
+            self._shelf.remove(self._node, CONFIGURED, vm)

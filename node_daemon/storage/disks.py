@@ -1,0 +1,154 @@
+"""The files of a VM on this host: its root disk, an overlay on a base image; a disk with its seed, where its image asks
+for one; and the log of its console.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+from node_daemon.failure import Permanent, Temporary, of_os_error
+from node_daemon.hypervisor import console_log
+from node_daemon.storage import seed_disk
+from node_daemon.storage.backing import base_of, bases
+from node_daemon.storage.base_image import BaseImage
+from node_daemon.storage.files import new_folder, put_in_place
+from runtime.images.qemu_img import QemuImgError, hand_over, qemu_img, take_back
+
+GIB = 1024**3
+#: Empty overlays that are remembered, and the bytes that one may have to be.
+MOST_EMPTY, EMPTY_BYTES = 64, 1024**2
+#: libvirt hands it to QEMU's user when the domain starts.
+PRIVATE = 0o600
+
+
+class Disks:
+    """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory.
+
+    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._disks = new_folder(data_dir / "disks")
+        self.consoles = new_folder(data_dir / "consoles", 0o700)
+        self._empty: dict[tuple[BaseImage, int], bytes] = {}
+        for leftover in self._disks.glob("*/*.part"):
+            leftover.unlink()
+
+    def disk(self, vm: str, number: int = 1) -> Path:
+        return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
+
+    def base(self, vm: str, number: int = 1) -> Path | None:
+        """What the root disk says it is based on, if anything. Raises OSError. Called on a thread."""
+        return base_of(self.disk(vm, number))
+
+    async def make_seed(self, vm: str, url: str) -> Path:
+        """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
+        await seed_disk.make(self._seed(vm), url)
+        return self._seed(vm)
+
+    def has_seed(self, vm: str) -> bool:
+        return self._seed(vm).exists()
+
+    def _seed(self, vm: str) -> Path:
+        return self._disks / vm / "cidata.iso"
+
+    def console(self, vm: str) -> Path:
+        return self.consoles / f"{vm}.log"
+
+    def make_folders(self, vm: str) -> None:
+        """Make what the files of a VM are put into, unless it is there. Raises OSError."""
+        new_folder(self.disk(vm).parent)
+        new_folder(self.consoles, 0o700)
+
+    def has_disk(self, vm: str, number: int = 1) -> bool:
+        return self.disk(vm, number).exists()
+
+    def has_files(self, vm: str) -> bool:
+        return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
+
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
+        """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
+
+        Raises Permanent (disk_too_small, disk_full) or Temporary.
+        """
+        disk = self.disk(vm, number)
+        if disk.exists():
+            return False
+        check_size(base, size_gib)
+        part = new_folder(disk.parent) / f"{uuid.uuid4().hex}.part"
+        try:
+            await self._make_overlay(part, base, size_gib)
+            await asyncio.to_thread(put_in_place, part, disk, PRIVATE)
+        except QemuImgError as error:
+            raise Temporary(f"cannot make the disk: {error}") from error
+        except OSError as error:
+            raise of_os_error(error) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    async def _make_overlay(self, part: Path, base: BaseImage, size_gib: int) -> None:
+        """An empty overlay. All of one size on one image are alike: qemu-img makes the first, the others are copies."""
+        empty = self._empty.get((base, size_gib))
+        if empty is not None:
+            await asyncio.to_thread(part.write_bytes, empty)
+            return
+        overlay = ("create", "-q", "-f", "qcow2", "-b", os.fspath(base.path), "-F", base.format)
+        await qemu_img(*overlay, os.fspath(part), f"{size_gib}G")
+        if part.stat().st_size <= EMPTY_BYTES:
+            if len(self._empty) >= MOST_EMPTY:
+                self._empty.clear()
+            self._empty[base, size_gib] = await asyncio.to_thread(part.read_bytes)
+
+    def bases(self) -> set[Path]:
+        """The images that disks are based on. Raises OSError. Called on a thread."""
+        return bases(self._disks)
+
+    async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
+        """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.
+
+        Raises Permanent (disk_full) or Temporary.
+        """
+        try:
+            with self.disk(vm, number).open("r+b") as file:
+                hand_over(file)
+                try:
+                    await _grow(file, size_gib)
+                finally:
+                    take_back(file)
+        except QemuImgError as error:
+            raise Temporary(f"cannot grow the disk: {error}") from error
+        except OSError as error:
+            raise of_os_error(error) from error
+
+    def remove_earlier(self, vm: str, number: int) -> None:
+        """Delete the disks of a VM before its `number`-th. Fine when there are none."""
+        for earlier in range(1, number):
+            self.disk(vm, earlier).unlink(missing_ok=True)
+
+    def remove(self, vm: str) -> None:
+        """Delete all files of a VM. Fine when there are none."""
+        shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
+        console_log.remove(self.console(vm))
+        if (folder := self.disk(vm).parent).exists():
+            raise Temporary(f"cannot delete {folder}")
+
+
+async def _grow(file: BinaryIO, size_gib: int) -> None:
+    """By a qemu-img without rights: QEMU wrote to the disk. It opens no other file, the base neither."""
+    node = {"driver": "file", "filename": f"/proc/self/fd/{file.fileno()}"}
+    disk = "json:" + json.dumps({"driver": "qcow2", "file": node, "backing": None})
+    info = json.loads(await qemu_img("info", "--output=json", disk, files=[file.fileno()]))
+    if int(info["virtual-size"]) < size_gib * GIB:
+        await qemu_img("resize", "-q", disk, f"{size_gib}G", files=[file.fileno()])
+
+
+def check_size(base: BaseImage, size_gib: int) -> None:
+    """Raises Permanent (disk_too_small) when a disk cannot hold the image it is to start from."""
+    if base.virtual_bytes > size_gib * GIB:
+        least = -(-base.virtual_bytes // GIB)
+        raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")

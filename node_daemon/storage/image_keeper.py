@@ -1,0 +1,39 @@
+"""Keeps the image cache tidy: asks the catalogue now and then which images it has no more, and makes room."""
+
+import asyncio
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+
+from domain.image_questions import MOST_DIGESTS, CachedImages, UnwantedImages
+from node_daemon.storage.images import Images
+from runtime import logs, subjects
+
+log = logs.get(__name__)
+
+#: Seconds between two rounds, and for an answer.
+EVERY, PATIENCE = 60.0, 5.0
+
+
+async def keep_tidy(images: Images, bus: Client, node: str, *, every: float = EVERY) -> None:
+    """Never returns. Where nobody answers, nothing counts as unwanted."""
+    while True:
+        try:
+            await images.tidy(await unwanted(bus, node, images.digests()))
+        except OSError as error:
+            log.warning("the image cache cannot be tidied", error=str(error))
+        await asyncio.sleep(every)
+
+
+async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
+    """Those of the images that the catalogue has no more."""
+    if not digests:
+        return frozenset()
+    question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST_DIGESTS]))
+    try:
+        answer = await bus.request(subjects.cached_images(node), question.model_dump_json().encode(), timeout=PATIENCE)
+        return frozenset(UnwantedImages.model_validate_json(answer.data).digests) & digests
+    except (NatsError, TimeoutError, ValidationError) as error:
+        log.debug("the catalogue does not answer", error=repr(error))
+        return frozenset()

@@ -1,0 +1,1 @@
+"""Disk images: fetched, judged before anything opens them, and measured."""

@@ -1,0 +1,97 @@
+"""Keep a set of role processes running: what `nebula up` does once its servers answer."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from runtime.local.child import Child, spawn
+
+log = structlog.get_logger(__name__)
+
+#: Seconds before a role that ended is started again: doubled at each early end, from the first to the last.
+FIRST_BACKOFF = 0.2
+LAST_BACKOFF = 5.0
+#: Seconds of life after which an end counts as the first one again.
+HEALTHY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Role:
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+
+
+@dataclass
+class Supervisor:
+    """Starts each role, starts it again whenever it ends, and stops all of them.
+
+    Each role logs to `log_folder/<name>.log`; one whose program is missing is tried again like any
+    other. Use as `async with Supervisor(roles, folder): …`.
+    """
+
+    roles: Sequence[Role]
+    log_folder: Path
+    _running: dict[str, Child] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Start all roles. Does not wait until they are ready: each role's own health says that."""
+        self._tasks = [asyncio.create_task(self._keep(role), name=f"keep {role.name}") for role in self.roles]
+
+    async def stop(self) -> None:
+        """SIGTERM to all roles at once, SIGKILL to those that still live after 10 s."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        living = [child for child in self._running.values() if child.running]
+        await asyncio.gather(*(child.stop() for child in living))
+        for child in living:
+            log.info("role stopped", role=child.name, pid=child.pid, status=child.process.returncode)
+        self._running.clear()
+
+    async def __aenter__(self) -> "Supervisor":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process numbers of the roles that run at this moment, by name."""
+        return {name: child.pid for name, child in self._running.items() if child.running}
+
+    async def _keep(self, role: Role) -> None:
+        backoff = FIRST_BACKOFF
+        while True:
+            born = time.monotonic()
+            try:
+                child = await spawn(role.name, role.argv, self.log_folder / f"{role.name}.log", env=role.env)
+            except OSError as error:
+                log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, LAST_BACKOFF)
+                continue
+            self._running[role.name] = child
+            log.info("role started", role=role.name, pid=child.pid)
+            status = await child.process.wait()
+            lived = time.monotonic() - born
+            if lived >= HEALTHY_SECONDS:
+                backoff = FIRST_BACKOFF
+            log.warning(
+                "role ended",
+                role=role.name,
+                pid=child.pid,
+                status=status,
+                lived_s=round(lived, 1),
+                restart_in_s=backoff,
+                log=str(child.log),
+            )
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LAST_BACKOFF)
