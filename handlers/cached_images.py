@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from domain.base import Rejected
+from domain.contract import CachedImages, UnwantedImages
 from domain.image import ImagePhase
-from domain.image_questions import CachedImages, UnwantedImages
 from eventstore.log.store import EventStore, Unavailable
 from handlers.commands import invalid, problem
 from handlers.world import World

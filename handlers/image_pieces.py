@@ -15,8 +15,8 @@ from typing import BinaryIO, TypeVar
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from domain.contract import PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
 from domain.image import Image
-from domain.image_questions import PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
 from eventstore.log.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
 from handlers.world import World

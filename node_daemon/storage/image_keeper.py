@@ -6,7 +6,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.image_questions import MOST_DIGESTS, CachedImages, UnwantedImages
+from domain.contract import MOST_DIGESTS, CachedImages, UnwantedImages
 from node_daemon.storage.images import Images
 from runtime import logs, subjects
 

@@ -12,8 +12,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.contract import ImageSource
-from domain.image_questions import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
+from domain.contract import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion, ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import mismatch
 from runtime import logs, subjects

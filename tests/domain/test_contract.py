@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from domain.base import Message
 from domain.contract import (
+    CachedImages,
     Heartbeat,
     ImageSource,
     LeaseGranted,
@@ -16,7 +17,6 @@ from domain.contract import (
     NodeReport,
     Wanted,
 )
-from domain.image_questions import CachedImages
 from tests.domain.story import uid
 
 DIGEST = "0" * 64

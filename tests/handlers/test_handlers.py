@@ -12,8 +12,7 @@ import pytest
 
 from domain import image, node
 from domain.base import Rejected, Resources
-from domain.contract import Desired, Power, ReportError, Wanted
-from domain.image_questions import CachedImages, UnwantedImages
+from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Vault
 from handlers.cached_images import question

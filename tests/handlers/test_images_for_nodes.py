@@ -17,8 +17,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.contract import Fetch, ImageSource, Wanted
-from domain.image_questions import MOST_PIECE
+from domain.contract import MOST_PIECE, Fetch, ImageSource, Wanted
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore
 from node_daemon.failure import Permanent, Temporary

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from domain.contract import ImageCache
-from domain.image_questions import CachedImages, UnwantedImages
+from domain.contract import CachedImages, ImageCache, UnwantedImages
 from node_daemon.storage import image_keeper
 from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.cache import GRACE, STALE, Entry, choose

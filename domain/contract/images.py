@@ -1,11 +1,11 @@
-"""The node contract, about images: what a node asks handlers, and what they answer."""
+"""What a node asks handlers about images, and what they answer."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from domain.base import Message, Slug
-from domain.contract import BootId, Sha256, Size
+from domain.contract.values import BootId, Sha256, Size
 
 MOST_DIGESTS = 1000
 #: Bytes of an image in one message: well below what a message may have.

@@ -1,0 +1,100 @@
+"""What handlers want of a node: one document for each thing that the node is to have.
+
+`Wanted` is the whole desired state of one VM on one node; the newest document counts and older ones mean nothing.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AwareDatetime, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from domain.base import Hostname, Message, Slug, Uuid
+from domain.contract.values import (
+    Counter,
+    Desired,
+    DiskGib,
+    Feature,
+    Fetch,
+    Firmware,
+    Mac,
+    MemoryMib,
+    Position,
+    SeedMedium,
+    SeedUrl,
+    Sha256,
+    Sha512,
+    Size,
+    Source,
+    Vcpus,
+    Watchdog,
+)
+
+
+class ImageSource(Message):
+    """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
+
+    image: Slug
+    source: Source = Field(description="an absolute path on the node, or an http(s) URL")
+    fetch: Fetch = Field(default=Fetch.SOURCE, description="documents of earlier versions do not say it")
+    sha256: Sha256
+    sha512: Sha512 | None = None
+    format: Literal["qcow2", "raw"]
+    size_bytes: Size
+    virtual_size_bytes: Size
+    firmware: Firmware = Firmware.BIOS
+    seed: SeedMedium = SeedMedium.HTTP
+
+
+class Place(NamedTuple):
+    """Where a document stands: in which stream (microseconds from 1970 to when it was made), and its position there."""
+
+    stream: int
+    position: int
+
+    def after(self, other: "Place") -> bool:
+        """Whether it is later in the same stream."""
+        return self.stream == other.stream and self.position > other.position
+
+
+NOWHERE = Place(0, 0)
+
+
+class Wanted(Message):
+    """The desired state of one VM on one node.
+
+    `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped and started
+    again. A guest that is to end has `grace_seconds` to do so by itself, counted by the node from when it first saw
+    that `force_after`, which names the request; without `force_after` none at all. `resume` is set while somebody waits
+    for it to go on: also a domain that stands still after an I/O error is then resumed. `disk` counts how often its
+    disk was to be made: a domain on an earlier one is ended, and earlier disks are deleted once the new one is made
+    from the image. `disk_made` is the last of them that a domain is known to have run on: gone or not, it is never made
+    again. `seed_url` is where its cloud-init finds its configuration; it holds the secret of this boot. `epoch` names
+    the placement, and stands in reports. `features` names what the node has to know; one that
+    lacks a feature refuses.
+
+    Which of two documents is newer is said by their places in the stream, since anybody's numbers can be high.
+    """
+
+    vm: Uuid
+    project: Slug
+    name: Hostname
+    node: Slug
+    epoch: Counter
+    generation: Position = Field(description="the version of the VM's aggregate this was derived from")
+    desired: Desired
+    boots: Counter
+    force_after: AwareDatetime | None = None
+    grace_seconds: Annotated[float, Field(ge=0, le=86400)] | None = None
+    resume: bool = False
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    disk_gib: DiskGib
+    disk: Counter = 1
+    disk_made: Counter = 0
+    image: ImageSource | None = Field(default=None, description="None only in a tombstone")
+    seed_url: SeedUrl = Field(description="empty only in a tombstone")
+    mac: Mac
+    watchdog: Watchdog = Watchdog.DISABLED
+    features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
+    place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
+    """Never part of the document: the node fills in where it found it."""
