@@ -132,6 +132,7 @@ def broker_of(nc: Client, receive: Callable[[bytes, NatsMessage], Awaitable[None
         durable=CONSUMER,
         ack_policy=AckPolicy.NACK_ON_ERROR,
         decoder=raw_body,
+        no_reply=True,  # or it would publish to whatever subject a header `reply_to` names, as the handlers
     )(receive)
     return broker
 

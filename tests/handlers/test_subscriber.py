@@ -126,6 +126,17 @@ async def test_a_queue_without_reports_is_no_trouble(nc: bus.Connection, silence
     assert await Queue(nc.jetstream(), Pulls()).fetch(1, 0.1) == []  # type: ignore[arg-type]
 
 
+async def test_a_header_does_not_make_the_handlers_publish_anywhere(nc: bus.Connection) -> None:
+    """FastStream answers on the subject that a header names: an event in the log, by whoever may report."""
+    target = subjects.report("forged", "vm", str(uuid4()))
+    async with reader(nc) as made:
+        body = uuid4().hex.encode()
+        await made.js.publish(subjects.report("here", "vm", str(uuid4())), body, headers={"reply_to": target})
+        await eventually(lambda: body in made.read, "the report is read")
+        await made.reads_on()
+    assert (await made.js.stream_info(subjects.REPORTS, subjects_filter=target)).state.subjects is None
+
+
 async def test_a_message_that_is_read_writes_no_line(nc: bus.Connection, capsys: pytest.CaptureFixture[str]) -> None:
     """FastStream's own logger would write two, in a form of its own."""
     async with reader(nc) as made:
