@@ -6,12 +6,11 @@ that `openapi.json` describes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter
 
-from gateway.parameters import MOST_POSITION
+from domain.contract import CommandReply
 from projections import operation_rows
 from projections.books import TABLES
 from projections.images import ImageView
@@ -41,17 +40,7 @@ class Accepted:
     resource: Mapping[str, Any]
 
 
-class _Reply(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
-
-    position: Annotated[int, Field(ge=0, le=MOST_POSITION)]
-    version: Annotated[int, Field(ge=0, le=MOST_POSITION)]
-    replayed: bool
-    operation: dict[str, Any]
-    state: dict[str, Any]
-
-
-_REPLY = TypeAdapter(_Reply)
+_REPLY = TypeAdapter(CommandReply[dict[str, Any], dict[str, Any]])
 _OPERATION = TypeAdapter(OperationView)
 _RESOURCES = {kind: TypeAdapter[Mapping[str, Any]](view) for kind, view in VIEWS.items()}
 
@@ -60,9 +49,11 @@ def read(kind: str, said: Mapping[str, Any]) -> Accepted:
     """What a reply says of a command on a resource of this kind. Raises Nonsense."""
     try:
         reply = _REPLY.validate_python(said)
-        position, told = reply["position"], reply["operation"]
-        operation = _OPERATION.validate_python(operation_rows.view(told["record"], told["steps"]))
-        shown = TABLES[kind].view(reply["state"], reply["version"], position)
-        return Accepted(position, reply["replayed"], operation, _RESOURCES[kind].validate_python(shown))
+        if reply.operation is None:
+            raise ValueError("it is no operation")
+        told, position = reply.operation, reply.position
+        operation = _OPERATION.validate_python(operation_rows.view(told.record, told.steps))
+        shown = TABLES[kind].view(reply.state, reply.version, position)
+        return Accepted(position, reply.replayed, operation, _RESOURCES[kind].validate_python(shown))
     except Exception as error:  # whatever a view makes of what anybody may have written
         raise Nonsense(f"{type(error).__name__} in what they accepted") from error

@@ -5,18 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
-from pydantic_core import to_json
 from starlette.requests import Request
 
+from domain.contract import Question
 from eventstore.log.envelope import Ref
 from gateway import reads
 from gateway.parameters import path_id
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Gateway
 from projections.vms import VMS
-from runtime import replies, subjects
+from runtime import replies, requests, subjects
+from runtime.requests import NobodyThere, Patience, Silent, Unanswered
 
 #: Seconds for a node to answer, on top of what it was asked to wait.
 PATIENCE = 5.0
@@ -32,16 +31,17 @@ async def located(gateway: Gateway, request: Request) -> tuple[str, str, Mapping
     return vm, state["node"], state
 
 
-async def ask(gateway: Gateway, node: str, verb: str, question: Mapping[str, Any], wait: float = 0.0) -> Msg:
+async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: float = 0.0) -> Msg:
     """What a node answers. Raises Problem: what the node says, or 503 where it says nothing."""
     try:
-        reply = await gateway.nc.request(subjects.ask(node, verb), to_json(question), timeout=PATIENCE + wait)
-    except (NoRespondersError, TimeoutError) as error:
+        body = question.model_dump_json().encode()
+        reply = await requests.ask(gateway.nc, subjects.ask(node, verb), body, Patience(PATIENCE + wait))
+    except (NobodyThere, Silent) as error:
         if not gateway.nc.is_connected:
             raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
         detail = f"node {node}, which the VM is on, does not answer; try again once it is back"
         raise Problem(503, "node_unavailable", detail) from error
-    except (NatsError, OSError) as error:
+    except Unanswered as error:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
     if not reply.headers:
         said(node, reply)

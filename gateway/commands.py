@@ -5,19 +5,17 @@ to wait for an operation's end. Asking again with the same operation id is safe,
 asked again for a moment.
 """
 
-import asyncio
 import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain import contract
 from eventstore.log.envelope import Ref
 from gateway import accepted, bodies, content, waiting
 from gateway.calls import Action, AnyBody
@@ -25,13 +23,11 @@ from gateway.parameters import idempotency_key, path_id, wait
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections.database import clean_json
-from runtime import replies, subjects
+from runtime import replies, requests, subjects
+from runtime.requests import Patience, Unanswered
 
-#: Seconds in which a command has to be answered; in which an answer to one try is awaited; in which somebody has to be
-#: there to answer at all.
-DEADLINE = 5.0
-ONE_TRY = 2.5
-NOBODY_THERE = 1.0
+#: Seconds in which a command has to be answered.
+PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 
 #: Ids that are derived from a caller's key are derived in this namespace.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
@@ -88,16 +84,16 @@ class Asked:
 
     def payload(self) -> bytes:
         identity = self.caller.identity
-        context = {
-            "actor": identity.actor,
-            "credential": identity.credential,
-            "request": self.caller.request,
-            "operation": self.operation or None,
-            "fingerprint": self.fingerprint or None,
-            "key": self.key,
-            "traceparent": self.caller.traceparent,
-        }
-        return to_json({"args": {self.action.kind: self.resource, **self.args}, "context": context})
+        said_by = contract.Caller(
+            actor=identity.actor,
+            credential=identity.credential,
+            request=self.caller.request,
+            operation=self.operation or None,
+            fingerprint=self.fingerprint or None,
+            key=self.key,
+            traceparent=self.caller.traceparent,
+        )
+        return contract.CommandRequest(args={self.action.kind: self.resource, **self.args}, context=said_by).body()
 
 
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
@@ -174,7 +170,7 @@ async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
     outcomes = gateway.metrics.commands
     try:
         reply = await answered(gateway, asked)
-    except (NatsError, OSError, TimeoutError) as error:
+    except Unanswered as error:
         outcomes.labels(action.kind, action.verb, "unavailable").inc()
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
     if isinstance(reply, replies.Refusal):
@@ -189,27 +185,17 @@ async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
 async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.Refusal:
     """The reply. While nobody is there, or nobody answers, the same is asked again until the deadline.
 
-    Raises Problem: 502 where the reply is nonsense, 413 for what no message can hold.
+    Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
     """
     subject = subjects.command(asked.project, asked.action.kind, asked.action.verb)
     payload = asked.payload()
     if len(payload) > gateway.nc.max_payload:
         raise too_large(asked, gateway.nc.max_payload)
-    started = asyncio.get_running_loop().time()
-    while True:
-        passed = asyncio.get_running_loop().time() - started
-        try:
-            reply = await gateway.nc.request(subject, payload, timeout=min(ONE_TRY, DEADLINE - passed))
-            return known(replies.read(shown(reply.data)))
-        except replies.Nonsense as error:
-            raise nonsense(str(error)) from error
-        except NoRespondersError:
-            if passed > NOBODY_THERE:
-                raise
-            await asyncio.sleep(0.1)
-        except TimeoutError:
-            if passed + ONE_TRY >= DEADLINE:
-                raise
+    try:
+        reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
+        return known(replies.read(shown(reply.data)))
+    except replies.Nonsense as error:
+        raise nonsense(str(error)) from error
 
 
 def shown(data: bytes) -> bytes:

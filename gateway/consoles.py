@@ -6,6 +6,7 @@ from nats.aio.msg import Msg
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.contract import ConsoleLog
 from gateway import parameters
 from gateway.asks import PATIENCE, ask, located, nonsense, unless_stopped
 from gateway.state import Gateway
@@ -22,7 +23,7 @@ async def console_log(gateway: Gateway, request: Request) -> Response:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE + wait
     while more and len(data) < most and (not data or loop.time() < deadline):  # a node may give a byte at a time
-        question = {"vm": vm, "after": after, "tail": tail, "wait": 0 if data else wait}
+        question = ConsoleLog(vm=vm, after=after, tail=tail, wait=0 if data else wait)
         reply = await unless_stopped(gateway, ask(gateway, node, "console-log", question, wait))
         after, more = place(node, reply)
         data += reply.data

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.contract import Question
 from domain.guest import Guest
 from gateway.asks import ask, located, nonsense, said, unless_stopped
 from gateway.problems import Problem
@@ -19,7 +20,7 @@ async def guest(gateway: Gateway, request: Request) -> Response:
     vm, node, state = await located(gateway, request)
     if state["phase"] != "running":
         raise Problem(409, "wrong_phase", f"the VM is {state['phase']}: only the guest of a running one can be asked")
-    reply = await unless_stopped(gateway, ask(gateway, node, "guest", {"vm": vm}, AGENT))
+    reply = await unless_stopped(gateway, ask(gateway, node, "guest", Question(vm=vm), AGENT))
     try:
         found = Guest.model_validate(said(node, reply))
     except ValidationError as error:

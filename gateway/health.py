@@ -6,20 +6,20 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from domain.contract import Caller, CommandRequest
 from eventstore.log.store import Unavailable
 from gateway import unreadable
 from gateway.health_memory import PARTS
 from gateway.state import Gateway
 from projections import upgrade
 from projections.database import SCHEMA, WRITER, Away, fetch
-from runtime import replies, subjects
+from runtime import replies, requests, subjects
+from runtime.requests import NobodyThere, Patience, Refused, Unanswered
 
 #: Seconds that each dependency has for its answer.
 PATIENCE = 1.5
@@ -93,21 +93,21 @@ async def look(gateway: Gateway) -> dict[str, Any]:
 async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Whether a command is decided, whether the log stores, and how the managers are: all by asking the handlers."""
     subject = subjects.command(subjects.SYSTEM, "health", "check")
-    question = to_json({"args": {}, "context": {"actor": "system:gateway"}})
+    question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
     unknown = {"status": "unknown"}
     try:
-        said = replies.read((await gateway.nc.request(subject, question, timeout=PATIENCE)).data)
-        if isinstance(said, replies.Refusal):
-            return {"status": "unavailable", "detail": said.code}, unknown, []
+        said = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), lambda said: said)
         log, managers = said["log"], said["managers"]
         gateway.unreadable.hear(said.get("process"), said.get("malformed", {}))
         stored = {"status": "ok" if log["status"] == "ok" else "unavailable"}
         if stored["status"] != "ok":
             stored["detail"] = str(log.get("detail"))[:300]
         return {"status": "ok"}, stored, [dict(each) for each in managers]
-    except NoRespondersError:
+    except Refused as refused:
+        return {"status": "unavailable", "detail": refused.refusal.code}, unknown, []
+    except NobodyThere:
         return {"status": "unavailable", "detail": "no handlers answer"}, unknown, []
-    except (NatsError, OSError, TimeoutError):
+    except Unanswered:
         return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
     except (replies.Nonsense, LookupError, TypeError, ValueError, AttributeError):
         return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from domain.contract import Connection
 from domain.vm import Console
 from gateway import parameters
 from gateway.asks import ask, located
@@ -63,7 +64,7 @@ class Tunnel:
         told = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
         await pipe.open()
         try:
-            question = {"vm": vm, "session": session.id, "actor": who.identity.actor, "force": force}
+            question = Connection(vm=vm, session=session.id, actor=who.identity.actor, force=force)
             await ask(self._gateway, node, self._kind, question)
             await session.open(self._gateway, force=force)
             told.info("connection opened", node=node, force=force)

@@ -7,89 +7,51 @@ Any number of handlers share the queue group. A refused command leaves no event;
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-from pydantic_core import to_json
+from pydantic import ValidationError
 
-from domain.base import Actor, Command, Event, Rejected, Uuid
+from domain.base import Command, Event, Rejected
+from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
 from domain.known import FIELD, Known, reused
+from domain.operation import Operation
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.operations import Record, record, recorded_in
-from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany, Unavailable
-from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
+from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany
+from eventstore.vault.vault import Erased
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.fences import Basis, Fences
 from handlers.fingerprints import Fingerprint, Fingerprints
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
+from handlers.refusals import refusal, too_large
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
-from runtime import logs, subjects
-from runtime.explained import explained
-from runtime.replies import MOST_DETAIL
-from runtime.responder import Responder
+from runtime import logs, replies, subjects
+from runtime.replies import Refusal
+from runtime.responder import Answer, Responder
 
 log = logs.get(__name__)
 
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
 #: What a reply leaves out: the operations that the resource knows, which only grow.
-UNSAID = {"ok": {"state": {FIELD}}}
+UNSAID = frozenset({FIELD})
 #: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
 #: in the end.
 PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
 #: Seconds in which handlers that stop still answer the commands that they were given.
 STOPPING = 5.0
-
-
-Said = Annotated[str, StringConstraints(max_length=512)]
-"""What a caller says of itself and its request: it stands in the headers of events as it is."""
-
-
-class Caller(BaseModel):
-    """Who asks. `operation` and `fingerprint` identify the request where a person asks.
-
-    `key`: the id that follows from a person's key, in what creates a resource.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    actor: Actor
-    credential: Said | None = None
-    request: Said | None = None
-    operation: Said | None = None
-    fingerprint: str | None = None
-    key: Uuid | None = None
-    causation: Said | None = None
-    traceparent: Said | None = None
-
-    def context(self, credential: str | None) -> Context:
-        """What events say of the caller; `credential`: of its credential."""
-        return Context(
-            actor=self.actor,
-            credential=credential,
-            request=self.request,
-            operation=self.operation,
-            causation=self.causation,
-            traceparent=self.traceparent,
-        )
-
-
-class Request(BaseModel):
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    args: dict[str, Any]
-    context: Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +64,7 @@ class Asked:
     route: Route
     ref: Ref
     project: str
-    request: Request
+    request: CommandRequest
     context: Context
     fingerprint: Fingerprint | None
 
@@ -116,7 +78,7 @@ class CommandLoop:
         self._facts = facts
         self._fences = Fences(store, facts.world)
         self._fingerprints = Fingerprints(facts.vault)
-        self._responder = Responder(nc)
+        self._responder = Responder(nc, refusal)
         self.health = Health(nc)
         self._subscription: Subscription | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -153,55 +115,47 @@ class CommandLoop:
 
     async def _answer(self, msg: Msg) -> None:
         started = time.perf_counter()
-        _, _, project, kind, verb = msg.subject.split(".")
-        request: Request | None = None
-        try:
-            request = Request.model_validate_json(msg.data)
+        request: CommandRequest | None = None
+
+        async def work(msg: Msg) -> Answer:
+            nonlocal request
+            _, _, project, kind, verb = msg.subject.split(".")
+            request = CommandRequest.model_validate_json(msg.data)
             if (project, kind, verb) == (subjects.SYSTEM, KIND, VERB):
-                await self._responder.answer(msg, to_json({"ok": await self.health.check()}))
-                return
-            reply = await self._handle(project, kind, verb, request)
-        except (Rejected, ValidationError) as error:
-            rejected = error if isinstance(error, Rejected) else invalid(error)
-            if request is None:
-                self.health.malformed.note("commands", msg.subject, error)
-            self.refused[rejected.code] = self.refused.get(rejected.code, 0) + 1
-            told(msg, request).info(
-                "command refused",
-                code=rejected.code,
-                detail=rejected.detail,
-                field=rejected.field,
-                times=self.refused[rejected.code],
-            )
-            reply = problem(rejected)
-        except (TooLarge, TooMany) as error:
-            told(msg, request).info("command too large", error=str(error))
-            reply = problem(too_large(request, error))
-        except WrongMasterKey as error:
-            told(msg, request).error("the vault cannot be opened", error=str(error))
-            reply = problem(Rejected("vault_closed", "secrets cannot be sealed: the master key is wrong", status=503))
-        except (Unavailable, VaultUnavailable, Conflict) as error:
-            told(msg, request).warning("command not stored", error=str(error))
-            full = "the log cannot store this now, as when its disk is full; try again"
-            reply = problem(Rejected("log_unavailable", full, status=503))
-        except Erased:
-            reply = problem(Rejected("vm_deleted", "this VM was deleted", status=410))
-        except Exception:
-            told(msg, request).exception("command failed")
-            reply = problem(Rejected("internal_error", "this is a bug in Nebula", status=500))
-        else:
+                return Answer(replies.accepted(await self.health.check()))
+            try:
+                reply = await self._handle(project, kind, verb, request)
+            except (TooLarge, TooMany) as error:
+                raise too_large(request.args, error) from error
             log.debug(
                 "command accepted",
                 kind=kind,
                 verb=verb,
-                position=reply["ok"]["position"],
-                replayed=reply["ok"]["replayed"],
+                position=reply.position,
+                replayed=reply.replayed,
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-        answer = to_json(reply, exclude=UNSAID)
-        await self._responder.answer(msg, answer)  # lost: the operation id makes asking again safe
+            return Answer(replies.accepted(reply, UNSAID))
 
-    async def _handle(self, project: str, kind: str, verb: str, request: Request) -> dict[str, Any]:
+        def note(msg: Msg, error: Exception, refusal: Refusal) -> None:
+            if request is None:
+                self.health.malformed.note("commands", msg.subject, error)
+            self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+            about(msg, request).log(
+                logging.INFO if isinstance(error, Rejected | ValidationError | Erased) else logging.WARNING,
+                "command refused",
+                code=refusal.code,
+                detail=refusal.detail,
+                field=refusal.field,
+                error=None if isinstance(error, Rejected | ValidationError) else repr(error),
+                times=self.refused[refusal.code],
+            )
+
+        await self._responder.carry_out(msg, work, note)  # lost: the operation id makes asking again safe
+
+    async def _handle(
+        self, project: str, kind: str, verb: str, request: CommandRequest
+    ) -> CommandReply[Operation, Any]:
         """The reply to a command that was accepted, now or before."""
         route = ROUTES.get((kind, verb))
         if route is None:
@@ -218,7 +172,7 @@ class CommandLoop:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
         caller = request.context
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
-        context = caller.context(await self._fingerprints.of_credential(caller.credential))
+        context = said_by(caller, await self._fingerprints.of_credential(caller.credential))
         asked = Asked(route, ref, project, request, context, fingerprint)
         deadline = asyncio.get_running_loop().time() + PATIENCE
         jitter = JITTER
@@ -290,7 +244,7 @@ class CommandLoop:
             raise reused(f"for a different {known.verb} request")
         return Applied(loaded.state, loaded.tip, ())
 
-    async def _accepted(self, asked: Asked, applied: Applied[Any]) -> dict[str, Any]:
+    async def _accepted(self, asked: Asked, applied: Applied[Any]) -> CommandReply[Operation, Any]:
         """The reply: what the operation has come to, by its record, and the state of the resource."""
         found: Record | None = None
         operation = asked.request.context.operation
@@ -298,15 +252,13 @@ class CommandLoop:
             found = record(operation, applied.told)
             if found is None:  # accepted before, or in two steps
                 found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
-        return {
-            "ok": {
-                "position": applied.tip.position,
-                "version": applied.tip.version,
-                "replayed": not applied.events,
-                "operation": found and {"record": found.operation, "steps": found.steps},
-                "state": applied.state,
-            }
-        }
+        return CommandReply(
+            position=applied.tip.position,
+            version=applied.tip.version,
+            replayed=not applied.events,
+            operation=OperationReply(found.operation, found.steps) if found else None,
+            state=applied.state,
+        )
 
     async def _prepared(self, asked: Asked) -> tuple[dict[str, Any], Basis]:
         """The arguments with what was looked up, and how far what they refer to was known.
@@ -336,31 +288,21 @@ def signed(command: type[Command], context: Context) -> dict[str, str]:
     return {"created_by": context.actor} if "created_by" in command.model_fields else {}
 
 
-def told(msg: Msg, request: Request | None) -> logs.Logger:
+def said_by(caller: Caller, credential: str | None) -> Context:
+    """What events say of the caller; `credential`: of its credential."""
+    return Context(
+        actor=caller.actor,
+        credential=credential,
+        request=caller.request,
+        operation=caller.operation,
+        causation=caller.causation,
+        traceparent=caller.traceparent,
+    )
+
+
+def about(msg: Msg, request: CommandRequest | None) -> logs.Logger:
     """The log with what a command is about bound to it."""
     _, _, project, kind, verb = msg.subject.split(".")
     caller = request.context if request else None
     who = {"request": caller.request, "actor": caller.actor} if caller else {}
     return log.bind(kind=kind, verb=verb, project=project, **who)
-
-
-def too_large(request: Request | None, error: Exception) -> Rejected:
-    """The refusal of what no single event can hold; it names the argument that takes most of the room."""
-    sizes = {name: len(to_json(value)) for name, value in request.args.items()} if request else {}
-    field = max(sizes, key=lambda name: sizes[name], default=None)
-    room = f"{field} takes {sizes[field]} of its bytes" if field else str(error)
-    return Rejected("request_too_large", f"this is more than one event can hold: {room}", status=413, field=field)
-
-
-def problem(error: Rejected) -> dict[str, Any]:
-    detail = error.detail[:MOST_DETAIL]
-    body = {"code": error.code, "status": error.status, "detail": detail, "field": error.field}
-    return {"problem": body}
-
-
-def invalid(error: ValidationError) -> Rejected:
-    """The first thing that is wrong with a command's arguments."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    text = explained(first)
-    return Rejected("invalid_request", f"{field}: {text}" if field else text, status=422, field=field or None)

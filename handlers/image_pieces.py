@@ -9,27 +9,31 @@ import asyncio
 import os
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.contract import PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion
+from domain.base import Rejected
+from domain.contract import PIECE_OFFSET, CachedImages, ImageHolder, ImagePiece, ImageQuestion
 from domain.image import Image
 from eventstore.log.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
+from handlers.refusals import refusal
 from handlers.world import World
-from runtime import logs, subjects
+from runtime import logs, replies, subjects
 from runtime.images.local_file import NotAllowed, opened
 from runtime.malformed import Malformed
-from runtime.responder import Responder
+from runtime.replies import Refusal
+from runtime.responder import Answer, Responder
 from runtime.tasks import end
 from runtime.urls import is_url
 
 log = logs.get(__name__)
 
-Q = TypeVar("Q", ImageQuestion, ImagePiece)
+Q = TypeVar("Q", ImageQuestion, ImagePiece, CachedImages)
 
 #: Seconds until who does not keep an image says so.
 HESITATE = 1.0
@@ -52,7 +56,7 @@ class Pieces:
     ) -> None:
         self.holder = uuid.uuid4().hex
         self._nc = nc
-        self._responder = Responder(nc)
+        self._responder = Responder(nc, refusal)
         self._events = events
         self._world = world
         self._store = store
@@ -73,31 +77,23 @@ class Pieces:
     async def _asked(self, msg: Msg) -> None:
         if not self._responder.accepts(msg) or len(self._answering) >= MOST_QUESTIONS:
             return
-        asked = self._question(msg, ImageQuestion, "image-holder")
-        if asked is None:
-            return
-        task = asyncio.create_task(self._answer(msg, asked))
+        task = asyncio.create_task(self._responder.carry_out(msg, self._answer, partial(self._note, "image-holder")))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    def _question(self, msg: Msg, kind: type[Q], source: str) -> Q | None:
-        """What a node asks for itself; None for what makes no sense, which is counted under `source`."""
-        try:
-            asked = kind.model_validate_json(msg.data)
-            if asked.node != subjects.node_of(msg.subject):
-                raise ValueError("it claims to be of another node")
-        except ValueError as error:
+    def _note(self, source: str, msg: Msg, error: Exception, refused: Refusal) -> None:
+        if refused.code == "invalid_request":
             self._malformed.note(source, msg.subject, error)
-            return None
-        return asked
 
-    async def _answer(self, msg: Msg, asked: ImageQuestion) -> None:
+    async def _answer(self, msg: Msg) -> Answer | None:
+        """Whom to ask. Nothing while this process cannot know: others may, and the node asks again."""
+        asked = question(msg, ImageQuestion)
         try:
             await self._world.reached(await self._events.last_position())  # its VM may have just been placed
             found = await asyncio.to_thread(self._open, asked.node, asked.sha256)
         except (Unavailable, OSError) as error:
             log.warning("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))
-            return
+            return None
         told = ImageHolder()
         if found is not None:
             with found:
@@ -106,22 +102,23 @@ class Pieces:
         else:
             await asyncio.sleep(self._hesitate)
         log.info("a node asks for an image", node=asked.node, sha256=asked.sha256, kept=found is not None)
-        await self._responder.answer(msg, told.model_dump_json().encode())
+        return Answer(replies.accepted(told))
 
     async def _piece(self, msg: Msg) -> None:
         """One after the other: whoever asks for many leaves room for others."""
-        if not self._responder.accepts(msg):
-            return
-        asked = self._question(msg, ImagePiece, "image-pieces")
-        if asked is None:
-            return
+        if self._responder.accepts(msg):
+            await self._responder.carry_out(msg, self._bytes, partial(self._note, "image-pieces"))
+
+    async def _bytes(self, msg: Msg) -> Answer:
+        asked = question(msg, ImagePiece)
         try:
             piece = await asyncio.to_thread(self._read, asked)
         except OSError as error:
             log.warning("an image that is kept cannot be read", sha256=asked.sha256, error=str(error))
-            piece = None
-        headers = {PIECE_OFFSET: str(asked.offset)} if piece is not None else None
-        await self._responder.answer(msg, piece or b"", headers)
+            raise Rejected("image_unreadable", "the image cannot be read here just now", status=503) from error
+        if piece is None:
+            raise Rejected("image_missing", "the image is not kept here", status=404)
+        return Answer(piece, {PIECE_OFFSET: str(asked.offset)})
 
     def _read(self, asked: ImagePiece) -> bytes | None:
         """Raises OSError."""
@@ -152,3 +149,11 @@ class Pieces:
             if image is not None and image.sha256 == sha256:
                 return image
         return None
+
+
+def question(msg: Msg, kind: type[Q]) -> Q:
+    """What a node asks for itself. Raises ValidationError for what makes no sense, Rejected for another's question."""
+    asked = kind.model_validate_json(msg.data)
+    if asked.node != subjects.node_of(msg.subject):
+        raise Rejected("invalid_request", "it claims to be of another node", status=422, field="node")
+    return asked

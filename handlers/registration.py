@@ -9,21 +9,21 @@ holder has given it back, was heard by nobody for some time, or is known to have
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from domain import node
 from domain.base import Rejected
 from domain.contract import Introduction, LeaseGranted, LeaseNote, Leaving
 from domain.node import RegisterNode, ReturnLease
 from eventstore.log.envelope import Context, Ref
-from eventstore.log.store import Conflict, EventStore, Unavailable
+from eventstore.log.store import EventStore
 from handlers.apply import apply, now
-from handlers.commands import invalid, problem
 from handlers.leases import Leases
 from handlers.managers.liveness import Liveness
-from runtime import logs, subjects
+from handlers.refusals import refusal
+from runtime import logs, replies, subjects
 from runtime.malformed import Malformed
-from runtime.responder import Responder
+from runtime.replies import Refusal
+from runtime.responder import Answer, Responder
 
 log = logs.get(__name__)
 
@@ -82,34 +82,22 @@ class Registration:
         ref = Ref(subjects.SYSTEM, "node", node_id)
         await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
 
-    async def answered(self, subject: str, body: bytes) -> bytes:
-        """The answer to a request, whatever is in it."""
-        try:
-            node_id = node_named(subject)
-            if subject == subjects.register(node_id):
-                granted = await self.register(node_id, Introduction.model_validate_json(body))
-                return to_json({"ok": granted})
-            await self.leave(node_id, Leaving.model_validate_json(body))
-            return to_json({"ok": {}})
-        except ValidationError as error:
-            self._malformed.note("registrations", subject, error)
-            refusal = invalid(error)
-        except Rejected as error:
-            refusal = error
-        except (Unavailable, Conflict) as error:
-            log.warning("a node is not registered now; it asks again", subject=subject, error=str(error))
-            refusal = Rejected("log_unavailable", "the log cannot store this now; try again", status=503)
-        except Exception:
-            log.exception("registration failed", subject=subject)
-            refusal = Rejected("internal_error", "this is a bug in Nebula", status=500)
-        self._tell(subject, refusal)
-        return to_json(problem(refusal))
+    async def answered(self, msg: Msg) -> Answer:
+        """The answer to a request. Raises ValidationError, Rejected, Unavailable, Conflict."""
+        node_id = node_named(msg.subject)
+        if msg.subject == subjects.register(node_id):
+            granted = await self.register(node_id, Introduction.model_validate_json(msg.data))
+            return Answer(replies.accepted(granted))
+        await self.leave(node_id, Leaving.model_validate_json(msg.data))
+        return Answer(replies.accepted({}))
 
-    def _tell(self, subject: str, refusal: Rejected) -> None:
+    def note(self, msg: Msg, error: Exception, refused: Refusal) -> None:
         """Say it once: a daemon that is refused asks again and again."""
-        said = (subject, refusal.detail)
+        if isinstance(error, ValidationError):
+            self._malformed.note("registrations", msg.subject, error)
+        said = (msg.subject, refused.detail)
         if said not in self._told:
-            log.warning("node refused", subject=subject, code=refusal.code, detail=refusal.detail)
+            log.warning("node refused", subject=msg.subject, code=refused.code, detail=refused.detail)
         self._told.pop(said, None)
         self._told[said] = None
         if len(self._told) > MOST_TOLD:
@@ -117,11 +105,11 @@ class Registration:
 
     async def serve(self, nc: Client) -> None:
         """Answer from now on."""
-        responder = Responder(nc)
+        responder = Responder(nc, refusal)
 
         async def answer(msg: Msg) -> None:
             if responder.accepts(msg):
-                await responder.answer(msg, await self.answered(msg.subject, msg.data))
+                await responder.carry_out(msg, self.answered, self.note)
 
         for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)
@@ -137,11 +125,11 @@ def node_named(subject: str) -> str:
 
 async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:
     """Hear every node from now on. A daemon whose lease went to another one is told so, on its reply subject."""
-    responder = Responder(nc)
+    responder = Responder(nc, refusal)
 
     async def hear(msg: Msg) -> None:
         lost = liveness.hear(msg.subject, msg.data)
         if lost is not None and msg.reply and responder.accepts(msg):
-            await responder.answer(msg, to_json(problem(lost)))
+            await responder.answer(msg, replies.refused(responder.refusal(lost)))
 
     await nc.subscribe(subjects.HEARTBEATS, cb=hear)

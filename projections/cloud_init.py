@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from domain.contract import Caller, CommandRequest
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable
 from projections import phone_home, seeds, ssh
@@ -33,7 +33,9 @@ from projections.database import Away, Pool
 from projections.position import Position
 from projections.rate import Rate
 from projections.seeds import Secrets, Seed
-from runtime import logs, replies, subjects
+from runtime import logs, requests, subjects
+from runtime.replies import Nonsense
+from runtime.requests import Patience, Unanswered
 
 log = logs.get(__name__)
 
@@ -184,18 +186,17 @@ async def receive_call(source: Source, request: Request, seed: Seed) -> None:
         raise Refused(400, str(error)) from error
     if call.instance_id != seed.instance_id:
         raise Refused(400, "the instance id of another machine")
-    asked = {
-        "args": {"vm": seed.vm, "boots": seed.asked, **call.model_dump(mode="json", exclude={"instance_id"})},
-        "context": {"actor": f"guest:{seed.vm}", "request": str(uuid.uuid4())},
-    }
+    args = {"vm": seed.vm, "boots": seed.asked, **call.model_dump(mode="json", exclude={"instance_id"})}
+    asked = CommandRequest(args=args, context=Caller(actor=f"guest:{seed.vm}", request=str(uuid.uuid4())))
     subject = subjects.command(seed.project, "vm", "guest-ready")
-    reply = await source.nc.request(subject, to_json(asked), timeout=COMMAND_SECONDS)
     try:
-        found = replies.read(reply.data)
-    except replies.Nonsense as error:
+        await requests.asked(source.nc, subject, asked.body(), Patience(COMMAND_SECONDS), lambda said: said)
+    except Nonsense as error:
         raise Refused(503, f"the handlers answered nonsense: {error}") from error
-    if isinstance(found, replies.Refusal):
-        raise Refused(503 if found.status >= 500 else 400, f"{found.code}: {found.detail}")
+    except Unanswered as error:
+        raise Refused(503, f"{type(error).__name__}: {error}") from error
+    except requests.Refused as refused:
+        raise Refused(503 if refused.refusal.status >= 500 else 400, str(refused)) from refused
 
 
 async def limited(request: Request) -> bytes:

@@ -1,9 +1,10 @@
-"""Answers on the bus, read totally: `{"ok": {…}}` or `{"problem": {…}}`, or nonsense, which is a case of its own."""
+"""Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. They are read totally: nonsense is a case of its own."""
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from runtime.explained import explained
 
@@ -24,6 +25,25 @@ class Refusal(BaseModel):
     status: int = Field(ge=400, le=599)
     detail: str = Field(max_length=MOST_DETAIL)
     field: str | None = Field(default=None, max_length=200)
+
+
+def accepted(said: object, without: AbstractSet[str] = frozenset()) -> bytes:
+    """The answer that says this. `without`: fields of its `state` that are left out."""
+    return to_json({"ok": said}, exclude={"ok": {"state": set(without)}} if without else None)
+
+
+def refused(refusal: Refusal) -> bytes:
+    """The answer that refuses."""
+    return to_json({"problem": refusal})
+
+
+def malformed(error: ValidationError) -> Refusal:
+    """What is told to who sent something else than what is asked for: the first thing that is wrong with it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])[:200]
+    text = explained(first)
+    detail = f"{field}: {text}" if field else text
+    return Refusal.model_construct(code="invalid_request", status=422, detail=detail[:MOST_DETAIL], field=field or None)
 
 
 def read(body: bytes) -> dict[str, Any] | Refusal:

@@ -6,6 +6,8 @@ keyed by kind and id. Both sides judge what they read and what they write by the
 Import from here, not from the files. Start with `wanted.py` and `report.py`.
 """
 
+from domain.contract.asks import Connection, ConsoleLog, Cursor, Question
+from domain.contract.commands import Caller, CommandReply, CommandRequest, OperationReply, OperationStep
 from domain.contract.images import (
     MOST_DIGESTS,
     MOST_PIECE,
@@ -87,8 +89,14 @@ __all__ = [
     "BaseUrl",
     "BootId",
     "CachedImages",
+    "Caller",
     "Code",
+    "CommandReply",
+    "CommandRequest",
+    "Connection",
+    "ConsoleLog",
     "Counter",
+    "Cursor",
     "Daemon",
     "Desired",
     "DiskGib",
@@ -110,9 +118,12 @@ __all__ = [
     "MemoryMib",
     "NodeInfo",
     "NodeReport",
+    "OperationReply",
+    "OperationStep",
     "Place",
     "Position",
     "Power",
+    "Question",
     "ReportError",
     "SeedMedium",
     "SeedUrl",

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
 
 from domain.base import Event
+from domain.contract import OperationStep
 from domain.image import ImageDeleted
 from domain.operation import Happening, Operation, after
 from eventstore.log.envelope import Recorded
@@ -14,20 +14,12 @@ from eventstore.log.envelope import Recorded
 DELETED = ImageDeleted.TOPIC
 
 
-class Step(TypedDict):
-    """An event that carries the operation's id, of the operation's own resource."""
-
-    position: int
-    type: str
-    time: str
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """An operation and its steps, in the order of the log."""
 
     operation: Operation
-    steps: list[Step]
+    steps: list[OperationStep]
 
 
 def happening(recorded: Recorded) -> Happening:
@@ -48,7 +40,7 @@ def happening(recorded: Recorded) -> Happening:
 def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
     """The record of an operation, from events of its resource in their order; None when they do not tell of it."""
     operation: Operation | None = None
-    steps: list[Step] = []
+    steps: list[OperationStep] = []
     for recorded, event in told:
         seen = happening(recorded)
         operation = after(operation, id_, event, seen)

@@ -6,24 +6,21 @@ Asked by request/reply on `nebula.nodes.<node>.asks.<verb>`, JSON `{"vm": â€¦, â
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import to_json
 
+from domain.contract import Connection, ConsoleLog, Question
 from domain.guest import Guest
 from node_daemon.asks.sessions import Denied, Sessions, Wish
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
-from runtime import logs, subjects
-from runtime.explained import explained
-from runtime.responder import Responder
+from runtime import logs, replies, subjects
+from runtime.replies import Refusal
+from runtime.responder import Answer, Responder
 from runtime.tasks import end
 
 log = logs.get(__name__)
@@ -32,36 +29,10 @@ log = logs.get(__name__)
 PIECE = 256 * 1024
 #: Seconds between looks for more, while somebody waits for it.
 LOOK = 0.25
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Questions that are being answered at once.
 MOST_AT_ONCE = 256
 #: Guests that are being asked at once. Those that do not answer keep a few others waiting, but not for long.
 MOST_GUESTS = 12
-
-Answer = tuple[bytes, dict[str, str] | None]
-"""A body, and the headers to it."""
-
-
-class Question(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    vm: str = Field(pattern=f"^{UUID.pattern}$")
-
-
-class ConsoleLog(Question):
-    """`tail`: that many bytes from the end; `after`: what follows on a cursor. `wait`: seconds, while there is none."""
-
-    tail: int = Field(default=0, ge=0)
-    after: str | None = Field(default=None, pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")
-    wait: float = Field(default=0.0, ge=0, le=60)
-
-
-class Connection(Question):
-    """A connection to the guest, over the subjects of a session. `force` takes the console away from who has it."""
-
-    session: str = Field(pattern=r"^[0-9a-f]{32}$")
-    actor: str = Field(max_length=200)
-    force: bool = False
 
 
 class Answers:
@@ -69,7 +40,7 @@ class Answers:
 
     def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
         self._bus = bus
-        self._responder = Responder(bus)
+        self._responder = Responder(bus, explain)
         self._node = node
         self._disks = disks
         self._hypervisor = hypervisor
@@ -98,33 +69,25 @@ class Answers:
         if not self._responder.accepts(msg):
             return
         if len(self._running) >= MOST_AT_ONCE:
-            busy = {"code": "node_busy", "detail": "the node is asked too much", "status": 503}
-            await self._responder.answer(msg, problem(busy))
+            busy = Refusal(code="node_busy", detail="the node is asked too much", status=503)
+            await self._responder.answer(msg, replies.refused(busy))
             return
         task = asyncio.create_task(self._answer(msg))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, msg: Msg) -> None:
-        verb = msg.subject.rsplit(".", 1)[-1]
-        body, headers = await self._answered(verb, msg.data)
-        await self._responder.answer(msg, body, headers)
+        await self._responder.carry_out(msg, self._answered)
 
-    async def _answered(self, verb: str, question: bytes) -> Answer:
+    async def _answered(self, msg: Msg) -> Answer:
+        verb = msg.subject.rsplit(".", 1)[-1]
+        if verb not in self._verbs:
+            raise Denied("unknown_question", f"this node cannot answer {verb}; is it older?", 501)
         try:
-            if verb not in self._verbs:
-                raise Denied("unknown_question", f"this node cannot answer {verb}; is it older?", 501)
-            return await self._verbs[verb](question)
-        except Denied as denied:
-            return problem(denied.problem), None
-        except ValidationError as error:
-            return problem({"code": "invalid_request", "detail": in_words(error), "status": 422}), None
+            return await self._verbs[verb](msg.data)
         except OSError as error:
             log.warning("cannot answer", verb=verb, error=str(error))
-            return problem({"code": "node_failed", "detail": f"{verb}: {error}", "status": 503}), None
-        except Exception:
-            log.exception("cannot answer", verb=verb)
-            return problem({"code": "internal_error", "detail": "this is a bug in Nebula", "status": 500}), None
+            raise Denied("node_failed", f"{verb}: {error}", 503) from error
 
     async def _console_log(self, question: bytes) -> Answer:
         asked = ConsoleLog.model_validate_json(question)
@@ -140,18 +103,18 @@ class Answers:
                     404,
                 )
             if piece.data or clock.time() >= deadline:
-                return piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()}
+                return Answer(piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()})
             await asyncio.sleep(LOOK)
 
     async def _console(self, question: bytes) -> Answer:
         asked = Connection.model_validate_json(question)
         await self._sessions.console(Wish("console", asked.vm, asked.session, asked.actor, asked.force))
-        return to_json({"ok": {}}), None
+        return Answer(replies.accepted({}))
 
     async def _display(self, question: bytes) -> Answer:
         asked = Connection.model_validate_json(question)
         await self._sessions.display(Wish("vnc", asked.vm, asked.session, asked.actor))
-        return to_json({"ok": {}}), None
+        return Answer(replies.accepted({}))
 
     async def _guest(self, question: bytes) -> Answer:
         vm = Question.model_validate_json(question).vm
@@ -168,7 +131,7 @@ class Answers:
             raise Denied("guest_unavailable", detail) from error
         except Unreachable as error:
             raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
-        return to_json({"ok": guest}), None
+        return Answer(replies.accepted(guest))
 
     def _asked(self, vm: str) -> asyncio.Task[Guest]:
         """The question to a guest: one at a time, whose answer is for all who ask meanwhile. Raises Denied."""
@@ -180,10 +143,5 @@ class Answers:
         return asking
 
 
-def in_words(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the question'}: {explained(first)}"
-
-
-def problem(said: Mapping[str, Any]) -> bytes:
-    return to_json({"problem": {"field": None, **said}})
+def explain(error: Exception) -> Refusal | None:
+    return error.refusal if isinstance(error, Denied) else None

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from node_daemon.hypervisor.hypervisor import Busy, Channel, Hypervisor, Refused, Unreachable
 from runtime import logs, subjects
 from runtime.pipe import Ended, Pipe
+from runtime.replies import MOST_DETAIL, Refusal
 from runtime.tasks import end
 
 log = logs.get(__name__)
@@ -33,7 +34,7 @@ class Denied(Exception):
 
     def __init__(self, code: str, detail: str, status: int = 409) -> None:
         super().__init__(detail)
-        self.problem = {"code": code, "detail": detail, "status": status}
+        self.refusal = Refusal.model_construct(code=code, status=status, detail=detail[:MOST_DETAIL])
 
 
 @dataclass(frozen=True)

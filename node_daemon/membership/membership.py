@@ -13,7 +13,6 @@ without knowing. Before it does anything more it asks.
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import time
@@ -23,13 +22,14 @@ from collections.abc import Awaitable, Callable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
 from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, LeaseNote, Leaving, NodeInfo
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
-from runtime import logs, subjects
+from runtime import logs, replies, requests, subjects
+from runtime.replies import Nonsense, Refusal
+from runtime.requests import NobodyThere, Patience, Unanswered
 from runtime.tasks import happens
 
 log = logs.get(__name__)
@@ -45,14 +45,6 @@ ANSWER_SECONDS, LEAVE_SECONDS = 5.0, 2.0
 #: Codes of answers by which this daemon may not work for the node.
 TAKEN = ("node_taken", "node_elsewhere", "node_retired", "lease_lost")
 LOST = "the lease of this node is another daemon's now; this one stops its work"
-
-
-class NotRegistered(Exception):
-    """The handlers refused; the text says why."""
-
-    def __init__(self, detail: str, code: str = "") -> None:
-        super().__init__(detail)
-        self.code = code
 
 
 class Membership:
@@ -99,13 +91,13 @@ class Membership:
                     said = Introduction(info=info, daemon=self.daemon, heir=self._heir, take_over=self._take_over)
                     self._take(await register(self._bus, said))
                     known, delay, self._told = info, FIRST_RETRY, ""
-            except NoRespondersError:
+            except NobodyThere:
                 known = None
                 wait, delay = delay, min(delay * 2, LAST_RETRY)
                 await self._without_handlers()
-            except (NatsError, TimeoutError, Unreachable, Refused, NotRegistered, ValidationError) as error:
+            except (Unanswered, requests.Refused, Nonsense, Unreachable, Refused, ValidationError) as error:
                 known = None
-                if isinstance(error, NotRegistered) and error.code in TAKEN:
+                if isinstance(error, requests.Refused) and error.refusal.code in TAKEN:
                     self._drop()
                     self.refused = True
                     wait = TAKEN_RETRY
@@ -144,11 +136,13 @@ class Membership:
     async def on_answer(self, message: Msg) -> None:
         """What handlers say to a heartbeat: only that the lease is another daemon's."""
         try:
-            code = json.loads(message.data)["problem"]["code"]
-        except (ValueError, TypeError, LookupError, RecursionError):
+            said = replies.read(message.data)
+        except Nonsense:
+            said = {}
+        if not isinstance(said, Refusal):
             log.warning("an answer to a heartbeat makes no sense", node=self._node)
             return
-        if code in TAKEN and self.lease:
+        if said.code in TAKEN and self.lease:
             if self._heir:  # handlers are back: they know only the daemon before this one
                 self._doubtful = True
             else:
@@ -160,8 +154,8 @@ class Membership:
         if not self.lease or not self._bus.is_connected:
             return
         body = Leaving(boot=self.daemon.boot).model_dump_json().encode()
-        with contextlib.suppress(NatsError, TimeoutError):
-            await self._bus.request(subjects.leave(self._node), body, timeout=LEAVE_SECONDS)
+        with contextlib.suppress(Unanswered):
+            await requests.ask(self._bus, subjects.leave(self._node), body, Patience(LEAVE_SECONDS))
         self.lease = 0
 
     def age(self) -> int:
@@ -239,18 +233,8 @@ async def last_given(bus: Client, node: str) -> LeaseNote | None:
 
 
 async def register(bus: Client, said: Introduction) -> LeaseGranted:
-    """Ask the handlers to know this node. Raises NotRegistered, or what NATS raises when nobody answers."""
-    answer = await bus.request(
-        subjects.register(said.info.node), said.model_dump_json().encode(), timeout=ANSWER_SECONDS
-    )
-    try:
-        reply = json.loads(answer.data)
-    except (ValueError, RecursionError) as error:
-        raise NotRegistered(f"the answer is not JSON: {error}") from error
-    if isinstance(reply, dict) and isinstance(problem := reply.get("problem"), dict):
-        raise NotRegistered(str(problem.get("detail") or problem), str(problem.get("code")))
-    if not isinstance(reply, dict) or "ok" not in reply:
-        raise NotRegistered(f"the answer makes no sense: {str(reply)[:200]}")
-    granted = LeaseGranted.model_validate(reply["ok"])
+    """Ask the handlers to know this node. Raises Unanswered, requests.Refused, Nonsense."""
+    subject, body = subjects.register(said.info.node), said.model_dump_json().encode()
+    granted = await requests.asked(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
     log.info("node registered", **said.info.model_dump(exclude={"version"}))
     return granted

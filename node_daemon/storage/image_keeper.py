@@ -3,12 +3,12 @@
 import asyncio
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from pydantic import ValidationError
 
 from domain.contract import MOST_DIGESTS, CachedImages, UnwantedImages
 from node_daemon.storage.images import Images
-from runtime import logs, subjects
+from runtime import logs, requests, subjects
+from runtime.replies import Nonsense
+from runtime.requests import Patience, Refused, Unanswered
 
 log = logs.get(__name__)
 
@@ -32,8 +32,14 @@ async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
         return frozenset()
     question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST_DIGESTS]))
     try:
-        answer = await bus.request(subjects.cached_images(node), question.model_dump_json().encode(), timeout=PATIENCE)
-        return frozenset(UnwantedImages.model_validate_json(answer.data).digests) & digests
-    except (NatsError, TimeoutError, ValidationError) as error:
+        answer = await requests.asked(
+            bus,
+            subjects.cached_images(node),
+            question.model_dump_json().encode(),
+            Patience(PATIENCE),
+            UnwantedImages.model_validate,
+        )
+    except (Unanswered, Refused, Nonsense) as error:
         log.debug("the catalogue does not answer", error=repr(error))
         return frozenset()
+    return frozenset(answer.digests) & digests

@@ -9,15 +9,15 @@ from collections import deque
 from typing import Protocol
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from pydantic import ValidationError
 
 from domain.contract import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion, ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import mismatch
-from runtime import logs, subjects
+from runtime import logs, requests, subjects
 from runtime.images.disk_room import allocate
 from runtime.images.download import SILENCE, Check, Part, Tell, write
+from runtime.replies import Nonsense
+from runtime.requests import Patience, Refused, Unanswered
 from runtime.tasks import end, in_thread
 from runtime.urls import shown
 
@@ -84,11 +84,16 @@ class Bus:
         """Who keeps it. Raises Permanent, Temporary."""
         question = ImageQuestion(node=self._node, sha256=source.sha256).model_dump_json().encode()
         try:
-            answer = await self._nc.request(subjects.image_holder(self._node), question, timeout=self._patience)
-            told = ImageHolder.model_validate_json(answer.data)
-        except ValidationError as error:
+            told = await requests.asked(
+                self._nc,
+                subjects.image_holder(self._node),
+                question,
+                Patience(self._patience),
+                ImageHolder.model_validate,
+            )
+        except Nonsense as error:
             raise Temporary(f"the platform answers nonsense on image {source.image}") from error
-        except (NatsError, TimeoutError, OSError) as error:
+        except (Unanswered, Refused) as error:
             raise Temporary(f"nobody says who keeps image {source.image}: {error!r}") from error
         if told.holder is None:
             raise Permanent("image_missing", f"the platform does not keep image {source.image} any more")
@@ -100,10 +105,10 @@ class Bus:
     async def _piece(self, source: ImageSource, holder: str, offset: int, length: int) -> bytes:
         """Raises Temporary."""
         question = ImagePiece(node=self._node, sha256=source.sha256, offset=offset, length=length)
+        subject = subjects.image_piece(self._node, holder)
         try:
-            subject = subjects.image_piece(self._node, holder)
-            answer = await self._nc.request(subject, question.model_dump_json().encode(), timeout=self._silence)
-        except (NatsError, TimeoutError, OSError) as error:
+            answer = await requests.ask(self._nc, subject, question.model_dump_json().encode(), Patience(self._silence))
+        except Unanswered as error:
             raise Temporary(f"who keeps image {source.image} does not answer any more: {error!r}") from error
         if (answer.headers or {}).get(PIECE_OFFSET) != str(offset) or len(answer.data) != length:
             raise Temporary(f"who keeps image {source.image} sends other bytes than were asked for")

@@ -16,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 from gateway import commands
 from runtime import subjects
 from runtime.pipe import Pipe
+from runtime.requests import Patience
 from tests.gateway.platform import VMS, Platform, served
 from tests.waiting import eventually
 
@@ -132,8 +133,7 @@ async def test_what_cannot_be_recorded_is_not_opened(
     vm = (await api.running())["vm"]["id"]
     (handlers,) = api.side.processes
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "DEADLINE", 0.4)
-        patch.setattr(commands, "ONE_TRY", 0.2)
+        patch.setattr(commands, "PATIENCE", Patience(one_try=0.2, in_all=0.4))
         handlers.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(InvalidStatus) as caught:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from domain import image, node
-from domain.base import Rejected, Resources
+from domain.base import Resources
 from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Vault
-from handlers.cached_images import question
-from runtime import subjects
+from runtime import replies, subjects
+from runtime.replies import Refusal
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
 
@@ -355,7 +355,7 @@ async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> Non
     async def unwanted() -> set[str]:
         asked = CachedImages(node="n1", digests=(there, never))
         reply = await cloud.nc.request(subjects.cached_images("n1"), asked.model_dump_json().encode())
-        return set(UnwantedImages.model_validate_json(reply.data).digests)
+        return set(UnwantedImages.model_validate(replies.read(reply.data)).digests)
 
     assert await unwanted() == {never}
     await cloud.ok("system", "image", "delete", {"image": "base"})
@@ -371,10 +371,12 @@ async def test_nodes_are_told_which_images_nobody_wants(cloud: WriteSide) -> Non
         (b'{"node": "n2", "digests": []}', "node"),
     ],
 )
-def test_a_question_of_a_node_that_makes_no_sense_is_refused(asked: bytes, field: str | None) -> None:
-    with pytest.raises(Rejected) as refused:
-        question(subjects.cached_images("n1"), asked)
-    assert (refused.value.code, refused.value.status, refused.value.field) == ("invalid_request", 422, field)
+async def test_a_question_of_a_node_that_makes_no_sense_is_refused(
+    cloud: WriteSide, asked: bytes, field: str | None
+) -> None:
+    refused = replies.read((await cloud.nc.request(subjects.cached_images("n1"), asked)).data)
+    assert isinstance(refused, Refusal)
+    assert (refused.code, refused.status, refused.field) == ("invalid_request", 422, field)
 
 
 async def test_a_report_nobody_understands_is_parked(cloud: WriteSide) -> None:

@@ -14,7 +14,7 @@ from node_daemon.storage import image_keeper
 from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.cache import GRACE, STALE, Entry, choose
 from node_daemon.storage.disks import Disks
-from runtime import subjects
+from runtime import replies, subjects
 from runtime.local.servers import NatsServer
 from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
@@ -218,7 +218,7 @@ async def test_the_catalogue_is_asked(place: Place, nats_server: NatsServer) -> 
         asked = CachedImages.model_validate_json(msg.data)
         assert asked.node == node
         gone = (place.sources[2].sha256, "0" * 64)
-        await msg.respond(UnwantedImages(digests=gone).model_dump_json().encode())
+        await msg.respond(replies.accepted(UnwantedImages(digests=gone)))
 
     await connection.subscribe(subjects.cached_images(node), cb=answer)
     keeping = asyncio.create_task(image_keeper.keep_tidy(place.images, connection, node, every=0.05))

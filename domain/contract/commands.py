@@ -1,0 +1,81 @@
+"""A command on the bus: what is asked, by whom, and what is said once it was accepted.
+
+A refusal is a problem document, as `runtime/replies.py` reads and writes it. The arguments of each command are the
+fields of its own type, in the file of its kind.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from typing_extensions import TypedDict
+
+from domain.base import Actor, Uuid
+from domain.contract.values import Position
+
+Said = Annotated[str, StringConstraints(max_length=512)]
+"""What a caller says of itself and its request: it stands in the headers of events as it is."""
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class Caller(BaseModel):
+    """Who asks. `operation` and `fingerprint` identify the request where a person asks.
+
+    `key`: the id that follows from a person's key, in what creates a resource.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    actor: Actor
+    credential: Said | None = None
+    request: Said | None = None
+    operation: Said | None = None
+    fingerprint: str | None = None
+    key: Uuid | None = None
+    causation: Said | None = None
+    traceparent: Said | None = None
+
+
+class CommandRequest(BaseModel):
+    """What is asked on the subject of a command, which names project, kind and verb."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    args: dict[str, Any]
+    context: Caller
+
+    def body(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self)
+
+
+class OperationStep(TypedDict):
+    """An event that carries the operation's id, of the operation's own resource."""
+
+    position: int
+    type: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationReply(Generic[R]):
+    """An operation by its record, and its steps in the order of the log."""
+
+    record: R
+    steps: Sequence[OperationStep]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandReply(Generic[R, S]):
+    """What a command led to, under `ok`: where its events end, its operation, and the state of its resource.
+
+    `replayed`: it had been accepted before. `operation` is None where the command is no operation.
+    """
+
+    position: Position
+    version: Position
+    replayed: bool
+    operation: OperationReply[R] | None
+    state: S
