@@ -14,9 +14,9 @@ from pydantic_core import from_json
 
 from domain.base import Event
 from domain.known import FIELD
-from eventstore.log.envelope import GENESIS, Recorded, Ref
+from eventstore.log.envelope import Ref
 from projections.database import Connection, Pool, Snapshot, clean_json, fetch, key
-from projections.model import ReadModel
+from projections.model import ReadModel, Row, Session, Step
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -32,20 +32,6 @@ COMMON = """
     PRIMARY KEY (project, id)
 """
 """The columns of every table of aggregates. `created` is the position of the first event: lists are sorted by it."""
-
-
-@dataclass(frozen=True)
-class Row(Generic[S]):
-    """One aggregate as far as the log has been read. `state` is None where no known event made it."""
-
-    state: S | None = None
-    version: int = 0
-    position: int = 0
-    created: int = 0
-    digest: str = GENESIS
-
-    def after(self, state: S | None, recorded: Recorded) -> "Row[S]":
-        return Row(state, recorded.version, recorded.position, self.created or recorded.position, recorded.digest)
 
 
 @dataclass(frozen=True)
@@ -71,23 +57,33 @@ class Aggregates(Generic[S]):
     ended: str = "deleted"
 
     @property
-    def read_model(self) -> ReadModel:
-        return ReadModel(self.table, self.revision, self.ddl, (self.table,))
+    def read_model(self) -> ReadModel[Ref, Row[S]]:
+        return ReadModel(
+            name=self.table,
+            version=self.revision,
+            ddl=self.ddl,
+            tables=(self.table,),
+            kinds=(self.kind,),
+            histories=self.load,
+            fold=fold,
+            save=self.save,
+            positioned=True,
+        )
 
     def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
         """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
         return self.view(from_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
-        """The rows of these aggregates; an empty row for one that has none."""
-        rows: dict[Ref, Row[S]] = {ref: Row() for ref in refs}
+        """The rows there are among those of these aggregates."""
+        asked, rows = list(refs), dict[Ref, Row[S]]()
         cursor = await conn.execute(
             f"""
             SELECT t.project, t.id, t.state::text AS state, t.version, t.position, t.created, t.digest
             FROM {self.table} t
             JOIN unnest(%s::text[], %s::text[]) AS asked (project, id) USING (project, id)
             """.encode(),  # noqa: S608  (the table's name is a constant)
-            [[ref.project for ref in rows], [ref.id for ref in rows]],
+            [[ref.project for ref in asked], [ref.id for ref in asked]],
         )
         for found in await cursor.fetchall():
             rows[Ref(found["project"], self.kind, found["id"])] = Row(
@@ -99,7 +95,7 @@ class Aggregates(Generic[S]):
             )
         return rows
 
-    async def save(self, conn: Connection, rows: Mapping[Ref, Row[S]]) -> None:
+    async def save(self, session: Session, _: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
         """Write these rows, whatever stood there."""
         names = ["project", "id", "version", "position", "created", "digest", "deleted", "state", *self.columns]
         statement = f"""
@@ -109,7 +105,7 @@ class Aggregates(Generic[S]):
         """  # noqa: S608  (names of tables and columns are constants)
         values = [self._values(ref, row, row.state) for ref, row in rows.items() if row.state is not None]
         if values:
-            async with conn.cursor() as cursor:
+            async with session.conn.cursor() as cursor:
                 await cursor.executemany(statement.encode(), values)
 
     @staticmethod
@@ -128,6 +124,12 @@ class Aggregates(Generic[S]):
             self._json(state),
             *(_cleaned(read(state)) for read in self.columns.values()),
         ]
+
+
+def fold(rows: dict[Ref, Row[S]], step: Step[S]) -> None:
+    """Each event moves the row of its aggregate, even one that changes no more than its version."""
+    if step.row is not None:
+        rows[step.recorded.ref] = step.row
 
 
 def _cleaned(value: object) -> object:

@@ -30,9 +30,10 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable
 from projections import phone_home, seeds, ssh
 from projections.database import Away, Pool
+from projections.model import Secrets
 from projections.position import Position
 from projections.rate import Rate
-from projections.seeds import Secrets, Seed
+from projections.seeds import Seed
 from runtime import logs, requests, subjects
 from runtime.replies import Nonsense
 from runtime.requests import Patience, Unanswered

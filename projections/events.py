@@ -4,12 +4,12 @@ The row keeps the event's headers and its body byte for byte, so that its digest
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from eventstore.log.envelope import Recorded
-from projections.database import Connection, Pool, clean, clean_json, fetch, key
-from projections.model import ReadModel
+from projections.database import Pool, clean, clean_json, fetch, key
+from projections.model import COPIED, ReadModel, Session, Step
 from projections.pages import cut
 
 DDL = """
@@ -34,13 +34,10 @@ CREATE INDEX ON events (operation, position) WHERE operation IS NOT NULL;
 CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
-READ_MODEL = ReadModel("events", 7, DDL, ("events",))
 
 NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
-#: From this many rows on COPY is the faster way.
-MANY = 16
 
 #: How each filter of a query is told to Postgres, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
@@ -59,7 +56,11 @@ FILTERS: Mapping[str, str] = {
 }
 
 
-def row(recorded: Recorded, *, stray: bool = False) -> tuple[object, ...]:
+Values = tuple[object, ...]
+"""A row, in the order of NAMES."""
+
+
+def row(recorded: Recorded, *, stray: bool = False) -> Values:
     """The row of one message. Any makes one, however little it says of itself.
 
     A `stray` one is part of no history, and so a step of no operation, whatever it says.
@@ -83,16 +84,22 @@ def row(recorded: Recorded, *, stray: bool = False) -> tuple[object, ...]:
     )
 
 
-async def insert(conn: Connection, batch: Iterable[Recorded], strays: Collection[int]) -> None:
-    """Add these messages. `strays`: the positions of those that are part of no history."""
-    rows = [row(recorded, stray=recorded.position in strays) for recorded in batch]
-    async with conn.cursor() as cursor:
-        if len(rows) < MANY:
-            await cursor.executemany(_INSERT.encode(), rows)
+def fold(rows: dict[int, Values], step: Step[Any]) -> None:
+    rows[step.recorded.position] = row(step.recorded, stray=step.stray)
+
+
+async def save(session: Session, _: Mapping[int, Values], rows: Mapping[int, Values]) -> None:
+    """Add these rows."""
+    async with session.conn.cursor() as cursor:
+        if len(rows) < COPIED:
+            await cursor.executemany(_INSERT.encode(), list(rows.values()))
             return
         async with cursor.copy(_COPY.encode()) as copy:
-            for values in rows:
+            for values in rows.values():
                 await copy.write_row(values)
+
+
+EVENTS = ReadModel(name="events", version=7, ddl=DDL, tables=("events",), fold=fold, save=save, positioned=True)
 
 
 def recorded(found: Mapping[str, Any]) -> Recorded:

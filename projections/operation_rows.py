@@ -5,9 +5,13 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from domain import operation as rules
+from domain.base import Event
 from domain.operation import Operation
-from projections.database import Connection, Pool, Snapshot, clean_json, fetch
-from projections.model import ReadModel
+from eventstore.log.envelope import Recorded
+from eventstore.log.operations import happening
+from projections.database import LONGEST, Connection, Pool, Snapshot, clean_json, fetch
+from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
 from projections.times import maybe, utc
 
@@ -26,31 +30,60 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-READ_MODEL = ReadModel("operations", 8, DDL, ("operations",))
 
 
-async def load(conn: Connection, ids: Iterable[str]) -> dict[str, Operation]:
-    """The operations there are among these ids."""
+def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
+    """The operations that an event may move: the one that it belongs to, and the one that this overtakes."""
+    named = (recorded.context.operation, rules.overtaken(event, before))
+    return dict.fromkeys(id_ for id_ in named if id_ is not None and len(id_) <= LONGEST)
+
+
+async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
+    """The operations there are among those that a batch may move.
+
+    One that the batch itself opens is found by its own events, whatever its resource was before.
+    """
+    nothing: Row[Any] = Row()
+    ids = {
+        id_
+        for recorded, event in batch.events
+        for id_ in touched(recorded, event, batch.rows.get(recorded.ref, nothing).state)
+    }
+    if not ids:
+        return {}
     cursor = await conn.execute("SELECT state::text AS state FROM operations WHERE id = ANY (%s)", [sorted(ids)])
     found = [Operation.model_validate_json(row["state"]) for row in await cursor.fetchall()]
     return {operation.id: operation for operation in found}
 
 
-async def save(conn: Connection, operations: Iterable[Operation]) -> None:
-    """Write these operations, whatever stood there."""
+def fold(operations: dict[str, Operation], step: Step[Any]) -> None:
+    """What an event does to the operations that it names; the rules are the domain's."""
+    if step.event is None:
+        return
+    for id_ in touched(step.recorded, step.event, step.before):
+        moved = rules.after(operations.get(id_), id_, step.event, happening(step.recorded))
+        if moved is not None:
+            operations[id_] = moved
+
+
+async def save(session: Session, before: Mapping[str, Operation], after: Mapping[str, Operation]) -> None:
+    """Write the operations that have moved."""
     values = [
         [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(op.model_dump_json())]
-        for op in operations
+        for op in changes(before, after).values()
     ]
     if not values:
         return
-    async with conn.cursor() as cursor:
+    async with session.conn.cursor() as cursor:
         await cursor.executemany(
             """INSERT INTO operations (id, created, project, kind, resource, status, state)
                VALUES (%s, %s, %s, %s, %s, %s, %s)
                ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, state = EXCLUDED.state""",
             values,
         )
+
+
+OPERATIONS = ReadModel(name="operations", version=8, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)
 
 
 class StepView(TypedDict):

@@ -6,25 +6,28 @@ out: both break the histories, and each event that follows would be parked as ma
 """
 
 from projections import database
-from projections.books import TABLES
+from projections.books import Models
 from projections.database import Connection
 from runtime import logs
 
 log = logs.get(__name__)
 
-#: Every table in which the newest message of the log may have left its position.
-POSITIONS = (*(table.table for table in TABLES.values()), "events", "tips")
+
+async def newest(conn: Connection, models: Models) -> int:
+    """The position of the newest message that has left it in a row; 0 where none has."""
+    tables = [model.tables[0] for model in models if model.positioned]
+    each = " UNION ALL ".join(f"SELECT max(position) AS position FROM {table}" for table in tables)  # noqa: S608
+    cursor = await conn.execute(f"SELECT max(position) AS position FROM ({each}) AS every".encode())  # noqa: S608
+    found = await cursor.fetchone()
+    return int(found["position"] or 0) if found is not None else 0
 
 
-async def mended(conn: Connection) -> int:
+async def mended(conn: Connection, models: Models) -> int:
     """The position to go on from. A checkpoint that says another one than the rows is put right.
 
     It may be ahead of the rows without harm: the last messages could not be taken in. They are then looked at again.
     """
-    said = await database.checkpoint(conn)
-    newest = " UNION ALL ".join(f"SELECT max(position) AS position FROM {table}" for table in POSITIONS)  # noqa: S608
-    found = await (await conn.execute(f"SELECT max(position) AS position FROM ({newest}) AS every")).fetchone()  # noqa: S608
-    reached = int(found["position"] or 0) if found is not None else 0
+    said, reached = await database.checkpoint(conn), await newest(conn, models)
     if said != reached:
         log.warning("the checkpoint of the read models is not where their rows are", checkpoint=said, rows=reached)
         async with conn.transaction():

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from nats.aio.client import Client
 
 from eventstore.log.store import EventStore
-from eventstore.vault.vault import Erased
-from projections import compare, database, upgrade
+from projections import compare, copies, database, reached, upgrade
 from projections.books import MODELS
-from projections.compare import Difference, TableDifference
+from projections.compare import Difference, Excuse, TableDifference
 from projections.database import SCHEMA, Connection
-from projections.model import Standing
+from projections.model import Secrets, Session, Standing
 from projections.position import Position
 from projections.runner import Runner
-from projections.seeds import Secrets
 
 #: Every table, in the order in which they are reported.
 TABLES = (*(table for model in MODELS for table in model.tables), "checkpoint", "schema_version")
@@ -60,16 +58,15 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
         identity = await _identity(live)
         position = min(await stands(live), await EventStore(nc).last_position())
         try:
-            await database.make(made, MODELS, schema)
+            await copies.make(made, MODELS, schema)
             same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
             if same:
-                await Runner(nc, dsn, secrets, Position()).follow(made, position)
-            excuse = _Excuse(secrets, made)
+                await Runner(nc, dsn, secrets, Position(), MODELS).follow(made, position)
             tables = None if same else ("schema_version",)
-            found = await compare.differing(live, SCHEMA, made, schema, tables, excuse)
+            found = await compare.differing(live, SCHEMA, made, schema, tables, excused(Session(made, secrets)))
             rows = await counted(live) if same else 0
         finally:
-            await database.drop(made, schema)
+            await copies.drop(made, schema)
         if await _identity(live) != identity:
             raise Replaced("the read models were replaced meanwhile; verify them again")
     order = {table: number for number, table in enumerate(TABLES)}
@@ -78,7 +75,7 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
 
 async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
     """Replace the live read models by a replay of the whole log; the position that the new ones reflect."""
-    runner = Runner(nc, dsn, secrets, Position())
+    runner = Runner(nc, dsn, secrets, Position(), MODELS)
     async with await database.connect(dsn, "rebuild") as conn:
         await upgrade.replace(conn, dsn, MODELS, runner.follow, end=EventStore(nc).last_position)
         return await database.checkpoint(conn)
@@ -86,10 +83,8 @@ async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
 
 async def stands(conn: Connection) -> int:
     """Where the live rows stand: by their checkpoint, or by the last event where that is missing."""
-    statement = "SELECT coalesce((SELECT position FROM checkpoint), (SELECT max(position) FROM events), 0) AS position"
-    row = await (await conn.execute(statement)).fetchone()
-    assert row is not None
-    return int(row["position"])
+    said = await database.checkpoint(conn)
+    return said if said >= 0 else await reached.newest(conn, MODELS)
 
 
 async def counted(conn: Connection) -> int:
@@ -108,23 +103,12 @@ async def _identity(conn: Connection) -> object:
     return row and row["id"]
 
 
-@dataclass
-class _Excuse:
-    """Hashes of secrets whose key was destroyed after the live rows were made cannot be derived again."""
+def excused(session: Session) -> Excuse:
+    """Judges differences by the read model that the table is of; `session` is that of what was just made."""
+    excuses = {table: model.excuse for model in MODELS for table in model.tables if model.excuse is not None}
 
-    secrets: Secrets
-    made: Connection
+    async def judge(table: str, difference: Difference) -> bool:
+        excuse = excuses.get(table)
+        return excuse is not None and await excuse(session, table, difference)
 
-    async def __call__(self, table: str, difference: Difference) -> bool:
-        if table != "seed_secrets" or difference.what != "extra":
-            return False
-        project, vm = difference.key["project"], difference.key["vm"]
-        cursor = await self.made.execute("SELECT boots FROM seeds WHERE project = %s AND vm = %s", [project, vm])
-        seed = await cursor.fetchone()
-        if seed is None:
-            return False
-        try:
-            await self.secrets.seed_secret(str(vm), seed["boots"])
-        except Erased:
-            return True
-        return False
+    return judge

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from copy import copy
 from datetime import UTC, datetime
 
 import psycopg
@@ -26,12 +25,11 @@ from eventstore.log.judge import first_line
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
-from projections import books, database, events, reached, upgrade
-from projections.books import Books
+from projections import books, database, reached, upgrade
+from projections.books import MODELS, Models
 from projections.database import Connection
-from projections.model import ReadModel
+from projections.model import COPIED, Secrets, Session
 from projections.position import Position
-from projections.seeds import Secrets
 from runtime import logs
 from runtime.patience import pauses
 
@@ -104,9 +102,7 @@ def may_pass(error: Exception) -> bool:
 class Runner:
     """Keeps the live read models. `position` tells others in this process how far it is."""
 
-    def __init__(
-        self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Sequence[ReadModel] = books.MODELS
-    ) -> None:
+    def __init__(self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Models = MODELS) -> None:
         self._models = models
         self._replays = False
         self._complaint = ""
@@ -145,7 +141,7 @@ class Runner:
 
     async def _session(self, conn: Connection) -> None:
         await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
-        replay = Runner(self._nc, self._dsn, self._secrets, Position()).follow
+        replay = Runner(self._nc, self._dsn, self._secrets, Position(), self._models).follow
         await upgrade.ready(conn, self._dsn, self._models, replay)
         for seconds in pauses(FIRST_RETRY, LAST_RETRY):
             try:
@@ -160,7 +156,7 @@ class Runner:
         The connection is the only writer of its copy of the read models.
         """
         self._replays = until is not None
-        after = await reached.mended(conn)
+        after = await reached.mended(conn, self._models)
         end = await EventStore(self._nc).last_position()
         if end < max(after, until or 0):
             raise OtherLog(f"the log ends at {end}, the read models stand at {max(after, until or 0)}; rebuild them")
@@ -193,7 +189,7 @@ class Runner:
         that the rest goes on.
         """
         try:
-            malformed = await apply(conn, self._secrets, after, batch)
+            malformed = await apply(conn, self._secrets, after, batch, self._models)
         except Exception as error:
             if passes(error):
                 raise
@@ -210,12 +206,12 @@ class Runner:
 
     async def _with_less(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
         try:
-            await apply(conn, self._secrets, after, batch, inert=True)
+            await apply(conn, self._secrets, after, batch, self._models, inert=True)
         except Exception as error:
             if passes(error):
                 raise
             log.exception("event passed over", subject=batch[0].subject, position=batch[0].position)
-            await apply(conn, self._secrets, after, batch, passed_over=True)
+            await apply(conn, self._secrets, after, batch, self._models, passed_over=True)
 
     async def _park(self, recorded: Recorded, reason: str) -> None:
         """Handlers park what is malformed as well: whoever is first. A replay parks nothing."""
@@ -232,6 +228,7 @@ async def apply(
     secrets: Secrets,
     after: int,
     batch: Sequence[Recorded],
+    models: Models = MODELS,
     *,
     inert: bool = False,
     passed_over: bool = False,
@@ -245,25 +242,19 @@ async def apply(
     thirteen; many are copied, which no pipeline can. Raises Overtaken when the checkpoint is not at `after`.
     """
     last = ordered(after, batch)
-    entries, malformed = books.typed([] if passed_over else batch)
-    strays = {recorded.position for recorded, _ in malformed}
-    async with conn.pipeline() if len(batch) < events.MANY else contextlib.nullcontext(), conn.transaction():
+    messages = [] if passed_over else [books.judged(recorded) for recorded in batch]
+    async with conn.pipeline() if len(batch) < COPIED else contextlib.nullcontext(), conn.transaction():
         move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
         moved = await conn.execute(move, [last, after])
-        before = await books.read(conn, entries)
+        before = await books.read(conn, models, messages)
         if await moved.fetchone() is None:
             raise Overtaken(f"the checkpoint is no longer at {after}")
-        if entries:
-            folded = Books(copy(before.rows), copy(before.operations), copy(before.seeds))
-            for recorded, event in entries:
-                folded.fold(recorded, event, inert=inert)
-            await books.write(conn, secrets, before, folded)
-            malformed += folded.malformed
-            strays |= folded.strays
-        if not passed_over:
-            await events.insert(conn, batch, strays)
+        folded = before.copy()
+        for recorded, found in messages:
+            folded.take(recorded, found, inert=inert)
+        await books.write(Session(conn, secrets), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
-    return malformed
+    return folded.malformed
 
 
 def ordered(after: int, batch: Sequence[Recorded]) -> int:

@@ -8,16 +8,17 @@ one.
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from domain.base import Event, Sealed, unique
 from domain.vm import Phase, Vm, VmStarted
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Erased, WrongMasterKey
+from projections.compare import Difference
 from projections.database import Connection, Pool, clean, clean_json, fetch
-from projections.model import ReadModel
+from projections.model import Batch, ReadModel, Secrets, Session, Step, changes
 from runtime import logs
 
 log = logs.get(__name__)
@@ -45,15 +46,6 @@ CREATE TABLE seed_secrets (
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-READ_MODEL = ReadModel("seeds", 7, DDL, ("seeds", "seed_secrets"), served=False)
-
-
-class Secrets(Protocol):
-    """The part of the vault that is needed here."""
-
-    async def seed_secret(self, vm: str, boots: int) -> str: ...
-
-    async def unsealed(self, sealed: Sealed) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +91,21 @@ def hashed(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-async def load(conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Seed]:
-    """The seeds there are among those of these VMs."""
-    asked = list(refs)
+async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
+    """The seeds there are among those of the VMs of a batch."""
+    asked = batch.refs("vm")
     cursor = await conn.execute(
         """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
            JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)""",
         [[ref.project for ref in asked], [ref.id for ref in asked]],
     )
     return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in await cursor.fetchall()}
+
+
+def fold(seeds: dict[Ref, Seed | None], step: Step[Vm]) -> None:
+    if step.event is not None and step.row is not None and step.row.state is not None:
+        ref = step.recorded.ref
+        seeds[ref] = evolve(seeds.get(ref), step.row.state, step.event)
 
 
 def _seed(row: Mapping[str, Any]) -> Seed:
@@ -124,16 +122,17 @@ def _seed(row: Mapping[str, Any]) -> Seed:
     )
 
 
-async def save(conn: Connection, secrets: Secrets, seeds: Mapping[Ref, Seed | None]) -> None:
-    """Write these seeds with the hashes of their secrets; remove those that are None.
+async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mapping[Ref, Seed | None]) -> None:
+    """Write the seeds that have changed, with the hashes of their secrets; remove those that are None.
 
     Without its key a seed has no hashes, so nobody can open it. Its row is kept: it follows from the log alone.
     """
+    seeds = changes(before, after)
     if not seeds:
         return
     kept = [seed for seed in seeds.values() if seed is not None]
-    made = await asyncio.gather(*(hashes(secrets, seed) for seed in kept))
-    async with conn.cursor() as cursor:
+    made = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
+    async with session.conn.cursor() as cursor:
         await cursor.execute(
             """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS gone (project, vm)
                WHERE seeds.project = gone.project AND seeds.vm = gone.vm""",
@@ -165,6 +164,36 @@ async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
     except WrongMasterKey as error:
         log.error("a guest's secrets cannot be derived; rebuild once they can", vm=seed.vm, error=str(error))
         return []
+
+
+async def key_is_gone(session: Session, table: str, difference: Difference) -> bool:
+    """Hashes of secrets whose key was destroyed after the live rows were made cannot be derived again."""
+    if table != "seed_secrets" or difference.what != "extra":
+        return False
+    project, vm = difference.key["project"], difference.key["vm"]
+    cursor = await session.conn.execute("SELECT boots FROM seeds WHERE project = %s AND vm = %s", [project, vm])
+    seed = await cursor.fetchone()
+    if seed is None:
+        return False
+    try:
+        await session.secrets.seed_secret(str(vm), seed["boots"])
+    except Erased:
+        return True
+    return False
+
+
+SEEDS = ReadModel(
+    name="seeds",
+    version=7,
+    ddl=DDL,
+    tables=("seeds", "seed_secrets"),
+    kinds=("vm",),
+    load=load,
+    fold=fold,
+    save=save,
+    served=False,
+    excuse=key_is_gone,
+)
 
 
 def _values(seed: Seed) -> list[object]:

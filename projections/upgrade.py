@@ -12,13 +12,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from psycopg import errors, sql
 
-from projections import compare, database
-from projections.database import LOCK, SCHEMA, STANDBY_SECONDS, WRITER, Connection, checkpoint, drop, free
-from projections.model import ReadModel, Standing, standing, versions
+from projections import compare, copies, database
+from projections.books import Models
+from projections.copies import drop
+from projections.database import LOCK, SCHEMA, STANDBY_SECONDS, WRITER, Connection, checkpoint, free
+from projections.model import Standing, standing, versions
 from runtime import logs
 
 log = logs.get(__name__)
@@ -41,12 +43,12 @@ class Newer(Exception):
     """A newer program made the live read models: this one leaves them alone."""
 
 
-async def where(conn: Connection, models: Sequence[ReadModel], schema: str) -> Standing:
+async def where(conn: Connection, models: Models, schema: str) -> Standing:
     """What the read models in `schema` are to this program."""
-    return standing(await database.stored_versions(conn, schema), versions(models))
+    return standing(await copies.stored_versions(conn, schema), versions(models))
 
 
-async def ready(conn: Connection, dsn: str, models: Sequence[ReadModel], replay: Replay) -> None:
+async def ready(conn: Connection, dsn: str, models: Models, replay: Replay) -> None:
     """Return when the live read models are of this program's version and `conn` is their only writer.
 
     Raises Newer.
@@ -61,10 +63,10 @@ async def ready(conn: Connection, dsn: str, models: Sequence[ReadModel], replay:
             case Standing.MISSING | Standing.SAME if await free(conn, SCHEMA):
                 found = await where(conn, models, SCHEMA)
                 if found is Standing.MISSING:
-                    await database.make(conn, models, SCHEMA)
+                    await copies.make(conn, models, SCHEMA)
                     log.info("read models made; replaying the log", schema=SCHEMA)
                 if found in (Standing.MISSING, Standing.SAME):
-                    await database.grant(conn, models, SCHEMA)  # an earlier program granted more
+                    await copies.grant(conn, models, SCHEMA)  # an earlier program granted more
                     await drop_old(conn)
                     return
             case _:
@@ -74,9 +76,7 @@ async def ready(conn: Connection, dsn: str, models: Sequence[ReadModel], replay:
                 await asyncio.sleep(STANDBY_SECONDS)
 
 
-async def replace(
-    conn: Connection, dsn: str, models: Sequence[ReadModel], replay: Replay, *, end: End | None = None
-) -> None:
+async def replace(conn: Connection, dsn: str, models: Models, replay: Replay, *, end: End | None = None) -> None:
     """Put read models of this program's version in the place of the live ones; `conn` is then their writer.
 
     `end`: make them anew in any case, from the whole log, which ends there.
@@ -87,7 +87,7 @@ async def replace(
         if end is None and await where(conn, models, SCHEMA) is not Standing.OLDER:
             return  # another process did it
         if end is not None or await where(new, models, NEXT) is not Standing.SAME:
-            await database.make(new, models, NEXT)
+            await copies.make(new, models, NEXT)
         log.info("making read models of a new version beside the live ones", position=await checkpoint(new))
         async with telling(conn):
             if end is not None:
@@ -116,10 +116,10 @@ async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:
             return
 
 
-async def compared(dsn: str, new: Connection, models: Sequence[ReadModel], replay: Replay) -> None:
+async def compared(dsn: str, new: Connection, models: Models, replay: Replay) -> None:
     """Compare the tables whose version stays with the live ones, at one position, and log what differs."""
     async with await database.connect(dsn, "upgrade") as live, compare.snapshot(live):
-        known = await database.stored_versions(live, SCHEMA) or {}
+        known = await copies.stored_versions(live, SCHEMA) or {}
         tables = [table for model in models if known.get(model.name) == model.version for table in model.tables]
         position = await checkpoint(live)
         if not tables or await checkpoint(new) > position:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventstore.vault.vault import Vault
-from projections import database, upgrade
+from projections import copies, database, upgrade
 from projections.books import MODELS
 from projections.database import SCHEMA
 from projections.model import versions
@@ -160,6 +160,6 @@ async def more_rounds(reader: Reader) -> None:
 def is_live(api: Platform) -> Callable[[], Awaitable[bool]]:
     async def check() -> bool:
         async with await database.connect(api.dsn, "test") as conn:
-            return await database.stored_versions(conn, SCHEMA) == versions(NEW)
+            return await copies.stored_versions(conn, SCHEMA) == versions(NEW)
 
     return check

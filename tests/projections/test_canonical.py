@@ -22,10 +22,11 @@ from domain.operation import problem
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered, HostKey
 from eventstore.log.envelope import Recorded, Ref
-from projections.aggregates import Aggregates, Row
+from projections.aggregates import Aggregates
 from projections.books import TABLES
 from projections.database import clean_json
 from projections.events import recorded, row
+from projections.model import Row
 from projections.operation_rows import view as operation_view
 from projections.vms import terms
 from runtime import subjects

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from projections import database
+from projections import copies, database
 from projections.books import MODELS
 from projections.position import Position, listen
 from runtime.local.servers import Postgres
@@ -22,7 +22,7 @@ async def dsn(postgres: Postgres) -> AsyncIterator[str]:
     """Read models of a log of two events."""
     dsn = await fresh_database(postgres)
     async with await database.connect(dsn, "tests") as conn:
-        await database.make(conn, MODELS, database.SCHEMA)
+        await copies.make(conn, MODELS, database.SCHEMA)
         await conn.execute("UPDATE checkpoint SET position = 2")
     yield dsn
 

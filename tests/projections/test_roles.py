@@ -11,7 +11,7 @@ from psycopg import errors
 
 from domain import project
 from eventstore.log.envelope import Ref
-from projections import database, rebuild
+from projections import copies, database, rebuild
 from projections.books import MODELS
 from projections.position import Position, listen
 from runtime.local.servers import POSTGRES_ROLES, Postgres, PostgresRole, create_database, set_up_roles
@@ -79,7 +79,7 @@ async def test_the_gateway_reads_what_it_serves_and_no_other_table(
     if over != "made now":
         async with await database.connect(readable[PROJECTIONS], "test") as conn:
             await conn.execute("GRANT SELECT ON ALL TABLES IN SCHEMA nebula TO nebula_gateway")
-            await database.grant(conn, MODELS, database.SCHEMA)
+            await copies.grant(conn, MODELS, database.SCHEMA)
     found: dict[str, bool] = {}
     async with await database.connect(readable[GATEWAY], "test") as conn:
         cursor = await conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'nebula'")
@@ -183,5 +183,5 @@ async def readable(postgres: Postgres) -> dict[PostgresRole, str]:
     await set_up_roles(postgres, name)
     dsns = {role: postgres.dsn_of(name, role) for role in PostgresRole}
     async with await database.connect(dsns[PROJECTIONS], "test") as conn:
-        await database.make(conn, MODELS, database.SCHEMA)
+        await copies.make(conn, MODELS, database.SCHEMA)
     return dsns

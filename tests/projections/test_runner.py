@@ -17,6 +17,7 @@ from domain.contract import Power
 from eventstore.log.envelope import Recorded, Ref
 from projections import aggregates, database, events, operation_rows, rebuild
 from projections.database import Pool
+from projections.model import COPIED
 from projections.operation_rows import OperationView
 from projections.position import Position
 from projections.runner import OutOfOrder, Overtaken, Runner, apply, ordered
@@ -99,7 +100,7 @@ async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Poo
     await cloud.caught_up()
     log = await cloud.store.read(0)
     rest = log[5:] if many else log[-2:]
-    assert (len(rest) >= events.MANY) == many
+    assert (len(rest) >= COPIED) == many
     end = log[-1].position
     async with await database.connect(cloud.dsn, "test") as conn:
         with pytest.raises(Overtaken):

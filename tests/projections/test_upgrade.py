@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from projections import database, rebuild, upgrade
+from projections import copies, database, rebuild, upgrade
 from projections.books import MODELS
 from projections.database import SCHEMA
 from projections.model import ReadModel, Standing, standing, versions
@@ -19,7 +19,7 @@ from runtime.local.servers import Postgres
 from tests.projections.cloud import Cloud, cloud
 from tests.waiting import eventually
 
-Models = tuple[ReadModel, ...]
+Models = tuple[ReadModel[Any, Any], ...]
 
 
 def raised(name: str = "seeds", column: str = "") -> Models:
@@ -57,7 +57,7 @@ async def made(tmp_path: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
 
 async def stored(cloud: Cloud) -> dict[str, int] | None:
     async with await database.connect(cloud.dsn, "test") as conn:
-        return await database.stored_versions(conn, SCHEMA)
+        return await copies.stored_versions(conn, SCHEMA)
 
 
 async def schemas(cloud: Cloud) -> list[str]:

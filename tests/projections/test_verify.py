@@ -15,7 +15,7 @@ from domain import vm
 from domain.contract import Power
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Change, Tip
-from projections import compare, database, rebuild
+from projections import compare, copies, database, rebuild
 from projections.books import MODELS
 from projections.compare import Difference, shapes
 from projections.database import SCHEMA, Pool
@@ -73,7 +73,7 @@ async def test_every_column_of_every_table_is_compared(made: Made) -> None:
         await database.connect(cloud.dsn, "test") as live,
         await database.connect(cloud.dsn, "test", schema) as replayed,
     ):
-        await database.make(replayed, MODELS, schema)
+        await copies.make(replayed, MODELS, schema)
         await Runner(cloud.nc, cloud.dsn, cloud.vault, Position()).follow(replayed, await cloud.caught_up())
         assert await compare.differing(live, SCHEMA, replayed, schema) == []
         await live.execute("SET session_replication_role = replica")  # no foreign keys
@@ -97,7 +97,7 @@ async def test_every_column_of_every_table_is_compared(made: Made) -> None:
                     assert whats == ["differs"], (table, column)
                     assert found.rows[0].columns == (column,), (table, column)
                     assert set(found.rows[0].key) == set(shape.key)
-        await database.drop(replayed, schema)
+        await copies.drop(replayed, schema)
 
 
 async def test_an_edited_seed_is_named(made: Made) -> None:

@@ -1,0 +1,75 @@
+"""Copies of the read models: one schema of Postgres each, with the tables of all of them and a checkpoint."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from psycopg import sql
+
+from projections.database import LOCK, Connection
+from projections.model import ReadModel, versions
+
+#: Who reads what is served, where Postgres has such a role (postgres.sql).
+READER = "nebula_gateway"
+
+DDL = """
+CREATE TABLE schema_version (model text PRIMARY KEY, version int NOT NULL);
+CREATE TABLE checkpoint (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    position   bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO checkpoint (position) VALUES (0);
+"""
+
+
+async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:
+    """Make empty read models in `schema`, in the place of whatever is there."""
+    made = list(models)
+    async with conn.transaction():
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        await drop(conn, schema)
+        await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        for ddl in (DDL, *(model.ddl for model in made)):
+            await conn.execute(ddl.encode())
+        async with conn.cursor() as cursor:
+            statement = "INSERT INTO schema_version (model, version) VALUES (%s, %s)"
+            await cursor.executemany(statement, [(name, version) for name, version in versions(made).items()])
+        await grant(conn, made, schema)
+
+
+async def grant(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:
+    """Let the gateway read in `schema` what it serves and the checkpoint, and nothing else."""
+    cursor = await conn.execute("SELECT 1 AS found FROM pg_roles WHERE rolname = %s", [READER])
+    if await cursor.fetchone() is None:
+        return
+    served = ["checkpoint", *(table for model in models if model.served for table in model.tables)]
+    names = {
+        "schema": sql.Identifier(schema),
+        "tables": sql.SQL(", ").join(sql.Identifier(schema, table) for table in served),
+        "reader": sql.Identifier(READER),
+    }
+    async with conn.transaction():
+        for statement in (
+            "REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {reader}",
+            "GRANT USAGE ON SCHEMA {schema} TO {reader}",
+            "GRANT SELECT ON {tables} TO {reader}",
+        ):
+            await conn.execute(sql.SQL(statement).format(**names))
+
+
+async def drop(conn: Connection, schema: str) -> None:
+    await conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+
+async def stored_versions(conn: Connection, schema: str) -> dict[str, int] | None:
+    """The versions of the read models in `schema`; None where there are none.
+
+    A version of all of them together, as earlier programs wrote it, has no model's name.
+    """
+    cursor = await conn.execute("SELECT to_regclass(%s) AS found", [f"{schema}.schema_version"])
+    row = await cursor.fetchone()
+    if row is None or row["found"] is None:
+        return None
+    table = sql.Identifier(schema, "schema_version")
+    cursor = await conn.execute(sql.SQL("SELECT to_jsonb(v) AS row FROM {} v").format(table))
+    return {row["row"].get("model", ""): row["row"]["version"] for row in await cursor.fetchall()}
