@@ -1,4 +1,4 @@
-"""The handlers process: one FastStream application around the command loop and the process managers."""
+"""The handlers process: the command loop, the process managers, and the queue of reports."""
 
 import asyncio
 import signal
@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from faststream import FastStream
 from nats.aio.client import Client
 
 from domain.placement import Policy
@@ -33,10 +32,10 @@ from handlers.managers.kept_images import Keeper
 from handlers.managers.liveness import Liveness
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
+from handlers.queues import Queues
 from handlers.registration import Registration, hear_heartbeats
-from handlers.reports import Reports, receiver
+from handlers.reports import Reports, receive
 from handlers.routes import Facts
-from handlers.subscriber import broker_of
 from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects
@@ -157,8 +156,9 @@ async def serve(settings: HandlersSettings) -> None:
         essential.start("bus of images", images.until_ended())
         await pieces.start()
         stack.push_async_callback(pieces.stop)
-        app = FastStream(broker_of(nc, receiver(parts.reports, parts.parking, settings.max_deliver)), logger=None)
-        stack.push_async_callback(app.stop)
-        await essential.during(app.start())
+        queues = Queues(nc, parts.parking, settings.max_deliver)
+        receive(queues, parts.reports)
+        stack.push_async_callback(queues.stop)
+        await essential.during(queues.start())
         log.info("handlers ready")
         await essential.for_ever()

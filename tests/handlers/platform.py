@@ -24,7 +24,8 @@ from domain.contract import WATCHDOG, Daemon, Heartbeat, Introduction, Leaving, 
 from eventstore.documents import Documents
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.store import EventStore
-from handlers.subscriber import CONSUMER
+from eventstore.parking.parking import REPORTS
+from handlers.queues import consumer_name
 from runtime import subjects
 from runtime.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats
@@ -162,7 +163,7 @@ class WriteSide:
         """Wait until no report is left to be judged."""
 
         async def none() -> bool:
-            info = await self.nc.jetstream().consumer_info(subjects.REPORTS, CONSUMER)
+            info = await self.nc.jetstream().consumer_info(subjects.REPORTS, consumer_name(REPORTS))
             return not info.num_pending and not info.num_ack_pending
 
         await eventually(none, "all reports are judged")

@@ -13,7 +13,7 @@ from eventstore.log.judge import Tip
 from eventstore.parking.parked import MORE
 from eventstore.parking.parking import LOG, REPORTS, NotParked, Parking, Status
 from eventstore.parking.room import MOST_OPEN
-from handlers.subscriber import CONSUMER
+from handlers.queues import consumer_name
 from runtime import subjects
 from runtime.bus import QuickClient
 from tests.eventstore.log import AT
@@ -158,7 +158,7 @@ async def test_a_flood_is_counted_and_what_is_good_goes_on(side: WriteSide) -> N
     for source in (LOG, REPORTS):
         await eventually(lambda source=source: counted(source, 100), f"all of {source} are counted")  # type: ignore[misc]
     assert (await js.stream_info(subjects.PARKED)).state.messages == 2 * (MOST_OPEN + 1)
-    pending = await js.consumer_info(subjects.REPORTS, CONSUMER)
+    pending = await js.consumer_info(subjects.REPORTS, consumer_name(REPORTS))
     assert (pending.num_pending, pending.num_ack_pending) == (0, 0)
 
     await parking.drop(REPORTS, "k0", actor="alice", reason="seen")

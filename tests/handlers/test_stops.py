@@ -5,7 +5,8 @@ import signal
 import uuid
 from pathlib import Path
 
-from handlers.subscriber import CONSUMER
+from eventstore.parking.parking import REPORTS
+from handlers.queues import consumer_name
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
@@ -13,7 +14,7 @@ from tests.waiting import eventually
 
 async def both_ready(side: WriteSide) -> bool:
     """Whether two of them read the queue of reports: what they begin with last."""
-    return bool((await side.nc.jetstream().consumer_info(subjects.REPORTS, CONSUMER)).num_waiting == 2)
+    return bool((await side.nc.jetstream().consumer_info(subjects.REPORTS, consumer_name(REPORTS))).num_waiting == 2)
 
 
 async def test_no_command_is_lost_when_handlers_stop(servers_home: Path) -> None:
