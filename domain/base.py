@@ -103,6 +103,11 @@ class Command(Value):
     at: AwareDatetime
 
 
+def optional(model: BaseModel | None, field: str, missing: Any = None) -> Any:
+    """A field that only some models have. `getattr` takes microseconds where a model lacks it."""
+    return missing if model is None else model.__dict__.get(field, missing)
+
+
 _EVENT_TYPES: dict[str, type["Event"]] = {}
 
 

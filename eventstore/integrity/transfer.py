@@ -25,7 +25,7 @@ from eventstore.integrity.verify import Report
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Conflict, Unavailable, direct_get
 from eventstore.log.judge import follows, shape
-from eventstore.log.received import STORED_AT
+from eventstore.log.layout import STORED_AT
 from eventstore.log.store import EventStore
 from runtime import bus, streams, subjects
 

@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from eventsourcing.persistence import StoredEvent
 from pydantic_core import from_json
 
-from domain.base import Event
+from domain.base import Event, optional
+from eventstore.log.layout import layout
 from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
 from runtime.header_text import decoded, encoded
@@ -100,9 +101,9 @@ class Recorded:
         mine = (self.position, self.subject, self.body, self.headers, self.raw)
         return mine == (other.position, other.subject, other.body, other.headers, other.raw)
 
-    @cached_property
+    @property
     def ref(self) -> Ref:
-        return Ref(*subjects.parse_event(self.subject))
+        return ref_of(self.subject)
 
     @property
     def id(self) -> str:
@@ -186,9 +187,31 @@ def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, e
     But for an event that its reader signs with the actor of the headers, where that is not done yet.
     """
     recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
-    if not event.SIGNED or getattr(event, "created_by", None) == headers["ce-actor"]:
-        vars(recorded).update(ref=ref, event=event)
+    if not event.SIGNED or optional(event, "created_by") == headers["ce-actor"]:
+        vars(recorded)["event"] = event
     return recorded
+
+
+@lru_cache(maxsize=4096)
+def ref_of(subject: str) -> Ref:
+    """The aggregate that a subject names; ValueError for what is no subject of an event."""
+    return Ref(*subjects.parse_event(subject))
+
+
+class Address(NamedTuple):
+    """What all events of an aggregate say of it."""
+
+    ref: Ref
+    source: str
+    id_before_version: str
+
+
+@lru_cache(maxsize=4096)
+def address(subject: str) -> Address:
+    """What events on this subject have to say; ValueError where it is no subject of an event."""
+    ref = ref_of(subject)
+    _ = ref.subject
+    return Address(ref, f"/projects/{ref.project}/{ref.kind}s/{ref.id}", f"{ref.kind}.{ref.id}:")
 
 
 def _said(header: str, value: str) -> str:
@@ -210,20 +233,17 @@ def boundless(value: Any) -> bool:
 
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
     """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
-    lines = [subject, *[f"{name}: {headers[name]}" for name in sorted(headers) if name.startswith("ce-")], ""]
-    return hashlib.sha256("\n".join(lines).encode(errors="replace") + b"\n" + body).hexdigest()
-
-
-def event_id(ref: Ref, version: int) -> str:
-    """`<kind>.<aggregate id>:<version>`: unique over the whole log, and the same however often it is sent."""
-    return f"{ref.kind}.{ref.id}:{version}"
+    found = layout(tuple(headers))
+    text = found.text % (subject, *map(headers.__getitem__, found.digested))
+    return hashlib.sha256(text.encode(errors="replace") + body).hexdigest()
 
 
 def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) -> tuple[dict[str, str], bytes]:
     """The headers and the body of an event about to be appended."""
-    at: datetime = getattr(event, "at", None) or datetime.now(UTC)
-    operation = getattr(event, "operation", None) or context.operation
-    optional = (
+    at: datetime = optional(event, "at") or datetime.now(UTC)
+    operation = optional(event, "operation") or context.operation
+    expected = address(ref.subject)
+    of_some = (
         (TYPE_VERSION, str(event.VERSION) if event.VERSION > 1 else None),
         ("ce-credential", context.credential),
         ("ce-requestid", context.request),
@@ -233,14 +253,14 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
     )
     headers = {
         "ce-specversion": "1.0",
-        "ce-id": event_id(ref, version),
+        "ce-id": f"{expected.id_before_version}{version}",
         "ce-type": event.TOPIC,
-        "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
+        "ce-source": expected.source,
         "ce-time": at.isoformat(),
         "ce-aggregateversion": str(version),
         "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: encoded(value) for name, value in optional if value},
+        **{name: encoded(value) for name, value in of_some if value},
     }
     return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)

@@ -7,18 +7,19 @@ fault, as long as their headers are right.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
 from functools import cache
+from operator import itemgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from domain.base import Event, Foreign
-from eventstore.log.envelope import GENESIS, Recorded, Ref, event_id
+from domain.base import Event, Foreign, optional
+from eventstore.log.envelope import GENESIS, Recorded, Ref, address
 from eventstore.log.upcast import TYPE_VERSION
 from runtime import subjects
 
@@ -26,6 +27,7 @@ S = TypeVar("S")
 
 REQUIRED = ("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-aggregateversion", "ce-prevhash")
 """The headers that every event has."""
+_required = itemgetter(*REQUIRED)
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -69,14 +71,19 @@ class Tip:
 
 def judge(recorded: Recorded, tip: Tip) -> Event | Malformed:
     """The event, when the message is one and follows the tip."""
-    return shape(recorded) or follows(recorded, tip.version, tip.digest) or body(recorded)
+    return judge_after(recorded, tip.version, tip.digest)
+
+
+def judge_after(recorded: Recorded, version: int, digest: str) -> Event | Malformed:
+    """The event, when the message is one and follows an event of this version and digest."""
+    return shape(recorded) or follows(recorded, version, digest) or body(recorded)
 
 
 def step(
     evolve: Callable[[S | None, Event], S | None], state: S | None, tip: Tip, recorded: Recorded
 ) -> tuple[S | None, Tip, Malformed | None]:
     """State and tip behind one more message, and what is wrong with it."""
-    verdict = judge(recorded, tip)
+    verdict = judge_after(recorded, tip.version, tip.digest)
     if isinstance(verdict, Malformed):
         return state, tip.past(recorded), verdict
     state, wrong = evolved(evolve, state, verdict)
@@ -99,24 +106,26 @@ def shape(recorded: Recorded) -> Malformed | None:
         return None
     headers = recorded.headers
     try:
-        ref = recorded.ref
-        _ = ref.subject
+        expected = address(recorded.subject)
     except ValueError as error:
         return Malformed("shape", f"the subject is not one of an event: {error}")
     if recorded.raw is not None:
         return Malformed("shape", "the headers are not plain text, or one of them is there twice")
-    missing = [name for name in REQUIRED if not headers.get(name)]
-    if missing:
-        some = "has no headers" if len(missing) == len(REQUIRED) else f"lacks the headers {', '.join(missing)}"
-        return Malformed("shape", f"the message {some}")
-    version, of_type = headers["ce-aggregateversion"], headers.get(TYPE_VERSION)
+    try:
+        said = _required(headers)
+    except KeyError:
+        said = ("",)
+    if "" in said:
+        return _lacking(headers)
+    spec, id_, type_, source, _, version, previous = said
+    of_type = headers.get(TYPE_VERSION)
     if not _NUMBER.fullmatch(version) or (of_type is not None and not _NUMBER.fullmatch(of_type)):
         return Malformed("shape", "a version in the headers is no positive number")
-    if headers["ce-specversion"] != "1.0" or headers["ce-id"] != event_id(ref, int(version)):
-        return Malformed("shape", f"ce-specversion has to be 1.0, ce-id {event_id(ref, int(version))}")
-    if headers["ce-source"] != f"/projects/{ref.project}/{ref.kind}s/{ref.id}":
+    if spec != "1.0" or id_ != expected.id_before_version + version:
+        return Malformed("shape", f"ce-specversion has to be 1.0, ce-id {expected.id_before_version}{version}")
+    if source != expected.source:
         return Malformed("shape", "ce-source names another aggregate than the subject")
-    if not _HEX.fullmatch(headers["ce-prevhash"]) or not _TYPE.fullmatch(headers["ce-type"]):
+    if not _HEX.fullmatch(previous) or not _TYPE.fullmatch(type_):
         return Malformed("shape", "ce-prevhash has to be 64 hexadecimal digits, ce-type a word in ASCII")
     try:
         time = recorded.time
@@ -127,9 +136,15 @@ def shape(recorded: Recorded) -> Malformed | None:
     return None
 
 
+def _lacking(headers: Mapping[str, str]) -> Malformed:
+    missing = [name for name in REQUIRED if not headers.get(name)]
+    some = "has no headers" if len(missing) == len(REQUIRED) else f"lacks the headers {', '.join(missing)}"
+    return Malformed("shape", f"the message {some}")
+
+
 def follows(recorded: Recorded, version: int, digest: str) -> Malformed | None:
     """What keeps a message of the right shape from following an event of this version and digest."""
-    if recorded.version != version + 1:
+    if recorded.headers["ce-aggregateversion"] != str(version + 1):
         at = f"is at event {version}" if version else "has no event yet"
         return Malformed("version", f"the message says event {recorded.version} of an aggregate that {at}")
     if recorded.previous != digest:
@@ -166,16 +181,18 @@ def family(topic: str) -> str | None:
 
 def names_another(event: Event, ref: Ref) -> bool:
     """Whether an event that names its aggregate names another one than its subject."""
-    holder = getattr(event, "info", None) if ref.kind == "node" else event
-    if getattr(holder, ref.kind, ref.id) != ref.id:
+    holder = optional(event, "info") if ref.kind == "node" else event
+    if optional(holder, ref.kind, ref.id) != ref.id:
         return True
-    return ref.kind == "vm" and getattr(event, "project", ref.project) != ref.project
+    return ref.kind == "vm" and optional(event, "project", ref.project) != ref.project
 
 
 def sound(value: object, depth: int = 0) -> bool:
     """Whether all numbers and times can be stored, compared and shown by everybody."""
     if type(value) in _ALWAYS_SOUND:
         return True
+    if type(value) is datetime:
+        return sound_time(value)
     if isinstance(value, BaseModel) and depth <= _DEEPEST:  # what an event is, and most of what it holds
         held = value.__dict__
         return _all_sound([held.get(name) for name in doubtful(type(value))], depth)

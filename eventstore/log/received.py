@@ -9,23 +9,11 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from eventstore.log.envelope import Raw, Recorded
+from eventstore.log.layout import STORED_AT, layout
 from runtime.headers import FIRST_LINE, Odd, parsed
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
-STORED_AT = "Nebula-Stored-At"
-_OF_STORAGE = (
-    STORED_AT,
-    EXPECTED,
-    EXPECTED_ON,
-    "Nats-Msg-Id",
-    "Nats-Expected-Stream",
-    "Nats-Batch-Id",
-    "Nats-Batch-Sequence",
-    "Nats-Batch-Commit",
-)
-"""What we send with an event that is not part of it. Servers and others may add more that begin with `Nats-`."""
-
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -37,7 +25,7 @@ def direct(msg: Msg) -> Recorded:
         subject=headers["Nats-Subject"],
         headers=own(headers),
         body=msg.data,
-        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(headers["Nats-Time-Stamp"])),
+        stored_at=first_stored(headers) or datetime.fromisoformat(headers["Nats-Time-Stamp"]),
         raw=raw_of(headers["Nats-Subject"], headers),
     )
 
@@ -55,7 +43,7 @@ def from_api(message: dict[str, Any]) -> Recorded:
         subject=message["subject"],
         headers=own(headers),
         body=base64.b64decode(message.get("data", "")),
-        stored_at=first_stored(headers) or datetime.fromisoformat(_microseconds(message["time"])),
+        stored_at=first_stored(headers) or datetime.fromisoformat(message["time"]),
         raw=raw_of(message["subject"], headers),
     )
 
@@ -75,10 +63,8 @@ def first_stored(headers: Mapping[str, str]) -> datetime | None:
 def own(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are the event's own: none that speak of its storage."""
     kept = dict(headers)
-    for name in _OF_STORAGE:
-        kept.pop(name, None)
-    if "Nats-" in "\n".join(kept):  # others are rare, and every event passes here
-        return {name: value for name, value in kept.items() if not name.startswith("Nats-")}
+    for name in layout(tuple(headers)).of_storage:
+        del kept[name]
     return kept
 
 
@@ -97,9 +83,3 @@ def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
     if whole and not _CONTROL.search(b"".join([exact, *kept])):
         return None
     return Raw(exact, b"\r\n".join([first, *kept, b"", b""]))
-
-
-def _microseconds(text: str) -> str:
-    """RFC 3339 with up to nanoseconds, cut to what Python reads."""
-    head, _, rest = text.rstrip("Z").partition(".")
-    return f"{head}.{rest[:6]:0<6}+00:00"

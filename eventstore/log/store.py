@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from nats.aio.client import Client
 
 from domain.base import Event, ReferenceChecked
-from eventstore.log.envelope import Context, Recorded, Ref, appended, digest, seal
+from eventstore.log.envelope import GENESIS, Context, Recorded, Ref, appended, digest, seal
 from eventstore.log.frontier import Frontier
 from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import (
@@ -25,7 +25,7 @@ from eventstore.log.jetstream import (
     TooMany,
     Unavailable,
 )
-from eventstore.log.judge import Malformed, Tip, evolved, judge, shape
+from eventstore.log.judge import Malformed, Tip, evolved, judge_after
 from eventstore.log.received import EXPECTED, EXPECTED_ON
 from runtime import subjects
 
@@ -99,23 +99,23 @@ def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False)
 
     `verified`: the first malformed one raises Tampered instead.
     """
-    tip, events = Tip(ref), []
+    events: list[Recorded] = []
+    version, previous, position = 0, GENESIS, 0
     for recorded in messages:
-        verdict = judge(recorded, tip)
+        verdict = judge_after(recorded, version, previous)
         if not isinstance(verdict, Malformed):
             events.append(recorded)
-            tip = tip.after(recorded)
-            continue
-        if verified:
+            version, previous = version + 1, recorded.digest
+        elif verified:
             raise Tampered(recorded, verdict.reason)
-        tip = tip.past(recorded)
-    return events, tip
+        position = recorded.position
+    return events, Tip(ref, version, position, previous, events[-1].time if events else None)
 
 
 def begun(messages: Iterable[Recorded]) -> Recorded | None:
     """The first of these messages that begins an aggregate."""
     for recorded in messages:
-        if shape(recorded) is None and isinstance(judge(recorded, Tip(recorded.ref)), Event):
+        if isinstance(judge_after(recorded, 0, GENESIS), Event):
             return recorded
     return None
 
@@ -209,12 +209,12 @@ class EventStore:
         """Fold one aggregate; the rest as in `history`."""
         state: S | None = None
         events, end = await self._history(ref, fresh=fresh, verified=verified)
-        tip = Tip(ref)
+        newest: Recorded | None = None
         for recorded in events:
             if at is not None and not not_behind(recorded, at):
-                return Loaded(state, tip)
+                return Loaded(state, Tip(ref) if newest is None else Tip(ref).after(newest))
             state, _ = evolved(evolve, state, recorded.event)
-            tip = tip.after(recorded)
+            newest = recorded
         return Loaded(state, end)
 
     async def first(self, filter_: str) -> tuple[Recorded | None, int]:
