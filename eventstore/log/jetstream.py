@@ -19,8 +19,8 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.log.envelope import Recorded
-from eventstore.log.mailbox import Mailbox
 from eventstore.log.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
+from runtime.inbox import Inbox
 
 T = TypeVar("T")
 
@@ -308,10 +308,10 @@ async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) 
     Raises Unavailable when the server refuses, TimeoutError and nats.errors.Error when it does not answer.
     """
     found: list[Recorded] = []
-    async with Mailbox(nc) as mailbox:
-        await nc.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=mailbox.subject)
+    async with Inbox(nc) as inbox:
+        await nc.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=inbox.subject)
         while True:
-            for msg in await mailbox.take(wait, PAGE):
+            for msg in await inbox.take(wait, PAGE):
                 headers = msg.headers or {}
                 if not is_status(headers):
                     found.append(direct(msg))

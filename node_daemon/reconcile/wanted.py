@@ -7,25 +7,18 @@ from datetime import datetime
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from domain.contract import Desired, Place, Wanted
-from runtime import logs, subjects
+from runtime import logs, ordered, subjects
+from runtime.backoff import Backoff
+from runtime.tasks import heed_cancellation
 
 log = logs.get(__name__)
 
-#: Seconds between the server's signs of life on the consumer, and how long to do without before making a new one.
-HEARTBEAT = 2.0
-SILENCE = 6.0
-#: Seconds between looks whether the connection was replaced.
-LOOK = 0.5
+RETRY = Backoff(first=0.2, last=5.0)
 #: Subjects that are remembered of documents that make no sense.
 MOST_MALFORMED = 1000
-#: How the reply subject of each message of the stream begins. Its headers are its publisher's: they prove nothing.
-DELIVERED = "$JS.ACK."
 
 
 def microseconds(moment: datetime | None) -> int:
@@ -33,8 +26,9 @@ def microseconds(moment: datetime | None) -> int:
     return int(moment.timestamp() * 1e6) if moment is not None else 0
 
 
-class Gap(Exception):
-    """The consumer lost something, or is gone. A new one goes on after the last document read."""
+def document(message: Msg, position: int, _stored: int) -> tuple[int, Msg]:
+    """A message as it came, with its position in the stream."""
+    return position, message
 
 
 class WantedDocuments:
@@ -63,19 +57,18 @@ class WantedDocuments:
 
     async def follow(self) -> None:
         """Read for ever: over restarts of the server, loss of the consumer, and loss of the connection."""
-        delay, quiet = 0.2, False
+        pauses, quiet = RETRY.pauses(), False
         while True:
             try:
                 await self._session()
-            except Gap as gap:
-                log.info("reading wanted documents anew", reason=str(gap), after=self.position)
-                delay, quiet = 0.2, False
-            except (NatsError, TimeoutError, ValueError) as error:  # ValueError: no consumer has sent this
+            except ordered.Interrupted as error:
+                log.info("reading wanted documents anew", reason=str(error), after=self.position)
+                pauses, quiet = RETRY.pauses(), False
+            except (NatsError, OSError, TimeoutError) as error:
                 if not quiet:
                     log.warning("cannot read wanted documents", error=str(error) or repr(error))
                 quiet = True
-                delay = min(delay * 2, 5.0)
-            await asyncio.sleep(delay)
+            await asyncio.sleep(next(pauses))
 
     async def forget(self, done: Callable[[str], bool]) -> None:
         """Drop tombstones that are `done` here, and what made no sense, once the stream no longer holds them.
@@ -96,70 +89,23 @@ class WantedDocuments:
             del self.malformed[subject]
 
     async def _session(self) -> None:
-        """One consumer's life. Ends with Gap, or with what NATS raises."""
-        js = self._bus.jetstream()
-        stream = await js.stream_info(subjects.WANTED)
+        """One consumer's life. Ends with Interrupted, or with what NATS raises."""
+        stream = await self._bus.jetstream().stream_info(subjects.WANTED)
+        heed_cancellation()
         made, last = microseconds(stream.created), stream.state.last_seq
         if last < self.position or self._stream not in (0, made):
             log.warning("the stream of wanted documents was made anew", had=self.position, has=last)
             self.position = 0
             self._unplaced.update(self._documents)
         self._stream = made
-        connection = self._bus.stats["reconnects"]
-        inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(inbox)
-        try:
-            info = await js.add_consumer(
-                subjects.WANTED,
-                ConsumerConfig(
-                    deliver_subject=inbox,
-                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=self.position + 1,
-                    filter_subject=subjects.wanted_of(self._node),
-                    ack_policy=AckPolicy.NONE,
-                    idle_heartbeat=HEARTBEAT,
-                    inactive_threshold=30,
-                    mem_storage=True,
-                    num_replicas=1,
-                ),
-            )
-            delivered = info.delivered.consumer_seq if info.delivered else 0
-            if not info.num_pending and not delivered:
-                self.loaded.set()
-            await self._read(subscription, connection)
-        finally:
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
-
-    async def _read(self, subscription: Subscription, connection: int) -> None:
-        clock = asyncio.get_running_loop()
-        expected, heard = 1, clock.time()
-        while True:
-            try:
-                message = await subscription.next_msg(timeout=LOOK)
-            except NatsTimeout:
-                if self._bus.stats["reconnects"] != connection:
-                    raise Gap("the connection is another one") from None
-                if clock.time() - heard > SILENCE:
-                    raise Gap("no sign of life from the server") from None
-                continue
-            heard = clock.time()
-            headers = message.headers or {}
-            if not message.reply.startswith(DELIVERED):  # the server speaks for itself
-                if headers.get("Status") != "100":
-                    raise Gap(headers.get("Description", "the consumer ended"))
-                if headers.get("Nats-Last-Consumer", str(expected - 1)) != str(expected - 1):
-                    raise Gap("a document was lost on the way")
-                self.loaded.set()  # the server has nothing more to say
-                continue
-            sequence = message.metadata.sequence
-            if sequence.consumer != expected:
-                raise Gap("a document was lost on the way")
-            expected += 1
-            self.position = sequence.stream
-            self._take(message)
-            if message.metadata.num_pending == 0:
-                self.loaded.set()
+        mine = [subjects.wanted_of(self._node)]
+        batches = ordered.consumed(self._bus, subjects.WANTED, self.position, mine, document)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                for self.position, message in batch.items:
+                    self._take(message)
+                if not batch.more:
+                    self.loaded.set()
 
     def _take(self, message: Msg) -> None:
         """Take in one document. One that is malformed touches nothing: what was wanted before stays wanted.

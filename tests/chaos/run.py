@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from eventstore.log import follow, jetstream
+from eventstore.log import jetstream
 from eventstore.log.store import EventStore
-from runtime import subjects
+from runtime import ordered, subjects
 from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from runtime.tasks import end
@@ -58,8 +58,8 @@ def impatient() -> Iterator[None]:
     """A server that went away is noticed at once: else most of a run would be waiting."""
     with (
         mock.patch.object(jetstream, "ANSWER_SECONDS", ANSWER),
-        mock.patch.object(follow, "HEARTBEAT", 0.1),
-        mock.patch.object(follow, "_FIRST_WAIT", 0.2),
+        mock.patch.object(ordered, "HEARTBEAT", 0.1),
+        mock.patch.object(ordered, "_FIRST_WAIT", 0.2),
     ):
         yield
 

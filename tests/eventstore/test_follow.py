@@ -11,11 +11,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from eventstore.log import follow as module
 from eventstore.log.envelope import Recorded
-from eventstore.log.follow import MOST, OtherStream, follow, pushed
+from eventstore.log.follow import OtherStream, follow, pushed
 from eventstore.log.store import EventStore, Tip
-from runtime import subjects
+from runtime import ordered, subjects
 from runtime.local.servers import NatsServer, start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import (
@@ -35,9 +34,9 @@ from tests.waiting import eventually
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that went away is noticed soon."""
-    monkeypatch.setattr(module, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(module, "_FIRST_WAIT", 0.5)
-    monkeypatch.setattr(module, "SURE", 0.3)
+    monkeypatch.setattr(ordered, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(ordered, "_FIRST_WAIT", 0.5)
+    monkeypatch.setattr(ordered, "SURE", 0.3)
 
 
 async def take(nc: Client, after: int, count: int, filters: list[str] | None = None) -> list[Recorded]:
@@ -45,7 +44,7 @@ async def take(nc: Client, after: int, count: int, filters: list[str] | None = N
     found: list[Recorded] = []
     async with aclosing(follow(nc, after, filters)) as feed:
         async for batch in feed:
-            assert 0 < len(batch) <= MOST
+            assert 0 < len(batch) <= ordered.MOST
             found += batch
             if len(found) >= count:
                 return found
@@ -81,7 +80,7 @@ async def test_with_filters(nc: Client, store: EventStore, project: str) -> None
 
 
 async def test_more_than_a_batch_and_then_what_comes(nc: Client, store: EventStore) -> None:
-    target = await filled(store, 3 * MOST + 7)
+    target = await filled(store, 3 * ordered.MOST + 7)
     history = await store.history(target)
     feed = follow(nc, 0, [target.subject])
     found: list[Recorded] = []
@@ -171,13 +170,13 @@ async def test_a_server_away_for_long_leaves_no_inbox_that_nobody_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[str] = []
-    create = module._create
+    create = ordered._create
 
-    async def counted(nc: Client, stream: str, name: str, *rest: Any) -> None:
+    async def counted(nc: Client, stream: str, name: str, *rest: Any) -> int:
         tries.append(name)
-        await create(nc, stream, name, *rest)
+        return await create(nc, stream, name, *rest)
 
-    monkeypatch.setattr(module, "_create", counted)
+    monkeypatch.setattr(ordered, "_create", counted)
     server = await start_nats(tmp_path)
     async with connection(server.url) as reader, connection(server.url) as writer:
         await ensure_all(writer.jetstream(), 1)
@@ -288,7 +287,9 @@ async def test_what_a_stranger_says_to_a_feed_ends_nobody(
 )
 def test_both_layouts_of_a_reply_are_understood(nc: Client, reply: str) -> None:
     headers = {"ce-id": "x", "Nats-Msg-Id": "x", "Nats-Expected-Stream": "NEBULA_EVENTS"}
-    recorded, sequence = pushed(Msg(nc, subject="nebula.events.p.vm.v", reply=reply, data=b"{}", headers=headers))
+    position, sequence, nanoseconds = ordered.delivered(reply)
+    message = Msg(nc, subject="nebula.events.p.vm.v", reply=reply, data=b"{}", headers=headers)
+    recorded = pushed(message, position, nanoseconds)
     assert (recorded.position, sequence) == (4711, 42)
     assert recorded.stored_at.isoformat() == "2026-01-01T00:00:00+00:00"
     assert recorded.headers == {"ce-id": "x"}
@@ -303,7 +304,7 @@ async def test_a_refusal_is_told_once_and_tried_on(tmp_path: Path, monkeypatch: 
 
         def debug(self, _text: str, **_: Any) -> None: ...
 
-    monkeypatch.setattr(module, "log", Log())
+    monkeypatch.setattr(ordered, "log", Log())
     server = await start_nats(tmp_path)
     async with connection(server.url) as nc:
         first = asyncio.create_task(take(nc, 0, 1))
@@ -336,20 +337,20 @@ async def test_a_leader_that_was_cut_off_is_not_believed_at_once(
     nc: Client, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says for a moment that the stream is shorter than what was read of it."""
-    monkeypatch.setattr(module, "SURE", 60.0)
+    monkeypatch.setattr(ordered, "SURE", 60.0)
     name = some_id()
     js = nc.jetstream()
     await js.add_stream(StreamConfig(name=name, subjects=[f"{name}.>"]))
     await js.publish(f"{name}.0", b"")
     asked = 0
-    same = module._same
+    same = ordered._same
 
     async def behind(nc: Client, stream: str, after: int) -> None:
         nonlocal asked
         asked += 1
         await same(nc, stream, after + 5 if asked < 3 else after)
 
-    monkeypatch.setattr(module, "_same", behind)
+    monkeypatch.setattr(ordered, "_same", behind)
     async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
         assert len(await anext(feed)) == 1
         for consumer in await js.consumers_info(name):

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from domain.contract import Desired
-from node_daemon.reconcile import wanted as reader
 from node_daemon.reconcile.wanted import WantedDocuments
-from runtime import subjects
+from runtime import ordered, subjects
 from runtime.local.servers import start_nats
 from runtime.streams import ensure_all
 from tests.eventstore.log import connection
@@ -20,8 +19,7 @@ from tests.waiting import eventually
 async def test_in_a_stream_that_was_made_anew_an_older_document_means_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "HEARTBEAT", 0.3)  # the server does not say that a stream was deleted
-    monkeypatch.setattr(reader, "SILENCE", 1.5)
+    monkeypatch.setattr(ordered, "HEARTBEAT", 0.3)  # the server does not say that a stream was deleted
     server = await start_nats(tmp_path)
     try:
         async with connection(server.url) as nc:

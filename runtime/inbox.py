@@ -1,4 +1,4 @@
-"""An inbox of one's own, emptied many messages at a time.
+"""An inbox, emptied many messages at a time.
 
 nats-py's `next_msg` makes a task and a timer for each message, which costs more than everything else that reading the
 log does. Here a callback gathers what comes, and the reader takes all of it at once.
@@ -14,16 +14,16 @@ from typing import Self
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError
+from nats.errors import ConnectionClosedError, StaleConnectionError
 from nats.errors import Error as NatsError
 
 from runtime.tasks import happens
 
-#: Seconds between looks whether the connection was closed while nothing comes.
+#: Seconds between looks whether the connection was closed or replaced while nothing comes.
 LOOK = 0.25
 
 
-class Mailbox:
+class Inbox:
     """Subscribed to `subject` between enter and exit. What comes is kept until it is taken, however much it is."""
 
     def __init__(self, nc: Client) -> None:
@@ -32,8 +32,10 @@ class Mailbox:
         self._arrived = asyncio.Event()
         self._messages: deque[Msg] = deque()
         self._subscription: Subscription | None = None
+        self._connection = 0
 
     async def __aenter__(self) -> Self:
+        self._connection = self._nc.stats["reconnects"]
         self._subscription = await self._nc.subscribe(
             self.subject, cb=self._put, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
@@ -50,13 +52,16 @@ class Mailbox:
     async def take(self, seconds: float, most: int) -> list[Msg]:
         """What has come, at least one message and up to `most`, in order.
 
-        Raises TimeoutError when nothing comes within that time, ConnectionClosedError when nothing can come any more.
+        Raises TimeoutError when nothing comes within that time, ConnectionClosedError when nothing can come any more,
+        StaleConnectionError when the connection was replaced: what was on its way is lost.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
         while not self._messages:
             if self._nc.is_closed:
                 raise ConnectionClosedError
+            if self._nc.stats["reconnects"] != self._connection:
+                raise StaleConnectionError
             if clock() >= deadline:
                 raise TimeoutError(f"nothing came within {seconds:g} s")
             self._arrived.clear()
