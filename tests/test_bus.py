@@ -143,14 +143,47 @@ PARTS = st.lists(
 @given(PARTS | st.just([(b"ce-id", b": ", b"a:b"), (b"ce-id", b": ", b"c")]), st.sampled_from([b"\r\n", b"\n", b"\r"]))
 def test_the_quickest_way_reads_what_the_next_one_reads(lines: list[tuple[bytes, bytes, bytes]], end: bytes) -> None:
     block = b"".join(b"".join(line) + end for line in lines) + b"\r\n"
+    headers._usual_ones.clear()
+    first = parsed(b"NATS/1.0\r\n" + block)
     found = headers._usual(block)
-    assert found is None or found == headers._plain(block)
+    assert found is None or found == headers._plain(block) == first
 
 
+@pytest.fixture
+def forgotten() -> None:
+    headers._usual_ones.clear()
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_headers_of_events_go_the_quickest_way() -> None:
-    assert headers._usual(b"ce-id: vm.1:1\r\nce-time: 2026-01-01T00:00:00+00:00\r\n\r\n") == {
-        "ce-id": "vm.1:1",
-        "ce-time": "2026-01-01T00:00:00+00:00",
-    }
-    for other in (b"a: b c\r\n\r\n", b"a: b\r\na: c\r\n\r\n", b"a:b\r\n\r\n", b"a: \r\n\r\n", b"\r\n", b""):
-        assert headers._usual(other) is None
+    event = {"ce-id": "vm.1:1", "ce-time": "2026-01-01T00:00:00+00:00"}
+    other = {"ce-id": "vm.1:2", "ce-time": "2026-01-02T00:00:00+00:00"}
+    assert parsed(header_block(event) or b"") == event
+    assert headers._usual((header_block(other) or b"")[10:]) == other
+    for lines in (
+        b"ce-id: 1 2\r\nce-time: 3\r\n\r\n",
+        b"ce-id: 1\r\nce-id: 2\r\n\r\n",
+        b"ce-time: 1\r\nce-id: 2\r\n\r\n",
+        b"ce-id: 1\r\nce-time: \r\n\r\n",
+        b"ce-id: 1\r\nce-time:2\r\n\r\n",
+        b"ce-id: \xff\r\nce-time: 2\r\n\r\n",
+        b"ce-id: 1\nce-time: 2\n\r\n",
+        b"ce-id: 1\r\nce-time: 2\r\n\r\n\r\n",
+        b"ce-id: 1\r\nce-time: 2\r\n",
+        b"\r\n",
+        b"",
+    ):
+        assert headers._usual(lines) is None, lines
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_few_sets_of_names_are_kept_whoever_writes_them() -> None:
+    for number in range(300):
+        parsed(
+            b"NATS/1.0\r\n" + b"x: 1\r\n".join(b"a%d-%d" % (number, n) for n in range(number % 20)) + b"x: 1\r\n\r\n"
+        )
+    parsed(b"NATS/1.0\r\n" + b"x" * 5000 + b": 1\r\n\r\n")
+    kept = [names for alike in headers._usual_ones.values() for names, _ in alike]
+    assert 10 < len(kept) <= 64
+    assert all(sum(map(len, names)) < 2000 for names in kept)
+    assert parsed(b"NATS/1.0\r\nnew: 1\r\nother: 2\r\n\r\n") == {"new": "1", "other": "2"}
