@@ -9,7 +9,7 @@ import typer
 from cli.client import output
 from cli.client.command import root
 from cli.client.errors import CliError, Exit, Usage
-from cli.commands import catalog, console, events, guest, image, log, parked, replay, vault, views, vm
+from cli.commands import catalog, console, events, guest, image, log, parked, replay, status, vault, views, vm
 from cli.commands import simulate as simulation
 from cli.local.role import serve
 from runtime import private
@@ -135,6 +135,7 @@ guest.register(vm.app)
 events.register(app)
 log.register(app)
 parked.register(app)
+status.register(app, USE)
 vault.register(app)
 views.register(app)
 

@@ -11,8 +11,10 @@ from gateway.edge import Edge
 from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.parked_index import Index
+from gateway.roles import Roles
 from gateway.routes import router
 from gateway.state import Gateway
+from gateway.status import tell_others
 from projections import database
 from projections.position import Position, listen
 from runtime import bus
@@ -29,21 +31,25 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     tokens.load()
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
+    heartbeats = Heartbeats(settings.clock_offset_seconds)
     gateway = Gateway(
         nc=nc,
         store=EventStore(nc),
         pool=pool,
         position=Position(),
         tokens=tokens,
-        heartbeats=Heartbeats(settings.clock_offset_seconds),
+        heartbeats=heartbeats,
         metrics=Metrics(),
         parked=Index(),
+        roles=Roles(heartbeats.malformed),
     )
     await gateway.heartbeats.listen(nc)
+    await gateway.roles.listen(nc)
     await pool.open()
     gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
+    gateway.essential.start("status", tell_others(gateway))
     try:
         async with gateway.essential:
             yield gateway

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from domain.contract import Caller, CommandRequest
 from eventstore.log.store import Unavailable
 from gateway import unreadable
 from gateway.health_memory import PARTS
+from gateway.roles import Heard
 from gateway.state import Gateway
 from projections import upgrade
 from projections.database import SCHEMA, WRITER, Away, fetch
@@ -52,7 +54,8 @@ async def look(gateway: Gateway) -> dict[str, Any]:
     asked, nats, (rows, projections) = await asyncio.gather(
         handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
     )
-    commands, log, managers = asked
+    commands, log, told = asked
+    managers = working(told, gateway.roles.all())
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
     if readable and rows["position"] > nats["position"]:
@@ -111,6 +114,18 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
         return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
     except (replies.Nonsense, LookupError, TypeError, ValueError, AttributeError):
         return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []
+
+
+def working(told: list[dict[str, Any]], heard: Iterable[Heard]) -> list[dict[str, Any]]:
+    """The managers as one handlers process told, or as another one says where they work."""
+    elsewhere = {found.name: found for each in heard if each.alive for found in each.said.managers if found.works}
+
+    def newest(each: dict[str, Any]) -> dict[str, Any]:
+        name = each.get("name")
+        found = elsewhere.get(name) if isinstance(name, str) and each.get("works") is False else None
+        return found.model_dump(mode="json", include=set(each)) if found is not None else each
+
+    return [newest(each) for each in told]
 
 
 async def end_of_log(gateway: Gateway) -> dict[str, Any]:

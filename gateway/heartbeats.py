@@ -92,6 +92,15 @@ class Heartbeats:
         seen = self._seen.get(node)
         return times.text(seen) if seen else None
 
+    def within(self, node: str, seconds: float) -> bool:
+        """Whether the node was heard in the last so many seconds."""
+        seen = self._seen.get(node)
+        return seen is not None and datetime.now(UTC) - seen < timedelta(seconds=seconds)
+
+    def names(self, most: int) -> list[str]:
+        """The nodes that were heard since this gateway started, up to so many of them."""
+        return sorted(self._seen)[:most]
+
     def unread(self, node: str) -> int | None:
         """How many of its documents make no sense to the node, as it said last."""
         return self._unread.get(node)

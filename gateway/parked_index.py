@@ -34,6 +34,11 @@ class Index:
         return sum(key != MORE for _, key in self._open) if self._more else len(self._open)
 
     @property
+    def total(self) -> int:
+        """Records that are known, open and closed."""
+        return self.open + sum(key != MORE for _, key in self._closed)
+
+    @property
     def more(self) -> int:
         """Messages that found no room, and were only counted."""
         return sum(self._more.values()) + self._unlisted

@@ -21,6 +21,7 @@ from gateway import (
     parked,
     problems,
     reads,
+    status,
     tunnels,
 )
 from gateway.calls import Function, Read
@@ -125,6 +126,7 @@ READS = (
         body=bodies.Drop,
         statuses=(409,),
     ),
+    Read("/v1/status", status.status, "How each process and each manager is", (), status.StatusView),
     Read("/v1/openapi.json", description, "This description"),
     Read(
         "/healthz",

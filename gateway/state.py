@@ -17,6 +17,7 @@ from gateway.heartbeats import Heartbeats
 from gateway.metrics import Metrics
 from gateway.parked_index import Index
 from gateway.problems import Problem, invalid_parameter
+from gateway.roles import Roles
 from gateway.tickets import Tickets
 from gateway.unreadable import Unreadable
 from gateway.writes import Writes
@@ -24,6 +25,7 @@ from projections.database import Pool, fetch
 from projections.position import Position
 from runtime import tasks
 from runtime.essential import Essential
+from runtime.process import Process, this
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
@@ -54,6 +56,9 @@ class Gateway:
     heartbeats: Heartbeats
     metrics: Metrics
     parked: Index
+    roles: Roles
+    process: Process = field(default_factory=this)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     unreadable: Unreadable = field(default_factory=Unreadable)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     essential: Essential = field(default_factory=Essential)

@@ -1,8 +1,8 @@
 """Messages that made no sense and are stored nowhere, all over the platform: for the health check and the numbers.
 
-This gateway hears the heartbeats itself. Of commands, registrations and questions each handlers process counts its
-own; one of them answers a health check, so what each said last is remembered. Nodes tell how many documents they
-cannot read.
+This gateway hears heartbeats, and what processes say of themselves. Of commands, registrations and questions each
+handlers process counts its own; one of them answers a health check, so what each said last is remembered. Nodes tell
+how many documents they cannot read.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter
 
 from gateway.heartbeats import HEARTBEATS, Heartbeats
+from gateway.roles import STATUS
 from runtime.malformed import Counted
 
 #: How the documents are called that nodes cannot read.
@@ -44,8 +45,9 @@ class Unreadable:
             for source, counted in told.items():
                 if source != HEARTBEATS:
                     found[source] = sum_of(found.get(source), counted)
-        if (heard := heartbeats.malformed.of(HEARTBEATS)) is not None:
-            found[HEARTBEATS] = heard
+        for source in (HEARTBEATS, STATUS):
+            if (heard := heartbeats.malformed.of(source)) is not None:
+                found[source] = heard
         if (unread := heartbeats.cannot_read()) is not None:
             found[WANTED] = unread
         return found

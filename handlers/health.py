@@ -7,7 +7,6 @@ often makes nothing grow; one answer serves everybody for a second.
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,9 +16,12 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic_core import to_json
 
+from domain.contract import ManagerStatus, RoleProcess, RoleStatus
 from handlers.managers.driver import Status
 from runtime import subjects
 from runtime.malformed import Malformed
+from runtime.masking import masked
+from runtime.process import Process, this
 
 #: The kind and the verb that are asked for.
 KIND, VERB = "health", "check"
@@ -39,7 +41,7 @@ class Health:
     nc: Client
     managers: Callable[[], Sequence[Status]] = tuple
     malformed: Malformed = field(default_factory=Malformed)
-    _process: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process: Process = field(default_factory=this)
     _at: float = float("-inf")
     _said: dict[str, Any] | None = None
     _since: datetime | None = None
@@ -53,7 +55,7 @@ class Health:
                 self._said = {
                     "log": await self._write(),
                     "managers": [told(status) for status in self.managers()],
-                    "process": self._process,
+                    "process": self.process.id,
                     "malformed": self.malformed.told(),
                 }
                 self._at = time.monotonic()
@@ -76,9 +78,51 @@ def told(status: Status) -> dict[str, Any]:
     """What is said of a manager to anybody who may ask for health: no texts of errors."""
     return {
         "name": status.name,
+        "works": status.works,
         "last_run": status.last_run,
         "last_success": status.last_success,
         "failing_since": status.failing_since,
         "running": status.running,
         "backing_off": status.backing_off,
     }
+
+
+@dataclass(frozen=True)
+class Word:
+    """What this process says of itself every second. `holder`: who has the lease of the managers."""
+
+    process: Process
+    position: Callable[[], int]
+    holder: Callable[[], Process | None]
+    managers: Callable[[], Sequence[Status]]
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __call__(self, ends: bool) -> bytes:
+        holder = self.holder()
+        said = RoleStatus(
+            role="handlers",
+            process=RoleProcess.model_validate(self.process, from_attributes=True),
+            began=self.began,
+            ends=ends,
+            position=self.position(),
+            holder=RoleProcess.model_validate(holder, from_attributes=True) if holder is not None else None,
+            managers=tuple(map(shown, self.managers())),
+        )
+        return said.model_dump_json().encode()
+
+
+def shown(status: Status) -> ManagerStatus:
+    """All that is said of a manager to operators."""
+    return ManagerStatus(
+        name=status.name,
+        works=status.works,
+        everywhere=status.everywhere,
+        period=status.period,
+        last_run=status.last_run,
+        last_success=status.last_success,
+        last_error=masked(status.last_error) if status.last_error is not None else None,
+        failing_since=status.failing_since,
+        running=status.running,
+        backing_off=status.backing_off,
+        items=status.items,
+    )

@@ -19,6 +19,7 @@ from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
 from handlers.cached_images import answer_nodes
 from handlers.commands import CommandLoop
+from handlers.health import Word
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore, digests_in_use
 from handlers.leases import Leases, newest_lease
@@ -29,6 +30,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.image_reading import Reader
 from handlers.managers.images import Verifier
 from handlers.managers.kept_images import Keeper
+from handlers.managers.lease import Lease
 from handlers.managers.liveness import Liveness
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
@@ -41,7 +43,9 @@ from handlers.world import World
 from runtime import bus, logs, streams, subjects
 from runtime.essential import Essential, until_stopped
 from runtime.patience import PASSING, patiently
+from runtime.process import Process, this
 from runtime.settings import HandlersSettings
+from runtime.status import tell
 
 log = logs.get(__name__)
 
@@ -63,7 +67,7 @@ class Parts:
     drivers: Sequence[Driver]
 
 
-async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
+async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> Parts:
     """Check the streams, and put the parts together. Raises CannotRun: WeakStream when a stream promises too little."""
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
@@ -96,6 +100,7 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         Keeper(world, readers[1], vault, kept).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
+    commands.health.process = process
     commands.health.managers = lambda: [driver.status() for driver in drivers]
     leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store))
     return Parts(
@@ -111,6 +116,12 @@ async def assemble(settings: HandlersSettings, nc: Client) -> Parts:
         kept=kept,
         drivers=drivers,
     )
+
+
+async def give_back(lease: Lease, nc: Client) -> None:
+    """Let another process have the lease without waiting, once nothing works here any more."""
+    if nc.is_connected:
+        await lease.give_back()
 
 
 async def caught_up(world: World, store: EventStore) -> None:
@@ -132,9 +143,12 @@ async def serve(settings: HandlersSettings) -> None:
     async with AsyncExitStack() as stack:
         nc = await bus.connect(settings, "handlers")
         stack.push_async_callback(nc.close)
+        process = this()
+        lease = Lease(Documents(nc, subjects.MANAGERS, timeout=2.0), process)
+        stack.push_async_callback(give_back, lease, nc)
         essential = await stack.enter_async_context(Essential())
         essential.start("bus", nc.until_ended())
-        parts = await essential.during(assemble(settings, nc))
+        parts = await essential.during(assemble(settings, nc, process))
         store = EventStore(nc)
         essential.start("malformed messages", parts.world.malformed.run(parts.parking))
         essential.start("parked", parts.parking.keep_count())
@@ -142,8 +156,11 @@ async def serve(settings: HandlersSettings) -> None:
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))
+        word = Word(process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers)
+        essential.start("status", tell(nc, subjects.role_status("handlers", process.id), word))
+        essential.start("lease of the managers", lease.keep())
         for driver in parts.drivers:
-            essential.start(driver.name, driver.run())
+            essential.start(driver.name, driver.run(lease))
         await parts.commands.start()
         stack.push_async_callback(parts.commands.stop)
         await hear_heartbeats(nc, parts.liveness)

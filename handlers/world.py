@@ -44,7 +44,10 @@ EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
 
 
 class Watch:
-    """What has changed, of these kinds of aggregate, since a manager last looked. At first: everything."""
+    """What has changed, of these kinds of aggregate, since a manager last looked. At first: everything.
+
+    While a manager has to look at everything anyway, single changes are not kept: one that stands by costs nothing.
+    """
 
     def __init__(self, kinds: Collection[str] = tuple(EVOLVE)) -> None:
         self._kinds = kinds
@@ -54,7 +57,7 @@ class Watch:
         self._bell.set()
 
     def add(self, ref: Ref) -> None:
-        if ref.kind in self._kinds:
+        if not self._all and ref.kind in self._kinds:
             self._changed.add(ref)
 
     def forget(self, ref: Ref) -> None:

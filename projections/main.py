@@ -3,17 +3,22 @@
 import asyncio
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
+from domain.contract import RoleProcess, RoleStatus
 from eventstore.vault.vault import Vault
 from projections import database
 from projections.cloud_init import Source
 from projections.position import Position
 from projections.runner import Runner
-from runtime import bus, listener, logs
+from runtime import bus, listener, logs, subjects
 from runtime.essential import Essential, until_stopped
+from runtime.masking import masked
 from runtime.patience import CannotRun, patiently
+from runtime.process import this
 from runtime.settings import ProjectionsSettings
+from runtime.status import tell
 from runtime.unusable import sentence, unusable
 
 log = logs.get(__name__)
@@ -53,14 +58,34 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         source = Source(nc, pool, vault, position)
+        process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
+
+        def word(ends: bool) -> bytes:
+            return of_runner(runner, process, began, ends).model_dump_json().encode()
+
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
+            essential.start("status", tell(nc, subjects.role_status("projections", process.id), word))
             essential.start("data source", seed_guests(settings, source, stop))
             await essential.for_ever()
     finally:
         await pool.close()
         await nc.close()
+
+
+def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool) -> RoleStatus:
+    """What this process says of itself."""
+    return RoleStatus(
+        role="projections",
+        process=process,
+        began=began,
+        ends=ends,
+        position=runner.position.value,
+        last_success=runner.last_success,
+        last_error=masked(runner.last_error) if runner.last_error is not None else None,
+        failing_since=runner.failing_since,
+    )
 
 
 def missing(path: Path) -> bool:

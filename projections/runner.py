@@ -106,6 +106,10 @@ class Runner:
         self._models = models
         self._replays = False
         self._complaint = ""
+        #: what failed last, and since when nothing could be taken in; when something was taken in last
+        self.last_error: str | None = None
+        self.failing_since: datetime | None = None
+        self.last_success: datetime | None = None
         self._nc = nc
         self._parking = Parking(nc)
         self._dsn = dsn
@@ -134,6 +138,8 @@ class Runner:
     def _tell(self, error: Exception) -> None:
         """Each trouble once, until something was taken in again. A full disk names another file each time."""
         text = f"{type(error).__name__}: {error}".strip()
+        self.last_error = text
+        self.failing_since = self.failing_since or datetime.now(UTC)
         trouble = type(error).__name__ if isinstance(error, errors.DiskFull) else text
         if trouble != self._complaint:
             log.warning("projections wait", error=text, position=self.position.value)
@@ -165,6 +171,8 @@ class Runner:
             log.info("projections run", position=after, behind=end - after)
         if until is not None and after >= until:
             return
+        if after >= end:
+            self.failing_since = None
         async with contextlib.aclosing(follow(self._nc, after)) as batches:
             async for batch in batches:
                 wanted = [r for r in batch if until is None or r.position <= until]
@@ -174,6 +182,7 @@ class Runner:
                 await self._take(conn, after, wanted)
                 after = wanted[-1].position
                 self.position.set(after)
+                self.failing_since, self.last_success = None, datetime.now(UTC)
                 if self._complaint:
                     log.info("projections go on", position=after, behind=end - after)
                     self._complaint = ""

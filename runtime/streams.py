@@ -37,8 +37,8 @@ def events_stream(replicas: int) -> StreamConfig:
 
 
 def platform_streams(replicas: int) -> list[StreamConfig]:
-    """All streams: the log, what nodes should want (newest per VM), what they report, who has their leases, what was
-    parked, what was signed, the vault's keys.
+    """All streams: the log, what nodes should want (newest per VM), what they report, who has their leases, who runs
+    the managers, what was parked, what was signed, the vault's keys.
     """
     return [
         events_stream(replicas),
@@ -62,6 +62,14 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
         StreamConfig(
             name=subjects.LEASES,
             subjects=[subjects.LEASES_OF_ALL],
+            storage=StorageType.FILE,
+            num_replicas=replicas,
+            max_msgs_per_subject=1,
+            allow_direct=True,
+        ),
+        StreamConfig(
+            name=subjects.MANAGERS,
+            subjects=[subjects.MANAGERS_LEASE],
             storage=StorageType.FILE,
             num_replicas=replicas,
             max_msgs_per_subject=1,

@@ -13,6 +13,8 @@ PARKED = "NEBULA_PARKED"
 CHECKPOINTS = "NEBULA_CHECKPOINTS"
 LEASES = "NEBULA_LEASES"
 """Which daemon was given the lease of each node last: for daemons that start while handlers are away."""
+MANAGERS = "NEBULA_MANAGERS"
+"""Which handlers process runs the managers."""
 HEALTH = "NEBULA_HEALTH"
 """Holds one document, which is replaced to see whether the servers can store."""
 VAULT = "NEBULA_VAULT"
@@ -200,6 +202,14 @@ def image_pieces_of_all(holder: str) -> str:
     return f"{PREFIX}.nodes.*.images.pieces.{token(holder)}"
 
 
+def role_status(role: str, process: str) -> str:
+    """On which a process says how it is. Not stored."""
+    return f"{PREFIX}.roles.{token(role)}.{token(process)}.status"
+
+
+STATUS_OF_ALL = f"{PREFIX}.roles.*.*.status"
+
+
 def parked(source: str, key: str) -> str:
     """The record of one message that was put aside."""
     return f"{PREFIX}.parked.{token(source)}.{token(key)}"
@@ -220,6 +230,9 @@ PARKED_EVER = f"{PREFIX}.parked.>"
 """All records, those of an earlier version as well."""
 
 HEALTH_CHECK = f"{PREFIX}.health"
+
+MANAGERS_LEASE = f"{PREFIX}.managers.lease"
+"""Where it stands which handlers process runs the managers."""
 
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """What was signed of the log, in the order of signing."""

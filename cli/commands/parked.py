@@ -42,7 +42,7 @@ def list_(
 @query(parked, "show")
 def show(session: Session, source: Source, key: Key) -> None:
     """One parked message, whole."""
-    output.emit_json(session.api.get(path("parked", source, key)))
+    output.one(session, session.api.get(path("parked", source, key)))
 
 
 @query(parked, "retry")

@@ -30,6 +30,7 @@ from domain.contract.node import (
     NodeInfo,
 )
 from domain.contract.report import NodeReport, ReportError
+from domain.contract.role import MOST_ERROR, MOST_ITEMS, ManagerStatus, RoleName, RoleProcess, RoleStatus
 from domain.contract.values import (
     MOST_ADDRESSES,
     MOST_DETAIL,
@@ -77,6 +78,8 @@ __all__ = [
     "MOST_DETAIL",
     "MOST_DIGESTS",
     "MOST_DISK_GIB",
+    "MOST_ERROR",
+    "MOST_ITEMS",
     "MOST_MEMORY_MIB",
     "MOST_ORPHANS",
     "MOST_PIECE",
@@ -115,6 +118,7 @@ __all__ = [
     "LeaseNote",
     "Leaving",
     "Mac",
+    "ManagerStatus",
     "MemoryMib",
     "NodeInfo",
     "NodeReport",
@@ -125,6 +129,9 @@ __all__ = [
     "Power",
     "Question",
     "ReportError",
+    "RoleName",
+    "RoleProcess",
+    "RoleStatus",
     "SeedMedium",
     "SeedUrl",
     "Sha256",

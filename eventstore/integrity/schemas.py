@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from domain.base import Event
-from domain.contract import Heartbeat, LeaseNote, NodeReport, Wanted
+from domain.contract import Heartbeat, LeaseNote, NodeReport, RoleStatus, Wanted
 from eventstore.integrity.checkpoints import Checkpoint
 from eventstore.log.upcast import TYPE_VERSION, all_types
 from eventstore.parking.parking import Parked
@@ -76,6 +76,7 @@ def async_api() -> Document:
         "wanted": _message("Wanted", Wanted, "The whole desired state of one VM on one node; only the newest counts."),
         "report": _message("NodeReport", NodeReport, "What a node sees of one VM."),
         "heartbeat": _message("Heartbeat", Heartbeat, "A node lives."),
+        "role-status": _message("RoleStatus", RoleStatus, "How a process of gateway, handlers or projections is."),
         "lease": _message("LeaseNote", LeaseNote, "Which daemon was given the lease of a node last."),
         "ask": {
             "title": "Ask",
@@ -125,6 +126,7 @@ def async_api() -> Document:
             "Not stored. A connection to a guest: each end (node, gateway) hears on its own subject.",
         ),
         "heartbeats": _channel(_address(subjects.HEARTBEATS, "node"), ["heartbeat"], "Not stored."),
+        "roles": _channel(_address(subjects.STATUS_OF_ALL, "role", "process"), ["role-status"], "Not stored."),
         "leases": _channel(_address(subjects.LEASES_OF_ALL, "node"), ["lease"], f"Stream {subjects.LEASES}."),
         "parked": _channel(_address(subjects.PARKED_OF_ALL, "source", "key"), ["parked"], f"Stream {subjects.PARKED}."),
         "checkpoints": _channel(subjects.CHECKPOINT, ["checkpoint"], f"Stream {subjects.CHECKPOINTS}."),

@@ -13,6 +13,9 @@ something. The rules are here:
   or something from outside that nobody mapped: it is logged with its traceback, once, and ends nothing.
 - When several items in a row find the log away, the round ends: what has not begun is dropped, and everything is
   looked at again after a pause.
+- Of several handlers processes one holds the lease of the managers (`lease.py`). A manager works only there, unless it
+  is one that works `everywhere`. Where the lease is lost, what runs is cancelled and what waits is forgotten; where it
+  is gained, everything is looked at.
 """
 
 import asyncio
@@ -23,6 +26,7 @@ from functools import partial
 from typing import Any
 
 from handlers.managers.failure import AWAY, Broken, Failure, failed, limit
+from handlers.managers.lease import Lease
 from handlers.world import Changes, Watch
 from runtime import logs
 from runtime.tasks import end, heed_cancellation
@@ -59,6 +63,9 @@ class Status:
 
     name: str
     period: float | None
+    #: whether it works in this process now; and whether it does so in every process
+    works: bool
+    everywhere: bool
     runs: int
     last_run: datetime | None
     last_success: datetime | None
@@ -73,6 +80,7 @@ class Driver:
     """Runs one manager. `look` is called with what has changed; `watch` and `period` say when.
 
     `item_seconds`: how long an item may take; None where only its work knows. `ended` is called behind each item.
+    `everywhere`: it works in every handlers process, whoever has the lease.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Driver:
         at_a_time: int = AT_A_TIME,
         item_seconds: float | None = ITEM_SECONDS,
         ended: Callable[[], None] = lambda: None,
+        everywhere: bool = False,
     ) -> None:
         assert watch is not None or period is not None, "nothing would ever wake it"
         self.name = name
@@ -94,6 +103,8 @@ class Driver:
         self._at_a_time = at_a_time
         self._item_seconds = item_seconds
         self._ended = ended
+        self._everywhere = everywhere
+        self._lease: Lease | None = None
         self._items: dict[str, Item] = {}
         #: what waits for a place: for the first time, and after a failure
         self._fresh: dict[str, None] = {}
@@ -113,21 +124,47 @@ class Driver:
         self._last_success: datetime | None = None
         self._last_error: str | None = None
 
-    async def run(self) -> None:
-        """Never returns."""
+    async def run(self, lease: Lease | None = None) -> None:
+        """Never returns. With a lease, it works while that is held."""
+        self._lease = None if self._everywhere else lease
+        while True:
+            if self._lease is not None:
+                self._closed = True
+                await self._lease.begin()
+            self._closed = False
+            try:
+                await (self._rounds() if self._lease is None else self._while_held(self._lease))
+            finally:
+                await self.close()
+
+    async def _rounds(self) -> None:
+        while True:
+            changes = await self._woken()
+            if self._lease is not None and not self._lease.held:  # time is up, and nobody has noticed yet
+                await self._lease.begin()
+                changes = Changes(frozenset(), everything=True)
+            await self.round(changes)
+
+    async def _while_held(self, lease: Lease) -> None:
+        """Rounds, until the lease is lost."""
+        tasks = [asyncio.create_task(self._rounds(), name=self.name), asyncio.create_task(lease.lost())]
         try:
-            while True:
-                await self.round(await self._woken())
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self.close()
+            await end(tasks)
+        if not tasks[0].cancelled():
+            tasks[0].result()
 
     async def close(self) -> None:
-        """End all items, and begin no more."""
+        """End all items, and begin no more. Whoever begins again looks at everything."""
         self._closed = True
-        for item in self._items.values():
-            if item.timer is not None:
-                item.timer.cancel()
         await end([item.task for item in self._items.values() if item.task is not None])
+        for key in list(self._items):
+            self._forget(key)
+        self._blind = self._cut = None
+        self._away, self._not_before = 0, 0.0
+        if self._watch is not None:
+            self._watch.ring(everything=True)
 
     async def round(self, changes: Changes) -> None:
         """One look, which begins items. What fails is backed off from, and never raised."""
@@ -186,6 +223,8 @@ class Driver:
         return Status(
             name=self.name,
             period=self._period,
+            works=self._may_work(),
+            everywhere=self._everywhere,
             runs=self._runs,
             last_run=self._last_run,
             last_success=self._last_success,
@@ -198,12 +237,15 @@ class Driver:
 
     def _begin(self) -> None:
         """Begin what waits, while there are places."""
-        while not self._closed and len(self._running) < self._at_a_time and (key := self._next()) is not None:
+        while self._may_work() and len(self._running) < self._at_a_time and (key := self._next()) is not None:
             item = self._items[key]
             self._running.add(key)
             self._retrying += item.failure is not None
             item.task = asyncio.create_task(self._run(item), name=f"{self.name} {key}")
             item.task.add_done_callback(partial(self._done, key, item))
+
+    def _may_work(self) -> bool:
+        return not self._closed and (self._lease is None or self._lease.held)
 
     def _next(self) -> str | None:
         """The key whose turn it is; those that failed before and the others take turns."""

@@ -4,13 +4,14 @@ Each is brought from its source once more, one at a time, compared with its dige
 nothing else go. While its source cannot be had, nodes ask that source themselves, and it is tried again.
 """
 
+import asyncio
 from functools import partial
 
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
 from eventstore.vault.vault import Erased, Vault
 from handlers.image_secrets import whole
-from handlers.image_store import ImageStore
+from handlers.image_store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.world import Changes, World
@@ -36,9 +37,11 @@ class Keeper:
         self._over: set[str] = set()
 
     def driver(self) -> Driver:
-        return Driver("kept images", self._look, period=self._period, at_a_time=1, item_seconds=None)
+        """Each handlers process keeps images of its own."""
+        return Driver("kept images", self._look, period=self._period, at_a_time=1, item_seconds=None, everywhere=True)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
+        await asyncio.to_thread(self._kept.tidy, digests_to_keep(self._world))
         for image in self._world.images():
             if self._lacks(image):
                 driver.each(image.registered_by, partial(self._bring, image))

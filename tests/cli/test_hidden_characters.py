@@ -87,6 +87,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "operation show": (OP,),
     "operation wait": (OP,),
     "replay vm": (VM,),
+    "status": (),
     "parked list": (),
     "parked show": ("log", "1"),
     "parked retry": ("log", "1"),
@@ -173,6 +174,16 @@ THINGS: dict[str, Callable[[], Document]] = {
     },
     "parked": lambda: dict.fromkeys(("source", "key", "status", "subject", "error", "body"), "x") | {"time": TIME},
 }
+PROCESS = {"process": {"id": "i", "host": "h", "pid": 1}, "alive": True}
+TIMES = dict.fromkeys(("last_seen", "last_run", "last_success", "failing_since"), TIME)
+STATUS = {
+    "position": 1,
+    "roles": [{**PROCESS, **TIMES, "role": "r", "position": 1, "lag": 0, "last_error": "e"}],
+    "managers": [{**PROCESS, **TIMES, "name": "n", "last_error": "e"}],
+    "leases": [{**PROCESS, "name": "n"}],
+    "nodes": [{**TIMES, "node": "n", "alive": False, "state": "s", "clock_warning": "w", "malformed_documents": 1}],
+    "parked": {"open": 1, "total": 1, "more": 0},
+}
 GUEST = {
     "hostname": "h",
     "os": {"name": "n", "kernel_release": "k", "machine": "m"},
@@ -214,6 +225,8 @@ class Hostile(Platform):
                 return self._page(event(1), event(2, data=None, type=""), *strays)
             case ["vms", _, "guest"]:
                 return GUEST
+            case ["status"]:
+                return STATUS
             case ["parked", _, _, *_]:
                 return THINGS["parked"]()
             case [kind] if method == "GET":

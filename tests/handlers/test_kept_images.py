@@ -122,7 +122,8 @@ async def test_nothing_else_goes_for_it(tmp_path: Path, cloud: Cloud) -> None:
     kept = tmp_path / "small" / "store" / ("0" * 64)
     kept.write_bytes(os.urandom(len(DISK)))
     small.add()
+    small.add(sha256=kept.name)
     assert await small.look() == [kept.name]
     assert cloud.server.requests == []
-    kept.unlink()
+    small.found.pop()
     assert await small.look() == [DIGEST]

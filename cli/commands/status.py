@@ -1,0 +1,82 @@
+"""`nebula status`: each process, manager, lease and node at a glance."""
+
+import typer
+
+from cli.client import output
+from cli.client.client import Document, path
+from cli.client.command import query
+from cli.client.output import Row, age
+from cli.client.session import Output, Session
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    @query(app, "status", panel)
+    def status(session: Session) -> None:
+        """How each process and each manager is: alive, how far behind, what failed last and since when."""
+        show(session, session.api.get(path("status")))
+
+
+def where(row: Row) -> object:
+    """The process, in the form HOST:PID."""
+    process = row["process"]
+    return f"{process['host']}:{process['pid']}" if process else None
+
+
+def alive(row: Row) -> object:
+    return "alive" if row["alive"] else "silent"
+
+
+def works(row: Row) -> object:
+    """Of a manager and of a lease: nowhere, if no process has it."""
+    return "nowhere" if row["process"] is None else alive(row)
+
+
+ROLES: output.Columns = {
+    "ROLE": "role",
+    "PROCESS": where,
+    "STATE": alive,
+    "SEEN": age("last_seen"),
+    "POSITION": "position",
+    "LAG": "lag",
+    "FAILING FOR": age("failing_since"),
+    "LAST ERROR": "last_error",
+}
+MANAGERS: output.Columns = {
+    "MANAGER": "name",
+    "PROCESS": where,
+    "STATE": works,
+    "LAST RUN": age("last_run"),
+    "LAST SUCCESS": age("last_success"),
+    "FAILING FOR": age("failing_since"),
+    "LAST ERROR": "last_error",
+}
+LEASES: output.Columns = {"LEASE": "name", "PROCESS": where, "STATE": works}
+NODES: output.Columns = {
+    "NODE": "node",
+    "STATE": alive,
+    "SEEN": age("last_seen"),
+    "STATUS": "state",
+    "CLOCK": "clock_warning",
+    "UNREADABLE": "malformed_documents",
+}
+
+
+def show(session: Session, found: Document) -> None:
+    """Tables; of the nodes those that are not well. Or all of it, for programs."""
+    if session.output is Output.JSON:
+        output.emit_json(found)
+        return
+    tables = [(found["roles"], ROLES), (found["managers"], MANAGERS), (found["leases"], LEASES)]
+    unwell = [each for each in found["nodes"] if not_well(each)]
+    if unwell:
+        tables.append((unwell, NODES))
+    for rows, columns in tables:
+        output.emit(output.table(rows, columns) + "\n")
+    parked = found["parked"]
+    output.line(f"nodes   {sum(each['alive'] for each in found['nodes'])} of {len(found['nodes'])} alive")
+    output.line(f"parked  {parked['open']} open, {parked['total']} in all, {parked['more']} more only counted")
+    output.line(f"log     ends at position {output.cell(found['position'])}")
+
+
+def not_well(node: Row) -> bool:
+    return not node["alive"] or bool(node["clock_warning"] or node["malformed_documents"]) or node["state"] == "lost"

@@ -1,0 +1,56 @@
+"""How a process of the platform is, as it says itself every second. Nodes say it in their heartbeats instead."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, Field
+
+from domain.base import Message
+from domain.contract.values import BootId, Counter, Position, one_line
+
+#: Of one process: managers, and items that are named of each.
+MOST_MANAGERS, MOST_ITEMS = 64, 20
+#: Characters of the text of an error.
+MOST_ERROR = 300
+
+RoleName = Literal["gateway", "handlers", "projections", "guest-data"]
+Line = Annotated[str, BeforeValidator(one_line)]
+Error = Annotated[str, BeforeValidator(lambda text: one_line(text, MOST_ERROR))]
+
+
+class RoleProcess(Message):
+    """Which process it is. `id` is random, of this very process; `host` and `pid` are for people."""
+
+    id: BootId
+    host: Line
+    pid: Counter
+
+
+class ManagerStatus(Message):
+    """How one manager is in one handlers process."""
+
+    name: Line
+    works: bool = Field(description="whether it works in this process; else it stands by")
+    everywhere: bool = Field(description="whether it works in every handlers process, without the lease")
+    period: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    last_run: AwareDatetime | None = None
+    last_success: AwareDatetime | None = None
+    last_error: Error | None = None
+    failing_since: AwareDatetime | None = None
+    running: Counter = 0
+    backing_off: Counter = 0
+    items: Annotated[tuple[Line, ...], Field(max_length=MOST_ITEMS)] = Field(default=(), description="some that fail")
+
+
+class RoleStatus(Message):
+    """A process's own word. `holder`: which process has the lease of the managers, as far as this one knows."""
+
+    role: RoleName
+    process: RoleProcess
+    began: AwareDatetime
+    ends: bool = Field(default=False, description="it stops now")
+    position: Position | None = Field(default=None, description="up to where of the log it is")
+    last_success: AwareDatetime | None = None
+    last_error: Error | None = None
+    failing_since: AwareDatetime | None = None
+    holder: RoleProcess | None = None
+    managers: Annotated[tuple[ManagerStatus, ...], Field(max_length=MOST_MANAGERS)] = ()

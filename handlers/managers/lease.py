@@ -1,0 +1,179 @@
+"""The lease of the managers: of several handlers processes, the one that holds it runs them; the others stand by.
+
+It is one document, which the holder replaces every second. Each replacement names the one before it (the server
+compares and stores in one step), so two processes can never both replace the same one.
+
+- The holder works for `HOLDS` seconds from the moment at which it *began* its last successful renewal. Then it stops by
+  its own clock, whatever it can or cannot reach.
+- Another process takes the lease once it has seen the same document for `TAKES` seconds, by its own clock. It first saw
+  it after the holder began to store it, and `TAKES` is longer than `HOLDS`: so the holder has stopped by then. Clocks
+  of two hosts are never compared; they only have to run about equally fast.
+- It does not wait for a holder that gave the lease back, nor for one that is known to have ended, which can be told on
+  the same host (`runtime/process.py`). So a process that is started anew works without a pause.
+
+Work that is done twice for a moment (a process that stood still in the middle of an append) is harmless: appends and
+documents are stored only where nothing came between, and appends of what has been decided already change nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eventstore.documents import Documents
+from eventstore.log.store import Conflict, Unavailable
+from runtime import logs, subjects
+from runtime.process import Process, clock, has_ended
+from runtime.tasks import happens, heed_cancellation
+
+log = logs.get(__name__)
+
+#: Seconds between two renewals, and between two looks of a process that stands by.
+RENEWS = 1.0
+#: Seconds that a renewal counts for its holder; and that a document has to stand still before another process takes it.
+HOLDS, TAKES = 4.0, 6.0
+#: Seconds for one step; and those between looks whether time is up while nothing happens (a host may have slept).
+STEP, LOOK = 3.0, 0.5
+#: Seconds before a document of our own is replaced again.
+AGAIN = 0.05
+
+
+class Note(BaseModel):
+    """The document: who holds the lease, or held it and gave it back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    holder: Process
+    returned: bool = False
+
+
+class Lease:
+    """One process's claim. `ended`: whether another process is known to have ended."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        process: Process,
+        *,
+        clock: Callable[[], float] = clock,
+        ended: Callable[[Process], bool] = has_ended,
+    ) -> None:
+        self._documents = documents
+        self._process = process
+        self._clock = clock
+        self._ended = ended
+        #: the document as it was seen last, and since when it has been this one
+        self._note: Note | None = None
+        self._position: int | None = None
+        self._since = 0.0
+        #: whether this process stored it; and until when it may work
+        self._mine = False
+        self._until = float("-inf")
+        #: how often it was gained
+        self._tenure = 0
+        self._taken, self._dropped = asyncio.Event(), asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        """Whether this process may work now."""
+        return self._clock() < self._until
+
+    @property
+    def holder(self) -> Process | None:
+        """Who holds it, as far as this process knows."""
+        if self.held:
+            return self._process
+        return self._note.holder if self._note is not None and not self._note.returned else None
+
+    async def begin(self) -> None:
+        """Wait until it is held."""
+        while not self.held:
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def lost(self) -> None:
+        """Wait until it is held no more, or was not for a moment."""
+        tenure = self._tenure
+        while self.held and self._tenure == tenure:
+            await happens(self._dropped, min(self._until - self._clock(), LOOK))
+
+    async def keep(self) -> None:
+        """Hold it, or wait for it, for ever."""
+        worked = False
+        while True:
+            try:
+                async with asyncio.timeout(STEP):
+                    await self.step()
+                heed_cancellation()
+            except (Unavailable, TimeoutError) as error:
+                log.debug("the lease of the managers cannot be renewed now", error=repr(error))
+            if self.held != worked:
+                worked = not worked
+                log.info("managers work here" if worked else "managers stand by: their lease is not held here")
+            await asyncio.sleep(RENEWS)
+
+    async def step(self) -> None:
+        """Renew it, or take it where it is free. Raises Unavailable."""
+        if not self._mine:
+            await self._look()
+            if not self._is_free():
+                return
+        body = Note(holder=self._process).model_dump_json().encode()
+        while True:
+            began = self._clock()
+            assert self._position is not None
+            try:
+                position = await self._documents.put(subjects.MANAGERS_LEASE, body, last=self._position)
+                break
+            except Conflict:
+                await self._look()
+                if self._note is None or self._note.holder.id != self._process.id:
+                    self._drop()
+                    return
+                await asyncio.sleep(AGAIN)  # our own, of which a replica or a lost answer did not tell
+        if not self.held:
+            self._tenure += 1
+        self._mine, self._position, self._until = True, position, began + HOLDS
+        self._dropped.clear()
+        self._taken.set()
+
+    async def give_back(self) -> None:
+        """Let another process take it without waiting. For when nothing works here any more."""
+        if not self._mine or self._position is None:
+            return
+        self._drop()
+        body = Note(holder=self._process, returned=True).model_dump_json().encode()
+        try:
+            async with asyncio.timeout(RENEWS):
+                await self._documents.put(subjects.MANAGERS_LEASE, body, last=self._position)
+        except (Conflict, Unavailable, TimeoutError) as error:
+            log.debug("the lease of the managers runs out by itself", error=repr(error))
+
+    def _drop(self) -> None:
+        self._mine, self._until = False, float("-inf")
+        self._dropped.set()
+
+    async def _look(self) -> None:
+        """See what stands in the stream. The time counts from the first sight of a document."""
+        found = await self._documents.all(subjects.MANAGERS_LEASE)
+        position = found[0].position if found else 0
+        if position != self._position:
+            before = self._note.holder.id if self._note is not None else None
+            self._note = read(found[0].body) if found else None
+            self._position, self._since = position, self._clock()
+            if self._note is not None and self._note.holder.id not in (before, self._process.id):
+                log.info("managers work elsewhere", host=self._note.holder.host, pid=self._note.holder.pid)
+
+    def _is_free(self) -> bool:
+        if self._position == 0 or self._clock() - self._since >= TAKES:
+            return True
+        note = self._note
+        return note is not None and (note.returned or note.holder.id == self._process.id or self._ended(note.holder))
+
+
+def read(body: bytes) -> Note | None:
+    """The document; None where it makes no sense."""
+    try:
+        return Note.model_validate_json(body)
+    except ValidationError:
+        return None
