@@ -3,10 +3,13 @@
 They come over a durable queue (`queues.py`): a report is acknowledged only once its events are stored.
 """
 
+from typing import Annotated
+
 from faststream.nats import NatsMessage
+from pydantic import Field
 
 from domain import vm
-from domain.contract import NodeReport
+from domain.contract import NodeReport, RefusedDocument
 from domain.node import Node
 from domain.vm import RecordReport
 from eventstore.log.envelope import Context
@@ -22,6 +25,10 @@ log = logs.get(__name__)
 #: Seconds that a sequence may be ahead of the time since its lease was given: clocks are set now and then. A VM is deaf
 #: for no longer after a report that was a lie.
 SLACK = 600.0
+#: What reports may need of handlers, by name, beyond what they always did.
+FEATURES: frozenset[str] = frozenset()
+#: Those of earlier versions name no kind: they are of VMs.
+AnyReport = Annotated[NodeReport | RefusedDocument, Field(union_mode="left_to_right")]
 
 
 class Reports:
@@ -79,8 +86,21 @@ def receive(queues: Queues, reports: Reports) -> None:
     """Have the queue of reports judged."""
 
     @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
-    async def on_report(report: NodeReport, msg: NatsMessage) -> None:
-        subject = msg.raw_message.subject
-        if subjects.parse_report(subject) != (report.node, "vm", report.vm):
-            raise Malformed(f"a report on {subject} claims to be of {report.node}")
-        await reports.record(report)
+    async def on_report(report: AnyReport, msg: NatsMessage) -> None:
+        await reports.record(of_vm(msg.raw_message.subject, report))
+
+
+def of_vm(subject: str, report: AnyReport) -> NodeReport:
+    """The report, where it is one of a VM that stands on its subject. Raises Malformed for all else.
+
+    These handlers write no documents of other kinds, so that a node refuses one is news to operators, who see it among
+    the parked messages.
+    """
+    if unknown := sorted(set(report.features) - FEATURES):
+        raise Malformed(f"it needs {', '.join(unknown)}, which these handlers do not know: upgrade them")
+    id_ = report.vm if isinstance(report, NodeReport) else report.id
+    if subjects.parse_report(subject) != (report.node, report.kind, id_):
+        raise Malformed(f"a report on {subject} claims to be of {report.node}")
+    if isinstance(report, NodeReport):
+        return report
+    raise Malformed(f"node {report.node} refuses {report.kind} {id_}: {report.error.code}: {report.error.detail}")

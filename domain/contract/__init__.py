@@ -29,7 +29,7 @@ from domain.contract.node import (
     Leaving,
     NodeInfo,
 )
-from domain.contract.report import NodeReport, ReportError
+from domain.contract.report import NodeReport, RefusedDocument, Report, ReportError
 from domain.contract.role import MOST_ERROR, MOST_ITEMS, ManagerStatus, RoleName, RoleProcess, RoleStatus
 from domain.contract.values import (
     MOST_ADDRESSES,
@@ -48,9 +48,11 @@ from domain.contract.values import (
     Desired,
     DiskGib,
     Feature,
+    Features,
     Fetch,
     Firmware,
     HostBoot,
+    KindName,
     Mac,
     MemoryMib,
     Position,
@@ -61,6 +63,7 @@ from domain.contract.values import (
     Sha512,
     Size,
     Source,
+    Token,
     Vcpus,
     Watchdog,
     Word,
@@ -70,7 +73,7 @@ from domain.contract.values import (
     one_line,
     whole_numbers,
 )
-from domain.contract.wanted import NOWHERE, ImageSource, Place, Wanted
+from domain.contract.wanted import NOWHERE, Document, ImageSource, Place, Wanted
 
 __all__ = [
     "LEASE_SECONDS",
@@ -103,7 +106,9 @@ __all__ = [
     "Daemon",
     "Desired",
     "DiskGib",
+    "Document",
     "Feature",
+    "Features",
     "Fetch",
     "Firmware",
     "Heartbeat",
@@ -114,6 +119,7 @@ __all__ = [
     "ImageQuestion",
     "ImageSource",
     "Introduction",
+    "KindName",
     "LeaseGranted",
     "LeaseNote",
     "Leaving",
@@ -128,6 +134,8 @@ __all__ = [
     "Position",
     "Power",
     "Question",
+    "RefusedDocument",
+    "Report",
     "ReportError",
     "RoleName",
     "RoleProcess",
@@ -138,6 +146,7 @@ __all__ = [
     "Sha512",
     "Size",
     "Source",
+    "Token",
     "UnwantedImages",
     "Vcpus",
     "Wanted",

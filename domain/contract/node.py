@@ -13,7 +13,7 @@ from domain.contract.values import (
     BootId,
     Counter,
     DiskGib,
-    Feature,
+    Features,
     Position,
     Size,
     Word,
@@ -22,7 +22,10 @@ from domain.contract.values import (
 
 
 class NodeInfo(Message):
-    """What a node says of itself when it registers, and again whenever it changes."""
+    """What a node says of itself when it registers, and again whenever it changes.
+
+    `features`: what documents may need of it, by name; a kind of documents other than VMs is a feature of that name.
+    """
 
     node: Slug
     region: Slug
@@ -33,7 +36,7 @@ class NodeInfo(Message):
     seed_url: BaseUrl = Field(description="base URL, ending in /, at which this node's guests reach the data source")
     version: Word
     architecture: Word = "x86_64"
-    features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
+    features: Features = ()
 
 
 class Daemon(Message):

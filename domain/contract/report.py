@@ -10,9 +10,12 @@ from domain.contract.values import (
     Code,
     Counter,
     Desired,
+    Features,
     HostBoot,
+    KindName,
     Position,
     Power,
+    Token,
     address,
     bounded,
     detail,
@@ -29,11 +32,35 @@ class ReportError(Message):
     detail: Annotated[str, BeforeValidator(detail)]
 
 
-class NodeReport(Message):
+class Report(Message):
+    """What every report says, whatever kind of thing it is about. Its subject names node, kind and id as well.
+
+    `lease` is what the daemon was given for its node; `sequence` rises with every report of a thing under that lease
+    and is at most the nanoseconds since it was given. `epoch` is that of the document. `features` names what whoever
+    reads it has to know.
+    """
+
+    kind: KindName
+    node: Slug
+    epoch: Counter
+    lease: Counter = 0
+    sequence: Position
+    at: AwareDatetime
+    features: Features = ()
+    error: ReportError | None = None
+
+
+class RefusedDocument(Report):
+    """A node does nothing about a document: it does not know its kind. What there is of the thing is left as it is."""
+
+    id: Token
+    error: ReportError
+
+
+class NodeReport(Report):
     """What a node sees of one VM.
 
-    `lease` is what the daemon was given for its node; `sequence` rises with every report of a VM under that lease and
-    is at most the nanoseconds since it was given. `desired` and `asked_boots` say which wanted document the daemon went
+    `desired` and `asked_boots` say which wanted document the daemon went
     by: what it says about another wish than the present one is no news. `boots` is the count that the domain in memory
     was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
     plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
@@ -43,12 +70,8 @@ class NodeReport(Message):
     boot of which nobody was asked. `watchdog_resets` of them were its watchdog's doing.
     """
 
+    kind: Literal["vm"] = "vm"  # reports of earlier versions do not say it
     vm: Uuid
-    node: Slug
-    epoch: Counter
-    lease: Counter = 0
-    sequence: Position
-    at: AwareDatetime
     power: Power
     desired: Desired | None = None
     asked_boots: Counter | None = None
@@ -62,4 +85,3 @@ class NodeReport(Message):
     resets: Counter = 0
     watchdog_resets: Counter = 0
     step: Annotated[str, BeforeValidator(one_line)] | None = None
-    error: ReportError | None = None

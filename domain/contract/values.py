@@ -32,6 +32,11 @@ HostBoot = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,128}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
 Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 """What a document may need of a node, by name."""
+Features = Annotated[tuple[Feature, ...], Field(max_length=64)]
+KindName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+"""What a document or a report is about: `vm`."""
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+"""An id of a thing of any kind: one token of a subject."""
 
 # Whole numbers as JSON writes them: 1.0, true and "1" are none.
 Counter = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]

@@ -13,9 +13,10 @@ from domain.contract.values import (
     Counter,
     Desired,
     DiskGib,
-    Feature,
+    Features,
     Fetch,
     Firmware,
+    KindName,
     Mac,
     MemoryMib,
     Position,
@@ -59,7 +60,21 @@ class Place(NamedTuple):
 NOWHERE = Place(0, 0)
 
 
-class Wanted(Message):
+class Document(Message):
+    """What every document says, whatever kind of thing it is about. Its subject names node, kind and id as well.
+
+    `epoch` names the placement, and stands in reports. `features` names what the node has to know. A node that knows
+    the kind or a feature not refuses the document as a whole, in a report.
+    """
+
+    kind: KindName
+    node: Slug
+    epoch: Counter
+    generation: Position = Field(description="the version of the aggregate this was derived from")
+    features: Features = ()
+
+
+class Wanted(Document):
     """The desired state of one VM on one node.
 
     `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped and started
@@ -75,12 +90,10 @@ class Wanted(Message):
     Which of two documents is newer is said by their places in the stream, since anybody's numbers can be high.
     """
 
+    kind: Literal["vm"] = "vm"  # documents of earlier versions do not say it
     vm: Uuid
     project: Slug
     name: Hostname
-    node: Slug
-    epoch: Counter
-    generation: Position = Field(description="the version of the VM's aggregate this was derived from")
     desired: Desired
     boots: Counter
     force_after: AwareDatetime | None = None
@@ -95,6 +108,5 @@ class Wanted(Message):
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
     watchdog: Watchdog = Watchdog.DISABLED
-    features: Annotated[tuple[Feature, ...], Field(max_length=64)] = ()
     place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
     """Never part of the document: the node fills in where it found it."""

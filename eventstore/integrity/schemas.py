@@ -10,7 +10,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from domain.base import Event
-from domain.contract import Heartbeat, LeaseNote, NodeReport, RoleStatus, Wanted
+from domain.contract import (
+    CommandRequest,
+    Heartbeat,
+    LeaseNote,
+    NodeReport,
+    Question,
+    RefusedDocument,
+    RoleStatus,
+    Wanted,
+)
 from eventstore.integrity.checkpoints import Checkpoint
 from eventstore.log.upcast import TYPE_VERSION, all_types
 from eventstore.parking.parking import Parked
@@ -75,15 +84,11 @@ def async_api() -> Document:
     messages |= {
         "wanted": _message("Wanted", Wanted, "The whole desired state of one VM on one node; only the newest counts."),
         "report": _message("NodeReport", NodeReport, "What a node sees of one VM."),
+        "refused": _message("RefusedDocument", RefusedDocument, "A node does nothing about a document of this kind."),
         "heartbeat": _message("Heartbeat", Heartbeat, "A node lives."),
         "role-status": _message("RoleStatus", RoleStatus, "How a process of gateway, handlers or projections is."),
         "lease": _message("LeaseNote", LeaseNote, "Which daemon was given the lease of a node last."),
-        "ask": {
-            "title": "Ask",
-            "summary": "A question to one node: docs/command-protocol.md.",
-            "contentType": "application/json",
-            "payload": {"type": "object", "properties": {"vm": {"type": "string"}}, "required": ["vm"]},
-        },
+        "ask": _message("Question", Question, "A question to one node: docs/command-protocol.md."),
         "piece": {
             "title": "Piece",
             "summary": "A letter, a number of 8 bytes, and bytes of a connection: docs/command-protocol.md.",
@@ -91,16 +96,11 @@ def async_api() -> Document:
         },
         "checkpoint": _message("Checkpoint", Checkpoint, "What the log held at a position, signed."),
         "parked": _message("Parked", Parked, "A message that was put aside; only the newest counts."),
-        "command": {
-            "title": "Command",
-            "summary": "A wish: docs/command-protocol.md. The answer is {ok} or {problem}; no answer: unknown.",
-            "contentType": "application/json",
-            "payload": {
-                "type": "object",
-                "properties": {"args": {"type": "object"}, "context": {"type": "object"}},
-                "required": ["args", "context"],
-            },
-        },
+        "command": _message(
+            "CommandRequest",
+            CommandRequest,
+            "A wish: docs/command-protocol.md. The answer is {ok} or {problem}; no answer: unknown.",
+        ),
     }
     channels = {
         "events": _channel(
@@ -115,7 +115,9 @@ def async_api() -> Document:
             _address(subjects.wanted_of(), "node", "kind", "id"), ["wanted"], f"Stream {subjects.WANTED}."
         ),
         "reports": _channel(
-            _address(subjects.REPORTS_OF_ALL, "node", "kind", "id"), ["report"], f"Stream {subjects.REPORTS}."
+            _address(subjects.REPORTS_OF_ALL, "node", "kind", "id"),
+            ["report", "refused"],
+            f"Stream {subjects.REPORTS}.",
         ),
         "asks": _channel(
             _address(subjects.asks_of(), "node", "verb"), ["ask"], "Request and reply; what a node answers itself."

@@ -228,7 +228,7 @@ class Dispatcher:
         self._stood[key] = document.position
         try:
             found = Wanted.model_validate_json(document.body)
-            if (found.node, found.vm) != (key.node, key.id):
+            if Key(found.node, found.kind, found.vm) != key:
                 raise ValueError("it is about something else than its subject")
         except ValueError as error:
             log.error("wanted document unreadable", subject=document.subject, error=reason(error))

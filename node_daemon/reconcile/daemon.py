@@ -17,7 +17,7 @@ from node_daemon.reconcile.graces import Graces
 from node_daemon.reconcile.host import describe
 from node_daemon.reconcile.lane import Lane
 from node_daemon.reconcile.plan import Host, plan
-from node_daemon.reconcile.reports import Reports
+from node_daemon.reconcile.reports import Key, Reports, Seen, not_done
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from node_daemon.storage.files import identity
@@ -72,6 +72,7 @@ class Daemon:
         )
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()
+        self._refusals: frozenset[Key] = frozenset()
         self._ended = False
         self._network_trouble: str | None = None
 
@@ -126,13 +127,27 @@ class Daemon:
             log.debug("cannot list domains", error=str(error))
             for vm in list(want):
                 self._nudge(vm)
+            self._tell_refused(None)
             return
         unsettled = {step.vm for step in plan(want, have, self._host, self._graces.left)}
         for vm in list(want):
             if vm in unsettled or self._is_news(vm, have):
                 self._nudge(vm)
-        self._note_orphans(tuple(sorted(have.keys() - want.keys())))
+        self._tell_refused(have)
+        refused = {each.id for each in self._wanted.refused()}
+        self._note_orphans(tuple(sorted(have.keys() - want.keys() - refused)))
         await self._ensure_network()
+
+    def _tell_refused(self, have: Mapping[str, Have] | None) -> None:
+        """Report what this daemon is too old for. `have`: None while nothing can be seen."""
+        told = {Key(each.kind, each.id): each for each in self._wanted.refused()}
+        for kind, id_ in self._refusals.difference(told):
+            if kind != Seen.kind or id_ not in self._wanted.all():
+                self._reports.forget(kind, id_)
+        self._refusals = frozenset(told)
+        for each in told.values():
+            power = Power.UNKNOWN if have is None else have[each.id].power if each.id in have else Power.ABSENT
+            self._reports.show(each.id, not_done(each, power))
 
     def _is_news(self, vm: str, have: Mapping[str, Have]) -> bool:
         """Whether libvirt shows something else than what was last reported."""
@@ -225,7 +240,8 @@ class Daemon:
         if (error := task.exception()) is not None:
             log.error("a lane broke; it starts anew", vm=vm, exc_info=error)
         else:
-            self._reports.forget(vm)
+            self._reports.forget(Seen.kind, vm)
+            self._nudged.set()  # a document that is refused may have taken the place of its own
 
     async def _describe(self) -> NodeInfo:
         return describe(self._settings, await self._hypervisor.capacity())

@@ -8,7 +8,8 @@ from pathlib import Path
 from domain.contract import NodeInfo
 from node_daemon.hypervisor.hypervisor import Capacity
 from node_daemon.hypervisor.machine import MACHINES, Machine, VirtType
-from node_daemon.reconcile.plan import FEATURES, Host
+from node_daemon.reconcile import features
+from node_daemon.reconcile.plan import Host
 from runtime.local.libvirtd import kvm_trouble
 from runtime.patience import CannotRun
 from runtime.settings import NodeSettings
@@ -39,7 +40,7 @@ def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
         seed_url=settings.seed_url,
         version=platform_version(),
         architecture=architecture(),
-        features=tuple(sorted(FEATURES)),
+        features=features.names(),
     )
 
 

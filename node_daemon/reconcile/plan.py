@@ -32,8 +32,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from domain.contract import NOWHERE, WATCHDOG, Desired, Power, Wanted
+from domain.contract import NOWHERE, Desired, Power, Wanted
 from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.reconcile.features import refusal
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,6 @@ Action = Create | Start | Keep | Shutdown | Pause | Unpause | Suspend | Restore 
 Step = Action | Refuse
 
 
-#: What documents may need, by name, that this daemon knows: all that was there before features had names needs none.
-FEATURES: frozenset[str] = frozenset({WATCHDOG})
-
 #: Seconds that a guest still has to shut down by itself.
 Left = Callable[[Wanted], float]
 #: A guest that is there, in memory or on disk.
@@ -170,9 +168,8 @@ def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, left:
 
 def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
     """The next step of one VM; None when it is as wanted, or when nothing can be said."""
-    if missing := sorted(set(want.features) - FEATURES):
-        detail = f"this node does not know {', '.join(missing)}: its daemon is older; upgrade it, or change the VM"
-        return Refuse(want.vm, "unsupported", detail)
+    if (lacks := refusal(want.kind, want.features)) is not None:
+        return Refuse(want.vm, lacks.code, lacks.detail)
     if have.foreign:
         detail = "a domain that Nebula did not make has this VM's uuid or name on the node; remove or rename it"
         return Refuse(want.vm, "foreign_domain", detail)

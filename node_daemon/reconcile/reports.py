@@ -1,18 +1,19 @@
-"""What this node sees of each VM, told durably: when it changes, and in full every now and then."""
+"""What this node sees of each VM, and what it refuses, told durably: when it changes, and in full now and then."""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from domain.base import Resources
-from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, ReportError, Wanted
+from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, RefusedDocument, Report, ReportError, Wanted
 from domain.guest import AddressSource
 from node_daemon.hypervisor.hypervisor import Have
+from node_daemon.reconcile.features import Refused
 from node_daemon.reconcile.resets import Count
 from runtime import logs, subjects
 from runtime.tasks import end, happens
@@ -27,14 +28,40 @@ FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 ACK_SECONDS = 5.0
 
 
+class Stamp(NamedTuple):
+    """What every report says of itself."""
+
+    node: str
+    lease: int
+    sequence: int
+    at: datetime
+
+
+class News(Protocol):
+    """What is to be told of one thing. `step` is set while the daemon works on it."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def step(self) -> str | None: ...
+
+    def report(self, id_: str, stamp: Stamp) -> Report: ...
+
+
+class Key(NamedTuple):
+    kind: str
+    id: str
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What is to be told of one VM. `step` is set while the daemon works on it."""
+    """What is to be told of one VM. `desired` is None where its document cannot be read here."""
 
     epoch: int
     power: Power
-    desired: Desired
-    asked_boots: int
+    desired: Desired | None = None
+    asked_boots: int | None = None
     boots: int = 0
     size: Resources | None = None
     addresses: tuple[AddressSource, ...] | None = None
@@ -45,6 +72,53 @@ class Seen:
     watchdog_resets: int = 0
     step: str | None = None
     error: ReportError | None = None
+    kind: ClassVar[str] = "vm"
+
+    def report(self, id_: str, stamp: Stamp) -> NodeReport:
+        sources = self.addresses if self.addresses is None else self.addresses[:MOST_ADDRESSES]
+        return NodeReport(
+            vm=id_,
+            node=stamp.node,
+            epoch=self.epoch,
+            lease=stamp.lease,
+            sequence=stamp.sequence,
+            at=stamp.at,
+            power=self.power,
+            desired=self.desired,
+            asked_boots=self.asked_boots,
+            boots=self.boots,
+            size=self.size,
+            addresses=tuple(one.address for one in sources or ()),
+            address_sources=sources,
+            cause=self.cause,
+            forced=self.forced,
+            host_boot=self.host_boot,
+            resets=self.resets,
+            watchdog_resets=self.watchdog_resets,
+            step=self.step,
+            error=self.error,
+        )
+
+
+@dataclass(frozen=True)
+class NotDone:
+    """What is to be told of a thing of a kind that this daemon does not know."""
+
+    kind: str
+    epoch: int
+    error: ReportError
+    step: None = None
+
+    def report(self, id_: str, stamp: Stamp) -> RefusedDocument:
+        about = {"kind": self.kind, "id": id_, "epoch": self.epoch, "error": self.error}
+        return RefusedDocument.model_validate({**about, **stamp._asdict()})
+
+
+def not_done(document: Refused, power: Power) -> News:
+    """What a refused document amounts to. `power` is what there is of it, where it is a VM."""
+    if document.kind == Seen.kind:
+        return Seen(epoch=document.epoch, power=power, error=document.error)
+    return NotDone(document.kind, document.epoch, document.error)
 
 
 def seen(
@@ -84,7 +158,7 @@ def seen(
 class Reports:
     """Publishes to NEBULA_REPORTS under one lease. `clock`: nanoseconds since it was given.
 
-    Of each VM only the newest view matters: older ones that wait are dropped.
+    Of each thing only the newest view matters: older ones that wait are dropped.
     """
 
     def __init__(self, bus: Client, node: str, lease: int, clock: Callable[[], int]) -> None:
@@ -93,65 +167,66 @@ class Reports:
         self._node = node
         self._lease = lease
         self._clock = clock
-        self._shown: dict[str, Seen] = {}
-        self._sequences: dict[str, int] = {}
-        self._waiting: dict[str, Seen] = {}
-        self._fresh: dict[str, asyncio.Event] = {}
-        self._senders: dict[str, asyncio.Task[None]] = {}
+        self._shown: dict[Key, News] = {}
+        self._sequences: dict[Key, int] = {}
+        self._waiting: dict[Key, News] = {}
+        self._fresh: dict[Key, asyncio.Event] = {}
+        self._senders: dict[Key, asyncio.Task[None]] = {}
         self._away = False
 
     def shown(self, vm: str) -> Seen | None:
         """What was last said of a VM, or is about to be."""
-        return self._shown.get(vm)
+        what = self._shown.get(Key(Seen.kind, vm))
+        return what if isinstance(what, Seen) else None
 
-    def show(self, vm: str, what: Seen) -> None:
+    def show(self, id_: str, what: News) -> None:
         """Report it, if it says anything new. Returns at once."""
-        if self._shown.get(vm) != what:
-            self._shown[vm] = what
-            self._post(vm, what)
+        key = Key(what.kind, id_)
+        if self._shown.get(key) != what:
+            self._shown[key] = what
+            self._post(key, what)
 
     def repeat(self) -> None:
-        """Report every VM again."""
-        for vm, what in self._shown.items():
-            self._post(vm, what)
+        """Report everything again."""
+        for key, what in self._shown.items():
+            self._post(key, what)
 
-    def forget(self, vm: str) -> None:
-        """Say nothing more of a VM."""
+    def forget(self, kind: str, id_: str) -> None:
+        """Say nothing more of a thing."""
         for book in (self._shown, self._waiting, self._sequences):
-            book.pop(vm, None)
+            book.pop(Key(kind, id_), None)
 
     async def close(self) -> None:
         await end(self._senders.values())
 
-    def _post(self, vm: str, what: Seen) -> None:
-        self._waiting[vm] = what
-        self._fresh.setdefault(vm, asyncio.Event()).set()
-        if vm not in self._senders:
-            task = asyncio.create_task(self._send(vm), name=f"report {vm}")
-            self._senders[vm] = task
+    def _post(self, key: Key, what: News) -> None:
+        self._waiting[key] = what
+        self._fresh.setdefault(key, asyncio.Event()).set()
+        if key not in self._senders:
+            task = asyncio.create_task(self._send(key), name=f"report {key.kind} {key.id}")
+            self._senders[key] = task
 
-    async def _send(self, vm: str) -> None:
-        """Send what waits for this VM, one after the other, until nothing does."""
-        fresh = self._fresh[vm]
+    async def _send(self, key: Key) -> None:
+        """Send what waits for this thing, one after the other, until nothing does."""
+        fresh = self._fresh[key]
         try:
-            while vm in self._waiting:
+            while key in self._waiting:
                 fresh.clear()
-                if self._waiting[vm].step is not None and await happens(fresh, QUIET):
+                if self._waiting[key].step is not None and await happens(fresh, QUIET):
                     continue  # over before it was worth telling
-                await self._publish(vm)
+                await self._publish(key)
         finally:
-            del self._senders[vm], self._fresh[vm]
+            del self._senders[key], self._fresh[key]
 
-    async def _publish(self, vm: str) -> None:
+    async def _publish(self, key: Key) -> None:
         delay = FIRST_RETRY
-        while (what := self._waiting.get(vm)) is not None:
-            sequence = max(self._sequences.get(vm, 0) + 1, self._clock())
-            self._sequences[vm] = sequence
+        while (what := self._waiting.get(key)) is not None:
+            sequence = max(self._sequences.get(key, 0) + 1, self._clock())
+            self._sequences[key] = sequence
+            report = what.report(key.id, Stamp(self._node, self._lease, sequence, datetime.now(UTC)))
             try:
                 await self._js.publish(
-                    subjects.report(self._node, "vm", vm),
-                    self._report(vm, what, sequence).model_dump_json().encode(),
-                    timeout=ACK_SECONDS,
+                    subjects.report(self._node, *key), report.model_dump_json().encode(), timeout=ACK_SECONDS
                 )
             except (NatsError, TimeoutError) as error:
                 if not self._away:
@@ -163,31 +238,6 @@ class Reports:
             if self._away:
                 log.info("reports are acknowledged again")
             self._away = False
-            if self._waiting.get(vm) is what:
-                del self._waiting[vm]
+            if self._waiting.get(key) is what:
+                del self._waiting[key]
             return
-
-    def _report(self, vm: str, what: Seen, sequence: int) -> NodeReport:
-        sources = what.addresses if what.addresses is None else what.addresses[:MOST_ADDRESSES]
-        return NodeReport(
-            vm=vm,
-            node=self._node,
-            epoch=what.epoch,
-            lease=self._lease,
-            sequence=sequence,
-            at=datetime.now(UTC),
-            power=what.power,
-            desired=what.desired,
-            asked_boots=what.asked_boots,
-            boots=what.boots,
-            size=what.size,
-            addresses=tuple(one.address for one in sources or ()),
-            address_sources=sources,
-            cause=what.cause,
-            forced=what.forced,
-            host_boot=what.host_boot,
-            resets=what.resets,
-            watchdog_resets=what.watchdog_resets,
-            step=what.step,
-            error=what.error,
-        )

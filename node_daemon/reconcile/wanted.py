@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from nats.aio.client import Client
@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from domain.contract import Desired, Place, Wanted
+from node_daemon.reconcile.features import Refused, read
 from runtime import logs, ordered, subjects
 from runtime.backoff import Backoff
 from runtime.tasks import heed_cancellation
@@ -19,6 +20,8 @@ log = logs.get(__name__)
 RETRY = Backoff(first=0.2, last=5.0)
 #: Subjects that are remembered of documents that make no sense.
 MOST_MALFORMED = 1000
+#: Documents that are refused, the newest of them, of which reports tell.
+MOST_REFUSED = 10_000
 
 
 def microseconds(moment: datetime | None) -> int:
@@ -32,9 +35,12 @@ def document(message: Msg, position: int, _stored: int) -> tuple[int, Msg]:
 
 
 class WantedDocuments:
-    """The newest document of each VM of this node. Empty until `loaded`: nothing must be planned before."""
+    """The newest document of each VM of this node. Empty until `loaded`: nothing must be planned before.
 
-    def __init__(self, bus: Client, node: str, changed: Callable[[str], None]) -> None:
+    `changed` is told which VM; None where a document was refused.
+    """
+
+    def __init__(self, bus: Client, node: str, changed: Callable[[str | None], None]) -> None:
         self._bus = bus
         self._node = node
         self._changed = changed
@@ -44,6 +50,8 @@ class WantedDocuments:
         self.position = 0
         #: by subject: position of a document that makes no sense; so many of them
         self.malformed: dict[str, int] = {}
+        #: by subject: those that this daemon is too old for
+        self._refused: dict[str, Refused] = {}
         #: when the stream was made, in microseconds
         self._stream = 0
         #: VMs of which the known document was read before the stream was set back or made anew
@@ -54,6 +62,9 @@ class WantedDocuments:
 
     def get(self, vm: str) -> Wanted | None:
         return self._documents.get(vm)
+
+    def refused(self) -> Sequence[Refused]:
+        return tuple(self._refused.values())
 
     async def follow(self) -> None:
         """Read for ever: over restarts of the server, loss of the consumer, and loss of the connection."""
@@ -71,12 +82,12 @@ class WantedDocuments:
             await asyncio.sleep(next(pauses))
 
     async def forget(self, done: Callable[[str], bool]) -> None:
-        """Drop tombstones that are `done` here, and what made no sense, once the stream no longer holds them.
+        """Drop tombstones that are `done` here, and what was refused or made no sense, once the stream did so.
 
         Raises nats.errors.Error.
         """
         graves = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
-        if not graves and not self.malformed:
+        if not graves and not self.malformed and not self._refused:
             return
         js = self._bus.jetstream()
         info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
@@ -87,6 +98,8 @@ class WantedDocuments:
                 self._changed(vm)
         for subject in self.malformed.keys() - held.keys():
             del self.malformed[subject]
+        for subject in self._refused.keys() - held.keys():
+            del self._refused[subject]
 
     async def _session(self) -> None:
         """One consumer's life. Ends with Interrupted, or with what NATS raises."""
@@ -114,12 +127,8 @@ class WantedDocuments:
         what is not theirs. Only when the stream itself is another one, older numbers mean nothing.
         """
         try:
-            _, kind, vm = subjects.parse_wanted(message.subject)
-            if kind != "vm":
-                raise ValueError(f"this node knows no documents of the kind {kind}; is it older?")
-            want = Wanted.model_validate_json(message.data)
-            if (want.vm, want.node) != (vm, self._node):
-                raise ValueError(f"it is about VM {want.vm} on node {want.node}")
+            _, kind, id_ = subjects.parse_wanted(message.subject)
+            want = read(self._node, kind, id_, message.data)
         except ValueError as error:
             if message.subject in self.malformed or len(self.malformed) < MOST_MALFORMED:
                 self.malformed[message.subject] = self.position
@@ -128,11 +137,27 @@ class WantedDocuments:
             )
             return
         self.malformed.pop(message.subject, None)
-        known = self._documents.get(vm)
+        known = self._documents.get(id_) if kind == "vm" else None
         older = known is not None and (want.epoch, want.generation) < (known.epoch, known.generation)
-        if older and vm in self._unplaced:
-            log.warning("older wanted document ignored", vm=vm, epoch=want.epoch, generation=want.generation)
+        if older and id_ in self._unplaced:
+            log.warning("older wanted document ignored", vm=id_, epoch=want.epoch, generation=want.generation)
             return
-        self._unplaced.discard(vm)
-        self._documents[vm] = want.model_copy(update={"place": Place(self._stream, self.position)})
-        self._changed(vm)
+        if isinstance(want, Refused):
+            self._refuse(message.subject, want)
+            return
+        self._refused.pop(message.subject, None)
+        self._unplaced.discard(id_)
+        self._documents[id_] = want.model_copy(update={"place": Place(self._stream, self.position)})
+        self._changed(id_)
+
+    def _refuse(self, subject: str, document: Refused) -> None:
+        """Neither this document nor an earlier one of the same thing is gone by."""
+        log.error("wanted document refused", kind=document.kind, id=document.id, why=document.error.detail)
+        if subject not in self._refused and len(self._refused) >= MOST_REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[subject] = document
+        if document.kind == "vm":
+            self._unplaced.discard(document.id)
+            self._documents.pop(document.id, None)
+            self._changed(document.id)
+        self._changed(None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from domain.contract import Introduction, NodeInfo
-from node_daemon.reconcile import plan
+from node_daemon.reconcile import features
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.files import identity
@@ -21,7 +21,7 @@ async def test_what_a_node_does_not_know_fails_the_operation(
     api: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a node went back to a daemon of before there were watchdogs."""
-    monkeypatch.setattr(plan, "FEATURES", frozenset())
+    monkeypatch.setattr(features, "FEATURES", {"vm": frozenset()})
     settings = NodeSettings(nats_url=api.side.nats.url, home=tmp_path, node="old", region="old")
     before = daemon("old").model_copy(update={"identity": identity(settings.data_dir)})  # a process on the same folder
     said = {

@@ -17,7 +17,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.contract import Desired, Heartbeat, NodeReport, Power, Wanted
+from domain.contract import Desired, Heartbeat, NodeReport, Power, RefusedDocument, Wanted
 from node_daemon.hypervisor.hypervisor import Hypervisor
 from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
@@ -64,12 +64,13 @@ def failed(report: NodeReport) -> bool:
 
 @dataclass
 class Node:
-    """`reports` holds every report by VM, in order of arrival."""
+    """`reports` holds every report by VM, in order of arrival; `refused` the newest of other kinds, by kind and id."""
 
     home: Path
     settings: NodeSettings
     client: Client
     reports: dict[str, list[NodeReport]] = field(default_factory=dict)
+    refused: dict[tuple[str, str], RefusedDocument] = field(default_factory=dict)
     heartbeats: list[Heartbeat] = field(default_factory=list)
     registrations: list[dict[str, Any]] = field(default_factory=list)
     refusals: int = 0
@@ -157,6 +158,10 @@ class Node:
             await process.wait()
 
     async def _report(self, message: Msg) -> None:
+        _, kind, id_ = subjects.parse_report(message.subject)
+        if kind != "vm":
+            self.refused[kind, id_] = RefusedDocument.model_validate_json(message.data)
+            return
         report = NodeReport.model_validate_json(message.data)
         self.reports.setdefault(report.vm, []).append(report)
 
@@ -166,7 +171,7 @@ class Node:
     async def _register(self, message: Msg) -> None:
         if self.refusals:
             self.refusals -= 1
-            await message.respond(b'{"problem": {"code": "not_now"}}')
+            await message.respond(b'{"problem": {"code": "not_now", "status": 503, "detail": "ask again"}}')
             return
         request = json.loads(message.data)
         if request["daemon"]["boot"] not in (one["daemon"]["boot"] for one in self.registrations):
