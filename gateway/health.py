@@ -55,7 +55,7 @@ async def look(gateway: Gateway) -> dict[str, Any]:
         handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
     )
     commands, log, told = asked
-    managers = working(told, gateway.roles.all())
+    managers = gateway.health.dated(working(told, gateway.roles.all()))
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
     if readable and rows["position"] > nats["position"]:
@@ -117,7 +117,7 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
 
 
 def working(told: list[dict[str, Any]], heard: Iterable[Heard]) -> list[dict[str, Any]]:
-    """The managers as one handlers process told, or as another one says where they work."""
+    """The managers as one handlers process told, or as another one says in which they work."""
     elsewhere = {found.name: found for each in heard if each.alive for found in each.said.managers if found.works}
 
     def newest(each: dict[str, Any]) -> dict[str, Any]:

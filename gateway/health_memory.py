@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 #: Seconds for which an answer serves everybody who asks.
 FRESH = 1.0
+
+#: How long managers may work nowhere: their lease moves from one process to another meanwhile.
+IDLE = timedelta(seconds=15)
 
 #: The parts without which the platform cannot do its work: handlers decide; the log stores; the log and the read models
 #: are read; a process keeps the read models.
@@ -36,6 +39,20 @@ class HealthMemory:
         self._at = float("-inf")
         self._body: dict[str, Any] = {}
         self._since: dict[str, datetime] = {}
+        self._idle: dict[str, datetime] = {}
+
+    def dated(self, managers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The managers; one that has worked in no process for too long fails since it was seen so first."""
+        idle = {str(each.get("name")) for each in managers if each.get("works") is False}
+        now = datetime.now(UTC)
+        self._idle = {name: self._idle.get(name, now) for name in idle}
+        over = {name for name, since in self._idle.items() if now - since > IDLE}
+        return [
+            {**each, "failing_since": each.get("failing_since") or self._idle[str(each["name"])]}
+            if str(each.get("name")) in over
+            else each
+            for each in managers
+        ]
 
     async def body(self, look: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """The answer, at most a second old; `look` makes a new one."""

@@ -220,6 +220,11 @@ class Driver:
     def status(self) -> Status:
         failing = {key: item.failure for key, item in self._items.items() if item.failure and item.failure.shown}
         causes = [*failing.values(), *(cause for cause in (self._blind, self._cut) if cause and cause.shown)]
+        since = [cause.since for cause in causes]
+        error = self._last_error
+        if self._lease is not None and not self._lease.held and self._lease.failing_since is not None:
+            since.append(self._lease.failing_since)
+            error = self._lease.error
         return Status(
             name=self.name,
             period=self._period,
@@ -228,8 +233,8 @@ class Driver:
             runs=self._runs,
             last_run=self._last_run,
             last_success=self._last_success,
-            last_error=self._last_error,
-            failing_since=min((cause.since for cause in causes), default=None),
+            last_error=error,
+            failing_since=min(since, default=None),
             running=len(self._running),
             backing_off=sum(item.timer is not None for item in self._items.values()),
             items=tuple(list(failing)[:NAMED]),

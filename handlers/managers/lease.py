@@ -17,6 +17,7 @@ documents are stored only where nothing came between, and appends of what has be
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -72,6 +73,9 @@ class Lease:
         #: how often it was gained
         self._tenure = 0
         self._taken, self._dropped = asyncio.Event(), asyncio.Event()
+        #: since when it can be neither renewed nor looked at, and why
+        self.failing_since: datetime | None = None
+        self.error: str | None = None
 
     @property
     def held(self) -> bool:
@@ -105,11 +109,16 @@ class Lease:
                 async with asyncio.timeout(STEP):
                     await self.step()
                 heed_cancellation()
+                self.failing_since = self.error = None
             except (Unavailable, TimeoutError) as error:
-                log.debug("the lease of the managers cannot be renewed now", error=repr(error))
+                self.failing_since = self.failing_since or datetime.now(UTC)
+                self.error = f"the lease of the managers cannot be renewed: {str(error) or repr(error)}"
             if self.held != worked:
                 worked = not worked
-                log.info("managers work here" if worked else "managers stand by: their lease is not held here")
+                if worked:
+                    log.info("managers work here")
+                else:
+                    log.warning("managers stand by: their lease is not held here any more", error=self.error)
             await asyncio.sleep(RENEWS)
 
     async def step(self) -> None:

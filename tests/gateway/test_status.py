@@ -3,14 +3,15 @@
 import asyncio
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from domain.contract import ManagerStatus, RoleProcess, RoleStatus
-from gateway import health
+from gateway import health, health_memory
 from gateway import roles as module
+from gateway.health_memory import HealthMemory
 from gateway.roles import MOST, STATUS, Heard, Roles
 from gateway.status import lease, managers, roles
 from runtime import subjects
@@ -163,6 +164,19 @@ def test_healthz_shows_a_manager_that_fails_in_another_process_than_the_one_that
     shown = health.working(told, elsewhere)
     assert [each.get("failing_since") is not None for each in shown] == [True, False, False]
     assert [set(each) for each in shown] == [set(each) for each in told]
+
+
+def test_healthz_says_so_when_managers_work_nowhere_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the lease moves on they do not fail, and a manager that works again does not either."""
+    memory = HealthMemory()
+    idle: list[dict[str, Any]] = [{"name": "placement", "works": False, "failing_since": None}]
+    assert memory.dated(idle) == idle
+    monkeypatch.setattr(health_memory, "IDLE", timedelta(0))
+    assert memory.dated(idle)[0]["failing_since"]
+    works = [{"name": "placement", "works": True, "failing_since": None}]
+    assert memory.dated(works) == works
+    monkeypatch.setattr(health_memory, "IDLE", timedelta(seconds=15))
+    assert memory.dated(idle) == idle
 
 
 # ── on a platform ───────────────────────────────────────────────────────────────────────────────────────────────────

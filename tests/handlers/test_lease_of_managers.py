@@ -8,12 +8,14 @@ import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
 from eventstore.documents import Documents
 from eventstore.log.store import Unavailable
+from handlers.managers import lease as module
 from handlers.managers.driver import Driver
 from handlers.managers.lease import HOLDS, TAKES, Lease, Note, read
 from handlers.world import Changes, Watch
@@ -308,6 +310,28 @@ async def test_nothing_begins_once_the_time_is_over_whoever_notices_first(docume
     await asyncio.sleep(0)
     assert worker.running == 0
     await worker.driver.close()
+
+
+async def test_a_lease_that_cannot_be_had_shows_as_a_failure_of_its_managers(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWS", 0.01)
+    mine = lease(documents, Time())
+    worker = Worker()
+    tasks = [asyncio.create_task(mine.keep()), asyncio.create_task(worker.driver.run(mine))]
+
+    async def away(*_: object) -> list[Any]:
+        raise Unavailable("away")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(documents, "all", away)
+            await eventually(lambda: worker.driver.status().failing_since, "it fails")
+            assert "away" in (worker.driver.status().last_error or "")
+        await eventually(lambda: worker.running, "it works")
+        assert worker.driver.status().failing_since is None
+    finally:
+        await end(tasks)
 
 
 async def test_a_manager_of_every_process_works_without_the_lease(documents: Documents) -> None:
