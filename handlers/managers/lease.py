@@ -73,6 +73,7 @@ class Lease:
         #: how often it was gained
         self._tenure = 0
         self._taken, self._dropped = asyncio.Event(), asyncio.Event()
+        self._told = ""
         #: since when it can be neither renewed nor looked at, and why
         self.failing_since: datetime | None = None
         self.error: str | None = None
@@ -126,6 +127,7 @@ class Lease:
         if not self._mine:
             await self._look()
             if not self._is_free():
+                self._tell()
                 return
         body = Note(holder=self._process).model_dump_json().encode()
         while True:
@@ -167,11 +169,14 @@ class Lease:
         found = await self._documents.all(subjects.MANAGERS_LEASE)
         position = found[0].position if found else 0
         if position != self._position:
-            before = self._note.holder.id if self._note is not None else None
             self._note = read(found[0].body) if found else None
             self._position, self._since = position, self._clock()
-            if self._note is not None and self._note.holder.id not in (before, self._process.id):
-                log.info("managers work elsewhere", host=self._note.holder.host, pid=self._note.holder.pid)
+
+    def _tell(self) -> None:
+        """Say once which process has it."""
+        if self._note is not None and self._note.holder.id != self._told:
+            self._told = self._note.holder.id
+            log.info("managers work elsewhere", host=self._note.holder.host, pid=self._note.holder.pid)
 
     def _is_free(self) -> bool:
         if self._position == 0 or self._clock() - self._since >= TAKES:

@@ -26,7 +26,8 @@ from runtime.process import Process, has_ended, this
 from runtime.streams import ensure_all
 from runtime.tasks import end
 from tests.gate import gate
-from tests.handlers.platform import WriteSide, write_side
+from tests.handlers.platform import WriteSide, raw_disk, write_side
+from tests.image_server import serving
 from tests.waiting import eventually
 
 
@@ -400,10 +401,16 @@ async def test_the_other_process_goes_on_when_the_holder_is_killed(side: WriteSi
     second = await another(side)
     await works(side)
     assert await holder(side.nc) == first.pid, "the one that holds it keeps it"
-    first.kill()
-    await first.wait()
-    await works(side)
-    assert await holder(side.nc) == second.pid
+    async with serving(raw_disk()) as server:
+        server.stall = 1000
+        await side.ok("system", "image", "register", {"image": "slow", "name": "Slow", "source": server.url})
+        await eventually(lambda: server.requests, "an image is being read")
+        server.stall = None
+        first.kill()
+        await first.wait()
+        await works(side)
+        assert await holder(side.nc) == second.pid
+        await eventually(lambda: side.has("system", "image", "slow", "ImageVerified"), "the image is judged")
 
 
 async def test_the_other_process_goes_on_when_the_holder_is_stopped(side: WriteSide) -> None:
