@@ -15,7 +15,7 @@ from gateway.commands import Asked, ask
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs
-from runtime.patience import pauses
+from runtime.patience import RETRY
 
 log = logs.get(__name__)
 
@@ -59,7 +59,7 @@ class Session:
 
     async def _closed(self, gateway: Gateway, said: dict[str, object]) -> None:
         """Until it is recorded, as long as this gateway lives."""
-        for pause in pauses():
+        for pause in RETRY.pauses():
             stopping = gateway.stop.is_set()
             try:
                 await self._tell(gateway, CLOSE, said)

@@ -8,7 +8,6 @@ Any number of handlers share the queue group. A refused command leaves no event;
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from handlers.refusals import refusal, too_large
 from handlers.routes import ROUTES, Facts, Route, basis, reference
 from handlers.world import EVOLVE
 from runtime import logs, replies, subjects
+from runtime.backoff import Backoff
 from runtime.replies import Refusal
 from runtime.responder import Answer, Responder
 
@@ -49,7 +49,8 @@ MOST_AT_ONCE = 512
 UNSAID = frozenset({FIELD})
 #: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
 #: in the end.
-PATIENCE, JITTER, MOST_JITTER = 4.0, 0.02, 0.4
+PATIENCE = 4.0
+RETRY = Backoff(first=0.02, last=0.4, jitter=1.0)
 #: Seconds in which handlers that stop still answer the commands that they were given.
 STOPPING = 5.0
 
@@ -175,7 +176,7 @@ class CommandLoop:
         context = said_by(caller, await self._fingerprints.of_credential(caller.credential))
         asked = Asked(route, ref, project, request, context, fingerprint)
         deadline = asyncio.get_running_loop().time() + PATIENCE
-        jitter = JITTER
+        pauses = RETRY.pauses()
         while True:  # by time: however many others come first, somebody is accepted, and each has its turn
             try:
                 applied = await self._judged(asked)
@@ -187,8 +188,7 @@ class CommandLoop:
             except Conflict:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
-                await asyncio.sleep(random.uniform(0, jitter))  # noqa: S311
-                jitter = min(2 * jitter, MOST_JITTER)
+                await asyncio.sleep(next(pauses))
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may build on it
         return await self._accepted(asked, applied)

@@ -35,8 +35,8 @@ from eventstore.log.received import own
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parking import RETRIED_INTO, Parking
 from handlers.broker import Broker, InWork
-from runtime import logs
-from runtime.patience import pause_after, pauses
+from runtime import logs, patience
+from runtime.backoff import Backoff
 from runtime.tasks import end, happens
 
 log = logs.get(__name__)
@@ -52,7 +52,7 @@ MOST_WAITING = 4096
 #: Seconds that one call of the function may take.
 LONGEST = 60.0
 #: Seconds before the second try, and the most before a later one.
-FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+RETRY = Backoff(first=0.5, last=30.0)
 #: Seconds for what is in work when the process stops.
 GRACE = 3.0
 #: What passes, and says nothing about the message.
@@ -146,7 +146,7 @@ class Queues:
             tries = msg.metadata.num_delivered
             log.exception("message failed", queue=source, subject=msg.subject, tries=tries)
             if tries < self._max_deliver:
-                raise NackMessage(delay=pause_after(tries, FIRST_RETRY, LAST_RETRY)) from error
+                raise NackMessage(delay=RETRY.after(tries)) from error
             await self._park(source, msg, error)
 
     def done(self, msg: Msg, error: BaseException | None) -> None:
@@ -157,7 +157,7 @@ class Queues:
     async def _until_it_counts(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
         """Call until it is not for want of the log that it fails, or the process stops."""
         waiting = False
-        for pause in pauses():
+        for pause in patience.RETRY.pauses():
             try:
                 async with asyncio.timeout(LONGEST):
                     await call()

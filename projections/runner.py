@@ -31,12 +31,11 @@ from projections.database import Connection
 from projections.model import COPIED, Secrets, Session
 from projections.position import Position
 from runtime import logs
-from runtime.patience import pauses
+from runtime.backoff import Backoff
 
 log = logs.get(__name__)
 
-FIRST_RETRY = 0.1
-LAST_RETRY = 5.0
+RETRY = Backoff(first=0.1, last=5.0)
 
 
 class Overtaken(Exception):
@@ -118,7 +117,7 @@ class Runner:
 
     async def run(self) -> None:
         """Follow the log for ever. Raises CannotRun where Postgres does not know us, or we may not write."""
-        delay = FIRST_RETRY
+        pauses = RETRY.pauses()
         while True:
             started = self.position.value
             try:
@@ -130,10 +129,9 @@ class Runner:
                 if not may_pass(error):
                     raise
                 if self.position.value > started:
-                    delay = FIRST_RETRY
+                    pauses = RETRY.pauses()
                 self._tell(error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LAST_RETRY)
+            await asyncio.sleep(next(pauses))
 
     def _tell(self, error: Exception) -> None:
         """Each trouble once, until something was taken in again. A full disk names another file each time."""
@@ -149,7 +147,7 @@ class Runner:
         await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
         replay = Runner(self._nc, self._dsn, self._secrets, Position(), self._models).follow
         await upgrade.ready(conn, self._dsn, self._models, replay)
-        for seconds in pauses(FIRST_RETRY, LAST_RETRY):
+        for seconds in RETRY.pauses():
             try:
                 await self.follow(conn)
             except errors.DiskFull as error:  # the session stays the only writer

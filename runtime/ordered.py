@@ -70,7 +70,7 @@ async def followed(
     Returns only when it is closed. While the server is away it waits, and goes on from where it was. Raises
     OtherStream where that place is not there any more.
     """
-    pauses, told, again = RETRY.pauses(), "", False
+    failures, told, again = 0, "", False
     short_since: float | None = None
     while True:
         try:
@@ -79,7 +79,7 @@ async def followed(
                     if batch.items:
                         after = batch.position
                         yield batch.items
-                    pauses, short_since = RETRY.pauses(), None
+                    failures, short_since = 0, None
         except _Short as error:
             clock = asyncio.get_running_loop().time()
             short_since = clock if short_since is None else short_since
@@ -93,7 +93,8 @@ async def followed(
                 log.warning("the feed is refused; trying on", stream=stream, error=told)
             log.debug("feed interrupted", after=after, error=repr(error))
             again = True
-        await asyncio.sleep(next(pauses))
+        failures += 1
+        await asyncio.sleep(RETRY.after(failures))
 
 
 async def consumed(

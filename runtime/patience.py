@@ -1,43 +1,27 @@
 """Waiting for a server that is not there yet: one line when it begins, one when it is over, and pauses that grow."""
 
 import asyncio
-import itertools
-import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from nats.errors import Error as NatsError
 
 from runtime import logs
+from runtime.backoff import Backoff
 from runtime.masking import masked
 
 log = logs.get(__name__)
 
 T = TypeVar("T")
 
-FIRST_RETRY, LAST_RETRY = 0.2, 5.0
-#: Times that a pause is doubled: any `last` is reached by then, and no number overflows.
-MOST_DOUBLED = 32
+RETRY = Backoff(first=0.2, last=5.0)
 
 #: What passes once a NATS server is there, has a leader, and has room.
 PASSING: tuple[type[Exception], ...] = (NatsError, OSError, TimeoutError)
 
 
-def pause_after(failures: int, first: float, last: float) -> float:
-    """Seconds to wait after so many failures in a row: `first` doubled up to `last`, or a bit less, down to half of it.
-
-    However many failures there were.
-    """
-    return min(first * 2.0 ** min(failures - 1, MOST_DOUBLED), last) * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
-
-
 class CannotRun(Exception):
     """What waiting cannot mend: a refused password, a stream that promises too little. The text says what to change."""
-
-
-def pauses(first: float = FIRST_RETRY, last: float = LAST_RETRY) -> Iterator[float]:
-    """What `pause_after` says of the first failure, the second one, and so on for ever."""
-    return (pause_after(failures, first, last) for failures in itertools.count(1))
 
 
 def one_line(error: Exception) -> str:
@@ -65,7 +49,7 @@ async def patiently(
 ) -> T:
     """What `attempt` returns once it succeeds. Any error that is not `passing` is raised, and so is CannotRun."""
     waiting = False
-    for pause in pauses():
+    for pause in RETRY.pauses():
         try:
             found = await attempt()
         except passing as error:

@@ -20,6 +20,7 @@ import pytest
 from cli.local import home as homes
 from cli.local import role, up
 from runtime import logs, private
+from runtime.backoff import Backoff
 from runtime.local import logfiles
 from runtime.local.child import remembered_port
 from runtime.local.logfiles import KEPT, rotate
@@ -198,7 +199,7 @@ async def test_a_server_that_ends_on_a_full_disk_is_started_once_there_is_room(
 
     monkeypatch.setattr(up, "free_bytes", lambda _: room[0])
     monkeypatch.setattr(up, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(up, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(up, "RETRY", Backoff(first=0.01, last=30.0))
     async with up.kept("postgres", start):
         said = ""
 

@@ -53,7 +53,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     gc.freeze()  # what the imports made stays: the collector need not look at it again and again
     gc.set_threshold(2_000, 20, 20)
     try:
-        for pause in patience.pauses():
+        for pause in patience.RETRY.pauses():
             try:
                 if pid_file is not None:
                     private.put(pid_file, f"{os.getpid()}\n")

@@ -29,6 +29,7 @@ from cli.local import home
 from cli.local.role import ROLES, SIMULATION
 from projections import database
 from runtime import bus, logs, tasks
+from runtime.backoff import Backoff
 from runtime.essential import Essential, TaskEnded
 from runtime.images.disk_room import free_bytes
 from runtime.local.child import ServerError, free_port
@@ -38,7 +39,7 @@ from runtime.local.logfiles import MIB, keep_small
 from runtime.local.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
 from runtime.masking import masked
-from runtime.patience import PASSING, CannotRun, one_line, patiently, pauses
+from runtime.patience import PASSING, CannotRun, one_line, patiently
 from runtime.private import put
 from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
 from runtime.unusable import sentence, unusable
@@ -46,7 +47,7 @@ from runtime.unusable import sentence, unusable
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0
 #: Seconds before a server that ended is started again, when an attempt failed: doubled from the first to the last.
-RETRY_SECONDS, LAST_RETRY_SECONDS = 2.0, 30.0
+RETRY = Backoff(first=2.0, last=30.0)
 #: Seconds of life after which a server is started again whatever room there is.
 HEALTHY_SECONDS = 30.0
 
@@ -220,7 +221,7 @@ async def kept(
 
     async def again() -> Server:
         """The server, however long that takes."""
-        for pause in pauses(RETRY_SECONDS, LAST_RETRY_SECONDS):
+        for pause in RETRY.pauses():
             try:
                 return await start()
             except Exception as error:  # whatever it is: the platform cannot do without it

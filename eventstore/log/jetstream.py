@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
+from runtime.backoff import Backoff
 from runtime.inbox import Inbox
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ PASSING = {
 OF_COMPANY = (10163, 10164)
 """Those of them that a batch may bring upon itself: one append expects something of a subject that another writes."""
 PAGE = 512
+RETRY = Backoff(first=0.05, last=1.0)
 #: How long one try waits for the server's answer, before it is sent again.
 ANSWER_SECONDS = 2.0
 _OVERHEAD = 256
@@ -108,7 +110,7 @@ class Stream:
         self._check_sizes(messages)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        delay = 0.05
+        failures = 0
         while True:
             problem: dict[str, Any]
             try:
@@ -116,12 +118,13 @@ class Stream:
                 problem = reply.get("error") or ({"err_code": DUPLICATE} if reply.get("duplicate") else {})
             except (NatsError, OSError, TimeoutError) as error:
                 unsure = True
-                if loop.time() + delay > deadline:
+                failures += 1
+                pause = RETRY.after(failures)
+                if loop.time() + pause > deadline:
                     if isinstance(error, TimeoutError) and self._nc.is_connected:
                         raise Unavailable(NOT_STORED) from error
                     raise Unavailable(f"the log does not answer: {error!r}") from error
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
+                await asyncio.sleep(pause)
                 continue
             if not problem:
                 return int(reply["seq"])

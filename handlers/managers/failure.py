@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import VaultUnavailable
-from runtime.patience import pause_after
+from runtime.backoff import Backoff
 
-#: Seconds until the next try: at first, and at most, after what passes by itself and after any other error.
-FIRST, LAST_PASSING, LAST = 0.5, 5.0, 60.0
+#: Until the next try after any error, and after what passes by itself.
+RETRY, RETRY_PASSING = Backoff(first=0.5, last=60.0), Backoff(first=0.5, last=5.0)
 #: The same after somebody else appended first: the winner's event is on its way here.
-FIRST_CONFLICT = 0.02
+RETRY_CONFLICT = Backoff(first=0.02, last=5.0)
 #: Races lost in a row until that counts as a failure.
 LOST = 3
 
@@ -48,15 +48,20 @@ def failed(before: Failure | None, error: BaseException) -> Failure:
     """The failure that this error makes of what failed before, or had not failed."""
     times = before.times + 1 if before else 1
     passing = isinstance(error, PASSING)
-    first = FIRST_CONFLICT if isinstance(error, Conflict) else FIRST
     return Failure(
         times=times,
         since=before.since if before else datetime.now(UTC),
         error=f"{type(error).__name__}: {error}"[:300],
         passing=passing,
-        pause=pause_after(times, first, LAST_PASSING if passing else LAST),
+        pause=backoff(error).after(times),
         shown=not isinstance(error, Conflict) or times >= LOST,
     )
+
+
+def backoff(error: BaseException) -> Backoff:
+    if isinstance(error, Conflict):
+        return RETRY_CONFLICT
+    return RETRY_PASSING if isinstance(error, PASSING) else RETRY
 
 
 @asynccontextmanager

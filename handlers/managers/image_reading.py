@@ -19,6 +19,7 @@ from domain.contract import Fetch
 from domain.image import Image
 from handlers.image_store import ImageStore
 from runtime import logs
+from runtime.backoff import Backoff
 from runtime.digests import digests
 from runtime.images.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
 from runtime.images.disk_room import is_full, room
@@ -33,7 +34,7 @@ from runtime.urls import is_url, shown
 log = logs.get(__name__)
 
 #: Tries in a row that bring too little, before a source counts as unreachable; seconds between them, doubled each time.
-TRIES, FIRST_RETRY = 4, 1.0
+TRIES, RETRY = 4, Backoff(first=1.0, last=8.0, jitter=0.0)
 #: The part of the room that one project may have in flight, where it has more than one image there.
 SHARE = 0.5
 #: Seconds between looks whether another process of this host still reads the same.
@@ -215,7 +216,7 @@ class Reader:
                 if now - began > PACE.whole:
                     detail = f"{error}; it takes longer than {PACE.whole:.0f} s"
                     raise BadImage("image_unreachable", detail) from error
-                await asyncio.sleep(FIRST_RETRY * 2 ** (failures - 1))
+                await asyncio.sleep(RETRY.after(failures))
 
 
 @contextmanager

@@ -28,14 +28,15 @@ from pydantic import ValidationError
 from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, LeaseNote, Leaving, NodeInfo
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from runtime import logs, replies, requests, subjects
+from runtime.backoff import Backoff
 from runtime.replies import Nonsense, Refusal
 from runtime.requests import NobodyThere, Patience, Unanswered
 from runtime.tasks import happens
 
 log = logs.get(__name__)
 
-#: Seconds between two tries to register: doubled from the first to the last.
-FIRST_RETRY, LAST_RETRY = 0.25, 5.0
+#: Seconds between two tries to register.
+RETRY = Backoff(first=0.25, last=5.0)
 #: Seconds between two tries while another daemon has the lease.
 TAKEN_RETRY = 2.0
 #: Seconds between looks whether the node has become another (more memory, another network).
@@ -81,7 +82,7 @@ class Membership:
     async def keep(self) -> None:
         """Register the node, and again when what `describe` says has changed, or the lease is in doubt. For ever."""
         known: NodeInfo | None = None
-        delay = FIRST_RETRY
+        pauses = RETRY.pauses()
         while True:
             self._look.clear()
             wait = LOOK_AGAIN
@@ -90,10 +91,10 @@ class Membership:
                 if info != known or not self.lease or self._doubtful:
                     said = Introduction(info=info, daemon=self.daemon, heir=self._heir, take_over=self._take_over)
                     self._take(await register(self._bus, said))
-                    known, delay, self._told = info, FIRST_RETRY, ""
+                    known, pauses, self._told = info, RETRY.pauses(), ""
             except NobodyThere:
                 known = None
-                wait, delay = delay, min(delay * 2, LAST_RETRY)
+                wait = next(pauses)
                 await self._without_handlers()
             except (Unanswered, requests.Refused, Nonsense, Unreachable, Refused, ValidationError) as error:
                 known = None
@@ -102,7 +103,7 @@ class Membership:
                     self.refused = True
                     wait = TAKEN_RETRY
                 else:
-                    wait, delay = delay, min(delay * 2, LAST_RETRY)
+                    wait = next(pauses)
                 self._tell("cannot register; trying on", error=str(error) or repr(error))
             await happens(self._look, wait)
 

@@ -39,13 +39,13 @@ from node_daemon.reconcile.reports import Reports, Seen, seen
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from runtime import logs
-from runtime.patience import pause_after
+from runtime.backoff import Backoff
 from runtime.tasks import happens
 
 log = logs.get(__name__)
 
-#: Seconds before a failed step is tried again: doubled at each failure, from the first to the last.
-FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+#: Seconds before a failed step is tried again.
+RETRY = Backoff(first=0.5, last=30.0)
 #: Times that the hypervisor may refuse one of these before that counts as its last word, and what that is called.
 TRIES = 5
 LAST_WORDS: dict[type[Action], str] = {
@@ -100,7 +100,7 @@ class Trouble:
     def failed(self) -> float:
         """Count one more failure; seconds until the next try."""
         self.failures += 1
-        delay = pause_after(self.failures, FIRST_RETRY, LAST_RETRY)
+        delay = RETRY.after(self.failures)
         self.retry_at = time.monotonic() + delay
         return delay
 

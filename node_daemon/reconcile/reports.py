@@ -16,14 +16,15 @@ from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.reconcile.features import Refused
 from node_daemon.reconcile.resets import Count
 from runtime import logs, subjects
+from runtime.backoff import Backoff
 from runtime.tasks import end, happens
 
 log = logs.get(__name__)
 
 #: Seconds that a step must last to be worth a report of its own.
 QUIET = 0.5
-#: Seconds between two tries while the bus is away: doubled from the first to the last.
-FIRST_RETRY, LAST_RETRY = 0.25, 5.0
+#: Seconds between two tries while the bus is away.
+RETRY = Backoff(first=0.25, last=5.0)
 #: Seconds to wait for the stream's acknowledgement.
 ACK_SECONDS = 5.0
 
@@ -219,7 +220,7 @@ class Reports:
             del self._senders[key], self._fresh[key]
 
     async def _publish(self, key: Key) -> None:
-        delay = FIRST_RETRY
+        pauses = RETRY.pauses()
         while (what := self._waiting.get(key)) is not None:
             sequence = max(self._sequences.get(key, 0) + 1, self._clock())
             self._sequences[key] = sequence
@@ -232,8 +233,7 @@ class Reports:
                 if not self._away:
                     log.warning("reports are not acknowledged", error=repr(error))
                 self._away = True
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, LAST_RETRY)
+                await asyncio.sleep(next(pauses))
                 continue
             if self._away:
                 log.info("reports are acknowledged again")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
+from runtime.backoff import Backoff
 from runtime.images.disk_room import free_bytes
 from runtime.local.servers import NatsServer
 
@@ -21,8 +22,8 @@ from runtime.local.servers import NatsServer
 LOOK_SECONDS = 1.0
 #: Bytes that have to be free before the server is started again.
 ROOM = 32 * 1024**2
-#: Seconds from one restart to the next, at the least: doubled each time, from the first to the last.
-FIRST_PAUSE, LAST_PAUSE = 10.0, 600.0
+#: Seconds from one restart to the next, at the least.
+RESTART = Backoff(first=10.0, last=600.0, jitter=0.0)
 
 
 @dataclass
@@ -33,7 +34,7 @@ class FullDisk:
     """
 
     tell: Callable[[str], None]
-    _pause: float = FIRST_PAUSE
+    _restarts: int = 0
     _not_before: float = 0.0
 
     async def watch(self, server: NatsServer) -> None:
@@ -52,10 +53,10 @@ class FullDisk:
             now = time.monotonic()
             if free_bytes(store) < ROOM or now < self._not_before:
                 continue
-            if now > self._not_before + LAST_PAUSE:
-                self._pause = FIRST_PAUSE
-            self._not_before = now + self._pause
-            self._pause = min(self._pause * 2, LAST_PAUSE)
+            if now > self._not_before + RESTART.last:
+                self._restarts = 0
+            self._restarts += 1
+            self._not_before = now + RESTART.after(self._restarts)
             self.tell(f"there is room again on the disk of {store}; starting the server again, so that it stores")
             await server.stop()
             return

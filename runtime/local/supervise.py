@@ -8,13 +8,13 @@ from pathlib import Path
 
 import structlog
 
+from runtime.backoff import Backoff
 from runtime.local.child import Child, spawn
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before a role that ended is started again: doubled at each early end, from the first to the last.
-FIRST_BACKOFF = 0.2
-LAST_BACKOFF = 5.0
+#: Seconds before a role that ended is started again; an early end counts as a failure.
+RESTART = Backoff(first=0.2, last=5.0)
 #: Seconds of life after which an end counts as the first one again.
 HEALTHY_SECONDS = 30.0
 
@@ -68,30 +68,30 @@ class Supervisor:
         return {name: child.pid for name, child in self._running.items() if child.running}
 
     async def _keep(self, role: Role) -> None:
-        backoff = FIRST_BACKOFF
+        pauses = RESTART.pauses()
         while True:
             born = time.monotonic()
             try:
                 child = await spawn(role.name, role.argv, self.log_folder / f"{role.name}.log", env=role.env)
             except OSError as error:
-                log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, LAST_BACKOFF)
+                pause = next(pauses)
+                log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=round(pause, 2))
+                await asyncio.sleep(pause)
                 continue
             self._running[role.name] = child
             log.info("role started", role=role.name, pid=child.pid)
             status = await child.process.wait()
             lived = time.monotonic() - born
             if lived >= HEALTHY_SECONDS:
-                backoff = FIRST_BACKOFF
+                pauses = RESTART.pauses()
+            pause = next(pauses)
             log.warning(
                 "role ended",
                 role=role.name,
                 pid=child.pid,
                 status=status,
                 lived_s=round(lived, 1),
-                restart_in_s=backoff,
+                restart_in_s=round(pause, 2),
                 log=str(child.log),
             )
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF)
+            await asyncio.sleep(pause)

@@ -11,6 +11,7 @@ import pytest
 
 from cli.local import up
 from runtime import patience
+from runtime.backoff import Backoff
 from runtime.local.child import find_program, free_port, spawn
 from runtime.local.servers import NatsServer, Postgres
 from runtime.patience import CannotRun
@@ -106,7 +107,7 @@ async def test_up_waits_for_a_server_that_is_not_its_own(monkeypatch: pytest.Mon
     said: list[str] = []
     errors: list[Exception] = [OSError("refused"), OSError("refused"), TimeoutError()]
     monkeypatch.setattr(up, "say", said.append)
-    monkeypatch.setattr(patience, "pauses", lambda: iter([0.0] * 9))
+    monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
 
     async def reach() -> str:
         if errors:

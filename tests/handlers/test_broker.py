@@ -17,6 +17,7 @@ from handlers import broker, queues
 from handlers.broker import InWork, Pulls
 from handlers.queues import Queues, consumer, consumer_name
 from runtime import bus, patience, streams, subjects
+from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
 from tests.waiting import eventually
@@ -96,7 +97,7 @@ async def test_a_start_without_jetstream_is_waited_for(nc: bus.Connection, monke
         await ensure(js, stream, config)
 
     monkeypatch.setattr(broker, "ensure", sometimes)
-    monkeypatch.setattr(patience, "pauses", lambda: iter([0.0] * 10))
+    monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
     async with reader(nc) as made:
         await made.reads_on()
     assert away == []

@@ -20,6 +20,7 @@ from handlers.managers import failure
 from handlers.managers.dispatch import Dispatcher, Key
 from handlers.world import World
 from runtime import subjects
+from runtime.backoff import Backoff
 from tests.domain import lives
 from tests.domain.story import fold, uid
 from tests.domain.test_node import register
@@ -118,8 +119,8 @@ class Bed:
 
 @pytest.fixture
 async def bed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bed]:
-    for name in ("FIRST", "FIRST_CONFLICT", "LAST", "LAST_PASSING"):
-        monkeypatch.setattr(failure, name, 0.001)
+    for name in ("RETRY", "RETRY_PASSING", "RETRY_CONFLICT"):
+        monkeypatch.setattr(failure, name, Backoff(first=0.001, last=0.001))
     made = Bed()
     task = asyncio.create_task(made.driver.run())
     yield made

@@ -13,8 +13,9 @@ from handlers.health import told
 from handlers.managers import driver as module
 from handlers.managers import failure
 from handlers.managers.driver import Driver
-from handlers.managers.failure import FIRST, FIRST_CONFLICT, LAST, LAST_PASSING, Failure, failed
+from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
 from handlers.world import Changes, Watch
+from runtime.backoff import Backoff
 from tests.waiting import eventually
 
 ALL = Changes(frozenset(), everything=True)
@@ -22,10 +23,8 @@ ALL = Changes(frozenset(), everything=True)
 
 @pytest.fixture(autouse=True)
 def tiny_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failure, "FIRST", 0.001)
-    monkeypatch.setattr(failure, "FIRST_CONFLICT", 0.001)
-    monkeypatch.setattr(failure, "LAST", 0.01)
-    monkeypatch.setattr(failure, "LAST_PASSING", 0.01)
+    for name in ("RETRY", "RETRY_PASSING", "RETRY_CONFLICT"):
+        monkeypatch.setattr(failure, name, Backoff(first=0.001, last=0.01))
 
 
 @pytest.fixture
@@ -110,30 +109,24 @@ async def running(driver: Driver) -> AsyncIterator[Driver]:
 
 
 @pytest.mark.parametrize(
-    ("error", "first", "last"),
+    ("error", "name", "retry"),
     [
-        (ValueError("a bug"), FIRST, LAST),
-        (Unavailable("away"), FIRST, LAST_PASSING),
-        (VaultUnavailable("away"), FIRST, LAST_PASSING),
-        (OSError("away"), FIRST, LAST_PASSING),
-        (Conflict("s"), FIRST_CONFLICT, LAST_PASSING),
+        (ValueError("a bug"), "RETRY", RETRY),
+        (Unavailable("away"), "RETRY_PASSING", RETRY_PASSING),
+        (VaultUnavailable("away"), "RETRY_PASSING", RETRY_PASSING),
+        (OSError("away"), "RETRY_PASSING", RETRY_PASSING),
+        (Conflict("s"), "RETRY_CONFLICT", RETRY_CONFLICT),
     ],
 )
 def test_pauses_grow_up_to_a_bound(
-    error: Exception, first: float, last: float, monkeypatch: pytest.MonkeyPatch
+    error: Exception, name: str, retry: Backoff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "FIRST": FIRST,
-        "FIRST_CONFLICT": FIRST_CONFLICT,
-        "LAST": LAST,
-        "LAST_PASSING": LAST_PASSING,
-    }.items():
-        monkeypatch.setattr(failure, name, value)
+    monkeypatch.setattr(failure, name, retry)
     before: Failure | None = None
     for times in range(1, 40):
         before = failed(before, error)
         assert before.times == times
-        whole = min(first * 2 ** (times - 1), last)
+        whole = min(retry.first * 2 ** (times - 1), retry.last)
         assert whole / 2 <= before.pause <= whole
     assert len({failed(None, error).pause for _ in range(20)}) > 1, "they differ"
 
@@ -204,8 +197,8 @@ async def test_an_item_that_fails_with_a_bug_is_told_once_and_tried_again(
 async def test_an_item_that_failed_waits_for_its_pause(
     error: Exception, lines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FIRST", "FIRST_CONFLICT", "LAST", "LAST_PASSING"):
-        monkeypatch.setattr(failure, name, 3600.0)
+    for name in ("RETRY", "RETRY_CONFLICT"):
+        monkeypatch.setattr(failure, name, Backoff(first=3600.0, last=3600.0))
     bad = Fails(error)
     driver = Driver("m", Items(bad=bad).look, period=9)
     await driver.round(ALL)

@@ -15,6 +15,7 @@ import pytest
 from domain.image import Image
 from handlers.managers import image_reading
 from handlers.managers.image_reading import BadImage, Facts, Reader
+from runtime.backoff import Backoff
 from runtime.images.download import Pace
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
@@ -41,7 +42,7 @@ def registered(source: Path | str, body: bytes | None = None, **more: Any) -> Im
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.setattr(image_reading, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.01, last=0.01))
     return Reader(tmp_path / "imports", [tmp_path], LOOPBACK)
 
 

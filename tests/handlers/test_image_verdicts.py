@@ -15,6 +15,7 @@ from handlers.managers import image_reading, images
 from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.managers.images import AT_A_TIME, OF_A_PROJECT, Verifier, turns
+from runtime.backoff import Backoff
 from runtime.gauge import Gauge
 from runtime.images.image_hosts import ImageHosts
 from runtime.urls import is_url
@@ -34,7 +35,7 @@ def registered(source: str, number: int = 10, **more: Any) -> Image:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.setattr(image_reading, "FIRST_RETRY", 0.0)
+    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
     return Reader(tmp_path / "imports", [tmp_path], ImageHosts())
 
 
@@ -139,7 +140,7 @@ async def test_what_others_cannot_read_is_judged_by_a_copy(tmp_path: Path, reade
 
 
 async def test_secrets_of_a_url_are_in_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_reading, "FIRST_RETRY", 0.0)
+    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
     reader = Reader(tmp_path / "imports", [], LOOPBACK)
     async with serving(b"no disk".ljust(4096)) as server:
         url = server.url.replace("//", "//me:hunter2@") + "?sig=hunter3"

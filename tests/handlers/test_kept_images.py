@@ -16,6 +16,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.image_reading import Reader
 from handlers.managers.kept_images import Keeper
 from handlers.world import Changes
+from runtime.backoff import Backoff
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
 from tests.hostile_images import MIB
@@ -68,7 +69,7 @@ class Cloud:
 
 @pytest.fixture
 async def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloud]:
-    monkeypatch.setattr(image_reading, "FIRST_RETRY", 0.0)
+    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
     async with serving(DISK) as server:
         yield Cloud(tmp_path, server)
 

@@ -18,6 +18,7 @@ from eventstore.parking.parking import REPORTS, Parking
 from handlers import queues
 from handlers.queues import Malformed, Queues, consumer_name
 from runtime import bus, streams, subjects
+from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
 from tests.waiting import eventually
@@ -69,9 +70,9 @@ async def done(order: Order, tries: int) -> None:
 
 @pytest.fixture
 async def nc(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[bus.Connection]:
-    monkeypatch.setattr(queues, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(queues, "RETRY", Backoff(first=0.01, last=30.0))
     monkeypatch.setattr(queues, "GRACE", 0.05)
-    monkeypatch.setattr(queues, "pauses", lambda: iter([0.001] * 1000))
+    monkeypatch.setattr(queues.patience, "RETRY", Backoff(first=0.001, last=0.001))
     monkeypatch.setattr(queues, "ACK_WAIT", 300.0)  # what comes again does so because it was given back
     nc = await bus.connect(Common(nats_url=nats_server.url), "tests")
     used = [each for each in streams.platform_streams(1) if each.name in (subjects.REPORTS, subjects.PARKED)]
@@ -128,14 +129,15 @@ async def test_what_fails_comes_again(nats_server: NatsServer, nc: bus.Connectio
 async def test_the_pauses_grow(nats_server: NatsServer, nc: bus.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def pause_after(failures: int, first: float, last: float) -> float:
-        asked.append(failures)
-        return first
+    class Short:
+        def after(self, failures: int) -> float:
+            asked.append(failures)
+            return 0.01
 
     async def fails(order: Order, tries: int) -> None:
         raise RuntimeError("never")
 
-    monkeypatch.setattr(queues, "pause_after", pause_after)
+    monkeypatch.setattr(queues, "RETRY", Short())
     async with process(nats_server.url, fails):
         await order(nc, 7)
         await parked(nc)

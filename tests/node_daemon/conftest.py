@@ -9,6 +9,7 @@ import pytest
 
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.reconcile import lane
+from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from tests.node_daemon.harness import URI, Node, a_node
 
@@ -37,4 +38,4 @@ async def node(servers_home: Path, nats_server: NatsServer) -> AsyncIterator[Nod
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is tried again at once."""
-    monkeypatch.setattr(lane, "FIRST_RETRY", 0.001)
+    monkeypatch.setattr(lane, "RETRY", Backoff(first=0.001, last=30.0))

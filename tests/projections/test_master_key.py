@@ -11,6 +11,7 @@ import pytest
 from eventstore.vault.vault import Vault
 from projections import main
 from runtime import patience
+from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import ProjectionsSettings
 
@@ -27,7 +28,7 @@ async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, m
         return made(*given)
 
     monkeypatch.setattr(Vault, "of", of)
-    monkeypatch.setattr(patience, "pauses", lambda: iter([0.0] * 9))
+    monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
     serving = asyncio.Event()
 
     async def seed_guests(*_: object) -> None:
