@@ -71,8 +71,14 @@ def handlers() -> None:
 
 @app.command(rich_help_panel=RUN)
 def projections() -> None:
-    """Run what makes the log readable: the read models, and the guests' cloud-init data source."""
+    """Run what makes the log readable: the read models, and what each guest is told."""
     serve("projections")
+
+
+@app.command("guest-data", rich_help_panel=RUN)
+def guest_data() -> None:
+    """Run the cloud-init data source of a host: it asks the projections, and serves guests. Needs no rights."""
+    serve("guest-data")
 
 
 @catalog.nodes.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""The process of the read side: the runner, and the data source that guests ask."""
+"""The process of the read side: the runner, and what answers the questions of guest-data."""
 
 import asyncio
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 from domain.contract import RoleProcess, RoleStatus
 from eventstore.vault.vault import Vault
 from projections import database
-from projections.cloud_init import Source
+from projections.guest_answers import GuestAnswers
 from projections.position import Position
 from projections.runner import Runner
-from runtime import bus, listener, logs, subjects
+from runtime import bus, logs, subjects
 from runtime.essential import Essential, until_stopped
 from runtime.masking import masked
 from runtime.patience import CannotRun, patiently
@@ -28,19 +28,19 @@ NICE = 5
 
 
 async def run(settings: ProjectionsSettings) -> None:
-    """Keep the read models and serve guests until SIGTERM or SIGINT. What fails for good is raised."""
+    """Keep the read models and answer guest-data until SIGTERM or SIGINT. What fails for good is raised."""
     os.nice(NICE)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
-    await until_stopped(stop, keep(settings, stop))
+    await until_stopped(stop, keep(settings))
     log.info("projections stopped")
 
 
-async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
-    """The runner and the data source side by side, until cancelled or one of them fails."""
+async def keep(settings: ProjectionsSettings) -> None:
+    """The runner and the answers side by side, until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
-    pool = database.pool(settings.postgres_dsn, "cloud-init", size=4)
+    pool = database.pool(settings.postgres_dsn, "guest-answers", size=4)
     path = settings.master_key_path
 
     async def opened() -> Vault:
@@ -57,7 +57,7 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
         vault = await patiently(f"the master key {path}", opened, (OSError,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
-        source = Source(nc, pool, vault, position)
+        answers = GuestAnswers(nc, pool, vault, position)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
         def word(ends: bool) -> bytes:
@@ -67,7 +67,7 @@ async def keep(settings: ProjectionsSettings, stop: asyncio.Event) -> None:
             essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
             essential.start("status", tell(nc, subjects.role_status("projections", process.id), word))
-            essential.start("data source", seed_guests(settings, source, stop))
+            essential.start("guest answers", answers.run())
             await essential.for_ever()
     finally:
         await pool.close()
@@ -97,11 +97,3 @@ def missing(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-async def seed_guests(settings: ProjectionsSettings, source: Source, stop: asyncio.Event) -> None:
-    """The data source, once its address is there."""
-    sock = await listener.bound("data source", settings.seed_host, settings.seed_port)
-    host, port = sock.getsockname()[:2]
-    log.info("data source listens", host=host, port=port)
-    await listener.serve(source, sock, stop, settings.http_limits)

@@ -8,7 +8,7 @@ one.
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -211,8 +211,8 @@ def _values(seed: Seed) -> list[object]:
     ]
 
 
-async def find(pool: Pool, secret: str) -> Seed | None:
-    """The seed that a secret opens, with the SSH keys of its project as well. Raises Away."""
+async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
+    """The seed that a secret opens, with the SSH keys of its project as well; and as of which position. Raises Away."""
     found = await fetch(
         pool,
         """SELECT s.*, h.boots AS asked, p.state -> 'ssh_keys' AS project_keys
@@ -221,7 +221,16 @@ async def find(pool: Pool, secret: str) -> Seed | None:
         {"hash": hashed(secret)},
     )
     if found.row is None:
-        return None
+        return None, found.position
     seed = _seed(found.row)
     keys = unique((*seed.ssh_keys, *(found.row["project_keys"] or ())))
-    return replace(seed, asked=found.row["asked"], ssh_keys=keys)
+    return replace(seed, asked=found.row["asked"], ssh_keys=keys), found.position
+
+
+async def opening(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:
+    """Those of these digests of secrets, in hex, that open a seed; and as of which position. Raises Away."""
+    asked = [bytes.fromhex(digest) for digest in digests]
+    found = await fetch(
+        pool, "SELECT secret_hash FROM seed_secrets WHERE secret_hash = ANY(%(asked)s)", {"asked": asked}
+    )
+    return {bytes(row["secret_hash"]).hex() for row in found.rows}, found.position

@@ -198,10 +198,19 @@ class HandlersSettings(Vaulted):
     max_deliver: int = Field(default=10, ge=1, le=1000)
 
 
-class ProjectionsSettings(Database, Vaulted, Listening):
+class ProjectionsSettings(Database, Vaulted):
+    pass
+
+
+class GuestDataSettings(Listening):
     #: where the cloud-init data source listens: reachable from guests, and from nobody else
     seed_host: Annotated[str, AfterValidator(_host)] = "192.168.122.1"
     seed_port: int = Field(default=8775, ge=0, le=65535)
+
+    @property
+    def copies_dir(self) -> Path:
+        """Where sealed copies of what guests were told are kept."""
+        return self.home / "guest-data"
 
 
 class NodeSettings(Common):

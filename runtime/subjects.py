@@ -234,6 +234,15 @@ HEALTH_CHECK = f"{PREFIX}.health"
 MANAGERS_LEASE = f"{PREFIX}.managers.lease"
 """Where it stands which handlers process runs the managers."""
 
+GUEST_SEED = f"{PREFIX}.guests.seed"
+"""On which guest-data asks what a guest is told (request/reply; the guest's secret stands in the request)."""
+
+GUEST_READY = f"{PREFIX}.guests.ready"
+"""On which guest-data passes on that a guest is ready (request/reply)."""
+
+GUEST_SEEDS_HELD = f"{PREFIX}.guests.held"
+"""On which guest-data asks which of its copies count no more (request/reply)."""
+
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """What was signed of the log, in the order of signing."""
 

@@ -13,7 +13,15 @@ import yaml
 
 from cli.local.role import PROGRAMS
 from runtime.local.servers import NATS_CONF, POSTGRES_ROLES
-from runtime.settings import Common, GatewaySettings, HandlersSettings, NodeSettings, ProjectionsSettings, read
+from runtime.settings import (
+    Common,
+    GatewaySettings,
+    GuestDataSettings,
+    HandlersSettings,
+    NodeSettings,
+    ProjectionsSettings,
+    read,
+)
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -37,7 +45,9 @@ def test_each_role_is_its_own_in_postgres_and_none_the_administrator() -> None:
     assert knows("NEBULA_POSTGRES_PROJECTIONS_PASSWORD") == {"projections", "postgres-roles"}
     assert "//nebula_gateway:" in SERVICES["gateway"]["environment"]["NEBULA_POSTGRES_DSN"]
     assert "//nebula_projections:" in SERVICES["projections"]["environment"]["NEBULA_POSTGRES_DSN"]
-    assert [name for name in ("handlers", "node") if "POSTGRES" in str(SERVICES[name]["environment"])] == []
+    assert [
+        name for name in ("handlers", "guest-data", "node") if "POSTGRES" in str(SERVICES[name]["environment"])
+    ] == []
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -72,6 +82,7 @@ def test_keys_only_where_they_are_needed() -> None:
     assert "keys:" not in mounts("gateway")
     assert "home:" not in mounts("projections"), "the key that signs the log is the handlers' alone"
     assert "keys:/var/lib/nebula/keys:ro" in mounts("projections")
+    assert mounts("guest-data") == "guest-data:/var/lib/nebula/guest-data", "its copies alone"
     assert "NEBULA_POSTGRES_DSN" not in SERVICES["handlers"]["environment"]
     assert [name for name in SERVICES if "secrets" in SERVICES[name]] == ["gateway"]
 
@@ -91,10 +102,17 @@ ROLES: dict[str, type[Common]] = {
     "gateway": GatewaySettings,
     "handlers": HandlersSettings,
     "projections": ProjectionsSettings,
+    "guest-data": GuestDataSettings,
     "node": NodeSettings,
 }
 #: Every place that may be written to in a container whose root is read-only, by role.
-WRITABLE = {"gateway": [], "handlers": ["/var/lib/nebula"], "projections": [], "node": ["/var/lib/nebula"]}
+WRITABLE = {
+    "gateway": [],
+    "handlers": ["/var/lib/nebula"],
+    "projections": [],
+    "guest-data": [],
+    "node": ["/var/lib/nebula"],
+}
 
 
 def environment(service: str) -> dict[str, str]:
@@ -122,6 +140,9 @@ def test_each_role_gets_settings_that_it_reads_and_takes(role: str, monkeypatch:
     if isinstance(own, GatewaySettings):
         assert own.tokens_file == Path("/run/secrets") / SERVICES["gateway"]["secrets"][0], "not loopback: needs tokens"
         assert own.http_port == 8700
+    if isinstance(own, GuestDataSettings):
+        assert any(mount.split(":")[1] == str(own.copies_dir) for mount in SERVICES[role]["volumes"])
+        assert str(own.copies_dir) in DOCKERFILE, "the volume is of its user"
     if isinstance(own, HandlersSettings | ProjectionsSettings):
         keys = own.master_key_path.parent
         assert any(mount.split(":")[1] == str(keys) for mount in SERVICES[role]["volumes"])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from projections.cloud_init import Source
 from runtime import subjects
 from runtime.local.servers import Postgres
 from tests.gateway.platform import SPEC, VMS, Platform, platform
 from tests.http_edge import HOST, Served, answers, everything, read_answer, serving
 from tests.projections.cloud import projected
+from tests.projections.guests import answering, guest_data
 from tests.waiting import eventually
 
 
@@ -33,7 +33,8 @@ async def source(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -
     home: Path = tmp_path_factory.mktemp("seeds")
     async with (
         projected(home, postgres) as (cloud, pool),
-        serving(Source(cloud.nc, pool, cloud.vault, cloud.position)) as served,
+        answering(cloud, pool),
+        serving(guest_data(cloud.nc)) as served,
     ):
         yield served
 

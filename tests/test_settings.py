@@ -8,7 +8,7 @@ import pytest
 from cli import main
 from cli.client.errors import CliError
 from cli.client.session import note
-from runtime.settings import Common, GatewaySettings, NodeSettings, ProjectionsSettings, read
+from runtime.settings import Common, GatewaySettings, GuestDataSettings, NodeSettings, read
 
 SECRET = "hunter2"
 
@@ -58,7 +58,7 @@ def test_a_url_of_nats_that_is_none(
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(GatewaySettings, "NEBULA_HTTP_HOST"), (ProjectionsSettings, "NEBULA_SEED_HOST")]
+    ("kind", "name"), [(GatewaySettings, "NEBULA_HTTP_HOST"), (GuestDataSettings, "NEBULA_SEED_HOST")]
 )
 @pytest.mark.parametrize("host", ["a" * 70, "a..b", "x" * 64 + ".example"])
 def test_a_host_that_is_none(

@@ -19,6 +19,7 @@ ROLES = {
     "gateway": ("gateway.main", "GatewaySettings"),
     "handlers": ("handlers.main", "HandlersSettings"),
     "projections": ("projections.main", "ProjectionsSettings"),
+    "guest-data": ("projections.guest_data.main", "GuestDataSettings"),
     "node": ("node_daemon.main", "NodeSettings"),
 }
 

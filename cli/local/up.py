@@ -1,7 +1,7 @@
 """`nebula up`: the whole platform on this machine, from one command to the first VM.
 
 In this order, and stopped in the opposite one: the event log's server, the read models' server, libvirt (which stays,
-as guests do), then the four roles as processes of their own. With NEBULA_SIMULATE the node's is a process of that many
+as guests do), then the five roles as processes of their own. With NEBULA_SIMULATE the node's is a process of that many
 simulated ones, and libvirt is left out. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
 NEBULA_LIBVIRT_URI of another host name is used as it is, and waited for. Whatever ends by itself is started again.
 """
@@ -41,7 +41,14 @@ from runtime.local.supervise import Role, Supervisor
 from runtime.masking import masked
 from runtime.patience import PASSING, CannotRun, one_line, patiently
 from runtime.private import put
-from runtime.settings import GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings, read
+from runtime.settings import (
+    GatewaySettings,
+    GuestDataSettings,
+    HandlersSettings,
+    ProjectionsSettings,
+    SimulationSettings,
+    read,
+)
 from runtime.unusable import sentence, unusable
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
@@ -61,7 +68,7 @@ T = TypeVar("T")
 Server = TypeVar("Server", NatsServer, Postgres)
 
 
-class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, SimulationSettings):
+class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDataSettings, SimulationSettings):
     """The settings of all roles, so that a bad one is refused before anything is started."""
 
     def given(self, name: str) -> bool:
@@ -174,7 +181,8 @@ async def platform(settings: UpSettings) -> None:
         ]
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
-        await essential.during(_wait_until_ready(settings, url, began, tell))
+        seeds = f"http://{REACHED_AT.get(seed_host, f'[{seed_host}]' if ':' in seed_host else seed_host)}:{seed_port}"
+        await essential.during(_wait_until_ready(settings, url, seeds, began, tell))
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles do: a platform that stops is not unhealthy.
         watching = await stack.enter_async_context(Essential())
@@ -310,8 +318,11 @@ def _describe(libvirt: Libvirt) -> str:
     return f"{libvirt.uri}, network {libvirt.network} ({libvirt.host_address}), type {libvirt.virt_type}{why}"
 
 
-async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tell: Told) -> None:
-    """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats."""
+async def _wait_until_ready(settings: UpSettings, url: str, seeds: str, began: datetime, tell: Told) -> None:
+    """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats.
+
+    `seeds`: where guest-data listens, which has to hear from the projections.
+    """
     api = Client(url, target(Given(url), Given(), settings.home).token, lambda _: None)
     await _answer("gateway", settings, partial(api.get, "/v1/openapi.json"))
     tell("gateway", url)
@@ -320,6 +331,8 @@ async def _wait_until_ready(settings: UpSettings, url: str, began: datetime, tel
     if not projects["items"]:
         await _answer("handlers", settings, partial(_create_first_project, api))
         tell("handlers", "decide; project default created")
+    await _answer("guest-data", settings, partial(_serves_guests, seeds))
+    tell("guest-data", seeds)
     alive = await _answer("node", settings, partial(_living_nodes, api, began))
     some = f"{alive[0]} and {settings.simulate - 1} more" if settings.given("simulate") else ", ".join(alive)
     tell("node", f"{some} ready")
@@ -369,6 +382,17 @@ def _create_first_project(api: Client) -> Document:
         if refusal.code != "project_exists":
             raise
         return {}
+
+
+def _serves_guests(url: str) -> None:
+    """Raises Unreachable while guest-data cannot say what a guest is told."""
+    try:
+        with httpx.Client(trust_env=False, timeout=HEALTH_PATIENCE) as http:
+            answer = http.get(f"{url}/healthz")
+    except httpx.HTTPError as error:
+        raise Unreachable(f"{url}: {error!r}") from error
+    if answer.status_code != 200:
+        raise Unreachable(f"{url}: {answer.text.strip()[:300]}")
 
 
 def _living_nodes(api: Client, since: datetime) -> list[str]:

@@ -94,7 +94,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "parked drop": ("log", "1", "--reason", "x"),
 }
 OTHERS = {
-    *("up", "demo", "gateway", "handlers", "projections", "node", "version", "schemas", "export", "import", "rebuild"),
+    *("up", "demo", "gateway", "handlers", "projections", "guest-data", "node", "version", "schemas"),
+    *("export", "import", "rebuild"),
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
     *("vm console", "vm console-log", "vm vnc"),
 }

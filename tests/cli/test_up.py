@@ -75,7 +75,8 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
     with up(home, HTTP_PORT=port) as first:
         lines = told(first)
         whats = [line.split()[0] for line in lines]
-        assert whats == ["Nebula", "nats", "postgres", "libvirt", "gateway", "projections", "handlers", "node", "ready"]
+        roles = ["gateway", "projections", "handlers", "guest-data", "node"]
+        assert whats == ["Nebula", "nats", "postgres", "libvirt", *roles, "ready"]
         assert nebula(home, url, "project", "list").stdout.splitlines()[1].startswith("default")
         assert open_to_others(home) == []
 
@@ -85,7 +86,7 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
 
         assert nebula(home, url, "tag", "create", "before").returncode == 0
         left = children(first.pid)
-        assert len(left) == 6
+        assert len(left) == 7
         first.kill()
         first.wait()
 

@@ -24,7 +24,7 @@ async def up(libvirt_qemu: Libvirt) -> AsyncIterator[Platform]:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.3])
-@pytest.mark.parametrize("role", ["gateway", "handlers", "projections", "node"])
+@pytest.mark.parametrize("role", ["gateway", "handlers", "projections", "guest-data", "node"])
 async def test_a_role_is_killed_during_a_create(up: Platform, role: str, seconds: float) -> None:
     await create_once(up, role, seconds)
 

@@ -53,7 +53,7 @@ PLANTED = {
     "key_options": f"planted18PasswordInTheOptionsOfAKey{RUN}",
     "key_private": f"planted19ALineOfAPrivateKey{RUN}",
 }
-ROLES = ("postgres", "nats", "handlers", "projections", "gateway", "node")
+ROLES = ("postgres", "nats", "handlers", "projections", "guest-data", "gateway", "node")
 VERIFY_VIEWS = ("cli.main", "verify", "views")
 QUICK = json.dumps({"image": 0.05, "boot": 0.2, "lease": 0.1, "shutdown": 0.1})
 

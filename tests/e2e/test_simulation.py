@@ -30,7 +30,7 @@ async def control_plane() -> AsyncIterator[tuple[Cloud, str]]:
         "NEBULA_LEASE_SECONDS": "5",
         "NEBULA_NODE_TIMEOUT": "600",
     }
-    async with cloud(["gateway", "handlers", "projections"], **settings) as made:
+    async with cloud(["gateway", "handlers", "projections", "guest-data"], **settings) as made:
         await made.prepare()
         yield made, f"http://127.0.0.1:{port}/"
 

@@ -22,8 +22,8 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.base_image import BaseImage
-from projections.cloud_init import meta_data
-from projections.phone_home import hook
+from projections.guest_answers import meta_data
+from projections.guest_data.phone_home import hook
 from projections.seeds import Seed
 from runtime import subjects
 from runtime.local.servers import NatsServer

@@ -17,7 +17,9 @@ from domain.contract import Power
 from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.log.envelope import Ref
-from projections import cloud_init, phone_home
+from eventstore.log.store import EventStore
+from projections import guest_answers
+from projections.guest_data import phone_home
 from runtime import listener
 from tests.projections.cloud import KEY, SSH_KEY
 from tests.projections.guests import Guests, guests, placed
@@ -105,12 +107,16 @@ async def test_a_vm_without_user_data_gets_an_empty_one(guests: Guests) -> None:
 async def test_read_models_that_are_behind_do_not_say_that_there_is_nothing(
     guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud_init, "PATIENCE", 0.1)
+    monkeypatch.setattr(guest_answers, "PATIENCE", 0.1)
     ref = await placed(guests)
     secret = await guests.secret(ref)
     assert (await guests.get(secret, "meta-data")).status_code == 200
     assert (await guests.get("B" * 32, "meta-data")).status_code == 404
-    monkeypatch.setattr(guests.cloud.position, "value", 0)
+
+    async def far(_: EventStore) -> int:
+        return 10**9
+
+    monkeypatch.setattr(EventStore, "last_position", far)
     behind = await guests.get("B" * 32, "meta-data")
     assert (behind.status_code, behind.headers["Retry-After"]) == (503, "1")
     assert (await guests.get(secret, "meta-data")).status_code == 200, "what they have they tell"
@@ -192,9 +198,9 @@ async def test_the_listener_waits_for_its_address() -> None:
 
 MAIN = """
 import asyncio
-from projections.main import run
-from runtime.settings import ProjectionsSettings, read
-asyncio.run(run(read(ProjectionsSettings)))
+from projections.guest_data.main import run
+from runtime.settings import GuestDataSettings, read
+asyncio.run(run(read(GuestDataSettings)))
 """
 
 
@@ -202,7 +208,6 @@ async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
     env = {
         **os.environ,
         "NEBULA_NATS_URL": guests.cloud.nats.url,
-        "NEBULA_POSTGRES_DSN": guests.cloud.dsn,
         "NEBULA_HOME": str(guests.cloud.nats.home),
         "NEBULA_SEED_HOST": "127.0.0.1",
         "NEBULA_SEED_PORT": "0",

@@ -10,6 +10,7 @@ import pytest
 
 from eventstore.vault.vault import Vault
 from projections import main
+from projections.guest_answers import GuestAnswers
 from runtime import patience
 from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
@@ -31,15 +32,15 @@ async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, m
     monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
     serving = asyncio.Event()
 
-    async def seed_guests(*_: object) -> None:
+    async def answer(*_: object) -> None:
         serving.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(main, "seed_guests", seed_guests)
+    monkeypatch.setattr(GuestAnswers, "run", answer)
     settings = ProjectionsSettings(
         home=tmp_path, nats_url=nats_server.url, postgres_dsn="postgresql://nobody@127.0.0.1:1/none"
     )
-    keeping = asyncio.create_task(main.keep(settings, asyncio.Event()))
+    keeping = asyncio.create_task(main.keep(settings))
     try:
         async with asyncio.timeout(60):
             await serving.wait()

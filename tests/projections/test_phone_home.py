@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from domain.vm import AbandonVm, RebuildVm
-from projections.rate import Rate
+from projections.guest_data.rate import Rate
 from runtime import subjects
 from tests.projections.cloud import KEY, SSH_KEY
 from tests.projections.guests import Guests, guests, placed

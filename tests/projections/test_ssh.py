@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from projections import cloud_init, ssh
+from projections import guest_answers, ssh
 from projections.seeds import Seed
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKl2a0cT4rPcPMB0t1tCkm2bs8LPmZSUhjxS3nO3c8nO"
@@ -33,7 +33,7 @@ def seed(*keys: str) -> Seed:
 
 
 def as_the_guest_reads(*keys: str) -> list[str]:
-    found: list[str] = yaml.safe_load(cloud_init.meta_data(seed(*keys)).encode())["public-keys"]
+    found: list[str] = yaml.safe_load(guest_answers.meta_data(seed(*keys)).encode())["public-keys"]
     return found
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 from runtime.local.child import Child, spawn
 from tests.waiting import eventually
 
-ROLES = ["handlers", "projections", "gateway", "node", "simulation"]
+ROLES = ["handlers", "projections", "guest-data", "gateway", "node", "simulation"]
 #: Roles that have a database.
 READERS = ["projections", "gateway"]
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"

@@ -36,7 +36,7 @@ from tests.waiting import eventually
 
 PEOPLE = 12
 REAL = "e2e"
-ROLES = ("gateway", "handlers", "projections", "node", "nats", "postgres")
+ROLES = ("gateway", "handlers", "projections", "guest-data", "node", "nats", "postgres")
 #: Seconds from the last kill until all has to be as it should.
 QUIET = 240.0
 

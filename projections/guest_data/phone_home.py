@@ -3,11 +3,10 @@
 import re
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel, ConfigDict
-
 from domain.vm import HostKey
 from domain.vm.commands import MOST_KEY
 from projections import ssh
+from projections.guest_data.messages import MOST_INSTANCE, GuestCall
 
 #: What the guest may send of its host keys.
 KEYS = {
@@ -24,24 +23,16 @@ _BOOT = re.compile(r"[0-9A-Za-z-]{1,64}")
 _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
-class Call(BaseModel):
-    """A call that was understood."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    instance_id: str
-    boot: str | None
-    hostname: str | None
-    host_keys: tuple[HostKey, ...]
-
-
-def parse(body: bytes) -> Call:
+def parse(body: bytes) -> GuestCall:
     """The call that a form-encoded body makes. Raises ValueError, with a text for people."""
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=32, errors="strict")
     except (UnicodeDecodeError, ValueError) as error:
         raise ValueError("not a form of UTF-8 text") from error
     fields = {name: values[0].strip() for name, values in form.items()}
+    instance = fields.get("instance_id", "")
+    if len(instance) > MOST_INSTANCE:
+        raise ValueError("instance_id: not the id of a machine")
     hostname = fields.get("hostname", "")
     keys = []
     for name, types in KEYS.items():
@@ -55,8 +46,8 @@ def parse(body: bytes) -> Call:
         if len(key.data) > MOST_KEY:
             raise ValueError(f"{name}: longer than {MOST_KEY} characters")
         keys.append(HostKey(type=key.type, key=key.data, fingerprint=key.fingerprint))
-    return Call(
-        instance_id=fields.get("instance_id", ""),
+    return GuestCall(
+        instance_id=instance,
         boot=boot_in(fields.get("boot_id", "")),
         hostname=hostname if _HOSTNAME.fullmatch(hostname) and hostname not in MISSING else None,
         host_keys=tuple(keys),

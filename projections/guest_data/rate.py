@@ -16,6 +16,11 @@ class Rate:
     a_second: float
     _buckets: "OrderedDict[Hashable, tuple[float, float]]" = field(default_factory=OrderedDict)
 
+    def is_left(self, who: Hashable, now: float) -> bool:
+        """Whether it may ask now; nothing is counted."""
+        left, since = self._buckets.get(who, (self.burst, now))
+        return min(self.burst, left + (now - since) * self.a_second) >= 1
+
     def allows(self, who: Hashable, now: float) -> bool:
         """Whether it may ask now; if so, that is counted. `now` in seconds, of a clock that never goes back."""
         left, since = self._buckets.pop(who, (self.burst, now))

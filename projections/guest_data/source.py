@@ -1,0 +1,210 @@
+"""The cloud-init data source: what a guest is told of itself at boot, at a URL that only this boot of it knows.
+
+`/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, as stock images ask for them (NoCloud over
+HTTP), and `POST /<secret>/phone-home` when cloud-init has finished, at each boot.
+
+- Whoever does not know a secret learns nothing: every refusal of a path or a secret is the same 404.
+- The projections are asked each time. A sealed copy is served only while nobody can say; where there is none either,
+  the answer is 503, and cloud-init tries again. What the projections know no more is forgotten here.
+- A guest waits for an answer without limit, so none takes longer than a few seconds.
+"""
+
+import asyncio
+import ipaddress
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from projections.guest_data import phone_home
+from projections.guest_data.asker import Asker, NoAnswer, NotBelieved, Unknown
+from projections.guest_data.copies import Copies, name_of
+from projections.guest_data.messages import GuestSeed
+from projections.guest_data.rate import Rate
+from projections.guest_data.status import Status
+from runtime import logs
+
+log = logs.get(__name__)
+
+#: Seconds for a guest to send its body, and for the answer to a question, with the wait for its turn.
+BODY_SECONDS = 10.0
+ANSWER_SECONDS = 4.5
+
+_PATH = re.compile(r"/([A-Za-z0-9_-]{16,128})/([a-z-]{1,20})")
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
+DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
+#: Headers that proxies add: nobody may stand between a guest and its data.
+FORWARDED = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+
+
+class Refused(Exception):
+    """The answer is not a document. `reason` is for the log; guests are told by status alone."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data source as an ASGI application."""
+
+    asker: Asker
+    copies: Copies
+    status: Status
+    #: of one secret: documents, of which a boot asks for four; and calls, of which a boot makes one, with a few tries
+    asks: Rate = field(default_factory=lambda: Rate(60, 1.0))
+    calls: Rate = field(default_factory=lambda: Rate(10, 0.1))
+    #: of one address: secrets that open nothing
+    guesses: Rate = field(default_factory=lambda: Rate(60, 1.0))
+    #: questions about one secret go one after the other, so that an old answer never comes after a newer one
+    turns: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        own = await self.status.answer(request)
+        if own is not None:
+            await own(scope, receive, send)
+            return
+        started = time.perf_counter()
+        fields: dict[str, Any] = {"client": request.client.host if request.client else None}
+        try:
+            response = await answer(self, request, fields)
+        except Refused as refused:
+            response = refusal(refused.status)
+            fields["reason"] = refused.reason
+        except (NoAnswer, TimeoutError) as error:
+            response = refusal(503)
+            fields["reason"] = str(error) or "it took too long"
+        except ClientDisconnect:
+            return
+        except Exception:
+            log.exception("data source failed", **fields)
+            response = refusal(503)
+        milliseconds = round((time.perf_counter() - started) * 1e3, 1)
+        log.info("seed asked", method=request.method, status=response.status_code, ms=milliseconds, **fields)
+        self.status.answered(fields.get("document", "none"), response.status_code)
+        await response(scope, receive, send)
+
+
+def refusal(status: int) -> Response:
+    """An answer that says nothing but its status."""
+    text = {400: "bad request\n", 413: "too large\n", 429: "too often\n", 503: "try again\n"}.get(status, "not found\n")
+    headers = {"Retry-After": "1" if status == 503 else "10"} if status in (429, 503) else None
+    return Response(text, status, headers, "text/plain")
+
+
+async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Response:
+    """The answer to one request; what is worth logging is added to `fields`. Raises Refused, NoAnswer, TimeoutError."""
+    path = _PATH.fullmatch(request.scope["path"])
+    if path is None or any(name in request.headers for name in FORWARDED):
+        raise Refused(404, "no such path, or forwarded")
+    secret, name = path.groups()
+    posted = request.method == "POST" and name == "phone-home"
+    if not posted and not (request.method in ("GET", "HEAD") and name in DOCUMENTS):
+        raise Refused(404, "no such path")
+    fields["document"] = name
+    if not (source.calls if posted else source.asks).allows(name_of(secret), time.monotonic()):
+        raise Refused(429, "asks too often")
+    async with asyncio.timeout(ANSWER_SECONDS):
+        seed = await known(source, secret, fields)
+    fields.update(vm=seed.vm, project=seed.project)
+    if posted:
+        await receive_call(source, request, secret)
+        return Response("ok\n", media_type="text/plain")
+    return Response(document(seed, name, base(request, secret)), media_type="text/plain")
+
+
+async def known(source: Source, secret: str, fields: dict[str, Any]) -> GuestSeed:
+    """What the guest of a secret is told, by the projections or by its copy. Raises Refused, NoAnswer."""
+    name, who = name_of(secret), network_of(fields["client"])
+    if not source.copies.holds(name) and not source.guesses.is_left(who, time.monotonic()):
+        raise Refused(429, "asked for too many secrets that are unknown")
+    async with source.turns.setdefault(name, asyncio.Lock()):
+        try:
+            seed = await source.asker.seed(secret)
+        except Unknown as error:
+            source.copies.remove([name])
+            source.guesses.allows(who, time.monotonic())
+            raise Refused(404, str(error)) from error
+        except NoAnswer as error:
+            seed = copied(source.copies, secret, error)
+            fields["copy"] = str(error)
+            source.status.copied()
+        else:
+            source.copies.put(secret, to_json(seed.model_dump(mode="json")))
+    return seed
+
+
+def copied(copies: Copies, secret: str, why: NoAnswer) -> GuestSeed:
+    """What the guest was told last. Raises NoAnswer where there is no copy."""
+    found = copies.get(secret)
+    if found is None:
+        raise why
+    try:
+        return GuestSeed.model_validate_json(found)
+    except ValidationError:  # of another version
+        raise why from None
+
+
+def network_of(client: str | None) -> str:
+    """Whose address it is: of IPv6 the network, since a host has all addresses of one."""
+    try:
+        address = ipaddress.ip_address(client or "")
+    except ValueError:
+        return client or ""
+    return client or "" if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def base(request: Request, secret: str) -> str:
+    """The URL of this seed as the guest itself reached it."""
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        raise Refused(400, "bad Host")
+    return f"http://{host}/{secret}/"
+
+
+def document(seed: GuestSeed, name: str, url: str) -> bytes:
+    """One document of a seed. What a VM has none of is empty, never missing: a 404 costs a guest 10 seconds."""
+    match name:
+        case "meta-data":
+            return seed.meta_data.encode()
+        case "user-data":
+            return seed.user_data
+        case "vendor-data":
+            return phone_home.hook(f"{url}phone-home").encode()
+    return seed.network_config.encode()
+
+
+async def receive_call(source: Source, request: Request, secret: str) -> None:
+    """Pass a guest's call on. Raises Refused, NoAnswer; 503 makes cloud-init try again."""
+    async with asyncio.timeout(BODY_SECONDS):
+        body = await limited(request)
+    try:
+        call = phone_home.parse(body)
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+    try:
+        await source.asker.ready(secret, call)
+    except NotBelieved as error:
+        raise Refused(400, str(error)) from error
+    except Unknown as error:
+        raise Refused(404, str(error)) from error
+
+
+async def limited(request: Request) -> bytes:
+    """The body, when it is not too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > phone_home.MOST:
+            raise Refused(413, "body too large")
+    return bytes(body)

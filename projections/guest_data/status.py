@@ -1,0 +1,71 @@
+"""What guest-data says of itself to whoever runs its host: `/healthz` and `/metrics`, on its one port.
+
+Guests get the same 404 there as everywhere: only who connects from the host itself, to the address that it listens on,
+is answered.
+"""
+
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from projections.guest_data.asker import Asker, NoAnswer
+
+#: Seconds for which it is believed that the projections answer.
+FRESH = 1.0
+
+
+class Status:
+    """`held`: how many copies there are."""
+
+    def __init__(self, asker: Asker, held: Callable[[], int]) -> None:
+        self._asker = asker
+        self._held = held
+        self._asked = -FRESH
+        self._trouble: str | None = None
+        self._registry = CollectorRegistry()
+        self._answers = Counter(
+            "nebula_guest_data_answers", "Answers to guests", ["document", "status"], registry=self._registry
+        )
+        self._from_copies = Counter(
+            "nebula_guest_data_from_copies",
+            "Answers from a sealed copy, since nobody could say",
+            registry=self._registry,
+        )
+        copies = Gauge("nebula_guest_data_copies", "Sealed copies that are kept", registry=self._registry)
+        copies.set_function(held)
+
+    def answered(self, document: str, status: int) -> None:
+        self._answers.labels(document, str(status)).inc()
+
+    def copied(self) -> None:
+        self._from_copies.inc()
+
+    async def answer(self, request: Request) -> Response | None:
+        """The answer to the host itself; None for whatever else is asked, or by whomever else."""
+        scope = request.scope
+        if scope["path"] not in ("/healthz", "/metrics") or request.method not in ("GET", "HEAD"):
+            return None
+        client, server = scope.get("client"), scope.get("server")
+        if not client or not server or client[0] != server[0]:
+            return None
+        if scope["path"] == "/metrics":
+            return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+        return await self._health()
+
+    async def _health(self) -> Response:
+        """503 while the projections do not answer: guests get copies, or are told to try again."""
+        if time.monotonic() - self._asked >= FRESH:
+            try:
+                await self._asker.unknown(())
+                self._trouble = None
+            except NoAnswer as error:
+                self._trouble = str(error)
+            self._asked = time.monotonic()
+        said = {"status": "unavailable" if self._trouble else "ok", "copies": self._held()}
+        if self._trouble:
+            said["detail"] = self._trouble
+        return Response(to_json(said), 503 if self._trouble else 200, media_type="application/json")

@@ -1,0 +1,43 @@
+"""Give up root for good: what guests talk to has no rights on its host."""
+
+import ctypes
+import errno
+import os
+import pwd
+from collections.abc import Sequence
+
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 2, 38
+
+
+def user(names: Sequence[str]) -> pwd.struct_passwd | None:
+    """The first of these users that there is; None where we are not root. Raises OSError where there is none."""
+    if os.geteuid() != 0:
+        return None
+    for name in names:
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if found.pw_uid != 0:
+            return found
+    raise FileNotFoundError(errno.ENOENT, f"there is no user {' or '.join(names)} to run as", names[0])
+
+
+def become(account: pwd.struct_passwd) -> None:
+    """Be that user from now on, with no group but its own, no capability, and no way back. Raises OSError.
+
+    Whoever started us with a signal for its own death still has that: the kernel forgets it when the user changes.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    death = ctypes.c_int()
+    libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(death), 0, 0, 0)
+    parent = os.getppid()
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    for option, value in ((PR_SET_NO_NEW_PRIVS, 1), (PR_SET_PDEATHSIG, death.value)):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    if death.value and os.getppid() != parent:  # it died in between
+        os.kill(os.getpid(), death.value)
