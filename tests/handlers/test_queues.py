@@ -17,7 +17,7 @@ from eventstore.parking.parked import Parked
 from eventstore.parking.parking import REPORTS, Parking
 from handlers import queues
 from handlers.queues import Malformed, Queues, consumer_name
-from runtime import bus, streams, subjects
+from runtime import bus, patience, streams, subjects
 from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
@@ -72,7 +72,7 @@ async def done(order: Order, tries: int) -> None:
 async def nc(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[bus.Connection]:
     monkeypatch.setattr(queues, "RETRY", Backoff(first=0.01, last=30.0))
     monkeypatch.setattr(queues, "GRACE", 0.05)
-    monkeypatch.setattr(queues.patience, "RETRY", Backoff(first=0.001, last=0.001))
+    monkeypatch.setattr(patience, "RETRY", Backoff(first=0.001, last=0.001))
     monkeypatch.setattr(queues, "ACK_WAIT", 300.0)  # what comes again does so because it was given back
     nc = await bus.connect(Common(nats_url=nats_server.url), "tests")
     used = [each for each in streams.platform_streams(1) if each.name in (subjects.REPORTS, subjects.PARKED)]
