@@ -101,7 +101,7 @@ class Recorded:
         mine = (self.position, self.subject, self.body, self.headers, self.raw)
         return mine == (other.position, other.subject, other.body, other.headers, other.raw)
 
-    @property
+    @cached_property
     def ref(self) -> Ref:
         return ref_of(self.subject)
 
@@ -141,8 +141,9 @@ class Recorded:
 
     @cached_property
     def context(self) -> Context:
-        said = {field: decoded(self.headers[name]) for name, field in _CONTEXT.items() if name in self.headers}
-        return Context(**{"actor": "", **said})
+        said = map(self.headers.get, _CONTEXT)
+        actor, *rest = [decoded(value) if value is not None else None for value in said]
+        return Context(actor or "", *rest)
 
     @cached_property
     def digest(self) -> str:
@@ -187,8 +188,12 @@ def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, e
     But for an event that its reader signs with the actor of the headers, where that is not done yet.
     """
     recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
+    known = vars(recorded)
+    known["ref"] = ref
     if not event.SIGNED or optional(event, "created_by") == headers["ce-actor"]:
-        vars(recorded)["event"] = event
+        known["event"] = event
+    if (at := optional(event, "at")) is not None:
+        known["time"] = at
     return recorded
 
 
@@ -242,7 +247,6 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
     """The headers and the body of an event about to be appended."""
     at: datetime = optional(event, "at") or datetime.now(UTC)
     operation = optional(event, "operation") or context.operation
-    expected = address(ref.subject)
     of_some = (
         (TYPE_VERSION, str(event.VERSION) if event.VERSION > 1 else None),
         ("ce-credential", context.credential),
@@ -253,9 +257,9 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
     )
     headers = {
         "ce-specversion": "1.0",
-        "ce-id": f"{expected.id_before_version}{version}",
+        "ce-id": f"{ref.kind}.{ref.id}:{version}",
         "ce-type": event.TOPIC,
-        "ce-source": expected.source,
+        "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
         "ce-time": at.isoformat(),
         "ce-aggregateversion": str(version),
         "ce-actor": encoded(context.actor) or "?",

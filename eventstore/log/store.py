@@ -70,6 +70,8 @@ class Change:
 def with_checks(changes: Sequence[Change], unchanged: Sequence[Tip]) -> list[Change]:
     """The changes that have events, with a message more for each expectation that would find none."""
     written = [change for change in changes if change.events]
+    if not unchanged:
+        return written
     spare = sum(len(change.events) - 1 for change in written)
     checks = [
         ReferenceChecked(project=tip.ref.project, kind=tip.ref.kind, id=tip.ref.id, position=tip.position)
