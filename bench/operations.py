@@ -21,7 +21,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, EventStore, Tip
 from eventstore.vault.vault import Vault
 from handlers.commands import CommandLoop
-from handlers.routes import Facts
+from handlers.lookups import Facts
 from handlers.turns import Turns
 from handlers.world import World
 from runtime import logs, subjects

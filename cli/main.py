@@ -9,8 +9,21 @@ import typer
 from cli.client import output
 from cli.client.command import root
 from cli.client.errors import CliError, Exit, Usage
-from cli.commands import catalog, console, events, guest, image, log, parked, replay, status, vault, views, vm
-from cli.commands import simulate as simulation
+from cli.commands import (
+    catalog,
+    console,
+    events,
+    guest,
+    image,
+    log,
+    parked,
+    replay,
+    simulate as simulation,
+    status,
+    vault,
+    views,
+    vm,
+)
 from cli.local.role import serve
 from runtime import private
 from runtime.masking import masked

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -91,10 +91,28 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float", hide_input_in_errors=True)
 
 
-class Message(BaseModel):
-    """Base of events and state: immutable, and lenient towards fields that a newer version added."""
+LENIENT = ConfigDict(extra="ignore", hide_input_in_errors=True)
+"""How events and states are read: leniently towards fields that a newer version added. States are frozen dataclasses
+(`pydantic.dataclasses`) with this configuration, and change by `replace`.
+"""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+class Message(BaseModel):
+    """Base of events and of the values in them: immutable, and lenient."""
+
+    model_config = ConfigDict(**LENIENT, frozen=True)
+
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace  # noqa: PLC0414 - so that the type checker knows the fields
+else:
+    _T = TypeVar("_T")
+
+    def replace(state: _T, /, **changes: Any) -> _T:
+        """A copy of a state with other values for some fields, which are not validated: one copy of its dict."""
+        made = object.__new__(type(state))
+        made.__dict__.update(state.__dict__, **changes)
+        return made
 
 
 class Command(Value):

@@ -11,8 +11,9 @@ and who uses the aggregate at that position decides. What comes later finds it c
 from typing import Any, ClassVar
 
 from pydantic import AwareDatetime
+from pydantic.dataclasses import dataclass
 
-from domain.base import Closing, Command, Event, Message, Uuid, being_deleted
+from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted, replace
 from domain.known import NONE, Known, Operations, same_request
 
 
@@ -47,7 +48,8 @@ class DeletionGivenUp(Event):
     detail: str
 
 
-class Named(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Named:
     """A project or a tag as its events tell it. Tags carry neither tags, keys nor a description."""
 
     id: str
@@ -89,16 +91,6 @@ def asked_before(kind: str, state: Named | None, command: Asked) -> bool:
     return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
 
 
-def created(past: Named | None, event: Done, id_: str, name: str, **more: Any) -> Named:
-    """A new one, which knows the operations of an earlier one with its id."""
-    known = remembered(past, event)
-    return Named(id=id_, name=name, **more, created_at=event.at, updated_at=event.at, operations=known)
-
-
-def changed(state: Named, event: Done, **update: object) -> Named:
-    return state.model_copy(update={"updated_at": event.at, "operations": remembered(state, event), **update})
-
-
 def remembered(state: Named | None, event: Done) -> Operations:
     past = state.operations if state else NONE
     return past.insert(event.operation, Known(event.VERB, event.fingerprint))
@@ -109,6 +101,6 @@ def closing(state: Named | None, event: DeletionBegun | DeletionGivenUp) -> Name
     if state is None:
         return None
     if isinstance(event, DeletionGivenUp):
-        return state.model_copy(update={"closing": None})
+        return replace(state, closing=None)
     since = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
-    return state.model_copy(update={"closing": since})
+    return replace(state, closing=since)

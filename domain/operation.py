@@ -3,7 +3,8 @@
     accepted ──first later event──► running ──► succeeded | failed | timed_out | cancelled
 
 The record of an operation is folded from the events of its own resource alone: `after` says how each one moves it. So
-it is the same whether a read model folds it as the log comes, or handlers fold it from the resource's history.
+it is the same whether a read model folds it as the log comes, or handlers fold it from the resource's history. Which
+events open an operation, move it, fulfil it or cancel it, each kind and each verb says itself.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,13 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime
+from pydantic.dataclasses import dataclass as state
 
-from domain import image, node, project, tag, vm
-from domain.base import Event, Message, ReferenceChecked
+from domain.base import LENIENT, Event, Message, ReferenceChecked, replace
+from domain.kind import Cancelled, Kind, Outcome, Step
+from domain.kinds import KINDS
+from domain.verb import Verb
+from domain.vm import Notice
 
 
 class Status(StrEnum):
@@ -37,7 +42,8 @@ class Progress(Message):
     bytes_total: int | None = None
 
 
-class Operation(Message):
+@state(frozen=True, kw_only=True, config=LENIENT)
+class Operation:
     """One thing that was asked for, as its events tell it. `first` and `position` are where they begin and end."""
 
     id: str
@@ -55,7 +61,7 @@ class Operation(Message):
     position: int
     problem: dict[str, Any] | None = None
     progress: Progress | None = None
-    notices: tuple[vm.Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,54 +78,24 @@ class Happening:
     request: str | None
 
 
-#: What opens an operation, by the verb it was asked with.
-LASTING: Mapping[type[Event], str] = {
-    vm.VmRequested: vm.Verb.CREATE,
-    vm.VmStartRequested: vm.Verb.START,
-    vm.VmStopRequested: vm.Verb.STOP,
-    vm.VmRestartRequested: vm.Verb.RESTART,
-    vm.VmPauseRequested: vm.Verb.PAUSE,
-    vm.VmResumeRequested: vm.Verb.RESUME,
-    vm.VmSuspendRequested: vm.Verb.SUSPEND,
-    vm.VmDeletionRequested: vm.Verb.DELETE,
-    vm.VmRebuildRequested: vm.Verb.REBUILD,
-    vm.VmRestartedByPolicy: vm.Verb.START,
-    vm.VmRetryRequested: vm.Verb.RETRY,
-    vm.VmForgotten: vm.Verb.FORGET,
-    image.ImageRegistered: image.RegisterImage.VERB,
+_VERBS = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
+OPENED: Mapping[type[Event], Verb[Any]] = {event: verb for _, verb in _VERBS for event in verb.opens}
+"""The verb whose operation an event opens."""
+FULFILS: Mapping[type[Event], frozenset[str]] = {
+    event: frozenset(verb.name for _, verb in _VERBS if event in verb.fulfilled_by)
+    for _, opened in _VERBS
+    for event in opened.fulfilled_by
 }
-#: The same for what is done as soon as it is accepted.
-IMMEDIATE: Mapping[type[Event], str] = {
-    vm.VmTagged: vm.Verb.TAG,
-    vm.VmChanged: vm.Verb.CHANGE,
-    vm.VmResized: vm.Verb.RESIZE,
-    vm.VmAbandoned: vm.Verb.ABANDON,
-    image.ImageDeleted: image.DeleteImage.VERB,
-    node.NodeCordoned: node.CordonNode.VERB,
-    node.NodeUncordoned: node.UncordonNode.VERB,
-    node.SeedUrlSet: node.SetSeedUrl.VERB,
-    node.NodeRetired: node.RetireNode.VERB,
-    **{done: done.VERB for done in (*project.DONE, *tag.DONE)},
-}
-#: What fulfils an operation, by its verb. A stop is not fulfilled by a VM that came up.
-FULFILS: Mapping[type[Event], tuple[str, ...]] = {
-    vm.VmStarted: (vm.Verb.CREATE, vm.Verb.START, vm.Verb.RESTART, vm.Verb.REBUILD, vm.Verb.RETRY),
-    vm.VmPaused: (vm.Verb.PAUSE,),
-    vm.VmResumed: (vm.Verb.RESUME,),
-    vm.VmSuspended: (vm.Verb.SUSPEND,),
-    vm.VmStopped: (vm.Verb.STOP, vm.Verb.RETRY),
-    vm.VmDeleted: (vm.Verb.DELETE, vm.Verb.RETRY, vm.Verb.FORGET),
-    image.ImageVerified: (image.RegisterImage.VERB,),
-}
+"""The verbs whose operations an event fulfils. A stop is not fulfilled by a VM that came up."""
+KIND_OF: Mapping[type[Event], Kind[Any, Any]] = {event: kind for kind in KINDS.values() for event in kind.all_events}
+"""The kind of resource that an event is of."""
 
 
 def after(operation: Operation | None, id_: str, event: Event, happening: Happening) -> Operation | None:
     """The operation of an id after an event."""
     if happening.operation == id_:
         return transition(operation, id_, event, happening)
-    if operation is not None and cancels(operation, event, happening):
-        return cancelled(operation, event, happening)
-    return operation
+    return operation and cancelled(operation, event, happening)
 
 
 def concerns(operation: Operation, happening: Happening) -> bool:
@@ -137,53 +113,56 @@ def transition(operation: Operation | None, id_: str, event: Event, happening: H
         return opened(id_, event, happening)
     if not concerns(operation, happening):
         return operation
-    operation = operation.model_copy(update={"position": happening.position})
+    operation = replace(operation, position=happening.position)
     if operation.status in ENDED:
         return operation
-    if isinstance(event, image.ImageVerified):
-        whole = Progress(bytes_done=event.size_bytes, bytes_total=event.size_bytes)
-        operation = operation.model_copy(update={"progress": whole})
+    step = step_of(event)
+    if step.done is not None:
+        operation = replace(operation, progress=Progress(bytes_done=step.done, bytes_total=step.total))
     if operation.verb in FULFILS.get(type(event), ()):
         return ended(operation, Status.SUCCEEDED, happening.at)
-    match event:
-        case vm.VmFailed():
-            return ended(operation, Status.FAILED, happening.at, problem(event.code, event.detail))
-        case image.ImageProgressed():
-            progress = Progress(bytes_done=event.bytes_done, bytes_total=event.bytes_total)
-            moved = {"status": Status.RUNNING, "progress": progress, "deadline": event.deadline}
-            return operation.model_copy(update=moved)
-        case image.ImageRejected():
-            refused = problem(event.code, event.detail, event.field)
-            return ended(operation, Status.FAILED, happening.at, refused)
-        case vm.VmOperationTimedOut():
-            late = problem("operation_timed_out", f"{operation.verb} did not finish in time")
-            return ended(operation, Status.TIMED_OUT, happening.at, late)
-        case vm.VmUnschedulable() | ReferenceChecked():
+    return moved(operation, step, happening.at)
+
+
+def step_of(event: Event) -> Step:
+    if isinstance(event, ReferenceChecked):
+        return Step(Outcome.SAME)
+    kind = KIND_OF.get(type(event))
+    return kind.step(event) if kind is not None else Step()
+
+
+def moved(operation: Operation, step: Step, at: datetime) -> Operation:
+    match step.outcome:
+        case Outcome.SAME:
             return operation
-        case vm.VmScheduled():
-            return operation.model_copy(update={"status": Status.RUNNING, "deadline": event.deadline})
-        case _:
-            return operation.model_copy(update={"status": Status.RUNNING})
+        case Outcome.RUNNING if step.deadline is not None:
+            return replace(operation, status=Status.RUNNING, deadline=step.deadline)
+        case Outcome.RUNNING:
+            return replace(operation, status=Status.RUNNING)
+        case Outcome.FAILED:
+            return ended(operation, Status.FAILED, at, problem(step.code, step.detail, step.field))
+        case Outcome.TIMED_OUT:
+            late = problem("operation_timed_out", f"{operation.verb} did not finish in time")
+            return ended(operation, Status.TIMED_OUT, at, late)
 
 
 def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
     """A new operation, when this event opens one."""
-    immediate = IMMEDIATE.get(type(event))
-    verb = immediate or LASTING.get(type(event))
+    verb = OPENED.get(type(event))
     if verb is None:
         return None
     return Operation(
         id=id_,
-        verb=str(verb),
+        verb=verb.name,
         kind=happening.kind,
         resource=happening.resource,
         project=happening.project,
-        status=Status.SUCCEEDED if immediate else Status.ACCEPTED,
+        status=Status.ACCEPTED if verb.lasting else Status.SUCCEEDED,
         actor=happening.actor,
         request_id=happening.request,
         accepted_at=happening.at,
-        ended_at=happening.at if immediate else None,
-        deadline=None if immediate else getattr(event, "deadline", None),
+        ended_at=None if verb.lasting else happening.at,
+        deadline=getattr(event, "deadline", None) if verb.lasting else None,
         first=happening.position,
         position=happening.position,
         notices=getattr(event, "notices", ()),
@@ -192,38 +171,24 @@ def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
 
 def overtaken(event: Event, before: Any) -> str | None:
     """The operation that an event may cancel, given the state it happened to: to find its record."""
-    match event:
-        case vm.VmAsked():
-            return event.cancels
-        case image.ImageDeleted() if isinstance(before, image.Image):
-            return before.registered_by
-        case _:
-            return None
-
-
-def cancels(operation: Operation, event: Event, happening: Happening) -> bool:
-    """Whether an event cancels an operation that has not ended. The registration of an image ends with its deletion."""
-    match event:
-        case vm.VmAsked():
-            return event.cancels == operation.id and concerns(operation, happening)
-        case image.ImageDeleted():
-            return operation.verb == image.RegisterImage.VERB and concerns(operation, happening)
-        case _:
-            return False
+    kind = KIND_OF.get(type(event))
+    return kind.overtakes(event, before) if kind is not None else None
 
 
 def cancelled(operation: Operation, event: Event, by: Happening) -> Operation:
-    """The operation after another one overtook it, or gave it up."""
-    if operation.status in ENDED:
+    """The operation after another one overtook it, or gave it up, if it did."""
+    kind = KIND_OF.get(type(event))
+    if kind is None or operation.status in ENDED or not concerns(operation, by):
         return operation
-    why = problem("operation_cancelled", f"operation {by.operation} overtook it")
-    if isinstance(event, vm.VmAbandoned):
-        why = problem("abandoned", f"operation {by.operation} gave it up")
-    return ended(operation, Status.CANCELLED, by.at, why)
+    why = kind.cancels(event, operation.id, operation.verb)
+    if why is None:
+        return operation
+    how = "gave it up" if why is Cancelled.GIVEN_UP else "overtook it"
+    return ended(operation, Status.CANCELLED, by.at, problem(why, f"operation {by.operation} {how}"))
 
 
 def ended(operation: Operation, status: Status, at: datetime, problem: dict[str, Any] | None = None) -> Operation:
-    return operation.model_copy(update={"status": status, "ended_at": at, "problem": problem})
+    return replace(operation, status=status, ended_at=at, problem=problem)
 
 
 def problem(code: str, detail: str, field: str | None = None) -> dict[str, Any]:
@@ -231,7 +196,7 @@ def problem(code: str, detail: str, field: str | None = None) -> dict[str, Any]:
     document: dict[str, Any] = {
         "type": f"urn:nebula:problem:{code}",
         "title": code.replace("_", " ").capitalize(),
-        "code": code,
+        "code": str(code),
         "detail": detail,
     }
     if field is not None:

@@ -8,7 +8,9 @@ from typing import Annotated, assert_never
 from pydantic import AfterValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from domain.base import Command, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, unique
+from domain.access import Permission
+from domain.base import Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
+from domain.kind import Id, Kind, Scope
 from domain.named import (
     Asked,
     DeletionBegun,
@@ -17,11 +19,12 @@ from domain.named import (
     Named,
     asked_before,
     begun,
-    changed,
     closing,
-    created,
+    remembered,
     stamp,
 )
+from domain.references import NONE, FinishDeletion, Names, Reference, Users, tags as carried
+from domain.verb import Effect, Verb
 
 SYSTEM = "system"
 """The project token of what no project owns: projects may not take this id."""
@@ -39,11 +42,11 @@ class ProjectCommand(Asked):
 class CreateProject(ProjectCommand):
     VERB = "create"
     name: Title
-    tags: Tags = ()
+    tags: Annotated[Tags, Names("tag")] = ()
     ssh_keys: SshKeys = ()
     description: Remark | None = None
     created_by: str | None = None
-    vms: int = Field(default=0, description="VMs that still exist of an earlier project with this id")
+    users: Users = Field(default=Users(), description="VMs that still exist of an earlier project with this id")
 
 
 class ChangeProject(ProjectCommand):
@@ -51,26 +54,17 @@ class ChangeProject(ProjectCommand):
 
     VERB = "change"
     name: Title | None = None
-    tags: Tags | None = None
+    tags: Annotated[Tags | None, Names("tag")] = None
     ssh_keys: SshKeys | None = None
     description: Remark | None = None
 
 
 class DeleteProject(ProjectCommand):
     VERB = "delete"
-    vms: int = Field(default=0, description="VMs that exist in it")
-    images: tuple[str, ...] = Field(default=(), description="images that belong to it")
+    users: Users = Users()
 
 
-class FinishProjectDeletion(Command):
-    """Who used the project at the position where its deletion began."""
-
-    project: Slug
-    vms: int = 0
-    images: tuple[str, ...] = ()
-
-
-ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishProjectDeletion
+ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishDeletion
 
 
 class ProjectCreated(Done):
@@ -136,18 +130,9 @@ ProjectEvents = (
     | ProjectDeletionGivenUp
     | ProjectDeleted
 )
-#: What is done as soon as it is accepted.
-DONE: tuple[type[Done], ...] = (
-    ProjectCreated,
-    ProjectRenamed,
-    ProjectTagged,
-    ProjectSshKeysChanged,
-    ProjectDescribed,
-    ProjectDeleted,
-)
 
 
-def usable(project: Project | None, id_: str) -> Project:
+def usable(project: Project | None, id_: str, _: str = "") -> Project:
     """The project, when something new may be made in it. Raises Rejected."""
     if project is None or project.deleted:
         raise Rejected("project_not_found", f"there is no project {id_}", status=404, field="project")
@@ -158,7 +143,7 @@ def usable(project: Project | None, id_: str) -> Project:
 
 def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEvents]:
     """What follows from a command on a project."""
-    if isinstance(command, FinishProjectDeletion):
+    if isinstance(command, FinishDeletion):
         return finish(project, command)
     if asked_before("project", project, command):
         return []
@@ -172,7 +157,7 @@ def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEve
         case ChangeProject():
             return change(command)
         case DeleteProject():
-            used = in_use(project, command)
+            used = in_use(project, command.users)
             if used is not None:
                 raise used
             return [ProjectDeletionBegun(**begun(command))]
@@ -185,8 +170,8 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
         raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", status=422, field="id")
     if project is not None and not project.deleted:
         raise Rejected("project_exists", f"there is a project {project.id} already", field="id")
-    if command.vms:
-        detail = f"{command.vms} VMs of a deleted project {command.project} still exist; delete them first"
+    if vms := len(command.users.of("vm")):
+        detail = f"{vms} VMs of a deleted project {command.project} still exist; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
     fields = ("project", "name", "tags", "ssh_keys", "description", "created_by")
     said = {field: getattr(command, field) for field in fields}
@@ -208,20 +193,20 @@ def change(command: ChangeProject) -> list[ProjectEvents]:
     return events
 
 
-def in_use(project: Project, command: DeleteProject | FinishProjectDeletion) -> Rejected | None:
+def in_use(project: Project, users: Users) -> Rejected | None:
     """Why a project cannot be deleted, when somebody uses it."""
-    if command.images:
-        some = ", ".join(sorted(command.images)[:10])
+    if images := users.of("image"):
+        some = ", ".join(sorted(images)[:10])
         return Rejected("project_not_empty", f"images belong to it: {some}; delete them first")
-    if command.vms:
-        return Rejected("project_not_empty", f"project {project.id} still has {command.vms} VMs; delete them first")
+    if vms := len(users.of("vm")):
+        return Rejected("project_not_empty", f"project {project.id} still has {vms} VMs; delete them first")
     return None
 
 
-def finish(project: Project | None, command: FinishProjectDeletion) -> list[ProjectEvents]:
+def finish(project: Project | None, command: FinishDeletion) -> list[ProjectEvents]:
     if project is None or project.closing is None:
         return []
-    used = in_use(project, command)
+    used = in_use(project, command.users)
     if used is not None:
         return [ProjectDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
     asked = project.closing
@@ -229,22 +214,84 @@ def finish(project: Project | None, command: FinishProjectDeletion) -> list[Proj
 
 
 def evolve(project: Project | None, event: Event) -> Project | None:
-    """The state after an event. A deleted id may be created anew."""
+    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    if isinstance(event, ProjectCreated):
+        return Project(
+            id=event.project,
+            name=event.name,
+            tags=event.tags,
+            ssh_keys=event.ssh_keys,
+            description=event.description,
+            created_by=event.created_by,
+            created_at=event.at,
+            updated_at=event.at,
+            operations=remembered(project, event),
+        )
+    if project is None or not isinstance(event, ProjectEvents):
+        return project
+    if isinstance(event, DeletionBegun | DeletionGivenUp):
+        return closing(project, event)
+    return changed(replace(project, updated_at=event.at, operations=remembered(project, event)), event)
+
+
+def changed(project: Project, event: ProjectEvents) -> Project:
     match event:
-        case DeletionBegun() | DeletionGivenUp():
-            return closing(project, event)
-        case ProjectCreated():
-            made = {field: getattr(event, field) for field in ("tags", "ssh_keys", "description", "created_by")}
-            return created(project, event, event.project, event.name, **made)
-        case ProjectRenamed() if project is not None:
-            return changed(project, event, name=event.name)
-        case ProjectTagged() if project is not None:
-            return changed(project, event, tags=event.tags)
-        case ProjectSshKeysChanged() if project is not None:
-            return changed(project, event, ssh_keys=event.ssh_keys)
-        case ProjectDescribed() if project is not None:
-            return changed(project, event, description=event.description)
-        case ProjectDeleted() if project is not None:
-            return changed(project, event, deleted=True, closing=None)
-        case _:
+        case ProjectRenamed():
+            return replace(project, name=event.name)
+        case ProjectTagged():
+            return replace(project, tags=event.tags)
+        case ProjectSshKeysChanged():
+            return replace(project, ssh_keys=event.ssh_keys)
+        case ProjectDescribed():
+            return replace(project, description=event.description)
+        case ProjectDeleted():
+            return replace(project, deleted=True, closing=None)
+        case ProjectCreated() | ProjectDeletionBegun() | ProjectDeletionGivenUp():
             return project
+        case _:
+            assert_never(event)
+
+
+def refers(project: Project) -> frozenset[Reference]:
+    return NONE if project.deleted else carried(project.tags)
+
+
+def verb(command: type[ProjectCommand], summary: str, effect: Effect, *opens: type[Done]) -> Verb[ProjectCommand]:
+    return Verb(
+        name=command.VERB,
+        command=command,
+        summary=summary,
+        effect=effect,
+        permission=Permission.PROJECT_MANAGE,
+        opens=opens,
+        two_steps=effect is Effect.DELETES,
+    )
+
+
+PROJECT = Kind[Project, ProjectCommands](
+    name="project",
+    plural="projects",
+    title="project",
+    scope=Scope.ITSELF,
+    id=Id.SLUG,
+    state=Project,
+    verbs=(
+        verb(CreateProject, "Create a project", Effect.CREATES, ProjectCreated),
+        verb(
+            ChangeProject,
+            "Change a project",
+            Effect.CHANGES,
+            ProjectRenamed,
+            ProjectTagged,
+            ProjectSshKeysChanged,
+            ProjectDescribed,
+        ),
+        verb(DeleteProject, "Delete a project", Effect.DELETES, ProjectDeleted),
+    ),
+    events=(ProjectDeletionBegun, ProjectDeletionGivenUp),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda project: project.deleted,
+    refers=refers,
+    usable=usable,
+)

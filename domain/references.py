@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from domain.image import OVER, Image
-from domain.named import Named
-from domain.vm import Phase, Vm
+from pydantic import Field
+
+from domain.base import Command, Slug, Value
 
 
 class Reference(NamedTuple):
@@ -17,26 +17,30 @@ class Reference(NamedTuple):
 NONE: frozenset[Reference] = frozenset()
 
 
-def references(state: object) -> frozenset[Reference]:
-    """What a state refers to. What is deleted refers to nothing."""
-    match state:
-        case Vm() if state.phase is not Phase.DELETED:
-            return frozenset([Reference("project", state.project), Reference("image", state.image), *tags(state.tags)])
-        case Named() if not state.deleted:
-            return tags(state.tags)
-        case Image() if state.phase not in OVER and state.project is not None:
-            return frozenset([Reference("project", state.project)])
-        case _:
-            return NONE
+class Names(NamedTuple):
+    """Stands in a command's field (`Annotated`): the field names one resource of a kind, or several of them.
+
+    They are there and may be used, or the command is refused; the server checks that in the same append.
+    """
+
+    kind: str
+
+
+class Users(Value):
+    """The ids of those that refer to an aggregate, by their kind."""
+
+    ids: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        return self.ids.get(kind, ())
+
+
+class FinishDeletion(Command):
+    """Who used an aggregate at the position where its deletion began (`domain/named.py`)."""
+
+    id: Slug
+    users: Users = Users()
 
 
 def tags(names: tuple[str, ...]) -> frozenset[Reference]:
     return frozenset(Reference("tag", name) for name in names)
-
-
-def may_differ(before: object, after: object) -> bool:
-    """Whether two states in a row may refer to different things: cheap, and True when in doubt."""
-    if isinstance(before, Vm) and isinstance(after, Vm):
-        same = before.image is after.image and before.tags is after.tags
-        return not same or after.phase is Phase.DELETED
-    return True

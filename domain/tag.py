@@ -2,9 +2,9 @@
 
 from typing import assert_never
 
-from pydantic import Field
-
-from domain.base import Command, Event, Rejected, Slug, Title, being_deleted
+from domain.access import Permission
+from domain.base import Event, Rejected, Slug, Title, being_deleted, replace
+from domain.kind import Id, Kind, Scope
 from domain.named import (
     Asked,
     DeletionBegun,
@@ -13,11 +13,12 @@ from domain.named import (
     Named,
     asked_before,
     begun,
-    changed,
     closing,
-    created,
+    remembered,
     stamp,
 )
+from domain.references import FinishDeletion, Users
+from domain.verb import Effect, Verb
 
 Tag = Named
 
@@ -38,19 +39,10 @@ class RenameTag(TagCommand):
 
 class DeleteTag(TagCommand):
     VERB = "delete"
-    vms: int = Field(default=0, description="VMs that carry it")
-    projects: int = Field(default=0, description="projects that carry it")
+    users: Users = Users()
 
 
-class FinishTagDeletion(Command):
-    """Who carried the tag at the position where its deletion began."""
-
-    tag: Slug
-    vms: int = 0
-    projects: int = 0
-
-
-TagCommands = CreateTag | RenameTag | DeleteTag | FinishTagDeletion
+TagCommands = CreateTag | RenameTag | DeleteTag | FinishDeletion
 
 
 class TagCreated(Done):
@@ -80,11 +72,9 @@ class TagDeletionGivenUp(DeletionGivenUp):
 
 
 TagEvents = TagCreated | TagRenamed | TagDeletionBegun | TagDeletionGivenUp | TagDeleted
-#: What is done as soon as it is accepted.
-DONE: tuple[type[Done], ...] = (TagCreated, TagRenamed, TagDeleted)
 
 
-def usable(tag: Tag | None, id_: str) -> Tag:
+def usable(tag: Tag | None, id_: str, _: str = "") -> Tag:
     """The tag, when something new may carry it. Raises Rejected."""
     if tag is None or tag.deleted:
         raise Rejected("tag_not_found", f"there is no tag {id_}; create it first", status=422, field="tags")
@@ -95,7 +85,7 @@ def usable(tag: Tag | None, id_: str) -> Tag:
 
 def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
     """What follows from a command on a tag."""
-    if isinstance(command, FinishTagDeletion):
+    if isinstance(command, FinishDeletion):
         return finish(tag, command)
     if asked_before("tag", tag, command):
         return []
@@ -111,7 +101,7 @@ def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
         case RenameTag():
             return [TagRenamed(**stamp(command), name=command.name)]
         case DeleteTag():
-            used = in_use(tag, command)
+            used = in_use(tag, command.users)
             if used is not None:
                 raise used
             return [TagDeletionBegun(**begun(command))]
@@ -119,18 +109,19 @@ def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
             assert_never(command)
 
 
-def in_use(tag: Tag, command: DeleteTag | FinishTagDeletion) -> Rejected | None:
+def in_use(tag: Tag, users: Users) -> Rejected | None:
     """Why a tag cannot be deleted, when somebody carries it."""
-    if not command.vms and not command.projects:
+    vms, projects = len(users.of("vm")), len(users.of("project"))
+    if not vms and not projects:
         return None
-    detail = f"{command.vms} VMs and {command.projects} projects still carry tag {tag.id}; untag them first"
+    detail = f"{vms} VMs and {projects} projects still carry tag {tag.id}; untag them first"
     return Rejected("tag_in_use", detail)
 
 
-def finish(tag: Tag | None, command: FinishTagDeletion) -> list[TagEvents]:
+def finish(tag: Tag | None, command: FinishDeletion) -> list[TagEvents]:
     if tag is None or tag.closing is None:
         return []
-    used = in_use(tag, command)
+    used = in_use(tag, command.users)
     if used is not None:
         return [TagDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
     asked = tag.closing
@@ -138,15 +129,58 @@ def finish(tag: Tag | None, command: FinishTagDeletion) -> list[TagEvents]:
 
 
 def evolve(tag: Tag | None, event: Event) -> Tag | None:
-    """The state after an event. A deleted id may be created anew."""
+    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    if isinstance(event, TagCreated):
+        return Tag(
+            id=event.tag,
+            name=event.name,
+            created_at=event.at,
+            updated_at=event.at,
+            operations=remembered(tag, event),
+        )
+    if tag is None or not isinstance(event, TagEvents):
+        return tag
     match event:
-        case DeletionBegun() | DeletionGivenUp():
+        case TagRenamed():
+            return replace(tag, name=event.name, updated_at=event.at, operations=remembered(tag, event))
+        case TagDeleted():
+            known = remembered(tag, event)
+            return replace(tag, deleted=True, closing=None, updated_at=event.at, operations=known)
+        case TagDeletionBegun() | TagDeletionGivenUp():
             return closing(tag, event)
         case TagCreated():
-            return created(tag, event, event.tag, event.name)
-        case TagRenamed() if tag is not None:
-            return changed(tag, event, name=event.name)
-        case TagDeleted() if tag is not None:
-            return changed(tag, event, deleted=True, closing=None)
-        case _:
             return tag
+        case _:
+            assert_never(event)
+
+
+def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[Done]) -> Verb[TagCommand]:
+    return Verb(
+        name=command.VERB,
+        command=command,
+        summary=summary,
+        effect=effect,
+        permission=Permission.TAG_MANAGE,
+        opens=(opens,),
+        two_steps=effect is Effect.DELETES,
+    )
+
+
+TAG = Kind[Tag, TagCommands](
+    name="tag",
+    plural="tags",
+    title="tag",
+    scope=Scope.CLOUD,
+    id=Id.SLUG,
+    state=Tag,
+    verbs=(
+        verb(CreateTag, "Create a tag", Effect.CREATES, TagCreated),
+        verb(RenameTag, "Rename a tag", Effect.CHANGES, TagRenamed),
+        verb(DeleteTag, "Delete a tag", Effect.DELETES, TagDeleted),
+    ),
+    events=(TagDeletionBegun, TagDeletionGivenUp),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda tag: tag.deleted,
+    usable=usable,
+)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from domain.base import Command, Event, Rejected
 from domain.idempotency import OperationKeyed
-from domain.references import references
+from domain.kinds import references
 from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
 from handlers.keys import alone, claim, refuse_reuse
@@ -148,7 +148,8 @@ async def caught_up(store: EventStore, world: World) -> None:
 
 def referred(loaded: Loaded[S], after: S | None, basis: Mapping[Ref, Tip]) -> list[Tip]:
     """The tips of what is referred to anew, which may not have changed since. Raises Conflict where one is unknown."""
-    new = [refers_to(reference) for reference in references(after) - references(loaded.state)]
+    kind = loaded.tip.ref.kind
+    new = [refers_to(reference) for reference in references(kind, after) - references(kind, loaded.state)]
     for ref in new:
         if ref not in basis:
             raise Conflict(loaded.tip.ref.subject)

@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.base import Command, Event, Rejected
+from domain.base import Event, Rejected
 from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
 from domain.known import FIELD, Known, reused
 from domain.operation import Operation
@@ -33,9 +33,9 @@ from handlers.fences import Basis, Fences
 from handlers.fingerprints import Fingerprint, Fingerprints
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
+from handlers.lookups import Beside, Facts, basis
 from handlers.refusals import refusal, too_large
-from handlers.routes import ROUTES, Facts, Route, basis, reference
-from handlers.world import EVOLVE
+from handlers.routes import ROUTES, Route
 from runtime import logs, replies, subjects
 from runtime.backoff import Backoff
 from runtime.replies import Refusal
@@ -161,13 +161,12 @@ class CommandLoop:
         route = ROUTES.get((kind, verb))
         if route is None:
             raise Rejected("unknown_command", f"there is no command {kind}.{verb}", status=404)
-        id_ = request.args.get(route.key)
-        if kind == "vm" and isinstance(id_, str) and id_ != id_.lower():  # a UUID is one in every spelling
-            id_ = request.args[route.key] = id_.lower()
+        id_ = request.args.get(kind)
         if not isinstance(id_, str):
-            raise Rejected("invalid_request", f"{route.key} is missing", status=422, field=route.key)
+            raise Rejected("invalid_request", f"{kind} is missing", status=422, field=kind)
+        request.args[kind] = route.spelled(id_)
         try:
-            ref = reference(kind, project, id_)
+            ref = route.ref(project, id_)
             _ = ref.subject
         except ValueError as error:
             raise Rejected("invalid_request", str(error), status=422, field="id") from error
@@ -201,7 +200,7 @@ class CommandLoop:
             repeated = await self._repeated(asked)
             if repeated is None:
                 raise
-            if asked.route.creates:
+            if asked.route.lookup.behind:
                 await self._fences.confirm(asked.ref, repeated, {}, asked.context)
             return repeated
         return await self._applied(asked, {**args, "at": now()}, known)
@@ -209,33 +208,34 @@ class CommandLoop:
     async def _applied(self, asked: Asked, args: dict[str, Any], known: Basis) -> Applied[Any]:
         """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
         route, ref, context = asked.route, asked.ref, asked.context
+        kind, verb, lookup = route.kind, route.verb, route.lookup
         applied = await apply(
             self._store,
             ref,
-            asked.fingerprint.deciding(route.decide) if asked.fingerprint else route.decide,
-            EVOLVE[ref.kind],
-            route.command.model_validate(args | signed(route.command, context)),
-            replace(context, operation=None) if route.deletes else context,
+            asked.fingerprint.deciding(kind.decide) if asked.fingerprint else kind.decide,
+            kind.evolve,
+            route.command.model_validate({**args, "created_by": context.actor} if route.signs else args),
+            replace(context, operation=None) if verb.two_steps else context,
             world=self._facts.world,
-            expect_new=route.creates,
+            expect_new=lookup.behind,
             key=asked.request.context.key,
-            beside=partial(self._beside, route) if route.beside else None,
-            basis=None if route.creates else known,
+            beside=partial(self._beside, lookup.beside) if lookup.beside else None,
+            basis=None if lookup.behind else known,
         )
-        if route.creates:
+        if lookup.behind:
             await self._fences.confirm(ref, applied, known, context)
-        elif route.deletes:
+        elif verb.two_steps:
             return await self._fences.concluded(ref, applied, context.operation)
         return applied
 
-    async def _beside(self, route: Route, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
-        """What a route changes on other aggregates, as they are at the end of the log."""
+    async def _beside(self, beside: Beside, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
+        """What a command changes on other aggregates, as they are at the end of the log."""
         await caught_up(self._store, self._facts.world)
-        return route.beside(state, events, self._facts) if route.beside else ()
+        return beside(state, events, self._facts)
 
     async def _repeated(self, asked: Asked) -> Applied[Any] | None:
         """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
-        loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, EVOLVE[asked.ref.kind])
+        loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, asked.route.kind.evolve)
         operation = asked.request.context.operation
         known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
         if known is None:
@@ -265,27 +265,23 @@ class CommandLoop:
 
         A refusal counts only once the world is as new as the log.
         """
-        route, kind, project, world = asked.route, asked.ref.kind, asked.project, self._facts.world
+        route, project, world = asked.route, asked.project, self._facts.world
+        command = route.command
         args = {k: v for k, v in asked.request.args.items() if v is not None}
         if route.operates:
             args["operation"] = asked.request.context.operation
             args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
         if route.prepare is None:
             return args, {}
-        if not route.creates:  # what is counted (VMs of a project, users of an image) has to be the newest
+        if not route.lookup.behind:  # what is counted (VMs of a project, users of an image) has to be the newest
             await caught_up(self._store, world)
-        known = basis(kind, args, project, world)
+        known = basis(command, args, project, world)
         try:
             return await route.prepare(dict(args), project, self._facts), known
         except Rejected:
             await caught_up(self._store, world)
-            known = basis(kind, args, project, world)
+            known = basis(command, args, project, world)
             return await route.prepare(dict(args), project, self._facts), known
-
-
-def signed(command: type[Command], context: Context) -> dict[str, str]:
-    """Who asks, for a command that makes something: whatever its arguments say."""
-    return {"created_by": context.actor} if "created_by" in command.model_fields else {}
 
 
 def said_by(caller: Caller, credential: str | None) -> Context:

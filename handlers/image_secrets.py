@@ -7,7 +7,8 @@ key is destroyed for good.
 from collections.abc import Iterable
 
 from domain.base import Sealed
-from domain.image import OVER, Image, RegisterImage
+from domain.image import OVER, Image
+from domain.image.values import REGISTER
 from eventstore.vault.vault import Erased, Vault
 from runtime.urls import secret, shown
 
@@ -37,7 +38,7 @@ def over(images: Iterable[Image]) -> set[str]:
     """The keys that nobody needs any more: of images that are over, and of earlier registrations of an id."""
     keys = set()
     for image in images:
-        registered = {id_ for id_, known in image.operations.items() if known.verb == RegisterImage.VERB}
+        registered = {id_ for id_, known in image.operations.items() if known.verb == REGISTER}
         if image.phase not in OVER:
             registered.discard(image.registered_by)
         keys |= {key_of(operation) for operation in registered}

@@ -23,6 +23,7 @@ from handlers.health import Word
 from handlers.image_pieces import Pieces
 from handlers.image_store import ImageStore, digests_in_use
 from handlers.leases import Leases, newest_lease
+from handlers.lookups import Facts
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
@@ -37,7 +38,6 @@ from handlers.managers.placement import Placer
 from handlers.queues import Queues
 from handlers.registration import Registration, hear_heartbeats
 from handlers.reports import Reports, receive
-from handlers.routes import Facts
 from handlers.turns import Turns
 from handlers.world import World
 from runtime import bus, logs, streams, subjects

@@ -27,8 +27,7 @@ from faststream.exceptions import NackMessage
 from faststream.nats import JStream, NatsMessage, NatsRouter, PullSub
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy as Acks
-from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy as Acks, ConsumerConfig, DeliverPolicy
 from pydantic import TypeAdapter
 
 from eventstore.log.received import own

@@ -8,14 +8,15 @@ handlers come to the same verdicts, whenever they look:
   Nobody was told that it was accepted; placement drops it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from domain import image, project, tag
 from domain.base import Event, Rejected
-from domain.image import Image
+from domain.image import Image, refuse_small_disk
+from domain.kind import Scope
+from domain.kinds import KINDS, references
 from domain.named import Named
-from domain.references import NONE, Reference, may_differ, references
+from domain.references import NONE, Reference, Users
 from domain.vm import Vm, VmRequested
 from eventstore.log.envelope import Recorded, Ref
 from runtime import subjects
@@ -23,17 +24,13 @@ from runtime import subjects
 
 def refers_to(reference: Reference) -> Ref:
     """The aggregate that a reference means."""
-    project_id = reference.id if reference.kind == "project" else subjects.SYSTEM
-    return Ref(project_id, reference.kind, reference.id)
+    itself = KINDS[reference.kind].scope is Scope.ITSELF
+    return Ref(reference.id if itself else subjects.SYSTEM, reference.kind, reference.id)
 
 
-@dataclass(frozen=True)
-class Users:
-    """The ids of those that refer to an aggregate."""
-
-    vms: frozenset[str] = frozenset()
-    projects: frozenset[str] = frozenset()
-    images: frozenset[str] = frozenset()
+def in_order(named: Iterable[Reference]) -> list[Reference]:
+    """The project first: what else is wrong is its members' business."""
+    return sorted(named, key=lambda reference: (reference.kind != "project", reference))
 
 
 @dataclass(frozen=True)
@@ -59,19 +56,20 @@ class References:
 
     def users(self, reference: Reference) -> Users:
         """Who refers to an aggregate."""
-        of: dict[str, list[str]] = {"vm": [], "project": [], "image": []}
+        ids: dict[str, list[str]] = {}
         for ref in self._users.get(reference, ()):
-            of[ref.kind].append(ref.id)
-        return Users(*(frozenset(of[kind]) for kind in ("vm", "project", "image")))
+            ids.setdefault(ref.kind, []).append(ref.id)
+        return Users(ids={kind: tuple(sorted(of)) for kind, of in ids.items()})
 
     def moved(self, recorded: Recorded, before: object, after: object) -> None:
         """Take in an event that made one state of another; `lookup` tells of `after` already."""
         ref = recorded.ref
-        if ref.kind == "vm" and not may_differ(before, after) and ref.id not in self.void:
+        both = before is not None and after is not None
+        if both and not KINDS[ref.kind].may_differ(before, after) and ref.id not in self.void:
             return
-        had = NONE if ref.id in self.void else references(before)
+        had = NONE if ref.id in self.void else references(ref.kind, before)
         self._judge(recorded.event, ref, after)
-        has = NONE if ref.id in self.void else references(after)
+        has = NONE if ref.id in self.void else references(ref.kind, after)
         for gone in had - has:
             users = self._users[gone]
             users.discard(ref)
@@ -98,28 +96,21 @@ class References:
 
     def _refusal(self, vm: Vm) -> Rejected | None:
         try:
-            self.usable(vm.project, vm.image, vm.tags, vm.spec.disk_gib)
+            self.usable(references("vm", vm), vm.project)
+            self.fits(vm.image, vm.spec.disk_gib)
         except Rejected as refusal:
             return refusal
         return None
 
-    def usable(self, project_id: str, image_id: str, tags: tuple[str, ...], disk_gib: object) -> Image:
-        """The image, where a VM like this may be made now. Raises Rejected."""
-        self.usable_project(project_id)
-        found = self.usable_image(image_id, project_id)
-        self.usable_tags(tags)
-        image.refuse_small_disk(found, disk_gib)
-        return found
+    def usable(self, named: Iterable[Reference], project_id: str) -> None:
+        """Nothing, where something new of a project may refer to all of these. Raises Rejected."""
+        for reference in in_order(named):
+            usable = KINDS[reference.kind].usable
+            if usable is not None:
+                usable(self.lookup(refers_to(reference)), reference.id, project_id)
 
-    def usable_project(self, id_: str) -> Named:
-        found = self.lookup(refers_to(Reference("project", id_)))
-        return project.usable(found if isinstance(found, Named) else None, id_)
-
-    def usable_image(self, id_: str, project_id: str) -> Image:
-        found = self.lookup(refers_to(Reference("image", id_)))
-        return image.usable_image(found if isinstance(found, Image) else None, id_, project_id)
-
-    def usable_tags(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            found = self.lookup(refers_to(Reference("tag", name)))
-            tag.usable(found if isinstance(found, Named) else None, name)
+    def fits(self, image_id: str, disk_gib: object) -> None:
+        """Nothing, where a disk of this size holds an image. Raises Rejected."""
+        found = self.lookup(refers_to(Reference("image", image_id)))
+        if isinstance(found, Image):
+            refuse_small_disk(found, disk_gib)

@@ -8,9 +8,9 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from domain import image, node, project, tag, vm
 from domain.base import Event, Rejected
 from domain.image import Image
+from domain.kinds import KINDS
 from domain.node import Node
 from domain.project import Project
 from domain.tag import Tag
@@ -32,15 +32,7 @@ from runtime.tasks import end
 log = logs.get(__name__)
 
 #: The kinds that others refer to.
-REFERRED = ("project", "image", "tag")
-
-EVOLVE: dict[str, Callable[[Any, Event], Any]] = {
-    "vm": vm.evolve,
-    "node": node.evolve,
-    "image": image.evolve,
-    "project": project.evolve,
-    "tag": tag.evolve,
-}
+REFERRED = tuple(kind.name for kind in KINDS.values() if kind.usable is not None)
 
 
 class Watch:
@@ -49,7 +41,7 @@ class Watch:
     While a manager has to look at everything anyway, single changes are not kept: one that stands by costs nothing.
     """
 
-    def __init__(self, kinds: Collection[str] = tuple(EVOLVE)) -> None:
+    def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
         self._kinds = kinds
         self._bell = asyncio.Event()
         self._changed: set[Ref] = set()
@@ -112,7 +104,7 @@ class World:
         self.forgotten: dict[str, Loaded[Vm]] = {}
         """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
         self._known: dict[Ref, Loaded[Any]] = {}
-        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in EVOLVE}
+        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in KINDS}
         self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
         """By position, what own events lead to that have yet to come with the log: from which tip, and to what."""
         self._moved = asyncio.Condition()
@@ -205,13 +197,13 @@ class World:
         before, foreseen = self._foreseen.pop(recorded.position, (None, None))
         known = self._at(ref)
         over = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
-        if ref.kind not in EVOLVE or over or recorded.position <= known.tip.position:
+        if ref.kind not in KINDS or over or recorded.position <= known.tip.position:
             return shape(recorded)
         wrong: Malformed | None = None
         if foreseen is not None and recorded.ours and known.tip == before and isinstance(body(recorded), Event):
             loaded = foreseen
         else:
-            state, tip, wrong = step(EVOLVE[ref.kind], known.state, known.tip, recorded)
+            state, tip, wrong = step(KINDS[ref.kind].evolve, known.state, known.tip, recorded)
             loaded = Loaded(state, tip)
         state = loaded.state
         if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
@@ -254,7 +246,7 @@ class World:
             self.forgotten.pop(ref.id, None)
             self.macs.drop(ref.id)
 
-    def watch(self, kinds: Collection[str] = tuple(EVOLVE)) -> Watch:
+    def watch(self, kinds: Collection[str] = tuple(KINDS)) -> Watch:
         """A manager's own view of what has changed, of these kinds."""
         made = Watch(kinds)
         self._watches.append(made)

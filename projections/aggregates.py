@@ -7,9 +7,10 @@ from `domain`'s own `evolve`, so a read model cannot disagree with the rules abo
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from domain.base import Event
@@ -18,7 +19,7 @@ from eventstore.log.envelope import Ref
 from projections.database import Connection, Pool, Snapshot, clean_json, fetch, key
 from projections.model import ReadModel, Row, Session, Step
 
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S")
 
 COMMON = """
     project  text NOT NULL,
@@ -56,6 +57,11 @@ class Aggregates(Generic[S]):
     filters: Mapping[str, str] = field(default_factory=dict)
     ended: str = "deleted"
 
+    @cached_property
+    def stored(self) -> TypeAdapter[S]:
+        """How a state is written as JSON, and read."""
+        return TypeAdapter(self.model)
+
     @property
     def read_model(self) -> ReadModel[Ref, Row[S]]:
         return ReadModel(
@@ -87,7 +93,7 @@ class Aggregates(Generic[S]):
         )
         for found in await cursor.fetchall():
             rows[Ref(found["project"], self.kind, found["id"])] = Row(
-                self.model.model_validate_json(found["state"]),
+                self.stored.validate_json(found["state"]),
                 found["version"],
                 found["position"],
                 found["created"],
@@ -108,9 +114,8 @@ class Aggregates(Generic[S]):
             async with session.conn.cursor() as cursor:
                 await cursor.executemany(statement.encode(), values)
 
-    @staticmethod
-    def _json(state: S) -> str:
-        return clean_json(state.model_dump_json(exclude={FIELD}))
+    def _json(self, state: S) -> str:
+        return clean_json(self.stored.dump_json(state, exclude={FIELD}).decode())
 
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
         return [

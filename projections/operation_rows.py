@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired
 
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from domain import operation as rules
@@ -30,6 +31,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
+STORED = TypeAdapter(Operation)
 
 
 def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
@@ -52,7 +54,7 @@ async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
     if not ids:
         return {}
     cursor = await conn.execute("SELECT state::text AS state FROM operations WHERE id = ANY (%s)", [sorted(ids)])
-    found = [Operation.model_validate_json(row["state"]) for row in await cursor.fetchall()]
+    found = [STORED.validate_json(row["state"]) for row in await cursor.fetchall()]
     return {operation.id: operation for operation in found}
 
 
@@ -69,7 +71,7 @@ def fold(operations: dict[str, Operation], step: Step[Any]) -> None:
 async def save(session: Session, before: Mapping[str, Operation], after: Mapping[str, Operation]) -> None:
     """Write the operations that have moved."""
     values = [
-        [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(op.model_dump_json())]
+        [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(STORED.dump_json(op).decode())]
         for op in changes(before, after).values()
     ]
     if not values:

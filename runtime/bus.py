@@ -7,8 +7,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import AuthorizationError, NoServersError, StaleConnectionError
-from nats.errors import Error as NatsError
+from nats.errors import AuthorizationError, Error as NatsError, NoServersError, StaleConnectionError
 from nats.protocol.command import hpub_cmd
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
 

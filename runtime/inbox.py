@@ -14,8 +14,7 @@ from typing import Self
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, StaleConnectionError
-from nats.errors import Error as NatsError
+from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnectionError
 
 from runtime.tasks import happens
 

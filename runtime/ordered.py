@@ -13,8 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.errors import StaleConnectionError
+from nats.errors import Error as NatsError, StaleConnectionError
 
 from runtime import logs
 from runtime.backoff import Backoff

@@ -17,8 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from cli.local import home as homes
-from cli.local import role, up
+from cli.local import home as homes, role, up
 from runtime import logs, private
 from runtime.backoff import Backoff
 from runtime.local import logfiles

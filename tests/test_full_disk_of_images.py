@@ -1,10 +1,12 @@
 """A full disk where images arrive, of the handlers that judge them and of a node: nothing is left, and all goes on."""
 
 import asyncio
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,10 +48,10 @@ def fetch(request: pytest.FixtureRequest, small: Path, server: ImageServer, open
     path.chmod(0o600)  # not for the user that QEMU's tools run as: so it is copied
     origin = str(path) if "copy" in request.param else server.url
     reader, images = Reader(small, [open_folder], LOOPBACK), Images(small / "node", [open_folder])
-    said = {"source": origin, "sha256": hashlib.sha256(DISK).hexdigest()}
+    said: dict[str, Any] = {"source": origin, "sha256": hashlib.sha256(DISK).hexdigest()}
 
     async def judged() -> int:
-        found = VERIFYING.after.model_copy(update=said)
+        found = dataclasses.replace(VERIFYING.after, **said)
         return (await reader.facts(found, lambda *_: None)).size_bytes
 
     async def cached() -> int:
@@ -100,8 +102,8 @@ async def test_images_of_unknown_length_leave_the_reserve(
         least = min(least, free_bytes(small))
 
     async def judged(number: int) -> None:
-        said = {"source": server.url, "sha256": None, "project": None, "registered_by": uid(number)}
-        await reader.facts(VERIFYING.after.model_copy(update=said), look)
+        said: dict[str, Any] = {"source": server.url, "sha256": None, "project": None, "registered_by": uid(number)}
+        await reader.facts(dataclasses.replace(VERIFYING.after, **said), look)
 
     (open_folder / "i").write_bytes(server.body)
 

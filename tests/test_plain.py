@@ -5,8 +5,7 @@ import logging
 import unicodedata
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from runtime import logs
 from runtime.plain import plain, plain_json

@@ -12,8 +12,7 @@ from cli.client.command import command, patient, query
 from cli.client.errors import CliError, Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
-from cli.client.user_data import UserData, warn
-from cli.client.user_data import user_data as fields_of
+from cli.client.user_data import UserData, user_data as fields_of, warn
 from runtime.plain import plain
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)

@@ -9,7 +9,7 @@ what is wrong with which field. Only an available image can be used; one that be
 A deletion has two steps, as that of a project (`domain/named.py`): while it is closing nothing new may use the image.
 
 `commands.py` and `events.py` are the messages, `values.py` what they speak of, `rules.py` decides, `state.py` is the
-state and evolves.
+state and evolves; `kind.py` is the kind itself.
 """
 
 from domain.image.commands import *  # noqa: F403

@@ -1,6 +1,6 @@
 """What can be asked of an image, and what the platform finds out about it."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from domain.base import Command, Sealed, Slug, Title, Uuid
 from domain.contract import Fetch, Firmware, SeedMedium, Sha256
 from domain.image.values import Description, Word
 from domain.image_source import Source
+from domain.references import FinishDeletion, Names, Users
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512
 
 
@@ -15,12 +16,16 @@ class ImageCommand(Command):
     image: Slug
 
 
-class RegisterImage(ImageCommand):
-    """Digests that are given have to match. `project`: the one that alone may use it; without, all may."""
+class Asked(ImageCommand):
+    """What somebody asks for: an operation."""
 
-    VERB: ClassVar[str] = "register"
     operation: Uuid
     fingerprint: str
+
+
+class RegisterImage(Asked):
+    """Digests that are given have to match. `project`: the one that alone may use it; without, all may."""
+
     name: Title
     source: Source
     sealed_source: Sealed | None = Field(default=None, description="the whole source, where `source` is only its part")
@@ -30,7 +35,7 @@ class RegisterImage(ImageCommand):
     release: Word | None = None
     architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
-    project: Slug | None = None
+    project: Annotated[Slug | None, Names("project")] = None
     firmware: Firmware | None = Field(default=None, description="what its architecture is started by as a rule")
     seed: SeedMedium = SeedMedium.HTTP
     fetch: Fetch = Fetch.PLATFORM
@@ -61,17 +66,8 @@ class RejectImage(ImageCommand):
     field: str
 
 
-class DeleteImage(ImageCommand):
-    VERB: ClassVar[str] = "delete"
-    operation: Uuid
-    fingerprint: str
-    used_by: int = Field(default=0, description="VMs that were made from it and still exist")
+class DeleteImage(Asked):
+    users: Users = Users()
 
 
-class FinishImageDeletion(ImageCommand):
-    """Who used the image at the position where its deletion began."""
-
-    used_by: int = 0
-
-
-ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage | FinishImageDeletion
+ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage | FinishDeletion

@@ -8,7 +8,6 @@ from domain.contract import Firmware
 from domain.image.commands import (
     AcceptImage,
     DeleteImage,
-    FinishImageDeletion,
     ImageCommands,
     NoteProgress,
     RegisterImage,
@@ -25,8 +24,9 @@ from domain.image.events import (
     ImageVerified,
 )
 from domain.image.state import Image
-from domain.image.values import OVER, ImagePhase
+from domain.image.values import DELETE, OVER, REGISTER, ImagePhase
 from domain.known import Known, same_request
+from domain.references import FinishDeletion
 
 VERIFY_DEADLINE = timedelta(hours=2)
 
@@ -59,16 +59,20 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
     if isinstance(command, RegisterImage):
         return register(image, command)
     if image is None:
-        raise Rejected("image_not_found", f"there is no image {command.image}", status=404, field="image")
+        raise Rejected("image_not_found", f"there is no image {id_of(command)}", status=404, field="image")
     match command:
         case NoteProgress() | AcceptImage() | RejectImage():
             return found_out(image, command)
         case DeleteImage():
             return delete(image, command)
-        case FinishImageDeletion():
+        case FinishDeletion():
             return finish(image, command)
         case _:
             assert_never(command)
+
+
+def id_of(command: ImageCommands) -> str:
+    return command.id if isinstance(command, FinishDeletion) else command.image
 
 
 def found_out(image: Image, command: NoteProgress | AcceptImage | RejectImage) -> list[ImageEvents]:
@@ -99,16 +103,16 @@ def found_out(image: Image, command: NoteProgress | AcceptImage | RejectImage) -
 
 def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
     closing = image.closing
-    begun = Known(verb=command.VERB, fingerprint=closing.fingerprint) if closing else None
+    begun = Known(verb=DELETE, fingerprint=closing.fingerprint) if closing else None
     known = begun if closing and closing.operation == command.operation else image.operations.get(command.operation)
-    if same_request(known, command.VERB, command.fingerprint):
+    if same_request(known, DELETE, command.fingerprint):
         return []
     if closing is not None:
         raise being_deleted("image", image.id)
     if image.phase is ImagePhase.DELETED:
         raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
-    if command.used_by:
-        raise in_use(image, command.used_by)
+    if users := command.users.of("vm"):
+        raise in_use(image, len(users))
     return [ImageDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
 
 
@@ -116,19 +120,19 @@ def in_use(image: Image, used_by: int) -> Rejected:
     return Rejected("image_in_use", f"{used_by} VMs still use image {image.id}; delete them first")
 
 
-def finish(image: Image, command: FinishImageDeletion) -> list[ImageEvents]:
+def finish(image: Image, command: FinishDeletion) -> list[ImageEvents]:
     closing = image.closing
     if closing is None:
         return []
-    if command.used_by:
-        used = in_use(image, command.used_by)
+    if users := command.users.of("vm"):
+        used = in_use(image, len(users))
         return [ImageDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
     return [ImageDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
 
 
 def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
     if image is not None:
-        if same_request(image.operations.get(command.operation), command.VERB, command.fingerprint):
+        if same_request(image.operations.get(command.operation), REGISTER, command.fingerprint):
             return []
         if image.closing is not None:
             raise being_deleted("image", image.id)

@@ -1,26 +1,28 @@
 """An image as its events tell it, and what each event changes."""
 
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import AwareDatetime, Field
+from pydantic.dataclasses import dataclass
 
-from domain.base import Closing, Event, Message, Sealed
+from domain.base import LENIENT, Closing, Event, Sealed, replace
 from domain.contract import Fetch, Firmware, SeedMedium
-from domain.image.commands import DeleteImage, RegisterImage
 from domain.image.events import (
     ImageDeleted,
     ImageDeletionBegun,
     ImageDeletionGivenUp,
-    ImageEvent,
+    ImageEvents,
+    ImageProgressed,
     ImageRegistered,
     ImageRejected,
     ImageVerified,
 )
-from domain.image.values import ImagePhase
+from domain.image.values import DELETE, REGISTER, ImagePhase
 from domain.known import NONE, Known, Operations
 
 
-class Image(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Image:
     """An image as its events tell it. `format`, the sizes and in any case `sha256` are known once it is available."""
 
     id: str
@@ -55,58 +57,70 @@ class Image(Message):
 
 def evolve(image: Image | None, event: Event) -> Image | None:
     """The state after an event. A deleted or rejected id may be registered anew."""
+    if isinstance(event, ImageRegistered):
+        return registered(image, event)
+    if image is None or not isinstance(event, ImageEvents):
+        return image
+    return changed(image, event)
+
+
+def registered(past: Image | None, event: ImageRegistered) -> Image:
+    """A new one, which knows the operations of an earlier one with its id."""
+    known = past.operations if past else NONE
+    return Image(
+        id=event.image,
+        name=event.name,
+        source=event.source,
+        sealed_source=event.sealed_source,
+        sha256=event.sha256,
+        sha512=event.sha512,
+        distribution=event.distribution,
+        release=event.release,
+        architecture=event.architecture,
+        description=event.description,
+        project=event.project,
+        firmware=event.firmware,
+        seed=event.seed,
+        fetch=event.fetch,
+        phase=ImagePhase.VERIFYING,
+        registered_by=event.operation,
+        created_at=event.at,
+        updated_at=event.at,
+        operations=known.insert(event.operation, Known(REGISTER, event.fingerprint)),
+    )
+
+
+def changed(image: Image, event: ImageEvents) -> Image:
     match event:
         case ImageRegistered():
-            past = image.operations if image else NONE
-            return Image(
-                id=event.image,
-                name=event.name,
-                source=event.source,
-                sealed_source=event.sealed_source,
-                sha256=event.sha256,
-                sha512=event.sha512,
-                distribution=event.distribution,
-                release=event.release,
-                architecture=event.architecture,
-                description=event.description,
-                project=event.project,
-                firmware=event.firmware,
-                seed=event.seed,
-                fetch=event.fetch,
-                phase=ImagePhase.VERIFYING,
-                registered_by=event.operation,
-                created_at=event.at,
-                updated_at=event.at,
-                operations=past.insert(event.operation, Known(RegisterImage.VERB, event.fingerprint)),
-            )
-        case ImageEvent() if image is not None:
-            return image.model_copy(update={"updated_at": event.at, **changes(image, event)})
-        case _:
-            return image
-
-
-def changes(image: Image, event: ImageEvent) -> dict[str, object]:
-    match event:
+            return registered(image, event)
+        case ImageProgressed():
+            return replace(image, updated_at=event.at)
         case ImageVerified():
-            return {
-                "phase": ImagePhase.AVAILABLE,
-                "sha256": event.sha256 or image.sha256,
-                "format": event.format,
-                "size_bytes": event.size_bytes,
-                "virtual_size_bytes": event.virtual_size_bytes,
-            }
+            return replace(
+                image,
+                updated_at=event.at,
+                phase=ImagePhase.AVAILABLE,
+                sha256=event.sha256 or image.sha256,
+                format=event.format,
+                size_bytes=event.size_bytes,
+                virtual_size_bytes=event.virtual_size_bytes,
+            )
         case ImageRejected():
-            return {"phase": ImagePhase.REJECTED, "failure": event.detail}
+            return replace(image, updated_at=event.at, phase=ImagePhase.REJECTED, failure=event.detail)
         case ImageDeletionBegun():
             closing = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
-            return {"closing": closing, "updated_at": image.updated_at}
+            return replace(image, closing=closing)
         case ImageDeletionGivenUp():
-            return {"closing": None, "updated_at": image.updated_at}
+            return replace(image, closing=None)
         case ImageDeleted():
-            return {
-                "phase": ImagePhase.DELETED,
-                "closing": None,
-                "operations": image.operations.insert(event.operation, Known(DeleteImage.VERB, event.fingerprint)),
-            }
+            known = Known(DELETE, event.fingerprint)
+            return replace(
+                image,
+                updated_at=event.at,
+                phase=ImagePhase.DELETED,
+                closing=None,
+                operations=image.operations.insert(event.operation, known),
+            )
         case _:
-            return {}
+            assert_never(event)

@@ -42,3 +42,6 @@ class ImagePhase(StrEnum):
 
 #: Images that nobody can use any more.
 OVER = (ImagePhase.DELETED, ImagePhase.REJECTED)
+
+#: The verbs by which images are asked for.
+REGISTER, DELETE = "register", "delete"

@@ -6,7 +6,8 @@
 
 CordonNode: takes no new VMs until UncordonNode. Reserve and Release keep the books of what is promised to VMs.
 
-`commands.py` and `events.py` are the messages, `rules.py` decides, `state.py` is the state and evolves.
+`commands.py` and `events.py` are the messages, `rules.py` decides, `state.py` is the state and evolves; `kind.py` is
+the kind itself.
 """
 
 from domain.node.commands import *  # noqa: F403

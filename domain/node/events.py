@@ -25,6 +25,9 @@ class RegisteredInfo(Message):
     architecture: str = "x86_64"
     features: tuple[str, ...] = ()
 
+    def with_seed_url(self, seed_url: str) -> "RegisteredInfo":
+        return self.model_copy(update={"seed_url": seed_url})
+
 
 def stored(info: NodeInfo) -> RegisteredInfo:
     return RegisteredInfo.model_validate(info.model_dump())

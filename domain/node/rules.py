@@ -47,7 +47,7 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
             raise Rejected("invalid_request", detail, status=422, field="info.node")
         info = stored(command.info)
         if node is not None:  # where guests find their data is the operator's to say, once there are guests
-            info = info.model_copy(update={"seed_url": node.info.seed_url})
+            info = info.with_seed_url(node.info.seed_url)
         if node is not None and node.retired_at is not None and not command.take_over:
             raise come_back(node)
         leased = taken(node, command)

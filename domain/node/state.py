@@ -1,15 +1,18 @@
 """A node as its events tell it, and what each event changes."""
 
-from pydantic import AwareDatetime, Field
+from typing import assert_never
 
-from domain.base import Event, Message, Resources
+from pydantic import AwareDatetime, Field
+from pydantic.dataclasses import dataclass
+
+from domain.base import LENIENT, Event, Resources, replace
 from domain.known import NONE, Known, Operations
-from domain.node.commands import RetireNode, SetSeedUrl
+from domain.node.commands import AskedOfNode, CordonNode, RetireNode, SetSeedUrl, UncordonNode
 from domain.node.events import (
     CapacityReleased,
     CapacityReserved,
     NodeCordoned,
-    NodeEvent,
+    NodeEvents,
     NodeLeased,
     NodeLeaseReturned,
     NodeLost,
@@ -22,7 +25,8 @@ from domain.node.events import (
 )
 
 
-class Holder(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Holder:
     """The daemon that works for a node."""
 
     boot: str
@@ -32,7 +36,8 @@ class Holder(Message):
     since: AwareDatetime
 
 
-class Node(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Node:
     """A node as its events tell it."""
 
     id: str
@@ -60,42 +65,50 @@ class Node(Message):
 def evolve(node: Node | None, event: Event) -> Node | None:
     """The state after an event."""
     if isinstance(event, NodeRegistered):
-        if node is None:
-            return Node(id=event.info.node, info=event.info, registered_at=event.at, updated_at=event.at)
-        return node.model_copy(update={"info": event.info, "retired_at": None, "updated_at": event.at})
-    if node is None or not isinstance(event, NodeEvent):
+        return registered(node, event)
+    if node is None or not isinstance(event, NodeEvents):
         return node
-    return node.model_copy(update={"updated_at": event.at, **changes(node, event)})
+    return replace(changed(node, event), updated_at=event.at)
 
 
-def changes(node: Node, event: NodeEvent) -> dict[str, object]:
+def registered(node: Node | None, event: NodeRegistered) -> Node:
+    if node is None:
+        return Node(id=event.info.node, info=event.info, registered_at=event.at, updated_at=event.at)
+    return replace(node, info=event.info, retired_at=None, updated_at=event.at)
+
+
+def changed(node: Node, event: NodeEvents) -> Node:
     match event:
+        case NodeRegistered():
+            return registered(node, event)
         case NodeLeased():
             holder = Holder(boot=event.boot, identity=event.identity, host=event.host, pid=event.pid, since=event.at)
-            return {"lease": event.lease, "holder": holder, "identity": event.identity}
+            return replace(node, lease=event.lease, holder=holder, identity=event.identity)
         case NodeLeaseReturned():
-            return {"holder": None}
+            return replace(node, holder=None)
         case SeedUrlSet():
-            known = Known(verb=SetSeedUrl.VERB, fingerprint=event.fingerprint)
-            return {
-                "info": node.info.model_copy(update={"seed_url": event.seed_url}),
-                "operations": node.operations.insert(event.operation or "", known),
-            }
+            return replace(
+                node, info=node.info.with_seed_url(event.seed_url), operations=known(node, event, SetSeedUrl)
+            )
         case CapacityReserved():
-            return {"reservations": {**node.reservations, event.vm: event.resources}}
+            return replace(node, reservations={**node.reservations, event.vm: event.resources})
         case CapacityReleased():
-            return {"reservations": {vm: r for vm, r in node.reservations.items() if vm != event.vm}}
+            return replace(node, reservations={vm: r for vm, r in node.reservations.items() if vm != event.vm})
         case NodeLost():
-            return {"lost": True}
+            return replace(node, lost=True)
         case NodeRecovered():
-            return {"lost": False}
-        case NodeCordoned() | NodeUncordoned():
-            cordoned = isinstance(event, NodeCordoned)
-            known = Known("cordon" if cordoned else "uncordon", event.fingerprint)
-            return {"cordoned": cordoned, "operations": node.operations.insert(event.operation or "", known)}
+            return replace(node, lost=False)
+        case NodeCordoned():
+            return replace(node, cordoned=True, operations=known(node, event, CordonNode))
+        case NodeUncordoned():
+            return replace(node, cordoned=False, operations=known(node, event, UncordonNode))
         case NodeRetired():
-            known = Known(RetireNode.VERB, event.fingerprint)
-            operations = node.operations.insert(event.operation or "", known)
-            return {"retired_at": event.at, "holder": None, "operations": operations}
+            return replace(node, retired_at=event.at, holder=None, operations=known(node, event, RetireNode))
         case _:
-            return {}
+            assert_never(event)
+
+
+def known(
+    node: Node, event: SeedUrlSet | NodeCordoned | NodeUncordoned | NodeRetired, asked: type[AskedOfNode]
+) -> Operations:
+    return node.operations.insert(event.operation or "", Known(asked.VERB, event.fingerprint))

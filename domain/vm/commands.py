@@ -1,12 +1,12 @@
-"""What may be asked of a VM, by people (`Asked`) and by the platform itself."""
+"""What the platform itself says of a VM, and what all commands of people (`Asked`, in `verbs/`) have in common."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from domain.base import Command, Hostname, Labels, Reason, Remark, Sealed, Slug, Tags, Uuid
-from domain.contract import BootId, Counter, Mac, NodeReport, Watchdog, detail
-from domain.vm.values import Considered, Console, DiskGib, HostKey, MemoryMib, Notice, RestartPolicy, Spec, Vcpus, Verb
+from domain.base import Command, Slug, Uuid
+from domain.contract import BootId, Counter, Mac, NodeReport, detail
+from domain.vm.values import Considered, Console, HostKey
 
 #: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
 MOST_KEY, MOST_HOST_KEYS = 4096, 8
@@ -26,126 +26,10 @@ class VmCommand(Command):
 
 
 class Asked(VmCommand):
-    """A command that somebody asked for: an operation, recognised when it is asked again."""
+    """A command that somebody asked for: an operation, recognised when it is asked again. Each is a verb's."""
 
-    VERB: ClassVar[Verb]
     operation: Uuid
     fingerprint: str
-
-
-class CreateVm(Asked):
-    VERB = Verb.CREATE
-    project: Slug
-    name: Hostname
-    image: Slug
-    spec: Spec
-    region: Slug | None = None
-    tags: Tags = ()
-    labels: Labels = Field(default_factory=dict)
-    protected: bool = False
-    restart_policy: RestartPolicy = RestartPolicy.NO
-    watchdog: Watchdog = Watchdog.DISABLED
-    ssh_keys: tuple[str, ...] = ()
-    user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
-    description: Remark | None = None
-    created_by: str | None = None
-
-
-class StartVm(Asked):
-    VERB = Verb.START
-
-
-class StopVm(Asked):
-    VERB = Verb.STOP
-    force: bool = False
-    grace_seconds: float = Field(default=90, ge=0, le=3600)
-
-
-class RestartVm(Asked):
-    VERB = Verb.RESTART
-    force: bool = False
-    grace_seconds: float = Field(default=90, ge=0, le=3600)
-
-
-class PauseVm(Asked):
-    """Its CPUs stand still; memory, disk and address stay."""
-
-    VERB = Verb.PAUSE
-
-
-class ResumeVm(Asked):
-    """It goes on where it was paused or suspended, in the same boot."""
-
-    VERB = Verb.RESUME
-
-
-class SuspendVm(Asked):
-    """Its memory goes to the node's disk, and it takes up no more of the node's memory until it is resumed."""
-
-    VERB = Verb.SUSPEND
-
-
-class DeleteVm(Asked):
-    VERB = Verb.DELETE
-
-
-class RetryVm(Asked):
-    """Ask again for what failed."""
-
-    VERB = Verb.RETRY
-
-
-class AbandonVm(Asked):
-    """Give up the pending operation; the VM stays what it is."""
-
-    VERB = Verb.ABANDON
-
-
-class ForgetVm(Asked):
-    """Take a VM for gone whose node is lost. `node_lost` and `folder` are looked up, not asked for."""
-
-    VERB = Verb.FORGET
-    reason: Reason
-    node_lost: bool
-    folder: str | None = None
-
-
-class TagVm(Asked):
-    VERB = Verb.TAG
-    tags: Tags
-
-
-class ChangeVm(Asked):
-    """What is None stays as it is; tags and labels are replaced as a whole."""
-
-    VERB = Verb.CHANGE
-    name: Hostname | None = None
-    tags: Tags | None = None
-    labels: Labels | None = None
-    protected: bool | None = None
-    restart_policy: RestartPolicy | None = None
-    watchdog: Watchdog | None = None
-    description: Remark | None = None
-
-
-class ResizeVm(Asked):
-    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
-
-    VERB = Verb.RESIZE
-    vcpus: Vcpus | None = None
-    memory_mib: MemoryMib | None = None
-    disk_gib: DiskGib | None = None
-
-
-class RebuildVm(Asked):
-    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
-
-    VERB = Verb.REBUILD
-    image: Slug
-    ssh_keys: tuple[str, ...] | None = None
-    user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
 
 
 class ScheduleVm(VmCommand):
@@ -222,23 +106,8 @@ class CloseConsole(VmCommand):
     why: Annotated[str, BeforeValidator(detail)] | None = None
 
 
-VmCommands = (
-    CreateVm
-    | StartVm
-    | StopVm
-    | RestartVm
-    | PauseVm
-    | ResumeVm
-    | SuspendVm
-    | DeleteVm
-    | RetryVm
-    | AbandonVm
-    | ForgetVm
-    | TagVm
-    | ChangeVm
-    | ResizeVm
-    | RebuildVm
-    | ScheduleVm
+OfPlatform = (
+    ScheduleVm
     | DeferVm
     | DropVm
     | RecordReport
@@ -249,3 +118,5 @@ VmCommands = (
     | OpenConsole
     | CloseConsole
 )
+"""What nobody asks for as an operation."""
+VmCommands = Asked | OfPlatform

@@ -4,8 +4,8 @@ from domain.base import Rejected
 from domain.vm.commands import CloseConsole, OpenConsole
 from domain.vm.events import VmConsoleClosed, VmConsoleOpened
 from domain.vm.state import Vm
-from domain.vm.table import GONE
 from domain.vm.values import Phase
+from domain.vm.verb import GONE
 
 
 def decide(vm: Vm, command: OpenConsole | CloseConsole) -> list[VmConsoleOpened | VmConsoleClosed]:

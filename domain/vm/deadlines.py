@@ -8,6 +8,8 @@ PLACEMENT_DEADLINE = timedelta(hours=24)
 CREATE_DEADLINE = timedelta(minutes=30)
 POWER_DEADLINE = timedelta(minutes=10)
 DELETE_DEADLINE = timedelta(minutes=10)
+#: How long a guest may take to shut down where nobody says how long.
+GRACE = timedelta(seconds=90)
 #: MiB a second that a node's disk takes at the least.
 SLOWEST_DISK = 16
 

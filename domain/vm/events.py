@@ -1,14 +1,12 @@
-"""What happens to a VM. Wire names (`TOPIC`) and what was ever written stay for ever."""
+"""What happens to a VM; what is asked of it stands in `verbs/`. `TOPIC` and what was stored stay for ever."""
 
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
-from pydantic.json_schema import SkipJsonSchema
 
-from domain.base import Event, Resources, Sealed
-from domain.contract import Watchdog
+from domain.base import Event, Resources
 from domain.guest import AddressSource
-from domain.vm.values import Considered, Console, HostKey, Notice, Phase, RestartPolicy, Spec, Verb
+from domain.vm.values import Considered, Console, HostKey, Phase
 
 
 class VmEvent(Event):
@@ -27,27 +25,6 @@ class VmAsked(VmEvent):
     cancels: str | None = None
 
 
-class VmRequested(VmAsked):
-    TOPIC = "nebula.vm.VmRequested"
-    SIGNED = True
-    vm: str
-    project: str
-    name: str
-    image: str
-    spec: Spec
-    region: str | None = None
-    tags: tuple[str, ...] = ()
-    labels: dict[str, str] = Field(default_factory=dict)
-    protected: bool = False
-    restart_policy: RestartPolicy = RestartPolicy.NO
-    watchdog: Watchdog = Watchdog.DISABLED
-    ssh_keys: tuple[str, ...] = ()
-    user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
-    description: str | None = None
-    created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
-
-
 class VmUnschedulable(VmEvent):
     TOPIC = "nebula.vm.VmUnschedulable"
     considered: tuple[Considered, ...]
@@ -64,103 +41,6 @@ class VmScheduled(VmEvent):
     mac: str | None = Field(
         default=None, description="its MAC address for life; where none is said, it follows from the id"
     )
-
-
-class VmStartRequested(VmAsked):
-    TOPIC = "nebula.vm.VmStartRequested"
-
-
-class VmStopRequested(VmAsked):
-    """Graceful until `force_after`, then the plug is pulled."""
-
-    TOPIC = "nebula.vm.VmStopRequested"
-    force_after: AwareDatetime
-
-
-class VmRestartRequested(VmAsked):
-    TOPIC = "nebula.vm.VmRestartRequested"
-    force_after: AwareDatetime
-
-
-class VmPauseRequested(VmAsked):
-    TOPIC = "nebula.vm.VmPauseRequested"
-
-
-class VmResumeRequested(VmAsked):
-    TOPIC = "nebula.vm.VmResumeRequested"
-
-
-class VmSuspendRequested(VmAsked):
-    TOPIC = "nebula.vm.VmSuspendRequested"
-
-
-class VmDeletionRequested(VmAsked):
-    TOPIC = "nebula.vm.VmDeletionRequested"
-
-
-class VmRetryRequested(VmAsked):
-    """What failed (`again`: start, stop or delete) is asked for again."""
-
-    TOPIC = "nebula.vm.VmRetryRequested"
-    again: Verb
-    force_after: AwareDatetime | None = None
-
-
-class VmAbandoned(VmAsked):
-    """Nobody waits any more for the operation that `cancels` names. What it still brings up ends by `force_after`."""
-
-    TOPIC = "nebula.vm.VmAbandoned"
-    verb: Verb
-    force_after: AwareDatetime
-
-
-class VmForgotten(VmAsked):
-    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM.
-
-    `folder` is the identity of the daemon that had the node last: the VM's disk is there.
-    """
-
-    TOPIC = "nebula.vm.VmForgotten"
-    reason: str
-    node: str
-    epoch: int
-    folder: str | None = None
-
-
-class VmTagged(VmAsked):
-    TOPIC = "nebula.vm.VmTagged"
-    tags: tuple[str, ...]
-
-
-class VmChanged(VmAsked):
-    """What was said anew of it; what is None stays as it was."""
-
-    TOPIC = "nebula.vm.VmChanged"
-    name: str | None = None
-    tags: tuple[str, ...] | None = None
-    labels: dict[str, str] | None = None
-    protected: bool | None = None
-    restart_policy: RestartPolicy | None = None
-    watchdog: Watchdog | None = Field(default=None, description="from its next start on")
-    description: str | None = Field(default=None, description="an empty one takes away what there was")
-
-
-class VmResized(VmAsked):
-    """The size it is to have from its next start on: all of it."""
-
-    TOPIC = "nebula.vm.VmResized"
-    spec: Spec
-
-
-class VmRebuildRequested(VmAsked):
-    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
-
-    TOPIC = "nebula.vm.VmRebuildRequested"
-    image: str
-    disk: int
-    ssh_keys: tuple[str, ...] = ()
-    user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
 
 
 class VmObserved(VmEvent):
@@ -295,7 +175,7 @@ class VmLost(VmEvent):
 class VmOperationTimedOut(VmEvent):
     TOPIC = "nebula.vm.VmOperationTimedOut"
     operation: str
-    verb: Verb
+    verb: str
 
 
 class VmDeleted(VmEvent):
@@ -337,24 +217,9 @@ class VmConsoleClosed(VmConsoleEvent):
     why: str | None = None
 
 
-VmEvents = (
-    VmRequested
-    | VmUnschedulable
+Happened = (
+    VmUnschedulable
     | VmScheduled
-    | VmStartRequested
-    | VmStopRequested
-    | VmRestartRequested
-    | VmPauseRequested
-    | VmResumeRequested
-    | VmSuspendRequested
-    | VmDeletionRequested
-    | VmRetryRequested
-    | VmAbandoned
-    | VmForgotten
-    | VmTagged
-    | VmChanged
-    | VmResized
-    | VmRebuildRequested
     | VmPreparing
     | VmStarted
     | VmStopped
@@ -374,3 +239,4 @@ VmEvents = (
     | VmConsoleOpened
     | VmConsoleClosed
 )
+"""All that is no verb's own."""

@@ -2,12 +2,12 @@
 
 from domain.vm.commands import DeferVm, DropVm, ScheduleVm
 from domain.vm.deadlines import CREATE_DEADLINE
-from domain.vm.events import VmDeleted, VmEvents, VmFailed, VmScheduled, VmUnschedulable
+from domain.vm.events import VmDeleted, VmEvent, VmFailed, VmScheduled, VmUnschedulable
 from domain.vm.state import Vm
 from domain.vm.values import WAITING, Phase
 
 
-def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
+def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvent]:
     if vm.phase not in WAITING:
         return []
     return [
@@ -23,14 +23,14 @@ def schedule(vm: Vm, command: ScheduleVm) -> list[VmEvents]:
     ]
 
 
-def defer(vm: Vm, command: DeferVm) -> list[VmEvents]:
+def defer(vm: Vm, command: DeferVm) -> list[VmEvent]:
     if vm.phase not in WAITING or (vm.phase is Phase.UNSCHEDULABLE and vm.considered == command.considered):
         return []
     operation = vm.pending.operation if vm.pending else None
     return [VmUnschedulable(at=command.at, operation=operation, considered=command.considered)]
 
 
-def drop(vm: Vm, command: DropVm) -> list[VmEvents]:
+def drop(vm: Vm, command: DropVm) -> list[VmEvent]:
     if vm.phase not in WAITING:
         return []
     operation = vm.pending.operation if vm.pending else None

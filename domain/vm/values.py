@@ -1,12 +1,13 @@
-"""What is said of a VM: its phase, the verbs, its size."""
+"""What is said of a VM: its phase, its size, what is pending."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
-from domain.base import Message, Resources, Value
+from domain.base import LENIENT, Message, Resources, Value
 from domain.contract import Desired
 
 
@@ -68,26 +69,6 @@ class Console(StrEnum):
     VNC = "vnc"
 
 
-class Verb(StrEnum):
-    """What may be asked of a VM as an operation."""
-
-    CREATE = "create"
-    START = "start"
-    STOP = "stop"
-    RESTART = "restart"
-    PAUSE = "pause"
-    RESUME = "resume"
-    SUSPEND = "suspend"
-    DELETE = "delete"
-    TAG = "tag"
-    CHANGE = "change"
-    RESIZE = "resize"
-    REBUILD = "rebuild"
-    RETRY = "retry"
-    ABANDON = "abandon"
-    FORGET = "forget"
-
-
 def whole(value: object) -> object:
     """A number without a fraction as an integer, which it is in JSON, however it was written."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -135,16 +116,18 @@ class HostKey(Message):
     fingerprint: str = Field(description="SHA256:…, as ssh-keygen -l prints it")
 
 
-class Pending(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Pending:
     """The operation that waits: until `deadline`, then it times out."""
 
     operation: str
-    verb: Verb
+    verb: str
     since: AwareDatetime
     deadline: AwareDatetime
 
 
-class Ready(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Ready:
     """What a guest said when it was ready. `unseen`: its node has yet to tell that it rebooted before."""
 
     at: AwareDatetime
@@ -153,8 +136,11 @@ class Ready(Message):
     unseen: bool = False
 
 
-class Failure(Message):
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Failure:
+    """Why it failed. `again`: the verb that a retry asks for."""
+
     code: str
     detail: str
     at: AwareDatetime
-    again: Verb = Field(default=Verb.START, description="what a retry asks for")
+    again: str = "start"

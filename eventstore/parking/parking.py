@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
-from nats.errors import BadSubjectError
-from nats.errors import Error as NatsError
+from nats.errors import BadSubjectError, Error as NatsError
 from nats.js.errors import APIError, NotFoundError
 
 from eventstore.documents import Documents

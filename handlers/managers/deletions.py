@@ -4,44 +4,23 @@ Level-triggered, as all managers: any number of handlers come to the same verdic
 it, and a handlers process that ends in between leaves the rest to the others, or to its successor.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from domain import image, project, tag
-from domain.base import Command
-from domain.image import FinishImageDeletion
-from domain.project import FinishProjectDeletion
-from domain.tag import FinishTagDeletion
+from domain.kinds import KINDS
+from domain.references import FinishDeletion
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from handlers.apply import apply, now
 from handlers.managers.driver import Driver
-from handlers.references import Users
-from handlers.world import EVOLVE, Changes, World
+from handlers.world import Changes, World
 from runtime import logs
 
 log = logs.get(__name__)
 
 
-def finish_project(ref: Ref, users: Users) -> Command:
-    return FinishProjectDeletion(project=ref.id, at=now(), vms=len(users.vms), images=tuple(sorted(users.images)))
-
-
-def finish_tag(ref: Ref, users: Users) -> Command:
-    return FinishTagDeletion(tag=ref.id, at=now(), vms=len(users.vms), projects=len(users.projects))
-
-
-def finish_image(ref: Ref, users: Users) -> Command:
-    return FinishImageDeletion(image=ref.id, at=now(), used_by=len(users.vms))
-
-
-FINISH: Mapping[str, tuple[Callable[[Ref, Users], Command], Callable[[Any, Any], Any]]] = {
-    "project": (finish_project, project.decide),
-    "tag": (finish_tag, tag.decide),
-    "image": (finish_image, image.decide),
-}
+#: The kinds whose deletion has two steps.
+CLOSING = tuple(kind.name for kind in KINDS.values() if any(verb.two_steps for verb in kind.verbs))
 
 
 class Deletions:
@@ -50,7 +29,7 @@ class Deletions:
     def __init__(self, store: EventStore, world: World) -> None:
         self._store = store
         self._world = world
-        self._watch = world.watch(FINISH)
+        self._watch = world.watch(CLOSING)
 
     def driver(self) -> Driver:
         return Driver("deletions", self._look, watch=self._watch)
@@ -64,11 +43,11 @@ class Deletions:
         deletion = self._world.references.deletions.get(ref)
         if deletion is None:
             return
-        finish, decide = FINISH[ref.kind]
+        kind = KINDS[ref.kind]
         context = replace(deletion.begun.context, operation=None, causation=deletion.begun.id)
-        command = finish(ref, deletion.users)
+        command = FinishDeletion(id=ref.id, at=now(), users=deletion.users)
         known = self._world.get(ref)
-        applied = await apply(self._store, ref, decide, EVOLVE[ref.kind], command, context, known=known)
+        applied = await apply(self._store, ref, kind.decide, kind.evolve, command, context, known=known)
         for recorded in applied.events:
             log.info("deletion decided", kind=ref.kind, id=ref.id, type=recorded.type, position=recorded.position)
         await self._world.reached(applied.tip.position)

@@ -21,8 +21,9 @@ from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
 from domain.image import OVER, Image
 from domain.node import Node
-from domain.vm import Verb, Vm
+from domain.vm import Vm
 from domain.vm.features import features
+from domain.vm.verbs import resume
 from eventstore.documents import Document, Documents
 from eventstore.log.envelope import Ref
 from eventstore.log.follow import follow
@@ -76,7 +77,7 @@ def wanted(
         boots=vm.boots,
         force_after=vm.force_after,
         grace_seconds=vm.grace_seconds,
-        resume=vm.pending is not None and vm.pending.verb is Verb.RESUME,
+        resume=vm.pending is not None and vm.pending.verb == resume.NAME,
         vcpus=vm.spec.vcpus,
         memory_mib=vm.spec.memory_mib,
         disk_gib=vm.spec.disk_gib,

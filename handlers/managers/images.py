@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from domain import image
-from domain.base import Rejected
+from domain.base import Rejected, replace
 from domain.image import AcceptImage, Image, ImageCommands, ImagePhase, NoteProgress, RejectImage
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Conflict, EventStore, Unavailable
@@ -126,7 +126,7 @@ class Verifier:
     async def _judge(self, found: Image, driver: Driver) -> ImageCommands:
         """Raises BadImage, OSError, VaultUnavailable."""
         try:
-            opened = found.model_copy(update={"source": await whole(found, self._vault)})
+            opened = replace(found, source=await whole(found, self._vault))
         except Erased as error:
             raise BadImage("image_missing", "the credentials of its URL were destroyed") from error
         facts = await self._reader.facts(opened, Gauge(partial(self._tell, found, driver)))

@@ -7,6 +7,7 @@ nothing else go. While its source cannot be had, nodes ask that source themselve
 import asyncio
 from functools import partial
 
+from domain.base import replace
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
 from eventstore.vault.vault import Erased, Vault
@@ -57,7 +58,7 @@ class Keeper:
         if not self._lacks(self._world.image(image.id) or image) or not self._kept.has_room(image.size_bytes or 0):
             return
         try:
-            opened = image.model_copy(update={"source": await whole(image, self._vault), "project": None})
+            opened = replace(image, source=await whole(image, self._vault), project=None)
             await self._reader.facts(opened, lambda *_: None)
         except (BadImage, Erased, OSError) as error:
             log.info("image not kept: nodes get it from its source", image=image.id, error=str(error))

@@ -101,7 +101,7 @@ def test_a_view_belongs_into_a_database(make_factory: MakeFactory) -> None:
 def test_no_recorder_for_dynamic_consistency_boundaries(environment: dict[str, str]) -> None:
     from eventsourcing.dcb.persistence import DCBInfrastructureFactory
 
-    with pytest.raises(InfrastructureFactoryError, match=r"Found 0 .* 'eventstore\.recorder'"):
+    with pytest.raises(InfrastructureFactoryError, match=r"Found 0 .* 'eventstore\.library\.recorder'"):
         DCBInfrastructureFactory.construct(Environment("", environment))
 
 

@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
@@ -14,7 +13,6 @@ from domain.contract import Firmware
 from domain.image import (
     AcceptImage,
     DeleteImage,
-    FinishImageDeletion,
     Image,
     ImageDeleted,
     ImageDeletionBegun,
@@ -29,6 +27,7 @@ from domain.image import (
     RejectImage,
     usable_image,
 )
+from domain.references import FinishDeletion, Users
 from tests.domain.story import Story, at, fold, refused, stored, uid
 
 SHA256 = "ab" * 32
@@ -39,8 +38,12 @@ def register(operation: int = 10, **more: Any) -> RegisterImage:
     return RegisterImage(**{**given, "source": "/var/lib/base.qcow2", "sha256": SHA256, **more})
 
 
-def finish(used_by: int = 0) -> FinishImageDeletion:
-    return FinishImageDeletion(image="base", at=at(10), used_by=used_by)
+def users(vm: int) -> Users:
+    return Users(ids={"vm": tuple(map(str, range(vm)))})
+
+
+def finish(used_by: int = 0) -> FinishDeletion:
+    return FinishDeletion(id="base", at=at(10), users=users(used_by))
 
 
 def delete(operation: int = 20, **more: Any) -> DeleteImage:
@@ -133,7 +136,7 @@ def test_deleting(phase: ImagePhase) -> None:
         story(phase).when(delete()).then_nothing()
         story(phase).when(delete(21)).then_rejected("image_deleted", 410)
         return
-    story(phase).when(delete(used_by=2)).then_rejected("image_in_use")
+    story(phase).when(delete(users=users(2))).then_rejected("image_in_use")
     closing = story(phase).when(delete()).then(ImageDeletionBegun)
     assert closing.after.phase is phase
     closing.and_when(delete()).then_nothing()
@@ -201,7 +204,7 @@ class ImageMachine(RuleBasedStateMachine):
 
     @rule(operation=st.integers(4, 9), used_by=st.sampled_from([0, 0, 1]))
     def is_deleted(self, operation: int, used_by: int) -> None:
-        self.ask(delete(operation, used_by=used_by))
+        self.ask(delete(operation, users=users(used_by)))
 
     @rule(used_by=st.sampled_from([0, 0, 1]))
     def is_finished(self, used_by: int) -> None:

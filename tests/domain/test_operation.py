@@ -7,8 +7,7 @@ import pytest
 
 from domain import image, node, project, tag, vm
 from domain.base import Event, Resources
-from domain.operation import Happening, Operation, Status, cancelled, overtaken, transition
-from domain.operation import after as follow
+from domain.operation import Happening, Operation, Status, after as follow, cancelled, overtaken, transition
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = AT + timedelta(minutes=10)
@@ -26,9 +25,9 @@ PAUSE = vm.VmPauseRequested(**ASKED)
 RESUME = vm.VmResumeRequested(**ASKED)
 SUSPEND = vm.VmSuspendRequested(**ASKED)
 REBUILD = vm.VmRebuildRequested(**ASKED, image="i", disk=2)
-RETRY = vm.VmRetryRequested(**ASKED, again=vm.Verb.START)
+RETRY = vm.VmRetryRequested(**ASKED, again="start")
 FORGOTTEN = vm.VmForgotten(**ASKED, reason="burnt down", node="n", epoch=2)
-ABANDONED = vm.VmAbandoned(**ASKED, verb=vm.Verb.START, force_after=AT, cancels="other")
+ABANDONED = vm.VmAbandoned(**ASKED, verb="start", force_after=AT, cancels="other")
 DELETE = vm.VmDeletionRequested(**ASKED)
 SCHEDULED = vm.VmScheduled(at=AT, operation="o", node="n", epoch=1, deadline=LATER, considered=())
 UNSCHEDULABLE = vm.VmUnschedulable(at=AT, operation="o", considered=())
@@ -42,7 +41,7 @@ VERIFIED = image.ImageVerified(at=AT, operation="o", format="raw", size_bytes=1,
 REFUSED = image.ImageRejected(at=AT, operation="o", code="wrong_checksum", detail="it differs", field="sha256")
 
 
-def late(verb: vm.Verb) -> Event:
+def late(verb: str) -> Event:
     return vm.VmOperationTimedOut(at=AT, operation="o", verb=verb)
 
 
@@ -61,7 +60,7 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([REQUESTED, SCHEDULED, PREPARING], Status.RUNNING),
     ([REQUESTED, SCHEDULED, STARTED], Status.SUCCEEDED),
     ([REQUESTED, SCHEDULED, FAILED], Status.FAILED),
-    ([REQUESTED, late(vm.Verb.CREATE)], Status.TIMED_OUT),
+    ([REQUESTED, late("create")], Status.TIMED_OUT),
     ([START], Status.ACCEPTED),
     ([START, STARTED], Status.SUCCEEDED),
     ([RESTART, STARTED], Status.SUCCEEDED),
@@ -69,13 +68,13 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([RESTART, STOPPED, STARTED], Status.SUCCEEDED),
     ([STOP, STOPPED], Status.SUCCEEDED),
     ([STOP, STARTED], Status.RUNNING),
-    ([STOP, late(vm.Verb.STOP)], Status.TIMED_OUT),
+    ([STOP, late("stop")], Status.TIMED_OUT),
     ([PAUSE, vm.VmPaused(**SEEN)], Status.SUCCEEDED),
     ([PAUSE, vm.VmSuspended(**SEEN)], Status.RUNNING),
     ([RESUME, vm.VmResumed(**SEEN)], Status.SUCCEEDED),
     ([RESUME, FAILED], Status.FAILED),
     ([SUSPEND, vm.VmSuspended(**SEEN)], Status.SUCCEEDED),
-    ([SUSPEND, late(vm.Verb.SUSPEND)], Status.TIMED_OUT),
+    ([SUSPEND, late("suspend")], Status.TIMED_OUT),
     ([RETRY, STARTED], Status.SUCCEEDED),
     ([RETRY, DELETED], Status.SUCCEEDED),
     ([RETRY, FAILED], Status.FAILED),
@@ -83,13 +82,13 @@ TABLE: list[tuple[list[Event], Status]] = [
     ([ABANDONED], Status.SUCCEEDED),
     ([vm.VmRestartedByPolicy(**ASKED, attempt=1), STARTED], Status.SUCCEEDED),
     ([REBUILD, STARTED], Status.SUCCEEDED),
-    ([REBUILD, late(vm.Verb.REBUILD)], Status.TIMED_OUT),
+    ([REBUILD, late("rebuild")], Status.TIMED_OUT),
     ([vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1))], Status.SUCCEEDED),
     ([DELETE], Status.ACCEPTED),
     ([DELETE, STOPPED], Status.RUNNING),
     ([DELETE, DELETED], Status.SUCCEEDED),
     ([REQUESTED, FAILED, DELETED], Status.FAILED),
-    ([STOP, late(vm.Verb.STOP), STOPPED], Status.TIMED_OUT),
+    ([STOP, late("stop"), STOPPED], Status.TIMED_OUT),
     ([REGISTERED], Status.ACCEPTED),
     ([REGISTERED, VERIFIED], Status.SUCCEEDED),
     ([REGISTERED, REFUSED], Status.FAILED),
@@ -142,15 +141,18 @@ def test_what_overtakes_cancels() -> None:
     running = after(STOP)
     assert running is not None
     assert overtaken(vm.VmDeletionRequested(**{**ASKED, "cancels": "o"}), None) == "o"
-    gone = cancelled(running, DELETE, by)
+    delete = vm.VmDeletionRequested(**{**ASKED, "cancels": "o"})
+    gone = cancelled(running, delete, by)
     assert (gone.status, gone.ended_at) == (Status.CANCELLED, LATER)
     assert gone.problem is not None
     assert gone.problem["code"] == "operation_cancelled"
-    given_up = cancelled(running, ABANDONED, by)
+    abandoned = vm.VmAbandoned(**{**ASKED, "cancels": "o"}, verb="start", force_after=AT)
+    given_up = cancelled(running, abandoned, by)
     assert (given_up.status, given_up.problem and given_up.problem["code"]) == (Status.CANCELLED, "abandoned")
     ended = after(STOP, STOPPED)
     assert ended is not None
-    assert cancelled(ended, DELETE, by) is ended
+    assert cancelled(ended, delete, by) is ended
+    assert cancelled(running, DELETE, by) is running, "it names another one, or none"
 
 
 def test_deleting_an_unverified_image_cancels_its_registration() -> None:

@@ -4,10 +4,9 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from domain.base import Rejected, Resources
+from domain.base import Rejected, Resources, replace
 from domain.node import Node, stored
 from domain.placement import EXAMPLES, FEW, Placement, Policy, attainable, free, grown, place
 from domain.vm import Considered
@@ -209,7 +208,7 @@ def test_a_node_in_a_small_cloud_is_always_named() -> None:
 
 
 def test_a_retired_node_is_not_even_looked_at() -> None:
-    retired = host("n2", lost=True).model_copy(update={"retired_at": at()})
+    retired = replace(host("n2", lost=True), retired_at=at())
     found = place(WISH, None, [host("n1"), retired])
     assert found.node == "n1" and [each.node for each in found.considered] == ["n1"]
     attainable(Resources(vcpus=10_000), None, [retired], Policy())  # as where no node is known

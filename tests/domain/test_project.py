@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
@@ -15,7 +14,6 @@ from domain.project import (
     ChangeProject,
     CreateProject,
     DeleteProject,
-    FinishProjectDeletion,
     ProjectCreated,
     ProjectDeleted,
     ProjectDeletionBegun,
@@ -24,10 +22,10 @@ from domain.project import (
     ProjectSshKeysChanged,
     ProjectTagged,
 )
+from domain.references import FinishDeletion, Users
 from domain.tag import (
     CreateTag,
     DeleteTag,
-    FinishTagDeletion,
     RenameTag,
     TagCreated,
     TagDeleted,
@@ -59,10 +57,10 @@ def test_a_project_from_beginning_to_end() -> None:
     both = PROJECT.and_when(ask(ChangeProject, name="Other", tags=("b",)))
     both.then(ProjectRenamed, ProjectTagged)
     both.and_when(ask(ChangeProject, name="Other", tags=("b",))).then_nothing()
-    PROJECT.and_when(ask(DeleteProject, vms=3)).then_rejected("project_not_empty")
+    PROJECT.and_when(ask(DeleteProject, users=users_of(vms=3))).then_rejected("project_not_empty")
     closing = PROJECT.and_when(ask(DeleteProject)).then(ProjectDeletionBegun)
     assert not closing.after.deleted
-    assert closing.and_when(FinishProjectDeletion(project="p", at=at(30))).then(ProjectDeleted).after.deleted
+    assert closing.and_when(FinishDeletion(id="p", at=at(30))).then(ProjectDeleted).after.deleted
 
 
 def test_a_projects_ssh_keys() -> None:
@@ -84,16 +82,19 @@ def test_a_change_changes_something() -> None:
 def test_a_tag_from_beginning_to_end() -> None:
     assert TAG.then(TagCreated, tag="web").after.name == "Web"
     assert TAG.and_when(ask(RenameTag, name="WWW")).then(TagRenamed).after.name == "WWW"
-    TAG.and_when(ask(DeleteTag, vms=1)).then_rejected("tag_in_use")
-    TAG.and_when(ask(DeleteTag, projects=1)).then_rejected("tag_in_use")
+    TAG.and_when(ask(DeleteTag, users=users_of(vms=1))).then_rejected("tag_in_use")
+    TAG.and_when(ask(DeleteTag, users=users_of(projects=1))).then_rejected("tag_in_use")
     closing = TAG.and_when(ask(DeleteTag)).then(TagDeletionBegun)
     assert not closing.after.deleted
-    assert closing.and_when(FinishTagDeletion(tag="web", at=at(30))).then(TagDeleted).after.deleted
+    assert closing.and_when(FinishDeletion(id="web", at=at(30))).then(TagDeleted).after.deleted
 
 
 def finish(kind: str, **users: Any) -> Any:
-    command: type[Any] = FinishProjectDeletion if kind == "project" else FinishTagDeletion
-    return command(**{"project": "p"} if kind == "project" else {"tag": "web"}, at=at(30), **users)
+    return FinishDeletion(id="p" if kind == "project" else "web", at=at(30), users=users_of(**users))
+
+
+def users_of(vms: int = 0, projects: int = 0, images: tuple[str, ...] = ()) -> Users:
+    return Users(ids={"vm": tuple(map(str, range(vms))), "project": tuple(map(str, range(projects))), "image": images})
 
 
 BOTH = [
@@ -133,14 +134,14 @@ def test_a_deletion_is_given_up_where_it_was_in_use(
 
 
 def test_images_and_projects_count_too() -> None:
-    PROJECT.and_when(ask(DeleteProject, images=("i",))).then_rejected("project_not_empty")
+    PROJECT.and_when(ask(DeleteProject, users=users_of(images=("i",)))).then_rejected("project_not_empty")
     PROJECT.and_when(ask(DeleteProject)).and_when(finish("project", images=("i",))).then(ProjectDeletionGivenUp)
     TAG.and_when(ask(DeleteTag)).and_when(finish("tag", projects=1)).then(TagDeletionGivenUp)
 
 
 def test_a_project_does_not_inherit_vms() -> None:
     gone = PROJECT.and_when(ask(DeleteProject)).and_when(finish("project"))
-    gone.and_when(ask(CreateProject, 30, name="P", vms=1)).then_rejected("project_not_empty")
+    gone.and_when(ask(CreateProject, 30, name="P", users=users_of(vms=1))).then_rejected("project_not_empty")
     gone.and_when(ask(CreateProject, 30, name="P")).then(ProjectCreated)
 
 
@@ -218,7 +219,7 @@ class NamedMachine(RuleBasedStateMachine):
 
     @rule(command=st.sampled_from(DELETIONS), operation=st.integers(1, 9), vms=st.integers(0, 1))
     def is_deleted(self, command: type[Any], operation: int, vms: int) -> None:
-        self.ask(ask(command, operation, vms=vms))
+        self.ask(ask(command, operation, users=users_of(vms=vms)))
 
     @rule(kind=st.sampled_from(["project", "tag"]), vms=st.integers(0, 1))
     def is_finished(self, kind: str, vms: int) -> None:

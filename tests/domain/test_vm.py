@@ -23,7 +23,6 @@ from domain.vm import (
     StopVm,
     SuspendVm,
     TagVm,
-    Verb,
     VmChanged,
     VmDeleted,
     VmDeletionRequested,
@@ -36,7 +35,8 @@ from domain.vm import (
     VmSuspendRequested,
     VmTagged,
 )
-from domain.vm.table import ALLOWED
+from domain.vm.verb import VmVerb
+from domain.vm.verbs import VERBS as VALUES, start
 from tests.domain.lives import (
     ALIVE,
     BUSY,
@@ -138,8 +138,14 @@ def test_the_table_of_verbs_is_complete() -> None:
 
 
 def test_every_verb_has_a_word_for_every_phase() -> None:
-    assert {verb: set(row) for verb, row in ALLOWED.items()} == {verb: set(Phase) for verb in Verb}
-    assert all(help_ is None or len(help_) > 10 for row in ALLOWED.values() for help_ in row.values())
+    assert {verb.name: set(verb.row) for verb in VALUES} == {verb.name: set(Phase) for verb in VALUES}
+    assert all(help_ is None or len(help_) > 10 for verb in VALUES for help_ in verb.row.values())
+    short = {phase: None for phase in Phase if phase is not Phase.LOST}
+    parts = {name: value for name, value in vars(start.START).items() if name != "name"}
+    with pytest.raises(TypeError, match="says nothing of the phases lost"):
+        VmVerb(**{**parts, "name": "short", "row": short})
+    with pytest.raises(TypeError, match="two verbs of a VM have the name start"):
+        VmVerb(**parts, name="start")
 
 
 def test_a_refusal_names_what_is_and_what_would_help() -> None:

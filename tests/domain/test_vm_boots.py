@@ -18,7 +18,6 @@ from domain.vm import (
     RetryVm,
     StartVm,
     StopVm,
-    Verb,
     VmDeleted,
     VmFailed,
     VmPreparing,
@@ -230,7 +229,7 @@ def test_a_rebuilt_vm_is_a_new_machine() -> None:
 
 def test_a_rebuild_that_failed_is_retried_by_starting() -> None:
     failed = given([*RUNNING, ask(RebuildVm, 11, image="other"), broken(2)])
-    again = failed.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.START).after
+    again = failed.when(ask(RetryVm)).then(VmRetryRequested, again="start").after
     assert (again.disk, again.boots, again.image, again.phase) == (2, 3, "other", Phase.SCHEDULED)
     assert again.disk_made == 1
     late = given([*STOPPED, ask(RebuildVm, 12, image="other"), expire(12)])

@@ -15,7 +15,6 @@ from domain.vm import (
     RetryVm,
     StartVm,
     StopVm,
-    Verb,
     Vm,
     VmAbandoned,
     VmCleared,
@@ -58,11 +57,11 @@ ON, OFF, ABSENT, UNKNOWN = Power.ON, Power.OFF, Power.ABSENT, Power.UNKNOWN
 
 #: What a retry asks for again, by situation; in any other it is refused.
 RETRIES = {
-    "failed": Verb.START,
-    "failed, no node": Verb.START,
-    "abandoned": Verb.START,
-    "stop failed": Verb.STOP,
-    "deleting, failed": Verb.DELETE,
+    "failed": "start",
+    "failed, no node": "start",
+    "abandoned": "start",
+    "stop failed": "stop",
+    "deleting, failed": "delete",
 }
 
 
@@ -93,7 +92,7 @@ def test_a_retry_ends_as_what_it_repeats() -> None:
 
 def test_a_deletion_is_all_that_is_retried_of_what_is_to_be_deleted() -> None:
     late = given([*FAILED, ask(DeleteVm, 13), expire(13)])
-    late.when(ask(RetryVm)).then(VmRetryRequested, again=Verb.DELETE)
+    late.when(ask(RetryVm)).then(VmRetryRequested, again="delete")
     late.when(ask(ChangeVm, 14, protected=True)).then_rejected("wrong_phase")
 
 
@@ -105,7 +104,7 @@ def test_what_is_pending_can_be_abandoned(life: str) -> None:
         done.then_rejected(GONE, 410)
     elif before.pending is None:
         done.then_rejected(WRONG)
-    elif before.pending.verb is Verb.DELETE:
+    elif before.pending.verb == "delete":
         done.then_rejected(BUSY)
     else:
         done.then(VmAbandoned, cancels=before.pending.operation, verb=before.pending.verb)

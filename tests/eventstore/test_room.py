@@ -10,8 +10,7 @@ from nats.aio.client import Client
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
-from eventstore.parking import parking as parking_module
-from eventstore.parking import refused, room
+from eventstore.parking import parking as parking_module, refused, room
 from eventstore.parking.parked import MORE, MOST_COUNT
 from eventstore.parking.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
 from eventstore.parking.refused import Refused

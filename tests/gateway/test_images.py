@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from domain import image
+from domain.image.kind import IMAGE
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from eventstore.vault.vault import Vault
@@ -104,7 +105,7 @@ async def test_credentials_of_a_url_are_sealed_and_destroyed(api: Platform) -> N
     assert sealed is not None
     assert await vault.unseal(sealed) == url
     events = (await api.call("GET", "/v1/events?limit=200")).text
-    for told in (answer.text, str(seen), loaded.state.model_dump_json(), events):
+    for told in (answer.text, str(seen), str(IMAGE.stored.dump_json(loaded.state)), events):
         assert "hunter" not in told
     vm = (await api.create(image="sealed"))["vm"]["id"]
     wanted = await eventually(lambda: api.side.wanted(vm), "wanted document")

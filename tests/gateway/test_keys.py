@@ -191,7 +191,7 @@ async def test_an_operation_that_timed_out(api: Platform) -> None:
     async def late() -> bool:
         """What the manager of deadlines says a day later."""
         loaded = await store.load(ref, vm.evolve)
-        event = vm.VmOperationTimedOut(at=datetime.now(UTC), operation=made["id"], verb=vm.Verb.CREATE)
+        event = vm.VmOperationTimedOut(at=datetime.now(UTC), operation=made["id"], verb="create")
         try:
             await store.append([Change(loaded.tip, [event])], Context(actor="system:deadlines"))
         except Conflict:

@@ -9,8 +9,7 @@ import pytest
 
 from gateway import feed
 from gateway.described import positions
-from gateway.routes import READS
-from gateway.routes import VMS as VMS_PATH
+from gateway.routes import READS, VMS as VMS_PATH
 from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames
 

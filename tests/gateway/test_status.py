@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from domain.contract import ManagerStatus, RoleProcess, RoleStatus
-from gateway import health, health_memory
-from gateway import roles as module
+from gateway import health, health_memory, roles as module
 from gateway.health_memory import HealthMemory
 from gateway.roles import MOST, STATUS, Heard, Roles
 from gateway.status import lease, managers, roles

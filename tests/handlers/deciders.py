@@ -16,10 +16,10 @@ from eventstore.log.store import EventStore
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
 from handlers.commands import CommandLoop
+from handlers.lookups import Facts
 from handlers.managers.deletions import Deletions
 from handlers.managers.liveness import Liveness
 from handlers.managers.placement import Placer
-from handlers.routes import Facts
 from handlers.turns import Turns
 from handlers.world import World
 from runtime.bus import QuickClient

@@ -17,8 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nats.aio.client import Client
-from nats.errors import NoRespondersError
-from nats.errors import TimeoutError as NatsTimeout
+from nats.errors import NoRespondersError, TimeoutError as NatsTimeout
 
 from domain.contract import WATCHDOG, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents

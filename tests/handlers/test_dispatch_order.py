@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from domain import node, vm
+from domain.base import replace
 from domain.contract import Desired, Wanted
 from domain.node import Node
 from domain.vm import Vm
@@ -108,7 +109,7 @@ class Bed:
 
     def put(self, number: int, commands: Sequence[Any], version: int) -> str:
         """A VM as the log has it now."""
-        state = told(commands).model_copy(update={"id": uid(number)})
+        state = replace(told(commands), id=uid(number))
         ref = Ref("p", "vm", state.id)
         self.world._keep(ref, Loaded(state, Tip(ref, version, version)))
         for watch in self.world._watches:

@@ -10,8 +10,7 @@ import pytest
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import VaultUnavailable
 from handlers.health import told
-from handlers.managers import driver as module
-from handlers.managers import failure
+from handlers.managers import driver as module, failure
 from handlers.managers.driver import Driver
 from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
 from handlers.world import Changes, Watch

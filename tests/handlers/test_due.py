@@ -4,14 +4,12 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import cast
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from handlers.due import Due
 from handlers.managers.deadlines import overdue
 from handlers.world import World, next_time
-from tests.domain.lives import SCHEDULED
-from tests.domain.lives import given as lived
+from tests.domain.lives import SCHEDULED, given as lived
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 

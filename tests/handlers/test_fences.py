@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from domain.kinds import KINDS
 from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun
 from domain.vm import Phase, Vm, VmRequested
 from eventstore.log.envelope import Context, Recorded, Ref
@@ -17,7 +18,7 @@ from handlers.apply import Applied, now
 from handlers.fences import Fences
 from handlers.managers.deletions import Deletions
 from handlers.turns import Turns
-from handlers.world import EVOLVE, World
+from handlers.world import World
 from runtime.tasks import end
 from tests.handlers import pairs
 from tests.handlers.deciders import two
@@ -52,7 +53,7 @@ async def states(side: WriteSide, after: int = 0) -> pairs.States:
     while page := await side.store.read(after):
         for recorded in page:
             if recorded.ref in found or recorded.version == 1:
-                found[recorded.ref] = EVOLVE[recorded.ref.kind](found.get(recorded.ref), recorded.event)
+                found[recorded.ref] = KINDS[recorded.ref.kind].evolve(found.get(recorded.ref), recorded.event)
         after = page[-1].position
     return found
 
@@ -149,7 +150,7 @@ def requested(project: str, vm: str, operation: str, **more: Any) -> VmRequested
 async def deletion(side: WriteSide, project: str, operation: str, *, finished: bool) -> None:
     """What stands in the log after the first step of a deletion, or after both."""
     ref = Ref(project, "project", project)
-    loaded = await side.store.load(ref, EVOLVE["project"])
+    loaded = await side.store.load(ref, KINDS["project"].evolve)
     events: list[Any] = [ProjectDeletionBegun(at=now(), requested=operation, fingerprint="same")]
     if finished:
         events.append(ProjectDeleted(at=now(), operation=operation, fingerprint="same"))
@@ -175,7 +176,7 @@ async def test_what_a_crash_leaves_is_finished_once(side: WriteSide) -> None:
     late = await create(side, "late", operations[4])
     await deletion(side, "again", operations[5], finished=True)
     behind = await create(side, "again", operations[6])
-    remade = await side.store.load(Ref("again", "project", "again"), EVOLVE["project"])
+    remade = await side.store.load(Ref("again", "project", "again"), KINDS["project"].evolve)
     again = ProjectCreated(**done(), project="again", name="Again")
     await side.store.append([Change(remade.tip, [again])], CONTEXT)
 
@@ -288,7 +289,7 @@ async def test_a_create_is_checked_where_the_feed_is_silent(server: WriteSide) -
     world = World()
     applied: Applied[Vm] = Applied(None, Tip(ref).after(history[-1]), history)
     project = Ref("shared", "project", "shared")
-    known = {project: (await server.store.load(project, EVOLVE["project"])).tip}
+    known = {project: (await server.store.load(project, KINDS["project"].evolve)).tip}
     await Fences(server.store, world).confirm(ref, applied, known, CONTEXT)
     assert world.frontier.position >= applied.tip.position
 
@@ -297,7 +298,7 @@ async def test_vms_of_an_earlier_project_are_not_inherited(side: WriteSide) -> N
     """A log of an earlier version may hold some: they have to be deleted first."""
     await pairs.project(side, "earlier")
     vm = await pairs.failed_vm(side, "earlier", "shared")
-    loaded = await side.store.load(Ref("earlier", "project", "earlier"), EVOLVE["project"])
+    loaded = await side.store.load(Ref("earlier", "project", "earlier"), KINDS["project"].evolve)
     await side.store.append([Change(loaded.tip, [ProjectDeleted(**done())])], CONTEXT)
     args = {"project": "earlier", "name": "E"}
     refused = await side.ask("earlier", "project", "create", args)

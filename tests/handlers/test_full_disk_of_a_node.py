@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import cast
 
+from domain.base import replace
 from domain.contract import Heartbeat, ImageCache
 from domain.vm import Phase, Vm
 from eventstore.log.store import EventStore
@@ -61,5 +62,5 @@ def test_they_are_started_once_it_says_that_there_is_room() -> None:
     (due,) = restarts(world, at(5000), lambda node: node != NODE)
     assert due.vm == waiting.id
     assert restarts(world, at(6000), lambda _: False)[0].operation == due.operation, "one operation for one time"
-    off = waiting.model_copy(update={"phase": Phase.STOPPED})  # by its policy: that needs no room
+    off = replace(waiting, phase=Phase.STOPPED)  # by its policy: that needs no room
     assert restarts(of_one(off), at(5000), lambda _: True) != []

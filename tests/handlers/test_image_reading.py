@@ -1,6 +1,7 @@
 """What is registered is read: from a path or a URL, whole, resumed, and refused for the right reason."""
 
 import asyncio
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -37,7 +38,7 @@ def digest(content: bytes) -> str:
 def registered(source: Path | str, body: bytes | None = None, **more: Any) -> Image:
     content = Path(source).read_bytes() if body is None else body
     said = {"source": str(source), "sha256": digest(content), **more}
-    return VERIFYING.after.model_copy(update=said)
+    return dataclasses.replace(VERIFYING.after, **said)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What is kept of images: as long as it is wanted and there is room, at no cost where the file is there anyway."""
 
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -128,8 +129,8 @@ async def test_what_was_judged_is_kept_before_anybody_hears_of_it(tmp_path: Path
     reader = Reader(tmp_path / "imports", [tmp_path], LOOPBACK, store)
     async with serving(DISK) as server:
         said: dict[str, Any] = {"source": server.url, "sha256": None, "sha512": None}
-        image = VERIFYING.after.model_copy(update=said)
-        await reader.facts(image.model_copy(update={"fetch": Fetch.SOURCE}), lambda *_: None)
+        image = dataclasses.replace(VERIFYING.after, **said)
+        await reader.facts(dataclasses.replace(image, fetch=Fetch.SOURCE), lambda *_: None)
         assert have(tmp_path) == set(), "its nodes ask the source"
         facts = await reader.facts(image, lambda *_: None)
         store.tidy(set())

@@ -1,6 +1,7 @@
 """Every image that is registered gets a verdict, and one that is bad in a new way delays no other."""
 
 import asyncio
+import dataclasses
 import errno
 import hashlib
 import os
@@ -28,9 +29,8 @@ DISK = raw_disk(1024**2)
 
 
 def registered(source: str, number: int = 10, **more: Any) -> Image:
-    return VERIFYING.after.model_copy(
-        update={"source": source, "registered_by": uid(number), "sha256": None, "sha512": None, **more}
-    )
+    said = {"source": source, "registered_by": uid(number), "sha256": None, "sha512": None, **more}
+    return dataclasses.replace(VERIFYING.after, **said)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ async def test_a_project_may_not_have_all_of_the_room_in_flight(
     with pytest.raises(BadImage, match="400 bytes of other images in flight") as caught:
         reader._check(second, reader._part(second), 400)
     assert (caught.value.code, caught.value.field) == ("too_much_in_flight", "project")
-    reader._check(second.model_copy(update={"project": "q"}), reader._part(second), 400)
+    reader._check(dataclasses.replace(second, project="q"), reader._part(second), 400)
 
 
 async def test_what_others_cannot_read_is_judged_by_a_copy(tmp_path: Path, reader: Reader) -> None:

@@ -1,5 +1,6 @@
 """What is available and not kept, as images of before there was a store: brought from the source while it is there."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -48,14 +49,14 @@ class Cloud:
         return next((each for each in self.found if each.id == id_), None)
 
     def add(self, **more: Any) -> None:
-        said: dict[str, object] = {
+        said: dict[str, Any] = {
             "source": self.server.url,
             "sha256": DIGEST,
             "sha512": None,
             "phase": ImagePhase.AVAILABLE,
         }
         said |= {"id": f"i{len(self.found)}", "registered_by": f"op-{len(self.found)}", "size_bytes": len(DISK)}
-        self.found.append(VERIFYING.after.model_copy(update={**said, **more}))
+        self.found.append(dataclasses.replace(VERIFYING.after, **{**said, **more}))
 
     async def look(self, keeper: Keeper | None = None) -> list[str]:
         """What is kept after one look."""

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.contract import Desired, LeaseNote, NodeReport, Power
-from domain.node import Node
-from domain.node import evolve as evolve_node
+from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
 from handlers.leases import Leases, newest_lease, read

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from domain import mac, node, vm
+from domain.base import replace
 from domain.node import RegisterNode
 from domain.placement import Policy
 from domain.vm import Vm, VmScheduled
@@ -110,7 +111,7 @@ def test_two_chosen_ids_of_one_derived_address_get_two(monkeypatch: pytest.Monke
 
 def test_an_address_is_kept_for_life_and_given_again_after_it() -> None:
     macs = Macs()
-    placed = lived(RUNNING).model_copy(update={"mac": "52:54:00:00:00:07"})
+    placed = replace(lived(RUNNING), mac="52:54:00:00:00:07")
     for _ in range(2):
         macs.keep(placed)
         assert macs.taken("52:54:00:00:00:07")
@@ -126,7 +127,7 @@ def test_vms_from_before_keep_what_follows_from_their_ids() -> None:
     assert mac.of(old) == mac.derived(old.id)
     macs, (one, other) = Macs(), colliding()
     for id_ in (one, other):
-        macs.keep(old.model_copy(update={"id": id_}))
+        macs.keep(replace(old, id=id_))
     macs.drop(one)
     assert macs.taken(mac.derived(other)), "the other one has it still"
 

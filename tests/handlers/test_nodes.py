@@ -11,8 +11,7 @@ import pytest
 import domain.node
 from domain.base import Rejected
 from domain.contract import Desired, Introduction, NodeInfo, Power, Wanted
-from domain.node import Node
-from domain.node import evolve as evolve_node
+from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
 from eventstore.log.judge import Tip

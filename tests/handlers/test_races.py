@@ -16,11 +16,11 @@ import pytest
 from domain.base import Event
 from domain.contract import NodeInfo
 from domain.node import NodeLost, NodeRegistered, stored
+from domain.node.kind import NODE
 from domain.vm import VmRequested, VmScheduled, VmStarted
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Conflict, Tip
 from handlers.apply import now
-from handlers.world import EVOLVE
 from tests.handlers import pairs
 from tests.handlers.deciders import Decider, two
 from tests.handlers.pairs import CONTEXT, SPEC, HeadStart, done
@@ -153,7 +153,7 @@ async def test_no_vm_is_rebuilt_from_what_its_node_cannot_run(
 
     async def change(node: str) -> None:
         ref = Ref("system", "node", node)
-        loaded = await second.store.load(ref, EVOLVE["node"], fresh=True)
+        loaded = await second.store.load(ref, NODE.evolve, fresh=True)
         event = NodeRegistered(at=now(), info=info(node, "aarch64"))
         await second.store.append([Change(loaded.tip, [event])], CONTEXT)
 

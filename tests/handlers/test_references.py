@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from domain.base import Event
 from domain.image import ImageDeleted, ImageDeletionBegun, ImageRegistered, ImageVerified
+from domain.kinds import references
 from domain.project import ProjectCreated, ProjectDeleted, ProjectDeletionBegun, ProjectDeletionGivenUp, ProjectTagged
-from domain.references import Reference, references
+from domain.references import Reference
 from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGivenUp
 from domain.vm import Vm, VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
 from eventstore.log.envelope import Context, Recorded, Ref, seal
@@ -64,7 +64,7 @@ class Log:
         return state
 
     def users(self, ref: Ref) -> frozenset[str]:
-        return self.world.references.users(Reference(ref.kind, ref.id)).vms
+        return frozenset(self.world.references.users(Reference(ref.kind, ref.id)).of("vm"))
 
     def void(self, ref: Ref) -> str | None:
         refusal = self.world.references.void.get(ref.id)
@@ -77,7 +77,7 @@ def test_who_uses_it_where_its_deletion_began_decides() -> None:
     log.add(TAG, TagDeletionBegun(**BEGUN))
     log.add(before, VmDeleted(at=AT))
     behind = log.request(2, tags=("web",))
-    assert log.world.references.deletions[TAG].users.vms == {before.id}
+    assert log.world.references.deletions[TAG].users.of("vm") == (before.id,)
     assert log.users(TAG) == set(), "one is deleted, and one is void"
     assert (log.void(before), log.void(behind)) == (None, "tag_being_deleted")
     log.add(TAG, TagDeletionGivenUp(**GIVEN_UP))
@@ -116,7 +116,7 @@ def test_a_vm_that_has_a_node_is_a_vm_like_any_other() -> None:
     assert log.void(vm) is None
     assert log.users(PROJECT) == {vm.id}
     log.add(PROJECT, ProjectCreated(**DONE, project="p", name="Again"), ProjectDeletionBegun(**BEGUN))
-    assert log.world.references.deletions[PROJECT].users.vms == {vm.id}
+    assert log.world.references.deletions[PROJECT].users.of("vm") == (vm.id,)
 
 
 def test_an_image_that_is_not_available_where_a_vm_is_requested() -> None:
@@ -175,7 +175,7 @@ def test_the_index_says_what_a_look_at_everything_says(history: list[tuple[Ref, 
         log.add(ref, event)
     world = log.world
     states = {ref: world.get(ref).state for ref in (*VMS, PROJECT, TAG, IMAGE)}
-    seen = {ref: references(state) for ref, state in states.items() if ref.id not in world.references.void}
+    seen = {ref: references(ref.kind, state) for ref, state in states.items() if ref.id not in world.references.void}
     for reference in [
         Reference("project", "p"),
         Reference("tag", "web"),
@@ -187,7 +187,7 @@ def test_the_index_says_what_a_look_at_everything_says(history: list[tuple[Ref, 
             kind: {ref.id for ref in seen if ref.kind == kind and reference in seen[ref]}
             for kind in ("vm", "project", "image")
         }
-        assert {"vm": set(found.vms), "project": set(found.projects), "image": set(found.images)} == by_kind
+        assert {kind: set(found.of(kind)) for kind in by_kind} == by_kind
     for ref in (PROJECT, TAG, IMAGE):
         assert (ref in world.references.deletions) == (getattr(states[ref], "closing", None) is not None)
 

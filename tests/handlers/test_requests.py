@@ -143,8 +143,8 @@ async def test_arguments_of_any_type_are_judged_and_are_no_bug(cloud: WriteSide)
     asked: list[tuple[str, bytes]] = []
     for (kind, verb), route in ROUTES.items():
         good = {"vm": vm, "project": "nosuch", "tag": "nosuch", "image": "nosuch", "node": "nosuch"}
-        given: dict[str, object] = {route.key: good[route.key], "name": "x", "source": "/x", "reason": "r"}
-        if route.creates:
+        given: dict[str, object] = {kind: good[kind], "name": "x", "source": "/x", "reason": "r"}
+        if route.lookup.behind:
             given = cloud.vm_args(str(uuid.uuid4()))
         for name in [*(set(route.command.model_fields) - OWN), "tags", "spec", "user_data", "user_data_base64"]:
             whole = json.dumps({name: "@", **{key: said for key, said in given.items() if key != name}}).encode()

@@ -7,8 +7,7 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from handlers.bounded_yaml import TooMuch, load
 from handlers.user_data import MALFORMED, SILENT, UNKNOWN, cleaned, notices

@@ -1,6 +1,7 @@
 """What the world makes of own events without folding them again, and who hears of what."""
 
 import asyncio
+import dataclasses
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,14 +11,15 @@ from pydantic import BaseModel
 
 import handlers.world
 from domain.base import Event
-from domain.project import ProjectCreated, ProjectRenamed, evolve
+from domain.kinds import KINDS
+from domain.project import PROJECT, ProjectCreated, ProjectRenamed, evolve
 from domain.vm import VmRequested
 from eventstore.log.envelope import Context, Recorded, Ref, appended, seal
 from eventstore.log.judge import doubtful
 from eventstore.log.store import Loaded, Tip
 from handlers import backlog
 from handlers.turns import Turns
-from handlers.world import EVOLVE, Watch, World
+from handlers.world import Watch, World
 from runtime.tasks import end
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -41,7 +43,7 @@ def folds(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
         folded.append(event)
         return evolve(state, event)
 
-    monkeypatch.setitem(EVOLVE, "project", counted)
+    monkeypatch.setitem(KINDS, "project", dataclasses.replace(PROJECT, evolve=counted))
     return folded
 
 

@@ -9,20 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from domain import idempotency, image, node, project, tag, vm
 from domain.base import Event, ReferenceChecked, Sealed
 from domain.contract import Fetch, Firmware, SeedMedium
 from domain.idempotency import OperationKeyed
-from domain.image import Image
-from domain.named import Named
-from domain.node import Node
+from domain.kinds import KINDS
 from domain.project import ChangeProject, CreateProject, DeleteProject
 from domain.tag import CreateTag, DeleteTag, RenameTag
 from eventstore.log.envelope import GENESIS, Context, Ref, seal
 from eventstore.log.upcast import TYPE_VERSION
-from tests.domain import test_image as images
-from tests.domain import test_node as nodes
-from tests.domain import test_project as projects
+from tests.domain import test_image as images, test_node as nodes, test_project as projects
 from tests.domain.story import at, uid
 from tests.history.vm_stories import VM_STORIES
 
@@ -173,21 +171,10 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }
 
-EVOLVE: dict[str, Evolve] = {
-    "vm": vm.evolve,
-    "node": node.evolve,
-    "image": image.evolve,
-    "project": project.evolve,
-    "tag": tag.evolve,
-    "operation": idempotency.evolve,
-}
-STATES: dict[str, Any] = {
-    "vm": vm.Vm,
-    "node": Node,
-    "image": Image,
-    "project": Named,
-    "tag": Named,
-    "operation": idempotency.Key,
+EVOLVE: dict[str, Evolve] = {**{name: kind.evolve for name, kind in KINDS.items()}, "operation": idempotency.evolve}
+STATES: dict[str, TypeAdapter[Any]] = {
+    **{name: kind.stored for name, kind in KINDS.items()},
+    "operation": TypeAdapter(idempotency.Key),
 }
 
 
@@ -212,7 +199,8 @@ def write() -> None:
         if not path.exists():
             lines, state = told(decide, evolve, commands)
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            path.with_suffix(".state.json").write_text(state.model_dump_json(indent=2) + "\n")
+            kept = STATES[name.split("-")[0]].dump_json(state, indent=2)
+            path.with_suffix(".state.json").write_text(kept.decode() + "\n")
             print("wrote", path.name, "and its state: add both to SHA256SUMS (sha256sum *.json *.jsonl)")
 
 

@@ -58,7 +58,7 @@ def common(have: Any, expected: Any) -> Any:
 def test_every_history_loads_and_folds_into_what_it_was(path: Path) -> None:
     """A state may have gained fields since; none of those it had may differ."""
     expected = json.loads(path.with_suffix(".state.json").read_text())
-    have = json.loads(folded(path).model_dump_json())
+    have = json.loads(STATES[path.name.split("-")[0]].dump_json(folded(path)))
     assert common(have, expected) == expected
 
 
@@ -66,8 +66,9 @@ def test_every_history_loads_and_folds_into_what_it_was(path: Path) -> None:
 def test_a_kept_state_loads_too(path: Path) -> None:
     """What a state has gained since is not known of a kept one."""
     expected = json.loads(path.with_suffix(".state.json").read_text())
-    kept = STATES[path.name.split("-")[0]].model_validate(expected)
-    assert common(json.loads(kept.model_dump_json()), expected) == expected
+    stored = STATES[path.name.split("-")[0]]
+    kept = stored.validate_python(expected)
+    assert common(json.loads(stored.dump_json(kept)), expected) == expected
 
 
 def test_every_version_of_every_type_has_a_golden() -> None:

@@ -14,8 +14,7 @@ import typer
 
 from cli.client.command import root
 from cli.client.errors import CliError
-from cli.commands import log as log_commands
-from cli.commands import vault as vault_commands
+from cli.commands import log as log_commands, vault as vault_commands
 from domain.vm import Spec, VmRequested
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip

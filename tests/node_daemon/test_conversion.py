@@ -17,8 +17,7 @@ from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.reconcile import executor
 from node_daemon.reconcile.executor import seldom
-from node_daemon.storage import conversion
-from node_daemon.storage import images as images_module
+from node_daemon.storage import conversion, images as images_module
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.conversion import most_bytes
 from runtime import gauge

@@ -4,8 +4,7 @@ from typing import Any
 
 import libvirt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pydantic import ValidationError
 from pydantic_core import to_json
 

@@ -15,8 +15,7 @@ from domain.vm import AbandonVm, DeleteVm, RebuildVm
 from projections import guest_answers, seeds
 from projections.database import Away
 from projections.guest_answers import GuestAnswers
-from projections.guest_data import asker as asking
-from projections.guest_data import main, messages
+from projections.guest_data import asker as asking, main, messages
 from projections.guest_data.copies import name_of
 from projections.guest_data.rate import Rate
 from projections.guest_data.source import network_of

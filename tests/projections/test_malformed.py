@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from domain import node, tag, vm
-from domain import operation as operations
+from domain import node, operation as operations, tag, vm
 from domain.base import Event
 from domain.contract import NodeInfo, Power
 from eventstore.log.envelope import Context, Ref

@@ -230,7 +230,7 @@ async def test_every_event_made_of_its_resource_what_it_made_then(old: Upgraded)
         state: Any = TABLES[kind].evolve(states.get(subject), event.event)
         states[subject] = state
         views[subject] = {**views.get(subject, {}), **then}
-        now = TABLES[kind].view(state.model_dump(mode="json"), event.version, event.position)
+        now = TABLES[kind].render(state, event.version, event.position)
         wrong += differences(f"/v1/{kind}s/{event.id}", views[subject], now)
     assert wrong == []
 

@@ -1,0 +1,86 @@
+"""Images as a kind: what the frame knows of them."""
+
+from domain.access import Permission
+from domain.base import Event
+from domain.image.commands import DeleteImage, ImageCommands, RegisterImage
+from domain.image.events import (
+    ImageDeleted,
+    ImageDeletionBegun,
+    ImageDeletionGivenUp,
+    ImageProgressed,
+    ImageRegistered,
+    ImageRejected,
+    ImageVerified,
+)
+from domain.image.rules import decide, usable_image
+from domain.image.state import Image, evolve
+from domain.image.values import DELETE, OVER, REGISTER, ImagePhase
+from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
+from domain.references import NONE, Reference
+from domain.verb import Effect, Verb
+
+
+def refers(image: Image) -> frozenset[Reference]:
+    if image.phase in OVER or image.project is None:
+        return NONE
+    return frozenset([Reference("project", image.project)])
+
+
+def step(event: Event) -> Step:
+    match event:
+        case ImageProgressed():
+            return Step(done=event.bytes_done, total=event.bytes_total, deadline=event.deadline)
+        case ImageVerified():
+            return Step(done=event.size_bytes, total=event.size_bytes)
+        case ImageRejected():
+            return Step(Outcome.FAILED, code=event.code, detail=event.detail, field=event.field)
+        case _:
+            return Step()
+
+
+def cancels(event: Event, _: str, verb: str) -> Cancelled | None:
+    """The registration of an image ends with its deletion."""
+    return Cancelled.OVERTAKEN if isinstance(event, ImageDeleted) and verb == REGISTER else None
+
+
+def overtakes(event: Event, before: Image | None) -> str | None:
+    return before.registered_by if isinstance(event, ImageDeleted) and before is not None else None
+
+
+IMAGE = Kind[Image, ImageCommands](
+    name="image",
+    plural="images",
+    title="image",
+    scope=Scope.CLOUD,
+    id=Id.SLUG,
+    state=Image,
+    verbs=(
+        Verb(
+            name=REGISTER,
+            command=RegisterImage,
+            summary="Register an image",
+            effect=Effect.CREATES,
+            permission=Permission.IMAGE_MANAGE,
+            opens=(ImageRegistered,),
+            fulfilled_by=(ImageVerified,),
+        ),
+        Verb(
+            name=DELETE,
+            command=DeleteImage,
+            summary="Delete an image",
+            effect=Effect.DELETES,
+            permission=Permission.IMAGE_MANAGE,
+            opens=(ImageDeleted,),
+            two_steps=True,
+        ),
+    ),
+    events=(ImageProgressed, ImageVerified, ImageRejected, ImageDeletionBegun, ImageDeletionGivenUp),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda image: image.phase is ImagePhase.DELETED,
+    refers=refers,
+    usable=usable_image,
+    step=step,
+    cancels=cancels,
+    overtakes=overtakes,
+)

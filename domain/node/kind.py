@@ -1,0 +1,63 @@
+"""Nodes as a kind: what the frame knows of them."""
+
+from domain.access import Permission
+from domain.base import Event
+from domain.kind import Id, Kind, Scope
+from domain.node.commands import AskedOfNode, CordonNode, NodeCommands, RetireNode, SetSeedUrl, UncordonNode
+from domain.node.events import (
+    CapacityReleased,
+    CapacityReserved,
+    NodeCordoned,
+    NodeLeased,
+    NodeLeaseReturned,
+    NodeLost,
+    NodeRecovered,
+    NodeRegistered,
+    NodeRetired,
+    NodeUncordoned,
+    SeedUrlSet,
+)
+from domain.node.rules import decide
+from domain.node.state import Node, evolve
+from domain.verb import Effect, Verb
+
+
+def verb(
+    command: type[AskedOfNode], summary: str, opens: type[Event], effect: Effect = Effect.ACTS
+) -> Verb[AskedOfNode]:
+    return Verb(
+        name=command.VERB,
+        command=command,
+        summary=summary,
+        effect=effect,
+        permission=Permission.NODE_MANAGE,
+        opens=(opens,),
+    )
+
+
+NODE = Kind[Node, NodeCommands](
+    name="node",
+    plural="nodes",
+    title="node",
+    scope=Scope.CLOUD,
+    id=Id.SLUG,
+    state=Node,
+    verbs=(
+        verb(CordonNode, "Cordon a node", NodeCordoned),
+        verb(UncordonNode, "Uncordon a node", NodeUncordoned),
+        verb(RetireNode, "Mark a node as permanently lost", NodeRetired),
+        verb(SetSeedUrl, "Say where a node's guests find data", SeedUrlSet, Effect.CHANGES),
+    ),
+    events=(
+        NodeRegistered,
+        NodeLeased,
+        NodeLeaseReturned,
+        CapacityReserved,
+        CapacityReleased,
+        NodeLost,
+        NodeRecovered,
+    ),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda node: node.retired_at is not None,
+)

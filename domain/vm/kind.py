@@ -1,0 +1,101 @@
+"""VMs as a kind: what the frame knows of them."""
+
+from typing import get_args
+
+from domain.access import Permission
+from domain.base import Event
+from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
+from domain.references import NONE, Reference, tags
+from domain.verb import Effect, Verb
+from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
+from domain.vm.events import Happened, VmAsked, VmFailed, VmOperationTimedOut, VmScheduled, VmUnschedulable
+from domain.vm.evolution import evolve
+from domain.vm.rules import decide
+from domain.vm.state import Vm
+from domain.vm.values import Phase
+from domain.vm.verbs import VERBS
+from domain.vm.verbs.abandon import VmAbandoned
+from domain.vm.verbs.start import START
+
+#: What the platform says of a VM over the bus.
+NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ...] = (
+    Verb(
+        name="guest-ready",
+        command=RecordGuestReady,
+        summary="A guest says that it is ready",
+        effect=Effect.NOTES,
+        permission=Permission.PLATFORM,
+        opens=(),
+    ),
+    Verb(
+        name="open-console",
+        command=OpenConsole,
+        summary="Somebody is about to be connected to a console",
+        effect=Effect.NOTES,
+        permission=Permission.PLATFORM,
+        opens=(),
+    ),
+    Verb(
+        name="close-console",
+        command=CloseConsole,
+        summary="A connection to a console has ended",
+        effect=Effect.NOTES,
+        permission=Permission.PLATFORM,
+        opens=(),
+    ),
+)
+
+
+def refers(vm: Vm) -> frozenset[Reference]:
+    if vm.phase is Phase.DELETED:
+        return NONE
+    return frozenset([Reference("project", vm.project), Reference("image", vm.image), *tags(vm.tags)])
+
+
+def may_differ(before: Vm, after: Vm) -> bool:
+    same = before.image is after.image and before.tags is after.tags
+    return not same or after.phase is Phase.DELETED
+
+
+def step(event: Event) -> Step:
+    match event:
+        case VmFailed():
+            return Step(Outcome.FAILED, code=event.code, detail=event.detail)
+        case VmOperationTimedOut():
+            return Step(Outcome.TIMED_OUT)
+        case VmUnschedulable():
+            return Step(Outcome.SAME)
+        case VmScheduled():
+            return Step(deadline=event.deadline)
+        case _:
+            return Step()
+
+
+def cancels(event: Event, operation: str, _: str) -> Cancelled | None:
+    if not isinstance(event, VmAsked) or event.cancels != operation:
+        return None
+    return Cancelled.GIVEN_UP if isinstance(event, VmAbandoned) else Cancelled.OVERTAKEN
+
+
+def overtakes(event: Event, _: Vm | None) -> str | None:
+    return event.cancels if isinstance(event, VmAsked) else None
+
+
+VM = Kind[Vm, VmCommands](
+    name="vm",
+    plural="vms",
+    title="VM",
+    scope=Scope.PROJECT,
+    id=Id.UUID,
+    state=Vm,
+    verbs=(*VERBS, *NOTES),
+    events=tuple(event for event in get_args(Happened) if event not in START.opens),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda vm: vm.phase is Phase.DELETED,
+    refers=refers,
+    may_differ=may_differ,
+    step=step,
+    cancels=cancels,
+    overtakes=overtakes,
+)

@@ -1,0 +1,145 @@
+"""Create a VM: it is asked for, and wanted on."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+
+from domain.access import Permission
+from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags
+from domain.contract import Desired, Watchdog
+from domain.known import NONE, Known, same_request
+from domain.references import Names
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import PLACEMENT_DEADLINE
+from domain.vm.events import VmAsked, VmEvent, VmStarted
+from domain.vm.state import Vm, pending_of
+from domain.vm.values import Notice, Phase, RestartPolicy, Spec
+from domain.vm.verb import GONE, Row, VmVerb, accepted
+
+NAME = "create"
+ROW: Row = {**dict.fromkeys(Phase, "it was created before"), Phase.DELETED: GONE}
+
+
+class CreateVm(Asked):
+    project: Annotated[Slug, Names("project")]
+    name: Hostname
+    image: Annotated[Slug, Names("image")]
+    spec: Spec
+    region: Slug | None = None
+    tags: Annotated[Tags, Names("tag")] = ()
+    labels: Labels = Field(default_factory=dict)
+    protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
+    watchdog: Watchdog = Watchdog.DISABLED
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
+    description: Remark | None = None
+    created_by: str | None = None
+
+
+class VmRequested(VmAsked):
+    TOPIC = "nebula.vm.VmRequested"
+    SIGNED = True
+    vm: str
+    project: str
+    name: str
+    image: str
+    spec: Spec
+    region: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    protected: bool = False
+    restart_policy: RestartPolicy = RestartPolicy.NO
+    watchdog: Watchdog = Watchdog.DISABLED
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
+    description: str | None = None
+    created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+
+def create(vm: Vm | None, command: CreateVm) -> list[VmEvent]:
+    if vm is not None:
+        if same_request(vm.operations.get(command.operation), NAME, command.fingerprint):
+            return []
+        raise taken(vm)
+    return [
+        VmRequested(
+            **accepted(command, PLACEMENT_DEADLINE),
+            vm=command.vm,
+            project=command.project,
+            name=command.name,
+            image=command.image,
+            spec=command.spec,
+            region=command.region,
+            tags=command.tags,
+            labels=command.labels,
+            protected=command.protected,
+            restart_policy=command.restart_policy,
+            watchdog=command.watchdog,
+            ssh_keys=command.ssh_keys,
+            user_data=command.user_data,
+            notices=command.notices,
+            description=command.description,
+            created_by=command.created_by,
+        )
+    ]
+
+
+def taken(vm: Vm) -> Rejected:
+    """The refusal of an id that a VM has, or had."""
+    if vm.phase is Phase.DELETED:
+        detail = (
+            f"the id {vm.id} was that of a VM that was deleted, and is never used again: choose another, or give none"
+        )
+    else:
+        detail = f"the id {vm.id} is that of VM {vm.name} in this project: choose another, or give none"
+    return Rejected("vm_exists", detail, field="id")
+
+
+def created(event: VmRequested) -> Vm:
+    return Vm(
+        id=event.vm,
+        project=event.project,
+        name=event.name,
+        image=event.image,
+        spec=event.spec,
+        region=event.region,
+        tags=event.tags,
+        labels=event.labels,
+        protected=event.protected,
+        restart_policy=event.restart_policy,
+        watchdog=event.watchdog,
+        ssh_keys=event.ssh_keys,
+        user_data=event.user_data,
+        notices=event.notices,
+        description=event.description,
+        created_by=event.created_by,
+        phase=Phase.REQUESTED,
+        desired=Desired.ON,
+        boots=1,
+        created_at=event.at,
+        updated_at=event.at,
+        pending=pending_of(event, NAME),
+        operations=NONE.insert(event.operation, Known(NAME, event.fingerprint)),
+    )
+
+
+CREATE = VmVerb(
+    name=NAME,
+    command=CreateVm,
+    summary="Create a VM",
+    effect=Effect.CREATES,
+    permission=Permission.VM_CREATE,
+    event=VmRequested,
+    opens=(VmRequested,),
+    fulfilled_by=(VmStarted,),
+    row=ROW,
+    decide=lambda vm, command, _: create(vm, command),
+    evolve=lambda _, event: created(event),
+    comes_up=True,
+    boots=True,
+)

@@ -1,0 +1,50 @@
+"""Delete a VM: nothing of it stays."""
+
+from domain.access import Permission
+from domain.base import replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import DELETE_DEADLINE
+from domain.vm.events import VmAsked, VmDeleted, VmEvent
+from domain.vm.state import Vm, asked
+from domain.vm.verb import ALWAYS, VmVerb, accepted, refuse_protected
+
+NAME = "delete"
+
+
+class DeleteVm(Asked):
+    pass
+
+
+class VmDeletionRequested(VmAsked):
+    TOPIC = "nebula.vm.VmDeletionRequested"
+
+
+def delete(vm: Vm, command: DeleteVm, cancels: str | None) -> list[VmEvent]:
+    refuse_protected(vm, NAME)
+    asked_for = VmDeletionRequested(**accepted(command, DELETE_DEADLINE, cancels))
+    if vm.node is None:
+        return [asked_for, VmDeleted(at=command.at, operation=command.operation)]
+    return [asked_for]
+
+
+def evolve(vm: Vm, event: VmDeletionRequested) -> Vm:
+    return replace(asked(vm, event, NAME), desired=Desired.ABSENT)
+
+
+DELETE = VmVerb(
+    name=NAME,
+    command=DeleteVm,
+    summary="Delete a VM",
+    effect=Effect.DELETES,
+    permission=Permission.VM_DELETE,
+    event=VmDeletionRequested,
+    opens=(VmDeletionRequested,),
+    fulfilled_by=(VmDeleted,),
+    row=ALWAYS,
+    overtakes=(NAME,),
+    while_deleting=True,
+    decide=delete,
+    evolve=evolve,
+)

@@ -1,0 +1,87 @@
+"""Forget a VM: mark it deleted although its node, which is lost, cannot say so."""
+
+from domain.access import Permission
+from domain.base import Reason, Rejected, replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import DELETE_DEADLINE
+from domain.vm.events import VmAsked, VmDeleted, VmEvent
+from domain.vm.state import Vm, asked
+from domain.vm.values import WAITING
+from domain.vm.verb import (
+    ALWAYS,
+    Row,
+    VmVerb,
+    accepted,
+    refuse_protected,
+    wrong_phase,
+)
+
+NAME = "forget"
+ROW: Row = {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")}
+
+
+class ForgetVm(Asked):
+    """Mark a VM deleted whose node is lost. `node_lost` and `folder` are looked up, not asked for."""
+
+    reason: Reason
+    node_lost: bool
+    folder: str | None = None
+
+
+class VmForgotten(VmAsked):
+    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM.
+
+    `folder` is the identity of the daemon that had the node last: the VM's disk is there.
+    """
+
+    TOPIC = "nebula.vm.VmForgotten"
+    reason: str
+    node: str
+    epoch: int
+    folder: str | None = None
+
+
+def forget(vm: Vm, command: ForgetVm, cancels: str | None) -> list[VmEvent]:
+    if vm.node is None:
+        raise wrong_phase(vm, NAME, "it is on no node; delete it")
+    if not command.node_lost:
+        detail = f"node {vm.node} is not lost; delete the VM, or wait until the node is known to be lost"
+        raise Rejected("node_not_lost", detail)
+    refuse_protected(vm, NAME)
+    forgotten = VmForgotten(
+        **accepted(command, DELETE_DEADLINE, cancels),
+        node=vm.node,
+        epoch=vm.epoch + 1,
+        folder=command.folder,
+        reason=command.reason,
+    )
+    return [forgotten, VmDeleted(at=command.at, operation=command.operation, node=vm.node)]
+
+
+def evolve(vm: Vm, event: VmForgotten) -> Vm:
+    return replace(
+        asked(vm, event, NAME),
+        desired=Desired.ABSENT,
+        epoch=event.epoch,
+        forgotten=event.reason,
+        folder=event.folder,
+    )
+
+
+FORGET = VmVerb(
+    name=NAME,
+    command=ForgetVm,
+    summary="Mark a VM deleted whose node is permanently lost",
+    effect=Effect.ACTS,
+    permission=Permission.VM_DELETE,
+    event=VmForgotten,
+    opens=(VmForgotten,),
+    fulfilled_by=(VmDeleted,),
+    row=ROW,
+    overtakes=(),
+    while_deleting=True,
+    decide=forget,
+    evolve=evolve,
+)

@@ -1,0 +1,56 @@
+"""Pause a VM: its CPUs stand still; memory, disk and address stay."""
+
+from domain.access import Permission
+from domain.base import replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import POWER_DEADLINE
+from domain.vm.events import VmAsked, VmEvent, VmPaused
+from domain.vm.state import Vm, asked
+from domain.vm.values import Phase
+from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+
+NAME = "pause"
+ROW: Row = {
+    **COMING,
+    Phase.RUNNING: YES,
+    Phase.PAUSED: "it is paused already",
+    Phase.SUSPENDED: "its memory is on disk; resume it first",
+    Phase.STOPPED: "only a running VM can be paused; start it first",
+    Phase.FAILED: "only a running VM can be paused; start it first",
+    **SILENT,
+    Phase.DELETED: GONE,
+}
+
+
+class PauseVm(Asked):
+    """Its CPUs stand still; memory, disk and address stay."""
+
+
+class VmPauseRequested(VmAsked):
+    TOPIC = "nebula.vm.VmPauseRequested"
+
+
+def pause(vm: Vm, command: PauseVm, _: str | None) -> list[VmEvent]:
+    return [VmPauseRequested(**accepted(command, POWER_DEADLINE))]
+
+
+def evolve(vm: Vm, event: VmPauseRequested) -> Vm:
+    return replace(asked(vm, event, NAME), desired=Desired.PAUSED)
+
+
+PAUSE = VmVerb(
+    name=NAME,
+    command=PauseVm,
+    summary="Pause a VM: its CPUs stand still",
+    effect=Effect.ACTS,
+    permission=Permission.VM_OPERATE,
+    event=VmPauseRequested,
+    opens=(VmPauseRequested,),
+    fulfilled_by=(VmPaused,),
+    row=ROW,
+    decide=pause,
+    evolve=evolve,
+    harmless="paused",
+)

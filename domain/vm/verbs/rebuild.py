@@ -1,0 +1,83 @@
+"""Rebuild a VM: a new disk in place of the old one, and a boot from it."""
+
+from typing import Annotated
+
+from domain.access import Permission
+from domain.base import Sealed, Slug, replace
+from domain.references import Names
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import CREATE_DEADLINE, PLACEMENT_DEADLINE
+from domain.vm.events import VmAsked, VmEvent, VmStarted
+from domain.vm.state import Vm, asked, started_anew
+from domain.vm.values import Notice
+from domain.vm.verb import ALWAYS, COMING, SILENT, Row, VmVerb, accepted
+
+NAME = "rebuild"
+ROW: Row = {**ALWAYS, **COMING, **SILENT}
+
+
+class RebuildVm(Asked):
+    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
+
+    image: Annotated[Slug, Names("image")]
+    ssh_keys: tuple[str, ...] | None = None
+    user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+class VmRebuildRequested(VmAsked):
+    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
+
+    TOPIC = "nebula.vm.VmRebuildRequested"
+    image: str
+    disk: int
+    ssh_keys: tuple[str, ...] = ()
+    user_data: Sealed | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+def rebuild(vm: Vm, command: RebuildVm, _: str | None) -> list[VmEvent]:
+    return [
+        VmRebuildRequested(
+            **accepted(command, CREATE_DEADLINE if vm.node else PLACEMENT_DEADLINE),
+            image=command.image,
+            disk=vm.disk + 1,
+            ssh_keys=vm.ssh_keys if command.ssh_keys is None else command.ssh_keys,
+            user_data=command.user_data or vm.user_data,
+            notices=command.notices if command.user_data else vm.notices,
+        )
+    ]
+
+
+def evolve(vm: Vm, event: VmRebuildRequested) -> Vm:
+    return replace(
+        started_anew(asked(vm, event, NAME)),
+        image=event.image,
+        disk=event.disk,
+        ssh_keys=event.ssh_keys,
+        user_data=event.user_data,
+        notices=event.notices,
+        first_ready_at=None,
+        ready_at=None,
+        ready=None,
+        host_keys=(),
+    )
+
+
+REBUILD = VmVerb(
+    name=NAME,
+    command=RebuildVm,
+    summary="Give a VM a new disk; the old one is lost",
+    effect=Effect.ACTS,
+    permission=Permission.VM_OPERATE,
+    event=VmRebuildRequested,
+    opens=(VmRebuildRequested,),
+    fulfilled_by=(VmStarted,),
+    row=ROW,
+    decide=rebuild,
+    evolve=evolve,
+    comes_up=True,
+    boots=True,
+    anew=True,
+)

@@ -1,0 +1,64 @@
+"""Resize a VM: `spec` is what it is to have from its next start on."""
+
+from datetime import timedelta
+
+from domain.access import Permission
+from domain.base import Rejected, replace
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.events import VmAsked, VmEvent
+from domain.vm.state import Vm, noted
+from domain.vm.values import SIZED, DiskGib, MemoryMib, Spec, Vcpus
+from domain.vm.verb import ALWAYS, COMING, SILENT, Row, VmVerb, accepted
+
+NAME = "resize"
+ROW: Row = {**ALWAYS, **COMING, **SILENT}
+
+
+class ResizeVm(Asked):
+    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
+
+    vcpus: Vcpus | None = None
+    memory_mib: MemoryMib | None = None
+    disk_gib: DiskGib | None = None
+
+
+class VmResized(VmAsked):
+    """The size it is to have from its next start on: all of it."""
+
+    TOPIC = "nebula.vm.VmResized"
+    spec: Spec
+
+
+def resize(vm: Vm, command: ResizeVm, _: str | None) -> list[VmEvent]:
+    """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
+    if command.vcpus is command.memory_mib is command.disk_gib is None:
+        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", status=422)
+    if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:
+        detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
+        raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
+    spec = Spec(
+        vcpus=command.vcpus or vm.spec.vcpus,
+        memory_mib=command.memory_mib or vm.spec.memory_mib,
+        disk_gib=command.disk_gib or vm.spec.disk_gib,
+    )
+    return [VmResized(**accepted(command, timedelta()), spec=spec)]
+
+
+def evolve(vm: Vm, event: VmResized) -> Vm:
+    had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
+    return replace(noted(vm, event, NAME), spec=event.spec, running_size=had)
+
+
+RESIZE = VmVerb(
+    name=NAME,
+    command=ResizeVm,
+    summary="Resize a VM, from its next start on",
+    effect=Effect.ACTS,
+    permission=Permission.VM_EDIT,
+    event=VmResized,
+    opens=(VmResized,),
+    row=ROW,
+    decide=resize,
+    evolve=evolve,
+)

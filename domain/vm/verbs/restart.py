@@ -1,0 +1,65 @@
+"""Restart a VM: its guest ends, as with stop, and boots once more."""
+
+from datetime import timedelta
+
+from pydantic import AwareDatetime, Field
+
+from domain.access import Permission
+from domain.base import replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import POWER_DEADLINE
+from domain.vm.events import VmAsked, VmEvent, VmStarted
+from domain.vm.state import Vm, asked, graceful
+from domain.vm.values import Phase
+from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+
+NAME = "restart"
+ROW: Row = {
+    **COMING,
+    Phase.RUNNING: YES,
+    Phase.PAUSED: "resume it first; or stop it by force, then start it",
+    Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory, then start it",
+    Phase.STOPPED: "only a running VM can be restarted; use start",
+    Phase.FAILED: "only a running VM can be restarted; use start",
+    **SILENT,
+    Phase.DELETED: GONE,
+}
+
+
+class RestartVm(Asked):
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class VmRestartRequested(VmAsked):
+    TOPIC = "nebula.vm.VmRestartRequested"
+    force_after: AwareDatetime
+
+
+def restart(vm: Vm, command: RestartVm, _: str | None) -> list[VmEvent]:
+    grace = timedelta(seconds=0 if command.force else command.grace_seconds)
+    return [VmRestartRequested(**accepted(command, grace + POWER_DEADLINE), force_after=command.at + grace)]
+
+
+def evolve(vm: Vm, event: VmRestartRequested) -> Vm:
+    wanted = replace(asked(vm, event, NAME), desired=Desired.ON, boots=vm.boots + 1)
+    return graceful(wanted, event.at, event.force_after)
+
+
+RESTART = VmVerb(
+    name=NAME,
+    command=RestartVm,
+    summary="Restart a VM",
+    effect=Effect.ACTS,
+    permission=Permission.VM_OPERATE,
+    event=VmRestartRequested,
+    opens=(VmRestartRequested,),
+    fulfilled_by=(VmStarted,),
+    row=ROW,
+    decide=restart,
+    evolve=evolve,
+    boots=True,
+    anew=True,
+)

@@ -1,0 +1,79 @@
+"""Retry: ask again for what failed."""
+
+from pydantic import AwareDatetime
+
+from domain.access import Permission
+from domain.base import replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import DELETE_DEADLINE, GRACE, POWER_DEADLINE, until_up
+from domain.vm.events import VmAsked, VmDeleted, VmEvent, VmStarted, VmStopped
+from domain.vm.state import Vm, graceful, known, pending_of, started_anew
+from domain.vm.values import Phase
+from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted, refuse_protected
+from domain.vm.verbs import delete, start, stop
+
+NAME = "retry"
+ROW: Row = {
+    **COMING,
+    Phase.RUNNING: "it runs; nothing of it has failed for good",
+    Phase.PAUSED: "its guest is still there; use resume",
+    Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory",
+    Phase.STOPPED: "it is off, and has not failed; use start",
+    Phase.FAILED: YES,
+    **SILENT,
+    Phase.DELETED: GONE,
+}
+
+
+class RetryVm(Asked):
+    """Ask again for what failed."""
+
+
+class VmRetryRequested(VmAsked):
+    """What failed (`again`: start, stop or delete) is asked for again."""
+
+    TOPIC = "nebula.vm.VmRetryRequested"
+    again: str
+    force_after: AwareDatetime | None = None
+
+
+def retry(vm: Vm, command: RetryVm, _: str | None) -> list[VmEvent]:
+    verb = delete.NAME if vm.desired is Desired.ABSENT else vm.failure.again if vm.failure else start.NAME
+    match verb:
+        case delete.NAME:
+            refuse_protected(vm, verb)
+            return [VmRetryRequested(**accepted(command, DELETE_DEADLINE), again=verb)]
+        case stop.NAME:
+            until = command.at + GRACE
+            return [VmRetryRequested(**accepted(command, GRACE + POWER_DEADLINE), again=verb, force_after=until)]
+        case _:
+            return [VmRetryRequested(**accepted(command, until_up(vm)), again=start.NAME)]
+
+
+def evolve(vm: Vm, event: VmRetryRequested) -> Vm:
+    waits = replace(vm, pending=pending_of(event, event.again), operations=known(vm, event, NAME), restart_at=None)
+    match event.again:
+        case delete.NAME:
+            return replace(waits, desired=Desired.ABSENT)
+        case stop.NAME:
+            return graceful(replace(waits, desired=Desired.OFF), event.at, event.force_after)
+        case _:
+            return started_anew(waits)
+
+
+RETRY = VmVerb(
+    name=NAME,
+    command=RetryVm,
+    summary="Ask again for what failed",
+    effect=Effect.ACTS,
+    permission=Permission.VM_OPERATE,
+    event=VmRetryRequested,
+    opens=(VmRetryRequested,),
+    fulfilled_by=(VmStarted, VmStopped, VmDeleted),
+    row=ROW,
+    while_deleting=True,
+    decide=retry,
+    evolve=evolve,
+)

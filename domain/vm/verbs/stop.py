@@ -1,0 +1,94 @@
+"""Stop a VM: its guest shuts down, or the plug is pulled."""
+
+from datetime import timedelta
+
+from pydantic import AwareDatetime, Field
+
+from domain.access import Permission
+from domain.base import replace
+from domain.contract import Desired
+from domain.verb import Effect
+from domain.vm.commands import Asked
+from domain.vm.deadlines import POWER_DEADLINE
+from domain.vm.events import VmAsked, VmEvent, VmStopped
+from domain.vm.state import Vm, asked, graceful
+from domain.vm.values import STARTED_AGAIN, Phase
+from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verbs import create, delete
+
+NAME = "stop"
+ROW: Row = {
+    **COMING,
+    Phase.RUNNING: YES,
+    Phase.PAUSED: "a paused guest cannot shut itself down; resume it first, or stop it by force",
+    Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory",
+    Phase.STOPPED: "it is off already",
+    Phase.FAILED: "only a running VM can be stopped; start it to try again, or delete it",
+    **SILENT,
+    Phase.DELETED: GONE,
+}
+#: The fingerprint of the operations that restart policies start.
+BY_POLICY = "restart_policy"
+
+
+class StopVm(Asked):
+    force: bool = False
+    grace_seconds: float = Field(default=90, ge=0, le=3600)
+
+
+class VmStopRequested(VmAsked):
+    """Graceful until `force_after`, then the plug is pulled."""
+
+    TOPIC = "nebula.vm.VmStopRequested"
+    force_after: AwareDatetime
+
+
+def stop(vm: Vm, command: StopVm, cancels: str | None) -> list[VmEvent]:
+    grace = timedelta(seconds=0 if command.force else command.grace_seconds)
+    return [VmStopRequested(**accepted(command, grace + POWER_DEADLINE, cancels), force_after=command.at + grace)]
+
+
+def forced(vm: Vm, command: StopVm) -> bool:
+    """By force, or where what is pending is a start that nobody asked for."""
+    by_policy = vm.pending is not None and vm.operations[vm.pending.operation].fingerprint == BY_POLICY
+    return command.force or by_policy
+
+
+def stay_off(vm: Vm, command: StopVm) -> list[VmEvent] | None:
+    """It is off and would be started again by itself: a stop that somebody asks for wins."""
+    if vm.restart_at is None or vm.phase not in STARTED_AGAIN or vm.pending is not None:
+        return None
+    asked_for = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
+    over = VmStopped(
+        at=command.at,
+        operation=command.operation,
+        node=vm.node or "",
+        sequence=vm.sequence,
+        cause="requested",
+    )
+    return [asked_for, over]
+
+
+def evolve(vm: Vm, event: VmStopRequested) -> Vm:
+    wanted = replace(asked(vm, event, NAME), desired=Desired.OFF)
+    return graceful(wanted, event.at, event.force_after)
+
+
+STOP = VmVerb(
+    name=NAME,
+    command=StopVm,
+    summary="Stop a VM",
+    effect=Effect.ACTS,
+    permission=Permission.VM_OPERATE,
+    event=VmStopRequested,
+    opens=(VmStopRequested,),
+    fulfilled_by=(VmStopped,),
+    row=ROW,
+    forced={**ROW, Phase.PAUSED: YES, Phase.SUSPENDED: YES},
+    by_force=forced,
+    overtakes=(create.NAME, delete.NAME),
+    only_by_force=True,
+    first=stay_off,
+    decide=stop,
+    evolve=evolve,
+)
