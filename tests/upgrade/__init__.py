@@ -1,1 +1,1 @@
-"""Logs that earlier versions left, read by this one."""
+"""What earlier versions left behind, read by this one: their logs, and their documents for nodes."""
