@@ -4,7 +4,6 @@ Both go over the command loop, one at a time and in turns; both replies are meas
 """
 
 import asyncio
-import json
 import statistics
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from bench.log import AT, CONTEXT, Log, life
+from domain.contract import Caller, CommandRequest
 from domain.project import ProjectCreated
 from domain.vm import VmChanged
 from eventstore.log.envelope import Ref
@@ -24,7 +24,7 @@ from handlers.commands import CommandLoop
 from handlers.lookups import Facts
 from handlers.turns import Turns
 from handlers.world import World
-from runtime import logs, subjects
+from runtime import logs, replies, subjects
 
 FEW, MANY = 5, 50_000
 BATCH = 500
@@ -89,9 +89,9 @@ def changed(number: int) -> VmChanged:
 
 async def change(made: Log, id_: str, number: int) -> int:
     """Give a VM another name; the size of the reply."""
-    context = {"actor": "bench", "operation": str(uuid4()), "fingerprint": f"{number:064}"}
-    body = {"args": {"vm": id_, "name": f"db-{number:09}"}, "context": context}
-    reply = await made.bare.request(subjects.command(PROJECT, "vm", "change"), json.dumps(body).encode(), timeout=10)
-    if "ok" not in json.loads(reply.data):
+    context = Caller(actor="bench", operation=str(uuid4()), fingerprint=f"{number:064}")
+    body = CommandRequest(args={"vm": id_, "name": f"db-{number:09}"}, context=context).body()
+    reply = await made.bare.request(subjects.command(PROJECT, "vm", "change"), body, timeout=10)
+    if isinstance(replies.read(reply.data), replies.Refusal):
         raise RuntimeError(f"change: {reply.data[:300]!r}")
     return len(reply.data)

@@ -1,6 +1,7 @@
 """The dispatcher on its driver, without servers: one VM's documents in order, conflicts, reading beside writing."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
@@ -183,15 +184,28 @@ async def test_a_forged_document_that_is_seen_before_the_own_write_is_answered_i
 
 
 async def test_a_document_of_before_stays_where_it_says_the_same(bed: Bed) -> None:
-    """Its place is not in it, so that an upgrade writes no document anew for that."""
+    """Its place is not in it, nor was its kind, so that an upgrade writes no document anew for that."""
     bed.put(1, lives.RUNNING, 3)
     await written(bed, uid(1), Desired.ON)
     [document] = bed.stream.stood.values()
-    assert "place" not in json.loads(document.body)
-    bed.dispatcher._learn(document)
+    said = json.loads(document.body)
+    assert said.pop("kind") == "vm" and "place" not in said
+    bed.dispatcher._learn(dataclasses.replace(document, body=json.dumps(said).encode()))
     bed.put(1, lives.RUNNING, 4)
     await eventually(lambda: bed.dispatcher._seen.get(uid(1)) == 4, "it is looked at")
     assert len(bed.stream.puts) == 1
+
+
+@pytest.mark.parametrize(("kind", "said"), [("volume", "vm"), ("volume", "volume"), ("vm", "volume")])
+async def test_a_document_of_another_kind_is_none_of_a_vm(bed: Bed, kind: str, said: str) -> None:
+    bed.put(1, lives.RUNNING, 3)
+    await written(bed, uid(1), Desired.ON)
+    [document] = bed.stream.stood.values()
+    forged = {**json.loads(document.body), "kind": said, "desired": "off"}
+    subject = subjects.wanted("n1", kind, uid(1))
+    bed.dispatcher._learn(dataclasses.replace(document, subject=subject, body=json.dumps(forged).encode()))
+    assert Key("n1", kind, uid(1)) not in bed.dispatcher._written
+    assert [where.subject for where, _ in bed.dispatcher._malformed] == [subject]
 
 
 async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed: Bed) -> None:
