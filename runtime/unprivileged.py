@@ -1,16 +1,17 @@
 """Give up root for good: what guests talk to has no rights on its host."""
 
 import ctypes
-import errno
 import os
 import pwd
 from collections.abc import Sequence
+
+from runtime.patience import CannotRun
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 2, 38
 
 
 def user(names: Sequence[str]) -> pwd.struct_passwd | None:
-    """The first of these users that there is; None where we are not root. Raises OSError where there is none."""
+    """The first of these users that there is; None where we are not root. Raises CannotRun where there is none."""
     if os.geteuid() != 0:
         return None
     for name in names:
@@ -20,7 +21,7 @@ def user(names: Sequence[str]) -> pwd.struct_passwd | None:
             continue
         if found.pw_uid != 0:
             return found
-    raise FileNotFoundError(errno.ENOENT, f"there is no user {' or '.join(names)} to run as", names[0])
+    raise CannotRun(f"there is no user {' or '.join(names)} to run as: useradd --system {names[0]}")
 
 
 def become(account: pwd.struct_passwd) -> None:

@@ -41,7 +41,7 @@ async def run(settings: GuestDataSettings) -> None:
 def give_up_rights(folder: Path) -> Path | None:
     """Make the folder of the copies, and be a user without rights. None where there can be no folder.
 
-    Raises OSError where there is no such user.
+    Raises CannotRun where there is no such user.
     """
     account = unprivileged.user(USERS)
     made: Path | None = folder
