@@ -15,6 +15,8 @@ from domain.base import Message
 
 #: Characters of one text; interfaces, addresses of one of them, and filesystems in one answer.
 MOST_TEXT, MOST_INTERFACES, MOST_ADDRESSES, MOST_FILESYSTEMS = 255, 64, 16, 64
+#: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
+MOST_KEY, MOST_HOST_KEYS = 4096, 8
 #: Bytes that a number of bytes may say, and how many of a kind may be said to be left out.
 MOST_BYTES, MOST_MORE = 2**63 - 1, 10**6
 #: Seconds that a time zone may be away from UTC.
@@ -101,3 +103,20 @@ class Guest(Message):
     more_interfaces: More = 0
     filesystems: tuple[Filesystem, ...] | None = Field(default=None, max_length=MOST_FILESYSTEMS)
     more_filesystems: More = 0
+
+
+class HostKey(Message):
+    """A public SSH host key of the guest, as the guest itself reported it."""
+
+    type: str
+    key: str
+    fingerprint: str = Field(description="SHA256:…, as ssh-keygen -l prints it")
+
+
+def _bounded(key: HostKey) -> HostKey:
+    if max(len(key.type), len(key.fingerprint)) > 128 or len(key.key) > MOST_KEY:
+        raise ValueError(f"a host key has at most {MOST_KEY} characters")
+    return key
+
+
+BoundedKey = Annotated[HostKey, AfterValidator(_bounded)]

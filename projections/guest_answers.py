@@ -22,11 +22,7 @@ from nats.errors import Error as NatsError
 from pydantic import BaseModel
 
 from domain.contract import Caller, CommandRequest
-from eventstore.log.store import EventStore, Unavailable
-from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
-from projections import seeds, ssh
-from projections.database import Away, Pool
-from projections.guest_data.messages import (
+from domain.contract.guest_data import (
     ASK_SECONDS,
     BUSY,
     READY_SECONDS,
@@ -39,6 +35,10 @@ from projections.guest_data.messages import (
     SeedsHeld,
     SeedsUnknown,
 )
+from eventstore.log.store import EventStore, Unavailable
+from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
+from projections import seeds, ssh
+from projections.database import Away, Pool
 from projections.model import Secrets
 from projections.position import Position
 from projections.seeds import Seed

@@ -3,7 +3,8 @@
 A node is told what to want, not what to do. Documents and reports travel as JSON on the subjects of their node alone,
 keyed by kind and id. Both sides judge what they read and what they write by these types.
 
-Import from here, not from the files. Start with `wanted.py` and `report.py`.
+Import from here, not from the files; only `guest_data.py`, what guest-data and the projections say to each other, is
+imported as a whole. Start with `wanted.py` and `report.py`.
 """
 
 from domain.contract.asks import Connection, ConsoleLog, Cursor, Question

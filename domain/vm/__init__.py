@@ -26,6 +26,7 @@ and every phase a command that leads out of it.
 of it, `boots.py` for the boots of the guest. `features.py` is what nodes have to know. `kind.py` is the kind itself.
 """
 
+from domain.guest import HostKey as HostKey
 from domain.vm.commands import *  # noqa: F403
 from domain.vm.deadlines import *  # noqa: F403
 from domain.vm.events import *  # noqa: F403

@@ -2,23 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from domain.base import Command, Slug, Uuid
 from domain.contract import BootId, Counter, Mac, NodeReport, detail
-from domain.vm.values import Considered, Console, HostKey
-
-#: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
-MOST_KEY, MOST_HOST_KEYS = 4096, 8
-
-
-def _bounded(key: HostKey) -> HostKey:
-    if max(len(key.type), len(key.fingerprint)) > 128 or len(key.key) > MOST_KEY:
-        raise ValueError(f"a host key has at most {MOST_KEY} characters")
-    return key
-
-
-BoundedKey = Annotated[HostKey, AfterValidator(_bounded)]
+from domain.guest import MOST_HOST_KEYS, BoundedKey
+from domain.vm.values import Considered, Console
 
 
 class VmCommand(Command):

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from domain.base import Event, Resources
-from domain.guest import AddressSource
-from domain.vm.values import Considered, Console, HostKey, Phase
+from domain.guest import AddressSource, HostKey
+from domain.vm.values import Considered, Console, Phase
 
 
 class VmEvent(Event):

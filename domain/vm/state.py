@@ -7,13 +7,12 @@ from pydantic.dataclasses import dataclass
 
 from domain.base import LENIENT, Resources, Sealed, replace
 from domain.contract import Desired, Watchdog
-from domain.guest import AddressSource
+from domain.guest import AddressSource, HostKey
 from domain.known import NONE, Known, Operations
 from domain.vm.events import VmAsked, VmObserved
 from domain.vm.values import (
     Considered,
     Failure,
-    HostKey,
     Notice,
     Pending,
     Phase,

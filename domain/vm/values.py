@@ -108,14 +108,6 @@ class Notice(Message):
     detail: str
 
 
-class HostKey(Message):
-    """A public SSH host key of the guest, as the guest itself reported it."""
-
-    type: str
-    key: str
-    fingerprint: str = Field(description="SHA256:…, as ssh-keygen -l prints it")
-
-
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Pending:
     """The operation that waits: until `deadline`, then it times out."""

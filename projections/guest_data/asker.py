@@ -8,7 +8,7 @@ from nats.aio.client import Client
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from projections.guest_data.messages import (
+from domain.contract.guest_data import (
     ASK_SECONDS,
     READY_SECONDS,
     UNKNOWN,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.contract import RoleProcess, RoleStatus
+from domain.contract.guest_data import MOST_DIGESTS
 from projections.guest_data.asker import Asker, NoAnswer
 from projections.guest_data.copies import Copies
-from projections.guest_data.messages import MOST_DIGESTS
 from projections.guest_data.source import Source
 from projections.guest_data.status import Status
 from runtime import bus, listener, logs, subjects, unprivileged

@@ -3,10 +3,9 @@
 import re
 from urllib.parse import parse_qs
 
-from domain.vm import HostKey
-from domain.vm.commands import MOST_KEY
+from domain.contract.guest_data import MOST_INSTANCE, GuestCall
+from domain.guest import MOST_KEY, HostKey
 from projections import ssh
-from projections.guest_data.messages import MOST_INSTANCE, GuestCall
 
 #: What the guest may send of its host keys.
 KEYS = {

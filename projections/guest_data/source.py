@@ -23,10 +23,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from domain.contract.guest_data import GuestSeed
 from projections.guest_data import phone_home
 from projections.guest_data.asker import Asker, NoAnswer, NotBelieved, Unknown
 from projections.guest_data.copies import Copies, name_of
-from projections.guest_data.messages import GuestSeed
 from projections.guest_data.rate import Rate
 from projections.guest_data.status import Status
 from runtime import logs

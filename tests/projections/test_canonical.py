@@ -13,13 +13,14 @@ from rpds import HashTrieMap
 
 from domain.base import Resources, Sealed
 from domain.contract import Desired, Watchdog
+from domain.guest import HostKey
 from domain.image import Image, ImagePhase
 from domain.known import Known
 from domain.named import Named
 from domain.node import Node
 from domain.operation import problem
 from domain.vm import Phase, RestartPolicy, Spec, Vm
-from domain.vm.values import Considered, HostKey
+from domain.vm.values import Considered
 from eventstore.log.envelope import Recorded, Ref
 from projections.aggregates import Aggregates
 from projections.books import TABLES

@@ -11,11 +11,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from domain.contract import Power
+from domain.contract.guest_data import BUSY, UNKNOWN
 from domain.vm import AbandonVm, DeleteVm, RebuildVm
 from projections import guest_answers, seeds
 from projections.database import Away
 from projections.guest_answers import GuestAnswers
-from projections.guest_data import asker as asking, main, messages
+from projections.guest_data import asker as asking, main
 from projections.guest_data.copies import name_of
 from projections.guest_data.rate import Rate
 from projections.guest_data.source import network_of
@@ -212,7 +213,7 @@ async def test_a_flood_leaves_the_database_to_the_read_models(guests: Guests, mo
     many = [asyncio.create_task(nc.request(subjects.GUEST_SEED, body, timeout=60)) for _ in range(guest_answers.MOST)]
     await eventually(lambda: now == guest_answers.AT_A_TIME, "they have begun")
     late = json.loads((await nc.request(subjects.GUEST_SEED, body, timeout=60)).data)
-    assert (late["problem"]["code"], late["problem"]["status"]) == (messages.BUSY, 503)
+    assert (late["problem"]["code"], late["problem"]["status"]) == (BUSY, 503)
     await placed(guests)
     await guests.cloud.caught_up()  # the read models go on
     go.set()
@@ -306,4 +307,4 @@ async def test_projections_that_stand_by_for_others_answer_as_well(guests: Guest
     assert (await standing_by.known(await guests.secret(ref))).vm == ref.id
     with pytest.raises(guest_answers.Refused) as refused:
         await standing_by.known("S" * 32)
-    assert refused.value.refusal.code == messages.UNKNOWN
+    assert refused.value.refusal.code == UNKNOWN

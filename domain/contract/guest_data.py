@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from domain.base import Message, Slug, Uuid
-from domain.contract import BootId
-from domain.vm.commands import MOST_HOST_KEYS, BoundedKey
+from domain.contract.values import BootId
+from domain.guest import MOST_HOST_KEYS, BoundedKey
 
 #: Seconds that guest-data waits for an answer. cloud-init waits 5 s for a document.
 ASK_SECONDS = 4.0
