@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-NAMES = ("append", "replay", "load", "commands", "boot", "burst")
+NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst")
 
 
 def main() -> int:

@@ -138,8 +138,10 @@ class Broker(NatsBroker):
     """On a connection of ours, which is closed by whoever opened it. `grace`: seconds for what is in work at a stop."""
 
     def __init__(self, nc: Client, in_work: InWork, *, grace: float) -> None:
-        # A logger of its own: "faststream" writes a line a message, in its own form.
-        super().__init__(logger=logging.getLogger("handlers.faststream"), graceful_timeout=grace)
+        # A logger of its own: "faststream" writes a line a message, in its own form. No injected parameters: FastStream
+        # goes to another thread and back for each message where a function asks for the message itself.
+        logger = logging.getLogger("handlers.faststream")
+        super().__init__(logger=logger, graceful_timeout=grace, apply_types=False)
         self._nc = nc
         self._in_work = in_work
 

@@ -1,12 +1,12 @@
 """Durable work queues: each message of a stream goes to one function, until it is done or parked.
 
-A queue is one function. The type of its first parameter says what a message is:
+A queue is one function, of a message and its subject. The type of its first parameter says what a message is:
 
     @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
-    async def on_report(report: NodeReport, msg: NatsMessage) -> None: ...
+    async def on_report(report: NodeReport, subject: str) -> None: ...
 
 - The function returns: the message is acknowledged.
-- It is not of that type, or the function raises Malformed: it is parked.
+- It is not of that type, or the function raises PoisonMessage: it is parked.
 - The function raises Unavailable or Conflict: it is called again after a pause, until it raises neither.
 - It raises anything else, or takes longer than LONGEST: the message comes again after a pause that grows. After as many
   tries as the settings allow it is parked, with the error of the last one.
@@ -57,10 +57,11 @@ GRACE = 3.0
 #: What passes, and says nothing about the message.
 PASSING = (Unavailable, Conflict)
 
-F = TypeVar("F", bound=Callable[..., Awaitable[None]])
+T = TypeVar("T")
+Function = Callable[[T, str], Awaitable[None]]
 
 
-class Malformed(ValueError):
+class PoisonMessage(ValueError):
     """A message that can never be taken in: another try would end in the same way."""
 
 
@@ -93,7 +94,7 @@ class Queues:
         self._broker = Broker(nc, self._in_work, grace=GRACE)
         self._keeper: asyncio.Task[None] | None = None
 
-    def of(self, source: str, subject: str) -> Callable[[F], F]:
+    def of(self, source: str, subject: str) -> Callable[[Function[T]], Function[T]]:
         """Make the function a queue's. `source` is the name of its messages among the parked ones, which knows the
         stream that a retried one goes back to.
         """
@@ -103,7 +104,7 @@ class Queues:
         def policy(msg: Msg | None, /, *, context: ContextRepo) -> Policy:
             return Policy(msg, context=context, queues=self, source=source)
 
-        def made(function: F) -> F:
+        def made(function: Function[T]) -> Function[T]:
             first = next(iter(inspect.signature(function, eval_str=True).parameters.values()))
             router = NatsRouter(middlewares=[policy])
             router.subscriber(
@@ -137,7 +138,7 @@ class Queues:
         """Call the function, and see to what it raises. Raises NackMessage where the message has to come again."""
         try:
             await self._until_it_counts(source, msg, call)
-        except Malformed as error:
+        except PoisonMessage as error:
             await self._park(source, msg, error.__cause__ or error)
         except PASSING as error:  # the process stops
             raise NackMessage from error
@@ -211,14 +212,14 @@ class Policy(BaseMiddleware[Any, Msg | None]):
         return False
 
 
-def decoder(kind: Any) -> Callable[[NatsMessage], Awaitable[Any]]:
-    """What makes a value of this type from a body, whatever the message's headers say it is."""
+def decoder(kind: type[T]) -> Callable[[NatsMessage], Awaitable[tuple[T, str]]]:
+    """What makes a function's arguments of a message, whatever the message's headers say that it is."""
     adapter = TypeAdapter(kind)
 
-    async def decoded(msg: NatsMessage) -> Any:
+    async def decoded(msg: NatsMessage) -> tuple[T, str]:
         try:
-            return adapter.validate_json(msg.body)
+            return adapter.validate_json(msg.body), msg.raw_message.subject
         except ValueError as error:
-            raise Malformed("the body does not fit") from error
+            raise PoisonMessage("the body does not fit") from error
 
     return decoded

@@ -5,7 +5,6 @@ They come over a durable queue (`queues.py`): a report is acknowledged only once
 
 from typing import Annotated
 
-from faststream.nats import NatsMessage
 from pydantic import Field
 
 from domain import vm
@@ -16,7 +15,7 @@ from eventstore.log.envelope import Context
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
 from handlers.apply import apply, caught_up, now
-from handlers.queues import Malformed, Queues
+from handlers.queues import PoisonMessage, Queues
 from handlers.world import World
 from runtime import logs, subjects
 
@@ -41,7 +40,7 @@ class Reports:
     async def record(self, report: NodeReport) -> None:
         """Append what a report means: nothing, about a VM that is gone, from another node, or under an earlier lease.
 
-        Raises Malformed for one that cannot be true.
+        Raises PoisonMessage for one that cannot be true.
         """
         speaker = await self._speaker(report)
         if speaker is None:
@@ -62,13 +61,13 @@ class Reports:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 
     async def _speaker(self, report: NodeReport) -> Node | None:
-        """The node, if the daemon that reports holds its lease. Raises Malformed for a lease never given."""
+        """The node, if the daemon that reports holds its lease. Raises PoisonMessage for a lease never given."""
         speaker = self._world.node(report.node)
         if speaker is None or report.lease > speaker.lease:
             await self._world.reached(await self._store.last_position())
             speaker = self._world.node(report.node)
         if speaker is None or report.lease > speaker.lease or report.lease == 0:
-            raise Malformed(f"node {report.node} was not given lease {report.lease}")
+            raise PoisonMessage(f"node {report.node} was not given lease {report.lease}")
         if report.lease < speaker.lease:
             log.info("report of an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
             return None
@@ -78,7 +77,9 @@ class Reports:
         if speaker.holder is not None:
             age = max(0.0, (now() - speaker.holder.since).total_seconds())
             if report.sequence > (age + SLACK) * 1e9:
-                raise Malformed(f"sequence {report.sequence} is more than the nanoseconds since lease {report.lease}")
+                raise PoisonMessage(
+                    f"sequence {report.sequence} is more than the nanoseconds since lease {report.lease}"
+                )
         return speaker
 
 
@@ -86,21 +87,21 @@ def receive(queues: Queues, reports: Reports) -> None:
     """Have the queue of reports judged."""
 
     @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
-    async def on_report(report: AnyReport, msg: NatsMessage) -> None:
-        await reports.record(of_vm(msg.raw_message.subject, report))
+    async def on_report(report: AnyReport, subject: str) -> None:
+        await reports.record(of_vm(subject, report))
 
 
 def of_vm(subject: str, report: AnyReport) -> NodeReport:
-    """The report, where it is one of a VM that stands on its subject. Raises Malformed for all else.
+    """The report, where it is one of a VM that stands on its subject. Raises PoisonMessage for all else.
 
     These handlers write no documents of other kinds, so that a node refuses one is news to operators, who see it among
     the parked messages.
     """
     if unknown := sorted(set(report.features) - FEATURES):
-        raise Malformed(f"it needs {', '.join(unknown)}, which these handlers do not know: upgrade them")
+        raise PoisonMessage(f"it needs {', '.join(unknown)}, which these handlers do not know: upgrade them")
     id_ = report.vm if isinstance(report, NodeReport) else report.id
     if subjects.parse_report(subject) != (report.node, report.kind, id_):
-        raise Malformed(f"a report on {subject} claims to be of {report.node}")
+        raise PoisonMessage(f"a report on {subject} claims to be of {report.node}")
     if isinstance(report, NodeReport):
         return report
-    raise Malformed(f"node {report.node} refuses {report.kind} {id_}: {report.error.code}: {report.error.detail}")
+    raise PoisonMessage(f"node {report.node} refuses {report.kind} {id_}: {report.error.code}: {report.error.detail}")

@@ -85,6 +85,7 @@ def wanted_of(node: str | None = None) -> str:
 
 
 def report(node: str, kind: str, id_: str) -> str:
+    """Where a node says what it sees of one thing."""
     return f"{PREFIX}.nodes.{token(node)}.reports.{token(kind)}.{token(id_)}"
 
 
@@ -154,6 +155,7 @@ LEASES_OF_ALL = f"{PREFIX}.nodes.*.lease"
 
 
 def heartbeat(node: str) -> str:
+    """Where a node says that it lives."""
     return f"{PREFIX}.nodes.{token(node)}.heartbeat"
 
 
@@ -172,9 +174,6 @@ def asks_of(node: str | None = None) -> str:
 def session(node: str, id_: str, hearer: str) -> str:
     """Where one end (`node` or `gateway`) of a connection to a guest hears the other. The id is a secret of the two."""
     return f"{PREFIX}.nodes.{token(node)}.sessions.{token(id_)}.{token(hearer)}"
-
-
-SESSIONS_OF_ALL = f"{PREFIX}.nodes.*.sessions.*.*"
 
 
 def cached_images(node: str) -> str:

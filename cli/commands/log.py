@@ -184,12 +184,13 @@ def schemas(
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write them, a file each.")] = None,
 ) -> None:
     """JSON Schema of every event, and the AsyncAPI document of the bus: printed as one, or written as files."""
-    from eventstore.integrity import schemas
+    from cli.asyncapi import documents
+    from eventstore.integrity.schemas import write
 
     if folder is None:
-        output.emit_json(schemas.documents())
+        output.emit_json(documents())
         return
-    for name in schemas.write(folder):
+    for name in write(folder, documents()):
         output.emit(str(folder / name))
 
 

@@ -32,7 +32,7 @@ class Reader:
         self.js = nc.jetstream()
         self.read: list[str] = []
 
-    async def take(self, body: str) -> None:
+    async def take(self, body: str, subject: str) -> None:
         self.read.append(body)
 
     async def reads_on(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from domain.contract import NodeReport, Power, RefusedDocument
-from handlers.queues import Malformed
+from handlers.queues import PoisonMessage
 from handlers.reports import AnyReport, of_vm
 from runtime import subjects
 
@@ -53,5 +53,5 @@ def test_an_earlier_form() -> None:
     ],
 )
 def test_what_is_parked(subject: str, body: bytes, why: str) -> None:
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(PoisonMessage, match=why):
         read(subject, body)

@@ -1,19 +1,16 @@
-"""Types that are not known, old shapes, and what is published about the shapes."""
+"""Types that are not known, and old shapes."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from domain import base
 from domain.base import Event, Foreign
-from eventstore.integrity import schemas
 from eventstore.integrity.audit import verify_log
 from eventstore.integrity.verify import Verifier
 from eventstore.log import upcast
@@ -122,50 +119,6 @@ async def test_unknown_types_pass_through() -> None:
         assert (await verify_log(log.nc, keys=None, foreign=["acme.*"])).ok
         [finding] = (await verify_log(log.nc, keys=None)).findings
         assert (finding.code, finding.position) == ("type", there.position)
-
-
-# ── what is published ───────────────────────────────────────────────────────────────────────────────────────────────
-
-DOCS = Path(__file__).parents[2] / "docs" / "schemas"
-
-
-def test_generated_files_are_current() -> None:
-    """When this fails: `nebula schemas docs/schemas`."""
-    expected = {name: schemas.text_of(document) for name, document in schemas.documents().items()}
-    assert {file.name: file.read_text() for file in DOCS.glob("*.json")} == expected
-
-
-def test_every_reference_leads_somewhere() -> None:
-    document = schemas.async_api()
-
-    def check(node: Any, root: Any) -> None:
-        match node:
-            case {"$ref": str(target)} if target.startswith("#/"):
-                found = root
-                for part in target[2:].split("/"):
-                    found = found[part]
-            case {"$ref": str(target)}:
-                assert (DOCS / target).exists(), target
-            case {"$schema": _, **rest} if node is not root:
-                check(rest, rest)
-            case dict():
-                for value in node.values():
-                    check(value, root)
-            case list():
-                for value in node:
-                    check(value, root)
-
-    check(document, document)
-    assert {"events", "commands", "wanted", "reports", "checkpoints"} <= set(document["channels"])
-
-
-def test_written_where_asked(tmp_path: Path) -> None:
-    (tmp_path / "nebula.gone.Type.json").write_text("{}")
-    assert "nebula.gone.Type.json" in schemas.write(tmp_path)
-    assert schemas.write(tmp_path) == []
-    schema = json.loads((tmp_path / "nebula.vm.VmRequested.json").read_text())
-    assert schema["$id"] == "nebula.vm.VmRequested.json"
-    assert "name" in schema["required"]
 
 
 def test_a_type_is_known_to_whoever_has_imported_nothing_of_it() -> None:

@@ -1,0 +1,305 @@
+"""The AsyncAPI 3.0 document of the bus: which messages travel on which subjects.
+
+It is derived: a channel is a function of `runtime/subjects.py`, its address and its parameters are the function's, and
+the schemas are those of the types that are read and written there. `TRAVELS` and `FIXED` say which type is on which
+subject. A subject that they lack, and one that is no more, stops the document from being made.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats.js.api import StreamConfig
+from pydantic import TypeAdapter
+
+from domain.base import Event
+from domain.contract import (
+    CachedImages,
+    CommandReply,
+    CommandRequest,
+    Connection,
+    ConsoleLog,
+    Heartbeat,
+    ImageHolder,
+    ImagePiece,
+    ImageQuestion,
+    Introduction,
+    LeaseGranted,
+    LeaseNote,
+    Leaving,
+    NodeReport,
+    Question,
+    RefusedDocument,
+    RoleStatus,
+    UnwantedImages,
+    Wanted,
+)
+from domain.guest import Guest
+from domain.kinds import KINDS
+from domain.operation import Operation
+from eventstore.integrity import schemas
+from eventstore.integrity.checkpoints import Checkpoint
+from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_schema
+from eventstore.log.upcast import all_types
+from eventstore.parking.parked import Parked
+from handlers.managers.lease import Note
+from projections.guest_data.messages import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
+from runtime import streams, subjects
+from runtime.replies import Refusal
+
+ASYNCAPI = "asyncapi.json"
+
+Subject = Callable[..., str]
+
+BYTES = bytes
+"""Of a body that is no JSON."""
+
+
+@dataclass(frozen=True)
+class Travels:
+    """What is sent on a subject: one of these types. `answers`: what comes back where it is a request."""
+
+    types: tuple[Any, ...]
+    answers: tuple[Any, ...] = ()
+
+
+TRAVELS: Mapping[Subject, Travels] = {
+    subjects.event: Travels(tuple(all_types().values())),
+    subjects.command: Travels((CommandRequest,), (CommandReply[Operation, Any],)),
+    subjects.wanted: Travels((Wanted,)),
+    subjects.report: Travels((NodeReport, RefusedDocument)),
+    subjects.register: Travels((Introduction,), (LeaseGranted,)),
+    subjects.leave: Travels((Leaving,), (dict[str, Any],)),
+    subjects.lease: Travels((LeaseNote,)),
+    subjects.heartbeat: Travels((Heartbeat,)),
+    subjects.ask: Travels((Question, ConsoleLog, Connection), (Guest, dict[str, Any], BYTES)),
+    subjects.session: Travels((BYTES,)),
+    subjects.cached_images: Travels((CachedImages,), (UnwantedImages,)),
+    subjects.image_holder: Travels((ImageQuestion,), (ImageHolder,)),
+    subjects.image_piece: Travels((ImagePiece,), (BYTES,)),
+    subjects.role_status: Travels((RoleStatus,)),
+    subjects.parked: Travels((Parked,)),
+    subjects.vault_key: Travels((BYTES,)),
+}
+
+FIXED: Mapping[str, Travels] = {
+    subjects.CHECKPOINT: Travels((Checkpoint,)),
+    subjects.MANAGERS_LEASE: Travels((Note,)),
+    subjects.HEALTH_CHECK: Travels((BYTES,)),
+    subjects.GUEST_SEED: Travels((SeedQuestion,), (GuestSeed,)),
+    subjects.GUEST_READY: Travels((GuestReady,), (Nothing,)),
+    subjects.GUEST_SEEDS_HELD: Travels((SeedsHeld,), (SeedsUnknown,)),
+}
+"""The subjects without a part that varies."""
+
+EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
+"""What only an earlier version wrote on."""
+
+PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
+    ("event", "kind"): subjects.KINDS,
+    ("command", "kind"): list(KINDS),
+    ("command", "verb"): sorted({verb.name for kind in KINDS.values() for verb in kind.verbs}),
+}
+"""The values of a channel's parameter, where they are known."""
+
+
+class Incomplete(LookupError):
+    """A subject has no types here, or types are given for what is no subject."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    name: str
+    address: str
+    parameters: tuple[str, ...]
+    description: str
+    travels: Travels
+
+    @property
+    def filter(self) -> str:
+        return ".".join("*" if part.startswith("{") else part for part in self.address.split("."))
+
+
+def channels() -> list[Channel]:
+    """Every subject of the platform. Raises Incomplete."""
+    found = {function: template for function in builders() if (template := address(function))}
+    names = fixed()
+    wrong = {function.__name__ for function in found.keys() ^ TRAVELS.keys()} | (names.keys() ^ FIXED.keys())
+    if wrong:
+        raise Incomplete(f"subjects and what travels on them differ: {', '.join(sorted(wrong))}")
+    made = [
+        Channel(
+            name=function.__name__,
+            address=template,
+            parameters=tuple(plain(name) for name in inspect.signature(function).parameters),
+            description=inspect.getdoc(function) or "",
+            travels=TRAVELS[function],
+        )
+        for function, template in found.items()
+    ]
+    return made + [Channel(names[subject], subject, (), "", travels) for subject, travels in FIXED.items()]
+
+
+def builders() -> list[Subject]:
+    """The functions of `runtime/subjects.py` that make one subject of its parts."""
+    named = vars(subjects).values()
+    functions = [each for each in named if inspect.isroutine(each) and each.__module__ == subjects.__name__]
+    return [each for each in functions if each not in EARLIER and takes_all_parts(inspect.signature(each))]
+
+
+def takes_all_parts(signature: inspect.Signature) -> bool:
+    """Whether it is of a function that makes a text and leaves no part out, as filters do."""
+    given = [parameter.default is inspect.Parameter.empty for parameter in signature.parameters.values()]
+    return signature.return_annotation is str and all(given)
+
+
+def address(function: Subject) -> str | None:
+    """The subject with a name for each part that varies; None where the function makes a filter, or no subject."""
+    names = list(inspect.signature(function).parameters)
+    try:
+        parts = function(*names).split(".")
+    except ValueError:
+        return None  # it takes a subject apart
+    if parts[0] != subjects.PREFIX or "*" in parts:
+        return None
+    return ".".join(f"{{{plain(part)}}}" if part in names else part for part in parts)
+
+
+def plain(parameter: str) -> str:
+    """The parameter without what keeps it from hiding a name of Python's."""
+    return parameter.rstrip("_")
+
+
+def fixed() -> dict[str, str]:
+    """The subjects that are written out, other than filters, with the names that they have there."""
+    texts = {text: name.lower() for name, text in vars(subjects).items() if isinstance(text, str)}
+    return {
+        text: name
+        for text, name in texts.items()
+        if text.startswith(f"{subjects.PREFIX}.") and not set(text) & set("*>")
+    }
+
+
+def documents() -> dict[str, Document]:
+    """Every generated file by its name: this document and the JSON Schemas that it refers to. Raises Incomplete."""
+    return {**schemas.documents(), ASYNCAPI: async_api()}
+
+
+def async_api() -> Document:
+    """The document. Raises Incomplete."""
+    every = channels()
+    described: dict[str, Document] = {}
+    operations: dict[str, Document] = {}
+    messages: dict[str, Document] = {}
+    for channel in every:
+        mine = {message_name(kind, channel.name): message(kind) for kind in channel.travels.types}
+        messages |= mine
+        described[channel.name] = {
+            "address": channel.address,
+            "description": " ".join([*channel.description.split("\n\n")[:1], stored(channel)]).strip(),
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in mine},
+            **({"parameters": parameters(channel)} if channel.parameters else {}),
+        }
+        if not channel.travels.answers:
+            operations[channel.name] = {"action": "receive", "channel": {"$ref": f"#/channels/{channel.name}"}}
+            continue
+        back = f"{channel.name}.reply"
+        theirs = {message_name(kind, back): message(kind, answer=True) for kind in channel.travels.answers}
+        messages |= theirs | {"Refusal": message(Refusal, answer=True)}
+        described[back] = {
+            "address": None,
+            "description": "The subject of the reply is the request's.",
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (*theirs, "Refusal")},
+        }
+        asks = {
+            "action": "send",
+            "channel": {"$ref": f"#/channels/{channel.name}"},
+            "reply": {"channel": {"$ref": f"#/channels/{back}"}},
+        }
+        operations |= commands(asks) if channel.travels is TRAVELS[subjects.command] else {channel.name: asks}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Nebula on NATS",
+            "version": "2",
+            "description": "Subjects, headers and bodies. Additions are no new version: ignore what you do not know.",
+        },
+        "defaultContentType": "application/json",
+        "servers": {"nats": {"host": "127.0.0.1:4222", "protocol": "nats"}},
+        "channels": described,
+        "operations": operations,
+        "components": {"messages": messages, "messageTraits": {"cloudEvent": {"headers": headers_schema()}}},
+    }
+
+
+def commands(asks: Document) -> dict[str, Document]:
+    """What can be asked of each kind, as operations of one channel."""
+    every = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
+    return {f"command.{kind.name}.{verb.name}": {**asks, "summary": verb.summary} for kind, verb in every}
+
+
+def parameters(channel: Channel) -> Document:
+    values = {name: PARAMETERS.get((channel.name, name)) for name in channel.parameters}
+    return {name: {"enum": list(known)} if known else {} for name, known in values.items()}
+
+
+def stored(channel: Channel) -> str:
+    """In which stream it is kept, if in one, and what of it."""
+    for stream in streams.platform_streams(1):
+        if channel.filter in (stream.subjects or ()):
+            return f"Stream {stream.name}{kept(stream)}."
+    return "" if channel.travels.answers else "Not stored."
+
+
+def kept(stream: StreamConfig) -> str:
+    match stream.max_msgs_per_subject:
+        case 1:
+            return ": the newest of each subject"
+        case int(most) if most > 1:
+            return f": the newest {most} of each subject"
+        case _:
+            return ""
+
+
+def message_name(kind: Any, channel: str) -> str:
+    """Types of one name in two modules would be one message: none are, and a test says so."""
+    if kind is BYTES:
+        return f"{channel}.bytes"
+    if isinstance(kind, type) and issubclass(kind, Event):
+        return kind.TOPIC
+    return f"{channel}.object" if kind == dict[str, Any] else title(kind)
+
+
+def title(kind: Any) -> str:
+    origin: Any = getattr(kind, "__origin__", kind)
+    return str(origin.__name__)
+
+
+def message(kind: Any, *, answer: bool = False) -> Document:
+    """A message of this type. An answer is in an envelope, which says whether it is one or a refusal."""
+    if kind is BYTES:
+        return {"title": "Bytes", "contentType": "application/octet-stream"}
+    if isinstance(kind, type) and issubclass(kind, Event):
+        return {
+            "name": kind.TOPIC,
+            "title": kind.__name__,
+            "traits": [{"$ref": "#/components/messageTraits/cloudEvent"}],
+            "payload": payload({"$ref": file_name(kind.TOPIC)}),
+        }
+    schema = TypeAdapter(kind).json_schema(mode="serialization" if answer else "validation")
+    summary = " ".join((schema.get("description") or "").split("\n\n")[0].split())
+    if answer:
+        definitions = schema.pop("$defs", None)
+        part = "problem" if kind is Refusal else "ok"
+        schema = {"type": "object", "properties": {part: schema}, "required": [part]}
+        schema |= {"$defs": definitions} if definitions else {}
+    return {
+        "title": title(kind),
+        **({"summary": summary} if summary else {}),
+        "payload": payload({"$schema": DIALECT, **schema}),
+    }
+
+
+def payload(schema: Document) -> Document:
+    return {"schemaFormat": f"application/schema+json;version={DIALECT}", "schema": schema}
