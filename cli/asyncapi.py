@@ -20,6 +20,8 @@ from domain.contract import (
     CommandRequest,
     Connection,
     ConsoleLog,
+    GuestReady,
+    GuestSeed,
     Heartbeat,
     ImageHolder,
     ImagePiece,
@@ -29,9 +31,13 @@ from domain.contract import (
     LeaseNote,
     Leaving,
     NodeReport,
+    Nothing,
     Question,
     RefusedDocument,
     RoleStatus,
+    SeedQuestion,
+    SeedsHeld,
+    SeedsUnknown,
     UnwantedImages,
     Wanted,
 )
@@ -44,7 +50,6 @@ from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_s
 from eventstore.log.upcast import all_types
 from eventstore.parking.parked import Parked
 from handlers.managers.lease import Note
-from projections.guest_data.messages import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from runtime import streams, subjects
 from runtime.replies import Refusal
 
