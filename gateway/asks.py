@@ -1,13 +1,13 @@
 """Questions to the node that a VM is on, about what only the node knows."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.msg import Msg
 from starlette.requests import Request
 
 from domain.contract import Question
+from domain.vm import Vm
 from eventstore.log.envelope import Ref
 from gateway import reads
 from gateway.parameters import path_id
@@ -21,14 +21,13 @@ from runtime.requests import NobodyThere, Patience, Silent, Unanswered
 PATIENCE = 5.0
 
 
-async def located(gateway: Gateway, request: Request) -> tuple[str, str, Mapping[str, Any]]:
+async def located(gateway: Gateway, request: Request) -> tuple[str, str, Vm]:
     """The VM, its node, and its state. Raises Problem: 404, 410, and 409 while it has no node."""
     vm = path_id(request, "vm")
-    row = await reads.row(gateway, request, VMS, Ref(path_id(request, "project"), "vm", vm))
-    state: Mapping[str, Any] = row["state"]
-    if not state["node"]:
+    found = await reads.living(gateway, request, VMS, Ref(path_id(request, "project"), "vm", vm))
+    if not found.state.node:
         raise Problem(409, "vm_not_placed", "the VM has no node yet that could be asked")
-    return vm, state["node"], state
+    return vm, found.state.node, found.state
 
 
 async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: float = 0.0) -> Msg:

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from domain.contract import Question
 from domain.guest import Guest
+from domain.vm import Phase
 from gateway.asks import ask, located, nonsense, said, unless_stopped
 from gateway.problems import Problem
 from gateway.reads import answer
@@ -18,8 +19,8 @@ AGENT = 30.0
 async def guest(gateway: Gateway, request: Request) -> Response:
     """What the agent in a running guest says of it."""
     vm, node, state = await located(gateway, request)
-    if state["phase"] != "running":
-        raise Problem(409, "wrong_phase", f"the VM is {state['phase']}: only the guest of a running one can be asked")
+    if state.phase is not Phase.RUNNING:
+        raise Problem(409, "wrong_phase", f"the VM is {state.phase}: only the guest of a running one can be asked")
     reply = await unless_stopped(gateway, ask(gateway, node, "guest", Question(vm=vm), AGENT))
     try:
         found = Guest.model_validate(said(node, reply))

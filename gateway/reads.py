@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -19,14 +19,16 @@ from gateway.parameters import not_found, path_id
 from gateway.problems import Problem
 from gateway.state import Gateway, reflects
 from gateway.writes import ANY
-from projections import aggregates, operation_rows, pages, vms
-from projections.aggregates import Aggregates
+from projections import aggregates, operation_rows, pages
+from projections.aggregates import Aggregates, Found
 from projections.books import TABLES
 from projections.images import IMAGES
 from projections.nodes import NODES
 from projections.projects import PROJECTS
 from projections.vms import VMS
 from runtime import subjects
+
+S = TypeVar("S")
 
 
 def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
@@ -36,20 +38,20 @@ def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
 # ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def row(gateway: Gateway, request: Request, table: Aggregates[Any], ref: Ref) -> Mapping[str, Any]:
-    """The row of a living resource. Raises Problem: 404 where there is none, 410 where it was deleted."""
+async def living(gateway: Gateway, request: Request, table: Aggregates[S], ref: Ref) -> Found[S]:
+    """A resource that is not deleted. Raises Problem: 404 where there is none, 410 where it was deleted."""
     await gateway.fresh(request, ref.id)
-    found = await aggregates.get(gateway.pool, table, ref)
-    if found.row is None:
+    found, position = await aggregates.get(gateway.pool, table, ref)
+    if found is None:
         await gateway.caught_up()
-        found = await aggregates.get(gateway.pool, table, ref)
-    reflects(request, found.position)
-    if found.row is None:
+        found, position = await aggregates.get(gateway.pool, table, ref)
+    reflects(request, position)
+    if found is None:
         raise not_found(table.kind, ref.id)
-    if found.row["deleted"]:
+    if found.deleted:
         hint = "; read its past with ?at=" if table is VMS else ""
         raise Problem(410, f"{table.kind}_{table.ended}", f"{table.kind} {ref.id} was {table.ended}{hint}")
-    return found.row
+    return found
 
 
 async def one(gateway: Gateway, request: Request, kind: str) -> Response:
@@ -57,8 +59,8 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
     id_ = path_id(request, kind)
     table = TABLES[kind]
     ref = Ref(id_ if kind == "project" else subjects.SYSTEM, kind, id_)
-    found = await row(gateway, request, table, ref)
-    return answer(shown(gateway, table, table.view(found["state"], found["version"], found["position"])))
+    found: Found[Any] = await living(gateway, request, table, ref)
+    return answer(shown(gateway, table, table.shown(found)))
 
 
 def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -83,8 +85,7 @@ async def vm(gateway: Gateway, request: Request) -> Response:
     at = parameters.moment(request, "at")
     if at is not None:
         return await past(gateway, request, ref, at)
-    found = await row(gateway, request, VMS, ref)
-    return answer(vms.view(found["state"], found["version"], found["position"]))
+    return answer(VMS.shown(await living(gateway, request, VMS, ref)))
 
 
 async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
@@ -165,11 +166,10 @@ async def images(gateway: Gateway, request: Request) -> Response:
 async def image(gateway: Gateway, request: Request) -> Response:
     """An image; with `project`, as that project sees it: one of another project is not there."""
     id_, project = path_id(request, "image"), parameters.word(request, "project")
-    found = await row(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
-    owner = found["state"].get("project")
-    if project is not None and owner not in (None, project):
+    found = await living(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
+    if project is not None and not found.state.visible(project):
         raise not_found("image", id_)
-    return answer(IMAGES.view(found["state"], found["version"], found["position"]))
+    return answer(IMAGES.shown(found))
 
 
 async def nodes(gateway: Gateway, request: Request) -> Response:
@@ -186,7 +186,7 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
     await page_key(gateway, request, VMS.table)  # judged before the project is looked up
-    await row(gateway, request, PROJECTS, Ref(project, "project", project))
+    await living(gateway, request, PROJECTS, Ref(project, "project", project))
     return await many(gateway, request, "vm", filters)
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from domain.contract import Connection
-from domain.vm import Console
+from domain.vm import Console, Phase
 from gateway import parameters
 from gateway.asks import ask, located
 from gateway.console_record import Session
@@ -54,8 +54,8 @@ class Tunnel:
         await self._gateway.judge(request, self._positions)
         force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)
-        if state["phase"] != "running":
-            detail = f"the VM is {state['phase']}: only a running one can be connected to; its console-log can be read"
+        if state.phase is not Phase.RUNNING:
+            detail = f"the VM is {state.phase}: only a running one can be connected to; its console-log can be read"
             raise Problem(409, "wrong_phase", detail)
         who = caller(request)
         session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)

@@ -23,8 +23,7 @@ def has_ended(operation: OperationView) -> bool:
 
 async def look(gateway: Gateway, operation: str) -> OperationView | None:
     """The operation as the rows have it. Raises Away."""
-    row = (await operation_rows.get(gateway.pool, operation)).row
-    return operation_rows.view(row["state"], row["steps"]) if row else None
+    return await operation_rows.get(gateway.pool, operation)
 
 
 async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
@@ -56,9 +55,9 @@ async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapp
     """The resource as the rows have it now; what is known of it when they cannot be asked, or know less."""
     table = TABLES[ref.kind]
     try:
-        row = (await aggregates.get(gateway.pool, table, ref)).row
+        found, _ = await aggregates.get(gateway.pool, table, ref)
     except Away:
         return known
-    if row is None or row["position"] < known["position"]:
+    if found is None or found.position < known["position"]:
         return known
-    return table.view(row["state"], row["version"], row["position"])
+    return table.shown(found)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from psycopg.rows import DictRow
 from pydantic import TypeAdapter
-from pydantic_core import from_json
 
 from domain.base import Event
 from domain.known import FIELD
 from eventstore.log.envelope import Ref
-from projections.database import Connection, Pool, Snapshot, clean_json, fetch, key
+from projections.database import Connection, Pool, clean_json, fetch, key, parsed
 from projections.model import ReadModel, Row, Session, Step
 
 S = TypeVar("S")
@@ -40,8 +40,8 @@ class Aggregates(Generic[S]):
     """The table of one kind, and the two ways to see it: as rows of lists, and as the API's JSON.
 
     `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
-    parameter; `view` renders a state (as JSON), its version and position. Columns and views must not depend on the
-    order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
+    parameter; `view` renders a state, its version and position. Columns and views must not depend on the order of
+    a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
     `ended` is what happened to those that `deleted` is true of, in a word.
     """
 
@@ -51,7 +51,7 @@ class Aggregates(Generic[S]):
     evolve: Callable[[S | None, Event], S | None]
     deleted: Callable[[S], bool]
     columns: Mapping[str, Callable[[S], object]]
-    view: Callable[[dict[str, Any], int, int], Mapping[str, Any]]
+    view: Callable[[S, int, int], Mapping[str, Any]]
     ddl: str
     revision: int = 6
     filters: Mapping[str, str] = field(default_factory=dict)
@@ -76,9 +76,17 @@ class Aggregates(Generic[S]):
             positioned=True,
         )
 
+    def found(self, row: DictRow) -> "Found[S]":
+        """What a row of a query for COLUMNS holds. Raises Away."""
+        return Found(parsed(self.stored, row["state"]), row["version"], row["position"], row["deleted"])
+
+    def shown(self, found: "Found[S]") -> Mapping[str, Any]:
+        """The API's JSON of what was found."""
+        return self.view(found.state, found.version, found.position)
+
     def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
         """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
-        return self.view(from_json(self._json(state)), version, position)
+        return self.view(self.stored.validate_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows there are among those of these aggregates."""
@@ -144,11 +152,25 @@ def _cleaned(value: object) -> object:
     return key(value) if isinstance(value, str) else value
 
 
-async def get(pool: Pool, table: Aggregates[Any], ref: Ref) -> Snapshot:
-    """The row of one aggregate (state, version, position, deleted), if there is one. Raises Away."""
-    return await fetch(
+@dataclass(frozen=True, slots=True)
+class Found(Generic[S]):
+    """One aggregate as its row has it."""
+
+    state: S
+    version: int
+    position: int
+    deleted: bool
+
+
+#: What queries select, so that `Aggregates.found` can read it.
+COLUMNS = "state::text AS state, version, position, deleted"
+
+
+async def get(pool: Pool, table: Aggregates[S], ref: Ref) -> tuple[Found[S] | None, int]:
+    """One aggregate, if there is a row of it, and the log position that this reflects. Raises Away."""
+    found = await fetch(
         pool,
-        f"""SELECT state, version, position, deleted FROM {table.table}
-            WHERE project = %(project)s AND id = %(id)s""",  # noqa: S608
+        f"SELECT {COLUMNS} FROM {table.table} WHERE project = %(project)s AND id = %(id)s",  # noqa: S608
         {"project": ref.project, "id": ref.id},
     )
+    return table.found(found.row) if found.row else None, found.position

@@ -9,12 +9,13 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, DatabaseError, Error, InterfaceError, OperationalError, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from pydantic import TypeAdapter, ValidationError
 
 from projections import refusals
 from runtime.patience import CannotRun, one_line, patiently
@@ -28,6 +29,8 @@ STANDBY_SECONDS = 0.5
 
 #: Characters of a text that is searched by.
 LONGEST = 512
+
+S = TypeVar("S")
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -182,6 +185,15 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
 async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | None = None) -> list[DictRow]:
     async with pool.connection() as conn:
         return await (await conn.execute(statement.encode(), params, prepare=prepare)).fetchall()
+
+
+def parsed(type_: TypeAdapter[S], text: str) -> S:
+    """A state as a row holds it. Raises Away for one that a program of another version wrote in its own way."""
+    try:
+        return type_.validate_json(text)
+    except ValidationError as error:
+        wrong = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
+        raise Away(f"the read models are of another version: this one cannot read their {wrong}") from error
 
 
 def clean(text: str) -> str:

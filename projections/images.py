@@ -1,12 +1,10 @@
 """Images: their table and how the API shows them."""
 
-from typing import Any
-
 from typing_extensions import TypedDict
 
 from domain.image import Image, ImagePhase, evolve
 from projections.aggregates import COMMON, Aggregates
-from projections.times import utc
+from projections.times import text
 from runtime.urls import shown
 
 
@@ -41,29 +39,29 @@ class ImageView(TypedDict):
     position: int
 
 
-def view(state: dict[str, Any], version: int, position: int) -> ImageView:
+def view(state: Image, version: int, position: int) -> ImageView:
     return {
-        "id": state["id"],
-        "name": state["name"],
-        "phase": state["phase"],
-        "source": shown(state["source"]),
-        "sha256": state.get("sha256"),
-        "sha512": state.get("sha512"),
-        "distribution": state.get("distribution"),
-        "release": state.get("release"),
-        "architecture": state.get("architecture") or "x86_64",
-        "description": state.get("description"),
-        "visibility": "project" if state.get("project") else "public",
-        "project": state.get("project"),
-        "format": state.get("format"),
-        "size_bytes": state.get("size_bytes"),
-        "virtual_size_bytes": state.get("virtual_size_bytes"),
-        "firmware": state.get("firmware", "bios"),
-        "seed": state.get("seed", "http"),
-        "fetch": state.get("fetch", "platform"),
-        "failure": state.get("failure"),
-        "created_at": utc(state["created_at"]),
-        "updated_at": utc(state["updated_at"]),
+        "id": state.id,
+        "name": state.name,
+        "phase": state.phase.value,
+        "source": shown(state.source),
+        "sha256": state.sha256,
+        "sha512": state.sha512,
+        "distribution": state.distribution,
+        "release": state.release,
+        "architecture": state.architecture or "x86_64",
+        "description": state.description,
+        "visibility": "project" if state.project else "public",
+        "project": state.project,
+        "format": state.format,
+        "size_bytes": state.size_bytes,
+        "virtual_size_bytes": state.virtual_size_bytes,
+        "firmware": state.firmware.value,
+        "seed": state.seed.value,
+        "fetch": state.fetch.value,
+        "failure": state.failure,
+        "created_at": text(state.created_at),
+        "updated_at": text(state.updated_at),
         "version": version,
         "position": position,
     }

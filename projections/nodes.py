@@ -1,12 +1,11 @@
 """Nodes: their table and how the API shows them."""
 
-from typing import Any
-
 from typing_extensions import TypedDict
 
-from domain.node import Node, evolve
+from domain.base import Resources
+from domain.node import Node, RegisteredInfo, evolve
 from projections.aggregates import COMMON, Aggregates
-from projections.times import utc
+from projections.times import maybe, text
 
 
 class Amount(TypedDict):
@@ -72,41 +71,40 @@ class NodeView(TypedDict):
     position: int
 
 
-def amount(values: dict[str, int]) -> Amount:
-    return {"vcpus": values["vcpus"], "memory_mib": values["memory_mib"], "disk_gib": values["disk_gib"]}
+def amount(of: RegisteredInfo | Resources) -> Amount:
+    return {"vcpus": of.vcpus, "memory_mib": of.memory_mib, "disk_gib": of.disk_gib}
 
 
-def daemon_view(state: dict[str, Any]) -> DaemonView | None:
-    holder = state.get("holder")
-    if not holder:
+def daemon_view(state: Node) -> DaemonView | None:
+    holder = state.holder
+    if holder is None:
         return None
-    since, lease = utc(holder["since"]), int(state.get("lease") or 0)
-    return {"host": holder["host"], "pid": holder["pid"], "since": since, "lease": lease}
+    return {"host": holder.host, "pid": holder.pid, "since": text(holder.since), "lease": state.lease}
 
 
-def view(state: dict[str, Any], version: int, position: int) -> NodeView:
-    info, promised = state["info"], state.get("reservations") or {}
-    retired = state.get("retired_at")
-    lost, cordoned = bool(state.get("lost")), bool(state.get("cordoned"))
+def status(state: Node) -> str:
+    if state.retired_at is not None:
+        return "retired"
+    return "lost" if state.lost else "cordoned" if state.cordoned else "ready"
+
+
+def view(state: Node, version: int, position: int) -> NodeView:
+    info = state.info
     return {
-        "id": state["id"],
-        "status": "retired" if retired else "lost" if lost else "cordoned" if cordoned else "ready",
-        "region": info["region"],
-        "virt_type": info["virt_type"],
-        "architecture": info.get("architecture") or "x86_64",
-        "agent_version": info["version"],
+        "id": state.id,
+        "status": status(state),
+        "region": info.region,
+        "virt_type": info.virt_type,
+        "architecture": info.architecture or "x86_64",
+        "agent_version": info.version,
         "capacity": amount(info),
-        "reserved": {
-            "vcpus": sum(r["vcpus"] for r in promised.values()),
-            "memory_mib": sum(r["memory_mib"] for r in promised.values()),
-            "disk_gib": sum(r["disk_gib"] for r in promised.values()),
-        },
-        "vms": len(promised),
-        "cordoned": cordoned,
-        "lost": lost,
-        "retired_at": utc(retired) if retired else None,
-        "registered_at": utc(state["registered_at"]),
-        "updated_at": utc(state["updated_at"]),
+        "reserved": amount(state.reserved()),
+        "vms": len(state.reservations),
+        "cordoned": state.cordoned,
+        "lost": state.lost,
+        "retired_at": maybe(state.retired_at),
+        "registered_at": text(state.registered_at),
+        "updated_at": text(state.updated_at),
         "daemon": daemon_view(state),
         "waiting": [],
         "malformed_documents": None,

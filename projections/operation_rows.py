@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired
 
+from psycopg.rows import DictRow
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from domain import operation as rules
 from domain.base import Event
-from domain.operation import Operation
+from domain.contract import OperationStep
+from domain.operation import Operation, Progress
+from domain.vm import Notice
 from eventstore.log.envelope import Recorded
 from eventstore.log.operations import happening
-from projections.database import LONGEST, Connection, Pool, Snapshot, clean_json, fetch
+from projections.database import LONGEST, Connection, Pool, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
-from projections.times import maybe, utc
+from projections.times import maybe, text, utc
 
 DDL = """
 CREATE TABLE operations (
@@ -31,6 +34,7 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
+#: How an operation is written as JSON, and read.
 STORED = TypeAdapter(Operation)
 
 
@@ -142,56 +146,56 @@ class OperationView(TypedDict):
     events: list[StepView]
 
 
-def view(state: Mapping[str, Any], steps: Iterable[Mapping[str, Any]]) -> OperationView:
-    """An operation's JSON, from the JSON of its state and of its events."""
+def view(operation: Operation, steps: Iterable[OperationStep]) -> OperationView:
+    """An operation with the events that carry its id."""
     return {
-        "id": state["id"],
-        "verb": state["verb"],
-        "kind": state["kind"],
-        "resource": state["resource"],
-        "project": state["project"],
-        "status": state["status"],
-        "actor": state["actor"],
-        "request_id": state.get("request_id"),
-        "accepted_at": utc(state["accepted_at"]),
-        "ended_at": maybe(state.get("ended_at")),
-        "deadline": maybe(state.get("deadline")),
-        "position": state["position"],
-        "problem": problem(state.get("problem")),
-        "progress": progress(state.get("progress")),
-        "warnings": warnings(state.get("notices")),
+        "id": operation.id,
+        "verb": operation.verb,
+        "kind": operation.kind,
+        "resource": operation.resource,
+        "project": operation.project,
+        "status": operation.status.value,
+        "actor": operation.actor,
+        "request_id": operation.request_id,
+        "accepted_at": text(operation.accepted_at),
+        "ended_at": maybe(operation.ended_at),
+        "deadline": maybe(operation.deadline),
+        "position": operation.position,
+        "problem": problem(operation.problem),
+        "progress": progress(operation.progress),
+        "warnings": warnings(operation.notices),
         "events": [{"position": step["position"], "type": step["type"], "time": utc(step["time"])} for step in steps],
     }
 
 
-def problem(state: Mapping[str, Any] | None) -> ProblemView | None:
-    """In one order of fields, whatever the order that the state came in."""
-    if state is None:
+def problem(document: Mapping[str, Any] | None) -> ProblemView | None:
+    """In one order of fields, whatever the order that the document came in."""
+    if document is None:
         return None
     shown: ProblemView = {
-        "type": state["type"],
-        "title": state["title"],
-        "code": state["code"],
-        "detail": state["detail"],
+        "type": document["type"],
+        "title": document["title"],
+        "code": document["code"],
+        "detail": document["detail"],
     }
-    if "errors" in state:
-        shown["errors"] = [{"field": error["field"], "detail": error["detail"]} for error in state["errors"]]
+    if "errors" in document:
+        shown["errors"] = [{"field": error["field"], "detail": error["detail"]} for error in document["errors"]]
     return shown
 
 
-def warnings(notices: Iterable[Mapping[str, Any]] | None) -> list[WarningView]:
-    return [{"code": notice["code"], "detail": notice["detail"]} for notice in notices or ()]
+def warnings(notices: Iterable[Notice]) -> list[WarningView]:
+    return [{"code": notice.code, "detail": notice.detail} for notice in notices]
 
 
-def progress(state: Mapping[str, Any] | None) -> ProgressView | None:
-    if state is None:
+def progress(of: Progress | None) -> ProgressView | None:
+    if of is None:
         return None
-    return {"bytes_done": state["bytes_done"], "bytes_total": state.get("bytes_total")}
+    return {"bytes_done": of.bytes_done, "bytes_total": of.bytes_total}
 
 
 #: One operation with its steps. What `{where}` stands for is chosen below.
 _QUERY = """
-    SELECT o.created, o.state, coalesce(
+    SELECT o.created, o.state::text AS state, coalesce(
         (SELECT json_agg(json_build_object('position', e.position, 'type', e.type, 'time', e.time)
                          ORDER BY e.position)
          FROM events e
@@ -200,9 +204,15 @@ _QUERY = """
 """
 
 
-async def get(pool: Pool, operation: str) -> Snapshot:
-    """The row (state, steps) of one operation, if there is one. Raises Away."""
-    return await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})
+async def get(pool: Pool, operation: str) -> OperationView | None:
+    """One operation, if there is one. Raises Away."""
+    row = (await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})).row
+    return shown(row) if row else None
+
+
+def shown(row: DictRow) -> OperationView:
+    """The operation that a row of the query holds. Raises Away."""
+    return view(parsed(STORED, row["state"]), row["steps"])
 
 
 async def page(
@@ -221,7 +231,7 @@ async def page(
         order="created DESC",
     )
     rows, following = cut(found.rows, limit, "created")
-    return [view(row["state"], row["steps"]) for row in rows], following, found.position
+    return [shown(row) for row in rows], following, found.position
 
 
 #: The columns that lists filter by, by the name of the parameter.

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from projections.aggregates import Aggregates
+from projections.aggregates import COLUMNS, Aggregates
 from projections.database import Params, Pool, fetch
 
 #: The most items that one page holds.
@@ -35,13 +35,13 @@ async def page(pool: Pool, table: Aggregates[Any], after: int, limit: int, where
     """
     found = await fetch(
         pool,
-        f"""SELECT state, version, position, created FROM {table.table}
+        f"""SELECT {COLUMNS}, created FROM {table.table}
             WHERE NOT deleted AND created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
         {"after": after, "limit": limit + 1, **params},
         order="created",
     )
     rows, following = cut(found.rows, limit, "created")
-    items = [table.view(row["state"], row["version"], row["position"]) for row in rows]
+    items = [table.shown(table.found(row)) for row in rows]
     return Page(items, following, found.position)
 
 

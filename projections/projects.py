@@ -1,13 +1,11 @@
 """Projects: their table and how the API shows them."""
 
-from typing import Any
-
 from typing_extensions import TypedDict
 
 from domain.named import Named
 from domain.project import Project, evolve
 from projections.aggregates import COMMON, Aggregates
-from projections.times import utc
+from projections.times import text
 
 
 class NamedView(TypedDict):
@@ -30,26 +28,25 @@ class ProjectView(NamedView):
     ssh_keys: list[str]
 
 
-def named(state: dict[str, Any], version: int, position: int) -> NamedView:
+def named(state: Named, version: int, position: int) -> NamedView:
     """What projects and tags have in common."""
     return {
-        "id": state["id"],
-        "name": state["name"],
-        "created_at": utc(state["created_at"]),
-        "updated_at": utc(state["updated_at"]),
+        "id": state.id,
+        "name": state.name,
+        "created_at": text(state.created_at),
+        "updated_at": text(state.updated_at),
         "version": version,
         "position": position,
     }
 
 
-def view(state: dict[str, Any], version: int, position: int) -> ProjectView:
-    tags, ssh_keys = (list(state.get(field) or ()) for field in ("tags", "ssh_keys"))
+def view(state: Project, version: int, position: int) -> ProjectView:
     return {
         **named(state, version, position),
-        "description": state.get("description") or None,
-        "created_by": state.get("created_by"),
-        "tags": tags,
-        "ssh_keys": ssh_keys,
+        "description": state.description or None,
+        "created_by": state.created_by,
+        "tags": list(state.tags),
+        "ssh_keys": list(state.ssh_keys),
     }
 
 

@@ -8,19 +8,22 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz
 
 def text(moment: datetime) -> str:
     """`2026-01-31T12:00:00.000000Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    written = moment.isoformat("T", "microseconds")
+    if written[26:] != "+00:00":
+        written = moment.astimezone(UTC).isoformat("T", "microseconds")
+    return written[:26] + "Z"
+
+
+def maybe(moment: datetime | None) -> str | None:
+    """The same for a time that may be missing."""
+    return None if moment is None else text(moment)
 
 
 def utc(written: str) -> str:
-    """A time that stands in a state's JSON, in the API's form."""
+    """A time as Postgres or handlers wrote it, in the API's form."""
     if len(written) == 27 and written[-1] == "Z":
         return written
     return text(datetime.fromisoformat(written))
-
-
-def maybe(written: str | None) -> str | None:
-    """The same for a time that may be missing."""
-    return None if written is None else utc(written)
 
 
 def parse(written: str) -> datetime:

@@ -1,17 +1,17 @@
 """VMs: their table and how the API shows them, whether from a row or folded from the log."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from typing_extensions import TypedDict
 
-from domain.contract import Watchdog
+from domain.base import Resources
+from domain.guest import AddressSource
 from domain.mac import derived
-from domain.vm import SIZED, Phase, RestartPolicy, Vm, evolve
+from domain.vm import SIZED, Considered, Failure, HostKey, Pending, Phase, Spec, Vm, evolve
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
 from projections.operation_rows import WarningView, warnings
-from projections.times import maybe, utc
+from projections.times import maybe, text
 
 
 class HostKeyView(TypedDict):
@@ -117,89 +117,89 @@ class VmView(TypedDict):
     position: int
 
 
-def view(state: dict[str, Any], version: int, position: int) -> VmView:
-    """A VM's JSON, from the JSON of its state as of an event's version and position."""
-    spec = state["spec"]
-    get = state.get
-    there = state["phase"] in SIZED
-    running = size(get("running_size") or spec) if there else None
+def view(state: Vm, version: int, position: int) -> VmView:
+    """A VM as of an event's version and position."""
+    spec = size(state.spec)
+    there = state.phase in SIZED
+    running = (size(state.running_size) if state.running_size else spec) if there else None
     return {
-        "id": state["id"],
-        "project": state["project"],
-        "name": state["name"],
-        "phase": state["phase"],
-        "desired": state["desired"],
-        "ready": state["phase"] == Phase.RUNNING and get("ready") is not None,
-        "image": state["image"],
-        "vcpus": spec["vcpus"],
-        "memory_mib": spec["memory_mib"],
-        "disk_gib": spec["disk_gib"],
+        "id": state.id,
+        "project": state.project,
+        "name": state.name,
+        "phase": state.phase.value,
+        "desired": state.desired.value,
+        "ready": state.phase is Phase.RUNNING and state.ready is not None,
+        "image": state.image,
+        **spec,
         "running_spec": running,
-        "pending_resize": running not in (None, size(spec)),
-        "region": get("region"),
-        "tags": list(get("tags") or ()),
-        "labels": dict(sorted((get("labels") or {}).items())),
-        "protected": bool(get("protected")),
-        "restart_policy": get("restart_policy") or RestartPolicy.NO.value,
-        "watchdog": get("watchdog") or Watchdog.DISABLED.value,
-        "restart_at": maybe(get("restart_at")),
-        "restarts": get("restarts") or 0,
-        "description": get("description") or None,
-        "created_by": get("created_by"),
-        "ssh_keys": list(get("ssh_keys") or ()),
-        "has_user_data": bool((get("user_data") or {}).get("size")),
-        "warnings": warnings(get("notices")),
-        "node": get("node"),
-        "mac": (get("mac") or derived(state["id"])) if get("node") else None,
-        "addresses": list(get("addresses") or ()) if there else [],
-        "address_sources": [
-            {"address": one["address"], "source": one["source"]}
-            for one in (get("address_sources") or () if there else ())
-        ],
-        "host_keys": [
-            {"type": key["type"], "key": key["key"], "fingerprint": key["fingerprint"]}
-            for key in get("host_keys") or ()
-        ],
-        "boots": state["boots"],
-        "guest_boots": get("guest_boots") or 0,
-        "rebuilds": (get("disk") or 1) - 1,
-        "pending": pending(get("pending")),
-        "preparing": get("preparing"),
-        "failure": failure(get("failure")),
-        "forgotten": get("forgotten"),
-        "considered": [
-            {"node": one["node"], "reason": one.get("reason"), "more": one.get("more", 0)}
-            for one in get("considered") or ()
-        ],
-        "created_at": utc(state["created_at"]),
-        "started_at": maybe(get("started_at")),
-        "ready_at": maybe((get("ready") or {}).get("at")),
-        "first_ready_at": maybe(get("first_ready_at")),
-        "updated_at": utc(state["updated_at"]),
+        "pending_resize": running not in (None, spec),
+        "region": state.region,
+        "tags": list(state.tags),
+        "labels": dict(sorted(state.labels.items())),
+        "protected": state.protected,
+        "restart_policy": state.restart_policy.value,
+        "watchdog": state.watchdog.value,
+        "restart_at": maybe(state.restart_at),
+        "restarts": state.restarts,
+        "description": state.description or None,
+        "created_by": state.created_by,
+        "ssh_keys": list(state.ssh_keys),
+        "has_user_data": state.user_data is not None and state.user_data.size > 0,
+        "warnings": warnings(state.notices),
+        "node": state.node,
+        "mac": (state.mac or derived(state.id)) if state.node else None,
+        "addresses": list(state.addresses) if there else [],
+        "address_sources": [sourced(one) for one in state.address_sources] if there else [],
+        "host_keys": [host_key(one) for one in state.host_keys],
+        "boots": state.boots,
+        "guest_boots": state.guest_boots,
+        "rebuilds": (state.disk or 1) - 1,
+        "pending": pending(state.pending),
+        "preparing": state.preparing,
+        "failure": failure(state.failure),
+        "forgotten": state.forgotten,
+        "considered": [considered(one) for one in state.considered],
+        "created_at": text(state.created_at),
+        "started_at": maybe(state.started_at),
+        "ready_at": text(state.ready.at) if state.ready else None,
+        "first_ready_at": maybe(state.first_ready_at),
+        "updated_at": text(state.updated_at),
         "version": version,
         "position": position,
     }
 
 
-def size(of: dict[str, Any]) -> SizeView:
-    return {"vcpus": of["vcpus"], "memory_mib": of["memory_mib"], "disk_gib": of["disk_gib"]}
+def size(of: Spec | Resources) -> SizeView:
+    return {"vcpus": of.vcpus, "memory_mib": of.memory_mib, "disk_gib": of.disk_gib}
 
 
-def pending(state: dict[str, Any] | None) -> PendingView | None:
-    if state is None:
+def sourced(of: AddressSource) -> AddressSourceView:
+    return {"address": of.address, "source": of.source}
+
+
+def host_key(of: HostKey) -> HostKeyView:
+    return {"type": of.type, "key": of.key, "fingerprint": of.fingerprint}
+
+
+def considered(of: Considered) -> ConsideredView:
+    return {"node": of.node, "reason": of.reason, "more": of.more}
+
+
+def pending(of: Pending | None) -> PendingView | None:
+    if of is None:
         return None
     return {
-        "operation": state["operation"],
-        "verb": state["verb"],
-        "since": utc(state["since"]),
-        "deadline": utc(state["deadline"]),
+        "operation": of.operation,
+        "verb": str(of.verb),
+        "since": text(of.since),
+        "deadline": text(of.deadline),
     }
 
 
-def failure(state: dict[str, Any] | None) -> FailureView | None:
-    if state is None:
+def failure(of: Failure | None) -> FailureView | None:
+    if of is None:
         return None
-    return {"code": state["code"], "detail": state["detail"], "at": utc(state["at"])}
+    return {"code": of.code, "detail": of.detail, "at": text(of.at)}
 
 
 def terms(labels: Mapping[str, str]) -> list[str]:

@@ -99,9 +99,19 @@ def told(state: Any, record: Any = None, **more: Any) -> dict[str, Any]:
         **dict.fromkeys(("id", "verb", "kind", "resource", "project", "actor"), "x"),
         "status": "succeeded",
         "accepted_at": AT,
+        "first": 1,
         "position": 1,
     }
-    info = {"node": "x", "region": "r", "vcpus": 1, "memory_mib": 1, "disk_gib": 1, "virt_type": "t", "version": "1"}
+    info = {
+        "node": "x",
+        "region": "r",
+        "vcpus": 1,
+        "memory_mib": 1,
+        "disk_gib": 1,
+        "virt_type": "t",
+        "version": "1",
+        "seed_url": "u",
+    }
     node = {"id": "x", "info": info, "registered_at": AT, "updated_at": AT}
     operation = {"record": {**whole, **(record or {})}, "steps": []}
     return {"position": 1, "version": 1, "replayed": False, "operation": operation, "state": {**node, **state}, **more}
@@ -112,7 +122,7 @@ def told(state: Any, record: Any = None, **more: Any) -> dict[str, Any]:
     [
         told({"reservations": [1]}),
         told({"registered_at": "0001-01-01T00:00:00+14:00"}),
-        told({"registered_at": 7}),
+        told({"registered_at": [7]}),
         told({"holder": {"host": "h", "pid": {}, "since": AT}}),
         told({"info": "x"}),
         told({"id": ["x"]}),
@@ -136,6 +146,8 @@ async def test_handlers_that_accept_and_say_nonsense_of_it(
 ) -> None:
     """Whatever an answer makes of what they say, `openapi.json` holds for it, or it is not given."""
     assert accepted.read("node", told({})).position == 1
+    seven = accepted.read("node", told({"registered_at": 7})).resource["registered_at"]
+    assert seven == "1970-01-01T00:00:07.000000Z"  # a time is one, however it is written
 
     async def request(*_: Any, **__: Any) -> Any:
         return Msg(api.gateway.nc, data=json.dumps({"ok": said}).encode())

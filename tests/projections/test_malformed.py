@@ -19,6 +19,7 @@ from eventstore.log.store import Change, Loaded
 from eventstore.parking.parking import Parking
 from eventstore.vault.keystore import KeyStore
 from projections import aggregates, books, database, events, rebuild, seeds
+from projections.aggregates import Found
 from projections.vms import VMS
 from runtime import subjects
 from runtime.bus import QuickClient
@@ -71,12 +72,12 @@ async def add(cloud: Cloud, ref: Ref, *added: Event, **context: Any) -> None:
     await cloud.store.append([Change(await tip(cloud, ref), list(added))], Context(**{"actor": "tester", **context}))
 
 
-async def row(made: Made, ref: Ref) -> dict[str, Any]:
+async def row(made: Made, ref: Ref) -> Found[vm.Vm]:
     cloud, pool = made
     await cloud.caught_up()
-    found = (await aggregates.get(pool, VMS, ref)).row
+    found, _ = await aggregates.get(pool, VMS, ref)
     assert found is not None
-    return {name: value for name, value in found.items() if name != "log_position"}
+    return found
 
 
 async def test_messages_that_are_no_events_make_no_difference(made: Made) -> None:
@@ -96,7 +97,7 @@ async def test_messages_that_are_no_events_make_no_difference(made: Made) -> Non
     await nc.close()
     await add(cloud, coming, named)
     await cloud.ask(living, vm.StopVm)
-    assert (await row(made, living))["version"] == 4
+    assert (await row(made, living)).version == 4
     await as_replayed(cloud)
     for position in laid:
         assert (await Parking(cloud.nc).get("log", str(position))).open
@@ -111,7 +112,7 @@ async def test_a_key_that_cannot_be_opened_costs_its_guest_only(made: Made) -> N
     for each in (ref, other):
         await cloud.place(each)
         await cloud.report(each, Power.ON, 1)
-        assert (await row(made, each))["state"]["phase"] == "running"
+        assert (await row(made, each)).state.phase == "running"
     await as_replayed(cloud)
     assert await seeds.find(pool, await cloud.vault.seed_secret(other.id, 1)) is not None
     await KeyStore(cloud.nc).erase(ref.id)
@@ -127,7 +128,7 @@ async def test_a_text_beyond_all_bounds_makes_no_difference(made: Made, then: bo
     if then:
         await add(cloud, ref, vm.VmChanged(at=now(), name="short", labels={}, tags=(), **asked()))
     after = await row(made, ref)
-    assert after["state"]["name"] == ("short" if then else LONG)
+    assert after.state.name == ("short" if then else LONG)
     await as_replayed(cloud)
     assert (await row(made, ref)) == after
 
@@ -156,7 +157,7 @@ async def test_names_beyond_all_bounds_make_no_difference(made: Made) -> None:
     await add(
         cloud, other, tag.TagCreated(at=now(), tag=other.id, name=LONG, operation=LONG, fingerprint="f"), operation=LONG
     )
-    assert (await row(made, ref))["state"]["node"] == LONG
+    assert (await row(made, ref)).state.node == LONG
     await as_replayed(cloud)
 
 
@@ -206,7 +207,7 @@ async def test_rules_that_raise_make_no_difference(fresh: Made, place: str, monk
     await cloud.ask(ref, vm.DeleteVm)
     await cloud.report(ref, Power.ABSENT)
     position = (await cloud.store.history(ref))[-3].position
-    assert (await row(fresh, ref))["version"] == 6
-    assert (await row(fresh, ref))["deleted"]
+    assert (await row(fresh, ref)).version == 6
+    assert (await row(fresh, ref)).deleted
     await as_replayed(cloud)
     assert str(position) == (await Parking(cloud.nc).get("log", str(position))).key
