@@ -20,8 +20,6 @@ from domain.contract import (
     CommandRequest,
     Connection,
     ConsoleLog,
-    GuestReady,
-    GuestSeed,
     Heartbeat,
     ImageHolder,
     ImagePiece,
@@ -31,16 +29,13 @@ from domain.contract import (
     LeaseNote,
     Leaving,
     NodeReport,
-    Nothing,
     Question,
     RefusedDocument,
     RoleStatus,
-    SeedQuestion,
-    SeedsHeld,
-    SeedsUnknown,
     UnwantedImages,
     Wanted,
 )
+from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from domain.guest import Guest
 from domain.kinds import KINDS
 from domain.operation import Operation
