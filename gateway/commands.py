@@ -24,6 +24,7 @@ from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections.database import clean_json
 from runtime import replies, requests, subjects
+from runtime.random_id import random_uuid
 from runtime.requests import Patience, Unanswered
 
 #: Seconds in which a command has to be answered.
@@ -133,7 +134,7 @@ def parse(request: Request, action: Action, raw: bytes) -> Asked:
     actor = who.identity.actor
     own = chosen(body) if action.creates else path_id(request, action.kind)
     follows = derived("resource", actor, path, key) if action.creates and key is not None else None
-    resource = own or follows or str(uuid.uuid4())
+    resource = own or follows or random_uuid()
     if action.kind == "project":
         project = resource
     said = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields, however it was written
@@ -160,7 +161,7 @@ def chosen(body: AnyBody) -> str | None:
 def derived(*parts: str | None) -> str:
     """A UUID that follows from the parts, the last of which is the caller's key; a random one without a key."""
     if parts[-1] is None:
-        return str(uuid.uuid4())
+        return random_uuid()
     return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
 
 

@@ -6,7 +6,6 @@ else; what is not in the map is a bug: logged with its traceback, answered with 
 
 import re
 import time
-import uuid
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Router
@@ -17,6 +16,7 @@ from gateway.auth import LOCAL, OPEN, Identity, from_here, offered
 from gateway.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
 from runtime import logs
+from runtime.random_id import random_uuid
 
 log = logs.get(__name__)
 
@@ -60,7 +60,7 @@ class _Call:
         self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = self._headers.get(b"x-request-id")
         self._fit = given is None or _REQUEST_ID.fullmatch(given) is not None
-        self.request_id = given if given is not None and self._fit else str(uuid.uuid4())
+        self.request_id = given if given is not None and self._fit else random_uuid()
         scope["app"] = self  # the router raises for unknown paths instead of answering by itself
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"

@@ -3,10 +3,13 @@
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from runtime.explained import explained
+
+_decode = msgspec.json.Decoder[Any]().decode
 
 #: What a refusal may say at most, in characters.
 MOST_DETAIL = 4000
@@ -49,8 +52,8 @@ def malformed(error: ValidationError) -> Refusal:
 def read(body: bytes) -> dict[str, Any] | Refusal:
     """What the answer says under `ok`, or the refusal. Raises Nonsense."""
     try:
-        said = from_json(body)
-    except ValueError as error:
+        said = _decode(body)
+    except (ValueError, RecursionError) as error:
         raise Nonsense(f"the answer is no JSON: {str(error)[:200]}") from None
     if not isinstance(said, dict):
         raise Nonsense("the answer is no JSON object")
