@@ -15,6 +15,10 @@ from domain.vm.kind import VM
 KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (VM, PROJECT, TAG, IMAGE, NODE)}
 
 
+NAMES = (*KINDS, "operation")
+"""All that the log has histories of: the keys of callers as well, each by the operation that used it."""
+
+
 def references(kind: str, state: Any) -> frozenset[Reference]:
     """What a state refers to. What is deleted refers to nothing."""
     return KINDS[kind].refers(state) if state is not None and kind in KINDS else NONE

@@ -26,6 +26,13 @@ class Names(NamedTuple):
     kind: str
 
 
+class LookedUp(NamedTuple):
+    """Stands in a command's field (`Annotated`): handlers fill it in, nobody asks for it."""
+
+
+LOOKED_UP = LookedUp()
+
+
 class Users(Value):
     """The ids of those that refer to an aggregate, by their kind."""
 

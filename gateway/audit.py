@@ -10,13 +10,13 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from domain.base import event_types
+from domain.kinds import NAMES
 from gateway import parameters
 from gateway.problems import invalid_parameter
 from gateway.reads import listed, page_key
 from gateway.state import Gateway
 from gateway.writes import ANY
 from projections import events
-from runtime import subjects
 
 #: Short names of event types: `VmStarted` for `nebula.vm.VmStarted`.
 SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
@@ -63,8 +63,8 @@ def wanted(request: Request) -> dict[str, Any]:
     filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
     filters["actor"] = parameters.actor(request)
     kind = parameters.word(request, "kind")
-    if kind is not None and kind not in subjects.KINDS:
-        raise invalid_parameter("kind", f"has to be one of {', '.join(subjects.KINDS)}")
+    if kind is not None and kind not in NAMES:
+        raise invalid_parameter("kind", f"has to be one of {', '.join(NAMES)}")
     type_ = parameters.word(request, "type")
     filters["kind"] = kind
     filters["type"] = SHORT.get(type_, type_) if type_ else None

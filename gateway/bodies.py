@@ -5,14 +5,15 @@ Strict: a number is a number, a field that does not exist is refused by its name
 
 import base64
 import re
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
-from domain.base import Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
+from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
 from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
+from domain.references import LOOKED_UP
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
@@ -89,6 +90,9 @@ class Body(BaseModel):
 
     model_config = STRICT
 
+    OPTIONAL: ClassVar[bool] = False
+    """Whether a call may leave it out."""
+
     def args(self) -> dict[str, Any]:
         """The arguments of the command, without the id of its resource."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
@@ -127,6 +131,7 @@ def has_an_id(schema: dict[str, Any]) -> None:
 
 
 class CreateVm(Spec):
+    OPTIONAL: ClassVar[bool] = False
     model_config = ConfigDict(**STRICT, json_schema_extra=says_user_data_once)
 
     id: GivenUuid | None = None
@@ -155,6 +160,8 @@ class CreateVm(Spec):
 class Power(Body):
     """`grace_seconds` is how long the guest may take before the plug is pulled; `force` pulls it at once."""
 
+    OPTIONAL = True
+
     force: bool = False
     grace_seconds: Seconds = 90
 
@@ -175,6 +182,8 @@ class ResizeVm(Body):
 
 class RebuildVm(Body):
     """What is not given stays as it is."""
+
+    OPTIONAL = True
 
     model_config = ConfigDict(json_schema_extra=says_user_data_once)
 
@@ -297,3 +306,23 @@ class RegisterImage(Body):
 def slug(name: str) -> str:
     """A name as an id: lower case, hyphens for everything else. Empty when nothing is left of it."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
+
+
+#: What the platform itself puts into a command.
+OWN = {"at", "operation", "fingerprint", "created_by", "users"}
+
+
+def of(command: type[Command], kind: str) -> type[Body]:
+    """The body of a command that people ask for by its own fields: all but its resource's id and what is looked up."""
+    given = {
+        name: (field.annotation, field)
+        for name, field in command.model_fields.items()
+        if name not in OWN | {kind} and LOOKED_UP not in field.metadata
+    }
+    if not given:
+        return Body
+    base = CreateNamed if "name" in given and command.__name__.startswith("Create") else Body
+    fields: dict[str, Any] = given
+    made = cast("type[Body]", create_model(command.__name__, __base__=base, **fields))
+    made.OPTIONAL = not any(field.is_required() for field in made.model_fields.values())
+    return made

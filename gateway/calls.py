@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.access import Permission
 from gateway import bodies
 from gateway.state import Gateway
 
@@ -16,14 +17,18 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id."""
+    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id.
+
+    `permission`: what whoever asks has to be allowed to do.
+    """
 
     method: str
     path: str
     kind: str
     verb: str
     summary: str
-    body: type[AnyBody] = bodies.Body
+    body: type[AnyBody]
+    permission: Permission
 
     @property
     def creates(self) -> bool:

@@ -1,4 +1,4 @@
-"""Commands over HTTP: a table of what can be asked, and the one way in which all of it is asked.
+"""Commands over HTTP: the one way in which all that `actions.py` lists is asked.
 
 An answer shows what the handlers' reply says, the operation's record and the resource's state; Postgres is needed only
 to wait for an operation's end. Asking again with the same operation id is safe, so a request that nobody answered is
@@ -32,38 +32,6 @@ PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 
 #: Ids that are derived from a caller's key are derived in this namespace.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
-
-VM = "/v1/projects/{project}/vms/{vm}"
-ACTIONS = (
-    Action("POST", "/v1/projects/{project}/vms", "vm", "create", "Create a VM", bodies.CreateVm),
-    Action("POST", f"{VM}/start", "vm", "start", "Start a VM"),
-    Action("POST", f"{VM}/stop", "vm", "stop", "Stop a VM", bodies.Power),
-    Action("POST", f"{VM}/restart", "vm", "restart", "Restart a VM", bodies.Power),
-    Action("POST", f"{VM}/pause", "vm", "pause", "Pause a VM: its CPUs stand still"),
-    Action("POST", f"{VM}/suspend", "vm", "suspend", "Suspend a VM: its memory goes to the node's disk"),
-    Action("POST", f"{VM}/resume", "vm", "resume", "Resume a paused or suspended VM"),
-    Action("POST", f"{VM}/resize", "vm", "resize", "Resize a VM, from its next start on", bodies.ResizeVm),
-    Action("POST", f"{VM}/rebuild", "vm", "rebuild", "Give a VM a new disk; the old one is lost", bodies.RebuildVm),
-    Action("POST", f"{VM}/retry", "vm", "retry", "Ask again for what failed"),
-    Action("POST", f"{VM}/abandon", "vm", "abandon", "Give up the pending operation of a VM"),
-    Action("POST", f"{VM}/forget", "vm", "forget", "Take a VM on a lost node for gone", bodies.ForgetVm),
-    Action(
-        "PATCH", VM, "vm", "change", "Change a VM: its name, tags, labels, description, protection", bodies.ChangeVm
-    ),
-    Action("DELETE", VM, "vm", "delete", "Delete a VM"),
-    Action("POST", "/v1/projects", "project", "create", "Create a project", bodies.CreateProject),
-    Action("PATCH", "/v1/projects/{project}", "project", "change", "Change a project", bodies.ChangeProject),
-    Action("DELETE", "/v1/projects/{project}", "project", "delete", "Delete a project"),
-    Action("POST", "/v1/tags", "tag", "create", "Create a tag", bodies.CreateNamed),
-    Action("PATCH", "/v1/tags/{tag}", "tag", "rename", "Rename a tag", bodies.RenameTag),
-    Action("DELETE", "/v1/tags/{tag}", "tag", "delete", "Delete a tag"),
-    Action("POST", "/v1/images", "image", "register", "Register an image", bodies.RegisterImage),
-    Action("DELETE", "/v1/images/{image}", "image", "delete", "Delete an image"),
-    Action("POST", "/v1/nodes/{node}/cordon", "node", "cordon", "Cordon a node"),
-    Action("POST", "/v1/nodes/{node}/uncordon", "node", "uncordon", "Uncordon a node"),
-    Action("POST", "/v1/nodes/{node}/retire", "node", "retire", "Take a node for gone, for good"),
-    Action("PATCH", "/v1/nodes/{node}", "node", "set-seed-url", "Say where a node's guests find data", bodies.SeedUrl),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+from domain.access import Permission
 from domain.vm import Console
+from gateway import bodies
 from gateway.calls import Action
 from gateway.commands import Asked, ask
 from gateway.problems import Problem
@@ -19,8 +21,8 @@ from runtime.patience import RETRY
 
 log = logs.get(__name__)
 
-OPEN = Action("GET", "", "vm", "open-console", "")
-CLOSE = Action("GET", "", "vm", "close-console", "")
+OPEN = Action("GET", "", "vm", "open-console", "", bodies.Body, Permission.PLATFORM)
+CLOSE = Action("GET", "", "vm", "close-console", "", bodies.Body, Permission.PLATFORM)
 UNSURE = "it could not be recorded in time, and was not opened"
 
 

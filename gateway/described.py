@@ -8,6 +8,7 @@ from typing import Any
 
 from domain.base import LABELS_SCHEMA, LINE_PATTERN
 from domain.image import ImagePhase
+from domain.kinds import NAMES
 from domain.operation import Status
 from domain.spellings import UUID_PATTERN
 from domain.vm import Phase
@@ -49,8 +50,7 @@ def listed(kind: str, values: type[StrEnum]) -> Schema:
 
 #: Path parameters. What cannot be one names nothing: 404.
 PATH: dict[str, Schema] = {
-    **dict.fromkeys(("vm", "operation"), UUID),
-    **dict.fromkeys(("project", "tag", "image", "node"), SLUG),
+    **{kind: UUID if parameters.by_uuid(kind) else SLUG for kind in NAMES},
     **dict.fromkeys(("source", "key"), TOKEN),
 }
 
@@ -96,7 +96,7 @@ QUERY_OF: dict[tuple[str, str], Schema] = {
     ("/v1/images", "phase"): words(ImagePhase),
     ("/v1/operations", "status"): words(Status),
     ("/v1/parked", "status"): words(parking.Status),
-    ("/v1/events", "kind"): words(subjects.KINDS),
+    ("/v1/events", "kind"): words(NAMES),
 }
 NOW = words(("now",))
 

@@ -17,9 +17,6 @@ from gateway.statuses import SCHEMAS, refusals
 from projections.operation_rows import OperationView
 from projections.pages import MOST
 
-#: Bodies of which nothing has to be said.
-OPTIONAL = (bodies.Power, bodies.RebuildVm)
-
 
 def document(reads: Iterable[Read], actions: Iterable[Action]) -> bytes:
     """The OpenAPI 3.1 document, as JSON."""
@@ -104,6 +101,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": action.summary,
         "operationId": f"{action.kind}_{action.verb}",
+        "x-permission": action.permission.value,
         "parameters": [
             *described.in_path(action.path),
             described.in_query(action.path, "wait"),
@@ -118,7 +116,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if action.body is not bodies.Body:
         body = {"application/json": {"schema": schema(action.body, schemas)}}
-        made["requestBody"] = {"required": action.body not in OPTIONAL, "content": body}
+        made["requestBody"] = {"required": not action.body.OPTIONAL, "content": body}
     return made
 
 

@@ -13,11 +13,14 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from domain.base import label_key, label_value
+from domain.kind import Id
+from domain.kinds import KINDS
 from domain.spellings import architecture
 from gateway.auth import ACTOR
 from gateway.problems import Problem, invalid_parameter
 from projections import times
 from projections.pages import MOST
+from runtime import subjects
 
 DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
@@ -212,12 +215,17 @@ def header(scope: Scope, name: str) -> str | None:
     return given[0].decode("latin-1") if given else None
 
 
+def by_uuid(kind: str) -> bool:
+    """Whether a UUID names resources of a kind. Operations have no kind of their own."""
+    return kind == subjects.OPERATION or (kind in KINDS and KINDS[kind].id is Id.UUID)
+
+
 def path_id(request: Request, kind: str) -> str:
     """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
     text: str = request.path_params[kind]
-    if kind in ("vm", "operation"):
+    pattern = UUID if by_uuid(kind) else SLUG
+    if pattern is UUID:
         text = text.lower()
-    pattern = UUID if kind in ("vm", "operation") else SLUG
     if not pattern.fullmatch(text):
         raise not_found(kind, text)
     return text

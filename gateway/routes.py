@@ -24,8 +24,8 @@ from gateway import (
     status,
     tunnels,
 )
+from gateway.actions import ACTIONS
 from gateway.calls import Function, Read
-from gateway.commands import ACTIONS
 from gateway.described import judge, positions
 from gateway.parked import ParkedSummary, ParkedView
 from gateway.state import Gateway

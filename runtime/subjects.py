@@ -28,7 +28,6 @@ SYSTEM = "system"
 OPERATION = "operation"
 """The kind of the keys that callers used: each says which operation it stands for."""
 
-KINDS = ("vm", "project", "tag", "image", "node", OPERATION)
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

@@ -1,9 +1,10 @@
 """What can be asked of a node, and what daemons and managers find out about it."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from domain.base import Command, Resources, Slug, Uuid, Value
 from domain.contract import LEASE_SECONDS, BaseUrl, BootId, Daemon, NodeInfo
+from domain.references import LOOKED_UP
 
 
 class NodeCommand(Command):
@@ -89,7 +90,7 @@ class RetireNode(AskedOfNode):
     """
 
     VERB = "retire"
-    needed: tuple[Uuid, ...] = ()
+    needed: Annotated[tuple[Uuid, ...], LOOKED_UP] = ()
 
 
 NodeCommands = (

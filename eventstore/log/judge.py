@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from domain.base import Event, Foreign, optional
+from domain.kinds import NAMES
 from eventstore.log.envelope import GENESIS, Recorded, Ref, address
 from eventstore.log.upcast import TYPE_VERSION
 from runtime import subjects
@@ -176,7 +177,7 @@ def family(topic: str) -> str | None:
     """The kind of aggregate that a type of event belongs to; None where any may have it."""
     owner, _, rest = topic.partition(".")
     kind = rest.partition(".")[0] if owner == subjects.PREFIX else None
-    return kind if kind in subjects.KINDS else None
+    return kind if kind in NAMES else None
 
 
 def names_another(event: Event, ref: Ref) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.commands import ACTIONS
+from gateway import bodies
+from gateway.actions import ACTIONS
 from gateway.problems import invalid_body
 from tests.gateway.platform import SPEC, VMS, Platform
 
@@ -38,7 +39,7 @@ def test_what_is_wrong_with_a_body_is_said_in_our_words(action: Any) -> None:
 
 def test_half_a_character_is_told() -> None:
     with pytest.raises(ValidationError) as caught:
-        ACTIONS[0].body.model_validate_json(b'{"name": "\\ud800"}')
+        bodies.CreateVm.model_validate_json(b'{"name": "\\ud800"}')
     problem = invalid_body(caught.value)
     assert problem.code == "invalid_json" and "hex escape" in problem.detail and "Invalid" not in problem.detail
 

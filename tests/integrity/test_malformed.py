@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from pydantic import TypeAdapter
 
 from domain import image, node, project, tag, vm
+from domain.kinds import NAMES
 from eventstore.integrity import transfer
 from eventstore.integrity.archive import verify_file
 from eventstore.integrity.audit import verify_log
@@ -137,7 +138,7 @@ EVOLVE: dict[str, Any] = {
     "project": project.evolve,
     "tag": tag.evolve,
 }
-TOKENS = st.sampled_from([*subjects.KINDS, "system", "p", "é", "", "a b", "\ud7ff"]) | st.text(max_size=5).map(
+TOKENS = st.sampled_from([*NAMES, "system", "p", "é", "", "a b", "\ud7ff"]) | st.text(max_size=5).map(
     lambda text: text.replace(".", "")
 )
 TYPES = st.sampled_from(sorted(all_types())) | st.text(max_size=9)
