@@ -27,7 +27,7 @@ from runtime import subjects
 from runtime.status import tell
 
 #: Roles of which one process at least has to be there.
-NEEDED = ("handlers", "projections")
+NEEDED = ("handlers", "projections", "guest-data")
 #: All roles, in the order in which they are shown.
 ROLES = get_args(RoleName)
 #: Seconds without a heartbeat after which a node counts as silent.

@@ -150,6 +150,7 @@ def test_a_role_of_which_nobody_is_heard_is_shown() -> None:
     assert [(each["role"], each["alive"], each["lag"]) for each in shown] == [
         ("handlers", False, None),
         ("projections", True, 3),
+        ("guest-data", False, None),
     ]
 
 

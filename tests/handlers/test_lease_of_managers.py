@@ -172,6 +172,10 @@ async def test_what_was_given_back_is_taken_without_a_wait(documents: Documents)
     one, other = lease(documents, time), lease(documents, time)
     await one.step()
     await other.step()
+    await other.give_back()  # what it has not
+    await one.step()
+    assert one.held
+    await other.step()
     await one.give_back()
     await other.step()
     assert (one.held, other.held) == (False, True)
