@@ -9,14 +9,14 @@ events open an operation, move it, fulfil it or cancel it, each kind and each ve
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass as state
 
-from domain.base import LENIENT, Event, Message, ReferenceChecked, replace
+from domain.base import LENIENT, Event, Message, ReferenceChecked, optional, replace
 from domain.kind import Cancelled, Kind, Outcome, Step
 from domain.kinds import KINDS
 from domain.verb import Verb
@@ -62,6 +62,21 @@ class Operation:
     problem: dict[str, Any] | None = None
     progress: Progress | None = None
     notices: tuple[Notice, ...] = ()
+
+
+_NEW = Operation(
+    id="",
+    verb="",
+    kind="",
+    resource="",
+    project="",
+    status=Status.ACCEPTED,
+    actor="",
+    accepted_at=datetime.min.replace(tzinfo=UTC),
+    first=0,
+    position=0,
+)
+"""What every operation begins with: a copy costs much less than validating its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +166,8 @@ def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
     verb = OPENED.get(type(event))
     if verb is None:
         return None
-    return Operation(
+    return replace(
+        _NEW,
         id=id_,
         verb=verb.name,
         kind=happening.kind,
@@ -162,10 +178,10 @@ def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
         request_id=happening.request,
         accepted_at=happening.at,
         ended_at=None if verb.lasting else happening.at,
-        deadline=getattr(event, "deadline", None) if verb.lasting else None,
+        deadline=optional(event, "deadline") if verb.lasting else None,
         first=happening.position,
         position=happening.position,
-        notices=getattr(event, "notices", ()),
+        notices=optional(event, "notices", ()),
     )
 
 

@@ -73,7 +73,7 @@ class Fingerprints:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._key: bytes | None = None
+        self._keyed: hmac.HMAC | None = None
         self._key_id = ""
         self._credentials_key = b""
         self._credential = lru_cache(maxsize=1024)(self._made)
@@ -82,15 +82,15 @@ class Fingerprints:
         """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
         if operation is None or sent is None:
             return None
-        key = self._key or await self._read()
-        made = hmac.digest(key, f"{operation}\0{sent}".encode(), hashlib.sha256).hex()
-        return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made[:32]}")
+        made = (self._keyed or await self._read()).copy()
+        made.update(f"{operation}\0{sent}".encode())
+        return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made.hexdigest()[:32]}")
 
     async def of_credential(self, said: str | None) -> str | None:
         """What events may hold of a credential: the same for the same one. Raises VaultUnavailable."""
         if said is None:
             return None
-        if self._key is None:
+        if self._keyed is None:
             await self._read()
         return self._credential(said)
 
@@ -98,15 +98,16 @@ class Fingerprints:
         made = hmac.digest(self._credentials_key, said.encode(), hashlib.sha256).hex()
         return f"hmac-{self._key_id}-{made[:32]}"
 
-    async def _read(self) -> bytes:
+    async def _read(self) -> hmac.HMAC:
         for name in NAMES:
             try:
                 key = await self._vault.mac_key(name)
             except (Erased, WrongMasterKey):
                 continue
-            self._key, self._key_id = key, key_id(key)
+            self._key_id = key_id(key)
             self._credentials_key = hmac.digest(key, b"credential", hashlib.sha256)
-            return key
+            self._keyed = hmac.new(key, digestmod=hashlib.sha256)
+            return self._keyed
         raise WrongMasterKey("the master key opens none of the keys that fingerprints of requests are made with")
 
 

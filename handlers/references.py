@@ -10,6 +10,7 @@ handlers come to the same verdicts, whenever they look:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from domain.base import Event, Rejected
 from domain.image import Image, refuse_small_disk
@@ -22,6 +23,7 @@ from eventstore.log.envelope import Recorded, Ref
 from runtime import subjects
 
 
+@lru_cache(maxsize=1024)
 def refers_to(reference: Reference) -> Ref:
     """The aggregate that a reference means."""
     itself = KINDS[reference.kind].scope is Scope.ITSELF

@@ -1,12 +1,13 @@
 """Create a VM: it is asked for, and wanted on."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from domain.access import Permission
-from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags
+from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.known import NONE, Known, same_request
 from domain.references import Names
@@ -100,8 +101,24 @@ def taken(vm: Vm) -> Rejected:
     return Rejected("vm_exists", detail, field="id")
 
 
+_NEW = Vm(
+    id="",
+    project="",
+    name="",
+    image="",
+    spec=Spec(vcpus=1, memory_mib=128, disk_gib=1),
+    phase=Phase.REQUESTED,
+    desired=Desired.ON,
+    boots=1,
+    created_at=datetime.min.replace(tzinfo=UTC),
+    updated_at=datetime.min.replace(tzinfo=UTC),
+)
+"""What every VM begins with. A copy costs much less than fifty fields that are validated again."""
+
+
 def created(event: VmRequested) -> Vm:
-    return Vm(
+    return replace(
+        _NEW,
         id=event.vm,
         project=event.project,
         name=event.name,
@@ -118,9 +135,6 @@ def created(event: VmRequested) -> Vm:
         notices=event.notices,
         description=event.description,
         created_by=event.created_by,
-        phase=Phase.REQUESTED,
-        desired=Desired.ON,
-        boots=1,
         created_at=event.at,
         updated_at=event.at,
         pending=pending_of(event, NAME),
