@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from runtime.responder import Answer, Responder
 from tests.eventstore.log import connection
 from tests.waiting import eventually
 
+ROOT = Path(__file__).resolve().parent.parent
 #: So long that a test which waited for it would be seen.
 LONG = 60.0
 SUBJECT = "test.requests"
@@ -170,3 +173,11 @@ def test_a_request_says_what_callers_always_said() -> None:
         "actor": "alice",
         "operation": "o",
     }
+
+
+def test_no_other_code_asks() -> None:
+    """Whoever asks another process of ours goes through the client; JetStream's own API is spoken in `eventstore`."""
+    direct = re.compile(r"\b_?(nc|bus|client)\.request\(")
+    rooms = ("domain", "handlers", "gateway", "projections", "node_daemon", "cli")
+    files = [file for room in rooms for file in (ROOT / room).rglob("*.py")]
+    assert [str(file.relative_to(ROOT)) for file in files if direct.search(file.read_text())] == []
