@@ -126,6 +126,11 @@ async def free(conn: Connection, schema: str) -> bool:
     return row is not None and bool(row["free"])
 
 
+async def release(conn: Connection, schema: str) -> None:
+    """Let another session write to this copy."""
+    await conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", [WRITER, schema])
+
+
 async def alone(conn: Connection, schema: str) -> None:
     """Wait until this session may write to this copy of the read models, alone, until it ends."""
     while True:

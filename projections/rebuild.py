@@ -75,9 +75,9 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
 
 async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
     """Replace the live read models by a replay of the whole log; the position that the new ones reflect."""
-    runner = Runner(nc, dsn, secrets, Position(), MODELS)
+    runner = Runner(nc, dsn, secrets, Position())
     async with await database.connect(dsn, "rebuild") as conn:
-        await upgrade.replace(conn, dsn, MODELS, runner.follow, end=EventStore(nc).last_position)
+        await upgrade.replace(conn, dsn, MODELS, runner.replay, end=EventStore(nc).last_position)
         return await database.checkpoint(conn)
 
 

@@ -145,14 +145,17 @@ class Runner:
 
     async def _session(self, conn: Connection) -> None:
         await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
-        replay = Runner(self._nc, self._dsn, self._secrets, Position(), self._models).follow
-        await upgrade.ready(conn, self._dsn, self._models, replay)
+        await upgrade.ready(conn, self._dsn, self._models, self.replay)
         for seconds in RETRY.pauses():
             try:
                 await self.follow(conn)
             except errors.DiskFull as error:  # the session stays the only writer
                 self._tell(error)
                 await asyncio.sleep(seconds)
+
+    def replay(self, models: Models) -> upgrade.Replay:
+        """How the log is taken in by a copy that holds these read models."""
+        return Runner(self._nc, self._dsn, self._secrets, Position(), models).follow
 
     async def follow(self, conn: Connection, until: int | None = None) -> None:
         """Take in the log from the checkpoint on, for ever or up to and including position `until`.

@@ -3,6 +3,9 @@
     nebula_next   is filled from the log, while `nebula` answers every read (an older process, if one runs, keeps it)
     nebula        becomes nebula_old, and nebula_next becomes nebula, in one transaction; then nebula_old is dropped
 
+- Only what has changed is made. Tables whose version stays move from the one copy to the other with the switch, but for
+  those of the aggregates: the states that the others are folded from come from there.
+
 - One session writes to a copy at a time (`database.free`). Whoever switches first ends the session that keeps the live
   copy and takes its place, so nothing is written in between, by an older program either.
 - A crash before the switch leaves the live copy as it was: the next process goes on filling nebula_next. A crash after
@@ -32,9 +35,13 @@ TELL_SECONDS = 10.0
 CLOSE = 500
 #: How often, each time for so many seconds, the last readers of the old copy are waited for.
 TRIES, LOCK_SECONDS = 5, 2
+#: The same for the readers of a table that moves; others have to wait for it meanwhile.
+MOVE_SECONDS = 0.5
 
 Replay = Callable[[Connection, int], Awaitable[None]]
 """Takes in the log up to and including a position, on a connection to a copy of the read models."""
+Replays = Callable[[Models], Replay]
+"""The same for a copy that holds these read models."""
 End = Callable[[], Awaitable[int]]
 """The position of the newest event of the log."""
 
@@ -43,12 +50,16 @@ class Newer(Exception):
     """A newer program made the live read models: this one leaves them alone."""
 
 
+class Held(Exception):
+    """Somebody reads the tables that should move, for longer than others can wait."""
+
+
 async def where(conn: Connection, models: Models, schema: str) -> Standing:
     """What the read models in `schema` are to this program."""
     return standing(await copies.stored_versions(conn, schema), versions(models))
 
 
-async def ready(conn: Connection, dsn: str, models: Models, replay: Replay) -> None:
+async def ready(conn: Connection, dsn: str, models: Models, replays: Replays) -> None:
     """Return when the live read models are of this program's version and `conn` is their only writer.
 
     Raises Newer.
@@ -59,7 +70,7 @@ async def ready(conn: Connection, dsn: str, models: Models, replay: Replay) -> N
             case Standing.NEWER:
                 raise Newer("the read models are of a newer version; `nebula rebuild` makes them of this one")
             case Standing.OLDER:
-                await replace(conn, dsn, models, replay)
+                await replace(conn, dsn, models, replays)
             case Standing.MISSING | Standing.SAME if await free(conn, SCHEMA):
                 found = await where(conn, models, SCHEMA)
                 if found is Standing.MISSING:
@@ -76,34 +87,57 @@ async def ready(conn: Connection, dsn: str, models: Models, replay: Replay) -> N
                 await asyncio.sleep(STANDBY_SECONDS)
 
 
-async def replace(conn: Connection, dsn: str, models: Models, replay: Replay, *, end: End | None = None) -> None:
+async def replace(conn: Connection, dsn: str, models: Models, replays: Replays, *, end: End | None = None) -> None:
     """Put read models of this program's version in the place of the live ones; `conn` is then their writer.
 
-    `end`: make them anew in any case, from the whole log, which ends there.
+    `end`: make them anew in any case, all of them and from the whole log, which ends there.
     """
     async with await database.connect(dsn, "upgrade", NEXT) as new:
         await new.execute("SET synchronous_commit = off")
         await database.alone(new, NEXT)
         if end is None and await where(conn, models, SCHEMA) is not Standing.OLDER:
             return  # another process did it
-        if end is not None or await where(new, models, NEXT) is not Standing.SAME:
-            await copies.make(new, models, NEXT)
-        log.info("making read models of a new version beside the live ones", position=await checkpoint(new))
-        async with telling(conn):
-            if end is not None:
-                await replay(new, await end())
-            else:
-                await catch_up(conn, new, replay)
-                await compared(dsn, new, models, replay)
-            for table in (table for model in models for table in model.tables):
-                await new.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
-            if end is None:
-                await catch_up(conn, new, replay)
-        await take_over(conn)
-        await replay(new, await (end() if end is not None else checkpoint(conn)))
-        await switch(conn, NEXT)
+        kept = await unchanged(conn, models) if end is None else ()
+        try:
+            await build(conn, new, dsn, models, replays, kept, end)
+        except Held as error:
+            log.warning("making all read models anew", error=str(error))
+            await database.release(conn, SCHEMA)  # an older process may keep the live ones meanwhile
+            await build(conn, new, dsn, models, replays, (), end)
     log.info("read models of the new version are live", position=await checkpoint(conn))
     await drop_old(conn)
+
+
+async def unchanged(conn: Connection, models: Models) -> Models:
+    """The read models whose live tables can be kept."""
+    known = await copies.stored_versions(conn, SCHEMA) or {}
+    return [model for model in models if known.get(model.name) == model.version and model.histories is None]
+
+
+async def build(
+    conn: Connection, new: Connection, dsn: str, models: Models, replays: Replays, kept: Models, end: End | None
+) -> None:
+    """Make all but those that are kept, and switch. Raises Held."""
+    names = {model.name for model in kept}
+    made = [model for model in models if model.name not in names]
+    replay = replays(made)
+    if end is not None or await where(new, made, NEXT) is not Standing.SAME:
+        await copies.make(new, made, NEXT)
+    position = await checkpoint(new)
+    log.info("making read models of a new version beside the live ones", position=position, kept=sorted(names))
+    async with telling(conn):
+        if end is not None:
+            await replay(new, await end())
+        else:
+            await catch_up(conn, new, replay)
+            await compared(dsn, new, made, replay)
+        for table in (table for model in made for table in model.tables):
+            await new.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+        if end is None:
+            await catch_up(conn, new, replay)
+    await take_over(conn)
+    await replay(new, await (end() if end is not None else checkpoint(conn)))
+    await switch(conn, NEXT, kept)
 
 
 async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:
@@ -154,18 +188,40 @@ async def take_over(conn: Connection) -> None:
         await asyncio.sleep(0.02)
 
 
-async def switch(conn: Connection, schema: str) -> None:
-    """Let `schema` be the live copy, in one transaction: a read sees the one or the other."""
+async def switch(conn: Connection, schema: str, kept: Models) -> None:
+    """Let `schema` be the live copy, in one transaction: a read sees the one or the other. Raises Held."""
     await drop_old(conn, patient=True)
     live, old, new = (sql.Identifier(name) for name in (SCHEMA, OLD, schema))
-    async with conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        cursor = await conn.execute("SELECT to_regnamespace(%s) AS found", [SCHEMA])
-        row = await cursor.fetchone()
-        if row is not None and row["found"] is not None:
-            await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(live, old))
-        await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(new, live))
-        await conn.execute("SELECT pg_notify(current_schema() || '_position', position::text) FROM checkpoint")
+    for _ in range(TRIES):
+        with contextlib.suppress(errors.LockNotAvailable):
+            async with conn.transaction():
+                await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+                await move(conn, schema, kept)
+                cursor = await conn.execute("SELECT to_regnamespace(%s) AS found", [SCHEMA])
+                row = await cursor.fetchone()
+                if row is not None and row["found"] is not None:
+                    await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(live, old))
+                await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(new, live))
+                await conn.execute("SELECT pg_notify(current_schema() || '_position', position::text) FROM checkpoint")
+            return
+        await asyncio.sleep(MOVE_SECONDS)  # those who had to wait read now
+    raise Held("somebody reads the live read models for long")
+
+
+async def move(conn: Connection, schema: str, kept: Models) -> None:
+    """Move the tables that are kept from the live copy to this one. Raises LockNotAvailable while they are read."""
+    if not kept:
+        return
+    await conn.execute(f"SET LOCAL lock_timeout = '{int(MOVE_SECONDS * 1000)}ms'".encode())
+    for table in (table for model in kept for table in model.tables):
+        of, to = sql.Identifier(SCHEMA, table), sql.Identifier(schema)
+        await conn.execute(sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(of, to))
+    await conn.execute(
+        sql.SQL("INSERT INTO {} SELECT * FROM {} WHERE model = ANY (%s)").format(
+            sql.Identifier(schema, "schema_version"), sql.Identifier(SCHEMA, "schema_version")
+        ),
+        [[model.name for model in kept]],
+    )
 
 
 async def drop_old(conn: Connection, *, patient: bool = False) -> None:

@@ -111,7 +111,7 @@ async def test_an_old_process_goes_on_until_the_new_one_takes_its_place(
     await sound(made, NEW, monkeypatch)
 
 
-@pytest.mark.parametrize("step", ["catch_up", "compared", "take_over", "switch", "drop_old"])
+@pytest.mark.parametrize("step", ["catch_up", "compared", "take_over", "move", "switch", "drop_old"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 async def test_a_crash_at_any_step_is_made_good(
     made: Cloud, step: str, before: bool, monkeypatch: pytest.MonkeyPatch
@@ -221,6 +221,43 @@ async def test_a_reader_of_the_old_copy_delays_only_its_end(made: Cloud, monkeyp
             await made.caught_up()
     assert "nebula_old" in await schemas(made)
     async with running(made, NEW, made.position):  # the next start drops it
+        await eventually(is_stored(made, NEW), "the old copy is dropped")
+    await sound(made, NEW, monkeypatch)
+
+
+async def relations(cloud: Cloud) -> dict[str, int]:
+    """The tables of the live read models: another number once one was made anew."""
+    async with await database.connect(cloud.dsn, "test") as conn:
+        cursor = await conn.execute("SELECT relname, oid FROM pg_class WHERE relnamespace = 'nebula'::regnamespace")
+        return {row["relname"]: row["oid"] for row in await cursor.fetchall() if row["relname"] in rebuild.TABLES}
+
+
+async def test_what_has_not_changed_is_not_made_anew(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await relations(made)
+    async with running(made, NEW, made.position):
+        await eventually(is_stored(made, NEW), "the new version is live")
+        after = await relations(made)
+        assert {table for table in before if before[table] == after[table]} == {"operations", "events"}
+        await made.running()
+        await made.caught_up()
+        await sound(made, NEW, monkeypatch)
+
+
+async def test_a_table_that_is_read_for_long_is_made_anew(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for that reader: a table that moves would let all others wait behind it."""
+    monkeypatch.setattr(upgrade, "MOVE_SECONDS", 0.05)
+    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(upgrade, "TRIES", 1)
+    before = await relations(made)
+    async with await database.connect(made.dsn, "reader") as reader, reader.transaction():
+        await reader.execute("SELECT count(*) FROM events")
+        async with running(made, NEW, made.position):
+            await eventually(is_stored(made, NEW, others=True), "the new version is live")
+            await made.running()
+            await made.caught_up()
+    after = await relations(made)
+    assert before.keys() == after.keys() and not before.items() & after.items()
+    async with running(made, NEW, made.position):
         await eventually(is_stored(made, NEW), "the old copy is dropped")
     await sound(made, NEW, monkeypatch)
 
