@@ -97,7 +97,7 @@ EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
 """What only an earlier version wrote on."""
 
 PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
-    ("event", "kind"): subjects.KINDS,
+    ("event", "kind"): [*KINDS, subjects.OPERATION],
     ("command", "kind"): list(KINDS),
     ("command", "verb"): sorted({verb.name for kind in KINDS.values() for verb in kind.verbs}),
 }
