@@ -24,12 +24,15 @@ log = logs.get(__name__)
 
 #: Who it runs as where it was started by root: the first of these users that there is.
 USERS = ("nebula-guest-data", "nobody")
+#: On a busy host commands get the processor before guests do.
+NICE = 5
 #: Seconds between two questions which copies count no more.
 LOOK_SECONDS = 30.0
 
 
 async def run(settings: GuestDataSettings) -> None:
     """Serve guests until SIGTERM or SIGINT. What fails for good is raised."""
+    os.nice(NICE)
     folder = give_up_rights(settings.copies_dir)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
