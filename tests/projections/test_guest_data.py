@@ -180,12 +180,23 @@ async def test_a_question_that_makes_no_sense_is_refused(guests: Guests, subject
         assert "AAAA" not in json.dumps(said)
 
 
-async def test_only_an_inbox_is_answered(guests: Guests) -> None:
+async def test_only_an_inbox_is_answered(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else is asked is not even looked up."""
     stolen = await guests.cloud.nc.subscribe("nebula.events.default.vm.x")
     ref = await placed(guests)
     body = json.dumps({"secret": await guests.secret(ref)}).encode()
+    assert await guests.opens(ref, 1)
+    real, looked = seeds.find, 0
+
+    async def find(*given: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return await real(*given)
+
+    monkeypatch.setattr(seeds, "find", find)
     await guests.cloud.nc.publish(subjects.GUEST_SEED, body, reply="nebula.events.default.vm.x")
     assert await guests.opens(ref, 1)
+    assert looked == 1
     with pytest.raises(TimeoutError):
         await stolen.next_msg(timeout=0.05)
     await stolen.unsubscribe()
@@ -294,6 +305,12 @@ async def test_an_old_answer_never_follows_a_newer_one(guests: Guests, monkeypat
     first = asyncio.create_task(guests.get(secret, "meta-data"))
     await eventually(lambda: asked == 1, "the first is under way")
     second = asyncio.create_task(guests.get(secret, "meta-data"))
+
+    def has_come() -> bool:
+        turn = source.turns.get(name_of(secret))
+        return second.done() or (turn is not None and bool(turn._waiters))
+
+    await eventually(has_come, "the second waits for its turn, or was answered before the first")
     go.set()
     assert [(await each).status_code for each in (first, second)] == [200, 404]
     assert not source.copies.holds(name_of(secret))

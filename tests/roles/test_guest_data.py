@@ -246,7 +246,7 @@ for back in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.setgroups([0
 
 @needs_root
 def test_there_is_no_way_back_and_the_signal_for_a_dead_parent_stays() -> None:
-    command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-c", PROGRAM]
+    command = ["setpriv", "--groups", "1,2", "--pdeathsig", "TERM", "--", sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     user = pwd_of("nobody")
     first, *others = done.stdout.splitlines()
