@@ -23,6 +23,7 @@ from domain.contract import Fetch
 from domain.image import ImagePhase
 from handlers.world import World
 from runtime import logs
+from runtime.files import put_in_place
 from runtime.images.disk_room import room
 
 log = logs.get(__name__)
@@ -98,9 +99,7 @@ class ImageStore:
         try:
             with new.open("wb", buffering=0) as made:
                 fcntl.ioctl(made.fileno(), FICLONE, file.fileno())
-            new.replace(path)
-            with opened_folder(self._folder) as folder:
-                os.fsync(folder)
+            put_in_place(new, path, 0o600)
         except OSError:
             new.unlink(missing_ok=True)
             return False

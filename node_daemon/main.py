@@ -10,7 +10,7 @@ from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.host import GIB, machine, this_host, virt_type
 from node_daemon.storage.disks import Disks
-from node_daemon.storage.files import impassable, lock, new_folder
+from node_daemon.storage.folder import hold, impassable, new_folder
 from node_daemon.storage.image_keeper import keep_tidy
 from node_daemon.storage.image_pieces import Bus
 from node_daemon.storage.images import Images
@@ -28,7 +28,7 @@ async def run(settings: NodeSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     data = new_folder(settings.data_dir)
-    with lock(data):
+    with hold(data):
         if (folder := impassable(data)) is not None:
             log.warning("QEMU's user cannot pass through this folder", folder=str(folder), help="chmod o+x")
         hypervisor = LibvirtHypervisor(

@@ -6,6 +6,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from runtime.files import put
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -22,11 +24,9 @@ class Notes(Generic[M]):
         return None
 
     def write(self, vm: str, note: M) -> None:
-        part = self._path(vm).with_suffix(".part")
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(note.model_dump_json())
-            part.rename(self._path(vm))
+            put(self._path(vm), note.model_dump_json(), durable=False)  # one that is lost counts as none
 
     def forget(self, vm: str) -> None:
         with contextlib.suppress(OSError):

@@ -1,6 +1,5 @@
 """Files of ours are for our own user only, but for folders that servers of other users have to pass through."""
 
-import contextlib
 import errno
 import os
 import resource
@@ -19,25 +18,6 @@ def begin() -> None:
     """
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def put(file: Path, text: str) -> None:
-    """Give the file this content: whole or not at all, and for its owner only from the first moment on.
-
-    A file that has it already is left alone, so that this needs no room. Raises OSError.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        if file.read_text() == text:
-            return
-    new = file.with_name(f"{file.name}.new")
-    try:
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600)
-        new.write_text(text)
-        new.replace(file)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
 
 
 def passable(folder: Path) -> Path:

@@ -20,6 +20,7 @@ import pytest
 from cli.local import home as homes, role, up
 from runtime import logs, private
 from runtime.backoff import Backoff
+from runtime.files import put
 from runtime.local import logfiles
 from runtime.local.child import remembered_port
 from runtime.local.logfiles import KEPT, rotate
@@ -114,13 +115,13 @@ def test_rotation_that_finds_no_room_at_all_leaves_everything(small: Path) -> No
 
 @needs_root
 def test_files_of_the_home_are_whole_or_as_they_were(small: Path) -> None:
-    private.put(small / "nats.port", "4333")
+    put(small / "nats.port", "4333")
     listed = homes.tokens_file(small).read_text()
     fill(small / "ballast")
-    private.put(small / "nats.port", "4333")  # what is right already needs no room
+    put(small / "nats.port", "4333")  # what is right already needs no room
     for name, text in (("nats.port", "4334" * 4096), ("new", "x")):
         with pytest.raises(OSError, match="No space"):
-            private.put(small / name, text)
+            put(small / name, text)
     assert remembered_port(small / "nats.port") == 4333
     assert homes.tokens_file(small).read_text() == listed
     assert {path.name for path in small.iterdir()} == {"nats.port", "tokens", "admin.token", "ballast"}

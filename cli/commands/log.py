@@ -4,7 +4,6 @@ They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what 
 file` speaks to nobody. What they need is imported when they run.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from cli.client.errors import CliError, Usage
 from cli.client.files import readable, writable
 from cli.client.session import Output, note
 from cli.commands.operators import local, on_bus, wants_json
+from runtime.files import put_in_place
 from runtime.unusable import sentence
 
 if TYPE_CHECKING:
@@ -127,14 +127,11 @@ def export(
             except Disagrees as error:
                 note(f"warning: not signed: {error}")
         with part.open("wb") as target:
-            done = await transfer.export(nc, target, after=after, to=to, progress=_Progress("exported"))
-            target.flush()
-            os.fsync(target.fileno())
-            return done
+            return await transfer.export(nc, target, after=after, to=to, progress=_Progress("exported"))
 
     try:
         done = on_bus(settings, work)
-        part.rename(file)
+        put_in_place(part, file, 0o600)
     except transfer.Refused as error:
         raise CliError(str(error)) from error
     finally:

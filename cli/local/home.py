@@ -1,8 +1,6 @@
 """The directory of one platform on this machine: who may use it at a time, its first token, its ports."""
 
-import fcntl
 import hashlib
-import os
 import secrets
 import socket
 import stat
@@ -11,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.client.credentials import TOKEN_FILE, URL_FILE
+from runtime.files import put
 from runtime.local.child import ServerError, free_port, remembered_port, stop_leftover
-from runtime.private import passable, put
+from runtime.lock import Held, lock
+from runtime.private import passable
 
 NATS_PORT = 4222
 #: What is in a home for its owner only. Earlier versions made some of it for all to read.
@@ -28,16 +28,11 @@ def locked(home: Path) -> Iterator[None]:
     """
     passable(home)
     close(home)
-    with (home / "up.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ServerError(f"a platform runs on {home} already (process {holder})") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    try:
+        file = lock(home / "up.lock")
+    except Held as error:
+        raise ServerError(f"a platform runs on {home} already (process {error.holder})") from None
+    with file:
         yield
 
 

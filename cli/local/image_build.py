@@ -9,7 +9,6 @@ How: mmdebstrap makes the files, mke2fs makes a filesystem of them without mount
 filesystem is put behind an MBR. Needs root.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,12 +16,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.local.apt_sources import mirror_lines
+from runtime.files import put
+from runtime.lock import lock
 from runtime.private import PUBLIC
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -98,12 +98,12 @@ def build_debian_image(suite: str, out: Path, *, progress: Callable[[str], None]
     """
     cache.mkdir(parents=True, exist_ok=True)
     image = cache / f"debian-{suite}-{_recipe(suite)}.qcow2"
-    with _lock(cache / f"{image.name}.lock"):
+    with lock(cache / f"{image.name}.lock", wait=True):
         facts = image.with_suffix(".json")
         if not (image.exists() and facts.exists()):
             with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as folder:
                 _build(suite, Path(folder), image, progress)
-            facts.write_text(json.dumps(_measure(image)))
+            put(facts, json.dumps(_measure(image)))
     built = ImageFile(path=out, **json.loads(facts.read_text()))
     if out.absolute() != image.absolute():
         _place(image, out)
@@ -178,13 +178,6 @@ def _place(image: Path, out: Path) -> None:
     except OSError:
         shutil.copyfile(image, new)
     new.replace(out)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _run(*argv: str | Path, stdin: str = "", env: dict[str, str] | None = None) -> None:

@@ -45,7 +45,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     """
     import uvloop
 
-    from runtime import essential, logs, patience, private
+    from runtime import essential, files, logs, patience
     from runtime.images.disk_room import is_full
     from runtime.unusable import sentence, unusable
 
@@ -57,7 +57,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
         for pause in patience.RETRY.pauses():
             try:
                 if pid_file is not None:
-                    private.put(pid_file, f"{os.getpid()}\n")
+                    files.put(pid_file, f"{os.getpid()}\n", durable=False)
                 uvloop.run(program(own))
                 return
             except OSError as error:

@@ -31,6 +31,7 @@ from projections import database
 from runtime import bus, logs, tasks
 from runtime.backoff import Backoff
 from runtime.essential import Essential, TaskEnded
+from runtime.files import put
 from runtime.images.disk_room import free_bytes
 from runtime.local.child import ServerError, free_port
 from runtime.local.full_disk import LOOK_SECONDS, ROOM, FullDisk
@@ -40,7 +41,6 @@ from runtime.local.servers import NatsServer, Postgres, PostgresRole, postgres_p
 from runtime.local.supervise import Role, Supervisor
 from runtime.masking import masked
 from runtime.patience import PASSING, CannotRun, one_line, patiently
-from runtime.private import put
 from runtime.settings import (
     GatewaySettings,
     GuestDataSettings,

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from eventstore.log.envelope import GENESIS, Recorded
-from eventstore.vault import keyfile
+from runtime import files
 from runtime.patience import CannotRun
 from runtime.unusable import sentence
 
@@ -136,7 +136,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     """
     if not path.exists():
         fresh = Ed25519PrivateKey.generate()
-        keyfile.make_once(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        files.put_once(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
@@ -177,4 +177,4 @@ def _publish(path: Path, key: Ed25519PublicKey) -> None:
     if fingerprint(key) not in known:
         before = path.read_bytes() if path.exists() else b""
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        keyfile.replace(path, pem + before, 0o644)
+        files.put(path, pem + before, 0o644)

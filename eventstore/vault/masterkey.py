@@ -15,9 +15,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore.log.jetstream import Conflict
-from eventstore.vault import keyfile
 from eventstore.vault.keystore import Entry, KeyStore
-from runtime import subjects
+from runtime import files, subjects
 from runtime.patience import CannotRun
 
 NONCE = 12
@@ -32,7 +31,7 @@ class WrongMasterKey(CannotRun):
 def master_keys(path: Path) -> list[bytes]:
     """The master keys in the file, which is made with mode 0600 at first use."""
     if not path.exists():
-        keyfile.make_once(path, _encoded([secrets.token_bytes(32)]))
+        files.put_once(path, _encoded([secrets.token_bytes(32)]))
     return _decoded(path)
 
 
@@ -99,7 +98,7 @@ def begin(path: Path) -> list[bytes]:
     keys = master_keys(path)
     if len(keys) == 1:
         keys = [secrets.token_bytes(32), *keys]
-        keyfile.replace(path, _encoded(keys))
+        files.put(path, _encoded(keys))
     return keys
 
 
@@ -155,7 +154,7 @@ def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tupl
 
 def finish(path: Path) -> None:
     """Drop all keys but the newest. Only after a pass of `rewrap` that had nothing to change."""
-    keyfile.replace(path, _encoded(_decoded(path)[:1]))
+    files.put(path, _encoded(_decoded(path)[:1]))
 
 
 def _encoded(keys: Sequence[bytes]) -> bytes:

@@ -6,10 +6,9 @@ nodes (`handlers/image_store.py`).
 """
 
 import asyncio
-import fcntl
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,16 @@ from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.images.inspection import inspect
 from runtime.images.local_file import MAY_PASS, NotAllowed, opened
 from runtime.images.qemu_img import readable
+from runtime.lock import turn
 from runtime.tasks import in_thread
 from runtime.urls import is_url, shown
 
 log = logs.get(__name__)
 
-#: Tries in a row that bring too little, before a source counts as unreachable; seconds between them, doubled each time.
+#: Tries in a row that bring too little, before a source counts as unreachable, and the seconds between them.
 TRIES, RETRY = 4, Backoff(first=1.0, last=8.0, jitter=0.0)
 #: The part of the room that one project may have in flight, where it has more than one image there.
 SHARE = 0.5
-#: Seconds between looks whether another process of this host still reads the same.
-LOOK_AGAIN = 2.0
 
 
 class BadImage(Verdict):
@@ -99,7 +97,7 @@ class Reader:
         return Part(self._folder / f"{found.registered_by}.part")
 
     async def _of_url(self, found: Image, tell: Tell) -> Facts:
-        async with alone(self._folder / f"{found.registered_by}.lock"):
+        async with turn(self._folder / f"{found.registered_by}.lock"):
             part = self._part(found)
             for last in (False, True):
                 resumed = await self._fetched(found, part, tell)
@@ -123,7 +121,7 @@ class Reader:
             return facts
 
     async def _of_copy(self, file: BinaryIO, found: Image, tell: Tell) -> Facts:
-        async with alone(self._folder / f"{found.registered_by}.lock"):
+        async with turn(self._folder / f"{found.registered_by}.lock"):
             part, size = self._part(found), os.fstat(file.fileno()).st_size
             self._check(found, part, size)
             with full_is_a_verdict(part):
@@ -260,16 +258,3 @@ async def shape_of(file: BinaryIO) -> Shape:
         hint = ": an ISO of an installer is no disk to boot from; take the cloud image" if iso else ""
         raise Unusable(f"neither a qcow2 image nor a raw disk with a boot sector{hint}")
     return shape
-
-
-@asynccontextmanager
-async def alone(path: Path) -> AsyncIterator[None]:
-    """Wait until no other process of this host holds the lock, and hold it."""
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(LOOK_AGAIN)
-        yield

@@ -20,7 +20,7 @@ from node_daemon.reconcile.plan import Host, plan
 from node_daemon.reconcile.reports import Key, Reports, Seen, not_done
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
-from node_daemon.storage.files import identity
+from node_daemon.storage.folder import identity
 from runtime import logs
 from runtime.essential import Essential
 from runtime.settings import NodeSettings

@@ -25,7 +25,7 @@ from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Simulator
-from node_daemon.storage.files import lock, new_folder
+from node_daemon.storage.folder import hold, new_folder
 from runtime import bus, logs
 from runtime.essential import Essential, until_stopped
 from runtime.settings import SimulationSettings
@@ -43,7 +43,7 @@ async def run(settings: SimulationSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     folder = new_folder(settings.data_dir)
-    with lock(folder):
+    with hold(folder):
         shelf = Shelf(folder / "hosts.sqlite")
         try:
             await until_stopped(stop, serve(settings, shelf))

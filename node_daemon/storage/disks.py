@@ -15,7 +15,8 @@ from node_daemon.hypervisor import console_log
 from node_daemon.storage import seed_disk
 from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.base_image import BaseImage
-from node_daemon.storage.files import new_folder, put_in_place
+from node_daemon.storage.folder import new_folder
+from runtime.files import put_in_place
 from runtime.images.qemu_img import QemuImgError, hand_over, qemu_img, take_back
 
 GIB = 1024**3

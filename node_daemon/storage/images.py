@@ -19,10 +19,11 @@ from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.storage.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, origin, verify
 from node_daemon.storage.cache import Bases, Cache, touch
 from node_daemon.storage.conversion import Full, convert, most_bytes
-from node_daemon.storage.files import new_folder, put_in_place
+from node_daemon.storage.folder import new_folder
 from node_daemon.storage.image_pieces import Platform, kept
 from node_daemon.storage.shared import Hear, Shared, Stage
 from runtime import logs
+from runtime.files import put_in_place
 from runtime.images.disk_image import Format, Unusable
 from runtime.images.disk_room import is_full, room
 from runtime.images.download import SILENCE, Check, Encoded, Gone, Interrupted, Part, Tell, TooLong, copy, download

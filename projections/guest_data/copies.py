@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from runtime import logs
+from runtime.files import put
 
 log = logs.get(__name__)
 
@@ -157,10 +158,8 @@ class Copies:
         """Whole or not at all, but for a power failure: then it does not open, and is none."""
         if self._folder is None:
             return
-        new = self._folder / f"{name}.new"
         try:
-            new.write_bytes(sealed)
-            new.replace(self._folder / name)
+            put(self._folder / name, sealed, durable=False)
         except OSError as error:
             log.warning("a copy is kept in memory alone", error=str(error))
 

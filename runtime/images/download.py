@@ -22,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime import logs
+from runtime.files import put
 from runtime.images.disk_room import allocate
 from runtime.images.image_client import client, opened
 from runtime.images.image_hosts import Denied, ImageHosts
@@ -147,9 +148,7 @@ class Part:
     def begin(self, origin: Origin) -> None:
         """Throw away what there is. The note is never beside bytes of another file."""
         self.drop()
-        new = self.note.with_name(f"{self.note.name}.new")
-        new.write_text(origin.model_dump_json())
-        new.replace(self.note)
+        put(self.note, origin.model_dump_json(), durable=False)
 
     def open(self) -> BinaryIO:
         """For writing at its end."""

@@ -7,7 +7,6 @@ alone as well (QEMU does not depend on libvirtd), but nobody answers for those g
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import os
 import platform
@@ -26,6 +25,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from runtime.local.child import ServerError, command_line, find_program
+from runtime.lock import turn
 from runtime.private import PUBLIC
 
 T = TypeVar("T")
@@ -99,8 +99,7 @@ async def _alone() -> AsyncIterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    with LOCK.open("ab") as file:
-        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+    async with turn(LOCK):
         yield
 
 

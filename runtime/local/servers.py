@@ -20,6 +20,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from runtime.files import put
 from runtime.local.child import (
     Child,
     ServerError,
@@ -30,7 +31,7 @@ from runtime.local.child import (
     spawn,
     stop_leftover,
 )
-from runtime.private import passable, put
+from runtime.private import passable
 
 NATS_CONF = Path(__file__).resolve().parent.parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 import libvirt
 
+from runtime.files import put
 from runtime.local.child import free_port
-from runtime.private import put
 from runtime.settings import default_home
 from tests.waiting import eventually
 

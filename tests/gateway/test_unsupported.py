@@ -9,7 +9,7 @@ from domain.contract import Introduction, NodeInfo
 from node_daemon.reconcile import features
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
-from node_daemon.storage.files import identity
+from node_daemon.storage.folder import identity
 from runtime.settings import NodeSettings
 from tests.gateway.platform import VMS, Platform
 from tests.handlers.platform import daemon

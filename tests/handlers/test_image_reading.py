@@ -18,6 +18,7 @@ from handlers.managers import image_reading
 from handlers.managers.image_reading import BadImage, Facts, Reader
 from runtime.backoff import Backoff
 from runtime.images.download import Pace
+from runtime.lock import turn
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
@@ -215,7 +216,7 @@ async def test_no_room(reader: Reader, server: ImageServer, monkeypatch: pytest.
 
 async def test_two_processes_read_one_after_the_other(tmp_path: Path, reader: Reader, server: ImageServer) -> None:
     found = registered(server.url, DISK)
-    async with image_reading.alone(tmp_path / "imports" / f"{uid(10)}.lock"):
+    async with turn(tmp_path / "imports" / f"{uid(10)}.lock"):
         reading = asyncio.create_task(reader.facts(found, nobody))
         await asyncio.sleep(0.1)
         assert not server.requests

@@ -29,8 +29,8 @@ from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
-from node_daemon.storage.files import put_in_place
 from runtime import logs
+from runtime.files import put_in_place
 from runtime.images.qemu_img import qemu_img
 from runtime.settings import NodeSettings, read
 

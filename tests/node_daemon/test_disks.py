@@ -11,7 +11,7 @@ import pytest
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import GIB, Disks
-from node_daemon.storage.files import Occupied, impassable, lock
+from node_daemon.storage.folder import Occupied, hold, impassable
 from runtime.images.qemu_img import qemu_img
 from tests.node_daemon.documents import MIB, raw_image
 
@@ -100,9 +100,9 @@ async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
 
 
 def test_one_daemon_for_a_folder(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(Occupied):
-        lock(tmp_path)
-    lock(tmp_path).close()
+    with hold(tmp_path), pytest.raises(Occupied):
+        hold(tmp_path)
+    hold(tmp_path).close()
 
 
 def test_a_folder_on_the_way_that_qemu_cannot_pass(servers_home: Path) -> None:
