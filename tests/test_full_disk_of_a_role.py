@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import pytest
 
 from cli.local import home as homes, role, up
-from runtime import logs, private
+from runtime import logs
 from runtime.backoff import Backoff
 from runtime.files import put
 from runtime.local import logfiles
@@ -148,13 +148,13 @@ def test_a_role_that_finds_the_disk_full_waits_for_room(
         if len(tries) < 4:
             raise full(str(settings.home))
 
-    def put(file: Path, text: str) -> None:
+    def put(file: Path, text: str, *, durable: bool) -> None:
         if not tries:
             tries.append("pid file")
             raise full(str(file))
 
     monkeypatch.setattr("gateway.main.run", run)
-    monkeypatch.setattr(private, "put", put)
+    monkeypatch.setattr("runtime.files.put", put)
     monkeypatch.setattr("time.sleep", lambda _: None)
     role.run("gateway", GatewaySettings(home=tmp_path), tmp_path / "pid")
     assert tries == ["pid file", "run", "run", "run"]

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from eventsourcing.persistence import StoredEvent
 from pydantic_core import from_json
 
 from domain.base import Event, optional
@@ -153,11 +152,6 @@ class Recorded:
     def event(self) -> Event:
         """The typed event, in the newest version of its type; `Foreign` where this program does not know it."""
         return opened(self.headers, self.body)
-
-    @property
-    def stored(self) -> StoredEvent:
-        """The same in the terms of the `eventsourcing` library."""
-        return StoredEvent(originator_id=self.ref.id, originator_version=self.version, topic=self.type, state=self.body)
 
     def cloud_event(self) -> dict[str, Any]:
         """The message in CloudEvents' JSON format, with its position and digest; what is no event, as it came.

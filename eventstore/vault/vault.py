@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from eventsourcing.persistence import OperationalError
 from nats.aio.client import Client
 
 from domain.base import Sealed
@@ -42,7 +41,7 @@ class Erasure:
         return f"the key of {self.key} was destroyed; what it sealed ({self.size} bytes) cannot be read by anybody"
 
 
-class VaultUnavailable(OperationalError):
+class VaultUnavailable(Exception):
     """The store of the keys cannot be reached now."""
 
 

@@ -291,7 +291,7 @@ async def test_who_and_why_is_recorded(store: EventStore) -> None:
     recorded = (await store.history(target))[0]
     assert recorded.context == Context("alice", "token:1", "request-1", "o", "cause-1", "00-abc-def-01")
     assert recorded.ref == target
-    assert recorded.stored.originator_version == 1
+    assert recorded.version == 1
 
 
 async def test_an_append_may_depend_on_others(store: EventStore) -> None:
