@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-Hostname = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)
-]
+from domain import patterns
+
+Hostname = Annotated[str, StringConstraints(pattern=f"^{patterns.SLUG}$", min_length=1, max_length=63)]
 """One RFC 1123 label in lower case: what a guest can carry as its hostname."""
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", min_length=1, max_length=63)]
+Slug = Annotated[str, StringConstraints(pattern=f"^{patterns.SLUG}$", min_length=1, max_length=63)]
 """An id that people choose and type: projects, tags, images, nodes. Always one NATS subject token."""
 
-Uuid = Annotated[
-    str,
-    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
-]
+Uuid = Annotated[str, StringConstraints(pattern=f"^{patterns.UUID}$")]
 """A UUID in its canonical lower-case form."""
 
 

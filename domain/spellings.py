@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
 
 from domain.contract import Architecture, Sha256, Sha512
+from domain.patterns import UUID
 
 #: Hexadecimal digits of each kind of digest.
 DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
@@ -58,10 +59,10 @@ GivenArchitecture = Annotated[
     BeforeValidator(architecture),
     _schema("^([xX]86[_-]64|[xX]64|[aA][mM][dD]64|[aA][aA][rR][cC][hH]64|[aA][rR][mM]64)$"),
 ]
-UUID_PATTERN = r"^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
+UUID_PATTERN = f"^{UUID.replace('a-f', 'A-Fa-f')}$"
 GivenUuid = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
+    StringConstraints(pattern=f"^{UUID}$"),
     BeforeValidator(lower),
     _schema(UUID_PATTERN),
 ]

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from domain.base import event_types
 from domain.kinds import NAMES
+from domain.patterns import SHA256
 from gateway import parameters
 from gateway.problems import invalid_parameter
 from gateway.reads import listed, page_key
@@ -31,7 +32,7 @@ class EventView(TypedDict, total=False):
     source: Required[str]
     subject: Required[str]
     position: Required[Annotated[int, Field(ge=1)]]
-    digest: Required[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    digest: Required[Annotated[str, Field(pattern=f"^{SHA256}$")]]
     time: str
     actor: str
     aggregateversion: Annotated[int, Field(ge=0)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from domain.base import Actor
+from domain.patterns import SHA256
 from gateway.problems import Problem
 from runtime import logs
 
@@ -28,7 +29,7 @@ LOOK_AGAIN = 1.0
 #: Two spellings of a name are one: the same actor.
 ACTOR: TypeAdapter[str] = TypeAdapter(Actor)
 
-_LINE = re.compile(r"(\S{1,64})\s+([0-9a-f]{64})")
+_LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})")
 
 
 class BadTokens(Exception):

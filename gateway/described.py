@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
+from domain import patterns
 from domain.base import LABELS_SCHEMA, LINE_PATTERN
 from domain.image import ImagePhase
 from domain.kinds import NAMES
@@ -159,7 +160,7 @@ ANSWERED = {
 }
 OF_A_COMMAND = {
     **ANSWERED,
-    "Location": header({"type": "string", "pattern": "^/v1/operations/[0-9a-f-]{36}$"}, "the operation"),
+    "Location": header({"type": "string", "pattern": f"^/v1/operations/{patterns.UUID}$"}, "the operation"),
     "Idempotent-Replayed": header(
         words(("true",)), "the same was asked before with this key: this is what came of it", always=False
     ),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import Scope
 
+from domain import patterns
 from domain.base import label_key, label_value
 from domain.kind import Id
 from domain.kinds import KINDS
@@ -33,8 +34,8 @@ PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 #: Filters whose values are in lower case in the log.
 LOWER = frozenset({"vm", "operation", "distribution", "release"})
 
-SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+SLUG = re.compile(patterns.SLUG)
+UUID = re.compile(patterns.UUID)
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
 _BYTES = re.compile(r"[0-9]{1,8}")

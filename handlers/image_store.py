@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from domain.contract import Fetch
 from domain.image import ImagePhase
+from domain.patterns import SHA256
 from handlers.world import World
 from runtime import logs
 from runtime.files import put_in_place
@@ -33,8 +34,8 @@ FICLONE = 0x40049409
 #: Seconds that what was kept waits for its verdict, and that an image stays after a node asked for it.
 GRACE = 300.0
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NEW = re.compile(r"[0-9a-f]{64}\.new")
+_DIGEST = re.compile(SHA256)
+_NEW = re.compile(rf"{SHA256}\.new")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from pydantic_core import ErrorDetails
 
+from runtime import subjects
+
 #: What is said instead of a regular expression, by what it begins with.
 PATTERNS = {
-    "^[a-z0-9]([a-z0-9-]{0,61}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
-    "^[0-9a-f]{8}-": "a UUID: 8-4-4-4-12 hexadecimal digits",
+    f"^{subjects.SLUG}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
+    f"^{subjects.UUID}": "a UUID: 8-4-4-4-12 hexadecimal digits",
     "^[0-9a-f]{64}": "64 hexadecimal digits",
     "^[0-9a-f]{128}": "128 hexadecimal digits",
     "^[a-z0-9]([a-z0-9._-]{0,61}": "letters, digits and inner dots, hyphens, underscores, 1 to 63 in all",

@@ -17,13 +17,13 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from runtime import logs
+from runtime import logs, subjects
 from runtime.replies import Refusal, malformed, refused
 
 log = logs.get(__name__)
 
 #: The subjects that clients of NATS make for their answers: `_INBOX.` and tokens, perhaps with a prefix of their own.
-INBOX = re.compile(r"_INBOX(_[A-Za-z0-9]{1,64})?(\.[A-Za-z0-9_-]{1,128}){1,6}")
+INBOX = re.compile(rf"_INBOX(_[A-Za-z0-9]{{1,64}})?(\.{subjects.TOKEN.pattern}){{1,6}}")
 #: What is said of a fault of ours.
 BUG = Refusal(code="internal_error", status=500, detail="this is a bug in Nebula")
 

@@ -16,6 +16,7 @@ from runtime.explained import explained
 from runtime.http.limits import Limits
 from runtime.images.image_hosts import ImageHosts
 from runtime.masking import masked
+from runtime.subjects import SLUG
 
 ENCODED = "in a user or a password, what is neither letter nor digit has to be percent-encoded"
 
@@ -215,8 +216,8 @@ class GuestDataSettings(Listening):
 
 class NodeSettings(Common):
     #: this host's id among the nodes
-    node: str = Field(default_factory=node_name, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
-    region: str = Field(default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    node: str = Field(default_factory=node_name, pattern=f"^{SLUG}$")
+    region: str = Field(default="default", pattern=f"^{SLUG}$")
     #: the hypervisor; test:///default is libvirt's own in-memory one
     libvirt_uri: str = "qemu:///system"
     #: the libvirt network that guests are plugged into

@@ -29,6 +29,9 @@ OPERATION = "operation"
 """The kind of the keys that callers used: each says which operation it stands for."""
 
 
+#: How ids are written. `domain/patterns.py` says it, which this room may not import; a test compares the two.
+SLUG = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 

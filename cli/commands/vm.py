@@ -13,6 +13,7 @@ from cli.client.errors import CliError, Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
 from cli.client.user_data import UserData, user_data as fields_of, warn
+from runtime import subjects
 from runtime.plain import plain
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
@@ -33,7 +34,7 @@ COLUMNS: output.Columns = {
     "AGE": output.age("created_at"),
 }
 
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+UUID = re.compile(subjects.UUID)
 
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 from domain.base import Message, Slug, Uuid
 from domain.contract.values import BootId
 from domain.guest import MOST_HOST_KEYS, BoundedKey
+from domain.patterns import SHA256
 
 #: Seconds that guest-data waits for an answer. cloud-init waits 5 s for a document.
 ASK_SECONDS = 4.0
@@ -39,7 +40,7 @@ Encoded = Annotated[
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
 """The secret of one boot of a VM, which is a part of its seed URL."""
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 """The SHA-256 of a secret, in hex."""
 
 

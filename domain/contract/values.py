@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from domain import patterns
 from domain.base import Resources
 
 Architecture = Literal["x86_64", "aarch64"]
 """What an image is made for, and a node's CPUs are."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=f"^{patterns.SHA256}$")]
 Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\x00-\x1f\x7f]+$", max_length=4200)]
 """Where an image is: an absolute path, or a URL."""
@@ -35,7 +36,7 @@ Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$"
 Features = Annotated[tuple[Feature, ...], Field(max_length=64)]
 KindName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 """What a document or a report is about: `vm`."""
-Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+Token = Annotated[str, StringConstraints(pattern=f"^{patterns.TOKEN}$")]
 """An id of a thing of any kind: one token of a subject."""
 
 # Whole numbers as JSON writes them: 1.0, true and "1" are none.

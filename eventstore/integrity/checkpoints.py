@@ -30,12 +30,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from domain.patterns import SHA256
 from eventstore.log.envelope import GENESIS, Recorded
 from runtime import files
 from runtime.patience import CannotRun
 from runtime.unusable import sentence
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 Keys = Mapping[str, Ed25519PublicKey]
 """Public keys that are trusted, by their fingerprint."""
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from domain.base import Event
+from domain.patterns import SHA256
 from eventstore.log.upcast import TYPE_VERSION, all_types
 
 Document = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_HEX = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_HEX = {"type": "string", "pattern": f"^{SHA256}$"}
 
 
 def event_schema(topic: str, kind: type[Event]) -> Document:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from domain.base import Event, Foreign, optional
 from domain.kinds import NAMES
+from domain.patterns import SHA256
 from eventstore.log.envelope import GENESIS, Recorded, Ref, address
 from eventstore.log.upcast import TYPE_VERSION
 from runtime import subjects
@@ -31,7 +32,7 @@ REQUIRED = ("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-ag
 _required = itemgetter(*REQUIRED)
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_HEX = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(SHA256)
 _TYPE = re.compile(r"[!-~]{1,255}")
 _FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _MOST = 2**63

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.contract import ImageCache
+from domain.patterns import SHA256
 from runtime import logs
 from runtime.images.disk_room import free_bytes
 
@@ -27,9 +28,7 @@ log = logs.get(__name__)
 #: Seconds that an image stays after it was asked for; and that what has arrived of one waits to be continued.
 GRACE, STALE = 300.0, 24 * 3600.0
 
-_OURS = re.compile(
-    r"(?P<key>(?P<digest>[0-9a-f]{64})\.(?:qcow2|raw))(?P<rest>\.part|\.part\.json|\.converting|\.gone)?"
-)
+_OURS = re.compile(rf"(?P<key>(?P<digest>{SHA256})\.(?:qcow2|raw))(?P<rest>\.part|\.part\.json|\.converting|\.gone)?")
 
 Bases = Callable[[], set[Path]]
 """The files that disks are based on; raises OSError when one of them cannot be read."""

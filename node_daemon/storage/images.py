@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domain.contract import Fetch, ImageCache, ImageSource
+from domain.patterns import SHA256
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.storage.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, origin, verify
 from node_daemon.storage.cache import Bases, Cache, touch
@@ -43,7 +44,7 @@ RAW = "the image, converted to a raw disk, needs up to"
 ELSEWHERE = ("image_missing", "image_not_allowed", "image_encoded", "checksum_mismatch")
 
 #: What is left of a conversion when the daemon is killed, and was left of a download by an earlier version of it.
-_LEFT = re.compile(r"[0-9a-f]{64}\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
+_LEFT = re.compile(SHA256 + r"\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
 
 
 class Way(NamedTuple):

@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from domain.patterns import SHA256
 from runtime import logs
 from runtime.files import put
 
@@ -30,7 +31,7 @@ MOST, MOST_BYTES = 10_000, 128 * 1024**2
 OLDEST, NOTED = 30 * 86400.0, 3600.0
 
 NONCE = 12
-_NAME = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(SHA256)
 
 
 def name_of(secret: str) -> str:

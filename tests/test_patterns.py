@@ -1,0 +1,36 @@
+"""How an identifier is written stands in one file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from domain import patterns
+from runtime import explained, subjects
+
+ROOT = Path(__file__).parent.parent
+#: `runtime` may not import `domain`: it has its own copy, which is compared below.
+OWNERS = {"domain/patterns.py", "runtime/subjects.py", "runtime/explained.py"}
+ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli")
+
+
+def test_both_owners_say_the_same() -> None:
+    assert (subjects.SLUG, subjects.UUID, subjects.TOKEN.pattern) == (patterns.SLUG, patterns.UUID, patterns.TOKEN)
+
+
+@pytest.mark.parametrize("pattern", [patterns.SLUG, patterns.UUID, patterns.SHA256])
+def test_each_is_explained_to_people(pattern: str) -> None:
+    assert any(f"^{pattern}$".startswith(beginning) for beginning in explained.PATTERNS)
+
+
+@pytest.mark.parametrize("pattern", [patterns.SLUG, patterns.UUID, "{8}(-[0-9a-f]{4}){3}", patterns.SHA256])
+def test_no_other_file_spells_one(pattern: str) -> None:
+    copies: list[str] = []
+    for file in [each for room in ROOMS for each in (ROOT / room).rglob("*.py")]:
+        name = str(file.relative_to(ROOT))
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            said = node.value if isinstance(node, ast.Constant) else None
+            text = said.decode(errors="replace") if isinstance(said, bytes) else said
+            if isinstance(text, str) and pattern in text and name not in OWNERS:
+                copies.append(f"{name}:{getattr(node, 'lineno', 0)}")
+    assert copies == []
