@@ -22,6 +22,7 @@ from domain.operation import problem
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered
 from eventstore.log.envelope import Recorded, Ref
+from projections import times
 from projections.aggregates import Aggregates
 from projections.books import TABLES
 from projections.database import clean_json
@@ -146,6 +147,16 @@ def _split(table: Aggregates[Any], ref: Ref, state: Any) -> list[Any]:
     """The values of a row, its state last."""
     values = table._values(ref, Row(state, 1, 2, 1), state)
     return [*values[:7], *values[8:], values[7]]
+
+
+ZONES = [UTC, timezone(timedelta(hours=-3)), timezone(timedelta(hours=5, minutes=45, seconds=3))]
+
+
+@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.sampled_from(ZONES)))
+def test_a_time_is_written_in_utc_with_all_its_digits(moment: datetime) -> None:
+    written = times.text(moment)
+    assert written == moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert times.utc(written) == times.utc(moment.isoformat()) == written
 
 
 def test_terms_of_labels_do_not_depend_on_their_order() -> None:
