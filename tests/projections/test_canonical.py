@@ -152,7 +152,10 @@ def _split(table: Aggregates[Any], ref: Ref, state: Any) -> list[Any]:
 ZONES = [UTC, timezone(timedelta(hours=-3)), timezone(timedelta(hours=5, minutes=45, seconds=3))]
 
 
-@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.sampled_from(ZONES)))
+LAST = datetime(9999, 12, 30)  # noqa: DTZ001  (the zones are beside it)
+
+
+@given(st.datetimes(max_value=LAST, min_value=LAST.replace(1, 1, 2), timezones=st.sampled_from(ZONES)))
 def test_a_time_is_written_in_utc_with_all_its_digits(moment: datetime) -> None:
     written = times.text(moment)
     assert written == moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
