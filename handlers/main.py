@@ -176,6 +176,7 @@ async def serve(settings: HandlersSettings) -> None:
         queues = Queues(nc, parts.parking, settings.max_deliver)
         receive(queues, parts.reports)
         stack.push_async_callback(queues.stop)
+        essential.start("messages in work", queues.keep())
         await essential.during(queues.start())
         log.info("handlers ready")
         await essential.for_ever()

@@ -36,7 +36,7 @@ from eventstore.parking.parking import RETRIED_INTO, Parking
 from handlers.broker import Broker, InWork
 from runtime import logs, patience
 from runtime.backoff import Backoff
-from runtime.tasks import end, happens
+from runtime.tasks import happens
 
 log = logs.get(__name__)
 
@@ -92,7 +92,6 @@ class Queues:
         self._in_work = InWork()
         self._stopping = asyncio.Event()
         self._broker = Broker(nc, self._in_work, grace=GRACE)
-        self._keeper: asyncio.Task[None] | None = None
 
     def of(self, source: str, subject: str) -> Callable[[Function[T]], Function[T]]:
         """Make the function a queue's. `source` is the name of its messages among the parked ones, which knows the
@@ -123,15 +122,17 @@ class Queues:
         return made
 
     async def start(self) -> None:
+        """Hand out messages from now on, while `keep` runs."""
         await self._broker.start()
-        self._keeper = asyncio.create_task(self._in_work.keep(ACK_WAIT / 3), name="messages in work")
+
+    async def keep(self) -> None:
+        """Tell JetStream of the messages that take long, for ever."""
+        await self._in_work.keep(ACK_WAIT / 3)
 
     async def stop(self) -> None:
         """Let functions end, for GRACE seconds. What is left then goes to another process."""
         self._stopping.set()
         await self._broker.stop()
-        if self._keeper is not None:
-            await end([self._keeper])
         await self._in_work.give_back()
 
     async def take(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:

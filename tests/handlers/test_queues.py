@@ -20,6 +20,7 @@ from runtime import bus, patience, streams, subjects
 from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
+from runtime.tasks import end
 from tests.waiting import eventually
 
 NAME = consumer_name(REPORTS)
@@ -58,10 +59,12 @@ async def process(url: str, function: Function) -> AsyncIterator[Process]:
         await function(order, tries)
 
     await made.queues.start()
+    keeping = asyncio.create_task(made.queues.keep())
     try:
         yield made
     finally:
         await made.queues.stop()
+        await end([keeping])
         await nc.close()
 
 
