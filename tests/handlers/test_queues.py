@@ -238,6 +238,7 @@ async def test_parking_waits_for_the_bus(
     async with process(nats_server.url, done):
         await put(nc, b"{")
         assert len(await parked(nc)) == 1
+        assert await deliveries(nc) == 1
 
 
 async def test_a_call_that_does_not_end_is_a_failure(
@@ -292,7 +293,8 @@ async def test_a_stop_lets_functions_end(
         await order(nc, 7)
         await begun.wait()
         stopping = asyncio.create_task(made.queues.stop())
-        await asyncio.sleep(0)
+        for _ in range(50):  # it would be cut off by then
+            await asyncio.sleep(0)
         go_on.set()
         await stopping
         assert await parked(nc) == []
@@ -306,15 +308,18 @@ async def no_log(*_: Any) -> None:
     raise Unavailable("no log")
 
 
-@pytest.mark.parametrize("function", [held, no_log])
+@pytest.mark.parametrize(("function", "grace"), [(held, 0.05), (no_log, 3600.0)])
 async def test_a_stop_in_the_middle_gives_the_message_to_another_process(
-    nats_server: NatsServer, nc: bus.Connection, function: Function
+    nats_server: NatsServer, nc: bus.Connection, monkeypatch: pytest.MonkeyPatch, function: Function, grace: float
 ) -> None:
+    """What waits for the log is not waited for."""
+    monkeypatch.setattr(queues, "GRACE", grace)
     async with process(nats_server.url, function) as first:
         await order(nc, 7)
         await eventually(lambda: first.calls, "the first one has it")
         async with process(nats_server.url, done) as second:
-            await first.queues.stop()
+            stopping = asyncio.create_task(first.queues.stop())
+            await eventually(stopping.done, "the first one stops")
             await eventually(lambda: second.calls, "the second one has it")
             assert await parked(nc) == []
             assert await deliveries(nc) == 2
