@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from runtime.explained import explained
 
@@ -52,8 +52,8 @@ def malformed(error: ValidationError) -> Refusal:
 def read(body: bytes) -> dict[str, Any] | Refusal:
     """What the answer says under `ok`, or the refusal. Raises Nonsense."""
     try:
-        said = _decode(body)
-    except (ValueError, RecursionError) as error:
+        said = _json(body)
+    except ValueError as error:
         raise Nonsense(f"the answer is no JSON: {str(error)[:200]}") from None
     if not isinstance(said, dict):
         raise Nonsense("the answer is no JSON object")
@@ -63,6 +63,14 @@ def read(body: bytes) -> dict[str, Any] | Refusal:
     if not isinstance(ok, dict):
         raise Nonsense("it says neither `ok` nor `problem`")
     return ok
+
+
+def _json(body: bytes) -> Any:
+    """What a body says. NaN and numbers without bound are let through: each field is judged by whoever reads it."""
+    try:
+        return _decode(body)
+    except (ValueError, RecursionError):
+        return from_json(body)
 
 
 def _refusal(said: object) -> Refusal:
