@@ -37,7 +37,7 @@ from domain.contract import (
 )
 from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from domain.guest import Guest
-from domain.kinds import KINDS
+from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
 from eventstore.integrity import schemas
 from eventstore.integrity.checkpoints import Checkpoint
@@ -97,7 +97,7 @@ EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
 """What only an earlier version wrote on."""
 
 PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
-    ("event", "kind"): [*KINDS, subjects.OPERATION],
+    ("event", "kind"): NAMES,
     ("command", "kind"): list(KINDS),
     ("command", "verb"): sorted({verb.name for kind in KINDS.values() for verb in kind.verbs}),
 }

@@ -13,6 +13,9 @@ from domain.base import Command, Event
 from domain.references import NONE, Reference
 from domain.verb import Verb
 
+SYSTEM = "system"
+"""The project token of what no project owns: projects may not take this id."""
+
 S = TypeVar("S")
 C = TypeVar("C", bound=Command)
 
@@ -81,7 +84,7 @@ def none(*_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[S, C]):
-    """`title` and `titles`: one of them and many, as people write it; `plural`: as in paths of the API.
+    """`title`: one of them, as people write it; `plural`: as in paths of the API.
 
     `usable`: the resource, where something new may refer to it: given its state, its id, and whose project that is;
     it raises Rejected. A kind without it is not referred to.
@@ -110,6 +113,25 @@ class Kind(Generic[S, C]):
     step: Callable[[Event], Step] = runs
     cancels: Callable[[Event, str, str], Cancelled | None] = none
     overtakes: Callable[[Event, S | None], str | None] = none
+
+    @property
+    def titles(self) -> str:
+        """Many of them, as people write it."""
+        return f"{self.title}s"
+
+    def project_of(self, project: str, id_: str) -> str:
+        """The project token of a resource's subject, given the project that it is in, if any, and its id."""
+        match self.scope:
+            case Scope.PROJECT:
+                return project
+            case Scope.ITSELF:
+                return id_
+            case Scope.CLOUD:
+                return SYSTEM
+
+    def spelled(self, id_: str) -> str:
+        """An id in its one spelling: a UUID is one in every other as well."""
+        return id_.lower() if self.id is Id.UUID else id_
 
     @cached_property
     def all_events(self) -> tuple[type[Event], ...]:

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from domain.access import Permission
 from domain.base import Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
-from domain.kind import Id, Kind, Scope
+from domain.kind import SYSTEM, Id, Kind, Scope
 from domain.named import (
     Asked,
     DeletionBegun,
@@ -25,9 +25,6 @@ from domain.named import (
 )
 from domain.references import NONE, FinishDeletion, Names, Reference, Users, tags as carried
 from domain.verb import Effect, Verb
-
-SYSTEM = "system"
-"""The project token of what no project owns: projects may not take this id."""
 
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
 """OpenSSH public keys, one line each."""

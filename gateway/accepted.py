@@ -31,7 +31,7 @@ class Accepted:
     resource: Mapping[str, Any]
 
 
-_REPLIES = {kind: TypeAdapter(CommandReply[Operation, table.model]) for kind, table in TABLES.items()}  # type: ignore[name-defined]
+_REPLIES = {kind: TypeAdapter(CommandReply[Operation, table.of.state]) for kind, table in TABLES.items()}  # type: ignore[name-defined]
 _PROBLEM = TypeAdapter(ProblemView)
 
 

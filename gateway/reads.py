@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.image import ImagePhase
+from domain.kind import SYSTEM, Scope
 from domain.operation import Status
 from domain.vm import Phase, Vm, evolve
 from eventstore.log.envelope import Ref
@@ -55,10 +56,11 @@ async def living(gateway: Gateway, request: Request, table: Aggregates[S], ref: 
 
 
 async def one(gateway: Gateway, request: Request, kind: str) -> Response:
-    """A project, tag, image or node."""
+    """One resource of a kind."""
     id_ = path_id(request, kind)
     table = TABLES[kind]
-    ref = Ref(id_ if kind == "project" else subjects.SYSTEM, kind, id_)
+    project = path_id(request, "project") if table.of.scope is Scope.PROJECT else SYSTEM
+    ref = Ref(table.of.project_of(project, id_), kind, id_)
     found: Found[Any] = await living(gateway, request, table, ref)
     return answer(shown(gateway, table, table.shown(found)))
 
@@ -151,8 +153,14 @@ async def projects(gateway: Gateway, request: Request) -> Response:
     return await many(gateway, request, "project", {"tag": parameters.word(request, "tag")})
 
 
-async def tags(gateway: Gateway, request: Request) -> Response:
-    return await many(gateway, request, "tag", {})
+async def all_of(gateway: Gateway, request: Request, kind: str) -> Response:
+    """The resources of a kind, or of a kind in a project, by the filters of their table."""
+    table = TABLES[kind]
+    filters = {name: parameters.word(request, name) for name in table.filters}
+    if table.of.scope is Scope.PROJECT:
+        project = filters["project"] = path_id(request, "project")
+        await living(gateway, request, PROJECTS, Ref(project, "project", project))
+    return await many(gateway, request, kind, filters)
 
 
 async def images(gateway: Gateway, request: Request) -> Response:
@@ -170,10 +178,6 @@ async def image(gateway: Gateway, request: Request) -> Response:
     if project is not None and not found.state.visible(project):
         raise not_found("image", id_)
     return answer(IMAGES.shown(found))
-
-
-async def nodes(gateway: Gateway, request: Request) -> Response:
-    return await many(gateway, request, "node", {"region": parameters.word(request, "region")})
 
 
 async def vm_list(gateway: Gateway, request: Request) -> Response:

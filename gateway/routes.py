@@ -1,6 +1,7 @@
 """Everything that can be called, as two tables: the commands (in `commands.py`) and the reads (here)."""
 
 from functools import cache, partial
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -9,6 +10,8 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from domain.guest import Guest
+from domain.kind import Kind
+from domain.kinds import KINDS
 from gateway import (
     audit,
     bodies,
@@ -24,17 +27,18 @@ from gateway import (
     status,
     tunnels,
 )
-from gateway.actions import ACTIONS
+from gateway.accepted import VIEWS
+from gateway.actions import ACTIONS, collection, item
 from gateway.calls import Function, Read
 from gateway.described import judge, positions
 from gateway.parked import ParkedSummary, ParkedView
 from gateway.state import Gateway
 from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.tunnels import Tunnel
+from projections.books import TABLES
 from projections.images import ImageView
-from projections.nodes import NodeView
 from projections.operation_rows import OperationView
-from projections.projects import NamedView, ProjectView
+from projections.projects import ProjectView
 from projections.vms import VmView
 
 FRESH = ("min_position",)
@@ -56,7 +60,21 @@ CONSOLE = f"{VMS}/{{vm}}/console"
 VNC = f"{VMS}/{{vm}}/vnc"
 #: The WebSockets, by path, with their parameters. The last part of the path is what the VM's node is asked for.
 TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
-READS = (
+
+
+def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
+    """The list of a kind's resources, and one of them."""
+    table, view = TABLES[kind.name], VIEWS[kind.name]
+    filters = [name for name in table.filters if name != "project"]
+    listed, of_kind = partial(reads.all_of, kind=kind.name), partial(reads.one, kind=kind.name)
+    title = f"{kind.titles[0].upper()}{kind.titles[1:]}"
+    return (
+        Read(collection(kind), listed, title, (*filters, *PAGED), view, listed=True),
+        Read(item(kind), of_kind, f"A {kind.title}", FRESH, view),
+    )
+
+
+OWN_READS = (
     Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
     Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
     Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
@@ -70,12 +88,8 @@ READS = (
     ),
     Read("/v1/projects", reads.projects, "Projects", ("tag", *PAGED), ProjectView, listed=True),
     Read("/v1/projects/{project}", partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
-    Read("/v1/tags", reads.tags, "Tags", PAGED, NamedView, listed=True),
-    Read("/v1/tags/{tag}", partial(reads.one, kind="tag"), "A tag", FRESH, NamedView),
     Read("/v1/images", reads.images, "Images", (*IMAGES, *PAGED), ImageView, listed=True),
     Read("/v1/images/{image}", reads.image, "An image", ("project", *FRESH), ImageView),
-    Read("/v1/nodes", reads.nodes, "Nodes", ("region", *PAGED), NodeView, listed=True),
-    Read("/v1/nodes/{node}", partial(reads.one, kind="node"), "A node", FRESH, NodeView),
     Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
@@ -138,6 +152,12 @@ READS = (
     ),
     Read("/metrics", health.metrics, "Numbers for Prometheus", (), str),
 )
+_OWN = {read.path for read in OWN_READS}
+READS = (
+    *OWN_READS,
+    *(read for kind in KINDS.values() if collection(kind) not in _OWN for read in reads_of(kind)),
+)
+"""All that can be read. A kind without reads of its own is read like any other."""
 
 
 class Endpoint:

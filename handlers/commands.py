@@ -164,7 +164,7 @@ class CommandLoop:
         id_ = request.args.get(kind)
         if not isinstance(id_, str):
             raise Rejected("invalid_request", f"{kind} is missing", status=422, field=kind)
-        request.args[kind] = route.spelled(id_)
+        request.args[kind] = route.kind.spelled(id_)
         try:
             ref = route.ref(project, id_)
             _ = ref.subject

@@ -14,20 +14,18 @@ from functools import lru_cache
 
 from domain.base import Event, Rejected
 from domain.image import Image, refuse_small_disk
-from domain.kind import Scope
+from domain.kind import SYSTEM
 from domain.kinds import KINDS, references
 from domain.named import Named
 from domain.references import NONE, Reference, Users
 from domain.vm import Vm, VmRequested
 from eventstore.log.envelope import Recorded, Ref
-from runtime import subjects
 
 
 @lru_cache(maxsize=1024)
 def refers_to(reference: Reference) -> Ref:
     """The aggregate that a reference means."""
-    itself = KINDS[reference.kind].scope is Scope.ITSELF
-    return Ref(reference.id if itself else subjects.SYSTEM, reference.kind, reference.id)
+    return Ref(KINDS[reference.kind].project_of(SYSTEM, reference.id), reference.kind, reference.id)
 
 
 def in_order(named: Iterable[Reference]) -> list[Reference]:

@@ -6,12 +6,11 @@ from functools import cached_property, partial
 from typing import Any
 
 from domain.base import Command
-from domain.kind import Id, Kind, Scope
+from domain.kind import Kind
 from domain.kinds import KINDS
 from domain.verb import Verb
 from eventstore.log.envelope import Ref
 from handlers.lookups import LOOKUPS, Lookup, Prepare, check_named, names_in, users_of
-from runtime import subjects
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,8 @@ class Route:
 
     def ref(self, project_id: str, id_: str) -> Ref:
         """Where a resource's events are. Raises ValueError."""
-        match self.kind.scope:
-            case Scope.PROJECT:
-                return Ref(project_id, self.kind.name, self.spelled(id_))
-            case Scope.ITSELF:
-                return Ref(id_, self.kind.name, id_)
-            case Scope.CLOUD:
-                return Ref(subjects.SYSTEM, self.kind.name, self.spelled(id_))
-
-    def spelled(self, id_: str) -> str:
-        """An id in its one spelling: a UUID is one in every other as well."""
-        return id_.lower() if self.kind.id is Id.UUID else id_
+        id_ = self.kind.spelled(id_)
+        return Ref(self.kind.project_of(project_id, id_), self.kind.name, id_)
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {

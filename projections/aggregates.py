@@ -7,13 +7,11 @@ from `domain`'s own `evolve`, so a read model cannot disagree with the rules abo
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from psycopg.rows import DictRow
-from pydantic import TypeAdapter
 
-from domain.base import Event
+from domain.kind import Kind
 from domain.known import FIELD
 from eventstore.log.envelope import Ref
 from projections.database import Connection, Pool, clean_json, fetch, key, parsed
@@ -45,11 +43,7 @@ class Aggregates(Generic[S]):
     `ended` is what happened to those that `deleted` is true of, in a word.
     """
 
-    kind: str
-    table: str
-    model: type[S]
-    evolve: Callable[[S | None, Event], S | None]
-    deleted: Callable[[S], bool]
+    of: Kind[S, Any]
     columns: Mapping[str, Callable[[S], object]]
     view: Callable[[S, int, int], Mapping[str, Any]]
     ddl: str
@@ -57,10 +51,13 @@ class Aggregates(Generic[S]):
     filters: Mapping[str, str] = field(default_factory=dict)
     ended: str = "deleted"
 
-    @cached_property
-    def stored(self) -> TypeAdapter[S]:
-        """How a state is written as JSON, and read."""
-        return TypeAdapter(self.model)
+    @property
+    def kind(self) -> str:
+        return self.of.name
+
+    @property
+    def table(self) -> str:
+        return self.of.plural
 
     @property
     def read_model(self) -> ReadModel[Ref, Row[S]]:
@@ -78,7 +75,7 @@ class Aggregates(Generic[S]):
 
     def found(self, row: DictRow) -> "Found[S]":
         """What a row of a query for COLUMNS holds. Raises Away."""
-        return Found(parsed(self.stored, row["state"]), row["version"], row["position"], row["deleted"])
+        return Found(parsed(self.of.stored, row["state"]), row["version"], row["position"], row["deleted"])
 
     def shown(self, found: "Found[S]") -> Mapping[str, Any]:
         """The API's JSON of what was found."""
@@ -86,7 +83,7 @@ class Aggregates(Generic[S]):
 
     def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
         """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
-        return self.view(self.stored.validate_json(self._json(state)), version, position)
+        return self.view(self.of.stored.validate_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows there are among those of these aggregates."""
@@ -101,7 +98,7 @@ class Aggregates(Generic[S]):
         )
         for found in await cursor.fetchall():
             rows[Ref(found["project"], self.kind, found["id"])] = Row(
-                self.stored.validate_json(found["state"]),
+                self.of.stored.validate_json(found["state"]),
                 found["version"],
                 found["position"],
                 found["created"],
@@ -123,7 +120,7 @@ class Aggregates(Generic[S]):
                 await cursor.executemany(statement.encode(), values)
 
     def _json(self, state: S) -> str:
-        return clean_json(self.stored.dump_json(state, exclude={FIELD}).decode())
+        return clean_json(self.of.stored.dump_json(state, exclude={FIELD}).decode())
 
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
         return [
@@ -133,7 +130,7 @@ class Aggregates(Generic[S]):
             row.position,
             row.created,
             row.digest,
-            self.deleted(state),
+            self.of.deleted(state),
             self._json(state),
             *(_cleaned(read(state)) for read in self.columns.values()),
         ]

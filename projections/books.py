@@ -85,7 +85,7 @@ class Books:
         wrong = follows(recorded, before.version, before.digest)
         if wrong is not None:
             return Step(recorded, stray=True), wrong
-        state, wrong = (before.state, None) if inert else evolved(table.evolve, before.state, event)
+        state, wrong = (before.state, None) if inert else evolved(table.of.evolve, before.state, event)
         row = self.rows[ref] = before.after(state, recorded)
         return Step(recorded, None if inert else event, before.state, row), wrong
 

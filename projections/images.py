@@ -2,7 +2,8 @@
 
 from typing_extensions import TypedDict
 
-from domain.image import Image, ImagePhase, evolve
+from domain.image import Image
+from domain.image.kind import IMAGE
 from projections.aggregates import COMMON, Aggregates
 from projections.times import text
 from runtime.urls import shown
@@ -68,11 +69,7 @@ def view(state: Image, version: int, position: int) -> ImageView:
 
 
 IMAGES = Aggregates[Image](
-    kind="image",
-    table="images",
-    model=Image,
-    evolve=evolve,
-    deleted=lambda state: state.phase is ImagePhase.DELETED,
+    of=IMAGE,
     columns={
         "phase": lambda state: state.phase.value,
         "owner": lambda state: state.project,

@@ -3,7 +3,8 @@
 from typing_extensions import TypedDict
 
 from domain.base import Resources
-from domain.node import Node, RegisteredInfo, evolve
+from domain.node import Node, RegisteredInfo
+from domain.node.kind import NODE
 from projections.aggregates import COMMON, Aggregates
 from projections.times import maybe, text
 
@@ -118,11 +119,7 @@ def view(state: Node, version: int, position: int) -> NodeView:
 
 
 NODES = Aggregates[Node](
-    kind="node",
-    table="nodes",
-    model=Node,
-    evolve=evolve,
-    deleted=lambda state: state.retired_at is not None,
+    of=NODE,
     ended="retired",
     columns={"region": lambda state: state.info.region},
     view=view,

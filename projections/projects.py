@@ -3,7 +3,7 @@
 from typing_extensions import TypedDict
 
 from domain.named import Named
-from domain.project import Project, evolve
+from domain.project import PROJECT, Project
 from projections.aggregates import COMMON, Aggregates
 from projections.times import text
 
@@ -51,12 +51,8 @@ def view(state: Project, version: int, position: int) -> ProjectView:
 
 
 PROJECTS: Aggregates[Project] = Aggregates[Named](
-    kind="project",
-    table="projects",
+    of=PROJECT,
     revision=7,
-    model=Named,
-    evolve=evolve,
-    deleted=lambda state: state.deleted,
     columns={"tags": lambda state: list(state.tags)},
     view=view,
     filters={"tag": "tags @> ARRAY[%(tag)s]", "project": "id = %(project)s"},

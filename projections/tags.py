@@ -1,17 +1,13 @@
 """Tags: their table and how the API shows them."""
 
 from domain.named import Named
-from domain.tag import Tag, evolve
+from domain.tag import TAG, Tag
 from projections.aggregates import COMMON, Aggregates
 from projections.projects import named
 
 TAGS: Aggregates[Tag] = Aggregates[Named](
-    kind="tag",
-    table="tags",
+    of=TAG,
     revision=7,
-    model=Named,
-    evolve=evolve,
-    deleted=lambda state: state.deleted,
     columns={},
     view=named,
     ddl=f"""

@@ -7,7 +7,8 @@ from typing_extensions import TypedDict
 from domain.base import Resources
 from domain.guest import AddressSource
 from domain.mac import derived
-from domain.vm import SIZED, Considered, Failure, HostKey, Pending, Phase, Spec, Vm, evolve
+from domain.vm import SIZED, Considered, Failure, HostKey, Pending, Phase, Spec, Vm
+from domain.vm.kind import VM
 from projections.aggregates import COMMON, Aggregates
 from projections.database import clean
 from projections.operation_rows import WarningView, warnings
@@ -208,12 +209,8 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 
 
 VMS = Aggregates[Vm](
-    kind="vm",
-    table="vms",
+    of=VM,
     revision=10,
-    model=Vm,
-    evolve=evolve,
-    deleted=lambda state: state.phase is Phase.DELETED,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,

@@ -53,6 +53,6 @@ def test_a_row_that_another_version_wrote_is_away(kind: str, changed: dict[str, 
     state |= {"spec": {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}}
     info = dict.fromkeys(("node", "region", "virt_type", "seed_url", "version"), "x")
     state |= {"info": {**info, **dict.fromkeys(("vcpus", "memory_mib", "disk_gib"), 1)}}
-    assert database.parsed(TABLES[kind].stored, json.dumps(state)).id == "x"
+    assert database.parsed(TABLES[kind].of.stored, json.dumps(state)).id == "x"
     with pytest.raises(Away, match=next(iter(changed))):
-        database.parsed(TABLES[kind].stored, json.dumps(state | changed))
+        database.parsed(TABLES[kind].of.stored, json.dumps(state | changed))

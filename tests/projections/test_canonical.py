@@ -132,7 +132,7 @@ def test_rows_and_views_are_the_same_after_jsonb(kind: str, database: psycopg.Co
     def check(state: Any) -> None:
         *columns, text = _split(table, ref, state)
         back = stored(database, text)
-        again = table.stored.validate_json(back)
+        again = table.of.stored.validate_json(back)
         *others, text_again = _split(table, ref, again)
         assert others == columns
         assert json.loads(text_again) == json.loads(text)

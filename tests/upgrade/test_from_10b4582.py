@@ -227,7 +227,7 @@ async def test_every_event_made_of_its_resource_what_it_made_then(old: Upgraded)
     wrong: list[str] = []
     for event, then in zip(events, json.loads(lzma.decompress(MOMENTS.read_bytes())), strict=True):
         kind, subject = event.ref.kind, event.subject
-        state: Any = TABLES[kind].evolve(states.get(subject), event.event)
+        state: Any = TABLES[kind].of.evolve(states.get(subject), event.event)
         states[subject] = state
         views[subject] = {**views.get(subject, {}), **then}
         now = TABLES[kind].render(state, event.version, event.position)
