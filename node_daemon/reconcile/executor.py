@@ -10,7 +10,6 @@ from typing import TypeVar, assert_never
 from domain.contract import ImageSource, SeedMedium, Wanted
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Refused
-from node_daemon.reconcile.places import Places
 from node_daemon.reconcile.plan import (
     Action,
     Create,
@@ -26,6 +25,7 @@ from node_daemon.reconcile.plan import (
     Suspend,
     Unpause,
 )
+from node_daemon.reconcile.start_slots import StartSlots
 from node_daemon.storage.shared import Hear, Stage
 from node_daemon.storage.storage import DiskStore, ImageStore
 from runtime import logs
@@ -71,7 +71,7 @@ class Executor:
         self._images = images
         self._disks = disks
         self._host = host
-        self._places = Places(starts)
+        self._start_slots = StartSlots(starts)
         self._asked: dict[str, float] = {}
 
     async def look(self, vm: str) -> Have:
@@ -113,7 +113,7 @@ class Executor:
                 await self._provide(wanted, newest, progress)
                 if image_of(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
                     await self._disks.make_seed(wanted.vm, wanted.seed_url)
-                async with self._places.one():
+                async with self._start_slots.one():
                     still(wanted, newest)
                     await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
@@ -166,7 +166,7 @@ class Executor:
         )
         self._asked.pop(wanted.vm, None)
         try:
-            async with self._places.one():
+            async with self._start_slots.one():
                 still(wanted, newest)
                 return replace(await self._hypervisor.start(boot), files=True)
         except Refused as refusal:

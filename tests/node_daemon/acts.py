@@ -23,7 +23,7 @@ from structlog.contextvars import get_contextvars
 from node_daemon.hypervisor.hypervisor import Boot, Hypervisor
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
-from node_daemon.reconcile import places
+from node_daemon.reconcile import start_slots
 from node_daemon.reconcile.host import virt_type
 from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_host import SimulatedHost
@@ -199,7 +199,7 @@ def on_files(acts: Acts) -> None:
 
 async def run(settings: NodeSettings, orders: Orders) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(256))  # those that stand take one each
-    places.LONGEST = 0.0  # and keep nobody from starting
+    start_slots.LONGEST = 0.0  # and keep nobody from starting
     hypervisor: Any
     if orders.shelf is not None:
         hypervisor = WithConsoles(Simulator(SimulatedHost(SIMULATED, Shelf(orders.shelf))))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 LONGEST = 10.0
 
 
-class Places:
+class StartSlots:
     """`number` of them, taken in the order of asking."""
 
     def __init__(self, number: int) -> None:

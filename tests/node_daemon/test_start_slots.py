@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from node_daemon.reconcile import places
-from node_daemon.reconcile.places import Places
+from node_daemon.reconcile import start_slots
+from node_daemon.reconcile.start_slots import StartSlots
 from runtime.tasks import end
 from tests.waiting import eventually
 
 
 async def test_no_more_than_there_are() -> None:
-    free, inside, most = Places(2), 0, 0
+    free, inside, most = StartSlots(2), 0, 0
 
     async def start() -> None:
         nonlocal inside, most
@@ -26,8 +26,8 @@ async def test_no_more_than_there_are() -> None:
 
 
 async def test_one_that_hangs_gives_up_its_place_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "LONGEST", 0.01)
-    free, inside = Places(1), 0
+    monkeypatch.setattr(start_slots, "LONGEST", 0.01)
+    free, inside = StartSlots(1), 0
 
     async def hang() -> None:
         nonlocal inside
@@ -39,7 +39,7 @@ async def test_one_that_hangs_gives_up_its_place_once(monkeypatch: pytest.Monkey
     await eventually(lambda: inside == 3, "all got in")
     await asyncio.sleep(0.05)
     await end(tasks)
-    monkeypatch.setattr(places, "LONGEST", 60)
+    monkeypatch.setattr(start_slots, "LONGEST", 60)
     async with free.one():
         waiting = asyncio.create_task(hang())
         await asyncio.sleep(0.01)
