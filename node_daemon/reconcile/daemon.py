@@ -13,7 +13,7 @@ from node_daemon.membership.membership import Membership
 from node_daemon.membership.presence import Pulse, utc_now
 from node_daemon.network.addresses import EarlierBoots
 from node_daemon.reconcile.executor import Executor
-from node_daemon.reconcile.graces import Graces
+from node_daemon.reconcile.grace_periods import GracePeriods
 from node_daemon.reconcile.host import describe
 from node_daemon.reconcile.lane import Lane
 from node_daemon.reconcile.plan import Host, plan
@@ -51,7 +51,7 @@ class Daemon:
         self._hypervisor = hypervisor
         self._executor = executor
         self._host = host
-        self._graces = Graces(settings.data_dir / "graces", host.boot_id)
+        self._grace_periods = GracePeriods(settings.data_dir / "grace_periods", host.boot_id)
         self._resets = Resets(settings.data_dir / "resets")
         self._earlier = EarlierBoots(settings.data_dir / "addresses")
         self._beside = beside
@@ -129,7 +129,7 @@ class Daemon:
                 self._nudge(vm)
             self._tell_refused(None)
             return
-        unsettled = {step.vm for step in plan(want, have, self._host, self._graces.left)}
+        unsettled = {step.vm for step in plan(want, have, self._host, self._grace_periods.left)}
         for vm in list(want):
             if vm in unsettled or self._is_news(vm, have):
                 self._nudge(vm)
@@ -222,7 +222,7 @@ class Daemon:
             self._hypervisor,
             self._reports,
             self._host,
-            self._graces,
+            self._grace_periods,
             self._resets,
             self._earlier,
             self._membership.unsure,

@@ -16,7 +16,7 @@ from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.network.addresses import Addresses, EarlierBoots
 from node_daemon.reconcile.executor import ASK_AGAIN, Executor
-from node_daemon.reconcile.graces import Graces
+from node_daemon.reconcile.grace_periods import GracePeriods
 from node_daemon.reconcile.plan import (
     Action,
     Create,
@@ -119,7 +119,7 @@ class Lane:
         hypervisor: Hypervisor,
         reports: Reports,
         host: Host,
-        graces: Graces,
+        grace_periods: GracePeriods,
         resets: Resets,
         earlier: EarlierBoots,
         unsure: Callable[[], bool] = lambda: False,
@@ -129,7 +129,7 @@ class Lane:
         self._executor = executor
         self._reports = reports
         self._host = host
-        self._graces = graces
+        self._grace_periods = grace_periods
         self._resets = resets
         self._unsure = unsure
         self._nudged = asyncio.Event()
@@ -164,12 +164,12 @@ class Lane:
                     self._reports.show(self.vm, seen(want, Have(vm=self.vm, power=Power.UNKNOWN)))
                     return LOOK_AGAIN
             self._addresses.follow(want.mac, have, self._resets.of(have).resets)
-            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._graces.left)), None)
+            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._grace_periods.left)), None)
             if step is None:
                 if stale(want, have):
                     log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
                 if want.force_after is None:
-                    self._graces.forget(self.vm)
+                    self._grace_periods.forget(self.vm)
                 if have.power is Power.ABSENT:
                     self._resets.forget(self.vm)
                     self._addresses.forget()
@@ -191,7 +191,7 @@ class Lane:
                 await asyncio.sleep(NEWS_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
-                return min(ASK_AGAIN, self._graces.left(want))
+                return min(ASK_AGAIN, self._grace_periods.left(want))
             if isinstance(step, Unpause) and step.stalled:
                 return ASK_AGAIN  # where the error lasts it is paused again before we could look
             newest = self._wanted.get(self.vm)

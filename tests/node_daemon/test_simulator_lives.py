@@ -12,7 +12,7 @@ from domain.contract import Desired, ImageSource, Power, Wanted
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.reconcile.executor import Executor
-from node_daemon.reconcile.graces import seconds
+from node_daemon.reconcile.grace_periods import seconds
 from node_daemon.reconcile.plan import LIVES, Host, Refuse, Shutdown, plan
 from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_host import SimulatedHost

@@ -30,7 +30,7 @@ class Countdown(Message):
     ends: float
 
 
-class Graces:
+class GracePeriods:
     """The countdowns of all VMs. `boot`: the host's boot id, without which `clock` means nothing."""
 
     def __init__(self, folder: Path, boot: str, clock: Callable[[], float] = since_boot) -> None:
