@@ -15,7 +15,7 @@ import libvirt
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon.hypervisor import guest_agent, libvirt_events, networks, witnesses
+from node_daemon.hypervisor import address_sources, guest_agent, libvirt_events, networks
 from node_daemon.hypervisor.connections import Connections
 from node_daemon.hypervisor.domain_xml import (
     NAMESPACE,
@@ -156,7 +156,9 @@ class LibvirtHypervisor:
     async def addresses(self, vm: str, mac: str) -> Sighting:
         found = [Sighting()]
         with contextlib.suppress(Refused):
-            await self._on_domain(vm, lambda domain: found.append(witnesses.ask(domain, mac)), of_guest="addresses")
+            await self._on_domain(
+                vm, lambda domain: found.append(address_sources.ask(domain, mac)), of_guest="addresses"
+            )
         return found[-1]
 
     async def guest(self, vm: str) -> Guest:

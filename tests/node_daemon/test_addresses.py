@@ -8,7 +8,7 @@ import pytest
 
 from domain.contract import Power
 from domain.guest import AddressSource
-from node_daemon.hypervisor import witnesses
+from node_daemon.hypervisor import address_sources
 from node_daemon.hypervisor.hypervisor import Have, Lease, Sighting
 from node_daemon.network import addresses
 from node_daemon.network.addresses import EARLY, Addresses, Earlier, EarlierBoots, judged
@@ -228,21 +228,21 @@ def test_each_witness_is_asked_for_our_interface() -> None:
         ARP: {"vnet0": interface("192.0.2.9"), "vnet1": interface("192.0.2.1", mac="52:54:00:00:00:01")},
     }
     leases = [{"ipaddr": "192.0.2.7", "expirytime": 100}, {"ipaddr": "192.0.2.6", "expirytime": 0}, {"ipaddr": None}]
-    assert witnesses.ask(Domain(said, leases=leases), MAC) == Sighting(
+    assert address_sources.ask(Domain(said, leases=leases), MAC) == Sighting(
         agent=("10.0.0.1", "192.0.2.9"), leases=(Lease("192.0.2.6"), Lease("192.0.2.7", 100)), arp=("192.0.2.9",)
     )
 
 
 def test_who_does_not_answer_says_nothing() -> None:
-    assert witnesses.ask(Domain({}), MAC) == Sighting()
+    assert address_sources.ask(Domain({}), MAC) == Sighting()
     away = Domain({AGENT: {"eth0": interface("192.0.2.9")}}, connected=False)
-    assert witnesses.ask(away, MAC) == Sighting()
+    assert address_sources.ask(away, MAC) == Sighting()
     assert AGENT not in away.asked
     other = Domain({AGENT: {"eth0": interface("192.0.2.9", mac="52:54:00:00:00:01")}})
-    assert witnesses.ask(other, MAC).agent is None
-    assert witnesses.ask(Domain({AGENT: {"eth0": {"hwaddr": MAC, "addrs": None}}}), MAC).agent == ()
+    assert address_sources.ask(other, MAC).agent is None
+    assert address_sources.ask(Domain({AGENT: {"eth0": {"hwaddr": MAC, "addrs": None}}}), MAC).agent == ()
 
 
 def test_what_makes_no_sense_was_not_said() -> None:
     texts = ("fe80::1%eth0", "127.0.0.1", "0.0.0.0", "224.0.0.1", "\ud800", "", None, 7.5, "1.2.3", "2001:DB8::7%x")
-    assert witnesses.ask(Domain({AGENT: {"eth0": interface(*texts)}}), MAC).agent == ("2001:db8::7",)
+    assert address_sources.ask(Domain({AGENT: {"eth0": interface(*texts)}}), MAC).agent == ("2001:db8::7",)
