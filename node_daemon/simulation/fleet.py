@@ -20,8 +20,8 @@ from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.plan import Host
 from node_daemon.simulation.fates import until_reboot
-from node_daemon.simulation.guests import Booted, Guests
 from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_cloud_init import Booted, SimulatedGuests
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Simulator
@@ -55,7 +55,7 @@ async def run(settings: SimulationSettings) -> None:
 async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
     """Connect and work, until cancelled."""
     connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
-    guests = Guests()
+    guests = SimulatedGuests()
     try:
         async with Essential() as essential:
             essential.start("bus", connection.until_ended())
@@ -73,7 +73,7 @@ async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
 
 class SimulatedNode:
     def __init__(
-        self, name: str, settings: SimulationSettings, connection: Client, shelf: Shelf, guests: Guests
+        self, name: str, settings: SimulationSettings, connection: Client, shelf: Shelf, guests: SimulatedGuests
     ) -> None:
         self.name = name
         self._bus = connection

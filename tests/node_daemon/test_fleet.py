@@ -1,4 +1,4 @@
-"""Simulated nodes as one process runs them: their hosts' fates, and their guests' cloud-init."""
+"""Simulated nodes as one process runs them: their random faults, and their guests' cloud-init."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ import pytest
 
 from domain.contract import Desired, Power
 from node_daemon.hypervisor.faults import Faulty
-from node_daemon.simulation import fates, guests
+from node_daemon.simulation import fates, simulated_cloud_init
 from node_daemon.simulation.fleet import SimulatedNode
-from node_daemon.simulation.guests import Booted, Guests, NotConfigured, text_in, url_in
 from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.simulated_cloud_init import Booted, NotConfigured, SimulatedGuests, text_in, url_in
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks
 from node_daemon.simulation.simulator import Simulator
@@ -71,7 +71,7 @@ async def test_a_host_that_reboots_starts_its_guests_again(servers_home: Path, n
             simulate_faults=FaultRates(reboot=2 * HOUR),
             simulate_phone_home=False,
         )
-        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), Guests())
+        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), SimulatedGuests())
         running = asyncio.create_task(simulated.run())
         vm = await node.create(image=IMAGE)
         await node.until(vm, on)
@@ -97,7 +97,7 @@ async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_
             simulate_phone_home=False,
             simulate_faults=FaultRates(clock=300),
         )
-        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), Guests())
+        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), SimulatedGuests())
         running = asyncio.create_task(simulated.run())
 
         async def asked(verb: str) -> Any:
@@ -177,8 +177,8 @@ def test_a_document_that_makes_no_sense_configures_nobody(document: str) -> None
 
 
 async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guests, "AGAIN", 0.01)
-    everybody, shelf = Guests(), Shelf()
+    monkeypatch.setattr(simulated_cloud_init, "AGAIN", 0.01)
+    everybody, shelf = SimulatedGuests(), Shelf()
     disks = SimulatedDisks("n1", shelf)
     running = asyncio.create_task(everybody.run())
 
@@ -202,7 +202,7 @@ async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: p
         asked = len(source.asked)
         await simulator.start(boot_of(simulator, vm, boots=2, seed_url=source.url))
         await eventually(lambda: disks.configured(vm) == (2, 0), "and again at its second boot")
-        names = sorted((*guests.DOCUMENTS, "phone-home"))
+        names = sorted((*simulated_cloud_init.DOCUMENTS, "phone-home"))
         assert sorted(source.asked[asked:]) == [f"/secret/{name}" for name in names]
         simulator.host.reset(vm)
         await eventually(lambda: disks.configured(vm) == (2, 1), "and once it has booted anew by itself")

@@ -20,7 +20,7 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: Guests that are served at a time.
+#: SimulatedGuests that are served at a time.
 AT_ONCE = 4
 #: Seconds to wait for one answer, and from a failure to the next try.
 PATIENCE, AGAIN = 10.0, 2.0
@@ -55,7 +55,7 @@ class Booted:
         return self.host.boots(self.vm) == self.boot > self.disks.configured(self.vm)
 
 
-class Guests:
+class SimulatedGuests:
     """All guests of this process, a few at a time."""
 
     def __init__(self) -> None:
