@@ -19,7 +19,7 @@ from node_daemon.membership.presence import utc_now
 from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.plan import Host
-from node_daemon.simulation.fates import until_reboot
+from node_daemon.simulation.random_faults import until_reboot
 from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_cloud_init import Booted, SimulatedGuests
 from node_daemon.simulation.simulated_host import SimulatedHost

@@ -14,7 +14,7 @@ import pytest
 
 from domain.contract import Desired, Power
 from node_daemon.hypervisor.faults import Faulty
-from node_daemon.simulation import fates, simulated_cloud_init
+from node_daemon.simulation import random_faults, simulated_cloud_init
 from node_daemon.simulation.fleet import SimulatedNode
 from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_cloud_init import Booted, NotConfigured, SimulatedGuests, text_in, url_in
@@ -37,7 +37,7 @@ HOUR = 3600.0
 
 
 async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fates, "OUTAGE", 0.01)
+    monkeypatch.setattr(random_faults, "OUTAGE", 0.01)
     simulator = Simulator(SimulatedHost())
     way = Faulty(simulator, FaultRates(), deadline=1)
     boots = [boot_of(simulator) for _ in range(20)]
@@ -46,7 +46,7 @@ async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.Monke
         await simulator.keep(boot.wanted.vm)
     often = 100 * HOUR
     rates = FaultRates(crash=often, poweroff=often, stall=often, vanish=often, outage=often, reboot=10 * often)
-    await asyncio.wait_for(fates.until_reboot(simulator.host, way, rates, random.Random(1)), 30)
+    await asyncio.wait_for(random_faults.until_reboot(simulator.host, way, rates, random.Random(1)), 30)
     found = await simulator.domains()
     assert len(found) < len(boots), "some vanished"
     assert {have.cause for have in found.values()} >= {"crashed", "guest"}
@@ -56,7 +56,7 @@ async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.Monke
 async def test_without_rates_nothing_ever_happens() -> None:
     simulator = Simulator(SimulatedHost())
     quiet = asyncio.create_task(
-        fates.until_reboot(simulator.host, Faulty(simulator, FaultRates(), 1), FaultRates(), random.Random(1))
+        random_faults.until_reboot(simulator.host, Faulty(simulator, FaultRates(), 1), FaultRates(), random.Random(1))
     )
     await asyncio.sleep(0.05)
     assert not quiet.done()

@@ -39,7 +39,13 @@ TASKS = [
     ("gateway", "GatewaySettings", "gateway.app", "listen", "position"),
     ("node", "NodeSettings", "node_daemon.membership.presence", "Pulse.beat", "heartbeat"),
     ("node", "NodeSettings", "node_daemon.membership.membership", "Membership.keep", "lease"),
-    ("simulation", "SimulationSettings", "node_daemon.simulation.simulated_cloud_init", "SimulatedGuests.run", "guests"),
+    (
+        "simulation",
+        "SimulationSettings",
+        "node_daemon.simulation.simulated_cloud_init",
+        "SimulatedGuests.run",
+        "guests",
+    ),
 ]
 
 
