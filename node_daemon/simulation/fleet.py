@@ -19,8 +19,8 @@ from node_daemon.membership.presence import utc_now
 from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.plan import Host
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.random_faults import until_reboot
-from node_daemon.simulation.shelf import Shelf
 from node_daemon.simulation.simulated_cloud_init import Booted, SimulatedGuests
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
@@ -44,15 +44,15 @@ async def run(settings: SimulationSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     folder = new_folder(settings.data_dir)
     with hold(folder):
-        shelf = Shelf(folder / "hosts.sqlite")
+        host_store = HostStore(folder / "hosts.sqlite")
         try:
-            await until_stopped(stop, serve(settings, shelf))
+            await until_stopped(stop, serve(settings, host_store))
             log.info("stopped; guests are remembered")
         finally:
-            shelf.close()
+            host_store.close()
 
 
-async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
+async def serve(settings: SimulationSettings, host_store: HostStore) -> None:
     """Connect and work, until cancelled."""
     connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
     guests = SimulatedGuests()
@@ -61,7 +61,9 @@ async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
             essential.start("bus", connection.until_ended())
             essential.start("guests", guests.run())
             for number in range(1, settings.simulate + 1):
-                node = SimulatedNode(f"{settings.simulate_prefix}-{number:03d}", settings, connection, shelf, guests)
+                node = SimulatedNode(
+                    f"{settings.simulate_prefix}-{number:03d}", settings, connection, host_store, guests
+                )
                 essential.start(node.name, node.run())
                 apart = settings.heartbeat_seconds / settings.simulate  # so that they do not all beat at once
                 await essential.during(asyncio.sleep(apart))
@@ -73,7 +75,12 @@ async def serve(settings: SimulationSettings, shelf: Shelf) -> None:
 
 class SimulatedNode:
     def __init__(
-        self, name: str, settings: SimulationSettings, connection: Client, shelf: Shelf, guests: SimulatedGuests
+        self,
+        name: str,
+        settings: SimulationSettings,
+        connection: Client,
+        host_store: HostStore,
+        guests: SimulatedGuests,
     ) -> None:
         self.name = name
         self._bus = connection
@@ -83,9 +90,9 @@ class SimulatedNode:
         )
         self._random = random.Random(f"{settings.simulate_seed} {name} fates")  # noqa: S311  (no secret)
         self._guests = guests
-        self._images = SimulatedImages(name, shelf, self._seconds.image)
-        self._disks = SimulatedDisks(name, shelf)
-        self._host = SimulatedHost(name, shelf, up=self._up if settings.simulate_phone_home else None)
+        self._images = SimulatedImages(name, host_store, self._seconds.image)
+        self._disks = SimulatedDisks(name, host_store)
+        self._host = SimulatedHost(name, host_store, up=self._up if settings.simulate_phone_home else None)
         self._simulator = Simulator(
             self._host,
             seconds=self._seconds,

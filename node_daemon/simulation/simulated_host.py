@@ -1,7 +1,7 @@
 """A simulated host: its domains and their guests, and what befalls them by themselves, with no hypervisor asked.
 
 What there is of a domain is an immutable `Domain`; whatever happens to it, by a call (`simulator.py`) or by itself
-(here), is one replacement of it, written to the shelf: guests outlive the process as real ones outlive the daemon.
+(here), is one replacement of it, written to the host_store: guests outlive the process as real ones outlive the daemon.
 
 - A domain that is not kept is gone once it is off.
 - For a guest that stands still, in memory (paused) or on disk (suspended), time does as well.
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from domain.contract import Power, Watchdog
 from node_daemon.hypervisor.domain_xml import Tag, domain_name
 from node_daemon.hypervisor.hypervisor import Fired, Have, Nudge, Reset, unheard
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 
 DOMAIN, HOST = "domain", "host"
 
@@ -95,15 +95,15 @@ Up = Callable[[str, int, int, str], None]
 class SimulatedHost:
     """Make it inside a running event loop."""
 
-    def __init__(self, name: str = "simulated", shelf: Shelf | None = None, *, up: Up | None = None) -> None:
+    def __init__(self, name: str = "simulated", host_store: HostStore | None = None, *, up: Up | None = None) -> None:
         self.name = name
-        self._shelf = shelf or Shelf()
+        self._host_store = host_store or HostStore()
         self._up = up
         self._watchers: dict[Nudge, tuple[Reset, Fired]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        host = self._shelf.all(name, HOST)
+        host = self._host_store.all(name, HOST)
         self._boot = int(host.get("boot", "1"))
-        self._domains = {uuid: _DOMAIN.validate_json(body) for uuid, body in self._shelf.all(name, DOMAIN).items()}
+        self._domains = {uuid: _DOMAIN.validate_json(body) for uuid, body in self._host_store.all(name, DOMAIN).items()}
         for domain in list(self._domains.values()):
             self._follow(domain)
 
@@ -113,7 +113,7 @@ class SimulatedHost:
         return f"{self.name}-boot-{self._boot}"
 
     def close(self) -> None:
-        """Nothing moves any more in here. The shelf keeps the guests, and time goes on for them."""
+        """Nothing moves any more in here. The host_store keeps the guests, and time goes on for them."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -155,10 +155,10 @@ class SimulatedHost:
         """This is what there is from now on of a domain; everybody hears of it."""
         if domain.run is None and domain.kept is None:
             self._domains.pop(domain.uuid, None)
-            self._shelf.remove(self.name, DOMAIN, domain.uuid)
+            self._host_store.remove(self.name, DOMAIN, domain.uuid)
         else:
             self._domains[domain.uuid] = domain
-            self._shelf.put(self.name, DOMAIN, domain.uuid, _DOMAIN.dump_json(domain).decode())
+            self._host_store.put(self.name, DOMAIN, domain.uuid, _DOMAIN.dump_json(domain).decode())
         self._follow(domain)
         self._nudge(domain.uuid)
 
@@ -239,7 +239,7 @@ class SimulatedHost:
     def reboot(self) -> None:
         """The host loses its power and comes up again: nothing runs, and what was not kept is gone."""
         self._boot += 1
-        self._shelf.put(self.name, HOST, "boot", str(self._boot))
+        self._host_store.put(self.name, HOST, "boot", str(self._boot))
         for domain in list(self._domains.values()):
             self.put(replace(domain, run=None, cause=None, forced=False))
 
@@ -270,9 +270,9 @@ class SimulatedHost:
             nudge(vm)
 
 
-def remembered(shelf: Shelf, node: str) -> dict[str, Have]:
-    """The domains of a simulated host, by VM id, as its shelf has them: for those who look on."""
-    domains = (_DOMAIN.validate_json(body) for body in shelf.all(node, DOMAIN).values())
+def remembered(host_store: HostStore, node: str) -> dict[str, Have]:
+    """The domains of a simulated host, by VM id, as its host_store has them: for those who look on."""
+    domains = (_DOMAIN.validate_json(body) for body in host_store.all(node, DOMAIN).values())
     return {domain.uuid: _have(domain) for domain in domains if domain.ours}
 
 

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 from domain.contract import ImageSource
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import check_size
 from node_daemon.storage.images import unheard
@@ -18,11 +18,11 @@ IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
 class SimulatedImages:
     """Every image there is, after `seconds` at its first use on this host. Not a byte of it is read."""
 
-    def __init__(self, node: str, shelf: Shelf, seconds: float = 0.0) -> None:
+    def __init__(self, node: str, host_store: HostStore, seconds: float = 0.0) -> None:
         self._node = node
-        self._shelf = shelf
+        self._host_store = host_store
         self._seconds = seconds
-        self._there = set(shelf.all(node, IMAGE))
+        self._there = set(host_store.all(node, IMAGE))
 
     def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
         """As it comes: nothing is there to be converted."""
@@ -36,7 +36,7 @@ class SimulatedImages:
         if path.name not in self._there:
             await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
             self._there.add(path.name)
-            self._shelf.put(self._node, IMAGE, path.name, source.image)
+            self._host_store.put(self._node, IMAGE, path.name, source.image)
         return BaseImage(path=path, format=form, virtual_bytes=source.virtual_size_bytes)
 
 
@@ -57,11 +57,11 @@ def boot_in(said: str) -> Booted:
 class SimulatedDisks:
     """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
 
-    def __init__(self, node: str, shelf: Shelf) -> None:
+    def __init__(self, node: str, host_store: HostStore) -> None:
         self._node = node
-        self._shelf = shelf
-        self._sizes = {vm: int(size) for vm, size in shelf.all(node, DISK).items()}
-        self._configured = {vm: boot_in(said) for vm, said in shelf.all(node, CONFIGURED).items()}
+        self._host_store = host_store
+        self._sizes = {vm: int(size) for vm, size in host_store.all(node, DISK).items()}
+        self._configured = {vm: boot_in(said) for vm, said in host_store.all(node, CONFIGURED).items()}
 
     def all(self) -> dict[str, int]:
         return dict(self._sizes)
@@ -73,7 +73,7 @@ class SimulatedDisks:
     def note_configured(self, vm: str, boot: Booted) -> None:
         if self._of(vm):
             self._configured[vm] = boot
-            self._shelf.put(self._node, CONFIGURED, vm, "{}.{}".format(*boot))
+            self._host_store.put(self._node, CONFIGURED, vm, "{}.{}".format(*boot))
 
     def disk(self, vm: str, number: int = 1) -> Path:
         return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
@@ -128,13 +128,13 @@ class SimulatedDisks:
 
     def _put(self, name: str, size_gib: int) -> None:
         self._sizes[name] = size_gib
-        self._shelf.put(self._node, DISK, name, str(size_gib))
+        self._host_store.put(self._node, DISK, name, str(size_gib))
 
     def _drop(self, name: str) -> None:
         del self._sizes[name]
-        self._shelf.remove(self._node, DISK, name)
+        self._host_store.remove(self._node, DISK, name)
 
     def _forget(self, vm: str) -> None:
         """What the guest noted of itself goes with its disk."""
         if self._configured.pop(vm, None) is not None:
-            self._shelf.remove(self._node, CONFIGURED, vm)
+            self._host_store.remove(self._node, CONFIGURED, vm)

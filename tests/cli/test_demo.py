@@ -24,7 +24,7 @@ from cli.demo.demo import play
 from cli.demo.demo_guest import Guest
 from cli.demo.demo_host import Traces
 from cli.demo.demo_steps import BOOT_ID, STEPS, Demo, DemoSettings
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import DOMAIN, Domain, Run
 from node_daemon.simulation.simulated_storage import DISK
 from node_daemon.simulation.simulator import address_of
@@ -42,10 +42,10 @@ SECONDS = '{"image": 0, "boot": 0, "lease": 0.5, "shutdown": 0.1}'
 class Host:
     """What a simulated node remembers."""
 
-    shelf: Shelf
+    host_store: HostStore
 
     def run(self, vm: str) -> Run | None:
-        body = self.shelf.all(NODE, DOMAIN).get(vm)
+        body = self.host_store.all(NODE, DOMAIN).get(vm)
         return TypeAdapter(Domain).validate_json(body).run if body is not None else None
 
     def traces(self, uri: str, vm: str) -> Traces:
@@ -60,11 +60,11 @@ class SimulatedTraces(Traces):
 
     @property
     def domain(self) -> bool:
-        return self.vm in self.node.shelf.all(NODE, DOMAIN)
+        return self.vm in self.node.host_store.all(NODE, DOMAIN)
 
     @property
     def has_disk(self) -> bool:
-        return self.vm in self.node.shelf.all(NODE, DISK)
+        return self.vm in self.node.host_store.all(NODE, DISK)
 
     def last_words(self, lines: int) -> list[str]:
         """What the commands of the user-data write to the serial port."""
@@ -79,7 +79,7 @@ class SimulatedGuest(Guest):
     node: Host = field(kw_only=True)
 
     def run(self, address: str, command: str) -> str:
-        for vm in self.node.shelf.all(NODE, DOMAIN):
+        for vm in self.node.host_store.all(NODE, DOMAIN):
             run = self.node.run(vm)
             if run is not None and address_of(vm) == address and run.leased_at <= time.time():
                 if command == BOOT_ID:
@@ -110,14 +110,14 @@ def test_all_steps_on_a_simulated_node(
     for name, value in environment(home, SIMULATE="1", SIMULATE_SECONDS=SECONDS, DEMO_IMAGE=str(image)).items():
         monkeypatch.setenv(name, value)
     (home / "simulated-sim").mkdir()
-    node = Host(Shelf(home / "simulated-sim" / "hosts.sqlite"))
+    node = Host(HostStore(home / "simulated-sim" / "hosts.sqlite"))
     with ExitStack() as stack:
         play(Demo(DemoSettings(), stack, partial(SimulatedGuest, node=node), node.traces))
     told = capsys.readouterr().out
     assert [title for title, _ in STEPS if f"] {title}\n" not in told] == []
     assert told.count("done in ") == len(STEPS)
     assert "it answers again" in told
-    node.shelf.close()
+    node.host_store.close()
 
 
 def test_a_bad_image_ends_it_and_nothing_stays(home: Path) -> None:

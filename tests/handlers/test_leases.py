@@ -14,7 +14,7 @@ from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
 from handlers.leases import Leases, newest_lease, read
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
@@ -71,7 +71,7 @@ async def last_report(side: WriteSide, name: str, vm: str) -> NodeReport:
 
 def host(home: Path, prefix: str) -> SimulatedHost:
     """The first simulated host on this folder, as it is remembered."""
-    return SimulatedHost(f"{prefix}-001", Shelf(home / f"simulated-{prefix}" / "hosts.sqlite"))
+    return SimulatedHost(f"{prefix}-001", HostStore(home / f"simulated-{prefix}" / "hosts.sqlite"))
 
 
 def is_on(home: Path, prefix: str, vm: str) -> bool:

@@ -25,7 +25,7 @@ from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
 from node_daemon.reconcile import start_slots
 from node_daemon.reconcile.host import virt_type
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
@@ -63,11 +63,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Orders:
-    """Where to note the acts; where to stop which VM; the shelf of a simulated host, where it is one."""
+    """Where to note the acts; where to stop which VM; the host_store of a simulated host, where it is one."""
 
     notes: Path
     stops: dict[str, Stop] = field(default_factory=dict)
-    shelf: Path | None = None
+    host_store: Path | None = None
 
 
 ORDERS = TypeAdapter(Orders)
@@ -201,8 +201,8 @@ async def run(settings: NodeSettings, orders: Orders) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(256))  # those that stand take one each
     start_slots.LONGEST = 0.0  # and keep nobody from starting
     hypervisor: Any
-    if orders.shelf is not None:
-        hypervisor = WithConsoles(Simulator(SimulatedHost(SIMULATED, Shelf(orders.shelf))))
+    if orders.host_store is not None:
+        hypervisor = WithConsoles(Simulator(SimulatedHost(SIMULATED, HostStore(orders.host_store))))
     else:
         uri = settings.libvirt_uri
         hypervisor = LibvirtHypervisor(uri, settings.network, virt_type(uri), settings.libvirt_deadline)

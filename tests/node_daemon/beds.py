@@ -17,7 +17,7 @@ from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Sighting
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.hypervisor.machine import VirtType
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from runtime.images.qemu_img import qemu_img
@@ -102,14 +102,14 @@ def boots(boot: Boot, count: int) -> Boot:
 class Simulated(Bed):
     """With calls that take a while, so that they overlap, and guests that are not up at once."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, host_store: HostStore) -> None:
+        self._host_store = host_store
         self.simulator = self._new()
         self.hypervisor = self.simulator
 
     def _new(self, **changes: Any) -> Simulator:
         seconds = Latencies(call=0.001, boot=0.1, lease=0.05, shutdown=0.02, memory=0.02)
-        return Simulator(SimulatedHost("n1", self._shelf), seconds=seconds, **changes)
+        return Simulator(SimulatedHost("n1", self._host_store), seconds=seconds, **changes)
 
     async def boot(self, **changes: Any) -> Boot:
         return Boot(wanted(new_vm(), **changes), "/disk", "/base", "raw", "/console", "host-boot")

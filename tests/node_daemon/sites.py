@@ -13,7 +13,7 @@ from domain.base import Resources
 from domain.contract import Desired, ImageSource, NodeReport, Power, SeedMedium, Wanted
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import DOMAIN, remembered
 from tests.node_daemon.acts import ORDERS, SIMULATED, Orders, Stop
 from tests.node_daemon.documents import boot_disk, source_of, wanted
@@ -138,18 +138,18 @@ class Simulated(Site):
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self._file = node.home / "hosts.sqlite"
-        self._shelf = Shelf(self._file)
+        self._host_store = HostStore(self._file)
 
     def orders(self, stops: dict[str, Stop]) -> Orders:
         return Orders(self.notes, stops, self._file)
 
     async def look(self, vm: str) -> Have:
-        """From a shelf with this VM alone: to read all of them takes long."""
-        body = self._shelf.all(SIMULATED, DOMAIN).get(vm)
-        with closing(Shelf()) as shelf:
+        """From a host_store with this VM alone: to read all of them takes long."""
+        body = self._host_store.all(SIMULATED, DOMAIN).get(vm)
+        with closing(HostStore()) as host_store:
             if body is not None:
-                shelf.put(SIMULATED, DOMAIN, vm, body)
-            return remembered(shelf, SIMULATED).get(vm) or Have(vm, Power.ABSENT)
+                host_store.put(SIMULATED, DOMAIN, vm, body)
+            return remembered(host_store, SIMULATED).get(vm) or Have(vm, Power.ABSENT)
 
 
 class OnQemu(Site):

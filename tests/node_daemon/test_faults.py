@@ -12,7 +12,7 @@ import pytest
 from domain.contract import Desired, Power
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.reconcile.plan import LIVES, Host
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Call, Simulator
@@ -36,15 +36,15 @@ class Trial:
         self.random = random.Random(seed)
         self.calls: list[Call] = []
         self.crimes: list[object] = []
-        self.shelf = Shelf(folder / "hosts.sqlite")
+        self.host_store = HostStore(folder / "hosts.sqlite")
         self.start_host()
         self.stack = AsyncExitStack()
 
     def start_host(self) -> None:
-        """The simulator, as the shelf remembers it."""
-        self.simulator = Simulator(SimulatedHost("n1", self.shelf), seconds=SECONDS, told=self.judge)
-        self.images = SimulatedImages("n1", self.shelf, SECONDS.image)
-        self.disks = SimulatedDisks("n1", self.shelf)
+        """The simulator, as the host_store remembers it."""
+        self.simulator = Simulator(SimulatedHost("n1", self.host_store), seconds=SECONDS, told=self.judge)
+        self.images = SimulatedImages("n1", self.host_store, SECONDS.image)
+        self.disks = SimulatedDisks("n1", self.host_store)
         self.way = Faulty(self.simulator, TROUBLE, DEADLINE, self.random.random())
 
     async def start_daemon(self) -> None:

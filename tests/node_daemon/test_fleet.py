@@ -16,7 +16,7 @@ from domain.contract import Desired, Power
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.simulation import random_faults, simulated_cloud_init
 from node_daemon.simulation.fleet import SimulatedNode
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_cloud_init import Booted, NotConfigured, SimulatedGuests, text_in, url_in
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks
@@ -71,7 +71,7 @@ async def test_a_host_that_reboots_starts_its_guests_again(servers_home: Path, n
             simulate_faults=FaultRates(reboot=2 * HOUR),
             simulate_phone_home=False,
         )
-        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), SimulatedGuests())
+        simulated = SimulatedNode(node.settings.node, settings, node.client, HostStore(), SimulatedGuests())
         running = asyncio.create_task(simulated.run())
         vm = await node.create(image=IMAGE)
         await node.until(vm, on)
@@ -97,7 +97,7 @@ async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_
             simulate_phone_home=False,
             simulate_faults=FaultRates(clock=300),
         )
-        simulated = SimulatedNode(node.settings.node, settings, node.client, Shelf(), SimulatedGuests())
+        simulated = SimulatedNode(node.settings.node, settings, node.client, HostStore(), SimulatedGuests())
         running = asyncio.create_task(simulated.run())
 
         async def asked(verb: str) -> Any:
@@ -178,14 +178,14 @@ def test_a_document_that_makes_no_sense_configures_nobody(document: str) -> None
 
 async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated_cloud_init, "AGAIN", 0.01)
-    everybody, shelf = SimulatedGuests(), Shelf()
-    disks = SimulatedDisks("n1", shelf)
+    everybody, host_store = SimulatedGuests(), HostStore()
+    disks = SimulatedDisks("n1", host_store)
     running = asyncio.create_task(everybody.run())
 
     def up(vm: str, boots: int, resets: int, seed_url: str) -> None:
         everybody.up(Booted(simulator.host, disks, vm, boots, resets, seed_url))
 
-    simulator = Simulator(SimulatedHost("n1", shelf, up=up))
+    simulator = Simulator(SimulatedHost("n1", host_store, up=up))
     async with data_source() as source:
         source.failures = 3
         boot = boot_of(simulator, seed_url=source.url)
@@ -207,5 +207,5 @@ async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: p
         simulator.host.reset(vm)
         await eventually(lambda: disks.configured(vm) == (2, 1), "and once it has booted anew by itself")
         assert len({call["boot_id"][0] for call in source.calls}) == len(source.calls) == 3
-    assert SimulatedDisks("n1", shelf).configured(vm) == (2, 1)
+    assert SimulatedDisks("n1", host_store).configured(vm) == (2, 1)
     await end([running])

@@ -7,7 +7,7 @@ import pytest
 
 from domain.contract import Firmware, Power
 from node_daemon.hypervisor.faults import Faulty
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from runtime.local.libvirtd import Libvirt
 from runtime.settings import FaultRates
 from tests.node_daemon.beds import Bed, OnLibvirt, OnQemu, OnTestDriver, Simulated, boots
@@ -20,17 +20,17 @@ NVRAM = Path("/var/lib/libvirt/qemu/nvram")
 class TestSimulator(HypervisorContract):
     @pytest.fixture
     async def bed(self, tmp_path: Path) -> AsyncIterator[Bed]:
-        shelf = Shelf(tmp_path / "hosts.sqlite")
-        bed = Simulated(shelf)
+        host_store = HostStore(tmp_path / "hosts.sqlite")
+        bed = Simulated(host_store)
         yield bed
         bed.simulator.host.close()
-        shelf.close()
+        host_store.close()
 
 
 class TestFaultyWithoutFaults(TestSimulator):
     @pytest.fixture
     async def bed(self, tmp_path: Path) -> AsyncIterator[Bed]:
-        bed = Simulated(Shelf())
+        bed = Simulated(HostStore())
         bed.hypervisor = Faulty(bed.simulator, FaultRates(), deadline=60)
         yield bed
         bed.simulator.host.close()

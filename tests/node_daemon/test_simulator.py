@@ -1,4 +1,4 @@
-"""What is the simulator's alone: time, the fates of guests and hosts, the shelf."""
+"""What is the simulator's alone: time, the fates of guests and hosts, the host_store."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from domain.contract import ImageSource, Power, Watchdog
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Boot, Sighting, Unreachable
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Simulator
@@ -114,7 +114,7 @@ async def test_a_guest_that_hangs_meets_its_watchdog(
 
 async def test_time_goes_on_for_guests_while_their_process_is_dead(tmp_path: Path) -> None:
     seconds = Latencies(call=0, boot=0, lease=0, shutdown=0.1)
-    first = Simulator(SimulatedHost("n1", Shelf(tmp_path / "hosts")), seconds=seconds)
+    first = Simulator(SimulatedHost("n1", HostStore(tmp_path / "hosts")), seconds=seconds)
     boot, other = boot_of(first), boot_of(first)
     for each in (boot, other):
         await first.start(each)
@@ -122,10 +122,10 @@ async def test_time_goes_on_for_guests_while_their_process_is_dead(tmp_path: Pat
     await first.shutdown(boot.wanted.vm)
     first.host.close()
     await asyncio.sleep(0.2)
-    again = Simulator(SimulatedHost("n1", Shelf(tmp_path / "hosts")), seconds=seconds)
+    again = Simulator(SimulatedHost("n1", HostStore(tmp_path / "hosts")), seconds=seconds)
     await eventually(lambda: again.host.running() == [other.wanted.vm], "the power-off happened")
     assert again.host.boot_id == first.host.boot_id
-    stranger = Simulator(SimulatedHost("n2", Shelf(tmp_path / "hosts")))
+    stranger = Simulator(SimulatedHost("n2", HostStore(tmp_path / "hosts")))
     assert await stranger.domains() == {}
 
 
@@ -183,12 +183,12 @@ async def test_a_console_ends_with_its_guest_whatever_ends_that() -> None:
 
 
 async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
-    images, disks = SimulatedImages("n1", Shelf(tmp_path / "a")), SimulatedDisks("n1", Shelf(tmp_path / "a"))
+    images, disks = SimulatedImages("n1", HostStore(tmp_path / "a")), SimulatedDisks("n1", HostStore(tmp_path / "a"))
     base = await images.ensure(IMAGE)
     assert await disks.ensure("one", base, 4)
     assert not await disks.ensure("one", base, 4)
     disks.note_configured("one", (2, 1))
-    again = SimulatedDisks("n1", Shelf(tmp_path / "a"))
+    again = SimulatedDisks("n1", HostStore(tmp_path / "a"))
     assert (again.all(), again.has_files("one"), again.configured("one")) == ({"one": 4}, True, (2, 1))
     await again.grow("one", 6)
     await again.grow("one", 5)
@@ -199,5 +199,5 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     assert (again.has_disk("one"), again.has_disk("one", 2), again.configured("one")) == (False, True, (0, 0))
     again.remove("one")
     again.remove("one")
-    last = SimulatedDisks("n1", Shelf(tmp_path / "a"))
+    last = SimulatedDisks("n1", HostStore(tmp_path / "a"))
     assert (last.all(), last.has_disk("one"), last.configured("one")) == ({}, False, (0, 0))

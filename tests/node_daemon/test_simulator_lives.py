@@ -14,7 +14,7 @@ from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.grace_periods import seconds
 from node_daemon.reconcile.plan import LIVES, Host, Refuse, Shutdown, plan
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Call, Simulator
@@ -69,10 +69,10 @@ class Lives(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def set_up(self) -> None:
-        self.shelf = Shelf()
-        self.simulator = Simulator(SimulatedHost("n1", self.shelf), told=self.judge)
+        self.host_store = HostStore()
+        self.simulator = Simulator(SimulatedHost("n1", self.host_store), told=self.judge)
         self.faulty = Faulty(self.simulator, FaultRates(), deadline=0.001)
-        self.disks = SimulatedDisks("n1", self.shelf)
+        self.disks = SimulatedDisks("n1", self.host_store)
         self.want = {vm: wanted(vm, image=IMAGE) for vm in VMS}
         self.past = {vm: [want] for vm, want in self.want.items()}
         self.dies_in: int | None = None
@@ -99,7 +99,7 @@ class Lives(RuleBasedStateMachine):
 
     def restart_daemon(self) -> None:
         self.host = Host(self.simulator.host.boot_id)
-        self.executor = Executor(self.faulty, SimulatedImages("n1", self.shelf), self.disks, self.host)
+        self.executor = Executor(self.faulty, SimulatedImages("n1", self.host_store), self.disks, self.host)
 
     def next(self, vm: str, turns: int, **changes: Any) -> None:
         """The next document of a VM, and some turns of its lane."""

@@ -22,7 +22,7 @@ from eventstore.log.store import PAGE, EventStore
 from handlers.world import World
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
-from node_daemon.simulation.shelf import Shelf
+from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import remembered
 from node_daemon.simulation.simulated_storage import SimulatedDisks
 from runtime import subjects
@@ -234,11 +234,11 @@ async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
     seen = Seen(world, shown, wanted, {}, {})
     here, disks = await on_qemu(made, world)
     seen.domains, seen.disks = {REAL: here}, {REAL: disks}
-    shelf = Shelf(made.home / "simulated-sim" / "hosts.sqlite")
+    host_store = HostStore(made.home / "simulated-sim" / "hosts.sqlite")
     for name in (f"sim-{number:03d}" for number in range(1, nodes + 1)):
-        seen.domains[name] = remembered(shelf, name)
-        seen.disks[name] = frozenset(disk.split("#")[0] for disk in SimulatedDisks(name, shelf).all())
-    shelf.close()
+        seen.domains[name] = remembered(host_store, name)
+        seen.disks[name] = frozenset(disk.split("#")[0] for disk in SimulatedDisks(name, host_store).all())
+    host_store.close()
     return differences(seen)
 
 

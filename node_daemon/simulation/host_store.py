@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS things (
 """
 
 
-class Shelf:
+class HostStore:
     """Small texts by node, kind and id, in one SQLite file; without a file, for the life of the process only.
 
     What was put is there after SIGKILL; a power failure may take it.
