@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from cli.client.errors import CliError, Refused, Unreachable, Usage
-from cli.client.place import place
+from cli.client.platform_url import platform_url
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +44,7 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None, note: Callable[[str], None], help: str = "") -> None:
-        at = place(url)
+        at = platform_url(url)
         if token and not VISIBLE.fullmatch(token):
             raise Usage("a token has to be visible ASCII characters, without spaces")
         self.url = at.url

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.client.errors import Usage
-from cli.client.place import place
+from cli.client.platform_url import platform_url
 
 DEFAULT_URL = "http://127.0.0.1:8700"
 #: In the home of a platform on this machine: where it is, and its administrator's token.
@@ -55,7 +55,7 @@ def target(line: Given, environment: Given, home: Path | None) -> Target:
 def same(one: str, other: str) -> bool:
     """Whether two URLs name the same listener. What is no URL is none (the client says so)."""
     try:
-        return place(one).same(place(other))
+        return platform_url(one).same(platform_url(other))
     except Usage:
         return False
 

@@ -17,7 +17,7 @@ _URL = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class PlatformUrl:
     """A listener, and the path below which the platform is there. `host` as it stands in a URL, in lower case."""
 
     scheme: str
@@ -30,13 +30,13 @@ class Place:
         port = "" if self.port == PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}{self.base}"
 
-    def same(self, other: "Place") -> bool:
+    def same(self, other: "PlatformUrl") -> bool:
         """Whether both are the same listener; the names of this machine are one."""
         here, there = ("here" if each.host in HERE else each.host for each in (self, other))
         return (here, self.scheme, self.port, self.base) == (there, other.scheme, other.port, other.base)
 
 
-def place(url: str) -> Place:
+def platform_url(url: str) -> PlatformUrl:
     """What a URL names. Raises Usage, which says what is wrong, without a password that stands in it."""
     found = _URL.fullmatch(url)
     if found is None or "?" in url or "#" in url:
@@ -45,7 +45,7 @@ def place(url: str) -> Place:
     number = int(port) if port else PORTS[scheme]
     if not 0 < number < 65536:
         raise Usage(f"not the URL of a platform: {url!r} (a port is 1 to 65535)")
-    return Place(scheme, host, number, base.rstrip("/"))
+    return PlatformUrl(scheme, host, number, base.rstrip("/"))
 
 
 def _help(url: str) -> str:
