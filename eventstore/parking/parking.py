@@ -23,8 +23,8 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
 from eventstore.log.jetstream import Conflict, Stream, Unavailable
 from eventstore.log.received import own
+from eventstore.parking.capacity import Capacity
 from eventstore.parking.parked import MORE, MOST_BODY, MOST_ERROR, MOST_HEADERS, Parked, Status, record_of, visible
-from eventstore.parking.room import Room
 from runtime import logs, subjects
 
 __all__ = [
@@ -92,14 +92,14 @@ class Parking:
         self._timeout = timeout
         self._stream = Stream(nc, subjects.PARKED, timeout=timeout)
         self._documents = Documents(nc, subjects.PARKED, timeout=timeout)
-        self._room = Room(nc, ORDERED, timeout=timeout)
+        self._capacity = Capacity(nc, ORDERED, timeout=timeout)
 
     async def keep_count(self) -> None:
         """Say once a second how many messages found no room, for ever."""
         while True:
             await asyncio.sleep(AGAIN)
             try:
-                await self._room.tell()
+                await self._capacity.tell()
             except Unavailable as error:
                 log.warning("messages without room are not counted yet", error=str(error))
 
@@ -118,11 +118,11 @@ class Parking:
         """Put a message aside, at most once. False when it was parked before, whatever became of it since, and when
         there is no room: then it is counted (`keep_count`). `size`: of its body, where that is not given.
         """
-        records = await self._room.of(source)
+        records = await self._capacity.of(source)
         if key in records.keys or (source in ORDERED and position <= records.counted):
             return False
         if records.full:
-            self._room.only_count(source, subject, position, error)
+            self._capacity.only_count(source, subject, position, error)
             return False
         kept = source not in BODILESS and len(body) <= MOST_BODY
         few = sum(len(name) + len(value) for name, value in (headers or {}).items()) <= MOST_HEADERS
@@ -148,7 +148,7 @@ class Parking:
 
     def only_count(self, source: str, *, subject: str, position: int, error: str) -> None:
         """Count a message that cannot even wait until it is parked."""
-        self._room.only_count(source, subject, position, error)
+        self._capacity.only_count(source, subject, position, error)
 
     async def park_message(self, recorded: Recorded, reason: str) -> bool:
         """Put a message of the log aside."""
@@ -231,7 +231,7 @@ class Parking:
                 continue  # somebody else closed it: look again
             log.info("parked message closed", source=source, key=key, status=status, actor=actor)
             try:
-                await self._room.forget(source)
+                await self._capacity.forget(source)
             except Unavailable as error:
                 log.warning("old records are not forgotten yet", source=source, error=str(error))
             return closed

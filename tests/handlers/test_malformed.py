@@ -10,9 +10,9 @@ from domain.contract import Power
 from domain.tag import TagCreated
 from eventstore.log.envelope import Ref
 from eventstore.log.judge import Tip
+from eventstore.parking.capacity import MOST_OPEN
 from eventstore.parking.parked import MORE
 from eventstore.parking.parking import LOG, REPORTS, NotParked, Parking, Status
-from eventstore.parking.room import MOST_OPEN
 from handlers.queues import consumer_name
 from runtime import subjects
 from runtime.bus import QuickClient

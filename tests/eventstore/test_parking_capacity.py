@@ -10,11 +10,11 @@ from nats.aio.client import Client
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
-from eventstore.parking import parking as parking_module, refused, room
+from eventstore.parking import capacity, parking as parking_module, refused
+from eventstore.parking.capacity import Capacity
 from eventstore.parking.parked import MORE, MOST_COUNT
 from eventstore.parking.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
 from eventstore.parking.refused import Refused
-from eventstore.parking.room import Room
 from gateway import parked_index
 from gateway.parked_index import Index
 from runtime import subjects
@@ -24,8 +24,8 @@ from tests.waiting import eventually
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> str:
     """A source of this test's own, with room for three; what the server says counts for no time."""
-    monkeypatch.setattr(room, "MOST_OPEN", 3)
-    monkeypatch.setattr(room, "FRESH", 0.0)
+    monkeypatch.setattr(capacity, "MOST_OPEN", 3)
+    monkeypatch.setattr(capacity, "FRESH", 0.0)
     return uuid.uuid4().hex
 
 
@@ -34,10 +34,10 @@ def ordered(source: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """One that each process reads from the first message on."""
     monkeypatch.setattr(parking_module, "ORDERED", {source: subjects.REPORTS})
 
-    async def end(self: Room, stream: str) -> int:
+    async def end(self: Capacity, stream: str) -> int:
         return 1000
 
-    monkeypatch.setattr(Room, "_end", end)
+    monkeypatch.setattr(Capacity, "_end", end)
     return source
 
 
@@ -58,9 +58,9 @@ async def stored(nc: Client, source: str) -> dict[str, int]:
 async def test_what_finds_no_room_is_counted_in_one_record(nc: Client, source: str) -> None:
     parking = Parking(nc)
     assert await meet(parking, source, *range(1, 51)) == 3
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert await meet(parking, source, *range(51, 101)) == 0
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert await stored(nc, source) == {"1": 1, "2": 1, "3": 1, MORE: 1}
     more = await parking.get(source, MORE)
     assert (more.count, more.position, more.subject, more.open) == (97, 100, "s.100", True)
@@ -75,7 +75,7 @@ async def test_a_closed_record_makes_room_for_what_comes_then(nc: Client, source
     await meet(parking, source, 1, 2, 3, 4)
     await parking.drop(source, "1", actor="alice", reason="seen")
     assert await meet(parking, source, 5, 6) == 1
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert set(await stored(nc, source)) == {"1", "2", "3", "5", MORE}
     assert (await parking.get(source, MORE)).count == 2
 
@@ -91,7 +91,7 @@ async def closed(parking: Parking, source: str, *positions: int) -> None:
 def few_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three closed records are kept, and two more until the oldest are forgotten; they are read two at a time."""
     for name, number in {"MOST_CLOSED": 3, "SLACK": 2, "AT_A_TIME": 2}.items():
-        monkeypatch.setattr(room, name, number)
+        monkeypatch.setattr(capacity, name, number)
 
 
 async def test_the_oldest_closed_records_are_forgotten(nc: Client, source: str, few_closed: None) -> None:
@@ -129,7 +129,7 @@ async def test_what_was_forgotten_is_not_parked_again(nc: Client, ordered: str, 
     settled = await again.get(ordered, MORE)
     assert (settled.open, settled.count, settled.position) == (False, 0, 3)
     assert await meet(again, ordered, *range(7, 12)) == 2
-    await again._room.tell()
+    await again._capacity.tell()
     more = await again.get(ordered, MORE)
     assert (more.open, more.count, more.position) == (True, 3, 11)
     await again.drop(ordered, "1", actor="alice", reason="seen")
@@ -141,10 +141,10 @@ async def test_what_was_forgotten_is_not_parked_again(nc: Client, ordered: str, 
 async def test_a_record_is_closed_though_the_old_ones_cannot_be_forgotten(
     nc: Client, source: str, few_closed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(self: Room, source: str) -> None:
+    async def away(self: Capacity, source: str) -> None:
         raise Unavailable("the bus does not answer")
 
-    monkeypatch.setattr(Room, "forget", away)
+    monkeypatch.setattr(Capacity, "forget", away)
     parking = Parking(nc)
     await closed(parking, source, *range(1, 8))
     assert not (await parking.get(source, "1")).open
@@ -153,10 +153,10 @@ async def test_a_record_is_closed_though_the_old_ones_cannot_be_forgotten(
 async def test_a_count_that_somebody_has_seen_begins_anew(nc: Client, source: str) -> None:
     parking = Parking(nc)
     await meet(parking, source, *range(1, 9))
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert (await parking.drop(source, MORE, actor="alice", reason="seen")).count == 5
     await meet(parking, source, 9)
-    await parking._room.tell()
+    await parking._capacity.tell()
     more = await parking.get(source, MORE)
     assert (more.count, more.open) == (1, True)
 
@@ -165,10 +165,10 @@ async def test_what_two_processes_and_a_restart_read_is_counted_once(nc: Client,
     one, two = Parking(nc), Parking(nc)
     for first in range(1, 100, 10):
         await asyncio.gather(*(meet(each, ordered, *range(first, first + 10)) for each in (one, two)))
-        await asyncio.gather(one._room.tell(), two._room.tell())
+        await asyncio.gather(one._capacity.tell(), two._capacity.tell())
     again = Parking(nc)
     assert await meet(again, ordered, *range(1, 100)) == 0
-    await again._room.tell()
+    await again._capacity.tell()
     assert (await again.get(ordered, MORE)).count == 100 - len(await stored(nc, ordered)) + 1
     await again.drop(ordered, "1", actor="alice", reason="seen")
     await again.drop(ordered, MORE, actor="alice", reason="seen")
@@ -181,11 +181,11 @@ async def test_nothing_is_lost_of_a_count_while_the_bus_is_away(
     parking = Parking(nc)
     await meet(parking, source, *range(1, 6))
     with monkeypatch.context() as patch:
-        patch.setattr(parking._room, "_timeout", 0.0)
+        patch.setattr(parking._capacity, "_timeout", 0.0)
         with pytest.raises(Unavailable):
-            await parking._room.tell()
+            await parking._capacity.tell()
     parking.only_count(source, subject="s.6", position=6, error="bad 6")
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert (await parking.get(source, MORE)).count == 3
 
 
@@ -208,7 +208,7 @@ async def test_what_waits_to_be_parked_is_bounded(nc: Client, source: str, monke
         await eventually(lambda: not waiting._waiting and not waiting._counted, "nothing waits")
     finally:
         task.cancel()
-    await parking._room.tell()
+    await parking._capacity.tell()
     assert (await parking.get(source, "1")).size == 100_000
     assert (await parking.get(source, MORE)).count >= 2 + 5
     with pytest.raises(NotParked):
@@ -259,7 +259,7 @@ async def test_a_count_beyond_the_end_of_its_stream_hides_nothing(
     await nc.jetstream().publish(subjects.parked(source, MORE), body)
     parking = Parking(nc)
     assert await meet(parking, source, *range(1, 9)) == 3
-    await parking._room.tell()
+    await parking._capacity.tell()
     more = await parking.get(source, MORE)
     assert (more.position, more.open) == (8, True)
     assert more.count >= 5, "what is no record at all counts as one message"
@@ -273,7 +273,7 @@ async def test_a_count_beyond_all_bounds_ends_nobody(nc: Client, source: str) ->
         index.take(1, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
         await meet(parking, source, *range(1, 9))
-        await parking._room.tell()
+        await parking._capacity.tell()
         index.take(2, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
 

@@ -85,7 +85,7 @@ class Uncounted:
         self.beyond += later.beyond
 
 
-class Room:
+class Capacity:
     """Whether a source has room, and the count of what had none. `ordered`: the sources that are read in the order of
     their positions, and again and again, with the stream that those are in: of these a position that was counted is
     never counted again.
