@@ -8,7 +8,7 @@ What there is of a domain is an immutable `Domain`; whatever happens to it, by a
 - Why a domain is off is known until the hypervisor is restarted.
 - Every change of a domain is an event for those who watch; after a loss of contact anything may have changed.
 
-How often what befalls them is for `fates.py` to say.
+How often what befalls them is for `random_faults.py` to say.
 """
 
 import asyncio

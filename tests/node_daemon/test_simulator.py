@@ -1,4 +1,4 @@
-"""What is the simulator's alone: time, the fates of guests and hosts, the host_store."""
+"""What is the simulator's alone: time, random faults of guests and hosts, what hosts keep."""
 
 import asyncio
 from pathlib import Path
