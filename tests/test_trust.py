@@ -127,7 +127,7 @@ async def test_the_cli_trusts_whom_the_system_trusts(
     bundle: Path, private: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, ca = private
-    monkeypatch.setattr("cli.client.client.PAUSES", ())
+    monkeypatch.setattr("cli.client.client.TRIES", 0)
     with pytest.raises(Unreachable, match="certificate"):
         await asyncio.to_thread(Client(url, None, print).get, "/v1/nodes")
     bundle.write_bytes(ca)

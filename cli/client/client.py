@@ -15,12 +15,14 @@ from urllib.parse import quote, urlencode
 
 from cli.client.errors import CliError, Refused, Unreachable, Usage
 from cli.client.platform_url import platform_url
+from runtime.backoff import Backoff
 
 if TYPE_CHECKING:
     import ssl
 
-#: Seconds between the tries of one call. Six seconds in all: long enough for a gateway that is being restarted.
-PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
+#: Between the tries of one call, and how often it is tried again: six seconds in all, or more, are long enough for a
+#: gateway that is being restarted.
+RETRY, TRIES = Backoff(first=0.25, last=4.0, jitter=0.2), 5
 #: Answers that mean "not now": the same call may be sent again.
 NOT_NOW = frozenset({429, 502, 503, 504})
 #: Seconds of silence after which a call counts as lost, on top of what it asked the server to wait.
@@ -74,10 +76,10 @@ class Client:
                 return self.get(target, query, wait=wait)
             except (Refused, Unreachable) as error:
                 fails = isinstance(error, Unreachable) or error.status >= 500
-                if not fails or time.monotonic() + PAUSES[-1] >= until:
+                if not fails or time.monotonic() + RETRY.last >= until:
                     raise
                 self._note(f"{error}; still waiting")
-                time.sleep(PAUSES[-1])
+                time.sleep(RETRY.after(TRIES))
 
     def raw(self, target: str, query: Query | None = None, *, wait: float = 0) -> tuple[bytes, Mapping[str, str]]:
         """Read what is not JSON: the body as it came, and the headers, their names in lower case."""
@@ -160,13 +162,13 @@ class Client:
         key: str = "",
         wait: float = 0,
     ) -> tuple[bytes, Mapping[str, str]]:
-        for number, pause in enumerate(PAUSES, start=1):
+        for number in range(1, TRIES + 1):
             try:
                 return self._once(method, target, query, body, key, wait)
             except Unreachable as error:
-                pause_for = max(pause, min(error.retry_after, 10.0))
+                pause_for = max(RETRY.after(number), min(error.retry_after, 10.0))
                 same = " with the same key" if key else ""
-                self._note(f"{error}; trying again{same} in {pause_for:g} s ({number} of {len(PAUSES)})")
+                self._note(f"{error}; trying again{same} in {pause_for:.1f} s ({number} of {TRIES})")
                 time.sleep(pause_for)
         return self._once(method, target, query, body, key, wait)
 

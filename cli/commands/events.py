@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.client import output
-from cli.client.client import PAUSES, Document, path
+from cli.client.client import RETRY, TRIES, Document, path
 from cli.client.command import query
 from cli.client.errors import CliError, Unreachable
 from cli.client.session import Output, Session, note
@@ -115,14 +115,14 @@ def subscribe(session: Session, target: str, start: Document) -> Iterator[Docume
                 before = position
                 yield item
         except Unreachable as error:
-            if last is None and failures == len(PAUSES):
+            if last is None and failures == TRIES:
                 raise
             before = last  # the next connection begins there
-            pause = PAUSES[min(failures, len(PAUSES) - 1)]
-            behind = f"behind position {last}" if last is not None else "from the start"
-            note(f"{error}; resuming {behind} in {pause:g} s")
-            time.sleep(pause)
             failures += 1
+            pause = RETRY.after(failures)
+            behind = f"behind position {last}" if last is not None else "from the start"
+            note(f"{error}; resuming {behind} in {pause:.1f} s")
+            time.sleep(pause)
 
 
 def _print(session: Session, items: Iterator[Document], limit: int | None) -> None:

@@ -270,13 +270,9 @@ async def _initdb(programs: Path, home: Path, user: str | None) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
     password = _password_file(home, ADMINISTRATOR)
-    password.unlink(missing_ok=True)
-    password.touch(mode=0o600)
-    password.write_text(secrets.token_urlsafe(24))
+    put(password, secrets.token_urlsafe(24))
     handed_over = home / "postgres.new.password"
-    handed_over.unlink(missing_ok=True)
-    handed_over.touch(mode=0o600)
-    handed_over.write_text(password.read_text())
+    put(handed_over, password.read_text())
     if user is not None:
         shutil.chown(new, user, user)
         shutil.chown(handed_over, user, user)

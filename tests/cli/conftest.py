@@ -15,6 +15,7 @@ import pytest
 from cli.client import client
 from cli.commands import events
 from cli.main import main
+from runtime.backoff import Backoff
 from runtime.local.child import command_line
 from tests.cli.fake import Platform, serving
 
@@ -45,7 +46,7 @@ def nebula(
 ) -> Nebula:
     """Runs `nebula …` to its end; its status and what it printed."""
     for module in (client, events):
-        monkeypatch.setattr(module, "PAUSES", (0.0,) * 5)
+        monkeypatch.setattr(module, "RETRY", Backoff(first=0.0, last=0.0))
     monkeypatch.setenv("NEBULA_URL", platform.url)
     monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
     for name in ("NEBULA_TOKEN", "NEBULA_PROJECT"):
