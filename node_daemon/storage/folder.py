@@ -28,7 +28,7 @@ def hold(folder: Path) -> IO[bytes]:
         return lock(folder / "lock")
     except Held as error:
         raise Occupied(
-            f"another node daemon (process {error.holder}) works on {folder}: end that one, or give "
+            f"another node daemon works on {folder} (process {error.holder}): end that one, or give "
             "this one another folder (NEBULA_HOME, NEBULA_NODE_DATA) and another name (NEBULA_NODE, or --prefix)"
         ) from error
 
