@@ -46,7 +46,7 @@ log = logs.get(__name__)
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
 #: What a reply leaves out: the operations that the resource knows, which only grow.
-UNSAID = frozenset({FIELD})
+UNSAID = {"ok": {"state": {FIELD}}}
 #: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
 #: in the end.
 PATIENCE = 4.0
@@ -136,7 +136,7 @@ class CommandLoop:
                 replayed=reply.replayed,
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-            return Answer(replies.accepted(reply, UNSAID))
+            return Answer(replies.accepted(reply.said(), UNSAID))
 
         def note(msg: Msg, error: Exception, refusal: Refusal) -> None:
             if request is None:

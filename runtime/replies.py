@@ -1,6 +1,5 @@
 """Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. They are read totally: nonsense is a case of its own."""
 
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -30,9 +29,9 @@ class Refusal(BaseModel):
     field: str | None = Field(default=None, max_length=200)
 
 
-def accepted(said: object, without: AbstractSet[str] = frozenset()) -> bytes:
-    """The answer that says this. `without`: fields of its `state` that are left out."""
-    return to_json({"ok": said}, exclude={"ok": {"state": set(without)}} if without else None)
+def accepted(said: object, without: dict[str, Any] | None = None) -> bytes:
+    """The answer that says this. `without`: what is left out of the whole answer, as pydantic's `exclude`."""
+    return to_json({"ok": said}, exclude=without)
 
 
 def refused(refusal: Refusal) -> bytes:
