@@ -8,6 +8,7 @@ them as well; where the folder cannot be used they are in memory alone.
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import time
@@ -98,7 +99,7 @@ class Copies:
             self._copies.move_to_end(name)
             return
         self._keep(name, Copy(sealed, now))
-        self._write(name, sealed)
+        self._write(name, sealed, now)
         self._bound()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -155,12 +156,14 @@ class Copies:
         self.remove_old()
         self._bound()
 
-    def _write(self, name: str, sealed: bytes) -> None:
+    def _write(self, name: str, sealed: bytes, confirmed: float) -> None:
         """Whole or not at all, but for a power failure: then it does not open, and is none."""
         if self._folder is None:
             return
+        file = self._folder / name
         try:
-            put(self._folder / name, sealed, durable=False)
+            put(file, sealed, durable=False)
+            os.utime(file, (confirmed, confirmed))  # also of a file that has this content already
         except OSError as error:
             log.warning("a copy is kept in memory alone", error=str(error))
 

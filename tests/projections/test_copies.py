@@ -79,7 +79,7 @@ def test_one_that_nobody_confirms_ends(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "time", lambda: later)
     found.put(OTHER, CLEAR)  # confirmed, and written down
     monkeypatch.setattr(time, "time", lambda: later + 3)
-    assert found.get(OTHER) == CLEAR
+    assert found.get(OTHER) == Copies(tmp_path).get(OTHER) == CLEAR
     monkeypatch.setattr(time, "time", lambda: later + module.OLDEST + 1)
     assert found.get(OTHER) is None
     assert list(tmp_path.iterdir()) == []
