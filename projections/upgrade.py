@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from psycopg import errors, sql
 
-from projections import compare, copies, database
+from projections import compare, copies, database, reached
 from projections.books import Models
 from projections.copies import drop
 from projections.database import LOCK, SCHEMA, STANDBY_SECONDS, WRITER, Connection, checkpoint, free
@@ -51,7 +51,7 @@ class Newer(Exception):
 
 
 class Held(Exception):
-    """Somebody reads the tables that should move, for longer than others can wait."""
+    """The tables that should move cannot: somebody reads them for long, or they are older than the others."""
 
 
 async def where(conn: Connection, models: Models, schema: str) -> Standing:
@@ -100,8 +100,8 @@ async def replace(conn: Connection, dsn: str, models: Models, replays: Replays, 
         kept = await unchanged(conn, models) if end is None else ()
         try:
             await build(conn, new, dsn, models, replays, kept, end)
-        except Held as error:
-            log.warning("making all read models anew", error=str(error))
+        except (Held, errors.UndefinedTable) as error:  # (somebody dropped a table that should move)
+            log.warning("making all read models anew", error=str(error).strip())
             await database.release(conn, SCHEMA)  # an older process may keep the live ones meanwhile
             await build(conn, new, dsn, models, replays, (), end)
     log.info("read models of the new version are live", position=await checkpoint(conn))
@@ -136,8 +136,20 @@ async def build(
         if end is None:
             await catch_up(conn, new, replay)
     await take_over(conn)
-    await replay(new, await (end() if end is not None else checkpoint(conn)))
+    position = await (end() if end is not None else stands(conn, kept))
+    await replay(new, position)
+    if kept and await checkpoint(new) != position:
+        raise Held("the live read models have lost what the new ones hold already")
     await switch(conn, NEXT, kept)
+
+
+async def stands(conn: Connection, kept: Models) -> int:
+    """Where the live copy is: what is kept of it has to be exactly as new as what takes its place beside it.
+
+    A crash of Postgres may take its newest transactions, and a checkpoint may have been changed by hand.
+    """
+    positioned = [model for model in kept if model.positioned]
+    return await (reached.mended(conn, positioned) if positioned else checkpoint(conn))
 
 
 async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:

@@ -262,6 +262,35 @@ async def test_a_table_that_is_read_for_long_is_made_anew(made: Cloud, monkeypat
     await sound(made, NEW, monkeypatch)
 
 
+LOST = "DELETE FROM events WHERE position > (SELECT position - 3 FROM checkpoint);"
+DROPPED = "DROP TABLE events;"
+
+
+@pytest.mark.parametrize(
+    "lost", ["", LOST, DROPPED], ids=["a checkpoint set back by hand", "transactions lost in a crash", "no table"]
+)
+async def test_what_is_kept_is_as_new_as_the_rest(made: Cloud, lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Crash(BaseException):
+        pass
+
+    async def crashing(_: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrade, "take_over", crashing)
+        with pytest.raises(Crash):  # the new copy is at the end of the log
+            await Runner(made.nc, made.dsn, made.vault, Position(), NEW).run()
+    before = await relations(made)
+    async with await database.connect(made.dsn, "test") as conn:
+        await conn.execute(f"{lost}UPDATE checkpoint SET position = position - 3".encode())
+    async with running(made, NEW, made.position):
+        await eventually(is_stored(made, NEW), "the new version is live")
+        await made.running()
+        await made.caught_up()
+        await sound(made, NEW, monkeypatch)
+    assert (before["events"] == (await relations(made))["events"]) == (lost == "")
+
+
 def test_versions_say_who_is_newer() -> None:
     mine = {"vms": 5, "events": 5}
     assert standing(None, mine) is Standing.MISSING
