@@ -1,6 +1,7 @@
 """How an identifier is written stands in one file."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,19 @@ def test_each_is_explained_to_people(pattern: str) -> None:
     assert any(f"^{pattern}$".startswith(beginning) for beginning in explained.PATTERNS)
 
 
-@pytest.mark.parametrize("pattern", [patterns.SLUG, patterns.UUID, "{8}(-[0-9a-f]{4}){3}", patterns.SHA256])
-def test_no_other_file_spells_one(pattern: str) -> None:
-    copies: list[str] = []
+@cache
+def strings() -> list[tuple[str, str]]:
+    """All texts in our code, with the file and line of each."""
+    found: list[tuple[str, str]] = []
     for file in [each for room in ROOMS for each in (ROOT / room).rglob("*.py")]:
         name = str(file.relative_to(ROOT))
         for node in ast.walk(ast.parse(file.read_bytes())):
-            said = node.value if isinstance(node, ast.Constant) else None
-            text = said.decode(errors="replace") if isinstance(said, bytes) else said
-            if isinstance(text, str) and pattern in text and name not in OWNERS:
-                copies.append(f"{name}:{getattr(node, 'lineno', 0)}")
-    assert copies == []
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and name not in OWNERS:
+                text = node.value.decode(errors="replace") if isinstance(node.value, bytes) else node.value
+                found.append((f"{name}:{node.lineno}", text))
+    return found
+
+
+@pytest.mark.parametrize("pattern", [patterns.SLUG, patterns.UUID, "{8}(-[0-9a-f]{4}){3}", patterns.SHA256])
+def test_no_other_file_spells_one(pattern: str) -> None:
+    assert [place for place, text in strings() if pattern in text] == []
