@@ -81,7 +81,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     commands = CommandLoop(nc, store, Facts(world, vault, policy))
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
-    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed)
+    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
     dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
     in_use = partial(digests_in_use, world)

@@ -1,13 +1,15 @@
 """Liveness: a node that is silent too long is lost, and so is what is known of its VMs, until it speaks again.
 
-Silence is measured here, on this process's own clock, from the last heartbeat or from the start of this process,
-whichever is later: handlers that just started accuse nobody.
+Silence is measured here, on this process's own clock, from the last heartbeat or from the moment at which this process
+could hear nodes again, whichever is later: handlers that just started, or were cut off from the bus, accuse nobody.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+
+from nats.aio.client import Client
 
 from domain import node, vm
 from domain.base import Event, Rejected
@@ -41,7 +43,11 @@ class Liveness:
         timeout: float,
         bound: float = 2.0,
         malformed: Malformed | None = None,
+        bus: Client | None = None,
     ) -> None:
+        """`bus`: the connection by which nodes are heard; without, it is always there."""
+        self._bus = bus
+        self._connection = bus.stats["reconnects"] if bus is not None else 0
         self._store = store
         self._world = world
         self._timeout = timeout
@@ -107,7 +113,7 @@ class Liveness:
     def disk_is_full(self, node_id: str) -> bool:
         """Whether a node said so lately."""
         free = self._free.get(node_id)
-        return free is not None and free < ROOM and self.silence(node_id) <= self._timeout
+        return free is not None and free < ROOM and self._heard_lately(node_id)
 
     def silence_of_holder(self, node_id: str) -> Silence | None:
         """How long the holder of a node's lease has been silent, as far as this process can know."""
@@ -118,10 +124,18 @@ class Liveness:
         if lease < known.lease:  # a holder that this process did not know yet
             lease, heard = known.lease, time.monotonic()
             self._leases[node_id] = (lease, heard)
-        return Silence(lease=lease, seconds=max(0.0, time.monotonic() - max(heard, self._started)))
+        return Silence(lease=lease, seconds=max(0.0, time.monotonic() - max(heard, self._listens_since())))
 
     def silence(self, node_id: str) -> float:
-        return time.monotonic() - max(self._heard.get(node_id, 0.0), self._started)
+        return time.monotonic() - max(self._heard.get(node_id, 0.0), self._listens_since())
+
+    def _listens_since(self) -> float:
+        """From when on nodes could be heard. Whoever was cut off and does not look meanwhile notices it later."""
+        if self._bus is not None:
+            connection = self._bus.stats["reconnects"]
+            if connection != self._connection or not self._bus.is_connected:
+                self._connection, self._started = connection, time.monotonic()
+        return self._started
 
     def driver(self, *, every: float = 1.0) -> Driver:
         return Driver("liveness", self._look, period=every)
@@ -140,12 +154,12 @@ class Liveness:
         return not found.lost and self.silence(found.id) > self._timeout
 
     def _back(self, found: Node) -> bool:
-        return (
-            found.lost
-            and found.retired_at is None
-            and found.id in self._heard
-            and self.silence(found.id) <= self._timeout
-        )
+        return found.lost and found.retired_at is None and self._heard_lately(found.id)
+
+    def _heard_lately(self, node_id: str) -> bool:
+        """Whether it was heard itself: that nobody can be heard is no sign of life."""
+        heard = self._heard.get(node_id)
+        return heard is not None and time.monotonic() - heard <= self._timeout
 
     async def _judge(self, node_id: str) -> None:
         """Note that a node is lost, or is back. Nobody can be heard while the bus is away: then silence begins anew."""

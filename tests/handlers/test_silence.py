@@ -1,0 +1,92 @@
+"""Silence of nodes as one handlers process can know it: it accuses nobody for what it could not hear."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from domain.contract import Heartbeat
+from eventstore.log.store import EventStore
+from handlers.managers import liveness as module
+from handlers.managers.driver import Driver
+from handlers.managers.liveness import Liveness
+from handlers.world import Changes, World
+from runtime import subjects
+
+TIMEOUT = 15.0
+
+
+class Cloud:
+    """One node, `n`, and the liveness of a process; time and the connection are as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.node = SimpleNamespace(
+            id="n", lost=False, retired_at=None, lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h")
+        )
+        self.bus = SimpleNamespace(is_connected=True, stats={"reconnects": 0})
+        world: Any = SimpleNamespace(node=lambda _: self.node, nodes=lambda: [self.node], vms=lambda: iter(()))
+        store = cast(EventStore, None)
+        self.liveness = Liveness(store, cast(World, world), TIMEOUT, bus=cast(Any, self.bus))
+        self.judged: list[str] = []
+
+    def beat(self) -> None:
+        told = Heartbeat(node="n", at=datetime.now(UTC), boot="b", wanted_position=0, lease=1)
+        assert self.liveness.hear(subjects.heartbeat("n"), told.model_dump_json().encode()) is None
+
+    async def accused(self) -> bool:
+        """Whether a look finds that the node's state is to be judged anew."""
+        found: list[str] = []
+        driver = SimpleNamespace(each=lambda key, _: found.append(key))
+        await self.liveness._look(Changes(frozenset(), everything=True), cast(Driver, driver))
+        return bool(found)
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    return Cloud(monkeypatch)
+
+
+async def test_a_node_that_is_silent_is_accused(cloud: Cloud) -> None:
+    cloud.beat()
+    cloud.now += TIMEOUT
+    assert not await cloud.accused()
+    cloud.now += 1
+    assert await cloud.accused()
+
+
+async def test_nobody_is_accused_while_the_bus_is_away(cloud: Cloud) -> None:
+    cloud.beat()
+    cloud.bus.is_connected = False
+    cloud.now += 10 * TIMEOUT
+    assert not await cloud.accused()
+    cloud.bus.is_connected = True
+    cloud.bus.stats["reconnects"] = 1
+    assert not await cloud.accused()
+    cloud.now += TIMEOUT + 1
+    assert await cloud.accused()
+
+
+async def test_whoever_stood_by_while_the_bus_was_away_accuses_nobody_either(cloud: Cloud) -> None:
+    """It looks for the first time when it gets the lease, long after it is connected again."""
+    cloud.beat()
+    cloud.now += 10 * TIMEOUT
+    cloud.bus.stats["reconnects"] = 1
+    assert not await cloud.accused()
+    assert cloud.liveness.silence_of_holder("n") is not None
+    silence = cloud.liveness.silence_of_holder("n")
+    assert silence is not None and silence.seconds == 0
+    cloud.now += TIMEOUT + 1
+    assert await cloud.accused()
+
+
+async def test_that_nobody_can_be_heard_is_no_sign_of_life(cloud: Cloud) -> None:
+    cloud.beat()
+    cloud.node.lost = True
+    cloud.now += TIMEOUT + 1
+    cloud.bus.stats["reconnects"] = 1
+    assert not await cloud.accused(), "it was not heard since"
+    cloud.beat()
+    assert await cloud.accused(), "it is back"
