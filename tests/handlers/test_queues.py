@@ -99,12 +99,6 @@ async def put(nc: bus.Connection, body: bytes, **headers: str) -> int:
     return stored.seq
 
 
-async def left(nc: bus.Connection) -> tuple[int | None, int | None]:
-    """How many messages nobody had yet, and how many are in work or wait for another try."""
-    info = await nc.jetstream().consumer_info(subjects.REPORTS, NAME)
-    return info.num_pending, info.num_ack_pending
-
-
 async def deliveries(nc: bus.Connection) -> int:
     """How often JetStream has handed out a message, counting each time."""
     info = await nc.jetstream().consumer_info(subjects.REPORTS, NAME)
@@ -113,8 +107,12 @@ async def deliveries(nc: bus.Connection) -> int:
 
 
 async def empty(nc: bus.Connection) -> None:
+    """By what is acknowledged: a consumer says that nothing is left until it hears of a new message."""
+    js = nc.jetstream()
+
     async def none() -> bool:
-        return await left(nc) == (0, 0)
+        done = (await js.consumer_info(subjects.REPORTS, NAME)).ack_floor
+        return done is not None and done.stream_seq == (await js.stream_info(subjects.REPORTS)).state.last_seq
 
     await eventually(none, "every message is done")
 
