@@ -141,11 +141,8 @@ def version() -> None:
 
 for name, group in {
     "vm": vm.app,
-    "project": catalog.projects,
-    "tag": catalog.tags,
     "image": image.app,
-    "node": catalog.nodes,
-    "operation": catalog.operations,
+    **catalog.APPS,
 }.items():
     app.add_typer(group, name=name, rich_help_panel=USE)
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)

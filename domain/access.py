@@ -1,18 +1,17 @@
-"""What somebody may be allowed to do. Each verb names the permission that it needs."""
+"""What somebody may be allowed to do, by name. Each verb names the permission that it needs.
 
-from enum import StrEnum
+A kind makes its own; here are those that several files name. `operate` is to change what a thing does, `edit` to change
+what it is, `manage` to do both with a part of the cloud itself.
+"""
 
+from typing import NewType
 
-class Permission(StrEnum):
-    """`operate`: change what a thing does; `edit`: change what it is; `manage`: both, of a part of the cloud itself."""
+Permission = NewType("Permission", str)
 
-    VM_CREATE = "vm.create"
-    VM_OPERATE = "vm.operate"
-    VM_EDIT = "vm.edit"
-    VM_DELETE = "vm.delete"
-    PROJECT_MANAGE = "project.manage"
-    TAG_MANAGE = "tag.manage"
-    IMAGE_MANAGE = "image.manage"
-    NODE_MANAGE = "node.manage"
-    PLATFORM = "platform"
-    """No person's: what the platform says to itself."""
+VM_CREATE = Permission("vm.create")
+VM_OPERATE = Permission("vm.operate")
+VM_EDIT = Permission("vm.edit")
+VM_DELETE = Permission("vm.delete")
+
+PLATFORM = Permission("platform")
+"""No person's: what the platform says to itself."""

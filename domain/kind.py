@@ -134,6 +134,11 @@ class Kind(Generic[S, C]):
         return id_.lower() if self.id is Id.UUID else id_
 
     @cached_property
+    def closes(self) -> bool:
+        """Whether its resources are deleted in two steps, and have a `closing` in between."""
+        return any(verb.two_steps for verb in self.verbs)
+
+    @cached_property
     def all_events(self) -> tuple[type[Event], ...]:
         """Every type of event that a resource of this kind may have."""
         return (*dict.fromkeys(event for verb in self.verbs for event in verb.opens), *self.events)

@@ -8,7 +8,7 @@ A deletion has two steps, because others refer to projects and tags: `…Deletio
 and who uses the aggregate at that position decides. What comes later finds it closing, and is refused.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass
@@ -75,7 +75,19 @@ def begun(command: Asked) -> dict[str, Any]:
     return {"at": command.at, "requested": command.operation, "fingerprint": command.fingerprint}
 
 
-def asked_before(kind: str, state: Named | None, command: Asked) -> bool:
+@runtime_checkable
+class Closable(Protocol):
+    """The state of what is deleted in two steps."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def operations(self) -> Operations: ...
+    @property
+    def closing(self) -> Closing | None: ...
+
+
+def asked_before(kind: str, state: Closable | None, command: Asked) -> bool:
     """Whether this very request was accepted already, or is a deletion that has begun. Raises Rejected.
 
     While a deletion is not decided, nothing else is taken.

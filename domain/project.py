@@ -259,7 +259,7 @@ def verb(command: type[ProjectCommand], summary: str, effect: Effect, *opens: ty
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission.PROJECT_MANAGE,
+        permission=Permission("project.manage"),
         opens=opens,
         two_steps=effect is Effect.DELETES,
     )

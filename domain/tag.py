@@ -160,7 +160,7 @@ def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[Do
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission.TAG_MANAGE,
+        permission=Permission("tag.manage"),
         opens=(opens,),
         two_steps=effect is Effect.DELETES,
     )

@@ -9,7 +9,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from domain.access import Permission
+from domain.access import PLATFORM
 from domain.vm import Console
 from gateway import bodies
 from gateway.calls import Action
@@ -21,8 +21,8 @@ from runtime.patience import RETRY
 
 log = logs.get(__name__)
 
-OPEN = Action("GET", "", "vm", "open-console", "", bodies.Body, Permission.PLATFORM)
-CLOSE = Action("GET", "", "vm", "close-console", "", bodies.Body, Permission.PLATFORM)
+OPEN = Action("GET", "", "vm", "open-console", "", bodies.Body, PLATFORM)
+CLOSE = Action("GET", "", "vm", "close-console", "", bodies.Body, PLATFORM)
 UNSURE = "it could not be recorded in time, and was not opened"
 
 

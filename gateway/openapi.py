@@ -101,7 +101,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": action.summary,
         "operationId": f"{action.kind}_{action.verb}",
-        "x-permission": action.permission.value,
+        "x-permission": action.permission,
         "parameters": [
             *described.in_path(action.path),
             described.in_query(action.path, "wait"),

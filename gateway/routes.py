@@ -10,7 +10,7 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from domain.guest import Guest
-from domain.kind import Kind
+from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
 from gateway import (
     audit,
@@ -65,7 +65,8 @@ TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
     """The list of a kind's resources, and one of them."""
     table, view = TABLES[kind.name], VIEWS[kind.name]
-    filters = [name for name in table.filters if name != "project"]
+    inside = kind.scope is Where.PROJECT  # then the path names the project
+    filters = [name for name in table.filters if not (inside and name == "project")]
     listed, of_kind = partial(reads.all_of, kind=kind.name), partial(reads.one, kind=kind.name)
     title = f"{kind.titles[0].upper()}{kind.titles[1:]}"
     return (

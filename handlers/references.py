@@ -16,7 +16,7 @@ from domain.base import Event, Rejected
 from domain.image import Image, refuse_small_disk
 from domain.kind import SYSTEM
 from domain.kinds import KINDS, references
-from domain.named import Named
+from domain.named import Closable
 from domain.references import NONE, Reference, Users
 from domain.vm import Vm, VmRequested
 from eventstore.log.envelope import Recorded, Ref
@@ -77,7 +77,7 @@ class References:
                 del self._users[gone]
         for new in has - had:
             self._users.setdefault(new, set()).add(ref)
-        if isinstance(after, Named | Image):
+        if KINDS[ref.kind].closes and isinstance(after, Closable):
             if after.closing is None:
                 self.deletions.pop(ref, None)
             elif ref not in self.deletions:

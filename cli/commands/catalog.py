@@ -14,6 +14,8 @@ projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=Tru
 tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_is_help=True)
 nodes = typer.Typer()
 operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
+#: By the names under which `nebula` has them.
+APPS = {"project": projects, "tag": tags, "node": nodes, "operation": operations}
 
 
 def clock(offset: float | None, warning: str | None) -> str | None:

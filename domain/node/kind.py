@@ -30,7 +30,7 @@ def verb(
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission.NODE_MANAGE,
+        permission=Permission("node.manage"),
         opens=(opens,),
     )
 

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from domain.access import Permission
+from domain.access import PLATFORM
 from domain.base import Event
 from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
@@ -24,7 +24,7 @@ NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ..
         command=RecordGuestReady,
         summary="A guest says that it is ready",
         effect=Effect.NOTES,
-        permission=Permission.PLATFORM,
+        permission=PLATFORM,
         opens=(),
     ),
     Verb(
@@ -32,7 +32,7 @@ NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ..
         command=OpenConsole,
         summary="Somebody is about to be connected to a console",
         effect=Effect.NOTES,
-        permission=Permission.PLATFORM,
+        permission=PLATFORM,
         opens=(),
     ),
     Verb(
@@ -40,7 +40,7 @@ NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ..
         command=CloseConsole,
         summary="A connection to a console has ended",
         effect=Effect.NOTES,
-        permission=Permission.PLATFORM,
+        permission=PLATFORM,
         opens=(),
     ),
 )

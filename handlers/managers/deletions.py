@@ -20,7 +20,7 @@ log = logs.get(__name__)
 
 
 #: The kinds whose deletion has two steps.
-CLOSING = tuple(kind.name for kind in KINDS.values() if any(verb.two_steps for verb in kind.verbs))
+CLOSING = tuple(kind.name for kind in KINDS.values() if kind.closes)
 
 
 class Deletions:

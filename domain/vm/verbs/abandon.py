@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -56,7 +56,7 @@ ABANDON = VmVerb(
     command=AbandonVm,
     summary="Give up the pending operation of a VM",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmAbandoned,
     opens=(VmAbandoned,),
     row=ROW,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from domain.access import Permission
+from domain.access import VM_EDIT
 from domain.base import Hostname, Labels, Remark, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.references import Names
@@ -80,7 +80,7 @@ CHANGE = VmVerb(
     command=ChangeVm,
     summary="Change a VM: its name, tags, labels, description, protection",
     effect=Effect.CHANGES,
-    permission=Permission.VM_EDIT,
+    permission=VM_EDIT,
     event=VmChanged,
     opens=(VmChanged,),
     row=ALWAYS,

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from domain.access import Permission
+from domain.access import VM_CREATE
 from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.known import NONE, Known, same_request
@@ -147,7 +147,7 @@ CREATE = VmVerb(
     command=CreateVm,
     summary="Create a VM",
     effect=Effect.CREATES,
-    permission=Permission.VM_CREATE,
+    permission=VM_CREATE,
     event=VmRequested,
     opens=(VmRequested,),
     fulfilled_by=(VmStarted,),

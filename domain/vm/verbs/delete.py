@@ -1,6 +1,6 @@
 """Delete a VM: nothing of it stays."""
 
-from domain.access import Permission
+from domain.access import VM_DELETE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -38,7 +38,7 @@ DELETE = VmVerb(
     command=DeleteVm,
     summary="Delete a VM",
     effect=Effect.DELETES,
-    permission=Permission.VM_DELETE,
+    permission=VM_DELETE,
     event=VmDeletionRequested,
     opens=(VmDeletionRequested,),
     fulfilled_by=(VmDeleted,),

@@ -1,6 +1,6 @@
 """Forget a VM: mark it deleted although its node, which is lost, cannot say so."""
 
-from domain.access import Permission
+from domain.access import VM_DELETE
 from domain.base import Reason, Rejected, replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -75,7 +75,7 @@ FORGET = VmVerb(
     command=ForgetVm,
     summary="Mark a VM deleted whose node is permanently lost",
     effect=Effect.ACTS,
-    permission=Permission.VM_DELETE,
+    permission=VM_DELETE,
     event=VmForgotten,
     opens=(VmForgotten,),
     fulfilled_by=(VmDeleted,),

@@ -1,6 +1,6 @@
 """Pause a VM: its CPUs stand still; memory, disk and address stay."""
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -45,7 +45,7 @@ PAUSE = VmVerb(
     command=PauseVm,
     summary="Pause a VM: its CPUs stand still",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmPauseRequested,
     opens=(VmPauseRequested,),
     fulfilled_by=(VmPaused,),

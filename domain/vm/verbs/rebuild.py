@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import Sealed, Slug, replace
 from domain.references import Names
 from domain.verb import Effect
@@ -70,7 +70,7 @@ REBUILD = VmVerb(
     command=RebuildVm,
     summary="Give a VM a new disk; the old one is lost",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmRebuildRequested,
     opens=(VmRebuildRequested,),
     fulfilled_by=(VmStarted,),

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from domain.access import Permission
+from domain.access import VM_EDIT
 from domain.base import Rejected, replace
 from domain.verb import Effect
 from domain.vm.commands import Asked
@@ -55,7 +55,7 @@ RESIZE = VmVerb(
     command=ResizeVm,
     summary="Resize a VM, from its next start on",
     effect=Effect.ACTS,
-    permission=Permission.VM_EDIT,
+    permission=VM_EDIT,
     event=VmResized,
     opens=(VmResized,),
     row=ROW,

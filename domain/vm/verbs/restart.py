@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime, Field
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -53,7 +53,7 @@ RESTART = VmVerb(
     command=RestartVm,
     summary="Restart a VM",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmRestartRequested,
     opens=(VmRestartRequested,),
     fulfilled_by=(VmStarted,),

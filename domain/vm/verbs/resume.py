@@ -1,6 +1,6 @@
 """Resume a VM: it goes on where it was paused or suspended, in the same boot."""
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -46,7 +46,7 @@ RESUME = VmVerb(
     command=ResumeVm,
     summary="Resume a paused or suspended VM",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmResumeRequested,
     opens=(VmResumeRequested,),
     fulfilled_by=(VmResumed,),

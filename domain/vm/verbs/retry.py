@@ -2,7 +2,7 @@
 
 from pydantic import AwareDatetime
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -68,7 +68,7 @@ RETRY = VmVerb(
     command=RetryVm,
     summary="Ask again for what failed",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmRetryRequested,
     opens=(VmRetryRequested,),
     fulfilled_by=(VmStarted, VmStopped, VmDeleted),

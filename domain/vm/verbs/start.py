@@ -1,6 +1,6 @@
 """Start a VM: it is to be on, and boots once more."""
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.verb import Effect
 from domain.vm.commands import Asked
@@ -44,7 +44,7 @@ START = VmVerb(
     command=StartVm,
     summary="Start a VM",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmStartRequested,
     opens=(VmStartRequested, VmRestartedByPolicy),
     fulfilled_by=(VmStarted,),

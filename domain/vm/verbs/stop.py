@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime, Field
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -79,7 +79,7 @@ STOP = VmVerb(
     command=StopVm,
     summary="Stop a VM",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmStopRequested,
     opens=(VmStopRequested,),
     fulfilled_by=(VmStopped,),

@@ -1,6 +1,6 @@
 """Suspend a VM: its memory goes to the node's disk."""
 
-from domain.access import Permission
+from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
@@ -45,7 +45,7 @@ SUSPEND = VmVerb(
     command=SuspendVm,
     summary="Suspend a VM: its memory goes to the node's disk",
     effect=Effect.ACTS,
-    permission=Permission.VM_OPERATE,
+    permission=VM_OPERATE,
     event=VmSuspendRequested,
     opens=(VmSuspendRequested,),
     fulfilled_by=(VmSuspended,),

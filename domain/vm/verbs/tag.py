@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from domain.access import Permission
+from domain.access import VM_EDIT
 from domain.base import Tags, replace
 from domain.references import Names
 from domain.verb import Effect
@@ -37,7 +37,7 @@ TAG = VmVerb(
     command=TagVm,
     summary="Give a VM other tags",
     effect=Effect.NOTES,
-    permission=Permission.VM_EDIT,
+    permission=VM_EDIT,
     event=VmTagged,
     opens=(VmTagged,),
     row=ALWAYS,
