@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.base import event_types
+from domain.flavor import FLAVOR
 from domain.image.kind import IMAGE
 from domain.kind import Kind
 from domain.node.kind import NODE
@@ -12,7 +13,7 @@ from domain.references import NONE, Reference
 from domain.tag import TAG
 from domain.vm.kind import VM
 
-KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (VM, PROJECT, TAG, IMAGE, NODE)}
+KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE)}
 
 
 NAMES = (*KINDS, "operation")

@@ -11,6 +11,7 @@ from eventstore.log.judge import Malformed, body, evolved, follows, shape
 from projections.aggregates import Aggregates
 from projections.database import Connection
 from projections.events import EVENTS
+from projections.flavors import FLAVORS
 from projections.images import IMAGES
 from projections.model import Batch, ReadModel, Row, Session, Step
 from projections.nodes import NODES
@@ -21,7 +22,7 @@ from projections.tags import TAGS
 from projections.tips import TIPS
 from projections.vms import VMS
 
-TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, NODES, VMS)}
+TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS)}
 
 Models = Sequence[ReadModel[Any, Any]]
 MODELS: tuple[ReadModel[Any, Any], ...] = (

@@ -7,15 +7,17 @@ import typer
 from cli.client import output, waiting
 from cli.client.client import Document, path
 from cli.client.command import command, patient, query
+from cli.client.errors import Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
 
 projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=True)
 tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_is_help=True)
+flavors = typer.Typer(help="Flavors: sizes of VMs that have a name.", no_args_is_help=True)
 nodes = typer.Typer()
 operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
 #: By the names under which `nebula` has them.
-APPS = {"project": projects, "tag": tags, "node": nodes, "operation": operations}
+APPS = {"project": projects, "tag": tags, "flavor": flavors, "node": nodes, "operation": operations}
 
 
 def clock(offset: float | None, warning: str | None) -> str | None:
@@ -33,6 +35,17 @@ PROJECT: output.Columns = {
     "AGE": output.age("created_at"),
 }
 TAG: output.Columns = {"ID": "id", "NAME": "name", "AGE": output.age("created_at")}
+FLAVOR: output.Columns = {
+    "ID": "id",
+    "NAME": "name",
+    "VCPUS": "vcpus",
+    "MEMORY": lambda row: f"{row['memory_mib']} MiB",
+    "DISK": lambda row: f"{row['disk_gib']} GiB",
+    "PROJECT": "project",
+    "LABELS": lambda row: ", ".join(f"{key}={value}" for key, value in row["labels"].items()),
+    "DEPRECATED": "deprecated",
+    "AGE": output.age("created_at"),
+}
 NODE: output.Columns = {
     "ID": "id",
     "STATUS": "status",
@@ -59,7 +72,18 @@ OPERATION: output.Columns = {
 }
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY[=VALUE]", help="Label; may be repeated.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
+
+
+def labelled(given: list[str] | None) -> dict[str, str] | None:
+    """Labels as `KEY=VALUE`; None where none are given. Raises Usage."""
+    if given is None:
+        return None
+    labels = {key: value for key, _, value in (label.partition("=") for label in given)}
+    if len(labels) < len(given):
+        raise Usage("a label is given more than once")
+    return labels
 
 
 def finish(session: Session, answer: Document, columns: output.Columns, again: str | None) -> None:
@@ -176,6 +200,83 @@ def rename_tag(session: Session, tag: Id, name: Annotated[str, typer.Argument()]
 def delete_tag(session: Session, tag: Id) -> None:
     """Delete a tag that nothing carries."""
     finish(session, session.api.send("DELETE", path("tags", tag), key=session.key), TAG, None)
+
+
+@command(flavors, "create")
+def create_flavor(
+    session: Session,
+    name: Annotated[str, typer.Argument()],
+    vcpus: Annotated[int, typer.Option(help="Virtual CPUs.")],
+    memory: Annotated[int, typer.Option(help="Memory in MiB.")],
+    disk: Annotated[int, typer.Option(help="Disk in GiB.")],
+    id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
+    project: Annotated[str | None, typer.Option(help="The project that alone may use it.")] = None,
+    label: Labels = None,
+    description: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Create a flavor. Its size never changes: create another one, and deprecate this one then."""
+    said = {"id": id, "project": project, "labels": labelled(label), "description": description}
+    body = {"name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
+    body |= {field: value for field, value in said.items() if value is not None}
+    answer = session.api.send("POST", path("flavors"), body, key=session.key)
+    finish(session, answer, FLAVOR, path("flavors", answer["flavor"]["id"]))
+
+
+@query(flavors, "list")
+def list_flavors(
+    session: Session, project: Annotated[str | None, typer.Option(help="Those that it may use.")] = None
+) -> None:
+    """All flavors."""
+    output.listing(session, session.api.pages(path("flavors"), {"project": project}), FLAVOR)
+
+
+@query(flavors, "show")
+def show_flavor(session: Session, flavor: Id) -> None:
+    """One flavor."""
+    output.one(session, session.api.get(path("flavors", flavor)))
+
+
+@command(flavors, "change")
+def change_flavor(
+    session: Session,
+    flavor: Id,
+    name: Annotated[str | None, typer.Option(help="Another name; its id stays.")] = None,
+    label: Labels = None,
+    description: Annotated[str | None, typer.Option(help="An empty one takes away what there was.")] = None,
+) -> None:
+    """Change what is said of a flavor. What is not given stays; labels are replaced as a whole."""
+    said = {"name": name, "labels": labelled(label), "description": description}
+    body = {field: value for field, value in said.items() if value is not None}
+    answer = session.api.send("PATCH", path("flavors", flavor), body, key=session.key)
+    finish(session, answer, FLAVOR, path("flavors", flavor))
+
+
+@command(flavors, "deprecate")
+def deprecate_flavor(session: Session, flavor: Id) -> None:
+    """Make no new VMs of a flavor; those that there are stay."""
+    finish(
+        session,
+        session.api.send("POST", path("flavors", flavor, "deprecate"), key=session.key),
+        FLAVOR,
+        path("flavors", flavor),
+    )
+
+
+@command(flavors, "restore")
+def restore_flavor(session: Session, flavor: Id) -> None:
+    """Let new VMs be made of a flavor again."""
+    finish(
+        session,
+        session.api.send("POST", path("flavors", flavor, "restore"), key=session.key),
+        FLAVOR,
+        path("flavors", flavor),
+    )
+
+
+@command(flavors, "delete")
+def delete_flavor(session: Session, flavor: Id) -> None:
+    """Delete a flavor that no VM was made of."""
+    finish(session, session.api.send("DELETE", path("flavors", flavor), key=session.key), FLAVOR, None)
 
 
 @query(nodes, "list")

@@ -1,0 +1,329 @@
+"""Flavors: sizes of VMs that have a name. A cloud offers some to all projects, and some to one project alone.
+
+    CreateFlavor ─► there ──DeprecateFlavor──► deprecated (for no new VMs) ──RestoreFlavor──► there
+                      └──────────DeleteFlavor, unused────────┴──► deleted (in two steps, as in `named.py`)
+
+A size never changes: a VM that was made of a flavor has that size. Make another flavor, and deprecate the old one.
+"""
+
+from typing import Annotated, Any, assert_never
+
+from pydantic import AwareDatetime, Field
+from pydantic.dataclasses import dataclass
+
+from domain.access import Permission
+from domain.base import LENIENT, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
+from domain.kind import Id, Kind, Scope
+from domain.known import NONE as NO_OPERATIONS, Known, Operations
+from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, stamp
+from domain.references import NONE, FinishDeletion, Names, Reference, Users
+from domain.verb import Effect, Verb
+from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
+
+
+class FlavorCommand(Asked):
+    flavor: Slug
+
+
+class CreateFlavor(FlavorCommand):
+    """`project`: the one that alone may use it; without, all may."""
+
+    VERB = "create"
+    name: Title
+    vcpus: Vcpus
+    memory_mib: MemoryMib
+    disk_gib: DiskGib
+    project: Annotated[Slug | None, Names("project")] = None
+    labels: Labels = Field(default_factory=dict)
+    description: Remark | None = None
+
+
+class ChangeFlavor(FlavorCommand):
+    """What is None stays as it is; labels are replaced as a whole."""
+
+    VERB = "change"
+    name: Title | None = None
+    labels: Labels | None = None
+    description: Remark | None = None
+
+
+class DeprecateFlavor(FlavorCommand):
+    VERB = "deprecate"
+
+
+class RestoreFlavor(FlavorCommand):
+    VERB = "restore"
+
+
+class DeleteFlavor(FlavorCommand):
+    VERB = "delete"
+    users: Users = Users()
+
+
+FlavorCommands = CreateFlavor | ChangeFlavor | DeprecateFlavor | RestoreFlavor | DeleteFlavor | FinishDeletion
+
+
+class FlavorCreated(Done):
+    TOPIC = "nebula.flavor.FlavorCreated"
+    VERB = CreateFlavor.VERB
+    flavor: str
+    name: str
+    size: Spec
+    project: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    description: str | None = None
+
+
+class FlavorChanged(Done):
+    """What was said anew of it; what is None stays as it was, and an empty description takes away what there was."""
+
+    TOPIC = "nebula.flavor.FlavorChanged"
+    VERB = ChangeFlavor.VERB
+    name: str | None = None
+    labels: dict[str, str] | None = None
+    description: str | None = None
+
+
+class FlavorDeprecated(Done):
+    """No new VM is made of it."""
+
+    TOPIC = "nebula.flavor.FlavorDeprecated"
+    VERB = DeprecateFlavor.VERB
+
+
+class FlavorRestored(Done):
+    """New VMs may be made of it again."""
+
+    TOPIC = "nebula.flavor.FlavorRestored"
+    VERB = RestoreFlavor.VERB
+
+
+class FlavorDeleted(Done):
+    TOPIC = "nebula.flavor.FlavorDeleted"
+    VERB = DeleteFlavor.VERB
+
+
+class FlavorDeletionBegun(DeletionBegun):
+    TOPIC = "nebula.flavor.FlavorDeletionBegun"
+
+
+class FlavorDeletionGivenUp(DeletionGivenUp):
+    TOPIC = "nebula.flavor.FlavorDeletionGivenUp"
+
+
+FlavorEvents = (
+    FlavorCreated
+    | FlavorChanged
+    | FlavorDeprecated
+    | FlavorRestored
+    | FlavorDeletionBegun
+    | FlavorDeletionGivenUp
+    | FlavorDeleted
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Flavor:
+    """A flavor as its events tell it."""
+
+    id: str
+    name: str
+    size: Spec
+    project: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    description: str | None = None
+    deprecated: bool = False
+    deleted: bool = False
+    closing: Closing | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    operations: Operations = NO_OPERATIONS
+
+
+# ── decide ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def usable(flavor: Flavor | None, id_: str, project: str) -> Flavor:
+    """The flavor, when a VM of a project may be made of it. One of another project is not there. Raises Rejected."""
+    if flavor is None or flavor.deleted or flavor.project not in (None, project):
+        raise Rejected("flavor_not_found", f"there is no flavor {id_}", status=422, field="flavor")
+    if flavor.closing is not None:
+        raise being_deleted("flavor", id_, field="flavor")
+    if flavor.deprecated:
+        detail = f"flavor {id_} is deprecated, and no new VM is made of it; choose another one, or give the size itself"
+        raise Rejected("flavor_deprecated", detail, field="flavor")
+    return flavor
+
+
+def decide(flavor: Flavor | None, command: FlavorCommands) -> list[FlavorEvents]:
+    """What follows from a command on a flavor."""
+    if isinstance(command, FinishDeletion):
+        return finish(flavor, command)
+    if asked_before("flavor", flavor, command):
+        return []
+    if isinstance(command, CreateFlavor):
+        return create(flavor, command)
+    if flavor is None:
+        raise Rejected("flavor_not_found", f"there is no flavor {command.flavor}", status=404, field="flavor")
+    if flavor.deleted:
+        raise Rejected("flavor_deleted", f"flavor {flavor.id} was deleted", status=410)
+    match command:
+        case ChangeFlavor():
+            return change(command)
+        case DeprecateFlavor():
+            return [FlavorDeprecated(**stamp(command))]
+        case RestoreFlavor():
+            return [FlavorRestored(**stamp(command))]
+        case DeleteFlavor():
+            used = in_use(flavor, command.users)
+            if used is not None:
+                raise used
+            return [FlavorDeletionBegun(**begun(command))]
+        case _:
+            assert_never(command)
+
+
+def create(flavor: Flavor | None, command: CreateFlavor) -> list[FlavorEvents]:
+    if flavor is not None and not flavor.deleted:
+        raise Rejected("flavor_exists", f"there is a flavor {flavor.id} already", field="id")
+    size = Spec(vcpus=command.vcpus, memory_mib=command.memory_mib, disk_gib=command.disk_gib)
+    return [
+        FlavorCreated(
+            **stamp(command),
+            flavor=command.flavor,
+            name=command.name,
+            size=size,
+            project=command.project,
+            labels=command.labels,
+            description=command.description,
+        )
+    ]
+
+
+def change(command: ChangeFlavor) -> list[FlavorEvents]:
+    if command.name is None and command.labels is None and command.description is None:
+        raise Rejected("invalid_request", "nothing to change: give a name, labels or a description", status=422)
+    said: dict[str, Any] = {"name": command.name, "labels": command.labels, "description": command.description}
+    return [FlavorChanged(**stamp(command), **said)]
+
+
+def in_use(flavor: Flavor, users: Users) -> Rejected | None:
+    """Why a flavor cannot be deleted, when VMs were made of it."""
+    vms = len(users.of("vm"))
+    if not vms:
+        return None
+    detail = f"{vms} VMs were made of flavor {flavor.id}; deprecate it, so that no new ones are"
+    return Rejected("flavor_in_use", detail)
+
+
+def finish(flavor: Flavor | None, command: FinishDeletion) -> list[FlavorEvents]:
+    if flavor is None or flavor.closing is None:
+        return []
+    used = in_use(flavor, command.users)
+    if used is not None:
+        return [FlavorDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
+    asked = flavor.closing
+    return [FlavorDeleted(at=command.at, operation=asked.operation, fingerprint=asked.fingerprint)]
+
+
+# ── evolve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evolve(flavor: Flavor | None, event: Event) -> Flavor | None:
+    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    if isinstance(event, FlavorCreated):
+        return Flavor(
+            id=event.flavor,
+            name=event.name,
+            size=event.size,
+            project=event.project,
+            labels=event.labels,
+            description=event.description,
+            created_at=event.at,
+            updated_at=event.at,
+            operations=known(flavor.operations if flavor else NO_OPERATIONS, event),
+        )
+    if flavor is None or not isinstance(event, FlavorEvents):
+        return flavor
+    match event:
+        case FlavorDeletionBegun():
+            since = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
+            return replace(flavor, closing=since)
+        case FlavorDeletionGivenUp():
+            return replace(flavor, closing=None)
+        case FlavorCreated() | FlavorChanged() | FlavorDeprecated() | FlavorRestored() | FlavorDeleted():
+            done = replace(flavor, updated_at=event.at, operations=known(flavor.operations, event))
+            return changed(done, event)
+        case _:
+            assert_never(event)
+
+
+def known(operations: Operations, event: Done) -> Operations:
+    return operations.insert(event.operation, Known(event.VERB, event.fingerprint))
+
+
+def changed(
+    flavor: Flavor, event: FlavorCreated | FlavorChanged | FlavorDeprecated | FlavorRestored | FlavorDeleted
+) -> Flavor:
+    match event:
+        case FlavorChanged():
+            return replace(
+                flavor,
+                name=flavor.name if event.name is None else event.name,
+                labels=flavor.labels if event.labels is None else event.labels,
+                description=flavor.description if event.description is None else event.description,
+            )
+        case FlavorDeprecated():
+            return replace(flavor, deprecated=True)
+        case FlavorRestored():
+            return replace(flavor, deprecated=False)
+        case FlavorDeleted():
+            return replace(flavor, deleted=True, closing=None)
+        case FlavorCreated():
+            return flavor
+        case _:
+            assert_never(event)
+
+
+# ── the kind ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def refers(flavor: Flavor) -> frozenset[Reference]:
+    if flavor.deleted or flavor.project is None:
+        return NONE
+    return frozenset([Reference("project", flavor.project)])
+
+
+def verb(command: type[FlavorCommand], summary: str, opens: type[Done], effect: Effect) -> Verb[FlavorCommand]:
+    return Verb(
+        name=command.VERB,
+        command=command,
+        summary=summary,
+        effect=effect,
+        permission=Permission("flavor.manage"),
+        opens=(opens,),
+        two_steps=effect is Effect.DELETES,
+    )
+
+
+FLAVOR = Kind[Flavor, FlavorCommands](
+    name="flavor",
+    plural="flavors",
+    title="flavor",
+    scope=Scope.CLOUD,
+    id=Id.SLUG,
+    state=Flavor,
+    verbs=(
+        verb(CreateFlavor, "Create a flavor", FlavorCreated, Effect.CREATES),
+        verb(ChangeFlavor, "Change what is said of a flavor", FlavorChanged, Effect.CHANGES),
+        verb(DeprecateFlavor, "Deprecate a flavor: no new VM is made of it", FlavorDeprecated, Effect.ACTS),
+        verb(RestoreFlavor, "Let new VMs be made of a flavor again", FlavorRestored, Effect.ACTS),
+        verb(DeleteFlavor, "Delete a flavor", FlavorDeleted, Effect.DELETES),
+    ),
+    events=(FlavorDeletionBegun, FlavorDeletionGivenUp),
+    decide=decide,
+    evolve=evolve,
+    deleted=lambda flavor: flavor.deleted,
+    refers=refers,
+    usable=usable,
+)
