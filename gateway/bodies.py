@@ -7,7 +7,18 @@ import base64
 import re
 from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
 from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
@@ -130,10 +141,25 @@ def has_an_id(schema: dict[str, Any]) -> None:
     ]
 
 
-class CreateVm(Spec):
-    OPTIONAL: ClassVar[bool] = False
-    model_config = ConfigDict(**STRICT, json_schema_extra=says_user_data_once)
+def says_a_size(schema: dict[str, Any]) -> None:
+    """Add to the body of a create that a flavor says its size, or it says all of it itself."""
+    says_user_data_once(schema)
+    there, sizes = {"not": {"type": "null"}}, list(Spec.model_fields)
+    schema["anyOf"] = [
+        {"required": sizes, "properties": {**dict.fromkeys(sizes, there), "flavor": {"type": "null"}}},
+        {"required": ["flavor"], "properties": {"flavor": there, **{size: {"type": "null"} for size in sizes[:2]}}},
+    ]
 
+
+class CreateVm(Body):
+    """Its size is that of a flavor, whose disk may be made larger; or all three sizes are given."""
+
+    model_config = ConfigDict(json_schema_extra=says_a_size)
+
+    flavor: Slug | None = None
+    vcpus: Vcpus | None = Field(default=None, validate_default=True)
+    memory_mib: MemoryMib | None = Field(default=None, validate_default=True)
+    disk_gib: DiskGib | None = Field(default=None, validate_default=True)
     id: GivenUuid | None = None
     name: Hostname
     image: Slug
@@ -148,13 +174,23 @@ class CreateVm(Spec):
     user_data: UserData | None = None
     user_data_base64: UserDataBase64 | None = None
 
+    @field_validator("vcpus", "memory_mib", "disk_gib")
+    @classmethod
+    def _is_said_once(cls, size: int | None, info: ValidationInfo) -> int | None:
+        """Without a flavor it has to be said; beside one only the disk may be."""
+        if size is None and info.data.get("flavor", "unfit") is None:
+            raise PydanticCustomError("missing", "Field required")
+        if size is not None and info.data.get("flavor") is not None and info.field_name != "disk_gib":
+            raise ValueError("is said by the flavor: leave it out, or the flavor")
+        return size
+
     @model_validator(mode="after")
     def _either(self) -> Self:
         return either(self)
 
     def args(self) -> dict[str, Any]:
-        said = self.model_dump(mode="json", exclude_none=True, exclude={"id"})
-        return {"spec": {size: said.pop(size) for size in Spec.model_fields}, **said}
+        said = super().args()
+        return {"spec": {size: said.pop(size) for size in Spec.model_fields if size in said}, **said}
 
 
 class Power(Body):

@@ -11,7 +11,7 @@ from domain.access import Permission
 from gateway import bodies
 from gateway.state import Gateway
 
-AnyBody = bodies.Body | bodies.CreateVm
+AnyBody = bodies.Body
 Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 

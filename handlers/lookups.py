@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from domain import image, node, project, vm
 from domain.base import Command, Event, Rejected
+from domain.flavor import Flavor
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Names, Reference
@@ -101,12 +102,28 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     spec = said if isinstance(said, dict) else {}
     args["project"] = project_id
     facts.world.references.usable(all_named(vm.CreateVm, args), project_id)
+    if args.get("flavor") is not None:
+        spec = sized(str(args["flavor"]), spec, facts)
     facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         attainable(checked_spec.resources(), args.get("region"), facts.world.nodes(), facts.policy)
     secret = await sealed(args, facts.vault)
     return {**args, **secret}
+
+
+def sized(flavor_id: str, given: Args, facts: Facts) -> Args:
+    """The size of a VM of a flavor. Its disk may be larger than the flavor's."""
+    found = facts.world.references.lookup(refers_to(Reference("flavor", flavor_id)))
+    if not isinstance(found, Flavor):
+        return given
+    if said := sorted({"vcpus", "memory_mib"} & given.keys()):
+        raise Rejected("invalid_request", f"a flavor says {said[0]}: leave it out", status=422, field=said[0])
+    size = {**found.size.model_dump(), **given}
+    if isinstance(size["disk_gib"], int) and size["disk_gib"] < found.size.disk_gib:
+        detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; it can be larger, not smaller"
+        raise Rejected("disk_too_small", detail, status=422, field="disk_gib")
+    return size
 
 
 async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:

@@ -93,6 +93,7 @@ class VmView(TypedDict):
     restarts: int
     description: str | None
     created_by: str | None
+    flavor: str | None
     ssh_keys: list[str]
     has_user_data: bool
     warnings: list[WarningView]
@@ -144,6 +145,7 @@ def view(state: Vm, version: int, position: int) -> VmView:
         "restarts": state.restarts,
         "description": state.description or None,
         "created_by": state.created_by,
+        "flavor": state.flavor,
         "ssh_keys": list(state.ssh_keys),
         "has_user_data": state.user_data is not None and state.user_data.size > 0,
         "warnings": warnings(state.notices),
@@ -210,7 +212,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 
 VMS = Aggregates[Vm](
     of=VM,
-    revision=10,
+    revision=11,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,

@@ -41,7 +41,7 @@ FLAVOR: output.Columns = {
     "VCPUS": "vcpus",
     "MEMORY": lambda row: f"{row['memory_mib']} MiB",
     "DISK": lambda row: f"{row['disk_gib']} GiB",
-    "PROJECT": "project",
+    "FOR": lambda row: row.get("project") or "all",
     "LABELS": lambda row: ", ".join(f"{key}={value}" for key, value in row["labels"].items()),
     "DEPRECATED": "deprecated",
     "AGE": output.age("created_at"),
@@ -210,12 +210,17 @@ def create_flavor(
     memory: Annotated[int, typer.Option(help="Memory in MiB.")],
     disk: Annotated[int, typer.Option(help="Disk in GiB.")],
     id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
-    project: Annotated[str | None, typer.Option(help="The project that alone may use it.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")] = False,
     label: Labels = None,
     description: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Create a flavor. Its size never changes: create another one, and deprecate this one then."""
-    said = {"id": id, "project": project, "labels": labelled(label), "description": description}
+    said = {
+        "id": id,
+        "project": session.project if private else None,
+        "labels": labelled(label),
+        "description": description,
+    }
     body = {"name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
     body |= {field: value for field, value in said.items() if value is not None}
     answer = session.api.send("POST", path("flavors"), body, key=session.key)
@@ -223,11 +228,9 @@ def create_flavor(
 
 
 @query(flavors, "list")
-def list_flavors(
-    session: Session, project: Annotated[str | None, typer.Option(help="Those that it may use.")] = None
-) -> None:
-    """All flavors."""
-    output.listing(session, session.api.pages(path("flavors"), {"project": project}), FLAVOR)
+def list_flavors(session: Session) -> None:
+    """All flavors; with --project, those that it can use."""
+    output.listing(session, session.api.pages(path("flavors"), {"project": session.project_given}), FLAVOR)
 
 
 @query(flavors, "show")

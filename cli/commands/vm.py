@@ -13,6 +13,7 @@ from cli.client.errors import CliError, Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
 from cli.client.user_data import UserData, user_data as fields_of, warn
+from cli.commands.catalog import Labels, labelled
 from runtime import subjects
 from runtime.plain import plain
 
@@ -42,7 +43,6 @@ Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut
 #: What becomes of a VM with its deletion.
 GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": [], "address_sources": []}
 
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY[=VALUE]", help="Label; may be repeated.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
 
@@ -98,9 +98,10 @@ def create(
     session: Session,
     name: Annotated[str, typer.Argument(help="Also the guest's hostname.")],
     image: Annotated[str, typer.Option(help="Id of the image its disk is made from.")],
-    vcpus: Annotated[int, typer.Option(min=1)] = 1,
-    memory: Annotated[int, typer.Option(min=32, help="MiB.")] = 512,
-    disk: Annotated[int, typer.Option(min=1, help="GiB.")] = 4,
+    vcpus: Annotated[int | None, typer.Option(min=1, help="Without a flavor: 1.")] = None,
+    memory: Annotated[int | None, typer.Option(min=32, help="MiB. Without a flavor: 512.")] = None,
+    disk: Annotated[int | None, typer.Option(min=1, help="GiB. Without a flavor: 4.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="The flavor whose size it has; its disk may be larger.")] = None,
     region: Annotated[str | None, typer.Option(help="Only on nodes of this region.")] = None,
     tag: Tags = None,
     label: Labels = None,
@@ -120,12 +121,13 @@ def create(
         "id": id,
         "name": name,
         "image": image,
-        "vcpus": vcpus,
-        "memory_mib": memory,
-        "disk_gib": disk,
+        "flavor": flavor,
+        "vcpus": vcpus or (None if flavor else 1),
+        "memory_mib": memory or (None if flavor else 512),
+        "disk_gib": disk or (None if flavor else 4),
         "region": region,
         "tags": tag or [],
-        "labels": _labels(label) if label else None,
+        "labels": labelled(label) if label else None,
         "protected": protected or None,
         "restart_policy": restart,
         "watchdog": watchdog,
@@ -289,7 +291,7 @@ def label(
     session: Session, vm: Name, labels: Annotated[list[str] | None, typer.Argument(metavar="[KEY[=VALUE]]...")] = None
 ) -> None:
     """Give a VM these labels in place of the ones it has; none takes all away."""
-    _change(session, vm, {"labels": _labels(labels or [])})
+    _change(session, vm, {"labels": labelled(labels or [])})
 
 
 @command(app, "rename")
@@ -352,13 +354,6 @@ def _act(session: Session, vm: str, verb: str, body: Document) -> Document:
 def _change(session: Session, vm: str, body: Document) -> None:
     target = path("projects", session.project, "vms", find(session, vm))
     _finish(session, session.api.send("PATCH", target, body, key=session.key))
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    labels = {key: value for key, _, value in (label.partition("=") for label in given)}
-    if len(labels) < len(given):
-        raise Usage("a label is given more than once")
-    return labels
 
 
 def _finish(session: Session, answer: Document) -> Document:

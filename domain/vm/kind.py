@@ -49,7 +49,10 @@ NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ..
 def refers(vm: Vm) -> frozenset[Reference]:
     if vm.phase is Phase.DELETED:
         return NONE
-    return frozenset([Reference("project", vm.project), Reference("image", vm.image), *tags(vm.tags)])
+    made_of = [Reference("project", vm.project), Reference("image", vm.image)]
+    if vm.flavor is not None:
+        made_of.append(Reference("flavor", vm.flavor))
+    return frozenset([*made_of, *tags(vm.tags)])
 
 
 def may_differ(before: Vm, after: Vm) -> bool:

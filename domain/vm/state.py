@@ -83,6 +83,7 @@ class Vm:
     )
     consoles: tuple[str, ...] = Field(default=(), exclude=True, description="the sessions of its console that are open")
     consoles_ended: tuple[str, ...] = Field(default=(), exclude=True, description="the last of those that have ended")
+    flavor: str | None = Field(default=None, description="of which it was made, if of one")
     operations: Operations = NONE
 
 

@@ -14,13 +14,14 @@ from pydantic import TypeAdapter
 from domain import idempotency, image, node, project, tag, vm
 from domain.base import Event, ReferenceChecked, Sealed
 from domain.contract import Fetch, Firmware, SeedMedium
+from domain.flavor import FLAVOR, ChangeFlavor, CreateFlavor, DeleteFlavor, DeprecateFlavor, RestoreFlavor
 from domain.idempotency import OperationKeyed
 from domain.kinds import KINDS
 from domain.project import ChangeProject, CreateProject, DeleteProject
 from domain.tag import CreateTag, DeleteTag, RenameTag
 from eventstore.log.envelope import GENESIS, Context, Ref, seal
 from eventstore.log.upcast import TYPE_VERSION
-from tests.domain import test_image as images, test_node as nodes, test_project as projects
+from tests.domain import test_flavor as flavors, test_image as images, test_node as nodes, test_project as projects
 from tests.domain.story import at, uid
 from tests.history.vm_stories import VM_STORIES
 
@@ -168,6 +169,19 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         ],
     ),
     "operation-1": (KEY_USED, [OperationKeyed(at=at(0), operation_id=uid(10), kind="tag", resource="web")]),
+    "flavor-1": (
+        (FLAVOR.decide, FLAVOR.evolve),
+        [
+            flavors.ask(CreateFlavor, 10, project="p", labels={"a": "b"}, description="d"),
+            flavors.ask(ChangeFlavor, 11, name="S"),
+            flavors.ask(DeprecateFlavor, 12),
+            flavors.ask(RestoreFlavor, 13),
+            flavors.ask(DeleteFlavor, 14),
+            flavors.finish(1),
+            flavors.ask(DeleteFlavor, 15),
+            flavors.finish(),
+        ],
+    ),
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }
 

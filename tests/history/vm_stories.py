@@ -183,4 +183,5 @@ VM_STORIES: dict[str, list[Any]] = {
         report(Power.OFF, 3, cause="watchdog", seconds=200),
     ],
     "vm-26-address-sources": ADDRESSED,
+    "vm-27-flavor": [create(flavor="small"), ScheduleVm(vm=ID, at=at(1), node="n1")],
 }

@@ -39,6 +39,7 @@ class CreateVm(Asked):
     notices: tuple[Notice, ...] = ()
     description: Remark | None = None
     created_by: str | None = None
+    flavor: Annotated[Slug | None, Names("flavor")] = None
 
 
 class VmRequested(VmAsked):
@@ -60,6 +61,7 @@ class VmRequested(VmAsked):
     notices: tuple[Notice, ...] = ()
     description: str | None = None
     created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+    flavor: str | None = Field(default=None, description="of which it was made, if of one: `spec` is its size")
 
 
 def create(vm: Vm | None, command: CreateVm) -> list[VmEvent]:
@@ -86,6 +88,7 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvent]:
             notices=command.notices,
             description=command.description,
             created_by=command.created_by,
+            flavor=command.flavor,
         )
     ]
 
@@ -135,6 +138,7 @@ def created(event: VmRequested) -> Vm:
         notices=event.notices,
         description=event.description,
         created_by=event.created_by,
+        flavor=event.flavor,
         created_at=event.at,
         updated_at=event.at,
         pending=pending_of(event, NAME),
