@@ -1,6 +1,6 @@
 """VMs as a kind: what the frame knows of them."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from domain.access import PLATFORM
 from domain.base import Event
@@ -18,31 +18,13 @@ from domain.vm.verbs.abandon import VmAbandoned
 from domain.vm.verbs.start import START
 
 #: What the platform says of a VM over the bus.
-NOTES: tuple[Verb[OpenConsole] | Verb[CloseConsole] | Verb[RecordGuestReady], ...] = (
-    Verb(
-        name="guest-ready",
-        command=RecordGuestReady,
-        summary="A guest says that it is ready",
-        effect=Effect.NOTES,
-        permission=PLATFORM,
-        opens=(),
-    ),
-    Verb(
-        name="open-console",
-        command=OpenConsole,
-        summary="Somebody is about to be connected to a console",
-        effect=Effect.NOTES,
-        permission=PLATFORM,
-        opens=(),
-    ),
-    Verb(
-        name="close-console",
-        command=CloseConsole,
-        summary="A connection to a console has ended",
-        effect=Effect.NOTES,
-        permission=PLATFORM,
-        opens=(),
-    ),
+NOTES: tuple[Verb[Any], ...] = tuple(
+    Verb(name=name, command=command, summary=summary, effect=Effect.NOTES, permission=PLATFORM, opens=())
+    for name, command, summary in (
+        ("guest-ready", RecordGuestReady, "A guest says that it is ready"),
+        ("open-console", OpenConsole, "Somebody is about to be connected to a console"),
+        ("close-console", CloseConsole, "A connection to a console has ended"),
+    )
 )
 
 
