@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -178,18 +179,37 @@ def event_type(topic: str) -> type[Event] | None:
     return _EVENT_TYPES.get(topic)
 
 
+class Category(StrEnum):
+    """What kind of refusal it is, for who does not know its code."""
+
+    CONFLICT = "conflict"
+    """It makes sense, and may not be as things are now."""
+    INVALID = "invalid"
+    """It makes no sense, whatever is so."""
+    NOT_FOUND = "not_found"
+    """What it is asked of has never been there."""
+    GONE = "gone"
+    """What it is asked of was there, and never comes back."""
+    TOO_LARGE = "too_large"
+    """It is more than an event can hold."""
+    UNAVAILABLE = "unavailable"
+    """It cannot be done just now, for no reason that lies in it."""
+
+
 class Rejected(Exception):
     """A command that the rules refuse. It leaves no event.
 
     `code` is stable and meant for programs; `detail` says, for people, what is wrong and what would help; `field`
-    names the part of the request at fault, where there is one; `status` is the HTTP status that fits.
+    names the part of the request at fault, where there is one; `category` is the kind of refusal.
     """
 
-    def __init__(self, code: str, detail: str, *, status: int = 409, field: str | None = None) -> None:
+    def __init__(
+        self, code: str, detail: str, category: Category = Category.CONFLICT, *, field: str | None = None
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
-        self.status = status
+        self.category = category
         self.field = field
 
 

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
 from domain.access import Permission
-from domain.base import LENIENT, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
+from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.known import NONE as NO_OPERATIONS, Known, Operations
 from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, stamp
@@ -146,7 +146,7 @@ class Flavor:
 def usable(flavor: Flavor | None, id_: str, project: str) -> Flavor:
     """The flavor, when a VM of a project may be made of it. One of another project is not there. Raises Rejected."""
     if flavor is None or flavor.deleted or flavor.project not in (None, project):
-        raise Rejected("flavor_not_found", f"there is no flavor {id_}", status=422, field="flavor")
+        raise Rejected("flavor_not_found", f"there is no flavor {id_}", Category.INVALID, field="flavor")
     if flavor.closing is not None:
         raise being_deleted("flavor", id_, field="flavor")
     if flavor.deprecated:
@@ -164,9 +164,9 @@ def decide(flavor: Flavor | None, command: FlavorCommands) -> list[FlavorEvents]
     if isinstance(command, CreateFlavor):
         return create(flavor, command)
     if flavor is None:
-        raise Rejected("flavor_not_found", f"there is no flavor {command.flavor}", status=404, field="flavor")
+        raise Rejected("flavor_not_found", f"there is no flavor {command.flavor}", Category.NOT_FOUND, field="flavor")
     if flavor.deleted:
-        raise Rejected("flavor_deleted", f"flavor {flavor.id} was deleted", status=410)
+        raise Rejected("flavor_deleted", f"flavor {flavor.id} was deleted", Category.GONE)
     match command:
         case ChangeFlavor():
             return change(command)
@@ -202,7 +202,7 @@ def create(flavor: Flavor | None, command: CreateFlavor) -> list[FlavorEvents]:
 
 def change(command: ChangeFlavor) -> list[FlavorEvents]:
     if command.name is None and command.labels is None and command.description is None:
-        raise Rejected("invalid_request", "nothing to change: give a name, labels or a description", status=422)
+        raise Rejected("invalid_request", "nothing to change: give a name, labels or a description", Category.INVALID)
     said: dict[str, Any] = {"name": command.name, "labels": command.labels, "description": command.description}
     return [FlavorChanged(**stamp(command), **said)]
 

@@ -7,8 +7,8 @@ that says what it was used for, in the same append as the resource's first event
 
 from pydantic import AwareDatetime
 
-from domain.base import Event, Message, Rejected
-from domain.known import reused
+from domain.base import Event, Message
+from domain.known import KeyReused
 
 
 class OperationKeyed(Event):
@@ -36,6 +36,6 @@ def evolve(key: Key | None, event: Event) -> Key | None:
     return key
 
 
-def reused_for(kind: str, id_: str) -> Rejected:
+def reused_for(kind: str, id_: str) -> KeyReused:
     """The refusal of a key that created another resource."""
-    return reused(f"to create {kind} {id_}")
+    return KeyReused(f"to create {kind} {id_}")

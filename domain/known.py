@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer
 from rpds import HashTrieMap
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 
 
 class Known(NamedTuple):
@@ -49,23 +49,22 @@ NONE: Map = HashTrieMap()
 FIELD = "operations"
 
 
+class KeyReused(Rejected):
+    """The refusal of a key that stands for another request. `what_for`: what it was used for, as in "to create …"."""
+
+    def __init__(self, what_for: str) -> None:
+        detail = f"this key was used before, {what_for}; use a new key"
+        super().__init__("idempotency_key_reused", detail, Category.INVALID, field="key")
+        self.what_for = what_for
+
+
 def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
     """Whether this operation was accepted before; False when it is new.
 
-    Raises Rejected (422) when its id was used before for something else.
+    Raises KeyReused when its id was used before for something else.
     """
     if known is None:
         return False
     if known.verb != verb or known.fingerprint != fingerprint:
-        raise reused(f"for a different {known.verb} request")
+        raise KeyReused(f"for a different {known.verb} request")
     return True
-
-
-def reused(what_for: str) -> Rejected:
-    """The refusal of a key that stands for another request."""
-    return Rejected(
-        "idempotency_key_reused",
-        f"this Idempotency-Key was used before, {what_for}; use a new key",
-        status=422,
-        field="Idempotency-Key",
-    )

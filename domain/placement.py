@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from domain.base import Rejected, Resources
+from domain.base import Category, Rejected, Resources
 from domain.node import Node
 from domain.vm import Considered, Vm
 from domain.vm.features import unknown
@@ -98,7 +98,7 @@ def attainable(wish: Resources, region: str | None, nodes: Iterable[Node], polic
         most = max(getattr(total(node, policy), field) for node in known)
         if asked > most:
             detail = f"{asked} {unit} asked; the largest node that could have it has {most}"
-            raise Rejected("too_large", detail, status=422, field=field)
+            raise Rejected("too_large", detail, Category.INVALID, field=field)
 
 
 def holds(room: Resources, wish: Resources) -> bool:

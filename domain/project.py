@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from domain.access import Permission
-from domain.base import Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
+from domain.base import Category, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
 from domain.kind import SYSTEM, Id, Kind, Scope
 from domain.named import (
     Asked,
@@ -132,7 +132,7 @@ ProjectEvents = (
 def usable(project: Project | None, id_: str, _: str = "") -> Project:
     """The project, when something new may be made in it. Raises Rejected."""
     if project is None or project.deleted:
-        raise Rejected("project_not_found", f"there is no project {id_}", status=404, field="project")
+        raise Rejected("project_not_found", f"there is no project {id_}", Category.NOT_FOUND, field="project")
     if project.closing is not None:
         raise being_deleted("project", id_, field="project")
     return project
@@ -147,9 +147,11 @@ def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEve
     if isinstance(command, CreateProject):
         return create(project, command)
     if project is None:
-        raise Rejected("project_not_found", f"there is no project {command.project}", status=404, field="project")
+        raise Rejected(
+            "project_not_found", f"there is no project {command.project}", Category.NOT_FOUND, field="project"
+        )
     if project.deleted:
-        raise Rejected("project_deleted", f"project {project.id} was deleted", status=410)
+        raise Rejected("project_deleted", f"project {project.id} was deleted", Category.GONE)
     match command:
         case ChangeProject():
             return change(command)
@@ -164,7 +166,7 @@ def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEve
 
 def create(project: Project | None, command: CreateProject) -> list[ProjectEvents]:
     if command.project == SYSTEM:
-        raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", status=422, field="id")
+        raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", Category.INVALID, field="id")
     if project is not None and not project.deleted:
         raise Rejected("project_exists", f"there is a project {project.id} already", field="id")
     if vms := len(command.users.of("vm")):
@@ -177,7 +179,9 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
 
 def change(command: ChangeProject) -> list[ProjectEvents]:
     if all(said is None for said in (command.name, command.tags, command.ssh_keys, command.description)):
-        raise Rejected("invalid_request", "nothing to change: give a name, tags, ssh_keys or a description", status=422)
+        raise Rejected(
+            "invalid_request", "nothing to change: give a name, tags, ssh_keys or a description", Category.INVALID
+        )
     events: list[ProjectEvents] = []
     if command.name is not None:
         events.append(ProjectRenamed(**stamp(command), name=command.name))

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from domain.access import Permission
-from domain.base import Event, Rejected, Slug, Title, being_deleted, replace
+from domain.base import Category, Event, Rejected, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
     Asked,
@@ -77,7 +77,7 @@ TagEvents = TagCreated | TagRenamed | TagDeletionBegun | TagDeletionGivenUp | Ta
 def usable(tag: Tag | None, id_: str, _: str = "") -> Tag:
     """The tag, when something new may carry it. Raises Rejected."""
     if tag is None or tag.deleted:
-        raise Rejected("tag_not_found", f"there is no tag {id_}; create it first", status=422, field="tags")
+        raise Rejected("tag_not_found", f"there is no tag {id_}; create it first", Category.INVALID, field="tags")
     if tag.closing is not None:
         raise being_deleted("tag", id_, field="tags")
     return tag
@@ -94,9 +94,9 @@ def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
             raise Rejected("tag_exists", f"there is a tag {tag.id} already", field="id")
         return [TagCreated(**stamp(command), tag=command.tag, name=command.name)]
     if tag is None:
-        raise Rejected("tag_not_found", f"there is no tag {command.tag}", status=404, field="tag")
+        raise Rejected("tag_not_found", f"there is no tag {command.tag}", Category.NOT_FOUND, field="tag")
     if tag.deleted:
-        raise Rejected("tag_deleted", f"tag {tag.id} was deleted", status=410)
+        raise Rejected("tag_deleted", f"tag {tag.id} was deleted", Category.GONE)
     match command:
         case RenameTag():
             return [TagRenamed(**stamp(command), name=command.name)]

@@ -9,7 +9,6 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from domain.base import Rejected
 from eventstore.log.store import Unavailable
 from eventstore.parking.parking import Closed, NoRetry, NotParked
 from projections.database import Away
@@ -77,9 +76,6 @@ def of(error: Exception) -> Problem | None:
     match error:
         case Problem():
             return error
-        case Rejected():
-            errors = [(error.field, error.detail)] if error.field else []
-            return Problem(error.status, error.code, error.detail, errors)
         case ValidationError():
             return invalid_body(error)
         case NotParked():

@@ -20,9 +20,9 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.base import Event, Rejected
+from domain.base import Category, Event, Rejected
 from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
-from domain.known import FIELD, Known, reused
+from domain.known import FIELD, KeyReused, Known
 from domain.operation import Operation
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.operations import Record, record, recorded_in
@@ -160,16 +160,16 @@ class CommandLoop:
         """The reply to a command that was accepted, now or before."""
         route = ROUTES.get((kind, verb))
         if route is None:
-            raise Rejected("unknown_command", f"there is no command {kind}.{verb}", status=404)
+            raise Rejected("unknown_command", f"there is no command {kind}.{verb}", Category.NOT_FOUND)
         id_ = request.args.get(kind)
         if not isinstance(id_, str):
-            raise Rejected("invalid_request", f"{kind} is missing", status=422, field=kind)
+            raise Rejected("invalid_request", f"{kind} is missing", Category.INVALID, field=kind)
         request.args[kind] = route.kind.spelled(id_)
         try:
             ref = route.ref(project, id_)
             _ = ref.subject
         except ValueError as error:
-            raise Rejected("invalid_request", str(error), status=422, field="id") from error
+            raise Rejected("invalid_request", str(error), Category.INVALID, field="id") from error
         caller = request.context
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
         context = said_by(caller, await self._fingerprints.of_credential(caller.credential))
@@ -241,7 +241,7 @@ class CommandLoop:
         if known is None:
             return None
         if asked.fingerprint is None or not asked.fingerprint.matches(known.fingerprint):
-            raise reused(f"for a different {known.verb} request")
+            raise KeyReused(f"for a different {known.verb} request")
         return Applied(loaded.state, loaded.tip, ())
 
     async def _accepted(self, asked: Asked, applied: Applied[Any]) -> CommandReply[Operation, Any]:

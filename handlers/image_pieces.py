@@ -16,7 +16,7 @@ from typing import BinaryIO, TypeVar
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract import PIECE_OFFSET, CachedImages, ImageHolder, ImagePiece, ImageQuestion
 from domain.image import Image
 from eventstore.log.store import EventStore, Unavailable
@@ -115,9 +115,11 @@ class Pieces:
             piece = await asyncio.to_thread(self._read, asked)
         except OSError as error:
             log.warning("an image that is kept cannot be read", sha256=asked.sha256, error=str(error))
-            raise Rejected("image_unreadable", "the image cannot be read here just now", status=503) from error
+            raise Rejected(
+                "image_unreadable", "the image cannot be read here just now", Category.UNAVAILABLE
+            ) from error
         if piece is None:
-            raise Rejected("image_missing", "the image is not kept here", status=404)
+            raise Rejected("image_missing", "the image is not kept here", Category.NOT_FOUND)
         return Answer(piece, {PIECE_OFFSET: str(asked.offset)})
 
     def _read(self, asked: ImagePiece) -> bytes | None:
@@ -155,5 +157,5 @@ def question(msg: Msg, kind: type[Q]) -> Q:
     """What a node asks for itself. Raises ValidationError for what makes no sense, Rejected for another's question."""
     asked = kind.model_validate_json(msg.data)
     if asked.node != subjects.node_of(msg.subject):
-        raise Rejected("invalid_request", "it claims to be of another node", status=422, field="node")
+        raise Rejected("invalid_request", "it claims to be of another node", Category.INVALID, field="node")
     return asked

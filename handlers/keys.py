@@ -20,7 +20,7 @@ def claim(key: str, used: OperationKeyed, project: str, last: int) -> Change:
 
 
 async def refuse_reuse(store: EventStore, key: str, ref: Ref) -> int:
-    """Raise Rejected (422) where a key stands for another resource than this one. Raises Unavailable.
+    """Raise KeyReused where a key stands for another resource than this one. Raises Unavailable.
 
     The position of the last message that stands there, which is no event where the key was never used.
     """

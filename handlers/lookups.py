@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from domain import image, node, project, vm
-from domain.base import Command, Event, Rejected
+from domain.base import Category, Command, Event, Rejected
 from domain.flavor import Flavor
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
@@ -91,8 +91,8 @@ async def check_named(command: type[Command], args: Args, project_id: str, facts
         try:
             facts.world.references.usable(references, project_id)
         except Rejected as refusal:
-            status = 422 if refusal.status == 404 else refusal.status
-            raise Rejected(refusal.code, refusal.detail, status=status, field=name) from None
+            category = Category.INVALID if refusal.category is Category.NOT_FOUND else refusal.category
+            raise Rejected(refusal.code, refusal.detail, category, field=name) from None
     return args
 
 
@@ -118,11 +118,11 @@ def sized(flavor_id: str, given: Args, facts: Facts) -> Args:
     if not isinstance(found, Flavor):
         return given
     if said := sorted({"vcpus", "memory_mib"} & given.keys()):
-        raise Rejected("invalid_request", f"a flavor says {said[0]}: leave it out", status=422, field=said[0])
+        raise Rejected("invalid_request", f"a flavor says {said[0]}: leave it out", Category.INVALID, field=said[0])
     size = {**found.size.model_dump(), **given}
     if isinstance(size["disk_gib"], int) and size["disk_gib"] < found.size.disk_gib:
         detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; it can be larger, not smaller"
-        raise Rejected("disk_too_small", detail, status=422, field="disk_gib")
+        raise Rejected("disk_too_small", detail, Category.INVALID, field="disk_gib")
     return size
 
 
@@ -171,7 +171,7 @@ def user_data_of(args: Args) -> bytes | None:
 
 
 def unfit(field: str, detail: str) -> Rejected:
-    return Rejected("invalid_user_data", detail, status=422, field=field)
+    return Rejected("invalid_user_data", detail, Category.INVALID, field=field)
 
 
 async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
@@ -215,7 +215,7 @@ def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> S
     base, host = facts.world.image(rebuilt.image), books.state
     if base is not None and host is not None and host.info.architecture != base.architecture:
         detail = f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
-        raise Rejected("wrong_architecture", detail, status=422, field="image")
+        raise Rejected("wrong_architecture", detail, Category.INVALID, field="image")
     return [books.tip]
 
 

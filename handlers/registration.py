@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from domain import node
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract import Introduction, LeaseGranted, LeaseNote, Leaving
 from domain.node import RegisterNode, ReturnLease
 from eventstore.log.envelope import Context, Ref
@@ -54,7 +54,7 @@ class Registration:
         """Make the daemon the one of its node. Raises Rejected, Unavailable."""
         if said.info.node != node_id:
             detail = f"the info is about node {said.info.node}, and was sent by {node_id}"
-            raise Rejected("invalid_request", detail, status=422, field="info.node")
+            raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
         command = RegisterNode(
             node=node_id,
             at=now(),
@@ -120,7 +120,7 @@ def node_named(subject: str) -> str:
     try:
         return subjects.token(subjects.node_of(subject))
     except ValueError as error:
-        raise Rejected("invalid_request", f"no node has such a name: {error}", status=422, field="node") from None
+        raise Rejected("invalid_request", f"no node has such a name: {error}", Category.INVALID, field="node") from None
 
 
 async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:

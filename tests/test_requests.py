@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract import Caller, CommandRequest, Leaving
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import Erased
@@ -97,7 +97,7 @@ async def test_what_an_answer_says(nc: Client) -> None:
 
 SECRET = "hunter2"
 FAILURES: list[tuple[Exception, str, int, str | None]] = [
-    (Rejected("wrong_phase", "d" * (MOST_DETAIL + 1), status=409, field="vm"), "wrong_phase", 409, "vm"),
+    (Rejected("wrong_phase", "d" * (MOST_DETAIL + 1), Category.CONFLICT, field="vm"), "wrong_phase", 409, "vm"),
     (Unavailable(SECRET), "log_unavailable", 503, None),
     (Conflict(SECRET), "log_unavailable", 503, None),
     (Erased(SECRET), "vm_deleted", 410, None),

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import assert_never
 
-from domain.base import Rejected, being_deleted
+from domain.base import Category, Rejected, being_deleted
 from domain.contract import Firmware
 from domain.image.commands import (
     AcceptImage,
@@ -34,7 +34,7 @@ VERIFY_DEADLINE = timedelta(hours=2)
 def usable_image(image: Image | None, id_: str, project: str) -> Image:
     """The image, when a VM of a project may use it. One of another project is not there. Raises Rejected."""
     if image is None or image.phase is ImagePhase.DELETED or not image.visible(project):
-        raise Rejected("image_not_found", f"there is no image {id_}", status=422, field="image")
+        raise Rejected("image_not_found", f"there is no image {id_}", Category.INVALID, field="image")
     if image.closing is not None:
         raise being_deleted("image", id_, field="image")
     if image.phase is ImagePhase.REJECTED:
@@ -51,7 +51,9 @@ def refuse_small_disk(image: Image, disk_gib: object) -> None:
     virtual = image.virtual_size_bytes or 0
     if isinstance(disk_gib, int) and disk_gib * 1024**3 < virtual:
         least = -(-virtual // 1024**3)
-        raise Rejected("disk_too_small", f"image {image.id} needs at least {least} GiB", status=422, field="disk_gib")
+        raise Rejected(
+            "disk_too_small", f"image {image.id} needs at least {least} GiB", Category.INVALID, field="disk_gib"
+        )
 
 
 def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
@@ -59,7 +61,7 @@ def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
     if isinstance(command, RegisterImage):
         return register(image, command)
     if image is None:
-        raise Rejected("image_not_found", f"there is no image {id_of(command)}", status=404, field="image")
+        raise Rejected("image_not_found", f"there is no image {id_of(command)}", Category.NOT_FOUND, field="image")
     match command:
         case NoteProgress() | AcceptImage() | RejectImage():
             return found_out(image, command)
@@ -110,7 +112,7 @@ def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
     if closing is not None:
         raise being_deleted("image", image.id)
     if image.phase is ImagePhase.DELETED:
-        raise Rejected("image_deleted", f"image {image.id} was deleted", status=410)
+        raise Rejected("image_deleted", f"image {image.id} was deleted", Category.GONE)
     if users := command.users.of("vm"):
         raise in_use(image, len(users))
     return [ImageDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
@@ -168,5 +170,5 @@ def firmware(command: RegisterImage) -> Firmware:
         return command.firmware or Firmware.BIOS
     if command.firmware is Firmware.BIOS:
         detail = "an image for aarch64 is started by uefi: there is no BIOS for these CPUs; give uefi, or none"
-        raise Rejected("wrong_firmware", detail, status=422, field="firmware")
+        raise Rejected("wrong_firmware", detail, Category.INVALID, field="firmware")
     return Firmware.UEFI

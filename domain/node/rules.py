@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.known import same_request
 from domain.node.commands import (
     ChangeReservation,
@@ -44,7 +44,7 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
     if isinstance(command, RegisterNode):
         if command.info.node != command.node:
             detail = f"the info is about node {command.info.node}, not {command.node}"
-            raise Rejected("invalid_request", detail, status=422, field="info.node")
+            raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
         info = stored(command.info)
         if node is not None:  # where guests find their data is the operator's to say, once there are guests
             info = info.with_seed_url(node.info.seed_url)
@@ -55,7 +55,7 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
             return leased
         return [NodeRegistered(at=command.at, info=info), *leased]
     if node is None:
-        raise Rejected("node_not_found", f"there is no node {command.node}", status=404, field="node")
+        raise Rejected("node_not_found", f"there is no node {command.node}", Category.NOT_FOUND, field="node")
     if node.retired_at is not None:
         return of_retired(node, command)
     match command:
@@ -137,7 +137,9 @@ def of_retired(node: Node, command: NodeCommands) -> list[NodeEvents]:
 
 
 def gone(node: Node) -> Rejected:
-    return Rejected("node_retired", f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}", status=410)
+    return Rejected(
+        "node_retired", f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}", Category.GONE
+    )
 
 
 def come_back(node: Node) -> Rejected:

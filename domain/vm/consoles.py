@@ -1,6 +1,6 @@
 """Who is connected to a VM's console, and who was: its log says so. Nothing else of the VM follows from it."""
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.vm.commands import CloseConsole, OpenConsole
 from domain.vm.events import VmConsoleClosed, VmConsoleOpened
 from domain.vm.state import Vm
@@ -17,7 +17,7 @@ def opened(vm: Vm, command: OpenConsole) -> list[VmConsoleOpened]:
     if command.session in vm.consoles or command.session in vm.consoles_ended:
         return []
     if vm.phase is Phase.DELETED:
-        raise Rejected("vm_deleted", GONE, status=410)
+        raise Rejected("vm_deleted", GONE, Category.GONE)
     if vm.phase is not Phase.RUNNING:
         detail = f"the VM is {vm.phase}: only a running one can be connected to; its console-log can be read"
         raise Rejected("wrong_phase", detail)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract import Desired, NodeReport, Power
 from domain.vm.boots import boot_of
 from domain.vm.commands import RecordGuestReady, RecordReport
@@ -247,7 +247,7 @@ def guest_ready(vm: Vm, command: RecordGuestReady) -> list[VmEvent]:
     boots = boot_of(vm, command.boots)
     if boots > max(vm.boots, vm.booted):
         detail = f"the VM was told to boot {vm.boots} times, not {boots}"
-        raise Rejected("invalid_request", detail, status=422, field="boots")
+        raise Rejected("invalid_request", detail, Category.INVALID, field="boots")
     before = vm.ready
     if boots < vm.booted or (before is not None and boots < before.boots):
         return []

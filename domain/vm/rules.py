@@ -6,7 +6,7 @@ platform itself says.
 
 from typing import assert_never
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract import Desired
 from domain.known import same_request
 from domain.vm import consoles
@@ -44,7 +44,7 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvent]:
     if isinstance(command, CreateVm):
         return create(vm, command)
     if vm is None:
-        raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", status=404, field="vm")
+        raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", Category.NOT_FOUND, field="vm")
     if isinstance(command, Asked):
         return of_verb(vm, command, _ASKED[type(command)])
     if vm.phase is Phase.DELETED and not isinstance(command, OpenConsole | CloseConsole):
@@ -57,7 +57,7 @@ def of_verb(vm: Vm, command: Asked, verb: AnyVerb) -> list[VmEvent]:
     if asked_before(vm, command, verb):
         return []
     if vm.phase is Phase.DELETED:
-        raise Rejected("vm_deleted", GONE, status=410)
+        raise Rejected("vm_deleted", GONE, Category.GONE)
     answered = verb.first(vm, command) if verb.first is not None else None
     if answered is not None:
         return [*answered]

@@ -20,7 +20,7 @@ YES = None
 
 Row = Mapping[Phase, str | None]
 
-GONE = "this VM was deleted; read its past with ?at="
+GONE = "this VM was deleted"
 COMING: Row = dict.fromkeys(
     (Phase.REQUESTED, Phase.UNSCHEDULABLE, Phase.SCHEDULED), "wait until it has been created, or delete it"
 )

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from domain.base import Event, Rejected, event_type
+from domain.base import Category, Event, Rejected, event_type
 
 S = TypeVar("S")
 
@@ -77,9 +77,9 @@ class Outcome(Generic[S]):
         assert self.error is None, self.error
         assert self.events == []
 
-    def then_rejected(self, code: str, status: int = 409) -> Rejected:
+    def then_rejected(self, code: str, category: Category = Category.CONFLICT) -> Rejected:
         assert self.error is not None, f"accepted: {self.events}"
-        assert (self.error.code, self.error.status) == (code, status)
+        assert (self.error.code, self.error.category) == (code, category)
         assert self.error.detail
         return self.error
 

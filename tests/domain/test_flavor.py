@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.flavor import (
     FLAVOR,
     ChangeFlavor,
@@ -62,16 +62,16 @@ def test_from_beginning_to_end() -> None:
 @pytest.mark.parametrize("command", [ChangeFlavor, DeprecateFlavor, RestoreFlavor, DeleteFlavor])
 def test_what_is_not_there_or_no_more_is_refused(command: type[Any]) -> None:
     said: dict[str, Any] = {"name": "S"} if command is ChangeFlavor else {}
-    NONE.when(ask(command, **said)).then_rejected("flavor_not_found", 404)
+    NONE.when(ask(command, **said)).then_rejected("flavor_not_found", Category.NOT_FOUND)
     gone = THERE.and_when(ask(DeleteFlavor, 30)).and_when(finish())
-    gone.and_when(ask(command, 31, **said)).then_rejected("flavor_deleted", 410)
+    gone.and_when(ask(command, 31, **said)).then_rejected("flavor_deleted", Category.GONE)
     again = gone.and_when(ask(CreateFlavor, 32, vcpus=4)).then(FlavorCreated).after
     assert again.size.vcpus == 4 and uid(10) in again.operations
 
 
 def test_refusals_say_what_helps() -> None:
     THERE.and_when(ask(CreateFlavor, 11)).then_rejected("flavor_exists")
-    THERE.and_when(ask(ChangeFlavor)).then_rejected("invalid_request", 422)
+    THERE.and_when(ask(ChangeFlavor)).then_rejected("invalid_request", Category.INVALID)
     used = THERE.and_when(ask(DeleteFlavor, users=Users(ids={"vm": ("a", "b")}))).then_rejected("flavor_in_use")
     assert "2 VMs" in used.detail and "deprecate" in used.detail
     closing = THERE.and_when(ask(DeleteFlavor, 30))
@@ -134,7 +134,7 @@ class FlavorMachine(RuleBasedStateMachine):
         try:
             events = FLAVOR.decide(self.state, command)
         except Rejected as refusal:
-            assert 400 <= refusal.status < 500
+            assert refusal.category is not Category.UNAVAILABLE
             return
         for event in events:
             self.state = FLAVOR.evolve(self.state, event)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
 from domain import image
-from domain.base import Event, Rejected
+from domain.base import Category, Event, Rejected
 from domain.contract import Firmware
 from domain.image import (
     AcceptImage,
@@ -120,7 +120,7 @@ def test_a_verdict_falls_once(phase: ImagePhase) -> None:
 @pytest.mark.parametrize("phase", ImagePhase)
 def test_registering_again(phase: ImagePhase) -> None:
     story(phase).when(register()).then_nothing()
-    story(phase).when(register(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    story(phase).when(register(fingerprint="other")).then_rejected("idempotency_key_reused", Category.INVALID)
     other = story(phase).when(register(11, sha256="cd" * 32))
     if phase in (ImagePhase.DELETED, ImagePhase.REJECTED):
         fresh = other.then(ImageRegistered).after
@@ -134,7 +134,7 @@ def test_registering_again(phase: ImagePhase) -> None:
 def test_deleting(phase: ImagePhase) -> None:
     if phase is ImagePhase.DELETED:
         story(phase).when(delete()).then_nothing()
-        story(phase).when(delete(21)).then_rejected("image_deleted", 410)
+        story(phase).when(delete(21)).then_rejected("image_deleted", Category.GONE)
         return
     story(phase).when(delete(users=users(2))).then_rejected("image_in_use")
     closing = story(phase).when(delete()).then(ImageDeletionBegun)
@@ -156,7 +156,7 @@ def test_what_is_being_deleted_cannot_be_used() -> None:
 
 def test_an_unknown_image_is_not_found() -> None:
     for command in (ACCEPT, PROGRESS, REJECT, delete()):
-        NEW.when(command).then_rejected("image_not_found", 404)
+        NEW.when(command).then_rejected("image_not_found", Category.NOT_FOUND)
 
 
 @pytest.mark.parametrize(
@@ -248,4 +248,8 @@ def test_what_starts_the_guests_of_an_image(given: dict[str, Any], by: Firmware)
 def test_there_is_no_bios_for_arm() -> None:
     with pytest.raises(Rejected, match="uefi") as caught:
         image.decide(None, register(architecture="aarch64", firmware=Firmware.BIOS))
-    assert (caught.value.code, caught.value.status, caught.value.field) == ("wrong_firmware", 422, "firmware")
+    assert (caught.value.code, caught.value.category, caught.value.field) == (
+        "wrong_firmware",
+        Category.INVALID,
+        "firmware",
+    )

@@ -6,7 +6,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domain import node
-from domain.base import Event, Rejected, Resources
+from domain.base import Category, Event, Rejected, Resources
 from domain.contract import Daemon, NodeInfo
 from domain.node import (
     CapacityReleased,
@@ -94,9 +94,9 @@ def test_only_a_lost_node_without_vms_that_somebody_needs_is_retired() -> None:
 def test_a_retired_node_is_asked_for_nothing_more() -> None:
     retired = Story(node.decide, node.evolve, READY.when(reserve(1)).and_when(LOSE).and_when(retire()).after)
     retired.when(retire()).then_nothing()
-    retired.when(retire(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    retired.when(retire(fingerprint="other")).then_rejected("idempotency_key_reused", Category.INVALID)
     for command in (retire(13), cordon(14), uncordon(15), reserve(3)):
-        retired.when(command).then_rejected("node_retired", 410)
+        retired.when(command).then_rejected("node_retired", Category.GONE)
     for heard in (RECOVER, LOSE):
         retired.when(heard).then_nothing()
     retired.when(Release(node="n1", vm=uid(1), at=at(9))).then(CapacityReleased)
@@ -164,12 +164,12 @@ def test_where_guests_find_their_data_is_the_operators_to_say() -> None:
 
 
 def test_it_speaks_for_itself_only() -> None:
-    NEW.when(register(node="n2")).then_rejected("invalid_request", 422)
+    NEW.when(register(node="n2")).then_rejected("invalid_request", Category.INVALID)
 
 
 def test_an_unknown_node_is_not_found() -> None:
     for command in (reserve(), Release(node="n1", vm=uid(1), at=at()), LOSE, RECOVER, cordon(), uncordon()):
-        NEW.when(command).then_rejected("node_not_found", 404)
+        NEW.when(command).then_rejected("node_not_found", Category.NOT_FOUND)
 
 
 def test_a_promise_is_made_once_and_given_back_once() -> None:
@@ -201,8 +201,8 @@ def test_a_cordon_is_an_operation() -> None:
     done = READY.when(cordon()).then(NodeCordoned, operation=uid(10))
     assert done.after.cordoned
     done.and_when(cordon()).then_nothing()
-    done.and_when(cordon(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
-    done.and_when(uncordon(10)).then_rejected("idempotency_key_reused", 422)
+    done.and_when(cordon(fingerprint="other")).then_rejected("idempotency_key_reused", Category.INVALID)
+    done.and_when(uncordon(10)).then_rejected("idempotency_key_reused", Category.INVALID)
     done.and_when(cordon(12)).then(NodeCordoned)
     assert not done.and_when(uncordon()).then(NodeUncordoned).after.cordoned
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from domain.base import Rejected, Resources, replace
+from domain.base import Category, Rejected, Resources, replace
 from domain.node import Node, stored
 from domain.placement import EXAMPLES, FEW, Placement, Policy, attainable, free, grown, place
 from domain.vm import Considered
@@ -54,11 +54,15 @@ def test_a_vm_grows_where_there_is_room_for_what_it_lacks() -> None:
     grown(grows, Resources(vcpus=1, memory_mib=64, disk_gib=4), nodes, Policy())
     with pytest.raises(Rejected) as refused:
         grown(grows, Resources(vcpus=1, memory_mib=8193, disk_gib=4), nodes, Policy())
-    assert (refused.value.code, refused.value.field, refused.value.status) == ("too_large", "memory_mib", 422)
+    assert (refused.value.code, refused.value.field, refused.value.category) == (
+        "too_large",
+        "memory_mib",
+        Category.INVALID,
+    )
     assert refused.value.detail == "8193 MiB of memory asked; the largest node that could have it has 8192"
     with pytest.raises(Rejected) as full:
         grown(grows, Resources(vcpus=1, memory_mib=4097, disk_gib=4), nodes, Policy())
-    assert (full.value.code, full.value.field, full.value.status) == ("no_room", "memory_mib", 409)
+    assert (full.value.code, full.value.field, full.value.category) == ("no_room", "memory_mib", Category.CONFLICT)
     assert full.value.detail == "3585 more MiB of memory asked, 3584 free on node n1"
     overfull = [host("n1", used=one, memory_mib=100)]
     grown(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
@@ -76,7 +80,11 @@ def test_more_than_any_node_has_is_refused_with_the_most_there_is() -> None:
     ):
         with pytest.raises(Rejected, match=told) as refused:
             attainable(wish, "north", nodes, policy)
-        assert (refused.value.code, refused.value.field, refused.value.status) == ("too_large", field, 422)
+        assert (refused.value.code, refused.value.field, refused.value.category) == (
+            "too_large",
+            field,
+            Category.INVALID,
+        )
 
 
 def test_a_full_node_could_have_it_all_the_same() -> None:

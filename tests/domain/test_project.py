@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
 from domain import project, tag
-from domain.base import Event, Rejected
+from domain.base import Category, Event, Rejected
 from domain.named import Asked, Done, Named
 from domain.project import (
     ChangeProject,
@@ -76,7 +76,7 @@ def test_a_projects_ssh_keys() -> None:
 
 
 def test_a_change_changes_something() -> None:
-    PROJECT.and_when(ask(ChangeProject)).then_rejected("invalid_request", 422)
+    PROJECT.and_when(ask(ChangeProject)).then_rejected("invalid_request", Category.INVALID)
 
 
 def test_a_tag_from_beginning_to_end() -> None:
@@ -113,7 +113,9 @@ def test_nothing_is_taken_while_a_deletion_is_not_decided(
     for command in (create, change, delete.model_copy(update={"operation": uid(40)})):
         closing.and_when(command).then_rejected(f"{kind}_being_deleted")
     closing.and_when(delete).then_nothing()
-    closing.and_when(delete.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
+    closing.and_when(delete.model_copy(update={"fingerprint": "g"})).then_rejected(
+        "idempotency_key_reused", Category.INVALID
+    )
     usable: Any = project.usable if kind == "project" else tag.usable
     assert usable(made.after, "x") == made.after
     assert refused(lambda: usable(closing.after, "x")).code == f"{kind}_being_deleted"
@@ -148,18 +150,20 @@ def test_a_project_does_not_inherit_vms() -> None:
 @both
 def test_what_both_have_in_common(none: Any, made: Any, create: Any, delete: Any, change: Any) -> None:
     kind = "project" if none is NO_PROJECT else "tag"
-    none.when(change).then_rejected(f"{kind}_not_found", 404)
-    none.when(delete).then_rejected(f"{kind}_not_found", 404)
+    none.when(change).then_rejected(f"{kind}_not_found", Category.NOT_FOUND)
+    none.when(delete).then_rejected(f"{kind}_not_found", Category.NOT_FOUND)
     made.and_when(create).then_rejected(f"{kind}_exists")
 
     changed = made.and_when(change)
     changed.and_when(change).then_nothing()
-    changed.and_when(change.model_copy(update={"fingerprint": "g"})).then_rejected("idempotency_key_reused", 422)
+    changed.and_when(change.model_copy(update={"fingerprint": "g"})).then_rejected(
+        "idempotency_key_reused", Category.INVALID
+    )
 
     deleted = made.and_when(delete).and_when(finish(kind))
     deleted.and_when(delete).then_nothing()
-    deleted.and_when(change).then_rejected(f"{kind}_deleted", 410)
-    deleted.and_when(delete.model_copy(update={"operation": uid(40)})).then_rejected(f"{kind}_deleted", 410)
+    deleted.and_when(change).then_rejected(f"{kind}_deleted", Category.GONE)
+    deleted.and_when(delete.model_copy(update={"operation": uid(40)})).then_rejected(f"{kind}_deleted", Category.GONE)
 
     again = deleted.and_when(create)
     assert not again.after.deleted
@@ -168,7 +172,7 @@ def test_what_both_have_in_common(none: Any, made: Any, create: Any, delete: Any
 
 
 def test_the_id_of_the_platform_itself_is_reserved() -> None:
-    NO_PROJECT.when(ask(CreateProject, project="system", name="S")).then_rejected("reserved_id", 422)
+    NO_PROJECT.when(ask(CreateProject, project="system", name="S")).then_rejected("reserved_id", Category.INVALID)
 
 
 @pytest.mark.parametrize("bad", ["", "A", "a.b", "a*", "a b", "-a", "a-", "a\n", "x" * 64, "é"])

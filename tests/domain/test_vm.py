@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain import vm
+from domain.base import Category
 from domain.contract import Desired, Power
 from domain.known import Known
 from domain.vm import (
@@ -130,7 +131,7 @@ def test_every_verb_in_every_situation(life: str, command: Any, event: Any, outc
         assert done.after.pending is not None
         assert done.after.pending.operation == uid(20)
     else:
-        done.then_rejected(str(outcome), 410 if outcome == GONE else 409)
+        done.then_rejected(str(outcome), Category.GONE if outcome == GONE else Category.CONFLICT)
 
 
 def test_the_table_of_verbs_is_complete() -> None:
@@ -211,7 +212,9 @@ def test_labels_have_limits(labels: dict[str, str]) -> None:
 def test_a_change_of_tags_from_before_it_had_other_names_is_the_same_request() -> None:
     tagged = given("running").when(ask(TagVm, tags=("a",)))
     tagged.and_when(ask(ChangeVm, tags=("a",))).then_nothing()
-    tagged.and_when(ask(ChangeVm, tags=("b",), fingerprint="g")).then_rejected("idempotency_key_reused", 422)
+    tagged.and_when(ask(ChangeVm, tags=("b",), fingerprint="g")).then_rejected(
+        "idempotency_key_reused", Category.INVALID
+    )
 
 
 @pytest.mark.parametrize("life", LIVES)
@@ -219,7 +222,7 @@ def test_every_vm_can_be_deleted_at_any_moment(life: str) -> None:
     before = living(life)
     done = given(life).when(ask(DeleteVm))
     if before.phase is Phase.DELETED:
-        done.then_rejected("vm_deleted", 410)
+        done.then_rejected("vm_deleted", Category.GONE)
     elif life == "deleting":
         done.then_rejected("operation_pending")
     elif before.node is None:
@@ -244,7 +247,7 @@ def test_what_never_was_cannot_be_asked_anything() -> None:
         schedule(),
         report(ON),
     ):
-        given(None).when(command).then_rejected("vm_not_found", 404)
+        given(None).when(command).then_rejected("vm_not_found", Category.NOT_FOUND)
 
 
 # ── create ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,7 +267,7 @@ def test_a_vm_is_requested_with_all_that_was_asked() -> None:
 def test_creating_again_is_one_vm_for_ever(life: str) -> None:
     story = given(life)
     story.when(create(at=at(999))).then_nothing()
-    story.when(create(fingerprint="other")).then_rejected("idempotency_key_reused", 422)
+    story.when(create(fingerprint="other")).then_rejected("idempotency_key_reused", Category.INVALID)
     refusal = story.when(create(operation=uid(99))).then_rejected("vm_exists")
     gone = lived(LIVES[life][0]).phase is Phase.DELETED
     assert ("was deleted, and is never used again" in refusal.detail) is gone
@@ -298,11 +301,11 @@ def test_the_same_operation_again_is_accepted_and_changes_nothing(life: str, com
     done = given(life).when(command)
     done.and_when(command.model_copy(update={"at": at(5000)})).then_nothing()
     other = done.and_when(command.model_copy(update={"fingerprint": "other"}))
-    assert other.then_rejected("idempotency_key_reused", 422).field == "Idempotency-Key"
+    assert other.then_rejected("idempotency_key_reused", Category.INVALID).field == "key"
 
 
 def test_an_operation_id_serves_one_verb() -> None:
-    given("stopped").when(ask(StartVm, 11)).then_rejected("idempotency_key_reused", 422)
+    given("stopped").when(ask(StartVm, 11)).then_rejected("idempotency_key_reused", Category.INVALID)
 
 
 def test_operations_are_remembered_beyond_the_end() -> None:

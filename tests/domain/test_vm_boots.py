@@ -3,7 +3,7 @@
 import pytest
 
 from domain import vm
-from domain.base import Sealed
+from domain.base import Category, Sealed
 from domain.contract import Desired, Power
 from domain.vm import (
     Considered,
@@ -154,7 +154,7 @@ def test_a_vm_that_was_created_is_resized_unless_something_is_under_way(life: st
     before = living(life)
     done = given(life).when(ask(ResizeVm, memory_mib=1024))
     if before.phase is Phase.DELETED:
-        done.then_rejected(GONE, 410)
+        done.then_rejected(GONE, Category.GONE)
     elif before.pending is not None:
         done.then_rejected(BUSY)
     elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:
@@ -180,12 +180,12 @@ def test_a_size_counts_from_the_next_start_on() -> None:
 
 
 def test_a_disk_never_shrinks() -> None:
-    refusal = given("stopped").when(ask(ResizeVm, disk_gib=3)).then_rejected("disk_cannot_shrink", 422)
+    refusal = given("stopped").when(ask(ResizeVm, disk_gib=3)).then_rejected("disk_cannot_shrink", Category.INVALID)
     assert refusal.field == "disk_gib"
     assert "4 GiB" in refusal.detail
     given("stopped").when(ask(ResizeVm, disk_gib=4)).then(VmResized)
     given("stopped").when(ask(ResizeVm, vcpus=1, memory_mib=64)).then(VmResized)
-    given("stopped").when(ask(ResizeVm)).then_rejected("invalid_request", 422)
+    given("stopped").when(ask(ResizeVm)).then_rejected("invalid_request", Category.INVALID)
 
 
 # ── rebuild ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,7 @@ def test_a_vm_that_was_created_is_rebuilt_unless_something_is_under_way(life: st
     before = living(life)
     done = given(life).when(ask(RebuildVm, image="other"))
     if before.phase is Phase.DELETED:
-        done.then_rejected(GONE, 410)
+        done.then_rejected(GONE, Category.GONE)
     elif before.pending is not None:
         done.then_rejected(BUSY)
     elif before.phase is Phase.LOST or before.desired is Desired.ABSENT:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from domain import vm
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.vm import CloseConsole, Console, OpenConsole, Phase, Vm, VmConsoleClosed, VmConsoleOpened
 from domain.vm.evolution import MOST_CONSOLES
 from domain.vm.kind import VM
@@ -57,7 +57,7 @@ def test_only_a_running_vm_can_be_connected_to(life: str) -> None:
         return
     with pytest.raises(Rejected, match=f"the VM is {before.phase}") as caught:
         vm.decide(before, opens())
-    assert (caught.value.code, caught.value.status) == ("wrong_phase", 409)
+    assert (caught.value.code, caught.value.category) == ("wrong_phase", Category.CONFLICT)
 
 
 def test_of_a_deleted_vm_connections_end_and_none_begin() -> None:
@@ -66,7 +66,7 @@ def test_of_a_deleted_vm_connections_end_and_none_begin() -> None:
     assert [type(event) for event in vm.decide(lived(gone), closes())] == [VmConsoleClosed]
     with pytest.raises(Rejected) as caught:
         vm.decide(lived(gone), opens(OTHER))
-    assert (caught.value.code, caught.value.status) == ("vm_deleted", 410)
+    assert (caught.value.code, caught.value.category) == ("vm_deleted", Category.GONE)
 
 
 def test_they_change_nothing_of_the_vm() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from domain.base import Category
 from domain.contract import Power
 from domain.vm import (
     Phase,
@@ -149,6 +150,6 @@ def test_a_boot_that_nobody_asked_for_does_not_make_it_deaf() -> None:
     """A count that is a lie is no more than the last one that was asked for, or is refused."""
     most = 2**31 - 1
     came = given(RUNNING[:-1]).when(up(3, 3, boots=most)).then(VmStarted, boots=1)
-    came.and_when(ready(60, boots=most)).then_rejected("invalid_request", 422)
+    came.and_when(ready(60, boots=most)).then_rejected("invalid_request", Category.INVALID)
     came.and_when(ready(60, boots=1)).then(VmGuestReady, boots=1)
     came.and_when(up(70, 2001, boots=most, resets=1)).then(VmGuestRebooted)

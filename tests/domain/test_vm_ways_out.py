@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from domain import vm
+from domain.base import Category
 from domain.contract import Desired, Power
 from domain.vm import (
     AbandonVm,
@@ -70,7 +71,7 @@ def test_what_failed_can_be_retried(life: str) -> None:
     before = living(life)
     done = given(life).when(ask(RetryVm))
     if before.phase is Phase.DELETED:
-        done.then_rejected(GONE, 410)
+        done.then_rejected(GONE, Category.GONE)
     elif life not in RETRIES:
         done.then_rejected(BUSY if before.pending else WRONG)
     else:
@@ -101,7 +102,7 @@ def test_what_is_pending_can_be_abandoned(life: str) -> None:
     before = living(life)
     done = given(life).when(ask(AbandonVm))
     if before.phase is Phase.DELETED:
-        done.then_rejected(GONE, 410)
+        done.then_rejected(GONE, Category.GONE)
     elif before.pending is None:
         done.then_rejected(WRONG)
     elif before.pending.verb == "delete":
@@ -142,7 +143,7 @@ def test_a_vm_on_a_lost_node_can_be_forgotten(life: str) -> None:
     before = living(life)
     done = given(life).when(forget())
     if before.phase is Phase.DELETED:
-        done.then_rejected(GONE, 410)
+        done.then_rejected(GONE, Category.GONE)
     elif before.node is None:
         done.then_rejected(WRONG)
     else:

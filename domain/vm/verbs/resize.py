@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from domain.access import VM_EDIT
-from domain.base import Rejected, replace
+from domain.base import Category, Rejected, replace
 from domain.verb import Effect
 from domain.vm.commands import Asked
 from domain.vm.events import VmAsked, VmEvent
@@ -33,10 +33,10 @@ class VmResized(VmAsked):
 def resize(vm: Vm, command: ResizeVm, _: str | None) -> list[VmEvent]:
     """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
     if command.vcpus is command.memory_mib is command.disk_gib is None:
-        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", status=422)
+        raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", Category.INVALID)
     if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:
         detail = f"the disk has {vm.spec.disk_gib} GiB and can only grow, not shrink to {command.disk_gib} GiB"
-        raise Rejected("disk_cannot_shrink", detail, status=422, field="disk_gib")
+        raise Rejected("disk_cannot_shrink", detail, Category.INVALID, field="disk_gib")
     spec = Spec(
         vcpus=command.vcpus or vm.spec.vcpus,
         memory_mib=command.memory_mib or vm.spec.memory_mib,
