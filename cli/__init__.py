@@ -1,7 +1,7 @@
-"""The `nebula` command: an HTTP client with good manners, and `nebula up`, the platform on one machine.
+"""The `nebula` command: an HTTP client, and `nebula up`, the platform on one machine.
 
-Here live commands, how they wait, and how they speak to people and programs. Rules of the platform do not: the CLI
-knows the HTTP contract (docs/http-api.md) and nothing of what is behind it. Only `up.py`, the role commands in
-`main.py` and `demo.py` know more, and they import it when called: `nebula vm list` has to start at once.
-Start with `main.py`; `command.py` says how a command is made.
+What is here: the commands, how they wait, and how they print for people and programs. What is not: rules of the
+platform. The CLI knows only the HTTP API (docs/http-api.md). `local/`, `demo/` and the role commands in `main.py` know
+more, and import it only when they are called, so that `nebula vm list` starts fast.
+Start with `main.py`; `client/command.py` says how a command is made.
 """

@@ -2,7 +2,7 @@
 
 It is derived: a channel is a function of `runtime/subjects.py`, its address and its parameters are the function's, and
 the schemas are those of the types that are read and written there. `TRAVELS` and `FIXED` say which type is on which
-subject. A subject that they lack, and one that is no more, stops the document from being made.
+subject. If they lack a subject, or name one that no longer exists, the document is not made (Incomplete).
 """
 
 import inspect
@@ -94,7 +94,7 @@ FIXED: Mapping[str, Travels] = {
 """The subjects without a part that varies."""
 
 EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
-"""What only an earlier version wrote on."""
+"""Subjects that only earlier versions wrote to."""
 
 PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
     ("event", "kind"): NAMES,
@@ -105,7 +105,7 @@ PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
 
 
 class Incomplete(LookupError):
-    """A subject has no types here, or types are given for what is no subject."""
+    """A subject has no types here, or types are given for a subject that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def builders() -> list[Subject]:
 
 
 def takes_all_parts(signature: inspect.Signature) -> bool:
-    """Whether it is of a function that makes a text and leaves no part out, as filters do."""
+    """Whether the function makes a text and needs all parts; functions that make filters do not."""
     given = [parameter.default is inspect.Parameter.empty for parameter in signature.parameters.values()]
     return signature.return_annotation is str and all(given)
 
@@ -167,7 +167,7 @@ def address(function: Subject) -> str | None:
 
 
 def plain(parameter: str) -> str:
-    """The parameter without what keeps it from hiding a name of Python's."""
+    """The parameter's name without the `_` that keeps it different from a name of Python's."""
     return parameter.rstrip("_")
 
 
@@ -234,7 +234,7 @@ def async_api() -> Document:
 
 
 def commands(asks: Document) -> dict[str, Document]:
-    """What can be asked of each kind, as operations of one channel."""
+    """The verbs of each kind, as operations of one channel."""
     every = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
     return {f"command.{kind.name}.{verb.name}": {**asks, "summary": verb.summary} for kind, verb in every}
 
@@ -245,7 +245,7 @@ def parameters(channel: Channel) -> Document:
 
 
 def stored(channel: Channel) -> str:
-    """In which stream it is kept, if in one, and what of it."""
+    """The stream that keeps it, if any, and which part of it."""
     for stream in streams.platform_streams(1):
         if channel.filter in (stream.subjects or ()):
             return f"Stream {stream.name}{kept(stream)}."

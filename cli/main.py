@@ -56,7 +56,7 @@ USE = "Use"
 
 @app.command(rich_help_panel=RUN)
 def up() -> None:
-    """Run the whole platform on this machine, in the foreground, until Ctrl-C; guests run on."""
+    """Run the whole platform on this machine, in the foreground, until Ctrl-C; guests go on running."""
     from cli.local.up import main
 
     main()
@@ -64,7 +64,7 @@ def up() -> None:
 
 @app.command(rich_help_panel=RUN)
 def demo() -> None:
-    """Show it all on a real VM: create, ready, restart, stop, start, delete. Ends by itself."""
+    """Show the whole life of a real VM: create, ready, restart, stop, start, delete. Ends by itself."""
     from cli.demo.demo import main
 
     main()
@@ -72,19 +72,19 @@ def demo() -> None:
 
 @app.command(rich_help_panel=RUN)
 def gateway() -> None:
-    """Run the HTTP API and the feeds."""
+    """Run the process of the HTTP API and the feeds."""
     serve("gateway")
 
 
 @app.command(rich_help_panel=RUN)
 def handlers() -> None:
-    """Run what decides: commands, placement, deadlines."""
+    """Run the process that decides: commands, placement, deadlines."""
     serve("handlers")
 
 
 @app.command(rich_help_panel=RUN)
 def projections() -> None:
-    """Run what makes the log readable: the read models, and what each guest is told."""
+    """Run the process that keeps the read models, and answers what each guest gets."""
     serve("projections")
 
 

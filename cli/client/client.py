@@ -1,6 +1,6 @@
-"""HTTP with good manners: every call is safe to repeat, and is repeated when the connection or the server fails.
+"""The HTTP client: every call is safe to repeat, and is repeated when the connection or the server fails.
 
-On `http.client`, since it loads ten times faster than its alternatives and a command lives for a moment only.
+It uses `http.client`, which loads ten times faster than its alternatives: a command runs for a moment only.
 """
 
 import http.client
@@ -27,7 +27,7 @@ RETRY, TRIES = Backoff(first=0.25, last=4.0, jitter=0.2), 5
 NOT_NOW = frozenset({429, 502, 503, 504})
 #: Seconds of silence after which a call counts as lost, on top of what it asked the server to wait.
 PATIENCE = 30.0
-#: What a header may say: visible ASCII.
+#: What a header may contain: visible ASCII.
 VISIBLE = re.compile(r"[!-~]+")
 
 Document = dict[str, Any]
@@ -40,7 +40,7 @@ def path(*parts: str) -> str:
 
 
 class Client:
-    """Speaks to one platform. `note` is told, in a line, whenever a call has to be tried again.
+    """Calls one platform. `note` gets a line whenever a call has to be tried again.
 
     `help` says what to do when the platform asks for a token and there is none.
     """
@@ -59,16 +59,16 @@ class Client:
         self._trusted: ssl.SSLContext | None = None
 
     def get(self, target: str, query: Query | None = None, *, wait: float = 0) -> Document:
-        """Read. `wait` is how many seconds the server was asked to hold the answer back at most.
+        """Read. `wait`: seconds for which the server may hold back the answer.
 
         Raises Refused (4xx) and Unreachable, as all calls do.
         """
         return self._call("GET", target, query, wait=wait)
 
     def poll(self, target: str, query: Query | None = None, *, wait: float = 0, patience: float = math.inf) -> Document:
-        """Read, for whoever waits for something anyway: over a platform that is away, or fails, for `patience` seconds.
+        """Read, and try again for `patience` seconds while the platform is away or fails.
 
-        Raises Refused and Unreachable as `get` does, once the patience is over.
+        Raises Refused as `get` does, and Unreachable when these seconds are over.
         """
         until = time.monotonic() + patience
         while True:
@@ -82,11 +82,11 @@ class Client:
                 time.sleep(RETRY.after(TRIES))
 
     def raw(self, target: str, query: Query | None = None, *, wait: float = 0) -> tuple[bytes, Mapping[str, str]]:
-        """Read what is not JSON: the body as it came, and the headers, their names in lower case."""
+        """Read an answer that is not JSON: its body, and its headers with names in lower case."""
         return self._tried("GET", target, query, wait=wait)
 
     def socket(self, target: str, query: Query | None = None) -> tuple[str, dict[str, str]]:
-        """Where the WebSocket at `target` is, and the headers that open it."""
+        """The address of the WebSocket at `target`, and the headers that open it."""
         return "ws" + self.url.removeprefix("http") + self._whole(target, query), self._authorization()
 
     def pages(self, target: str, query: Query | None = None) -> Iterator[Document]:
@@ -100,15 +100,15 @@ class Client:
                 return
 
     def send(self, method: str, target: str, body: Document | None = None, *, key: str = "") -> Document:
-        """Command. However often it has to be sent, `key` (random when empty) makes it happen once."""
+        """Send a command. It happens once, however often it has to be sent, because of `key` (random when empty)."""
         if key and not VISIBLE.fullmatch(key):
             raise Usage("a key has to be visible ASCII characters, without spaces")
         return self._call(method, target, body=body, key=key or str(uuid.uuid4()))
 
     def events(self, target: str, query: Query, last: str | None) -> Iterator[tuple[str, str]]:
-        """Server-Sent Events, as (id, data), behind the item `last`. Raises Unreachable when the stream ends.
+        """Server-Sent Events after the item `last`, as (id, data). Raises Unreachable when the stream ends.
 
-        The data is empty where a frame only says from where to resume.
+        The data is empty if a frame only says where to resume.
         """
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last is not None else {})}
         connection = self._connect(PATIENCE)
@@ -194,7 +194,7 @@ class Client:
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         if not self._secure:
             return http.client.HTTPConnection(*self.address, timeout=timeout)
-        from runtime.trust import trusted  # (what loads slowly is loaded when it is needed)
+        from runtime.trust import trusted  # (loaded when it is needed, because it loads slowly)
 
         if self._trusted is None:
             self._trusted = trusted()
@@ -235,9 +235,9 @@ class Client:
 
 
 def problem_of(url: str, status: int, data: bytes) -> Document:
-    """The problem that an answer without success says, or, where it says none, that there is one."""
+    """The problem in an answer that is no success; a general one if the answer contains none."""
     problem: Document = {"status": status, "detail": f"{url} answered {status}"}
-    if 300 <= status < 400:  # a token is not sent on to wherever it leads
+    if 300 <= status < 400:  # a token is not sent to the target of a redirect
         problem["detail"] += ", which leads elsewhere: give the platform's own URL"
         return problem
     try:

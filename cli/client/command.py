@@ -1,7 +1,7 @@
 """How a command of the client is made: a function of a Session and its own parameters.
 
 The options that hold everywhere (where the platform is, how to print) are added to each command's signature here, so
-that they may stand before or behind the command's name; the later one wins.
+that they may be given before or after the command's name; the later one counts.
 """
 
 import functools
@@ -22,7 +22,7 @@ from runtime.plain import plain
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
 
-#: What an answer leads to that lacks something, or has something else there.
+#: What Python raises when an answer lacks a field, or has another type there.
 NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 EVERYWHERE = "Everywhere"
@@ -92,7 +92,7 @@ def query(app: typer.Typer, name: str, panel: str | None = None) -> Callable[[Bo
 
 
 def patient(app: typer.Typer, name: str) -> Callable[[Body[P]], Body[P]]:
-    """A command that reads, and waits for something."""
+    """A command that reads and may wait."""
     return _register(app, name, PATIENT)
 
 

@@ -8,13 +8,13 @@ from cli.client.errors import Usage
 from cli.client.platform_url import platform_url
 
 DEFAULT_URL = "http://127.0.0.1:8700"
-#: In the home of a platform on this machine: where it is, and its administrator's token.
+#: Files in the home of a platform on this machine: its URL, and its administrator's token.
 URL_FILE, TOKEN_FILE = "api.url", "admin.token"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A platform. `help` says what to do where the token is missing."""
+    """A platform. `help` says what to do if the token is missing."""
 
     url: str
     token: str | None
@@ -23,7 +23,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Given:
-    """What one place (the command line, or the environment) says."""
+    """The URL and token that one source (the command line, or the environment) gives."""
 
     url: str | None = None
     token: str | None = None
@@ -32,9 +32,9 @@ class Given:
 def target(line: Given, environment: Given, home: Path | None) -> Target:
     """The platform, and the token for it.
 
-    A token on the command line is for whatever the command speaks to. One in the environment is for the URL there; the
-    one that `nebula up` keeps in its home is for that platform. Where two URLs are the same platform, the one that the
-    token belongs to is used: another user of this machine may listen at another of its addresses.
+    A token on the command line goes to the platform that the command calls. A token in the environment is for the URL
+    in the environment; the one that `nebula up` keeps in its home is for that platform. If two URLs mean the same
+    platform, the URL that the token belongs to is used: another user of this machine may listen at another address.
     """
     local = next(_local(home), None)
     url = line.url or environment.url or (local.url if local else DEFAULT_URL)
@@ -53,7 +53,7 @@ def target(line: Given, environment: Given, home: Path | None) -> Target:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two URLs name the same listener. What is no URL is none (the client says so)."""
+    """Whether two URLs name the same listener. False for an invalid URL (the client reports it)."""
     try:
         return platform_url(one).same(platform_url(other))
     except Usage:
@@ -67,6 +67,6 @@ def _local(home: Path | None) -> Iterator[Target]:
         try:
             token = (folder / TOKEN_FILE).read_text().strip()
             url = file.read_text().strip() if file.exists() else DEFAULT_URL
-        except (OSError, UnicodeDecodeError):  # whose token it is has to be known
+        except (OSError, UnicodeDecodeError):  # only then it is known whose token it is
             continue
         yield Target(url, token)

@@ -1,4 +1,4 @@
-"""What can go wrong for the person at the keyboard, and the exit status that tells it to a script."""
+"""The errors of a command: the text for people, and the exit status for scripts."""
 
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -24,13 +24,13 @@ class CliError(Exception):
 
 
 class Usage(CliError):
-    """The command line asks for something that makes no sense."""
+    """The command line is wrong."""
 
     exit = Exit.USAGE
 
 
 class Unreachable(CliError):
-    """Nobody answered, or only to say that it cannot answer now. Whether a command was carried out is unknown.
+    """No answer, or one that says "not now". It is unknown whether a command was carried out.
 
     `retry_after` is how many seconds the server asked us to wait, if it did.
     """
@@ -43,7 +43,7 @@ class Unreachable(CliError):
 
 
 class TimedOut(CliError):
-    """What was waited for did not happen in time. It may still."""
+    """It did not happen in time. It may still happen."""
 
     exit = Exit.TIMED_OUT
 
@@ -55,7 +55,7 @@ class Interrupted(CliError):
 
 
 class Refused(CliError):
-    """The platform said no: an RFC 9457 problem, from the answer to a request or from a failed operation."""
+    """The platform refused: an RFC 9457 problem, from the answer to a request or from a failed operation."""
 
     def __init__(self, problem: dict[str, Any]) -> None:
         detail = problem.get("detail") or problem.get("title") or "the platform gives no reason"

@@ -7,9 +7,9 @@ from runtime.unusable import sentence
 
 
 def readable(file: Path) -> Path:
-    """The file, when it can be read: better known now than after a minute of work. Raises Usage.
+    """Check that the file can be read, before a minute of work is lost. Raises Usage.
 
-    What is neither a file nor a folder, such as a pipe, can be read once only, and is left for that.
+    A pipe or a device is not checked, because it can be read only once.
     """
     try:
         if file.is_file() or file.is_dir() or not file.exists():
@@ -20,7 +20,7 @@ def readable(file: Path) -> Path:
 
 
 def writable(file: Path) -> Path:
-    """The file, when there is none yet and there is a folder for it. Raises Usage."""
+    """Check that the file does not exist and that its folder does. Raises Usage."""
     try:
         if file.exists():
             raise Usage(f"{file} exists already")

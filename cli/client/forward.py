@@ -14,7 +14,7 @@ READ = 64 * 1024
 
 
 def listening(port: int) -> socket.socket:
-    """A listener on loopback. Raises Usage when the port cannot be had."""
+    """A listener on loopback. Raises Usage if the port cannot be used."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
@@ -22,7 +22,7 @@ def listening(port: int) -> socket.socket:
 
 
 def forward(listener: socket.socket, api: Client, target: str) -> None:
-    """Serve whoever connects, side by side, until interrupted."""
+    """Serve all connections in parallel, until interrupted."""
     while True:
         viewer, _ = listener.accept()
         threading.Thread(target=serve, args=(viewer, api, target), daemon=True).start()
@@ -35,7 +35,7 @@ def serve(viewer: socket.socket, api: Client, target: str) -> None:
             with connected(api, target, {}) as tunnel:
                 back = threading.Thread(target=answers, args=(tunnel, viewer), daemon=True)
                 back.start()
-                with contextlib.suppress(Exception):  # either end has gone: so goes the other
+                with contextlib.suppress(Exception):  # one end has closed, so close the other
                     while data := viewer.recv(READ):
                         tunnel.send(data)
         except CliError as error:

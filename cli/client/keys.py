@@ -1,4 +1,4 @@
-"""SSH public keys as people give them: the key itself, or a file with some."""
+"""SSH public keys as people give them: the key itself, or a file with one or more."""
 
 import errno
 import re
@@ -11,20 +11,20 @@ import typer
 from cli.client.errors import Usage
 from runtime.unusable import sentence
 
-#: What private keys of OpenSSH, PEM, PGP, PuTTY, SSH.com, age and others say of themselves, and OpenSSH's own without
-#: its first line. Whatever else is no public key is refused, too: this only names the mistake.
+#: Marks of private keys of OpenSSH, PEM, PGP, PuTTY, SSH.com, age and others, and of OpenSSH's own without its first
+#: line. Anything else that is no public key is refused, too: this pattern only names the mistake.
 PRIVATE = re.compile(r"(PRIVATE|SECRET)[ -]KEY|PuTTY-User-Key-File|BEGIN SSH2 ENCRYPTED|b3BlbnNzaC1rZXktdjE")
-#: What a public key begins with, where it is given itself.
+#: How a public key begins.
 PUBLIC = ("ssh-", "ecdsa-", "sk-")
-#: What is longer, in characters, and is not there, may be a key rather than a path.
+#: A longer text (in characters) that is not the name of a file may be a key and not a path.
 MOST_PATH = 255
-#: The shape of one. What is in it, the platform looks at.
+#: The shape of a public key. The platform checks its content.
 LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+[A-Za-z0-9+/]+={0,2}([ \t]+[^\x00-\x08\x0a-\x1f\x7f]*)?")
-#: A key behind something: options, as `authorized_keys` may have them.
+#: A key after other text: options, as `authorized_keys` may have them.
 BEHIND = re.compile(r"[ \t](ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+AAAA[A-Za-z0-9+/]")
 
 SshKeys = Annotated[
-    list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with some; may be repeated.")
+    list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with public keys; may be repeated.")
 ]
 
 
@@ -39,7 +39,7 @@ def _keys(given: str) -> list[str]:
     if given.lstrip("\ufeff \t\r\n").startswith(PUBLIC) or BEHIND.search(given):
         return [_public(given.strip("\ufeff \t\r\n"), "--ssh-key")]
     why = "it has several lines" if "\n" in given else _missing(given) if len(given) > MOST_PATH else ""
-    if why:  # what no file is called may be a secret: it is not repeated
+    if why:  # a text that is not the name of a file may be a secret: it is not repeated
         raise Usage(f"--ssh-key was given neither a public key nor the path of a file ({why}); nothing was sent")
     text = text_of(Path(given))
     if PRIVATE.search(text):
@@ -52,7 +52,7 @@ def _keys(given: str) -> list[str]:
 
 
 def _missing(path: str) -> str:
-    """Why there is nothing at a path; empty where there is something."""
+    """Why there is no file at a path; empty if there is one."""
     try:
         Path(path).stat()
     except OSError as error:
@@ -63,7 +63,7 @@ def _missing(path: str) -> str:
 
 
 def _public(line: str, where: str) -> str:
-    """The line, when it looks like a public key. Raises Usage, without a word of what it is: it may be a secret."""
+    """The line, when it looks like a public key. Raises Usage, without the line itself: it may be a secret."""
     if BEHIND.search(line) and not LINE.fullmatch(line):
         raise Usage(f"{where}: the key has options before its type; leave them out, nothing was sent")
     if not LINE.fullmatch(line):
@@ -74,7 +74,7 @@ def _public(line: str, where: str) -> str:
 
 
 def text_of(file: Path) -> str:
-    """What a file of text holds, in UTF-8 or UTF-16, without a byte order mark. Raises Usage."""
+    """The text of a file in UTF-8 or UTF-16, without a byte order mark. Raises Usage."""
     try:
         data = file.read_bytes()
         return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")

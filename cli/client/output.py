@@ -1,4 +1,4 @@
-"""How answers look: tables for people, JSON for programs."""
+"""How answers are printed: tables for people, JSON for programs."""
 
 import json
 import sys
@@ -10,18 +10,18 @@ from cli.client.session import Output, Session
 from runtime.plain import plain, plain_json
 
 Row = Mapping[str, Any]
-#: A table's columns: heading, and what stands under it.
+#: A table's columns: the heading, and the field or function for the cell.
 Columns = Mapping[str, str | Callable[[Row], object]]
 
 
 def emit(text: str) -> None:
-    """A line of the result, or several; what could harm a terminal is escaped."""
+    """Print one or more lines of the result. Characters that could harm a terminal are escaped."""
     sys.stdout.write(plain(text) + "\n")
     sys.stdout.flush()
 
 
 def line(text: str) -> None:
-    """One line of the result: no line end in it makes another one."""
+    """Print one line of the result. Line ends in it are escaped."""
     emit(plain(text, keep=""))
 
 
@@ -30,7 +30,7 @@ def emit_json(value: object, indent: int | None = 2) -> None:
 
 
 def emit_exactly(said: bytes) -> None:
-    """Somebody's own: as it is into a file or a pipe, a line break behind text; escaped on a terminal."""
+    """Print text of somebody else: unchanged into a file or a pipe, escaped on a terminal, with a line end after it."""
     try:
         text = said.decode()
     except UnicodeDecodeError:
@@ -52,7 +52,7 @@ def listing(session: Session, rows: Iterable[Row], columns: Columns) -> None:
 
 
 def one(session: Session, row: Row) -> None:
-    """All there is to say of one thing."""
+    """Print all fields of one resource."""
     if session.output is Output.JSON:
         emit_json(row)
         return
@@ -64,7 +64,7 @@ def one(session: Session, row: Row) -> None:
 
 
 def table(rows: Sequence[Row], columns: Columns) -> str:
-    """Rows under headings, parted by two spaces: easy to read, to grep and to cut."""
+    """Rows under headings, with two spaces between columns: easy to read, to grep and to cut."""
     cells = [list(columns)]
     for row in rows:
         cells.append([plain(cell(of(row) if callable(of) else row.get(of)), keep="") for of in columns.values()])
@@ -87,7 +87,7 @@ def cell(value: object) -> str:
 
 
 def age(field: str) -> Callable[[Row], object]:
-    """A column that tells how long ago the time in `field` was."""
+    """A column that shows how long ago the time in `field` was."""
 
     def tell(row: Row) -> object:
         at = row.get(field)

@@ -1,4 +1,4 @@
-"""Where a platform is: its URL, read once, and refused where it could mean two things."""
+"""The URL of a platform: parsed once, and refused if it could mean two things."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from cli.client.errors import Usage
 from runtime.masking import masked
 
 PORTS = {"http": 80, "https": 443}
-#: Names of this machine, all for the same.
+#: Names of this machine, all with the same meaning.
 HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _URL = re.compile(
@@ -18,7 +18,7 @@ _URL = re.compile(
 
 @dataclass(frozen=True)
 class PlatformUrl:
-    """A listener, and the path below which the platform is there. `host` as it stands in a URL, in lower case."""
+    """A listener, and the path below which the platform is served. `host` is as in the URL, in lower case."""
 
     scheme: str
     host: str
@@ -31,13 +31,13 @@ class PlatformUrl:
         return f"{self.scheme}://{self.host}{port}{self.base}"
 
     def same(self, other: "PlatformUrl") -> bool:
-        """Whether both are the same listener; the names of this machine are one."""
+        """Whether both are the same listener; all names of this machine count as one."""
         here, there = ("here" if each.host in HERE else each.host for each in (self, other))
         return (here, self.scheme, self.port, self.base) == (there, other.scheme, other.port, other.base)
 
 
 def platform_url(url: str) -> PlatformUrl:
-    """What a URL names. Raises Usage, which says what is wrong, without a password that stands in it."""
+    """Parse a URL. Raises Usage, which says what is wrong and leaves out a password in the URL."""
     found = _URL.fullmatch(url)
     if found is None or "?" in url or "#" in url:
         raise Usage(f"not the URL of a platform: {masked(url)!r} ({_help(url)})")

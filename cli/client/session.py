@@ -1,4 +1,4 @@
-"""What every command of the client is handed: where the platform is, and how to answer."""
+"""What every command of the client gets: the platform, and how to print."""
 
 import sys
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from runtime.masking import masked
 from runtime.plain import plain
 
 DEFAULT_PROJECT = "default"
-#: Seconds a command waits for what it started, unless told otherwise.
+#: Seconds that a command waits for its operation (`--timeout` changes it).
 DEFAULT_TIMEOUT = 1800.0
 
 
@@ -20,7 +20,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True)
 class Session:
-    """One run of a client command. `project_given` is None where nobody named a project."""
+    """One run of a client command. `project_given` is None if no project was named."""
 
     api: Client
     output: Output
@@ -28,9 +28,9 @@ class Session:
     #: whether to wait for the operation to end, and for how many seconds
     wait: bool
     timeout: float
-    #: makes the command's one unsafe call happen once, however often it is sent
+    #: Idempotency-Key of the command: it happens once, however often it is sent
     key: str
-    #: stands in front of each line about progress
+    #: printed before each line about progress
     margin: str = ""
 
     @property

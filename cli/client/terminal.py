@@ -17,7 +17,7 @@ from cli.client.tunnel import farewell
 #: Ctrl-].
 ESCAPE = b"\x1d"
 READ = 4096
-#: Signals that would end this program without a word to the terminal.
+#: Signals that would end this program without restoring the terminal.
 DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -29,7 +29,7 @@ class Terminal:
         self._over, self._ended = os.pipe()
 
     def run(self) -> str:
-        """Until Ctrl-], the end of the input, or that of the console; why it has ended. Raises Unreachable."""
+        """Run until Ctrl-], the end of the input or the end of the console; says why it ended. Raises Unreachable."""
         shown = threading.Thread(target=self._show, daemon=True)
         with raw(sys.stdin.fileno()):
             shown.start()
@@ -40,7 +40,7 @@ class Terminal:
         return left
 
     def _type(self) -> str | None:
-        """Send what is typed. Why it was the person here who ended; None where it was the other end."""
+        """Send what is typed. Returns why the person here ended it; None if the other end did."""
         keys = sys.stdin.fileno()
         while True:
             ready, _, _ = select.select([keys, self._over], [], [])
@@ -71,7 +71,7 @@ class Terminal:
 
 @contextmanager
 def raw(keys: int) -> Iterator[None]:
-    """Every key as it is, Ctrl-C included. The terminal is itself again afterwards, whatever happens but SIGKILL."""
+    """Send every key unchanged, Ctrl-C too. The terminal is restored afterwards, except after SIGKILL."""
     if not os.isatty(keys):
         yield
         return

@@ -1,4 +1,4 @@
-"""A connection to a guest: a WebSocket to the platform, opened as any other call is made."""
+"""A connection to a guest: a WebSocket to the platform, opened with the same headers as other calls."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from cli.client.errors import CliError, Refused, Unreachable
 
 #: Seconds for the platform to open a connection.
 PATIENCE = 30.0
-#: How a connection ends where nothing is wrong.
+#: The codes with which a connection ends normally.
 NORMAL = 1000
 
 
@@ -29,7 +29,7 @@ def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
             proxy=None,
             max_size=None,
             open_timeout=PATIENCE,
-            address=api.address,  # so that no redirect leads elsewhere: what is typed here is for this platform
+            address=api.address,  # no redirects: the input is for this platform only
         )
     except InvalidStatus as error:
         raise _refused(api, error.response.status_code, bytes(error.response.body or b"")) from error
@@ -43,7 +43,7 @@ def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
 
 
 def farewell(socket: Any) -> str:
-    """Why it was ended by the platform. Raises Unreachable when it was lost."""
+    """Why the platform ended it. Raises Unreachable if the connection was lost."""
     code, reason = socket.close_code, socket.close_reason
     if code != NORMAL:
         raise Unreachable(reason or "the connection was lost")

@@ -18,7 +18,7 @@ UserData = Annotated[Path | None, typer.Option(help="File for cloud-init; any by
 
 
 def user_data(file: Path | None) -> Document:
-    """The fields of a body that say what the file holds; none without a file. Raises Usage."""
+    """The fields of a body that carry the file's content; none without a file. Raises Usage."""
     if file is None:
         return {}
     try:
@@ -38,6 +38,6 @@ def user_data(file: Path | None) -> Document:
 
 
 def warn(answer: Document) -> None:
-    """Say what the platform thinks of the user-data that it took."""
+    """Print the platform's warnings about the user-data that it accepted."""
     for warning in answer["operation"].get("warnings") or []:
         note(f"warning: user-data: {warning['detail']} ({warning['code']})")

@@ -1,4 +1,4 @@
-"""Waiting for what was started, and saying meanwhile how far it is."""
+"""Waiting for an operation or a VM, with the progress shown meanwhile."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ from cli.client.session import Session
 from runtime.gauge import share
 from runtime.plain import plain
 
-#: Seconds one long poll lasts: how stale the shown state may become.
+#: Seconds of one long poll: the state that is shown is at most this old.
 POLL = 2.0
 
 
 class Progress:
-    """What happens at the moment, on standard error: a spinner on a terminal, else one line per change."""
+    """The present state on standard error: a spinner on a terminal, else one line for each change."""
 
     def __init__(self, what: str, margin: str = "") -> None:
         self._what = margin + plain(what, keep="")
@@ -58,10 +58,10 @@ class Progress:
 
 
 def operation(session: Session, op: Document) -> Document:
-    """Wait until the operation has ended well; its last state.
+    """Wait until the operation has succeeded. Returns its last state.
 
     Raises Refused when it failed, TimedOut when it (or our patience) ran out of time, Interrupted on Ctrl-C: the
-    operation then goes on without us.
+    operation then continues on the platform.
     """
     with Progress(f"{op['verb']} {op['kind']} {short(op['resource'])}", session.margin) as progress:
         try:
@@ -86,7 +86,7 @@ def operation(session: Session, op: Document) -> Document:
 def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
     """Wait until the VM is running, ready, paused, suspended, stopped or deleted; its last state.
 
-    Raises Refused when it has come to where the goal cannot be reached without a further command, TimedOut as above.
+    Raises Refused if the VM cannot reach the goal without another command, TimedOut as above.
     """
     target = path("projects", project, "vms", vm_id)
     position = None
@@ -113,14 +113,14 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
 
 
 def passed_over(considered: list[Document]) -> list[str]:
-    """Each node that placement named and did not take, with the reason."""
+    """Each node that placement considered and did not choose, with the reason."""
     named = [node for node in considered if node.get("reason")]
     more = [f" (and {node['more']} more)" if node.get("more") else "" for node in named]
     return [f"{node['node']} {node['reason']}{rest}" for node, rest in zip(named, more, strict=True)]
 
 
 def considered(nodes: list[Document]) -> list[str]:
-    """All nodes that placement named: the one it took, and why not the others."""
+    """All nodes that placement considered: the chosen one, and why not the others."""
     taken = [f"{node['node']} was taken" for node in nodes if not node.get("reason")]
     return [*taken, *passed_over(nodes)]
 
@@ -139,7 +139,7 @@ def describe(state: Document) -> str:
 
 
 def short(id_: str) -> str:
-    """An id as it suffices for people: of a UUID, its beginning."""
+    """An id, short enough for people: the beginning of a UUID."""
     return id_[:8] if len(id_) == 36 else id_
 
 
@@ -149,7 +149,7 @@ def _reached(state: Document, goal: str) -> bool:
 
 
 def _silent(state: Document) -> Document | None:
-    """Why a running VM will never say that it is ready, where it is known that it cannot."""
+    """Why a running VM can never report that it is ready, if that is known."""
     if state.get("pending") or state["phase"] != "running":
         return None
     return next((each for each in state.get("warnings") or [] if each["code"] == "guest_cannot_say_ready"), None)
@@ -170,7 +170,7 @@ def _hopeless(state: Document, goal: str) -> bool:
 
 
 def _state(session: Session, op: Document) -> str:
-    """Of a VM, what it does; of anything else, that it is under way."""
+    """The phase of a VM; for other resources only that the operation is running."""
     if op.get("progress"):
         return f"{op['status']}, {share(op['progress']['bytes_done'], op['progress']['bytes_total'])}"
     if op["kind"] != "vm":
@@ -182,7 +182,7 @@ def _state(session: Session, op: Document) -> str:
 
 
 def _patience(session: Session, progress: Progress, state: str) -> float:
-    """Seconds until the next look; TimedOut when there are none left."""
+    """Seconds until the next look. Raises TimedOut if no time is left."""
     seconds = left(session, progress)
     if seconds <= 0:
         raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still get there")

@@ -11,17 +11,17 @@ from cli.client.errors import Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
 
-projects = typer.Typer(help="Projects: what VMs belong to.", no_args_is_help=True)
-tags = typer.Typer(help="Tags: what VMs and projects are grouped by.", no_args_is_help=True)
-flavors = typer.Typer(help="Flavors: sizes of VMs that have a name.", no_args_is_help=True)
+projects = typer.Typer(help="Projects: groups of VMs.", no_args_is_help=True)
+tags = typer.Typer(help="Tags: names that group VMs and projects.", no_args_is_help=True)
+flavors = typer.Typer(help="Flavors: named sizes of VMs.", no_args_is_help=True)
 nodes = typer.Typer()
 operations = typer.Typer(help="Operations: every command that was accepted.", no_args_is_help=True)
-#: By the names under which `nebula` has them.
+#: By their names on the command line.
 APPS = {"project": projects, "tag": tags, "flavor": flavors, "node": nodes, "operation": operations}
 
 
 def clock(offset: float | None, warning: str | None) -> str | None:
-    """How far a node's clock is off, where that is too far: `ok`, or `+300.0 s`."""
+    """`ok`, or how much a node's clock differs, if that is too much: `+300.0 s`."""
     if offset is None:
         return None
     return f"{offset:+.1f} s" if warning else "ok"
@@ -77,7 +77,7 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repea
 
 
 def labelled(given: list[str] | None) -> dict[str, str] | None:
-    """Labels as `KEY=VALUE`; None where none are given. Raises Usage."""
+    """Labels from `KEY=VALUE`; None if none are given. Raises Usage."""
     if given is None:
         return None
     labels = {key: value for key, _, value in (label.partition("=") for label in given)}
@@ -87,7 +87,7 @@ def labelled(given: list[str] | None) -> dict[str, str] | None:
 
 
 def finish(session: Session, answer: Document, columns: output.Columns, again: str | None) -> None:
-    """Wait for the operation, then show what became of its resource, read at `again` (None: it is no more)."""
+    """Wait for the operation, then show its resource, read from the path `again` (None: it was deleted)."""
     kind = answer["operation"]["kind"]
     if session.wait:
         answer["operation"] = waiting.operation(session, answer["operation"])
@@ -112,7 +112,7 @@ def create_project(
     ssh_key: SshKeys = None,
     description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
 ) -> None:
-    """Create a project. Its SSH keys open all VMs that are made in it."""
+    """Create a project. All VMs that are created in it get its SSH keys."""
     more = {"id": id or None, "description": description}
     given = {"name": name, "tags": tag or [], "ssh_keys": public_keys(ssh_key), **more}
     body = {field: value for field, value in given.items() if value is not None}
@@ -128,37 +128,37 @@ def list_projects(session: Session) -> None:
 
 @query(projects, "show")
 def show_project(session: Session, which: Id) -> None:
-    """All there is to know of a project."""
+    """Show a project."""
     output.one(session, session.api.get(path("projects", which)))
 
 
 @command(projects, "rename")
 def rename_project(session: Session, which: Id, name: Annotated[str, typer.Argument()]) -> None:
-    """Give a project another name; its id stays."""
+    """Rename a project; its id does not change."""
     answer = session.api.send("PATCH", path("projects", which), {"name": name}, key=session.key)
     finish(session, answer, PROJECT, path("projects", which))
 
 
 @command(projects, "describe")
 def describe_project(session: Session, which: Id, description: Annotated[str, typer.Argument()]) -> None:
-    """Say what a project is for; an empty text takes away what was said."""
+    """Describe a project; an empty text removes the description."""
     answer = session.api.send("PATCH", path("projects", which), {"description": description}, key=session.key)
     finish(session, answer, PROJECT, path("projects", which))
 
 
 @command(projects, "tag")
 def tag_project(session: Session, which: Id, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Give a project these tags in place of the ones it has; none takes all away."""
+    """Replace a project's tags by these; without any, remove all."""
     answer = session.api.send("PATCH", path("projects", which), {"tags": tags or []}, key=session.key)
     finish(session, answer, PROJECT, path("projects", which))
 
 
 @command(projects, "ssh-keys")
 def ssh_keys_of_project(session: Session, which: Id, ssh_key: SshKeys = None) -> None:
-    """Give a project these SSH keys in place of the ones it has; none takes all away.
+    """Replace a project's SSH keys by these; without any, remove all.
 
-    They open every VM made from then on. A guest that exists is told at its next boot; stock cloud-init takes keys at a
-    guest's first boot only.
+    Every VM that is created from then on gets them. A guest that exists gets them as data at its next boot, but stock
+    cloud-init installs keys at a guest's first boot only.
     """
     body = {"ssh_keys": public_keys(ssh_key)}
     answer = session.api.send("PATCH", path("projects", which), body, key=session.key)
@@ -191,14 +191,14 @@ def list_tags(session: Session) -> None:
 
 @command(tags, "rename")
 def rename_tag(session: Session, tag: Id, name: Annotated[str, typer.Argument()]) -> None:
-    """Give a tag another name; its id stays."""
+    """Rename a tag; its id does not change."""
     answer = session.api.send("PATCH", path("tags", tag), {"name": name}, key=session.key)
     finish(session, answer, TAG, path("tags", tag))
 
 
 @command(tags, "delete")
 def delete_tag(session: Session, tag: Id) -> None:
-    """Delete a tag that nothing carries."""
+    """Delete a tag that no VM and no project has."""
     finish(session, session.api.send("DELETE", path("tags", tag), key=session.key), TAG, None)
 
 
@@ -214,7 +214,7 @@ def create_flavor(
     label: Labels = None,
     description: Annotated[str | None, typer.Option()] = None,
 ) -> None:
-    """Create a flavor. Its size never changes: create another one, and deprecate this one then."""
+    """Create a flavor. Its size never changes: for another size create another flavor, and deprecate this one."""
     said = {
         "id": id,
         "project": session.project if private else None,
@@ -245,9 +245,9 @@ def change_flavor(
     flavor: Id,
     name: Annotated[str | None, typer.Option(help="Another name; its id stays.")] = None,
     label: Labels = None,
-    description: Annotated[str | None, typer.Option(help="An empty one takes away what there was.")] = None,
+    description: Annotated[str | None, typer.Option(help="An empty text removes it.")] = None,
 ) -> None:
-    """Change what is said of a flavor. What is not given stays; labels are replaced as a whole."""
+    """Change the name, labels or description of a flavor. What is not given stays; labels are replaced as a whole."""
     said = {"name": name, "labels": labelled(label), "description": description}
     body = {field: value for field, value in said.items() if value is not None}
     answer = session.api.send("PATCH", path("flavors", flavor), body, key=session.key)
@@ -256,7 +256,7 @@ def change_flavor(
 
 @command(flavors, "deprecate")
 def deprecate_flavor(session: Session, flavor: Id) -> None:
-    """Make no new VMs of a flavor; those that there are stay."""
+    """Refuse the flavor for new VMs; present VMs keep it."""
     finish(
         session,
         session.api.send("POST", path("flavors", flavor, "deprecate"), key=session.key),
@@ -267,7 +267,7 @@ def deprecate_flavor(session: Session, flavor: Id) -> None:
 
 @command(flavors, "restore")
 def restore_flavor(session: Session, flavor: Id) -> None:
-    """Let new VMs be made of a flavor again."""
+    """Allow a deprecated flavor for new VMs again."""
     finish(
         session,
         session.api.send("POST", path("flavors", flavor, "restore"), key=session.key),
@@ -290,13 +290,13 @@ def list_nodes(session: Session) -> None:
 
 @query(nodes, "show")
 def show_node(session: Session, node: Id) -> None:
-    """All there is to know of a node."""
+    """Show a node."""
     output.one(session, session.api.get(path("nodes", node)))
 
 
 @command(nodes, "cordon")
 def cordon(session: Session, node: Id) -> None:
-    """Place no new VMs on a node; those there run on."""
+    """Place no new VMs on a node; its present VMs go on running."""
     answer = session.api.send("POST", path("nodes", node, "cordon"), {}, key=session.key)
     finish(session, answer, NODE, path("nodes", node))
 
@@ -310,9 +310,9 @@ def uncordon(session: Session, node: Id) -> None:
 
 @command(nodes, "retire")
 def retire(session: Session, node: Id) -> None:
-    """Take a node for gone, for good: it has to be lost, and without VMs that are neither lost nor forgotten.
+    """Retire a node that will not come back. It has to be lost, and each of its VMs lost or forgotten.
 
-    A daemon that comes back under its name is refused, until it is started with NEBULA_TAKE_OVER=true.
+    A daemon that comes back with its name is refused, until it is started with NEBULA_TAKE_OVER=true.
     """
     answer = session.api.send("POST", path("nodes", node, "retire"), {}, key=session.key)
     finish(session, answer, NODE, None)
@@ -322,7 +322,7 @@ def retire(session: Session, node: Id) -> None:
 def set_seed_url(
     session: Session, node: Id, seed_url: Annotated[str, typer.Argument(help="http://HOST:PORT/")]
 ) -> None:
-    """Say at which URL the guests of a node find their cloud-init data, from their next start on."""
+    """Set the URL at which the guests of a node get their cloud-init data, from their next start on."""
     answer = session.api.send("PATCH", path("nodes", node), {"seed_url": seed_url}, key=session.key)
     finish(session, answer, NODE, path("nodes", node))
 
@@ -344,13 +344,13 @@ def list_operations(
 
 @query(operations, "show")
 def show_operation(session: Session, operation: Id) -> None:
-    """All there is to know of an operation, its events included."""
+    """Show an operation and its events."""
     output.one(session, session.api.get(path("operations", operation)))
 
 
 @patient(operations, "wait")
 def wait_operation(session: Session, operation: Id) -> None:
-    """Wait until an operation has ended; its end is the exit status."""
+    """Wait until an operation has ended; the exit status says how."""
     ended = waiting.operation(session, session.api.get(path("operations", operation)))
     if session.output is Output.JSON:
         output.emit_json(ended)

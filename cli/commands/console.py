@@ -1,4 +1,4 @@
-"""`nebula vm console`, `console-log` and `vnc`: at the serial console of a VM, what it wrote there, and its display."""
+"""`nebula vm console`, `console-log` and `vnc`: a VM's serial console, the log of that console, and its display."""
 
 import codecs
 import re
@@ -21,7 +21,7 @@ from runtime.plain import plain
 #: Seconds that the platform is asked to wait for more.
 WAIT = 20.0
 
-#: What colours text on a terminal; what ends that; other control characters, which a terminal may obey.
+#: Sequences that colour text on a terminal; the one that ends colours; other control characters.
 _COLOUR, _COLOURLESS = re.compile(r"(\x1b\[[0-9;]*m)"), b"\x1b[0m"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -35,9 +35,9 @@ def register(app: typer.Typer) -> None:
 def console(
     session: Session,
     vm: Name,
-    force: Annotated[bool, typer.Option("--force", help="Take it away from whoever has it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take it over from the person who has it.")] = False,
 ) -> None:
-    """Sit down at a running VM's serial console. Ctrl-] ends the session; the VM runs on."""
+    """Connect to a running VM's serial console. Ctrl-] ends the session; the VM goes on running."""
     target = path("projects", session.project, "vms", find(session, vm), "console")
     with connected(session.api, target, {"force": "true"} if force else {}) as socket:
         note(f"connected to {vm}; Ctrl-] ends the session")
@@ -49,9 +49,9 @@ def console_log(
     session: Session,
     vm: Name,
     bytes: Annotated[int, typer.Option(min=1, max=8 * 1024 * 1024, help="How much of its end.")] = 64 * 1024,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what it writes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Also print new output, until Ctrl-C.")] = False,
 ) -> None:
-    """What a VM wrote to its serial console, running or not. To a terminal, only text and colours of it."""
+    """Print what a VM wrote to its serial console, running or not. A terminal gets only text and colours."""
     target = path("projects", session.project, "vms", find(session, vm), "console-log")
     data, headers = session.api.raw(target, {"bytes": bytes})
     with Printer() as show:
@@ -72,12 +72,12 @@ def vnc(
     vm: Name,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; any free one for 0.")] = 0,
 ) -> None:
-    """Let VNC viewers on this machine see a running VM's display, until Ctrl-C.
+    """Open a port for VNC viewers on this machine, to a running VM's display, until Ctrl-C.
 
-    Meanwhile whoever is on this machine can connect to the port.
+    Meanwhile every user of this machine can connect to the port.
     """
     target = path("projects", session.project, "vms", find(session, vm), "vnc")
-    with connected(session.api, target, {}):  # better to know now than at the first viewer
+    with connected(session.api, target, {}):  # so that an error is shown now, not at the first viewer
         pass
     with listening(port) as listener:
         host, chosen = listener.getsockname()

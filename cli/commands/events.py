@@ -33,8 +33,8 @@ def register(app: typer.Typer) -> None:
 def events(
     session: Session,
     vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
-    kind: Annotated[str | None, typer.Option(help="Of vm, project, tag, image or node.")] = None,
-    type: Annotated[str | None, typer.Option(help="Of this type, such as nebula.vm.VmStarted.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only of this kind, such as vm, project or image.")] = None,
+    type: Annotated[str | None, typer.Option(help="Only of this type, such as nebula.vm.VmStarted.")] = None,
     actor: Annotated[str | None, typer.Option(help="Caused by this actor.")] = None,
     operation: Annotated[str | None, typer.Option(help="Of this operation.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="From this position or time on.")] = None,
@@ -63,7 +63,7 @@ def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterato
     wait = 0.0
     while True:
         held = {"wait": f"{wait:.0f}s"} if wait else {}
-        read = session.api.poll if wait else session.api.get  # who follows the log waits for the platform, too
+        read = session.api.poll if wait else session.api.get  # a follower also waits while the platform is away
         items = read(path("events"), {**wanted, "limit": PAGE, **held}, wait=wait)["items"]
         yield from items
         if items:
@@ -77,13 +77,13 @@ def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterato
 def feed(
     session: Session,
     vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
-    after: Annotated[int | None, typer.Option(help="Behind this position; else from the beginning.")] = None,
+    after: Annotated[int | None, typer.Option(help="Begin after this position; without it, at the beginning.")] = None,
     now: Annotated[bool, typer.Option("--from-now", help="Only what happens from now on.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
 ) -> None:
     """The live feed, resumed where it was when the connection is lost. With --output json: one CloudEvent per line.
 
-    Each item names the one before it, so that a gap cannot go unnoticed: it would end the feed with status 1.
+    Each item names the one before it, so that a gap is noticed: it ends the feed with status 1.
     """
     target = path("feed")
     if vm:
@@ -95,12 +95,12 @@ def feed(
 
 
 def subscribe(session: Session, target: str, start: Document) -> Iterator[Document]:
-    """The items of a feed, exactly once each, over lost connections.
+    """The items of a feed, each exactly once, also when connections are lost.
 
     Raises Unreachable when the first connection fails, CliError on a gap.
     """
     last: str | None = None  # where to resume
-    before: str | None = None  # what the next item has to name as the one before it
+    before: str | None = None  # the position that the next item has to name as its `prev`
     failures = 0
     while True:
         try:
@@ -138,7 +138,7 @@ def _print(session: Session, items: Iterator[Document], limit: int | None) -> No
 
 
 def line(event: Document) -> str:
-    """An event in one line; also a message that is none, which may say anything or nothing."""
+    """An event in one line; also a message that is no event, whatever is in it."""
     try:
         of = ".".join(subjects.parse_event(event["subject"]))
     except ValueError:

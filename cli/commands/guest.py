@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def guest(session: Session, vm: Name) -> None:
-    """What a running guest says of itself now, by the agent in it: system, network, filesystems."""
+    """Ask the agent in a running guest for its system, network and filesystems."""
     target = path("projects", session.project, "vms", find(session, vm), "guest")
     said = session.api.get(target, wait=AGENT)
     if session.output is Output.JSON:

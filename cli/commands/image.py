@@ -1,4 +1,4 @@
-"""`nebula image …`: what disks are made from."""
+"""`nebula image …`: images, from which disks are made."""
 
 import hashlib
 import re
@@ -17,7 +17,7 @@ from cli.client.session import Session, note
 from cli.commands.catalog import finish
 from runtime.unusable import sentence
 
-app = typer.Typer(help="Images: what disks are made from.", no_args_is_help=True)
+app = typer.Typer(help="Images, from which disks are made.", no_args_is_help=True)
 
 COLUMNS: output.Columns = {
     "ID": "id",
@@ -35,7 +35,7 @@ COLUMNS: output.Columns = {
 }
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
-#: What is no path. Which of them can be used, the platform says.
+#: A URL and not a path. The platform says which schemes it accepts.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -63,15 +63,15 @@ class Debian(StrEnum):
         return self.name.lower()
 
 
-Sha256 = Annotated[str | None, typer.Option(help="Checksum; without any, the one that is found is recorded.")]
-Sha512 = Annotated[str | None, typer.Option(help="The same, of the other kind; both may be given.")]
+Sha256 = Annotated[str | None, typer.Option(help="Checksum; without one, the computed checksum is recorded.")]
+Sha512 = Annotated[str | None, typer.Option(help="Checksum of this kind; both may be given.")]
 Distribution = Annotated[str | None, typer.Option(help="Such as debian.")]
 Release = Annotated[str | None, typer.Option(help="Such as 12 or 24.04.")]
 Arch = Annotated[
-    str, typer.Option("--architecture", "--arch", help="What CPUs it is made for: x86_64 (amd64) or aarch64 (arm64).")
+    str, typer.Option("--architecture", "--arch", help="CPUs that it is for: x86_64 (amd64) or aarch64 (arm64).")
 ]
 Started = Annotated[
-    Firmware | None, typer.Option(help="What its guests are started by; unless given, bios, and uefi for aarch64.")
+    Firmware | None, typer.Option(help="Firmware of its guests: bios (default) or uefi (default for aarch64).")
 ]
 Description = Annotated[str | None, typer.Option(help="For people.")]
 Private = Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")]
@@ -96,7 +96,7 @@ def register(
         Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
     ] = Fetch.PLATFORM,
 ) -> None:
-    """Make an image known; waits until its bytes and checksum have been verified."""
+    """Register an image; waits until its content and checksum have been checked."""
     local = not URL.match(source)
     if local:
         source = str(Path(source).absolute())
@@ -139,7 +139,7 @@ def import_(
         Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
     ] = Fetch.PLATFORM,
 ) -> None:
-    """Import an image from a URL; shows how much has come."""
+    """Import an image from a URL; shows the progress."""
     if not origin.lower().startswith(("http://", "https://")):
         raise Usage("--from has to be an http(s) URL; `nebula image register` takes a path")
     register(
@@ -180,13 +180,13 @@ def list_(
 
 @query(app, "show")
 def show(session: Session, image: Id) -> None:
-    """All there is to know of an image."""
+    """Show an image."""
     output.one(session, session.api.get(path("images", image)))
 
 
 @command(app, "delete")
 def delete(session: Session, image: Id) -> None:
-    """Forget an image that no VM is made from."""
+    """Delete an image that no VM uses."""
     finish(session, session.api.send("DELETE", path("images", image), key=session.key), COLUMNS, None)
 
 
@@ -201,7 +201,7 @@ def build(
     from runtime.settings import Common, read
 
     if register:
-        session.api.get(path("images"), {"limit": 1})  # better to know now than in two minutes that nobody answers
+        session.api.get(path("images"), {"limit": 1})  # notice now that nobody answers, not in two minutes
     cache = read(Common).home / "cache"
     try:
         with waiting.Progress(f"building {release}") as progress:
@@ -218,9 +218,9 @@ def build(
 
 
 def ensure(session: Session, image_id: str, source: str, sha256: str, **about: str) -> Document:
-    """The image under this id with these bytes: registered now, with what is said about it, unless it has been.
+    """The image with this id and these bytes; it is registered now if it was not.
 
-    Raises CliError when the id stands for other bytes.
+    Raises CliError if the id belongs to other bytes.
     """
     target = path("images", image_id)
     try:
@@ -245,7 +245,7 @@ def ensure(session: Session, image_id: str, source: str, sha256: str, **about: s
 
 
 def slug(source: str) -> str:
-    """The name of a file as an id: of a URL its path alone, since the rest may be secret. Raises Usage without one."""
+    """An id made of the file's name; of a URL only its path is used, the rest may be secret. Raises Usage."""
     try:
         name = Path(urlsplit(source).path if URL.match(source) else source).stem
     except ValueError:

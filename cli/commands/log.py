@@ -1,7 +1,7 @@
-"""`nebula verify`, `export`, `import` and `schemas`: for whoever runs the platform, straight to its log.
+"""`nebula verify`, `export`, `import` and `schemas`: for operators, directly on the log.
 
-They speak NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down), and `verify
-file` speaks to nobody. What they need is imported when they run.
+They use NATS, not HTTP (NEBULA_NATS_URL; for a platform on this machine, the address that `nebula up` has stored).
+`verify file` needs no connection. Their modules are imported when they run.
 """
 
 import sys
@@ -41,7 +41,7 @@ Foreign = Annotated[
     typer.Option(help="A pattern of types that others may write, such as 'acme.*'. Repeatable.", metavar="PATTERN"),
 ]
 
-verify = typer.Typer(help="Check that the log is whole, and the one that was signed.", no_args_is_help=True)
+verify = typer.Typer(help="Check that the log is complete, and is the one that was signed.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +59,11 @@ def verify_log(
     no_key: NoKey = False,
     foreign: Foreign = None,
     against: Annotated[
-        Path | None, typer.Option(help="An earlier export, to tell where the log parts from it.", metavar="FILE")
+        Path | None, typer.Option(help="An earlier export, to find where the log differs from it.", metavar="FILE")
     ] = None,
     format_: Format = None,
 ) -> None:
-    """Walk the whole log: chains, versions, positions, types, checkpoints. Exit status 1 when anything is wrong."""
+    """Check the whole log: chains, versions, positions, types, checkpoints. Exit status 1 if something is wrong."""
     from eventstore.integrity import audit
 
     settings = local(context, _common())
@@ -87,11 +87,11 @@ def verify_file(
     no_key: NoKey = False,
     foreign: Foreign = None,
     allow_unsigned: Annotated[
-        bool, typer.Option("--allow-unsigned", help="Events behind the last checkpoint are no fault.")
+        bool, typer.Option("--allow-unsigned", help="Accept events after the last checkpoint.")
     ] = False,
     format_: Format = None,
 ) -> None:
-    """Check an export by itself: no server, nothing but the file and the public key."""
+    """Check an exported file. It needs only the file and the public key, no server."""
     from eventstore.integrity.archive import verify_file
 
     keys = _keys(local(context, _common()), key, no_key)
@@ -106,10 +106,10 @@ def export(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must not exist.")],
     after: Annotated[int, typer.Option(min=0, help="Behind this position.")] = 0,
-    to: Annotated[int | None, typer.Option(min=1, help="Up to this position, or the next that is signed.")] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="Up to this position, or the next signed one.")] = None,
     format_: Format = None,
 ) -> None:
-    """Write the log, or a range of it, to a file that proves itself."""
+    """Write the log, or a range of it, to a file that can be verified by itself."""
     from dataclasses import asdict
 
     from eventstore.integrity import transfer
@@ -150,7 +150,7 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An export of a whole log.")],
     key: Key = None,
     no_key: NoKey = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a restore that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a restore that was interrupted.")] = False,
     format_: Format = None,
 ) -> None:
     """Restore a log into an empty server, every event at its position. Stop all roles first."""
@@ -178,7 +178,7 @@ def import_(
 
 
 def schemas(
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to write them, a file each.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder for the files, one for each.")] = None,
 ) -> None:
     """JSON Schema of every event, and the AsyncAPI document of the bus: printed as one, or written as files."""
     from cli.asyncapi import documents
@@ -195,7 +195,7 @@ def schemas(
 
 
 class _Progress:
-    """Tells a person at a terminal how far it is, every two seconds."""
+    """Shows the progress at a terminal, every two seconds."""
 
     def __init__(self, word: str) -> None:
         self._word = word

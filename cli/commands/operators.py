@@ -1,4 +1,4 @@
-"""What the commands of whoever runs the platform share: its settings, and a connection to its bus."""
+"""What the commands for operators share: settings, and a connection to the bus."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
 
     async def quiet(_error: Exception) -> None:
-        """What goes wrong is raised where it matters."""
+        """Ignores errors of the connection: the call that needs it raises them."""
 
     async def connected() -> T:
         nc = QuickClient()
@@ -70,7 +70,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
 
 
 def local(context: typer.Context, kind: "type[S]") -> S:
-    """The settings; of a platform that `nebula up` runs on this machine, its port."""
+    """The settings, with the port of a platform that `nebula up` runs on this machine."""
     from runtime.local.child import remembered_port
     from runtime.settings import read
 

@@ -1,4 +1,4 @@
-"""`nebula parked`: messages that could not be taken in, and the way out."""
+"""`nebula parked`: messages that could not be processed; retry them or close them."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from cli.client.command import query
 from cli.client.session import Output, Session
 from cli.commands.log import LOG
 
-parked = typer.Typer(help="Messages that could not be taken in.", no_args_is_help=True)
+parked = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True)
 
 COLUMNS: output.Columns = {
     "SOURCE": "source",
@@ -21,8 +21,8 @@ COLUMNS: output.Columns = {
     "ERROR": "error",
 }
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Where it is from, such as log or reports.")]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Its name there: of the log, its position.")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="Its source, such as log or reports.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Its key there; for the log, the position.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,10 +32,10 @@ def register(app: typer.Typer) -> None:
 @query(parked, "list")
 def list_(
     session: Session,
-    status: Annotated[str | None, typer.Option(help="open (else), dropped or retried.")] = None,
-    source: Annotated[str | None, typer.Option(help="From there only, such as log.")] = None,
+    status: Annotated[str | None, typer.Option(help="open (default), dropped or retried.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only of this source, such as log.")] = None,
 ) -> None:
-    """The parked messages that are open: where from, and what is wrong with them."""
+    """List parked messages that are open, with their source and what is wrong."""
     output.listing(session, session.api.pages(path("parked"), {"status": status, "source": source}), COLUMNS)
 
 
@@ -47,7 +47,7 @@ def show(session: Session, source: Source, key: Key) -> None:
 
 @query(parked, "retry")
 def retry(session: Session, source: Source, key: Key) -> None:
-    """Put a message back where it came from, to be judged again."""
+    """Put a message back on its subject, to be processed again."""
     _closed(session, session.api.send("POST", path("parked", source, key, "retry")))
 
 
@@ -58,7 +58,7 @@ def drop(
     key: Key,
     reason: Annotated[str, typer.Option(help="Why it is not wanted; kept with the record.")],
 ) -> None:
-    """Close a record: you have seen the message. One of the log stays in the log."""
+    """Close the record of a message that needs no more work. A message of the log stays in the log."""
     _closed(session, session.api.send("POST", path("parked", source, key, "drop"), {"reason": reason}))
 
 

@@ -1,4 +1,4 @@
-"""`nebula replay vm …`: a VM's story, told by its events, with the proof that none is missing or altered."""
+"""`nebula replay vm …`: the events of a VM, with the proof that none is missing or altered."""
 
 import base64
 import hashlib
@@ -19,9 +19,9 @@ from cli.commands import events
 from cli.commands.vm import find
 from runtime.header_text import encoded
 
-app = typer.Typer(help="Tell what happened, from the log.", no_args_is_help=True)
+app = typer.Typer(help="Show what happened, from the log.", no_args_is_help=True)
 
-#: What a CloudEvent in JSON has beyond the attributes that its digest covers.
+#: Members of a CloudEvent in JSON that its digest does not cover.
 NOT_COVERED = frozenset({"position", "digest", "subject", "datacontenttype", "data", "prev"})
 GENESIS = "0" * 64
 
@@ -64,7 +64,7 @@ def story(session: Session, vm_id: str) -> list[Document]:
 
 
 def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
-    """One row per event. The phase behind each is what the platform itself says of that position."""
+    """One row per event. The phase is the one that the platform shows for that position."""
     rows: list[Document] = []
     before: datetime | None = None
     phase = None
@@ -89,7 +89,7 @@ def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
 
 
 def says_event(event: Document) -> bool:
-    """Whether a message says of itself what every event says; whether that is right, the chain tells."""
+    """Whether a message has the members of an event; the chain says whether they are right."""
     try:
         output.moment(event["time"])
         int(event["aggregateversion"])
@@ -112,14 +112,14 @@ CHANGES = {
     "VmTagged": ("tags",),
     "VmResized": ("spec",),
 }
-#: What events of connections to its console say.
+#: Fields of events about connections to its console.
 CONSOLE = ("console", "seconds", "why")
-#: Characters that are shown of one of these.
+#: Characters of one of these that are shown.
 MOST_SHOWN = 60
 
 
 def changes(data: Document, fields: Sequence[str]) -> Iterator[str]:
-    """What an event changed: each field with what it is from then on."""
+    """What an event changed: each field with its new value."""
     for field in fields:
         if data.get(field) is None:
             continue
@@ -134,7 +134,7 @@ def changes(data: Document, fields: Sequence[str]) -> Iterator[str]:
 
 
 def what(data: Document, actor: str, kind: str = "") -> str:
-    """What an event says, in a few words."""
+    """An event in a few words."""
     words = []
     if "fingerprint" in data or "console" in data:
         words.append(f"by {actor}")
@@ -171,7 +171,7 @@ def what(data: Document, actor: str, kind: str = "") -> str:
 
 
 def breaks(told: Sequence[Document]) -> list[str]:
-    """Where the chain of digests does not hold: a line each.
+    """The places where the chain of digests is broken: one line each.
 
     Each event has to name the digest of the one before it (zeros in the first), and its own digest has to be that of
     its content as we see it: computed here, so that the platform's word is not all there is. Of an event that does not

@@ -1,4 +1,4 @@
-"""`nebula node --simulate N`: as many nodes as a cloud has, in one process, without a hypervisor.
+"""`nebula node --simulate N`: N nodes in one process, without a hypervisor.
 
 The options go before the environment's NEBULA_*; a platform that `nebula up` runs on this machine is found by itself.
 """
@@ -24,9 +24,7 @@ Count = Annotated[
         min=1,
     ),
 ]
-Prefix = Annotated[
-    str | None, typer.Option(help="They are called PREFIX-001, PREFIX-002 … (sim).", rich_help_panel=PANEL)
-]
+Prefix = Annotated[str | None, typer.Option(help="Names: PREFIX-001, PREFIX-002 … (sim).", rich_help_panel=PANEL)]
 Region = Annotated[str | None, typer.Option(help="Region of all of them (NEBULA_REGION).", rich_help_panel=PANEL)]
 Vcpus = Annotated[int | None, typer.Option(help="CPUs that each of them offers (32).", rich_help_panel=PANEL)]
 Memory = Annotated[int | None, typer.Option(help="MiB of memory that each offers (131072).", rich_help_panel=PANEL)]
@@ -61,7 +59,7 @@ PhoneHome = Annotated[
 
 
 def simulate(given: dict[str, Any]) -> None:
-    """Run until told to stop. `given` are settings by name; None is not given."""
+    """Run until stopped. `given` are settings by name; None means not given."""
     from runtime.settings import SimulationSettings, read
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})

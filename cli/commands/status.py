@@ -1,4 +1,4 @@
-"""`nebula status`: each process, manager, lease and node at a glance."""
+"""`nebula status`: the state of each process, manager, lease and node."""
 
 import typer
 
@@ -12,7 +12,7 @@ from cli.client.session import Output, Session
 def register(app: typer.Typer, panel: str) -> None:
     @query(app, "status", panel)
     def status(session: Session) -> None:
-        """How each process and each manager is: alive, how far behind, what failed last and since when."""
+        """Show for each process and manager: alive or not, how far behind, what failed last and since when."""
         show(session, session.api.get(path("status")))
 
 
@@ -27,7 +27,7 @@ def alive(row: Row) -> object:
 
 
 def works(row: Row) -> object:
-    """Of a manager and of a lease: nowhere, if no process has it."""
+    """For a manager or a lease: `nowhere`, if no process has it."""
     return "nowhere" if row["process"] is None else alive(row)
 
 
@@ -62,7 +62,7 @@ NODES: output.Columns = {
 
 
 def show(session: Session, found: Document) -> None:
-    """Tables; of the nodes those that are not well. Or all of it, for programs."""
+    """Print tables, with only the nodes that have a problem; or all of it as JSON, for programs."""
     if session.output is Output.JSON:
         output.emit_json(found)
         return

@@ -1,7 +1,7 @@
-"""`nebula vault`: the keys that keep secrets out of the log. Needs the master key, so it runs where that is.
+"""`nebula vault`: the keys that keep secrets out of the log. Needs the master key, so it runs on a host that has it.
 
-It speaks NATS, not HTTP (NEBULA_NATS_URL; of a platform on this machine, what `nebula up` wrote down). What it needs is
-imported when it runs.
+It uses NATS, not HTTP (NEBULA_NATS_URL; for a platform on this machine, the address that `nebula up` has stored). Its
+modules are imported when it runs.
 """
 
 import base64
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from domain.base import Sealed
     from eventstore.vault.vault import Erasure
 
-#: Names that are listed of what no master key opens.
+#: How many names of keys that no master key opens are listed.
 MOST_NAMED = 10
 
 vault = typer.Typer(help="The keys that keep secrets out of the log.", no_args_is_help=True)
@@ -35,11 +35,11 @@ def reveal(
     context: typer.Context,
     vm: Annotated[str, typer.Argument(metavar="VM", help="Its id; it may be deleted.")],
     at: Annotated[
-        str | None, typer.Option(help="As of then: a position of the log, or a time.", metavar="POSITION|TIME")
+        str | None, typer.Option(help="As it was at a position of the log, or at a time.", metavar="POSITION|TIME")
     ] = None,
     format_: Format = None,
 ) -> None:
-    """Print the user-data that a VM was given; once the VM is deleted, that nobody can read it any more."""
+    """Print the user-data of a VM. After the VM is deleted, it says that nobody can read it any more."""
     from runtime.settings import Vaulted
 
     settings = local(context, Vaulted)
@@ -80,7 +80,7 @@ def reveal(
 
 
 def _shown(secret: bytes) -> dict[str, str]:
-    """As JSON can say it: text, or base64 of what is none."""
+    """A value for JSON: text, or base64 of bytes that are no text."""
     try:
         return {"text": secret.decode()}
     except UnicodeDecodeError:
@@ -104,11 +104,11 @@ def _moment(text: str | None) -> "Any":
 def rotate(
     context: typer.Context,
     finish: Annotated[
-        bool, typer.Option("--finish", help="Drop the old master key, once every host has the new.")
+        bool, typer.Option("--finish", help="Drop the old master key, when every host has the new one.")
     ] = False,
     format_: Format = None,
 ) -> None:
-    """Exchange the master key: a new one in front of the file, all keys wrapped with it. Safe to repeat."""
+    """Exchange the master key: add a new one at the top of the file, and wrap all keys with it. Safe to repeat."""
     from runtime.settings import Vaulted
 
     settings = local(context, Vaulted)

@@ -1,4 +1,4 @@
-"""`nebula verify views` and `nebula rebuild`: the read models, proved against the log or made anew from it."""
+"""`nebula verify views` and `nebula rebuild`: compare the read models with the log, or build them again."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
 
 
-#: What is said of a row that differs.
+#: How a row that differs is described.
 SAID = {"missing": "is missing", "extra": "is not in the log", "differs": "differs in "}
 
 
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 @verify.command("views")
 def verify_views(context: typer.Context, format_: Format = None) -> None:
-    """Replay the log beside the live read models and compare every column. Exit status 1 when they differ."""
+    """Replay the log into a copy of the read models and compare every column. Exit status 1 if they differ."""
     from eventstore.vault.vault import Vault
     from projections.rebuild import verify as compare
 
@@ -70,7 +70,7 @@ def document(found: "Comparison") -> dict[str, Any]:
 
 
 def lines(found: "Comparison") -> Iterator[str]:
-    """What differs, for people: a line a table and a line a row, as many as are named."""
+    """The differences, for people: one line for each table and for each row that is named."""
     for each in found.tables:
         shape = f"; columns of one side only, or of another type: {', '.join(each.columns)}" if each.columns else ""
         yield f"{each.table}: {each.count} row{' differs' if each.count == 1 else 's differ'}{shape}"
@@ -82,7 +82,7 @@ def lines(found: "Comparison") -> Iterator[str]:
 
 
 def rebuild(context: typer.Context, format_: Format = None) -> None:
-    """Replay the log into new read models and put them in the place of the live ones, without an interruption."""
+    """Replay the log into new read models and replace the live ones by them, without an interruption."""
     from eventstore.vault.vault import Vault
     from projections.rebuild import rebuild as replace
 
@@ -102,7 +102,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
 
 @contextmanager
 def reachable(dsn: str) -> Iterator[None]:
-    """Says in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
+    """Reports in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
     import psycopg
 
     from projections import database
@@ -123,7 +123,7 @@ def reachable(dsn: str) -> Iterator[None]:
 
 
 def _settings(context: typer.Context) -> "ProjectionsSettings":
-    """The settings; of a platform that `nebula up` runs on this machine, its database."""
+    """The settings, with the database of a platform that `nebula up` runs on this machine."""
     from runtime.local.servers import remembered_dsn
     from runtime.settings import ProjectionsSettings
 

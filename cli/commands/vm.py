@@ -38,8 +38,8 @@ COLUMNS: output.Columns = {
 UUID = re.compile(subjects.UUID)
 
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
-Force = Annotated[bool, typer.Option("--force", help="Pull the plug; overtakes whatever is done to its power.")]
-Grace = Annotated[float | None, typer.Option(help="Seconds the guest has to shut down by itself (90).")]
+Force = Annotated[bool, typer.Option("--force", help="Power off without a shutdown; cancels a power operation.")]
+Grace = Annotated[float | None, typer.Option(help="Seconds that the guest has to shut down by itself (90).")]
 #: What becomes of a VM with its deletion.
 GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": [], "address_sources": []}
 
@@ -74,7 +74,7 @@ class Goal(StrEnum):
 
 
 def find(session: Session, name: str) -> str:
-    """The id of the VM that is called so (or has that id). Raises CliError where there is none, or more than one."""
+    """The id of the VM with this name or id. Raises CliError if there is none, or more than one."""
     if UUID.fullmatch(name.lower()):
         return name.lower()
     listed = session.api.pages(path("projects", session.project, "vms"), {"name": name})
@@ -101,7 +101,7 @@ def create(
     vcpus: Annotated[int | None, typer.Option(min=1, help="Without a flavor: 1.")] = None,
     memory: Annotated[int | None, typer.Option(min=32, help="MiB. Without a flavor: 512.")] = None,
     disk: Annotated[int | None, typer.Option(min=1, help="GiB. Without a flavor: 4.")] = None,
-    flavor: Annotated[str | None, typer.Option(help="The flavor whose size it has; its disk may be larger.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Flavor that says its size; --disk may be larger.")] = None,
     region: Annotated[str | None, typer.Option(help="Only on nodes of this region.")] = None,
     tag: Tags = None,
     label: Labels = None,
@@ -148,14 +148,12 @@ def create(
 def list_(
     session: Session,
     phase: Annotated[str | None, typer.Option(help="Only those in this phase.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only those that carry this tag.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
     node: Annotated[str | None, typer.Option(help="Only those on this node.")] = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="KEY[=VALUE]", help="Only those that carry such a label.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="KEY[=VALUE]", help="Only those with such a label.")] = None,
 ) -> None:
-    """The VMs of a project; deleted ones are not among them."""
+    """List the VMs of a project, without deleted ones."""
     wanted = {"phase": phase, "tag": tag, "label": label, "name": name, "node": node}
     output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
 
@@ -166,7 +164,7 @@ def show(
     vm: Name,
     at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
 ) -> None:
-    """All there is to know of a VM, now or at a time past."""
+    """Show a VM as it is now, or as it was at a time in the past."""
     state = session.api.get(path("projects", session.project, "vms", find(session, vm)), {"at": at})
     if session.output is not Output.JSON:
         state["considered"] = waiting.considered(state.get("considered") or [])
@@ -181,31 +179,31 @@ def start(session: Session, vm: Name) -> None:
 
 @command(app, "stop")
 def stop(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
-    """Shut a VM down, at last by force."""
+    """Shut a VM down; when the grace period is over, by force."""
     _act(session, vm, "stop", _power(force, grace))
 
 
 @command(app, "restart")
 def restart(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
-    """Shut a VM down and boot it anew."""
+    """Shut a VM down and boot it again."""
     _act(session, vm, "restart", _power(force, grace))
 
 
 @command(app, "pause")
 def pause(session: Session, vm: Name) -> None:
-    """Make a VM's CPUs stand still; it keeps its memory."""
+    """Pause a VM: its CPUs stop, it keeps its memory."""
     _act(session, vm, "pause", {})
 
 
 @command(app, "suspend")
 def suspend(session: Session, vm: Name) -> None:
-    """Put a VM's memory on its node's disk; it takes up no more of the node's memory."""
+    """Suspend a VM: its memory is saved to its node's disk and freed on the node."""
     _act(session, vm, "suspend", {})
 
 
 @command(app, "resume")
 def resume(session: Session, vm: Name) -> None:
-    """Let a paused or suspended VM go on where it was."""
+    """Continue a paused or suspended VM."""
     _act(session, vm, "resume", {})
 
 
@@ -217,7 +215,7 @@ def resize(
     memory: Annotated[int | None, typer.Option(min=32, help="MiB.")] = None,
     disk: Annotated[int | None, typer.Option(min=1, help="GiB; a disk only grows.")] = None,
 ) -> None:
-    """Give a VM another size. A running one takes it at its next start."""
+    """Change the size of a VM. A running VM gets it at its next start."""
     given = {"vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
     body = {field: value for field, value in given.items() if value is not None}
     if not body:
@@ -234,7 +232,7 @@ def rebuild(
     ssh_key: SshKeys = None,
     user_data: UserData = None,
 ) -> None:
-    """Give a VM a new disk and boot it: the old disk is lost, name and address stay."""
+    """Make a new disk for a VM and boot it: the old disk is lost, name and address stay."""
     given = {
         "image": image,
         "ssh_keys": public_keys(ssh_key) if ssh_key else None,
@@ -245,13 +243,13 @@ def rebuild(
 
 @command(app, "retry")
 def retry(session: Session, vm: Name) -> None:
-    """Ask again for what failed: to start, to stop or to delete the VM."""
+    """Try again what failed: start, stop or delete the VM."""
     _act(session, vm, "retry", {})
 
 
 @command(app, "abandon")
 def abandon(session: Session, vm: Name) -> None:
-    """Give up the operation that is pending; the VM stays what it is."""
+    """Give up the pending operation; the VM stays as it is."""
     _act(session, vm, "abandon", {})
 
 
@@ -259,7 +257,7 @@ def abandon(session: Session, vm: Name) -> None:
 def forget(
     session: Session, vm: Name, reason: Annotated[str, typer.Option(help="Why, in a sentence, for the log.")]
 ) -> None:
-    """Take a VM for gone whose node is lost for good. Should the node come back, it removes the VM."""
+    """Mark a VM deleted when its node is permanently lost. If the node comes back, it removes the VM."""
     vm_id = find(session, vm)
     target = path("projects", session.project, "vms", vm_id, "forget")
     answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
@@ -282,7 +280,7 @@ def delete(session: Session, vm: Name) -> None:
 
 @command(app, "tag")
 def tag(session: Session, vm: Name, tags: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Give a VM these tags in place of the ones it has; none takes all away."""
+    """Replace a VM's tags by these; without any, remove all."""
     _change(session, vm, {"tags": tags or []})
 
 
@@ -290,7 +288,7 @@ def tag(session: Session, vm: Name, tags: Annotated[list[str] | None, typer.Argu
 def label(
     session: Session, vm: Name, labels: Annotated[list[str] | None, typer.Argument(metavar="[KEY[=VALUE]]...")] = None
 ) -> None:
-    """Give a VM these labels in place of the ones it has; none takes all away."""
+    """Replace a VM's labels by these; without any, remove all."""
     _change(session, vm, {"labels": labelled(labels or [])})
 
 
@@ -298,25 +296,25 @@ def label(
 def rename(
     session: Session, vm: Name, name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")]
 ) -> None:
-    """Give a VM another name. The guest takes it as its hostname at its next boot."""
+    """Rename a VM. The guest gets the name as its hostname at its next boot."""
     _change(session, vm, {"name": name})
 
 
 @command(app, "describe")
 def describe(session: Session, vm: Name, description: Annotated[str, typer.Argument()]) -> None:
-    """Say what a VM is for; an empty text takes away what was said."""
+    """Describe a VM; an empty text removes the description."""
     _change(session, vm, {"description": description})
 
 
 @command(app, "restart-policy")
 def restart_policy(session: Session, vm: Name, policy: Annotated[Policy, typer.Argument()]) -> None:
-    """Start a VM again when its guest goes off by itself: always, on-failure (it crashed), or no."""
+    """Set when a VM is started again after its guest went off: always, on-failure (it crashed), or no."""
     _change(session, vm, {"restart_policy": policy})
 
 
 @command(app, "watchdog")
 def watchdog(session: Session, vm: Name, action: Annotated[Watchdog, typer.Argument()]) -> None:
-    """Give a VM a watchdog device from its next start on, or take it away: reset, poweroff, or disabled."""
+    """Set what a watchdog device does from the next start of a VM on: reset, poweroff, or disabled (no device)."""
     _change(session, vm, {"watchdog": action})
 
 
@@ -336,7 +334,7 @@ def unprotect(session: Session, vm: Name) -> None:
 def wait(
     session: Session, vm: Name, goal: Annotated[Goal, typer.Option("--for", help="What to wait for.")] = Goal.READY
 ) -> None:
-    """Wait until a VM is as it should be."""
+    """Wait until a VM has a state, such as running or ready."""
     state = waiting.vm(session, session.project, find(session, vm), goal)
     if session.output is Output.JSON:
         output.emit_json(state)

@@ -1,1 +1,1 @@
-"""`nebula demo`: the whole life of one VM on real parts. Start with `demo.py`."""
+"""`nebula demo`: the whole life of one real VM. Start with `demo.py`."""

@@ -1,6 +1,6 @@
-"""`nebula demo`: one VM's whole life on real parts, through HTTP alone, and proofs that it was one.
+"""`nebula demo`: one real VM's whole life, through HTTP alone, with checks that it happened.
 
-Each step either does what it says or ends the demo; whatever happens, the VM is deleted and the platform stopped.
+Each step does what it says or ends the demo; in the end the VM is always deleted and the platform stopped.
 """
 
 import signal
@@ -41,7 +41,7 @@ def play(demo: Demo) -> None:
 
 
 def run(demo: Demo, step: Callable[[Demo], None], name: str) -> None:
-    """One step, with its duration; and, when it fails, with what may tell why."""
+    """Run one step and print its duration; if it fails, also what may explain why."""
     since = time.monotonic()
     try:
         step(demo)
@@ -55,7 +55,7 @@ def run(demo: Demo, step: Callable[[Demo], None], name: str) -> None:
 
 
 def tell_more(demo: Demo) -> None:
-    """What helps to find out why a step failed: the last events of the VM, and the end of its serial log."""
+    """Print what may explain a failure: the last events of the VM, and the end of its serial log."""
     if demo.session is None or demo.vm is None:
         return
     with suppress(CliError):
@@ -70,7 +70,7 @@ def tell_more(demo: Demo) -> None:
 
 
 def clean_up(demo: Demo) -> None:
-    """Delete the VM if it is still there. Says so when it cannot be."""
+    """Delete the VM if it still exists. Reports a failure."""
     if demo.session is None or demo.vm is None:
         return
     output.emit("\ncleaning up")

@@ -1,4 +1,4 @@
-"""The guest of `nebula demo`: what it is told at boot, and how it is asked, over SSH, whether it did as told."""
+"""The guest of `nebula demo`: its user-data, and how SSH proves that the user-data ran."""
 
 import secrets
 import subprocess
@@ -31,7 +31,7 @@ class Guest:
         return self.folder / "known_hosts"
 
     def user_data(self) -> str:
-        """A user with a key made for this demo, a file with the marker, and a word on the console at the end."""
+        """User-data: a user with the demo's key, a file with the marker, and a line on the console at the end."""
         made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nebula-demo", "-f", str(self._key)]
         subprocess.run(made, check=True)
         public = self._key.with_suffix(".pub").read_text().strip()
@@ -51,11 +51,11 @@ runcmd:
 
     @property
     def said(self) -> str:
-        """What the guest writes to its serial console once it has come to the end of its user-data."""
+        """The line that the guest writes to its serial console at the end of its user-data."""
         return f"nebula-demo: user-data {self.marker} has run"
 
     def trust(self, vm: Document) -> None:
-        """Believe the host keys that the guest reported of itself, and no others."""
+        """Trust only the host keys that the guest has reported."""
         lines = [f"{address} {key['type']} {key['key']}" for address in vm["addresses"] for key in vm["host_keys"]]
         self._known_hosts.write_text("\n".join(lines) + "\n")
 
@@ -81,7 +81,7 @@ runcmd:
         return ran.stdout.strip()
 
     def until(self, address: str, command: str, good: Callable[[str], bool]) -> str:
-        """Ask again until the output is good; that output. Raises CliError when it does not get so."""
+        """Repeat the command until its output is good, and return it. Raises CliError if it never is."""
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
             try:

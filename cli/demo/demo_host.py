@@ -1,4 +1,4 @@
-"""What surrounds the VM of `nebula demo`: the platform it runs on, and what this host knows of it behind the API."""
+"""Around the VM of `nebula demo`: its platform, and its traces on this host that the API does not show."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ from xml.etree import ElementTree as ET
 
 from cli.client.errors import CliError
 
-#: Seconds for `nebula up` to stop all it started.
+#: Seconds for `nebula up` to stop what it started.
 STOP_SECONDS = 60.0
 
 
 @contextmanager
 def platform(environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[None]:
-    """A `nebula up` of our own, ready, and stopped at the end. Raises CliError when it does not get ready.
+    """Run a `nebula up` for the demo, and stop it at the end. Raises CliError if it does not become ready.
 
     In a session of its own, so that Ctrl-C leaves it running until the VM has been cleaned up.
     """
@@ -58,13 +58,13 @@ def platform(environment: Mapping[str, str], say: Callable[[str], None]) -> Iter
 
 @dataclass(frozen=True)
 class Traces:
-    """What a VM leaves on its host: what must be there while it lives, and gone when it is deleted."""
+    """The traces of a VM on its host: they must exist while it lives, and not after it was deleted."""
 
     vm: str
     uri: str
     disk: Path
     console: Path
-    #: ends in /, and holds the secret by which the guest is told its configuration
+    #: ends in /, and contains the secret with which the guest gets its configuration
     seed_url: str
 
     @property
@@ -77,7 +77,7 @@ class Traces:
 
     def seed_status(self) -> int:
         """The HTTP status of the guest's user-data."""
-        straight = build_opener(ProxyHandler({}))  # the URL is a secret: no proxy of the environment is told
+        straight = build_opener(ProxyHandler({}))  # the URL is a secret: it is not sent to a proxy of the environment
         try:
             with straight.open(f"{self.seed_url}user-data", timeout=10) as answer:
                 return int(answer.status)
@@ -95,7 +95,7 @@ class Traces:
 
 
 def traces(uri: str, vm: str) -> Traces:
-    """Of a VM whose domain runs on this host. Raises CliError when it does not."""
+    """The traces of a VM whose domain runs on this host. Raises CliError if there is no such domain."""
     xml = domain_xml(uri, vm)
     if xml is None:
         raise CliError(f"libvirt at {uri} has no domain of this VM: run the demo on the host where its node is")

@@ -1,7 +1,7 @@
 """The steps of `nebula demo`, in their order, and what they know of each other.
 
-Each does what its title in `STEPS` says, through the API, and checks it against something that is not the API: the
-guest itself, libvirt, the disk's file, the cloud-init data source. What is not so raises CliError.
+Each does what its title in `STEPS` says, through the API, and checks it without the API: by the guest itself, libvirt,
+the disk's file, the cloud-init data source. A check that fails raises CliError.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 MARGIN = " " * 8
 #: Seconds that one step may wait for the platform.
 PATIENCE = 1800.0
-#: Seconds from a guest's own word until its node has seen its address.
+#: Seconds from the guest's report until its node has seen its address.
 ADDRESS_SECONDS = 60.0
 
 
@@ -47,7 +47,7 @@ class DemoSettings(NodeSettings):
 class Demo:
     """One demo. `stack` ends what it started; `vm` is the VM while there is one; `traces` what it left on the host.
 
-    `guest` and `find_traces` are how the guest and the host are asked; tests have others than SSH and libvirt.
+    `guest` and `find_traces` ask the guest and the host; tests replace SSH and libvirt by others.
     """
 
     def __init__(
@@ -156,7 +156,8 @@ class Demo:
         say(f"boot id {self.boot_id}")
 
     def restart(self) -> None:
-        before, address = self.boot_id, self.address  # it gets the same again, which is not known until then
+        before = self.boot_id
+        address = self.address  # the guest gets the same one again, which `act` cannot know yet
         self.act("restart", {"grace_seconds": 180})
         say("waiting until it answers over SSH again")
         self.boot_id = self.guest.until(address, BOOT_ID, lambda now: now != before)
@@ -212,14 +213,14 @@ class Demo:
         return path("projects", PROJECT, "vms", *parts)
 
     def act(self, verb: str, body: Document) -> None:
-        """A power command, and the VM as it is once that has succeeded."""
+        """Send a power command, wait until it has succeeded, and return the VM."""
         answer = self.ask.api.send("POST", self.target(self.known["id"], verb), body)
         op = waiting.operation(self.ask, answer["operation"])
         self.vm = self.ask.api.get(self.target(self.known["id"]), {"min_position": op["position"]})
         say(f"operation {op['id']} succeeded at position {op['position']}")
 
     def addressed(self) -> None:
-        """Wait until the platform knows an address of the guest, which may be a little after it was ready."""
+        """Wait until the platform knows an address of the guest; that may be a little after `ready`."""
         deadline = time.monotonic() + ADDRESS_SECONDS
         while not self.known["addresses"] and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -258,13 +259,13 @@ STEPS: Sequence[tuple[str, Callable[[Demo], None]]] = (
 
 
 def say(text: str) -> None:
-    """Something that a step has to tell."""
+    """Print a note of a step."""
     for line in text.split("\n"):
         output.emit(f"{MARGIN}{line}".rstrip())
 
 
 def check(so: bool, what: str) -> None:
-    """Tell a fact that was looked at. Raises CliError when it is none."""
+    """Print a fact that was checked. Raises CliError if it is false."""
     if not so:
         raise CliError(f"this is not so: {what}")
     say(f"ok: {what}")
@@ -281,7 +282,7 @@ def download(url: str, cache: Path) -> Path:
             urllib.request.urlretrieve(url, part)  # noqa: S310  (the URL is the user's own)
         except OSError as error:
             raise CliError(f"cannot download {shown(url)}: {error}") from error
-        except (ValueError, HTTPException) as error:  # which may repeat a part of the URL
+        except (ValueError, HTTPException) as error:  # the error may repeat a part of the URL
             raise CliError(f"cannot download {shown(url)}: {type(error).__name__}") from None
         part.replace(file)
     return file

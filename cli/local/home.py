@@ -15,7 +15,7 @@ from runtime.lock import Held, lock
 from runtime.private import passable
 
 NATS_PORT = 4222
-#: What is in a home for its owner only. Earlier versions made some of it for all to read.
+#: Files in a home that only their owner may read. Earlier versions made some of them readable to all.
 FOLDERS = ("log", "nats", "run", "imports", "image-store")
 FILES = ("*.token", "tokens", "*.key", "*.pub", "*.password", "*.pid", "*.port", "*.url", "*.lock")
 
@@ -37,7 +37,7 @@ def locked(home: Path) -> Iterator[None]:
 
 
 def close(home: Path) -> None:
-    """Take from others what they may do with what is in there for its owner only. Raises OSError."""
+    """Remove the rights of others to the files that only their owner may read. Raises OSError."""
     for path in (found for pattern in (*FOLDERS, *FILES) for found in home.glob(pattern)):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -55,22 +55,22 @@ def tokens_file(home: Path) -> Path:
 
 
 def api_url_file(home: Path) -> Path:
-    """Where the API of this platform is: `admin.token` is for that URL only."""
+    """The URL of this platform's API: `admin.token` is for that URL only."""
     return home / URL_FILE
 
 
 def nats_port_file(home: Path) -> Path:
-    """Where the event log was last reached on this host."""
+    """The address at which the event log was last reached on this host."""
     return home / "nats.port"
 
 
 def seed_url_file(home: Path) -> Path:
-    """Where this host's guests last reached the data source."""
+    """The address at which this host's guests last reached the data source."""
     return home / "seed.url"
 
 
 def nats_port(home: Path) -> int:
-    """The port this platform's event log is reached at: the one it had, else 4222, else any; whichever is free."""
+    """The port of this platform's event log: the one it had, else 4222, else any free one."""
     file = nats_port_file(home)
     wished = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
     port = next((port for port in wished if is_free("127.0.0.1", port)), None) or free_port()
@@ -79,7 +79,7 @@ def nats_port(home: Path) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether one could listen there at this moment."""
+    """Whether this port is free now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -94,7 +94,7 @@ def pid_file(home: Path, role: str) -> Path:
 
 
 async def stop_leftovers(home: Path, roles: tuple[str, ...]) -> None:
-    """End what a killed `nebula up` left behind on `home`: roles first, then the event log's server."""
+    """End the processes that a killed `nebula up` left on `home`: roles first, then the event log's server."""
     for role in roles:
         file = pid_file(home, role)
         await stop_leftover(file, str(file))

@@ -1,6 +1,6 @@
 """Build a Debian cloud image from packages alone, for machines that cannot download one.
 
-The result is what Debian's own cloud images are in substance: stock kernel, systemd, cloud-init and its stock
+The result has what Debian's own cloud images have: stock kernel, systemd, cloud-init and its stock
 configuration, a root filesystem that grows to the disk it is given, a serial console, no password and no host keys.
 It boots from a disk by BIOS, and it is trimmed to boot fast without KVM too.
 
@@ -91,7 +91,7 @@ class ImageFile:
 def build_debian_image(suite: str, out: Path, *, progress: Callable[[str], None], cache: Path) -> ImageFile:
     """Make the qcow2 image `out` of Debian `suite` (`bookworm`, …); blocks for about two minutes.
 
-    An image of the same suite and recipe found in `cache` is used again at once, however old it is: empty `cache`
+    An image of the same suite and recipe found in `cache` is used again, however old it is: empty `cache`
     for newer packages. `cache` and `out` must be where QEMU's user may read: not below /root or /tmp. Two builds
     at a time wait for each other. `out` appears whole or not at all. `progress` gets one line per step.
     Raises ImageBuildError.
@@ -167,10 +167,10 @@ def _measure(image: Path) -> dict[str, str | int]:
 
 
 def _place(image: Path, out: Path) -> None:
-    """Make `out` the same file as `image`, or a copy on another filesystem; in one step either way."""
+    """Make `out` the same file as `image`, or a copy if it is on another filesystem; atomic in both cases."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists() and out.samefile(image):
-        return  # to rename one link of a file to another does nothing, and leaves both
+        return  # renaming one link of a file to another link of it does nothing and keeps both
     new = out.with_name(f".{out.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     try:

@@ -1,6 +1,6 @@
-"""Run one role's process: what `nebula gateway` and its like do, and what `nebula up` starts.
+"""Run one role's process: for `nebula gateway` and the other roles, and for `nebula up`.
 
-`python -m cli.local.role NAME [PID_FILE]` is the same without the rest of the command line: a role needs none of it.
+`python -m cli.local.role NAME [PID_FILE]` does the same without loading the rest of the command line.
 """
 
 import gc
@@ -23,13 +23,13 @@ ROLES = {
     "node": ("node_daemon.main", "NodeSettings"),
 }
 
-#: What the node's role is where nodes are simulated.
+#: The role `node` with simulated nodes.
 SIMULATION = "simulation"
 PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.simulation.fleet", "SimulationSettings")}
 
 
 def serve(role: str, pid_file: Path | None = None) -> None:
-    """Run until told to stop. Everything that a role needs is imported here and nowhere else."""
+    """Run until stopped. The modules of a role are imported only here."""
     from runtime import private, settings
 
     private.begin()
@@ -38,9 +38,9 @@ def serve(role: str, pid_file: Path | None = None) -> None:
 
 
 def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
-    """Run it with these settings, on the loop and with the collector that suit a long life.
+    """Run it with these settings, with an event loop and a garbage collector for a long life.
 
-    Where it cannot begin because the disk is full, it waits until there is room. Where it cannot use its files, it ends
+    If it cannot begin because the disk is full, it waits until there is room. If it cannot use its files, it ends
     with status 2.
     """
     import uvloop
@@ -51,7 +51,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
-    gc.freeze()  # what the imports made stays: the collector need not look at it again and again
+    gc.freeze()  # objects from imports live for ever: the collector need not look at them
     gc.set_threshold(2_000, 20, 20)
     try:
         for pause in patience.RETRY.pauses():

@@ -1,9 +1,9 @@
 """`nebula up`: the whole platform on this machine, from one command to the first VM.
 
-In this order, and stopped in the opposite one: the event log's server, the read models' server, libvirt (which stays,
-as guests do), then the five roles as processes of their own. With NEBULA_SIMULATE the node's is a process of that many
-simulated ones, and libvirt is left out. What NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
-NEBULA_LIBVIRT_URI of another host name is used as it is, and waited for. Whatever ends by itself is started again.
+It starts, in this order, and stops in the opposite order: the event log's server, the read models' server, libvirt
+(which goes on running, as guests do), then the five roles as processes of their own. With NEBULA_SIMULATE the node's
+process runs that many simulated nodes, and libvirt is left out. A server that NEBULA_NATS_URL, NEBULA_POSTGRES_DSN or a
+NEBULA_LIBVIRT_URI of another host names is used and waited for. A process that ends by itself is started again.
 """
 
 import asyncio
@@ -55,13 +55,13 @@ from runtime.unusable import sentence, unusable
 START_SECONDS = 300.0
 #: Seconds before a server that ended is started again, when an attempt failed: doubled from the first to the last.
 RETRY = Backoff(first=2.0, last=30.0)
-#: Seconds of life after which a server is started again whatever room there is.
+#: Seconds of life after which a server is started again even if its disk is full.
 HEALTHY_SECONDS = 30.0
 
 #: Seconds between two looks at the health of the platform, and for an answer.
 HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
 
-#: Where to reach a listener on all addresses.
+#: The address at which a listener on all addresses is reached.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
 
 T = TypeVar("T")
@@ -72,18 +72,18 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDa
     """The settings of all roles, so that a bad one is refused before anything is started."""
 
     def given(self, name: str) -> bool:
-        """Whether the environment says so, and not the default."""
+        """Whether the value is from the environment, and not the default."""
         return name in self.model_fields_set
 
 
 def say(text: str) -> None:
-    """A line for whoever looks. Where it cannot be written (full disk, closed pipe), the platform runs on."""
+    """Print a line. If it cannot be written (full disk, closed pipe), the platform goes on running."""
     with contextlib.suppress(OSError):
         emit(masked(text))
 
 
 class Told:
-    """What has become ready, one aligned line each, with the seconds since the last."""
+    """Prints what became ready: one aligned line each, with the seconds since the line before."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 async def _until_stopped(settings: UpSettings) -> None:
-    """A signal cancels the platform wherever it is: while it starts, or while it runs."""
+    """A signal cancels the platform, while it starts and while it runs."""
     running = asyncio.create_task(platform(settings))
 
     def stop() -> None:
@@ -122,7 +122,7 @@ async def _until_stopped(settings: UpSettings) -> None:
 
 
 async def platform(settings: UpSettings) -> None:
-    """Start everything, say so, and wait to be cancelled; then stop all of it. Raises ServerError."""
+    """Start everything, print it, wait to be cancelled, then stop everything. Raises ServerError."""
     async with AsyncExitStack() as stack:
         stack.enter_context(home.locked(settings.home))
         say(f"Nebula on {settings.home}")
@@ -204,7 +204,7 @@ async def kept(
     start: Callable[[], Awaitable[Server]],
     watch: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
 ) -> AsyncIterator[Server]:
-    """A server that is started again whenever it ends, and stopped at last. Raises ServerError if it never starts.
+    """A server that is started again whenever it ends, and stopped at the end. Raises ServerError if it never starts.
 
     `watch` looks after it while it runs, and may stop it.
     """
@@ -228,11 +228,11 @@ async def kept(
             server = await again()
 
     async def again() -> Server:
-        """The server, however long that takes."""
+        """Start the server, however long that takes."""
         for pause in RETRY.pauses():
             try:
                 return await start()
-            except Exception as error:  # whatever it is: the platform cannot do without it
+            except Exception as error:  # any error: the platform cannot work without this server
                 say(f"{name:<12} {error}")
             await asyncio.sleep(pause)
             await room()
@@ -260,7 +260,7 @@ async def outside(
     attempt: Callable[[], Awaitable[T]],
     passing: tuple[type[Exception], ...] = PASSING,
 ) -> T:
-    """What a server answers that we did not start, once it does. Raises CannotRun where it will not serve us."""
+    """Wait for a server that we did not start; its answer. Raises CannotRun if it refuses us."""
 
     def begins(what: str, error: Exception) -> None:
         say(f"{name:<12} waiting for {what}: {one_line(error)}")
@@ -292,7 +292,7 @@ def _ports(http: int, seed: int, *servers: str) -> list[int]:
 
 
 def _port(settings: UpSettings, name: str, host: str) -> int:
-    """The port that the settings name; any free one for 0. Raises ServerError when it is taken."""
+    """The port of the settings; any free one for 0. Raises ServerError if it is in use."""
     port: int = getattr(settings, name) or free_port()
     if not home.is_free(host, port):
         raise ServerError(f"{host}:{port} is taken: set NEBULA_{name.upper()} to a free port")
@@ -300,14 +300,14 @@ def _port(settings: UpSettings, name: str, host: str) -> int:
 
 
 def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:
-    """Where the cloud-init data source listens: the host's address on the guests' network, if there are guests."""
+    """The address on which the cloud-init data source listens: the host's on the guests' network, if there is one."""
     if settings.given("seed_host"):
         return settings.seed_host
     return "127.0.0.1" if libvirt.virt_type == "test" else libvirt.host_address
 
 
 def _environment(settings: UpSettings, url: str) -> str:
-    """What another terminal has to be told to reach a platform that is not where one is looked for."""
+    """The `export` line that another terminal needs, if the home or the URL is not the usual one."""
     unusual = [f"NEBULA_HOME={settings.home}"] if settings.given("home") else []
     unusual += [f"NEBULA_URL={url}"] if url != DEFAULT_URL else []
     return f"               export {' '.join(unusual)}\n" if unusual else ""
@@ -319,9 +319,9 @@ def _describe(libvirt: Libvirt) -> str:
 
 
 async def _wait_until_ready(settings: UpSettings, url: str, seeds: str, began: datetime, tell: Told) -> None:
-    """Until each role has proved itself: the gateway answers, handlers decide, read models follow, the node beats.
+    """Wait until each role works: the gateway answers, handlers decide, read models follow, the node sends heartbeats.
 
-    `seeds`: where guest-data listens, which has to hear from the projections.
+    `seeds`: the address of guest-data, which has to reach the projections.
     """
     api = Client(url, target(Given(url), Given(), settings.home).token, lambda _: None)
     await _answer("gateway", settings, partial(api.get, "/v1/openapi.json"))
@@ -339,9 +339,9 @@ async def _wait_until_ready(settings: UpSettings, url: str, seeds: str, began: d
 
 
 async def _tell_health(url: str) -> None:
-    """Say when the platform becomes unwell, with the part and why, and when it is well again. Never returns.
+    """Print when a part of the platform fails, and why, and when it works again. Never returns.
 
-    What was parked is said as well, whenever there is more of it.
+    Prints it too when more messages are parked.
     """
     unwell, parked = "", 0
     async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
@@ -362,7 +362,7 @@ async def _tell_health(url: str) -> None:
 
 
 async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:
-    """What `ask` returns, once the platform answers it. Raises ServerError when that takes too long."""
+    """Call `ask` until the platform answers, and return the answer. Raises ServerError if that takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -375,7 +375,7 @@ async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> An
 
 
 def _create_first_project(api: Client) -> Document:
-    """A cloud has one project at least. One that the read models do not show yet is just as good."""
+    """Create the project `default`, unless it exists. The read models need not show it yet."""
     try:
         return api.send("POST", path("projects"), {"id": "default", "name": "default"})
     except Refused as refusal:
@@ -385,7 +385,7 @@ def _create_first_project(api: Client) -> Document:
 
 
 def _serves_guests(url: str) -> None:
-    """Raises Unreachable while guest-data cannot say what a guest is told."""
+    """Raises Unreachable while guest-data cannot answer guests."""
     try:
         with httpx.Client(trust_env=False, timeout=HEALTH_PATIENCE) as http:
             answer = http.get(f"{url}/healthz")
@@ -396,7 +396,7 @@ def _serves_guests(url: str) -> None:
 
 
 def _living_nodes(api: Client, since: datetime) -> list[str]:
-    """Nodes heard of since then. Raises Unreachable while there is none."""
+    """The ids of nodes with a heartbeat since then. Raises Unreachable while there is none."""
     heard = [
         str(node["id"])
         for node in api.pages(path("nodes"))
