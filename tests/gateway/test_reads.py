@@ -238,7 +238,8 @@ async def test_the_api_describes_itself(api: Platform) -> None:
     create = document["paths"]["/v1/projects/{project}/vms"]["post"]
     reference = create["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     body = document["components"]["schemas"][reference.rsplit("/", 1)[-1]]
-    assert {"name", "image", "vcpus", "memory_mib", "disk_gib"} <= set(body["required"])
+    assert {"name", "image"} <= set(body["required"])
+    assert [set(way["required"]) for way in body["anyOf"]] == [{"vcpus", "memory_mib", "disk_gib"}, {"flavor"}]
     text = (await api.http.get("/v1/openapi.json")).text
     import re
 
