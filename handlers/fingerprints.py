@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from domain.base import Command, Event
 from eventstore.vault.vault import Erased, Vault, WrongMasterKey
@@ -27,7 +27,8 @@ from eventstore.vault.vault import Erased, Vault, WrongMasterKey
 NAMES = tuple(f"requests-{number}" for number in range(1, 10))
 _STORED = re.compile(r"hmac-([0-9a-f]{8})-[0-9a-f]{32}")
 
-Decide = Callable[[Any, Any], Sequence[Event]]
+S = TypeVar("S")
+C = TypeVar("C", bound=Command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,10 @@ class Fingerprint:
         mine = _STORED.fullmatch(self.stored)
         return known == self.stored or mine is None or made[1] != mine[1]
 
-    def deciding(self, decide: Decide) -> Decide:
+    def deciding(self, decide: Callable[[S | None, C], Sequence[Event]]) -> Callable[[S | None, C], Sequence[Event]]:
         """The rules, by which a repeat of what the state knows has the fingerprint that stands there."""
 
-        def by_log(state: Any, command: Command) -> Sequence[Event]:
+        def by_log(state: S | None, command: C) -> Sequence[Event]:
             known = self._known(state)
             if known is not None and known != self.stored and self.matches(known):
                 command = command.model_copy(update={"fingerprint": known})
