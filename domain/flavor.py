@@ -17,7 +17,7 @@ from domain.kind import Id, Kind, Scope
 from domain.known import NONE as NO_OPERATIONS, Known, Operations
 from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, stamp
 from domain.references import NONE, FinishDeletion, Names, Reference, Users
-from domain.verb import Effect, Verb
+from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
 
 
@@ -302,6 +302,7 @@ def verb(command: type[FlavorCommand], summary: str, opens: type[Done], effect: 
         effect=effect,
         permission=Permission("flavor.manage"),
         opens=(opens,),
+        fulfilled_by=AT_ONCE,
         two_steps=effect is Effect.DELETES,
     )
 

@@ -24,7 +24,7 @@ from domain.named import (
     stamp,
 )
 from domain.references import NONE, FinishDeletion, Names, Reference, Users, tags as carried
-from domain.verb import Effect, Verb
+from domain.verb import AT_ONCE, Effect, Verb
 
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
 """OpenSSH public keys, one line each."""
@@ -265,6 +265,7 @@ def verb(command: type[ProjectCommand], summary: str, effect: Effect, *opens: ty
         effect=effect,
         permission=Permission("project.manage"),
         opens=opens,
+        fulfilled_by=AT_ONCE,
         two_steps=effect is Effect.DELETES,
     )
 

@@ -1,5 +1,6 @@
 """What aggregates refer to. A project, a tag or an image is deleted only when nothing refers to it."""
 
+from functools import cache
 from typing import NamedTuple
 
 from pydantic import Field
@@ -24,6 +25,17 @@ class Names(NamedTuple):
     """
 
     kind: str
+
+
+@cache
+def names_in(command: type[Command]) -> tuple[tuple[str, str], ...]:
+    """The fields of a command that name other resources, each with their kind."""
+    return tuple(
+        (name, note.kind)
+        for name, info in command.model_fields.items()
+        for note in info.metadata
+        if isinstance(note, Names)
+    )
 
 
 class LookedUp(NamedTuple):

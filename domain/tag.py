@@ -18,7 +18,7 @@ from domain.named import (
     stamp,
 )
 from domain.references import FinishDeletion, Users
-from domain.verb import Effect, Verb
+from domain.verb import AT_ONCE, Effect, Verb
 
 Tag = Named
 
@@ -162,6 +162,7 @@ def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[Do
         effect=effect,
         permission=Permission("tag.manage"),
         opens=(opens,),
+        fulfilled_by=AT_ONCE,
         two_steps=effect is Effect.DELETES,
     )
 

@@ -12,6 +12,9 @@ from domain.base import Command, Event
 
 C = TypeVar("C", bound=Command)
 
+AT_ONCE: tuple[type[Event], ...] = ()
+"""What fulfils a verb whose operation is done with the event that accepts it."""
+
 
 class Effect(StrEnum):
     """What a verb does to its resource."""
@@ -26,8 +29,8 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verb(Generic[C]):
-    """`opens`: the events by which its operation is accepted. `fulfilled_by`: what fulfils the operation; where nothing
-    is said, it is done as soon as it is accepted.
+    """`opens`: the events by which its operation is accepted. `fulfilled_by`: what fulfils the operation, or AT_ONCE,
+    where it is done as soon as it is accepted.
 
     `two_steps`: a deletion that is answered once it is decided (`domain/named.py`).
     """
@@ -38,7 +41,7 @@ class Verb(Generic[C]):
     effect: Effect
     permission: Permission
     opens: tuple[type[Event], ...]
-    fulfilled_by: tuple[type[Event], ...] = ()
+    fulfilled_by: tuple[type[Event], ...]
     two_steps: bool = False
 
     @property

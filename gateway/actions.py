@@ -56,7 +56,7 @@ def action(kind: Kind[Any, Any], verb: Verb[Any]) -> Action:
             method, path = "POST", f"{item(kind)}/{verb.name}"
         case Effect.NOTES:
             raise ValueError(f"{verb.name} is no call of the API")
-    body = BODIES.get(verb.command) or bodies.of(verb.command, kind.name)
+    body = BODIES.get(verb.command) or bodies.of(verb.command, kind.name, verb.effect)
     return Action(method, path, kind.name, verb.name, verb.summary, body, verb.permission)
 
 

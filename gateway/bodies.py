@@ -26,6 +26,7 @@ from domain.image import Description, Word
 from domain.image_source import Source
 from domain.references import LOOKED_UP
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
+from domain.verb import Effect
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
@@ -133,6 +134,16 @@ def says_something(schema: dict[str, Any]) -> None:
     ]
 
 
+class Change(Body):
+    """What is not given stays as it is; something has to be given."""
+
+    model_config = ConfigDict(json_schema_extra=says_something)
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        return something(self)
+
+
 def has_an_id(schema: dict[str, Any]) -> None:
     """Add to a body's schema that it has an `id`, or a name of which one can be made."""
     schema["anyOf"] = [
@@ -202,18 +213,12 @@ class Power(Body):
     grace_seconds: Seconds = 90
 
 
-class ResizeVm(Body):
+class ResizeVm(Change):
     """What is not given stays as it is. A disk only grows."""
-
-    model_config = ConfigDict(json_schema_extra=says_something)
 
     vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
     disk_gib: DiskGib | None = None
-
-    @model_validator(mode="after")
-    def _changes(self) -> Self:
-        return something(self)
 
 
 class RebuildVm(Body):
@@ -252,10 +257,8 @@ class Drop(Body):
     reason: Reason
 
 
-class ChangeVm(Body):
+class ChangeVm(Change):
     """What is not given stays as it is; tags and labels are replaced as a whole."""
-
-    model_config = ConfigDict(json_schema_extra=says_something)
 
     name: Hostname | None = None
     tags: Tags | None = None
@@ -264,10 +267,6 @@ class ChangeVm(Body):
     restart_policy: Policy | None = None
     watchdog: WatchdogAction | None = None
     description: Remark | None = None
-
-    @model_validator(mode="after")
-    def _changes(self) -> Self:
-        return something(self)
 
 
 class CreateNamed(Body):
@@ -291,19 +290,13 @@ class CreateProject(CreateNamed):
     description: Remark | None = None
 
 
-class ChangeProject(Body):
+class ChangeProject(Change):
     """What is not given stays as it is; tags and keys are replaced as a whole."""
-
-    model_config = ConfigDict(json_schema_extra=says_something)
 
     name: Title | None = None
     tags: Tags | None = None
     ssh_keys: SshKeys | None = None
     description: Remark | None = None
-
-    @model_validator(mode="after")
-    def _changes(self) -> Self:
-        return something(self)
 
 
 class RenameTag(Body):
@@ -348,7 +341,7 @@ def slug(name: str) -> str:
 OWN = {"at", "operation", "fingerprint", "created_by", "users"}
 
 
-def of(command: type[Command], kind: str) -> type[Body]:
+def of(command: type[Command], kind: str, effect: Effect) -> type[Body]:
     """The body of a command that people ask for by its own fields: all but its resource's id and what is looked up."""
     given = {
         name: (field.annotation, field)
@@ -357,8 +350,12 @@ def of(command: type[Command], kind: str) -> type[Body]:
     }
     if not given:
         return Body
-    base = CreateNamed if "name" in given and command.__name__.startswith("Create") else Body
+    base: type[Body] = Body
+    if effect is Effect.CHANGES:
+        base = Change
+    elif effect is Effect.CREATES and "name" in given:
+        base = CreateNamed
     fields: dict[str, Any] = given
     made = cast("type[Body]", create_model(command.__name__, __base__=base, **fields))
-    made.OPTIONAL = not any(field.is_required() for field in made.model_fields.values())
+    made.OPTIONAL = base is not Change and not any(field.is_required() for field in made.model_fields.values())
     return made

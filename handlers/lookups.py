@@ -9,7 +9,6 @@ import binascii
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +18,7 @@ from domain.base import Category, Command, Event, Rejected
 from domain.flavor import Flavor
 from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
-from domain.references import Names, Reference
+from domain.references import Reference, names_in
 from domain.vm.features import features, unknown
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
@@ -60,17 +59,6 @@ class Lookup:
     behind: bool = False
 
 
-@cache
-def names_in(command: type[Command]) -> tuple[tuple[str, str], ...]:
-    """The fields of a command that name other resources, each with their kind."""
-    return tuple(
-        (name, note.kind)
-        for name, info in command.model_fields.items()
-        for note in info.metadata
-        if isinstance(note, Names)
-    )
-
-
 def named(command: type[Command], args: Args) -> dict[str, list[Reference]]:
     """What arguments name, by their fields; of anything else the command itself tells what is wrong with it."""
     found: dict[str, list[Reference]] = {}
@@ -102,8 +90,8 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     spec = said if isinstance(said, dict) else {}
     args["project"] = project_id
     facts.world.references.usable(all_named(vm.CreateVm, args), project_id)
-    if args.get("flavor") is not None:
-        spec = sized(str(args["flavor"]), spec, facts)
+    if args.get("flavor") is not None and isinstance(said, dict | None):
+        args["spec"] = spec = sized(str(args["flavor"]), spec, facts)
     facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
@@ -118,11 +106,15 @@ def sized(flavor_id: str, given: Args, facts: Facts) -> Args:
     if not isinstance(found, Flavor):
         return given
     if said := sorted({"vcpus", "memory_mib"} & given.keys()):
-        raise Rejected("invalid_request", f"a flavor says {said[0]}: leave it out", Category.INVALID, field=said[0])
+        raise Rejected(
+            "invalid_request", f"a flavor says {said[0]}: leave it out", Category.INVALID, field=f"spec.{said[0]}"
+        )
     size = {**found.size.model_dump(), **given}
+    with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
+        size["disk_gib"] = vm.Spec.model_validate(size).disk_gib  # "8" and 8.0 are 8
     if isinstance(size["disk_gib"], int) and size["disk_gib"] < found.size.disk_gib:
         detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; it can be larger, not smaller"
-        raise Rejected("disk_too_small", detail, Category.INVALID, field="disk_gib")
+        raise Rejected("disk_too_small", detail, Category.INVALID, field="spec.disk_gib")
     return size
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from domain.base import Command
 from domain.kind import Kind
 from domain.kinds import KINDS
+from domain.references import names_in
 from domain.verb import Verb
 from eventstore.log.envelope import Ref
-from handlers.lookups import LOOKUPS, Lookup, Prepare, check_named, names_in, users_of
+from handlers.lookups import LOOKUPS, Lookup, Prepare, check_named, users_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from domain.image.state import Image, evolve
 from domain.image.values import DELETE, OVER, REGISTER, ImagePhase
 from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference
-from domain.verb import Effect, Verb
+from domain.verb import AT_ONCE, Effect, Verb
 
 
 def refers(image: Image) -> frozenset[Reference]:
@@ -71,6 +71,7 @@ IMAGE = Kind[Image, ImageCommands](
             effect=Effect.DELETES,
             permission=Permission("image.manage"),
             opens=(ImageDeleted,),
+            fulfilled_by=AT_ONCE,
             two_steps=True,
         ),
     ),

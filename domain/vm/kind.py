@@ -6,7 +6,7 @@ from domain.access import PLATFORM
 from domain.base import Event
 from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
-from domain.verb import Effect, Verb
+from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
 from domain.vm.events import Happened, VmAsked, VmFailed, VmOperationTimedOut, VmScheduled, VmUnschedulable
 from domain.vm.evolution import evolve
@@ -19,7 +19,15 @@ from domain.vm.verbs.start import START
 
 #: What the platform says of a VM over the bus.
 NOTES: tuple[Verb[Any], ...] = tuple(
-    Verb(name=name, command=command, summary=summary, effect=Effect.NOTES, permission=PLATFORM, opens=())
+    Verb(
+        name=name,
+        command=command,
+        summary=summary,
+        effect=Effect.NOTES,
+        permission=PLATFORM,
+        opens=(),
+        fulfilled_by=AT_ONCE,
+    )
     for name, command, summary in (
         ("guest-ready", RecordGuestReady, "A guest says that it is ready"),
         ("open-console", OpenConsole, "Somebody is about to be connected to a console"),

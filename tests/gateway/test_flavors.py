@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,38 @@ async def test_sizes_are_said_once(api: Platform) -> None:
     await refused(api, 422, "invalid_request", "vcpus", flavor="once", vcpus=2)
     await refused(api, 422, "invalid_request", "memory_mib", memory_mib=None, vcpus=1, disk_gib=4)
     await refused(api, 422, "disk_too_small", "disk_gib", flavor="once", disk_gib=3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "field"),
+    [
+        ({"disk_gib": "3"}, "disk_too_small", "spec.disk_gib"),
+        ({"disk_gib": 3.0}, "disk_too_small", "spec.disk_gib"),
+        ({"disk_gib": None}, "invalid_request", "spec.disk_gib"),
+        ({"disk_gib": "9" * 30}, "invalid_request", "spec.disk_gib"),
+        ({"vcpus": None}, "invalid_request", "spec.vcpus"),
+        ({"cores": 2}, "invalid_request", "spec.cores"),
+        ("small", "invalid_request", "spec"),
+    ],
+)
+async def test_a_size_beside_a_flavor_on_the_bus(api: Platform, spec: object, code: str, field: str) -> None:
+    """The bus takes what gateways never say."""
+    await api.call("POST", "/v1/flavors", {"name": "bus", **SIZE}, Idempotency_Key="bus")
+    asked = {"vm": str(uuid.uuid4()), "name": "b", "image": "base", "flavor": "bus", "spec": spec}
+    problem = (await api.side.ask("default", "vm", "create", asked))["problem"]
+    assert (problem["code"], problem["field"], problem["status"]) == (code, field, 422)
+
+
+async def test_a_create_asked_again_after_its_flavor_was_deprecated(api: Platform) -> None:
+    await flavor(api, "replayed")
+    asked = body("replayed", flavor="replayed")
+    first = await api.call("POST", VMS, asked, Idempotency_Key="of-a-flavor")
+    await api.call("POST", "/v1/flavors/replayed/deprecate")
+    again = await api.call("POST", VMS, asked, Idempotency_Key="of-a-flavor")
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true"), again.text
+    assert again.json()["operation"]["id"] == first.json()["operation"]["id"]
+    other = await api.call("POST", VMS, {**asked, "disk_gib": 5}, Idempotency_Key="of-a-flavor")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_one_of_another_project_is_not_there(api: Platform) -> None:

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime
 from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
-from domain.verb import Effect
+from domain.verb import AT_ONCE, Effect
 from domain.vm.commands import Asked
 from domain.vm.deadlines import GRACE
 from domain.vm.events import VmAsked, VmEvent
@@ -59,6 +59,7 @@ ABANDON = VmVerb(
     permission=VM_OPERATE,
     event=VmAbandoned,
     opens=(VmAbandoned,),
+    fulfilled_by=AT_ONCE,
     row=ROW,
     overtakes=(delete.NAME,),
     decide=abandon,

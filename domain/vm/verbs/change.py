@@ -9,7 +9,7 @@ from domain.access import VM_EDIT
 from domain.base import Hostname, Labels, Remark, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.references import Names
-from domain.verb import Effect
+from domain.verb import AT_ONCE, Effect
 from domain.vm.commands import Asked
 from domain.vm.events import VmAsked, VmEvent
 from domain.vm.state import Vm, noted
@@ -83,6 +83,7 @@ CHANGE = VmVerb(
     permission=VM_EDIT,
     event=VmChanged,
     opens=(VmChanged,),
+    fulfilled_by=AT_ONCE,
     row=ALWAYS,
     beside=True,
     decide=change,

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from domain.access import VM_EDIT
 from domain.base import Category, Rejected, replace
-from domain.verb import Effect
+from domain.verb import AT_ONCE, Effect
 from domain.vm.commands import Asked
 from domain.vm.events import VmAsked, VmEvent
 from domain.vm.state import Vm, noted
@@ -58,6 +58,7 @@ RESIZE = VmVerb(
     permission=VM_EDIT,
     event=VmResized,
     opens=(VmResized,),
+    fulfilled_by=AT_ONCE,
     row=ROW,
     decide=resize,
     evolve=evolve,

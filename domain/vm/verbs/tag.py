@@ -6,7 +6,7 @@ from typing import Annotated
 from domain.access import VM_EDIT
 from domain.base import Tags, replace
 from domain.references import Names
-from domain.verb import Effect
+from domain.verb import AT_ONCE, Effect
 from domain.vm.commands import Asked
 from domain.vm.events import VmAsked, VmEvent
 from domain.vm.state import Vm, noted
@@ -40,6 +40,7 @@ TAG = VmVerb(
     permission=VM_EDIT,
     event=VmTagged,
     opens=(VmTagged,),
+    fulfilled_by=AT_ONCE,
     row=ALWAYS,
     beside=True,
     decide=tag,

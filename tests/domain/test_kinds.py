@@ -1,0 +1,100 @@
+"""A kind of which a part was forgotten does not start; neither does a verb."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+import domain
+import projections
+from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored
+from domain.kind import Kind, nothing
+from domain.kinds import KINDS, faults
+from domain.project import PROJECT
+from domain.tag import TAG, TagCreated
+from domain.verb import Verb
+from domain.vm.verb import VmVerb
+from domain.vm.verbs import VERBS
+from projections.aggregates import Aggregates
+from projections.books import MODELS, TABLES
+from projections.model import ReadModel
+
+
+class Nameless(FlavorRestored):
+    """An event whose TOPIC was forgotten: it would be written under that of another."""
+
+
+def without(name: str) -> Mapping[str, Kind[Any, Any]]:
+    return {key: kind for key, kind in KINDS.items() if key != name}
+
+
+def with_(kind: Kind[Any, Any], **parts: Any) -> Mapping[str, Kind[Any, Any]]:
+    return {**KINDS, kind.name: replace(kind, **parts)}
+
+
+def verbs(kind: Kind[Any, Any], of: str, /, **parts: Any) -> Mapping[str, Kind[Any, Any]]:
+    return with_(kind, verbs=tuple(replace(verb, **parts) if verb.name == of else verb for verb in kind.verbs))
+
+
+FORGOTTEN = {
+    "no kind": (without("flavor"), "no kind says that nebula.flavor.FlavorCreated is its event"),
+    "an event": (with_(FLAVOR, events=()), "no kind says that nebula.flavor.FlavorDeletionBegun is its event"),
+    "a verb": (with_(FLAVOR, verbs=FLAVOR.verbs[1:]), "no kind says that nebula.flavor.FlavorCreated is its event"),
+    "a topic": (with_(FLAVOR, events=(*FLAVOR.events, Nameless)), "Nameless, an event of kind flavor, has no TOPIC"),
+    "whose event": (with_(FLAVOR, events=(*FLAVOR.events, TagCreated)), "two kinds say that nebula.tag.TagCreated"),
+    "a name": (verbs(FLAVOR, "restore", name="deprecate"), "two verbs of kind flavor have the name deprecate"),
+    "usable": (with_(FLAVOR, usable=None), "flavor of kind vm names a flavor, which is no kind that says when one is"),
+    "usable of a project": (with_(PROJECT, usable=None), "project of kind flavor names a project, which is no kind"),
+    "refers": (with_(FLAVOR, refers=nothing), "kind flavor names others, and does not say what a state `refers` to"),
+    "two steps": (
+        verbs(TAG, "delete", two_steps=False),
+        "others refer to kind tag, so its verb delete has `two_steps`",
+    ),
+    "users": (verbs(TAG, "delete", command=CreateFlavor), "CreateFlavor has `two_steps`, and no field `users`"),
+}
+
+
+@pytest.mark.parametrize("part", FORGOTTEN)
+def test_a_kind_of_which_a_part_is_forgotten_does_not_start(part: str) -> None:
+    kinds, says = FORGOTTEN[part]
+    assert [fault for fault in faults(kinds) if fault.startswith(says)], list(faults(kinds))
+    assert not list(faults(KINDS))
+
+
+@pytest.mark.parametrize("part", ["permission", "fulfilled_by", "opens", "summary", "effect", "command"])
+def test_a_verb_says_all_of_it(part: str) -> None:
+    said = {each.name: getattr(FLAVOR.verbs[0], each.name) for each in fields(Verb) if each.name != part}
+    with pytest.raises(TypeError, match=f"'{part}'"):
+        Verb(**said)
+
+
+def values(package: Any, *types: type[Any]) -> list[Any]:
+    """The values of these types that stand in the files of a room, each once."""
+    names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    found = [value for name in names for value in vars(importlib.import_module(name)).values()]
+    return list({id(value): value for value in found if isinstance(value, types)}.values())
+
+
+def test_each_file_of_a_kind_or_a_verb_or_a_read_model_is_in_its_list() -> None:
+    assert {kind.name for kind in values(domain, Kind)} == set(KINDS)
+    assert {verb.name for verb in values(domain, VmVerb)} == {verb.name for verb in VERBS}
+    assert {table.kind for table in values(projections, Aggregates)} == set(TABLES) == set(KINDS)
+    models = {model.name for model in MODELS}
+    assert {model.name for model in values(projections, ReadModel)} | {
+        table.table for table in TABLES.values()
+    } == models
+
+
+def test_each_change_says_something() -> None:
+    """The bodies that are made of commands are refused as those that are written."""
+    from gateway.actions import ACTIONS
+    from gateway.bodies import Change
+
+    changes = {f"{action.kind}.{action.verb}": action.body for action in ACTIONS if action.method == "PATCH"}
+    assert issubclass(changes["flavor.change"], Change) and not changes["flavor.change"].OPTIONAL
+    with pytest.raises(ValueError, match="give at least one of name, labels, description"):
+        changes["flavor.change"].model_validate({})
+    assert changes["flavor.change"].model_validate({"name": "n"}).args() == {"name": "n"}
