@@ -1,7 +1,7 @@
-"""What handlers say of a command that they accepted, read totally: an operation and a resource, as the API shows them.
+"""The reply of handlers to a command that they accepted, checked and shown as an operation and a resource.
 
-Whoever answers may be of another version, or somebody else. So what came has to be a record of an operation and a state
-of the resource, and is shown as rows of the read models are.
+The sender may have another version, or be somebody else. So the reply has to be a record of an operation and a state of
+the resource; both are shown as rows of the read models are.
 """
 
 from collections.abc import Mapping
@@ -46,5 +46,5 @@ def read(kind: str, said: Mapping[str, Any]) -> Accepted:
         operation = operation_rows.view(reply.operation.record, reply.operation.steps)
         shown = TABLES[kind].view(reply.state, reply.version, reply.position)
         return Accepted(reply.position, reply.replayed, operation, shown)
-    except Exception as error:  # whatever a view makes of what anybody may have written
+    except Exception as error:  # any error of a view that gets unexpected values
         raise Nonsense(f"{type(error).__name__} in what they accepted") from error

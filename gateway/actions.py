@@ -1,4 +1,4 @@
-"""All that can be asked for over HTTP, made of the kinds and their verbs: how a verb becomes a call.
+"""The commands of the HTTP API, derived from the kinds and their verbs: how a verb becomes a call.
 
 A resource is created by POST on its collection, changed by PATCH and deleted by DELETE on itself; every other verb is
 POST on a path of its own below it.
@@ -15,7 +15,7 @@ from domain.verb import Effect, Verb
 from gateway import bodies
 from gateway.calls import Action, AnyBody
 
-#: The bodies that say something else than their command's own fields.
+#: The bodies whose fields differ from those of their command.
 BODIES: Mapping[type[Command], type[AnyBody]] = {
     vm.CreateVm: bodies.CreateVm,
     vm.StopVm: bodies.Power,

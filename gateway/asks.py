@@ -68,7 +68,7 @@ def nonsense(node: str, why: str) -> Problem:
 
 
 async def unless_stopped(gateway: Gateway, asking: Any) -> Msg:
-    """The answer; a gateway that stops does not wait for it."""
+    """Wait for the answer, unless the gateway stops."""
     asked = asyncio.ensure_future(asking)
     stopped = asyncio.create_task(gateway.stop.wait())
     try:

@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens from a file, or everybody on loopback as `local`."""
+"""Who calls: known by bearer tokens from a file; without a file every caller on loopback is `local`."""
 
 import base64
 import hashlib
@@ -21,12 +21,12 @@ from runtime import logs
 log = logs.get(__name__)
 
 LOCAL = "local"
-#: What may be asked without a token.
+#: Paths that need no token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 #: Seconds between looks at the file.
 LOOK_AGAIN = 1.0
 
-#: Two spellings of a name are one: the same actor.
+#: Two spellings of a name are the same actor.
 ACTOR: TypeAdapter[str] = TypeAdapter(Actor)
 
 _LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})")
@@ -114,7 +114,7 @@ class Tokens:
         return found
 
     def valid(self, identity: Identity) -> bool:
-        """Whether somebody who was identified before still would be."""
+        """Whether an identity from an earlier call is still valid."""
         self._refresh()
         return self.path is None or identity in self._known.values()
 
@@ -149,7 +149,7 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def from_here(host: str | None, origin: str | None) -> bool:
-    """Whether a call without tokens was meant for us: no web page of elsewhere made a browser on this host send it."""
+    """Whether a call without tokens is safe: no web page of another site made a browser on this host send it."""
     name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""
     if not is_loopback(name):
         return False

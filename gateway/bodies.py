@@ -31,7 +31,7 @@ from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
 from projections import ssh
 
 MOST_USER_DATA = 64 * 1024
-#: Characters of it in base64, line breaks among them.
+#: Characters of user-data in base64, including line breaks.
 MOST_ENCODED = 96 * 1024
 MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
@@ -48,7 +48,7 @@ def user_data(text: str) -> str:
 def encoded(text: str) -> str:
     """Base64, without the line breaks that programs put into it."""
     joined = "".join(text.split())
-    if not re.fullmatch(BASE64, joined):  # b64decode takes padding that is none
+    if not re.fullmatch(BASE64, joined):  # b64decode accepts wrong padding
         raise ValueError("has to be base64 (A-Z, a-z, 0-9, + and /, padded with =)")
     if len(base64.b64decode(joined)) > MOST_USER_DATA:
         raise ValueError(f"has to be at most {MOST_USER_DATA} bytes before it is encoded")

@@ -1,4 +1,4 @@
-"""What a call of the API is: a command that can be asked for, or something that can be read."""
+"""A call of the API: a command (`Action`) or a read (`Read`)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that can be asked. `kind` is also the name of the path parameter that holds the resource's id.
+    """One command of the API. `kind` is also the name of the path parameter that holds the resource's id.
 
-    `permission`: what whoever asks has to be allowed to do.
+    `permission`: what the caller has to be allowed to do.
     """
 
     method: str

@@ -1,8 +1,8 @@
-"""Commands over HTTP: the one way in which all that `actions.py` lists is asked.
+"""Commands over HTTP: one way for all calls that `actions.py` lists.
 
 An answer shows what the handlers' reply says, the operation's record and the resource's state; Postgres is needed only
-to wait for an operation's end. Asking again with the same operation id is safe, so a request that nobody answered is
-asked again for a moment.
+to wait for an operation's end. Asking again with the same operation id is safe, so a request without an answer is
+repeated for a moment.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ from runtime.requests import Patience, Unanswered
 #: Seconds in which a command has to be answered.
 PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 
-#: Ids that are derived from a caller's key are derived in this namespace.
+#: The namespace of ids that are derived from a caller's key.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One command on its way: what, of which resource, by whom.
+    """One command that is being asked for: the action, the resource, the caller.
 
     `key`: the id that follows from the caller's key, in what creates a resource. `operation` and `fingerprint` are
     empty in what is no operation.
@@ -134,7 +134,7 @@ def derived(*parts: str | None) -> str:
 
 
 async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
-    """What the handlers say: `ok` of the command protocol. Raises Problem for refusals and for silence (503)."""
+    """The `ok` of the handlers' reply. Raises Problem for refusals and for silence (503)."""
     action = asked.action
     outcomes = gateway.metrics.commands
     try:
@@ -152,7 +152,7 @@ async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
 
 
 async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.Refusal:
-    """The reply. While nobody is there, or nobody answers, the same is asked again until the deadline.
+    """The reply. The request is repeated until the deadline while nobody answers.
 
     Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
     """
@@ -168,12 +168,12 @@ async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.R
 
 
 def shown(data: bytes) -> bytes:
-    """A reply as the rows would show it: Postgres stores no NUL characters."""
+    """A reply as the rows would show it: without NUL characters, which Postgres cannot store."""
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
 def known(reply: dict[str, Any] | replies.Refusal) -> dict[str, Any] | replies.Refusal:
-    """The reply, when the API can say it. Raises Nonsense for a refusal with a status that it does not know."""
+    """The reply, if the API can show it. Raises Nonsense for a refusal with an unknown status."""
     if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
         raise replies.Nonsense(f"a refusal with status {reply.status}")
     return reply

@@ -1,6 +1,6 @@
-"""Who is connected to the console of which VM, as events of that VM: before it is opened, and once it has ended.
+"""Connections to the consoles of VMs, recorded as events of the VM: before one is opened, and after it has ended.
 
-Handlers decide, as of any command. A connection that they cannot record is not opened.
+Handlers decide, as for every command. A connection that cannot be recorded is not opened.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Session:
         try:
             await self._tell(gateway, OPEN, {"force": force})
         except Problem as problem:
-            self.begun = problem.status == 503  # it may have been recorded all the same
+            self.begun = problem.status == 503  # it may have been recorded in spite of the error
             raise
         self.unsure = None
 
@@ -60,7 +60,7 @@ class Session:
             task.add_done_callback(gateway.background.discard)
 
     async def _closed(self, gateway: Gateway, said: dict[str, object]) -> None:
-        """Until it is recorded, as long as this gateway lives."""
+        """Repeat until it is recorded, as long as this gateway lives."""
         for pause in RETRY.pauses():
             stopping = gateway.stop.is_set()
             try:

@@ -11,7 +11,7 @@ from gateway import parameters
 from gateway.asks import PATIENCE, ask, located, nonsense, unless_stopped
 from gateway.state import Gateway
 
-#: What a guest wrote is text, whatever it looks like: no browser may make anything else of it.
+#: A guest's output is plain text: no browser may treat it as anything else.
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -27,7 +27,8 @@ async def console_log(gateway: Gateway, request: Request) -> Response:
         reply = await unless_stopped(gateway, ask(gateway, node, "console-log", question, wait))
         after, more = place(node, reply)
         data += reply.data
-        more = more and bool(reply.data)  # or a node that always has more, and never says what, would be asked for ever
+        # without this, a node that always says "more" and sends no bytes would be asked for ever
+        more = more and bool(reply.data)
     answered = {**HEADERS, "Nebula-Cursor": after or "", "Nebula-More": str(more).lower()}
     return Response(data, 200, answered, "text/plain; charset=utf-8")
 

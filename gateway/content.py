@@ -11,7 +11,7 @@ from gateway.problems import Problem
 
 #: How deep arrays and objects may stand in each other.
 MOST_DEPTH = 32
-#: Bytes that a body has at most that is looked at quickly.
+#: The largest body, in bytes, for the fast check.
 MOST_PLAIN = 2000
 BOM = b"\xef\xbb\xbf"
 
@@ -100,7 +100,7 @@ def check(raw: bytes) -> None:
         raise Problem(400, "duplicate_name", detail, [(name, "given more than once")]) from error
     except json.JSONDecodeError as error:
         raise invalid(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
-    except (RecursionError, ValueError) as error:  # a number of thousands of digits, too
+    except (RecursionError, ValueError) as error:  # also a number with thousands of digits
         raise invalid("it has a number or a depth beyond measure") from error
 
 

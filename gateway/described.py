@@ -1,6 +1,4 @@
-"""What the API's description says of parameters and headers: types, bounds, words. What each means to the code is in
-`parameters.py`.
-"""
+"""Parameters and headers in the API's description: types, bounds, allowed values. `parameters.py` reads them."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -49,7 +47,7 @@ def listed(kind: str, values: type[StrEnum]) -> Schema:
     return {**words(values), "description": f"{kind} of which this is true"}
 
 
-#: Path parameters. What cannot be one names nothing: 404.
+#: Path parameters. An invalid one names no resource: 404.
 PATH: dict[str, Schema] = {
     **{kind: UUID if parameters.by_uuid(kind) else SLUG for kind in NAMES},
     **dict.fromkeys(("source", "key"), TOKEN),
@@ -91,7 +89,7 @@ QUERY: dict[str, tuple[Schema, str]] = {
     },
 }
 
-#: Those that mean something else, or less, in one path.
+#: Parameters that have another meaning in one path.
 QUERY_OF: dict[tuple[str, str], Schema] = {
     ("/v1/projects/{project}/vms", "phase"): words(Phase),
     ("/v1/images", "phase"): words(ImagePhase),

@@ -1,7 +1,7 @@
-"""What every call passes through: who it is, and what its answer always says.
+"""What every call passes through: authentication, the headers of every answer, and the map from errors to answers.
 
-Plain ASGI, since everything here is on the path of every command. Errors become problem documents here and nowhere
-else; what is not in the map is a bug: logged with its traceback, answered with 500 and the request id alone.
+Plain ASGI, since everything here is on the path of every command. Errors become problem documents only here.
+An error that is not in the map is a bug: its traceback is logged, and the answer is 500 with the request id.
 """
 
 import re
@@ -66,7 +66,7 @@ class _Call:
         scope["nebula.route"] = "none"
 
     def admit(self) -> None:
-        """Say who calls. Raises Problem for strangers."""
+        """Identify the caller. Raises Problem for an unknown one."""
         get = self._headers.get
         parameters.header(self._scope, "X-Request-Id")  # given once
         if not self._fit:

@@ -1,8 +1,8 @@
-"""Feeds: the log as Server-Sent Events, resumed exactly, at the pace of whoever reads.
+"""Feeds: the log as Server-Sent Events, resumed exactly, at the pace of each reader.
 
 Each item carries `prev`, the position of the item before it in this feed, so that a reader can prove that it missed
-nothing. The first frame, and signs of life, carry an `id` alone: where to resume, though nothing happened yet.
-A slow reader holds back its own consumer on the log and nobody else; nothing is dropped.
+nothing. The first frame, and the keep-alive comments, have only an `id`: where to resume, though nothing happened yet.
+A slow reader slows down only its own consumer on the log; nothing is dropped.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def of_vm(gateway: Gateway, request: Request) -> Response:
 
 
 async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
-    """The feed of something the log knows, deleted or not. Raises Problem (404) where it knows nothing."""
+    """The feed of a resource in the log, deleted or not. Raises Problem (404) if the log has no events of it."""
     if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
     return stream(gateway, request, filter_, after)
@@ -67,7 +67,7 @@ def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Resp
 
 async def start(gateway: Gateway, request: Request) -> int:
     """The position behind which a feed begins: what the reader has seen, or `after`, or now, or the beginning."""
-    now = request.query_params.get("from") is not None  # it can say nothing else
+    now = request.query_params.get("from") is not None  # it can have no other value
     after = parameters.position(request, "after")
     if after is not None and now:
         raise invalid_parameter("from", "give either from or after")
@@ -127,14 +127,14 @@ async def silent(store: EventStore, after: int, filter_: str) -> int | None:
 
 
 async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
-    """Hand over batch after batch, as fast as they are taken."""
+    """Hand over batch after batch, as fast as the reader takes them."""
     async with contextlib.aclosing(follow(nc, after, [filter_])) as source:
         async for batch in source:
             await batches.put(batch)
 
 
 def frame(recorded: Recorded, previous: int) -> bytes:
-    """One item as it goes over the wire."""
+    """One item as it is sent."""
     event = {**recorded.cloud_event(), "prev": previous}
     kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))

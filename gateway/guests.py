@@ -1,4 +1,4 @@
-"""What a guest says of itself, now: its node asks the agent in it. Of the guest's own making, and no event."""
+"""What a guest says of itself now: its node asks the agent in the guest. The answer may be wrong, and is no event."""
 
 from pydantic import ValidationError
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""The newest answer of `/healthz`, and since when each part has been unwell."""
+"""The newest answer of `/healthz`, and since when each part does not work."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-#: Seconds for which an answer serves everybody who asks.
+#: Seconds for which one answer is used for all callers.
 FRESH = 1.0
 
 #: How long managers may work nowhere: their lease moves from one process to another meanwhile.
@@ -31,7 +31,7 @@ class Standstill:
 
 
 class HealthMemory:
-    """One per gateway, so that asking often harms nobody."""
+    """One per gateway, so that frequent calls cost little."""
 
     def __init__(self) -> None:
         self.rows = Standstill()

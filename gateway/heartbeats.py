@@ -1,4 +1,4 @@
-"""When each node was last heard of, and what it said: kept in memory, from the heartbeats themselves."""
+"""The last heartbeat of each node, kept in memory."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ class Heartbeats:
         await nc.subscribe(subjects.HEARTBEATS, cb=self._hear)
 
     async def _hear(self, msg: Msg) -> None:
-        """Take in a heartbeat. The subject says whose it is; one that makes no sense is no sign of life."""
+        """Process a heartbeat. The subject names its node; a malformed one does not count as a heartbeat."""
         node = subjects.node_of(msg.subject)
         try:
             beat = Heartbeat.model_validate_json(msg.data)
@@ -79,7 +79,7 @@ class Heartbeats:
         self._waiting[node] = waiting
 
     def waiting(self, node: str) -> list[dict[str, object]]:
-        """The daemons of this name that wait for the one that works to end."""
+        """The daemons with this name that wait until the working one ends."""
         found = self._waiting.get(node, {}).values()
         return [{"host": daemon.host, "pid": daemon.pid} for at, daemon in found if fresh(at)]
 

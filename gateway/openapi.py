@@ -1,4 +1,4 @@
-"""The API described to programs, made from the same tables and models that serve it.
+"""The API's description for programs, made from the tables and models that the gateway itself uses.
 
 Parameters and headers are in `described.py`, refusals in `statuses.py`.
 """

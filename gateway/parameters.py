@@ -1,4 +1,4 @@
-"""Query parameters and headers: each either makes sense or is refused by its name (Problem, 400)."""
+"""Query parameters and headers: each is valid or refused by its name (Problem, 400)."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ from runtime import subjects
 DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
-#: Bytes of the log of a console in one answer: where nothing is said, and at most.
+#: Bytes of a console log in one answer: the default, and the most.
 DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
 #: What may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
@@ -45,7 +45,7 @@ CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def only(request: Request, known: frozenset[str]) -> None:
-    """Refuse parameters that mean nothing here, and those given twice."""
+    """Refuse parameters that are unknown here, and those given twice."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
@@ -124,7 +124,7 @@ def word(request: Request, name: str) -> str | None:
 
 
 def actor(request: Request) -> str | None:
-    """Whose doings to look for, where a name is given: in the spelling that it has in the log."""
+    """The actor to search for, if one is given, in the spelling of the log."""
     text = request.query_params.get("actor")
     if text is None:
         return None
@@ -174,7 +174,7 @@ def page_token(request: Request, name: str | None = None) -> int | None:
 
 
 def cursor(request: Request) -> str | None:
-    """Where to go on in the log of a console, where that is given."""
+    """The position at which to continue a console log, if given."""
     text = request.query_params.get("cursor")
     if text is not None and not CURSOR.fullmatch(text):
         raise invalid_parameter("cursor", "has to be the header Nebula-Cursor of the answer before")
@@ -192,7 +192,7 @@ def size(request: Request) -> int:
 
 
 def flag(request: Request, name: str) -> bool:
-    """A yes or no, where one is given."""
+    """A yes or no, if given."""
     text = request.query_params.get(name, "false")
     if text not in ("true", "false"):
         raise invalid_parameter(name, "has to be true or false")

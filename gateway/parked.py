@@ -1,4 +1,4 @@
-"""Parked messages over HTTP: what could not be taken in, and the way out (docs/integrity.md)."""
+"""Parked messages over HTTP: list, show, retry and drop them (docs/integrity.md)."""
 
 import contextlib
 from typing import Any
@@ -76,14 +76,14 @@ async def one(gateway: Gateway, request: Request) -> Response:
 
 
 async def retry(gateway: Gateway, request: Request) -> Response:
-    """Put the message back on its subject, where it is judged again."""
+    """Put the message back on its subject, to be processed again."""
     bodies.Body.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     return closed(gateway, await Parking(gateway.nc).retry(source, key, actor=caller(request).identity.actor))
 
 
 async def drop(gateway: Gateway, request: Request) -> Response:
-    """Note that somebody has seen the message and wants no more of it."""
+    """Close the record: somebody has seen the message, and it is not needed any more."""
     said = bodies.Drop.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     actor = caller(request).identity.actor

@@ -1,4 +1,4 @@
-"""How the processes of the platform are: kept in memory, from what they say every second."""
+"""The state of the platform's processes, kept in memory from the reports that they send every second."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from runtime.malformed import Malformed
 
 #: How these messages are called among what made no sense.
 STATUS = "role-status"
-#: Seconds without a word after which a process counts as silent; and those for which one that is silent is shown.
+#: Seconds without a report after which a process counts as silent; seconds for which a silent one is shown.
 SILENT, SHOWN = 4.0, 300.0
 #: Processes that are remembered: anybody on the bus can send words under any name.
 MOST = 256
@@ -35,20 +35,20 @@ class Heard:
 
 @dataclass
 class Roles:
-    """What was heard. A process that said that it ends is forgotten."""
+    """The newest reports. A process that reported its end is forgotten."""
 
     malformed: Malformed = field(default_factory=Malformed)
     _heard: dict[tuple[str, str], Heard] = field(default_factory=dict)
 
     async def listen(self, nc: Client) -> None:
-        """Hear every process from now on."""
+        """Receive the reports of all processes from now on."""
         await nc.subscribe(subjects.STATUS_OF_ALL, cb=self._hear)
 
     async def _hear(self, msg: Msg) -> None:
         self.take(msg.subject, msg.data)
 
     def take(self, subject: str, body: bytes) -> None:
-        """Take in a word. The subject says whose it is; one that makes no sense is no sign of life."""
+        """Process a report. The subject names its process; a malformed one does not count."""
         try:
             said = RoleStatus.model_validate_json(body)
             if subject != subjects.role_status(said.role, said.process.id):
@@ -62,7 +62,7 @@ class Roles:
             return
         self._heard[key] = Heard(said, datetime.now(UTC), time.monotonic())
         if len(self._heard) > MOST:
-            del self._heard[next(iter(self._heard))]  # who was silent longest
+            del self._heard[next(iter(self._heard))]  # the one that was silent longest
 
     def all(self) -> list[Heard]:
         """By role, then by host and process number. A process that is silent for long is not shown beside its like."""

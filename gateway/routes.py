@@ -1,4 +1,4 @@
-"""Everything that can be called, as two tables: the commands (in `commands.py`) and the reads (here)."""
+"""All calls of the API, as two tables: the commands (in `commands.py`) and the reads (here)."""
 
 from functools import cache, partial
 from typing import Any
@@ -188,7 +188,7 @@ def described() -> bytes:
 
 def router(gateway: Gateway) -> Router:
     """All routes of a gateway. Raises HTTPException for what none of them takes."""
-    described()  # a call of which something is not described is found now
+    described()  # so a call that is not described completely fails at the start
     by_path: dict[str, dict[str, Endpoint]] = {}
     for action in ACTIONS:
         ask = partial(commands.command, action=action)
@@ -207,7 +207,7 @@ def router(gateway: Gateway) -> Router:
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    """What neither a call nor a WebSocket leads to."""
+    """Answers for a path that is neither a call nor a WebSocket."""
     raise HTTPException(404)
 
 

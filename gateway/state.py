@@ -1,4 +1,4 @@
-"""What a gateway holds while it runs, and how its reads become fresh."""
+"""What a gateway holds while it runs, and how its reads wait for what was written."""
 
 import asyncio
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ SKEW = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who made a call, and what it is called in logs and events."""
+    """Who made a call, and the call's id in logs and events."""
 
     identity: Identity
     request: str
@@ -63,7 +63,7 @@ class Gateway:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     essential: Essential = field(default_factory=Essential)
     health: HealthMemory = field(default_factory=HealthMemory)
-    #: what ends by itself, and is not to be forgotten before
+    #: tasks that end by themselves; kept here so that they are not collected before
     background: set[asyncio.Task[None]] = field(default_factory=set)
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)

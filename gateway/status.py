@@ -1,7 +1,7 @@
-"""How each process and each manager is: alive, how far behind, when it worked last, what failed last and since when.
+"""The state of each process and manager: alive, how far behind, last success, last error and since when it fails.
 
-Each gateway answers from what it hears, so this works while handlers, Postgres or the log are away. What it cannot ask
-is null.
+Each gateway answers from the reports that it receives, so this works while handlers, Postgres or the log are away. A
+value that it cannot read is null.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ async def status(gateway: Gateway, request: Request) -> Response:
 
 
 def word(gateway: Gateway, ends: bool) -> RoleStatus:
-    """What this gateway says of itself."""
+    """The report of this gateway."""
     return RoleStatus(
         role="gateway",
         process=RoleProcess.model_validate(gateway.process, from_attributes=True),

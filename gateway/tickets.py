@@ -1,7 +1,7 @@
 """Tickets: how a browser follows a feed. Its `EventSource` sends no `Authorization`, and a token has no place in a URL.
 
-A ticket opens one feed once, for whoever asked for it, within a minute. It is known to the gateway that made it only,
-and lost with it. What is kept is its hash.
+A ticket opens one feed once, for the caller who asked for it, within a minute. Only the gateway that made it knows it,
+and forgets it when it ends. Only its hash is kept.
 """
 
 import hashlib
@@ -69,5 +69,5 @@ def offered(method: str, path: str, query: bytes) -> str | None:
         return None
     try:
         return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=16)).get("ticket")
-    except ValueError:  # far more parameters than a feed has: whoever calls is told so
+    except ValueError:  # far more parameters than a feed has: refused later, with a message
         return None

@@ -1,7 +1,7 @@
 """Connections to guests: a WebSocket here, the bus in the middle, the guest's node at the other end.
 
 A browser cannot send `Authorization` with a WebSocket, so its token may also come as a subprotocol (`auth.offered`).
-Whatever is refused is refused before the WebSocket is opened, as any other call is: by a problem document.
+A refusal comes before the WebSocket is opened, as a problem document, as for every other call.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class Tunnel:
 
 
 async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:
-    """Both ways, until one of the ends, or this gateway, has had enough."""
+    """Pass bytes in both directions, until one end or this gateway stops."""
     outward = asyncio.create_task(out(pipe, send))
     inward = asyncio.create_task(into(pipe, receive))
     stopped = asyncio.create_task(gateway.stop.wait())
@@ -89,7 +89,7 @@ async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> N
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(tasks)
-    with contextlib.suppress(ClientDisconnect):  # the client has gone as well
+    with contextlib.suppress(ClientDisconnect):  # the client has disconnected as well
         if pipe.ended is not None:
             await send(closing(NORMAL, pipe.ended))
         elif gateway.stop.is_set():

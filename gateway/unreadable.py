@@ -1,4 +1,4 @@
-"""Messages that made no sense and are stored nowhere, all over the platform: for the health check and the numbers.
+"""Malformed messages that are not stored, counted for the whole platform: for the health check and the metrics.
 
 This gateway hears heartbeats, and what processes say of themselves. Of commands, registrations and questions each
 handlers process counts its own; one of them answers a health check, so what each said last is remembered. Nodes tell

@@ -1,4 +1,4 @@
-"""Wait for operations to end: by the movement of the read models, and by looking again."""
+"""Wait for operations to end: look again whenever the read models move, and now and then."""
 
 import asyncio
 from collections.abc import Mapping

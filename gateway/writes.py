@@ -1,4 +1,4 @@
-"""What was written through this gateway, so that whoever wrote it finds it in every list."""
+"""What was written through this gateway, so that each caller finds its own writes in every list."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
