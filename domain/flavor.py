@@ -16,7 +16,7 @@ from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Rem
 from domain.kind import Id, Kind, Scope
 from domain.known import NONE as NO_OPERATIONS, Known, Operations
 from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, stamp
-from domain.references import NONE, FinishDeletion, Names, Reference, Users
+from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
 
@@ -57,7 +57,7 @@ class RestoreFlavor(FlavorCommand):
 
 class DeleteFlavor(FlavorCommand):
     VERB = "delete"
-    users: Users = Users()
+    users: Annotated[Users, LOOKED_UP] = Users()
 
 
 FlavorCommands = CreateFlavor | ChangeFlavor | DeprecateFlavor | RestoreFlavor | DeleteFlavor | FinishDeletion

@@ -23,7 +23,7 @@ from domain.named import (
     remembered,
     stamp,
 )
-from domain.references import NONE, FinishDeletion, Names, Reference, Users, tags as carried
+from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users, tags as carried
 from domain.verb import AT_ONCE, Effect, Verb
 
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
@@ -43,7 +43,9 @@ class CreateProject(ProjectCommand):
     ssh_keys: SshKeys = ()
     description: Remark | None = None
     created_by: str | None = None
-    users: Users = Field(default=Users(), description="VMs that still exist of an earlier project with this id")
+    users: Annotated[Users, LOOKED_UP, Field(description="VMs that still exist of an earlier project with this id")] = (
+        Users()
+    )
 
 
 class ChangeProject(ProjectCommand):
@@ -58,7 +60,7 @@ class ChangeProject(ProjectCommand):
 
 class DeleteProject(ProjectCommand):
     VERB = "delete"
-    users: Users = Users()
+    users: Annotated[Users, LOOKED_UP] = Users()
 
 
 ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishDeletion

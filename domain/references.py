@@ -45,6 +45,11 @@ class LookedUp(NamedTuple):
 LOOKED_UP = LookedUp()
 
 
+def looked_up_in(command: type[Command]) -> list[str]:
+    """The fields of a command that handlers fill in."""
+    return [name for name, info in command.model_fields.items() if LOOKED_UP in info.metadata]
+
+
 class Users(Value):
     """The ids of those that refer to an aggregate, by their kind."""
 

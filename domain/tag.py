@@ -1,6 +1,6 @@
 """Tags group projects and VMs. They are created, renamed and deleted; their life is in `named.py`."""
 
-from typing import assert_never
+from typing import Annotated, assert_never
 
 from domain.access import Permission
 from domain.base import Category, Event, Rejected, Slug, Title, being_deleted, replace
@@ -17,7 +17,7 @@ from domain.named import (
     remembered,
     stamp,
 )
-from domain.references import FinishDeletion, Users
+from domain.references import LOOKED_UP, FinishDeletion, Users
 from domain.verb import AT_ONCE, Effect, Verb
 
 Tag = Named
@@ -39,7 +39,7 @@ class RenameTag(TagCommand):
 
 class DeleteTag(TagCommand):
     VERB = "delete"
-    users: Users = Users()
+    users: Annotated[Users, LOOKED_UP] = Users()
 
 
 TagCommands = CreateTag | RenameTag | DeleteTag | FinishDeletion

@@ -24,7 +24,7 @@ from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, T
 from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
-from domain.references import LOOKED_UP
+from domain.references import looked_up_in
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
 from domain.verb import Effect
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
@@ -338,7 +338,7 @@ def slug(name: str) -> str:
 
 
 #: What the platform itself puts into a command.
-OWN = {"at", "operation", "fingerprint", "created_by", "users"}
+OWN = {"at", "operation", "fingerprint", "created_by"}
 
 
 def of(command: type[Command], kind: str, effect: Effect) -> type[Body]:
@@ -346,7 +346,7 @@ def of(command: type[Command], kind: str, effect: Effect) -> type[Body]:
     given = {
         name: (field.annotation, field)
         for name, field in command.model_fields.items()
-        if name not in OWN | {kind} and LOOKED_UP not in field.metadata
+        if name not in {*OWN, kind, *looked_up_in(command)}
     }
     if not given:
         return Body

@@ -8,7 +8,7 @@ from typing import Any
 from domain.base import Command
 from domain.kind import Kind
 from domain.kinds import KINDS
-from domain.references import names_in
+from domain.references import looked_up_in, names_in
 from domain.verb import Verb
 from eventstore.log.envelope import Ref
 from handlers.lookups import LOOKUPS, Lookup, Prepare, check_named, users_of
@@ -21,6 +21,12 @@ class Route:
     kind: Kind[Any, Any]
     verb: Verb[Any]
     lookup: Lookup
+
+    def __post_init__(self) -> None:
+        """Raises TypeError where nothing fills in what handlers have to: such a command does not start."""
+        forgotten = looked_up_in(self.command)
+        if forgotten and self.lookup.prepare is None and not self.verb.two_steps:
+            raise TypeError(f"nothing in LOOKUPS fills in {', '.join(forgotten)} of {self.command.__name__}")
 
     @property
     def command(self) -> type[Command]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.base import Event
+from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import Malformed, body, evolved, follows, shape
 from projections.aggregates import Aggregates
@@ -32,6 +33,19 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
     SEEDS,
     TIPS,
 )
+
+
+def check(tables: Mapping[str, Aggregates[Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
+    """Raises TypeError where a kind has no table, or two read models have one name or one table."""
+    if missing := sorted(set(KINDS) - set(tables)):
+        raise TypeError(f"no table holds the resources of kind {', '.join(missing)}")
+    names = [model.name for model in models]
+    made = [table for model in models for table in model.tables]
+    if twice := sorted({name for found in (names, made) for name in found if found.count(name) > 1}):
+        raise TypeError(f"two read models are called {', '.join(twice)}, or make a table of that name")
+
+
+check(TABLES, MODELS)
 
 Fold = Callable[[dict[Any, Any], Step[Any]], None]
 

@@ -8,7 +8,7 @@ from domain.base import Command, Sealed, Slug, Title, Uuid
 from domain.contract import Fetch, Firmware, SeedMedium, Sha256
 from domain.image.values import Description, Word
 from domain.image_source import Source
-from domain.references import FinishDeletion, Names, Users
+from domain.references import LOOKED_UP, FinishDeletion, Names, Users
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512
 
 
@@ -67,7 +67,7 @@ class RejectImage(ImageCommand):
 
 
 class DeleteImage(Asked):
-    users: Users = Users()
+    users: Annotated[Users, LOOKED_UP] = Users()
 
 
 ImageCommands = RegisterImage | NoteProgress | AcceptImage | RejectImage | DeleteImage | FinishDeletion

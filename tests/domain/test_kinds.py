@@ -18,8 +18,14 @@ from domain.tag import TAG, TagCreated
 from domain.verb import Verb
 from domain.vm.verb import VmVerb
 from domain.vm.verbs import VERBS
+from domain.vm.verbs.create import CREATE, CreateVm
+from domain.vm.verbs.forget import FORGET
+from gateway import bodies
+from gateway.actions import ACTIONS
+from handlers.lookups import Lookup
+from handlers.routes import Route
 from projections.aggregates import Aggregates
-from projections.books import MODELS, TABLES
+from projections.books import MODELS, TABLES, check
 from projections.model import ReadModel
 
 
@@ -88,13 +94,29 @@ def test_each_file_of_a_kind_or_a_verb_or_a_read_model_is_in_its_list() -> None:
     } == models
 
 
+def test_a_kind_without_a_table_does_not_start() -> None:
+    with pytest.raises(TypeError, match="no table holds the resources of kind flavor"):
+        check({kind: table for kind, table in TABLES.items() if kind != "flavor"}, MODELS)
+    with pytest.raises(TypeError, match="two read models are called events"):
+        check(TABLES, (*MODELS, next(model for model in MODELS if model.name == "events")))
+
+
+@pytest.mark.parametrize(("verb", "fields"), [(CREATE, "notices"), (FORGET, "node_lost, folder")])
+def test_a_command_whose_fields_nothing_fills_in_does_not_start(verb: Verb[Any], fields: str) -> None:
+    with pytest.raises(TypeError, match=f"nothing in LOOKUPS fills in {fields} of"):
+        Route(KINDS["vm"], verb, Lookup())
+
+
+def test_nobody_asks_for_what_handlers_fill_in() -> None:
+    """A body that is made of a command has no such field, even where its line among the bodies is forgotten."""
+    assert not {"node_lost", "folder", "operation"} & set(bodies.of(FORGET.command, "vm", FORGET.effect).model_fields)
+    assert "notices" not in bodies.of(CreateVm, "vm", CREATE.effect).model_fields
+
+
 def test_each_change_says_something() -> None:
     """The bodies that are made of commands are refused as those that are written."""
-    from gateway.actions import ACTIONS
-    from gateway.bodies import Change
-
     changes = {f"{action.kind}.{action.verb}": action.body for action in ACTIONS if action.method == "PATCH"}
-    assert issubclass(changes["flavor.change"], Change) and not changes["flavor.change"].OPTIONAL
+    assert issubclass(changes["flavor.change"], bodies.Change) and not changes["flavor.change"].OPTIONAL
     with pytest.raises(ValueError, match="give at least one of name, labels, description"):
         changes["flavor.change"].model_validate({})
     assert changes["flavor.change"].model_validate({"name": "n"}).args() == {"name": "n"}

@@ -10,7 +10,7 @@ from domain.access import VM_CREATE
 from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.known import NONE, Known, same_request
-from domain.references import Names
+from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
 from domain.vm.commands import Asked
 from domain.vm.deadlines import PLACEMENT_DEADLINE
@@ -36,7 +36,7 @@ class CreateVm(Asked):
     watchdog: Watchdog = Watchdog.DISABLED
     ssh_keys: tuple[str, ...] = ()
     user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
+    notices: Annotated[tuple[Notice, ...], LOOKED_UP] = ()
     description: Remark | None = None
     created_by: str | None = None
     flavor: Annotated[Slug | None, Names("flavor")] = None

@@ -1,8 +1,11 @@
 """Forget a VM: mark it deleted although its node, which is lost, cannot say so."""
 
+from typing import Annotated
+
 from domain.access import VM_DELETE
 from domain.base import Reason, Rejected, replace
 from domain.contract import Desired
+from domain.references import LOOKED_UP
 from domain.verb import Effect
 from domain.vm.commands import Asked
 from domain.vm.deadlines import DELETE_DEADLINE
@@ -23,11 +26,11 @@ ROW: Row = {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")}
 
 
 class ForgetVm(Asked):
-    """Mark a VM deleted whose node is lost. `node_lost` and `folder` are looked up, not asked for."""
+    """Mark a VM deleted whose node is lost."""
 
     reason: Reason
-    node_lost: bool
-    folder: str | None = None
+    node_lost: Annotated[bool, LOOKED_UP]
+    folder: Annotated[str | None, LOOKED_UP] = None
 
 
 class VmForgotten(VmAsked):

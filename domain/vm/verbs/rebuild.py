@@ -4,7 +4,7 @@ from typing import Annotated
 
 from domain.access import VM_OPERATE
 from domain.base import Sealed, Slug, replace
-from domain.references import Names
+from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
 from domain.vm.commands import Asked
 from domain.vm.deadlines import CREATE_DEADLINE, PLACEMENT_DEADLINE
@@ -23,7 +23,7 @@ class RebuildVm(Asked):
     image: Annotated[Slug, Names("image")]
     ssh_keys: tuple[str, ...] | None = None
     user_data: Sealed | None = None
-    notices: tuple[Notice, ...] = ()
+    notices: Annotated[tuple[Notice, ...], LOOKED_UP] = ()
 
 
 class VmRebuildRequested(VmAsked):
