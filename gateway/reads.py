@@ -11,8 +11,8 @@ from starlette.responses import Response
 from domain.image import ImagePhase
 from domain.kind import SYSTEM, Scope
 from domain.operation import Status
-from domain.vm import Phase, Vm, evolve
-from eventstore.log.envelope import Ref
+from domain.vm import Phase
+from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import evolved
 from eventstore.log.store import not_behind
 from gateway import parameters, waiting
@@ -91,20 +91,30 @@ async def vm(gateway: Gateway, request: Request) -> Response:
 
 
 async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
-    """A VM as it was after the last of its events up to a position or a time, folded from the log itself."""
+    """A VM as it was after the last of its events up to a position or a time."""
+    state, last = await as_it_was(gateway, VMS, ref, at)
+    reflects(request, last.position)
+    return answer(VMS.render(state, last.version, last.position))
+
+
+async def as_it_was(gateway: Gateway, table: Aggregates[S], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
+    """A resource after the last of its events up to a position or a time, folded from the log itself; and that event.
+
+    It may be a deleted one. Raises Problem (404) where it was not there yet.
+    """
     history = await gateway.store.history(ref, fresh=True)
-    state: Vm | None = None
+    state: S | None = None
     last = None
     for recorded in history:
         if not not_behind(recorded, at):
             break
-        state, _ = evolved(evolve, state, recorded.event)
+        state, _ = evolved(table.of.evolve, state, recorded.event)
         last = recorded
     if state is None or last is None:
         first = f"its first event is at position {history[0].position}" if history else "it has no events"
-        raise Problem(404, "vm_not_found", f"there was no VM {ref.id} at that moment: {first}", [("at", "too early")])
-    reflects(request, last.position)
-    return answer(VMS.render(state, last.version, last.position))
+        detail = f"there was no {table.of.title} {ref.id} at that moment: {first}"
+        raise Problem(404, f"{table.kind}_not_found", detail, [("at", "too early")])
+    return state, last
 
 
 async def operation(gateway: Gateway, request: Request) -> Response:
