@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from domain.guest import Guest
 from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
+from eventstore.log.envelope import Ref
 from gateway import (
     audit,
     bodies,
@@ -21,6 +22,7 @@ from gateway import (
     guests,
     health,
     openapi,
+    parameters,
     parked,
     problems,
     reads,
@@ -32,13 +34,15 @@ from gateway.actions import ACTIONS, collection, item
 from gateway.calls import Function, Read
 from gateway.described import judge, positions
 from gateway.parked import ParkedSummary, ParkedView
-from gateway.state import Gateway
+from gateway.state import Gateway, reflects
 from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.tunnels import Tunnel
+from projections import usage
 from projections.books import TABLES
 from projections.images import ImageView
 from projections.operation_rows import OperationView
-from projections.projects import ProjectView
+from projections.projects import PROJECTS, ProjectView
+from projections.usage import UsageView
 from projections.vms import VmView
 
 FRESH = ("min_position",)
@@ -51,6 +55,24 @@ SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "
 async def description(_: Gateway, __: Request) -> Response:
     """What can be called, for programs."""
     return Response(described(), media_type="application/json")
+
+
+async def usage_of(gateway: Gateway, request: Request) -> Response:
+    """What the VMs of a project take up, or took up then, if it was there then."""
+    project = parameters.path_id(request, "project")
+    at, ref = parameters.moment(request, "at"), Ref(project, "project", project)
+    if at is None:
+        await reads.living(gateway, request, PROJECTS, ref)
+        await gateway.fresh(request, kind="vm")
+        found = await usage.now(gateway.pool, project)
+    else:
+        state, last = await reads.as_it_was(gateway, PROJECTS, ref, at)
+        if state.deleted:
+            raise problems.Problem(410, "project_deleted", f"project {project} was deleted at position {last.position}")
+        await gateway.caught_up()
+        found = await usage.then(gateway.pool, project, at, last.position)
+    reflects(request, found["position"])
+    return reads.answer(found)
 
 
 PARKED = "/v1/parked/{source}/{key}"
@@ -89,6 +111,14 @@ OWN_READS = (
     ),
     Read("/v1/projects", reads.projects, "Projects", ("tag", *PAGED), ProjectView, listed=True),
     Read("/v1/projects/{project}", partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
+    Read(
+        "/v1/projects/{project}/usage",
+        usage_of,
+        "What the VMs of a project take up, now or then",
+        ("at", *FRESH),
+        UsageView,
+        statuses=(410,),
+    ),
     Read("/v1/images", reads.images, "Images", (*IMAGES, *PAGED), ImageView, listed=True),
     Read("/v1/images/{image}", reads.image, "An image", ("project", *FRESH), ImageView),
     Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),

@@ -21,6 +21,7 @@ from projections.projects import PROJECTS
 from projections.seeds import SEEDS
 from projections.tags import TAGS
 from projections.tips import TIPS
+from projections.usage import USAGE
 from projections.vms import VMS
 
 TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS)}
@@ -32,6 +33,7 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
     EVENTS,
     SEEDS,
     TIPS,
+    USAGE,
 )
 
 

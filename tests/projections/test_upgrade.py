@@ -237,7 +237,7 @@ async def test_what_has_not_changed_is_not_made_anew(made: Cloud, monkeypatch: p
     async with running(made, NEW, made.position):
         await eventually(is_stored(made, NEW), "the new version is live")
         after = await relations(made)
-        assert {table for table in before if before[table] == after[table]} == {"operations", "events"}
+        assert {table for table in before if before[table] == after[table]} == {"operations", "events", "usage"}
         await made.running()
         await made.caught_up()
         await sound(made, NEW, monkeypatch)

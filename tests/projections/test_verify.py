@@ -31,7 +31,7 @@ Made = tuple[Cloud, Pool]
 OTHER = {
     "text": "'other'",
     "integer": "{} + 1",
-    "bigint": "{} + 1",
+    "bigint": "coalesce({}, 0) + 1",
     "boolean": "NOT {}",
     "jsonb": "'{{\"other\": 1}}'",
     "text[]": "'{{other}}'",

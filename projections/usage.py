@@ -1,0 +1,242 @@
+"""Usage: what the VMs of a project take up, now and at any moment of the past.
+
+`promised` is what a project has asked for: each of its VMs that is not deleted, with the size that it is to have
+(`spec`). That is also what is reserved for it on its node, once it has one. `in_use` is what hosts give:
+
+    phase                           in_use                                                     promised
+    requested, unschedulable        nothing: there is no node, so there is no disk             the VM, its spec
+    scheduled                       its disk, which its node makes                             the VM, its spec
+    running, paused                 the VM; vCPUs, memory and disk of its domain               the VM, its spec
+    suspended, stopped              its disk                                                   the VM, its spec
+    lost                            its disk; nobody can see whether its domain runs           the VM, its spec
+    failed                          its disk, if it has a node; else nothing                   the VM, its spec
+    deleted                         nothing                                                    nothing
+
+The size of a domain is what it was started with. So after a resize of a VM that runs, or is paused, suspended or lost,
+`in_use` may be more or less than `promised` until its next start. The disk of a stopped or failed VM counts with the
+size that it is to have.
+
+A row says what one VM counts for, from one position of the log to another. Nothing is added up before it is asked for,
+and the past is read like the present.
+"""
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from datetime import datetime
+
+from typing_extensions import TypedDict
+
+from domain.vm import Phase, Vm
+from eventstore.log.envelope import Ref
+from projections.database import Connection, Pool, fetch
+from projections.model import Batch, ReadModel, Session, Step, changes
+
+DDL = """
+CREATE TABLE usage (
+    project     text NOT NULL,
+    vm          text NOT NULL,
+    since       bigint NOT NULL,
+    since_time  timestamptz NOT NULL,
+    until       bigint,
+    until_time  timestamptz,
+    vcpus       bigint NOT NULL,
+    memory_mib  bigint NOT NULL,
+    disk_gib    bigint NOT NULL,
+    vms_in_use        bigint NOT NULL,
+    vcpus_in_use      bigint NOT NULL,
+    memory_mib_in_use bigint NOT NULL,
+    disk_gib_in_use   bigint NOT NULL,
+    PRIMARY KEY (project, vm, since)
+);
+CREATE INDEX ON usage (project) WHERE until IS NULL;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one VM counts for, in the order of the columns: the promised, then what is in use of it."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    vms_in_use: int = 0
+    vcpus_in_use: int = 0
+    memory_mib_in_use: int = 0
+    disk_gib_in_use: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a VM counts for from one event (`since`) to the one that changes that (`until`).
+
+    The times are those of the events, which never go back within one VM.
+    """
+
+    share: Share
+    since: int
+    since_time: datetime
+    until: int | None = None
+    until_time: datetime | None = None
+
+
+SHARE = tuple(field.name for field in fields(Share))
+
+Spans = tuple[Span, ...]
+"""Of one VM, in the order of the log. Only the last one may be open."""
+
+
+def share(vm: Vm | None) -> Share | None:
+    """What a VM counts for; None: nothing."""
+    if vm is None or vm.phase is Phase.DELETED:
+        return None
+    spec = vm.spec
+    promised = Share(spec.vcpus, spec.memory_mib, spec.disk_gib)
+    if vm.node is None:
+        return promised
+    size = vm.running_size or spec.resources()
+    if vm.phase not in (Phase.RUNNING, Phase.PAUSED):
+        return replace(promised, disk_gib_in_use=size.disk_gib)
+    return replace(
+        promised,
+        vms_in_use=1,
+        vcpus_in_use=size.vcpus,
+        memory_mib_in_use=size.memory_mib,
+        disk_gib_in_use=size.disk_gib,
+    )
+
+
+def shared(row: Mapping[str, int]) -> Share:
+    return Share(*(row[name] for name in SHARE))
+
+
+async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
+    """The open spans of the VMs of a batch."""
+    asked = batch.refs("vm")
+    cursor = await conn.execute(
+        f"""SELECT project, vm, {", ".join(SHARE)}, since, since_time FROM usage
+            JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)
+            WHERE until IS NULL""".encode(),  # noqa: S608
+        [[ref.project for ref in asked], [ref.id for ref in asked]],
+    )
+    return {
+        Ref(row["project"], "vm", row["vm"]): (Span(shared(row), row["since"], row["since_time"]),)
+        for row in await cursor.fetchall()
+    }
+
+
+def fold(held: dict[Ref, Spans], step: Step[Vm]) -> None:
+    """An event that changes what its VM counts for ends the open span, and begins the next one."""
+    after = share(step.row.state if step.row else None)
+    if step.event is None or share(step.before) == after:
+        return
+    ref, position, moment = step.recorded.ref, step.recorded.position, step.recorded.moment
+    spans = held.get(ref, ())
+    if spans and spans[-1].until is None:
+        spans = (*spans[:-1], replace(spans[-1], until=position, until_time=moment))
+    held[ref] = spans if after is None else (*spans, Span(after, position, moment))
+
+
+async def save(session: Session, before: Mapping[Ref, Spans], after: Mapping[Ref, Spans]) -> None:
+    """Write the spans that have begun or ended, in one statement however many there are."""
+    rows = [_values(ref, span) for ref, spans in changes(before, after).items() for span in spans]
+    if rows:
+        await session.conn.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
+
+
+_COLUMNS = {
+    "project": "text",
+    "vm": "text",
+    "since": "bigint",
+    "since_time": "timestamptz",
+    "until": "bigint",
+    "until_time": "timestamptz",
+    **dict.fromkeys(SHARE, "bigint"),
+}
+_UPSERT = f"""
+    INSERT INTO usage ({", ".join(_COLUMNS)})
+    SELECT * FROM unnest({", ".join(f"%s::{of}[]" for of in _COLUMNS.values())})
+    ON CONFLICT (project, vm, since) DO UPDATE SET until = EXCLUDED.until, until_time = EXCLUDED.until_time
+""".encode()  # noqa: S608
+
+
+def _values(ref: Ref, span: Span) -> tuple[object, ...]:
+    of = (span.since, span.since_time, span.until, span.until_time)
+    return (ref.project, ref.id, *of, *astuple(span.share))
+
+
+USAGE = ReadModel(name="usage", version=1, ddl=DDL, tables=("usage",), kinds=("vm",), load=load, fold=fold, save=save)
+
+
+class AmountView(TypedDict):
+    """VMs, and what they have together."""
+
+    vms: int
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+class UsageView(TypedDict):
+    """What the VMs of a project take up. `promised`: all that are not deleted, with the sizes they are to have.
+
+    `in_use`: VMs that run or are paused, with vCPUs and memory of their domains; and the disks of all that have a node.
+    `position` is the log position that this reflects; of the past, that of the last event that changed it.
+    """
+
+    project: str
+    in_use: AmountView
+    promised: AmountView
+    position: int
+
+
+#: Of spans, of which those count that are `open` at the moment.
+_SUMS = ", ".join(
+    (
+        "count(*) FILTER (WHERE open) AS vms",
+        *(f"coalesce(sum({each}) FILTER (WHERE open), 0)::bigint AS {each}" for each in SHARE),
+    )
+)
+
+
+async def now(pool: Pool, project: str) -> UsageView:
+    """What is taken up now. Raises Away."""
+    found = await fetch(
+        pool,
+        f"""SELECT {_SUMS}
+            FROM (SELECT *, true AS open FROM usage WHERE project = %(project)s AND until IS NULL) spans""",  # noqa: S608
+        {"project": project},
+    )
+    return view(project, found.rows[0], found.position)
+
+
+async def then(pool: Pool, project: str, at: int | datetime, least: int) -> UsageView:
+    """What was taken up after the last event up to a position or a time, which the read models have reached.
+
+    `least` is the position of another event by then: the answer's own, where nothing changed later. Raises Away.
+    """
+    end = "_time" if isinstance(at, datetime) else ""
+    found = await fetch(
+        pool,
+        f"""SELECT {_SUMS}, greatest(%(least)s, max(since), max(until) FILTER (WHERE NOT open)) AS position
+            FROM (SELECT *, (until IS NULL OR until{end} > %(at)s) AS open FROM usage
+                  WHERE project = %(project)s AND since{end} <= %(at)s) spans""",  # noqa: S608
+        {"project": project, "at": at, "least": least},
+    )
+    return view(project, found.rows[0], found.rows[0]["position"])
+
+
+def view(project: str, row: Mapping[str, int], position: int) -> UsageView:
+    all_ = shared(row)
+    in_use: AmountView = {
+        "vms": all_.vms_in_use,
+        "vcpus": all_.vcpus_in_use,
+        "memory_mib": all_.memory_mib_in_use,
+        "disk_gib": all_.disk_gib_in_use,
+    }
+    promised: AmountView = {
+        "vms": row["vms"],
+        "vcpus": all_.vcpus,
+        "memory_mib": all_.memory_mib,
+        "disk_gib": all_.disk_gib,
+    }
+    return {"project": project, "in_use": in_use, "promised": promised, "position": position}
