@@ -34,6 +34,13 @@ PROJECT: output.Columns = {
     "SSH KEYS": lambda row: len(row["ssh_keys"]) if "ssh_keys" in row else None,
     "AGE": output.age("created_at"),
 }
+USAGE: output.Columns = {
+    "USAGE": "usage",
+    "VMS": "vms",
+    "VCPUS": "vcpus",
+    "MEMORY": lambda row: f"{row['memory_mib']} MiB",
+    "DISK": lambda row: f"{row['disk_gib']} GiB",
+}
 TAG: output.Columns = {"ID": "id", "NAME": "name", "AGE": output.age("created_at")}
 FLAVOR: output.Columns = {
     "ID": "id",
@@ -130,6 +137,25 @@ def list_projects(session: Session) -> None:
 def show_project(session: Session, which: Id) -> None:
     """Show a project."""
     output.one(session, session.api.get(path("projects", which)))
+
+
+@query(projects, "usage")
+def usage_of_project(
+    session: Session,
+    which: Annotated[str, typer.Argument(metavar="PROJECT")],
+    at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
+) -> None:
+    """What the VMs of a project take up, now or at a time past.
+
+    promised: all VMs that are not deleted, with the sizes they are to have. in use: those that run or are paused, with
+    the vCPUs and the memory of their domains, and the disks of all VMs that have a node.
+    """
+    found = session.api.get(path("projects", which, "usage"), {"at": at})
+    if session.output is Output.JSON:
+        output.emit_json(found)
+    else:
+        rows = [{"usage": name.replace("_", " "), **found[name]} for name in ("in_use", "promised")]
+        output.emit(output.table(rows, USAGE))
 
 
 @command(projects, "rename")

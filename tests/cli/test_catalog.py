@@ -67,6 +67,19 @@ def test_projects(real: Cli) -> None:
     assert "(project_deleted)" in real.refusal("project", "show", "team")
 
 
+def test_usage(real: Cli) -> None:
+    at = real.json("project", "create", "Used")["project"]["position"]
+    assert real.run("project", "usage", "used").stdout.splitlines() == [
+        "USAGE     VMS  VCPUS  MEMORY  DISK",
+        "in use    0    0      0 MiB   0 GiB",
+        "promised  0    0      0 MiB   0 GiB",
+    ]
+    nothing = {"vms": 0, "vcpus": 0, "memory_mib": 0, "disk_gib": 0}
+    then = {"project": "used", "in_use": nothing, "promised": nothing, "position": at}
+    assert real.json("project", "usage", "used", "--at", str(at)) == then
+    assert "(project_not_found)" in real.refusal("project", "usage", "used", "--at", str(at - 1))
+
+
 def test_one_key_makes_one_project(real: Cli) -> None:
     first = real.json("project", "create", "once", "--key", "k")
     again = real.json("project", "create", "once", "--key", "k")
