@@ -12,7 +12,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from domain import image, node, project, tag, vm
+from domain import flavor, image, node, project, tag, vm
 from domain.base import Command, Rejected
 from domain.contract import NodeInfo, NodeReport, Power
 from eventstore.log.envelope import Context, Recorded, Ref
@@ -29,6 +29,7 @@ from runtime.local.servers import NatsServer, Postgres, create_database, start_n
 DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     "vm": (vm.decide, vm.evolve),
     "image": (image.decide, image.evolve),
+    "flavor": (flavor.decide, flavor.evolve),
     "node": (node.decide, node.evolve),
     "project": (project.decide, project.evolve),
     "tag": (tag.decide, tag.evolve),

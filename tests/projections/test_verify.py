@@ -13,6 +13,7 @@ from psycopg import sql
 from cli.commands.views import lines
 from domain import vm
 from domain.contract import Power
+from domain.flavor import CreateFlavor
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Change, Tip
 from projections import compare, copies, database, rebuild
@@ -46,6 +47,8 @@ async def made(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
         cloud, _ = both
         await cloud.running(ssh_keys=(SSH_KEY,), labels={"environment": "a", "team": "b"}, tags=("blue",))
         await cloud.do(*tag())
+        small = CreateFlavor(**cloud.asked(flavor="small", name="Small", vcpus=1, memory_mib=512, disk_gib=4))
+        await cloud.do(Ref("system", "flavor", "small"), small)
         begun = Change(Tip(Ref("system", "tag", "begun")), [noted("by nothing that a tag knows")])
         await cloud.store.append([begun], Context(actor="tester"))
         await cloud.caught_up()
