@@ -13,6 +13,7 @@ from rpds import HashTrieMap
 
 from domain.base import Resources, Sealed
 from domain.contract import Desired, Watchdog
+from domain.flavor import Flavor
 from domain.guest import HostKey
 from domain.image import Image, ImagePhase
 from domain.known import Known
@@ -67,6 +68,19 @@ STATES: dict[str, st.SearchStrategy[Any]] = {
         host_keys=st.lists(st.builds(HostKey, type=slug, key=slug, fingerprint=slug), max_size=2).map(tuple),
         considered=st.lists(st.builds(Considered, node=slug, reason=st.none() | word), max_size=3).map(tuple),
         forgotten=st.none() | word,
+        operations=known,
+    ),
+    "flavor": st.builds(
+        Flavor,
+        id=slug,
+        name=word,
+        size=st.just(Spec(vcpus=1, memory_mib=512, disk_gib=4)),
+        project=st.none() | slug,
+        labels=st.dictionaries(slug, word, max_size=5),
+        description=st.none() | word,
+        deprecated=st.booleans(),
+        created_at=moments,
+        updated_at=moments,
         operations=known,
     ),
     "image": st.builds(
