@@ -1,4 +1,4 @@
-"""Documents that are kept newest-only, one per subject: what nodes should want."""
+"""Documents, one per subject, of which only the newest is kept: wanted documents, leases."""
 
 import json
 from dataclasses import dataclass, field
@@ -49,10 +49,10 @@ class Documents:
         return await self._stream.append([Message(subject, headers, body)])
 
     async def drop(self, subject: str) -> None:
-        """Remove a document. Doing it twice is doing it once.
+        """Remove a document. A repeat does nothing.
 
-        A server that is killed soon after may bring back the newest document that was not overwritten long before:
-        what must not come back is overwritten, and only dropped a good while later.
+        If the server is killed soon after, it may bring back the last document. So a document that must not come back
+        is overwritten first, and removed much later.
         """
         ask = json.dumps({"filter": subject}).encode()
         try:

@@ -14,8 +14,8 @@ All rules about two aggregates, and what holds each of them:
 | a project that is made has no VMs of an earlier one | those can only become fewer; void ones do not count |
 | the id of a VM, the key of a caller is used once | `alone` (`keys.py`): the server compares all subjects of an id |
 | a VM is placed on a node that has room, is not cordoned and not lost | one batch with the node's own event |
-| a VM that grows has room on its node | the same (`routes.reservation`) |
-| a VM is rebuilt from an image that its node can run | `routes.runs_there`: the node has not changed |
+| a VM that grows has room on its node | the same (`lookups.reservation`) |
+| a VM is rebuilt from an image that its node can run | `lookups.runs_there`: the node has not changed |
 | a VM is forgotten, or lost, while its node is lost | `World.lost_node`: the node has not changed |
 
 Whether any node could ever hold a VM (`attainable`) is advice to the caller, and placement decides. A report of an

@@ -40,7 +40,7 @@ class Aggregates(Generic[S]):
     `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
     parameter; `view` renders a state, its version and position. Columns and views must not depend on the order of
     a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
-    `ended` is what happened to those that `deleted` is true of, in a word.
+    `ended` is the word for resources of which `deleted` is true, such as "deleted" or "retired".
     """
 
     of: Kind[S, Any]
@@ -86,7 +86,7 @@ class Aggregates(Generic[S]):
         return self.view(self.of.stored.validate_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
-        """The rows there are among those of these aggregates."""
+        """The rows of these aggregates, as far as they exist."""
         asked, rows = list(refs), dict[Ref, Row[S]]()
         cursor = await conn.execute(
             f"""
@@ -107,7 +107,7 @@ class Aggregates(Generic[S]):
         return rows
 
     async def save(self, session: Session, _: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
-        """Write these rows, whatever stood there."""
+        """Write these rows, and replace older ones."""
         names = ["project", "id", "version", "position", "created", "digest", "deleted", "state", *self.columns]
         statement = f"""
             INSERT INTO {self.table} ({", ".join(names)}) VALUES ({", ".join(["%s"] * len(names))})
@@ -143,7 +143,7 @@ def fold(rows: dict[Ref, Row[S]], step: Step[S]) -> None:
 
 
 def _cleaned(value: object) -> object:
-    """A value as a column holds it. Of a text, as much as an index takes in; the state holds all of it."""
+    """A value for a column. A text is cut to what an index can hold; the state has all of it."""
     if isinstance(value, list):
         return [_cleaned(each) for each in value]
     return key(value) if isinstance(value, str) else value

@@ -52,14 +52,14 @@ check(TABLES, MODELS)
 Fold = Callable[[dict[Any, Any], Step[Any]], None]
 
 Judged = tuple[Recorded, Event | Malformed]
-"""A message, and the event that it is, or why it is none."""
+"""A message, and its event, or the reason why it is no event."""
 
 
 @dataclass
 class Books:
-    """What the read models hold of everything that a batch touches: as it was, then as it becomes.
+    """The rows of all read models that a batch touches: first as they were, then as they become.
 
-    `held` has what each read model holds, by its name; `malformed` what was not taken in, and why.
+    `held` has the rows of each read model, by its name; `malformed` the messages that were ignored, and why.
     """
 
     models: Models = MODELS
@@ -72,7 +72,7 @@ class Books:
         return Books(self.models, copy(self.rows), {name: copy(held) for name, held in self.held.items()})
 
     def take(self, recorded: Recorded, found: Event | Malformed, *, inert: bool = False) -> None:
-        """Take in the next message. An `inert` event is part of the history and changes nothing."""
+        """Apply the next message. An `inert` event is part of the history and changes nothing."""
         step: Step[Any]
         kind, wrong = None, found if isinstance(found, Malformed) else None
         if isinstance(found, Malformed):

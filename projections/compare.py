@@ -1,4 +1,4 @@
-"""Two copies of the read models, held against each other: which tables differ, and in which rows and columns."""
+"""Compares two copies of the read models: which tables differ, and in which rows and columns."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from projections.database import Connection
 MOST = 20
 #: Rows that are fetched at a time.
 PAGE = 2000
-#: What no replay can derive.
+#: Columns that no replay can derive.
 IGNORED = frozenset({("checkpoint", "updated_at")})
 
 Excuse = Callable[[str, "Difference"], Awaitable[bool]]
@@ -51,7 +51,7 @@ class Shape:
 
 @contextlib.asynccontextmanager
 async def snapshot(conn: Connection) -> AsyncIterator[None]:
-    """All reads in here see one moment."""
+    """All reads inside see the database at one moment."""
     async with conn.transaction():
         await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield

@@ -27,7 +27,7 @@ WRITER = LOCK >> 24
 #: Seconds between two looks whether the writer of a copy has ended.
 STANDBY_SECONDS = 0.5
 
-#: Characters of a text that is searched by.
+#: Characters of a text that can be searched for.
 LONGEST = 512
 
 S = TypeVar("S")
@@ -45,7 +45,7 @@ class Away(Exception):
 
 
 class NotGranted(Away):
-    """Whoever asks may not read that, or not yet: whoever owns the read models grants it."""
+    """The role may not read that, or not yet: the owner of the read models has to grant it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def place(dsn: str) -> str:
 
 
 def refused(dsn: str, error: Exception) -> CannotRun:
-    """We may not do there what we have to: nothing that waiting mends."""
+    """This role lacks a right that it needs; waiting does not help."""
     return CannotRun(f"{place(dsn)} does not serve us: {one_line(error)} (NEBULA_POSTGRES_DSN, postgres.sql)")
 
 

@@ -1,12 +1,12 @@
-"""What each guest is told, computed from the read models and answered to guest-data over the bus.
+"""What each guest gets, computed from the read models and sent to guest-data over the bus.
 
-Guest-data asks with the secret of a guest's URL, which alone says whose seed it is. It may run on any node, so nothing
-that it says of itself counts; a guest that is ready is checked again here, and the command for handlers is made here.
+Guest-data asks with the secret of a guest's URL; only the secret says whose seed it is. Guest-data may run on any node,
+so it is not trusted: that a guest is ready is checked again here, and the command for handlers is made here.
 
 - A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
   the log was when it was asked for. Where that takes too long the answer is to try again, not that there is nothing.
-- The same instance id for the life of the VM's disk, at every boot: otherwise a guest would take itself for a new
-  machine and make new SSH host keys. On a new disk it is one.
+- The same instance id for the life of the VM's disk, at every boot: otherwise a guest would believe that it is
+  a new machine and make new SSH host keys. On a new disk it is one.
 - Read models come first: a few questions use the database at a time, a bounded number waits, and more are refused.
 """
 

@@ -1,4 +1,4 @@
-"""Seeds: what the data source tells a guest, and by which secrets it knows the guest.
+"""Seeds: what the data source serves to a guest, and the secrets by which it knows the guest.
 
 A seed exists from the moment its VM is placed until the VM is deleted. The secret of each boot is derived by the vault;
 only its hash is stored. The SSH keys of a VM's project are looked up when a guest asks, so they are the newest. While a
@@ -73,7 +73,7 @@ class Seed:
 
     @property
     def counting(self) -> range:
-        """The boots whose secrets are honoured: no more than the last two."""
+        """The boots whose secrets are valid: at most the last two."""
         return range(max(self.booted, self.boots - 1, 1), self.boots + 1)
 
 

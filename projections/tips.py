@@ -1,4 +1,4 @@
-"""The ends of those histories that have no row yet: nothing that is known here has happened to the aggregate.
+"""The last events of aggregates that have no row yet, because no known event has happened to them.
 
 Their next event is judged by it (`eventstore/log/judge.py`). A row's own end stands in the row.
 """

@@ -1,10 +1,10 @@
-"""Read models of a new version: made beside the live ones by a replay, compared with them, put in their place.
+"""Read models of a new version: built beside the live ones by a replay, compared with them, then switched.
 
     nebula_next   is filled from the log, while `nebula` answers every read (an older process, if one runs, keeps it)
     nebula        becomes nebula_old, and nebula_next becomes nebula, in one transaction; then nebula_old is dropped
 
-- Only what has changed is made. Tables whose version stays move from the one copy to the other with the switch, but for
-  those of the aggregates: the states that the others are folded from come from there.
+- Only read models whose version changed are built. The other tables move to the new copy with the switch; but tables of
+  the aggregates are always built, because the other read models are folded from their states.
 
 - One session writes to a copy at a time (`database.free`). Whoever switches first ends the session that keeps the live
   copy and takes its place, so nothing is written in between, by an older program either.

@@ -1,4 +1,4 @@
-"""The log on JetStream: what stands in it, and how it is appended to, loaded, judged and followed.
+"""The log on JetStream: the form of its messages, and how it is appended to, loaded, checked and followed.
 
-Start with `envelope.py` (what stands in the log), then `store.py` (append, load, read) and `follow.py`.
+Start with `envelope.py` (the form of a message), then `store.py` (append, load, read) and `follow.py`.
 """

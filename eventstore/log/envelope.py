@@ -1,4 +1,4 @@
-"""What stands in the log: CloudEvents 1.0 in NATS binary mode, chained per aggregate.
+"""The messages in the log: CloudEvents 1.0 in NATS binary mode, chained per aggregate.
 
 Each event of an aggregate carries the digest of the one before it (`ce-prevhash`; 64 zeros in the first). The digest
 covers subject, all `ce-` headers and the body, so no event of an aggregate can be changed, dropped or moved without
@@ -29,7 +29,7 @@ GENESIS = "0" * 64
 
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 _OWN_MEMBERS = frozenset({"", "data", "data_base64", "datacontenttype", "aggregateversion"})
-"""Members of the JSON format that no header says."""
+"""Members of the JSON format that are in no header."""
 _BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 """What a parser may take for an infinite number, which cannot be shown as JSON. Many UUIDs look so too."""
 
@@ -48,7 +48,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who caused an event, and through what. All of it ends up in the event's headers."""
+    """Who caused an event, and by which request. All of it is in the event's headers."""
 
     actor: str
     credential: str | None = None
@@ -79,7 +79,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One message as it stands in the log: an event, unless the judge (`judge.py`) says otherwise.
+    """One message as it is stored in the log: an event, unless the judge (`judge.py`) says otherwise.
 
     `position` is its stream sequence; `stored_at` the server's clock. Anybody may have written it, so every property
     may raise KeyError or ValueError until the message is judged; only `moment` and `digest` never do. `raw` is there
@@ -96,7 +96,7 @@ class Recorded:
     """Whether this process appended it: then it has the shape of an event."""
 
     def tells_the_same(self, other: "Recorded") -> bool:
-        """Whether two messages are the same, byte by byte, but for the clock that they were stored by."""
+        """Whether two messages have the same bytes; the time of storing may differ."""
         mine = (self.position, self.subject, self.body, self.headers, self.raw)
         return mine == (other.position, other.subject, other.body, other.headers, other.raw)
 
@@ -198,7 +198,7 @@ def ref_of(subject: str) -> Ref:
 
 
 class Address(NamedTuple):
-    """What all events of an aggregate say of it."""
+    """The header values that all events of an aggregate share."""
 
     ref: Ref
     source: str

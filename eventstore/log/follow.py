@@ -1,4 +1,4 @@
-"""Follow the log from a position: what is there, then what comes, with no gap and no repeat."""
+"""Follow the log from a position: the stored events, then new ones, with no gap and no repeat."""
 
 import contextlib
 from collections.abc import AsyncGenerator
@@ -16,7 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class OtherStream(Unavailable):
-    """The stream ends before what was read of it: it was lost, or another one is there. Nothing known of it counts."""
+    """The stream ends before the position that was read: it was lost or replaced. Nothing known of it is valid."""
 
 
 async def follow(

@@ -1,7 +1,7 @@
 """How far this process knows the log without a gap, and where the newest event of some aggregates stands.
 
-A process hears of an event in two ways: it appended the event itself, or the log was read. Both together say, mostly
-without any wait, whether something happened to an aggregate up to a position.
+A process learns of an event in two ways: it appended the event itself, or it read the log. Both together tell, mostly
+without a wait, whether there is an event of an aggregate up to a position.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ class Frontier:
     def __init__(self, kinds: Collection[str] = ()) -> None:
         self.position = 0
         self.awaited = 0
-        """How many wait for it to move on."""
+        """The number of tasks that wait for a position."""
         self._kinds = frozenset(kinds)
         self._newest: dict[str, int] = {}
         self._ahead: dict[int, int] = {}
@@ -42,7 +42,7 @@ class Frontier:
             self._ahead[before] = max(last, self._ahead.get(before, 0))
 
     def heard(self, recorded: Sequence[Recorded]) -> None:
-        """Take note of what the log brought: whoever reads it has everything up to the last of them."""
+        """Take note of messages that were read from the log: everything up to the last of them is known."""
         self._note(recorded)
         self._move(recorded[-1].position)
 

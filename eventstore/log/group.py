@@ -1,8 +1,8 @@
 """Group commit: appends that come at the same time are stored as one atomic batch.
 
 A durable server waits for its disk once per batch, and answers once: sixty events together cost about as much as
-seven alone. Few at a time are sent as they come, so that nobody waits for company. Whether an append went alone or in
-company cannot be told from the outcome: when a batch is refused, each append in it is tried by itself.
+seven alone. A few at a time are sent immediately, so that no append waits for others. The outcome of an append is the
+same alone and in a batch: when a batch is refused, each append in it is tried by itself.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
 from eventstore.log.received import EXPECTED_ON
 
-#: So many appends are under way alone before the next ones gather.
+#: Appends that may be under way alone before the next ones are grouped.
 ALONE = 2
 #: The most events, and bytes, in one batch. An append that is larger goes alone.
 MOST, MOST_BYTES = 64, 512 * 1024

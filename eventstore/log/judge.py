@@ -1,9 +1,9 @@
-"""Is this message an event, and may it follow here? One judge for every reader of the log.
+"""Is this message an event, and may it follow at this place? All readers of the log use this one judge.
 
 Whoever reaches the bus can store anything on a subject of the log, and it stays there for ever. A message that the
-judge refuses is *malformed*: no reader takes it in, and what follows is judged as if it were not there. The verdict
-depends on the log alone, so all readers come to the same one. Events of types that this program does not know are no
-fault, as long as their headers are right.
+judge refuses is *malformed*: all readers ignore it, and later messages are judged as if it were not there. The verdict
+depends on the log alone, so all readers come to the same one. Events of types that this program does not know are
+accepted if their headers are right.
 """
 
 import re
@@ -98,7 +98,7 @@ def evolved(
     """The state after an event. One that cannot be applied is part of the history and changes nothing."""
     try:
         return evolve(state, event), None
-    except Exception as error:  # a gap in the rules: one event must not keep anybody from reading the others
+    except Exception as error:  # a bug in the rules: one event must not stop the reading of the others
         return state, Malformed("unapplied", f"the {named(event)} could not be applied: {first_line(error)}")
 
 

@@ -1,4 +1,4 @@
-"""A message as the server gives it out, made a `Recorded`: what was stored with it that is not its own is left out."""
+"""Makes a `Recorded` of a message from the server, without the headers that only storing has added."""
 
 import base64
 import re

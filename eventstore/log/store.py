@@ -1,7 +1,7 @@
 """Append to the log, load one aggregate, read a range.
 
 Every append names what it expects the aggregate's last position to be; the server compares and stores in one step.
-`jetstream.py` is how, and how an unknown outcome is made known.
+`jetstream.py` does this, and finds out what became of an append with an unknown outcome.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -115,7 +115,7 @@ def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False)
 
 
 def begun(messages: Iterable[Recorded]) -> Recorded | None:
-    """The first of these messages that begins an aggregate."""
+    """The first of these messages that is the first event of an aggregate."""
     for recorded in messages:
         if isinstance(judge_after(recorded, 0, GENESIS), Event):
             return recorded

@@ -1,4 +1,4 @@
-"""Messages that could not be taken in, put aside for people.
+"""Messages that could not be processed, kept for people to look at.
 
 Start with `parking.py`.
 """

@@ -1,11 +1,11 @@
-"""Messages that could not be taken in, put aside for people: stream `NEBULA_PARKED`, one subject for each.
+"""Messages that could not be processed, kept for people: stream `NEBULA_PARKED`, one subject for each.
 
-`source` says what the message is from: `log` (named by its position) or another stream. `key` names it within its
-source. A record is open until somebody drops it or puts the message back (`retry`); parking the same message again,
-after a restart or by another reader, changes nothing. The newest message on a record's subject is the record as it is
-now.
+`source` is where the message is from: `log` or another stream. `key` names it within its source; for the log that is
+its position. A record is open until somebody drops it or puts the message back (`retry`). Parking the same message
+again, after a restart or by another reader, changes nothing. The newest message on a record's subject is the record as
+it is now.
 
-There is room for so many open records of a source (`room.py`); what comes then is only counted. Of closed ones the
+The number of open records of a source is limited (`capacity.py`); more messages are only counted. Of closed records the
 newest are kept.
 """
 

@@ -1,6 +1,6 @@
 """The verbs of a VM: one file each, with its row (when it is taken), its command, its event, `decide` and `evolve`.
 
-docs/architecture.md says how to add one.
+docs/extending.md says how to add one.
 """
 
 from domain.vm.verb import AnyVerb
