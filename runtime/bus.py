@@ -1,4 +1,4 @@
-"""The connection to NATS: patient at start, back by itself, and told about once per change rather than per try."""
+"""The connection to NATS: waits for the server at start, reconnects by itself, logs once per change, not per try."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class QuickClient(Client):
             await self._flush_pending()
 
     async def close(self) -> None:
-        """Never raises: whoever closes has no more use for what cannot be written any more."""
+        """Never raises: when a connection is closed, writes that fail no longer matter."""
         if not self.is_connected:
             self._pending.clear()
             self._pending_data_size = 0
@@ -55,7 +55,7 @@ class QuickClient(Client):
             await super().close()
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """Never raises: what a publisher wrote would end this connection's reading without a word."""
+        """Never raises: an exception here would silently end the reading of this connection."""
         return parsed(bytes(headers)) if headers else None
 
     def _build_message(
@@ -184,7 +184,7 @@ def refusal(what: str, error: Exception | None) -> CannotRun:
 
 
 def place(settings: Common) -> str:
-    """Where the servers are, in words without credentials."""
+    """The addresses of the servers, without credentials."""
     return f"NATS at {masked(settings.nats_url)}"
 
 

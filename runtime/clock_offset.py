@@ -1,4 +1,4 @@
-"""How far a node's clock is from this process's own, as its heartbeats tell."""
+"""How much a node's clock differs from this process's clock, computed from heartbeats."""
 
 from collections import deque
 from datetime import datetime
@@ -10,7 +10,7 @@ WINDOW, LEAST = 8, 3
 class ClockOffset:
     """Of one node. A heartbeat says when it was sent by the node's clock; it comes later by the way that it took.
 
-    The quickest heartbeat of the window had the shortest way, so what it tells is nearest to the truth. A clock that
+    The fastest heartbeat of the window gives the most exact offset. A clock that
     was set is known by its new offset once the heartbeats of before have left the window.
     """
 
@@ -18,7 +18,7 @@ class ClockOffset:
         self._late: deque[float] = deque(maxlen=WINDOW)
 
     def note(self, sent: datetime, received: datetime) -> None:
-        """Take in a heartbeat: when it was sent by the node's clock, and received by this process's."""
+        """Note a heartbeat: the time when it was sent, by the node's clock, and received, by this process's clock."""
         self._late.append((received - sent).total_seconds())
 
     def seconds(self) -> float | None:

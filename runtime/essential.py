@@ -1,7 +1,7 @@
-"""Tasks that a role cannot do without: the first one that ends, however it ends, ends the role.
+"""Tasks that a role needs: when the first of them ends, for whatever reason, the role ends.
 
-A role that lives on without one of its tasks looks well and does not work. So it says which task has ended and exits
-non-zero; whoever supervises it starts it again.
+A role without one of its tasks would look healthy and not work. So it logs which task has ended and exits with a status
+other than 0; its supervisor starts it again.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words for people: one text for each kind of fault, whoever found it."""
+"""What is wrong with a value, in words for people: one text for each kind of error."""
 
 from pydantic_core import ErrorDetails
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends this process or the machine meanwhile."""
+"""Files that are written completely or not at all, also if the process or the machine stops meanwhile."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""How far something is, said often enough for people and seldom enough for a log that is kept for ever."""
+"""Progress reports: often enough for people, and few enough for a log that is kept for ever."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How much one listener takes from its clients."""
+"""The limits of one listener for its clients."""
 
 from dataclasses import dataclass
 

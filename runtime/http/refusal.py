@@ -1,4 +1,4 @@
-"""What a listener answers by itself, before any application is asked."""
+"""Answers that a listener gives by itself, before any application is called."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""What only the socket below a connection knows."""
+"""Facts that only the socket of a connection knows."""
 
 import asyncio
 import os

@@ -1,1 +1,1 @@
-"""Disk images: fetched, judged before anything opens them, and measured."""
+"""Disk images: downloads, checks before anything opens an image, and sizes."""

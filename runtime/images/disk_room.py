@@ -1,4 +1,4 @@
-"""Room on a disk: taken before it is needed, and a rest that downloads leave free.
+"""Space on a disk: allocated before it is needed, and a rest that downloads leave free.
 
 What was allocated to a file counts as used for everybody on the host, in whatever process. So no two downloads can
 count on the same room.
