@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from domain.base import Rejected
 from domain.contract import CachedImages, UnwantedImages
 from domain.image import ImagePhase
+from domain.vm import images_of
 from eventstore.log.store import EventStore
 from handlers.image_pieces import question
 from handlers.refusals import refusal
@@ -48,7 +49,7 @@ async def answer_nodes(nc: Client, store: EventStore, world: World, malformed: M
 
 def unwanted(world: World, digests: tuple[str, ...]) -> tuple[str, ...]:
     """Those that no image in the catalogue has, and no VM is made from."""
-    made_from = {vm.image for vm in world.vms()}
+    made_from = {image for vm in world.vms() for image in images_of(vm)}
     known = {
         image.sha256
         for image in world.images()

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from domain.base import Category, Rejected
 from domain.contract import PIECE_OFFSET, CachedImages, ImageHolder, ImagePiece, ImageQuestion
 from domain.image import Image
+from domain.vm import images_of
 from eventstore.log.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
 from handlers.refusals import refusal
@@ -147,9 +148,10 @@ class Pieces:
         books = self._world.node(node)
         for vm_id in list(books.reservations) if books is not None else ():
             vm = self._world.vm(vm_id)
-            image = self._world.image(vm.state.image) if vm is not None and vm.state is not None else None
-            if image is not None and image.sha256 == sha256:
-                return image
+            for image_id in images_of(vm.state) if vm is not None and vm.state is not None else ():
+                image = self._world.image(image_id)
+                if image is not None and image.sha256 == sha256:
+                    return image
         return None
 
 

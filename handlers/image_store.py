@@ -22,6 +22,7 @@ from typing import BinaryIO
 from domain.contract import Fetch
 from domain.image import ImagePhase
 from domain.patterns import SHA256
+from domain.vm import images_of
 from handlers.world import World
 from runtime import logs
 from runtime.files import put_in_place
@@ -214,4 +215,5 @@ def digests_to_keep(world: World) -> set[str]:
 def digests_in_use(world: World) -> set[str]:
     """Of the images that VMs are made from."""
     images = {image.id: image.sha256 for image in world.images()}
-    return {sha256 for vm in world.vms() if (sha256 := images.get(vm.image)) is not None}
+    used = {image for vm in world.vms() for image in images_of(vm)}
+    return {sha256 for image in used if (sha256 := images.get(image)) is not None}

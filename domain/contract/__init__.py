@@ -74,7 +74,7 @@ from domain.contract.values import (
     one_line,
     whole_numbers,
 )
-from domain.contract.wanted import NOWHERE, Document, ImageSource, Place, Wanted
+from domain.contract.wanted import NOWHERE, VM_FEATURES, Document, ImageSource, Place, Wanted
 
 __all__ = [
     "LEASE_SECONDS",
@@ -91,6 +91,7 @@ __all__ = [
     "MOST_VCPUS",
     "NOWHERE",
     "PIECE_OFFSET",
+    "VM_FEATURES",
     "WATCHDOG",
     "Architecture",
     "BaseUrl",

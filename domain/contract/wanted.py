@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from domain.base import Hostname, Message, Slug, Uuid
 from domain.contract.values import (
+    WATCHDOG,
     Counter,
     Desired,
     DiskGib,
@@ -29,6 +30,9 @@ from domain.contract.values import (
     Vcpus,
     Watchdog,
 )
+
+#: All that a document of a VM may need of a node, as this version knows it.
+VM_FEATURES = frozenset({WATCHDOG})
 
 
 class ImageSource(Message):
@@ -110,3 +114,8 @@ class Wanted(Document):
     watchdog: Watchdog = Watchdog.DISABLED
     place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
     """Never part of the document: the node fills in where it found it."""
+
+    @property
+    def boot_image(self) -> ImageSource | None:
+        """The image under the disk that its guest boots from."""
+        return self.image

@@ -11,7 +11,7 @@ from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCo
 from domain.vm.events import Happened, VmAsked, VmFailed, VmOperationTimedOut, VmScheduled, VmUnschedulable
 from domain.vm.evolution import evolve
 from domain.vm.rules import decide
-from domain.vm.state import Vm
+from domain.vm.state import Vm, images_of
 from domain.vm.values import Phase
 from domain.vm.verbs import VERBS
 from domain.vm.verbs.abandon import VmAbandoned
@@ -39,14 +39,14 @@ NOTES: tuple[Verb[Any], ...] = tuple(
 def refers(vm: Vm) -> frozenset[Reference]:
     if vm.phase is Phase.DELETED:
         return NONE
-    made_of = [Reference("project", vm.project), Reference("image", vm.image)]
+    made_of = [Reference("project", vm.project), *(Reference("image", image) for image in images_of(vm))]
     if vm.flavor is not None:
         made_of.append(Reference("flavor", vm.flavor))
     return frozenset([*made_of, *tags(vm.tags)])
 
 
 def may_differ(before: Vm, after: Vm) -> bool:
-    same = before.image is after.image and before.tags is after.tags
+    same = images_of(before) == images_of(after) and before.tags is after.tags
     return not same or after.phase is Phase.DELETED
 
 

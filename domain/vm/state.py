@@ -87,6 +87,11 @@ class Vm:
     operations: Operations = NONE
 
 
+def images_of(vm: Vm) -> tuple[str, ...]:
+    """The images that it needs: they are not deleted, and its node may have them."""
+    return (vm.image,)
+
+
 def pending_of(event: VmAsked, verb: str) -> Pending:
     return Pending(operation=event.operation, verb=verb, since=event.at, deadline=event.deadline)
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
-from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 
 #: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
@@ -19,6 +19,9 @@ BALLOON_PERIOD = "10"
 #: What QEMU may keep of translated code where there is no KVM. By its own choice it takes up to 1 GiB beside the memory
 #: of the guest, and a guest that reboots waits for minutes while all of that is thrown away, piece by piece.
 TRANSLATED_MIB = "128"
+
+#: The disks of a domain are called vda, vdb and so on; vdz is its seed.
+LETTERS = "abcdefghijklmnopqrstuvwxy"
 
 #: CPUs that an interrupt controller of x86 without remapping can tell apart.
 MOST_PLAIN_CPUS = 255
@@ -141,7 +144,8 @@ def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = 
 
 def by_uefi(wanted: Wanted, machine: Machine) -> bool:
     """Whether a UEFI starts the guest: its image asks for one, or its machine has nothing else."""
-    return machine.only_uefi or (wanted.image is not None and wanted.image.firmware is Firmware.UEFI)
+    image = wanted.boot_image
+    return machine.only_uefi or (image is not None and image.firmware is Firmware.UEFI)
 
 
 def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType, machine: Machine) -> None:
@@ -197,11 +201,8 @@ def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) 
 def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> None:
     devices = ET.SubElement(domain, "devices")
 
-    disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
-    ET.SubElement(disk, "source", file=boot.disk)
-    _backing(disk, boot)
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    for letter, overlay in zip(LETTERS, (Overlay(boot.disk, boot.base, boot.base_format), *boot.further), strict=False):
+        _overlay(devices, overlay, f"vd{letter}")
     if boot.seed:
         _seed(devices, boot.seed)
 
@@ -255,14 +256,22 @@ def _seed(devices: ET.Element, file: str) -> None:
     ET.SubElement(disk, "readonly")
 
 
-def _backing(disk: ET.Element, boot: Boot) -> None:
+def _overlay(devices: ET.Element, overlay: Overlay, device: str) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    ET.SubElement(disk, "source", file=overlay.disk)
+    _backing(disk, overlay)
+    ET.SubElement(disk, "target", dev=device, bus="virtio")
+
+
+def _backing(disk: ET.Element, overlay: Overlay) -> None:
     """The base image, named, so that nothing in the disk itself decides what QEMU opens.
 
     Its owner stays as it is: libvirt would give it to QEMU's user, and one guest could spoil the image of all.
     """
     backing = ET.SubElement(disk, "backingStore", type="file")
-    ET.SubElement(backing, "format", type=boot.base_format)
-    source = ET.SubElement(backing, "source", file=boot.base)
+    ET.SubElement(backing, "format", type=overlay.base_format)
+    source = ET.SubElement(backing, "source", file=overlay.base)
     ET.SubElement(source, "seclabel", model="dac", relabel="no")
     ET.SubElement(backing, "backingStore")
 

@@ -106,6 +106,14 @@ class Capacity:
     memory_mib: int
 
 
+class Overlay(NamedTuple):
+    """A disk of a domain, and the image under it with its format: files."""
+
+    disk: str
+    base: str
+    base_format: str
+
+
 @dataclass(frozen=True)
 class Boot:
     """All that is needed to start a VM: its document, its files, and the host's own boot id."""
@@ -119,6 +127,8 @@ class Boot:
     host_boot: str
     #: the disk with cloud-init's data; None where the guest asks for it over HTTP
     seed: str | None = None
+    #: the disks after the one that it boots from, in order
+    further: tuple[Overlay, ...] = ()
 
 
 def size_of(wanted: Wanted) -> Resources:

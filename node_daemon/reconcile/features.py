@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from domain.contract import WATCHDOG, Document, ReportError, Wanted
+from domain.contract import VM_FEATURES, Document, ReportError, Wanted
 
 #: By kind. All that was there before features had names needs none.
-FEATURES: Mapping[str, frozenset[str]] = {"vm": frozenset({WATCHDOG})}
+FEATURES: Mapping[str, frozenset[str]] = {"vm": VM_FEATURES}
 
 UPGRADE = "its daemon is older; upgrade it"
 

@@ -10,6 +10,7 @@ from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import check_size
 from node_daemon.storage.images import unheard
 from node_daemon.storage.shared import Hear
+from node_daemon.storage.storage import Series
 from runtime.images.disk_image import Format
 
 IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
@@ -40,9 +41,18 @@ class SimulatedImages:
         return BaseImage(path=path, format=form, virtual_bytes=source.virtual_size_bytes)
 
 
-def _name(vm: str, number: int) -> str:
+def _name(vm: str, number: int, series: Series) -> str:
     """What a disk of a VM is remembered by: the first one by the VM's id alone."""
-    return vm if number == 1 else f"{vm}#{number}"
+    if series == "root":
+        return vm if number == 1 else f"{vm}#{number}"
+    return f"{vm}#{series}-{number}"
+
+
+def _number(name: str, series: Series) -> int | None:
+    """Which disk of a series is remembered by a name; None for one of another."""
+    _, _, rest = name.partition("#")
+    of, _, number = rest.rpartition("-")
+    return int(number or 1) if (of or "root") == series else None
 
 
 Booted = tuple[int, int]
@@ -75,10 +85,10 @@ class SimulatedDisks:
             self._configured[vm] = boot
             self._host_store.put(self._node, CONFIGURED, vm, "{}.{}".format(*boot))
 
-    def disk(self, vm: str, number: int = 1) -> Path:
-        return Path("/simulated") / self._node / _name(vm, number) / "root.qcow2"
+    def disk(self, vm: str, number: int = 1, series: Series = "root") -> Path:
+        return Path("/simulated") / self._node / _name(vm, number, series) / "root.qcow2"
 
-    def base(self, vm: str, number: int = 1) -> Path | None:
+    def base(self, vm: str, number: int = 1, series: Series = "root") -> Path | None:
         return None
 
     async def make_seed(self, vm: str, url: str) -> Path:
@@ -94,28 +104,29 @@ class SimulatedDisks:
     def make_folders(self, vm: str) -> None:
         """There are none."""
 
-    def has_disk(self, vm: str, number: int = 1) -> bool:
-        return _name(vm, number) in self._sizes
+    def has_disk(self, vm: str, number: int = 1, series: Series = "root") -> bool:
+        return _name(vm, number, series) in self._sizes
 
     def has_files(self, vm: str) -> bool:
         return bool(self._of(vm))
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
-        if self.has_disk(vm, number):
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1, series: Series = "root") -> bool:
+        if self.has_disk(vm, number, series):
             return False
         check_size(base, size_gib)
-        self._put(_name(vm, number), size_gib)
+        self._put(_name(vm, number, series), size_gib)
         return True
 
     async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
-        if self._sizes.get(_name(vm, number), size_gib) < size_gib:
-            self._put(_name(vm, number), size_gib)
+        if self._sizes.get(_name(vm, number, "root"), size_gib) < size_gib:
+            self._put(_name(vm, number, "root"), size_gib)
 
-    def remove_earlier(self, vm: str, number: int) -> None:
-        for earlier in range(1, number):
-            if self.has_disk(vm, earlier):
-                self._drop(_name(vm, earlier))
-                self._forget(vm)
+    def remove_earlier(self, vm: str, number: int, series: Series = "root") -> None:
+        for name in self._of(vm):
+            if (earlier := _number(name, series)) is not None and earlier < number:
+                self._drop(name)
+                if series == "root":
+                    self._forget(vm)
 
     def remove(self, vm: str) -> None:
         for name in self._of(vm):

@@ -16,6 +16,7 @@ from node_daemon.storage import seed_disk
 from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.folder import new_folder
+from node_daemon.storage.storage import Series
 from runtime.files import put_in_place
 from runtime.images.qemu_img import QemuImgError, hand_over, qemu_img, take_back
 
@@ -24,12 +25,15 @@ GIB = 1024**3
 MOST_EMPTY, EMPTY_BYTES = 64, 1024**2
 #: libvirt hands it to QEMU's user when the domain starts.
 PRIVATE = 0o600
+#: The disk that is called by its series alone.
+FIRST: tuple[Series, int] = ("root", 1)
 
 
 class Disks:
     """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory.
 
-    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other.
+    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other of that series. Disks of other series are
+    called the same way: `<series>-<n>.qcow2`.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -39,12 +43,12 @@ class Disks:
         for leftover in self._disks.glob("*/*.part"):
             leftover.unlink()
 
-    def disk(self, vm: str, number: int = 1) -> Path:
-        return self._disks / vm / ("root.qcow2" if number == 1 else f"root-{number}.qcow2")
+    def disk(self, vm: str, number: int = 1, series: Series = "root") -> Path:
+        return self._disks / vm / ("root.qcow2" if (series, number) == FIRST else f"{series}-{number}.qcow2")
 
-    def base(self, vm: str, number: int = 1) -> Path | None:
-        """What the root disk says it is based on, if anything. Raises OSError. Called on a thread."""
-        return base_of(self.disk(vm, number))
+    def base(self, vm: str, number: int = 1, series: Series = "root") -> Path | None:
+        """What a disk says it is based on, if anything. Raises OSError. Called on a thread."""
+        return base_of(self.disk(vm, number, series))
 
     async def make_seed(self, vm: str, url: str) -> Path:
         """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
@@ -65,18 +69,18 @@ class Disks:
         new_folder(self.disk(vm).parent)
         new_folder(self.consoles, 0o700)
 
-    def has_disk(self, vm: str, number: int = 1) -> bool:
-        return self.disk(vm, number).exists()
+    def has_disk(self, vm: str, number: int = 1, series: Series = "root") -> bool:
+        return self.disk(vm, number, series).exists()
 
     def has_files(self, vm: str) -> bool:
         return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
-        """Make the root disk, of `size_gib`, unless it is there. Whether it was made now.
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1, series: Series = "root") -> bool:
+        """Make a disk, of `size_gib`, unless it is there. Whether it was made now.
 
         Raises Permanent (disk_too_small, disk_full) or Temporary.
         """
-        disk = self.disk(vm, number)
+        disk = self.disk(vm, number, series)
         if disk.exists():
             return False
         check_size(base, size_gib)
@@ -126,10 +130,11 @@ class Disks:
         except OSError as error:
             raise of_os_error(error) from error
 
-    def remove_earlier(self, vm: str, number: int) -> None:
-        """Delete the disks of a VM before its `number`-th. Fine when there are none."""
-        for earlier in range(1, number):
-            self.disk(vm, earlier).unlink(missing_ok=True)
+    def remove_earlier(self, vm: str, number: int, series: Series = "root") -> None:
+        """Delete the disks of a VM before its `number`-th of a series. Fine when there are none."""
+        for disk in self.disk(vm).parent.glob(f"{series}*.qcow2"):
+            if (earlier := _number(disk, series)) is not None and earlier < number:
+                disk.unlink(missing_ok=True)
 
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. Fine when there are none."""
@@ -137,6 +142,14 @@ class Disks:
         console_log.remove(self.console(vm))
         if (folder := self.disk(vm).parent).exists():
             raise Temporary(f"cannot delete {folder}")
+
+
+def _number(disk: Path, series: Series) -> int | None:
+    """Which disk of a series a file is; None for any other file."""
+    name, _, number = disk.stem.rpartition("-")
+    if disk.stem == "root":
+        name, number = FIRST[0], str(FIRST[1])
+    return int(number) if name == series and number.isdecimal() else None
 
 
 async def _grow(file: BinaryIO, size_gib: int) -> None:

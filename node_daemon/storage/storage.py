@@ -12,6 +12,9 @@ from node_daemon.storage.images import unheard
 from node_daemon.storage.shared import Hear
 from runtime.images.disk_image import Format
 
+Series = str
+"""What disks of a VM are for, `root` for the one that is its own: those of each series are counted by themselves."""
+
 
 class ImageStore(Protocol):
     def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
@@ -33,10 +36,10 @@ class ImageStore(Protocol):
 
 
 class DiskStore(Protocol):
-    def disk(self, vm: str, number: int = 1) -> Path: ...
+    def disk(self, vm: str, number: int = 1, series: Series = "root") -> Path: ...
 
-    def base(self, vm: str, number: int = 1) -> Path | None:
-        """What the root disk says it is based on, if anything. Raises OSError. Called on a thread."""
+    def base(self, vm: str, number: int = 1, series: Series = "root") -> Path | None:
+        """What a disk says it is based on, if anything. Raises OSError. Called on a thread."""
         ...
 
     async def make_seed(self, vm: str, url: str) -> Path:
@@ -51,22 +54,22 @@ class DiskStore(Protocol):
         """Make what the files of a VM are put into, unless it is there. Raises OSError. Called on a thread."""
         ...
 
-    def has_disk(self, vm: str, number: int = 1) -> bool: ...
+    def has_disk(self, vm: str, number: int = 1, series: Series = "root") -> bool: ...
 
     def has_seed(self, vm: str) -> bool: ...
 
     def has_files(self, vm: str) -> bool: ...
 
-    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1) -> bool:
-        """Make the root disk unless it is there. Whether it was made now. Raises Permanent or Temporary."""
+    async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1, series: Series = "root") -> bool:
+        """Make a disk unless it is there. Whether it was made now. Raises Permanent or Temporary."""
         ...
 
     async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
         """Make the root disk of a domain that is off as large as that, unless it is. Raises Permanent or Temporary."""
         ...
 
-    def remove_earlier(self, vm: str, number: int) -> None:
-        """Delete the disks of a VM before its `number`-th. Fine when there are none. Called on a thread."""
+    def remove_earlier(self, vm: str, number: int, series: Series = "root") -> None:
+        """Delete the disks of a VM before its `number`-th of a series. Fine when there are none. Called on a thread."""
         ...
 
     def remove(self, vm: str) -> None:

@@ -134,7 +134,7 @@ class Holder:
         image = SimpleNamespace(sha256=DIGEST, source="http://192.0.2.1/")
         world: Any = SimpleNamespace(
             node=lambda id_: SimpleNamespace(reservations={"v": 1}) if id_ == self.node else None,
-            vm=lambda _: SimpleNamespace(state=SimpleNamespace(image="i")),
+            vm=lambda _: SimpleNamespace(state=SimpleNamespace(image="i", rescue=None)),
             image=lambda _: image,
             reached=lambda _: asyncio.sleep(0),
         )

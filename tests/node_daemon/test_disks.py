@@ -69,6 +69,25 @@ async def test_earlier_disks_go_and_later_ones_never(tmp_path: Path, base: BaseI
     assert not disks.has_files("vm")
 
 
+async def test_disks_of_another_series_are_counted_by_themselves(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    for number in (1, 2):
+        assert await disks.ensure("vm", base, 1, number)
+    for number in (2, 7, 12):
+        assert await disks.ensure("vm", base, 1, number, "rescue")
+    (tmp_path / "disks" / "vm" / "rescue-x.qcow2").touch()
+    assert disks.disk("vm", 7, "rescue").name == "rescue-7.qcow2"
+    assert disks.base("vm", 7, "rescue") == base.path
+    disks.remove_earlier("vm", 12, "rescue")
+    assert [disks.has_disk("vm", number, "rescue") for number in (2, 7, 12)] == [False, False, True]
+    assert (disks.has_disk("vm", 1), disks.has_disk("vm", 2)) == (True, True)
+    disks.remove_earlier("vm", 2)
+    assert (disks.has_disk("vm", 1), disks.has_disk("vm", 2), disks.has_disk("vm", 12, "rescue")) == (False, True, True)
+    disks.remove_earlier("nobody", 9, "rescue")
+    disks.remove("vm")
+    assert not disks.has_files("vm")
+
+
 async def test_smaller_than_the_image(tmp_path: Path) -> None:
     disks = Disks(tmp_path)
     with pytest.raises(Permanent) as caught:

@@ -197,6 +197,10 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     assert (again.has_disk("one"), again.has_disk("one", 2)) == (True, True)
     again.remove_earlier("one", 2)
     assert (again.has_disk("one"), again.has_disk("one", 2), again.configured("one")) == (False, True, (0, 0))
+    for number in (3, 5):
+        assert await again.ensure("one", base, 6, number, "rescue")
+    again.remove_earlier("one", 5, "rescue")
+    assert sorted(SimulatedDisks("n1", HostStore(tmp_path / "a")).all()) == ["one#2", "one#rescue-5"]
     again.remove("one")
     again.remove("one")
     last = SimulatedDisks("n1", HostStore(tmp_path / "a"))
