@@ -20,6 +20,7 @@ from domain.image_source import checked
 from domain.placement import Policy, attainable, grown
 from domain.references import Reference, names_in
 from domain.vm.features import features, unknown
+from domain.vm.verbs.rescue import RescueVm, VmRescueRequested
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
 from eventstore.vault.vault import Vault
@@ -199,8 +200,9 @@ async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM can run the image that it is rebuilt from, in the same append."""
-    rebuilt = next((event for event in events if isinstance(event, vm.VmRebuildRequested)), None)
+    """That the node of a VM can run the image that it is to boot from, in the same append."""
+    booted = vm.VmRebuildRequested | VmRescueRequested
+    rebuilt = next((event for event in events if isinstance(event, booted)), None)
     if before is None or before.node is None or rebuilt is None:
         return ()
     books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
@@ -213,7 +215,7 @@ def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> S
 
 def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
     """That the node of a VM knows what the VM is changed to need, in the same append."""
-    changed = next((event for event in events if isinstance(event, vm.VmChanged)), None)
+    changed = next((event for event in events if isinstance(event, vm.VmChanged | VmRescueRequested)), None)
     if before is None or before.node is None or changed is None:
         return ()
     after = vm.evolve(before, changed)
@@ -223,8 +225,19 @@ def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Seq
     books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
     if books.state is not None and (lack := unknown(needed, books.state.info.features)) is not None:
         detail = f"node {before.node} {lack}; upgrade it first, since a VM stays on its node"
-        raise Rejected("unsupported", detail, field="watchdog")
+        raise Rejected("unsupported", detail, field="watchdog" if isinstance(changed, vm.VmChanged) else None)
     return [books.tip]
+
+
+def rescues(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM can boot it from a rescue image, and a disk of the VM's size holds that."""
+    for event in events:
+        if before is not None and isinstance(event, VmRescueRequested):
+            try:
+                facts.world.references.fits(event.image, before.spec.disk_gib)
+            except Rejected as small:
+                raise Rejected(small.code, small.detail, small.category, field="image") from None
+    return [*{*knows_it(before, events, facts), *runs_there(before, events, facts)}]
 
 
 def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
@@ -272,6 +285,7 @@ LOOKUPS: Mapping[type[Command], Lookup] = {
     vm.ChangeVm: Lookup(beside=knows_it),
     vm.ResizeVm: Lookup(beside=reservation),
     vm.RebuildVm: Lookup(rebuild_vm, beside=runs_there),
+    RescueVm: Lookup(beside=rescues),
     project.CreateProject: Lookup(create_project),
     image.RegisterImage: Lookup(register_image),
     node.RetireNode: Lookup(retire_node),

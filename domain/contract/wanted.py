@@ -31,8 +31,10 @@ from domain.contract.values import (
     Watchdog,
 )
 
+RESCUE = "rescue"
+"""The feature of a node that boots VMs from a rescue disk."""
 #: All that a document of a VM may need of a node, as this version knows it.
-VM_FEATURES = frozenset({WATCHDOG})
+VM_FEATURES = frozenset({WATCHDOG, RESCUE})
 
 
 class ImageSource(Message):
@@ -48,6 +50,16 @@ class ImageSource(Message):
     virtual_size_bytes: Size
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
+
+
+class Rescue(Message):
+    """What a VM in rescue boots from: a disk of its own, made from this image; the VM's disk is the second one.
+
+    `disk` tells its rescue disks from each other: those of a lower count are deleted.
+    """
+
+    image: ImageSource
+    disk: Counter
 
 
 class Place(NamedTuple):
@@ -109,6 +121,7 @@ class Wanted(Document):
     disk: Counter = 1
     disk_made: Counter = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
+    rescue: Rescue | None = None
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
     watchdog: Watchdog = Watchdog.DISABLED
@@ -118,4 +131,4 @@ class Wanted(Document):
     @property
     def boot_image(self) -> ImageSource | None:
         """The image under the disk that its guest boots from."""
-        return self.image
+        return self.image if self.rescue is None else self.rescue.image

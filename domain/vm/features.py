@@ -1,12 +1,14 @@
 """What a VM needs of a node beyond what every node knows, by name."""
 
 from domain.contract import WATCHDOG, Watchdog
+from domain.contract.wanted import RESCUE
 from domain.vm.state import Vm
 
 
 def features(vm: Vm) -> tuple[str, ...]:
     """What a node has to know to start it."""
-    return (WATCHDOG,) if vm.watchdog is not Watchdog.DISABLED else ()
+    needed = (WATCHDOG,) if vm.watchdog is not Watchdog.DISABLED else ()
+    return needed if vm.rescue is None else (*needed, RESCUE)
 
 
 def unknown(needed: tuple[str, ...], known: tuple[str, ...]) -> str | None:

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 
 from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
+from domain.contract.wanted import Rescue
 from domain.image import OVER, Image
 from domain.node import Node
 from domain.vm import Vm
@@ -48,24 +49,28 @@ MOST_MALFORMED, MOST_GENERATION = 1000, 2**63 - 1
 LOOK, READ_AGAIN = 1.0, 300.0
 
 
+def source_of(image: Image | None, url: str | None = None) -> ImageSource | None:
+    """What a node is told of an image. `url`: its source with its credentials."""
+    if image is None or image.format is None or image.sha256 is None:
+        return None
+    return ImageSource(
+        image=image.id,
+        source=url or image.source,
+        fetch=image.fetch,
+        sha256=image.sha256,
+        sha512=image.sha512,
+        format=image.format,
+        size_bytes=image.size_bytes or 0,
+        virtual_size_bytes=image.virtual_size_bytes or 0,
+        firmware=image.firmware,
+        seed=image.seed,
+    )
+
+
 def wanted(
-    vm: Vm, version: int, image: Image | None, node: Node, seed_url: str, image_url: str | None = None
+    vm: Vm, version: int, image: ImageSource | None, node: Node, seed_url: str, rescue: ImageSource | None = None
 ) -> Wanted:
-    """The document that tells a VM's node what to want. `image_url`: the image's source with its credentials."""
-    source = None
-    if image is not None and image.format is not None and image.sha256 is not None:
-        source = ImageSource(
-            image=image.id,
-            source=image_url or image.source,
-            fetch=image.fetch,
-            sha256=image.sha256,
-            sha512=image.sha512,
-            format=image.format,
-            size_bytes=image.size_bytes or 0,
-            virtual_size_bytes=image.virtual_size_bytes or 0,
-            firmware=image.firmware,
-            seed=image.seed,
-        )
+    """The document that tells a VM's node what to want. `rescue`: what its rescue disk is made from."""
     return Wanted(
         vm=vm.id,
         project=vm.project,
@@ -83,7 +88,8 @@ def wanted(
         disk_gib=vm.spec.disk_gib,
         disk=vm.disk,
         disk_made=vm.disk_made,
-        image=source,
+        image=image,
+        rescue=Rescue(image=rescue, disk=vm.rescue_disk) if rescue is not None else None,
         seed_url=seed_url,
         mac=mac.of(vm),
         watchdog=vm.watchdog,
@@ -322,13 +328,18 @@ class Dispatcher:
             await self._release(other, before=None if forged else vm.epoch)  # it has moved to another node
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
-            image = self._world.image(vm.image)
-            url = await whole(image, self._vault) if image is not None else None
+            image = await self._source(vm.image)
+            rescue = await self._source(vm.rescue) if vm.rescue is not None else None
         except Erased:
             return  # deleted in the meantime; the world is about to learn it
         base = self._seed_url or node.info.seed_url
-        await self._put(wanted(vm, loaded.tip.version, image, node, f"{base}{secret}/", url))
+        await self._put(wanted(vm, loaded.tip.version, image, node, f"{base}{secret}/", rescue))
         self._seen[vm.id] = loaded.tip.version
+
+    async def _source(self, image_id: str) -> ImageSource | None:
+        """What a node is told of an image. Raises Erased."""
+        image = self._world.image(image_id)
+        return source_of(image, await whole(image, self._vault)) if image is not None else None
 
     async def _is_newest(self, loaded: Loaded[Vm]) -> bool:
         """Whether the log knows no more of a VM: a document that seems newer was not written by handlers then."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TypeVar, assert_never
 
 from domain.contract import ImageSource, SeedMedium, Wanted
+from domain.contract.wanted import Rescue
 from node_daemon.failure import Permanent, Superseded
-from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Refused
+from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Overlay, Refused
 from node_daemon.reconcile.plan import (
     Action,
     Create,
@@ -27,7 +28,7 @@ from node_daemon.reconcile.plan import (
 )
 from node_daemon.reconcile.start_slots import StartSlots
 from node_daemon.storage.shared import Hear, Stage
-from node_daemon.storage.storage import DiskStore, ImageStore
+from node_daemon.storage.storage import DiskStore, ImageStore, Series
 from runtime import logs
 from runtime.gauge import Gauge, share
 from runtime.images.disk_image import Format
@@ -111,7 +112,9 @@ class Executor:
             case Restore(wanted=wanted):
                 self._check_disk(wanted)
                 await self._provide(wanted, newest, progress)
-                if image_of(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
+                if wanted.rescue:
+                    await self._under(wanted, wanted.rescue.image, wanted.rescue.disk, "rescue", newest, progress)
+                if boot_image(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
                     await self._disks.make_seed(wanted.vm, wanted.seed_url)
                 async with self._start_slots.one():
                     still(wanted, newest)
@@ -152,17 +155,19 @@ class Executor:
             raise
 
     async def _start(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        base, base_format = await self._provide(wanted, newest, progress)
-        on_disk = image_of(wanted).seed is SeedMedium.DISK
+        own = await self._provide(wanted, newest, progress)
+        over = wanted.rescue.disk if wanted.rescue else wanted.boots + 1
+        await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, over, "rescue")
+        disks = (await self._rescue_disk(wanted, wanted.rescue, newest, progress), own) if wanted.rescue else (own,)
+        on_disk = boot_image(wanted).seed is SeedMedium.DISK
         seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
         boot = Boot(
             wanted=wanted,
-            disk=str(self._disks.disk(wanted.vm, wanted.disk)),
-            base=str(base),
-            base_format=base_format,
+            **disks[0]._asdict(),
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
             seed=str(seed) if seed else None,
+            further=disks[1:],
         )
         self._asked.pop(wanted.vm, None)
         try:
@@ -178,24 +183,38 @@ class Executor:
         if not self._disks.has_disk(wanted.vm, wanted.disk):
             raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
 
-    async def _provide(self, wanted: Wanted, newest: Newest, progress: Progress) -> tuple[Path, Format]:
+    async def _rescue_disk(self, wanted: Wanted, rescue: Rescue, newest: Newest, progress: Progress) -> Overlay:
+        """The disk that it boots from in rescue, made from the image unless it is there."""
+        if not self._disks.has_disk(wanted.vm, rescue.disk, "rescue"):
+            progress("image")
+            base = await while_wanted(self._images.ensure(rescue.image, seldom(progress)), wanted, newest)
+            progress("disk")
+            await self._disks.ensure(wanted.vm, base, wanted.disk_gib, rescue.disk, "rescue")
+        return await self._under(wanted, rescue.image, rescue.disk, "rescue", newest, progress)
+
+    async def _provide(self, wanted: Wanted, newest: Newest, progress: Progress) -> Overlay:
         """Have what a domain needs beside its own disk, as it was when the disk was made: its folders; and the image
-        under the disk, in the form that the disk was made from, which is returned.
+        under the disk.
         """
-        image = image_of(wanted)
-        base, form = await asyncio.to_thread(self._base, wanted, image)
+        return await self._under(wanted, image_of(wanted), wanted.disk, "root", newest, progress)
+
+    async def _under(
+        self, wanted: Wanted, image: ImageSource, number: int, series: Series, newest: Newest, progress: Progress
+    ) -> Overlay:
+        """A disk that is there, with the image under it in the form that it was made from: that is fetched again."""
+        base, form = await asyncio.to_thread(self._base, wanted, image, number, series)
         try:
             await while_wanted(self._images.ensure_under(image, form, seldom(progress)), wanted, newest)
         except Permanent as failure:
             if failure.code in UNFIT:
                 raise base_missing(base, failure) from failure
             raise
-        return base, form
+        return Overlay(str(self._disks.disk(wanted.vm, number, series)), str(base), form)
 
-    def _base(self, wanted: Wanted, image: ImageSource) -> tuple[Path, Format]:
-        """The image under the VM's disk, in the form that the disk was made from. Raises OSError."""
+    def _base(self, wanted: Wanted, image: ImageSource, number: int, series: Series) -> tuple[Path, Format]:
+        """The image under a disk of the VM, in the form that the disk was made from. Raises OSError."""
         self._disks.make_folders(wanted.vm)
-        return self._images.under(image, self._disks.base(wanted.vm, wanted.disk))
+        return self._images.under(image, self._disks.base(wanted.vm, number, series))
 
 
 def seldom(progress: Progress) -> Hear:
@@ -220,6 +239,10 @@ def image_of(wanted: Wanted) -> ImageSource:
     if wanted.image is None:
         raise Permanent("image_missing", "the document names no image")
     return wanted.image
+
+
+def boot_image(wanted: Wanted) -> ImageSource:
+    return wanted.boot_image or image_of(wanted)
 
 
 def disk_missing(disk: Path) -> Permanent:

@@ -44,6 +44,7 @@ from domain.vm import (
     VmConsoleClosed,
 )
 from domain.vm.kind import VM
+from domain.vm.verbs.rescue import RescueVm, UnrescueVm
 from tests.domain.lives import ID, LIVES, create, schedule
 from tests.domain.story import at, fold, stored, uid
 
@@ -63,6 +64,8 @@ VERBS = [
     PauseVm,
     ResumeVm,
     SuspendVm,
+    RescueVm,
+    UnrescueVm,
 ]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 

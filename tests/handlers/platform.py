@@ -19,7 +19,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import NoRespondersError, TimeoutError as NatsTimeout
 
-from domain.contract import WATCHDOG, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
+from domain.contract import VM_FEATURES, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.store import EventStore
@@ -148,7 +148,7 @@ class WriteSide:
             virt_type="test",
             seed_url="http://192.0.2.1:8775/",
             version="0",
-            features=capacity.pop("features", (WATCHDOG,)),
+            features=capacity.pop("features", tuple(sorted(VM_FEATURES))),
         )
         granted = await self.register(Introduction(info=info, daemon=daemon(name, **who)))
         self.leases[name] = granted["ok"]["lease"]

@@ -11,6 +11,7 @@ from domain.vm.verbs.delete import DELETE
 from domain.vm.verbs.forget import FORGET
 from domain.vm.verbs.pause import PAUSE
 from domain.vm.verbs.rebuild import REBUILD
+from domain.vm.verbs.rescue import RESCUE, UNRESCUE
 from domain.vm.verbs.resize import RESIZE
 from domain.vm.verbs.restart import RESTART
 from domain.vm.verbs.resume import RESUME
@@ -30,6 +31,8 @@ VERBS: tuple[AnyVerb, ...] = (
     RESUME,
     RESIZE,
     REBUILD,
+    RESCUE,
+    UNRESCUE,
     RETRY,
     ABANDON,
     FORGET,
