@@ -12,6 +12,7 @@
     AbandonVm: nobody waits for `pending` any more           RetryVm: what failed is asked for again
     ResizeVm: `spec` is what it is to have, `running_size` what its domain was started with
     RebuildVm: `disk` + 1, `boots` + 1 ─► running, on a new disk
+    RescueVm: `boots` + 1 ─► running, from a rescue disk, its own beside it; UnrescueVm ─► running, from its own
     gone off by itself, and its policy covers that ─► stopped ──RestartByPolicy, when due──► running, boots + 1
     ForgetVm, where the node is lost ─► deleted; the node lets go should it come back
     DeleteVm, from anywhere ─► desired `absent` ──report: absent──► deleted
