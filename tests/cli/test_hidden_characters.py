@@ -118,7 +118,7 @@ OTHERS = {
     *("up", "demo", "gateway", "handlers", "projections", "guest-data", "node", "version", "schemas"),
     *("export", "import", "rebuild"),
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
-    *("vm console", "vm console-log", "vm vnc"),
+    *("vm console", "vm console-log", "vm vnc", "project usage"),
 }
 
 
