@@ -17,7 +17,8 @@ from cli.commands import events
 from cli.main import main
 from runtime.backoff import Backoff
 from runtime.local.child import command_line
-from tests.cli.fake import Platform, serving
+from tests.cli.fake import Platform
+from tests.cli.serving import serving
 
 
 @dataclass(frozen=True)

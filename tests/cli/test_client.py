@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.problems import LOG_UNAVAILABLE
 from runtime.local.child import free_port
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
@@ -20,7 +21,7 @@ CREATE = ("vm", "create", "web-1", "--image", "debian-12")
 def test_a_command_is_repeated_under_the_same_key_and_happens_once(
     nebula: Nebula, platform: Platform, fault: str
 ) -> None:
-    platform.faults.extend([fault, fault])
+    platform.faults.next.extend([fault, fault])
     ran = nebula(*CREATE)
     assert ran.status == 0
     keys = platform.keys("POST")
@@ -45,34 +46,34 @@ def test_a_key_of_ones_own_makes_a_second_run_harmless(nebula: Nebula, platform:
 
 
 def test_retries_are_bounded_and_the_key_is_told(nebula: Nebula, platform: Platform) -> None:
-    platform.faults.extend(["503"] * 9)
+    platform.faults.next.extend(["503"] * 9)
     ran = nebula(*CREATE)
     assert ran.status == 3
     keys = platform.keys("POST")
     assert len(keys) == 6
-    assert ran.err.endswith(f"error: nobody decides at the moment (unavailable)\nsafe to repeat with --key {keys[0]}\n")
+    assert ran.err.endswith(f"error: {LOG_UNAVAILABLE} (log_unavailable)\nsafe to repeat with --key {keys[0]}\n")
     assert ran.out == ""
 
 
 def test_whoever_waits_goes_on_over_a_platform_that_is_away_for_long(nebula: Nebula, platform: Platform) -> None:
     away = [*["drop"] * 8, "500", *["503"] * 8, "500"]
-    platform.faults.extend(["", "", *away])  # the create, the look at the VM; then the wait for the operation
+    platform.faults.next.extend(["", "", *away])  # the create, the look at the VM; then the wait for the operation
     ran = nebula(*CREATE)
     assert ran.status == 0
-    assert not platform.faults
+    assert not platform.faults.next
     assert ran.err.count("still waiting") == 4
     vm_id = next(iter(platform.vms))
-    platform.faults.extend(["", *away])  # the look for the id
+    platform.faults.next.extend(["", *away])  # the look for the id
     assert nebula("vm", "wait", vm_id, "--for", "ready").status == 0
 
 
 def test_whoever_waits_over_a_platform_that_is_away_does_so_as_long_as_was_asked(
     nebula: Nebula, platform: Platform
 ) -> None:
-    platform.faults.extend(["", "", *["503"] * 1000])
+    platform.faults.next.extend(["", "", *["503"] * 1000])
     ran = nebula(*CREATE, "--timeout", "0.05")
     assert ran.status == 3
-    assert "nobody decides at the moment" in ran.err
+    assert LOG_UNAVAILABLE in ran.err
 
 
 def test_nobody_there(nebula: Nebula) -> None:
@@ -87,7 +88,8 @@ def test_a_refusal_is_told_with_its_fields(nebula: Nebula) -> None:
     assert ran.status == 1
     assert ran.out == ""
     assert ran.err == (
-        "error: the request is not valid (invalid)\n  name: lower-case letters, digits and - only\nidempotency key: k\n"
+        "error: name: has to be lower-case letters, digits and inner hyphens, 1 to 63 characters (invalid_request)\n"
+        "idempotency key: k\n"
     )
 
 
@@ -127,7 +129,7 @@ def test_the_token_is_given_or_found_in_the_home(nebula: Nebula, platform: Platf
 
 
 def test_options_stand_before_or_behind_the_command(nebula: Nebula, platform: Platform) -> None:
-    platform.add_vm("web-1")
+    platform.add_project("p")
     before = nebula("--output", "json", "--project", "p", "vm", "list")
     behind = nebula("vm", "list", "-o", "json", "--project", "p")
     assert before.json == behind.json

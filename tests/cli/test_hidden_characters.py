@@ -20,7 +20,8 @@ from projections.compare import Difference, TableDifference
 from projections.rebuild import Comparison
 from runtime.plain import ESCAPED
 from tests.cli.conftest import Nebula
-from tests.cli.fake import Platform, Problem, serving
+from tests.cli.fake import Answer, Platform
+from tests.cli.serving import serving
 
 #: Titles, colours, C1, DEL, line ends, overrides and isolates of bidi, invisible ones, tags, a lone surrogate. What
 #: stands behind the line end would be a line of its own.
@@ -222,22 +223,23 @@ GUEST = {
 
 
 class Hostile(Platform):
-    """Answers every call with what belongs there, poisoned; `refuses` with a problem instead."""
+    """Answers every call with what belongs there, poisoned; `refuses` with a problem instead. No gateway does so."""
 
+    described = False
     refuses = 0
     ends = "succeeded"
     sound = frozenset(SOUND)
 
-    def answer(self, method: str, target: str, query: Document, key: str | None, body: Document) -> Document:
+    def answer(self, method: str, target: str, query: Document, key: str | None, body: bytes) -> Answer:
         if self.refuses:
             errors = [{"field": "f", "detail": "d"}]
             document = poisoned({"code": "c", "title": "t", "detail": "d", "errors": errors}, frozenset())
-            raise Problem(self.refuses, **document)
+            return Answer(document, 1, self.refuses, {"Retry-After": "0"})
         found = self._found(method, target.removeprefix("/v1/").split("/"), query)
         poison: Document = poisoned(found, self.sound)
         if "vm" in query:  # whose digests are computed: a lone surrogate has none
             poison = json.loads(json.dumps(poison).replace("\\ud800", ""))
-        return poison
+        return Answer(poison, 1)
 
     def _found(self, method: str, words: list[str], query: Document) -> Document:
         words = words[2:] if words[0] == "projects" and len(words) > 2 else words
@@ -337,11 +339,13 @@ def test_what_is_refused(name: str, status: int, nebula: Nebula, platform: Hosti
 
 def test_several_vms_of_one_name(nebula: Nebula, platform: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     named = [poisoned(vm(), frozenset()) | {"name": "web"} for _ in range(2)]
-    monkeypatch.setattr(platform, "answer", lambda *_: {"items": named, "next_page_token": None})
+    monkeypatch.setattr(platform, "answer", lambda *_: Answer({"items": named, "next_page_token": None}, 1))
     for name in ("web", f"none{HOSTILE.replace(chr(0), '').replace(chr(0xD800), '')}"):
         ran = nebula("vm", "show", name)
         assert ran.status
         harmless(ran.err)
+    assert len(platform.wrong) == 1, "a VM cannot have the second name; it is asked for all the same"
+    platform.wrong.clear()
 
 
 def test_findings_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from cli.client import output
 from cli.client.output import size
 from runtime import gauge
 from tests.cli.conftest import Nebula
-from tests.cli.fake import Platform
+from tests.cli.fake import Platform, why
 
 
 def test_create_waits_until_it_runs_and_prints_the_vm(nebula: Nebula) -> None:
@@ -53,10 +53,9 @@ def test_waiting_has_an_end(nebula: Nebula, platform: Platform) -> None:
 
 
 def test_a_timed_out_operation_is_a_timeout(nebula: Nebula, platform: Platform) -> None:
-    answer = platform.accept("start", platform.add_vm("web-1"))
-    operation = answer["operation"]["id"]
-    problem = {"code": "timed_out", "detail": "start did not finish in time"}
-    platform.operations[operation] |= {"status": "timed_out", "problem": problem}
+    answer = platform.accept("start", platform.add_vm("web-1", "stopped"))
+    operation = answer["id"]
+    platform.end(answer, "timed_out", why("timed_out", "start did not finish in time"))
     assert nebula("operation", "wait", operation).status == 4
 
 
@@ -185,7 +184,9 @@ def test_ways_out(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1", "failed")
     assert nebula("vm", "retry", "web-1").status == 0
     assert vm["phase"] == "running"
+    platform.accept("stop", vm)
     assert nebula("vm", "abandon", "web-1").status == 0
+    assert [op["status"] for op in platform.operations.values() if op["verb"] == "stop"] == ["cancelled"]
     assert nebula("vm", "forget", "web-1").status == 2
     ran = nebula("vm", "forget", "web-1", "--reason", "host-1 burnt down")
     assert ran.status == 0
@@ -224,6 +225,7 @@ def test_names(nebula: Nebula, platform: Platform) -> None:
 
 
 def test_lists_have_all_pages(nebula: Nebula, platform: Platform) -> None:
+    platform.page_size = 2
     for number in range(5):
         platform.add_vm(f"web-{number}")
     names = [f"web-{number}" for number in range(5)]
@@ -242,28 +244,33 @@ def test_wait(nebula: Nebula, platform: Platform) -> None:
     assert "VM web-2 is stopped" in ran.err
 
 
+#: Keys as there may be: the gateway looks into them.
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG"
+A, B, C = (ED25519 + letter * 42 for letter in "ABC")
+
+
 def test_ssh_keys_come_from_files_or_as_they_are(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     file = tmp_path / "keys.pub"
-    file.write_text("\ufeffssh-ed25519 AAAA a\N{GRINNING FACE}\r\n# mine\n\nssh-rsa BBBB b\n", "utf-8")
-    ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file), "--ssh-key", "ssh-ed25519 CCCC c")
+    file.write_text(f"\ufeff{A} a\N{GRINNING FACE}\r\n# mine\n\n{B} b\n", "utf-8")
+    ran = nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file), "--ssh-key", f"{C} c")
     assert ran.status == 0
     (vm,) = platform.vms.values()
-    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a\N{GRINNING FACE}", "ssh-rsa BBBB b", "ssh-ed25519 CCCC c"]
+    assert vm["ssh_keys"] == [f"{A} a\N{GRINNING FACE}", f"{B} b", f"{C} c"]
 
 
 def test_a_key_file_in_utf_16_is_read(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     file = tmp_path / "keys.pub"
-    file.write_text("ssh-ed25519 AAAA a\r\n", "utf-16")
+    file.write_text(f"{A} a\r\n", "utf-16")
     assert nebula("vm", "create", "web-1", "--image", "i", "--ssh-key", str(file)).status == 0
     (vm,) = platform.vms.values()
-    assert vm["ssh_keys"] == ["ssh-ed25519 AAAA a"]
+    assert vm["ssh_keys"] == [f"{A} a"]
 
 
 @pytest.mark.parametrize(
     ("key", "sent"),
     [
-        ("ssh-ed25519\tAAAA\tme at home", True),
-        ("\ufeff ssh-ed25519 AAAA me\n", True),
+        (A.replace(" ", "\t") + "\tme at home", True),
+        (f"\ufeff {A} me\n", True),
         ('from="10.0.0.0/8",no-pty ssh-ed25519 AAAAC3Nz me', False),
         ('command="echo hi"\tssh-rsa\tAAAAB3Nz', False),
     ],
