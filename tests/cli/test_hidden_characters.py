@@ -78,6 +78,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "project create": ("x",),
     "project list": (),
     "project show": ("x",),
+    "project usage": ("x",),
     "project rename": ("x", "y"),
     "project describe": ("x", "y"),
     "project tag": ("x", "y"),
@@ -119,7 +120,7 @@ OTHERS = {
     *("up", "demo", "gateway", "handlers", "projections", "guest-data", "node", "version", "schemas"),
     *("export", "import", "rebuild"),
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
-    *("vm console", "vm console-log", "vm vnc", "project usage"),
+    *("vm console", "vm console-log", "vm vnc"),
 }
 
 
@@ -255,6 +256,8 @@ class Hostile(Platform):
                 return GUEST
             case ["status"]:
                 return STATUS
+            case ["usage"]:
+                return {"project": "p", "in_use": {"vms": 1, **SIZE}, "promised": {"vms": 1, **SIZE}}
             case ["parked", _, _, *_]:
                 return THINGS["parked"]()
             case [kind] if method == "GET":
