@@ -99,6 +99,13 @@ async def test_moments_and_positions_are_judged(
     ):
         answer = await api.http.get(usage, params=query)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field), query
+    made, behind = await create(api, project), Position()
+    behind.set(made["position"] - 1)
+    monkeypatch.setattr(state, "OWN_WRITES", 0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(api.gateway, "position", behind)
+        late = await api.http.get(usage)
+        assert (late.status_code, late.json()["code"]) == (503, "position_not_reached"), "not without the own write"
     monkeypatch.setattr(state, "PATIENCE", 0.05)
     monkeypatch.setattr(api.gateway, "position", Position())  # the read models stay behind
     for query in ({"at": str(end)}, {"at": datetime.now(UTC).isoformat()}, {"min_position": str(end)}):
