@@ -40,7 +40,15 @@ ENDS = {
 #: A VM that was just asked for.
 VM: Document = {
     **{"desired": "on", "ready": False, "running_spec": None, "pending_resize": False, "region": None, "tags": []},
-    **{"labels": {}, "protected": False, "restart_policy": "no", "restart_at": None, "restarts": 0, "flavor": None},
+    **{
+        "labels": {},
+        "protected": False,
+        "restart_policy": "no",
+        "restart_at": None,
+        "restarts": 0,
+        "flavor": None,
+        "rescue": None,
+    },
     **{"watchdog": "disabled", "ssh_keys": [], "has_user_data": False, "warnings": [], "boots": 0, "guest_boots": 0},
     **{"rebuilds": 0, "description": None, "created_by": "ada", "node": None, "mac": None, "addresses": []},
     **{"address_sources": [], "host_keys": [], "pending": None, "preparing": None, "failure": None, "forgotten": None},
