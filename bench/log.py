@@ -17,8 +17,8 @@ from nats.aio.client import Client
 from domain.base import Event
 from domain.vm import Considered, Spec, VmGuestReady, VmRequested, VmScheduled, VmStarted, VmStopped
 from eventstore.log.envelope import Context
-from runtime import streams
-from runtime.bus import QuickClient
+from runtime.bus import streams
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import start_nats
 
 CONTEXT = Context(actor="user:bench", request=str(uuid4()))

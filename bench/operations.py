@@ -24,7 +24,8 @@ from handlers.commands import CommandLoop
 from handlers.lookups import Facts
 from handlers.turns import Turns
 from handlers.world import World
-from runtime import logs, replies, subjects
+from runtime import logs, subjects
+from runtime.bus import replies
 
 FEW, MANY = 5, 50_000
 BATCH = 500

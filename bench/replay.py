@@ -21,7 +21,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.follow import follow
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
 
 SIZES = {"1e4": 10_000, "1e5": 100_000, "1e6": 1_000_000}
 ROUNDS = 3

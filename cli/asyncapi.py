@@ -45,8 +45,9 @@ from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_s
 from eventstore.log.upcast import all_types
 from eventstore.parking.parked import Parked
 from handlers.managers.lease import Note
-from runtime import streams, subjects
-from runtime.replies import Refusal
+from runtime import subjects
+from runtime.bus import streams
+from runtime.bus.replies import Refusal
 
 ASYNCAPI = "asyncapi.json"
 

@@ -25,10 +25,10 @@ from cli.commands import (
     vm,
 )
 from cli.local.role import serve
-from runtime import private
-from runtime.masking import masked
-from runtime.plain import plain
-from runtime.unusable import sentence
+from runtime.files import private
+from runtime.files.unusable import sentence
+from runtime.text.masking import masked
+from runtime.text.plain import plain
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"

@@ -15,7 +15,7 @@ from domain.operation import Operation
 from projections import operation_rows
 from projections.books import TABLES
 from projections.operation_rows import OperationView, ProblemView
-from runtime.replies import Nonsense
+from runtime.bus.replies import Nonsense
 
 #: How each kind of resource is shown.
 VIEWS: Mapping[str, Any] = {kind: get_type_hints(table.view)["return"] for kind, table in TABLES.items()}

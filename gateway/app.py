@@ -17,7 +17,7 @@ from gateway.state import Gateway
 from gateway.status import tell_others
 from projections import database
 from projections.position import Position, listen
-from runtime import bus
+from runtime.bus import bus
 from runtime.settings import GatewaySettings
 
 #: Seconds that feeds get to take down their consumers.

@@ -14,8 +14,9 @@ from gateway.parameters import path_id
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Gateway
 from projections.vms import VMS
-from runtime import replies, requests, subjects
-from runtime.requests import NobodyThere, Patience, Silent, Unanswered
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import NobodyThere, Patience, Silent, Unanswered
 
 #: Seconds for a node to answer, on top of what it was asked to wait.
 PATIENCE = 5.0

@@ -23,9 +23,10 @@ from gateway.parameters import idempotency_key, path_id, wait
 from gateway.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.state import Caller, Gateway, caller, reflects
 from projections.database import clean_json
-from runtime import replies, requests, subjects
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import Patience, Unanswered
 from runtime.random_id import random_uuid
-from runtime.requests import Patience, Unanswered
 
 #: Seconds in which a command has to be answered.
 PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)

@@ -17,7 +17,7 @@ from gateway.commands import Asked, ask
 from gateway.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs
-from runtime.patience import RETRY
+from runtime.tasks.patience import RETRY
 
 log = logs.get(__name__)
 

@@ -20,8 +20,9 @@ from gateway.roles import Heard
 from gateway.state import Gateway
 from projections import upgrade
 from projections.database import SCHEMA, WRITER, Away, fetch
-from runtime import replies, requests, subjects
-from runtime.requests import NobodyThere, Patience, Refused, Unanswered
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import NobodyThere, Patience, Refused, Unanswered
 
 #: Seconds that each dependency has for its answer.
 PATIENCE = 1.5

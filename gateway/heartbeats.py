@@ -9,8 +9,8 @@ from nats.aio.msg import Msg
 from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
 from runtime import subjects
+from runtime.bus.malformed import Counted, Malformed, cut
 from runtime.clock_offset import ClockOffset, warning
-from runtime.malformed import Counted, Malformed, cut
 
 #: How long a daemon that is refused is shown after its last heartbeat, and how many of one node.
 SHOWN, MOST_WAITING = timedelta(seconds=30), 8

@@ -6,8 +6,8 @@ import signal
 from gateway.app import application, opened
 from gateway.auth import BadTokens, is_loopback
 from runtime import listener, logs
-from runtime.patience import CannotRun
 from runtime.settings import GatewaySettings
+from runtime.tasks.patience import CannotRun
 
 log = logs.get(__name__)
 

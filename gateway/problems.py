@@ -12,7 +12,7 @@ from starlette.responses import Response
 from eventstore.log.store import Unavailable
 from eventstore.parking.parking import Closed, NoRetry, NotParked
 from projections.database import Away
-from runtime.explained import explained
+from runtime.text.explained import explained
 
 Errors = Sequence[tuple[str, str]]
 """What is wrong with which field, as the API calls it."""

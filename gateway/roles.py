@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from domain.contract import RoleName, RoleStatus
 from runtime import subjects
-from runtime.malformed import Malformed
+from runtime.bus.malformed import Malformed
 
 #: How these messages are called among what made no sense.
 STATUS = "role-status"

@@ -23,9 +23,9 @@ from gateway.unreadable import Unreadable
 from gateway.writes import Writes
 from projections.database import Pool, fetch
 from projections.position import Position
-from runtime import tasks
-from runtime.essential import Essential
 from runtime.process import Process, this
+from runtime.tasks import tasks
+from runtime.tasks.essential import Essential
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0

@@ -24,7 +24,7 @@ from projections import pages, times
 from projections.database import Away
 from projections.nodes import NODES, DaemonView
 from runtime import subjects
-from runtime.status import tell
+from runtime.bus.status import tell
 
 #: Roles of which one process at least has to be there.
 NEEDED = ("handlers", "projections", "guest-data")

@@ -21,8 +21,8 @@ from gateway.parameters import Judge
 from gateway.problems import Problem
 from gateway.state import Gateway, caller
 from runtime import logs, subjects
-from runtime.pipe import Ended, Pipe
-from runtime.tasks import end
+from runtime.bus.pipe import Ended, Pipe
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

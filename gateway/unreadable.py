@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from gateway.heartbeats import HEARTBEATS, Heartbeats
 from gateway.roles import STATUS
-from runtime.malformed import Counted
+from runtime.bus.malformed import Counted
 
 #: How the documents are called that nodes cannot read.
 WANTED = "wanted"

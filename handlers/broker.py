@@ -21,7 +21,7 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError, ServerError
 
 from runtime import logs
-from runtime.patience import patiently
+from runtime.tasks.patience import patiently
 
 log = logs.get(__name__)
 

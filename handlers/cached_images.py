@@ -15,10 +15,11 @@ from eventstore.log.store import EventStore
 from handlers.image_pieces import question
 from handlers.refusals import refusal
 from handlers.world import World
-from runtime import logs, replies, subjects
-from runtime.malformed import Malformed
-from runtime.replies import Refusal
-from runtime.responder import Answer, Responder
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.malformed import Malformed
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
 
 log = logs.get(__name__)
 

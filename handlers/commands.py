@@ -36,10 +36,11 @@ from handlers.keys import refuse_reuse
 from handlers.lookups import Beside, Facts, basis
 from handlers.refusals import refusal, too_large
 from handlers.routes import ROUTES, Route
-from runtime import logs, replies, subjects
-from runtime.backoff import Backoff
-from runtime.replies import Refusal
-from runtime.responder import Answer, Responder
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
+from runtime.tasks.backoff import Backoff
 
 log = logs.get(__name__)
 

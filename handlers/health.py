@@ -19,9 +19,9 @@ from pydantic_core import to_json
 from domain.contract import ManagerStatus, RoleProcess, RoleStatus
 from handlers.managers.driver import Status
 from runtime import subjects
-from runtime.malformed import Malformed
-from runtime.masking import masked
+from runtime.bus.malformed import Malformed
 from runtime.process import Process, this
+from runtime.text.masking import masked
 
 #: The kind and the verb that are asked for.
 KIND, VERB = "health", "check"

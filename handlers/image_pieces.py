@@ -24,13 +24,14 @@ from eventstore.log.store import EventStore, Unavailable
 from handlers.image_store import ImageStore
 from handlers.refusals import refusal
 from handlers.world import World
-from runtime import logs, replies, subjects
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.malformed import Malformed
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
 from runtime.images.local_file import NotAllowed, opened
-from runtime.malformed import Malformed
-from runtime.replies import Refusal
-from runtime.responder import Answer, Responder
-from runtime.tasks import end
-from runtime.urls import is_url
+from runtime.tasks.tasks import end
+from runtime.text.urls import is_url
 
 log = logs.get(__name__)
 

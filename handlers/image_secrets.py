@@ -10,7 +10,7 @@ from domain.base import Sealed
 from domain.image import OVER, Image
 from domain.image.values import REGISTER
 from eventstore.vault.vault import Erased, Vault
-from runtime.urls import secret, shown
+from runtime.text.urls import secret, shown
 
 PREFIX = "image-"
 

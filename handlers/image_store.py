@@ -25,7 +25,7 @@ from domain.patterns import SHA256
 from domain.vm import images_of
 from handlers.world import World
 from runtime import logs
-from runtime.files import put_in_place
+from runtime.files.files import put_in_place
 from runtime.images.disk_room import room
 
 log = logs.get(__name__)

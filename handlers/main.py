@@ -40,12 +40,13 @@ from handlers.registration import Registration, hear_heartbeats
 from handlers.reports import Reports, receive
 from handlers.turns import Turns
 from handlers.world import World
-from runtime import bus, logs, streams, subjects
-from runtime.essential import Essential, until_stopped
-from runtime.patience import PASSING, patiently
+from runtime import logs, subjects
+from runtime.bus import bus, streams
+from runtime.bus.status import tell
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
-from runtime.status import tell
+from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.patience import PASSING, patiently
 
 log = logs.get(__name__)
 

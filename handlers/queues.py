@@ -34,9 +34,10 @@ from eventstore.log.received import own
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parking import RETRIED_INTO, Parking
 from handlers.broker import Broker, InWork
-from runtime import logs, patience
-from runtime.backoff import Backoff
-from runtime.tasks import happens
+from runtime import logs
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 

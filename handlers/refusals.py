@@ -12,7 +12,7 @@ from domain.base import Category, Rejected
 from domain.known import KeyReused
 from eventstore.log.store import Conflict, TooLarge, TooMany, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
-from runtime.replies import MOST_DETAIL, Refusal
+from runtime.bus.replies import MOST_DETAIL, Refusal
 
 #: Where a person's key comes from.
 KEY = "Idempotency-Key"

@@ -20,10 +20,11 @@ from handlers.apply import apply, now
 from handlers.leases import Leases
 from handlers.managers.liveness import Liveness
 from handlers.refusals import refusal
-from runtime import logs, replies, subjects
-from runtime.malformed import Malformed
-from runtime.replies import Refusal
-from runtime.responder import Answer, Responder
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.malformed import Malformed
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
 
 log = logs.get(__name__)
 

@@ -27,7 +27,7 @@ from handlers.macs import Macs
 from handlers.references import References
 from handlers.turns import Turns
 from runtime import logs, subjects
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

@@ -14,9 +14,10 @@ from node_daemon.storage.folder import hold, impassable, new_folder
 from node_daemon.storage.image_keeper import keep_tidy
 from node_daemon.storage.image_pieces import Bus
 from node_daemon.storage.images import Images
-from runtime import bus, logs
-from runtime.essential import Essential, until_stopped
+from runtime import logs
+from runtime.bus import bus
 from runtime.settings import NodeSettings
+from runtime.tasks.essential import Essential, until_stopped
 
 log = logs.get(__name__)
 

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from runtime.files import put
+from runtime.files.files import put
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import TypeAdapter, ValidationError
 
 from projections import refusals
-from runtime.patience import CannotRun, one_line, patiently
+from runtime.tasks.patience import CannotRun, one_line, patiently
 
 SCHEMA = "nebula"
 #: The advisory lock under which a schema is made, and the first half of the one that its only writer holds.

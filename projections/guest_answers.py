@@ -42,10 +42,12 @@ from projections.database import Away, Pool
 from projections.model import Secrets
 from projections.position import Position
 from projections.seeds import Seed
-from runtime import logs, replies, requests, subjects, tasks
-from runtime.replies import Nonsense, Refusal
-from runtime.requests import Patience, Unanswered
-from runtime.responder import Answer, Responder
+from runtime import logs, subjects
+from runtime.bus import replies, requests
+from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.requests import Patience, Unanswered
+from runtime.bus.responder import Answer, Responder
+from runtime.tasks import tasks
 
 log = logs.get(__name__)
 

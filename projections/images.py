@@ -6,7 +6,7 @@ from domain.image import Image
 from domain.image.kind import IMAGE
 from projections.aggregates import COMMON, Aggregates
 from projections.times import text
-from runtime.urls import shown
+from runtime.text.urls import shown
 
 
 class ImageView(TypedDict):

@@ -12,14 +12,15 @@ from projections import database
 from projections.guest_answers import GuestAnswers
 from projections.position import Position
 from projections.runner import Runner
-from runtime import bus, logs, subjects
-from runtime.essential import Essential, until_stopped
-from runtime.masking import masked
-from runtime.patience import CannotRun, patiently
+from runtime import logs, subjects
+from runtime.bus import bus
+from runtime.bus.status import tell
+from runtime.files.unusable import sentence, unusable
 from runtime.process import this
 from runtime.settings import ProjectionsSettings
-from runtime.status import tell
-from runtime.unusable import sentence, unusable
+from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.patience import CannotRun, patiently
+from runtime.text.masking import masked
 
 log = logs.get(__name__)
 

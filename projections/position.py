@@ -7,7 +7,7 @@ from psycopg import Error, errors
 
 from projections import database
 from runtime import logs
-from runtime.patience import CannotRun, one_line
+from runtime.tasks.patience import CannotRun, one_line
 
 log = logs.get(__name__)
 

@@ -31,7 +31,7 @@ from projections.database import Connection
 from projections.model import COPIED, Secrets, Session
 from projections.position import Position
 from runtime import logs
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 
 log = logs.get(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from runtime.masking import masked
-from runtime.plain import plain
+from runtime.text.masking import masked
+from runtime.text.plain import plain
 
 Logger = structlog.stdlib.BoundLogger
 

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from runtime.explained import explained
 from runtime.http.limits import Limits
 from runtime.images.image_hosts import ImageHosts
-from runtime.masking import masked
 from runtime.subjects import SLUG
+from runtime.text.explained import explained
+from runtime.text.masking import masked
 
 ENCODED = "in a user or a password, what is neither letter nor digit has to be percent-encoded"
 

@@ -5,7 +5,7 @@ import os
 import pwd
 from collections.abc import Sequence
 
-from runtime.patience import CannotRun
+from runtime.tasks.patience import CannotRun
 
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 2, 38
 

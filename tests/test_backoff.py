@@ -7,7 +7,7 @@ import pytest
 
 from handlers.managers import failure
 from node_daemon.reconcile import lane
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 
 #: A node that is out of order for a month.
 MANY = 100_000

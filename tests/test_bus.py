@@ -8,9 +8,9 @@ from nats.aio.client import Client
 from nats.errors import BadHeaderError
 from nats.js.api import Header
 
-from runtime import headers
-from runtime.bus import QuickClient, header_block
-from runtime.headers import NAME, Odd, parsed
+from runtime.bus import headers
+from runtime.bus.bus import QuickClient, header_block
+from runtime.bus.headers import NAME, Odd, parsed
 
 NAMES = st.text("abcXYZ-_.0189:\r é", min_size=0, max_size=6)
 VALUES = st.text(st.sampled_from(" \t\r\n:;=aZ9é\u2003"), max_size=8)

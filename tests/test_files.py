@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.files import put, put_in_place, put_once
-from runtime.lock import Held, lock, turn
+from runtime.files.files import put, put_in_place, put_once
+from runtime.files.lock import Held, lock, turn
 
 
 def mode(path: Path) -> int:
@@ -99,7 +99,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     with lock(path), pytest.raises(Held) as held:
         lock(path)
     assert held.value.holder == str(os.getpid())
-    program = "import sys; from pathlib import Path; from runtime.lock import lock; lock(Path(sys.argv[1]))"
+    program = "import sys; from pathlib import Path; from runtime.files.lock import lock; lock(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", program, path], check=True)
     with lock(path, wait=True):
         assert path.read_text() == str(os.getpid())

@@ -19,13 +19,13 @@ import pytest
 
 from cli.local import home as homes, role, up
 from runtime import logs
-from runtime.backoff import Backoff
-from runtime.files import put
+from runtime.files.files import put
 from runtime.local import logfiles
 from runtime.local.child import remembered_port
 from runtime.local.logfiles import KEPT, rotate
 from runtime.local.servers import postgres_port, remembered_dsn
 from runtime.settings import GatewaySettings
+from runtime.tasks.backoff import Backoff
 from tests.small_disk import MIB, fill, mounted, needs_root
 from tests.test_logs import restored
 from tests.waiting import eventually
@@ -154,7 +154,7 @@ def test_a_role_that_finds_the_disk_full_waits_for_room(
             raise full(str(file))
 
     monkeypatch.setattr("gateway.main.run", run)
-    monkeypatch.setattr("runtime.files.put", put)
+    monkeypatch.setattr("runtime.files.files.put", put)
     monkeypatch.setattr("time.sleep", lambda _: None)
     role.run("gateway", GatewaySettings(home=tmp_path), tmp_path / "pid")
     assert tries == ["pid file", "run", "run", "run"]

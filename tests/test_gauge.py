@@ -1,6 +1,6 @@
 """How far something is, told seldom."""
 
-from runtime.gauge import Gauge, share
+from runtime.tasks.gauge import Gauge, share
 
 MIB = 1024**2
 

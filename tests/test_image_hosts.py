@@ -12,7 +12,7 @@ from runtime.images.download import Part, download
 from runtime.images.image_client import Judged, Transport, client, opened
 from runtime.images.image_hosts import Address, Denied, ImageHosts
 from runtime.settings import HandlersSettings, NodeSettings
-from runtime.urls import secret, shown
+from runtime.text.urls import secret, shown
 from tests.image_server import LOOPBACK, serving
 
 NEVER = [

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from domain.base import Sealed
 from runtime import logs
-from runtime.masking import masked
+from runtime.text.masking import masked
 
 SECRET = "hunter2-correct-horse"
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from domain import patterns
-from runtime import explained, subjects
+from runtime import subjects
+from runtime.text import explained
 
 ROOT = Path(__file__).parent.parent
 #: `runtime` may not import `domain`: it has its own copy, which is compared below.
-OWNERS = {"domain/patterns.py", "runtime/subjects.py", "runtime/explained.py"}
+OWNERS = {"domain/patterns.py", "runtime/subjects.py", "runtime/text/explained.py"}
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli")
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from runtime import logs
-from runtime.plain import plain, plain_json
+from runtime.text.plain import plain, plain_json
 from tests.test_logs import restored
 
 __all__ = ["restored"]

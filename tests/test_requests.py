@@ -17,11 +17,11 @@ from domain.contract import Caller, CommandRequest, Leaving
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
-from runtime import replies
+from runtime.bus import replies
+from runtime.bus.replies import MOST_DETAIL, Nonsense, Refusal
+from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, asked
+from runtime.bus.responder import Answer, Responder
 from runtime.local.servers import NatsServer
-from runtime.replies import MOST_DETAIL, Nonsense, Refusal
-from runtime.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, asked
-from runtime.responder import Answer, Responder
 from tests.eventstore.log import connection
 from tests.waiting import eventually
 

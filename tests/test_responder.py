@@ -11,10 +11,10 @@ from hypothesis import given, strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from runtime import replies
+from runtime.bus import replies
+from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.responder import INBOX, Responder
 from runtime.local.servers import NatsServer
-from runtime.replies import Nonsense, Refusal
-from runtime.responder import INBOX, Responder
 from tests.eventstore.log import connection
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,7 @@ def test_no_other_code_answers() -> None:
         for file in (ROOT / room).rglob("*.py")
         if direct.search(file.read_text())
     ]
-    assert found == ["runtime/responder.py"]
+    assert found == ["runtime/bus/responder.py"]
 
 
 NONSENSE = [

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from cli.client.errors import CliError, Refused, Unreachable, Usage
 from cli.client.platform_url import platform_url
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 
 if TYPE_CHECKING:
     import ssl

@@ -17,7 +17,7 @@ from cli.client.client import Client
 from cli.client.credentials import DEFAULT_URL, Given, target
 from cli.client.errors import CliError, Exit, Interrupted
 from cli.client.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]

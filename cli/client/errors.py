@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 
 class Exit(IntEnum):

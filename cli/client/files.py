@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cli.client.errors import Usage
-from runtime.unusable import sentence
+from runtime.files.unusable import sentence
 
 
 def readable(file: Path) -> Path:

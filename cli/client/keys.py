@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.client.errors import Usage
-from runtime.unusable import sentence
+from runtime.files.unusable import sentence
 
 #: Marks of private keys of OpenSSH, PEM, PGP, PuTTY, SSH.com, age and others, and of OpenSSH's own without its first
 #: line. Anything else that is no public key is refused, too: this pattern only names the mistake.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.client.session import Output, Session
-from runtime.plain import plain, plain_json
+from runtime.text.plain import plain, plain_json
 
 Row = Mapping[str, Any]
 #: A table's columns: the heading, and the field or function for the cell.

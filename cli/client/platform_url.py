@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from cli.client.errors import Usage
-from runtime.masking import masked
+from runtime.text.masking import masked
 
 PORTS = {"http": 80, "https": 443}
 #: Names of this machine, all with the same meaning.

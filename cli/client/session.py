@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cli.client.client import Client
-from runtime.masking import masked
-from runtime.plain import plain
+from runtime.text.masking import masked
+from runtime.text.plain import plain
 
 DEFAULT_PROJECT = "default"
 #: Seconds that a command waits for its operation (`--timeout` changes it).

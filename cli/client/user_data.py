@@ -9,7 +9,7 @@ import typer
 from cli.client.client import Document
 from cli.client.errors import Usage
 from cli.client.session import note
-from runtime.unusable import sentence
+from runtime.files.unusable import sentence
 
 #: Bytes that the platform takes.
 MOST = 64 * 1024

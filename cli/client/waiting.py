@@ -9,8 +9,8 @@ from cli.client.client import Document, path
 from cli.client.errors import CliError, Interrupted, Refused, TimedOut
 from cli.client.output import duration
 from cli.client.session import Session
-from runtime.gauge import share
-from runtime.plain import plain
+from runtime.tasks.gauge import share
+from runtime.text.plain import plain
 
 #: Seconds of one long poll: the state that is shown is at most this old.
 POLL = 2.0

@@ -16,7 +16,7 @@ from cli.client.session import Session, note
 from cli.client.terminal import Terminal
 from cli.client.tunnel import connected
 from cli.commands.vm import Name, find
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 #: Seconds that the platform is asked to wait for more.
 WAIT = 20.0

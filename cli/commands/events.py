@@ -15,7 +15,7 @@ from cli.client.session import Output, Session, note
 from cli.commands.log import LOG
 from cli.commands.vm import find
 from runtime import subjects
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 #: Events in one page, and seconds that a long poll lasts.
 PAGE = 500

@@ -15,7 +15,7 @@ from cli.client.command import command, query
 from cli.client.errors import CliError, Refused, Usage
 from cli.client.session import Session, note
 from cli.commands.catalog import finish
-from runtime.unusable import sentence
+from runtime.files.unusable import sentence
 
 app = typer.Typer(help="Images, from which disks are made.", no_args_is_help=True)
 

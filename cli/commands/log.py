@@ -16,8 +16,8 @@ from cli.client.errors import CliError, Usage
 from cli.client.files import readable, writable
 from cli.client.session import Output, note
 from cli.commands.operators import local, on_bus, wants_json
-from runtime.files import put_in_place
-from runtime.unusable import sentence
+from runtime.files.files import put_in_place
+from runtime.files.unusable import sentence
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

@@ -28,9 +28,9 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.integrity.notary import Disagrees
     from eventstore.log.jetstream import Unavailable
     from runtime import logs
-    from runtime.bus import QuickClient, place, refusal, refuses
-    from runtime.patience import CannotRun, one_line
-    from runtime.unusable import sentence
+    from runtime.bus.bus import QuickClient, place, refusal, refuses
+    from runtime.files.unusable import sentence
+    from runtime.tasks.patience import CannotRun, one_line
 
     logs.configure("operator", "warning", settings.log_format)  # results go to standard output, and nothing else
 

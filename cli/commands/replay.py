@@ -17,7 +17,7 @@ from cli.client.session import Output, Session, note
 from cli.client.waiting import passed_over
 from cli.commands import events
 from cli.commands.vm import find
-from runtime.header_text import encoded
+from runtime.bus.header_text import encoded
 
 app = typer.Typer(help="Show what happened, from the log.", no_args_is_help=True)
 

@@ -108,7 +108,7 @@ def reachable(dsn: str) -> Iterator[None]:
     from projections import database
     from projections.rebuild import Busy, Replaced
     from projections.runner import OtherLog
-    from runtime.patience import one_line
+    from runtime.tasks.patience import one_line
 
     try:
         yield

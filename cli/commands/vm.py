@@ -15,7 +15,7 @@ from cli.client.session import Output, Session, note
 from cli.client.user_data import UserData, user_data as fields_of, warn
 from cli.commands.catalog import Labels, labelled
 from runtime import subjects
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
 

@@ -23,7 +23,7 @@ from cli.demo import demo_host
 from cli.demo.demo_guest import FILE, Guest
 from runtime.local.child import free_port
 from runtime.settings import NodeSettings
-from runtime.urls import shown
+from runtime.text.urls import shown
 
 PROJECT = "demo"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.client.credentials import TOKEN_FILE, URL_FILE
-from runtime.files import put
+from runtime.files.files import put
+from runtime.files.lock import Held, lock
+from runtime.files.private import passable
 from runtime.local.child import ServerError, free_port, remembered_port, stop_leftover
-from runtime.lock import Held, lock
-from runtime.private import passable
 
 NATS_PORT = 4222
 #: Files in a home that only their owner may read. Earlier versions made some of them readable to all.

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.local.apt_sources import mirror_lines
-from runtime.files import put
-from runtime.lock import lock
-from runtime.private import PUBLIC
+from runtime.files.files import put
+from runtime.files.lock import lock
+from runtime.files.private import PUBLIC
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MBR = (Path("/usr/lib/EXTLINUX/mbr.bin"), Path("/usr/lib/syslinux/mbr/mbr.bin"))

@@ -30,7 +30,8 @@ PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.simulation.fleet", "SimulationSet
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until stopped. The modules of a role are imported only here."""
-    from runtime import private, settings
+    from runtime import settings
+    from runtime.files import private
 
     private.begin()
     _, settings_class = PROGRAMS[role]
@@ -45,9 +46,11 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     """
     import uvloop
 
-    from runtime import essential, files, logs, patience
+    from runtime import logs
+    from runtime.files import files
+    from runtime.files.unusable import sentence, unusable
     from runtime.images.disk_room import is_full
-    from runtime.unusable import sentence, unusable
+    from runtime.tasks import essential, patience
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run

@@ -28,10 +28,10 @@ from cli.client.output import duration, emit
 from cli.local import home
 from cli.local.role import ROLES, SIMULATION
 from projections import database
-from runtime import bus, logs, tasks
-from runtime.backoff import Backoff
-from runtime.essential import Essential, TaskEnded
-from runtime.files import put
+from runtime import logs
+from runtime.bus import bus
+from runtime.files.files import put
+from runtime.files.unusable import sentence, unusable
 from runtime.images.disk_room import free_bytes
 from runtime.local.child import ServerError, free_port
 from runtime.local.full_disk import LOOK_SECONDS, ROOM, FullDisk
@@ -39,8 +39,6 @@ from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_t
 from runtime.local.logfiles import MIB, keep_small
 from runtime.local.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
-from runtime.masking import masked
-from runtime.patience import PASSING, CannotRun, one_line, patiently
 from runtime.settings import (
     GatewaySettings,
     GuestDataSettings,
@@ -49,7 +47,11 @@ from runtime.settings import (
     SimulationSettings,
     read,
 )
-from runtime.unusable import sentence, unusable
+from runtime.tasks import tasks
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.essential import Essential, TaskEnded
+from runtime.tasks.patience import PASSING, CannotRun, one_line, patiently
+from runtime.text.masking import masked
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0

@@ -1,6 +1,6 @@
 """A command on the bus: what is asked, by whom, and what is said once it was accepted.
 
-A refusal is a problem document, as `runtime/replies.py` reads and writes it. The arguments of each command are the
+A refusal is a problem document, as `runtime/bus/replies.py` reads and writes it. The arguments of each command are the
 fields of its own type, in the file of its kind.
 """
 

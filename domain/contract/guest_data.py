@@ -1,4 +1,4 @@
-"""What guest-data and the projections say to each other: a request and its answer, as `runtime/replies.py` reads it.
+"""What guest-data and the projections say to each other: a request and its answer (`runtime/bus/replies.py`).
 
 The secret of a guest's URL stands in requests alone: never in a subject, an answer or a log.
 """

@@ -22,7 +22,7 @@ from eventstore.integrity.verify import Finding, Report, Verifier
 from eventstore.log.envelope import Raw, Recorded
 from eventstore.log.received import own
 from runtime import subjects
-from runtime.headers import parsed
+from runtime.bus.headers import parsed
 
 FORMAT = "nebula-archive"
 VERSION = 1

@@ -32,9 +32,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from domain.patterns import SHA256
 from eventstore.log.envelope import GENESIS, Recorded
-from runtime import files
-from runtime.patience import CannotRun
-from runtime.unusable import sentence
+from runtime.files import files
+from runtime.files.unusable import sentence
+from runtime.tasks.patience import CannotRun
 
 Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 Keys = Mapping[str, Ed25519PublicKey]

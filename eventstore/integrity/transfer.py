@@ -27,7 +27,8 @@ from eventstore.log.jetstream import Conflict, Unavailable, direct_get
 from eventstore.log.judge import follows, shape
 from eventstore.log.layout import STORED_AT
 from eventstore.log.store import EventStore
-from runtime import bus, streams, subjects
+from runtime import subjects
+from runtime.bus import bus, streams
 
 ADDED = 1024
 """Bytes of the headers that a restore adds to a message, at most."""

@@ -15,8 +15,8 @@ from nats.errors import Error as NatsError
 
 from eventstore.library.settings import Settings
 from eventstore.log.jetstream import Unavailable
-from runtime.bus import QuickClient
-from runtime.tasks import end
+from runtime.bus.bus import QuickClient
+from runtime.tasks.tasks import end
 
 log = logging.getLogger(__name__)  # the application's own logging: it need not know structlog
 

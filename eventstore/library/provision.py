@@ -7,7 +7,7 @@ from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from eventstore.library.blocking import Connection
 from eventstore.log.jetstream import Unavailable
-from runtime import streams
+from runtime.bus import streams
 
 OLDEST = (2, 12)
 """The first nats-server that stores several messages as one."""

@@ -36,7 +36,7 @@ from eventstore.library.provision import provision
 from eventstore.library.records import Names
 from eventstore.library.settings import Settings
 from eventstore.library.stored_events import StoredEvents
-from runtime import streams
+from runtime.bus import streams
 
 R = TypeVar("R")
 

@@ -17,7 +17,7 @@ from eventsourcing.persistence import DataError, Notification, StoredEvent, Trac
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.jetstream import Message
 from eventstore.log.received import EXPECTED, own
-from runtime.header_text import decoded, encoded
+from runtime.bus.header_text import decoded, encoded
 
 HIGHEST = "ce-highest"
 """On a snapshot that was stored after one of a later version: that version."""

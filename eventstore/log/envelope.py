@@ -21,7 +21,7 @@ from domain.base import Event, optional
 from eventstore.log.layout import layout
 from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
-from runtime.header_text import decoded, encoded
+from runtime.bus.header_text import decoded, encoded
 
 GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""

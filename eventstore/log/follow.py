@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.received import first_stored, own, raw_of
-from runtime import ordered, subjects
+from runtime import subjects
+from runtime.bus import ordered
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -20,8 +20,8 @@ from nats.errors import Error as NatsError
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
-from runtime.backoff import Backoff
-from runtime.inbox import Inbox
+from runtime.bus.inbox import Inbox
+from runtime.tasks.backoff import Backoff
 
 T = TypeVar("T")
 

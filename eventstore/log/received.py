@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from eventstore.log.envelope import Raw, Recorded
 from eventstore.log.layout import STORED_AT, layout
-from runtime.headers import FIRST_LINE, Odd, parsed
+from runtime.bus.headers import FIRST_LINE, Odd, parsed
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"

@@ -23,7 +23,7 @@ from pydantic_core import from_json, to_json
 
 import domain
 from domain.base import Event, Foreign, event_type, event_types
-from runtime.header_text import decoded
+from runtime.bus.header_text import decoded
 
 Body = dict[str, Any]
 Upcaster = Callable[[Body], Body]

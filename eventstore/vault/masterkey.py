@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore.log.jetstream import Conflict
 from eventstore.vault.keystore import Entry, KeyStore
-from runtime import files, subjects
-from runtime.patience import CannotRun
+from runtime import subjects
+from runtime.files import files
+from runtime.tasks.patience import CannotRun
 
 NONCE = 12
 SIZE = NONCE + 32 + 16

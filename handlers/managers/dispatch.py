@@ -36,8 +36,8 @@ from handlers.image_secrets import key_of, over, whole
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
-from runtime.malformed import reason
-from runtime.patience import patiently
+from runtime.bus.malformed import reason
+from runtime.tasks.patience import patiently
 
 log = logs.get(__name__)
 

@@ -29,7 +29,7 @@ from handlers.managers.failure import AWAY, Broken, Failure, failed, limit
 from handlers.managers.lease import Lease
 from handlers.world import Changes, Watch
 from runtime import logs
-from runtime.tasks import end, heed_cancellation
+from runtime.tasks.tasks import end, heed_cancellation
 
 log = logs.get(__name__)
 

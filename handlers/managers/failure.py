@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import VaultUnavailable
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 
 #: Until the next try after any error, and after what passes by itself.
 RETRY, RETRY_PASSING = Backoff(first=0.5, last=60.0), Backoff(first=0.5, last=5.0)

@@ -18,8 +18,8 @@ from domain.contract import Fetch
 from domain.image import Image
 from handlers.image_store import ImageStore
 from runtime import logs
-from runtime.backoff import Backoff
-from runtime.digests import digests
+from runtime.files.digests import digests
+from runtime.files.lock import turn
 from runtime.images.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
 from runtime.images.disk_room import is_full, room
 from runtime.images.download import PACE, Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
@@ -27,9 +27,9 @@ from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.images.inspection import inspect
 from runtime.images.local_file import MAY_PASS, NotAllowed, opened
 from runtime.images.qemu_img import readable
-from runtime.lock import turn
-from runtime.tasks import in_thread
-from runtime.urls import is_url, shown
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import in_thread
+from runtime.text.urls import is_url, shown
 
 log = logs.get(__name__)
 

@@ -22,7 +22,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.world import Changes, World
 from runtime import logs, subjects
-from runtime.gauge import Gauge
+from runtime.tasks.gauge import Gauge
 
 log = logs.get(__name__)
 

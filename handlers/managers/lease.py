@@ -25,7 +25,7 @@ from eventstore.documents import Documents
 from eventstore.log.store import Conflict, Unavailable
 from runtime import logs, subjects
 from runtime.process import Process, clock, has_ended
-from runtime.tasks import happens, heed_cancellation
+from runtime.tasks.tasks import happens, heed_cancellation
 
 log = logs.get(__name__)
 

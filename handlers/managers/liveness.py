@@ -22,8 +22,8 @@ from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world import Changes, World
 from runtime import logs, subjects
+from runtime.bus.malformed import Malformed
 from runtime.clock_offset import ClockOffset, warning
-from runtime.malformed import Malformed
 
 log = logs.get(__name__)
 

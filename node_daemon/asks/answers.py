@@ -18,10 +18,11 @@ from node_daemon.asks.sessions import Denied, Sessions, Wish
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
-from runtime import logs, replies, subjects
-from runtime.replies import Refusal
-from runtime.responder import Answer, Responder
-from runtime.tasks import end
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

@@ -14,9 +14,9 @@ from nats.aio.client import Client
 
 from node_daemon.hypervisor.hypervisor import Busy, Channel, Hypervisor, Refused, Unreachable
 from runtime import logs, subjects
-from runtime.pipe import Ended, Pipe
-from runtime.replies import MOST_DETAIL, Refusal
-from runtime.tasks import end
+from runtime.bus.pipe import Ended, Pipe
+from runtime.bus.replies import MOST_DETAIL, Refusal
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

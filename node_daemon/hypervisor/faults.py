@@ -27,7 +27,7 @@ from node_daemon.hypervisor.hypervisor import (
     unheard,
 )
 from runtime.settings import FaultRates
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 
 T = TypeVar("T")
 

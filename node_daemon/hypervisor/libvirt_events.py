@@ -13,7 +13,7 @@ from domain.contract import Watchdog
 from node_daemon.hypervisor.connections import on_thread, open_connection
 from node_daemon.hypervisor.hypervisor import Fired, Nudge, Reset
 from runtime import logs
-from runtime.tasks import happens
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 

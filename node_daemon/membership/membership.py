@@ -27,11 +27,12 @@ from pydantic import ValidationError
 
 from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, LeaseNote, Leaving, NodeInfo
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
-from runtime import logs, replies, requests, subjects
-from runtime.backoff import Backoff
-from runtime.replies import Nonsense, Refusal
-from runtime.requests import NobodyThere, Patience, Unanswered
-from runtime.tasks import happens
+from runtime import logs, subjects
+from runtime.bus import replies, requests
+from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.requests import NobodyThere, Patience, Unanswered
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 

@@ -22,9 +22,9 @@ from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from node_daemon.storage.folder import identity
 from runtime import logs
-from runtime.essential import Essential
 from runtime.settings import NodeSettings
-from runtime.tasks import end, happens
+from runtime.tasks.essential import Essential
+from runtime.tasks.tasks import end, happens
 
 log = logs.get(__name__)
 

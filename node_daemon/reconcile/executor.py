@@ -30,8 +30,8 @@ from node_daemon.reconcile.start_slots import StartSlots
 from node_daemon.storage.shared import Hear, Stage
 from node_daemon.storage.storage import DiskStore, ImageStore, Series
 from runtime import logs
-from runtime.gauge import Gauge, share
 from runtime.images.disk_image import Format
+from runtime.tasks.gauge import Gauge, share
 
 log = logs.get(__name__)
 

@@ -11,8 +11,8 @@ from node_daemon.hypervisor.machine import MACHINES, Machine, VirtType
 from node_daemon.reconcile import features
 from node_daemon.reconcile.plan import Host
 from runtime.local.libvirtd import kvm_trouble
-from runtime.patience import CannotRun
 from runtime.settings import NodeSettings
+from runtime.tasks.patience import CannotRun
 
 GIB = 1024**3
 

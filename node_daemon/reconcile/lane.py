@@ -39,8 +39,8 @@ from node_daemon.reconcile.reports import Reports, Seen, seen
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from runtime import logs
-from runtime.backoff import Backoff
-from runtime.tasks import happens
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 

@@ -16,8 +16,8 @@ from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.reconcile.features import Refused
 from node_daemon.reconcile.resets import Count
 from runtime import logs, subjects
-from runtime.backoff import Backoff
-from runtime.tasks import end, happens
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import end, happens
 
 log = logs.get(__name__)
 

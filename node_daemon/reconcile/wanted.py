@@ -11,9 +11,10 @@ from nats.errors import Error as NatsError
 
 from domain.contract import Desired, Place, Wanted
 from node_daemon.reconcile.features import Refused, read
-from runtime import logs, ordered, subjects
-from runtime.backoff import Backoff
-from runtime.tasks import heed_cancellation
+from runtime import logs, subjects
+from runtime.bus import ordered
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import heed_cancellation
 
 log = logs.get(__name__)
 

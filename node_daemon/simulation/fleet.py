@@ -26,10 +26,11 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.folder import hold, new_folder
-from runtime import bus, logs
-from runtime.essential import Essential, until_stopped
+from runtime import logs
+from runtime.bus import bus
 from runtime.settings import SimulationSettings
-from runtime.tasks import end
+from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
-from runtime.digests import digests
+from runtime.files.digests import digests
 from runtime.images.disk_image import Format, Unusable, sectors
 from runtime.images.download import Part
 from runtime.images.inspection import inspect
-from runtime.urls import shown
+from runtime.text.urls import shown
 
 Kept = Literal["raw", "source"]
 """How images are kept: all of them raw, or each as it comes."""

@@ -17,7 +17,7 @@ from runtime.images.disk_image import Unusable
 from runtime.images.download import Tell
 from runtime.images.inspection import asked
 from runtime.images.qemu_img import Limits, QemuImgError, hand_over, qemu_img, take_back
-from runtime.tasks import end, in_thread
+from runtime.tasks.tasks import end, in_thread
 
 #: Bytes in which a disk is counted, all of such a piece or nothing.
 CLUSTER = 64 * 1024

@@ -17,7 +17,7 @@ from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.folder import new_folder
 from node_daemon.storage.storage import Series
-from runtime.files import put_in_place
+from runtime.files.files import put_in_place
 from runtime.images.qemu_img import QemuImgError, hand_over, qemu_img, take_back
 
 GIB = 1024**3

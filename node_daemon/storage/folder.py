@@ -6,10 +6,10 @@ import uuid
 from pathlib import Path
 from typing import IO
 
-from runtime.files import put
-from runtime.lock import Held, lock
-from runtime.patience import CannotRun
-from runtime.private import PASSABLE, passable
+from runtime.files.files import put
+from runtime.files.lock import Held, lock
+from runtime.files.private import PASSABLE, passable
+from runtime.tasks.patience import CannotRun
 
 
 class Occupied(CannotRun):

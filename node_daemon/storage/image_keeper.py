@@ -6,9 +6,10 @@ from nats.aio.client import Client
 
 from domain.contract import MOST_DIGESTS, CachedImages, UnwantedImages
 from node_daemon.storage.images import Images
-from runtime import logs, requests, subjects
-from runtime.replies import Nonsense
-from runtime.requests import Patience, Refused, Unanswered
+from runtime import logs, subjects
+from runtime.bus import requests
+from runtime.bus.replies import Nonsense
+from runtime.bus.requests import Patience, Refused, Unanswered
 
 log = logs.get(__name__)
 

@@ -13,13 +13,14 @@ from nats.aio.client import Client
 from domain.contract import MOST_PIECE, PIECE_OFFSET, ImageHolder, ImagePiece, ImageQuestion, ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import mismatch
-from runtime import logs, requests, subjects
+from runtime import logs, subjects
+from runtime.bus import requests
+from runtime.bus.replies import Nonsense
+from runtime.bus.requests import Patience, Refused, Unanswered
 from runtime.images.disk_room import allocate
 from runtime.images.download import SILENCE, Check, Part, Tell, write
-from runtime.replies import Nonsense
-from runtime.requests import Patience, Refused, Unanswered
-from runtime.tasks import end, in_thread
-from runtime.urls import shown
+from runtime.tasks.tasks import end, in_thread
+from runtime.text.urls import shown
 
 log = logs.get(__name__)
 

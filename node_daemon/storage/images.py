@@ -24,14 +24,14 @@ from node_daemon.storage.folder import new_folder
 from node_daemon.storage.image_pieces import Platform, kept
 from node_daemon.storage.shared import Hear, Shared, Stage
 from runtime import logs
-from runtime.files import put_in_place
+from runtime.files.files import put_in_place
 from runtime.images.disk_image import Format, Unusable
 from runtime.images.disk_room import is_full, room
 from runtime.images.download import SILENCE, Check, Encoded, Gone, Interrupted, Part, Tell, TooLong, copy, download
 from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.images.local_file import MAY_PASS, NotAllowed, opened
-from runtime.tasks import in_thread
-from runtime.urls import is_url, shown
+from runtime.tasks.tasks import in_thread
+from runtime.text.urls import is_url, shown
 
 log = logs.get(__name__)
 

@@ -14,7 +14,7 @@ import httpx
 import pycdlib
 
 from node_daemon.failure import Temporary, of_os_error
-from runtime.files import put_in_place
+from runtime.files.files import put_in_place
 
 #: The documents of a seed; those that may be left out where there is nothing in them.
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")

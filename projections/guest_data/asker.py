@@ -20,9 +20,10 @@ from domain.contract.guest_data import (
     SeedsHeld,
     SeedsUnknown,
 )
-from runtime import requests, subjects
-from runtime.replies import Nonsense
-from runtime.requests import Patience, Unanswered
+from runtime import subjects
+from runtime.bus import requests
+from runtime.bus.replies import Nonsense
+from runtime.bus.requests import Patience, Unanswered
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from domain.patterns import SHA256
 from runtime import logs
-from runtime.files import put
+from runtime.files.files import put
 
 log = logs.get(__name__)
 

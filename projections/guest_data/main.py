@@ -12,13 +12,14 @@ from projections.guest_data.asker import Asker, NoAnswer
 from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
 from projections.guest_data.status import Status
-from runtime import bus, listener, logs, subjects, unprivileged
-from runtime.essential import Essential, until_stopped
-from runtime.masking import masked
-from runtime.private import passable
+from runtime import listener, logs, subjects, unprivileged
+from runtime.bus import bus
+from runtime.bus.status import tell
+from runtime.files.private import passable
 from runtime.process import this
 from runtime.settings import GuestDataSettings
-from runtime.status import tell
+from runtime.tasks.essential import Essential, until_stopped
+from runtime.text.masking import masked
 
 log = logs.get(__name__)
 

@@ -22,13 +22,13 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime import logs
-from runtime.files import put
+from runtime.files.files import put
 from runtime.images.disk_room import allocate
 from runtime.images.image_client import client, opened
 from runtime.images.image_hosts import Denied, ImageHosts
-from runtime.tasks import in_thread
+from runtime.tasks.tasks import in_thread
+from runtime.text.urls import plain, shown
 from runtime.trust import HINT, distrusted
-from runtime.urls import plain, shown
 
 log = logs.get(__name__)
 

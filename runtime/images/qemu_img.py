@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from runtime.tasks import ended
+from runtime.tasks.tasks import ended
 
 #: Bytes of memory for one call.
 MEMORY = 2 * 1024**3

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
-from runtime.backoff import Backoff
 from runtime.images.disk_room import free_bytes
 from runtime.local.servers import NatsServer
+from runtime.tasks.backoff import Backoff
 
 #: Seconds between two looks.
 LOOK_SECONDS = 1.0

@@ -24,9 +24,9 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from runtime.files.lock import turn
+from runtime.files.private import PUBLIC
 from runtime.local.child import ServerError, command_line, find_program
-from runtime.lock import turn
-from runtime.private import PUBLIC
 
 T = TypeVar("T")
 

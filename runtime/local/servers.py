@@ -20,7 +20,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from runtime.files import put
+from runtime.files.files import put
+from runtime.files.private import passable
 from runtime.local.child import (
     Child,
     ServerError,
@@ -31,7 +32,6 @@ from runtime.local.child import (
     spawn,
     stop_leftover,
 )
-from runtime.private import passable
 
 NATS_CONF = Path(__file__).resolve().parent.parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import structlog
 
-from runtime.backoff import Backoff
 from runtime.local.child import Child, spawn
+from runtime.tasks.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from nats.aio.client import Client
 
 from eventstore.log.follow import follow
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.chaos.ledger import Entry, entry
 from tests.eventstore.log import matches
 

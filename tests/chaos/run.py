@@ -12,10 +12,11 @@ from unittest import mock
 
 from eventstore.log import jetstream
 from eventstore.log.store import EventStore
-from runtime import ordered, subjects
+from runtime import subjects
+from runtime.bus import ordered
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import ensure_all
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.chaos.check import Check, Violation, compare
 from tests.chaos.feeds import Feed
 from tests.chaos.ledger import Ledger

@@ -15,8 +15,8 @@ import pytest
 from cli.client import client
 from cli.commands import events
 from cli.main import main
-from runtime.backoff import Backoff
 from runtime.local.child import command_line
+from runtime.tasks.backoff import Backoff
 from tests.cli.fake import Platform
 from tests.cli.serving import serving
 

@@ -15,7 +15,8 @@ from domain.contract import LeaseNote
 from eventstore.integrity.schemas import text_of, write
 from eventstore.log.upcast import all_types
 from handlers.routes import ROUTES
-from runtime import streams, subjects
+from runtime import subjects
+from runtime.bus import streams
 
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 SPECIFICATION = Path(__file__).parent / "asyncapi-3.0.0.json"

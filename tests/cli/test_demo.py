@@ -28,7 +28,7 @@ from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import DOMAIN, Domain, Run
 from node_daemon.simulation.simulated_storage import DISK
 from node_daemon.simulation.simulator import address_of
-from runtime.files import put
+from runtime.files.files import put
 from runtime.local.child import free_port
 from tests.cli.conftest import environment, is_ours
 from tests.node_daemon.documents import boot_disk

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.unusable import sentence
+from runtime.files.unusable import sentence
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 

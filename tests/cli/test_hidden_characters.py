@@ -18,7 +18,7 @@ from cli.main import app
 from eventstore.integrity.verify import Finding, Report
 from projections.compare import Difference, TableDifference
 from projections.rebuild import Comparison
-from runtime.plain import ESCAPED
+from runtime.text.plain import ESCAPED
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Answer, Platform
 from tests.cli.serving import serving

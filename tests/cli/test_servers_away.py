@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from cli.local import up
-from runtime import patience
-from runtime.backoff import Backoff
 from runtime.local.child import find_program, free_port, spawn
 from runtime.local.servers import NatsServer, Postgres
-from runtime.patience import CannotRun
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.patience import CannotRun
 from tests.cli.conftest import Nebula, environment
 from tests.waiting import eventually
 

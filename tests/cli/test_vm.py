@@ -7,7 +7,7 @@ import pytest
 
 from cli.client import output
 from cli.client.output import size
-from runtime import gauge
+from runtime.tasks import gauge
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform, why
 

@@ -13,7 +13,7 @@ import pytest
 from eventsourcing.tests import application
 from nats.errors import Error as NatsError
 
-from runtime import bus, streams
+from runtime.bus import bus, streams
 from runtime.local.child import free_port
 from runtime.local.servers import NATS_CONF, NatsServer, start_nats
 from runtime.settings import Common

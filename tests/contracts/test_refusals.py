@@ -23,7 +23,7 @@ from eventsourcing.utils import Environment
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from eventstore.library.records import Names
-from runtime import streams
+from runtime.bus import streams
 from runtime.local.child import find_program, free_port, spawn
 from tests.contracts import events
 from tests.contracts.conftest import MakeFactory

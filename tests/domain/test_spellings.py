@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from domain.image.values import Word
 from domain.image_source import Source
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
-from runtime.explained import explained
+from runtime.text.explained import explained
 
 SHA256, SHA512 = hashlib.sha256(b"image").hexdigest(), hashlib.sha512(b"image").hexdigest()
 ID = "2a4eac9a-8cad-4466-8f01-db5cb1899700"

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import libvirt
 
-from runtime.files import put
+from runtime.files.files import put
 from runtime.local.child import free_port
 from runtime.settings import default_home
 from tests.waiting import eventually

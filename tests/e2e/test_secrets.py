@@ -24,7 +24,7 @@ from websockets.asyncio.client import connect
 from domain.contract import Wanted
 from eventstore.documents import Documents
 from runtime import subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
 from tests.cli.test_up import open_to_others
 from tests.e2e.platform import Platform, platform
 from tests.waiting import eventually

@@ -14,8 +14,8 @@ from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.follow import follow
 from eventstore.log.store import Change, Conflict, EventStore, Tip, Unavailable
 from runtime import subjects
+from runtime.bus.streams import events_stream
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import events_stream
 from tests.chaos.feeds import Feed
 from tests.chaos.ledger import entry
 from tests.chaos.run import ANSWER

@@ -7,8 +7,8 @@ import pytest
 from nats.aio.client import Client
 
 from eventstore.log.store import EventStore
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 
 

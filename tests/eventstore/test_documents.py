@@ -8,8 +8,8 @@ from nats.aio.client import Client
 from eventstore.documents import Document, Documents
 from eventstore.log.store import Conflict, Unavailable
 from runtime import subjects
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import AT, connection, some_id
 
 

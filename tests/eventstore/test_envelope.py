@@ -12,7 +12,7 @@ from domain.base import Event, Foreign
 from eventstore.log.envelope import GENESIS, Context, Recorded, digest, seal
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
-from runtime.header_text import decoded, encoded
+from runtime.bus.header_text import decoded, encoded
 from tests.eventstore.log import AT, append, broken_link, created, filled, ref, renamed
 
 

@@ -14,9 +14,10 @@ from nats.js.api import StreamConfig
 from eventstore.log.envelope import Recorded
 from eventstore.log.follow import OtherStream, follow, pushed
 from eventstore.log.store import EventStore, Tip
-from runtime import ordered, subjects
+from runtime import subjects
+from runtime.bus import ordered
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import (
     Proxy,
     append,

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from runtime import ordered
+from runtime.bus import ordered
 from runtime.local.servers import NatsServer
 from tests.eventstore.log import Proxy, connection, some_id
 from tests.waiting import eventually

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from eventstore.documents import Documents
 from eventstore.parking.parking import LOG, REPORTS, WANTED, Closed, NoRetry, NotParked, Parked, Parking, Status
 from runtime import subjects
-from runtime.streams import ensure_all
+from runtime.bus.streams import ensure_all
 
 
 @pytest.fixture

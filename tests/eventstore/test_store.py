@@ -12,8 +12,8 @@ from domain.named import Named
 from eventstore.log.envelope import Context, Recorded, Ref, seal
 from eventstore.log.store import PAGE, Change, Conflict, EventStore, Tampered, Tip, TooLarge, Unavailable
 from runtime import subjects
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import (
     AT,
     CONTEXT,

@@ -11,8 +11,8 @@ from nats.js.api import StorageType
 from nats.js.errors import APIError
 
 from runtime import subjects
+from runtime.bus.streams import WeakStream, ensure, ensure_all, events_stream, platform_streams
 from runtime.local.servers import start_nats
-from runtime.streams import WeakStream, ensure, ensure_all, events_stream, platform_streams
 from tests.eventstore.log import connection, folder_to_keep
 
 

@@ -14,8 +14,8 @@ from eventstore.vault.keystore import KeyStore, adopt
 from eventstore.vault.masterkey import Ring
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
 from runtime import subjects
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection, some_id
 
 TEXT = "#cloud-config\npassword: é-correct-horse-battery\n"

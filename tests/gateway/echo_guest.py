@@ -15,7 +15,7 @@ from node_daemon.hypervisor.hypervisor import Boot
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.storage.disks import Disks
 from runtime.images.qemu_img import qemu_img
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.node_daemon.echo import write_disk
 from tests.waiting import eventually

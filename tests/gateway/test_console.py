@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from runtime import pipe
+from runtime.bus import pipe
 from runtime.local.libvirtd import Libvirt
 from tests.gateway.echo_guest import Guest, a_guest, speaks, until
 from tests.gateway.platform import VMS, Platform, served

@@ -15,8 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from gateway import commands
 from runtime import subjects
-from runtime.pipe import Pipe
-from runtime.requests import Patience
+from runtime.bus.pipe import Pipe
+from runtime.bus.requests import Patience
 from tests.gateway.platform import VMS, Platform, served
 from tests.waiting import eventually
 

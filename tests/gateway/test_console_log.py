@@ -13,7 +13,7 @@ from cli.commands.console import harmless
 from domain.contract import Power
 from node_daemon.asks.answers import PIECE, Answers
 from node_daemon.storage.disks import Disks
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually
 

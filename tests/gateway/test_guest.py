@@ -23,7 +23,7 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
 from runtime.settings import FaultRates
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually
 

@@ -11,7 +11,7 @@ import pytest
 
 from cli.main import main
 from runtime import subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
 from tests.gateway.platform import Platform
 from tests.integrity.malformed import Stray, lay
 from tests.waiting import eventually

@@ -17,7 +17,7 @@ from eventstore.vault.vault import Vault
 from projections.position import Position
 from projections.runner import Runner
 from runtime.local.servers import Postgres, create_database
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gateway.platform import SPEC, VMS, Platform, served
 from tests.handlers.platform import write_side
 

@@ -39,7 +39,7 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
 from runtime.local.servers import Postgres
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gateway.platform import VMS, Platform, platform
 from tests.waiting import eventually
 

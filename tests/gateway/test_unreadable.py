@@ -12,7 +12,7 @@ from gateway import heartbeats, unreadable
 from gateway.heartbeats import Heartbeats
 from gateway.unreadable import Unreadable
 from runtime import subjects
-from runtime.malformed import MOST_TEXT, Malformed
+from runtime.bus.malformed import MOST_TEXT, Malformed
 from tests.gateway.platform import Platform
 from tests.waiting import eventually
 

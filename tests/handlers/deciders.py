@@ -22,9 +22,9 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.placement import Placer
 from handlers.turns import Turns
 from handlers.world import World
-from runtime.bus import QuickClient
-from runtime.streams import ensure_all
-from runtime.tasks import end
+from runtime.bus.bus import QuickClient
+from runtime.bus.streams import ensure_all
+from runtime.tasks.tasks import end
 
 
 @dataclass

@@ -15,7 +15,7 @@ from domain.vm import Phase, VmOperationTimedOut, VmRequested
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Change, Tip
 from handlers.apply import now
-from runtime.streams import ensure_all
+from runtime.bus.streams import ensure_all
 from tests.handlers.platform import WriteSide, write_side
 
 CONTEXT = Context(actor="tester")

@@ -26,7 +26,7 @@ from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
 from handlers.queues import consumer_name
 from runtime import subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats
 from tests.waiting import eventually
 

@@ -15,8 +15,8 @@ from domain.tag import CreateTag, RenameTag
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Conflict, EventStore, Loaded, Tip
 from handlers.apply import Applied, apply, now
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 
 CONTEXT = Context(actor="tester")

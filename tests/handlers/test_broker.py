@@ -15,10 +15,12 @@ from eventstore.parking.parking import REPORTS, Parking
 from handlers import broker, queues
 from handlers.broker import InWork, Pulls
 from handlers.queues import Queues, consumer, consumer_name
-from runtime import bus, patience, streams, subjects
-from runtime.backoff import Backoff
+from runtime import subjects
+from runtime.bus import bus, streams
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
 from tests.waiting import eventually
 
 CONSUMER = consumer(REPORTS, subjects.REPORTS_OF_ALL)

@@ -17,8 +17,8 @@ from handlers.managers import dispatch
 from handlers.managers.dispatch import Dispatcher
 from handlers.world import World
 from runtime import subjects
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually

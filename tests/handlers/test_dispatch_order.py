@@ -22,7 +22,7 @@ from handlers.managers import failure
 from handlers.managers.dispatch import Dispatcher, Key
 from handlers.world import World
 from runtime import subjects
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 from tests.domain import lives
 from tests.domain.story import fold, uid
 from tests.domain.test_node import register

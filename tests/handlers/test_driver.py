@@ -14,7 +14,7 @@ from handlers.managers import driver as module, failure
 from handlers.managers.driver import Driver
 from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
 from handlers.world import Changes, Watch
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 from tests.waiting import eventually
 
 ALL = Changes(frozenset(), everything=True)

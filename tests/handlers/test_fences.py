@@ -19,7 +19,7 @@ from handlers.fences import Fences
 from handlers.managers.deletions import Deletions
 from handlers.turns import Turns
 from handlers.world import World
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.handlers import pairs
 from tests.handlers.deciders import two
 from tests.handlers.pairs import CONTEXT, SPEC, HeadStart, Pair, create_args, done

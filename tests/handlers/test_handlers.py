@@ -15,8 +15,9 @@ from domain.base import Resources
 from domain.contract import CachedImages, Desired, Power, ReportError, UnwantedImages, Wanted
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Vault
-from runtime import replies, subjects
-from runtime.replies import Refusal
+from runtime import subjects
+from runtime.bus import replies
+from runtime.bus.replies import Refusal
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
 

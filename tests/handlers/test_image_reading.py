@@ -16,9 +16,9 @@ import pytest
 from domain.image import Image
 from handlers.managers import image_reading
 from handlers.managers.image_reading import BadImage, Facts, Reader
-from runtime.backoff import Backoff
+from runtime.files.lock import turn
 from runtime.images.download import Pace
-from runtime.lock import turn
+from runtime.tasks.backoff import Backoff
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

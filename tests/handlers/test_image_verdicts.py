@@ -16,10 +16,10 @@ from handlers.managers import image_reading, images
 from handlers.managers.driver import Driver
 from handlers.managers.image_reading import BadImage, Reader
 from handlers.managers.images import AT_A_TIME, OF_A_PROJECT, Verifier, turns
-from runtime.backoff import Backoff
-from runtime.gauge import Gauge
 from runtime.images.image_hosts import ImageHosts
-from runtime.urls import is_url
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.gauge import Gauge
+from runtime.text.urls import is_url
 from tests.domain.story import uid
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

@@ -25,11 +25,12 @@ from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
 from node_daemon.storage import images as node_images
 from node_daemon.storage.image_pieces import Bus
-from runtime import replies, subjects
+from runtime import subjects
+from runtime.bus import replies
+from runtime.bus.malformed import Malformed
 from runtime.local.servers import NatsServer
-from runtime.malformed import Malformed
 from runtime.settings import NodeSettings
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.hostile_images import MIB

@@ -17,7 +17,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.image_reading import Reader
 from handlers.managers.kept_images import Keeper
 from handlers.world import Changes
-from runtime.backoff import Backoff
+from runtime.tasks.backoff import Backoff
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
 from tests.hostile_images import MIB

@@ -20,11 +20,11 @@ from handlers.managers.driver import Driver
 from handlers.managers.lease import HOLDS, TAKES, Lease, Note, read
 from handlers.world import Changes, Watch
 from runtime import process, subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer
 from runtime.process import Process, has_ended, this
-from runtime.streams import ensure_all
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.gate import gate
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.image_server import serving

@@ -16,11 +16,13 @@ from eventstore.parking.parked import Parked
 from eventstore.parking.parking import REPORTS, Parking
 from handlers import queues
 from handlers.queues import PoisonMessage, Queues, consumer_name
-from runtime import bus, patience, streams, subjects
-from runtime.backoff import Backoff
+from runtime import subjects
+from runtime.bus import bus, streams
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
-from runtime.tasks import end
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import end
 from tests.waiting import eventually
 
 NAME = consumer_name(REPORTS)

@@ -13,7 +13,7 @@ from domain.known import Known, same_request
 from domain.vm.verb import GONE
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
-from runtime import replies
+from runtime.bus import replies
 
 STATUSES = {
     Category.CONFLICT: 409,

@@ -20,7 +20,7 @@ from eventstore.log.store import Loaded, Tip
 from handlers import backlog
 from handlers.turns import Turns
 from handlers.world import Watch, World
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DONE = {"at": AT, "operation": "o", "fingerprint": "f"}

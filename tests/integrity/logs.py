@@ -23,7 +23,8 @@ from eventstore.integrity.checkpoints import Keys, fingerprint, signing_key
 from eventstore.integrity.notary import Notary
 from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore, Tip
-from runtime import streams, subjects
+from runtime import subjects
+from runtime.bus import streams
 from runtime.local.servers import NatsServer, start_nats
 
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)

@@ -8,8 +8,8 @@ from domain.project import ProjectCreated
 from domain.tag import TagCreated
 from eventstore.log.envelope import Context, Ref, seal
 from eventstore.log.judge import Tip
-from runtime.bus import QuickClient
-from runtime.streams import events_stream
+from runtime.bus.bus import QuickClient
+from runtime.bus.streams import events_stream
 
 CONTEXT = Context(actor="mallory")
 LARGEST = events_stream(1).max_msg_size or 0

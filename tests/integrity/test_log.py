@@ -22,7 +22,8 @@ from eventstore.log.jetstream import Stream
 from eventstore.parking.parked import Parked, record_of
 from eventstore.parking.parking import HOLES, Parking
 from handlers.managers.notary import Signing
-from runtime import streams, subjects
+from runtime import subjects
+from runtime.bus import streams
 from tests.integrity.logs import START, Log, altered, running
 
 

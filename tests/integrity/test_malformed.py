@@ -25,7 +25,7 @@ from gateway.audit import EventView
 from handlers.world import World
 from projections import books, events
 from runtime import subjects
-from runtime.bus import QuickClient
+from runtime.bus.bus import QuickClient
 from tests.integrity.logs import CONTEXT, START, Log, example, running
 from tests.integrity.malformed import lay, strays
 

@@ -30,7 +30,7 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
 from runtime import logs
-from runtime.files import put_in_place
+from runtime.files.files import put_in_place
 from runtime.images.qemu_img import qemu_img
 from runtime.settings import NodeSettings, read
 

@@ -9,8 +9,8 @@ import pytest
 
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.reconcile import lane
-from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
+from runtime.tasks.backoff import Backoff
 from tests.node_daemon.harness import URI, Node, a_node
 
 

@@ -18,7 +18,7 @@ from node_daemon.hypervisor.hypervisor import (
     Unreachable,
     size_of,
 )
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.node_daemon.agent_contract import AgentContract
 from tests.node_daemon.beds import Bed, boots
 from tests.node_daemon.documents import new_vm

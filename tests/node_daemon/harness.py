@@ -25,9 +25,10 @@ from node_daemon.reconcile.host import this_host
 from node_daemon.reconcile.plan import Host
 from node_daemon.storage.disks import Disks
 from node_daemon.storage.storage import DiskStore, ImageStore
-from runtime import bus, subjects
+from runtime import subjects
+from runtime.bus import bus
+from runtime.bus.streams import ensure_all
 from runtime.settings import NodeSettings
-from runtime.streams import ensure_all
 from tests.image_server import Images
 from tests.node_daemon.documents import new_vm, raw_image, wanted
 from tests.waiting import eventually

@@ -14,7 +14,8 @@ from node_daemon.storage import image_keeper
 from node_daemon.storage.backing import base_of, bases
 from node_daemon.storage.cache import GRACE, STALE, Entry, choose
 from node_daemon.storage.disks import Disks
-from runtime import replies, subjects
+from runtime import subjects
+from runtime.bus import replies
 from runtime.local.servers import NatsServer
 from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of

@@ -20,9 +20,9 @@ from node_daemon.reconcile.executor import seldom
 from node_daemon.storage import conversion, images as images_module
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.conversion import most_bytes
-from runtime import gauge
 from runtime.images.qemu_img import QemuImgError, qemu_img
 from runtime.settings import NodeSettings, read
+from runtime.tasks import gauge
 from tests.hostile_images import based_on, bomb, spoiled
 from tests.image_server import Images, ImageServer, serving
 from tests.node_daemon.conversions import SIZE, cache, image, names

@@ -11,7 +11,7 @@ import pytest
 from domain.contract import Desired, Power
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Nudge, Refused, Unreachable
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
-from runtime import gauge
+from runtime.tasks import gauge
 from tests.image_server import serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
 from tests.node_daemon.harness import URI, Node, a_node, failed, off, on, paused, suspended

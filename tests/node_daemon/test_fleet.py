@@ -28,7 +28,7 @@ from projections.seeds import Seed
 from runtime import subjects
 from runtime.local.servers import NatsServer
 from runtime.settings import FaultRates, Latencies, SimulationSettings
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.node_daemon.harness import a_node, gone, on
 from tests.node_daemon.test_simulator import IMAGE, boot_of
 from tests.waiting import eventually

@@ -13,7 +13,7 @@ from node_daemon.hypervisor.hypervisor import Boot, Channel
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from runtime.images.qemu_img import qemu_img
 from runtime.local.libvirtd import Libvirt
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.node_daemon import moody_guest
 from tests.node_daemon.documents import new_vm, wanted
 from tests.waiting import eventually

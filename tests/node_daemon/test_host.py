@@ -8,7 +8,7 @@ import pytest
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine
 from node_daemon.reconcile import host
 from runtime.local import libvirtd
-from runtime.patience import CannotRun
+from runtime.tasks.patience import CannotRun
 
 
 @pytest.mark.parametrize(

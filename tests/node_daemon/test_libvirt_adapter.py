@@ -16,7 +16,7 @@ from node_daemon.hypervisor.hypervisor import Boot, Hypervisor, Refused, Unreach
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor, with_uefi
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine
 from runtime.local.libvirtd import Libvirt
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.node_daemon.beds import TEST
 from tests.node_daemon.documents import new_vm, wanted
 from tests.waiting import eventually

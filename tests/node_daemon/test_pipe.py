@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import nats
 import pytest
 
-from runtime import pipe as module
+from runtime.bus import pipe as module
+from runtime.bus.pipe import GONE, LOST, WINDOW, Ended, Pipe
 from runtime.local.servers import NatsServer
-from runtime.pipe import GONE, LOST, WINDOW, Ended, Pipe
 
 
 @asynccontextmanager

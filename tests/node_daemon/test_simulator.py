@@ -14,7 +14,7 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
 from node_daemon.simulation.simulator import Simulator
 from runtime.settings import FaultRates, Latencies
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.node_daemon.documents import new_vm, wanted
 from tests.waiting import eventually
 

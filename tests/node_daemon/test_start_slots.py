@@ -6,7 +6,7 @@ import pytest
 
 from node_daemon.reconcile import start_slots
 from node_daemon.reconcile.start_slots import StartSlots
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.waiting import eventually
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from domain.contract import Desired
 from node_daemon.reconcile.wanted import WantedDocuments
-from runtime import ordered, subjects
+from runtime import subjects
+from runtime.bus import ordered
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 from tests.node_daemon.documents import NODE, new_vm, wanted
 from tests.waiting import eventually

@@ -22,8 +22,8 @@ from projections import database
 from projections.database import Pool
 from projections.position import Position
 from projections.runner import Runner
-from runtime import streams
-from runtime.bus import QuickClient
+from runtime.bus import streams
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
 
 DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {

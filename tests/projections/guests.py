@@ -20,7 +20,7 @@ from projections.guest_data.source import Source
 from projections.guest_data.status import Status
 from runtime import listener
 from runtime.local.servers import Postgres
-from runtime.tasks import end
+from runtime.tasks.tasks import end
 from tests.projections.cloud import Cloud, projected
 from tests.waiting import eventually
 

@@ -11,10 +11,10 @@ import pytest
 from eventstore.vault.vault import Vault
 from projections import main
 from projections.guest_answers import GuestAnswers
-from runtime import patience
-from runtime.backoff import Backoff
 from runtime.local.servers import NatsServer
 from runtime.settings import ProjectionsSettings
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])

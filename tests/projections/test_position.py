@@ -11,7 +11,7 @@ from projections import copies, database
 from projections.books import MODELS
 from projections.position import Position, listen
 from runtime.local.servers import Postgres
-from runtime.patience import CannotRun
+from runtime.tasks.patience import CannotRun
 from tests.conftest import fresh_database
 from tests.gate import gate
 from tests.waiting import eventually

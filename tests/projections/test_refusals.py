@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, Error, OperationalError
 
 from projections import database, refusals
 from runtime.local.servers import Postgres, PostgresRole, start_postgres
-from runtime.patience import CannotRun
+from runtime.tasks.patience import CannotRun
 from tests.waiting import eventually
 
 #: Requests for encryption, which are answered before a session begins.

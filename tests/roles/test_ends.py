@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.essential import Essential, TaskEnded, until_stopped
 from runtime.local.servers import NatsServer
+from runtime.tasks.essential import Essential, TaskEnded, until_stopped
 
 #: Runs a role in which one coroutine function is replaced by one that ends soon.
 MAIN = """

@@ -25,7 +25,7 @@ from runtime import unprivileged
 from runtime.local.child import free_port
 from runtime.local.servers import Postgres
 from runtime.local.supervise import Role, Supervisor
-from runtime.patience import CannotRun
+from runtime.tasks.patience import CannotRun
 from tests.gate import Gate, gate
 from tests.projections.cloud import Cloud, cloud
 from tests.roles.processes import role

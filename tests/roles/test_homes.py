@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli.local import role as roles
-from runtime import private
+from runtime.files import private
 from runtime.local.servers import NatsServer
 from runtime.settings import NodeSettings, SimulationSettings
 from tests.cli.conftest import Nebula, environment, nebula, platform

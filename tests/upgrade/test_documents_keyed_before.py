@@ -15,8 +15,8 @@ from node_daemon.reconcile.host import this_host
 from node_daemon.simulation.simulated_host import Domain, Run, SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from runtime import subjects
+from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
-from runtime.streams import ensure_all
 from tests.eventstore.log import connection
 from tests.node_daemon.documents import mac_of, new_vm, wanted
 from tests.node_daemon.harness import a_node, on

@@ -25,8 +25,9 @@ from eventstore.log.envelope import Ref
 from eventstore.log.upcast import all_types
 from projections import rebuild
 from projections.books import TABLES
-from runtime import subjects, urls
+from runtime import subjects
 from runtime.local.servers import Postgres
+from runtime.text import urls
 from tests.gateway.platform import served
 from tests.handlers.deciders import deciding
 from tests.handlers.platform import WriteSide

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from runtime import logs
-from runtime.patience import CannotRun
-from runtime.tasks import end
+from runtime.tasks.patience import CannotRun
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from runtime import logs, subjects
-from runtime.replies import Refusal, malformed, refused
+from runtime.bus.replies import Refusal, malformed, refused
 
 log = logs.get(__name__)
 

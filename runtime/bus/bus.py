@@ -12,10 +12,10 @@ from nats.protocol.command import hpub_cmd
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from runtime import logs
-from runtime.headers import fit, parsed
-from runtime.masking import masked
-from runtime.patience import CannotRun, is_there, one_line, patiently, waits
+from runtime.bus.headers import fit, parsed
 from runtime.settings import Common
+from runtime.tasks.patience import CannotRun, is_there, one_line, patiently, waits
+from runtime.text.masking import masked
 
 log = logs.get(__name__)
 

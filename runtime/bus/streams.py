@@ -8,7 +8,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
-from runtime.patience import CannotRun, patiently
+from runtime.tasks.patience import CannotRun, patiently
 
 JETSTREAM_OFF = (10039, 10076)
 NOT_CLUSTERED = 10074

@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from runtime.plain import plain
+from runtime.text.plain import plain
 
 #: What neither waiting nor trying again mends: somebody has to change the path, its owner, or the disk it is on.
 LASTING = (

@@ -14,9 +14,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError, NoRespondersError
 from pydantic import ValidationError
 
-from runtime import replies
-from runtime.malformed import reason
-from runtime.replies import Nonsense, Refusal
+from runtime.bus import replies
+from runtime.bus.malformed import reason
+from runtime.bus.replies import Nonsense, Refusal
 
 T = TypeVar("T")
 

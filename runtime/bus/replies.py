@@ -6,7 +6,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from runtime.explained import explained
+from runtime.text.explained import explained
 
 _decode = msgspec.json.Decoder[Any]().decode
 

@@ -16,9 +16,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError, StaleConnectionError
 
 from runtime import logs
-from runtime.backoff import Backoff
-from runtime.inbox import Inbox
-from runtime.tasks import heed_cancellation
+from runtime.bus.inbox import Inbox
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import heed_cancellation
 
 log = logs.get(__name__)
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 from nats.errors import Error as NatsError
 
 from runtime import logs
-from runtime.backoff import Backoff
-from runtime.masking import masked
+from runtime.tasks.backoff import Backoff
+from runtime.text.masking import masked
 
 log = logs.get(__name__)
 

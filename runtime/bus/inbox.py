@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnectionError
 
-from runtime.tasks import happens
+from runtime.tasks.tasks import happens
 
 #: Seconds between looks whether the connection was closed or replaced while nothing comes.
 LOOK = 0.25

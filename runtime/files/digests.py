@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from runtime.tasks import in_thread
+from runtime.tasks.tasks import in_thread
 
 #: Bytes between two looks whether anybody still waits; and what is read at a time.
 PIECE, CHUNK = 64 * 1024**2, 1024**2

@@ -2,7 +2,7 @@
 
 import re
 
-from runtime.urls import shown
+from runtime.text.urls import shown
 
 _WORD = r"pass(?:word|wd|phrase)"
 #: What stands between the word and what is secret: =, :, a quote of JSON before it, or in SQL a blank.

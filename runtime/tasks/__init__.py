@@ -1,0 +1,1 @@
+"""Tasks of asyncio that end for certain, and waiting: back-off, patience."""
