@@ -11,7 +11,7 @@
 - One whose memory is on disk (suspended) goes on from there, after a boot of the host too: nothing but a forced off, a
   higher `boots` or absent throws that memory away.
 - Memory on disk of a domain that is in memory is left over, stale or half written: it is deleted before anything else,
-  for once the domain is off it would be taken for suspended.
+  for once the domain is off it would be taken for suspended. So is that of a domain on an earlier disk: its disk goes.
 - What is off can be neither paused nor suspended: it stays off.
 - A domain on an earlier disk than the document counts is ended, by its higher `boots`, and created anew on a new disk.
   Nothing but that higher count ever deletes a disk of a VM that is to stay, and only earlier ones.
@@ -175,7 +175,7 @@ def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
         return Refuse(want.vm, "foreign_domain", detail)
     if have.power is Power.UNKNOWN or stale(want, have):
         return None
-    if have.remains:
+    if have.remains or (have.power is Power.SUSPENDED and have.disk < want.disk):
         return Discard(want.vm)
     match want.desired:
         case Desired.ON:
