@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from domain.kind import Scope
+from domain.kinds import KINDS
 from gateway.auth import OPEN
 from gateway.described import ECHOED, POSITION, header, words
 
@@ -51,8 +53,11 @@ OF_A_COMMAND = (404, 409, 410, 415, 422, 502)
 OF_A_QUESTION = (404, 409, 410, 422, 502)
 #: The same for a WebSocket; a call that asks for none is told to.
 OF_A_WEBSOCKET = (*OF_A_QUESTION, 426)
-#: Kinds of which one that was deleted is known as such.
-_REMEMBERED = ("{vm}", "{project}", "{tag}", "{image}", "{node}")
+#: Ends of paths that name a resource: one that was deleted is known as such, and so is the project of a list.
+_REMEMBERED = (
+    *(f"{{{kind}}}" for kind in KINDS),
+    *(f"/{{project}}/{kind.plural}" for kind in KINDS.values() if kind.scope is Scope.PROJECT),
+)
 
 
 def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
@@ -62,7 +67,7 @@ def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
         found.add(401)
     if "{" in path:
         found.add(404)
-    if path.endswith(_REMEMBERED) or path.endswith("/vms"):
+    if path.endswith(_REMEMBERED):
         found.add(410)
     if method == "POST":
         found |= {415, 422}

@@ -96,7 +96,7 @@ def test_what_the_command_line_says_is_masked(
 
 def test_no_process_leaves_a_core_file() -> None:
     program = (
-        "import resource, subprocess; from runtime import private\n"
+        "import resource, subprocess; from runtime.files import private\n"
         "resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)\n"
         "private.begin(); print(subprocess.run(['sh', '-c', 'ulimit -Hc'], capture_output=True, text=True).stdout)"
     )

@@ -32,7 +32,9 @@ async def vm(api: Platform) -> str:
 async def there(api: Platform, vm: str) -> dict[str, str]:
     """Something of each kind, by the name that it has in paths."""
     tag = (await api.call("POST", "/v1/tags", {"name": "Positions"})).json()
-    ids = {"project": "default", "image": "base", "node": "host-1", "vm": vm.rsplit("/", 1)[-1]}
+    flavor = {"name": "Positions", "vcpus": 1, "memory_mib": 64, "disk_gib": 1}
+    flavor_id = (await api.call("POST", "/v1/flavors", flavor)).json()["flavor"]["id"]
+    ids = {"flavor": flavor_id, "project": "default", "image": "base", "node": "host-1", "vm": vm.rsplit("/", 1)[-1]}
     return {**ids, "tag": tag["tag"]["id"], "operation": tag["operation"]["id"]}
 
 

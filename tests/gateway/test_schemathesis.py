@@ -169,6 +169,7 @@ async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
     placed = (await api.create(name="placed"))["vm"]["id"]
     unplaced = (await api.create(name="unplaced", region="elsewhere"))["vm"]["id"]
     await api.call("POST", "/v1/tags", {"name": "Blue"})
+    await api.call("POST", "/v1/flavors", {"name": "Small", "vcpus": 1, "memory_mib": 64, "disk_gib": 1})
     await api.call("POST", "/v1/projects", {"id": "other", "name": "Other"})
     await api.side.heartbeat("host-1")
     parking = Parking(api.side.nc)
@@ -185,6 +186,7 @@ async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
         "vm": [*made.values(), placed, unplaced],
         "image": ["base"],
         "tag": ["blue"],
+        "flavor": ["small"],
         "node": ["host-1"],
         "operation": [each["id"] for each in operations],
         "source": ["log"],

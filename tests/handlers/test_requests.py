@@ -10,6 +10,7 @@ import pytest
 
 from domain import image
 from domain.contract import Desired, Power
+from domain.kinds import KINDS
 from handlers.routes import ROUTES
 from runtime import subjects
 from tests.handlers.platform import WriteSide, raw_disk, write_side
@@ -142,7 +143,7 @@ async def test_arguments_of_any_type_are_judged_and_are_no_bug(cloud: WriteSide)
     vm = await cloud.create()
     asked: list[tuple[str, bytes]] = []
     for (kind, verb), route in ROUTES.items():
-        good = {"vm": vm, "project": "nosuch", "tag": "nosuch", "image": "nosuch", "node": "nosuch"}
+        good = {**dict.fromkeys(KINDS, "nosuch"), "vm": vm}
         given: dict[str, object] = {kind: good[kind], "name": "x", "source": "/x", "reason": "r"}
         if route.lookup.behind:
             given = cloud.vm_args(str(uuid.uuid4()))
