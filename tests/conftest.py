@@ -21,9 +21,10 @@ def pytest_configure() -> None:
     """Processes that the tests start can be interrupted, even where a shell started the tests in its background.
 
     And they keep what they compile: else each would compile all that it imports, which doubles the time of its start.
-    No example has a deadline, since the machine may be slow.
+    No example has a deadline, since the machine may be slow. Where `CI` is set, examples are the same at every run, so
+    that a change is not refused for a fault of before; elsewhere they are new ones.
     """
-    hypothesis.settings.register_profile("any machine", deadline=None)
+    hypothesis.settings.register_profile("any machine", deadline=None, derandomize="CI" in os.environ)
     hypothesis.settings.load_profile("any machine")
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -104,6 +104,9 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(SAVED), have(Power.ON, kept=False), Keep(VM)),
         (want(SAVED), have(Power.SUSPENDED, host_boot="the last boot"), None),
         (want(SAVED), have(Power.OFF), None),
+        (want(SAVED, disk=2, boots=2), have(Power.SUSPENDED), Discard(VM)),
+        (want(HALT, disk=2, boots=2), have(Power.SUSPENDED), Discard(VM)),
+        (want(OFF, disk=2, boots=2, force_after=LATER), have(Power.SUSPENDED), Discard(VM)),
         (want(SAVED), NOTHING, None),
         (want(OFF), have(Power.PAUSED), Destroy(VM)),
         (want(OFF, force_after=LATER), have(Power.PAUSED), Unpause(VM)),
@@ -196,7 +199,8 @@ class World:
 
     def memory_lost(self, document: Wanted) -> None:
         wanted = document.desired in (HALT, SAVED) or (document.desired is ON and self.seen.boots >= document.boots)
-        assert not wanted, "memory thrown away for no reason"
+        counts = self.seen.disk == document.disk  # the memory goes with its disk, whatever is wanted now
+        assert not (wanted and counts), "memory thrown away for no reason"
 
     def carry_out(self, step: Step, *, half: bool = False, answers: bool = True) -> None:
         """What the step does to the world; `half` of it, or to a guest that does not answer."""
