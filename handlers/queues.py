@@ -138,8 +138,13 @@ class Queues:
 
     async def take(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
         """Call the function, and see to what it raises. Raises NackMessage where the message has to come again."""
+
+        async def in_time() -> None:
+            async with asyncio.timeout(LONGEST):
+                await call()
+
         try:
-            await self._until_it_counts(source, msg, call)
+            await self._until_it_counts(source, msg, in_time)
         except PoisonMessage as error:
             await self._park(source, msg, error.__cause__ or error)
         except PASSING as error:  # the process stops
@@ -161,8 +166,7 @@ class Queues:
         waiting = False
         for pause in patience.RETRY.pauses():
             try:
-                async with asyncio.timeout(LONGEST):
-                    await call()
+                await call()
                 return
             except PASSING as error:
                 if not waiting:
