@@ -134,6 +134,16 @@ class Context(JetStreamContext):
         return Pulls(self, stream, config, pulls, self._in_work)
 
 
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Make one line of a message that cannot be acknowledged or given back while the bus is away. It comes again."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (NatsError, OSError)):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg = f"a message is not acknowledged, and comes again: {error!r}"
+        record.exc_info = None
+    return True
+
+
 class Broker(NatsBroker):
     """On a connection of ours, which is closed by whoever opened it. `grace`: seconds for what is in work at a stop."""
 
@@ -141,6 +151,7 @@ class Broker(NatsBroker):
         # A logger of its own: "faststream" writes a line a message, in its own form. No injected parameters: FastStream
         # goes to another thread and back for each message where a function asks for the message itself.
         logger = logging.getLogger("handlers.faststream")
+        logger.addFilter(without_traceback)
         super().__init__(logger=logger, graceful_timeout=grace, apply_types=False)
         self._nc = nc
         self._in_work = in_work

@@ -326,6 +326,29 @@ async def test_a_stop_in_the_middle_gives_the_message_to_another_process(
     assert second.calls == [(7, 1)]
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "to come again"])
+async def test_a_message_whose_bus_is_gone_makes_one_line_and_no_traceback(
+    nats_server: NatsServer, nc: bus.Connection, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(order: Order, tries: int) -> None:
+        begun.set()
+        await go_on.wait()
+        if fails:
+            raise RuntimeError("not now")
+
+    async with process(nats_server.url, waits) as first:
+        await order(nc, 7)
+        await begun.wait()
+        await first.nc.close()
+        go_on.set()
+        await eventually(lambda: caplog.records, "it says so")
+    [line] = caplog.records
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert line.getMessage() == "a message is not acknowledged, and comes again: ConnectionClosedError()"
+
+
 async def test_two_processes_share_a_queue(nats_server: NatsServer, nc: bus.Connection) -> None:
     """No message goes to both, and none waits for the one that is busy."""
     busy = asyncio.Event()
