@@ -21,6 +21,8 @@ def pytest_configure() -> None:
     """Processes that the tests start can be interrupted, even where a shell started the tests in its background.
 
     And they keep what they compile: else each would compile all that it imports, which doubles the time of its start.
+    A traceback in a log is the plain one, as in each role: the one that structlog takes by default prints all local
+    variables, which costs seconds for each.
     No example has a deadline, since the machine may be slow. Where `CI` is set, examples are the same at every run, so
     that a change is not refused for a fault of before; elsewhere they are new ones.
     """
@@ -28,6 +30,7 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("any machine")
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
