@@ -20,10 +20,10 @@ from domain.vm import VmChanged
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, EventStore, Tip
 from eventstore.vault.vault import Vault
-from handlers.commands import CommandLoop
-from handlers.lookups import Facts
-from handlers.turns import Turns
-from handlers.world import World
+from handlers.commands.lookups import Facts
+from handlers.commands.loop import CommandLoop
+from handlers.world.turns import Turns
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import replies
 

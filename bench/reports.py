@@ -17,7 +17,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from bench.log import AT, log
 from domain.contract import NodeReport, Power
 from eventstore.parking.parking import REPORTS, Parking
-from handlers.queues import BATCH, Queues, consumer
+from handlers.queues.queues import BATCH, Queues, consumer
 from runtime import subjects
 
 COUNT, ROUNDS = 4000, 9

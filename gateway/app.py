@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
-from gateway.auth import Tokens
+from gateway.access.auth import Tokens
 from gateway.edge import Edge
-from gateway.heartbeats import Heartbeats
-from gateway.metrics import Metrics
-from gateway.parked_index import Index
-from gateway.roles import Roles
+from gateway.monitoring.heartbeats import Heartbeats
+from gateway.monitoring.metrics import Metrics
+from gateway.monitoring.parked_index import Index
+from gateway.monitoring.roles import Roles
+from gateway.operators.status import tell_others
 from gateway.routes import router
 from gateway.state import Gateway
-from gateway.status import tell_others
 from projections import database
 from projections.position import Position, listen
 from runtime.bus import bus

@@ -11,9 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import parameters, problems, tickets
-from gateway.auth import LOCAL, OPEN, Identity, from_here, offered
-from gateway.problems import Problem, invalid_parameter
+from gateway.access import tickets
+from gateway.access.auth import LOCAL, OPEN, Identity, from_here, offered
+from gateway.http import parameters, problems
+from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
 from runtime import logs
 from runtime.random_id import random_uuid

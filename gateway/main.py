@@ -3,8 +3,8 @@
 import asyncio
 import signal
 
+from gateway.access.auth import BadTokens, is_loopback
 from gateway.app import application, opened
-from gateway.auth import BadTokens, is_loopback
 from runtime import listener, logs
 from runtime.settings import GatewaySettings
 from runtime.tasks.patience import CannotRun

@@ -1,4 +1,4 @@
-"""All calls of the API, as two tables: the commands (in `commands.py`) and the reads (here)."""
+"""All calls of the API, as two tables: the commands (`ACTIONS`, in `commands/actions.py`) and the reads (here)."""
 
 from functools import cache, partial
 from typing import Any
@@ -13,30 +13,21 @@ from domain.guest import Guest
 from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
-from gateway import (
-    audit,
-    bodies,
-    commands,
-    consoles,
-    feed,
-    guests,
-    health,
-    openapi,
-    parameters,
-    parked,
-    problems,
-    reads,
-    status,
-    tunnels,
-)
-from gateway.accepted import VIEWS
-from gateway.actions import ACTIONS, collection, item
-from gateway.calls import Function, Read
-from gateway.described import judge, positions
-from gateway.parked import ParkedSummary, ParkedView
+from gateway.commands import bodies, commands
+from gateway.commands.accepted import VIEWS
+from gateway.commands.actions import ACTIONS, collection, item
+from gateway.events import audit, feed
+from gateway.guests import agent, console_log, tunnels
+from gateway.guests.tunnels import Tunnel
+from gateway.http import parameters, problems
+from gateway.openapi import openapi
+from gateway.openapi.described import judge, positions
+from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
+from gateway.operators import health, parked, status
+from gateway.operators.parked import ParkedSummary, ParkedView
+from gateway.reads import reads
+from gateway.reads.read import Function, Read
 from gateway.state import Gateway, reflects
-from gateway.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
-from gateway.tunnels import Tunnel
 from projections import usage
 from projections.books import TABLES
 from projections.images import ImageView
@@ -128,7 +119,7 @@ OWN_READS = (
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",
-        consoles.console_log,
+        console_log.console_log,
         "What a VM wrote to its console",
         CONSOLE_LOG,
         str,
@@ -136,7 +127,7 @@ OWN_READS = (
     ),
     Read(
         f"{VMS}/{{vm}}/guest",
-        guests.guest,
+        agent.guest,
         "What a guest says of itself now, by its agent",
         FRESH,
         Guest,

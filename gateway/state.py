@@ -10,18 +10,18 @@ from nats.aio.client import Client
 from starlette.requests import Request
 
 from eventstore.log.store import EventStore
-from gateway import parameters
-from gateway.auth import Identity, Tokens
-from gateway.health_memory import HealthMemory
-from gateway.heartbeats import Heartbeats
-from gateway.metrics import Metrics
-from gateway.parked_index import Index
-from gateway.problems import Problem, invalid_parameter
-from gateway.roles import Roles
-from gateway.tickets import Tickets
-from gateway.unreadable import Unreadable
+from gateway.access.auth import Identity, Tokens
+from gateway.access.tickets import Tickets
+from gateway.http import parameters
+from gateway.http.problems import Problem, invalid_parameter
+from gateway.monitoring.health_memory import HealthMemory
+from gateway.monitoring.heartbeats import Heartbeats
+from gateway.monitoring.metrics import Metrics
+from gateway.monitoring.parked_index import Index
+from gateway.monitoring.roles import Roles
+from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
-from projections.database import Pool, fetch
+from projections.database import Pool, answers
 from projections.position import Position
 from runtime.process import Process, this
 from runtime.tasks import tasks
@@ -108,7 +108,7 @@ class Gateway:
         """Wait for the read models: `what` is at the position. Raises Problem (503) when that takes too long, Away."""
         if position <= self.position.value or await self.position.reach(position, seconds):
             return
-        await fetch(self.pool, "SELECT true AS there", {})  # or is it that nobody can ask them?
+        await answers(self.pool)  # or is it that nobody can ask them?
         stand = f"the read models stand at {self.position.value}, {what.format(position)}; try again"
         raise Problem(503, "position_not_reached", stand)
 

@@ -13,8 +13,8 @@ from domain.kinds import references
 from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, Unavailable
 from handlers.keys import alone, claim, refuse_reuse
-from handlers.references import refers_to
-from handlers.world import World
+from handlers.world.references import refers_to
+from handlers.world.world import World
 
 S = TypeVar("S")
 ATTEMPTS = 8

@@ -17,29 +17,29 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
-from handlers.cached_images import answer_nodes
-from handlers.commands import CommandLoop
+from handlers.commands.lookups import Facts
+from handlers.commands.loop import CommandLoop
 from handlers.health import Word
-from handlers.image_pieces import Pieces
-from handlers.image_store import ImageStore, digests_in_use
-from handlers.leases import Leases, newest_lease
-from handlers.lookups import Facts
+from handlers.images.cached import answer_nodes
+from handlers.images.pieces import Pieces
+from handlers.images.reading import Reader
+from handlers.images.store import ImageStore, digests_in_use
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
-from handlers.managers.image_reading import Reader
 from handlers.managers.images import Verifier
 from handlers.managers.kept_images import Keeper
 from handlers.managers.lease import Lease
 from handlers.managers.liveness import Liveness
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
-from handlers.queues import Queues
-from handlers.registration import Registration, hear_heartbeats
-from handlers.reports import Reports, receive
-from handlers.turns import Turns
-from handlers.world import World
+from handlers.nodes.leases import Leases, newest_lease
+from handlers.nodes.registration import Registration, hear_heartbeats
+from handlers.nodes.reports import Reports, receive
+from handlers.queues.queues import Queues
+from handlers.world.turns import Turns
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import bus, streams
 from runtime.bus.status import tell

@@ -187,6 +187,21 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
     return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
 
 
+async def answers(pool: Pool) -> None:
+    """Return where the read models can be asked. Raises Away."""
+    await fetch(pool, "SELECT true AS there", {})
+
+
+async def kept(pool: Pool) -> tuple[int, bool]:
+    """How far the read models are, and whether a process keeps them: its lock says so. Raises Away."""
+    query = """SELECT EXISTS (SELECT 1 FROM pg_locks
+               WHERE locktype = 'advisory' AND classid = %(writer)s
+               AND objid = (hashtext(%(schema)s)::bigint & 4294967295) AND granted
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS kept"""
+    found = await fetch(pool, query, {"writer": WRITER, "schema": SCHEMA})
+    return found.position, found.row is not None and bool(found.row["kept"])
+
+
 async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | None = None) -> list[DictRow]:
     async with pool.connection() as conn:
         return await (await conn.execute(statement.encode(), params, prepare=prepare)).fetchall()

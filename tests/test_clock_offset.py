@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from domain.contract import Heartbeat
 from eventstore.log.store import EventStore
 from handlers.managers.liveness import Liveness
-from handlers.world import World
+from handlers.world.world import World
 from runtime import subjects
 from runtime.clock_offset import LEAST, WINDOW, ClockOffset, warning
 

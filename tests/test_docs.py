@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 from cli.demo.demo_steps import DemoSettings
 from cli.local.up import UpSettings
 from cli.main import app
-from gateway.accepted import VIEWS
-from handlers.routes import ROUTES
+from gateway.commands.accepted import VIEWS
+from handlers.commands.routes import ROUTES
 from projections.operation_rows import OperationView
 from runtime import subjects
 from runtime.settings import Common, NodeSettings

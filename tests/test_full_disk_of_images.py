@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handlers.managers.image_reading import BadImage, Reader
+from handlers.images.reading import BadImage, Reader
 from node_daemon.failure import Permanent
 from runtime.images import download
 from runtime.images.disk_room import SHARE, free_bytes

@@ -17,7 +17,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)

@@ -32,9 +32,9 @@ from eventstore.log.jetstream import Stream, Unavailable
 from eventstore.log.store import Conflict, EventStore, Loaded
 from eventstore.parking.parking import WANTED, Parking
 from eventstore.vault.vault import Erased, Vault
-from handlers.image_secrets import key_of, over, whole
+from handlers.images.credentials import key_of, over, whole
 from handlers.managers.driver import Driver
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.bus.malformed import reason
 from runtime.tasks.patience import patiently

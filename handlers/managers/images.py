@@ -16,11 +16,11 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Conflict, EventStore, Unavailable
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable
 from handlers.apply import apply, manager, now
-from handlers.image_secrets import whole
-from handlers.image_store import ImageStore, digests_to_keep
+from handlers.images.credentials import whole
+from handlers.images.reading import BadImage, Reader
+from handlers.images.store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
-from handlers.managers.image_reading import BadImage, Reader
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.tasks.gauge import Gauge
 

@@ -11,11 +11,11 @@ from domain.base import replace
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
 from eventstore.vault.vault import Erased, Vault
-from handlers.image_secrets import whole
-from handlers.image_store import ImageStore, digests_to_keep
+from handlers.images.credentials import whole
+from handlers.images.reading import BadImage, Reader
+from handlers.images.store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
-from handlers.managers.image_reading import BadImage, Reader
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import logs
 
 log = logs.get(__name__)

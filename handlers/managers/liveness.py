@@ -20,7 +20,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.bus.malformed import Malformed
 from runtime.clock_offset import ClockOffset, warning

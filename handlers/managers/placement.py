@@ -23,8 +23,8 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
 from handlers.managers.driver import Driver
-from handlers.turns import Turns
-from handlers.world import Changes, World
+from handlers.world.turns import Turns
+from handlers.world.world import Changes, World
 from runtime import logs, subjects
 
 log = logs.get(__name__)

@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from domain.vm.values import Phase
 from domain.vm.verb import GONE, AnyVerb, verb_named
-from gateway import problems
-from gateway.actions import ACTIONS
-from gateway.parameters import not_found
-from gateway.problems import Problem, invalid_parameter
+from gateway.commands.actions import ACTIONS
+from gateway.http import problems
+from gateway.http.parameters import not_found
+from gateway.http.problems import Problem, invalid_parameter
 from tests import description
 
 Document = dict[str, Any]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
-from gateway.problems import LOG_UNAVAILABLE, Problem, invalid_parameter
+from gateway.http.problems import LOG_UNAVAILABLE, Problem, invalid_parameter
 from tests import description
 from tests.cli.fake import Answer, Platform
 

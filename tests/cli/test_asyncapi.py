@@ -14,7 +14,7 @@ from cli.asyncapi import Incomplete, Travels, async_api, channels, documents
 from domain.contract import LeaseNote
 from eventstore.integrity.schemas import text_of, write
 from eventstore.log.upcast import all_types
-from handlers.routes import ROUTES
+from handlers.commands.routes import ROUTES
 from runtime import subjects
 from runtime.bus import streams
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.problems import LOG_UNAVAILABLE
+from gateway.http.problems import LOG_UNAVAILABLE
 from runtime.local.child import free_port
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform

@@ -20,10 +20,10 @@ from domain.vm.verb import VmVerb
 from domain.vm.verbs import VERBS
 from domain.vm.verbs.create import CREATE, CreateVm
 from domain.vm.verbs.forget import FORGET
-from gateway import bodies
-from gateway.actions import ACTIONS
-from handlers.lookups import Lookup
-from handlers.routes import Route
+from gateway.commands import bodies
+from gateway.commands.actions import ACTIONS
+from handlers.commands.lookups import Lookup
+from handlers.commands.routes import Route
 from projections.aggregates import Aggregates
 from projections.books import MODELS, TABLES, check
 from projections.model import ReadModel

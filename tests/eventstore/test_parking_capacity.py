@@ -15,8 +15,8 @@ from eventstore.parking.capacity import Capacity
 from eventstore.parking.parked import MORE, MOST_COUNT
 from eventstore.parking.parking import LOG, NoRetry, NotParked, Parked, Parking, Status
 from eventstore.parking.refused import Refused
-from gateway import parked_index
-from gateway.parked_index import Index
+from gateway.monitoring import parked_index
+from gateway.monitoring.parked_index import Index
 from runtime import subjects
 from tests.waiting import eventually
 

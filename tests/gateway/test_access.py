@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from cli.local import role as roles
-from gateway.auth import BadTokens, Tokens, from_here, parse
-from gateway.problems import Problem
+from gateway.access.auth import BadTokens, Tokens, from_here, parse
+from gateway.http.problems import Problem
 from runtime.local.servers import Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings
 from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway import commands
+from gateway.commands import commands
 from runtime import subjects
 from runtime.bus.pipe import Pipe
 from runtime.bus.requests import Patience

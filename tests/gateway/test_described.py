@@ -10,8 +10,8 @@ import pytest
 
 import gateway
 import runtime.http
-from gateway import statuses
-from gateway.problems import PASSED_ON
+from gateway.http.problems import PASSED_ON
+from gateway.openapi import statuses
 from runtime import subjects
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cli.local import up
-from gateway import health
+from gateway.operators import health
 from runtime.local.servers import postgres_port, start_postgres
 from tests.gateway.platform import Platform, platform
 from tests.small_disk import fill, mounted, needs_root

@@ -122,7 +122,7 @@ async def test_a_full_disk_shows(small_disk: Path, postgres: Postgres) -> None:
     "said", [b"", b"hi", b"[]", b'{"ok": {}}', b'{"ok": {"log": 3, "managers": [1]}}', b"[" * 5000]
 )
 async def test_nonsense_from_handlers_is_unavailable(api: Platform, said: bytes) -> None:
-    from gateway import health as looked
+    from gateway.operators import health as looked
 
     async def answer(*_: Any, **__: Any) -> Any:
         return type("Msg", (), {"data": said})

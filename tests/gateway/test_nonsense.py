@@ -12,7 +12,8 @@ from nats.aio.msg import Msg
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from gateway import accepted, consoles
+from gateway.commands import accepted
+from gateway.guests import console_log
 from runtime import subjects
 from tests.gateway.platform import VMS, Platform
 
@@ -161,7 +162,7 @@ async def test_handlers_that_accept_and_say_nonsense_of_it(
 
 async def test_a_node_that_says_a_byte_at_a_time(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who asks for much waits no longer than for little."""
-    monkeypatch.setattr(consoles, "PATIENCE", 0.2)
+    monkeypatch.setattr(console_log, "PATIENCE", 0.2)
     vm = (await api.running())["vm"]["id"]
     place = {"Nebula-Cursor": "1-2", "Nebula-More": "true"}
     async with answering(api, subjects.ask("host-1", "console-log"), b"x", place):

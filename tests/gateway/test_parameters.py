@@ -5,7 +5,7 @@ import uuid
 import httpx
 import pytest
 
-from gateway.described import PATH
+from gateway.openapi.described import PATH
 from gateway.routes import READS
 from tests.gateway.platform import VMS, Platform
 

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from hypothesis import given, strategies as st
 
-from gateway import content
+from gateway.http import content
 from runtime.random_id import random_uuid
 
 PIECES = st.sampled_from(

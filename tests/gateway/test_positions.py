@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway import feed
-from gateway.described import positions
+from gateway.events import feed
+from gateway.openapi.described import positions
 from gateway.routes import READS, VMS as VMS_PATH
 from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import bodies
-from gateway.actions import ACTIONS
-from gateway.problems import invalid_body
+from gateway.commands import bodies
+from gateway.commands.actions import ACTIONS
+from gateway.http.problems import invalid_body
 from tests.gateway.platform import SPEC, VMS, Platform
 
 #: What is put into each field of each body.

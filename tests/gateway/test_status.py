@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from domain.contract import ManagerStatus, RoleProcess, RoleStatus
-from gateway import health, health_memory, roles as module
-from gateway.health_memory import HealthMemory
-from gateway.roles import MOST, STATUS, Heard, Roles
-from gateway.status import lease, managers, roles
+from gateway.monitoring import health_memory, roles as module
+from gateway.monitoring.health_memory import HealthMemory
+from gateway.monitoring.roles import MOST, STATUS, Heard, Roles
+from gateway.operators import health
+from gateway.operators.status import lease, managers, roles
 from runtime import subjects
 from runtime.process import this
 from tests.gateway.platform import Platform
@@ -52,7 +53,7 @@ def named(row: Any) -> str | None:
 
 def test_a_process_that_says_nothing_is_silent_and_one_that_ends_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("gateway.roles.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("gateway.monitoring.roles.time.monotonic", lambda: clock[0])
     one, other = word(), word("projections")
     found = Roles()
     put(found, one)

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import tickets
-from gateway.auth import Identity, Tokens
-from gateway.problems import Problem
-from gateway.tickets import Tickets
+from gateway.access import tickets
+from gateway.access.auth import Identity, Tokens
+from gateway.access.tickets import Tickets
+from gateway.http.problems import Problem
 from tests.gateway.platform import VMS, Platform, frames, served
 
 FEED = "/v1/projects/default/feed"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from gateway import heartbeats, unreadable
-from gateway.heartbeats import Heartbeats
-from gateway.unreadable import Unreadable
+from gateway.monitoring import heartbeats, unreadable
+from gateway.monitoring.heartbeats import Heartbeats
+from gateway.monitoring.unreadable import Unreadable
 from runtime import subjects
 from runtime.bus.malformed import MOST_TEXT, Malformed
 from tests.gateway.platform import Platform

@@ -130,8 +130,8 @@ async def test_a_bus_that_goes_while_a_node_is_asked(cut: Cut, name: str, monkey
 
     node = await cut.api.side.nc.subscribe(subjects.ask(NODE, verb), cb=hear)
     await cut.api.side.nc.flush()
-    monkeypatch.setattr("gateway.asks.PATIENCE", 0.5)
-    monkeypatch.setattr("gateway.guests.AGENT", 0.5)
+    monkeypatch.setattr("gateway.guests.asks.PATIENCE", 0.5)
+    monkeypatch.setattr("gateway.guests.agent.AGENT", 0.5)
     asked = asyncio.create_task(cut.http.request(method, path.format(vm=cut.vm).replace("60s", "1s"), json=body))
     await heard.wait()
     await cut.bus.close()
@@ -172,7 +172,7 @@ async def test_a_console_is_refused_by_a_problem_too(cut: Cut, kind: str, monkey
 
     node = await cut.api.side.nc.subscribe(subjects.ask(NODE, kind), cb=hear)
     await cut.api.side.nc.flush()
-    monkeypatch.setattr("gateway.asks.PATIENCE", 0.5)
+    monkeypatch.setattr("gateway.guests.asks.PATIENCE", 0.5)
     opening = asyncio.create_task(opened(f"ws{cut.url.removeprefix('http')}{VMS}/{cut.vm}/{kind}"))
     await heard.wait()
     await cut.bus.close()

@@ -15,13 +15,13 @@ from domain.placement import Policy
 from eventstore.log.store import EventStore
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
-from handlers.commands import CommandLoop
-from handlers.lookups import Facts
+from handlers.commands.lookups import Facts
+from handlers.commands.loop import CommandLoop
 from handlers.managers.deletions import Deletions
 from handlers.managers.liveness import Liveness
 from handlers.managers.placement import Placer
-from handlers.turns import Turns
-from handlers.world import World
+from handlers.world.turns import Turns
+from handlers.world.world import World
 from runtime.bus.bus import QuickClient
 from runtime.bus.streams import ensure_all
 from runtime.tasks.tasks import end

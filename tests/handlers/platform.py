@@ -24,7 +24,7 @@ from eventstore.documents import Documents
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
-from handlers.queues import consumer_name
+from handlers.queues.queues import consumer_name
 from runtime import subjects
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats

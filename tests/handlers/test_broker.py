@@ -12,9 +12,9 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import ServiceUnavailableError
 
 from eventstore.parking.parking import REPORTS, Parking
-from handlers import broker, queues
-from handlers.broker import InWork, Pulls
-from handlers.queues import Queues, consumer, consumer_name
+from handlers.queues import broker, queues
+from handlers.queues.broker import InWork, Pulls
+from handlers.queues.queues import Queues, consumer, consumer_name
 from runtime import subjects
 from runtime.bus import bus, streams
 from runtime.local.servers import NatsServer

@@ -15,7 +15,7 @@ from eventstore.documents import Documents
 from eventstore.vault.vault import Vault
 from handlers.managers import dispatch
 from handlers.managers.dispatch import Dispatcher
-from handlers.world import World
+from handlers.world.world import World
 from runtime import subjects
 from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats

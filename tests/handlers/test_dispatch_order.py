@@ -20,7 +20,7 @@ from eventstore.log.judge import Tip
 from eventstore.log.store import Conflict, Loaded, Unavailable
 from handlers.managers import failure
 from handlers.managers.dispatch import Dispatcher, Key
-from handlers.world import World
+from handlers.world.world import World
 from runtime import subjects
 from runtime.tasks.backoff import Backoff
 from tests.domain import lives

@@ -13,7 +13,7 @@ from handlers.health import told
 from handlers.managers import driver as module, failure
 from handlers.managers.driver import Driver
 from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
-from handlers.world import Changes, Watch
+from handlers.world.world import Changes, Watch
 from runtime.tasks.backoff import Backoff
 from tests.waiting import eventually
 

@@ -6,9 +6,9 @@ from typing import cast
 
 from hypothesis import given, strategies as st
 
-from handlers.due import Due
 from handlers.managers.deadlines import overdue
-from handlers.world import World, next_time
+from handlers.world.due import Due
+from handlers.world.world import World, next_time
 from tests.domain.lives import SCHEDULED, given as lived
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -15,10 +15,10 @@ from domain.vm import Phase, Vm, VmRequested
 from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore, Tip
 from handlers.apply import Applied, now
-from handlers.fences import Fences
+from handlers.commands.fences import Fences
 from handlers.managers.deletions import Deletions
-from handlers.turns import Turns
-from handlers.world import World
+from handlers.world.turns import Turns
+from handlers.world.world import World
 from runtime.tasks.tasks import end
 from tests.handlers import pairs
 from tests.handlers.deciders import two

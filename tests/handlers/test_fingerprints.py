@@ -17,7 +17,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
 from eventstore.vault.vault import Vault
 from handlers.apply import now
-from handlers.fingerprints import Fingerprint, Fingerprints, key_id
+from handlers.commands.fingerprints import Fingerprint, Fingerprints, key_id
 from tests.handlers import pairs
 from tests.handlers.deciders import deciding, two
 from tests.handlers.platform import WriteSide, write_side

@@ -8,10 +8,10 @@ from domain.base import replace
 from domain.contract import Heartbeat, ImageCache
 from domain.vm import Phase, Vm
 from eventstore.log.store import EventStore
-from handlers.due import Due
 from handlers.managers.deadlines import restarts
 from handlers.managers.liveness import ROOM, Liveness
-from handlers.world import World, next_time
+from handlers.world.due import Due
+from handlers.world.world import World, next_time
 from runtime import subjects
 from tests.domain.lives import NODE, SCHEDULED, broken, given
 from tests.domain.story import at

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from domain.image import Image
-from handlers.managers import image_reading
-from handlers.managers.image_reading import BadImage, Facts, Reader
+from handlers.images import reading
+from handlers.images.reading import BadImage, Facts, Reader
 from runtime.files.lock import turn
 from runtime.images.download import Pace
 from runtime.tasks.backoff import Backoff
@@ -44,7 +44,7 @@ def registered(source: Path | str, body: bytes | None = None, **more: Any) -> Im
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.01, last=0.01))
+    monkeypatch.setattr(reading, "RETRY", Backoff(first=0.01, last=0.01))
     return Reader(tmp_path / "imports", [tmp_path], LOOPBACK)
 
 
@@ -149,7 +149,7 @@ async def test_one_that_brings_nothing_more_is_unreachable(reader: Reader, serve
     server.status = "502 Bad Gateway"
     error = await refused(reader, registered(server.url, DISK))
     assert (error.code, error.field) == ("image_unreachable", "source")
-    assert len(server.requests) == image_reading.TRIES
+    assert len(server.requests) == reading.TRIES
     server.status = "404 Not Found"
     assert (await refused(reader, registered(server.url, DISK))).code == "image_missing"
 
@@ -157,7 +157,7 @@ async def test_one_that_brings_nothing_more_is_unreachable(reader: Reader, serve
 @pytest.mark.parametrize(
     ("pace", "tries", "said"),
     [
-        (Pace(least=10**9), image_reading.TRIES, "tried 4 times"),
+        (Pace(least=10**9), reading.TRIES, "tried 4 times"),
         (Pace(least=0, whole=0), 1, "longer than 0 s"),
     ],
 )
@@ -165,7 +165,7 @@ async def test_hanging_up_again_and_again_makes_no_source_faster(
     reader: Reader, server: ImageServer, monkeypatch: pytest.MonkeyPatch, pace: Pace, tries: int, said: str
 ) -> None:
     """With a few bytes more at each try it would keep its place for ever."""
-    monkeypatch.setattr(image_reading, "PACE", pace)
+    monkeypatch.setattr(reading, "PACE", pace)
     server.cut = 1000
     error = await refused(reader, registered(server.url, DISK))
     assert error.code == "image_unreachable" and said in error.detail

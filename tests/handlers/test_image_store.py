@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from domain.contract import Fetch
-from handlers import image_store
-from handlers.image_store import GRACE, ImageStore
-from handlers.managers.image_reading import Reader
+from handlers.images import store as store_module
+from handlers.images.reading import Reader
+from handlers.images.store import GRACE, ImageStore
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
 from tests.hostile_images import MIB
@@ -67,7 +67,7 @@ def test_an_import_that_needs_the_room_gets_it(tmp_path: Path, monkeypatch: pyte
     for sha256, age in ((A, 3 * GRACE), (B, 2 * GRACE)):
         put(store, tmp_path, sha256, age)
     store.tidy({A, B})
-    monkeypatch.setattr(image_store, "room", lambda _: MIB)
+    monkeypatch.setattr(store_module, "room", lambda _: MIB)
     store.make_room(MIB)
     assert have(tmp_path) == {"a", "b"}
     store.make_room(MIB + 1)

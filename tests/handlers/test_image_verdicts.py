@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from domain.image import Image, ImageCommands, RejectImage
-from handlers.managers import image_reading, images
+from handlers.images import reading
+from handlers.images.reading import BadImage, Reader
+from handlers.managers import images
 from handlers.managers.driver import Driver
-from handlers.managers.image_reading import BadImage, Reader
 from handlers.managers.images import AT_A_TIME, OF_A_PROJECT, Verifier, turns
 from runtime.images.image_hosts import ImageHosts
 from runtime.tasks.backoff import Backoff
@@ -35,7 +36,7 @@ def registered(source: str, number: int = 10, **more: Any) -> Image:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
+    monkeypatch.setattr(reading, "RETRY", Backoff(first=0.0, last=0.0))
     return Reader(tmp_path / "imports", [tmp_path], ImageHosts())
 
 
@@ -121,7 +122,7 @@ def test_turns_are_bounded_in_all_and_for_each_project() -> None:
 async def test_a_project_may_not_have_all_of_the_room_in_flight(
     tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_reading, "room", lambda _: 1000)
+    monkeypatch.setattr(reading, "room", lambda _: 1000)
     first, second = (registered("http://h/", n, project="p") for n in (1, 2))
     reader._check(first, reader._part(first), 400)
     with pytest.raises(BadImage, match="400 bytes of other images in flight") as caught:
@@ -140,7 +141,7 @@ async def test_what_others_cannot_read_is_judged_by_a_copy(tmp_path: Path, reade
 
 
 async def test_secrets_of_a_url_are_in_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
+    monkeypatch.setattr(reading, "RETRY", Backoff(first=0.0, last=0.0))
     reader = Reader(tmp_path / "imports", [], LOOPBACK)
     async with serving(b"no disk".ljust(4096)) as server:
         url = server.url.replace("//", "//me:hunter2@") + "?sig=hunter3"

@@ -18,8 +18,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from domain.contract import MOST_PIECE, Fetch, ImageSource, Wanted
-from handlers.image_pieces import Pieces
-from handlers.image_store import ImageStore
+from handlers.images.pieces import Pieces
+from handlers.images.store import ImageStore
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve

@@ -11,12 +11,12 @@ import pytest
 
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
-from handlers.image_store import ImageStore
-from handlers.managers import image_reading
+from handlers.images import reading
+from handlers.images.reading import Reader
+from handlers.images.store import ImageStore
 from handlers.managers.driver import Driver
-from handlers.managers.image_reading import Reader
 from handlers.managers.kept_images import Keeper
-from handlers.world import Changes
+from handlers.world.world import Changes
 from runtime.tasks.backoff import Backoff
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk
@@ -70,7 +70,7 @@ class Cloud:
 
 @pytest.fixture
 async def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloud]:
-    monkeypatch.setattr(image_reading, "RETRY", Backoff(first=0.0, last=0.0))
+    monkeypatch.setattr(reading, "RETRY", Backoff(first=0.0, last=0.0))
     async with serving(DISK) as server:
         yield Cloud(tmp_path, server)
 

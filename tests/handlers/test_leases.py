@@ -13,7 +13,7 @@ from domain.contract import Desired, LeaseNote, NodeReport, Power
 from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
-from handlers.leases import Leases, newest_lease, read
+from handlers.nodes.leases import Leases, newest_lease, read
 from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from runtime import subjects

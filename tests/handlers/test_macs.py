@@ -14,9 +14,9 @@ from domain.placement import Policy
 from domain.vm import Vm, VmScheduled
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Loaded, Tip
-from handlers.macs import Macs
 from handlers.managers import placement
-from handlers.world import World
+from handlers.world.macs import Macs
+from handlers.world.world import World
 from tests.domain.lives import RUNNING, create, lived
 from tests.domain.story import at
 from tests.domain.test_node import info

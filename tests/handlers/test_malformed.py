@@ -13,7 +13,7 @@ from eventstore.log.judge import Tip
 from eventstore.parking.capacity import MOST_OPEN
 from eventstore.parking.parked import MORE
 from eventstore.parking.parking import LOG, REPORTS, NotParked, Parking, Status
-from handlers.queues import consumer_name
+from handlers.queues.queues import consumer_name
 from runtime import subjects
 from runtime.bus.bus import QuickClient
 from tests.eventstore.log import AT

@@ -18,7 +18,7 @@ from eventstore.log.judge import Tip
 from eventstore.log.store import Loaded
 from handlers.managers import liveness as module
 from handlers.managers.liveness import MOST_UNHEARD_OF, Liveness
-from handlers.world import World
+from handlers.world.world import World
 from runtime import subjects
 from tests.domain.story import fold
 from tests.domain.test_node import register

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parked import Parked
 from eventstore.parking.parking import REPORTS, Parking
-from handlers import queues
-from handlers.queues import PoisonMessage, Queues, consumer_name
+from handlers.queues import queues
+from handlers.queues.queues import PoisonMessage, Queues, consumer_name
 from runtime import subjects
 from runtime.bus import bus, streams
 from runtime.local.servers import NatsServer

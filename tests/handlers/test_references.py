@@ -16,7 +16,7 @@ from domain.vm import Vm, VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuild
 from eventstore.log.envelope import Context, Recorded, Ref, seal
 from eventstore.log.store import Tip
 from handlers.managers.placement import gone
-from handlers.world import World
+from handlers.world.world import World
 from tests.domain.story import uid
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from domain.contract import NodeReport, Power, RefusedDocument
-from handlers.queues import PoisonMessage
-from handlers.reports import AnyReport, of_vm
+from handlers.nodes.reports import AnyReport, of_vm
+from handlers.queues.queues import PoisonMessage
 from runtime import subjects
 
 VM = "11111111-2222-4333-8444-555555555555"

@@ -11,7 +11,7 @@ import pytest
 from domain import image
 from domain.contract import Desired, Power
 from domain.kinds import KINDS
-from handlers.routes import ROUTES
+from handlers.commands.routes import ROUTES
 from runtime import subjects
 from tests.handlers.platform import WriteSide, raw_disk, write_side
 from tests.handlers.test_handlers import wants

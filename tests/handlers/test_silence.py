@@ -11,7 +11,7 @@ from eventstore.log.store import EventStore
 from handlers.managers import liveness as module
 from handlers.managers.driver import Driver
 from handlers.managers.liveness import Liveness
-from handlers.world import Changes, World
+from handlers.world.world import Changes, World
 from runtime import subjects
 
 TIMEOUT = 15.0

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from eventstore.parking.parking import REPORTS
-from handlers.queues import consumer_name
+from handlers.queues.queues import consumer_name
 from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually

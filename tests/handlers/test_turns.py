@@ -2,7 +2,7 @@
 
 import asyncio
 
-from handlers.turns import MANY, Turns
+from handlers.world.turns import MANY, Turns
 
 
 async def test_in_a_calm_nobody_waits() -> None:

@@ -9,8 +9,8 @@ from email.mime.text import MIMEText
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from handlers.bounded_yaml import TooMuch, load
-from handlers.user_data import MALFORMED, SILENT, UNKNOWN, cleaned, notices
+from handlers.commands.bounded_yaml import TooMuch, load
+from handlers.commands.user_data import MALFORMED, SILENT, UNKNOWN, cleaned, notices
 
 CONFIG = b"#cloud-config\nhostname: web-1\n"
 BROKEN = b"#cloud-config\nusers: [\n  - {name: hunter2"

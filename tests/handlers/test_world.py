@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-import handlers.world
 from domain.base import Event
 from domain.kinds import KINDS
 from domain.project import PROJECT, ProjectCreated, ProjectRenamed, evolve
@@ -17,9 +16,9 @@ from domain.vm import VmRequested
 from eventstore.log.envelope import Context, Recorded, Ref, appended, seal
 from eventstore.log.judge import doubtful
 from eventstore.log.store import Loaded, Tip
-from handlers import backlog
-from handlers.turns import Turns
-from handlers.world import Watch, World
+from handlers.world import backlog, world as world_module
+from handlers.world.turns import Turns
+from handlers.world.world import Watch, World
 from runtime.tasks.tasks import end
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -138,7 +137,7 @@ async def test_what_cannot_be_folded_ends_the_following(monkeypatch: pytest.Monk
         await asyncio.Event().wait()
 
     world = World()
-    monkeypatch.setattr(handlers.world, "follow", one)
+    monkeypatch.setattr(world_module, "follow", one)
     monkeypatch.setattr(world, "take", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         async with asyncio.timeout(5):
@@ -151,7 +150,7 @@ async def test_it_is_known_before_it_is_folded_while_many_commands_come(monkeypa
         await asyncio.Event().wait()
 
     world = World()
-    monkeypatch.setattr(handlers.world, "follow", one)
+    monkeypatch.setattr(world_module, "follow", one)
     following = asyncio.create_task(world.follow(None, Turns(lambda: 100)))  # type: ignore[arg-type]
     await world.frontier.reached(1)
     assert world.project("p") is None

@@ -21,8 +21,8 @@ from eventstore.log.follow import follow
 from eventstore.log.judge import Malformed, Tip, judge, step
 from eventstore.log.store import Change, EventStore, events_of
 from eventstore.log.upcast import all_types
-from gateway.audit import EventView
-from handlers.world import World
+from gateway.events.audit import EventView
+from handlers.world.world import World
 from projections import books, events
 from runtime import subjects
 from runtime.bus.bus import QuickClient

@@ -30,7 +30,7 @@ run(role, settings.read(getattr(settings, settings_class)))
 """
 
 TASKS = [
-    ("handlers", "HandlersSettings", "handlers.world", "World.follow", "world"),
+    ("handlers", "HandlersSettings", "handlers.world.world", "World.follow", "world"),
     ("handlers", "HandlersSettings", "handlers.managers.driver", "Driver.run", "placement"),
     ("projections", "ProjectionsSettings", "projections.main", "Runner.run", "runner"),
     ("projections", "ProjectionsSettings", "projections.guest_answers", "GuestAnswers.run", "guest answers"),

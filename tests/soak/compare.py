@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from domain.base import Resources
 from domain.contract import Desired, Power, Wanted
 from domain.vm import Phase, Vm
-from handlers.world import World
+from handlers.world.world import World
 from node_daemon.hypervisor.hypervisor import Have
 
 #: What there may be of a VM on its node in each phase that lasts.

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from domain.contract import Wanted
 from eventstore.documents import Documents
 from eventstore.log.store import PAGE, EventStore
-from handlers.world import World
+from handlers.world.world import World
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.simulation.host_store import HostStore

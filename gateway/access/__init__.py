@@ -1,0 +1,1 @@
+"""Who calls: tokens from a file, and tickets for feeds."""

@@ -1,0 +1,153 @@
+"""Who calls: known by bearer tokens from a file; without a file every caller on loopback is `local`."""
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from domain.patterns import SHA256
+from gateway.http.parameters import ACTOR
+from gateway.http.problems import Problem
+from runtime import logs
+
+log = logs.get(__name__)
+
+LOCAL = "local"
+#: Paths that need no token.
+OPEN = frozenset({"/healthz", "/v1/openapi.json"})
+#: Seconds between looks at the file.
+LOOK_AGAIN = 1.0
+
+_LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})")
+
+
+class BadTokens(Exception):
+    """The tokens file cannot be used. The text says which line, and what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls, and by which credential (the first digits of the token's hash; None without tokens)."""
+
+    actor: str
+    credential: str | None = None
+
+
+def parse(text: str) -> dict[str, Identity]:
+    """Identities by the SHA-256 of their token. Raises BadTokens."""
+    found: dict[str, Identity] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.split("#", 1)[0].strip()
+        if not entry:
+            continue
+        match = _LINE.fullmatch(entry)
+        if match is None:
+            raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
+        given, digest = match.groups()
+        try:
+            name = ACTOR.validate_python(given)
+        except ValidationError as error:
+            raise BadTokens(f"line {number}: the name {given!a} has to be printable characters") from error
+        found[digest] = Identity(name, digest[:12])
+    return found
+
+
+@dataclass
+class Tokens:
+    """The tokens of a file, read again whenever it changes. Without a file everybody is `local`."""
+
+    path: Path | None
+    _known: dict[str, Identity] = field(default_factory=dict)
+    _stamp: tuple[int, int] = (0, 0)
+    _looked: float = 0.0
+
+    def load(self) -> None:
+        """Read the file. Raises BadTokens."""
+        if self.path is None:
+            return
+        try:
+            stat = self.path.stat()
+            self._known = parse(self.path.read_text())
+            self._stamp = (stat.st_mtime_ns, stat.st_size)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadTokens(f"{self.path} cannot be read: {error}") from error
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if self.path is None or now - self._looked < LOOK_AGAIN:
+            return
+        self._looked = now
+        try:
+            stat = self.path.stat()
+            if (stat.st_mtime_ns, stat.st_size) != self._stamp:
+                self.load()
+                log.info("tokens read again", path=str(self.path), tokens=len(self._known))
+        except (OSError, BadTokens) as error:
+            log.error("tokens file unusable; the tokens read before stay valid", error=str(error))
+
+    def identify(self, authorization: str | None) -> Identity:
+        """The caller. Raises Problem (401)."""
+        if self.path is None:
+            return Identity(LOCAL)
+        self._refresh()
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized("send `Authorization: Bearer <token>`")
+        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        found: Identity | None = None
+        for known, identity in self._known.items():
+            if hmac.compare_digest(known, digest):
+                found = identity
+        if found is None:
+            raise unauthorized("this token is not known here")
+        return found
+
+    def valid(self, identity: Identity) -> bool:
+        """Whether an identity from an earlier call is still valid."""
+        self._refresh()
+        return self.path is None or identity in self._known.values()
+
+
+def offered(subprotocols: Iterable[str]) -> str | None:
+    """The `Authorization` that stands among the subprotocols of a WebSocket, as `bearer.<token in base64url>`."""
+    for each in subprotocols:
+        scheme, dot, token = each.partition(".")
+        if scheme == "bearer" and dot:
+            try:
+                raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+                return f"Bearer {raw.decode('ascii')}"
+            except ValueError as error:
+                raise unauthorized("the token after `bearer.` has to be in base64url") from error
+    return None
+
+
+def unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+@lru_cache(maxsize=1024)
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name can only be reached from this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=1024)
+def from_here(host: str | None, origin: str | None) -> bool:
+    """Whether a call without tokens is safe: no web page of another site made a browser on this host send it."""
+    name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""
+    if not is_loopback(name):
+        return False
+    return origin is None or origin.split("://", 1)[-1].lower() == (host or "").lower()

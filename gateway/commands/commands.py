@@ -1,0 +1,195 @@
+"""Commands over HTTP: one way for all calls that `actions.py` lists.
+
+An answer shows what the handlers' reply says, the operation's record and the resource's state; Postgres is needed only
+to wait for an operation's end. Asking again with the same operation id is safe, so a request without an answer is
+repeated for a moment.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain import contract
+from eventstore.log.envelope import Ref
+from gateway.commands import accepted, bodies
+from gateway.commands.actions import Action
+from gateway.http import content
+from gateway.http.parameters import idempotency_key, path_id, wait
+from gateway.http.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
+from gateway.reads import waiting
+from gateway.state import Caller, Gateway, caller, reflects
+from projections.database import clean_json
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import Patience, Unanswered
+from runtime.random_id import random_uuid
+
+#: Seconds in which a command has to be answered.
+PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
+
+#: The namespace of ids that are derived from a caller's key.
+NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One command that is being asked for: the action, the resource, the caller.
+
+    `key`: the id that follows from the caller's key, in what creates a resource. `operation` and `fingerprint` are
+    empty in what is no operation.
+    """
+
+    action: Action
+    project: str
+    resource: str
+    key: str | None
+    operation: str
+    fingerprint: str
+    args: Mapping[str, Any]
+    caller: Caller
+
+    def payload(self) -> bytes:
+        identity = self.caller.identity
+        said_by = contract.Caller(
+            actor=identity.actor,
+            credential=identity.credential,
+            request=self.caller.request,
+            operation=self.operation or None,
+            fingerprint=self.fingerprint or None,
+            key=self.key,
+            traceparent=self.caller.traceparent,
+        )
+        return contract.CommandRequest(args={self.action.kind: self.resource, **self.args}, context=said_by).body()
+
+
+async def command(gateway: Gateway, request: Request, action: Action) -> Response:
+    """Ask for an action, and answer with its operation and its resource."""
+    seconds = wait(request)
+    asked = parse(request, action, await content.read(request))
+    done = await ask(gateway, asked)
+    kind = action.kind
+    try:
+        found = accepted.read(kind, done)
+    except replies.Nonsense as error:
+        raise nonsense(str(error)) from error
+    position, operation, resource = found.position, found.operation, found.resource
+    actor = asked.caller.identity.actor
+    gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
+    reflects(request, position)
+    if seconds and not waiting.has_ended(operation):
+        ended = await waiting.told(gateway, asked.operation, position, seconds)
+        if ended is not None and ended["position"] >= operation["position"]:
+            operation = ended
+            resource = await waiting.resource(gateway, Ref(asked.project, kind, asked.resource), resource)
+    over = seconds > 0 and waiting.has_ended(operation)
+    headers = {"Location": f"/v1/operations/{asked.operation}"}
+    if found.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    answer = {"operation": operation, kind: resource, "position": position}
+    return Response(to_json(answer), 200 if over else 202, headers, "application/json")
+
+
+def parse(request: Request, action: Action, raw: bytes) -> Asked:
+    """The command that a request makes. Raises Problem and ValidationError."""
+    body = action.body.model_validate_json(raw or b"{}")
+    who = caller(request)
+    key = idempotency_key(request)
+    path = action.path.format_map({kind: path_id(request, kind) for kind in request.path_params})  # in one spelling
+    project = path_id(request, "project") if "project" in request.path_params else subjects.SYSTEM
+    actor = who.identity.actor
+    own = chosen(body) if action.creates else path_id(request, action.kind)
+    follows = derived("resource", actor, path, key) if action.creates and key is not None else None
+    resource = own or follows or random_uuid()
+    if action.kind == "project":
+        project = resource
+    said = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields, however it was written
+    return Asked(
+        action=action,
+        project=project,
+        resource=resource,
+        key=follows,
+        operation=derived("operation", actor, action.method, path, key),
+        fingerprint=hashlib.sha256(f"{action.method} {path}\n{said}".encode()).hexdigest(),
+        args=body.args(),
+        caller=who,
+    )
+
+
+def chosen(body: bodies.Body) -> str | None:
+    """The id that the body of a creation chooses for the new resource, if it does."""
+    id_: str | None = getattr(body, "id", None)
+    if id_ is None and isinstance(body, bodies.CreateNamed):
+        return bodies.slug(body.name)
+    return id_
+
+
+def derived(*parts: str | None) -> str:
+    """A UUID that follows from the parts, the last of which is the caller's key; a random one without a key."""
+    if parts[-1] is None:
+        return random_uuid()
+    return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
+
+
+async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
+    """The `ok` of the handlers' reply. Raises Problem for refusals and for silence (503)."""
+    action = asked.action
+    outcomes = gateway.metrics.commands
+    try:
+        reply = await answered(gateway, asked)
+    except Unanswered as error:
+        outcomes.labels(action.kind, action.verb, "unavailable").inc()
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    if isinstance(reply, replies.Refusal):
+        outcomes.labels(action.kind, action.verb, "refused").inc()
+        name = reply.field.removeprefix("spec.") if reply.field else None
+        raise Problem(reply.status, reply.code, reply.detail, [(name, reply.detail)] if name else ())
+    done = reply
+    outcomes.labels(action.kind, action.verb, "replayed" if done.get("replayed") else "accepted").inc()
+    return done
+
+
+async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.Refusal:
+    """The reply. The request is repeated until the deadline while nobody answers.
+
+    Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
+    """
+    subject = subjects.command(asked.project, asked.action.kind, asked.action.verb)
+    payload = asked.payload()
+    if len(payload) > gateway.nc.max_payload:
+        raise too_large(asked, gateway.nc.max_payload)
+    try:
+        reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
+        return known(replies.read(shown(reply.data)))
+    except replies.Nonsense as error:
+        raise nonsense(str(error)) from error
+
+
+def shown(data: bytes) -> bytes:
+    """A reply as the rows would show it: without NUL characters, which Postgres cannot store."""
+    return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
+
+
+def known(reply: dict[str, Any] | replies.Refusal) -> dict[str, Any] | replies.Refusal:
+    """The reply, if the API can show it. Raises Nonsense for a refusal with an unknown status."""
+    if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
+        raise replies.Nonsense(f"a refusal with status {reply.status}")
+    return reply
+
+
+def nonsense(why: str) -> Problem:
+    detail = f"the handlers answered nonsense ({why}); do they have the gateway's version? Ask again with the same key"
+    return Problem(502, "handlers_answer_invalid", detail)
+
+
+def too_large(asked: Asked, limit: int) -> Problem:
+    """The refusal of a command that no message can hold; it names the field that takes most of the room."""
+    sizes = {name: len(to_json(value)) for name, value in asked.args.items()}
+    field = max(sizes, key=lambda name: sizes[name])
+    detail = f"a command may have at most {limit} bytes; {field} takes {sizes[field]}"
+    return Problem(413, "request_too_large", detail, [(field, f"takes {sizes[field]} bytes")])

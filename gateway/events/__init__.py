@@ -1,0 +1,1 @@
+"""The log over HTTP: followed as it grows (`feed.py`), and searched (`audit.py`)."""

@@ -1,0 +1,161 @@
+"""Feeds: the log as Server-Sent Events, resumed exactly, at the pace of each reader.
+
+Each item carries `prev`, the position of the item before it in this feed, so that a reader can prove that it missed
+nothing. The first frame, and the keep-alive comments, have only an `id`: where to resume, though nothing happened yet.
+A slow reader slows down only its own consumer on the log; nothing is dropped.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from nats.aio.client import Client
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from eventstore.log.envelope import Recorded
+from eventstore.log.follow import follow
+from eventstore.log.store import EventStore, Unavailable
+from gateway.access import tickets
+from gateway.commands import bodies
+from gateway.http import content, parameters
+from gateway.http.parameters import not_found, path_id
+from gateway.http.problems import invalid_parameter
+from gateway.reads.reads import answer
+from gateway.state import Gateway, caller, reflects
+from runtime import subjects
+
+#: Seconds after which a silent feed says that it is alive.
+HEARTBEAT = 10.0
+#: Seconds that the log is asked for before a sign of life says nothing more.
+PATIENCE = 2.0
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
+
+
+async def everything(gateway: Gateway, request: Request) -> Response:
+    """The feed of the whole log."""
+    return stream(gateway, request, subjects.events(), await start(gateway, request))
+
+
+async def of_project(gateway: Gateway, request: Request) -> Response:
+    """The feed of a project: its own events and those of its VMs."""
+    after = await start(gateway, request)
+    project = path_id(request, "project")
+    return await known(gateway, request, subjects.events(project), "project", project, after)
+
+
+async def of_vm(gateway: Gateway, request: Request) -> Response:
+    """The feed of a VM."""
+    after = await start(gateway, request)
+    project, vm = path_id(request, "project"), path_id(request, "vm")
+    return await known(gateway, request, subjects.events(project, "vm", vm), "vm", vm, after)
+
+
+async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
+    """The feed of a resource in the log, deleted or not. Raises Problem (404) if the log has no events of it."""
+    if await gateway.store.newest(filter_) is None:
+        raise not_found(kind, id_)
+    return stream(gateway, request, filter_, after)
+
+
+def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Response:
+    reflects(request, after)
+    if request.method == "HEAD":
+        return StreamingResponse(nothing(), 200, HEADERS, "text/event-stream")
+    return StreamingResponse(items(gateway, after, filter_), 200, HEADERS, "text/event-stream")
+
+
+async def start(gateway: Gateway, request: Request) -> int:
+    """The position behind which a feed begins: what the reader has seen, or `after`, or now, or the beginning."""
+    now = request.query_params.get("from") is not None  # it can have no other value
+    after = parameters.position(request, "after")
+    if after is not None and now:
+        raise invalid_parameter("from", "give either from or after")
+    seen = parameters.header(request.scope, "Last-Event-ID")
+    if seen is not None:
+        return await gateway.within(request, "Last-Event-ID", parameters.digits("Last-Event-ID", seen))
+    if now:
+        return await gateway.store.last_position()
+    return after or 0
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    """The frames of an answer to HEAD: no consumer is made for it."""
+    none: tuple[bytes, ...] = ()
+    for frame in none:
+        yield frame
+
+
+async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:
+    """The frames of a feed, until the reader goes or the gateway stops.
+
+    A task of its own owns the consumer: it takes it down even when this one is cancelled in the middle of a wait.
+    """
+    batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
+    pumping = asyncio.create_task(pump(gateway.nc, after, filter_, batches))
+    stopped = asyncio.create_task(gateway.stop.wait())
+    coming = asyncio.create_task(batches.get())
+    gateway.metrics.feeds.inc()
+    try:
+        yield b": the log, in order\nid: %d\n\n" % after  # a reader that gets no further than this can resume
+        while not (stopped.done() or pumping.done()):
+            await asyncio.wait({coming, stopped, pumping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                named = await silent(gateway.store, after, filter_)
+                yield b": alive\n\n" if named is None else b": alive\nid: %d\n\n" % named
+                continue
+            for recorded in coming.result():
+                yield frame(recorded, after)
+                after = recorded.position
+            coming = asyncio.create_task(batches.get())
+    finally:
+        gateway.metrics.feeds.dec()
+        stopped.cancel()
+        coming.cancel()
+        gateway.end(pumping)
+
+
+async def silent(store: EventStore, after: int, filter_: str) -> int | None:
+    """A position up to which nothing of a feed happened behind `after`; None when something did, or nobody knows."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            end = await store.last_position()
+            newest = await store.newest(filter_)
+    except (Unavailable, TimeoutError):
+        return None
+    return end if newest is None or newest.position <= after else None
+
+
+async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
+    """Hand over batch after batch, as fast as the reader takes them."""
+    async with contextlib.aclosing(follow(nc, after, [filter_])) as source:
+        async for batch in source:
+            await batches.put(batch)
+
+
+def frame(recorded: Recorded, previous: int) -> bytes:
+    """One item as it is sent."""
+    event = {**recorded.cloud_event(), "prev": previous}
+    kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))
+
+
+class TicketView(BaseModel):
+    """A ticket. `position` is the end of the log now: `?after=` it misses nothing that comes."""
+
+    ticket: str
+    path: str
+    expires_in: int
+    position: int
+
+
+async def ticket(gateway: Gateway, request: Request) -> Response:
+    """A ticket for a feed."""
+    body = bodies.Ticket.model_validate_json(await content.read(request) or b"{}")
+    position = await gateway.store.last_position()
+    reflects(request, position)
+    made = gateway.tickets.issue(caller(request).identity, body.path)
+    view = TicketView(ticket=made, path=body.path, expires_in=tickets.SECONDS, position=position)
+    return answer(view.model_dump(), {"Cache-Control": "no-store"})

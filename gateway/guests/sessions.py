@@ -1,0 +1,83 @@
+"""Connections to the consoles of VMs, recorded as events of the VM: before one is opened, and after it has ended.
+
+Handlers decide, as for every command. A connection that cannot be recorded is not opened.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from domain.access import PLATFORM
+from domain.vm import Console
+from gateway.commands import bodies
+from gateway.commands.actions import Action
+from gateway.commands.commands import Asked, ask
+from gateway.http.problems import Problem
+from gateway.state import Caller, Gateway
+from runtime import logs
+from runtime.tasks.patience import RETRY
+
+log = logs.get(__name__)
+
+OPEN = Action("GET", "", "vm", "open-console", "", bodies.Body, PLATFORM)
+CLOSE = Action("GET", "", "vm", "close-console", "", bodies.Body, PLATFORM)
+UNSURE = "it could not be recorded in time, and was not opened"
+
+
+@dataclass
+class Session:
+    """One connection, from when somebody asked for it."""
+
+    project: str
+    vm: str
+    console: Console
+    caller: Caller
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.monotonic)
+    begun: bool = False
+    unsure: str | None = None
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.started, 3)
+
+    async def open(self, gateway: Gateway, *, force: bool) -> None:
+        """Record that it is opened. Raises Problem: then it may not be."""
+        self.begun, self.unsure = True, UNSURE
+        try:
+            await self._tell(gateway, OPEN, {"force": force})
+        except Problem as problem:
+            self.begun = problem.status == 503  # it may have been recorded in spite of the error
+            raise
+        self.unsure = None
+
+    def close(self, gateway: Gateway, why: str | None) -> None:
+        """Record that it has ended, sooner or later. Nothing where it is not recorded that it was opened."""
+        if self.begun:
+            task = asyncio.create_task(self._closed(gateway, {"seconds": self.seconds(), "why": self.unsure or why}))
+            gateway.background.add(task)
+            task.add_done_callback(gateway.background.discard)
+
+    async def _closed(self, gateway: Gateway, said: dict[str, object]) -> None:
+        """Repeat until it is recorded, as long as this gateway lives."""
+        for pause in RETRY.pauses():
+            stopping = gateway.stop.is_set()
+            try:
+                await self._tell(gateway, CLOSE, said)
+                return
+            except Problem as problem:
+                if stopping or problem.status != 503:
+                    log.warning(
+                        "the end of a connection is not recorded", session=self.id, vm=self.vm, code=problem.code
+                    )
+                    return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gateway.stop.wait(), pause)
+
+    async def _tell(self, gateway: Gateway, action: Action, said: dict[str, object]) -> None:
+        args = {"session": self.id, "console": self.console, **said}
+        asked = Asked(action, self.project, self.vm, None, "", "", args, self.caller)
+        done = await ask(gateway, asked)
+        if isinstance(position := done.get("position"), int):
+            gateway.writes.note(self.caller.identity.actor, "vm", position, self.vm, self.project)

@@ -1,0 +1,130 @@
+"""Connections to guests: a WebSocket here, the bus in the middle, the guest's node at the other end.
+
+A browser cannot send `Authorization` with a WebSocket, so its token may also come as a subprotocol (`auth.offered`).
+A refusal comes before the WebSocket is opened, as a problem document, as for every other call.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from domain.contract import Connection
+from domain.vm import Console, Phase
+from gateway.guests.asks import ask, located
+from gateway.guests.sessions import Session
+from gateway.http import parameters
+from gateway.http.parameters import Judge
+from gateway.http.problems import Problem
+from gateway.state import Gateway, caller
+from runtime import logs, subjects
+from runtime.bus.pipe import Ended, Pipe
+from runtime.tasks.tasks import end
+
+log = logs.get(__name__)
+
+#: The subprotocol that is spoken: bytes as they are.
+BINARY = "binary"
+#: What a reason may have of bytes in a WebSocket's last frame.
+MOST_REASON = 120
+NORMAL, RESTARTS = 1000, 1012
+LEFT, STOPPING = "the client has left", "the gateway is being stopped"
+#: What somebody is connected to, by what the node is asked for.
+CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
+
+
+class Tunnel:
+    """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
+
+    def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge, positions: tuple[str, ...]) -> None:
+        self._gateway = gateway
+        self._kind = kind
+        self._path = path
+        self._judge = judge
+        self._positions = positions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # that somebody wants to connect
+        scope["nebula.route"] = f"GET {self._path}"
+        request = Request({**scope, "type": "http", "method": "GET"})
+        self._judge(request)
+        await self._gateway.judge(request, self._positions)
+        force = parameters.flag(request, "force")
+        vm, node, state = await located(self._gateway, request)
+        if state.phase is not Phase.RUNNING:
+            detail = f"the VM is {state.phase}: only a running one can be connected to; its console-log can be read"
+            raise Problem(409, "wrong_phase", detail)
+        who = caller(request)
+        session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)
+        here, there = (subjects.session(node, session.id, hearer) for hearer in ("gateway", "node"))
+        pipe = Pipe(self._gateway.nc, here, there)
+        told = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
+        await pipe.open()
+        try:
+            question = Connection(vm=vm, session=session.id, actor=who.identity.actor, force=force)
+            await ask(self._gateway, node, self._kind, question)
+            await session.open(self._gateway, force=force)
+            told.info("connection opened", node=node, force=force)
+            subprotocol = BINARY if BINARY in scope["subprotocols"] else None
+            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await carry(self._gateway, pipe, receive, send)
+        finally:
+            try:
+                await pipe.close(STOPPING if self._gateway.stop.is_set() else LEFT)
+            finally:
+                session.close(self._gateway, pipe.ended)
+            told.info("connection closed", why=pipe.ended, seconds=session.seconds())
+
+
+async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:
+    """Pass bytes in both directions, until one end or this gateway stops."""
+    outward = asyncio.create_task(out(pipe, send))
+    inward = asyncio.create_task(into(pipe, receive))
+    stopped = asyncio.create_task(gateway.stop.wait())
+    tasks: list[asyncio.Task[Any]] = [outward, inward, stopped]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(tasks)
+    with contextlib.suppress(ClientDisconnect):  # the client has disconnected as well
+        if pipe.ended is not None:
+            await send(closing(NORMAL, pipe.ended))
+        elif gateway.stop.is_set():
+            await send(closing(RESTARTS, "this gateway is being stopped; connect again"))
+
+
+async def out(pipe: Pipe, send: Send) -> None:
+    while True:
+        try:
+            data = await pipe.receive()
+        except Ended:
+            return
+        await send({"type": "websocket.send", "bytes": data})
+
+
+async def into(pipe: Pipe, receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return
+        data = message.get("bytes") or (message.get("text") or "").encode()
+        try:
+            await pipe.send(data)
+        except Ended:
+            return
+
+
+def closing(code: int, reason: str) -> Message:
+    text = reason.encode()[:MOST_REASON].decode(errors="ignore")
+    return {"type": "websocket.close", "code": code, "reason": text}
+
+
+async def upgrade_required(gateway: Gateway, request: Request) -> Response:
+    """What a call that is no WebSocket is told, when it would be right as one."""
+    for kind in ("project", "vm"):
+        parameters.path_id(request, kind)
+    detail = "this is a WebSocket: connect to it as to one"
+    raise Problem(426, "upgrade_required", detail, headers={"Upgrade": "websocket"})

@@ -1,0 +1,170 @@
+"""Parameters and headers in the API's description: types, bounds, allowed values. `parameters.py` reads them."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from domain import patterns
+from domain.base import LABELS_SCHEMA, LINE_PATTERN
+from domain.image import ImagePhase
+from domain.kinds import NAMES
+from domain.operation import Status
+from domain.spellings import UUID_PATTERN
+from domain.vm import Phase
+from eventstore.parking import parking
+from gateway.http import parameters
+from projections.pages import MOST
+from runtime import subjects
+
+Schema = dict[str, Any]
+
+UUID: Schema = {"type": "string", "pattern": UUID_PATTERN}
+SLUG: Schema = {"type": "string", "pattern": f"^{parameters.SLUG.pattern}$"}
+VISIBLE: Schema = {"type": "string", "pattern": f"^{parameters.VISIBLE.pattern}$"}
+ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LINE_PATTERN}
+TOKEN: Schema = {"type": "string", "pattern": f"^{subjects.TOKEN.pattern}$"}
+#: The format says what a pattern cannot: it comes from the page before.
+PAGE_TOKEN: Schema = {"type": "string", "pattern": f"^{parameters.PAGE_TOKEN.pattern}$", "format": "page-token"}
+TICKET: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
+POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_POSITION}
+TIME: Schema = {"type": "string", "format": "date-time"}
+MOMENT: Schema = {"anyOf": [POSITION, TIME]}
+SECONDS: Schema = {"type": "string", "pattern": r"^(60(\.0{1,6})?|[0-5]?[0-9](\.[0-9]{1,6})?)s?$"}
+LABEL: Schema = {
+    "type": "string",
+    "pattern": LABELS_SCHEMA["propertyNames"]["pattern"][:-1]
+    + "(="
+    + LABELS_SCHEMA["additionalProperties"]["pattern"].strip("^$").replace("*", "{0,255}")
+    + ")?$",
+}
+
+
+def words(values: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": [str(value) for value in values]}
+
+
+def listed(kind: str, values: type[StrEnum]) -> Schema:
+    return {**words(values), "description": f"{kind} of which this is true"}
+
+
+#: Path parameters. An invalid one names no resource: 404.
+PATH: dict[str, Schema] = {
+    **{kind: UUID if parameters.by_uuid(kind) else SLUG for kind in NAMES},
+    **dict.fromkeys(("source", "key"), TOKEN),
+}
+
+#: Query parameters, by their name. `parameters.Judge` holds calls to them.
+QUERY: dict[str, tuple[Schema, str]] = {
+    "at": (MOMENT, "a log position, or an RFC 3339 time, up to now: the resource as it was then"),
+    "min_position": (POSITION, "wait (at most 5 s) until the answer reflects this log position, which is in the log"),
+    "label": (LABEL, "`key`, or `key=value`: those that carry such a label"),
+    "limit": ({"type": "integer", "minimum": 1, "maximum": MOST}, "items on a page (100)"),
+    "page_token": (PAGE_TOKEN, "next_page_token of the page before, with the same filters"),
+    "bytes": (
+        {"type": "integer", "minimum": 1, "maximum": parameters.MOST_BYTES},
+        f"how many bytes the answer may have ({parameters.DEFAULT_BYTES})",
+    ),
+    "cursor": (
+        {"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"},
+        "the header Nebula-Cursor of the answer before: what follows on it",
+    ),
+    "force": (words(("true", "false")), "true takes the console away from whoever has it"),
+    "wait": (SECONDS, "seconds to wait at most, such as 30s"),
+    "after": (POSITION, "a log position, which is in the log: only what came later"),
+    "ticket": (
+        TICKET,
+        "of POST /v1/tickets, in place of a token: for browsers, which send no Authorization with an EventSource",
+    ),
+    "from": (MOMENT, "a log position or a time, up to now"),
+    "to": (MOMENT, "a log position or a time, up to now, inclusive"),
+    "type": (VISIBLE, "an event type, such as VmStarted"),
+    "kind": (VISIBLE, "a kind of resource"),
+    "actor": (ACTOR, "what this actor did"),
+    **{
+        name: (VISIBLE, f"those of this {name}")
+        for name in (
+            *("project", "vm", "tag", "name", "node", "region", "operation", "source"),
+            *("distribution", "release", "architecture"),
+        )
+    },
+}
+
+#: Parameters that have another meaning in one path.
+QUERY_OF: dict[tuple[str, str], Schema] = {
+    ("/v1/projects/{project}/vms", "phase"): words(Phase),
+    ("/v1/images", "phase"): words(ImagePhase),
+    ("/v1/operations", "status"): words(Status),
+    ("/v1/parked", "status"): words(parking.Status),
+    ("/v1/events", "kind"): words(NAMES),
+}
+NOW = words(("now",))
+
+REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "what this call is called in logs and events: 1 to 128 visible ASCII characters",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "the same call with the same key is answered as the first one was, and does nothing again",
+    "schema": VISIBLE,
+}
+LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "the position that a reader has seen, which is in the log: what follows on it",
+    "schema": POSITION,
+}
+
+
+def in_path(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [{"name": name, "in": "path", "required": True, "schema": PATH[name]} for name in names]
+
+
+def in_query(path: str, name: str) -> dict[str, Any]:
+    """A query parameter of a path. Raises KeyError for one that nothing is said of here."""
+    described: dict[str, Any] = {"name": name, "in": "query", "required": False}
+    if path.endswith("/feed") and name == "from":
+        return {**described, "schema": NOW, "description": "what comes from now on; not together with after"}
+    if (path, name) in QUERY_OF:
+        return {**described, "schema": QUERY_OF[path, name]}
+    schema, text = QUERY[name]
+    return {**described, "schema": schema, "description": text}
+
+
+def positions(path: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the query parameters of a path that name a position of the log, or a time."""
+    return tuple(name for name in names if in_query(path, name)["schema"] in (POSITION, MOMENT))
+
+
+def judge(path: str, names: Iterable[str]) -> parameters.Judge:
+    """How the query of a path is judged: as it is described."""
+    known = {name: in_query(path, name)["schema"] for name in names}
+    return parameters.Judge(known, {name: schema["enum"] for name, schema in known.items() if "enum" in schema})
+
+
+def header(schema: Schema, text: str, *, always: bool = True) -> dict[str, Any]:
+    return {"description": text, "required": always, "schema": schema}
+
+
+ECHOED = {"X-Request-Id": header({"type": "string", "minLength": 1, "maxLength": 128}, "what this call is called")}
+#: Of every answer of the API itself.
+ANSWERED = {
+    **ECHOED,
+    "Nebula-Position": header(POSITION, "the log position that the answer reflects"),
+}
+OF_A_COMMAND = {
+    **ANSWERED,
+    "Location": header({"type": "string", "pattern": f"^/v1/operations/{patterns.UUID}$"}, "the operation"),
+    "Idempotent-Replayed": header(
+        words(("true",)), "the same was asked before with this key: this is what came of it", always=False
+    ),
+}
+OF_A_CONSOLE = {
+    **ANSWERED,
+    "Nebula-Cursor": header({"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"}, "where the answer ends"),
+    "Nebula-More": header(words(("true", "false")), "whether more is there already"),
+}

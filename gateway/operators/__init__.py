@@ -1,0 +1,1 @@
+"""For operators: whether the platform works, how each process is, and parked messages."""

@@ -1,0 +1,175 @@
+"""Whether the platform can do its work, dependency by dependency."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from domain.contract import Caller, CommandRequest
+from eventstore.log.store import Unavailable
+from gateway.monitoring import unreadable
+from gateway.monitoring.health_memory import PARTS
+from gateway.monitoring.roles import Heard
+from gateway.state import Gateway
+from projections import upgrade
+from projections.database import Away, kept
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import NobodyThere, Patience, Refused, Unanswered
+
+#: Seconds that each dependency has for its answer.
+PATIENCE = 1.5
+#: Seconds for which read models that are behind may not move: with a full disk they can be read all the same.
+STILL = 10.0
+
+
+class HealthView(TypedDict):
+    """How the platform is. What else is said depends on what there is to say."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+
+
+async def health(gateway: Gateway, request: Request) -> Response:
+    """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
+
+    `degraded`: it works, and messages are parked that nobody has looked at, a node cannot read a document, or a manager
+    fails at something. `parked_more`: messages for which there was no room among the parked. `malformed`: what made no
+    sense and is stored nowhere, by source.
+    `daemons_waiting`: node daemons that do nothing, since another one of their name works. `clocks_off`: nodes whose
+    clocks are too far from this one; that too is `degraded`.
+    """
+    body = await gateway.health.body(lambda: look(gateway))
+    well = body["status"] != "unavailable"
+    told = to_json(body, inf_nan_mode="null")  # handlers may say any number
+    return Response(told, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
+
+
+async def look(gateway: Gateway) -> dict[str, Any]:
+    asked, nats, (rows, projections) = await asyncio.gather(
+        handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
+    )
+    commands, log, told = asked
+    managers = gateway.health.dated(working(told, gateway.roles.all()))
+    readable = "position" in nats and "position" in rows
+    lag = max(nats["position"] - rows["position"], 0) if readable else None
+    if readable and rows["position"] > nats["position"]:
+        nats = await end_of_log(gateway)  # it was asked before the rows were
+        if rows["position"] > nats.get("position", rows["position"]):
+            detail = "the read models tell of more than the log holds: it is another log; restore it, or rebuild them"
+            projections = {"status": "unavailable", "detail": detail}
+    if lag and "building" not in rows:
+        still = gateway.health.rows.seconds(rows["position"], True, time.monotonic())
+        if still > STILL and projections["status"] == "ok":
+            detail = f"the read models stand still, {lag} events behind; the log of the projections says why"
+            projections = {"status": "unavailable", "detail": detail}
+    elif readable:
+        gateway.health.rows.seconds(rows["position"], False, time.monotonic())
+    malformed = gateway.unreadable.all(gateway.heartbeats)
+    body: dict[str, Any] = {
+        "commands": commands,
+        "log": log,
+        "nats": nats,
+        "postgres": rows,
+        "projections": projections,
+        "lag": lag,
+        "lag_seconds": await lag_seconds(gateway, rows["position"]) if lag else 0.0,
+        "managers": managers,
+        "parked": gateway.parked.open,
+        "parked_more": gateway.parked.more,
+        "malformed": {source: found.model_dump(mode="json") for source, found in malformed.items()},
+        "daemons_waiting": gateway.heartbeats.all_waiting(),
+        "clocks_off": gateway.heartbeats.clocks_off(),
+    }
+    well = all(body[name]["status"] == "ok" for name in PARTS)
+    failing = any(each.get("failing_since") for each in managers)
+    parked = gateway.parked.open or gateway.parked.more
+    trouble = parked or failing or body["clocks_off"] or unreadable.WANTED in malformed
+    return {"status": ("degraded" if trouble else "ok") if well else "unavailable", **body}
+
+
+async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Whether a command is decided, whether the log stores, and how the managers are: all by asking the handlers."""
+    subject = subjects.command(subjects.SYSTEM, "health", "check")
+    question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
+    unknown = {"status": "unknown"}
+    try:
+        said = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), lambda said: said)
+        log, managers = said["log"], said["managers"]
+        gateway.unreadable.hear(said.get("process"), said.get("malformed", {}))
+        stored = {"status": "ok" if log["status"] == "ok" else "unavailable"}
+        if stored["status"] != "ok":
+            stored["detail"] = str(log.get("detail"))[:300]
+        return {"status": "ok"}, stored, [dict(each) for each in managers]
+    except Refused as refused:
+        return {"status": "unavailable", "detail": refused.refusal.code}, unknown, []
+    except NobodyThere:
+        return {"status": "unavailable", "detail": "no handlers answer"}, unknown, []
+    except Unanswered:
+        return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
+    except (replies.Nonsense, LookupError, TypeError, ValueError, AttributeError):
+        return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []
+
+
+def working(told: list[dict[str, Any]], heard: Iterable[Heard]) -> list[dict[str, Any]]:
+    """The managers as one handlers process told, or as another one says in which they work."""
+    elsewhere = {found.name: found for each in heard if each.alive for found in each.said.managers if found.works}
+
+    def newest(each: dict[str, Any]) -> dict[str, Any]:
+        name = each.get("name")
+        found = elsewhere.get(name) if isinstance(name, str) and each.get("works") is False else None
+        return found.model_dump(mode="json", include=set(each)) if found is not None else each
+
+    return [newest(each) for each in told]
+
+
+async def end_of_log(gateway: Gateway) -> dict[str, Any]:
+    try:
+        position = await asyncio.wait_for(gateway.store.last_position(), PATIENCE)
+    except (Unavailable, TimeoutError):
+        return {"status": "unavailable"}
+    return {"status": "ok", "position": position}
+
+
+async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How far the read models are, and whether a process keeps them."""
+    try:
+        position, alive = await asyncio.wait_for(kept(gateway.pool), PATIENCE)
+    except (Away, TimeoutError):
+        return {"status": "unavailable"}, {"status": "unknown"}
+    building = None
+    with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
+    made = {} if building is None else {"building": {"position": building}}
+    keeper = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process keeps the read models"}
+    return {"status": "ok", "position": position, **made}, keeper
+
+
+async def lag_seconds(gateway: Gateway, position: int) -> float | None:
+    """The age of the first event that the read models do not reflect."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await gateway.store.read(position, limit=1)
+    except (Unavailable, TimeoutError):
+        return None
+    return round(max(0.0, (datetime.now(UTC) - found[0].stored_at).total_seconds()), 3) if found else 0.0
+
+
+async def metrics(gateway: Gateway, request: Request) -> Response:
+    """Numbers for Prometheus."""
+    gateway.metrics.position.set(gateway.position.value)
+    await handlers(gateway)
+    gateway.metrics.malformed_are(gateway.unreadable.all(gateway.heartbeats))
+    gateway.metrics.parked_are(gateway.parked.counts(), gateway.parked.more_by_source())
+    gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
+    gateway.metrics.clocks_are(gateway.heartbeats.clock_offsets())
+    with contextlib.suppress(Away, TimeoutError):
+        building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
+        gateway.metrics.building.set(-1 if building is None else building)
+    return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")

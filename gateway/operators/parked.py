@@ -1,0 +1,105 @@
+"""Parked messages over HTTP: list, show, retry and drop them (docs/integrity.md)."""
+
+import contextlib
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from eventstore.parking.parking import LOG, NotParked, Parked, Parking, Status
+from gateway.commands import bodies
+from gateway.http import content, parameters
+from gateway.http.parameters import not_found
+from gateway.reads.reads import answer, listed
+from gateway.state import Gateway, caller
+from runtime import subjects
+
+
+class ParkedSummary(BaseModel):
+    """A record as lists show it."""
+
+    source: str
+    key: str
+    status: Status
+    subject: str
+    position: int
+    error: str
+    time: str
+    size: int
+    actor: str | None = None
+    reason: str | None = None
+    closed_at: str | None = None
+    count: int = 1
+
+
+class ParkedView(ParkedSummary):
+    """A record as the API shows it. `message` is there for a message of the log: as the feeds show it."""
+
+    headers: dict[str, str]
+    data_base64: str | None = None
+    message: dict[str, Any] | None = None
+
+
+def shown(record: Parked) -> dict[str, Any]:
+    return record.model_dump(mode="json")
+
+
+async def many(gateway: Gateway, request: Request) -> Response:
+    """A page of records in the order of their parking; the open ones where no status is given."""
+    after, limit = parameters.page_token(request, "parked") or 0, parameters.limit(request)
+    status = parameters.choice(request, "status", Status) or Status.OPEN
+    source = parameters.word(request, "source")
+    places = gateway.parked.places(Status(status), source, after, limit + 1)
+    parking = Parking(gateway.nc)
+    items = []
+    for _, newest in places[:limit]:
+        with contextlib.suppress(NotParked):  # a count that has just gone on
+            items.append(summary(await parking.at(newest)))
+    following = places[limit - 1][0] if len(places) > limit else None
+    return listed(request, "parked", items, following, gateway.position.value)
+
+
+def summary(record: Parked) -> dict[str, Any]:
+    """A record without the message."""
+    return record.model_dump(mode="json", exclude={"headers", "data_base64"})
+
+
+async def one(gateway: Gateway, request: Request) -> Response:
+    """A record with its message; one of the log's is read from there."""
+    record = await Parking(gateway.nc).get(*named(request))
+    view = shown(record)
+    if record.source == LOG and record.position:
+        found = await gateway.store.read(record.position - 1, None, 1)
+        if found and found[0].position == record.position:
+            view["message"] = found[0].cloud_event()
+    return answer(view)
+
+
+async def retry(gateway: Gateway, request: Request) -> Response:
+    """Put the message back on its subject, to be processed again."""
+    bodies.Body.model_validate_json(await content.read(request) or b"{}")
+    source, key = named(request)
+    return closed(gateway, await Parking(gateway.nc).retry(source, key, actor=caller(request).identity.actor))
+
+
+async def drop(gateway: Gateway, request: Request) -> Response:
+    """Close the record: somebody has seen the message, and it is not needed any more."""
+    said = bodies.Drop.model_validate_json(await content.read(request) or b"{}")
+    source, key = named(request)
+    actor = caller(request).identity.actor
+    return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=said.reason))
+
+
+def closed(gateway: Gateway, record: Parked) -> Response:
+    gateway.parked.close(record)
+    return answer(shown(record))
+
+
+def named(request: Request) -> tuple[str, str]:
+    """The source and the key in the path. Raises Problem (404) for what can be neither."""
+    source, key = request.path_params["source"], request.path_params["key"]
+    try:
+        return subjects.token(source), subjects.token(key)
+    except ValueError:
+        raise not_found("parked", f"{source}/{key}") from None

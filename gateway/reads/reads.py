@@ -1,0 +1,217 @@
+"""Reads: one resource, or a page of them, from the projections' rows; a VM also as it was at any moment."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain.image import ImagePhase
+from domain.kind import SYSTEM, Scope
+from domain.operation import Status
+from domain.vm import Phase
+from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.judge import evolved
+from eventstore.log.store import not_behind
+from gateway.http import parameters
+from gateway.http.parameters import not_found, path_id
+from gateway.http.problems import Problem
+from gateway.reads import waiting
+from gateway.state import Gateway, reflects
+from gateway.writes import ANY
+from projections import aggregates, operation_rows, pages
+from projections.aggregates import Aggregates, Found
+from projections.books import TABLES
+from projections.images import IMAGES
+from projections.nodes import NODES
+from projections.projects import PROJECTS
+from projections.vms import VMS
+from runtime import subjects
+
+S = TypeVar("S")
+
+
+def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(to_json(body), 200, headers, "application/json")
+
+
+# ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def living(gateway: Gateway, request: Request, table: Aggregates[S], ref: Ref) -> Found[S]:
+    """A resource that is not deleted. Raises Problem: 404 where there is none, 410 where it was deleted."""
+    await gateway.fresh(request, ref.id)
+    found, position = await aggregates.get(gateway.pool, table, ref)
+    if found is None:
+        await gateway.caught_up()
+        found, position = await aggregates.get(gateway.pool, table, ref)
+    reflects(request, position)
+    if found is None:
+        raise not_found(table.kind, ref.id)
+    if found.deleted:
+        hint = "; read its past with ?at=" if table is VMS else ""
+        raise Problem(410, f"{table.kind}_{table.ended}", f"{table.kind} {ref.id} was {table.ended}{hint}")
+    return found
+
+
+async def one(gateway: Gateway, request: Request, kind: str) -> Response:
+    """One resource of a kind."""
+    id_ = path_id(request, kind)
+    table = TABLES[kind]
+    project = path_id(request, "project") if table.of.scope is Scope.PROJECT else SYSTEM
+    ref = Ref(table.of.project_of(project, id_), kind, id_)
+    found: Found[Any] = await living(gateway, request, table, ref)
+    return answer(shown(gateway, table, table.shown(found)))
+
+
+def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A resource with what only this process knows of it: when a node was last heard, and what it said."""
+    if table is not NODES:
+        return view
+    heard = gateway.heartbeats
+    return {
+        **view,
+        "waiting": heard.waiting(view["id"]),
+        "malformed_documents": heard.unread(view["id"]),
+        "last_seen": heard.last_seen(view["id"]),
+        "clock_offset_seconds": heard.clock_offset(view["id"]),
+        "clock_warning": heard.clock_warning(view["id"]),
+        "image_cache": heard.image_cache(view["id"]),
+    }
+
+
+async def vm(gateway: Gateway, request: Request) -> Response:
+    """A VM, now or then."""
+    ref = Ref(path_id(request, "project"), "vm", path_id(request, "vm"))
+    at = parameters.moment(request, "at")
+    if at is not None:
+        return await past(gateway, request, ref, at)
+    return answer(VMS.shown(await living(gateway, request, VMS, ref)))
+
+
+async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
+    """A VM as it was after the last of its events up to a position or a time."""
+    state, last = await as_it_was(gateway, VMS, ref, at)
+    reflects(request, last.position)
+    return answer(VMS.render(state, last.version, last.position))
+
+
+async def as_it_was(gateway: Gateway, table: Aggregates[S], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
+    """A resource after the last of its events up to a position or a time, folded from the log itself; and that event.
+
+    It may be a deleted one. Raises Problem (404) where it was not there yet.
+    """
+    history = await gateway.store.history(ref, fresh=True)
+    state: S | None = None
+    last = None
+    for recorded in history:
+        if not not_behind(recorded, at):
+            break
+        state, _ = evolved(table.of.evolve, state, recorded.event)
+        last = recorded
+    if state is None or last is None:
+        first = f"its first event is at position {history[0].position}" if history else "it has no events"
+        detail = f"there was no {table.of.title} {ref.id} at that moment: {first}"
+        raise Problem(404, f"{table.kind}_not_found", detail, [("at", "too early")])
+    return state, last
+
+
+async def operation(gateway: Gateway, request: Request) -> Response:
+    """An operation; with `wait`, once it has ended or the time has passed."""
+    id_ = path_id(request, "operation")
+    seconds = parameters.wait(request)
+    await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
+    found = await waiting.look(gateway, id_)
+    if found is None:
+        await gateway.caught_up()
+        found = await waiting.look(gateway, id_)
+    if found is None:
+        raise not_found("operation", id_)
+    if seconds and not waiting.has_ended(found):
+        found = await waiting.ended(gateway, id_, seconds) or found
+    return answer(found)
+
+
+# ── many ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def listed(request: Request, name: str, items: object, following: int | None, position: int) -> Response:
+    """A page as every list answers."""
+    reflects(request, position)
+    token = parameters.token(request, name, following)
+    return answer({"items": items, "next_page_token": token, "position": position})
+
+
+async def page_key(gateway: Gateway, request: Request, name: str) -> int | None:
+    """The key in a page token, where one is given: a position of this log. Raises Problem."""
+    key = parameters.page_token(request, name)
+    return None if key is None else await gateway.within(request, "page_token", key)
+
+
+async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[str, str | None]) -> Response:
+    """A page of resources of a kind."""
+    table = TABLES[kind]
+    after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
+    await gateway.fresh(request, kind=kind)
+    found = await pages.matching(gateway.pool, table, filters, after, limit)
+    items = [shown(gateway, table, item) for item in found.items]
+    return listed(request, table.table, items, found.next, found.position)
+
+
+async def projects(gateway: Gateway, request: Request) -> Response:
+    return await many(gateway, request, "project", {"tag": parameters.word(request, "tag")})
+
+
+async def all_of(gateway: Gateway, request: Request, kind: str) -> Response:
+    """The resources of a kind, or of a kind in a project, by the filters of their table."""
+    table = TABLES[kind]
+    filters = {name: parameters.word(request, name) for name in table.filters}
+    if table.of.scope is Scope.PROJECT:
+        project = filters["project"] = path_id(request, "project")
+        await living(gateway, request, PROJECTS, Ref(project, "project", project))
+    return await many(gateway, request, kind, filters)
+
+
+async def images(gateway: Gateway, request: Request) -> Response:
+    filters = {
+        "phase": parameters.choice(request, "phase", ImagePhase),
+        **{name: parameters.word(request, name) for name in ("project", "distribution", "release", "architecture")},
+    }
+    return await many(gateway, request, "image", filters)
+
+
+async def image(gateway: Gateway, request: Request) -> Response:
+    """An image; with `project`, as that project sees it: one of another project is not there."""
+    id_, project = path_id(request, "image"), parameters.word(request, "project")
+    found = await living(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
+    if project is not None and not found.state.visible(project):
+        raise not_found("image", id_)
+    return answer(IMAGES.shown(found))
+
+
+async def vm_list(gateway: Gateway, request: Request) -> Response:
+    """The VMs of a project that are not deleted."""
+    project = path_id(request, "project")
+    filters = {
+        "project": project,
+        "label": parameters.label(request),
+        "phase": parameters.choice(request, "phase", Phase),
+        **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
+    }
+    await page_key(gateway, request, VMS.table)  # judged before the project is looked up
+    await living(gateway, request, PROJECTS, Ref(project, "project", project))
+    return await many(gateway, request, "vm", filters)
+
+
+async def operations(gateway: Gateway, request: Request) -> Response:
+    """Operations, the newest first."""
+    filters = {
+        "status": parameters.choice(request, "status", Status),
+        **{name: parameters.word(request, name) for name in ("project", "vm", "kind")},
+    }
+    before, limit = await page_key(gateway, request, "operations"), parameters.limit(request)
+    await gateway.fresh(request, kind=ANY)
+    items, following, position = await operation_rows.page(gateway.pool, filters, before, limit)
+    return listed(request, "operations", items, following, position)

@@ -1,0 +1,293 @@
+"""What a command looks up before it is decided, and what stands or falls with its events on other aggregates.
+
+What a command's fields name (`Names`) is looked up for every command; here is what needs more than that.
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from domain import image, node, project, vm
+from domain.base import Category, Command, Event, Rejected
+from domain.flavor import Flavor
+from domain.image_source import checked
+from domain.placement import Policy, attainable, grown
+from domain.references import Reference, names_in
+from domain.vm.features import features, unknown
+from domain.vm.verbs.rescue import RescueVm, VmRescueRequested
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Change, Tip
+from eventstore.vault.vault import Vault
+from handlers.commands import user_data
+from handlers.images import credentials
+from handlers.world.references import refers_to
+from handlers.world.world import World
+from runtime import subjects
+
+MOST_USER_DATA = 64 * 1024
+#: Bytes of user-data that are looked at without leaving the loop.
+LOOKED_AT_HERE = 2048
+Args = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a command may look up beyond its own aggregate."""
+
+    world: World
+    vault: Vault
+    policy: Policy = field(default_factory=Policy)
+
+
+Prepare = Callable[[Args, str, Facts], Awaitable[Args]]
+Beside = Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """`prepare` completes the arguments, or refuses. `beside`: what stands or falls with the events.
+
+    `behind`: the command is stored first, and what it names is checked behind it (`fences.py`).
+    """
+
+    prepare: Prepare | None = None
+    beside: Beside | None = None
+    behind: bool = False
+
+
+def named(command: type[Command], args: Args) -> dict[str, list[Reference]]:
+    """What arguments name, by their fields; of anything else the command itself tells what is wrong with it."""
+    found: dict[str, list[Reference]] = {}
+    for name, kind in names_in(command):
+        said = args.get(name)
+        ids = said if isinstance(said, list | tuple) else [said]
+        found[name] = [Reference(kind, id_) for id_ in ids if isinstance(id_, str)]
+    return found
+
+
+def all_named(command: type[Command], args: Args) -> Iterable[Reference]:
+    return (reference for of in named(command, args).values() for reference in of)
+
+
+async def check_named(command: type[Command], args: Args, project_id: str, facts: Facts) -> Args:
+    """What the arguments name is there, and may be used. Raises Rejected for the field."""
+    for name, references in named(command, args).items():
+        try:
+            facts.world.references.usable(references, project_id)
+        except Rejected as refusal:
+            category = Category.INVALID if refusal.category is Category.NOT_FOUND else refusal.category
+            raise Rejected(refusal.code, refusal.detail, category, field=name) from None
+    return args
+
+
+async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """Project, image and tags exist; the user-data is sealed before anything is stored."""
+    said = args.get("spec")
+    spec = said if isinstance(said, dict) else {}
+    args["project"] = project_id
+    facts.world.references.usable(all_named(vm.CreateVm, args), project_id)
+    if args.get("flavor") is not None and isinstance(said, dict | None):
+        args["spec"] = spec = sized(str(args["flavor"]), spec, facts)
+    facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
+    with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
+        args["spec"] = checked_spec = vm.Spec.model_validate(spec)
+        attainable(checked_spec.resources(), args.get("region"), facts.world.nodes(), facts.policy)
+    secret = await sealed(args, facts.vault)
+    return {**args, **secret}
+
+
+def sized(flavor_id: str, given: Args, facts: Facts) -> Args:
+    """The size of a VM of a flavor. Its disk may be larger than the flavor's."""
+    found = facts.world.references.lookup(refers_to(Reference("flavor", flavor_id)))
+    if not isinstance(found, Flavor):
+        return given
+    if said := sorted({"vcpus", "memory_mib"} & given.keys()):
+        raise Rejected(
+            "invalid_request", f"a flavor says {said[0]}: leave it out", Category.INVALID, field=f"spec.{said[0]}"
+        )
+    size = {**found.size.model_dump(), **given}
+    with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
+        size["disk_gib"] = vm.Spec.model_validate(size).disk_gib  # "8" and 8.0 are 8
+    if isinstance(size["disk_gib"], int) and size["disk_gib"] < found.size.disk_gib:
+        detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; it can be larger, not smaller"
+        raise Rejected("disk_too_small", detail, Category.INVALID, field="spec.disk_gib")
+    return size
+
+
+async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """The image is there; the user-data is sealed. Whether there is such a VM is the rules' business."""
+    known = facts.world.vm(str(args.get("vm")))
+    if known is None or known.state is None or known.state.project != project_id:
+        args.pop("user_data_base64", None)
+        return {**args, "image": "none", "user_data": None}
+    base = str(args.get("image") or known.state.image)
+    facts.world.references.usable([Reference("image", base)], project_id)
+    facts.world.references.fits(base, known.state.spec.disk_gib)
+    secret = await sealed(args, facts.vault)
+    return {**args, "image": base, **secret}
+
+
+async def sealed(args: Args, vault: Vault) -> Args:
+    """The user-data, so that the log cannot tell it, and what its owner should know of it."""
+    given = user_data_of(args)
+    if given is None:
+        return {"user_data": None, "notices": ()}
+    data = user_data.cleaned(given)
+    look = user_data.notices
+    notices = look(data) if len(data) < LOOKED_AT_HERE else await asyncio.to_thread(look, data)
+    return {"user_data": await vault.seal(str(args["vm"]), data), "notices": notices}
+
+
+def user_data_of(args: Args) -> bytes | None:
+    """The user-data as bytes, given as text or in base64; taken out of the arguments. None where none is given."""
+    text, encoded = args.pop("user_data", None), args.pop("user_data_base64", None)
+    if text and encoded:
+        raise unfit("user_data_base64", "give either user_data or user_data_base64, not both")
+    if encoded:
+        try:
+            data = base64.b64decode("".join(encoded.split()), validate=True)
+        except (binascii.Error, ValueError, AttributeError, TypeError):
+            raise unfit("user_data_base64", "user_data_base64 has to be base64") from None
+        if len(data) > MOST_USER_DATA:
+            raise unfit("user_data_base64", f"user_data_base64 may hold at most {MOST_USER_DATA} bytes")
+        return data
+    if text is None:
+        return None if encoded is None else b""
+    if not isinstance(text, str) or len(text.encode()) > MOST_USER_DATA or "\0" in text:
+        raise unfit("user_data", f"user_data has to be text of at most {MOST_USER_DATA} bytes")
+    return text.encode()
+
+
+def unfit(field: str, detail: str) -> Rejected:
+    return Rejected("invalid_user_data", detail, Category.INVALID, field=field)
+
+
+async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
+    """The project that an image is to belong to is there; credentials in its source are sealed."""
+    await check_named(image.RegisterImage, args, project_id, facts)
+    args.pop("sealed_source", None)
+    source, operation = args.get("source"), args.get("operation")
+    if isinstance(source, str) and operation is not None:
+        try:
+            source = checked(source)
+        except ValueError:
+            return args  # the command itself tells what is wrong with it
+        args["source"], args["sealed_source"] = await credentials.sealed(source, str(operation), facts.vault)
+    return args
+
+
+async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
+    """Its tags are there; VMs of an earlier project with its id are not."""
+    await check_named(project.CreateProject, args, project_id, facts)
+    return await users_of("project", args, project_id, facts)
+
+
+async def users_of(kind: str, args: Args, _: str, facts: Facts) -> Args:
+    """Who refers to the resource."""
+    return {**args, "users": facts.world.references.users(Reference(kind, str(args.get(kind))))}
+
+
+async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
+    """Whether the VM's node is lost, and where the VM's disk is, stand in the node's own history."""
+    found = facts.world.vm(str(args.get("vm")))
+    at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
+    return {**args, "node_lost": at is not None and at.lost, "folder": at.identity if at is not None else None}
+
+
+def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM can run the image that it is to boot from, in the same append."""
+    booted = vm.VmRebuildRequested | VmRescueRequested
+    rebuilt = next((event for event in events if isinstance(event, booted)), None)
+    if before is None or before.node is None or rebuilt is None:
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    base, host = facts.world.image(rebuilt.image), books.state
+    if base is not None and host is not None and host.info.architecture != base.architecture:
+        detail = f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
+        raise Rejected("wrong_architecture", detail, Category.INVALID, field="image")
+    return [books.tip]
+
+
+def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM knows what the VM is changed to need, in the same append."""
+    changed = next((event for event in events if isinstance(event, vm.VmChanged | VmRescueRequested)), None)
+    if before is None or before.node is None or changed is None:
+        return ()
+    after = vm.evolve(before, changed)
+    needed = features(after) if after is not None else ()
+    if set(needed) <= set(features(before)):
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    if books.state is not None and (lack := unknown(needed, books.state.info.features)) is not None:
+        detail = f"node {before.node} {lack}; upgrade it first, since a VM stays on its node"
+        raise Rejected("unsupported", detail, field="watchdog" if isinstance(changed, vm.VmChanged) else None)
+    return [books.tip]
+
+
+def rescues(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM can boot it from a rescue image, and a disk of the VM's size holds that."""
+    for event in events:
+        if before is not None and isinstance(event, VmRescueRequested):
+            try:
+                facts.world.references.fits(event.image, before.spec.disk_gib)
+            except Rejected as small:
+                raise Rejected(small.code, small.detail, small.category, field="image") from None
+    return [*{*knows_it(before, events, facts), *runs_there(before, events, facts)}]
+
+
+def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """That the node of a VM that is forgotten is lost, in the same append."""
+    return [facts.world.lost_node(before.node)] if before is not None and before.node is not None else ()
+
+
+def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Change]:
+    """What a resize changes in the books of the VM's node. Raises Rejected where there is no room."""
+    resized = next((event for event in events if isinstance(event, vm.VmResized)), None)
+    if before is None or resized is None:
+        return ()
+    wish = resized.spec.resources()
+    grown(before, wish, facts.world.nodes(), facts.policy)
+    if before.node is None:
+        return ()
+    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    command = node.ChangeReservation(node=before.node, vm=before.id, resources=wish, at=resized.at)
+    promised = node.decide(books.state, command)
+    return [Change(books.tip, promised)] if promised else ()
+
+
+async def retire_node(args: Args, project_id: str, facts: Facts) -> Args:
+    """Which VMs may still need the node: those on it that are neither lost, nor deleted or forgotten."""
+    found = facts.world.node(str(args.get("node")))
+    on_it = {id_: facts.world.vm(id_) for id_ in found.reservations} if found else {}
+    needed = [id_ for id_, one in on_it.items() if one and one.state and one.state.phase is not vm.Phase.LOST]
+    return {**args, "needed": tuple(needed)}
+
+
+def basis(command: type[Command], args: Args, project_id: str, world: World) -> dict[Ref, Tip]:
+    """The aggregates that a command's arguments name, as far as they are known."""
+    if command is vm.RebuildVm and not args.get("image"):
+        found = world.vm(str(args.get("vm")))
+        args = {**args, "image": found.state.image if found is not None and found.state is not None else None}
+    if command is vm.CreateVm:
+        args = {**args, "project": project_id}
+    return {ref: world.get(ref).tip for ref in map(refers_to, all_named(command, args))}
+
+
+#: The commands that need more than what their fields name.
+LOOKUPS: Mapping[type[Command], Lookup] = {
+    vm.CreateVm: Lookup(create_vm, behind=True),
+    vm.ForgetVm: Lookup(forget_vm, beside=still_lost),
+    vm.ChangeVm: Lookup(beside=knows_it),
+    vm.ResizeVm: Lookup(beside=reservation),
+    vm.RebuildVm: Lookup(rebuild_vm, beside=runs_there),
+    RescueVm: Lookup(beside=rescues),
+    project.CreateProject: Lookup(create_project),
+    image.RegisterImage: Lookup(register_image),
+    node.RetireNode: Lookup(retire_node),
+}

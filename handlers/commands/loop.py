@@ -1,0 +1,305 @@
+"""The one command loop: a request on `nebula.commands.<project>.<kind>.<verb>` becomes events, or a refusal.
+
+It is a plain queue subscription: a FastStream subscriber in this place costs a third of the
+throughput (docs/decisions).
+Any number of handlers share the queue group. A refused command leaves no event; it is counted and logged.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+
+from domain.base import Category, Event, Rejected
+from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
+from domain.known import FIELD, KeyReused, Known
+from domain.operation import Operation
+from eventstore.log.envelope import Context, Ref
+from eventstore.log.operations import Record, record, recorded_in
+from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany
+from eventstore.vault.vault import Erased
+from handlers.apply import Applied, apply, caught_up, newest, now
+from handlers.commands.fences import Basis, Fences
+from handlers.commands.fingerprints import Fingerprint, Fingerprints
+from handlers.commands.lookups import Beside, Facts, basis
+from handlers.commands.routes import ROUTES, Route
+from handlers.health import KIND, VERB, Health
+from handlers.keys import refuse_reuse
+from handlers.refusals import refusal, too_large
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
+from runtime.tasks.backoff import Backoff
+
+log = logs.get(__name__)
+
+QUEUE = "handlers"
+MOST_AT_ONCE = 512
+#: What a reply leaves out: the operations that the resource knows, which only grow.
+UNSAID = {"ok": {"state": {FIELD}}}
+#: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
+#: in the end.
+PATIENCE = 4.0
+RETRY = Backoff(first=0.02, last=0.4, jitter=1.0)
+#: Seconds in which handlers that stop still answer the commands that they were given.
+STOPPING = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command on its way: which one, on which aggregate, and the whole request with its fingerprint.
+
+    `context`: what its events say of the caller.
+    """
+
+    route: Route
+    ref: Ref
+    project: str
+    request: CommandRequest
+    context: Context
+    fingerprint: Fingerprint | None
+
+
+class CommandLoop:
+    """Answers commands. `facts.world` is what it looks things up in; the log is what decides."""
+
+    def __init__(self, nc: Client, store: EventStore, facts: Facts) -> None:
+        self._nc = nc
+        self._store = store
+        self._facts = facts
+        self._fences = Fences(store, facts.world)
+        self._fingerprints = Fingerprints(facts.vault)
+        self._responder = Responder(nc, refusal)
+        self.health = Health(nc)
+        self._subscription: Subscription | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self.refused: dict[str, int] = {}
+
+    def in_flight(self) -> int:
+        """How many commands are being answered at this moment."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        self._subscription = await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
+
+    async def stop(self) -> None:
+        """Take no more commands, so that other handlers get them, and answer those that are here already."""
+        if self._subscription is None:
+            return
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(STOPPING):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
+                await asyncio.gather(*self._running)
+
+    async def _accept(self, msg: Msg) -> None:
+        if not self._responder.accepts(msg):
+            return
+        await self._slots.acquire()
+        task = asyncio.create_task(self._answer(msg))
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._slots.release()
+
+    async def _answer(self, msg: Msg) -> None:
+        started = time.perf_counter()
+        request: CommandRequest | None = None
+
+        async def work(msg: Msg) -> Answer:
+            nonlocal request
+            _, _, project, kind, verb = msg.subject.split(".")
+            request = CommandRequest.model_validate_json(msg.data)
+            if (project, kind, verb) == (subjects.SYSTEM, KIND, VERB):
+                return Answer(replies.accepted(await self.health.check()))
+            try:
+                reply = await self._handle(project, kind, verb, request)
+            except (TooLarge, TooMany) as error:
+                raise too_large(request.args, error) from error
+            log.debug(
+                "command accepted",
+                kind=kind,
+                verb=verb,
+                position=reply.position,
+                replayed=reply.replayed,
+                ms=round((time.perf_counter() - started) * 1e3, 2),
+            )
+            return Answer(replies.accepted(reply.said(), UNSAID))
+
+        def note(msg: Msg, error: Exception, refusal: Refusal) -> None:
+            if request is None:
+                self.health.malformed.note("commands", msg.subject, error)
+            self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+            about(msg, request).log(
+                logging.INFO if isinstance(error, Rejected | ValidationError | Erased) else logging.WARNING,
+                "command refused",
+                code=refusal.code,
+                detail=refusal.detail,
+                field=refusal.field,
+                error=None if isinstance(error, Rejected | ValidationError) else repr(error),
+                times=self.refused[refusal.code],
+            )
+
+        await self._responder.carry_out(msg, work, note)  # lost: the operation id makes asking again safe
+
+    async def _handle(
+        self, project: str, kind: str, verb: str, request: CommandRequest
+    ) -> CommandReply[Operation, Any]:
+        """The reply to a command that was accepted, now or before."""
+        route = ROUTES.get((kind, verb))
+        if route is None:
+            raise Rejected("unknown_command", f"there is no command {kind}.{verb}", Category.NOT_FOUND)
+        id_ = request.args.get(kind)
+        if not isinstance(id_, str):
+            raise Rejected("invalid_request", f"{kind} is missing", Category.INVALID, field=kind)
+        request.args[kind] = route.kind.spelled(id_)
+        try:
+            ref = route.ref(project, id_)
+            _ = ref.subject
+        except ValueError as error:
+            raise Rejected("invalid_request", str(error), Category.INVALID, field="id") from error
+        caller = request.context
+        fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
+        context = said_by(caller, await self._fingerprints.of_credential(caller.credential))
+        asked = Asked(route, ref, project, request, context, fingerprint)
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        pauses = RETRY.pauses()
+        while True:  # by time: however many others come first, somebody is accepted, and each has its turn
+            try:
+                applied = await self._judged(asked)
+                break
+            except Rejected:
+                if caller.key is not None:  # what the key was used for says more than what else is wrong
+                    await refuse_reuse(self._store, caller.key, ref)
+                raise
+            except Conflict:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(next(pauses))
+        if applied.events and kind != "vm":
+            await self._facts.world.reached(applied.tip.position)  # the next command may build on it
+        return await self._accepted(asked, applied)
+
+    async def _judged(self, asked: Asked) -> Applied[Any]:
+        """What became of the command. Raises Rejected, Erased, Conflict, Unavailable."""
+        try:
+            args, known = await self._prepared(asked)
+        except (Rejected, Erased):
+            repeated = await self._repeated(asked)
+            if repeated is None:
+                raise
+            if asked.route.lookup.behind:
+                await self._fences.confirm(asked.ref, repeated, {}, asked.context)
+            return repeated
+        return await self._applied(asked, {**args, "at": now()}, known)
+
+    async def _applied(self, asked: Asked, args: dict[str, Any], known: Basis) -> Applied[Any]:
+        """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
+        route, ref, context = asked.route, asked.ref, asked.context
+        kind, verb, lookup = route.kind, route.verb, route.lookup
+        applied = await apply(
+            self._store,
+            ref,
+            asked.fingerprint.deciding(kind.decide) if asked.fingerprint else kind.decide,
+            kind.evolve,
+            route.command.model_validate({**args, "created_by": context.actor} if route.signs else args),
+            replace(context, operation=None) if verb.two_steps else context,
+            world=self._facts.world,
+            expect_new=lookup.behind,
+            key=asked.request.context.key,
+            beside=partial(self._beside, lookup.beside) if lookup.beside else None,
+            basis=None if lookup.behind else known,
+        )
+        if lookup.behind:
+            await self._fences.confirm(ref, applied, known, context)
+        elif verb.two_steps:
+            return await self._fences.concluded(ref, applied, context.operation)
+        return applied
+
+    async def _beside(self, beside: Beside, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
+        """What a command changes on other aggregates, as they are at the end of the log."""
+        await caught_up(self._store, self._facts.world)
+        return beside(state, events, self._facts)
+
+    async def _repeated(self, asked: Asked) -> Applied[Any] | None:
+        """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
+        loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, asked.route.kind.evolve)
+        operation = asked.request.context.operation
+        known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
+        if known is None:
+            return None
+        if asked.fingerprint is None or not asked.fingerprint.matches(known.fingerprint):
+            raise KeyReused(f"for a different {known.verb} request")
+        return Applied(loaded.state, loaded.tip, ())
+
+    async def _accepted(self, asked: Asked, applied: Applied[Any]) -> CommandReply[Operation, Any]:
+        """The reply: what the operation has come to, by its record, and the state of the resource."""
+        found: Record | None = None
+        operation = asked.request.context.operation
+        if operation is not None and asked.route.operates:
+            found = record(operation, applied.told)
+            if found is None:  # accepted before, or in two steps
+                found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
+        return CommandReply(
+            position=applied.tip.position,
+            version=applied.tip.version,
+            replayed=not applied.events,
+            operation=OperationReply(found.operation, found.steps) if found else None,
+            state=applied.state,
+        )
+
+    async def _prepared(self, asked: Asked) -> tuple[dict[str, Any], Basis]:
+        """The arguments with what was looked up, and how far what they refer to was known.
+
+        A refusal counts only once the world is as new as the log.
+        """
+        route, project, world = asked.route, asked.project, self._facts.world
+        command = route.command
+        args = {k: v for k, v in asked.request.args.items() if v is not None}
+        if route.operates:
+            args["operation"] = asked.request.context.operation
+            args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
+        if route.prepare is None:
+            return args, {}
+        if not route.lookup.behind:  # what is counted (VMs of a project, users of an image) has to be the newest
+            await caught_up(self._store, world)
+        known = basis(command, args, project, world)
+        try:
+            return await route.prepare(dict(args), project, self._facts), known
+        except Rejected:
+            await caught_up(self._store, world)
+            known = basis(command, args, project, world)
+            return await route.prepare(dict(args), project, self._facts), known
+
+
+def said_by(caller: Caller, credential: str | None) -> Context:
+    """What events say of the caller; `credential`: of its credential."""
+    return Context(
+        actor=caller.actor,
+        credential=credential,
+        request=caller.request,
+        operation=caller.operation,
+        causation=caller.causation,
+        traceparent=caller.traceparent,
+    )
+
+
+def about(msg: Msg, request: CommandRequest | None) -> logs.Logger:
+    """The log with what a command is about bound to it."""
+    _, _, project, kind, verb = msg.subject.split(".")
+    caller = request.context if request else None
+    who = {"request": caller.request, "actor": caller.actor} if caller else {}
+    return log.bind(kind=kind, verb=verb, project=project, **who)

@@ -1,0 +1,59 @@
+"""Nodes ask which of the images they keep are in the catalogue no more: they may then remove them.
+
+Each question gets an answer: a question that makes no sense is counted and refused.
+"""
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+
+from domain.base import Rejected
+from domain.contract import CachedImages, UnwantedImages
+from domain.image import ImagePhase
+from domain.vm import images_of
+from eventstore.log.store import EventStore
+from handlers.images.pieces import question
+from handlers.refusals import refusal
+from handlers.world.world import World
+from runtime import logs, subjects
+from runtime.bus import replies
+from runtime.bus.malformed import Malformed
+from runtime.bus.replies import Refusal
+from runtime.bus.responder import Answer, Responder
+
+log = logs.get(__name__)
+
+QUEUE = "handlers"
+
+
+async def answer_nodes(nc: Client, store: EventStore, world: World, malformed: Malformed) -> None:
+    """Answer from now on."""
+    responder = Responder(nc, refusal)
+
+    async def told(msg: Msg) -> Answer:
+        asked = question(msg, CachedImages)
+        await world.reached(await store.last_position())  # an image that was just registered is not unwanted
+        return Answer(replies.accepted(UnwantedImages(digests=unwanted(world, asked.digests))))
+
+    def note(msg: Msg, error: Exception, refused: Refusal) -> None:
+        if isinstance(error, Rejected | ValidationError):
+            malformed.note("cached-images", msg.subject, error)
+        else:
+            log.debug("a node is not answered now; it will ask again", subject=msg.subject, error=repr(error))
+
+    async def answer(msg: Msg) -> None:
+        if responder.accepts(msg):
+            await responder.carry_out(msg, told, note)
+
+    await nc.subscribe(subjects.CACHED_IMAGES_OF_ALL, queue=QUEUE, cb=answer)
+
+
+def unwanted(world: World, digests: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that no image in the catalogue has, and no VM is made from."""
+    made_from = {image for vm in world.vms() for image in images_of(vm)}
+    known = {
+        image.sha256
+        for image in world.images()
+        if image.phase in (ImagePhase.VERIFYING, ImagePhase.AVAILABLE) or image.id in made_from
+    }
+    return tuple(digest for digest in digests if digest not in known)

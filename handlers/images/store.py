@@ -1,0 +1,219 @@
+"""The bytes of images that were judged, kept for nodes by digest: what is available can be had, whatever became of its
+source.
+
+- Kept are the images of the catalogue whose nodes get them from the platform. One that is in it no more goes.
+- Beyond the budget, and where an import needs the room, the least recently used go first; never one that a VM is made
+  from. Nodes then fall back on the source.
+- A file of this host is kept as a clone or under a second name, never copied: it is there when the first name is gone.
+  What has a second name elsewhere costs nothing, and does not go for want of room.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from domain.contract import Fetch
+from domain.image import ImagePhase
+from domain.patterns import SHA256
+from domain.vm import images_of
+from handlers.world.world import World
+from runtime import logs
+from runtime.files.files import put_in_place
+from runtime.images.disk_room import room
+
+log = logs.get(__name__)
+
+#: ioctl by which a file shares its blocks with another, where the file system can do that.
+FICLONE = 0x40049409
+#: Seconds that what was kept waits for its verdict, and that an image stays after a node asked for it.
+GRACE = 300.0
+
+_DIGEST = re.compile(SHA256)
+_NEW = re.compile(rf"{SHA256}\.new")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`size`: bytes that are free once it is removed."""
+
+    path: Path
+    size: int
+    used_at: float
+
+
+class ImageStore:
+    """The files of one folder that are called as their sha256.
+
+    `budget` in bytes, 0 for no limit; `used`: the digests of the images that VMs are made from.
+    """
+
+    def __init__(self, folder: Path, budget: int = 0, used: Callable[[], Collection[str]] = frozenset) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._used = used
+        #: what was kept and is not in the catalogue yet, and since when
+        self._fresh: dict[str, float] = {}
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if _NEW.fullmatch(path.name):  # a crash left it
+                path.unlink(missing_ok=True)
+
+    def keep(self, file: BinaryIO, sha256: str, ours: bool) -> None:
+        """Keep an open file, of which this is the digest. `ours`: nobody writes to it any more.
+
+        Where that is not possible nothing is kept, and the log says so.
+        """
+        size = os.fstat(file.fileno()).st_blocks * 512
+        if self._budget and size > self._budget:
+            log.warning("image larger than NEBULA_IMAGE_STORE_GIB: nodes get it from its source", sha256=sha256)
+            return
+        self._fresh[sha256] = time.monotonic()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._put(file, sha256, ours)
+        except OSError as error:
+            log.warning("image not kept: nodes get it from its source", sha256=sha256, error=str(error))
+
+    def _put(self, file: BinaryIO, sha256: str, ours: bool) -> None:
+        path = self._folder / sha256
+        if path.exists():
+            return
+        if not ours and self._cloned(file, path):
+            return
+        if ours:
+            os.fsync(file.fileno())
+        with opened_folder(self._folder) as folder:
+            with contextlib.suppress(FileExistsError):
+                # With a folder's descriptor it is linkat, which links what the descriptor stands for; link would not.
+                os.link(f"/proc/self/fd/{file.fileno()}", sha256, dst_dir_fd=folder, follow_symlinks=True)
+            os.fsync(folder)
+
+    def _cloned(self, file: BinaryIO, path: Path) -> bool:
+        """Whether the file system made a file of the same blocks: what is written to the first changes it no more."""
+        new = path.with_name(f"{path.name}.new")
+        try:
+            with new.open("wb", buffering=0) as made:
+                fcntl.ioctl(made.fileno(), FICLONE, file.fileno())
+            put_in_place(new, path, 0o600)
+        except OSError:
+            new.unlink(missing_ok=True)
+            return False
+        return True
+
+    def open(self, sha256: str) -> BinaryIO | None:
+        """What is kept under this digest, open for reading."""
+        if not _DIGEST.fullmatch(sha256):
+            return None
+        try:
+            return os.fdopen(os.open(self._folder / sha256, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", 0)
+        except FileNotFoundError:
+            return None
+
+    def has(self, sha256: str) -> bool:
+        """Whether an image is kept."""
+        return (self._folder / sha256).exists()
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more can be kept without anything else going."""
+        used = sum(entry.size for entry in self._entries())
+        return size <= room(self._folder) and (not self._budget or used + size <= self._budget)
+
+    def touch(self, sha256: str) -> None:
+        """Note that a node asks for it. The times of a file that has another name too are not ours."""
+        path = self._folder / sha256
+        with contextlib.suppress(OSError):
+            if path.stat().st_nlink == 1:
+                os.utime(path)
+
+    def tidy(self, wanted: Collection[str]) -> None:
+        """Remove what is not wanted, and what is beyond the budget."""
+        with logged_only():
+            self._tidy(wanted)
+
+    def make_room(self, needed: int) -> None:
+        """Free so many bytes of the disk, where that can be."""
+        with logged_only():
+            self._evict(needed - room(self._folder))
+
+    def _tidy(self, wanted: Collection[str]) -> None:
+        for sha256 in list(self._fresh):
+            if sha256 in wanted or time.monotonic() - self._fresh[sha256] > GRACE:
+                del self._fresh[sha256]
+        left = 0
+        for entry in self._entries():
+            if entry.path.name in wanted or entry.path.name in self._fresh:
+                left += entry.size
+            else:
+                self._remove(entry, "not in the catalogue")
+        if self._budget:
+            self._evict(left - self._budget)
+
+    def _evict(self, excess: int) -> None:
+        if excess <= 0:
+            return
+        kept = {*self._used(), *self._fresh}
+        now = time.time()
+        for entry in sorted(self._entries(), key=lambda entry: entry.used_at):
+            if excess <= 0:
+                return
+            if entry.size and entry.path.name not in kept and now - entry.used_at > GRACE:
+                self._remove(entry, "least recently used")
+                excess -= entry.size
+
+    def _remove(self, entry: Entry, why: str) -> None:
+        entry.path.unlink(missing_ok=True)
+        log.info("kept image removed", sha256=entry.path.name, bytes=entry.size, why=why)
+
+    def _entries(self) -> list[Entry]:
+        found = []
+        for item in os.scandir(self._folder):
+            if _DIGEST.fullmatch(item.name):
+                with contextlib.suppress(FileNotFoundError):
+                    status = item.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        size = status.st_blocks * 512 if status.st_nlink == 1 else 0
+                        found.append(Entry(Path(item.path), size, status.st_mtime))
+        return found
+
+
+@contextlib.contextmanager
+def logged_only() -> Iterator[None]:
+    """What cannot be removed now is removed later."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("the images that are kept for nodes cannot be tidied", error=str(error))
+
+
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def digests_to_keep(world: World) -> set[str]:
+    """Of the images that nodes get from the platform."""
+    return {
+        image.sha256
+        for image in world.images()
+        if image.sha256 is not None
+        and image.fetch is Fetch.PLATFORM
+        and image.phase in (ImagePhase.VERIFYING, ImagePhase.AVAILABLE)
+    }
+
+
+def digests_in_use(world: World) -> set[str]:
+    """Of the images that VMs are made from."""
+    images = {image.id: image.sha256 for image in world.images()}
+    used = {image for vm in world.vms() for image in images_of(vm)}
+    return {sha256 for image in used if (sha256 := images.get(image)) is not None}

@@ -1,0 +1,1 @@
+"""What nodes say: registrations, leases, and reports of VMs."""

@@ -1,0 +1,231 @@
+"""Durable work queues: each message of a stream goes to one function, until it is done or parked.
+
+A queue is one function, of a message and its subject. The type of its first parameter says what a message is:
+
+    @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
+    async def on_report(report: NodeReport, subject: str) -> None: ...
+
+- The function returns: the message is acknowledged.
+- It is not of that type, or the function raises PoisonMessage: it is parked.
+- The function raises Unavailable or Conflict: it is called again after a pause, until it raises neither.
+- It raises anything else, or takes longer than LONGEST: the message comes again after a pause that grows. After as many
+  tries as the settings allow it is parked, with the error of the last one.
+- The process stops, or dies: the message comes again, to any process.
+
+The server counts deliveries, and a message that is given back counts as delivered. So what waits for the log is kept
+here and not given back: tries are failures, or processes that ended, in all processes together.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from faststream import AckPolicy, BaseMiddleware, ContextRepo
+from faststream.exceptions import NackMessage
+from faststream.nats import JStream, NatsMessage, NatsRouter, PullSub
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy as Acks, ConsumerConfig, DeliverPolicy
+from pydantic import TypeAdapter
+
+from eventstore.log.received import own
+from eventstore.log.store import Conflict, Unavailable
+from eventstore.parking.parking import RETRIED_INTO, Parking
+from handlers.queues.broker import Broker, InWork
+from runtime import logs
+from runtime.tasks import patience
+from runtime.tasks.backoff import Backoff
+from runtime.tasks.tasks import happens
+
+log = logs.get(__name__)
+
+#: Messages that are asked for, and worked on, at a time.
+BATCH = 16
+#: Seconds for which JetStream may have none.
+WAIT = 5.0
+#: Seconds of silence after which JetStream takes the reader of a message for dead.
+ACK_WAIT = 5.0
+#: Messages that may be in work or wait for another try, in all processes together. Nobody gets more meanwhile.
+MOST_WAITING = 4096
+#: Seconds that one call of the function may take.
+LONGEST = 60.0
+#: Seconds before the second try, and the most before a later one.
+RETRY = Backoff(first=0.5, last=30.0)
+#: Seconds for what is in work when the process stops.
+GRACE = 3.0
+#: What passes, and says nothing about the message.
+PASSING = (Unavailable, Conflict)
+
+T = TypeVar("T")
+Function = Callable[[T, str], Awaitable[None]]
+
+
+class PoisonMessage(ValueError):
+    """A message that can never be taken in: another try would end in the same way."""
+
+
+def consumer_name(source: str) -> str:
+    return f"handlers-{source}"
+
+
+def consumer(source: str, subject: str) -> ConsumerConfig:
+    """What remembers which messages of a queue are done."""
+    name = consumer_name(source)
+    return ConsumerConfig(
+        name=name,
+        durable_name=name,
+        filter_subject=subject,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_policy=Acks.EXPLICIT,
+        ack_wait=ACK_WAIT,
+        max_ack_pending=MOST_WAITING,
+    )
+
+
+class Queues:
+    """The queues of one process, on its own connection. `max_deliver`: tries until a message is parked."""
+
+    def __init__(self, nc: Client, parking: Parking, max_deliver: int) -> None:
+        self._parking = parking
+        self._max_deliver = max_deliver
+        self._in_work = InWork()
+        self._stopping = asyncio.Event()
+        self._broker = Broker(nc, self._in_work, grace=GRACE)
+
+    def of(self, source: str, subject: str) -> Callable[[Function[T]], Function[T]]:
+        """Make the function a queue's. `source` is the name of its messages among the parked ones, which knows the
+        stream that a retried one goes back to.
+        """
+        stream = RETRIED_INTO[source]
+        config = consumer(source, subject)
+
+        def policy(msg: Msg | None, /, *, context: ContextRepo) -> Policy:
+            return Policy(msg, context=context, queues=self, source=source)
+
+        def made(function: Function[T]) -> Function[T]:
+            first = next(iter(inspect.signature(function, eval_str=True).parameters.values()))
+            router = NatsRouter(middlewares=[policy])
+            router.subscriber(
+                subject,
+                pull_sub=PullSub(batch_size=BATCH, timeout=WAIT),
+                stream=JStream(stream, declare=False),
+                durable=config.durable_name,
+                config=config,
+                ack_policy=AckPolicy.NACK_ON_ERROR,
+                decoder=decoder(first.annotation),
+                no_reply=True,  # or it would publish to whatever subject a header `reply_to` names, as the handlers
+            )(function)
+            self._broker.include_router(router)
+            return function
+
+        return made
+
+    async def start(self) -> None:
+        """Hand out messages from now on, while `keep` runs."""
+        await self._broker.start()
+
+    async def keep(self) -> None:
+        """Tell JetStream of the messages that take long, for ever."""
+        await self._in_work.keep(ACK_WAIT / 3)
+
+    async def stop(self) -> None:
+        """Let functions end, for GRACE seconds. What is left then goes to another process."""
+        self._stopping.set()
+        await self._broker.stop()
+        await self._in_work.give_back()
+
+    async def take(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
+        """Call the function, and see to what it raises. Raises NackMessage where the message has to come again."""
+
+        async def in_time() -> None:
+            async with asyncio.timeout(LONGEST):
+                await call()
+
+        try:
+            await self._until_it_counts(source, msg, in_time)
+        except PoisonMessage as error:
+            await self._park(source, msg, error.__cause__ or error)
+        except PASSING as error:  # the process stops
+            raise NackMessage from error
+        except Exception as error:
+            tries = msg.metadata.num_delivered
+            log.exception("message failed", queue=source, subject=msg.subject, tries=tries)
+            if tries < self._max_deliver:
+                raise NackMessage(delay=RETRY.after(tries)) from error
+            await self._park(source, msg, error)
+
+    def done(self, msg: Msg, error: BaseException | None) -> None:
+        """FastStream acknowledges it now, or gives it back. What was cut off is given back by `stop`."""
+        if not isinstance(error, asyncio.CancelledError):
+            self._in_work.end(msg)
+
+    async def _until_it_counts(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
+        """Call until it is not for want of the log that it fails, or the process stops."""
+        waiting = False
+        for pause in patience.RETRY.pauses():
+            try:
+                await call()
+                return
+            except PASSING as error:
+                if not waiting:
+                    log.warning("message waits for the log", queue=source, subject=msg.subject, error=str(error))
+                waiting = True
+                if await happens(self._stopping, pause):
+                    raise
+
+    async def _park(self, source: str, msg: Msg, error: BaseException) -> None:
+        """Put a message aside for people to see, or only count it."""
+        position = msg.metadata.sequence.stream
+
+        async def put() -> None:
+            await self._parking.park(
+                source,
+                str(position),
+                subject=msg.subject,
+                position=position,
+                error=repr(error),
+                headers=own(msg.headers or {}),
+                body=msg.data,
+            )
+
+        try:
+            await self._until_it_counts(source, msg, put)
+        except PASSING as away:
+            raise NackMessage from away
+
+
+class Policy(BaseMiddleware[Any, Msg | None]):
+    """What FastStream has to call around each function."""
+
+    def __init__(self, msg: Msg | None, /, *, context: ContextRepo, queues: Queues, source: str) -> None:
+        super().__init__(msg, context=context)
+        self._queues = queues
+        self._source = source
+
+    async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> None:
+        await self._queues.take(self._source, msg.raw_message, lambda: call_next(msg))
+
+    async def after_processed(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> bool:
+        if self.msg is not None:
+            self._queues.done(self.msg, exc_val)
+        return False
+
+
+def decoder(kind: type[T]) -> Callable[[NatsMessage], Awaitable[tuple[T, str]]]:
+    """What makes a function's arguments of a message, whatever the message's headers say that it is."""
+    adapter = TypeAdapter(kind)
+
+    async def decoded(msg: NatsMessage) -> tuple[T, str]:
+        try:
+            return adapter.validate_json(msg.body), msg.raw_message.subject
+        except ValueError as error:
+            raise PoisonMessage("the body does not fit") from error
+
+    return decoded
