@@ -21,7 +21,7 @@ def refusals() -> set[tuple[int, str]]:
     """The statuses and codes that stand in the code of the gateway and its listener."""
     found = set()
     for room in (gateway, runtime.http):
-        for path in Path(room.__path__[0]).glob("*.py"):
+        for path in Path(room.__path__[0]).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "Refused"):
                     match node.args[:2]:
