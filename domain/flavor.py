@@ -6,7 +6,7 @@
 A size never changes: a VM that was made of a flavor has that size. Make another flavor, and deprecate the old one.
 """
 
-from typing import Annotated, Any, assert_never
+from typing import Annotated, assert_never
 
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass
 from domain.access import Permission
 from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
-from domain.known import NONE as NO_OPERATIONS, Known, Operations
-from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, stamp
+from domain.known import NONE as NO_OPERATIONS, Operations
+from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, closing, remembered, stamp
 from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
@@ -203,8 +203,7 @@ def create(flavor: Flavor | None, command: CreateFlavor) -> list[FlavorEvents]:
 def change(command: ChangeFlavor) -> list[FlavorEvents]:
     if command.name is None and command.labels is None and command.description is None:
         raise Rejected("invalid_request", "nothing to change: give a name, labels or a description", Category.INVALID)
-    said: dict[str, Any] = {"name": command.name, "labels": command.labels, "description": command.description}
-    return [FlavorChanged(**stamp(command), **said)]
+    return [FlavorChanged(**stamp(command), name=command.name, labels=command.labels, description=command.description)]
 
 
 def in_use(flavor: Flavor, users: Users) -> Rejected | None:
@@ -241,25 +240,18 @@ def evolve(flavor: Flavor | None, event: Event) -> Flavor | None:
             description=event.description,
             created_at=event.at,
             updated_at=event.at,
-            operations=known(flavor.operations if flavor else NO_OPERATIONS, event),
+            operations=remembered(flavor, event),
         )
     if flavor is None or not isinstance(event, FlavorEvents):
         return flavor
     match event:
-        case FlavorDeletionBegun():
-            since = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
-            return replace(flavor, closing=since)
-        case FlavorDeletionGivenUp():
-            return replace(flavor, closing=None)
+        case FlavorDeletionBegun() | FlavorDeletionGivenUp():
+            return replace(flavor, closing=closing(event))
         case FlavorCreated() | FlavorChanged() | FlavorDeprecated() | FlavorRestored() | FlavorDeleted():
-            done = replace(flavor, updated_at=event.at, operations=known(flavor.operations, event))
+            done = replace(flavor, updated_at=event.at, operations=remembered(flavor, event))
             return changed(done, event)
         case _:
             assert_never(event)
-
-
-def known(operations: Operations, event: Done) -> Operations:
-    return operations.insert(event.operation, Known(event.VERB, event.fingerprint))
 
 
 def changed(

@@ -8,12 +8,13 @@ A deletion has two steps, because others refer to projects and tags: `…Deletio
 and who uses the aggregate at that position decides. What comes later finds it closing, and is refused.
 """
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from datetime import datetime
+from typing import ClassVar, Protocol, TypedDict, runtime_checkable
 
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass
 
-from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted, replace
+from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted
 from domain.known import NONE, Known, Operations, same_request
 
 
@@ -65,12 +66,28 @@ class Named:
     operations: Operations = NONE
 
 
-def stamp(command: Asked) -> dict[str, Any]:
+class Stamp(TypedDict):
+    """What every event says that does what was asked for."""
+
+    at: datetime
+    operation: str
+    fingerprint: str
+
+
+class Begun(TypedDict):
+    """What the event says that begins a deletion."""
+
+    at: datetime
+    requested: str
+    fingerprint: str
+
+
+def stamp(command: Asked) -> Stamp:
     """What every event says that does what was asked for."""
     return {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
 
 
-def begun(command: Asked) -> dict[str, Any]:
+def begun(command: Asked) -> Begun:
     """What the event says that begins a deletion."""
     return {"at": command.at, "requested": command.operation, "fingerprint": command.fingerprint}
 
@@ -103,16 +120,13 @@ def asked_before(kind: str, state: Closable | None, command: Asked) -> bool:
     return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
 
 
-def remembered(state: Named | None, event: Done) -> Operations:
+def remembered(state: Closable | None, event: Done) -> Operations:
     past = state.operations if state else NONE
     return past.insert(event.operation, Known(event.VERB, event.fingerprint))
 
 
-def closing(state: Named | None, event: DeletionBegun | DeletionGivenUp) -> Named | None:
-    """The state while a deletion is not decided, and after it was given up."""
-    if state is None:
-        return None
+def closing(event: DeletionBegun | DeletionGivenUp) -> Closing | None:
+    """What a state says of a deletion that is not decided; None after it was given up."""
     if isinstance(event, DeletionGivenUp):
-        return replace(state, closing=None)
-    since = Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)
-    return replace(state, closing=since)
+        return None
+    return Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)

@@ -174,9 +174,17 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
     if vms := len(command.users.of("vm")):
         detail = f"{vms} VMs of a deleted project {command.project} still exist; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
-    fields = ("project", "name", "tags", "ssh_keys", "description", "created_by")
-    said = {field: getattr(command, field) for field in fields}
-    return [ProjectCreated(**stamp(command), **said)]
+    return [
+        ProjectCreated(
+            **stamp(command),
+            project=command.project,
+            name=command.name,
+            tags=command.tags,
+            ssh_keys=command.ssh_keys,
+            description=command.description,
+            created_by=command.created_by,
+        )
+    ]
 
 
 def change(command: ChangeProject) -> list[ProjectEvents]:
@@ -233,7 +241,7 @@ def evolve(project: Project | None, event: Event) -> Project | None:
     if project is None or not isinstance(event, ProjectEvents):
         return project
     if isinstance(event, DeletionBegun | DeletionGivenUp):
-        return closing(project, event)
+        return replace(project, closing=closing(event))
     return changed(replace(project, updated_at=event.at, operations=remembered(project, event)), event)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, overload
 
 from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
 
@@ -14,10 +14,18 @@ DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha5
 _ARCHITECTURES = {"x86-64": "x86_64", "x64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
 
 
+@overload
+def lower(given: str) -> str: ...
+@overload
+def lower(given: object) -> object: ...
 def lower(given: object) -> object:
     return given.lower() if isinstance(given, str) else given
 
 
+@overload
+def architecture(given: str) -> str: ...
+@overload
+def architecture(given: object) -> object: ...
 def architecture(given: object) -> object:
     """The platform's own name of an architecture that has several: amd64 is x86_64, and arm64 is aarch64."""
     if not isinstance(given, str):

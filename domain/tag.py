@@ -147,7 +147,7 @@ def evolve(tag: Tag | None, event: Event) -> Tag | None:
             known = remembered(tag, event)
             return replace(tag, deleted=True, closing=None, updated_at=event.at, operations=known)
         case TagDeletionBegun() | TagDeletionGivenUp():
-            return closing(tag, event)
+            return replace(tag, closing=closing(event))
         case TagCreated():
             return tag
         case _:

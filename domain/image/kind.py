@@ -1,5 +1,7 @@
 """Images as a kind: what the frame knows of them."""
 
+from typing import assert_never
+
 from domain.access import Permission
 from domain.base import Event
 from domain.image.commands import DeleteImage, ImageCommands, RegisterImage
@@ -7,6 +9,7 @@ from domain.image.events import (
     ImageDeleted,
     ImageDeletionBegun,
     ImageDeletionGivenUp,
+    ImageEvents,
     ImageProgressed,
     ImageRegistered,
     ImageRejected,
@@ -27,6 +30,8 @@ def refers(image: Image) -> frozenset[Reference]:
 
 
 def step(event: Event) -> Step:
+    if not isinstance(event, ImageEvents):
+        return Step()
     match event:
         case ImageProgressed():
             return Step(done=event.bytes_done, total=event.bytes_total, deadline=event.deadline)
@@ -34,8 +39,10 @@ def step(event: Event) -> Step:
             return Step(done=event.size_bytes, total=event.size_bytes)
         case ImageRejected():
             return Step(Outcome.FAILED, code=event.code, detail=event.detail, field=event.field)
-        case _:
+        case ImageRegistered() | ImageDeletionBegun() | ImageDeletionGivenUp() | ImageDeleted():
             return Step()
+        case _:
+            assert_never(event)
 
 
 def cancels(event: Event, _: str, verb: str) -> Cancelled | None:

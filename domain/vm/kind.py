@@ -1,6 +1,6 @@
 """VMs as a kind: what the frame knows of them."""
 
-from typing import Any, get_args
+from typing import Any, assert_never, get_args
 
 from domain.access import PLATFORM
 from domain.base import Event
@@ -8,7 +8,30 @@ from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
-from domain.vm.events import Happened, VmAsked, VmFailed, VmOperationTimedOut, VmScheduled, VmUnschedulable
+from domain.vm.events import (
+    Happened,
+    VmAddressesChanged,
+    VmAsked,
+    VmCleared,
+    VmConsoleClosed,
+    VmConsoleOpened,
+    VmDeleted,
+    VmFailed,
+    VmGuestReady,
+    VmGuestRebooted,
+    VmLost,
+    VmOperationTimedOut,
+    VmPaused,
+    VmPreparing,
+    VmRestartedByPolicy,
+    VmRestartScheduled,
+    VmResumed,
+    VmScheduled,
+    VmStarted,
+    VmStopped,
+    VmSuspended,
+    VmUnschedulable,
+)
 from domain.vm.evolution import evolve
 from domain.vm.rules import decide
 from domain.vm.state import Vm, images_of
@@ -51,6 +74,9 @@ def may_differ(before: Vm, after: Vm) -> bool:
 
 
 def step(event: Event) -> Step:
+    """What an event makes of its operation. One that a verb has accepted is under way."""
+    if not isinstance(event, Happened):
+        return Step()
     match event:
         case VmFailed():
             return Step(Outcome.FAILED, code=event.code, detail=event.detail)
@@ -60,8 +86,27 @@ def step(event: Event) -> Step:
             return Step(Outcome.SAME)
         case VmScheduled():
             return Step(deadline=event.deadline)
-        case _:
+        case (
+            VmPreparing()
+            | VmStarted()
+            | VmStopped()
+            | VmRestartScheduled()
+            | VmRestartedByPolicy()
+            | VmPaused()
+            | VmResumed()
+            | VmSuspended()
+            | VmGuestRebooted()
+            | VmAddressesChanged()
+            | VmGuestReady()
+            | VmLost()
+            | VmDeleted()
+            | VmCleared()
+            | VmConsoleOpened()
+            | VmConsoleClosed()
+        ):
             return Step()
+        case _:
+            assert_never(event)
 
 
 def cancels(event: Event, operation: str, _: str) -> Cancelled | None:

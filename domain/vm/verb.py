@@ -5,8 +5,8 @@ A row says for each phase that the verb is taken (YES), or why not and what woul
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypedDict, TypeVar
 
 from domain.base import Rejected
 from domain.contract import Desired
@@ -130,8 +130,18 @@ def wrong_phase(vm: Vm, verb: str, help_: str) -> Rejected:
     return Rejected("wrong_phase", f"cannot {verb} a VM that is {vm.phase}: {help_}")
 
 
-def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> dict[str, Any]:
-    """What every event says that accepts an operation. `patience` is how long the operation may take."""
+class Accepted(TypedDict):
+    """What every event says that accepts an operation."""
+
+    at: datetime
+    operation: str
+    fingerprint: str
+    deadline: datetime
+    cancels: str | None
+
+
+def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> Accepted:
+    """The same for a command. `patience` is how long the operation may take."""
     return {
         "at": command.at,
         "operation": command.operation,

@@ -16,7 +16,6 @@ from domain import patterns
 from domain.base import Actor, label_key, label_value
 from domain.kind import Id
 from domain.kinds import KINDS
-from domain.spellings import architecture
 from gateway.http.problems import Problem, invalid_parameter
 from projections import times
 from projections.pages import MOST
@@ -29,9 +28,6 @@ MOST_POSITION = 2**63 - 1
 DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
 #: What may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
-
-#: Filters whose values are in lower case in the log.
-LOWER = frozenset({"vm", "operation", "distribution", "release"})
 
 #: Two spellings of a name are the same actor.
 ACTOR: TypeAdapter[str] = TypeAdapter(Actor)
@@ -115,13 +111,11 @@ def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
 
 
 def word(request: Request, name: str) -> str | None:
-    """A text to look for, where one is given: visible characters, at most 255."""
+    """A text to look for, where one is given: visible characters, at most 255. A UUID is one in upper case too."""
     text = request.query_params.get(name)
     if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
-    if text is not None and name in LOWER:
-        return text.lower()
-    return str(architecture(text)) if text is not None and name == "architecture" else text
+    return text.lower() if text is not None and by_uuid(name) else text
 
 
 def actor(request: Request) -> str | None:

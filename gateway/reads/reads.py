@@ -1,6 +1,6 @@
 """Reads: one resource, or a page of them, from the projections' rows; a VM also as it was at any moment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from domain.image import ImagePhase
 from domain.kind import SYSTEM, Scope
 from domain.operation import Status
+from domain.spellings import architecture, lower
 from domain.vm import Phase
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import evolved
@@ -177,9 +178,18 @@ async def all_of(gateway: Gateway, request: Request, kind: str) -> Response:
 async def images(gateway: Gateway, request: Request) -> Response:
     filters = {
         "phase": parameters.choice(request, "phase", ImagePhase),
-        **{name: parameters.word(request, name) for name in ("project", "distribution", "release", "architecture")},
+        "project": parameters.word(request, "project"),
+        "distribution": spelled(request, "distribution", lower),
+        "release": spelled(request, "release", lower),
+        "architecture": spelled(request, "architecture", architecture),
     }
     return await many(gateway, request, "image", filters)
+
+
+def spelled(request: Request, name: str, spelling: Callable[[str], str]) -> str | None:
+    """A word to look for, in the spelling of the log."""
+    text = parameters.word(request, name)
+    return None if text is None else spelling(text)
 
 
 async def image(gateway: Gateway, request: Request) -> Response:

@@ -19,17 +19,26 @@ class WeakStream(CannotRun):
     """A stream exists with weaker promises than the settings ask for. The text says what to change."""
 
 
-def events_stream(replicas: int) -> StreamConfig:
-    """The log of record: kept for ever, nothing deleted, several events in one atomic batch."""
+def stream(name: str, subject: str, replicas: int, *, newest: int = -1, max_age: float | None = None) -> StreamConfig:
+    """A stream in files. `newest`: messages of each subject that are kept, -1 for all; `max_age` in seconds."""
     return StreamConfig(
-        name=subjects.EVENTS,
-        subjects=[subjects.events()],
+        name=name,
+        subjects=[subject],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         num_replicas=replicas,
+        max_msgs_per_subject=newest,
+        max_age=max_age,
+        allow_direct=True,
+    )
+
+
+def events_stream(replicas: int) -> StreamConfig:
+    """The log of record: kept for ever, nothing deleted, several events in one atomic batch."""
+    return replace(
+        stream(subjects.EVENTS, subjects.events(), replicas),
         deny_delete=True,
         deny_purge=True,
-        allow_direct=True,
         allow_atomic=True,
         duplicate_window=120,
         max_msg_size=512 * 1024,
@@ -42,54 +51,12 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
     """
     return [
         events_stream(replicas),
-        StreamConfig(
-            name=subjects.WANTED,
-            subjects=[subjects.wanted_of()],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=subjects.REPORTS,
-            subjects=[subjects.REPORTS_OF_ALL],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_msgs_per_subject=16,
-            max_age=7 * 24 * 3600,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=subjects.LEASES,
-            subjects=[subjects.LEASES_OF_ALL],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=subjects.MANAGERS,
-            subjects=[subjects.MANAGERS_LEASE],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=subjects.PARKED,
-            subjects=[subjects.PARKED_OF_ALL],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=subjects.HEALTH,
-            subjects=[subjects.HEALTH_CHECK],
-            storage=StorageType.FILE,
-            num_replicas=replicas,
-            max_msgs_per_subject=1,
-            allow_direct=True,
-        ),
+        stream(subjects.WANTED, subjects.wanted_of(), replicas, newest=1),
+        stream(subjects.REPORTS, subjects.REPORTS_OF_ALL, replicas, newest=16, max_age=7 * 24 * 3600),
+        stream(subjects.LEASES, subjects.LEASES_OF_ALL, replicas, newest=1),
+        stream(subjects.MANAGERS, subjects.MANAGERS_LEASE, replicas, newest=1),
+        stream(subjects.PARKED, subjects.PARKED_OF_ALL, replicas),
+        stream(subjects.HEALTH, subjects.HEALTH_CHECK, replicas, newest=1),
         checkpoints_stream(replicas),
         vault_stream(replicas),
     ]
@@ -97,28 +64,13 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
 
 def checkpoints_stream(replicas: int) -> StreamConfig:
     """What was signed of the log: kept as long as the log."""
-    return StreamConfig(
-        name=subjects.CHECKPOINTS,
-        subjects=[subjects.CHECKPOINT],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        num_replicas=replicas,
-        deny_delete=True,
-        deny_purge=True,
-        allow_direct=True,
-    )
+    kept = stream(subjects.CHECKPOINTS, subjects.CHECKPOINT, replicas)
+    return replace(kept, deny_delete=True, deny_purge=True)
 
 
 def vault_stream(replicas: int) -> StreamConfig:
     """The vault's keys. Single messages are deleted from it: that is how a key is erased."""
-    return StreamConfig(
-        name=subjects.VAULT,
-        subjects=[subjects.VAULT_KEYS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        num_replicas=replicas,
-        allow_direct=True,
-    )
+    return stream(subjects.VAULT, subjects.VAULT_KEYS, replicas)
 
 
 #: Streams whose subjects are updated when a newer version of the program uses other ones. Any other stream that covers
