@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, repeat
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from domain.base import Command, Event, Rejected
 from domain.idempotency import OperationKeyed
@@ -17,6 +17,7 @@ from handlers.world.references import refers_to
 from handlers.world.world import World
 
 S = TypeVar("S")
+C = TypeVar("C", bound=Command)
 ATTEMPTS = 8
 #: Seconds that the world may take to come to the log's end.
 PATIENCE = 5.0
@@ -41,9 +42,9 @@ class Applied(Generic[S]):
 async def apply(
     store: EventStore,
     ref: Ref,
-    decide: Callable[[S | None, Any], Sequence[Event]],
+    decide: Callable[[S | None, C], Sequence[Event]],
     evolve: Callable[[S | None, Event], S | None],
-    command: Command,
+    command: C,
     context: Context,
     *,
     world: World | None = None,
@@ -156,7 +157,7 @@ def referred(loaded: Loaded[S], after: S | None, basis: Mapping[Ref, Tip]) -> li
     return [basis[ref] for ref in new]
 
 
-def in_order(command: Command, tip: Tip) -> Command:
+def in_order(command: C, tip: Tip) -> C:
     """The command, not before what happened last: who decided on that may have had a clock ahead of this one."""
     if tip.time is None or command.at >= tip.time:
         return command

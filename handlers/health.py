@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic_core import to_json
 
-from domain.contract import ManagerStatus, RoleProcess, RoleStatus
+from domain.contract import HandlersHealth, Json, LogHealth, ManagerStatus, RoleProcess, RoleStatus
 from handlers.managers.driver import Status
 from runtime import subjects
 from runtime.bus.malformed import Malformed
@@ -43,25 +42,25 @@ class Health:
     malformed: Malformed = field(default_factory=Malformed)
     process: Process = field(default_factory=this)
     _at: float = float("-inf")
-    _said: dict[str, Any] | None = None
+    _said: HandlersHealth | None = None
     _since: datetime | None = None
     _asking: asyncio.Lock | None = None
 
-    async def check(self) -> dict[str, Any]:
+    async def check(self) -> HandlersHealth:
         """The answer, at most a second old."""
         self._asking = self._asking or asyncio.Lock()
         async with self._asking:
             if self._said is None or time.monotonic() - self._at > FRESH:
-                self._said = {
-                    "log": await self._write(),
-                    "managers": [told(status) for status in self.managers()],
-                    "process": self.process.id,
-                    "malformed": self.malformed.told(),
-                }
+                self._said = HandlersHealth(
+                    log=await self._write(),
+                    managers=tuple(told(status) for status in self.managers()),
+                    process=self.process.id,
+                    malformed=dict(self.malformed.told()),
+                )
                 self._at = time.monotonic()
             return self._said
 
-    async def _write(self) -> dict[str, Any]:
+    async def _write(self) -> LogHealth:
         """Whether a document could be stored; if not, why and since when."""
         body = to_json({"at": datetime.now(UTC)}).ljust(SIZE)
         try:
@@ -69,22 +68,17 @@ class Health:
                 await self.nc.jetstream(timeout=PATIENCE).publish(subjects.HEALTH_CHECK, body, stream=subjects.HEALTH)
         except (NatsError, OSError, TimeoutError) as error:
             self._since = self._since or datetime.now(UTC)
-            return {"status": "unavailable", "detail": (str(error) or repr(error))[:300], "since": self._since}
+            return LogHealth(status="unavailable", detail=str(error) or repr(error), since=self._since)
         self._since = None
-        return {"status": "ok"}
+        return LogHealth(status="ok")
 
 
-def told(status: Status) -> dict[str, Any]:
-    """What is said of a manager to anybody who may ask for health: no texts of errors."""
-    return {
-        "name": status.name,
-        "works": status.works,
-        "last_run": status.last_run,
-        "last_success": status.last_success,
-        "failing_since": status.failing_since,
-        "running": status.running,
-        "backing_off": status.backing_off,
-    }
+#: What is said of a manager to anybody who may ask for health: no texts of errors.
+TOLD = {"name", "works", "last_run", "last_success", "failing_since", "running", "backing_off"}
+
+
+def told(status: Status) -> dict[str, Json]:
+    return shown(status).model_dump(mode="json", include=TOLD)
 
 
 @dataclass(frozen=True)

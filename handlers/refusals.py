@@ -4,7 +4,6 @@ The rules know no HTTP: what a refusal says of it to people who use the API is a
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic_core import to_json
 
@@ -66,7 +65,7 @@ def status(category: Category) -> int:
             return 503
 
 
-def too_large(args: Mapping[str, Any], error: TooLarge | TooMany) -> Rejected:
+def too_large(args: Mapping[str, object], error: TooLarge | TooMany) -> Rejected:
     """The refusal of what no single event can hold; it names the argument that takes most of the room."""
     sizes = {name: len(to_json(value)) for name, value in args.items()}
     field = max(sizes, key=lambda name: sizes[name], default=None)

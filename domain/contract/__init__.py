@@ -8,7 +8,7 @@ imported as a whole. Start with `wanted.py` and `report.py`.
 """
 
 from domain.contract.asks import Connection, ConsoleLog, Cursor, Question
-from domain.contract.commands import Caller, CommandReply, CommandRequest, OperationReply, OperationStep
+from domain.contract.commands import Args, Caller, CommandReply, CommandRequest, Json, OperationReply, OperationStep
 from domain.contract.images import (
     MOST_DIGESTS,
     MOST_PIECE,
@@ -31,7 +31,16 @@ from domain.contract.node import (
     NodeInfo,
 )
 from domain.contract.report import NodeReport, RefusedDocument, Report, ReportError
-from domain.contract.role import MOST_ERROR, MOST_ITEMS, ManagerStatus, RoleName, RoleProcess, RoleStatus
+from domain.contract.role import (
+    MOST_ERROR,
+    MOST_ITEMS,
+    HandlersHealth,
+    LogHealth,
+    ManagerStatus,
+    RoleName,
+    RoleProcess,
+    RoleStatus,
+)
 from domain.contract.values import (
     MOST_ADDRESSES,
     MOST_DETAIL,
@@ -94,6 +103,7 @@ __all__ = [
     "VM_FEATURES",
     "WATCHDOG",
     "Architecture",
+    "Args",
     "BaseUrl",
     "BootId",
     "CachedImages",
@@ -113,6 +123,7 @@ __all__ = [
     "Features",
     "Fetch",
     "Firmware",
+    "HandlersHealth",
     "Heartbeat",
     "HostBoot",
     "ImageCache",
@@ -121,10 +132,12 @@ __all__ = [
     "ImageQuestion",
     "ImageSource",
     "Introduction",
+    "Json",
     "KindName",
     "LeaseGranted",
     "LeaseNote",
     "Leaving",
+    "LogHealth",
     "Mac",
     "ManagerStatus",
     "MemoryMib",

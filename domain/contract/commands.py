@@ -6,9 +6,9 @@ fields of its own type, in the file of its kind.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
 from typing_extensions import TypedDict
 
 from domain.base import Actor, Uuid
@@ -16,6 +16,13 @@ from domain.contract.values import Position
 
 Said = Annotated[str, StringConstraints(max_length=512)]
 """What a caller says of itself and its request: it stands in the headers of events as it is."""
+
+if TYPE_CHECKING:
+    Json = JsonValue
+else:
+    Json = Any  # JSON cannot say anything else, and judging it twice costs time
+Args = dict[str, Json]
+"""The arguments of a command as they come in JSON: its type judges them."""
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -44,7 +51,7 @@ class CommandRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-    args: dict[str, Any]
+    args: Args
     context: Caller
 
     def body(self) -> bytes:
@@ -80,7 +87,7 @@ class CommandReply(Generic[R, S]):
     operation: OperationReply[R] | None
     state: S
 
-    def said(self) -> dict[str, Any]:
+    def said(self) -> dict[str, object]:
         """As it is written: half the time that a dataclass takes to become JSON."""
         told = self.operation
         return {

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from domain.base import Message
+from domain.contract.commands import Json
 from domain.contract.values import BootId, Counter, Position, one_line
 
 #: Of one process: managers, and items that are named of each.
@@ -39,6 +40,26 @@ class ManagerStatus(Message):
     running: Counter = 0
     backing_off: Counter = 0
     items: Annotated[tuple[Line, ...], Field(max_length=MOST_ITEMS)] = Field(default=(), description="some that fail")
+
+
+class LogHealth(Message):
+    """Whether a document could be stored beside the log; if not, why and since when."""
+
+    status: Literal["ok", "unavailable"]
+    detail: Error | None = None
+    since: AwareDatetime | None = None
+
+
+class HandlersHealth(Message):
+    """What handlers answer to a health check. `process`: which one answered; `malformed`: what it counted, by source.
+
+    What is said of each manager is passed on as it came: a newer version may say more.
+    """
+
+    log: LogHealth
+    managers: Annotated[tuple[dict[str, Json], ...], Field(max_length=MOST_MANAGERS)]
+    process: Line = ""
+    malformed: dict[str, Json] = Field(default_factory=dict)
 
 
 class RoleStatus(Message):

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
-from domain.contract import CommandReply
+from domain.contract import CommandReply, Json
 from domain.operation import Operation
 from projections import operation_rows
 from projections.books import TABLES
@@ -35,7 +35,7 @@ _REPLIES = {kind: TypeAdapter(CommandReply[Operation, table.of.state]) for kind,
 _PROBLEM = TypeAdapter(ProblemView)
 
 
-def read(kind: str, said: Mapping[str, Any]) -> Accepted:
+def read(kind: str, said: Mapping[str, Json]) -> Accepted:
     """What a reply says of a command on a resource of this kind. Raises Nonsense."""
     try:
         reply = _REPLIES[kind].validate_python(said)

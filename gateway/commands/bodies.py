@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
-from domain.contract import BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
+from domain.contract import Args, BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
 from domain.references import looked_up_in
@@ -105,7 +105,7 @@ class Body(BaseModel):
     OPTIONAL: ClassVar[bool] = False
     """Whether a call may leave it out."""
 
-    def args(self) -> dict[str, Any]:
+    def args(self) -> Args:
         """The arguments of the command, without the id of its resource."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
 
@@ -199,7 +199,7 @@ class CreateVm(Body):
     def _either(self) -> Self:
         return either(self)
 
-    def args(self) -> dict[str, Any]:
+    def args(self) -> Args:
         said = super().args()
         return {"spec": {size: said.pop(size) for size in Spec.model_fields if size in said}, **said}
 
@@ -328,7 +328,7 @@ class RegisterImage(Body):
     seed: SeedMedium = SeedMedium.HTTP
     fetch: Fetch = Fetch.PLATFORM
 
-    def args(self) -> dict[str, Any]:
+    def args(self) -> Args:
         return {"name": self.id, **super().args()}
 
 

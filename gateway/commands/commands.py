@@ -9,13 +9,13 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from domain import contract
+from domain.contract import Json
 from eventstore.log.envelope import Ref
 from gateway.commands import accepted, bodies
 from gateway.commands.actions import Action
@@ -51,7 +51,7 @@ class Asked:
     key: str | None
     operation: str
     fingerprint: str
-    args: Mapping[str, Any]
+    args: Mapping[str, Json]
     caller: Caller
 
     def payload(self) -> bytes:
@@ -136,7 +136,7 @@ def derived(*parts: str | None) -> str:
     return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
 
 
-async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
+async def ask(gateway: Gateway, asked: Asked) -> replies.Said:
     """The `ok` of the handlers' reply. Raises Problem for refusals and for silence (503)."""
     action = asked.action
     outcomes = gateway.metrics.commands
@@ -154,7 +154,7 @@ async def ask(gateway: Gateway, asked: Asked) -> dict[str, Any]:
     return done
 
 
-async def answered(gateway: Gateway, asked: Asked) -> dict[str, Any] | replies.Refusal:
+async def answered(gateway: Gateway, asked: Asked) -> replies.Said | replies.Refusal:
     """The reply. The request is repeated until the deadline while nobody answers.
 
     Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
@@ -175,7 +175,7 @@ def shown(data: bytes) -> bytes:
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
-def known(reply: dict[str, Any] | replies.Refusal) -> dict[str, Any] | replies.Refusal:
+def known(reply: replies.Said | replies.Refusal) -> replies.Said | replies.Refusal:
     """The reply, if the API can show it. Raises Nonsense for a refusal with an unknown status."""
     if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
         raise replies.Nonsense(f"a refusal with status {reply.status}")

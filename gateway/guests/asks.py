@@ -48,7 +48,7 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: 
     return reply
 
 
-def said(node: str, reply: Msg) -> dict[str, Any]:
+def said(node: str, reply: Msg) -> replies.Said:
     """What a node's answer in JSON says. Raises Problem: what it refuses; 502 where it failed, or for nonsense."""
     try:
         found = replies.read(reply.data)

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from domain.access import PLATFORM
+from domain.contract import Json
 from domain.vm import Console
 from gateway.commands import bodies
 from gateway.commands.actions import Action
@@ -59,7 +60,7 @@ class Session:
             gateway.background.add(task)
             task.add_done_callback(gateway.background.discard)
 
-    async def _closed(self, gateway: Gateway, said: dict[str, object]) -> None:
+    async def _closed(self, gateway: Gateway, said: dict[str, Json]) -> None:
         """Repeat until it is recorded, as long as this gateway lives."""
         for pause in RETRY.pauses():
             stopping = gateway.stop.is_set()
@@ -75,7 +76,7 @@ class Session:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gateway.stop.wait(), pause)
 
-    async def _tell(self, gateway: Gateway, action: Action, said: dict[str, object]) -> None:
+    async def _tell(self, gateway: Gateway, action: Action, said: dict[str, Json]) -> None:
         args = {"session": self.id, "console": self.console, **said}
         asked = Asked(action, self.project, self.vm, None, "", "", args, self.caller)
         done = await ask(gateway, asked)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from domain.contract import Caller, CommandRequest
+from domain.contract import Caller, CommandRequest, HandlersHealth
 from eventstore.log.store import Unavailable
 from gateway.monitoring import unreadable
 from gateway.monitoring.health_memory import PARTS
@@ -100,20 +100,17 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
     question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
     unknown = {"status": "unknown"}
     try:
-        said = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), lambda said: said)
-        log, managers = said["log"], said["managers"]
-        gateway.unreadable.hear(said.get("process"), said.get("malformed", {}))
-        stored = {"status": "ok" if log["status"] == "ok" else "unavailable"}
-        if stored["status"] != "ok":
-            stored["detail"] = str(log.get("detail"))[:300]
-        return {"status": "ok"}, stored, [dict(each) for each in managers]
+        said = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate)
+        gateway.unreadable.hear(said.process, said.malformed)
+        stored = said.log.model_dump(include={"status", "detail"}, exclude_none=True)
+        return {"status": "ok"}, stored, list(said.managers)
     except Refused as refused:
         return {"status": "unavailable", "detail": refused.refusal.code}, unknown, []
     except NobodyThere:
         return {"status": "unavailable", "detail": "no handlers answer"}, unknown, []
     except Unanswered:
         return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
-    except (replies.Nonsense, LookupError, TypeError, ValueError, AttributeError):
+    except (replies.Nonsense, ValueError):
         return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []
 
 

@@ -33,7 +33,8 @@ from runtime import subjects
 MOST_USER_DATA = 64 * 1024
 #: Bytes of user-data that are looked at without leaving the loop.
 LOOKED_AT_HERE = 2048
-Args = dict[str, Any]
+Args = dict[str, object]
+"""The arguments of a command, with what was looked up."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
-        attainable(checked_spec.resources(), args.get("region"), facts.world.nodes(), facts.policy)
+        region = args.get("region")
+        where = region if isinstance(region, str) else None
+        attainable(checked_spec.resources(), where, facts.world.nodes(), facts.policy)
     secret = await sealed(args, facts.vault)
     return {**args, **secret}
 
@@ -151,8 +154,8 @@ def user_data_of(args: Args) -> bytes | None:
         raise unfit("user_data_base64", "give either user_data or user_data_base64, not both")
     if encoded:
         try:
-            data = base64.b64decode("".join(encoded.split()), validate=True)
-        except (binascii.Error, ValueError, AttributeError, TypeError):
+            data = base64.b64decode("".join(str(encoded).split()), validate=True)
+        except (binascii.Error, ValueError):
             raise unfit("user_data_base64", "user_data_base64 has to be base64") from None
         if len(data) > MOST_USER_DATA:
             raise unfit("user_data_base64", f"user_data_base64 may hold at most {MOST_USER_DATA} bytes")

@@ -31,7 +31,7 @@ from eventstore.vault.vault import Erased
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.commands.fences import Basis, Fences
 from handlers.commands.fingerprints import Fingerprint, Fingerprints
-from handlers.commands.lookups import Beside, Facts, basis
+from handlers.commands.lookups import Args, Beside, Facts, basis
 from handlers.commands.routes import ROUTES, Route
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
@@ -206,7 +206,7 @@ class CommandLoop:
             return repeated
         return await self._applied(asked, {**args, "at": now()}, known)
 
-    async def _applied(self, asked: Asked, args: dict[str, Any], known: Basis) -> Applied[Any]:
+    async def _applied(self, asked: Asked, args: Args, known: Basis) -> Applied[Any]:
         """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
         route, ref, context = asked.route, asked.ref, asked.context
         kind, verb, lookup = route.kind, route.verb, route.lookup
@@ -261,14 +261,14 @@ class CommandLoop:
             state=applied.state,
         )
 
-    async def _prepared(self, asked: Asked) -> tuple[dict[str, Any], Basis]:
+    async def _prepared(self, asked: Asked) -> tuple[Args, Basis]:
         """The arguments with what was looked up, and how far what they refer to was known.
 
         A refusal counts only once the world is as new as the log.
         """
         route, project, world = asked.route, asked.project, self._facts.world
         command = route.command
-        args = {k: v for k, v in asked.request.args.items() if v is not None}
+        args: Args = {k: v for k, v in asked.request.args.items() if v is not None}
         if route.operates:
             args["operation"] = asked.request.context.operation
             args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored

@@ -3,10 +3,13 @@
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
 from runtime.text.explained import explained
+
+Said = dict[str, JsonValue]
+"""What an answer says: JSON, which whoever asked has to judge."""
 
 _decode = msgspec.json.Decoder[Any]().decode
 
@@ -48,7 +51,7 @@ def malformed(error: ValidationError) -> Refusal:
     return Refusal.model_construct(code="invalid_request", status=422, detail=detail[:MOST_DETAIL], field=field or None)
 
 
-def read(body: bytes) -> dict[str, Any] | Refusal:
+def read(body: bytes) -> Said | Refusal:
     """What the answer says under `ok`, or the refusal. Raises Nonsense."""
     try:
         said = _json(body)

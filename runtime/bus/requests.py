@@ -7,7 +7,7 @@ have been carried out. What an answer says is read by `replies.read`, or by the 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from runtime.bus import replies
 from runtime.bus.malformed import reason
-from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.replies import Nonsense, Refusal, Said
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
             raise Unanswered(str(error) or repr(error)) from error
 
 
-async def asked(nc: Client, subject: str, body: bytes, patience: Patience, read: Callable[[dict[str, Any]], T]) -> T:
+async def asked(nc: Client, subject: str, body: bytes, patience: Patience, read: Callable[[Said], T]) -> T:
     """What the answer says, read by `read`. Raises Unanswered; Refused; and Nonsense, also for a ValidationError."""
     said = replies.read((await ask(nc, subject, body, patience)).data)
     if isinstance(said, Refusal):
