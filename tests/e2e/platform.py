@@ -183,9 +183,9 @@ class Platform:
         await self.succeed("POST", "/v1/images", {"id": image, "source": str(path), "sha256": digest, **more})
 
     async def blank_image(self, **more: str) -> None:
-        """An image without an operating system: QEMU runs it, and nothing happens in it."""
+        """An image without an operating system: QEMU runs it, and its processor sleeps for ever (cli; hlt)."""
         file = self.home / "blank.raw"
-        file.write_bytes(b"\0" * 510 + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512))
+        file.write_bytes(b"\xfa\xf4".ljust(510, b"\0") + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512))
         await self.register("blank", file, **more)
 
 
