@@ -19,5 +19,5 @@ async def eventually(check: Callable[[], Any], what: str, seconds: float = 60) -
             found = await found
         if found:
             return found
-        await asyncio.sleep(min(max(0.02, waited / 20), 0.1))
+        await asyncio.sleep(min(max(0.02, waited / 20), 0.5))
     raise AssertionError(f"did not happen within {seconds} s: {what}")
