@@ -1,8 +1,9 @@
 """The facts and the rules of a Nebula cloud.
 
-Here live the messages (commands, events), the state they fold into, and the pure functions that judge: `decide`,
-`evolve`, `place`. No I/O, no clock, no randomness, no import from any other room: time and ids arrive in the command.
+This room has the messages (commands, events), the states that events fold into, and the pure functions `decide`,
+`evolve` and `place`. It has no I/O, no clock and no randomness, and imports no other room: time and ids come with the
+command.
 
-Start with `vm/` (the life of a VM on one screen) and `vm/verbs/` (which verb when), then `contract/` (what crosses the
-bus). `guest.py` is what guests say of themselves, and is no event.
+Start with `vm/` (the life of a VM on one screen) and `vm/verbs/` (when each verb is accepted), then `contract/` (the
+messages on the bus). `guest.py` is what a guest reports of itself; it is never stored as an event.
 """

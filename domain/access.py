@@ -1,7 +1,7 @@
-"""What somebody may be allowed to do, by name. Each verb names the permission that it needs.
+"""Permissions, by name. Each verb names the permission that a caller needs for it.
 
-A kind makes its own; here are those that several files name. `operate` is to change what a thing does, `edit` to change
-what it is, `manage` to do both with a part of the cloud itself.
+Each kind defines its own; here are those that several files use. `operate`: change what a resource does. `edit`: change
+what it is. `manage`: both, for a part of the cloud itself.
 """
 
 from typing import NewType
@@ -14,4 +14,4 @@ VM_EDIT = Permission("vm.edit")
 VM_DELETE = Permission("vm.delete")
 
 PLATFORM = Permission("platform")
-"""No person's: what the platform says to itself."""
+"""For commands of the platform itself. No person has it."""

@@ -1,4 +1,4 @@
-"""What every aggregate shares: messages, refusals, and the registry of wire names."""
+"""What all aggregates share: base classes of messages, the refusal of a command, and the registry of wire names."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from domain import patterns
 
 Hostname = Annotated[str, StringConstraints(pattern=f"^{patterns.SLUG}$", min_length=1, max_length=63)]
-"""One RFC 1123 label in lower case: what a guest can carry as its hostname."""
+"""One RFC 1123 label in lower case: a valid hostname of a guest."""
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{patterns.SLUG}$", min_length=1, max_length=63)]
 """An id that people choose and type: projects, tags, images, nodes. Always one NATS subject token."""
@@ -21,13 +21,17 @@ Uuid = Annotated[str, StringConstraints(pattern=f"^{patterns.UUID}$")]
 
 
 def printable(text: str) -> str:
+    """The text, if all of it is printable. Raises ValueError."""
     if not text.isprintable():
         raise ValueError("has to be printable characters on one line")
     return text
 
 
-def one_spelling(text: str) -> str:
-    """A text in NFC, so that two spellings of it are one. Raises ValueError for accents that belong to no letter."""
+def to_nfc(text: str) -> str:
+    """The text in Unicode's NFC, so that equal texts have equal bytes.
+
+    Raises ValueError for a combining mark that does not follow a letter.
+    """
     if text.isascii():
         return text
     composed = unicodedata.normalize("NFC", text)
@@ -41,31 +45,31 @@ def one_spelling(text: str) -> str:
 
 _VISIBLE = r"\p{L}\p{N}\p{P}\p{S}"
 _WORD = rf"[{_VISIBLE}][\p{{M}}{_VISIBLE}]*"
-#: What `printable` and `one_spelling` let through, as a regular expression of JSON Schema (ECMA-262, Unicode mode).
+#: What `printable` and `to_nfc` accept, as a regular expression of JSON Schema (ECMA-262, Unicode mode).
 LINE_PATTERN = rf"^ *{_WORD}( +{_WORD})* *$"
 LINES_PATTERN = rf"^[ \n]*({_WORD}([ \n]+{_WORD})*[ \n]*)?$"
 
 
-def trimmed(text: str) -> str:
-    """Without the spaces around it, which count in its length. Raises ValueError when nothing is left."""
-    found = text.strip(" ")
-    if not found:
-        raise ValueError("has to say something")
-    return found
+def trim(text: str) -> str:
+    """The text without leading and trailing spaces; its maximum length includes them. Raises ValueError if empty."""
+    content = text.strip(" ")
+    if not content:
+        raise ValueError("must not be empty or only spaces")
+    return content
 
 
 _Line = (
     AfterValidator(printable),
-    AfterValidator(trimmed),
-    AfterValidator(one_spelling),
+    AfterValidator(trim),
+    AfterValidator(to_nfc),
     Field(json_schema_extra={"pattern": LINE_PATTERN}),
 )
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), *_Line]
-"""Why somebody did what should be done rarely, in their own words."""
+"""Why the caller gives a command that is rarely right, such as `forget`, in their own words."""
 
 Actor = Annotated[str, StringConstraints(min_length=1, max_length=255), *_Line]
-"""Who does something: a person, a program, or a part of the platform."""
+"""Who gives a command: a person, a program, or a part of the platform."""
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=120), *_Line]
 """A name for people to read."""
@@ -76,27 +80,27 @@ Remark = Annotated[
     StringConstraints(max_length=1000),
     AfterValidator(printable),
     AfterValidator(lambda text: text.strip(" ")),
-    AfterValidator(one_spelling),
+    AfterValidator(to_nfc),
     Field(json_schema_extra={"pattern": rf"^ *({_WORD}( +{_WORD})* *)?$"}),
 ]
-"""What people say of a thing, on one line; it may be empty."""
+"""A description of a resource, on one line; it may be empty."""
 
 
 class Value(BaseModel):
     """An immutable value, equal by content. Unknown fields are refused."""
 
-    # What was given may be a secret, and errors end up in logs: they name the field, not its value.
+    # An input may be a secret, and errors are logged: they name the field, not its value.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_timedelta="float", hide_input_in_errors=True)
 
 
 LENIENT = ConfigDict(extra="ignore", hide_input_in_errors=True)
-"""How events and states are read: leniently towards fields that a newer version added. States are frozen dataclasses
-(`pydantic.dataclasses`) with this configuration, and change by `replace`.
+"""The configuration of events and states: fields that a newer version added are ignored. States are frozen dataclasses
+(`pydantic.dataclasses`) with this configuration; `replace` makes a changed copy.
 """
 
 
 class Message(BaseModel):
-    """Base of events and of the values in them: immutable, and lenient."""
+    """Base of events and of the values in them: immutable; unknown fields are ignored."""
 
     model_config = ConfigDict(**LENIENT, frozen=True)
 
@@ -107,20 +111,20 @@ else:
     _T = TypeVar("_T")
 
     def replace(state: _T, /, **changes: Any) -> _T:
-        """A copy of a state with other values for some fields, which are not validated: one copy of its dict."""
+        """A copy of a state with new values for some fields. It is fast, because nothing is validated."""
         made = object.__new__(type(state))
         made.__dict__.update(state.__dict__, **changes)
         return made
 
 
 class Command(Value):
-    """A wish, with everything that deciding on it needs: ids and the time (`at`, UTC) come with it."""
+    """A request to change something, with everything that `decide` needs: ids, and the time (`at`, in UTC)."""
 
     at: AwareDatetime
 
 
 def optional(model: BaseModel | None, field: str, missing: Any = None) -> Any:
-    """A field that only some models have. `getattr` takes microseconds where a model lacks it."""
+    """The value of a field that only some models have, or `missing`. It is faster than `getattr` with a default."""
     return missing if model is None else model.__dict__.get(field, missing)
 
 
@@ -128,14 +132,14 @@ _EVENT_TYPES: dict[str, type["Event"]] = {}
 
 
 class Event(Message):
-    """Something that happened. `TOPIC` is its wire name, for ever; the class may move and be renamed.
+    """Something that happened. `TOPIC` is its wire name and never changes; the class may move and be renamed.
 
-    `VERSION` counts the shapes that its body has had: eventstore/log/upcast.py makes new ones of old ones.
+    `VERSION` is the version of its body's fields: eventstore/log/upcast.py converts bodies of earlier versions.
     """
 
     TOPIC: ClassVar[str]
     VERSION: ClassVar[int] = 1
-    #: whether it has a field `created_by`: the actor of its own header, which readers fill in
+    #: whether it has a field `created_by`, which readers fill in with the actor from its header
     SIGNED: ClassVar[bool] = False
 
     @classmethod
@@ -143,23 +147,24 @@ class Event(Message):
         super().__pydantic_init_subclass__(**kwargs)
         topic = cls.__dict__.get("TOPIC")
         if topic is None:
-            return  # an abstract family, such as "all events of a VM"
+            return  # an abstract base, such as `VmEvent`
         if topic in _EVENT_TYPES:
             raise TypeError(f"two event classes claim the wire name {topic}")
         _EVENT_TYPES[topic] = cls
 
 
 class Foreign(Event):
-    """An event of a type this version does not know: kept as it is, changes no state."""
+    """An event of a type that this version does not know. It is kept as it is, and changes no state."""
 
     topic: str
     body: Any
 
 
 class ReferenceChecked(Event):
-    """The events before it, of the same aggregate and append, were decided while another aggregate stood at a position.
+    """Another aggregate (`project`, `kind`, `id`) still was at `position` when this append was stored.
 
-    The server checked that in the same append. `position` is 0 when the other one had no events. It changes no state.
+    The server checked that. The earlier events of the same append depend on the state of that aggregate. `position` is
+    the position of its last event, 0 if it had none. This event changes no state.
     """
 
     TOPIC: ClassVar[str] = "nebula.log.ReferenceChecked"
@@ -170,37 +175,37 @@ class ReferenceChecked(Event):
 
 
 def event_types() -> Iterator[tuple[str, type[Event]]]:
-    """Every known wire name with its class, in the order of their names."""
+    """All known wire names with their classes, sorted by name."""
     yield from sorted(_EVENT_TYPES.items())
 
 
 def event_type(topic: str) -> type[Event] | None:
-    """The class that owns a wire name, or None where this version knows none."""
+    """The class with this wire name; None if this version has none."""
     return _EVENT_TYPES.get(topic)
 
 
 class Category(StrEnum):
-    """What kind of refusal it is, for who does not know its code."""
+    """The category of a refusal, for programs that do not know its code."""
 
     CONFLICT = "conflict"
-    """It makes sense, and may not be as things are now."""
+    """The command is valid, but the present state does not allow it."""
     INVALID = "invalid"
-    """It makes no sense, whatever is so."""
+    """The command is invalid in every state."""
     NOT_FOUND = "not_found"
-    """What it is asked of has never been there."""
+    """The resource has never existed."""
     GONE = "gone"
-    """What it is asked of was there, and never comes back."""
+    """The resource existed and was deleted for ever."""
     TOO_LARGE = "too_large"
-    """It is more than an event can hold."""
+    """The command needs an event larger than the log accepts."""
     UNAVAILABLE = "unavailable"
-    """It cannot be done just now, for no reason that lies in it."""
+    """The platform cannot decide the command at present. The command itself is not at fault."""
 
 
 class Rejected(Exception):
-    """A command that the rules refuse. It leaves no event.
+    """The rules refuse a command. No event is stored.
 
-    `code` is stable and meant for programs; `detail` says, for people, what is wrong and what would help; `field`
-    names the part of the request at fault, where there is one; `category` is the kind of refusal.
+    `code` is stable, for programs. `detail` tells people what is wrong and what to do. `field` names the part of the
+    request that is wrong, if there is one.
     """
 
     def __init__(
@@ -214,9 +219,9 @@ class Rejected(Exception):
 
 
 class Sealed(Value):
-    """A secret, encrypted with a key that the log does not hold (AES-256-GCM). Base64 throughout.
+    """A secret, encrypted (AES-256-GCM) with a key that is not in the log. Nonce and ciphertext are base64.
 
-    Once the key is destroyed nobody can read it again, replay included.
+    Once the key is destroyed, nobody can decrypt it.
     """
 
     key: str = Field(description="name of the key in the vault")
@@ -226,7 +231,7 @@ class Sealed(Value):
 
 
 class Resources(Message):
-    """An amount of a host: virtual CPUs, memory in MiB, disk in GiB."""
+    """Resources of a host: number of virtual CPUs, memory in MiB, disk in GiB."""
 
     vcpus: int = 0
     memory_mib: int = 0
@@ -234,9 +239,9 @@ class Resources(Message):
 
 
 class Closing(Message):
-    """A deletion that has begun: until it is finished or given up, nothing new may refer to the aggregate.
+    """A deletion that has begun. Until it is finished or given up, nothing new may refer to the aggregate.
 
-    `operation` is what the deletion becomes when it is finished.
+    `operation`: the id of the operation that records the deletion once it is finished.
     """
 
     operation: str
@@ -245,20 +250,20 @@ class Closing(Message):
 
 
 def at_most(most: int) -> BeforeValidator:
-    """Refuse a longer array before its items are looked at: there may be very many, and all wrong."""
+    """A validator that refuses an array of more items before the items are validated, which would take long."""
 
-    def judged(given: Any) -> Any:
+    def check(given: Any) -> Any:
         if not isinstance(given, list | tuple):
             return given
         if len(given) > most:
             raise ValueError(f"may have at most {most} items, not {len(given)}")
-        return tuple(given)  # (a list is none where models are strict)
+        return tuple(given)  # strict models refuse a list here
 
-    return BeforeValidator(judged)
+    return BeforeValidator(check)
 
 
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The values in their order, without repeats."""
+    """The values in the same order, without duplicates."""
     return tuple(dict.fromkeys(values))
 
 
@@ -292,16 +297,17 @@ def label_value(value: str) -> str:
 
 
 def labels(given: dict[str, str]) -> dict[str, str]:
+    """Valid labels, sorted by key. Raises ValueError."""
     return {label_key(key): label_value(given[key]) for key in sorted(given)}
 
 
 Labels = Annotated[dict[str, str], Field(max_length=64, json_schema_extra=LABELS_SCHEMA), AfterValidator(labels)]
-"""What people note of a thing, for themselves and their programs: free keys and values."""
+"""Keys and values that people and their programs attach to a resource. They mean nothing to the platform."""
 
 MOST_TAGS = 64
 Tags = Annotated[tuple[Slug, ...], Field(max_length=MOST_TAGS), at_most(MOST_TAGS), AfterValidator(unique)]
 
 
 def being_deleted(kind: str, id_: str, *, field: str | None = None) -> Rejected:
-    """The refusal of what is asked of an aggregate, or would refer to it, while a deletion of it is not decided."""
+    """The refusal of a command on an aggregate, or of a new reference to it, while its deletion is not decided yet."""
     return Rejected(f"{kind}_being_deleted", f"{kind} {id_} is being deleted; try again in a moment", field=field)

@@ -1,9 +1,10 @@
-"""Flavors: sizes of VMs that have a name. A cloud offers some to all projects, and some to one project alone.
+"""Flavors: named sizes of VMs. A flavor belongs to the whole cloud, or to one project.
 
-    CreateFlavor ─► there ──DeprecateFlavor──► deprecated (for no new VMs) ──RestoreFlavor──► there
+    CreateFlavor ─► usable ──DeprecateFlavor──► deprecated (for no new VMs) ──RestoreFlavor──► usable
                       └──────────DeleteFlavor, unused────────┴──► deleted (in two steps, as in `named.py`)
 
-A size never changes: a VM that was made of a flavor has that size. Make another flavor, and deprecate the old one.
+The size of a flavor never changes, because VMs made of it have that size. To change it, create another flavor and
+deprecate the old one.
 """
 
 from typing import Annotated, assert_never
@@ -15,18 +16,28 @@ from domain.access import Permission
 from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.known import NONE as NO_OPERATIONS, Operations
-from domain.named import Asked, DeletionBegun, DeletionGivenUp, Done, asked_before, begun, closing, remembered, stamp
+from domain.named import (
+    DeletionBegun,
+    DeletionGivenUp,
+    OperationCommand,
+    OperationDone,
+    closing_after,
+    deletion_fields,
+    is_repeat,
+    operation_fields,
+    operations_after,
+)
 from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
 
 
-class FlavorCommand(Asked):
+class FlavorCommand(OperationCommand):
     flavor: Slug
 
 
 class CreateFlavor(FlavorCommand):
-    """`project`: the one that alone may use it; without, all may."""
+    """`project`: the only project that may use it; if None, all projects may."""
 
     VERB = "create"
     name: Title
@@ -39,7 +50,7 @@ class CreateFlavor(FlavorCommand):
 
 
 class ChangeFlavor(FlavorCommand):
-    """What is None stays as it is; labels are replaced as a whole."""
+    """Fields that are None stay unchanged; labels are replaced as a whole."""
 
     VERB = "change"
     name: Title | None = None
@@ -63,7 +74,7 @@ class DeleteFlavor(FlavorCommand):
 FlavorCommands = CreateFlavor | ChangeFlavor | DeprecateFlavor | RestoreFlavor | DeleteFlavor | FinishDeletion
 
 
-class FlavorCreated(Done):
+class FlavorCreated(OperationDone):
     TOPIC = "nebula.flavor.FlavorCreated"
     VERB = CreateFlavor.VERB
     flavor: str
@@ -74,8 +85,8 @@ class FlavorCreated(Done):
     description: str | None = None
 
 
-class FlavorChanged(Done):
-    """What was said anew of it; what is None stays as it was, and an empty description takes away what there was."""
+class FlavorChanged(OperationDone):
+    """Fields that are None stay unchanged. An empty description removes the earlier one."""
 
     TOPIC = "nebula.flavor.FlavorChanged"
     VERB = ChangeFlavor.VERB
@@ -84,21 +95,21 @@ class FlavorChanged(Done):
     description: str | None = None
 
 
-class FlavorDeprecated(Done):
-    """No new VM is made of it."""
+class FlavorDeprecated(OperationDone):
+    """No new VM may be made of it."""
 
     TOPIC = "nebula.flavor.FlavorDeprecated"
     VERB = DeprecateFlavor.VERB
 
 
-class FlavorRestored(Done):
+class FlavorRestored(OperationDone):
     """New VMs may be made of it again."""
 
     TOPIC = "nebula.flavor.FlavorRestored"
     VERB = RestoreFlavor.VERB
 
 
-class FlavorDeleted(Done):
+class FlavorDeleted(OperationDone):
     TOPIC = "nebula.flavor.FlavorDeleted"
     VERB = DeleteFlavor.VERB
 
@@ -124,7 +135,7 @@ FlavorEvents = (
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Flavor:
-    """A flavor as its events tell it."""
+    """The state of a flavor."""
 
     id: str
     name: str
@@ -144,22 +155,25 @@ class Flavor:
 
 
 def usable(flavor: Flavor | None, id_: str, project: str) -> Flavor:
-    """The flavor, when a VM of a project may be made of it. One of another project is not there. Raises Rejected."""
+    """The flavor, if a VM of a project may be made of it.
+
+    Raises Rejected, for a flavor of another project as if it did not exist.
+    """
     if flavor is None or flavor.deleted or flavor.project not in (None, project):
         raise Rejected("flavor_not_found", f"there is no flavor {id_}", Category.INVALID, field="flavor")
     if flavor.closing is not None:
         raise being_deleted("flavor", id_, field="flavor")
     if flavor.deprecated:
-        detail = f"flavor {id_} is deprecated, and no new VM is made of it; choose another one, or give the size itself"
+        detail = f"flavor {id_} is deprecated: no new VM can be made of it; choose another flavor, or give the size"
         raise Rejected("flavor_deprecated", detail, field="flavor")
     return flavor
 
 
 def decide(flavor: Flavor | None, command: FlavorCommands) -> list[FlavorEvents]:
-    """What follows from a command on a flavor."""
+    """The events that follow from a command on a flavor. Raises Rejected."""
     if isinstance(command, FinishDeletion):
         return finish(flavor, command)
-    if asked_before("flavor", flavor, command):
+    if is_repeat("flavor", flavor, command):
         return []
     if isinstance(command, CreateFlavor):
         return create(flavor, command)
@@ -171,25 +185,25 @@ def decide(flavor: Flavor | None, command: FlavorCommands) -> list[FlavorEvents]
         case ChangeFlavor():
             return change(command)
         case DeprecateFlavor():
-            return [FlavorDeprecated(**stamp(command))]
+            return [FlavorDeprecated(**operation_fields(command))]
         case RestoreFlavor():
-            return [FlavorRestored(**stamp(command))]
+            return [FlavorRestored(**operation_fields(command))]
         case DeleteFlavor():
             used = in_use(flavor, command.users)
             if used is not None:
                 raise used
-            return [FlavorDeletionBegun(**begun(command))]
+            return [FlavorDeletionBegun(**deletion_fields(command))]
         case _:
             assert_never(command)
 
 
 def create(flavor: Flavor | None, command: CreateFlavor) -> list[FlavorEvents]:
     if flavor is not None and not flavor.deleted:
-        raise Rejected("flavor_exists", f"there is a flavor {flavor.id} already", field="id")
+        raise Rejected("flavor_exists", f"there is a flavor {flavor.id} already; choose another id", field="id")
     size = Spec(vcpus=command.vcpus, memory_mib=command.memory_mib, disk_gib=command.disk_gib)
     return [
         FlavorCreated(
-            **stamp(command),
+            **operation_fields(command),
             flavor=command.flavor,
             name=command.name,
             size=size,
@@ -203,15 +217,19 @@ def create(flavor: Flavor | None, command: CreateFlavor) -> list[FlavorEvents]:
 def change(command: ChangeFlavor) -> list[FlavorEvents]:
     if command.name is None and command.labels is None and command.description is None:
         raise Rejected("invalid_request", "nothing to change: give a name, labels or a description", Category.INVALID)
-    return [FlavorChanged(**stamp(command), name=command.name, labels=command.labels, description=command.description)]
+    return [
+        FlavorChanged(
+            **operation_fields(command), name=command.name, labels=command.labels, description=command.description
+        )
+    ]
 
 
 def in_use(flavor: Flavor, users: Users) -> Rejected | None:
-    """Why a flavor cannot be deleted, when VMs were made of it."""
+    """The refusal to delete a flavor of which VMs were made; None if there are none."""
     vms = len(users.of("vm"))
     if not vms:
         return None
-    detail = f"{vms} VMs were made of flavor {flavor.id}; deprecate it, so that no new ones are"
+    detail = f"{vms} VMs were made of flavor {flavor.id}; deprecate it instead: then no new VM can be made of it"
     return Rejected("flavor_in_use", detail)
 
 
@@ -221,15 +239,15 @@ def finish(flavor: Flavor | None, command: FinishDeletion) -> list[FlavorEvents]
     used = in_use(flavor, command.users)
     if used is not None:
         return [FlavorDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
-    asked = flavor.closing
-    return [FlavorDeleted(at=command.at, operation=asked.operation, fingerprint=asked.fingerprint)]
+    deletion = flavor.closing
+    return [FlavorDeleted(at=command.at, operation=deletion.operation, fingerprint=deletion.fingerprint)]
 
 
 # ── evolve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def evolve(flavor: Flavor | None, event: Event) -> Flavor | None:
-    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    """The state after an event. A deleted flavor's id may be used again; the new flavor keeps the old operations."""
     if isinstance(event, FlavorCreated):
         return Flavor(
             id=event.flavor,
@@ -240,15 +258,15 @@ def evolve(flavor: Flavor | None, event: Event) -> Flavor | None:
             description=event.description,
             created_at=event.at,
             updated_at=event.at,
-            operations=remembered(flavor, event),
+            operations=operations_after(flavor, event),
         )
     if flavor is None or not isinstance(event, FlavorEvents):
         return flavor
     match event:
         case FlavorDeletionBegun() | FlavorDeletionGivenUp():
-            return replace(flavor, closing=closing(event))
+            return replace(flavor, closing=closing_after(event))
         case FlavorCreated() | FlavorChanged() | FlavorDeprecated() | FlavorRestored() | FlavorDeleted():
-            done = replace(flavor, updated_at=event.at, operations=remembered(flavor, event))
+            done = replace(flavor, updated_at=event.at, operations=operations_after(flavor, event))
             return changed(done, event)
         case _:
             assert_never(event)
@@ -286,7 +304,7 @@ def refers(flavor: Flavor) -> frozenset[Reference]:
     return frozenset([Reference("project", flavor.project)])
 
 
-def verb(command: type[FlavorCommand], summary: str, opens: type[Done], effect: Effect) -> Verb[FlavorCommand]:
+def verb(command: type[FlavorCommand], summary: str, opens: type[OperationDone], effect: Effect) -> Verb[FlavorCommand]:
     return Verb(
         name=command.VERB,
         command=command,
@@ -308,9 +326,11 @@ FLAVOR = Kind[Flavor, FlavorCommands](
     state=Flavor,
     verbs=(
         verb(CreateFlavor, "Create a flavor", FlavorCreated, Effect.CREATES),
-        verb(ChangeFlavor, "Change what is said of a flavor", FlavorChanged, Effect.CHANGES),
-        verb(DeprecateFlavor, "Deprecate a flavor: no new VM is made of it", FlavorDeprecated, Effect.ACTS),
-        verb(RestoreFlavor, "Let new VMs be made of a flavor again", FlavorRestored, Effect.ACTS),
+        verb(ChangeFlavor, "Change a flavor: its name, labels, description", FlavorChanged, Effect.CHANGES),
+        verb(DeprecateFlavor, "Deprecate a flavor: no new VM can be made of it", FlavorDeprecated, Effect.ACTS),
+        verb(
+            RestoreFlavor, "Restore a deprecated flavor: new VMs can be made of it again", FlavorRestored, Effect.ACTS
+        ),
         verb(DeleteFlavor, "Delete a flavor", FlavorDeleted, Effect.DELETES),
     ),
     events=(FlavorDeletionBegun, FlavorDeletionGivenUp),

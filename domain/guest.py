@@ -1,8 +1,7 @@
-"""What a guest says of itself, through the agent in it: told by its node when asked, kept nowhere.
+"""What a guest reports of itself, by the agent in it. Its node returns it on request; it is not stored.
 
-A guest may say anything. What stands here is bounded in count and length and has no control characters; whoever makes
-one of these out of what came from elsewhere gets a ValidationError for anything that is not. None is what the guest
-did not say.
+A guest may report anything. These types limit the number of items and the length of texts, and accept no control
+characters; they raise ValidationError for anything else. None: the guest did not report it.
 """
 
 import ipaddress
@@ -13,27 +12,27 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from domain.base import Message
 
-#: Characters of one text; interfaces, addresses of one of them, and filesystems in one answer.
+#: Maximum number of characters of a text, of interfaces, of addresses of one interface, and of filesystems.
 MOST_TEXT, MOST_INTERFACES, MOST_ADDRESSES, MOST_FILESYSTEMS = 255, 64, 16, 64
-#: Characters of a host key's base64, which is more than RSA of 16384 bits has; and how many keys a guest may name.
+#: Maximum number of base64 characters of a host key (RSA of 16384 bits has fewer), and of host keys of a guest.
 MOST_KEY, MOST_HOST_KEYS = 4096, 8
-#: Bytes that a number of bytes may say, and how many of a kind may be said to be left out.
+#: Maximum of a number of bytes, and of a number of omitted items.
 MOST_BYTES, MOST_MORE = 2**63 - 1, 10**6
-#: Seconds that a time zone may be away from UTC.
+#: Maximum difference of a time zone to UTC, in seconds.
 MOST_OFFSET = 24 * 3600
-#: Characters (by category) that move a cursor, turn the writing around, break a line, or are no characters at all.
-UNFIT = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+#: Unicode categories: control characters, format characters (such as a change of direction), surrogates, line ends.
+UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    """Raises ValueError for a text with UNFIT characters."""
-    if any(unicodedata.category(character) in UNFIT for character in text):
+    """Raises ValueError for a text with UNPRINTABLE characters."""
+    if any(unicodedata.category(character) in UNPRINTABLE for character in text):
         raise ValueError("has characters that are not printable")
     return text
 
 
 def plain_address(text: str) -> str:
-    """Raises ValueError for all but IPv4 and IPv6 addresses without a zone."""
+    """Raises ValueError if the text is not an IPv4 or IPv6 address without a zone."""
     if "%" in text:
         raise ValueError("has a zone")
     ipaddress.ip_address(text)
@@ -64,7 +63,7 @@ Address = Annotated[str, StringConstraints(max_length=45), AfterValidator(plain_
 
 
 class AddressSource(Message):
-    """An address of a guest, and who says so: the agent in it, a DHCP lease, or the host's ARP table."""
+    """An address of a guest, and its source: the agent in the guest, a DHCP lease, or the host's ARP table."""
 
     address: Address
     source: Literal["agent", "lease", "arp"]
@@ -76,7 +75,7 @@ class InterfaceAddress(Message):
 
 
 class Interface(Message):
-    """A network interface as the guest has it: also those that it made for itself."""
+    """A network interface in the guest, including those that the guest created."""
 
     name: Text
     mac: str | None = Field(default=None, pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
@@ -84,7 +83,7 @@ class Interface(Message):
 
 
 class Filesystem(Message):
-    """A mounted filesystem. `device` is the guest's own name of it. `used_bytes` is as the guest counts."""
+    """A mounted filesystem. `device` is its name in the guest. `used_bytes` is the guest's own number."""
 
     mountpoint: Text
     device: Text | None = None
@@ -94,7 +93,7 @@ class Filesystem(Message):
 
 
 class Guest(Message):
-    """`more_…` counts what was left out of a long list."""
+    """`more_…`: the number of items that were left out of a long list."""
 
     hostname: Text | None = None
     os: OperatingSystem | None = None

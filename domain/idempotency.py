@@ -1,8 +1,8 @@
-"""Keys of callers: one key is one operation is one resource, for ever.
+"""Idempotency keys of callers: one key belongs to one operation and one resource, for ever.
 
-A create with a key has an id that follows from the key. Where the caller chose no other id, it is the new resource's
-own, and nothing more is needed. Where the caller chose one, the key is an aggregate of this kind, with the one event
-that says what it was used for, in the same append as the resource's first event.
+An id is derived from the key of a create. If the caller chose no id, the new resource gets the derived id, and nothing
+else is stored. If the caller chose an id, the key is an aggregate of its own. Its only event says what the key was used
+for, and is in the same append as the resource's first event.
 """
 
 from pydantic import AwareDatetime
@@ -12,7 +12,7 @@ from domain.known import KeyReused
 
 
 class OperationKeyed(Event):
-    """The key stands for this operation, which created this resource."""
+    """The key was used for this operation, which created this resource."""
 
     TOPIC = "nebula.operation.OperationKeyed"
     at: AwareDatetime
@@ -22,7 +22,7 @@ class OperationKeyed(Event):
 
 
 class Key(Message):
-    """A key as its event tells it."""
+    """The state of a key."""
 
     operation_id: str
     kind: str
@@ -30,12 +30,12 @@ class Key(Message):
 
 
 def evolve(key: Key | None, event: Event) -> Key | None:
-    """The state after an event. A key is used once."""
+    """The state after an event. Only the first event counts."""
     if key is None and isinstance(event, OperationKeyed):
         return Key(operation_id=event.operation_id, kind=event.kind, resource=event.resource)
     return key
 
 
 def reused_for(kind: str, id_: str) -> KeyReused:
-    """The refusal of a key that created another resource."""
+    """The refusal of a key that was used to create another resource."""
     return KeyReused(f"to create {kind} {id_}")

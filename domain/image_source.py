@@ -1,4 +1,4 @@
-"""What can be the source of an image: an absolute path, or an http(s) URL. What is plainly neither is refused."""
+"""The source of an image: an absolute path, or an http(s) URL. Anything that cannot be one of these is refused."""
 
 import re
 from ipaddress import IPv6Address
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import idna
 from pydantic import AfterValidator, Field, StringConstraints
 
-#: Bytes of a path, and of one name in it, that a file system takes.
+#: Maximum number of bytes of a path, and of one name in it, on Linux.
 MOST_PATH, MOST_NAME = 4095, 255
 
 _HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
@@ -17,21 +17,21 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def checked(source: str) -> str:
-    """The source, when it can be one. Raises ValueError, with a text for people that does not repeat it."""
-    odd = next((char for char in source if not char.isprintable()), None)
-    if odd is not None:
-        raise ValueError(f"has a character in it that is not printable ({odd!a})")
+    """The source, if it is valid. Raises ValueError; its text does not repeat the source, which may hold a password."""
+    unprintable = next((char for char in source if not char.isprintable()), None)
+    if unprintable is not None:
+        raise ValueError(f"has a character in it that is not printable ({unprintable!a})")
     if source.startswith("/"):
         return _path(source)
     scheme, colon, rest = source.partition("://")
     if not colon:
         raise ValueError("has to be an absolute path, which begins with /, or an http(s) URL")
     if scheme.lower() not in ("http", "https"):
-        what = "give the path itself, beginning with /" if scheme.lower() == "file" else "images come by http or https"
-        named = f"a URL of {scheme!r}" if _SCHEME.fullmatch(scheme) else "no URL"  # what stands there may be a password
+        what = "give the path itself, beginning with /" if scheme.lower() == "file" else "use an http or https URL"
+        named = f"a URL of {scheme!r}" if _SCHEME.fullmatch(scheme) else "not a URL"  # it may be a password
         raise ValueError(f"is {named}, which cannot be used: {what}")
     if " " in rest:
-        raise ValueError("has a blank in its URL: a blank is written %20 there")
+        raise ValueError("has a space in its URL; write it as %20")
     source = f"{scheme.lower()}://{rest}"
     _url(source)
     return source
@@ -43,7 +43,7 @@ def _path(source: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("has to be printable characters") from None
     if len(source.encode()) > MOST_PATH or any(len(name) > MOST_NAME for name in names):
-        raise ValueError("is a longer path than any file system has")
+        raise ValueError(f"has a path of more than {MOST_PATH} bytes, or a name in it of more than {MOST_NAME} bytes")
     return source
 
 
@@ -54,7 +54,7 @@ def _url(source: str) -> None:
         parts = urlsplit(source)
     except ValueError:
         raise ValueError(
-            "is no URL: an IPv6 address stands in square brackets, as in http://[2001:db8::1]/image"
+            "is not a valid URL; write an IPv6 address in square brackets, as in http://[2001:db8::1]/image"
         ) from None
     where = parts.netloc.rpartition("@")[2]
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", where)
@@ -65,40 +65,39 @@ def _url(source: str) -> None:
         raise ValueError("is a URL without a host")
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
         raise ValueError(
-            "is a URL with a port that is no number from 1 to 65535; an IPv6 address stands in square brackets"
+            "is a URL whose port is not a number from 1 to 65535; write an IPv6 address in square brackets"
         )
     if bracketed:
         try:
             IPv6Address(host)
         except ValueError:
-            raise ValueError("is a URL with square brackets around what is no IPv6 address") from None
+            raise ValueError("is a URL with square brackets that do not contain an IPv6 address") from None
         if "%" in host:
-            raise ValueError("is a URL with an IPv6 zone")
+            raise ValueError("is a URL with an IPv6 zone; leave the zone out")
     else:
         _name(host)
 
 
 def _name(host: str) -> None:
-    """Raises ValueError for what no name server can be asked for."""
+    """Raises ValueError if the host is not a valid DNS name."""
     try:
         ascii_name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode()
         for label in ascii_name.split("."):
             if label.startswith("xn--"):
                 idna.decode(label)
     except (idna.IDNAError, UnicodeError):
-        raise ValueError("is a URL whose host is no name") from None
+        raise ValueError("is a URL whose host is not a valid name") from None
     if not _HOST.fullmatch(ascii_name):
-        raise ValueError("is a URL whose host is no name")
+        raise ValueError("is a URL whose host is not a valid name")
 
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HEX = "[0-9A-Fa-f]{1,4}"
 _VISIBLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S}]"
-#: What can be a source, as JSON Schema can say it: host names that are not ASCII may also stand in a URL, in their
-#: `xn--` form as well, if there are such names.
+#: The JSON Schema of a source. It is stricter than `checked`, which also accepts host names that are not ASCII.
 SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"pattern": rf"^/(?!.*[^/]{{{MOST_NAME + 1}}})({_VISIBLE}| )+$"},  # (a name's bytes cannot be counted)
+        {"pattern": rf"^/(?!.*[^/]{{{MOST_NAME + 1}}})({_VISIBLE}| )+$"},  # counts characters of a name, not bytes
         {
             "pattern": r"^[hH][tT][tT][pP][sS]?://([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?"
             rf"({_LABEL}(\.{_LABEL})*\.?|\[({_HEX}:){{7}}{_HEX}\]|\[({_HEX}:){{1,6}}:{_HEX}\]|\[::({_HEX})?\])"
@@ -113,4 +112,4 @@ Source = Annotated[
     AfterValidator(checked),
     Field(json_schema_extra=SCHEMA),
 ]
-"""Where an image is."""
+"""The path or URL of an image."""

@@ -1,4 +1,4 @@
-"""A kind of resource: one value. What must know all kinds is derived from `domain/kinds.py`."""
+"""A kind of resource, described by one value. All tables over the kinds are derived from `domain/kinds.py`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from domain.references import NONE, Reference
 from domain.verb import Verb
 
 SYSTEM = "system"
-"""The project token of what no project owns: projects may not take this id."""
+"""The project token in subjects of resources that belong to no project. No project may have this id."""
 
 S = TypeVar("S")
 C = TypeVar("C", bound=Command)
@@ -26,18 +26,18 @@ class Scope(StrEnum):
     PROJECT = "project"
     CLOUD = "cloud"
     ITSELF = "itself"
-    """A project is its own."""
+    """For projects: each is its own scope."""
 
 
 class Id(StrEnum):
-    """What names a resource of a kind."""
+    """The form of a resource's id."""
 
     UUID = "uuid"
     SLUG = "slug"
 
 
 class Outcome(StrEnum):
-    """What an event makes of the operation that it belongs to."""
+    """The effect of an event on the status of its operation."""
 
     SAME = "same"
     RUNNING = "running"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an event makes of its operation. `deadline`: the new one; `done` of `total` bytes: how far it is."""
+    """The effect of an event on its operation. `deadline`: the new one, if any; `done`, `total`: progress, in bytes."""
 
     outcome: Outcome = Outcome.RUNNING
     code: str = ""
@@ -58,42 +58,48 @@ class Step:
     total: int | None = None
 
 
-class Cancelled(StrEnum):
-    """Why an event ends an operation that is not its own."""
+class CancelReason(StrEnum):
+    """Why an event cancels another operation than its own. The value is the code of that operation's problem."""
 
     OVERTAKEN = "operation_cancelled"
-    GIVEN_UP = "abandoned"
+    ABANDONED = "abandoned"
 
 
-def runs(_: Event) -> Step:
-    """An event after which its operation is under way, and nothing else is known of it."""
+def running(_: Event) -> Step:
+    """The default of `step`: the operation is running."""
     return Step()
 
 
-def nothing(_: object) -> frozenset[Reference]:
+def no_references(_: object) -> frozenset[Reference]:
+    """The default of `refers`."""
     return NONE
 
 
 def always(_: object, __: object) -> bool:
+    """The default of `may_differ`."""
     return True
 
 
-def none(*_: object) -> None:
-    return None
+def never(*_: object) -> None:
+    """The default of `cancels` and `overtakes`."""
+    return
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[S, C]):
-    """`title`: one of them, as people write it; `plural`: as in paths of the API.
+    """A kind of resource, with everything that the platform has to know of it.
 
-    `usable`: the resource, where something new may refer to it: given its state, its id, and whose project that is;
-    it raises Rejected. A kind without it is not referred to.
-    `decide` and `evolve` are the rules. `deleted`: whether a state is that of a resource that is gone. `refers`: what a
-    state refers to; `may_differ` says cheaply whether that may differ between two states in a row. `step`: what an
-    event makes of its operation. `cancels`: whether, and why, an event ends another operation, of this id and verb;
-    `overtakes`: the id of the one that it may end, given the state before it.
-
-    `events`: those that no verb opens an operation with.
+    - `title`: the word for one resource, in texts for people; `plural`: the word in paths of the API.
+    - `events`: the events of the kind that do not open an operation of a verb.
+    - `decide`, `evolve`: the rules.
+    - `deleted`: whether a state is that of a deleted resource.
+    - `refers`: the resources that a state refers to. `may_differ`: a cheap test whether that can differ between the
+      states before and after an event.
+    - `usable(state, id, project)`: the state, if something new in the project may refer to it; else it raises Rejected.
+      Nothing can refer to a kind without it.
+    - `step`: the effect of an event on its operation.
+    - `overtakes(event, state before)`: the id of the other operation that the event may cancel.
+    - `cancels(event, id, verb)`: why the event cancels the operation with this id and verb; None if it does not.
     """
 
     name: str
@@ -107,20 +113,20 @@ class Kind(Generic[S, C]):
     decide: Callable[[S | None, C], Sequence[Event]]
     evolve: Callable[[S | None, Event], S | None]
     deleted: Callable[[S], bool]
-    refers: Callable[[S], frozenset[Reference]] = nothing
+    refers: Callable[[S], frozenset[Reference]] = no_references
     usable: Callable[[S | None, str, str], S] | None = None
     may_differ: Callable[[S, S], bool] = always
-    step: Callable[[Event], Step] = runs
-    cancels: Callable[[Event, str, str], Cancelled | None] = none
-    overtakes: Callable[[Event, S | None], str | None] = none
+    step: Callable[[Event], Step] = running
+    cancels: Callable[[Event, str, str], CancelReason | None] = never
+    overtakes: Callable[[Event, S | None], str | None] = never
 
     @property
     def titles(self) -> str:
-        """Many of them, as people write it."""
+        """The word for several resources, in texts for people."""
         return f"{self.title}s"
 
     def project_of(self, project: str, id_: str) -> str:
-        """The project token of a resource's subject, given the project that it is in, if any, and its id."""
+        """The project token in a resource's subject. `project`: the project that it is in, if the kind has one."""
         match self.scope:
             case Scope.PROJECT:
                 return project
@@ -129,21 +135,21 @@ class Kind(Generic[S, C]):
             case Scope.CLOUD:
                 return SYSTEM
 
-    def spelled(self, id_: str) -> str:
-        """An id in its one spelling: a UUID is one in every other as well."""
+    def canonical(self, id_: str) -> str:
+        """The canonical form of an id: a UUID in lower case."""
         return id_.lower() if self.id is Id.UUID else id_
 
     @cached_property
     def closes(self) -> bool:
-        """Whether its resources are deleted in two steps, and have a `closing` in between."""
+        """Whether its resources are deleted in two steps; their state then has a field `closing`."""
         return any(verb.two_steps for verb in self.verbs)
 
     @cached_property
     def all_events(self) -> tuple[type[Event], ...]:
-        """Every type of event that a resource of this kind may have."""
+        """All types of events of the kind."""
         return (*dict.fromkeys(event for verb in self.verbs for event in verb.opens), *self.events)
 
     @cached_property
     def stored(self) -> TypeAdapter[S]:
-        """How a state is written as JSON and read again."""
+        """Converts a state to JSON and back."""
         return TypeAdapter(self.state)

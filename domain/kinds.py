@@ -1,4 +1,4 @@
-"""All kinds of resources, by their names. Subjects, routes, tables, calls and descriptions are derived from these."""
+"""All kinds of resources, by name. Subjects, routes, tables, calls of the API and descriptions follow from them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from domain.base import Command, event_types
 from domain.flavor import FLAVOR
 from domain.image.kind import IMAGE
-from domain.kind import Kind, nothing
+from domain.kind import Kind, no_references
 from domain.node.kind import NODE
 from domain.project import PROJECT
 from domain.references import NONE, Reference, names_in
@@ -17,26 +17,26 @@ from domain.vm.kind import VM
 KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE)}
 
 
-BESIDE = ("log", "operation")
-"""What events are about that are of no kind: the log itself, and the keys of callers."""
+WITHOUT_KIND = ("log", "operation")
+"""The second word of the wire names of events that belong to no kind: about the log, or an idempotency key."""
 
 NAMES = (*KINDS, "operation")
-"""All that the log has histories of: the keys of callers as well, each by the operation that used it."""
+"""The names of all sorts of aggregates: the kinds, and `operation` for idempotency keys, by the operation's id."""
 
 
 def references(kind: str, state: Any) -> frozenset[Reference]:
-    """What a state refers to. What is deleted refers to nothing."""
+    """The resources that a state refers to. A deleted resource refers to nothing."""
     return KINDS[kind].refers(state) if state is not None and kind in KINDS else NONE
 
 
 def faults(kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
-    """What contradicts itself in these kinds, or was forgotten in them."""
+    """What is missing or contradictory in these kinds, in sentences for programmers."""
     claimed = [event for kind in kinds.values() for event in kind.all_events]
     types = [(topic, event) for topic, event in event_types() if topic.startswith("nebula.")]
     yield from (
         f"no kind says that {topic} is its event"
         for topic, event in types
-        if event not in claimed and topic.split(".")[1] not in BESIDE
+        if event not in claimed and topic.split(".")[1] not in WITHOUT_KIND
     )
     for kind in kinds.values():
         for event in kind.all_events:
@@ -47,27 +47,27 @@ def faults(kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
                 yield f"two kinds say that {topic} is their event"
         names = [verb.name for verb in kind.verbs]
         yield from (f"two verbs of kind {kind.name} have the name {name}" for name in names if names.count(name) > 1)
-        yield from references_amiss(kind, kinds)
+        yield from faults_of_references(kind, kinds)
 
 
-def references_amiss(kind: Kind[Any, Any], kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
-    """What a kind forgets about what it names, and about being named itself."""
+def faults_of_references(kind: Kind[Any, Any], kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
+    """What is missing in a kind about its references to others, and the references of others to it."""
     commands: list[type[Command]] = [verb.command for verb in kind.verbs]
     named = {name for command in commands for name in names_in(command)}
     for field, of in named:
         if of not in kinds or kinds[of].usable is None:
-            yield f"{field} of kind {kind.name} names a {of}, which is no kind that says when one is `usable`"
-    if named and kind.refers is nothing:
-        yield f"kind {kind.name} names others, and does not say what a state `refers` to"
+            yield f"{field} of kind {kind.name} names a {of}, which is not a kind with `usable`"
+    if named and kind.refers is no_references:
+        yield f"kind {kind.name} has fields with `Names`, and no `refers`"
     for verb in kind.verbs:
         if verb.effect is Effect.DELETES and kind.usable is not None and not verb.two_steps:
-            yield f"others refer to kind {kind.name}, so its verb {verb.name} has `two_steps`"
+            yield f"others may refer to kind {kind.name}: its verb {verb.name} has to have `two_steps`"
         if verb.two_steps and "users" not in verb.command.model_fields:
             yield f"{verb.command.__name__} has `two_steps`, and no field `users`"
 
 
 def check() -> None:
-    """Raises TypeError for kinds of which a part was forgotten: they do not start."""
+    """Raises TypeError if something is missing in a kind. No process starts with such a kind."""
     if found := sorted(set(faults(KINDS))):
         raise TypeError("; ".join(found))
 

@@ -1,7 +1,7 @@
-"""The operations that an aggregate has accepted, so that asking again is safe for ever.
+"""The operations that an aggregate has accepted. So a repeat of a request is recognised for ever.
 
-They only grow, with every command. So the map is persistent: the one after a command shares all but a path with the
-one before. It is part of the state, but of no row and no reply.
+Their number only grows. So the map is a persistent one: the map after a command shares almost all its nodes with the
+map before it. It is a part of the state, but of no row and no reply.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from domain.base import Category, Rejected
 
 
 class Known(NamedTuple):
-    """What is remembered of an operation."""
+    """What the aggregate keeps of an operation."""
 
     verb: str
     fingerprint: str
@@ -22,12 +22,12 @@ class Known(NamedTuple):
 
 if TYPE_CHECKING:
     Map = HashTrieMap[str, Known]
-else:  # not generic when it runs
+else:  # HashTrieMap is not generic at run time
     Map = HashTrieMap
 
 
 def mapped(value: Any) -> Any:
-    """The map that a mapping of plain values stands for; anything else as it is."""
+    """The map made of a mapping of JSON values; any other value unchanged."""
     if isinstance(value, HashTrieMap) or not isinstance(value, Mapping):
         return value
     return HashTrieMap({id_: Known(**known) for id_, known in value.items()})
@@ -42,27 +42,24 @@ Operations = Annotated[
     BeforeValidator(mapped),
     PlainSerializer(plain, return_type=dict[str, dict[str, str]]),
 ]
-"""What is known of each operation, by its id."""
+"""What the aggregate keeps of each operation, by its id."""
 NONE: Map = HashTrieMap()
 
-#: The field of a state that rows, replies and views leave out.
+#: The name of the state's field, which rows, replies and views leave out.
 FIELD = "operations"
 
 
 class KeyReused(Rejected):
-    """The refusal of a key that stands for another request. `what_for`: what it was used for, as in "to create …"."""
+    """The refusal of a key that was used for another request. `used_for`: the end of a sentence, as "to create …"."""
 
-    def __init__(self, what_for: str) -> None:
-        detail = f"this key was used before, {what_for}; use a new key"
+    def __init__(self, used_for: str) -> None:
+        detail = f"this key was used before, {used_for}; use a new key"
         super().__init__("idempotency_key_reused", detail, Category.INVALID, field="key")
-        self.what_for = what_for
+        self.used_for = used_for
 
 
 def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
-    """Whether this operation was accepted before; False when it is new.
-
-    Raises KeyReused when its id was used before for something else.
-    """
+    """Whether this request was accepted before. Raises KeyReused if its id was used for another request."""
     if known is None:
         return False
     if known.verb != verb or known.fingerprint != fingerprint:

@@ -1,22 +1,25 @@
-"""MAC addresses of VMs: held by the event that places a VM; of one that was placed before that, derived from its id."""
+"""MAC addresses of VMs. The event that places a VM names its address.
+
+Such events of earlier versions do not: then the address is derived from the VM's id.
+"""
 
 import hashlib
 from collections.abc import Callable
 
 from domain.vm import Vm
 
-#: How many there are: 52:54:00 is QEMU's own range, and three bytes follow.
-MANY = 2**24
+#: The number of addresses in QEMU's range, 52:54:00.
+ADDRESSES = 2**24
 
 
-def written(number: int) -> str:
-    """The address of a number."""
+def formatted(number: int) -> str:
+    """The address with this number, from 0 to ADDRESSES - 1."""
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(3))
 
 
 def derived(vm: str) -> str:
-    """The address of a VM whose placement says none. Whoever chooses ids can choose two with the same one."""
-    return written(int.from_bytes(hashlib.sha256(vm.encode()).digest()[:3]))
+    """The address of a VM whose placement names none. It is not unique: callers choose ids."""
+    return formatted(int.from_bytes(hashlib.sha256(vm.encode()).digest()[:3]))
 
 
 def of(vm: Vm) -> str:
@@ -24,9 +27,9 @@ def of(vm: Vm) -> str:
 
 
 def free(start: int, taken: Callable[[str], bool]) -> str:
-    """The first address from a number on that nobody has. Raises LookupError where there is none."""
-    for step in range(MANY):
-        found = written((start + step) % MANY)
-        if not taken(found):
-            return found
+    """The first free address at or after number `start`. Raises LookupError if all are taken."""
+    for step in range(ADDRESSES):
+        address = formatted((start + step) % ADDRESSES)
+        if not taken(address):
+            return address
     raise LookupError("all MAC addresses are taken")

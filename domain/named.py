@@ -1,11 +1,12 @@
-"""What projects and tags share: an id that people choose and that never changes, and a name that may.
+"""What projects, tags and flavors share: an id that people choose and that never changes, and a name that can change.
 
-    CreateX ─► there ──DeleteX, unused as far as is known──► closing ──unused at that position──► deleted ──CreateX─►
-                 ▲                                              │
-                 └──────────used at that position───given up────┘
+    CreateX ─► usable ──DeleteX, no users known──► closing ──no users at that position──► deleted ──CreateX─► usable
+                 ▲                                    │
+                 └──────users at that position, given up
 
-A deletion has two steps, because others refer to projects and tags: `…DeletionBegun` stands at a position of the log,
-and who uses the aggregate at that position decides. What comes later finds it closing, and is refused.
+A deletion has two steps, because other aggregates refer to these. `…DeletionBegun` has a position in the log. If
+anything refers to the aggregate at that position, the deletion is given up. Later commands that would refer to it see
+that it is closing, and are refused.
 """
 
 from datetime import datetime
@@ -18,14 +19,16 @@ from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted
 from domain.known import NONE, Known, Operations, same_request
 
 
-class Asked(Command):
+class OperationCommand(Command):
+    """A command of a caller. When it is accepted, it becomes an operation. `VERB`: the name of its verb."""
+
     VERB: ClassVar[str]
     operation: Uuid
     fingerprint: str
 
 
-class Done(Event):
-    """Something that was asked for, and is done. `VERB`: with which verb."""
+class OperationDone(Event):
+    """The command of a caller was accepted, and its operation is done. `VERB`: the name of its verb."""
 
     VERB: ClassVar[str]
     at: AwareDatetime
@@ -34,7 +37,7 @@ class Done(Event):
 
 
 class DeletionBegun(Event):
-    """Nothing may refer to it from here on. `requested`: the operation that the deletion becomes, if it is finished."""
+    """From now on nothing new may refer to it. `requested`: the operation that records the finished deletion."""
 
     at: AwareDatetime
     requested: str
@@ -42,7 +45,7 @@ class DeletionBegun(Event):
 
 
 class DeletionGivenUp(Event):
-    """It was in use where its deletion began: it may be used again, and nothing was deleted."""
+    """It was in use when its deletion began. It was not deleted, and may be used again."""
 
     at: AwareDatetime
     code: str
@@ -51,7 +54,7 @@ class DeletionGivenUp(Event):
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Named:
-    """A project or a tag as its events tell it. Tags carry neither tags, keys nor a description."""
+    """The state of a project or a tag. A tag has no tags, SSH keys or description."""
 
     id: str
     name: str
@@ -66,35 +69,33 @@ class Named:
     operations: Operations = NONE
 
 
-class Stamp(TypedDict):
-    """What every event says that does what was asked for."""
+class OperationFields(TypedDict):
+    """The fields that each `OperationDone` takes from its command."""
 
     at: datetime
     operation: str
     fingerprint: str
 
 
-class Begun(TypedDict):
-    """What the event says that begins a deletion."""
+class DeletionFields(TypedDict):
+    """The fields that `DeletionBegun` takes from its command."""
 
     at: datetime
     requested: str
     fingerprint: str
 
 
-def stamp(command: Asked) -> Stamp:
-    """What every event says that does what was asked for."""
+def operation_fields(command: OperationCommand) -> OperationFields:
     return {"at": command.at, "operation": command.operation, "fingerprint": command.fingerprint}
 
 
-def begun(command: Asked) -> Begun:
-    """What the event says that begins a deletion."""
+def deletion_fields(command: OperationCommand) -> DeletionFields:
     return {"at": command.at, "requested": command.operation, "fingerprint": command.fingerprint}
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """The state of what is deleted in two steps."""
+    """The state of an aggregate that is deleted in two steps."""
 
     @property
     def id(self) -> str: ...
@@ -104,10 +105,10 @@ class Closable(Protocol):
     def closing(self) -> Closing | None: ...
 
 
-def asked_before(kind: str, state: Closable | None, command: Asked) -> bool:
-    """Whether this very request was accepted already, or is a deletion that has begun. Raises Rejected.
+def is_repeat(kind: str, state: Closable | None, command: OperationCommand) -> bool:
+    """Whether this request was accepted before, or is the deletion that has begun.
 
-    While a deletion is not decided, nothing else is taken.
+    Raises Rejected for any other command while a deletion is not decided.
     """
     if state is None:
         return False
@@ -120,13 +121,13 @@ def asked_before(kind: str, state: Closable | None, command: Asked) -> bool:
     return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
 
 
-def remembered(state: Closable | None, event: Done) -> Operations:
+def operations_after(state: Closable | None, event: OperationDone) -> Operations:
     past = state.operations if state else NONE
     return past.insert(event.operation, Known(event.VERB, event.fingerprint))
 
 
-def closing(event: DeletionBegun | DeletionGivenUp) -> Closing | None:
-    """What a state says of a deletion that is not decided; None after it was given up."""
+def closing_after(event: DeletionBegun | DeletionGivenUp) -> Closing | None:
+    """The state's `closing` after a deletion has begun; None after it was given up."""
     if isinstance(event, DeletionGivenUp):
         return None
     return Closing(operation=event.requested, fingerprint=event.fingerprint, since=event.at)

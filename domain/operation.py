@@ -1,10 +1,10 @@
-"""Operations: what became of everything that was asked for. Kept for ever.
+"""Operations: the record of each accepted command and its result, kept for ever.
 
     accepted ──first later event──► running ──► succeeded | failed | timed_out | cancelled
 
-The record of an operation is folded from the events of its own resource alone: `after` says how each one moves it. So
-it is the same whether a read model folds it as the log comes, or handlers fold it from the resource's history. Which
-events open an operation, move it, fulfil it or cancel it, each kind and each verb says itself.
+The record of an operation is folded, by `evolve`, from the events of its own resource alone. So a read model that
+follows the log and handlers that load the resource's history get the same record. Each kind and verb defines which
+events open, fulfil, fail and cancel its operations.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass as state
 
 from domain.base import LENIENT, Event, Message, ReferenceChecked, optional, replace
-from domain.kind import Cancelled, Kind, Outcome, Step
+from domain.kind import CancelReason, Kind, Outcome, Step
 from domain.kinds import KINDS
 from domain.verb import Verb
 from domain.vm import Notice
@@ -36,7 +36,7 @@ ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CAN
 
 
 class Progress(Message):
-    """How far something is; how far it has to go is not always known."""
+    """The progress of an operation. The total is not always known."""
 
     bytes_done: int
     bytes_total: int | None = None
@@ -44,7 +44,7 @@ class Progress(Message):
 
 @state(frozen=True, kw_only=True, config=LENIENT)
 class Operation:
-    """One thing that was asked for, as its events tell it. `first` and `position` are where they begin and end."""
+    """The record of an operation. `first`, `position`: the positions of its first and its latest event."""
 
     id: str
     verb: str
@@ -76,12 +76,12 @@ _NEW = Operation(
     first=0,
     position=0,
 )
-"""What every operation begins with: a copy costs much less than validating its fields."""
+"""Template of a new operation: a copy of it is much faster than validating all fields."""
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Where an event stands and of what aggregate it is, when it was decided, and by whom and for which operation."""
+class EventContext:
+    """What is known of an event besides its body: its aggregate, position, time, actor and operation."""
 
     operation: str | None
     project: str
@@ -95,48 +95,48 @@ class Happening:
 
 _VERBS = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
 OPENED: Mapping[type[Event], Verb[Any]] = {event: verb for _, verb in _VERBS for event in verb.opens}
-"""The verb whose operation an event opens."""
+"""For each event that opens an operation: the verb of the operation."""
 FULFILS: Mapping[type[Event], frozenset[str]] = {
     event: frozenset(verb.name for _, verb in _VERBS if event in verb.fulfilled_by)
     for _, opened in _VERBS
     for event in opened.fulfilled_by
 }
-"""The verbs whose operations an event fulfils. A stop is not fulfilled by a VM that came up."""
+"""For each event: the verbs whose operations it fulfils. For example `VmStarted` does not fulfil a stop."""
 KIND_OF: Mapping[type[Event], Kind[Any, Any]] = {event: kind for kind in KINDS.values() for event in kind.all_events}
-"""The kind of resource that an event is of."""
+"""The kind of resource that an event belongs to."""
 
 
-def after(operation: Operation | None, id_: str, event: Event, happening: Happening) -> Operation | None:
-    """The operation of an id after an event."""
-    if happening.operation == id_:
-        return transition(operation, id_, event, happening)
-    return operation and cancelled(operation, event, happening)
+def evolve(operation: Operation | None, id_: str, event: Event, context: EventContext) -> Operation | None:
+    """The operation with this id after an event of its resource."""
+    if context.operation == id_:
+        return transition(operation, id_, event, context)
+    return operation and cancel(operation, event, context)
 
 
-def concerns(operation: Operation, happening: Happening) -> bool:
-    """Whether an event is one of the operation's own resource."""
+def concerns(operation: Operation, context: EventContext) -> bool:
+    """Whether an event belongs to the operation's own resource."""
     own = (operation.project, operation.kind, operation.resource)
-    return own == (happening.project, happening.kind, happening.resource)
+    return own == (context.project, context.kind, context.resource)
 
 
-def transition(operation: Operation | None, id_: str, event: Event, happening: Happening) -> Operation | None:
-    """The operation after an event that carries its id. What has ended stays as it ended.
+def transition(operation: Operation | None, id_: str, event: Event, context: EventContext) -> Operation | None:
+    """The operation after an event that has its id. The status of an operation that has ended never changes.
 
-    What the same command changed on other aggregates is no step of it.
+    Events of the same command on other aggregates do not change it.
     """
     if operation is None:
-        return opened(id_, event, happening)
-    if not concerns(operation, happening):
+        return new_operation(id_, event, context)
+    if not concerns(operation, context):
         return operation
-    operation = replace(operation, position=happening.position)
+    operation = replace(operation, position=context.position)
     if operation.status in ENDED:
         return operation
     step = step_of(event)
     if step.done is not None:
         operation = replace(operation, progress=Progress(bytes_done=step.done, bytes_total=step.total))
     if operation.verb in FULFILS.get(type(event), ()):
-        return ended(operation, Status.SUCCEEDED, happening.at)
-    return moved(operation, step, happening.at)
+        return end(operation, Status.SUCCEEDED, context.at)
+    return advance(operation, step, context.at)
 
 
 def step_of(event: Event) -> Step:
@@ -146,7 +146,7 @@ def step_of(event: Event) -> Step:
     return kind.step(event) if kind is not None else Step()
 
 
-def moved(operation: Operation, step: Step, at: datetime) -> Operation:
+def advance(operation: Operation, step: Step, at: datetime) -> Operation:
     match step.outcome:
         case Outcome.SAME:
             return operation
@@ -155,14 +155,14 @@ def moved(operation: Operation, step: Step, at: datetime) -> Operation:
         case Outcome.RUNNING:
             return replace(operation, status=Status.RUNNING)
         case Outcome.FAILED:
-            return ended(operation, Status.FAILED, at, problem(step.code, step.detail, step.field))
+            return end(operation, Status.FAILED, at, problem(step.code, step.detail, step.field))
         case Outcome.TIMED_OUT:
-            late = problem("operation_timed_out", f"{operation.verb} did not finish in time")
-            return ended(operation, Status.TIMED_OUT, at, late)
+            timeout = problem("operation_timed_out", f"{operation.verb} did not finish in time")
+            return end(operation, Status.TIMED_OUT, at, timeout)
 
 
-def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
-    """A new operation, when this event opens one."""
+def new_operation(id_: str, event: Event, context: EventContext) -> Operation | None:
+    """A new operation, if this event opens one."""
     verb = OPENED.get(type(event))
     if verb is None:
         return None
@@ -170,45 +170,45 @@ def opened(id_: str, event: Event, happening: Happening) -> Operation | None:
         _NEW,
         id=id_,
         verb=verb.name,
-        kind=happening.kind,
-        resource=happening.resource,
-        project=happening.project,
+        kind=context.kind,
+        resource=context.resource,
+        project=context.project,
         status=Status.ACCEPTED if verb.lasting else Status.SUCCEEDED,
-        actor=happening.actor,
-        request_id=happening.request,
-        accepted_at=happening.at,
-        ended_at=None if verb.lasting else happening.at,
+        actor=context.actor,
+        request_id=context.request,
+        accepted_at=context.at,
+        ended_at=None if verb.lasting else context.at,
         deadline=optional(event, "deadline") if verb.lasting else None,
-        first=happening.position,
-        position=happening.position,
+        first=context.position,
+        position=context.position,
         notices=optional(event, "notices", ()),
     )
 
 
 def overtaken(event: Event, before: Any) -> str | None:
-    """The operation that an event may cancel, given the state it happened to: to find its record."""
+    """The id of the operation that an event may cancel, given the state before the event."""
     kind = KIND_OF.get(type(event))
     return kind.overtakes(event, before) if kind is not None else None
 
 
-def cancelled(operation: Operation, event: Event, by: Happening) -> Operation:
-    """The operation after another one overtook it, or gave it up, if it did."""
+def cancel(operation: Operation, event: Event, context: EventContext) -> Operation:
+    """The operation after an event that does not have its id. It is cancelled if the event overtakes or abandons it."""
     kind = KIND_OF.get(type(event))
-    if kind is None or operation.status in ENDED or not concerns(operation, by):
+    if kind is None or operation.status in ENDED or not concerns(operation, context):
         return operation
-    why = kind.cancels(event, operation.id, operation.verb)
-    if why is None:
+    reason = kind.cancels(event, operation.id, operation.verb)
+    if reason is None:
         return operation
-    how = "gave it up" if why is Cancelled.GIVEN_UP else "overtook it"
-    return ended(operation, Status.CANCELLED, by.at, problem(why, f"operation {by.operation} {how}"))
+    how = "gave it up" if reason is CancelReason.ABANDONED else "overtook it"
+    return end(operation, Status.CANCELLED, context.at, problem(reason, f"operation {context.operation} {how}"))
 
 
-def ended(operation: Operation, status: Status, at: datetime, problem: dict[str, Any] | None = None) -> Operation:
+def end(operation: Operation, status: Status, at: datetime, problem: dict[str, Any] | None = None) -> Operation:
     return replace(operation, status=status, ended_at=at, problem=problem)
 
 
 def problem(code: str, detail: str, field: str | None = None) -> dict[str, Any]:
-    """A problem document (RFC 9457) for something that failed after it had been accepted."""
+    """A problem document (RFC 9457) for an operation that failed after it was accepted."""
     document: dict[str, Any] = {
         "type": f"urn:nebula:problem:{code}",
         "title": code.replace("_", " ").capitalize(),

@@ -1,6 +1,6 @@
-"""Projects own VMs, carry tags, and carry the SSH keys of those who may log in to all of their VMs.
+"""Projects own VMs. A project has tags, and the SSH keys of people who may log in to all of its VMs.
 
-Their life is in `named.py`.
+`named.py` shows the life of a project.
 """
 
 from typing import Annotated, assert_never
@@ -12,16 +12,16 @@ from domain.access import Permission
 from domain.base import Category, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
 from domain.kind import SYSTEM, Id, Kind, Scope
 from domain.named import (
-    Asked,
     DeletionBegun,
     DeletionGivenUp,
-    Done,
     Named,
-    asked_before,
-    begun,
-    closing,
-    remembered,
-    stamp,
+    OperationCommand,
+    OperationDone,
+    closing_after,
+    deletion_fields,
+    is_repeat,
+    operation_fields,
+    operations_after,
 )
 from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users, tags as carried
 from domain.verb import AT_ONCE, Effect, Verb
@@ -32,7 +32,7 @@ SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique
 Project = Named
 
 
-class ProjectCommand(Asked):
+class ProjectCommand(OperationCommand):
     project: Slug
 
 
@@ -49,7 +49,7 @@ class CreateProject(ProjectCommand):
 
 
 class ChangeProject(ProjectCommand):
-    """Rename it, tag it, give it other SSH keys: what is None stays."""
+    """Fields that are None stay unchanged; tags and SSH keys are replaced as a whole."""
 
     VERB = "change"
     name: Title | None = None
@@ -66,7 +66,7 @@ class DeleteProject(ProjectCommand):
 ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishDeletion
 
 
-class ProjectCreated(Done):
+class ProjectCreated(OperationDone):
     TOPIC = "nebula.project.ProjectCreated"
     VERB = CreateProject.VERB
     SIGNED = True
@@ -78,35 +78,35 @@ class ProjectCreated(Done):
     created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
 
-class ProjectRenamed(Done):
+class ProjectRenamed(OperationDone):
     TOPIC = "nebula.project.ProjectRenamed"
     VERB = ChangeProject.VERB
     name: str
 
 
-class ProjectTagged(Done):
+class ProjectTagged(OperationDone):
     TOPIC = "nebula.project.ProjectTagged"
     VERB = ChangeProject.VERB
     tags: tuple[str, ...]
 
 
-class ProjectSshKeysChanged(Done):
-    """All guests of the project are told `ssh_keys` together with their own, whenever they look at their seed."""
+class ProjectSshKeysChanged(OperationDone):
+    """From now on the seeds of all guests of the project contain `ssh_keys`, together with their own keys."""
 
     TOPIC = "nebula.project.ProjectSshKeysChanged"
     VERB = ChangeProject.VERB
     ssh_keys: tuple[str, ...]
 
 
-class ProjectDescribed(Done):
-    """What it is for, in somebody's words; an empty description takes away what there was."""
+class ProjectDescribed(OperationDone):
+    """It has a new description. An empty one removes the earlier one."""
 
     TOPIC = "nebula.project.ProjectDescribed"
     VERB = ChangeProject.VERB
     description: str
 
 
-class ProjectDeleted(Done):
+class ProjectDeleted(OperationDone):
     TOPIC = "nebula.project.ProjectDeleted"
     VERB = DeleteProject.VERB
 
@@ -132,7 +132,7 @@ ProjectEvents = (
 
 
 def usable(project: Project | None, id_: str, _: str = "") -> Project:
-    """The project, when something new may be made in it. Raises Rejected."""
+    """The project, if something new may be created in it. Raises Rejected."""
     if project is None or project.deleted:
         raise Rejected("project_not_found", f"there is no project {id_}", Category.NOT_FOUND, field="project")
     if project.closing is not None:
@@ -141,10 +141,10 @@ def usable(project: Project | None, id_: str, _: str = "") -> Project:
 
 
 def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEvents]:
-    """What follows from a command on a project."""
+    """The events that follow from a command on a project. Raises Rejected."""
     if isinstance(command, FinishDeletion):
         return finish(project, command)
-    if asked_before("project", project, command):
+    if is_repeat("project", project, command):
         return []
     if isinstance(command, CreateProject):
         return create(project, command)
@@ -161,22 +161,22 @@ def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEve
             used = in_use(project, command.users)
             if used is not None:
                 raise used
-            return [ProjectDeletionBegun(**begun(command))]
+            return [ProjectDeletionBegun(**deletion_fields(command))]
         case _:
             assert_never(command)
 
 
 def create(project: Project | None, command: CreateProject) -> list[ProjectEvents]:
     if command.project == SYSTEM:
-        raise Rejected("reserved_id", f"the id {SYSTEM} is reserved", Category.INVALID, field="id")
+        raise Rejected("reserved_id", f"the id {SYSTEM} is reserved; choose another id", Category.INVALID, field="id")
     if project is not None and not project.deleted:
-        raise Rejected("project_exists", f"there is a project {project.id} already", field="id")
+        raise Rejected("project_exists", f"there is a project {project.id} already; choose another id", field="id")
     if vms := len(command.users.of("vm")):
-        detail = f"{vms} VMs of a deleted project {command.project} still exist; delete them first"
+        detail = f"{vms} VMs of an earlier project {command.project}, which was deleted, still exist; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
     return [
         ProjectCreated(
-            **stamp(command),
+            **operation_fields(command),
             project=command.project,
             name=command.name,
             tags=command.tags,
@@ -188,19 +188,19 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
 
 
 def change(command: ChangeProject) -> list[ProjectEvents]:
-    if all(said is None for said in (command.name, command.tags, command.ssh_keys, command.description)):
+    if all(value is None for value in (command.name, command.tags, command.ssh_keys, command.description)):
         raise Rejected(
             "invalid_request", "nothing to change: give a name, tags, ssh_keys or a description", Category.INVALID
         )
     events: list[ProjectEvents] = []
     if command.name is not None:
-        events.append(ProjectRenamed(**stamp(command), name=command.name))
+        events.append(ProjectRenamed(**operation_fields(command), name=command.name))
     if command.tags is not None:
-        events.append(ProjectTagged(**stamp(command), tags=command.tags))
+        events.append(ProjectTagged(**operation_fields(command), tags=command.tags))
     if command.ssh_keys is not None:
-        events.append(ProjectSshKeysChanged(**stamp(command), ssh_keys=command.ssh_keys))
+        events.append(ProjectSshKeysChanged(**operation_fields(command), ssh_keys=command.ssh_keys))
     if command.description is not None:
-        events.append(ProjectDescribed(**stamp(command), description=command.description))
+        events.append(ProjectDescribed(**operation_fields(command), description=command.description))
     return events
 
 
@@ -220,12 +220,12 @@ def finish(project: Project | None, command: FinishDeletion) -> list[ProjectEven
     used = in_use(project, command.users)
     if used is not None:
         return [ProjectDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
-    asked = project.closing
-    return [ProjectDeleted(at=command.at, operation=asked.operation, fingerprint=asked.fingerprint)]
+    deletion = project.closing
+    return [ProjectDeleted(at=command.at, operation=deletion.operation, fingerprint=deletion.fingerprint)]
 
 
 def evolve(project: Project | None, event: Event) -> Project | None:
-    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    """The state after an event. A deleted project's id may be used again; the new project keeps the old operations."""
     if isinstance(event, ProjectCreated):
         return Project(
             id=event.project,
@@ -236,13 +236,13 @@ def evolve(project: Project | None, event: Event) -> Project | None:
             created_by=event.created_by,
             created_at=event.at,
             updated_at=event.at,
-            operations=remembered(project, event),
+            operations=operations_after(project, event),
         )
     if project is None or not isinstance(event, ProjectEvents):
         return project
     if isinstance(event, DeletionBegun | DeletionGivenUp):
-        return replace(project, closing=closing(event))
-    return changed(replace(project, updated_at=event.at, operations=remembered(project, event)), event)
+        return replace(project, closing=closing_after(event))
+    return changed(replace(project, updated_at=event.at, operations=operations_after(project, event)), event)
 
 
 def changed(project: Project, event: ProjectEvents) -> Project:
@@ -267,7 +267,9 @@ def refers(project: Project) -> frozenset[Reference]:
     return NONE if project.deleted else carried(project.tags)
 
 
-def verb(command: type[ProjectCommand], summary: str, effect: Effect, *opens: type[Done]) -> Verb[ProjectCommand]:
+def verb(
+    command: type[ProjectCommand], summary: str, effect: Effect, *opens: type[OperationDone]
+) -> Verb[ProjectCommand]:
     return Verb(
         name=command.VERB,
         command=command,

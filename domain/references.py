@@ -1,4 +1,4 @@
-"""What aggregates refer to. A project, a tag or an image is deleted only when nothing refers to it."""
+"""References between aggregates. A project, tag, image or flavor is deleted only if nothing refers to it."""
 
 from functools import cache
 from typing import NamedTuple
@@ -19,9 +19,9 @@ NONE: frozenset[Reference] = frozenset()
 
 
 class Names(NamedTuple):
-    """Stands in a command's field (`Annotated`): the field names one resource of a kind, or several of them.
+    """Annotation (`Annotated`) of a command's field: the field has the id of one or several resources of a kind.
 
-    They are there and may be used, or the command is refused; the server checks that in the same append.
+    The command is refused unless they exist and may be used. The server checks that again in the same append.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Names(NamedTuple):
 
 @cache
 def names_in(command: type[Command]) -> tuple[tuple[str, str], ...]:
-    """The fields of a command that name other resources, each with their kind."""
+    """The fields of a command that name other resources: pairs of field and kind."""
     return tuple(
         (name, note.kind)
         for name, info in command.model_fields.items()
@@ -39,7 +39,7 @@ def names_in(command: type[Command]) -> tuple[tuple[str, str], ...]:
 
 
 class LookedUp(NamedTuple):
-    """Stands in a command's field (`Annotated`): handlers fill it in, nobody asks for it."""
+    """Annotation (`Annotated`) of a command's field: handlers fill it in, callers do not."""
 
 
 LOOKED_UP = LookedUp()
@@ -51,7 +51,7 @@ def looked_up_in(command: type[Command]) -> list[str]:
 
 
 class Users(Value):
-    """The ids of those that refer to an aggregate, by their kind."""
+    """The ids of the resources that refer to an aggregate, by kind."""
 
     ids: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Users(Value):
 
 
 class FinishDeletion(Command):
-    """Who used an aggregate at the position where its deletion began (`domain/named.py`)."""
+    """The second step of a deletion. `users`: who used the aggregate at the position where the deletion began."""
 
     id: Slug
     users: Users = Users()

@@ -1,4 +1,4 @@
-"""What people write in several ways, taken as one: digests, architectures, ids, words."""
+"""Inputs that people write in several ways, and their canonical form: digests, architectures, UUIDs, words."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
 from domain.contract import Architecture, Sha256, Sha512
 from domain.patterns import UUID
 
-#: Hexadecimal digits of each kind of digest.
+#: Number of hexadecimal digits of each kind of digest.
 DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 _ARCHITECTURES = {"x86-64": "x86_64", "x64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
 
@@ -27,17 +27,17 @@ def architecture(given: str) -> str: ...
 @overload
 def architecture(given: object) -> object: ...
 def architecture(given: object) -> object:
-    """The platform's own name of an architecture that has several: amd64 is x86_64, and arm64 is aarch64."""
+    """The canonical name of an architecture: `x86_64` for amd64, `aarch64` for arm64."""
     if not isinstance(given, str):
         return given
     return _ARCHITECTURES.get(given.lower(), given.lower())
 
 
 def digest(kind: str) -> Callable[[object], object]:
-    """Takes a digest in upper case, and with its kind before it (`sha256:…`). Raises ValueError, naming the fault."""
+    """A validator that also accepts upper case, and the kind as a prefix (`sha256:…`). It raises ValueError."""
     digits = DIGITS[kind]
 
-    def taken(given: object) -> object:
+    def canonical(given: object) -> object:
         if not isinstance(given, str):
             return given
         before, colon, after = given.lower().rpartition(":")
@@ -46,14 +46,14 @@ def digest(kind: str) -> Callable[[object], object]:
                 f"has {before[:20]!r} before the colon: give the {kind} of the file, with or without {kind}:"
             )
         if wrong := re.search(r"[^0-9a-f]", after):
-            raise ValueError(f"has {wrong[0]!r} in it, which is no hexadecimal digit")
+            raise ValueError(f"has {wrong[0]!r} in it, which is not a hexadecimal digit")
         if len(after) != digits:
             other = next((name for name, number in DIGITS.items() if number == len(after)), None)
             hint = f", as many as a {other} has" if other else ""
             raise ValueError(f"has {len(after)} digits{hint}: a {kind} has {digits}")
         return after
 
-    return taken
+    return canonical
 
 
 def _schema(pattern: str) -> WithJsonSchema:

@@ -1,4 +1,4 @@
-"""Tags group projects and VMs. They are created, renamed and deleted; their life is in `named.py`."""
+"""Tags group projects and VMs. `named.py` shows the life of a tag."""
 
 from typing import Annotated, assert_never
 
@@ -6,16 +6,16 @@ from domain.access import Permission
 from domain.base import Category, Event, Rejected, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
-    Asked,
     DeletionBegun,
     DeletionGivenUp,
-    Done,
     Named,
-    asked_before,
-    begun,
-    closing,
-    remembered,
-    stamp,
+    OperationCommand,
+    OperationDone,
+    closing_after,
+    deletion_fields,
+    is_repeat,
+    operation_fields,
+    operations_after,
 )
 from domain.references import LOOKED_UP, FinishDeletion, Users
 from domain.verb import AT_ONCE, Effect, Verb
@@ -23,7 +23,7 @@ from domain.verb import AT_ONCE, Effect, Verb
 Tag = Named
 
 
-class TagCommand(Asked):
+class TagCommand(OperationCommand):
     tag: Slug
 
 
@@ -45,20 +45,20 @@ class DeleteTag(TagCommand):
 TagCommands = CreateTag | RenameTag | DeleteTag | FinishDeletion
 
 
-class TagCreated(Done):
+class TagCreated(OperationDone):
     TOPIC = "nebula.tag.TagCreated"
     VERB = CreateTag.VERB
     tag: str
     name: str
 
 
-class TagRenamed(Done):
+class TagRenamed(OperationDone):
     TOPIC = "nebula.tag.TagRenamed"
     VERB = RenameTag.VERB
     name: str
 
 
-class TagDeleted(Done):
+class TagDeleted(OperationDone):
     TOPIC = "nebula.tag.TagDeleted"
     VERB = DeleteTag.VERB
 
@@ -75,7 +75,7 @@ TagEvents = TagCreated | TagRenamed | TagDeletionBegun | TagDeletionGivenUp | Ta
 
 
 def usable(tag: Tag | None, id_: str, _: str = "") -> Tag:
-    """The tag, when something new may carry it. Raises Rejected."""
+    """The tag, if a project or VM may get it. Raises Rejected."""
     if tag is None or tag.deleted:
         raise Rejected("tag_not_found", f"there is no tag {id_}; create it first", Category.INVALID, field="tags")
     if tag.closing is not None:
@@ -84,37 +84,37 @@ def usable(tag: Tag | None, id_: str, _: str = "") -> Tag:
 
 
 def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
-    """What follows from a command on a tag."""
+    """The events that follow from a command on a tag. Raises Rejected."""
     if isinstance(command, FinishDeletion):
         return finish(tag, command)
-    if asked_before("tag", tag, command):
+    if is_repeat("tag", tag, command):
         return []
     if isinstance(command, CreateTag):
         if tag is not None and not tag.deleted:
-            raise Rejected("tag_exists", f"there is a tag {tag.id} already", field="id")
-        return [TagCreated(**stamp(command), tag=command.tag, name=command.name)]
+            raise Rejected("tag_exists", f"there is a tag {tag.id} already; choose another id", field="id")
+        return [TagCreated(**operation_fields(command), tag=command.tag, name=command.name)]
     if tag is None:
         raise Rejected("tag_not_found", f"there is no tag {command.tag}", Category.NOT_FOUND, field="tag")
     if tag.deleted:
         raise Rejected("tag_deleted", f"tag {tag.id} was deleted", Category.GONE)
     match command:
         case RenameTag():
-            return [TagRenamed(**stamp(command), name=command.name)]
+            return [TagRenamed(**operation_fields(command), name=command.name)]
         case DeleteTag():
             used = in_use(tag, command.users)
             if used is not None:
                 raise used
-            return [TagDeletionBegun(**begun(command))]
+            return [TagDeletionBegun(**deletion_fields(command))]
         case _:
             assert_never(command)
 
 
 def in_use(tag: Tag, users: Users) -> Rejected | None:
-    """Why a tag cannot be deleted, when somebody carries it."""
+    """The refusal to delete a tag that a project or VM has; None if none has it."""
     vms, projects = len(users.of("vm")), len(users.of("project"))
     if not vms and not projects:
         return None
-    detail = f"{vms} VMs and {projects} projects still carry tag {tag.id}; untag them first"
+    detail = f"{vms} VMs and {projects} projects still have tag {tag.id}; remove it from them first"
     return Rejected("tag_in_use", detail)
 
 
@@ -124,37 +124,37 @@ def finish(tag: Tag | None, command: FinishDeletion) -> list[TagEvents]:
     used = in_use(tag, command.users)
     if used is not None:
         return [TagDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
-    asked = tag.closing
-    return [TagDeleted(at=command.at, operation=asked.operation, fingerprint=asked.fingerprint)]
+    deletion = tag.closing
+    return [TagDeleted(at=command.at, operation=deletion.operation, fingerprint=deletion.fingerprint)]
 
 
 def evolve(tag: Tag | None, event: Event) -> Tag | None:
-    """The state after an event. A deleted id may be created anew: it knows the operations of the earlier one."""
+    """The state after an event. A deleted tag's id may be used again; the new tag keeps the old operations."""
     if isinstance(event, TagCreated):
         return Tag(
             id=event.tag,
             name=event.name,
             created_at=event.at,
             updated_at=event.at,
-            operations=remembered(tag, event),
+            operations=operations_after(tag, event),
         )
     if tag is None or not isinstance(event, TagEvents):
         return tag
     match event:
         case TagRenamed():
-            return replace(tag, name=event.name, updated_at=event.at, operations=remembered(tag, event))
+            return replace(tag, name=event.name, updated_at=event.at, operations=operations_after(tag, event))
         case TagDeleted():
-            known = remembered(tag, event)
+            known = operations_after(tag, event)
             return replace(tag, deleted=True, closing=None, updated_at=event.at, operations=known)
         case TagDeletionBegun() | TagDeletionGivenUp():
-            return replace(tag, closing=closing(event))
+            return replace(tag, closing=closing_after(event))
         case TagCreated():
             return tag
         case _:
             assert_never(event)
 
 
-def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[Done]) -> Verb[TagCommand]:
+def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[OperationDone]) -> Verb[TagCommand]:
     return Verb(
         name=command.VERB,
         command=command,

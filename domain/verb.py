@@ -1,6 +1,6 @@
-"""A verb: one thing that may be asked of a resource of a kind. All that is known of it stands in one value.
+"""A verb: one thing that can be done to a resource of a kind, described by one value.
 
-Routes, calls of the API, operations and their life follow from these values (`domain/kinds.py` has them all).
+Routes, calls of the API, and the life of operations are derived from these values (`domain/kinds.py` has them all).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from domain.base import Command, Event
 C = TypeVar("C", bound=Command)
 
 AT_ONCE: tuple[type[Event], ...] = ()
-"""What fulfils a verb whose operation is done with the event that accepts it."""
+"""For `fulfilled_by`: the operation is done with the event that accepts it."""
 
 
 class Effect(StrEnum):
@@ -24,15 +24,16 @@ class Effect(StrEnum):
     DELETES = "deletes"
     ACTS = "acts"
     NOTES = "notes"
-    """It is no call of the API: the platform says it, or an earlier version of the API did."""
+    """Not a call of the API: the platform itself uses it, or an earlier version of the API did."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verb(Generic[C]):
-    """`opens`: the events by which its operation is accepted. `fulfilled_by`: what fulfils the operation, or AT_ONCE,
-    where it is done as soon as it is accepted.
+    """A verb of a kind.
 
-    `two_steps`: a deletion that is answered once it is decided (`domain/named.py`).
+    `opens`: the events that open its operation, which is then accepted. `fulfilled_by`: the events after which the
+    operation has succeeded; AT_ONCE if it succeeds as soon as it is accepted. `two_steps`: a deletion in two steps
+    (`domain/named.py`); the caller gets the reply after the second one.
     """
 
     name: str
@@ -46,5 +47,5 @@ class Verb(Generic[C]):
 
     @property
     def lasting(self) -> bool:
-        """Whether its operation goes on after it was accepted."""
+        """Whether its operation is still running when it is accepted."""
         return bool(self.fulfilled_by)

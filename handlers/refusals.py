@@ -26,7 +26,7 @@ def refusal(error: Exception) -> Refusal | None:
     """The problem that an exception is to who asked; None where it is a fault of ours."""
     match error:
         case KeyReused():
-            detail = f"this {KEY} was used before, {error.what_for}; use a new key"
+            detail = f"this {KEY} was used before, {error.used_for}; use a new key"
             return _refused(error, detail, KEY)
         case Rejected(code="vm_deleted"):
             return _refused(error, f"{error.detail}; read its past with ?at=", error.field)

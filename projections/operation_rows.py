@@ -13,7 +13,7 @@ from domain.contract import OperationStep
 from domain.operation import Operation, Progress
 from domain.vm import Notice
 from eventstore.log.envelope import Recorded
-from eventstore.log.operations import happening
+from eventstore.log.operations import event_context
 from projections.database import LONGEST, Connection, Pool, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
@@ -67,7 +67,7 @@ def fold(operations: dict[str, Operation], step: Step[Any]) -> None:
     if step.event is None:
         return
     for id_ in touched(step.recorded, step.event, step.before):
-        moved = rules.after(operations.get(id_), id_, step.event, happening(step.recorded))
+        moved = rules.evolve(operations.get(id_), id_, step.event, event_context(step.recorded))
         if moved is not None:
             operations[id_] = moved
 

@@ -1,10 +1,10 @@
-"""What crosses the bus: what nodes are to have and what they report, and what they and handlers ask each other.
+"""The messages on the bus: wanted documents and reports of nodes, commands, requests and their replies.
 
-A node is told what to want, not what to do. Documents and reports travel as JSON on the subjects of their node alone,
-keyed by kind and id. Both sides judge what they read and what they write by these types.
+A wanted document says which state a node should have, not what it should do. Documents and reports are JSON on the
+subjects of their node, keyed by kind and id. Both sides validate what they read and what they write by these types.
 
-Import from here, not from the files; only `guest_data.py`, what guest-data and the projections say to each other, is
-imported as a whole. Start with `wanted.py` and `report.py`.
+Import from here, not from the files; only `guest_data.py` (the messages between guest-data and the projections) is
+imported as a module. Start with `wanted.py` and `report.py`.
 """
 
 from domain.contract.asks import Connection, ConsoleLog, Cursor, Question

@@ -1,4 +1,4 @@
-"""What is asked of the node that a VM is on, about what only the node knows. It changes nothing that the log tells."""
+"""Requests to the node of a VM, for data that only the node has. They change nothing in the log."""
 
 from typing import Annotated
 
@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from domain.base import Uuid
 
 Cursor = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")]
-"""A place in what a VM wrote to its console: the number of its log, and an offset there."""
+"""A place in the output of a VM's console: `<number of the log file>-<offset in bytes>`."""
 
 
 class Question(BaseModel):
-    """About one VM. Each question has a subject of its own: `nebula.nodes.<node>.asks.<verb>`."""
+    """A request about one VM, on the subject `nebula.nodes.<node>.asks.<verb>`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -19,7 +19,10 @@ class Question(BaseModel):
 
 
 class ConsoleLog(Question):
-    """`tail`: that many bytes from the end; `after`: what follows on a cursor. `wait`: seconds, while there is none."""
+    """The console's output: the last `tail` bytes, or what follows the cursor `after`.
+
+    `wait`: how many seconds to wait for output if there is none after the cursor.
+    """
 
     tail: int = Field(default=0, ge=0)
     after: Cursor | None = None
@@ -27,7 +30,7 @@ class ConsoleLog(Question):
 
 
 class Connection(Question):
-    """A connection to the guest, over the subjects of a session. `force` takes the console away from who has it."""
+    """A connection to the guest's console, over the subjects of a session. `force`: end the present connection."""
 
     session: str = Field(pattern=r"^[0-9a-f]{32}$")
     actor: str = Field(max_length=255)

@@ -1,7 +1,7 @@
-"""A command on the bus: what is asked, by whom, and what is said once it was accepted.
+"""A command on the bus: the request, its caller, and the reply when it is accepted.
 
-A refusal is a problem document, as `runtime/bus/replies.py` reads and writes it. The arguments of each command are the
-fields of its own type, in the file of its kind.
+A refusal is a problem document, which `runtime/bus/replies.py` reads and writes. The arguments of a command are the
+fields of its type, in the file of its kind.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 from domain.base import Actor, Uuid
 from domain.contract.values import Position
 
-Said = Annotated[str, StringConstraints(max_length=512)]
-"""What a caller says of itself and its request: it stands in the headers of events as it is."""
+HeaderText = Annotated[str, StringConstraints(max_length=512)]
+"""Text from a caller that is copied to the headers of events."""
 
 if TYPE_CHECKING:
     Json = JsonValue
@@ -29,25 +29,26 @@ S = TypeVar("S")
 
 
 class Caller(BaseModel):
-    """Who asks. `operation` and `fingerprint` identify the request where a person asks.
+    """Who gives a command, and the ids of the request.
 
-    `key`: the id that follows from a person's key, in what creates a resource.
+    `operation`, `fingerprint`: identify a request that becomes an operation; a repeat has the same ones. `key`: the id
+    that is derived from the caller's idempotency key, if the command creates a resource.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     actor: Actor
-    credential: Said | None = None
-    request: Said | None = None
-    operation: Said | None = None
+    credential: HeaderText | None = None
+    request: HeaderText | None = None
+    operation: HeaderText | None = None
     fingerprint: str | None = None
     key: Uuid | None = None
-    causation: Said | None = None
-    traceparent: Said | None = None
+    causation: HeaderText | None = None
+    traceparent: HeaderText | None = None
 
 
 class CommandRequest(BaseModel):
-    """What is asked on the subject of a command, which names project, kind and verb."""
+    """The body of a command. Its subject names project, kind and verb."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -59,7 +60,7 @@ class CommandRequest(BaseModel):
 
 
 class OperationStep(TypedDict):
-    """An event that carries the operation's id, of the operation's own resource."""
+    """An event of the operation's resource that has the operation's id."""
 
     position: int
     type: str
@@ -68,7 +69,7 @@ class OperationStep(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class OperationReply(Generic[R]):
-    """An operation by its record, and its steps in the order of the log."""
+    """The record of an operation, and its steps in the order of the log."""
 
     record: R
     steps: Sequence[OperationStep]
@@ -76,9 +77,9 @@ class OperationReply(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class CommandReply(Generic[R, S]):
-    """What a command led to, under `ok`: where its events end, its operation, and the state of its resource.
+    """The result of an accepted command: the position and version of its last event, its operation, and the new state.
 
-    `replayed`: it had been accepted before. `operation` is None where the command is no operation.
+    `replayed`: the same request was accepted before. `operation` is None if the command does not start one.
     """
 
     position: Position
@@ -87,13 +88,13 @@ class CommandReply(Generic[R, S]):
     operation: OperationReply[R] | None
     state: S
 
-    def said(self) -> dict[str, object]:
-        """As it is written: half the time that a dataclass takes to become JSON."""
-        told = self.operation
+    def as_dict(self) -> dict[str, object]:
+        """The content of the reply. A dict becomes JSON in half the time that a dataclass takes."""
+        operation = self.operation
         return {
             "position": self.position,
             "version": self.version,
             "replayed": self.replayed,
-            "operation": {"record": told.record, "steps": told.steps} if told is not None else None,
+            "operation": {"record": operation.record, "steps": operation.steps} if operation is not None else None,
             "state": self.state,
         }

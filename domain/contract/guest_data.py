@@ -1,6 +1,6 @@
-"""What guest-data and the projections say to each other: a request and its answer (`runtime/bus/replies.py`).
+"""The requests of guest-data to the projections, and their replies (`runtime/bus/replies.py`).
 
-The secret of a guest's URL stands in requests alone: never in a subject, an answer or a log.
+The secret of a guest's URL is only in requests, never in a subject, a reply or a log.
 """
 
 import base64
@@ -13,45 +13,44 @@ from domain.contract.values import BootId
 from domain.guest import MOST_HOST_KEYS, BoundedKey
 from domain.patterns import SHA256
 
-#: Seconds that guest-data waits for an answer. cloud-init waits 5 s for a document.
+#: Seconds that guest-data waits for a reply. cloud-init waits 5 s for a document.
 ASK_SECONDS = 4.0
-#: Seconds that it waits for handlers as well, when a guest is ready.
+#: Seconds that guest-data waits for the reply about a ready guest, which also needs handlers.
 READY_SECONDS = 8.0
-#: Characters of what a guest says is its instance id.
+#: Maximum number of characters of the instance id that a guest sends.
 MOST_INSTANCE = 256
-#: Digests in one question.
+#: Maximum number of digests in one request.
 MOST_DIGESTS = 1000
 
-#: Codes of refusals. Only the first says that the secret opens nothing: guest-data forgets its copy then.
+#: Codes of refusals. Only the first means that the secret is not valid (any more): guest-data then deletes its copy.
 UNKNOWN, REFUSED, UNAVAILABLE, BUSY = "seed_unknown", "guest_call_refused", "guest_data_unavailable", "guest_data_busy"
 
 
 def _decoded(text: object) -> object:
-    """What stands in base64 as bytes. Raises ValueError for what is none: the decoder would leave out what it cannot
-    read."""
+    """The bytes of a base64 text. Raises ValueError for other characters, which the decoder would skip by default."""
     return base64.b64decode(text, validate=True) if isinstance(text, str) else text
 
 
 Encoded = Annotated[
     bytes, BeforeValidator(_decoded), PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json")
 ]
-"""Any bytes; in base64 where they are JSON."""
+"""Any bytes; base64 in JSON."""
 
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{16,128}$")]
-"""The secret of one boot of a VM, which is a part of its seed URL."""
+"""The secret of one boot of a VM. It is a part of the seed URL."""
 
 Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 """The SHA-256 of a secret, in hex."""
 
 
 class SeedQuestion(Message):
-    """What is the guest told that knows this secret?"""
+    """Requests the seed of the guest that has this secret."""
 
     secret: Secret
 
 
 class GuestSeed(Message):
-    """The answer: who the guest is, for whoever serves it, and what the guest is told."""
+    """The reply: the guest's project and VM, and its seed."""
 
     project: Slug
     vm: Uuid
@@ -61,7 +60,7 @@ class GuestSeed(Message):
 
 
 class GuestCall(Message):
-    """What a guest says of itself when it phones home."""
+    """What a guest sends when it phones home."""
 
     instance_id: Annotated[str, Field(max_length=MOST_INSTANCE)]
     boot: BootId | None = None
@@ -70,23 +69,23 @@ class GuestCall(Message):
 
 
 class GuestReady(Message):
-    """The guest that knows this secret is ready. The answer is `Nothing` once handlers have taken it."""
+    """The guest that has this secret is ready. The reply is `Nothing` once handlers have accepted that."""
 
     secret: Secret
     call: GuestCall
 
 
 class Nothing(Message):
-    """The answer that says no more than that it is done."""
+    """The empty reply: the request is done."""
 
 
 class SeedsHeld(Message):
-    """Which of these secrets open nothing any more?"""
+    """Asks which of these secrets are no longer valid."""
 
     digests: Annotated[tuple[Digest, ...], Field(max_length=MOST_DIGESTS)]
 
 
 class SeedsUnknown(Message):
-    """The answer: those that do not, in the order of the question."""
+    """The reply: the digests of secrets that are no longer valid, in the order of the request."""
 
     digests: Annotated[tuple[Digest, ...], Field(max_length=MOST_DIGESTS)]

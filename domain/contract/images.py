@@ -1,4 +1,4 @@
-"""What a node asks handlers about images, and what they answer."""
+"""The requests of nodes to handlers about images, and their replies."""
 
 from typing import Annotated
 
@@ -8,41 +8,41 @@ from domain.base import Message, Slug
 from domain.contract.values import BootId, Sha256, Size
 
 MOST_DIGESTS = 1000
-#: Bytes of an image in one message: well below what a message may have.
+#: Maximum number of bytes of an image in one message: well below NATS' limit of a message.
 MOST_PIECE = 256 * 1024
-#: Header of such a message: where its bytes begin. A refusal has none.
+#: Header of such a message: the offset of its first byte in the image. A refusal does not have it.
 PIECE_OFFSET = "Nebula-Offset"
 
 
 class CachedImages(Message):
-    """A node's question: the sha256 of every image it keeps."""
+    """A node's request: the SHA-256 of each image in its cache."""
 
     node: Slug
     digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
 
 
 class UnwantedImages(Message):
-    """The answer: those that are in the catalogue no more."""
+    """The reply: the images that the platform does not have (any more)."""
 
     digests: Annotated[tuple[Sha256, ...], Field(max_length=MOST_DIGESTS)]
 
 
 class ImageQuestion(Message):
-    """A node asks who keeps the bytes of an image that one of its VMs is made from."""
+    """A node asks which handlers process stores the bytes of an image of one of its VMs."""
 
     node: Slug
     sha256: Sha256
 
 
 class ImageHolder(Message):
-    """The answer: whom to ask for the bytes. `holder` is None where who answers does not keep them."""
+    """The reply: the process that stores the bytes. `holder` is None if the process that replies does not."""
 
     holder: BootId | None = None
     size_bytes: Size = 0
 
 
 class ImagePiece(Message):
-    """A node asks the holder for `length` bytes of an image. They are the answer, as they are."""
+    """A node asks the holder for `length` bytes of an image. The body of the reply is these bytes."""
 
     node: Slug
     sha256: Sha256

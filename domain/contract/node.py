@@ -1,4 +1,4 @@
-"""What a node says of itself: its registration and the lease of its daemon, and its heartbeat."""
+"""What a node sends about itself: its registration, the requests for the lease of its daemon, and its heartbeat."""
 
 from typing import Annotated, Literal
 
@@ -22,9 +22,10 @@ from domain.contract.values import (
 
 
 class NodeInfo(Message):
-    """What a node says of itself when it registers, and again whenever it changes.
+    """The description of a node, sent when it registers and whenever it changes.
 
-    `features`: what documents may need of it, by name; a kind of documents other than VMs is a feature of that name.
+    `features`: the features that wanted documents may use on this node. Each kind of document other than `vm` is also a
+    feature, with the name of the kind.
     """
 
     node: Slug
@@ -40,7 +41,7 @@ class NodeInfo(Message):
 
 
 class Daemon(Message):
-    """One process of a node daemon. `identity` is kept in its data directory, which one process at a time can lock."""
+    """One process of a node daemon. `identity` is stored in its data directory, which only one process can lock."""
 
     boot: BootId = Field(description="random id of this process")
     identity: BootId
@@ -49,10 +50,10 @@ class Daemon(Message):
 
 
 class Introduction(Message):
-    """A daemon asks to be the one of its node.
+    """A daemon requests the lease of its node.
 
-    `heir`: it has just started, so whoever had its identity before has ended. `take_over`: the operator says that the
-    daemon before it, of another identity, will not come back.
+    `heir`: this process has just started, so the earlier process with its identity has ended. `take_over`: the operator
+    confirms that the earlier daemon, which had another identity, will not come back.
     """
 
     info: NodeInfo
@@ -62,19 +63,19 @@ class Introduction(Message):
 
 
 class Leaving(Message):
-    """A daemon gives its lease back: it has ended."""
+    """A daemon returns its lease, because it ends."""
 
     boot: BootId
 
 
 LEASE_SECONDS = 15.0
-"""Silence of a lease's holder after which another daemon may get the lease, where the settings say nothing else."""
+"""Default: seconds without a heartbeat of the holder after which another daemon may get the lease."""
 
 
 class LeaseGranted(Message):
-    """The daemon is the one of its node, under this number, until another one takes over.
+    """The daemon has the lease of its node, with this number.
 
-    That can be once nobody has heard this one for `seconds`.
+    Another daemon may get the lease once there was no heartbeat of this one for `seconds`.
     """
 
     lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
@@ -82,7 +83,7 @@ class LeaseGranted(Message):
 
 
 class LeaseNote(Message):
-    """Which daemon was given the lease of a node last. It is written before that daemon is told."""
+    """Which daemon got the lease of a node last. It is stored before the daemon gets its reply."""
 
     node: Slug
     lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
@@ -91,9 +92,10 @@ class LeaseNote(Message):
 
 
 class ImageCache(Message):
-    """How much a node keeps of base images, in bytes. `budget_bytes` is None where there is no limit.
+    """The base images that a node keeps: their number and their size in bytes.
 
-    `free_bytes` is what is free of the disk that they, and as a rule the disks of VMs, are on; None where unknown.
+    `budget_bytes`: the limit of their size; None if there is none. `free_bytes`: free space on their disk, on which the
+    disks of VMs normally are too; None if unknown.
     """
 
     images: Counter
@@ -103,16 +105,16 @@ class ImageCache(Message):
 
 
 class Heartbeat(Message):
-    """A node's sign of life: also proof that it still reads its orders (`wanted_position`: the last it has seen)."""
+    """Shows that a node's daemon is alive. `wanted_position` shows that it still reads its wanted documents."""
 
     node: Slug
     at: AwareDatetime
     boot: BootId = Field(description="random id of this daemon process; a new one means it was restarted")
     wanted_position: Position = Field(description="last stream sequence of NEBULA_WANTED it has read")
     orphans: Annotated[tuple[Uuid, ...], Field(max_length=MOST_ORPHANS)] = Field(
-        default=(), description="tagged domains that nobody wants"
+        default=(), description="domains of the platform for which there is no wanted document"
     )
     image_cache: ImageCache | None = None
-    lease: Counter = Field(default=0, description="what the daemon holds; 0 while it is refused, and waits")
+    lease: Counter = Field(default=0, description="number of its lease; 0 while it has none and waits for one")
     daemon: Daemon | None = None
-    malformed: Counter = Field(default=0, description="wanted documents that make no sense to it")
+    malformed: Counter = Field(default=0, description="number of malformed wanted documents that it has read")

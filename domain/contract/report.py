@@ -1,4 +1,4 @@
-"""What a node reports of one thing: what the hypervisor says, as of now."""
+"""A node's report about one resource: its present state, as the hypervisor shows it."""
 
 from typing import Annotated, Literal
 
@@ -26,18 +26,18 @@ from domain.guest import AddressSource
 
 
 class ReportError(Message):
-    """Why a VM cannot be made as wanted: for good, until somebody changes something."""
+    """Why the node cannot bring a VM to the desired state. It does not try again until somebody changes something."""
 
     code: Code
     detail: Annotated[str, BeforeValidator(detail)]
 
 
 class Report(Message):
-    """What every report says, whatever kind of thing it is about. Its subject names node, kind and id as well.
+    """The fields that the reports of all kinds have. The subject of a report also names node, kind and id.
 
-    `lease` is what the daemon was given for its node; `sequence` rises with every report of a thing under that lease
-    and is at most the nanoseconds since it was given. `epoch` is that of the document. `features` names what whoever
-    reads it has to know.
+    `lease`: the number of the daemon's lease. `sequence` increases with each report about a resource under that lease,
+    and is at most the number of nanoseconds since the lease was granted. `epoch`: the epoch of the wanted document.
+    `features`: the features that a reader of this report has to know.
     """
 
     kind: KindName
@@ -51,23 +51,25 @@ class Report(Message):
 
 
 class RefusedDocument(Report):
-    """A node does nothing about a document: it does not know its kind. What there is of the thing is left as it is."""
+    """A node refuses a wanted document, because it does not know its kind. It leaves the resource unchanged."""
 
     id: Token
     error: ReportError
 
 
 class NodeReport(Report):
-    """What a node sees of one VM.
+    """What a node observes of one VM.
 
-    `desired` and `asked_boots` say which wanted document the daemon went
-    by: what it says about another wish than the present one is no news. `boots` is the count that the domain in memory
-    was started for (0 when there is none). `cause` says why a domain is off, where libvirt knows; `forced` that its
-    plug was pulled. `step` tells what the daemon is busy with (image, with how much of it has come; disk; domain).
-    `address_sources` are the addresses of this very boot of the guest and who says so; None until somebody was asked.
-    `addresses` are the same for readers that know no sources. `size` is what the domain in memory was started with,
-    `host_boot` the boot of the host that it was started in, and `resets` how often its guest has reset itself since: a
-    boot of which nobody was asked. `watchdog_resets` of them were its watchdog's doing.
+    - `desired`, `asked_boots`: the wanted document that the daemon worked from. Handlers ignore a report that comes
+      from an outdated document.
+    - `boots`: the boot count that the running domain was started for; 0 if no domain runs.
+    - `cause`: why the domain is off, if libvirt knows; `forced`: the node powered it off without a shutdown.
+    - `step`: what the daemon does at present: image (and how much of it is copied), disk, domain.
+    - `address_sources`: the addresses of the guest's present boot, with the source of each; None before the node has
+      asked a source. `addresses`: the same, for readers that do not know sources.
+    - `size`: the resources that the running domain was started with; `host_boot`: the boot of the host in which it was
+      started.
+    - `resets`: how often the guest has reset itself since then; `watchdog_resets`: how many of these by its watchdog.
     """
 
     kind: Literal["vm"] = "vm"  # reports of earlier versions do not say it

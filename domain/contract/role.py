@@ -1,4 +1,4 @@
-"""How a process of the platform is, as it says itself every second. Nodes say it in their heartbeats instead."""
+"""The status of a process of the platform, which it publishes every second. Nodes send heartbeats instead."""
 
 from typing import Annotated, Literal
 
@@ -8,9 +8,9 @@ from domain.base import Message
 from domain.contract.commands import Json
 from domain.contract.values import BootId, Counter, Position, one_line
 
-#: Of one process: managers, and items that are named of each.
+#: Maximum number of managers of one process, and of failing items that are listed for one manager.
 MOST_MANAGERS, MOST_ITEMS = 64, 20
-#: Characters of the text of an error.
+#: Maximum number of characters of an error's text.
 MOST_ERROR = 300
 
 RoleName = Literal["gateway", "handlers", "projections", "guest-data"]
@@ -19,7 +19,7 @@ Error = Annotated[str, BeforeValidator(lambda text: one_line(text, MOST_ERROR))]
 
 
 class RoleProcess(Message):
-    """Which process it is. `id` is random, of this very process; `host` and `pid` are for people."""
+    """Identifies a process. `id` is random; `host` and `pid` are for people."""
 
     id: BootId
     host: Line
@@ -27,11 +27,11 @@ class RoleProcess(Message):
 
 
 class ManagerStatus(Message):
-    """How one manager is in one handlers process."""
+    """The status of one manager in one handlers process."""
 
     name: Line
-    works: bool = Field(description="whether it works in this process; else it stands by")
-    everywhere: bool = Field(description="whether it works in every handlers process, without the lease")
+    works: bool = Field(description="whether it runs in this process; otherwise it stands by")
+    everywhere: bool = Field(description="whether it runs in every handlers process, without the lease")
     period: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     last_run: AwareDatetime | None = None
     last_success: AwareDatetime | None = None
@@ -39,7 +39,9 @@ class ManagerStatus(Message):
     failing_since: AwareDatetime | None = None
     running: Counter = 0
     backing_off: Counter = 0
-    items: Annotated[tuple[Line, ...], Field(max_length=MOST_ITEMS)] = Field(default=(), description="some that fail")
+    items: Annotated[tuple[Line, ...], Field(max_length=MOST_ITEMS)] = Field(
+        default=(), description="some items that fail"
+    )
 
 
 class LogHealth(Message):
@@ -63,13 +65,13 @@ class HandlersHealth(Message):
 
 
 class RoleStatus(Message):
-    """A process's own word. `holder`: which process has the lease of the managers, as far as this one knows."""
+    """The status of one process. `holder`: the process that has the lease of the managers, as far as this one knows."""
 
     role: RoleName
     process: RoleProcess
     began: AwareDatetime
-    ends: bool = Field(default=False, description="it stops now")
-    position: Position | None = Field(default=None, description="up to where of the log it is")
+    ends: bool = Field(default=False, description="whether it is shutting down")
+    position: Position | None = Field(default=None, description="position of the last event that it has processed")
     last_success: AwareDatetime | None = None
     last_error: Error | None = None
     failing_since: AwareDatetime | None = None

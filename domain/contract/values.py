@@ -1,6 +1,6 @@
-"""The values that documents and reports of nodes are made of.
+"""The types of the fields in documents and reports of nodes.
 
-Paths, domain names and XML are made of them, so each has a strict form, and every number and text has a bound.
+Paths, domain names and XML are built from them. So each has a strict pattern, and each number and text has a limit.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from domain import patterns
 from domain.base import Resources
 
 Architecture = Literal["x86_64", "aarch64"]
-"""What an image is made for, and a node's CPUs are."""
+"""The CPU architecture of an image, and of a node."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=f"^{patterns.SHA256}$")]
 Sha512 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
@@ -22,40 +22,40 @@ Source = Annotated[str, StringConstraints(pattern=r"^(/|https?://)[^\x00-\x1f\x7
 BaseUrl = Annotated[
     str, StringConstraints(pattern=r"^http://[A-Za-z0-9._~:\[\]-]+/([A-Za-z0-9._~-]+/)*$", max_length=256)
 ]
-"""The base URL of a data source. It ends in /, names no user, and holds nothing that would need quotes anywhere."""
+"""The base URL of a data source. It ends in /, has no user, and no character that needs quoting in XML or a shell."""
 SeedUrl = Annotated[str, StringConstraints(pattern=r"^(http://[A-Za-z0-9._~:@/\[\]-]+/)?$", max_length=512)]
 Mac = Annotated[str, StringConstraints(pattern=r"^52:54:00(:[0-9a-f]{2}){3}$")]
-"""A MAC address of QEMU's range."""
+"""A MAC address in QEMU's range, 52:54:00."""
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 BootId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 HostBoot = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._-]{1,128}$")]
 """The id of one boot of a host."""
 Word = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._+-]{1,64}$")]
 Feature = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-"""What a document may need of a node, by name."""
+"""The name of a feature of nodes that a document may need."""
 Features = Annotated[tuple[Feature, ...], Field(max_length=64)]
 KindName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-"""What a document or a report is about: `vm`."""
+"""The kind of resource that a document or a report is about, such as `vm`."""
 Token = Annotated[str, StringConstraints(pattern=f"^{patterns.TOKEN}$")]
-"""An id of a thing of any kind: one token of a subject."""
+"""The id of a resource of any kind: one token of a subject."""
 
-# Whole numbers as JSON writes them: 1.0, true and "1" are none.
+# Integers are strict: 1.0, true and "1" are refused.
 Counter = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
-"""A count of something that people or managers do one at a time."""
+"""A count that rises by one, such as `boots`."""
 Position = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
-"""A number that Postgres' bigint can hold."""
+"""A position of a stream. It fits in Postgres' bigint."""
 Size = Annotated[int, Field(ge=0, le=2**53, strict=True)]
-"""Bytes."""
+"""A number of bytes."""
 
 WATCHDOG = "watchdog"
-"""The feature of a node that gives VMs watchdogs."""
+"""The feature of nodes that can give a VM a watchdog device."""
 
 MOST_DETAIL, MOST_STEP = 2000, 100
 MOST_ADDRESSES, MOST_ORPHANS = 64, 1000
 
 
 def one_line(text: object, most: int = MOST_STEP) -> object:
-    """Text of a program or a guest, fit to be stored and shown: printable, and not long."""
+    """Text from a program or a guest, made safe to store and show: only printable characters, `most` at most."""
     if not isinstance(text, str):
         return text
     cut = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
@@ -63,6 +63,7 @@ def one_line(text: object, most: int = MOST_STEP) -> object:
 
 
 def detail(text: object) -> object:
+    """The text of an error as one printable line."""
     return one_line(text, MOST_DETAIL)
 
 
@@ -75,20 +76,20 @@ def address(text: str) -> str:
 
 
 def whole_numbers(size: object) -> object:
-    """What is to be an amount, if all that it counts are whole numbers. Raises ValueError."""
+    """The input of a `Resources` field, if all its values are integers. Raises ValueError."""
     if isinstance(size, dict) and any(type(value) is not int for value in size.values()):
-        raise ValueError("amounts are whole numbers")
+        raise ValueError("amounts have to be whole numbers")
     return size
 
 
 def bounded(size: Resources) -> Resources:
-    """An amount that a host can have. Raises ValueError."""
+    """The resources, if a host can have as many. Raises ValueError."""
     if not (
         0 <= size.vcpus <= MOST_VCPUS
         and 0 <= size.memory_mib <= MOST_MEMORY_MIB
         and 0 <= size.disk_gib <= MOST_DISK_GIB
     ):
-        raise ValueError("more than a host can have, or less than nothing")
+        raise ValueError("has a negative amount, or more than a host can have")
     return size
 
 
@@ -99,7 +100,7 @@ DiskGib = Annotated[int, Field(ge=0, le=MOST_DISK_GIB, strict=True)]
 
 
 class Desired(StrEnum):
-    """What is wanted of a VM. `absent` is the explicit tombstone: unknown is not absent."""
+    """The desired state of a VM. `absent`: it is to be deleted. A missing document does not mean `absent`."""
 
     ON = "on"
     PAUSED = "paused"
@@ -109,9 +110,9 @@ class Desired(StrEnum):
 
 
 class Power(StrEnum):
-    """What a node sees of a VM. `unknown` means that it cannot see; it never stands for `off`.
+    """The power state of a VM as the node sees it. `unknown`: the node cannot see it. `unknown` never means `off`.
 
-    `paused`: in memory, and its CPUs stand still. `suspended`: off, with its memory kept on the node's disk.
+    `paused`: in memory, with stopped CPUs. `suspended`: off, with its memory saved on the node's disk.
     """
 
     ON = "on"
@@ -123,28 +124,28 @@ class Power(StrEnum):
 
 
 class Firmware(StrEnum):
-    """What starts a guest's operating system."""
+    """The firmware that boots a guest's operating system."""
 
     BIOS = "bios"
     UEFI = "uefi"
 
 
 class SeedMedium(StrEnum):
-    """How a guest's cloud-init gets its data: asked for over HTTP, or from a disk that the node makes of the same."""
+    """How cloud-init in a guest gets its seed: over HTTP, or from a disk that the node makes from the same data."""
 
     HTTP = "http"
     DISK = "disk"
 
 
 class Fetch(StrEnum):
-    """Where nodes get an image: from the platform, which keeps what it judged, or from the image's own source."""
+    """Where nodes get an image: from the platform, which keeps the verified bytes, or from the image's source."""
 
     PLATFORM = "platform"
     SOURCE = "source"
 
 
 class Watchdog(StrEnum):
-    """What a watchdog device does once the guest, which has started it, has stopped to feed it.
+    """What the watchdog device does when the guest, which started it, no longer resets its timer.
 
     `disabled`: the guest has no such device.
     """

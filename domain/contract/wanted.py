@@ -1,6 +1,6 @@
-"""What handlers want of a node: one document for each thing that the node is to have.
+"""Wanted documents: the desired state that handlers write for a node, one document for each resource.
 
-`Wanted` is the whole desired state of one VM on one node; the newest document counts and older ones mean nothing.
+`Wanted` is the whole desired state of one VM on one node. Only the newest document counts.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -32,17 +32,17 @@ from domain.contract.values import (
 )
 
 RESCUE = "rescue"
-"""The feature of a node that boots VMs from a rescue disk."""
-#: All that a document of a VM may need of a node, as this version knows it.
+"""The feature of nodes that can boot a VM from a rescue disk."""
+#: All features that a VM's document may need, in this version.
 VM_FEATURES = frozenset({WATCHDOG, RESCUE})
 
 
 class ImageSource(Message):
-    """Where a node gets the base image, how it knows that it got it right, and how guests boot from it."""
+    """Where a node gets a base image, the digests and sizes that it checks, and how guests boot from it."""
 
     image: Slug
     source: Source = Field(description="an absolute path on the node, or an http(s) URL")
-    fetch: Fetch = Field(default=Fetch.SOURCE, description="documents of earlier versions do not say it")
+    fetch: Fetch = Field(default=Fetch.SOURCE, description="missing in documents of earlier versions")
     sha256: Sha256
     sha512: Sha512 | None = None
     format: Literal["qcow2", "raw"]
@@ -53,9 +53,9 @@ class ImageSource(Message):
 
 
 class Rescue(Message):
-    """What a VM in rescue boots from: a disk of its own, made from this image; the VM's disk is the second one.
+    """The rescue disk of a VM in rescue, made from this image. The VM boots from it; the VM's own disk is the second.
 
-    `disk` tells its rescue disks from each other: those of a lower count are deleted.
+    `disk`: the number of the rescue disk. The node deletes rescue disks with a lower number.
     """
 
     image: ImageSource
@@ -63,7 +63,7 @@ class Rescue(Message):
 
 
 class Place(NamedTuple):
-    """Where a document stands: in which stream (microseconds from 1970 to when it was made), and its position there."""
+    """The place of a document: its stream (by the time of its creation, in microseconds since 1970), and position."""
 
     stream: int
     position: int
@@ -77,36 +77,35 @@ NOWHERE = Place(0, 0)
 
 
 class Document(Message):
-    """What every document says, whatever kind of thing it is about. Its subject names node, kind and id as well.
+    """The fields that the documents of all kinds have. The subject of a document also names node, kind and id.
 
-    `epoch` names the placement, and stands in reports. `features` names what the node has to know. A node that knows
-    the kind or a feature not refuses the document as a whole, in a report.
+    `epoch`: identifies the placement; reports repeat it. `features`: what the node has to know. A node that does not
+    know the kind or a feature refuses the whole document, in a report.
     """
 
     kind: KindName
     node: Slug
     epoch: Counter
-    generation: Position = Field(description="the version of the aggregate this was derived from")
+    generation: Position = Field(description="the version of the aggregate from which the document was made")
     features: Features = ()
 
 
 class Wanted(Document):
     """The desired state of one VM on one node.
 
-    `boots` counts how often the VM was told to boot: a domain started for a lower count is to be stopped and started
-    again. A guest that is to end has `grace_seconds` to do so by itself, counted by the node from when it first saw
-    that `force_after`, which names the request; without `force_after` none at all. `resume` is set while somebody waits
-    for it to go on: also a domain that stands still after an I/O error is then resumed. `disk` counts how often its
-    disk was to be made: a domain on an earlier one is ended, and earlier disks are deleted once the new one is made
-    from the image. `disk_made` is the last of them that a domain is known to have run on: gone or not, it is never made
-    again. `seed_url` is where its cloud-init finds its configuration; it holds the secret of this boot. `epoch` names
-    the placement, and stands in reports. `features` names what the node has to know; one that
-    lacks a feature refuses.
+    - `boots`: how often the VM was ordered to boot. A domain that was started for a lower count is stopped and started.
+    - `force_after`, `grace_seconds`: a guest that is to shut down has `grace_seconds` for that. The node counts them
+      from when it first saw this `force_after`, which identifies the request. Without `force_after` there is no grace.
+    - `resume`: a resume is pending. A domain that QEMU paused after an I/O error is then resumed as well.
+    - `disk`: the number of its disk. A domain that runs on an earlier disk is stopped; earlier disks are deleted once
+      the new one is made from the image.
+    - `disk_made`: the last disk on which a domain is known to have run. It is never made again, even if it is missing.
+    - `seed_url`: where cloud-init gets its seed. It contains the secret of this boot.
 
-    Which of two documents is newer is said by their places in the stream, since anybody's numbers can be high.
+    The newer of two documents is the one with the later place in the stream, not the one with higher numbers.
     """
 
-    kind: Literal["vm"] = "vm"  # documents of earlier versions do not say it
+    kind: Literal["vm"] = "vm"  # missing in documents of earlier versions
     vm: Uuid
     project: Slug
     name: Hostname
@@ -126,9 +125,9 @@ class Wanted(Document):
     mac: Mac
     watchdog: Watchdog = Watchdog.DISABLED
     place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
-    """Never part of the document: the node fills in where it found it."""
+    """Not a part of the document: the node that reads it fills it in."""
 
     @property
     def boot_image(self) -> ImageSource | None:
-        """The image under the disk that its guest boots from."""
+        """The base image of the disk that the guest boots from."""
         return self.image if self.rescue is None else self.rescue.image

@@ -1,15 +1,15 @@
-"""A base image: what disks are made from.
+"""A base image, from which the disks of VMs are made.
 
-    RegisterImage ─► verifying ──bytes and checksum are as promised──► available ──DeleteImage──► deleted
-                         └──────unreachable, other checksum, no disk image──► rejected ──DeleteImage──►──┘
+    RegisterImage ─► verifying ──bytes and digests are right──► available ──DeleteImage──► deleted
+                         └──────unreachable, wrong digest, not a disk image──► rejected ──DeleteImage──►──┘
 
-Verification is an operation of its own: whoever registers an image can wait for it, sees how far it is, and is told
-what is wrong with which field. Only an available image can be used; one that belongs to a project, by that one alone.
+The registration is an operation that ends when the image is verified. A caller can wait for it, sees its progress, and
+is told which field is wrong and why. Only an available image can be used; the image of a project, only by that project.
 
-A deletion has two steps, as that of a project (`domain/named.py`): while it is closing nothing new may use the image.
+A deletion has two steps, like that of a project (`domain/named.py`): nothing new may use an image that is closing.
 
-`commands.py` and `events.py` are the messages, `values.py` what they speak of, `rules.py` decides, `state.py` is the
-state and evolves; `kind.py` is the kind itself.
+`commands.py` and `events.py` are the messages, `values.py` the types of their fields, `rules.py` decides, `state.py` is
+the state and evolves; `kind.py` is the kind itself.
 """
 
 from domain.image.commands import *  # noqa: F403

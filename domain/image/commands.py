@@ -1,4 +1,4 @@
-"""What can be asked of an image, and what the platform finds out about it."""
+"""The commands of callers on an image, and the platform's own ones, about the result of its verification."""
 
 from typing import Annotated, Literal
 
@@ -16,19 +16,19 @@ class ImageCommand(Command):
     image: Slug
 
 
-class Asked(ImageCommand):
-    """What somebody asks for: an operation."""
+class ImageOperationCommand(ImageCommand):
+    """A command of a caller. When it is accepted, it becomes an operation."""
 
     operation: Uuid
     fingerprint: str
 
 
-class RegisterImage(Asked):
-    """Digests that are given have to match. `project`: the one that alone may use it; without, all may."""
+class RegisterImage(ImageOperationCommand):
+    """The digests have to match, if given. `project`: the only project that may use it; if None, all projects may."""
 
     name: Title
     source: Source
-    sealed_source: Sealed | None = Field(default=None, description="the whole source, where `source` is only its part")
+    sealed_source: Sealed | None = Field(default=None, description="the whole source, if `source` is only a part")
     sha256: GivenSha256 | None = None
     sha512: GivenSha512 | None = None
     distribution: Word | None = None
@@ -36,13 +36,13 @@ class RegisterImage(Asked):
     architecture: GivenArchitecture = "x86_64"
     description: Description | None = None
     project: Annotated[Slug | None, Names("project")] = None
-    firmware: Firmware | None = Field(default=None, description="what its architecture is started by as a rule")
+    firmware: Firmware | None = Field(default=None, description="None: the usual one of its architecture")
     seed: SeedMedium = SeedMedium.HTTP
     fetch: Fetch = Fetch.PLATFORM
 
 
 class NoteProgress(ImageCommand):
-    """So many bytes have been read, of so many, where that is known."""
+    """The platform has read `bytes_done` of `bytes_total` bytes; the total is None if it is unknown."""
 
     registration: Uuid
     bytes_done: int = Field(ge=0)
@@ -50,7 +50,7 @@ class NoteProgress(ImageCommand):
 
 
 class AcceptImage(ImageCommand):
-    """The bytes are as promised. `registration` is the operation whose source was read; `sha256` what they are."""
+    """The image is valid. `registration`: the operation whose source was read; `sha256`: the digest of its bytes."""
 
     registration: Uuid
     sha256: Sha256 | None = None
@@ -60,13 +60,15 @@ class AcceptImage(ImageCommand):
 
 
 class RejectImage(ImageCommand):
+    """The image is not valid. `field`: the field of the registration that is wrong."""
+
     registration: Uuid
     code: str
     detail: str
     field: str
 
 
-class DeleteImage(Asked):
+class DeleteImage(ImageOperationCommand):
     users: Annotated[Users, LOOKED_UP] = Users()
 
 

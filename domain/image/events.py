@@ -22,7 +22,7 @@ class ImageRegistered(ImageEvent):
     name: str
     source: str
     sealed_source: Sealed | None = Field(
-        default=None, description="where `source` was cut because it holds credentials: all of it"
+        default=None, description="the whole source, if `source` was cut because it contains credentials"
     )
     sha256: str | None = None
     sha512: str | None = None
@@ -31,13 +31,13 @@ class ImageRegistered(ImageEvent):
     architecture: str = "x86_64"
     description: str | None = None
     project: str | None = None
-    firmware: Firmware = Field(default=Firmware.BIOS, description="what its guests are started by")
-    seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how its guests' cloud-init gets its data")
-    fetch: Fetch = Field(default=Fetch.PLATFORM, description="where nodes get it")
+    firmware: Firmware = Field(default=Firmware.BIOS, description="the firmware that boots its guests")
+    seed: SeedMedium = Field(default=SeedMedium.HTTP, description="how cloud-init in its guests gets its data")
+    fetch: Fetch = Field(default=Fetch.PLATFORM, description="where nodes get it from")
 
 
 class ImageProgressed(ImageEvent):
-    """It is being read: told seldom, since each word stays for ever. Its deadline moves with it."""
+    """The platform is reading its bytes. Such events are rare, as each is kept for ever. Each moves the deadline."""
 
     TOPIC = "nebula.image.ImageProgressed"
     bytes_done: int
@@ -46,7 +46,7 @@ class ImageProgressed(ImageEvent):
 
 
 class ImageVerified(ImageEvent):
-    """`sha256` is that of the bytes that were read: from here on it counts, also where none was given."""
+    """The image is available. `sha256`: the digest of the bytes that were read, also if the caller gave none."""
 
     TOPIC = "nebula.image.ImageVerified"
     sha256: str | None = None
@@ -69,7 +69,7 @@ class ImageDeleted(ImageEvent):
 
 
 class ImageDeletionBegun(ImageEvent):
-    """No VM may use it from here on. `requested`: the operation that the deletion becomes, if it is finished."""
+    """From now on no VM may use it. `requested`: the id of the operation that records the finished deletion."""
 
     TOPIC = "nebula.image.ImageDeletionBegun"
     requested: str
@@ -77,7 +77,7 @@ class ImageDeletionBegun(ImageEvent):
 
 
 class ImageDeletionGivenUp(ImageEvent):
-    """It was in use where its deletion began: it may be used again, and nothing was deleted."""
+    """It was in use when its deletion began. It was not deleted, and may be used again."""
 
     TOPIC = "nebula.image.ImageDeletionGivenUp"
     code: str

@@ -1,4 +1,4 @@
-"""Images as a kind: what the frame knows of them."""
+"""Images as a kind: one value of `Kind`."""
 
 from typing import assert_never
 
@@ -17,14 +17,14 @@ from domain.image.events import (
 )
 from domain.image.rules import decide, usable_image
 from domain.image.state import Image, evolve
-from domain.image.values import DELETE, OVER, REGISTER, ImagePhase
-from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
+from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
+from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference
 from domain.verb import AT_ONCE, Effect, Verb
 
 
 def refers(image: Image) -> frozenset[Reference]:
-    if image.phase in OVER or image.project is None:
+    if image.phase in UNUSABLE or image.project is None:
         return NONE
     return frozenset([Reference("project", image.project)])
 
@@ -45,9 +45,9 @@ def step(event: Event) -> Step:
             assert_never(event)
 
 
-def cancels(event: Event, _: str, verb: str) -> Cancelled | None:
-    """The registration of an image ends with its deletion."""
-    return Cancelled.OVERTAKEN if isinstance(event, ImageDeleted) and verb == REGISTER else None
+def cancels(event: Event, _: str, verb: str) -> CancelReason | None:
+    """The deletion of an image cancels its registration, if that is pending."""
+    return CancelReason.OVERTAKEN if isinstance(event, ImageDeleted) and verb == REGISTER else None
 
 
 def overtakes(event: Event, before: Image | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What follows from a command on an image, and when others may use it."""
+"""Which events follow from a command on an image, and when a VM may use it."""
 
 from datetime import timedelta
 from typing import assert_never
@@ -24,30 +24,34 @@ from domain.image.events import (
     ImageVerified,
 )
 from domain.image.state import Image
-from domain.image.values import DELETE, OVER, REGISTER, ImagePhase
+from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
 from domain.known import Known, same_request
 from domain.references import FinishDeletion
 
+#: How long a verification may take without progress.
 VERIFY_DEADLINE = timedelta(hours=2)
 
 
 def usable_image(image: Image | None, id_: str, project: str) -> Image:
-    """The image, when a VM of a project may use it. One of another project is not there. Raises Rejected."""
+    """The image, if a VM of a project may use it.
+
+    Raises Rejected, for an image of another project as if it did not exist.
+    """
     if image is None or image.phase is ImagePhase.DELETED or not image.visible(project):
         raise Rejected("image_not_found", f"there is no image {id_}", Category.INVALID, field="image")
     if image.closing is not None:
         raise being_deleted("image", id_, field="image")
     if image.phase is ImagePhase.REJECTED:
-        detail = f"image {image.id} was rejected: {image.failure}; mend that, and register it again"
+        detail = f"image {image.id} was rejected: {image.failure}; correct that and register it again"
         raise Rejected("image_not_available", detail, field="image")
     if image.phase is not ImagePhase.AVAILABLE:
-        detail = f"image {image.id} is {image.phase}: wait until it is available"
+        detail = f"image {image.id} is {image.phase}; wait until it is available"
         raise Rejected("image_not_available", detail, field="image")
     return image
 
 
 def refuse_small_disk(image: Image, disk_gib: object) -> None:
-    """An image does not fit on a disk that is smaller than itself. Raises Rejected."""
+    """Raises Rejected if the image does not fit on a disk of `disk_gib` GiB."""
     virtual = image.virtual_size_bytes or 0
     if isinstance(disk_gib, int) and disk_gib * 1024**3 < virtual:
         least = -(-virtual // 1024**3)
@@ -57,14 +61,14 @@ def refuse_small_disk(image: Image, disk_gib: object) -> None:
 
 
 def decide(image: Image | None, command: ImageCommands) -> list[ImageEvents]:
-    """What follows from a command on an image."""
+    """The events that follow from a command on an image. Raises Rejected."""
     if isinstance(command, RegisterImage):
         return register(image, command)
     if image is None:
         raise Rejected("image_not_found", f"there is no image {id_of(command)}", Category.NOT_FOUND, field="image")
     match command:
         case NoteProgress() | AcceptImage() | RejectImage():
-            return found_out(image, command)
+            return verification(image, command)
         case DeleteImage():
             return delete(image, command)
         case FinishDeletion():
@@ -77,8 +81,8 @@ def id_of(command: ImageCommands) -> str:
     return command.id if isinstance(command, FinishDeletion) else command.image
 
 
-def found_out(image: Image, command: NoteProgress | AcceptImage | RejectImage) -> list[ImageEvents]:
-    """What became of its verification; of an earlier registration it is no news."""
+def verification(image: Image, command: NoteProgress | AcceptImage | RejectImage) -> list[ImageEvents]:
+    """The progress or result of its verification. Those of an earlier registration are ignored."""
     if image.phase is not ImagePhase.VERIFYING or image.registered_by != command.registration:
         return []
     at, operation = command.at, image.registered_by
@@ -138,7 +142,7 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
             return []
         if image.closing is not None:
             raise being_deleted("image", image.id)
-        if image.phase not in OVER:
+        if image.phase not in UNUSABLE:
             raise Rejected("image_exists", f"there is an image {image.id} already; choose another id", field="id")
     return [
         ImageRegistered(
@@ -165,10 +169,10 @@ def register(image: Image | None, command: RegisterImage) -> list[ImageEvents]:
 
 
 def firmware(command: RegisterImage) -> Firmware:
-    """What starts an image's guests. For aarch64 there is nothing but UEFI. Raises Rejected."""
+    """The firmware that boots an image's guests: for aarch64 only UEFI. Raises Rejected."""
     if command.architecture != "aarch64":
         return command.firmware or Firmware.BIOS
     if command.firmware is Firmware.BIOS:
-        detail = "an image for aarch64 is started by uefi: there is no BIOS for these CPUs; give uefi, or none"
+        detail = "an image for aarch64 cannot boot from BIOS; give uefi, or leave the field out"
         raise Rejected("wrong_firmware", detail, Category.INVALID, field="firmware")
     return Firmware.UEFI

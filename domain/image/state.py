@@ -1,4 +1,4 @@
-"""An image as its events tell it, and what each event changes."""
+"""The state of an image, and how each event changes it."""
 
 from typing import Literal, assert_never
 
@@ -23,7 +23,7 @@ from domain.known import NONE, Known, Operations
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Image:
-    """An image as its events tell it. `format`, the sizes and in any case `sha256` are known once it is available."""
+    """The state of an image. `format`, the sizes and `sha256` are known once it is available."""
 
     id: str
     name: str
@@ -51,12 +51,12 @@ class Image:
     operations: Operations = NONE
 
     def visible(self, project: str) -> bool:
-        """Whether a project may know of it."""
+        """Whether a project may see it."""
         return self.project in (None, project)
 
 
 def evolve(image: Image | None, event: Event) -> Image | None:
-    """The state after an event. A deleted or rejected id may be registered anew."""
+    """The state after an event. The id of a deleted or rejected image may be registered again."""
     if isinstance(event, ImageRegistered):
         return registered(image, event)
     if image is None or not isinstance(event, ImageEvents):
@@ -65,7 +65,7 @@ def evolve(image: Image | None, event: Event) -> Image | None:
 
 
 def registered(past: Image | None, event: ImageRegistered) -> Image:
-    """A new one, which knows the operations of an earlier one with its id."""
+    """A new image. It keeps the operations of the earlier image with the same id."""
     known = past.operations if past else NONE
     return Image(
         id=event.image,

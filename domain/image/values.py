@@ -1,11 +1,11 @@
-"""What the messages and the state of images speak of."""
+"""The types of the fields in the messages and the state of images."""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from domain.base import LINES_PATTERN, one_spelling
+from domain.base import LINES_PATTERN, to_nfc
 from domain.spellings import lower
 
 Word = Annotated[
@@ -18,7 +18,7 @@ Word = Annotated[
 
 
 def lines(text: str) -> str:
-    """A text of several lines, without spaces and line ends around it. Raises ValueError."""
+    """A printable text of several lines, without leading and trailing spaces and line ends. Raises ValueError."""
     if not all(char.isprintable() or char == "\n" for char in text):
         raise ValueError("has to be printable characters and line ends")
     return text.strip(" \n")
@@ -28,7 +28,7 @@ Description = Annotated[
     str,
     StringConstraints(max_length=2000),
     AfterValidator(lines),
-    AfterValidator(one_spelling),
+    AfterValidator(to_nfc),
     Field(json_schema_extra={"pattern": LINES_PATTERN}),
 ]
 
@@ -40,8 +40,8 @@ class ImagePhase(StrEnum):
     DELETED = "deleted"
 
 
-#: Images that nobody can use any more.
-OVER = (ImagePhase.DELETED, ImagePhase.REJECTED)
+#: Phases of images that can never be used again.
+UNUSABLE = (ImagePhase.DELETED, ImagePhase.REJECTED)
 
-#: The verbs by which images are asked for.
+#: The names of the verbs.
 REGISTER, DELETE = "register", "delete"

@@ -1,10 +1,10 @@
 """A host that runs VMs.
 
-    RegisterNode ─► ready ──LoseNode (silent too long)──► lost ──RecoverNode (heard again)──► ready
-                      ▲                                     │
-                      └── a daemon that takes it over ── retired ◄──RetireNode (gone for good)
+    RegisterNode ─► ready ──LoseNode (no heartbeats)──► lost ──RecoverNode (heartbeats again)──► ready
+                      ▲                                   │
+                      └── a daemon takes it over ── retired ◄──RetireNode (permanently lost)
 
-CordonNode: takes no new VMs until UncordonNode. Reserve and Release keep the books of what is promised to VMs.
+CordonNode: no new VM is placed on it until UncordonNode. Reserve and Release record what is promised to VMs.
 
 `commands.py` and `events.py` are the messages, `rules.py` decides, `state.py` is the state and evolves; `kind.py` is
 the kind itself.

@@ -1,4 +1,4 @@
-"""What can be asked of a node, and what daemons and managers find out about it."""
+"""The commands of operators on a node, and those of its daemon and of the managers."""
 
 from typing import Annotated, ClassVar
 
@@ -12,16 +12,17 @@ class NodeCommand(Command):
 
 
 class Silence(Value):
-    """For how many seconds the holder of a lease has not been heard."""
+    """For how many seconds there was no heartbeat of the daemon with this lease."""
 
     lease: int
     seconds: float
 
 
 class RegisterNode(NodeCommand):
-    """A daemon says what its node is, and asks for the node's lease (`daemon`), which one daemon at a time has.
+    """A daemon describes its node (`info`), and requests the node's lease (`daemon`), which one daemon at a time has.
 
-    `patience`: seconds of silence of the holder after which another daemon may have it.
+    `heir`, `take_over`: see `Introduction`. `patience`: seconds of silence of the lease's holder after which another
+    daemon may get the lease.
     """
 
     info: NodeInfo
@@ -33,7 +34,7 @@ class RegisterNode(NodeCommand):
 
 
 class ReturnLease(NodeCommand):
-    """The daemon that holds the lease has ended."""
+    """The daemon that has the lease returns it, because it ends."""
 
     boot: BootId
 
@@ -48,7 +49,7 @@ class Release(NodeCommand):
 
 
 class ChangeReservation(NodeCommand):
-    """What is promised to a VM becomes more or less, at once."""
+    """Replace the reservation of a VM that has one."""
 
     vm: Uuid
     resources: Resources
@@ -62,31 +63,33 @@ class RecoverNode(NodeCommand):
     pass
 
 
-class AskedOfNode(NodeCommand):
+class NodeOperationCommand(NodeCommand):
+    """A command of an operator. When it is accepted, it becomes an operation. `VERB`: the name of its verb."""
+
     VERB: ClassVar[str]
     operation: Uuid
     fingerprint: str
 
 
-class CordonNode(AskedOfNode):
+class CordonNode(NodeOperationCommand):
     VERB = "cordon"
 
 
-class UncordonNode(AskedOfNode):
+class UncordonNode(NodeOperationCommand):
     VERB = "uncordon"
 
 
-class SetSeedUrl(AskedOfNode):
-    """The operator says where the guests of a node find their data source."""
+class SetSeedUrl(NodeOperationCommand):
+    """The operator sets the URL at which the guests of a node reach the data source."""
 
     VERB = "set-seed-url"
     seed_url: BaseUrl
 
 
-class RetireNode(AskedOfNode):
-    """The operator says that a node is gone for good.
+class RetireNode(NodeOperationCommand):
+    """The operator declares that a node is permanently lost.
 
-    `needed`: VMs that may be on it and are neither lost nor forgotten.
+    `needed`: the VMs that may be on it and are neither lost nor forgotten.
     """
 
     VERB = "retire"

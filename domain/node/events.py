@@ -12,7 +12,7 @@ class NodeEvent(Event):
 
 
 class RegisteredInfo(Message):
-    """What a node has said of itself, as it is stored. It was judged before: whatever was stored has to load."""
+    """The stored form of `NodeInfo`. It validates less, because everything that was ever stored has to load."""
 
     node: str
     region: str
@@ -34,14 +34,14 @@ def stored(info: NodeInfo) -> RegisteredInfo:
 
 
 class NodeRegistered(NodeEvent):
-    """First contact, or what a node says of itself has changed."""
+    """The first registration of a node, or a change of its description."""
 
     TOPIC = "nebula.node.NodeRegistered"
     info: RegisteredInfo
 
 
 class NodeLeased(NodeEvent):
-    """A daemon has become the one of the node; reports of an earlier lease mean nothing from now on."""
+    """A daemon got the lease of the node. From now on reports under an earlier lease are ignored."""
 
     TOPIC = "nebula.node.NodeLeased"
     lease: int
@@ -52,7 +52,7 @@ class NodeLeased(NodeEvent):
 
 
 class NodeLeaseReturned(NodeEvent):
-    """The daemon that held the lease has ended in good order."""
+    """The daemon that had the lease has ended normally."""
 
     TOPIC = "nebula.node.NodeLeaseReturned"
     lease: int
@@ -65,7 +65,7 @@ class SeedUrlSet(NodeEvent):
 
 
 class CapacityReserved(NodeEvent):
-    """Promised to a VM, in place of what was promised to it before."""
+    """The resources are promised to a VM. They replace its earlier reservation."""
 
     TOPIC = "nebula.node.CapacityReserved"
     vm: str
@@ -97,7 +97,7 @@ class NodeUncordoned(NodeEvent):
 
 
 class NodeRetired(NodeEvent):
-    """It is gone for good, as an operator says: in no list, and no place for VMs, until a daemon takes it over."""
+    """An operator declared it permanently lost. It is in no list and gets no VMs, unless a daemon takes it over."""
 
     TOPIC = "nebula.node.NodeRetired"
     fingerprint: str

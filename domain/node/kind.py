@@ -1,9 +1,9 @@
-"""Nodes as a kind: what the frame knows of them."""
+"""Nodes as a kind: one value of `Kind`."""
 
 from domain.access import Permission
 from domain.base import Event
 from domain.kind import Id, Kind, Scope
-from domain.node.commands import AskedOfNode, CordonNode, NodeCommands, RetireNode, SetSeedUrl, UncordonNode
+from domain.node.commands import CordonNode, NodeCommands, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
 from domain.node.events import (
     CapacityReleased,
     CapacityReserved,
@@ -23,8 +23,8 @@ from domain.verb import AT_ONCE, Effect, Verb
 
 
 def verb(
-    command: type[AskedOfNode], summary: str, opens: type[Event], effect: Effect = Effect.ACTS
-) -> Verb[AskedOfNode]:
+    command: type[NodeOperationCommand], summary: str, opens: type[Event], effect: Effect = Effect.ACTS
+) -> Verb[NodeOperationCommand]:
     return Verb(
         name=command.VERB,
         command=command,
@@ -47,7 +47,7 @@ NODE = Kind[Node, NodeCommands](
         verb(CordonNode, "Cordon a node", NodeCordoned),
         verb(UncordonNode, "Uncordon a node", NodeUncordoned),
         verb(RetireNode, "Mark a node as permanently lost", NodeRetired),
-        verb(SetSeedUrl, "Say where a node's guests find data", SeedUrlSet, Effect.CHANGES),
+        verb(SetSeedUrl, "Set the URL where a node's guests get their data", SeedUrlSet, Effect.CHANGES),
     ),
     events=(
         NodeRegistered,

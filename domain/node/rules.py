@@ -1,4 +1,4 @@
-"""What follows from a command on a node."""
+"""Which events follow from a command on a node."""
 
 from typing import assert_never
 
@@ -35,29 +35,29 @@ from domain.node.events import (
 )
 from domain.node.state import Holder, Node
 
-#: VMs that a refusal names.
+#: Maximum number of VMs that a refusal names.
 MOST_NAMED = 3
 
 
 def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
-    """What follows from a command on a node."""
+    """The events that follow from a command on a node. Raises Rejected."""
     if isinstance(command, RegisterNode):
         if command.info.node != command.node:
-            detail = f"the info is about node {command.info.node}, not {command.node}"
+            detail = f"the info is about node {command.info.node}, but the command is about node {command.node}"
             raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
         info = stored(command.info)
-        if node is not None:  # where guests find their data is the operator's to say, once there are guests
+        if node is not None:  # after the first registration only the operator changes the seed URL
             info = info.with_seed_url(node.info.seed_url)
         if node is not None and node.retired_at is not None and not command.take_over:
-            raise come_back(node)
-        leased = taken(node, command)
+            raise retired_node_registers(node)
+        leased = lease(node, command)
         if node is not None and node.info == info and node.retired_at is None:
             return leased
         return [NodeRegistered(at=command.at, info=info), *leased]
     if node is None:
         raise Rejected("node_not_found", f"there is no node {command.node}", Category.NOT_FOUND, field="node")
     if node.retired_at is not None:
-        return of_retired(node, command)
+        return decide_retired(node, command)
     match command:
         case ReturnLease():
             if node.holder is None or node.holder.boot != command.boot:
@@ -93,8 +93,8 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
             known = node.operations.get(command.operation)
             if same_request(known, command.VERB, command.fingerprint):
                 return []
-            made = NodeCordoned if isinstance(command, CordonNode) else NodeUncordoned
-            return [made(at=command.at, operation=command.operation, fingerprint=command.fingerprint)]
+            event = NodeCordoned if isinstance(command, CordonNode) else NodeUncordoned
+            return [event(at=command.at, operation=command.operation, fingerprint=command.fingerprint)]
         case RetireNode():
             return retire(node, command)
         case _:
@@ -102,13 +102,13 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
 
 
 def retire(node: Node, command: RetireNode) -> list[NodeEvents]:
-    """It is not expected to come back. Its VMs are: whoever needs them has to say first that they are gone."""
+    """Retire a lost node. Refused while VMs that are not lost are on it: they have to be deleted or forgotten first."""
     if same_request(node.operations.get(command.operation), command.VERB, command.fingerprint):
         return []
     if not node.lost:
         raise Rejected(
             "node_not_lost",
-            f"node {node.id} is not lost: stop its daemon, and wait until it was silent for long enough",
+            f"node {node.id} is not lost; stop its daemon, and wait until the node is shown as lost",
         )
     needed = sorted(vm for vm in command.needed if vm in node.reservations)
     if needed:
@@ -116,47 +116,48 @@ def retire(node: Node, command: RetireNode) -> list[NodeEvents]:
         raise Rejected(
             "node_in_use",
             f"{len(needed)} VMs that are not lost are on node {node.id}: {', '.join(needed[:MOST_NAMED])}{more}; "
-            "delete or forget them first (forget says that they are gone with their disks)",
+            "delete or forget them first (forget: they are lost with their disks)",
         )
     return [NodeRetired(at=command.at, operation=command.operation, fingerprint=command.fingerprint)]
 
 
-def of_retired(node: Node, command: NodeCommands) -> list[NodeEvents]:
-    """What is asked of a retired node. Its books are closed: VMs only leave them."""
+def decide_retired(node: Node, command: NodeCommands) -> list[NodeEvents]:
+    """The events that follow from a command on a retired node. It gets no reservations any more. Raises Rejected."""
     match command:
         case CordonNode() | UncordonNode() | SetSeedUrl() | RetireNode():
             if same_request(node.operations.get(command.operation), command.VERB, command.fingerprint):
                 return []
-            raise gone(node)
+            raise node_retired(node)
         case Reserve():
-            raise gone(node)
+            raise node_retired(node)
         case Release():
             return [CapacityReleased(at=command.at, vm=command.vm)] if command.vm in node.reservations else []
         case _:
             return []
 
 
-def gone(node: Node) -> Rejected:
+def node_retired(node: Node) -> Rejected:
     return Rejected(
         "node_retired", f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}", Category.GONE
     )
 
 
-def come_back(node: Node) -> Rejected:
+def retired_node_registers(node: Node) -> Rejected:
     return Rejected(
         "node_retired",
-        f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}: it is taken for gone, and nothing is "
-        "placed on it. Set NEBULA_TAKE_OVER=true once if this host is to work under that name again, or give it "
-        "another one (NEBULA_NODE)",
+        f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}: it counts as permanently lost, and gets "
+        "no VMs. If this host is to use the name again, set NEBULA_TAKE_OVER=true once; otherwise give it another name "
+        "(NEBULA_NODE)",
     )
 
 
-def taken(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
-    """The lease changes hands, if it does. Raises Rejected where it may not.
+def lease(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
+    """Give the lease to the daemon that requests it. Nothing, if it has the lease. Raises Rejected.
 
-    A daemon is known by the folder it works on (its identity): the disks of the node's VMs are there. The next process
-    on the same folder gets the lease at once. One on another folder gets it when the holder has given it back or was
-    not heard for some time, and no VM is on the node: it would find none of them. The operator can overrule the latter.
+    A daemon's identity stands for its data folder, which has the disks of the node's VMs. A new process on the same
+    folder gets the lease immediately. A daemon on another folder gets it only if the holder has returned it or was
+    silent for long enough, and there are no VMs on the node, as it would not have their disks. The operator can
+    overrule the latter condition (`take_over`).
     """
     daemon = command.daemon
     if daemon is None or (node is not None and node.holder is not None and node.holder.boot == daemon.boot):
@@ -164,11 +165,11 @@ def taken(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
     if node is not None:
         same_folder = node.identity == daemon.identity
         if node.holder is not None and not (same_folder and command.heir) and not is_silent(node, command):
-            raise in_use(node, node.holder)
+            raise lease_held(node, node.holder)
         if node.identity is not None and not same_folder and node.reservations and not command.take_over:
-            raise elsewhere(node)
-    lease = (node.lease if node is not None else 0) + 1
-    return [NodeLeased(at=command.at, lease=lease, **daemon.model_dump())]
+            raise disks_missing(node)
+    number = (node.lease if node is not None else 0) + 1
+    return [NodeLeased(at=command.at, lease=number, **daemon.model_dump())]
 
 
 def is_silent(node: Node, command: RegisterNode) -> bool:
@@ -176,20 +177,21 @@ def is_silent(node: Node, command: RegisterNode) -> bool:
     return silence is not None and silence.lease == node.lease and silence.seconds >= command.patience
 
 
-def in_use(node: Node, holder: Holder) -> Rejected:
+def lease_held(node: Node, holder: Holder) -> Rejected:
     return Rejected(
         "node_taken",
         f"another daemon works for node {node.id}: process {holder.pid} on host {holder.host}, since "
-        f"{holder.since:%Y-%m-%dT%H:%M:%SZ}. Give this one another name (NEBULA_NODE, or --prefix), or end that one: "
-        "then this one takes over, if no VM is on the node",
+        f"{holder.since:%Y-%m-%dT%H:%M:%SZ}. Give this daemon's node another name (NEBULA_NODE, or --prefix), or end "
+        "the other daemon: then this one takes over, if no VM is on the node",
     )
 
 
-def elsewhere(node: Node) -> Rejected:
+def disks_missing(node: Node) -> Rejected:
     was = f", process {node.holder.pid} on host {node.holder.host}" if node.holder is not None else ""
     return Rejected(
         "node_elsewhere",
-        f"the {len(node.reservations)} VMs of node {node.id} are with another daemon{was}: this one works on another "
-        "folder, without their disks. Is the folder mounted (NEBULA_HOME, NEBULA_NODE_DATA)? Start that daemon again, "
-        "or give this one another name; or set NEBULA_TAKE_OVER=true if that one will never come back",
+        f"the {len(node.reservations)} VMs of node {node.id} are with another daemon{was}: this daemon has another "
+        "data folder, without their disks. Is the folder mounted (NEBULA_HOME, NEBULA_NODE_DATA)? Start the other "
+        "daemon again, or give this one's node another name; or set NEBULA_TAKE_OVER=true if the other daemon will "
+        "never come back",
     )

@@ -1,4 +1,4 @@
-"""A node as its events tell it, and what each event changes."""
+"""The state of a node, and how each event changes it."""
 
 from typing import assert_never
 
@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from domain.base import LENIENT, Event, Resources, replace
 from domain.known import NONE, Known, Operations
-from domain.node.commands import AskedOfNode, CordonNode, RetireNode, SetSeedUrl, UncordonNode
+from domain.node.commands import CordonNode, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
 from domain.node.events import (
     CapacityReleased,
     CapacityReserved,
@@ -27,7 +27,7 @@ from domain.node.events import (
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Holder:
-    """The daemon that works for a node."""
+    """The daemon that has the lease of a node."""
 
     boot: str
     identity: str
@@ -38,22 +38,23 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Node:
-    """A node as its events tell it."""
+    """The state of a node. `reservations`: the resources promised to each VM, by the VM's id."""
 
     id: str
     info: RegisteredInfo
     lost: bool = False
     cordoned: bool = False
     reservations: dict[str, Resources] = Field(default_factory=dict)
-    lease: int = Field(default=0, description="how often the node's lease was given")
-    holder: Holder | None = Field(default=None, description="who has it now")
-    identity: str | None = Field(default=None, description="of the daemon that had it last: the disks of VMs are there")
-    retired_at: AwareDatetime | None = Field(default=None, description="when it was said to be gone for good")
+    lease: int = Field(default=0, description="number of the latest lease: how often one was granted")
+    holder: Holder | None = Field(default=None, description="the daemon that has the lease now")
+    identity: str | None = Field(default=None, description="of the last daemon; its folder has the disks of the VMs")
+    retired_at: AwareDatetime | None = Field(default=None, description="when it was declared permanently lost")
     registered_at: AwareDatetime
     updated_at: AwareDatetime
     operations: Operations = NONE
 
     def reserved(self) -> Resources:
+        """The sum of all reservations."""
         promised = self.reservations.values()
         return Resources(
             vcpus=sum(r.vcpus for r in promised),
@@ -87,9 +88,8 @@ def changed(node: Node, event: NodeEvents) -> Node:
         case NodeLeaseReturned():
             return replace(node, holder=None)
         case SeedUrlSet():
-            return replace(
-                node, info=node.info.with_seed_url(event.seed_url), operations=known(node, event, SetSeedUrl)
-            )
+            operations = operations_after(node, event, SetSeedUrl)
+            return replace(node, info=node.info.with_seed_url(event.seed_url), operations=operations)
         case CapacityReserved():
             return replace(node, reservations={**node.reservations, event.vm: event.resources})
         case CapacityReleased():
@@ -99,16 +99,17 @@ def changed(node: Node, event: NodeEvents) -> Node:
         case NodeRecovered():
             return replace(node, lost=False)
         case NodeCordoned():
-            return replace(node, cordoned=True, operations=known(node, event, CordonNode))
+            return replace(node, cordoned=True, operations=operations_after(node, event, CordonNode))
         case NodeUncordoned():
-            return replace(node, cordoned=False, operations=known(node, event, UncordonNode))
+            return replace(node, cordoned=False, operations=operations_after(node, event, UncordonNode))
         case NodeRetired():
-            return replace(node, retired_at=event.at, holder=None, operations=known(node, event, RetireNode))
+            operations = operations_after(node, event, RetireNode)
+            return replace(node, retired_at=event.at, holder=None, operations=operations)
         case _:
             assert_never(event)
 
 
-def known(
-    node: Node, event: SeedUrlSet | NodeCordoned | NodeUncordoned | NodeRetired, asked: type[AskedOfNode]
+def operations_after(
+    node: Node, event: SeedUrlSet | NodeCordoned | NodeUncordoned | NodeRetired, command: type[NodeOperationCommand]
 ) -> Operations:
-    return node.operations.insert(event.operation or "", Known(asked.VERB, event.fingerprint))
+    return node.operations.insert(event.operation or "", Known(command.VERB, event.fingerprint))

@@ -4,7 +4,7 @@ from typing import Any, assert_never, get_args
 
 from domain.access import PLATFORM
 from domain.base import Event
-from domain.kind import Cancelled, Id, Kind, Outcome, Scope, Step
+from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
@@ -109,10 +109,10 @@ def step(event: Event) -> Step:
             assert_never(event)
 
 
-def cancels(event: Event, operation: str, _: str) -> Cancelled | None:
+def cancels(event: Event, operation: str, _: str) -> CancelReason | None:
     if not isinstance(event, VmAsked) or event.cancels != operation:
         return None
-    return Cancelled.GIVEN_UP if isinstance(event, VmAbandoned) else Cancelled.OVERTAKEN
+    return CancelReason.ABANDONED if isinstance(event, VmAbandoned) else CancelReason.OVERTAKEN
 
 
 def overtakes(event: Event, _: Vm | None) -> str | None:

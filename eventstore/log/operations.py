@@ -7,7 +7,7 @@ from datetime import datetime
 from domain.base import Event
 from domain.contract import OperationStep
 from domain.image import ImageDeleted
-from domain.operation import Happening, Operation, after
+from domain.operation import EventContext, Operation, evolve
 from eventstore.log.envelope import Recorded
 
 #: The event that cancels an operation without naming it.
@@ -22,10 +22,9 @@ class Record:
     steps: list[OperationStep]
 
 
-def happening(recorded: Recorded) -> Happening:
-    """The circumstances of an event."""
+def event_context(recorded: Recorded) -> EventContext:
     ref, context = recorded.ref, recorded.context
-    return Happening(
+    return EventContext(
         operation=context.operation,
         project=ref.project,
         kind=ref.kind,
@@ -42,10 +41,10 @@ def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
     operation: Operation | None = None
     steps: list[OperationStep] = []
     for recorded, event in told:
-        seen = happening(recorded)
-        operation = after(operation, id_, event, seen)
-        if operation is not None and seen.operation == id_:
-            steps.append({"position": seen.position, "type": recorded.type, "time": written(seen.at)})
+        context = event_context(recorded)
+        operation = evolve(operation, id_, event, context)
+        if operation is not None and context.operation == id_:
+            steps.append({"position": context.position, "type": recorded.type, "time": written(context.at)})
     return Record(operation, steps) if operation is not None else None
 
 

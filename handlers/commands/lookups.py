@@ -17,7 +17,7 @@ from domain import image, node, project, vm
 from domain.base import Category, Command, Event, Rejected
 from domain.flavor import Flavor
 from domain.image_source import checked
-from domain.placement import Policy, attainable, grown
+from domain.placement import Policy, check_attainable, check_resize
 from domain.references import Reference, names_in
 from domain.vm.features import features, unknown
 from domain.vm.verbs.rescue import RescueVm, VmRescueRequested
@@ -100,7 +100,7 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         region = args.get("region")
         where = region if isinstance(region, str) else None
-        attainable(checked_spec.resources(), where, facts.world.nodes(), facts.policy)
+        check_attainable(checked_spec.resources(), where, facts.world.nodes(), facts.policy)
     secret = await sealed(args, facts.vault)
     return {**args, **secret}
 
@@ -255,7 +255,7 @@ def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> 
     if before is None or resized is None:
         return ()
     wish = resized.spec.resources()
-    grown(before, wish, facts.world.nodes(), facts.policy)
+    check_resize(before, wish, facts.world.nodes(), facts.policy)
     if before.node is None:
         return ()
     books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))

@@ -137,7 +137,7 @@ class CommandLoop:
                 replayed=reply.replayed,
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-            return Answer(replies.accepted(reply.said(), UNSAID))
+            return Answer(replies.accepted(reply.as_dict(), UNSAID))
 
         def note(msg: Msg, error: Exception, refusal: Refusal) -> None:
             if request is None:
@@ -165,7 +165,7 @@ class CommandLoop:
         id_ = request.args.get(kind)
         if not isinstance(id_, str):
             raise Rejected("invalid_request", f"{kind} is missing", Category.INVALID, field=kind)
-        request.args[kind] = route.kind.spelled(id_)
+        request.args[kind] = route.kind.canonical(id_)
         try:
             ref = route.ref(project, id_)
             _ = ref.subject

@@ -54,7 +54,7 @@ class Route:
 
     def ref(self, project_id: str, id_: str) -> Ref:
         """Where a resource's events are. Raises ValueError."""
-        id_ = self.kind.spelled(id_)
+        id_ = self.kind.canonical(id_)
         return Ref(self.kind.project_of(project_id, id_), self.kind.name, id_)
 
 

@@ -7,7 +7,7 @@ key is destroyed for good.
 from collections.abc import Iterable
 
 from domain.base import Sealed
-from domain.image import OVER, Image
+from domain.image import UNUSABLE, Image
 from domain.image.values import REGISTER
 from eventstore.vault.vault import Erased, Vault
 from runtime.text.urls import secret, shown
@@ -39,7 +39,7 @@ def over(images: Iterable[Image]) -> set[str]:
     keys = set()
     for image in images:
         registered = {id_ for id_, known in image.operations.items() if known.verb == REGISTER}
-        if image.phase not in OVER:
+        if image.phase not in UNUSABLE:
             registered.discard(image.registered_by)
         keys |= {key_of(operation) for operation in registered}
     return keys

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
 from domain.contract.wanted import Rescue
-from domain.image import OVER, Image
+from domain.image import UNUSABLE, Image
 from domain.node import Node
 from domain.vm import Vm
 from domain.vm.features import features
@@ -272,7 +272,7 @@ class Dispatcher:
         else:
             vms = set(changes.of("vm"))
             images = filter(None, map(self._world.image, changes.of("image")))
-            keys = {key_of(each.registered_by) for each in images if each.phase in OVER and each.sealed_source}
+            keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
         for vm_id in vms:
             if vm_id in gone or self._asks(vm_id) or driver.knows(vm_id):
                 driver.each(vm_id, partial(self._settle, vm_id))

@@ -149,7 +149,7 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
         found = loaded.state
         command = gone(found, world) or where(found, nodes.values(), policy, at, architecture(found, world))
         if isinstance(command, ScheduleVm):  # drawn by lot: two who place at once, and know nothing of each other
-            address = mac.free(secrets.randbelow(mac.MANY), lambda one: one in given or world.macs.taken(one))
+            address = mac.free(secrets.randbelow(mac.ADDRESSES), lambda one: one in given or world.macs.taken(one))
             command = command.model_copy(update={"mac": address})
         events = vm.decide(found, command)
         if events:

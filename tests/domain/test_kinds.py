@@ -11,7 +11,7 @@ import pytest
 import domain
 import projections
 from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored
-from domain.kind import Kind, nothing
+from domain.kind import Kind, no_references
 from domain.kinds import KINDS, faults
 from domain.project import PROJECT
 from domain.tag import TAG, TagCreated
@@ -52,12 +52,12 @@ FORGOTTEN = {
     "a topic": (with_(FLAVOR, events=(*FLAVOR.events, Nameless)), "Nameless, an event of kind flavor, has no TOPIC"),
     "whose event": (with_(FLAVOR, events=(*FLAVOR.events, TagCreated)), "two kinds say that nebula.tag.TagCreated"),
     "a name": (verbs(FLAVOR, "restore", name="deprecate"), "two verbs of kind flavor have the name deprecate"),
-    "usable": (with_(FLAVOR, usable=None), "flavor of kind vm names a flavor, which is no kind that says when one is"),
-    "usable of a project": (with_(PROJECT, usable=None), "project of kind flavor names a project, which is no kind"),
-    "refers": (with_(FLAVOR, refers=nothing), "kind flavor names others, and does not say what a state `refers` to"),
+    "usable": (with_(FLAVOR, usable=None), "flavor of kind vm names a flavor, which is not a kind with `usable`"),
+    "usable of a project": (with_(PROJECT, usable=None), "project of kind flavor names a project, which is not a kind"),
+    "refers": (with_(FLAVOR, refers=no_references), "kind flavor has fields with `Names`, and no `refers`"),
     "two steps": (
         verbs(TAG, "delete", two_steps=False),
-        "others refer to kind tag, so its verb delete has `two_steps`",
+        "others may refer to kind tag: its verb delete has to have `two_steps`",
     ),
     "users": (verbs(TAG, "delete", command=CreateFlavor), "CreateFlavor has `two_steps`, and no field `users`"),
 }

@@ -7,7 +7,7 @@ import pytest
 
 from domain import image, node, project, tag, vm
 from domain.base import Event, Resources
-from domain.operation import Happening, Operation, Status, after as follow, cancelled, overtaken, transition
+from domain.operation import EventContext, Operation, Status, cancel, evolve as follow, overtaken, transition
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = AT + timedelta(minutes=10)
@@ -48,7 +48,7 @@ def late(verb: str) -> Event:
 def after(*events: Event) -> Operation | None:
     operation = None
     for position, event in enumerate(events, start=1):
-        happening = Happening("o", "p", "vm", "v", position, AT, "alice", "r")
+        happening = EventContext("o", "p", "vm", "v", position, AT, "alice", "r")
         operation = transition(operation, "o", event, happening)
     return operation
 
@@ -137,28 +137,28 @@ def test_a_failure_says_why() -> None:
 
 
 def test_what_overtakes_cancels() -> None:
-    by = Happening("d", "p", "vm", "v", 9, LATER, "alice", None)
+    by = EventContext("d", "p", "vm", "v", 9, LATER, "alice", None)
     running = after(STOP)
     assert running is not None
     assert overtaken(vm.VmDeletionRequested(**{**ASKED, "cancels": "o"}), None) == "o"
     delete = vm.VmDeletionRequested(**{**ASKED, "cancels": "o"})
-    gone = cancelled(running, delete, by)
+    gone = cancel(running, delete, by)
     assert (gone.status, gone.ended_at) == (Status.CANCELLED, LATER)
     assert gone.problem is not None
     assert gone.problem["code"] == "operation_cancelled"
     abandoned = vm.VmAbandoned(**{**ASKED, "cancels": "o"}, verb="start", force_after=AT)
-    given_up = cancelled(running, abandoned, by)
+    given_up = cancel(running, abandoned, by)
     assert (given_up.status, given_up.problem and given_up.problem["code"]) == (Status.CANCELLED, "abandoned")
     ended = after(STOP, STOPPED)
     assert ended is not None
-    assert cancelled(ended, delete, by) is ended
-    assert cancelled(running, DELETE, by) is running, "it names another one, or none"
+    assert cancel(ended, delete, by) is ended
+    assert cancel(running, DELETE, by) is running, "it names another one, or none"
 
 
 def test_deleting_an_unverified_image_cancels_its_registration() -> None:
     deleted = image.ImageDeleted(**{**DONE, "operation": "d"})
     assert overtaken(deleted, image.evolve(None, REGISTERED)) == "o"
-    by = Happening("d", "p", "vm", "v", 9, LATER, "alice", None)
+    by = EventContext("d", "p", "vm", "v", 9, LATER, "alice", None)
     over = follow(after(REGISTERED), "o", deleted, by)
     assert over is not None
     assert over.status is Status.CANCELLED
@@ -171,7 +171,7 @@ def test_deleting_an_unverified_image_cancels_its_registration() -> None:
 def test_what_overtakes_an_operation_of_another_resource_cancels_nothing() -> None:
     running = after(STOP)
     delete = vm.VmDeletionRequested(**{**ASKED, "operation": "d", "cancels": "o"})
-    here, elsewhere = (Happening("d", "p", "vm", id_, 9, LATER, "alice", None) for id_ in ("v", "w"))
+    here, elsewhere = (EventContext("d", "p", "vm", id_, 9, LATER, "alice", None) for id_ in ("v", "w"))
     assert follow(running, "o", delete, elsewhere) == running
     over = follow(running, "o", delete, here)
     assert over is not None
@@ -181,6 +181,6 @@ def test_what_overtakes_an_operation_of_another_resource_cancels_nothing() -> No
 def test_what_a_command_changes_beside_its_resource_is_no_step_of_it() -> None:
     resized = after(vm.VmResized(**ASKED, spec=vm.Spec(vcpus=1, memory_mib=64, disk_gib=1)))
     reserved = node.CapacityReserved(at=AT, vm="v", resources=Resources())
-    beside = Happening("o", "system", "node", "n", 2, AT, "alice", "r")
+    beside = EventContext("o", "system", "node", "n", 2, AT, "alice", "r")
     assert transition(resized, "o", reserved, beside) == resized
     assert transition(None, "o", reserved, beside) is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from domain.base import Category, Rejected, Resources, replace
 from domain.node import Node, stored
-from domain.placement import EXAMPLES, FEW, Placement, Policy, attainable, free, grown, place
+from domain.placement import EXAMPLES, FEW, Placement, Policy, check_attainable, check_resize, free, place
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
@@ -40,7 +40,7 @@ def test_the_most_free_memory_wins_and_the_others_are_told_why() -> None:
     assert reasons(choice) == {
         "n1": "has less free memory (4096 MiB)",
         "n2": None,
-        "n3": "has not been heard of",
+        "n3": "is lost",
         "n4": "is cordoned",
         "n5": "is in region south, not north",
     }
@@ -50,36 +50,36 @@ def test_a_vm_grows_where_there_is_room_for_what_it_lacks() -> None:
     grows = lived([create(region="north"), schedule()])
     one = SPEC.resources()
     nodes = [host("n1", used=one), host("n2", memory_mib=8192), host("n3", region="south", memory_mib=99_999)]
-    grown(grows, Resources(vcpus=16, memory_mib=4096, disk_gib=100), nodes, Policy())
-    grown(grows, Resources(vcpus=1, memory_mib=64, disk_gib=4), nodes, Policy())
+    check_resize(grows, Resources(vcpus=16, memory_mib=4096, disk_gib=100), nodes, Policy())
+    check_resize(grows, Resources(vcpus=1, memory_mib=64, disk_gib=4), nodes, Policy())
     with pytest.raises(Rejected) as refused:
-        grown(grows, Resources(vcpus=1, memory_mib=8193, disk_gib=4), nodes, Policy())
+        check_resize(grows, Resources(vcpus=1, memory_mib=8193, disk_gib=4), nodes, Policy())
     assert (refused.value.code, refused.value.field, refused.value.category) == (
         "too_large",
         "memory_mib",
         Category.INVALID,
     )
-    assert refused.value.detail == "8193 MiB of memory asked; the largest node that could have it has 8192"
+    assert refused.value.detail == "8193 MiB of memory requested, but the largest node has 8192; give at most 8192"
     with pytest.raises(Rejected) as full:
-        grown(grows, Resources(vcpus=1, memory_mib=4097, disk_gib=4), nodes, Policy())
+        check_resize(grows, Resources(vcpus=1, memory_mib=4097, disk_gib=4), nodes, Policy())
     assert (full.value.code, full.value.field, full.value.category) == ("no_room", "memory_mib", Category.CONFLICT)
-    assert full.value.detail == "3585 more MiB of memory asked, 3584 free on node n1"
+    assert full.value.detail == "3585 more MiB of memory requested, 3584 free on node n1; give at most 4096"
     overfull = [host("n1", used=one, memory_mib=100)]
-    grown(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
+    check_resize(grows, one.model_copy(update={"memory_mib": 90}), overfull, Policy())
 
 
 def test_more_than_any_node_has_is_refused_with_the_most_there_is() -> None:
     nodes = [host("n1", vcpus=2, memory_mib=8192, region="north"), host("n2", region="south", memory_mib=99_999)]
     policy = Policy(vcpu_ratio=4.0)
-    attainable(Resources(vcpus=8, memory_mib=8192, disk_gib=4), "north", nodes, policy)
-    attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), None, nodes, policy)
-    attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), "east", nodes, policy)  # whose nodes are yet to come
+    check_attainable(Resources(vcpus=8, memory_mib=8192, disk_gib=4), "north", nodes, policy)
+    check_attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), None, nodes, policy)
+    check_attainable(Resources(vcpus=1, memory_mib=99_999, disk_gib=4), "east", nodes, policy)  # without nodes yet
     for wish, field, told in (
-        (Resources(vcpus=9, memory_mib=64, disk_gib=4), "vcpus", "9 vCPUs asked; .* has 8"),
-        (Resources(vcpus=1, memory_mib=8193, disk_gib=4), "memory_mib", "8193 MiB of memory asked; .* has 8192"),
+        (Resources(vcpus=9, memory_mib=64, disk_gib=4), "vcpus", "9 vCPUs requested, .* has 8"),
+        (Resources(vcpus=1, memory_mib=8193, disk_gib=4), "memory_mib", "8193 MiB of memory requested, .* has 8192"),
     ):
         with pytest.raises(Rejected, match=told) as refused:
-            attainable(wish, "north", nodes, policy)
+            check_attainable(wish, "north", nodes, policy)
         assert (refused.value.code, refused.value.field, refused.value.category) == (
             "too_large",
             field,
@@ -88,7 +88,7 @@ def test_more_than_any_node_has_is_refused_with_the_most_there_is() -> None:
 
 
 def test_a_full_node_could_have_it_all_the_same() -> None:
-    attainable(SPEC.resources(), None, [host("n1", used=SPEC.resources(), memory_mib=512)], Policy())
+    check_attainable(SPEC.resources(), None, [host("n1", used=SPEC.resources(), memory_mib=512)], Policy())
 
 
 @pytest.mark.parametrize("names", [("n1", "n10"), ("n1", "n2"), ("a", "a-b", "b")])
@@ -105,7 +105,10 @@ def test_everything_that_is_short_is_named() -> None:
         (
             Considered(
                 node="n1",
-                reason="17 vCPUs asked, 16 free; 5000 MiB of memory asked, 4096 free; 101 GiB of disk asked, 100 free",
+                reason=(
+                    "17 vCPUs requested, 16 free; 5000 MiB of memory requested, 4096 free; "
+                    "101 GiB of disk requested, 100 free"
+                ),
             ),
         ),
     )
@@ -219,4 +222,4 @@ def test_a_retired_node_is_not_even_looked_at() -> None:
     retired = replace(host("n2", lost=True), retired_at=at())
     found = place(WISH, None, [host("n1"), retired])
     assert found.node == "n1" and [each.node for each in found.considered] == ["n1"]
-    attainable(Resources(vcpus=10_000), None, [retired], Policy())  # as where no node is known
+    check_attainable(Resources(vcpus=10_000), None, [retired], Policy())  # as where no node is known

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from domain import project, tag
 from domain.base import Category, Event, Rejected
-from domain.named import Asked, Done, Named
+from domain.named import Named, OperationCommand, OperationDone
 from domain.project import (
     ChangeProject,
     CreateProject,
@@ -37,7 +37,7 @@ from tests.domain.story import Story, at, fold, refused, stored, uid
 
 NO_PROJECT: Story[Named] = Story(project.decide, project.evolve, None)
 NO_TAG: Story[Named] = Story(tag.decide, tag.evolve, None)
-DELETIONS: tuple[type[Asked], ...] = (DeleteProject, DeleteTag)
+DELETIONS: tuple[type[OperationCommand], ...] = (DeleteProject, DeleteTag)
 
 
 def ask(command: type[Any], operation: int = 20, **more: Any) -> Any:
@@ -238,7 +238,7 @@ class NamedMachine(RuleBasedStateMachine):
     def no_operation_is_forgotten(self) -> None:
         for kind, history in self.histories.items():
             state = self.states[kind]
-            done = {event.operation for event in history if isinstance(event, Done)}
+            done = {event.operation for event in history if isinstance(event, OperationDone)}
             assert done == set(state.operations if state else ())
 
 

@@ -99,7 +99,7 @@ async def test_no_room_is_said_and_room_is_used(cloud: WriteSide) -> None:
     vm = await cloud.create(spec=big)
     await eventually(lambda: cloud.has("default", "vm", vm, "VmUnschedulable"), "unschedulable")
     [_, deferred] = await cloud.events("default", "vm", vm)
-    assert b"4096 MiB of memory asked, 0 free" in deferred.body
+    assert b"4096 MiB of memory requested, 0 free" in deferred.body
     await cloud.node("n2", memory_mib=200_000)
     await cloud.heartbeat("n2")
     await eventually(lambda: cloud.has("default", "vm", vm, "VmScheduled"), "placed by itself")
@@ -300,7 +300,7 @@ async def test_a_resize_and_its_promise_are_one(cloud: WriteSide) -> None:
     await eventually(lambda: cloud.has("default", "vm", other, "VmScheduled"), "what was given back is used")
     full = (await cloud.ask("default", "vm", "resize", {"vm": vm, "memory_mib": 4000}))["problem"]
     assert (full["code"], full["field"], full["status"]) == ("no_room", "memory_mib", 409)
-    assert full["detail"] == "416 more MiB of memory asked, 0 free on node n1"
+    assert full["detail"] == "416 more MiB of memory requested, 0 free on node n1; give at most 3584"
 
 
 async def test_resizes_at_once_never_overcommit_a_host(cloud: WriteSide) -> None:

@@ -133,4 +133,4 @@ def test_vms_from_before_keep_what_follows_from_their_ids() -> None:
 
 
 def test_all_of_them_can_be_taken() -> None:
-    assert mac.free(mac.MANY - 1, lambda address: address == mac.written(mac.MANY - 1)) == mac.written(0)
+    assert mac.free(mac.ADDRESSES - 1, lambda address: address == mac.formatted(mac.ADDRESSES - 1)) == mac.formatted(0)
