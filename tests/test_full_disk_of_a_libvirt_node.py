@@ -47,7 +47,7 @@ async def test_a_vm_that_finds_no_room_says_so_and_starts_by_itself_once_there_i
                 failures = [event for event in events if isinstance(event, VmFailed)]
                 assert {failure.code for failure in failures} == {"disk_full"}
                 assert "the node's disk" in failures[0].detail
-                assert failures[0].detail.endswith("; it is started again by itself once there is room")
+                assert failures[0].detail.endswith("; it is started again automatically once there is room")
                 (small / "ballast").unlink()
                 await eventually(lambda: side.has("default", "vm", vm, "VmStarted"), "it goes on by itself")
                 assert (await hypervisor.look(vm)).power is Power.ON

@@ -2,29 +2,29 @@
 
     CreateVm ─► requested ──ScheduleVm──► scheduled ──report: on──► running ◄──report: on── stopped
                    │  ▲                       │                     │  ▲                       ▲
-       no room     ▼  │ room appears          │ report: error       │  └── restart: boots + 1  │
+       no room     ▼  │ room is free          │ report: error       │  └── restart: boots + 1  │
                unschedulable ──ScheduleVm──►──┘      │              └──────report: off─────────┘
                                                      ▼
-    node silent: lost ──next report──► what it is    failed ──StartVm──► (scheduled again, same node; requested
-                                                                          again where it never had one)
-    running ──PauseVm──► paused: its CPUs stand still        running, paused ──SuspendVm──► suspended: memory on disk
+    node lost: lost ──next report──► the reported phase   failed ──StartVm──► scheduled (requested, if it has no node)
+
+    running ──PauseVm──► paused: its CPUs are stopped        running, paused ──SuspendVm──► suspended: memory on disk
     ResumeVm, from either ─► running, in the same boot       StopVm by force, from either ─► stopped
-    AbandonVm: nobody waits for `pending` any more           RetryVm: what failed is asked for again
-    ResizeVm: `spec` is what it is to have, `running_size` what its domain was started with
+    AbandonVm: gives up `pending`                            RetryVm: repeats the verb that failed
+    ResizeVm: `spec` is the desired size, `running_size` the size that its domain was started with
     RebuildVm: `disk` + 1, `boots` + 1 ─► running, on a new disk
-    RescueVm: `boots` + 1 ─► running, from a rescue disk, its own beside it; UnrescueVm ─► running, from its own
-    gone off by itself, and its policy covers that ─► stopped ──RestartByPolicy, when due──► running, boots + 1
-    ForgetVm, where the node is lost ─► deleted; the node lets go should it come back
-    DeleteVm, from anywhere ─► desired `absent` ──report: absent──► deleted
+    RescueVm: `boots` + 1 ─► running, from a rescue disk; its own is the second; UnrescueVm ─► running, from its own
+    off by itself, and its restart policy covers the cause ─► stopped ──RestartByPolicy, when due──► running, boots + 1
+    ForgetVm, if the node is lost ─► deleted; a node that comes back removes it
+    DeleteVm, from any phase ─► desired `absent` ──report: absent──► deleted
 
-The phase is what is true; `desired` (on, paused, suspended, off, absent) and `boots` (how often it was told to boot)
-are what is wanted; `pending` is the operation that waits for the two to meet. Every pending operation has a deadline,
-and every phase a command that leads out of it.
+The phase is the observed state. `desired` (on, paused, suspended, off, absent) and `boots` (how often it was ordered to
+boot) are the desired state. `pending` is the operation that ends when both agree. Each pending operation has a
+deadline, and from each phase some command leads to another one.
 
-`verbs/` holds one file for each verb: when it is taken, its command, its event, what follows. `commands.py` and
-`events.py` are the messages that are no verb's, `values.py` what they speak of; `rules.py`, `scheduling.py` and
-`reports.py` decide, within the times of `deadlines.py`; `state.py` is the state, `evolution.py` what each event makes
-of it, `boots.py` for the boots of the guest. `features.py` is what nodes have to know. `kind.py` is the kind itself.
+`verbs/` has one file for each verb: when it is accepted, its command, its event, and what follows. `commands.py` and
+`events.py` are the other messages, `values.py` the types of their fields. `rules.py`, `scheduling.py` and `reports.py`
+decide, with the times in `deadlines.py`. `state.py` is the state, and `evolution.py` says how each event changes it;
+`boots.py` does that for the boots of the guest. `features.py`: what a node has to know. `kind.py`: the kind itself.
 """
 
 from domain.guest import HostKey as HostKey

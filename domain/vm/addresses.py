@@ -1,20 +1,19 @@
-"""The addresses of a VM's guest: those of its present boot, and who says so."""
+"""The addresses of a VM's guest in its present boot, with their sources."""
 
 from domain.base import replace
 from domain.vm.events import VmAddressesChanged, VmResumed, VmStarted
 from domain.vm.state import Vm
 
 
-def nowhere(vm: Vm) -> Vm:
-    """It has no addresses."""
+def without_addresses(vm: Vm) -> Vm:
     return replace(vm, addresses=(), address_sources=())
 
 
-def addressed(vm: Vm, event: VmStarted | VmResumed | VmAddressesChanged, *, same: bool) -> Vm:
-    """The addresses that an event tells of; where it tells of none, those before it hold for the same boot alone.
+def with_addresses(vm: Vm, event: VmStarted | VmResumed | VmAddressesChanged, *, same_boot: bool) -> Vm:
+    """The VM with the addresses of the event. If it has none, the VM keeps its addresses within the same boot.
 
-    Events of earlier versions do not tell boots apart.
+    An event of an earlier version, without `address_sources`, does not say whether the boot is the same.
     """
-    if not event.addresses and (same or event.address_sources is None):
+    if not event.addresses and (same_boot or event.address_sources is None):
         return vm
     return replace(vm, addresses=event.addresses, address_sources=event.address_sources or ())

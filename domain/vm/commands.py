@@ -1,4 +1,4 @@
-"""What the platform itself says of a VM, and what all commands of people (`Asked`, in `verbs/`) have in common."""
+"""The platform's own commands on a VM, and the base class (`Asked`) of the commands of callers in `verbs/`."""
 
 from typing import Annotated
 
@@ -15,14 +15,17 @@ class VmCommand(Command):
 
 
 class Asked(VmCommand):
-    """A command that somebody asked for: an operation, recognised when it is asked again. Each is a verb's."""
+    """A command of a caller, which belongs to a verb. When it is accepted, it becomes an operation.
+
+    `operation` and `fingerprint` identify the request: a repeat has the same.
+    """
 
     operation: Uuid
     fingerprint: str
 
 
 class ScheduleVm(VmCommand):
-    """`mac`: an address that no other VM has."""
+    """Place the VM on a node. `mac`: an address that no other VM has. `considered`: all nodes that were considered."""
 
     node: Slug
     mac: Mac | None = None
@@ -30,27 +33,27 @@ class ScheduleVm(VmCommand):
 
 
 class DeferVm(VmCommand):
-    """No node has room; placement tries again whenever the cloud changes."""
+    """No node has room. Placement tries again when the nodes or their reservations change."""
 
     considered: tuple[Considered, ...] = ()
 
 
 class DropVm(VmCommand):
-    """What the VM was to be built on is gone (its project or image was deleted at the same moment)."""
+    """The VM cannot be made, because a resource that it needs was deleted at the same time, such as its image."""
 
     code: str
     detail: str
 
 
 class RecordReport(VmCommand):
-    """`folder`: the one that the daemon works on which reports (its identity), where that is known."""
+    """A report of the VM's node. `folder`: the identity of the daemon that sent it, if known."""
 
     report: NodeReport
     folder: str | None = None
 
 
 class RecordGuestReady(VmCommand):
-    """`boots`: the boot whose seed it was told by; `boot`: the guest's own id of its boot, where it says one."""
+    """The guest is ready. `boots`: the boot whose seed it got. `boot`: the guest's own id of its boot, if any."""
 
     hostname: Annotated[str, Field(max_length=253)] | None = None
     host_keys: Annotated[tuple[BoundedKey, ...], Field(max_length=MOST_HOST_KEYS)] = ()
@@ -59,27 +62,29 @@ class RecordGuestReady(VmCommand):
 
 
 class ExpireOperation(VmCommand):
+    """The deadline of the pending operation has passed."""
+
     operation: Uuid
 
 
 class RestartByPolicy(VmCommand):
-    """The time has come to start a VM again that went off by itself. `operation` is the one that it starts under."""
+    """The time `restart_at` has come: start the VM again. `operation`: the id of the new operation."""
 
     operation: Uuid
 
 
 class LoseVm(VmCommand):
-    """The VM's node has not been heard of: what the VM does now is unknown."""
+    """The VM's node is lost: the present state of the VM is unknown."""
 
     node: Slug
 
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""One connection to a console, which the gateway names."""
+"""The id of one connection to a console. The gateway chooses it."""
 
 
 class OpenConsole(VmCommand):
-    """Somebody is about to be connected to its console. `force` takes it away from whoever has it."""
+    """A caller is about to be connected to its console. `force`: end the present connection."""
 
     session: SessionId
     console: Console
@@ -87,7 +92,7 @@ class OpenConsole(VmCommand):
 
 
 class CloseConsole(VmCommand):
-    """The connection has ended, after so many seconds, and why."""
+    """A connection to its console has ended, after `seconds`, for the reason `why`."""
 
     session: SessionId
     console: Console
@@ -95,7 +100,7 @@ class CloseConsole(VmCommand):
     why: Annotated[str, BeforeValidator(detail)] | None = None
 
 
-OfPlatform = (
+PlatformCommands = (
     ScheduleVm
     | DeferVm
     | DropVm
@@ -107,5 +112,5 @@ OfPlatform = (
     | OpenConsole
     | CloseConsole
 )
-"""What nobody asks for as an operation."""
-VmCommands = Asked | OfPlatform
+"""The commands that do not become operations of a caller."""
+VmCommands = Asked | PlatformCommands

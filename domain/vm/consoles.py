@@ -1,4 +1,4 @@
-"""Who is connected to a VM's console, and who was: its log says so. Nothing else of the VM follows from it."""
+"""Connections to a VM's console. They are recorded in the log, and change nothing else of the VM."""
 
 from domain.base import Category, Rejected
 from domain.vm.commands import CloseConsole, OpenConsole
@@ -13,21 +13,21 @@ def decide(vm: Vm, command: OpenConsole | CloseConsole) -> list[VmConsoleOpened 
 
 
 def opened(vm: Vm, command: OpenConsole) -> list[VmConsoleOpened]:
-    """Once for each session, and never after its end. Raises Rejected where there is nothing to be connected to."""
+    """One event for each session, and none after its end. Raises Rejected if the VM does not run."""
     if command.session in vm.consoles or command.session in vm.consoles_ended:
         return []
     if vm.phase is Phase.DELETED:
         raise Rejected("vm_deleted", GONE, Category.GONE)
     if vm.phase is not Phase.RUNNING:
-        detail = f"the VM is {vm.phase}: only a running one can be connected to; its console-log can be read"
+        detail = f"the VM is {vm.phase}: only a running VM has a console; start or resume it, or read its console-log"
         raise Rejected("wrong_phase", detail)
     return [VmConsoleOpened(at=command.at, session=command.session, console=command.console, force=command.force)]
 
 
 def closed(vm: Vm, command: CloseConsole) -> list[VmConsoleClosed]:
-    """Once for each session, of a VM that was deleted meanwhile as well.
+    """One event for each session, also if the VM was deleted in the meantime.
 
-    Also of one that is not known to be open: the command to open it may come late, and means nothing then.
+    A session may be closed before its command to open it arrives; that command is then ignored.
     """
     if command.session in vm.consoles_ended:
         return []

@@ -1,4 +1,4 @@
-"""What happens to a VM; what is asked of it stands in `verbs/`. `TOPIC` and what was stored stay for ever."""
+"""The events of VMs that belong to no verb; the others are in `verbs/`. `TOPIC` and stored fields never change."""
 
 from typing import Literal
 
@@ -10,14 +10,14 @@ from domain.vm.values import Considered, Console, Phase
 
 
 class VmEvent(Event):
-    """`at` is when it was decided; `operation` the operation it belongs to, if any."""
+    """`at`: the time of the decision. `operation`: the operation that it belongs to, if any."""
 
     at: AwareDatetime
     operation: str | None = None
 
 
 class VmAsked(VmEvent):
-    """An operation was accepted; `cancels` names the one it overtakes."""
+    """An operation was accepted. `cancels`: the id of the operation that it overtakes."""
 
     operation: str
     fingerprint: str
@@ -31,7 +31,7 @@ class VmUnschedulable(VmEvent):
 
 
 class VmScheduled(VmEvent):
-    """Placed on a node. `epoch` fences: a node with an older one must let go."""
+    """The VM was placed on a node. A node that has the VM with an older `epoch` must remove it."""
 
     TOPIC = "nebula.vm.VmScheduled"
     node: str
@@ -39,12 +39,12 @@ class VmScheduled(VmEvent):
     deadline: AwareDatetime
     considered: tuple[Considered, ...]
     mac: str | None = Field(
-        default=None, description="its MAC address for life; where none is said, it follows from the id"
+        default=None, description="its MAC address, which never changes; None: the one derived from the id"
     )
 
 
 class VmObserved(VmEvent):
-    """Something a node reported; `lease` and `sequence` order the reports of one VM."""
+    """It was made from a report of a node. `lease` and `sequence` give the order of the reports about one VM."""
 
     node: str
     lease: int = 0
@@ -52,16 +52,17 @@ class VmObserved(VmEvent):
 
 
 class VmPreparing(VmObserved):
-    """The node has begun: fetching the image, making the disk."""
+    """The node has begun to prepare the VM. `step`: what it does at present, such as getting the image."""
 
     TOPIC = "nebula.vm.VmPreparing"
     step: str
 
 
 class VmStarted(VmObserved):
-    """`size` is what the domain runs with, `host_boot` the boot of the host; None from a node that does not say.
+    """The VM runs. `size`: the resources of its domain; `host_boot`: the boot of the host; None if the node's version
+    does not report them.
 
-    Without `address_sources`, as in events of earlier versions, no addresses means that they are as they were.
+    If `address_sources` is missing, as in events of earlier versions, empty `addresses` mean that they are unchanged.
     """
 
     TOPIC = "nebula.vm.VmStarted"
@@ -73,9 +74,8 @@ class VmStarted(VmObserved):
 
 
 class VmStopped(VmObserved):
-    """`cause`: requested, guest (it powered itself off), crashed, watchdog (which powered it off), or unknown.
-
-    `forced`: its plug was pulled.
+    """The VM is off. `cause`: requested, guest (the guest powered itself off), crashed, watchdog (its watchdog powered
+    it off), or unknown. `forced`: the node powered it off without a shutdown.
     """
 
     TOPIC = "nebula.vm.VmStopped"
@@ -84,9 +84,10 @@ class VmStopped(VmObserved):
 
 
 class VmRestartScheduled(VmEvent):
-    """It is started again at `due`, for the `attempt`-th time in a row.
+    """The VM will be started again at `due`. `attempt`: number of consecutive automatic restarts, with this one.
 
-    It went off by itself and its policy says so, or it failed at what passes by itself (its node's disk was full).
+    The reason: it went off by itself and its restart policy covers the cause, or it failed because its node's disk was
+    full.
     """
 
     TOPIC = "nebula.vm.VmRestartScheduled"
@@ -95,7 +96,7 @@ class VmRestartScheduled(VmEvent):
 
 
 class VmRestartedByPolicy(VmAsked):
-    """That time has come: it is to be on again."""
+    """The time of an automatic restart has come: the VM is to be on again."""
 
     TOPIC = "nebula.vm.VmRestartedByPolicy"
     attempt: int
@@ -106,7 +107,7 @@ class VmPaused(VmObserved):
 
 
 class VmResumed(VmObserved):
-    """It goes on where it was paused or suspended: the same boot."""
+    """The VM continues after a pause or a suspension, in the same boot."""
 
     TOPIC = "nebula.vm.VmResumed"
     addresses: tuple[str, ...] = ()
@@ -114,15 +115,15 @@ class VmResumed(VmObserved):
 
 
 class VmSuspended(VmObserved):
-    """Its memory is on the node's disk."""
+    """The VM is off, and its memory is saved on the node's disk."""
 
     TOPIC = "nebula.vm.VmSuspended"
 
 
 class VmGuestRebooted(VmObserved):
-    """The guest reset itself, or its watchdog did.
+    """The guest or its watchdog reset the VM.
 
-    `resets`: how often that happened since its domain was started; `watchdog_resets` of them were its watchdog's doing.
+    `resets`: how often that happened since its domain was started; `watchdog_resets`: how often by its watchdog.
     """
 
     TOPIC = "nebula.vm.VmGuestRebooted"
@@ -131,7 +132,7 @@ class VmGuestRebooted(VmObserved):
 
 
 class VmAddressesChanged(VmObserved):
-    """`addresses` are all that the guest has in this boot, perhaps none; `address_sources` who says so."""
+    """`addresses`: all addresses of the guest in this boot, perhaps none; `address_sources`: the same with sources."""
 
     TOPIC = "nebula.vm.VmAddressesChanged"
     addresses: tuple[str, ...]
@@ -139,10 +140,10 @@ class VmAddressesChanged(VmObserved):
 
 
 class VmGuestReady(VmEvent):
-    """cloud-init in the guest finished, and the guest said so; at each boot, the guest's own reboots among them.
+    """cloud-init in the guest has finished, and the guest phoned home. It does so at each boot, its own reboots too.
 
-    `boots`: the boot by whose seed it spoke; `boot`: the guest's own id of this boot. Events of earlier versions say
-    neither, and were once for each disk.
+    `boots`: the boot whose seed it got; `boot`: the guest's own id of this boot. Events of earlier versions have
+    neither; there was one for each disk.
     """
 
     TOPIC = "nebula.vm.VmGuestReady"
@@ -153,9 +154,9 @@ class VmGuestReady(VmEvent):
 
 
 class VmFailed(VmEvent):
-    """It could not be made so. `operation` is the one that failed, if one was pending.
+    """The node could not bring the VM to the desired state. `operation`: the operation that failed, if one was pending.
 
-    `phase` is what it is now: failed, or what it is still in where no harm was done.
+    `phase`: its phase now. It is not `failed` if the guest is unharmed, such as after a failed pause.
     """
 
     TOPIC = "nebula.vm.VmFailed"
@@ -179,37 +180,37 @@ class VmOperationTimedOut(VmEvent):
 
 
 class VmDeleted(VmEvent):
-    """Nothing is left of it on any node; its keys are destroyed next. `node` is where it was, if anywhere."""
+    """Nothing of the VM is left on any node; its keys are destroyed next. `node`: the node where it was, if any."""
 
     TOPIC = "nebula.vm.VmDeleted"
     node: str | None = None
 
 
 class VmCleared(VmObserved):
-    """The node of a forgotten VM came back, and nothing is left of the VM there."""
+    """The node of a forgotten VM came back, and has removed the VM."""
 
     TOPIC = "nebula.vm.VmCleared"
 
 
 class VmConsoleEvent(VmEvent):
-    """Of one connection to its console. It says who looks, and changes nothing of the VM."""
+    """An event of one connection to the VM's console. It changes nothing of the VM."""
 
     session: str
     console: Console
 
 
 class VmConsoleOpened(VmConsoleEvent):
-    """The event's actor is connected to it. `force`: it may have been taken away from somebody else."""
+    """The event's actor is connected to the console. `force`: an earlier connection was ended, if there was one."""
 
     TOPIC = "nebula.vm.VmConsoleOpened"
     force: bool = False
 
 
 class VmConsoleClosed(VmConsoleEvent):
-    """The connection lasted so many `seconds`; `why` it ended.
+    """The connection ended after `seconds`, for the reason `why`.
 
-    There is none when its gateway was killed. One without `VmConsoleOpened` could not be recorded in time, and so was
-    not opened.
+    It is missing if the gateway was killed. A session that has this event and no `VmConsoleOpened` was never connected,
+    because its opening could not be recorded in time.
     """
 
     TOPIC = "nebula.vm.VmConsoleClosed"
@@ -217,7 +218,7 @@ class VmConsoleClosed(VmConsoleEvent):
     why: str | None = None
 
 
-Happened = (
+OtherEvents = (
     VmUnschedulable
     | VmScheduled
     | VmPreparing
@@ -239,4 +240,4 @@ Happened = (
     | VmConsoleOpened
     | VmConsoleClosed
 )
-"""All that is no verb's own."""
+"""All events of VMs that do not belong to a verb."""

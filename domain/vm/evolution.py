@@ -1,13 +1,13 @@
-"""What each event makes of a VM. It never judges: what was ever stored is folded, whatever the rules are today."""
+"""How each event changes the state of a VM. It never validates: every stored event is applied, whatever it says."""
 
 from typing import assert_never
 
 from domain.base import Event, replace
 from domain.contract import Desired
-from domain.vm.addresses import addressed, nowhere
+from domain.vm.addresses import with_addresses, without_addresses
 from domain.vm.boots import begun, ready, rebooted, same_run
 from domain.vm.events import (
-    Happened,
+    OtherEvents,
     VmAddressesChanged,
     VmCleared,
     VmConsoleClosed,
@@ -36,10 +36,12 @@ from domain.vm.verb import AnyVerb, verb_named
 from domain.vm.verbs import VERBS, delete, start, stop
 from domain.vm.verbs.create import VmRequested, created
 
-#: Automatic restarts whose operations a VM knows; connections to its console that are open, and that have ended.
-MOST_RESTARTS, MOST_CONSOLES = 8, 256
+#: Maximum number of automatic restarts whose operations a VM keeps.
+MOST_RESTARTS = 8
+#: Maximum number of open console sessions that a VM keeps, and of ended ones.
+MOST_CONSOLES = 256
 
-_ASKED: dict[type[Event], AnyVerb] = {verb.event: verb for verb in VERBS}
+_VERB_OF: dict[type[Event], AnyVerb] = {verb.event: verb for verb in VERBS}
 
 
 def evolve(vm: Vm | None, event: Event) -> Vm | None:
@@ -48,38 +50,33 @@ def evolve(vm: Vm | None, event: Event) -> Vm | None:
         return created(event)
     if vm is None or not isinstance(event, VmEvent):
         return vm
-    verb = _ASKED.get(type(event))
+    verb = _VERB_OF.get(type(event))
     if verb is not None:
         return replace(verb.evolve(vm, event), updated_at=event.at)
-    if isinstance(event, Happened):
-        return happened(vm, event)
+    if isinstance(event, VmConsoleOpened | VmConsoleClosed):
+        return with_console(vm, event)  # a connection to a console does not change `updated_at`
+    if isinstance(event, OtherEvents):
+        return replace(changed(vm, event), updated_at=event.at)
     return replace(vm, updated_at=event.at)
 
 
-def happened(vm: Vm, event: Happened) -> Vm:
-    """The state after something that nobody asked for. Who is connected to a console is no change of the VM."""
-    if isinstance(event, VmConsoleOpened | VmConsoleClosed):
-        return connected(vm, event)
-    return replace(changed(vm, event), updated_at=event.at)
-
-
-def connected(vm: Vm, event: VmConsoleOpened | VmConsoleClosed) -> Vm:
-    """The sessions that are open after an event. Those of a gateway that was killed stay, until others come after."""
+def with_console(vm: Vm, event: VmConsoleOpened | VmConsoleClosed) -> Vm:
+    """The VM with its open sessions after an event. Sessions of a killed gateway stay among the last MOST_CONSOLES."""
     if isinstance(event, VmConsoleOpened):
         return replace(vm, consoles=(*vm.consoles, event.session)[-MOST_CONSOLES:])
-    left = tuple(session for session in vm.consoles if session != event.session)
-    return replace(vm, consoles=left, consoles_ended=(*vm.consoles_ended, event.session)[-MOST_CONSOLES:])
+    others = tuple(session for session in vm.consoles if session != event.session)
+    return replace(vm, consoles=others, consoles_ended=(*vm.consoles_ended, event.session)[-MOST_CONSOLES:])
 
 
-def changed(vm: Vm, event: Happened) -> Vm:
+def changed(vm: Vm, event: OtherEvents) -> Vm:
     match event:
         case VmUnschedulable():
             return replace(vm, phase=Phase.UNSCHEDULABLE, considered=event.considered)
         case VmScheduled():
             return scheduled(vm, event)
         case VmPreparing():
-            busy = replace(vm, phase=Phase.SCHEDULED, preparing=event.step)
-            return replace(busy, sequence=event.sequence, lease=event.lease)
+            preparing = replace(vm, phase=Phase.SCHEDULED, preparing=event.step)
+            return replace(preparing, sequence=event.sequence, lease=event.lease)
         case VmStarted():
             return started(vm, event)
         case VmStopped():
@@ -91,11 +88,11 @@ def changed(vm: Vm, event: Happened) -> Vm:
         case VmPaused():
             return settled(vm, event, Phase.PAUSED)
         case VmResumed():
-            return addressed(settled(vm, event, Phase.RUNNING), event, same=True)
+            return with_addresses(settled(vm, event, Phase.RUNNING), event, same_boot=True)
         case VmSuspended():
-            return nowhere(settled(vm, event, Phase.SUSPENDED))
+            return without_addresses(settled(vm, event, Phase.SUSPENDED))
         case VmAddressesChanged():
-            return addressed(replace(vm, sequence=event.sequence, lease=event.lease), event, same=False)
+            return with_addresses(replace(vm, sequence=event.sequence, lease=event.lease), event, same_boot=False)
         case VmGuestRebooted():
             return rebooted(vm, event)
         case VmGuestReady():
@@ -107,7 +104,7 @@ def changed(vm: Vm, event: Happened) -> Vm:
         case VmOperationTimedOut():
             return timed_out(vm, event)
         case VmDeleted():
-            return nowhere(replace(vm, phase=Phase.DELETED, pending=None, desired=Desired.ABSENT))
+            return without_addresses(replace(vm, phase=Phase.DELETED, pending=None, desired=Desired.ABSENT))
         case VmCleared():
             return replace(vm, cleared=True, sequence=event.sequence, lease=event.lease)
         case VmConsoleOpened() | VmConsoleClosed():
@@ -143,12 +140,12 @@ def started(vm: Vm, event: VmStarted) -> Vm:
         sequence=event.sequence,
         lease=event.lease,
     )
-    return addressed(came_up, event, same=same_run(vm, event))
+    return with_addresses(came_up, event, same_boot=same_run(vm, event))
 
 
 def stopped(vm: Vm, event: VmStopped) -> Vm:
     return replace(
-        nowhere(vm),
+        without_addresses(vm),
         phase=Phase.STOPPED,
         desired=Desired.ABSENT if vm.desired is Desired.ABSENT else Desired.OFF,
         pending=None if event.operation else vm.pending,
@@ -162,26 +159,26 @@ def stopped(vm: Vm, event: VmStopped) -> Vm:
 
 
 def restarted(vm: Vm, event: VmRestartedByPolicy) -> Vm:
-    """It knows the operations of its last few automatic restarts: nobody repeats those, and they never end."""
+    """Only the operations of the latest automatic restarts are kept: nobody repeats them, and there may be many."""
     latest = (*vm.restarted_by, event.operation)
     operations = known(vm, event, start.NAME)
-    for over in latest[:-MOST_RESTARTS]:
-        operations = operations.discard(over)
+    for outdated in latest[:-MOST_RESTARTS]:
+        operations = operations.discard(outdated)
     booting = started_anew(asked(vm, event, start.NAME))
     return replace(booting, operations=operations, restarted_by=latest[-MOST_RESTARTS:])
 
 
 def failed(vm: Vm, event: VmFailed) -> Vm:
-    """It is what the event says; where it goes on to have a domain, what is known of that stays."""
+    """It gets the phase of the event. If it still has a domain, the size and the readiness of that stay."""
     sized = event.phase in SIZED
     return replace(
-        nowhere(vm) if event.phase is Phase.STOPPED else vm,
+        without_addresses(vm) if event.phase is Phase.STOPPED else vm,
         phase=event.phase,
         desired=vm.desired if vm.desired is Desired.ABSENT else AT_REST[event.phase],
         pending=None,
         preparing=None,
         restart_at=None,
-        failure=Failure(code=event.code, detail=event.detail, at=event.at, again=to_retry(vm)),
+        failure=Failure(code=event.code, detail=event.detail, at=event.at, again=verb_to_retry(vm)),
         running_size=vm.running_size if sized else None,
         ready=vm.ready if sized else None,
         sequence=event.sequence or vm.sequence,
@@ -189,21 +186,21 @@ def failed(vm: Vm, event: VmFailed) -> Vm:
     )
 
 
-def to_retry(vm: Vm) -> str:
-    """What a retry asks for when what is pending now fails: what is wanted and no more."""
+def verb_to_retry(vm: Vm) -> str:
+    """The verb that a retry repeats if the pending operation fails now: it leads to the desired state."""
     if vm.desired is Desired.ABSENT:
         return delete.NAME
     return stop.NAME if vm.pending is not None and vm.pending.verb == stop.NAME else start.NAME
 
 
 def timed_out(vm: Vm, event: VmOperationTimedOut) -> Vm:
-    """Nobody waits any more. What never came up is failed and no longer wanted; the rest stays what it is.
+    """No operation is pending any more. A VM that was to start and did not is failed, and is desired to be off.
 
-    What was to be paused, suspended or resumed and is not is no longer to be so either.
+    A VM that was to be paused, suspended or resumed is from now on desired to be in its present phase.
     """
     verb = verb_named(event.verb)
-    underway = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
-    if underway or (verb is not None and verb.comes_up and vm.phase is not Phase.RUNNING):
+    preparing = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
+    if preparing or (verb is not None and verb.comes_up and vm.phase is not Phase.RUNNING):
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return replace(vm, pending=None, phase=Phase.FAILED, desired=Desired.OFF, failure=failure)

@@ -1,4 +1,4 @@
-"""VMs as a kind: what the frame knows of them."""
+"""VMs as a kind: one value of `Kind`."""
 
 from typing import Any, assert_never, get_args
 
@@ -9,7 +9,7 @@ from domain.references import NONE, Reference, tags
 from domain.verb import AT_ONCE, Effect, Verb
 from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
 from domain.vm.events import (
-    Happened,
+    OtherEvents,
     VmAddressesChanged,
     VmAsked,
     VmCleared,
@@ -40,7 +40,7 @@ from domain.vm.verbs import VERBS
 from domain.vm.verbs.abandon import VmAbandoned
 from domain.vm.verbs.start import START
 
-#: What the platform says of a VM over the bus.
+#: The platform's own verbs, which its processes use over the bus.
 NOTES: tuple[Verb[Any], ...] = tuple(
     Verb(
         name=name,
@@ -52,8 +52,8 @@ NOTES: tuple[Verb[Any], ...] = tuple(
         fulfilled_by=AT_ONCE,
     )
     for name, command, summary in (
-        ("guest-ready", RecordGuestReady, "A guest says that it is ready"),
-        ("open-console", OpenConsole, "Somebody is about to be connected to a console"),
+        ("guest-ready", RecordGuestReady, "A guest is ready: its cloud-init has finished"),
+        ("open-console", OpenConsole, "A caller is about to be connected to a console"),
         ("close-console", CloseConsole, "A connection to a console has ended"),
     )
 )
@@ -75,7 +75,7 @@ def may_differ(before: Vm, after: Vm) -> bool:
 
 def step(event: Event) -> Step:
     """What an event makes of its operation. One that a verb has accepted is under way."""
-    if not isinstance(event, Happened):
+    if not isinstance(event, OtherEvents):
         return Step()
     match event:
         case VmFailed():
@@ -127,7 +127,7 @@ VM = Kind[Vm, VmCommands](
     id=Id.UUID,
     state=Vm,
     verbs=(*VERBS, *NOTES),
-    events=tuple(event for event in get_args(Happened) if event not in START.opens),
+    events=tuple(event for event in get_args(OtherEvents) if event not in START.opens),
     decide=decide,
     evolve=evolve,
     deleted=lambda vm: vm.phase is Phase.DELETED,

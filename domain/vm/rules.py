@@ -1,7 +1,7 @@
-"""What follows from a command. Pure: time and ids come with the command.
+"""Decides which events follow from a command on a VM. Pure: time and ids come with the command.
 
-What a verb is, and when it is taken, stands in its own file (`verbs/`); here is what all of them share, and what the
-platform itself says.
+The rules of each verb are in its own file (`verbs/`). Here are the rules that all verbs share, and those of the
+platform's own commands.
 """
 
 from typing import assert_never
@@ -17,8 +17,8 @@ from domain.vm.commands import (
     DropVm,
     ExpireOperation,
     LoseVm,
-    OfPlatform,
     OpenConsole,
+    PlatformCommands,
     RecordGuestReady,
     RecordReport,
     RestartByPolicy,
@@ -27,7 +27,7 @@ from domain.vm.commands import (
 )
 from domain.vm.deadlines import until_up
 from domain.vm.events import VmEvent, VmLost, VmOperationTimedOut, VmRestartedByPolicy
-from domain.vm.reports import buried, guest_ready, observe
+from domain.vm.reports import guest_ready, observe, observe_forgotten
 from domain.vm.scheduling import defer, drop, schedule
 from domain.vm.state import Vm
 from domain.vm.values import STARTED_AGAIN, VISIBLE, Phase
@@ -36,43 +36,43 @@ from domain.vm.verbs import VERBS, change, tag
 from domain.vm.verbs.create import CreateVm, create
 from domain.vm.verbs.stop import BY_POLICY
 
-_ASKED: dict[type[Asked], AnyVerb] = {verb.command: verb for verb in VERBS}
+_VERB_OF: dict[type[Asked], AnyVerb] = {verb.command: verb for verb in VERBS}
 
 
 def decide(vm: Vm | None, command: VmCommands) -> list[VmEvent]:
-    """What follows from a command: events, or nothing when it has been so already, or Rejected."""
+    """The events that follow from a command; none if it changes nothing. Raises Rejected."""
     if isinstance(command, CreateVm):
         return create(vm, command)
     if vm is None:
         raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", Category.NOT_FOUND, field="vm")
     if isinstance(command, Asked):
-        return of_verb(vm, command, _ASKED[type(command)])
+        return decide_verb(vm, command, _VERB_OF[type(command)])
     if vm.phase is Phase.DELETED and not isinstance(command, OpenConsole | CloseConsole):
-        return [*buried(vm, command)] if isinstance(command, RecordReport) else []
-    return of_platform(vm, command)
+        return [*observe_forgotten(vm, command)] if isinstance(command, RecordReport) else []
+    return decide_platform(vm, command)
 
 
-def of_verb(vm: Vm, command: Asked, verb: AnyVerb) -> list[VmEvent]:
-    """What follows from what somebody asks. The same request, asked again, changes nothing."""
-    if asked_before(vm, command, verb):
+def decide_verb(vm: Vm, command: Asked, verb: AnyVerb) -> list[VmEvent]:
+    """The events that follow from a command of a caller; none if it is a repeat. Raises Rejected."""
+    if is_repeat(vm, command, verb):
         return []
     if vm.phase is Phase.DELETED:
         raise Rejected("vm_deleted", GONE, Category.GONE)
-    answered = verb.first(vm, command) if verb.first is not None else None
-    if answered is not None:
-        return [*answered]
+    events = verb.first(vm, command) if verb.first is not None else None
+    if events is not None:
+        return [*events]
     return [*verb.decide(vm, command, admit(vm, verb, force=verb.by_force(vm, command)))]
 
 
-def asked_before(vm: Vm, command: Asked, verb: AnyVerb) -> bool:
-    """Whether this very request was accepted already. A change of tags alone was once a verb of its own."""
+def is_repeat(vm: Vm, command: Asked, verb: AnyVerb) -> bool:
+    """Whether this request was accepted before. A repeat of the earlier verb `tag` comes as `change`."""
     known = vm.operations.get(command.operation)
     tagged = verb is change.CHANGE and known is not None and known.verb == tag.NAME
     return same_request(known, tag.NAME if tagged else verb.name, command.fingerprint)
 
 
-def of_platform(vm: Vm, command: OfPlatform) -> list[VmEvent]:
-    """What follows from what the platform itself says."""
+def decide_platform(vm: Vm, command: PlatformCommands) -> list[VmEvent]:
+    """The events that follow from one of the platform's own commands."""
     match command:
         case ScheduleVm():
             return [*schedule(vm, command)]

@@ -1,4 +1,4 @@
-"""What follows once a node was looked for: the VM has one, waits for one, or will get none."""
+"""Decides what follows from a placement: the VM gets a node, waits for one, or fails."""
 
 from domain.vm.commands import DeferVm, DropVm, ScheduleVm
 from domain.vm.deadlines import CREATE_DEADLINE

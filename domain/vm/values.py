@@ -1,4 +1,4 @@
-"""What is said of a VM: its phase, its size, what is pending."""
+"""The types of the fields of VMs and their messages: phase, size, pending operation and others."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,7 +12,7 @@ from domain.contract import Desired
 
 
 class Phase(StrEnum):
-    """What is true of a VM, as far as anybody can see."""
+    """The observed state of a VM."""
 
     REQUESTED = "requested"
     UNSCHEDULABLE = "unschedulable"
@@ -28,13 +28,13 @@ class Phase(StrEnum):
 
 #: Phases of a VM that has no node yet.
 WAITING = (Phase.REQUESTED, Phase.UNSCHEDULABLE)
-#: Phases in which a node's silence means that nobody can see the VM any more.
+#: Phases of a VM that becomes `lost` when its node is lost.
 VISIBLE = (Phase.SCHEDULED, Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.STOPPED)
-#: Phases of a VM that may wait to be started again by itself.
+#: Phases of a VM that may wait for an automatic restart.
 STARTED_AGAIN = (Phase.STOPPED, Phase.FAILED)
-#: Phases of a VM whose domain has a size of its own, from when it was started.
+#: Phases of a VM that may have a domain, which keeps the size that it was started with.
 SIZED = (Phase.RUNNING, Phase.PAUSED, Phase.SUSPENDED, Phase.LOST)
-#: What is wanted of a VM once nobody waits for anything: that it stays as it is.
+#: The desired state of a VM without a pending operation: that it stays in its phase.
 AT_REST: Mapping[Phase, Desired] = {
     Phase.RUNNING: Desired.ON,
     Phase.PAUSED: Desired.PAUSED,
@@ -44,12 +44,12 @@ AT_REST: Mapping[Phase, Desired] = {
 }
 
 
-#: Causes of a VM's going off that are failures of its guest.
+#: Causes of `VmStopped` that are failures of the guest.
 FAILURES = ("crashed", "watchdog")
 
 
 class RestartPolicy(StrEnum):
-    """What follows when a guest goes off and nobody asked for that."""
+    """Whether a guest that went off without a request is started again."""
 
     NO = "no"
     ON_FAILURE = "on-failure"
@@ -63,20 +63,20 @@ class RestartPolicy(StrEnum):
 
 
 class Console(StrEnum):
-    """What of a VM somebody can be connected to."""
+    """A console of a VM that callers can be connected to."""
 
     SERIAL = "serial"
     VNC = "vnc"
 
 
-def whole(value: object) -> object:
-    """A number without a fraction as an integer, which it is in JSON, however it was written."""
+def as_integer(value: object) -> object:
+    """A float without a fraction as an integer: JSON does not distinguish 1.0 from 1. Anything else unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Vcpus = Annotated[int, Field(ge=1, le=256), BeforeValidator(whole)]
-MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024), BeforeValidator(whole)]
-DiskGib = Annotated[int, Field(ge=1, le=64 * 1024), BeforeValidator(whole)]
+Vcpus = Annotated[int, Field(ge=1, le=256), BeforeValidator(as_integer)]
+MemoryMib = Annotated[int, Field(ge=32, le=4 * 1024 * 1024), BeforeValidator(as_integer)]
+DiskGib = Annotated[int, Field(ge=1, le=64 * 1024), BeforeValidator(as_integer)]
 
 
 class Spec(Value):
@@ -91,9 +91,9 @@ class Spec(Value):
 
 
 class Considered(Message):
-    """A node that placement looked at: the reason it was passed over, or None for the one it took.
+    """A node that placement considered. `reason`: why it was not chosen; None for the chosen node.
 
-    `more`: so many other nodes, which are not named, were passed over for a reason of the same kind.
+    `more`: the number of further nodes, not listed, that were not chosen for the same kind of reason.
     """
 
     node: str
@@ -102,7 +102,7 @@ class Considered(Message):
 
 
 class Notice(Message):
-    """Something that its owner should know of what was accepted: it will not do what it seems to."""
+    """A warning about an accepted request: a part of it will have no effect, or another one than expected."""
 
     code: str
     detail: str
@@ -110,7 +110,7 @@ class Notice(Message):
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Pending:
-    """The operation that waits: until `deadline`, then it times out."""
+    """The operation of a VM that has not ended. It times out at `deadline`."""
 
     operation: str
     verb: str
@@ -120,7 +120,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Ready:
-    """What a guest said when it was ready. `unseen`: its node has yet to tell that it rebooted before."""
+    """The guest's message that it is ready. `unseen`: it was a reboot that the node has not reported yet."""
 
     at: AwareDatetime
     boots: int
@@ -130,7 +130,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Failure:
-    """Why it failed. `again`: the verb that a retry asks for."""
+    """Why the VM failed. `again`: the verb that a retry repeats."""
 
     code: str
     detail: str
