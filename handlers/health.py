@@ -1,8 +1,8 @@
-"""Whether handlers can do their work: asked as a command is, and answered by the same loop.
+"""The health check of handlers. It is a command, which the command loop answers.
 
-`nebula.commands.system.health.check` writes one document to a small stream beside the log, on the same servers and with
-as many copies: a full disk shows there as it would with an event. The document replaces the one before, so asking
-often makes nothing grow; one answer serves everybody for a second.
+`nebula.commands.system.health.check` writes one document to a small stream on the log's servers, with as many replicas
+as the log: so a full disk is noticed as it would be with an event. The document replaces the one before, so the stream
+does not grow. One result is used for a second.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from runtime.bus.malformed import Malformed
 from runtime.process import Process, this
 from runtime.text.masking import masked
 
-#: The kind and the verb that are asked for.
+#: The kind and the verb in the subject of the command.
 KIND, VERB = "health", "check"
-#: Seconds that an answer counts; and those in which the document has to be stored.
+#: Seconds for which a result is used; seconds in which the document has to be stored.
 FRESH, PATIENCE = 1.0, 1.0
-#: Bytes of the document: more than a page of a file, so that a full disk cannot hide in the rest of one.
+#: Bytes of the document. It is larger than a page of a file, so it cannot be stored in the rest of one on a full disk.
 SIZE = 8 * 1024
 
 
 @dataclass
 class Health:
-    """Says whether the log's servers can store, how each manager is, and what this process could not read.
+    """Reports whether the log's servers can store, the status of each manager, and malformed messages of this process.
 
-    `managers` are asked each time. One of several processes answers, so it says which one it is.
+    Any of several processes may answer, so the result has the id of the process.
     """
 
     nc: Client
@@ -42,26 +42,26 @@ class Health:
     malformed: Malformed = field(default_factory=Malformed)
     process: Process = field(default_factory=this)
     _at: float = float("-inf")
-    _said: HandlersHealth | None = None
+    _result: HandlersHealth | None = None
     _since: datetime | None = None
-    _asking: asyncio.Lock | None = None
+    _checking: asyncio.Lock | None = None
 
     async def check(self) -> HandlersHealth:
-        """The answer, at most a second old."""
-        self._asking = self._asking or asyncio.Lock()
-        async with self._asking:
-            if self._said is None or time.monotonic() - self._at > FRESH:
-                self._said = HandlersHealth(
+        """The result, at most a second old."""
+        self._checking = self._checking or asyncio.Lock()
+        async with self._checking:
+            if self._result is None or time.monotonic() - self._at > FRESH:
+                self._result = HandlersHealth(
                     log=await self._write(),
-                    managers=tuple(told(status) for status in self.managers()),
+                    managers=tuple(public_status(status) for status in self.managers()),
                     process=self.process.id,
                     malformed=dict(self.malformed.told()),
                 )
                 self._at = time.monotonic()
-            return self._said
+            return self._result
 
     async def _write(self) -> LogHealth:
-        """Whether a document could be stored; if not, why and since when."""
+        """Whether the document could be stored; if not, why, and since when."""
         body = to_json({"at": datetime.now(UTC)}).ljust(SIZE)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -73,17 +73,17 @@ class Health:
         return LogHealth(status="ok")
 
 
-#: What is said of a manager to anybody who may ask for health: no texts of errors.
-TOLD = {"name", "works", "last_run", "last_success", "failing_since", "running", "backing_off"}
+#: The fields of a manager's status that `/healthz` shows: no texts of errors.
+PUBLIC = {"name", "works", "last_run", "last_success", "failing_since", "running", "backing_off"}
 
 
-def told(status: Status) -> dict[str, Json]:
-    return shown(status).model_dump(mode="json", include=TOLD)
+def public_status(status: Status) -> dict[str, Json]:
+    return operator_status(status).model_dump(mode="json", include=PUBLIC)
 
 
 @dataclass(frozen=True)
-class Word:
-    """What this process says of itself every second. `holder`: who has the lease of the managers."""
+class StatusMessage:
+    """Makes the status that this process publishes every second. `holder`: who has the lease of the managers."""
 
     process: Process
     position: Callable[[], int]
@@ -93,20 +93,20 @@ class Word:
 
     def __call__(self, ends: bool) -> bytes:
         holder = self.holder()
-        said = RoleStatus(
+        status = RoleStatus(
             role="handlers",
             process=RoleProcess.model_validate(self.process, from_attributes=True),
             began=self.began,
             ends=ends,
             position=self.position(),
             holder=RoleProcess.model_validate(holder, from_attributes=True) if holder is not None else None,
-            managers=tuple(map(shown, self.managers())),
+            managers=tuple(map(operator_status, self.managers())),
         )
-        return said.model_dump_json().encode()
+        return status.model_dump_json().encode()
 
 
-def shown(status: Status) -> ManagerStatus:
-    """All that is said of a manager to operators."""
+def operator_status(status: Status) -> ManagerStatus:
+    """The status of a manager for operators."""
     return ManagerStatus(
         name=status.name,
         works=status.works,

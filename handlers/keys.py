@@ -1,4 +1,4 @@
-"""What a caller's key was used for: asked of the log where an append says that it was used."""
+"""Idempotency keys of callers: the append that uses a key, and what a used key was used for."""
 
 from domain.idempotency import OperationKeyed, reused_for
 from eventstore.log.envelope import Recorded, Ref
@@ -7,22 +7,22 @@ from runtime import subjects
 
 
 def alone(key: str) -> str:
-    """The filter on which nothing may stand before a key, or an id, is used."""
+    """The subject filter of all events of an id, in any project and kind. A new key or id must have none."""
     return subjects.events(id_=key)
 
 
 def claim(key: str, used: OperationKeyed, project: str, last: int) -> Change:
-    """The event that says what a key is used for. It is refused where the key, or a resource of its id, exists.
+    """The change that records what a key is used for. The server refuses it if there are events with the key's id.
 
-    `last`: the position of the last message that stands there and is no event.
+    `last`: the position of the last malformed message on these subjects; 0 if there is none.
     """
     return Change(Tip(Ref(project, subjects.OPERATION, key), position=last), [used], alone(key))
 
 
 async def refuse_reuse(store: EventStore, key: str, ref: Ref) -> int:
-    """Raise KeyReused where a key stands for another resource than this one. Raises Unavailable.
+    """Raises KeyReused if the key was used for another resource than `ref`, or Unavailable.
 
-    The position of the last message that stands there, which is no event where the key was never used.
+    Returns the position of the last message on the key's subjects. If the key was never used, that is a malformed one.
     """
     first, last = await store.first(alone(key))
     if first is not None:
@@ -33,7 +33,7 @@ async def refuse_reuse(store: EventStore, key: str, ref: Ref) -> int:
 
 
 def resource(first: Recorded) -> tuple[str, str]:
-    """The kind and the id of what a key created, by the first event that stands under it."""
+    """The kind and the id of the resource that a key created, by the first event with the key's id."""
     if first.ref.kind == subjects.OPERATION:
         used = first.event
         if isinstance(used, OperationKeyed):

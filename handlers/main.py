@@ -19,7 +19,7 @@ from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
 from handlers.commands.lookups import Facts
 from handlers.commands.loop import CommandLoop
-from handlers.health import Word
+from handlers.health import StatusMessage
 from handlers.images.cached import answer_nodes
 from handlers.images.pieces import Pieces
 from handlers.images.reading import Reader
@@ -157,8 +157,10 @@ async def serve(settings: HandlersSettings) -> None:
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))
-        word = Word(process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers)
-        essential.start("status", tell(nc, subjects.role_status("handlers", process.id), word))
+        message = StatusMessage(
+            process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers
+        )
+        essential.start("status", tell(nc, subjects.role_status("handlers", process.id), message))
         essential.start("lease of the managers", lease.keep())
         for driver in parts.drivers:
             essential.start(driver.name, driver.run(lease))

@@ -55,7 +55,9 @@ class Tunnel:
         force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)
         if state.phase is not Phase.RUNNING:
-            detail = f"the VM is {state.phase}: only a running one can be connected to; its console-log can be read"
+            detail = (
+                f"the VM is {state.phase}: only a running VM has a console; start or resume it, or read its console-log"
+            )
             raise Problem(409, "wrong_phase", detail)
         who = caller(request)
         session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)

@@ -1,4 +1,4 @@
-"""The command loop, and what it needs to know before it decides.
+"""The command loop, and the lookups that it makes before it decides.
 
-Start with `loop.py`, then `routes.py` (which command each subject stands for) and `lookups.py`.
+Start with `loop.py`, then `routes.py` (the command of each subject) and `lookups.py`.
 """

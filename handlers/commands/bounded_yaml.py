@@ -1,22 +1,21 @@
-"""YAML that others wrote, read as cloud-init reads it, and no more of it than a handler can bear.
+"""Loads YAML from callers as cloud-init does, with a limit on the memory that it needs.
 
-Merge keys (`<<`) multiply: 64 KiB of them may stand for a gigabyte, and with older libraries a few hundred bytes for
-more than any memory holds.
+Merge keys (`<<`) multiply the data: 64 KiB of YAML may become a gigabyte, with older libraries much more.
 """
 
 import yaml
 
-#: Mappings that one mapping may merge, and what all merges together may bring.
-MOST_MERGED, MOST_BROUGHT = 100, 20_000
+#: Maximum number of mappings that one mapping may merge, and of keys that all merges together may add.
+MOST_MERGED, MOST_ADDED = 100, 20_000
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class TooMuch(Exception):
-    """It stands for more than is looked at."""
+    """The YAML has more merge keys than the limits allow."""
 
 
 class _Loader(yaml.SafeLoader):
-    brought = 0
+    added = 0
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Raises TooMuch."""
@@ -24,11 +23,11 @@ class _Loader(yaml.SafeLoader):
         if sum(len(value.value) if isinstance(value, yaml.SequenceNode) else 1 for value in merged) > MOST_MERGED:
             raise TooMuch
         super().flatten_mapping(node)
-        self.brought += len(node.value) if merged else 0
-        if self.brought > MOST_BROUGHT:
+        self.added += len(node.value) if merged else 0
+        if self.added > MOST_ADDED:
             raise TooMuch
 
 
 def load(text: str) -> object:
-    """What it says. Raises TooMuch, yaml.YAMLError, and whatever a value makes the library raise."""
+    """The loaded value. Raises TooMuch, yaml.YAMLError, and any exception that the library raises for a value."""
     return yaml.load(text, _Loader)  # noqa: S506

@@ -1,14 +1,15 @@
-"""Fingerprints of requests: whether a repeat of an operation asks for the same, without a trace of what was asked.
+"""Fingerprints of requests. They show whether a repeat is the same request, and reveal nothing of its content.
 
-A caller sends a digest of its request, which may hold secrets. Whoever reads the log could compare such a digest with
-that of a guess. So what is stored is an HMAC of it and of the operation's id, with a key of the vault: `hmac-`, eight
-digits that tell the key, and the HMAC. Earlier versions stored what the caller had sent: that is still compared.
+A caller sends a digest of its request. The request may contain secrets, and a reader of the log could compare the
+digest with that of a guess. So the log gets an HMAC of the digest and of the operation's id, with a key of the vault:
+`hmac-`, eight digits that identify the key, and the HMAC. Earlier versions stored the caller's digest itself, which is
+still compared.
 
-The same is done with what a caller says of its credential, the beginning of a digest of its token: a token that was
-chosen by hand could be guessed from that.
+The same is done with the caller's credential, of which handlers get the beginning of its token's digest: a token that
+people chose could be guessed from that.
 
-Where a stored fingerprint was made with a key that is lost (the vault is not part of an archive), nobody can tell
-whether a repeat is the same. It is answered from the record as if it were: nothing is done in either case.
+If a stored fingerprint was made with a key that is lost (the vault is not part of an archive), a repeat cannot be
+compared. It counts as the same request, and is answered from the operation's record; nothing is done in either case.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ from typing import Any, TypeVar
 from domain.base import Command, Event
 from eventstore.vault.vault import Erased, Vault, WrongMasterKey
 
-#: The keys' names in the vault. The first one that can be opened counts: the next one is only made where the master key
-#: of the one before was lost.
+#: The names of the keys in the vault. The first one that can be decrypted is used; the next one is created only if the
+#: master key of the one before was lost.
 NAMES = tuple(f"requests-{number}" for number in range(1, 10))
 _STORED = re.compile(r"hmac-([0-9a-f]{8})-[0-9a-f]{32}")
 
@@ -33,14 +34,14 @@ C = TypeVar("C", bound=Command)
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a request is told from others by. `sent`: the caller's digest; `stored`: what events may hold of it."""
+    """Identifies the content of a request. `sent`: the caller's digest; `stored`: the form for events."""
 
     operation: str
     sent: str
     stored: str
 
     def matches(self, known: str) -> bool:
-        """Whether a fingerprint that stands in the log may be of the same request."""
+        """Whether a fingerprint in the log may belong to the same request."""
         made = _STORED.fullmatch(known)
         if made is None:
             return known == self.sent
@@ -48,7 +49,10 @@ class Fingerprint:
         return known == self.stored or mine is None or made[1] != mine[1]
 
     def deciding(self, decide: Callable[[S | None, C], Sequence[Event]]) -> Callable[[S | None, C], Sequence[Event]]:
-        """The rules, by which a repeat of what the state knows has the fingerprint that stands there."""
+        """`decide` for a command whose fingerprint is first replaced by the matching one in the state, if there is one.
+
+        So the rules can compare fingerprints by equality.
+        """
 
         def by_log(state: S | None, command: C) -> Sequence[Event]:
             known = self._known(state)
@@ -59,7 +63,7 @@ class Fingerprint:
         return by_log
 
     def _known(self, state: Any) -> str | None:
-        """The fingerprint of this operation in a state: of one that was accepted, or of a deletion that has begun."""
+        """The fingerprint of this operation in a state: of an accepted one, or of a deletion that has begun."""
         if state is None:
             return None
         closing = getattr(state, "closing", None)
@@ -70,33 +74,33 @@ class Fingerprint:
 
 
 class Fingerprints:
-    """Makes fingerprints. All handlers of a vault make the same ones."""
+    """Makes fingerprints. All handlers that use the same vault make the same ones."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._keyed: hmac.HMAC | None = None
         self._key_id = ""
         self._credentials_key = b""
-        self._credential = lru_cache(maxsize=1024)(self._made)
+        self._credential = lru_cache(maxsize=1024)(self._make)
 
     async def of(self, operation: str | None, sent: str | None) -> Fingerprint | None:
-        """The fingerprint of a request; None where it has none. Raises VaultUnavailable."""
+        """The fingerprint of a request; None if it is no operation. Raises VaultUnavailable."""
         if operation is None or sent is None:
             return None
         made = (self._keyed or await self._read()).copy()
         made.update(f"{operation}\0{sent}".encode())
         return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made.hexdigest()[:32]}")
 
-    async def of_credential(self, said: str | None) -> str | None:
-        """What events may hold of a credential: the same for the same one. Raises VaultUnavailable."""
-        if said is None:
+    async def of_credential(self, credential: str | None) -> str | None:
+        """The form of a credential for events: the same for the same credential. Raises VaultUnavailable."""
+        if credential is None:
             return None
         if self._keyed is None:
             await self._read()
-        return self._credential(said)
+        return self._credential(credential)
 
-    def _made(self, said: str) -> str:
-        made = hmac.digest(self._credentials_key, said.encode(), hashlib.sha256).hex()
+    def _make(self, credential: str) -> str:
+        made = hmac.digest(self._credentials_key, credential.encode(), hashlib.sha256).hex()
         return f"hmac-{self._key_id}-{made[:32]}"
 
     async def _read(self) -> hmac.HMAC:
@@ -109,7 +113,7 @@ class Fingerprints:
             self._credentials_key = hmac.digest(key, b"credential", hashlib.sha256)
             self._keyed = hmac.new(key, digestmod=hashlib.sha256)
             return self._keyed
-        raise WrongMasterKey("the master key opens none of the keys that fingerprints of requests are made with")
+        raise WrongMasterKey("the master key decrypts none of the keys for fingerprints of requests")
 
 
 def key_id(key: bytes) -> str:

@@ -181,7 +181,7 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
             source = checked(source)
         except ValueError:
             return args  # the command itself tells what is wrong with it
-        args["source"], args["sealed_source"] = await credentials.sealed(source, str(operation), facts.vault)
+        args["source"], args["sealed_source"] = await credentials.seal_source(source, str(operation), facts.vault)
     return args
 
 

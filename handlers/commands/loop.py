@@ -226,7 +226,7 @@ class CommandLoop:
         if lookup.behind:
             await self._fences.confirm(ref, applied, known, context)
         elif verb.two_steps:
-            return await self._fences.concluded(ref, applied, context.operation)
+            return await self._fences.conclude(ref, applied, context.operation)
         return applied
 
     async def _beside(self, beside: Beside, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:

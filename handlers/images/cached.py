@@ -1,6 +1,6 @@
-"""Nodes ask which of the images they keep are in the catalogue no more: they may then remove them.
+"""Nodes ask which images in their cache the platform no longer has. They may remove those.
 
-Each question gets an answer: a question that makes no sense is counted and refused.
+Each request gets a reply: a malformed request is counted and refused.
 """
 
 from nats.aio.client import Client
@@ -12,7 +12,7 @@ from domain.contract import CachedImages, UnwantedImages
 from domain.image import ImagePhase
 from domain.vm import images_of
 from eventstore.log.store import EventStore
-from handlers.images.pieces import question
+from handlers.images.pieces import parse_request
 from handlers.refusals import refusal
 from handlers.world.world import World
 from runtime import logs, subjects
@@ -27,29 +27,29 @@ QUEUE = "handlers"
 
 
 async def answer_nodes(nc: Client, store: EventStore, world: World, malformed: Malformed) -> None:
-    """Answer from now on."""
+    """Answer requests from now on."""
     responder = Responder(nc, refusal)
 
-    async def told(msg: Msg) -> Answer:
-        asked = question(msg, CachedImages)
+    async def reply(msg: Msg) -> Answer:
+        request = parse_request(msg, CachedImages)
         await world.reached(await store.last_position())  # an image that was just registered is not unwanted
-        return Answer(replies.accepted(UnwantedImages(digests=unwanted(world, asked.digests))))
+        return Answer(replies.accepted(UnwantedImages(digests=unwanted(world, request.digests))))
 
     def note(msg: Msg, error: Exception, refused: Refusal) -> None:
         if isinstance(error, Rejected | ValidationError):
             malformed.note("cached-images", msg.subject, error)
         else:
-            log.debug("a node is not answered now; it will ask again", subject=msg.subject, error=repr(error))
+            log.debug("request of a node not answered; it will ask again", subject=msg.subject, error=repr(error))
 
     async def answer(msg: Msg) -> None:
         if responder.accepts(msg):
-            await responder.carry_out(msg, told, note)
+            await responder.carry_out(msg, reply, note)
 
     await nc.subscribe(subjects.CACHED_IMAGES_OF_ALL, queue=QUEUE, cb=answer)
 
 
 def unwanted(world: World, digests: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that no image in the catalogue has, and no VM is made from."""
+    """The digests that belong to no registered image, nor to an image of a VM."""
     made_from = {image for vm in world.vms() for image in images_of(vm)}
     known = {
         image.sha256

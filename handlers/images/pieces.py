@@ -1,8 +1,9 @@
-"""Nodes get the bytes of images from the handlers that keep them.
+"""Nodes get the bytes of images from the handlers processes that store them.
 
-A node asks all handlers who keeps an image (`nebula.nodes.<node>.images.holder`, by its sha256). Who keeps it says so,
-and is then asked for piece after piece, from any offset on. Who does not keeps silent for a moment, so that a holder is
-heard first. A node is told of the images alone that its own VMs are made from. It checks the digest of what it got.
+A node asks all handlers processes who stores an image (`nebula.nodes.<node>.images.holder`, by its SHA-256). The holder
+replies, and the node then requests one piece after the other from it, at any offset. A process that does not store the
+image waits before it replies, so that the holder's reply comes first. A node gets only images of its own VMs. It checks
+the digest of the bytes.
 """
 
 import asyncio
@@ -37,14 +38,14 @@ log = logs.get(__name__)
 
 Q = TypeVar("Q", ImageQuestion, ImagePiece, CachedImages)
 
-#: Seconds until who does not keep an image says so.
+#: Seconds after which a process that does not store the image replies.
 HESITATE = 1.0
-#: Questions that are answered at a time; who asks more often than that asks again.
+#: Maximum number of requests that are answered at a time; further ones are ignored, and nodes repeat them.
 MOST_QUESTIONS = 1000
 
 
 class Pieces:
-    """Answers nodes. `sources`: the folders below which a file may be an image's source."""
+    """Answers nodes. `sources`: the folders in which a file may be the source of an image."""
 
     def __init__(
         self,
@@ -68,15 +69,15 @@ class Pieces:
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Answer from now on."""
-        await self._nc.subscribe(subjects.image_pieces_of_all(self.holder), cb=self._piece)
-        await self._nc.subscribe(subjects.IMAGE_HOLDER_OF_ALL, cb=self._asked)
+        """Answer requests from now on."""
+        await self._nc.subscribe(subjects.image_pieces_of_all(self.holder), cb=self._on_piece)
+        await self._nc.subscribe(subjects.IMAGE_HOLDER_OF_ALL, cb=self._on_holder)
 
     async def stop(self) -> None:
-        """Leave the questions at hand unanswered: nodes ask again."""
+        """Cancel the requests that are being answered: nodes repeat them."""
         await end(self._answering)
 
-    async def _asked(self, msg: Msg) -> None:
+    async def _on_holder(self, msg: Msg) -> None:
         if not self._responder.accepts(msg) or len(self._answering) >= MOST_QUESTIONS:
             return
         task = asyncio.create_task(self._responder.carry_out(msg, self._answer, partial(self._note, "image-holder")))
@@ -88,66 +89,69 @@ class Pieces:
             self._malformed.note(source, msg.subject, error)
 
     async def _answer(self, msg: Msg) -> Answer | None:
-        """Whom to ask. Nothing while this process cannot know: others may, and the node asks again."""
-        asked = question(msg, ImageQuestion)
+        """The holder of an image. None while this process cannot find out: others may, and the node repeats it."""
+        request = parse_request(msg, ImageQuestion)
         try:
             await self._world.reached(await self._events.last_position())  # its VM may have just been placed
-            found = await asyncio.to_thread(self._open, asked.node, asked.sha256)
+            file = await asyncio.to_thread(self._open, request.node, request.sha256)
         except (Unavailable, OSError) as error:
-            log.warning("a node gets no answer; it will ask again", subject=msg.subject, error=repr(error))
+            log.warning("request of a node not answered; it will ask again", subject=msg.subject, error=repr(error))
             return None
-        told = ImageHolder()
-        if found is not None:
-            with found:
-                told = ImageHolder(holder=self.holder, size_bytes=os.fstat(found.fileno()).st_size)
-            self._store.touch(asked.sha256)
+        holder = ImageHolder()
+        if file is not None:
+            with file:
+                holder = ImageHolder(holder=self.holder, size_bytes=os.fstat(file.fileno()).st_size)
+            self._store.touch(request.sha256)
         else:
             await asyncio.sleep(self._hesitate)
-        log.info("a node asks for an image", node=asked.node, sha256=asked.sha256, kept=found is not None)
-        return Answer(replies.accepted(told))
+        log.info("node asks for an image", node=request.node, sha256=request.sha256, stored=file is not None)
+        return Answer(replies.accepted(holder))
 
-    async def _piece(self, msg: Msg) -> None:
-        """One after the other: whoever asks for many leaves room for others."""
+    async def _on_piece(self, msg: Msg) -> None:
+        """Pieces are answered one after the other, so one node cannot crowd out the others."""
         if self._responder.accepts(msg):
             await self._responder.carry_out(msg, self._bytes, partial(self._note, "image-pieces"))
 
     async def _bytes(self, msg: Msg) -> Answer:
-        asked = question(msg, ImagePiece)
+        request = parse_request(msg, ImagePiece)
         try:
-            piece = await asyncio.to_thread(self._read, asked)
+            piece = await asyncio.to_thread(self._read, request)
         except OSError as error:
-            log.warning("an image that is kept cannot be read", sha256=asked.sha256, error=str(error))
+            log.warning("stored image cannot be read", sha256=request.sha256, error=str(error))
             raise Rejected(
-                "image_unreadable", "the image cannot be read here just now", Category.UNAVAILABLE
+                "image_unreadable", "the image cannot be read here at present; try again", Category.UNAVAILABLE
             ) from error
         if piece is None:
-            raise Rejected("image_missing", "the image is not kept here", Category.NOT_FOUND)
-        return Answer(piece, {PIECE_OFFSET: str(asked.offset)})
+            raise Rejected(
+                "image_missing", "the image is not stored here; ask for its holder again", Category.NOT_FOUND
+            )
+        return Answer(piece, {PIECE_OFFSET: str(request.offset)})
 
-    def _read(self, asked: ImagePiece) -> bytes | None:
-        """Raises OSError."""
-        found = self._open(asked.node, asked.sha256)
-        if found is None:
+    def _read(self, request: ImagePiece) -> bytes | None:
+        """The bytes of a piece; None if the image is not stored here. Raises OSError."""
+        file = self._open(request.node, request.sha256)
+        if file is None:
             return None
-        with found:
-            return os.pread(found.fileno(), asked.length, asked.offset)
+        with file:
+            return os.pread(file.fileno(), request.length, request.offset)
 
     def _open(self, node: str, sha256: str) -> BinaryIO | None:
-        """The bytes of an image that VMs of the node are made from, if we have them. Raises OSError."""
+        """The bytes of an image of the node's VMs; None if they are not here. Raises OSError."""
         image = self._of_node(node, sha256)
         if image is None:
             return None
-        kept = self._store.open(sha256)
-        if kept is not None or is_url(image.source):
-            return kept
+        stored = self._store.open(sha256)
+        if stored is not None or is_url(image.source):
+            return stored
         try:
             return opened(image.source, self._sources)
         except (NotAllowed, FileNotFoundError, NotADirectoryError):
             return None
 
     def _of_node(self, node: str, sha256: str) -> Image | None:
-        books = self._world.node(node)
-        for vm_id in list(books.reservations) if books is not None else ():
+        """The image with this digest, if a VM on the node uses it."""
+        found = self._world.node(node)
+        for vm_id in list(found.reservations) if found is not None else ():
             vm = self._world.vm(vm_id)
             for image_id in images_of(vm.state) if vm is not None and vm.state is not None else ():
                 image = self._world.image(image_id)
@@ -156,9 +160,9 @@ class Pieces:
         return None
 
 
-def question(msg: Msg, kind: type[Q]) -> Q:
-    """What a node asks for itself. Raises ValidationError for what makes no sense, Rejected for another's question."""
-    asked = kind.model_validate_json(msg.data)
-    if asked.node != subjects.node_of(msg.subject):
-        raise Rejected("invalid_request", "it claims to be of another node", Category.INVALID, field="node")
-    return asked
+def parse_request(msg: Msg, kind: type[Q]) -> Q:
+    """The request of a node. Raises ValidationError if it is malformed, Rejected if it names another node."""
+    request = kind.model_validate_json(msg.data)
+    if request.node != subjects.node_of(msg.subject):
+        raise Rejected("invalid_request", "the request names another node", Category.INVALID, field="node")
+    return request

@@ -1,11 +1,10 @@
-"""The bytes of images that were judged, kept for nodes by digest: what is available can be had, whatever became of its
-source.
+"""Stores the bytes of verified images for nodes, by digest. So an available image does not depend on its source.
 
-- Kept are the images of the catalogue whose nodes get them from the platform. One that is in it no more goes.
-- Beyond the budget, and where an import needs the room, the least recently used go first; never one that a VM is made
-  from. Nodes then fall back on the source.
-- A file of this host is kept as a clone or under a second name, never copied: it is there when the first name is gone.
-  What has a second name elsewhere costs nothing, and does not go for want of room.
+- It stores the registered images that nodes get from the platform. Images that are no longer registered are removed.
+- Above the budget, or if an import needs the space, the least recently used images are removed first, but never one
+  that a VM uses. Nodes then get a removed image from its source.
+- A file of this host is stored as a clone or a hard link, not as a copy: it stays when the original name is deleted.
+  A file that has another hard link takes no space, and is not removed for lack of space.
 """
 
 import contextlib
@@ -30,9 +29,9 @@ from runtime.images.disk_room import room
 
 log = logs.get(__name__)
 
-#: ioctl by which a file shares its blocks with another, where the file system can do that.
+#: The ioctl that makes a file share its blocks with another one, if the file system supports it.
 FICLONE = 0x40049409
-#: Seconds that what was kept waits for its verdict, and that an image stays after a node asked for it.
+#: Seconds that a new file may wait for the verdict on its image, and that an image stays after a node used it.
 GRACE = 300.0
 
 _DIGEST = re.compile(SHA256)
@@ -41,7 +40,7 @@ _NEW = re.compile(rf"{SHA256}\.new")
 
 @dataclass(frozen=True)
 class Entry:
-    """`size`: bytes that are free once it is removed."""
+    """A stored image. `size`: the bytes that its removal frees."""
 
     path: Path
     size: int
@@ -49,37 +48,37 @@ class Entry:
 
 
 class ImageStore:
-    """The files of one folder that are called as their sha256.
+    """The files of one folder; each has its SHA-256 as its name.
 
-    `budget` in bytes, 0 for no limit; `used`: the digests of the images that VMs are made from.
+    `budget` in bytes, 0 for no limit; `used`: the digests of the images that VMs use.
     """
 
     def __init__(self, folder: Path, budget: int = 0, used: Callable[[], Collection[str]] = frozenset) -> None:
         self._folder = folder
         self._budget = budget
         self._used = used
-        #: what was kept and is not in the catalogue yet, and since when
+        #: the digests of new files whose images are not available yet, and since when (monotonic clock)
         self._fresh: dict[str, float] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in folder.iterdir():
-            if _NEW.fullmatch(path.name):  # a crash left it
+            if _NEW.fullmatch(path.name):  # left over from a crash
                 path.unlink(missing_ok=True)
 
     def keep(self, file: BinaryIO, sha256: str, ours: bool) -> None:
-        """Keep an open file, of which this is the digest. `ours`: nobody writes to it any more.
+        """Store an open file with this digest. `ours`: it is our own file, and nobody writes to it any more.
 
-        Where that is not possible nothing is kept, and the log says so.
+        If that fails, it only writes a warning to the process log.
         """
         size = os.fstat(file.fileno()).st_blocks * 512
         if self._budget and size > self._budget:
-            log.warning("image larger than NEBULA_IMAGE_STORE_GIB: nodes get it from its source", sha256=sha256)
+            log.warning("image larger than NEBULA_IMAGE_STORE_GIB; nodes get it from its source", sha256=sha256)
             return
         self._fresh[sha256] = time.monotonic()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._put(file, sha256, ours)
         except OSError as error:
-            log.warning("image not kept: nodes get it from its source", sha256=sha256, error=str(error))
+            log.warning("image not stored; nodes get it from its source", sha256=sha256, error=str(error))
 
     def _put(self, file: BinaryIO, sha256: str, ours: bool) -> None:
         path = self._folder / sha256
@@ -91,12 +90,12 @@ class ImageStore:
             os.fsync(file.fileno())
         with opened_folder(self._folder) as folder:
             with contextlib.suppress(FileExistsError):
-                # With a folder's descriptor it is linkat, which links what the descriptor stands for; link would not.
+                # With dst_dir_fd Python calls linkat, which follows /proc/self/fd to the open file; link would not.
                 os.link(f"/proc/self/fd/{file.fileno()}", sha256, dst_dir_fd=folder, follow_symlinks=True)
             os.fsync(folder)
 
     def _cloned(self, file: BinaryIO, path: Path) -> bool:
-        """Whether the file system made a file of the same blocks: what is written to the first changes it no more."""
+        """Whether the file system could clone it. Later writes to the original do not change the clone."""
         new = path.with_name(f"{path.name}.new")
         try:
             with new.open("wb", buffering=0) as made:
@@ -108,7 +107,7 @@ class ImageStore:
         return True
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """What is kept under this digest, open for reading."""
+        """The stored image with this digest, open for reading; None if there is none."""
         if not _DIGEST.fullmatch(sha256):
             return None
         try:
@@ -117,43 +116,43 @@ class ImageStore:
             return None
 
     def has(self, sha256: str) -> bool:
-        """Whether an image is kept."""
+        """Whether an image is stored."""
         return (self._folder / sha256).exists()
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes more can be kept without anything else going."""
+        """Whether `size` more bytes can be stored without removing another image."""
         used = sum(entry.size for entry in self._entries())
         return size <= room(self._folder) and (not self._budget or used + size <= self._budget)
 
     def touch(self, sha256: str) -> None:
-        """Note that a node asks for it. The times of a file that has another name too are not ours."""
+        """Record that a node uses it, in the file's times; not if it has another hard link, which is not our file."""
         path = self._folder / sha256
         with contextlib.suppress(OSError):
             if path.stat().st_nlink == 1:
                 os.utime(path)
 
     def tidy(self, wanted: Collection[str]) -> None:
-        """Remove what is not wanted, and what is beyond the budget."""
-        with logged_only():
+        """Remove the images that are not `wanted`, and images above the budget."""
+        with errors_logged():
             self._tidy(wanted)
 
     def make_room(self, needed: int) -> None:
-        """Free so many bytes of the disk, where that can be."""
-        with logged_only():
+        """Remove images until `needed` bytes of the disk are free, if possible."""
+        with errors_logged():
             self._evict(needed - room(self._folder))
 
     def _tidy(self, wanted: Collection[str]) -> None:
         for sha256 in list(self._fresh):
             if sha256 in wanted or time.monotonic() - self._fresh[sha256] > GRACE:
                 del self._fresh[sha256]
-        left = 0
+        total = 0
         for entry in self._entries():
             if entry.path.name in wanted or entry.path.name in self._fresh:
-                left += entry.size
+                total += entry.size
             else:
-                self._remove(entry, "not in the catalogue")
+                self._remove(entry, "not registered")
         if self._budget:
-            self._evict(left - self._budget)
+            self._evict(total - self._budget)
 
     def _evict(self, excess: int) -> None:
         if excess <= 0:
@@ -169,7 +168,7 @@ class ImageStore:
 
     def _remove(self, entry: Entry, why: str) -> None:
         entry.path.unlink(missing_ok=True)
-        log.info("kept image removed", sha256=entry.path.name, bytes=entry.size, why=why)
+        log.info("stored image removed", sha256=entry.path.name, bytes=entry.size, why=why)
 
     def _entries(self) -> list[Entry]:
         found = []
@@ -184,12 +183,12 @@ class ImageStore:
 
 
 @contextlib.contextmanager
-def logged_only() -> Iterator[None]:
-    """What cannot be removed now is removed later."""
+def errors_logged() -> Iterator[None]:
+    """Log an OSError instead of raising it: a file that cannot be removed now is removed later."""
     try:
         yield
     except OSError as error:
-        log.warning("the images that are kept for nodes cannot be tidied", error=str(error))
+        log.warning("stored images cannot be removed", error=str(error))
 
 
 @contextlib.contextmanager
@@ -202,7 +201,7 @@ def opened_folder(folder: Path) -> Iterator[int]:
 
 
 def digests_to_keep(world: World) -> set[str]:
-    """Of the images that nodes get from the platform."""
+    """The digests of the images that nodes get from the platform."""
     return {
         image.sha256
         for image in world.images()
@@ -213,7 +212,7 @@ def digests_to_keep(world: World) -> set[str]:
 
 
 def digests_in_use(world: World) -> set[str]:
-    """Of the images that VMs are made from."""
+    """The digests of the images that VMs use."""
     images = {image.id: image.sha256 for image in world.images()}
     used = {image for vm in world.vms() for image in images_of(vm)}
     return {sha256 for image in used if (sha256 := images.get(image)) is not None}

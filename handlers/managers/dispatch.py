@@ -32,7 +32,7 @@ from eventstore.log.jetstream import Stream, Unavailable
 from eventstore.log.store import Conflict, EventStore, Loaded
 from eventstore.parking.parking import WANTED, Parking
 from eventstore.vault.vault import Erased, Vault
-from handlers.images.credentials import key_of, over, whole
+from handlers.images.credentials import full_source, key_of, unneeded_keys
 from handlers.managers.driver import Driver
 from handlers.world.world import Changes, World
 from runtime import logs, subjects
@@ -268,7 +268,7 @@ class Dispatcher:
         if changes.everything:
             living = {vm.id for vm in self._world.vms()}
             vms = living | ((self._keys_of.keys() | self._world.forgotten.keys() | self._vault_keys) & gone)
-            keys = self._vault_keys & over(self._world.images())
+            keys = self._vault_keys & unneeded_keys(self._world.images())
         else:
             vms = set(changes.of("vm"))
             images = filter(None, map(self._world.image, changes.of("image")))
@@ -339,7 +339,7 @@ class Dispatcher:
     async def _source(self, image_id: str) -> ImageSource | None:
         """What a node is told of an image. Raises Erased."""
         image = self._world.image(image_id)
-        return source_of(image, await whole(image, self._vault)) if image is not None else None
+        return source_of(image, await full_source(image, self._vault)) if image is not None else None
 
     async def _is_newest(self, loaded: Loaded[Vm]) -> bool:
         """Whether the log knows no more of a VM: a document that seems newer was not written by handlers then."""

@@ -16,7 +16,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Conflict, EventStore, Unavailable
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable
 from handlers.apply import apply, manager, now
-from handlers.images.credentials import whole
+from handlers.images.credentials import full_source
 from handlers.images.reading import BadImage, Reader
 from handlers.images.store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
@@ -126,7 +126,7 @@ class Verifier:
     async def _judge(self, found: Image, driver: Driver) -> ImageCommands:
         """Raises BadImage, OSError, VaultUnavailable."""
         try:
-            opened = replace(found, source=await whole(found, self._vault))
+            opened = replace(found, source=await full_source(found, self._vault))
         except Erased as error:
             raise BadImage("image_missing", "the credentials of its URL were destroyed") from error
         facts = await self._reader.facts(opened, Gauge(partial(self._tell, found, driver)))

@@ -11,7 +11,7 @@ from domain.base import replace
 from domain.contract import Fetch
 from domain.image import Image, ImagePhase
 from eventstore.vault.vault import Erased, Vault
-from handlers.images.credentials import whole
+from handlers.images.credentials import full_source
 from handlers.images.reading import BadImage, Reader
 from handlers.images.store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
@@ -58,7 +58,7 @@ class Keeper:
         if not self._lacks(self._world.image(image.id) or image) or not self._kept.has_room(image.size_bytes or 0):
             return
         try:
-            opened = replace(image, source=await whole(image, self._vault), project=None)
+            opened = replace(image, source=await full_source(image, self._vault), project=None)
             await self._reader.facts(opened, lambda *_: None)
         except (BadImage, Erased, OSError) as error:
             log.info("image not kept: nodes get it from its source", image=image.id, error=str(error))

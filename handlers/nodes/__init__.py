@@ -1,1 +1,1 @@
-"""What nodes say: registrations, leases, and reports of VMs."""
+"""The messages of nodes: registrations, requests for leases, and reports about VMs."""

@@ -1,8 +1,9 @@
-"""Who has the lease of each node, told on the node's own subject, for daemons that start while handlers are away.
+"""Lease notes: a document for each node that says which daemon has its lease, for daemons that start while handlers are
+unavailable.
 
-The log says it as well, but nodes do not read the log. A note is stored before the daemon it names is told that it has
-the lease. So while a note names an earlier daemon, no later one works. Of a note that tells of a later lease the log is
-asked whether it was ever given: anybody's numbers can be high.
+The log has that too, but nodes do not read the log. A note is stored before its daemon gets the lease in reply. So
+while the note names an earlier daemon, no later one works. If a stored note names a later lease, handlers check in the
+log whether that was granted, because a forged note can have any number.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,25 +21,25 @@ ATTEMPTS = 8
 
 
 class Leases:
-    """Keeps the notes. `newest`: which lease of a node, by its id, was given last."""
+    """Stores the notes. `newest`: returns the number of the latest lease of a node, by its id."""
 
     def __init__(self, documents: Documents, newest: Callable[[str], Awaitable[int]]) -> None:
         self._documents = documents
         self._newest = newest
 
-    async def note(self, given: LeaseNote) -> None:
-        """Replace the node's note, unless it tells of a later lease. Raises Unavailable, Conflict."""
-        subject = subjects.lease(given.node)
+    async def note(self, note: LeaseNote) -> None:
+        """Replace the node's note, unless the stored one names a later lease. Raises Unavailable, Conflict."""
+        subject = subjects.lease(note.node)
         for attempt in range(ATTEMPTS):
-            there = await self._documents.all(subject)
-            known = read(there[0].body) if there else None
-            if known == given:
+            stored = await self._documents.all(subject)
+            known = read(stored[0].body) if stored else None
+            if known == note:
                 return
-            if known is not None and given.lease < known.lease <= await self._newest(given.node):
+            if known is not None and note.lease < known.lease <= await self._newest(note.node):
                 return
             try:
-                last = there[0].position if there else 0
-                await self._documents.put(subject, given.model_dump_json().encode(), last=last)
+                last = stored[0].position if stored else 0
+                await self._documents.put(subject, note.model_dump_json().encode(), last=last)
                 return
             except Conflict:
                 if attempt == ATTEMPTS - 1:
@@ -46,13 +47,13 @@ class Leases:
 
 
 async def newest_lease(store: EventStore, node_id: str) -> int:
-    """The number of the lease that was given last, as the log's leader knows it; 0 where there was none."""
+    """The number of the node's latest lease, read from the log's leader; 0 if there was none."""
     found = (await store.load(Ref(subjects.SYSTEM, "node", node_id), node.evolve, fresh=True)).state
     return found.lease if found is not None else 0
 
 
 def read(body: bytes) -> LeaseNote | None:
-    """The note; None where it makes no sense."""
+    """The note; None if it is malformed."""
     try:
         return LeaseNote.model_validate_json(body)
     except ValidationError:

@@ -1,1 +1,1 @@
-"""Durable work queues: each message goes to one function, until it is done or parked. Start with `queues.py`."""
+"""Durable work queues: a message is delivered to one function until it is processed or parked. See `queues.py`."""

@@ -1,7 +1,7 @@
-"""FastStream on a connection of ours, patient with JetStream.
+"""FastStream on our own connection, with retries where FastStream has none.
 
-FastStream's own reader gives up when JetStream has no leader at its start, and asks again without a pause, for ever,
-when its consumer is gone. Here both are waited for, and a consumer that somebody deleted is made anew.
+FastStream's reader gives up if JetStream has no leader when it starts. If its consumer is deleted, it requests messages
+for ever, without a pause. Here the reader waits for JetStream, and creates a deleted consumer again.
 """
 
 import asyncio
@@ -25,16 +25,17 @@ from runtime.tasks.patience import patiently
 
 log = logs.get(__name__)
 
-#: Seconds before JetStream is asked again when it refused to hand out messages.
+#: Seconds before the next request for messages, after JetStream refused one.
 PAUSE = 0.2
-#: What JetStream answers to a change that it makes of no consumer (another deliver policy, say).
+#: JetStream's error code for a setting of a consumer that cannot be changed, such as the deliver policy.
 NOT_CHANGED = 10012
 
 
 async def ensure(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
-    """Make the consumer, or give it the settings of this version.
+    """Create the consumer, or update its settings to those of this version.
 
-    One that cannot be changed is made anew. All messages are read again then: no function may mind that.
+    A consumer that cannot be updated is deleted and created. Then all messages are delivered again, which the functions
+    of queues must tolerate.
     """
     assert config.durable_name is not None
     try:
@@ -42,14 +43,14 @@ async def ensure(js: JetStreamContext, stream: str, config: ConsumerConfig) -> N
     except ServerError as error:
         if error.err_code != NOT_CHANGED:
             raise
-        log.warning("a consumer cannot be changed; it is made anew", consumer=config.name, error=error.description)
+        log.warning("consumer cannot be updated; created again", consumer=config.name, error=error.description)
         with contextlib.suppress(NotFoundError):
             await js.delete_consumer(stream, config.durable_name)
         await js.add_consumer(stream, replace(config))
 
 
 class InWork:
-    """The messages that were read and are neither done nor given back."""
+    """The messages that were delivered, and are neither acknowledged nor returned (nak)."""
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[float, Msg]] = {}
@@ -63,7 +64,7 @@ class InWork:
         self._since.pop(message.reply, None)
 
     async def keep(self, every: float) -> None:
-        """Tell JetStream of those that take long, for ever: no other process is to get them meanwhile."""
+        """Extend, for ever, the acknowledgement deadline of messages in work, so that no other process gets them."""
         while True:
             await asyncio.sleep(every)
             old = time.monotonic() - every
@@ -72,15 +73,15 @@ class InWork:
                     await message.in_progress()
 
     async def give_back(self) -> None:
-        """Let another process have what is left, without a pause."""
-        left, self._since = self._since, {}
-        for _, message in left.values():
+        """Return all messages, so that another process gets them immediately."""
+        messages, self._since = self._since, {}
+        for _, message in messages.values():
             with contextlib.suppress(NatsError, OSError):
                 await message.nak()
 
 
 class Pulls:
-    """What FastStream takes for a pull subscription of nats-py."""
+    """A pull subscription for FastStream, with the methods of nats-py's that FastStream calls."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Pulls:
         self._in_work = in_work
 
     async def fetch(self, batch: int, timeout: float) -> list[Msg]:
-        """The next messages; none where JetStream had no answer, and is there again."""
+        """The next messages; an empty list after a time-out, or after an error, once the consumer exists again."""
         try:
             messages = await self._pulls.fetch(batch, timeout=timeout)
         except TimeoutError:  # nats-py raises its own, and Python's
@@ -105,23 +106,23 @@ class Pulls:
         except NatsError as error:
             log.debug("no messages can be read", consumer=self._config.name, error=repr(error))
             await asyncio.sleep(PAUSE)
-            await made(self._js, self._stream, self._config)
+            await ensure_patiently(self._js, self._stream, self._config)
             return []
         self._in_work.begin(messages)
         return messages
 
     async def unsubscribe(self) -> None:
-        with contextlib.suppress(NatsError, OSError):  # the server may be gone before us
+        with contextlib.suppress(NatsError, OSError):  # the server may have stopped already
             await self._pulls.unsubscribe()
 
 
-async def made(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
-    """The consumer is there, however long that takes."""
+async def ensure_patiently(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
+    """As `ensure`; tries again, without a limit, while JetStream is unavailable."""
     await patiently(f"the queue {config.name}", lambda: ensure(js, stream, config))
 
 
 class Context(JetStreamContext):
-    """JetStream as FastStream sees it."""
+    """The JetStream context that FastStream gets."""
 
     def __init__(self, nc: Client, in_work: InWork) -> None:
         super().__init__(nc)
@@ -129,7 +130,7 @@ class Context(JetStreamContext):
 
     async def pull_subscribe(self, *_: Any, **options: Any) -> Any:
         stream, config = options["stream"], options["config"]
-        await made(self, stream, config)
+        await ensure_patiently(self, stream, config)
         pulls = await self.pull_subscribe_bind(consumer=config.durable_name, stream=stream)
         return Pulls(self, stream, config, pulls, self._in_work)
 
@@ -145,11 +146,11 @@ def without_traceback(record: logging.LogRecord) -> bool:
 
 
 class Broker(NatsBroker):
-    """On a connection of ours, which is closed by whoever opened it. `grace`: seconds for what is in work at a stop."""
+    """A broker on our own connection, which its owner closes. `grace`: seconds for messages in work when it stops."""
 
     def __init__(self, nc: Client, in_work: InWork, *, grace: float) -> None:
-        # A logger of its own: "faststream" writes a line a message, in its own form. No injected parameters: FastStream
-        # goes to another thread and back for each message where a function asks for the message itself.
+        # The logger "faststream" would write a line for each message. `apply_types` (injected parameters) costs two
+        # changes of threads for each message.
         logger = logging.getLogger("handlers.faststream")
         logger.addFilter(without_traceback)
         super().__init__(logger=logger, graceful_timeout=grace, apply_types=False)
@@ -167,5 +168,5 @@ class Broker(NatsBroker):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> None:
-        self._connection = None  # or it would be drained, which fails while the server is away
+        self._connection = None  # otherwise it would be drained, which fails while the server is unavailable
         await super().stop(exc_type, exc_val, exc_tb)

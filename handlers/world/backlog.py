@@ -1,41 +1,41 @@
-"""What was heard of the log and is not folded yet."""
+"""The queue of messages that were received from the log and are not folded yet."""
 
 import asyncio
 from collections import deque
 
 from eventstore.log.envelope import Recorded
 
-#: Messages from which on whoever hears waits, and that are taken at once.
+#: Number of messages from which on the receiver waits; maximum number of messages that `take` returns.
 MOST, MOST_TAKEN = 10_000, 256
 
 
 class Backlog:
-    """Messages in the order of the log, from one who hears to one who folds."""
+    """Messages in the order of the log, from one task that receives them to one that folds them."""
 
     def __init__(self) -> None:
         self._messages: deque[Recorded] = deque()
-        self._came = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
 
     def full(self) -> bool:
         return len(self._messages) >= MOST
 
-    async def put(self, heard: list[Recorded]) -> None:
-        """Add what was heard, once there is room."""
+    async def put(self, messages: list[Recorded]) -> None:
+        """Add messages, once there is room."""
         while self.full():
             self._room.clear()
             await self._room.wait()
-        self._messages.extend(heard)
-        self._came.set()
+        self._messages.extend(messages)
+        self._arrived.set()
 
-    async def come(self) -> None:
-        """Wait until there is something."""
+    async def wait(self) -> None:
+        """Wait until there is a message."""
         while not self._messages:
-            self._came.clear()
-            await self._came.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def take(self) -> list[Recorded]:
-        """The next few."""
+        """Remove and return the next messages."""
         taken = [self._messages.popleft() for _ in range(min(MOST_TAKEN, len(self._messages)))]
         self._room.set()
         return taken

@@ -1,11 +1,11 @@
-"""What is due by when: a queue, so that looking costs nothing for all that is not due yet."""
+"""A priority queue of due times, so that a look costs nothing for ids that are not due yet."""
 
 import heapq
 from datetime import datetime
 
 
 class Due:
-    """Times by id. What is due stays so until its time is set anew."""
+    """One time for each id. An id that is due stays due until its time is set again."""
 
     def __init__(self) -> None:
         self._times: dict[str, datetime] = {}
@@ -13,7 +13,7 @@ class Due:
         self._over: dict[str, None] = {}
 
     def set(self, id_: str, at: datetime | None) -> None:
-        """The time of this id from now on; None: it has none."""
+        """Set the time of an id; None removes it."""
         if self._times.get(id_) == at:
             return
         self._over.pop(id_, None)
@@ -22,12 +22,12 @@ class Due:
             return
         self._times[id_] = at
         heapq.heappush(self._queue, (at, id_))
-        if len(self._queue) > 2 * len(self._times) + 64:  # mostly times that were set anew since
+        if len(self._queue) > 2 * len(self._times) + 64:  # most entries are outdated
             self._queue = [(time, each) for each, time in self._times.items() if each not in self._over]
             heapq.heapify(self._queue)
 
     def by(self, at: datetime) -> list[str]:
-        """The ids whose time has come, the earliest first."""
+        """The ids that are due at this time, the earliest first."""
         while self._queue and self._queue[0][0] <= at:
             time, id_ = heapq.heappop(self._queue)
             if self._times.get(id_) == time:

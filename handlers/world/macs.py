@@ -1,4 +1,4 @@
-"""Which MAC addresses the VMs have that are not gone: a VM that is placed gets one that nobody has."""
+"""The MAC addresses of all VMs that still exist: a VM that is placed gets an address that no other VM has."""
 
 from collections import Counter
 
@@ -7,18 +7,18 @@ from domain.vm import Vm
 
 
 class Macs:
-    """As the log tells. VMs from before addresses stood there may share one; it is taken until the last is gone."""
+    """The addresses in use. VMs of earlier versions may share one: it is in use until the last of them is deleted."""
 
     def __init__(self) -> None:
         self._of: dict[str, str] = {}
         self._held: Counter[str] = Counter()
 
     def keep(self, vm: Vm) -> None:
-        """A VM is there; it has an address once it has a node."""
+        """A VM exists. It has an address once it has a node."""
         self._set(vm.id, mac.of(vm) if vm.node is not None else None)
 
     def drop(self, vm_id: str) -> None:
-        """A VM is gone, on its node as well."""
+        """A VM is deleted, also on its node."""
         self._set(vm_id, None)
 
     def taken(self, address: str) -> bool:

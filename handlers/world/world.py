@@ -277,7 +277,7 @@ class World:
 
     async def _fold(self, backlog: Backlog, turns: Turns) -> None:
         while True:
-            await backlog.come()
+            await backlog.wait()
             await turns.wait(needed=lambda: self._awaited > 0 or backlog.full())
             batch = self.frontier.handed(backlog.take())
             for recorded in batch:

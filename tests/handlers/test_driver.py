@@ -10,7 +10,7 @@ import pytest
 
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import VaultUnavailable
-from handlers.health import told
+from handlers.health import public_status
 from handlers.managers import driver as module, failure
 from handlers.managers.driver import Driver
 from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
@@ -357,7 +357,7 @@ async def test_many_items_are_named_a_few_at_a_time(lines: list[Any]) -> None:
     await eventually(lambda: driver.status().backing_off == 60 or driver.status().running, "they back off")
     status = driver.status()
     assert len(status.items) == module.NAMED
-    said = told(status)
+    said = public_status(status)
     assert status.failing_since is not None
     assert datetime.fromisoformat(str(said["failing_since"])) == status.failing_since
     assert "a bug" not in str(said), "anybody may ask for health"

@@ -143,9 +143,9 @@ class Holder:
         self.pieces = Pieces(self.nc, events, world, self.store, [], self.malformed, self.hesitate)
         read = self.pieces._read
 
-        def counted(asked: Any) -> bytes | None:
-            self.offsets.append(asked.offset)
-            return None if self.most is not None and len(self.offsets) > self.most else read(asked)
+        def counted(request: Any) -> bytes | None:
+            self.offsets.append(request.offset)
+            return None if self.most is not None and len(self.offsets) > self.most else read(request)
 
         self.pieces._read = counted  # type: ignore[method-assign]
 

@@ -125,7 +125,7 @@ async def test_a_backlog_keeps_the_order_and_has_an_end(monkeypatch: pytest.Monk
     assert kept.full() and not waiting.done()
     assert kept.take() == all_[:3]
     await waiting
-    await kept.come()
+    await kept.wait()
     assert [*kept.take(), *kept.take()] == all_[3:]
 
 
