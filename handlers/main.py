@@ -53,7 +53,7 @@ log = logs.get(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What the process is made of."""
+    """The parts of the process."""
 
     nc: Client
     world: World
@@ -69,7 +69,7 @@ class Parts:
 
 
 async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> Parts:
-    """Check the streams, and put the parts together. Raises CannotRun: WeakStream when a stream promises too little."""
+    """Check the streams, and create the parts. Raises CannotRun, such as WeakStream for a stream with few replicas."""
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
@@ -120,13 +120,13 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
 
 
 async def give_back(lease: Lease, nc: Client) -> None:
-    """Let another process have the lease without waiting, once nothing works here any more."""
+    """Return the lease of the managers, for another process. Called when no manager runs here any more."""
     if nc.is_connected:
         await lease.give_back()
 
 
 async def caught_up(world: World, store: EventStore) -> None:
-    """Wait until the world is as new as the log was at the time of the call."""
+    """Wait until the world has reached the end that the log has now."""
     await world.reached(await store.last_position())
 
 
@@ -170,7 +170,9 @@ async def serve(settings: HandlersSettings) -> None:
         await parts.registration.serve(nc)
         malformed = parts.commands.health.malformed
         await answer_nodes(nc, store, parts.world, malformed)
-        images = await bus.connect(settings, "handlers-images", silent=True)  # no reply waits behind an image
+        images = await bus.connect(
+            settings, "handlers-images", silent=True
+        )  # its own connection: replies do not wait behind images
         stack.push_async_callback(images.close)
         pieces = Pieces(images, store, parts.world, parts.kept, settings.image_folders, malformed)
         essential.start("bus of images", images.until_ended())

@@ -1,6 +1,6 @@
-"""What went wrong with a request, as the problem that its sender gets: one table for all that handlers answer.
+"""The problem that the sender of a failed request gets: one table for all requests that handlers answer.
 
-The rules know no HTTP: what a refusal says of it to people who use the API is added here.
+`domain/` knows no HTTP. The words about HTTP in a refusal are added here.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,27 @@ from eventstore.log.store import Conflict, TooLarge, TooMany, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
 from runtime.bus.replies import MOST_DETAIL, Refusal
 
-#: Where a person's key comes from.
+#: The HTTP header of the idempotency key.
 KEY = "Idempotency-Key"
 NOT_STORED = Refusal(
-    code="log_unavailable", status=503, detail="the log cannot store this now, as when its disk is full; try again"
+    code="log_unavailable", status=503, detail="the log cannot store this now (its disk may be full); try again"
 )
-VAULT_CLOSED = Refusal(code="vault_closed", status=503, detail="secrets cannot be sealed: the master key is wrong")
+VAULT_CLOSED = Refusal(
+    code="vault_closed",
+    status=503,
+    detail="secrets cannot be sealed: the handlers' master key is wrong (NEBULA_MASTER_KEY_FILE)",
+)
 DELETED = Refusal(code="vm_deleted", status=410, detail="this VM was deleted")
 
 
 def refusal(error: Exception) -> Refusal | None:
-    """The problem that an exception is to who asked; None where it is a fault of ours."""
+    """The problem for the sender of a request; None for an exception that is a bug of the platform."""
     match error:
         case KeyReused():
             detail = f"this {KEY} was used before, {error.used_for}; use a new key"
             return _refused(error, detail, KEY)
         case Rejected(code="vm_deleted"):
-            return _refused(error, f"{error.detail}; read its past with ?at=", error.field)
+            return _refused(error, f"{error.detail}; its earlier states can be read with ?at=", error.field)
         case Rejected():
             return _refused(error, error.detail, error.field)
         case Unavailable() | VaultUnavailable() | Conflict():
@@ -49,7 +53,7 @@ def _refused(error: Rejected, detail: str, field: str | None) -> Refusal:
 
 
 def status(category: Category) -> int:
-    """The number of a refusal in the command protocol: the HTTP status that the API answers with."""
+    """The status of a refusal in the command protocol: the HTTP status of the API's answer."""
     match category:
         case Category.CONFLICT:
             return 409
@@ -66,10 +70,9 @@ def status(category: Category) -> int:
 
 
 def too_large(args: Mapping[str, object], error: TooLarge | TooMany) -> Rejected:
-    """The refusal of what no single event can hold; it names the argument that takes most of the room."""
+    """The refusal of a command whose event would be too large. It names the largest argument."""
     sizes = {name: len(to_json(value)) for name, value in args.items()}
     field = max(sizes, key=lambda name: sizes[name], default=None)
-    room = f"{field} takes {sizes[field]} of its bytes" if field else str(error)
-    return Rejected(
-        "request_too_large", f"this is more than one event can hold: {room}", Category.TOO_LARGE, field=field
-    )
+    largest = f"{field} has {sizes[field]} bytes; make it shorter" if field else str(error)
+    detail = f"the request is larger than one event can be: {largest}"
+    return Rejected("request_too_large", detail, Category.TOO_LARGE, field=field)

@@ -52,7 +52,7 @@ async def living(gateway: Gateway, request: Request, table: Aggregates[S], ref: 
     if found is None:
         raise not_found(table.kind, ref.id)
     if found.deleted:
-        hint = "; read its past with ?at=" if table is VMS else ""
+        hint = "; its earlier states can be read with ?at=" if table is VMS else ""
         raise Problem(410, f"{table.kind}_{table.ended}", f"{table.kind} {ref.id} was {table.ended}{hint}")
     return found
 

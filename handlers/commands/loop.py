@@ -250,7 +250,7 @@ class CommandLoop:
         found: Record | None = None
         operation = asked.request.context.operation
         if operation is not None and asked.route.operates:
-            found = record(operation, applied.told)
+            found = record(operation, applied.decoded)
             if found is None:  # accepted before, or in two steps
                 found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
         return CommandReply(

@@ -1,4 +1,4 @@
-"""The write side as one table, made of all kinds and their verbs: which command each subject stands for."""
+"""The table of the write side, derived from all kinds and their verbs: the command of each subject."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from handlers.commands.lookups import LOOKUPS, Lookup, Prepare, check_named, use
 
 @dataclass(frozen=True)
 class Route:
-    """One row: a verb of a kind, and what its command looks up."""
+    """One row: a verb of a kind, and the lookups of its command."""
 
     kind: Kind[Any, Any]
     verb: Verb[Any]
     lookup: Lookup
 
     def __post_init__(self) -> None:
-        """Raises TypeError where nothing fills in what handlers have to: such a command does not start."""
+        """Raises TypeError if a field that handlers have to fill in has no lookup: no process starts with that."""
         forgotten = looked_up_in(self.command)
         if forgotten and self.lookup.prepare is None and not self.verb.two_steps:
             raise TypeError(f"nothing in LOOKUPS fills in {', '.join(forgotten)} of {self.command.__name__}")
@@ -35,17 +35,17 @@ class Route:
 
     @cached_property
     def operates(self) -> bool:
-        """Whether a person's command is an operation, with a record."""
+        """Whether the command becomes an operation, with a record."""
         return "operation" in self.command.model_fields
 
     @cached_property
     def signs(self) -> bool:
-        """Whether the command says who asked for it."""
+        """Whether the command has a field for its actor."""
         return "created_by" in self.command.model_fields
 
     @cached_property
     def prepare(self) -> Prepare | None:
-        """What completes the arguments, or refuses them."""
+        """The function that completes the arguments, or refuses them; None if there is nothing to do."""
         if self.lookup.prepare is not None:
             return self.lookup.prepare
         if self.verb.two_steps:
@@ -53,7 +53,7 @@ class Route:
         return partial(check_named, self.command) if names_in(self.command) else None
 
     def ref(self, project_id: str, id_: str) -> Ref:
-        """Where a resource's events are. Raises ValueError."""
+        """The reference of a resource's aggregate. Raises ValueError."""
         id_ = self.kind.canonical(id_)
         return Ref(self.kind.project_of(project_id, id_), self.kind.name, id_)
 

@@ -1,7 +1,8 @@
-"""User-data: what cloud-init will make of it, as far as can be known before a guest boots.
+"""User-data: how cloud-init will treat it, as far as that is known before the guest boots.
 
-Any bytes are taken. A byte order mark goes, since cloud-init does not know what begins with one, and UTF-16 becomes
-UTF-8. The notices say what a guest would ignore without a word. They quote nothing: user-data is secret.
+Any bytes are accepted. A byte order mark is removed, because cloud-init does not recognise data that begins with one,
+and UTF-16 is converted to UTF-8. The notices say which parts cloud-init would ignore silently. They never quote the
+user-data, which is secret.
 """
 
 import codecs
@@ -19,10 +20,11 @@ import yaml
 from domain.vm.values import Notice
 from handlers.commands.bounded_yaml import TooMuch, load
 
-#: Bytes that are read as YAML, or unpacked, of all parts together: to read them takes seconds. The rest is not judged.
+#: Maximum number of bytes that are loaded as YAML or unpacked, for all parts together, as that takes seconds. The rest
+#: is not checked.
 MOST_LOOKED_AT = 128 * 1024
 GZIP = b"\x1f\x8b"
-#: What cloud-init looks for at the beginning, in either case and behind blanks; longer ones first.
+#: What cloud-init looks for at the beginning, after spaces, in upper or lower case; longer ones first.
 CONFIG, ARCHIVE, PATCH, TEMPLATE = "#cloud-config", "#cloud-config-archive", "#cloud-config-jsonp", "## template: jinja"
 STARTS = {
     ARCHIVE: "text/cloud-config-archive",
@@ -34,21 +36,21 @@ STARTS = {
     TEMPLATE: "text/jinja2",
     "#!": "text/x-shellscript",
 }
-#: Types that only a part of several can say of itself.
-SAID = ("text/x-include-once-url", *(f"text/x-shellscript-per-{when}" for when in ("boot", "instance", "once")))
-#: Types that bring parts, or ways to read them, of which nobody here can know.
+#: Types that are only recognised by a part's header, not by its content.
+DECLARED = ("text/x-include-once-url", *(f"text/x-shellscript-per-{when}" for when in ("boot", "instance", "once")))
+#: Types that may add further parts or types, which cannot be known here.
 OPEN = ("text/part-handler", "text/x-include-url", "text/x-include-once-url")
-#: What cloud-init takes for a MIME message when it stands in the first bytes of it.
+#: The data is a MIME message for cloud-init if this is in its first bytes.
 MIME, MIME_WITHIN = b"mime-version:", 4096
-#: Types of parts whose content is looked at for what it is; and of those that are unpacked before.
+#: Types of parts whose real type follows from their content; types that are unpacked first.
 PLAIN = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
 _PACKED = "gzip gzip-compressed gzipped x-compress x-compressed x-gunzip x-gzip x-gzip-compressed"
 PACKED = tuple(f"application/{kind}" for kind in _PACKED.split())
-#: What a template may become.
+#: The types that a template may have after it is rendered.
 TEMPLATES = ("text/cloud-config", "text/cloud-config-jsonp", "text/x-shellscript")
-#: How the characters of a part stand in a message that needs no more than ASCII.
+#: The encodings of a part that need only ASCII characters.
 ENCODED = ("base64", "quoted-printable")
-#: What an entry of an archive says of itself, beside its headers.
+#: The keys of an archive's entry that are not headers.
 ENTRY = ("content", "filename", "type", "launch-index")
 
 UNKNOWN = "user_data_unknown"
@@ -58,7 +60,7 @@ SILENT = "guest_cannot_say_ready"
 
 @dataclass
 class _Look:
-    """One look at user-data: what may still be read of it, and whether a part of it may bring types of its own."""
+    """One check of user-data. `left`: bytes that may still be read; `open`: whether a part may add further types."""
 
     left: int = MOST_LOOKED_AT
     open: bool = False
@@ -69,7 +71,7 @@ class _Look:
 
 
 def cleaned(data: bytes) -> bytes:
-    """Without a byte order mark; text in UTF-16 that begins with one in UTF-8."""
+    """The data without a byte order mark; UTF-16 text with such a mark is converted to UTF-8."""
     if data.startswith(codecs.BOM_UTF8):
         return data.removeprefix(codecs.BOM_UTF8)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -81,32 +83,33 @@ def cleaned(data: bytes) -> bytes:
 
 
 def notices(data: bytes) -> tuple[Notice, ...]:
-    """What its owner should know of user-data that was cleaned; nothing where it is fine. Total: any bytes will do."""
+    """The notices about cleaned user-data; none if cloud-init will use all of it. It accepts any bytes."""
     try:
         found = list(_all(data, _Look())) if data.strip() else []
     except RecursionError:
-        found = [_stops("its parts stand in each other too deeply")]
-    except Exception:  # a library's, of many kinds, which cloud-init reads it with as well; it may quote a secret
-        found = [_stops("it cannot be taken apart")]
+        found = [_stops("its parts are nested too deeply")]
+    except Exception:  # of a library that cloud-init uses too; not logged, because its text may quote a secret
+        found = [_stops("it cannot be split into its parts")]
     return tuple({notice.code: notice for notice in reversed(found)}.values())[::-1]
 
 
 def _all(data: bytes, look: _Look) -> Iterator[Notice]:
-    """Compressed once at most; then a MIME message, or one part."""
+    """Notices about all of it: compressed at most once, then a MIME message or a single part."""
     if data.startswith(GZIP):
         try:
             plain = _unpacked(data, look)
         except ValueError as error:
-            yield _ignored(f"it begins as gzip and {error}")
+            yield _ignored(f"it begins as gzip, but {error}")
             return
         if plain is None:
             return
         if cleaned(plain) != plain:
-            detail = "what is compressed begins with a byte order mark: cloud-init ignores it; take the mark away"
+            detail = "its compressed data begins with a byte order mark: cloud-init ignores it; remove the mark"
             yield Notice(code=UNKNOWN, detail=detail)
             return
         if plain.startswith(GZIP):
-            yield Notice(code=UNKNOWN, detail="it is compressed twice: cloud-init unpacks it once, and ignores it")
+            detail = "it is compressed twice: cloud-init unpacks it only once, and ignores it; compress it once"
+            yield Notice(code=UNKNOWN, detail=detail)
             return
         data = plain
     if MIME in data[:MIME_WITHIN].lower():
@@ -120,30 +123,30 @@ def _ignored(why: str) -> Notice:
 
 
 def _stops(why: str) -> Notice:
-    """Of what cloud-init fails at before it comes to vendor-data."""
-    detail = f"cloud-init stops at its user-data, so the guest cannot say that it is ready: {why}"
+    """The notice about data at which cloud-init fails before it reads vendor-data."""
+    detail = f"cloud-init fails on this user-data, so the guest cannot report that it is ready: {why}"
     return Notice(code=SILENT, detail=detail)
 
 
 def _unpacked(data: bytes, look: _Look) -> bytes | None:
-    """What is compressed; None where it is too much to judge. Raises ValueError, with what is wrong with it."""
+    """The uncompressed data; None if it is too large to check. Raises ValueError with the end of a sentence."""
     most = max(look.left, 0)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
             plain = packed.read(most + 1)
     except EOFError:
-        raise ValueError("ends too early") from None
+        raise ValueError("is cut off") from None
     except (OSError, zlib.error):
-        raise ValueError("cannot be unpacked: it is broken, or something else stands behind its end") from None
+        raise ValueError("cannot be unpacked: it is broken, or followed by other data") from None
     return plain if len(plain) <= most and look.takes(len(plain)) else None
 
 
 def _parts(data: bytes, look: _Look) -> Iterator[Notice]:
-    """Of a MIME message, which cloud-init reads as text."""
+    """Notices about a MIME message, which cloud-init reads as text."""
     try:
         message = email.message_from_string(data.decode())
     except UnicodeDecodeError as error:
-        yield _stops(f"it is a MIME message and not UTF-8 at byte {error.start}")
+        yield _stops(f"it is a MIME message, but byte {error.start} is not UTF-8")
         return
     parts = [part for part in message.walk() if part.get_content_maintype() != "multipart"]
     if not parts:
@@ -161,23 +164,23 @@ def _parts(data: bytes, look: _Look) -> Iterator[Notice]:
 
 
 def _part(part: email.message.Message, look: _Look) -> tuple[bytes, str | None] | Notice:
-    """What a part holds and what it is taken for; None for nothing to judge."""
+    """The content of a part and its type, or a notice about it. The type is None if there is nothing to check."""
     if part.is_multipart():
-        return _stops("a part of it is a message of its own")
-    payload, said = part.get_payload(decode=True), part.get_payload()
+        return _stops("a part of it is itself a message")
+    payload, raw = part.get_payload(decode=True), part.get_payload()
     content = payload if isinstance(payload, bytes) else b""
     kind: str | None = part.get_content_type()
     encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
-    if isinstance(said, str) and not said.isascii() and encoding not in ENCODED:
+    if isinstance(raw, str) and not raw.isascii() and encoding not in ENCODED:
         return _ignored(
-            "a part of it has characters beyond ASCII, which are read as others; write that part in base64 "
-            "(Content-Transfer-Encoding: base64). As it is"
+            "a part of it has characters beyond ASCII, which would be read as others (encode that part in base64, with "
+            "Content-Transfer-Encoding: base64)"
         )
     if kind in PACKED:
         try:
             plain = _unpacked(content, look)
         except ValueError as error:
-            return _stops(f"a part of it is to be compressed, and {error}")
+            return _stops(f"a part of it has a compressed type, but {error}")
         content, kind = plain or b"", "text/plain"
     if kind in PLAIN:
         kind = _kind(content) or kind
@@ -185,12 +188,13 @@ def _part(part: email.message.Message, look: _Look) -> tuple[bytes, str | None] 
 
 
 def _kind(data: bytes) -> str | None:
+    """The type that follows from the beginning of the data."""
     start = data[:4096].decode(errors="replace").lstrip().lower()
     return next((kind for word, kind in STARTS.items() if start.startswith(word)), None)
 
 
 def _content(data: bytes, kind: str | None, look: _Look) -> Iterator[Notice]:
-    """Of one part; without a kind, of all of it."""
+    """Notices about one part, or about all of the data, if `kind` is None."""
     match kind:
         case "text/cloud-config":
             yield from _config(data, look)
@@ -202,7 +206,7 @@ def _content(data: bytes, kind: str | None, look: _Look) -> Iterator[Notice]:
             yield from _template(data, look)
         case "text/x-include-url" | "text/x-include-once-url":
             return
-        case str() if kind in STARTS.values() or kind in SAID:
+        case str() if kind in STARTS.values() or kind in DECLARED:
             yield from _text(data)
         case _ if not data.strip() or look.open:
             return
@@ -210,24 +214,24 @@ def _content(data: bytes, kind: str | None, look: _Look) -> Iterator[Notice]:
             detail = f"cloud-init ignores it: it begins with none of {', '.join(sorted(STARTS))}, gzip or MIME-Version:"
             yield Notice(code=UNKNOWN, detail=detail)
         case _:
-            detail = "cloud-init ignores a part of it, whose type it does not know: see Content-Type, or type"
+            detail = "cloud-init ignores a part of it, because it does not know the part's Content-Type or type"
             yield Notice(code=UNKNOWN, detail=detail)
 
 
 def _text(data: bytes) -> Iterator[Notice]:
-    """Of a script: it is written to a file as text, or not at all."""
+    """Notices about a script, which cloud-init writes to a file only if it is UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        yield _ignored(f"it is a script and not UTF-8 at byte {error.start}")
+        yield _ignored(f"it is a script, but byte {error.start} is not UTF-8")
 
 
 def _template(data: bytes, look: _Look) -> Iterator[Notice]:
-    """Of what is filled in by the guest: what it is, where that is not filled in too; all, where nothing is."""
+    """Notices about a template, which the guest renders: only about its type, unless it has no placeholders."""
     rest = data.lstrip().partition(b"\n")[2]
     kind = _kind(rest)
     if kind not in TEMPLATES and not rest.lstrip().startswith(b"{"):
-        detail = f"cloud-init ignores it: what follows {TEMPLATE} is neither a script nor begins with {CONFIG}"
+        detail = f"cloud-init ignores it: the text after {TEMPLATE} is not a script and does not begin with {CONFIG}"
         yield Notice(code=UNKNOWN, detail=detail)
     elif not any(mark in rest for mark in (b"{{", b"{%", b"{#")):
         yield from _content(rest, kind, look)
@@ -235,15 +239,15 @@ def _template(data: bytes, look: _Look) -> Iterator[Notice]:
 
 def _patch(data: bytes) -> Iterator[Notice]:
     try:
-        said = json.loads(data.decode().lstrip().removeprefix(PATCH))
+        patch = json.loads(data.decode().lstrip().removeprefix(PATCH))
     except ValueError:
-        yield _ignored(f"it begins with {PATCH} and is no JSON")
+        yield _ignored(f"it begins with {PATCH}, but is not JSON")
         return
-    one_by_one = isinstance(said, list) and all(
-        isinstance(each, dict) and {"op", "path"} <= each.keys() for each in said
+    operations = isinstance(patch, list) and all(
+        isinstance(each, dict) and {"op", "path"} <= each.keys() for each in patch
     )
-    if not one_by_one and said != {}:
-        yield _ignored(f"it begins with {PATCH} and is no list of operations")
+    if not operations and patch != {}:
+        yield _ignored(f"it begins with {PATCH}, but is not a list of operations")
 
 
 def _config(data: bytes, look: _Look) -> Iterator[Notice]:
@@ -251,9 +255,9 @@ def _config(data: bytes, look: _Look) -> Iterator[Notice]:
     if isinstance(loaded, Notice):
         yield loaded
     elif loaded is not None and not isinstance(loaded, dict):
-        yield _ignored(f"it begins with {CONFIG} and is no mapping of names")
-    elif isinstance(loaded, dict) and _silences(loaded):
-        detail = "its user-data turns vendor-data off, by which a guest says that it is ready: wait for running instead"
+        yield _ignored(f"it begins with {CONFIG}, but is not a mapping")
+    elif isinstance(loaded, dict) and _disables_vendor_data(loaded):
+        detail = "it turns off vendor-data, with which a guest reports that it is ready; wait for running instead"
         yield Notice(code=SILENT, detail=detail)
 
 
@@ -265,7 +269,7 @@ def _archive(data: bytes, look: _Look) -> Iterator[Notice]:
     if loaded is None:
         return
     if not isinstance(loaded, list):
-        yield _ignored(f"it begins with {ARCHIVE} and is no list of parts")
+        yield _ignored(f"it begins with {ARCHIVE}, but is not a list of parts")
         return
     entries = []
     for number, entry in enumerate(loaded, 1):
@@ -273,21 +277,21 @@ def _archive(data: bytes, look: _Look) -> Iterator[Notice]:
         if not isinstance(part, dict):
             yield _ignored(f"part {number} of its archive is neither text nor a mapping")
         elif not _is_part(part):
-            yield _stops(f"part {number} of its archive is no part: content and what is said of it have to be text")
+            yield _stops(f"part {number} of its archive is invalid: its content, type and headers have to be text")
         else:
             content = str(part.get("content", "")).encode(errors="replace")
             entries.append((content, str(part.get("type") or _kind(content) or STARTS[CONFIG])))
     look.open = look.open or any(kind == STARTS["#part-handler"] for _, kind in entries)
     for content, kind in entries:
-        if kind in (STARTS["#include"], SAID[0], STARTS[ARCHIVE], *PLAIN[:2]):
-            detail = f"cloud-init ignores a part of its archive: of the type {kind} none may stand in one"
+        if kind in (STARTS["#include"], DECLARED[0], STARTS[ARCHIVE], *PLAIN[:2]):
+            detail = f"cloud-init ignores a part of its archive: an archive may not have parts of type {kind}"
             yield Notice(code=UNKNOWN, detail=detail)
         else:
             yield from _content(content, kind, look)
 
 
 def _is_part(part: dict[object, object]) -> bool:
-    """Whether cloud-init can make a part of a message of it."""
+    """Whether cloud-init can convert the entry of an archive to a part of a message."""
     kind = part.get("type") or "text/cloud-config"
     headers = [value for key, value in part.items() if key not in ENTRY]
     named = all(isinstance(key, str) for key in part)
@@ -301,7 +305,7 @@ def _is_part(part: dict[object, object]) -> bool:
 
 
 def _yaml(data: bytes, look: _Look) -> object:
-    """What the YAML says, None where it is too much to judge, or a notice where it says nothing."""
+    """The loaded YAML; None if it is too large to check; a notice if it is not YAML."""
     if not look.takes(len(data)):
         return None
     try:
@@ -309,17 +313,17 @@ def _yaml(data: bytes, look: _Look) -> object:
     except TooMuch:
         return None
     except UnicodeDecodeError as error:
-        return Notice(code=MALFORMED, detail=f"it is not UTF-8 at byte {error.start}: cloud-init cannot read it")
+        return Notice(code=MALFORMED, detail=f"byte {error.start} is not UTF-8: cloud-init cannot read it")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         return Notice(code=MALFORMED, detail=f"it is not YAML{where}: cloud-init ignores all of it")
-    except Exception:  # a library's, of many kinds: a tag whose value it cannot make, a number too long, too deep
+    except Exception:  # of the library, of many types: an unknown tag, a very long number, deep nesting
         return Notice(code=MALFORMED, detail="it is not YAML: cloud-init ignores all of it")
 
 
-def _silences(config: dict[object, object]) -> bool:
-    """Whether it turns off vendor-data, or boothooks in it, as cloud-init reads it."""
+def _disables_vendor_data(config: dict[object, object]) -> bool:
+    """Whether cloud-init will ignore vendor-data, or the boothooks in it."""
     if "vendor_data" not in config:
         return False
     vendor = config["vendor_data"]

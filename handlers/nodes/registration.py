@@ -1,9 +1,8 @@
-"""Nodes introduce themselves, each on its own subject; one daemon at a time holds the lease of a node.
+"""Registration of nodes, each on its own subject. One daemon at a time has the lease of a node.
 
-The node that a message is about is in its subject, which only that node can publish on. A lease changes hands by an
-event of the node; heartbeats renew it in memory. It is taken from nobody who may live: another daemon gets it once the
-holder has given it back, was heard by nobody for some time, or is known to have ended (`taken` in
-`domain/node/rules.py`).
+The node is named in the subject, on which only that node can publish. A lease is granted by an event of the node;
+heartbeats renew it in memory. Another daemon gets the lease only once the holder has returned it, has sent no heartbeat
+for some time, or is known to have ended (`lease` in `domain/node/rules.py`).
 """
 
 from nats.aio.client import Client
@@ -29,12 +28,12 @@ from runtime.bus.responder import Answer, Responder
 log = logs.get(__name__)
 
 QUEUE = "handlers"
-#: Refusals that are remembered, so that each is told once.
-MOST_TOLD = 1000
+#: Maximum number of refusals that are kept, so that each is logged once.
+MOST_LOGGED = 1000
 
 
 class Registration:
-    """Answers nodes that register or leave. `lease_seconds`: silence after which a lease may change hands."""
+    """Answers nodes that register or leave. `lease_seconds`: silence after which another daemon may get a lease."""
 
     def __init__(
         self,
@@ -49,42 +48,42 @@ class Registration:
         self._leases = leases
         self._lease_seconds = lease_seconds
         self._malformed = malformed or Malformed()
-        self._told: dict[tuple[str, str], None] = {}
+        self._logged: dict[tuple[str, str], None] = {}
 
-    async def register(self, node_id: str, said: Introduction) -> LeaseGranted:
-        """Make the daemon the one of its node. Raises Rejected, Unavailable."""
-        if said.info.node != node_id:
-            detail = f"the info is about node {said.info.node}, and was sent by {node_id}"
+    async def register(self, node_id: str, request: Introduction) -> LeaseGranted:
+        """Register the node, and grant its lease to the daemon. Raises Rejected, Unavailable."""
+        if request.info.node != node_id:
+            detail = f"the info is about node {request.info.node}, but node {node_id} sent it"
             raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
         command = RegisterNode(
             node=node_id,
             at=now(),
-            info=said.info,
-            daemon=said.daemon,
-            heir=said.heir,
-            take_over=said.take_over,
+            info=request.info,
+            daemon=request.daemon,
+            heir=request.heir,
+            take_over=request.take_over,
             silence=self._liveness.silence_of_holder(node_id),
             patience=self._lease_seconds,
         )
         ref = Ref(subjects.SYSTEM, "node", node_id)
         known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
-        by = Context(actor=f"node:{node_id}")
-        applied = await apply(self._store, ref, node.decide, node.evolve, command, by, known=known)
+        context = Context(actor=f"node:{node_id}")
+        applied = await apply(self._store, ref, node.decide, node.evolve, command, context, known=known)
         assert applied.state is not None
+        lease, daemon = applied.state.lease, request.daemon
         for recorded in applied.events:
-            log.info("node registered", node=node_id, type=recorded.type, host=said.daemon.host, pid=said.daemon.pid)
-        lease, daemon = applied.state.lease, said.daemon
+            log.info("node registered", node=node_id, type=recorded.type, host=daemon.host, pid=daemon.pid)
         await self._leases.note(LeaseNote(node=node_id, lease=lease, boot=daemon.boot, identity=daemon.identity))
         return LeaseGranted(lease=lease, seconds=self._lease_seconds)
 
-    async def leave(self, node_id: str, said: Leaving) -> None:
+    async def leave(self, node_id: str, request: Leaving) -> None:
         """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
-        command = ReturnLease(node=node_id, at=now(), boot=said.boot)
+        command = ReturnLease(node=node_id, at=now(), boot=request.boot)
         ref = Ref(subjects.SYSTEM, "node", node_id)
         await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
 
-    async def answered(self, msg: Msg) -> Answer:
-        """The answer to a request. Raises ValidationError, Rejected, Unavailable, Conflict."""
+    async def reply(self, msg: Msg) -> Answer:
+        """The reply to a request. Raises ValidationError, Rejected, Unavailable, Conflict."""
         node_id = node_named(msg.subject)
         if msg.subject == subjects.register(node_id):
             granted = await self.register(node_id, Introduction.model_validate_json(msg.data))
@@ -93,39 +92,40 @@ class Registration:
         return Answer(replies.accepted({}))
 
     def note(self, msg: Msg, error: Exception, refused: Refusal) -> None:
-        """Say it once: a daemon that is refused asks again and again."""
+        """Log a refusal once: a daemon that is refused repeats its request."""
         if isinstance(error, ValidationError):
             self._malformed.note("registrations", msg.subject, error)
-        said = (msg.subject, refused.detail)
-        if said not in self._told:
+        entry = (msg.subject, refused.detail)
+        if entry not in self._logged:
             log.warning("node refused", subject=msg.subject, code=refused.code, detail=refused.detail)
-        self._told.pop(said, None)
-        self._told[said] = None
-        if len(self._told) > MOST_TOLD:
-            del self._told[next(iter(self._told))]
+        self._logged.pop(entry, None)
+        self._logged[entry] = None
+        if len(self._logged) > MOST_LOGGED:
+            del self._logged[next(iter(self._logged))]
 
     async def serve(self, nc: Client) -> None:
-        """Answer from now on."""
+        """Answer requests from now on."""
         responder = Responder(nc, refusal)
 
         async def answer(msg: Msg) -> None:
             if responder.accepts(msg):
-                await responder.carry_out(msg, self.answered, self.note)
+                await responder.carry_out(msg, self.reply, self.note)
 
         for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)
 
 
 def node_named(subject: str) -> str:
-    """The node that a request is of. Raises Rejected."""
+    """The node that sent a request. Raises Rejected."""
     try:
         return subjects.token(subjects.node_of(subject))
     except ValueError as error:
-        raise Rejected("invalid_request", f"no node has such a name: {error}", Category.INVALID, field="node") from None
+        detail = f"this cannot be the name of a node: {error}"
+        raise Rejected("invalid_request", detail, Category.INVALID, field="node") from None
 
 
 async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:
-    """Hear every node from now on. A daemon whose lease went to another one is told so, on its reply subject."""
+    """Receive the heartbeats of all nodes from now on. A daemon that has lost its lease gets a refusal as reply."""
     responder = Responder(nc, refusal)
 
     async def hear(msg: Msg) -> None:

@@ -1,6 +1,6 @@
-"""Reports: what a node says of a VM becomes an event, when it is news.
+"""Reports of nodes about VMs become events, if they say something new.
 
-They come over a durable queue (`queues.py`): a report is acknowledged only once its events are stored.
+They come over a durable queue (`queues/queues.py`): a report is acknowledged only once its events are stored.
 """
 
 from typing import Annotated
@@ -21,29 +21,30 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-#: Seconds that a sequence may be ahead of the time since its lease was given: clocks are set now and then. A VM is deaf
-#: for no longer after a report that was a lie.
+#: Seconds that a sequence may be ahead of the time since its lease was granted, as clocks are adjusted. So a forged
+#: sequence makes handlers ignore a VM's reports for no longer than this.
 SLACK = 600.0
-#: What reports may need of handlers, by name, beyond what they always did.
+#: The features of reports that these handlers know.
 FEATURES: frozenset[str] = frozenset()
-#: Those of earlier versions name no kind: they are of VMs.
+#: Reports of earlier versions have no kind: they are about VMs.
 AnyReport = Annotated[NodeReport | RefusedDocument, Field(union_mode="left_to_right")]
 
 
 class Reports:
-    """Judges the reports of all nodes."""
+    """Makes events of the reports of all nodes."""
 
     def __init__(self, store: EventStore, world: World) -> None:
         self._store = store
         self._world = world
 
     async def record(self, report: NodeReport) -> None:
-        """Append what a report means: nothing, about a VM that is gone, from another node, or under an earlier lease.
+        """Append the events that follow from a report. There are none if the VM is deleted or on another node, or the
+        lease is an earlier one.
 
-        Raises PoisonMessage for one that cannot be true.
+        Raises PoisonMessage for a report that cannot be true.
         """
-        speaker = await self._speaker(report)
-        if speaker is None:
+        sender = await self._sender(report)
+        if sender is None:
             return
         known = self._world.vm(report.vm) or self._world.forgotten.get(report.vm)
         if known is None:
@@ -54,37 +55,37 @@ class Reports:
             if known is None:
                 log.warning("report about an unknown vm", vm=report.vm, node=report.node)
                 return
-        command = RecordReport(vm=report.vm, at=now(), report=report, folder=speaker.identity)
+        command = RecordReport(vm=report.vm, at=now(), report=report, folder=sender.identity)
         context = Context(actor=f"node:{report.node}", causation=f"report.{report.vm}:{report.sequence}")
         applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, world=self._world)
         for recorded in applied.events:
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
 
-    async def _speaker(self, report: NodeReport) -> Node | None:
-        """The node, if the daemon that reports holds its lease. Raises PoisonMessage for a lease never given."""
-        speaker = self._world.node(report.node)
-        if speaker is None or report.lease > speaker.lease:
+    async def _sender(self, report: NodeReport) -> Node | None:
+        """The node, if the report's daemon has its lease. Raises PoisonMessage for a lease that was never granted."""
+        node = self._world.node(report.node)
+        if node is None or report.lease > node.lease:
             await self._world.reached(await self._store.last_position())
-            speaker = self._world.node(report.node)
-        if speaker is None or report.lease > speaker.lease or report.lease == 0:
-            raise PoisonMessage(f"node {report.node} was not given lease {report.lease}")
-        if report.lease < speaker.lease:
-            log.info("report of an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
+            node = self._world.node(report.node)
+        if node is None or report.lease > node.lease or report.lease == 0:
+            raise PoisonMessage(f"node {report.node} was never granted lease {report.lease}")
+        if report.lease < node.lease:
+            log.info("report under an earlier lease ignored", node=report.node, vm=report.vm, lease=report.lease)
             return None
-        if speaker.retired_at is not None:
+        if node.retired_at is not None:
             log.info("report of a retired node ignored", node=report.node, vm=report.vm)
             return None
-        if speaker.holder is not None:
-            age = max(0.0, (now() - speaker.holder.since).total_seconds())
+        if node.holder is not None:
+            age = max(0.0, (now() - node.holder.since).total_seconds())
             if report.sequence > (age + SLACK) * 1e9:
                 raise PoisonMessage(
                     f"sequence {report.sequence} is more than the nanoseconds since lease {report.lease}"
                 )
-        return speaker
+        return node
 
 
 def receive(queues: Queues, reports: Reports) -> None:
-    """Have the queue of reports judged."""
+    """Process the queue of reports."""
 
     @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
     async def on_report(report: AnyReport, subject: str) -> None:
@@ -92,13 +93,12 @@ def receive(queues: Queues, reports: Reports) -> None:
 
 
 def of_vm(subject: str, report: AnyReport) -> NodeReport:
-    """The report, where it is one of a VM that stands on its subject. Raises PoisonMessage for all else.
+    """The report, if it is about the VM that its subject names. Raises PoisonMessage for any other.
 
-    These handlers write no documents of other kinds, so that a node refuses one is news to operators, who see it among
-    the parked messages.
+    A refusal of a document of another kind is parked, so that operators see it: these handlers write no such documents.
     """
     if unknown := sorted(set(report.features) - FEATURES):
-        raise PoisonMessage(f"it needs {', '.join(unknown)}, which these handlers do not know: upgrade them")
+        raise PoisonMessage(f"it needs features that these handlers do not know: {', '.join(unknown)}; upgrade them")
     id_ = report.vm if isinstance(report, NodeReport) else report.id
     if subjects.parse_report(subject) != (report.node, report.kind, id_):
         raise PoisonMessage(f"a report on {subject} claims to be of {report.node}")

@@ -1,19 +1,19 @@
-"""Durable work queues: each message of a stream goes to one function, until it is done or parked.
+"""Durable work queues: each message of a stream is delivered to one function, until it is processed or parked.
 
-A queue is one function, of a message and its subject. The type of its first parameter says what a message is:
+A queue is one function of a message and its subject. The type of its first parameter is the type of the messages:
 
     @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
     async def on_report(report: NodeReport, subject: str) -> None: ...
 
 - The function returns: the message is acknowledged.
-- It is not of that type, or the function raises PoisonMessage: it is parked.
+- The message is not of that type, or the function raises PoisonMessage: it is parked.
 - The function raises Unavailable or Conflict: it is called again after a pause, until it raises neither.
-- It raises anything else, or takes longer than LONGEST: the message comes again after a pause that grows. After as many
-  tries as the settings allow it is parked, with the error of the last one.
-- The process stops, or dies: the message comes again, to any process.
+- It raises anything else, or takes longer than LONGEST: the message is delivered again after a pause that grows. It is
+  parked after as many tries as the settings allow, with the error of the last one.
+- The process stops or is killed: the message is delivered again, to any process.
 
-The server counts deliveries, and a message that is given back counts as delivered. So what waits for the log is kept
-here and not given back: tries are failures, or processes that ended, in all processes together.
+The server counts deliveries, also those of returned messages. So a message that waits for the log is not returned, but
+kept in this process. The count of tries thus has only failures and processes that ended, of all processes together.
 """
 
 import asyncio
@@ -41,21 +41,21 @@ from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
-#: Messages that are asked for, and worked on, at a time.
+#: Maximum number of messages that are requested, and processed, at a time.
 BATCH = 16
-#: Seconds for which JetStream may have none.
+#: Seconds after which a request for messages ends without one.
 WAIT = 5.0
-#: Seconds of silence after which JetStream takes the reader of a message for dead.
+#: Seconds after which JetStream delivers a message again that was not acknowledged, and whose deadline not extended.
 ACK_WAIT = 5.0
-#: Messages that may be in work or wait for another try, in all processes together. Nobody gets more meanwhile.
+#: Maximum number of unacknowledged messages, in all processes together. JetStream delivers no more of them meanwhile.
 MOST_WAITING = 4096
-#: Seconds that one call of the function may take.
+#: Maximum number of seconds of one call of the function.
 LONGEST = 60.0
-#: Seconds before the second try, and the most before a later one.
+#: Seconds before the second try (`first`), and at most before a later one (`last`).
 RETRY = Backoff(first=0.5, last=30.0)
-#: Seconds for what is in work when the process stops.
+#: Seconds for messages in work when the process stops.
 GRACE = 3.0
-#: What passes, and says nothing about the message.
+#: Errors that end by themselves, and are not caused by the message.
 PASSING = (Unavailable, Conflict)
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ Function = Callable[[T, str], Awaitable[None]]
 
 
 class PoisonMessage(ValueError):
-    """A message that can never be taken in: another try would end in the same way."""
+    """A message that can never be processed: each further try would fail in the same way."""
 
 
 def consumer_name(source: str) -> str:
@@ -71,7 +71,7 @@ def consumer_name(source: str) -> str:
 
 
 def consumer(source: str, subject: str) -> ConsumerConfig:
-    """What remembers which messages of a queue are done."""
+    """The configuration of a queue's consumer, which stores which messages are acknowledged."""
     name = consumer_name(source)
     return ConsumerConfig(
         name=name,
@@ -85,7 +85,7 @@ def consumer(source: str, subject: str) -> ConsumerConfig:
 
 
 class Queues:
-    """The queues of one process, on its own connection. `max_deliver`: tries until a message is parked."""
+    """The queues of one process, on its own connection. `max_deliver`: number of tries before a message is parked."""
 
     def __init__(self, nc: Client, parking: Parking, max_deliver: int) -> None:
         self._parking = parking
@@ -95,16 +95,14 @@ class Queues:
         self._broker = Broker(nc, self._in_work, grace=GRACE)
 
     def of(self, source: str, subject: str) -> Callable[[Function[T]], Function[T]]:
-        """Make the function a queue's. `source` is the name of its messages among the parked ones, which knows the
-        stream that a retried one goes back to.
-        """
+        """A decorator: the function processes a queue. `source`: the name of its messages among the parked ones."""
         stream = RETRIED_INTO[source]
         config = consumer(source, subject)
 
         def policy(msg: Msg | None, /, *, context: ContextRepo) -> Policy:
             return Policy(msg, context=context, queues=self, source=source)
 
-        def made(function: Function[T]) -> Function[T]:
+        def register(function: Function[T]) -> Function[T]:
             first = next(iter(inspect.signature(function, eval_str=True).parameters.values()))
             router = NatsRouter(middlewares=[policy])
             router.subscriber(
@@ -115,36 +113,36 @@ class Queues:
                 config=config,
                 ack_policy=AckPolicy.NACK_ON_ERROR,
                 decoder=decoder(first.annotation),
-                no_reply=True,  # or it would publish to whatever subject a header `reply_to` names, as the handlers
+                no_reply=True,  # otherwise a header `reply_to` makes it publish to any subject
             )(function)
             self._broker.include_router(router)
             return function
 
-        return made
+        return register
 
     async def start(self) -> None:
-        """Hand out messages from now on, while `keep` runs."""
+        """Process messages from now on, while `keep` runs."""
         await self._broker.start()
 
     async def keep(self) -> None:
-        """Tell JetStream of the messages that take long, for ever."""
+        """Extend, for ever, the acknowledgement deadline of messages in work."""
         await self._in_work.keep(ACK_WAIT / 3)
 
     async def stop(self) -> None:
-        """Let functions end, for GRACE seconds. What is left then goes to another process."""
+        """Wait up to GRACE seconds for running functions. Other messages are returned, for another process."""
         self._stopping.set()
         await self._broker.stop()
         await self._in_work.give_back()
 
     async def take(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
-        """Call the function, and see to what it raises. Raises NackMessage where the message has to come again."""
+        """Call the function, and handle its errors. Raises NackMessage if the message has to be delivered again."""
 
         async def in_time() -> None:
             async with asyncio.timeout(LONGEST):
                 await call()
 
         try:
-            await self._until_it_counts(source, msg, in_time)
+            await self._retry_while_unavailable(source, msg, in_time)
         except PoisonMessage as error:
             await self._park(source, msg, error.__cause__ or error)
         except PASSING as error:  # the process stops
@@ -157,12 +155,12 @@ class Queues:
             await self._park(source, msg, error)
 
     def done(self, msg: Msg, error: BaseException | None) -> None:
-        """FastStream acknowledges it now, or gives it back. What was cut off is given back by `stop`."""
+        """FastStream now acknowledges or returns the message. A cancelled one is returned by `stop`."""
         if not isinstance(error, asyncio.CancelledError):
             self._in_work.end(msg)
 
-    async def _until_it_counts(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
-        """Call until it is not for want of the log that it fails, or the process stops."""
+    async def _retry_while_unavailable(self, source: str, msg: Msg, call: Callable[[], Awaitable[Any]]) -> None:
+        """Call again while the log is unavailable, until the process stops."""
         waiting = False
         for pause in patience.RETRY.pauses():
             try:
@@ -176,7 +174,7 @@ class Queues:
                     raise
 
     async def _park(self, source: str, msg: Msg, error: BaseException) -> None:
-        """Put a message aside for people to see, or only count it."""
+        """Park a message: store it for operators, or only count it."""
         position = msg.metadata.sequence.stream
 
         async def put() -> None:
@@ -191,13 +189,13 @@ class Queues:
             )
 
         try:
-            await self._until_it_counts(source, msg, put)
-        except PASSING as away:
-            raise NackMessage from away
+            await self._retry_while_unavailable(source, msg, put)
+        except PASSING as unavailable:  # the process stops
+            raise NackMessage from unavailable
 
 
 class Policy(BaseMiddleware[Any, Msg | None]):
-    """What FastStream has to call around each function."""
+    """The FastStream middleware that applies the rules of `Queues` to each message."""
 
     def __init__(self, msg: Msg | None, /, *, context: ContextRepo, queues: Queues, source: str) -> None:
         super().__init__(msg, context=context)
@@ -219,13 +217,13 @@ class Policy(BaseMiddleware[Any, Msg | None]):
 
 
 def decoder(kind: type[T]) -> Callable[[NatsMessage], Awaitable[tuple[T, str]]]:
-    """What makes a function's arguments of a message, whatever the message's headers say that it is."""
+    """A decoder that makes the function's arguments of a message. It ignores the content type in the headers."""
     adapter = TypeAdapter(kind)
 
     async def decoded(msg: NatsMessage) -> tuple[T, str]:
         try:
             return adapter.validate_json(msg.body), msg.raw_message.subject
         except ValueError as error:
-            raise PoisonMessage("the body does not fit") from error
+            raise PoisonMessage("the body is not of the queue's type") from error
 
     return decoded

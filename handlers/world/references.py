@@ -1,11 +1,11 @@
-"""Who refers to what, in the order of the log: what a deletion, and a create that comes with it, are judged by.
+"""The references between aggregates, in the order of the log. They decide deletions, and creates at the same time.
 
-The world shows each event here at the moment when everything before it, and nothing behind it, is known. So all
-handlers come to the same verdicts, whenever they look:
+The world passes each event to this file when it knows exactly the events before it. So all handlers processes come to
+the same results at any time:
 
-* a deletion that begins at a position is judged by who refers to the aggregate there;
-* a VM that was requested at a position is void when its project, its image or a tag was deleted, or was closing, there.
-  Nobody was told that it was accepted; placement drops it.
+* a deletion that begins at a position is decided by the references to the aggregate at that position;
+* a VM that was requested at a position is void if its project, image, flavor or a tag was deleted or closing there.
+  Its caller was never told that it was accepted; placement drops it.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,14 +28,14 @@ def refers_to(reference: Reference) -> Ref:
     return Ref(KINDS[reference.kind].project_of(SYSTEM, reference.id), reference.kind, reference.id)
 
 
-def in_order(named: Iterable[Reference]) -> list[Reference]:
-    """The project first: what else is wrong is its members' business."""
+def project_first(named: Iterable[Reference]) -> list[Reference]:
+    """The references sorted, the project first: only its members may learn what else is wrong."""
     return sorted(named, key=lambda reference: (reference.kind != "project", reference))
 
 
 @dataclass(frozen=True)
 class Deletion:
-    """A deletion that has begun and is not decided: the event that says so, and who used the aggregate there."""
+    """A deletion that is not decided: the event that began it, and who used the aggregate at that position."""
 
     begun: Recorded
     users: Users
@@ -46,35 +46,35 @@ Lookup = Callable[[Ref], object]
 
 @dataclass
 class References:
-    """Kept by the world, event by event. `lookup` tells the state of an aggregate as the log tells it so far."""
+    """All references, updated by the world with each event. `lookup`: returns the present state of an aggregate."""
 
     lookup: Lookup
     deletions: dict[Ref, Deletion] = field(default_factory=dict)
     void: dict[str, Rejected] = field(default_factory=dict)
-    """Why VMs are void, by their id."""
+    """The reasons why VMs are void, by their ids."""
     _users: dict[Reference, set[Ref]] = field(default_factory=dict)
 
     def users(self, reference: Reference) -> Users:
-        """Who refers to an aggregate."""
+        """The resources that refer to an aggregate."""
         ids: dict[str, list[str]] = {}
         for ref in self._users.get(reference, ()):
             ids.setdefault(ref.kind, []).append(ref.id)
         return Users(ids={kind: tuple(sorted(of)) for kind, of in ids.items()})
 
-    def moved(self, recorded: Recorded, before: object, after: object) -> None:
-        """Take in an event that made one state of another; `lookup` tells of `after` already."""
+    def update(self, recorded: Recorded, before: object, after: object) -> None:
+        """Process an event, given the states before and after it. `lookup` must return `after` already."""
         ref = recorded.ref
         both = before is not None and after is not None
         if both and not KINDS[ref.kind].may_differ(before, after) and ref.id not in self.void:
             return
         had = NONE if ref.id in self.void else references(ref.kind, before)
-        self._judge(recorded.event, ref, after)
+        self._check_void(recorded.event, ref, after)
         has = NONE if ref.id in self.void else references(ref.kind, after)
-        for gone in had - has:
-            users = self._users[gone]
+        for old in had - has:
+            users = self._users[old]
             users.discard(ref)
             if not users:
-                del self._users[gone]
+                del self._users[old]
         for new in has - had:
             self._users.setdefault(new, set()).add(ref)
         if KINDS[ref.kind].closes and isinstance(after, Closable):
@@ -83,34 +83,34 @@ class References:
             elif ref not in self.deletions:
                 self.deletions[ref] = Deletion(recorded, self.users(Reference(ref.kind, ref.id)))
 
-    def _judge(self, event: Event, ref: Ref, after: object) -> None:
-        """Whether a VM is void. One that has got a node, in a log of an earlier version, is a VM like any other."""
+    def _check_void(self, event: Event, ref: Ref, after: object) -> None:
+        """Decide whether a VM is void. One that has got a node, in a log of an earlier version, is not void."""
         if not isinstance(after, Vm):
             return
         if isinstance(event, VmRequested):
-            why = self._refusal(after)
-            if why is not None:
-                self.void[ref.id] = why
+            reason = self._refusal(after)
+            if reason is not None:
+                self.void[ref.id] = reason
         elif ref.id in self.void and after.node is not None:
             del self.void[ref.id]
 
     def _refusal(self, vm: Vm) -> Rejected | None:
         try:
             self.usable(references("vm", vm), vm.project)
-            self.fits(vm.image, vm.spec.disk_gib)
+            self.check_disk(vm.image, vm.spec.disk_gib)
         except Rejected as refusal:
             return refusal
         return None
 
     def usable(self, named: Iterable[Reference], project_id: str) -> None:
-        """Nothing, where something new of a project may refer to all of these. Raises Rejected."""
-        for reference in in_order(named):
+        """Raises Rejected unless something new in the project may refer to all of these."""
+        for reference in project_first(named):
             usable = KINDS[reference.kind].usable
             if usable is not None:
                 usable(self.lookup(refers_to(reference)), reference.id, project_id)
 
-    def fits(self, image_id: str, disk_gib: object) -> None:
-        """Nothing, where a disk of this size holds an image. Raises Rejected."""
+    def check_disk(self, image_id: str, disk_gib: object) -> None:
+        """Raises Rejected if the image does not fit on a disk of `disk_gib` GiB."""
         found = self.lookup(refers_to(Reference("image", image_id)))
         if isinstance(found, Image):
             refuse_small_disk(found, disk_gib)

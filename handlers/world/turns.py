@@ -1,31 +1,31 @@
-"""Turns between commands, which people wait for, and the managers' own appends, which can come a moment later.
+"""Turns between commands, whose callers wait, and the managers' appends, which may come a moment later.
 
-Both wait for the same disk. While many commands are in flight a manager gives way, but not for ever: it has a turn of
-its own every now and then.
+Both wait for the same disk. While many commands are in flight, a manager waits, but not for ever: it gets a turn after
+some time.
 """
 
 import asyncio
 from collections.abc import Callable
 
-#: Seconds that a manager gives way at most, and then works, while many commands are in flight.
+#: Maximum number of seconds that a manager waits while many commands are in flight, and seconds of its turn after that.
 GIVES_WAY, WORKS = 2.0, 0.5
-#: Seconds between two looks at how many there are.
+#: Seconds between two looks at the number of commands in flight.
 LOOK = 0.005
-#: From so many commands in flight on, a manager gives way.
+#: Number of commands in flight from which on a manager waits.
 MANY = 8
 
 
 class Turns:
-    """Says when a manager may append. `in_flight` tells how many commands are being answered."""
+    """Says when a manager may append. `in_flight`: returns the number of commands that are being answered."""
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
         self._in_flight = in_flight
         self._works_until = 0.0
 
     async def wait(self, needed: Callable[[], bool] = bool) -> None:
-        """Return at once while it is calm, or while the manager's own turn lasts; after `GIVES_WAY` at most.
+        """Return immediately if few commands are in flight or the manager has its turn; otherwise wait up to GIVES_WAY.
 
-        Giving way ends early when somebody waits for what the manager does (`needed`).
+        The wait ends early if `needed` returns True: somebody waits for the manager's work.
         """
         clock = asyncio.get_running_loop().time
         if clock() < self._works_until:

@@ -1,4 +1,4 @@
-"""The world as the log tells it up to a position: every living aggregate, folded, in memory."""
+"""The world: the state of every aggregate that is not deleted, folded from the log up to a position, in memory."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
@@ -31,14 +31,15 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
-#: The kinds that others refer to.
+#: The kinds to which others can refer.
 REFERRED = tuple(kind.name for kind in KINDS.values() if kind.usable is not None)
 
 
 class Watch:
-    """What has changed, of these kinds of aggregate, since a manager last looked. At first: everything.
+    """The changes of aggregates of some kinds since a manager's last look. At first everything has changed.
 
-    While a manager has to look at everything anyway, single changes are not kept: one that stands by costs nothing.
+    While the manager has to look at everything anyway, single changes are not collected. So a manager that stands by
+    needs no memory.
     """
 
     def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
@@ -53,7 +54,7 @@ class Watch:
             self._changed.add(ref)
 
     def forget(self, ref: Ref) -> None:
-        """Whoever watches made the newest change itself, knowing all before it."""
+        """Remove a change that the manager made itself, knowing all changes before it."""
         self._changed.discard(ref)
 
     def ring(self, *, everything: bool = False) -> None:
@@ -61,12 +62,12 @@ class Watch:
         self._bell.set()
 
     def nudge(self) -> None:
-        """Wake the manager, where there is something for it."""
+        """Wake the manager if there are changes."""
         if self._changed:
             self._bell.set()
 
     async def next(self) -> "Changes":
-        """Wait for the next change, and take all there are."""
+        """Wait for a change, and return all changes."""
         await self._bell.wait()
         self._bell.clear()
         taken = Changes(frozenset(self._changed), self._all)
@@ -77,7 +78,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Changes:
-    """The aggregates that changed; `everything` when a manager has to look at the whole world."""
+    """The aggregates that changed. `everything`: the manager has to look at the whole world."""
 
     refs: frozenset[Ref]
     everything: bool
@@ -87,49 +88,50 @@ class Changes:
 
 
 def next_time(found: Vm) -> datetime | None:
-    """The first time at which something is to be done about a VM, whatever happens."""
+    """The earliest time at which a VM needs an action: its operation times out, or it is started again."""
     times = [found.pending.deadline if found.pending else None, found.restart_at]
     return min((time for time in times if time is not None), default=None)
 
 
 class World:
-    """Folded aggregates by reference. Deleted VMs are remembered by id alone."""
+    """Folded aggregates by reference. Of a deleted VM only the id is kept."""
 
     def __init__(self) -> None:
         self.position = 0
         self.frontier = Frontier(REFERRED)
-        """What is known of the log already, before it is folded."""
+        """The messages that are received, also those that are not folded yet."""
         self.references = References(lambda ref: self.get(ref).state)
         self.deleted_vms: set[str] = set()
         self.forgotten: dict[str, Loaded[Vm]] = {}
-        """Of the deleted VMs those that their node, lost when they were forgotten, has yet to let go of."""
+        """The forgotten VMs that their node has not removed yet."""
         self._known: dict[Ref, Loaded[Any]] = {}
         self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in KINDS}
         self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
-        """By position, what own events lead to that have yet to come with the log: from which tip, and to what."""
+        """The states after events that this process appended and that have not come with the log yet, by position; each
+        with the tip before the event."""
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
         self.malformed = Refused()
-        """The messages of the log that were not taken in, and why."""
+        """The messages of the log that were ignored, and why."""
         self.waiting: dict[str, None] = {}
         """The VMs without a node, in the order of their creation."""
         self.macs = Macs()
-        """The MAC addresses of the VMs that are not gone; of a forgotten one, until its node has let go of it."""
+        """The MAC addresses of the VMs that exist; a forgotten VM keeps its address until its node has removed it."""
         self.due = Due()
-        """The VMs of which something pending ends, or that are to start again by themselves."""
+        """The times at which operations of VMs time out, or VMs are started again."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, ref: Ref) -> Loaded[Any]:
-        """The aggregate as it is known here; its state is None when there is none (or it is a deleted VM)."""
+        """The aggregate as this process knows it. Its state is None if it does not exist, or is a deleted VM."""
         return self._known.get(ref) or Loaded(None, Tip(ref))
 
     def held(self, ref: Ref) -> Loaded[Any] | None:
-        """The aggregate as it is known here; None for a deleted VM, whose history is in the log alone."""
+        """The aggregate as this process knows it; None for a deleted VM, whose history is only in the log."""
         if ref.kind == "vm" and ref.id in self.deleted_vms:
-            grave = self.forgotten.get(ref.id)
-            return grave if grave is not None and grave.tip.ref == ref else None
+            forgotten = self.forgotten.get(ref.id)
+            return forgotten if forgotten is not None and forgotten.tip.ref == ref else None
         return self.get(ref)
 
     def vm(self, id_: str) -> Loaded[Vm] | None:
@@ -158,11 +160,11 @@ class World:
         return state
 
     def lost_node(self, id_: str) -> Tip:
-        """Where a node stands that is lost, for an append that depends on it. Raises Rejected when it is not lost."""
-        books: Loaded[Node] = self.get(Ref(subjects.SYSTEM, "node", id_))
-        if books.state is None or not books.state.lost:
+        """The tip of a lost node, for an append that depends on it. Raises Rejected if the node is not lost."""
+        loaded: Loaded[Node] = self.get(Ref(subjects.SYSTEM, "node", id_))
+        if loaded.state is None or not loaded.state.lost:
             raise Rejected("node_not_lost", f"node {id_} is not lost any more; delete the VM")
-        return books.tip
+        return loaded.tip
 
     def tag(self, id_: str) -> Tag | None:
         state: Tag | None = self.get(Ref(subjects.SYSTEM, "tag", id_)).state
@@ -181,23 +183,23 @@ class World:
     # ── moving on ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def apply(self, recorded: Recorded) -> None:
-        """Take in what a manager appended itself. What does not follow here comes with the log, in its order."""
+        """Apply an event that a manager appended. If earlier events are still missing here, it comes with the log."""
         tip = self._at(recorded.ref).tip
         if follows(recorded, tip.version, tip.digest) is None:
             self.take(recorded)
 
     def foresee(self, recorded: Recorded, before: Tip, after: Loaded[Any]) -> None:
-        """Take note of what an event that this process appended makes of its aggregate: it is not folded again."""
+        """Keep the state after an event that this process appended, so that the event need not be folded again."""
         if recorded.position > self.frontier.handed_on:
             self._foreseen[recorded.position] = (before, after)
 
     def take(self, recorded: Recorded) -> Malformed | None:
-        """Take in the next message of the log; what is wrong with it. One that is in already changes nothing."""
+        """Apply the next message of the log. Returns why it is malformed, if it is. A repeat changes nothing."""
         ref = recorded.ref
         before, foreseen = self._foreseen.pop(recorded.position, (None, None))
         known = self._at(ref)
-        over = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
-        if ref.kind not in KINDS or over or recorded.position <= known.tip.position:
+        deleted = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
+        if ref.kind not in KINDS or deleted or recorded.position <= known.tip.position:
             return shape(recorded)
         wrong: Malformed | None = None
         if foreseen is not None and recorded.ours and known.tip == before and isinstance(body(recorded), Event):
@@ -207,23 +209,23 @@ class World:
             loaded = Loaded(state, tip)
         state = loaded.state
         if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
-            self._bury(ref, loaded)
+            self._remove_vm(ref, loaded)
         else:
             self._keep(ref, loaded)
         if wrong is None:
-            self.references.moved(recorded, known.state, state)
+            self.references.update(recorded, known.state, state)
         for watch in self._watches:
             watch.add(ref)
         return wrong
 
     def _at(self, ref: Ref) -> Loaded[Any]:
-        """What is known of an aggregate, one that is only waiting for its lost node as well."""
-        grave = self.forgotten.get(ref.id) if ref.kind == "vm" else None
-        return grave if grave is not None and grave.tip.ref == ref else self.get(ref)
+        """The aggregate as this process knows it, also a forgotten VM."""
+        forgotten = self.forgotten.get(ref.id) if ref.kind == "vm" else None
+        return forgotten if forgotten is not None and forgotten.tip.ref == ref else self.get(ref)
 
     def _keep(self, ref: Ref, loaded: Loaded[Any]) -> None:
         self._known[ref] = loaded
-        if loaded.state is None:  # malformed messages only, so far
+        if loaded.state is None:  # it has only malformed messages so far
             return
         self._by_kind[ref.kind][ref.id] = ref
         if ref.kind == "vm" and loaded.state.phase in WAITING:
@@ -234,7 +236,7 @@ class World:
             self.due.set(ref.id, next_time(loaded.state))
             self.macs.keep(loaded.state)
 
-    def _bury(self, ref: Ref, loaded: Loaded[Vm]) -> None:
+    def _remove_vm(self, ref: Ref, loaded: Loaded[Vm]) -> None:
         self.deleted_vms.add(ref.id)
         self._known.pop(ref, None)
         self._by_kind["vm"].pop(ref.id, None)
@@ -247,22 +249,22 @@ class World:
             self.macs.drop(ref.id)
 
     def watch(self, kinds: Collection[str] = tuple(KINDS)) -> Watch:
-        """A manager's own view of what has changed, of these kinds."""
-        made = Watch(kinds)
-        self._watches.append(made)
-        return made
+        """A new watch, which collects the changes of these kinds for a manager."""
+        watch = Watch(kinds)
+        self._watches.append(watch)
+        return watch
 
     def nudge(self) -> None:
-        """Make all managers look for which something has changed."""
+        """Wake all managers whose watches have changes."""
         for watch in self._watches:
             watch.nudge()
 
     async def follow(self, nc: Client, turns: Turns) -> None:
-        """Keep up with the log, for ever: what it holds is known at once, and folded a moment later while many commands
-        come that need nothing of it.
+        """Follow the log, for ever. Messages are received immediately. They are folded a moment later while many
+        commands are in flight that do not wait for them.
         """
         backlog = Backlog()
-        tasks = [asyncio.create_task(self._hear(nc, backlog)), asyncio.create_task(self._fold(backlog, turns))]
+        tasks = [asyncio.create_task(self._receive(nc, backlog)), asyncio.create_task(self._fold(backlog, turns))]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -270,10 +272,10 @@ class World:
         for task in ended:
             task.result()
 
-    async def _hear(self, nc: Client, backlog: Backlog) -> None:
-        async for heard in follow(nc, self.position):
-            self.frontier.heard(heard)
-            await backlog.put(heard)
+    async def _receive(self, nc: Client, backlog: Backlog) -> None:
+        async for batch in follow(nc, self.position):
+            self.frontier.heard(batch)
+            await backlog.put(batch)
 
     async def _fold(self, backlog: Backlog, turns: Turns) -> None:
         while True:
@@ -288,15 +290,15 @@ class World:
                 self.position = batch[-1].position
                 self._moved.notify_all()
             self.nudge()
-            await asyncio.sleep(0)  # others have their turn, however much there is
+            await asyncio.sleep(0)  # let other tasks run, however long the backlog is
 
     async def reached(self, position: int) -> None:
-        """Wait until everything up to a position is in."""
+        """Wait until everything up to a position is folded."""
         if self.position < position:
             await self.until(lambda: self.position >= position)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds; it is looked at whenever events came in."""
+        """Wait until a condition holds. It is tested after each batch of events."""
         self._awaited += 1
         try:
             async with self._moved:

@@ -332,7 +332,7 @@ class Platform:
     def one_vm(self, vm: Document, query: Document) -> Answer:
         if "at" not in query:
             if vm["phase"] == "deleted":
-                raise Problem(410, "vm_deleted", f"vm {vm['id']} was deleted; read its past with ?at=")
+                raise Problem(410, "vm_deleted", f"vm {vm['id']} was deleted; its earlier states can be read with ?at=")
             return Answer(vm, len(self.events))
         then = [past for position, past in self.past.items() if past["id"] == vm["id"] and position <= int(query["at"])]
         if not then:

@@ -44,7 +44,7 @@ LIVES = {
 def test_it_is_started_again(life: str) -> None:
     failed = given(LIVES[life]).when(broken(code="disk_full", seconds=100))
     failed.then(VmFailed, VmRestartScheduled, code="disk_full")
-    assert "by itself" in (failed.after.failure.detail if failed.after.failure else "")
+    assert "started again automatically" in (failed.after.failure.detail if failed.after.failure else "")
     assert (failed.after.phase, failed.after.desired, failed.after.restart_at) == (Phase.FAILED, Desired.OFF, at(105))
     failed.and_when(broken(2000, code="disk_full")).then_nothing()
     failed.and_when(due(104)).then_nothing()

@@ -58,7 +58,7 @@ def test_a_deleted_vm_can_be_read_as_it_was() -> None:
     gone = {"code": "vm_deleted", "status": 410, "field": None}
     assert sent(Rejected("vm_deleted", GONE, Category.GONE)) == {
         **gone,
-        "detail": "this VM was deleted; read its past with ?at=",
+        "detail": "this VM was deleted; its earlier states can be read with ?at=",
     }
     assert sent(Erased("k")) == {**gone, "detail": "this VM was deleted"}
 
