@@ -1,8 +1,8 @@
-"""Deadlines: every pending operation has one in its event; what has passed it times out.
+"""Deadlines: every pending operation has a deadline in its event. After that it times out.
 
-So has a VM that is started again by itself: by its policy, or because its node's disk was full. The latter waits longer
-while the node says that it still is. The times stand in the log, so a restart forgets none: this loop only compares
-them with the clock.
+A VM that waits for an automatic restart has a time for it too: after its guest went off, or because its node's disk was
+full. The latter waits longer while the node reports that the disk is still full. All times are in the log, so none is
+lost when a process ends: this loop only compares them with the clock.
 """
 
 import uuid
@@ -22,18 +22,18 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-#: Ids of the operations that policies start are derived in this namespace.
+#: The UUID namespace for the ids of operations of automatic restarts.
 RESTARTS = uuid.UUID("0b5f2c5e-33a1-4d1a-8c0c-6d7b1f6b9b52")
 
 
 def due(world: World, at: datetime) -> list[Vm]:
-    """The VMs of which a time has come."""
+    """The VMs of which a deadline or a restart is due."""
     found = (world.vm(id_) for id_ in world.due.by(at))
     return [loaded.state for loaded in found if loaded is not None and loaded.state is not None]
 
 
 def overdue(world: World, at: datetime) -> list[ExpireOperation]:
-    """The operations whose time is up. A void VM has none: nobody was told of it, and placement drops it."""
+    """The operations whose deadline has passed, without those of void VMs, which placement drops."""
     return [
         ExpireOperation(vm=v.id, operation=v.pending.operation, at=at)
         for v in due(world, at)
@@ -42,7 +42,7 @@ def overdue(world: World, at: datetime) -> list[ExpireOperation]:
 
 
 def restarts(world: World, at: datetime, disk_is_full: Callable[[str], bool]) -> list[RestartByPolicy]:
-    """The VMs that are started again now, each under an operation whose id follows from the time it is for."""
+    """The VMs that are started again now. The id of the operation is derived from VM, boot and time."""
     return [
         RestartByPolicy(vm=v.id, operation=str(uuid.uuid5(RESTARTS, f"{v.id} {v.boots} {v.restart_at}")), at=at)
         for v in due(world, at)
@@ -53,14 +53,14 @@ def restarts(world: World, at: datetime, disk_is_full: Callable[[str], bool]) ->
 
 
 def unverified(world: World, at: datetime) -> list[RejectImage]:
-    """The images whose verification takes too long."""
+    """The images that could not be verified before their deadline."""
     return [
         RejectImage(
             image=i.id,
             registration=i.registered_by,
             at=at,
             code="timed_out",
-            detail="the image could not be read in time",
+            detail="the image could not be read before the deadline; check its source, and register it again",
             field="source",
         )
         for i in world.images()
@@ -69,7 +69,7 @@ def unverified(world: World, at: datetime) -> list[RejectImage]:
 
 
 class Deadlines:
-    """Compares the deadlines of the world with the clock."""
+    """Compares the times in the world with the clock, and appends what is due."""
 
     def __init__(self, store: EventStore, world: World, disk_is_full: Callable[[str], bool]) -> None:
         """`disk_is_full`: whether a node, by its id, is known to have no room."""
@@ -101,7 +101,7 @@ class Deadlines:
         if found is not None:
             starts = manager("deadlines", operation=due.operation)
             await apply(self._store, found.tip.ref, vm.decide, vm.evolve, due, starts, world=self._world)
-            log.info("vm started again by itself", vm=due.vm, operation=due.operation)
+            log.info("vm restarted automatically", vm=due.vm, operation=due.operation)
 
     async def _reject(self, slow: RejectImage) -> None:
         ref = Ref(subjects.SYSTEM, "image", slow.image)

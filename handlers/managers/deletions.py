@@ -1,7 +1,7 @@
-"""Deletions: what has begun is finished, or given up when the aggregate was in use where the deletion began.
+"""Deletions: a deletion that has begun is finished, or given up if the aggregate was in use when it began.
 
-Level-triggered, as all managers: any number of handlers come to the same verdict (`references.py`), one of them appends
-it, and a handlers process that ends in between leaves the rest to the others, or to its successor.
+Level-triggered, as all managers: all handlers processes come to the same result (`world/references.py`), and one of
+them appends it. If a process ends before it has done so, another one appends it.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ CLOSING = tuple(kind.name for kind in KINDS.values() if kind.closes)
 
 
 class Deletions:
-    """Finishes deletions as soon as the world shows that they have begun."""
+    """Finishes each deletion as soon as it is in the world."""
 
     def __init__(self, store: EventStore, world: World) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Deletions:
             driver.each(f"{ref.kind} {ref.id}", partial(self._finish, ref))
 
     async def _finish(self, ref: Ref) -> None:
-        """In the name of whoever asked for it."""
+        """Append the result, with the actor and the request of the caller who began the deletion."""
         deletion = self._world.references.deletions.get(ref)
         if deletion is None:
             return

@@ -1,21 +1,21 @@
-"""One driver runs every background loop: when to look, what to do after a failure, and what operators can see of it.
+"""The driver runs every manager: it decides when to look and what to do after a failure, and has the status.
 
-A manager is a function that looks at what has changed and calls `driver.each(key, work)` for each item that needs
-something. The rules are here:
+A manager is a function that looks at the changes and calls `driver.each(key, work)` for each item that needs an action.
+The rules of the driver:
 
-- A manager is woken by a change of the world (a `Watch`) and every `period` seconds.
-- Looking does not wait for the items. Up to `at_a_time` of them run beside each other, each key once at a time and in
-  the order of asking. What is asked again meanwhile is done once more, as it was asked last: work looks at the world
-  anew and may find nothing to do.
-- An item that fails is tried again after a pause of its own, which grows and differs, up to a bound. Items that failed
-  take half of the places at most, so that those which hang again leave room for all others.
-- An error that passes by itself (the log is away, somebody else appended first) is one line. Any other error is a bug,
-  or something from outside that nobody mapped: it is logged with its traceback, once, and ends nothing.
-- When several items in a row find the log away, the round ends: what has not begun is dropped, and everything is
-  looked at again after a pause.
-- Of several handlers processes one holds the lease of the managers (`lease.py`). A manager works only there, unless it
-  is one that works `everywhere`. Where the lease is lost, what runs is cancelled and what waits is forgotten; where it
-  is gained, everything is looked at.
+- A manager is woken by a change of the world (a `Watch`), and every `period` seconds.
+- A look does not wait for the items. Up to `at_a_time` items run at the same time, in the order of the calls. Each key
+  runs once at a time: if it is requested again while it runs, it runs once more, with the latest work. The work reads
+  the world again, and may find that there is nothing to do.
+- An item that fails is tried again after a pause of its own, which grows up to a limit and has jitter. Items that have
+  failed take at most half of the slots, so that hanging ones leave slots for the others.
+- An error that ends by itself (the log is unavailable, another process appended first) is logged in one line. Any other
+  error is a bug, or an error from outside that was not mapped: it is logged once, with its traceback. The driver and
+  the other items go on.
+- If several items in a row find the log unavailable, the round ends: items that have not begun are dropped, and the
+  manager looks at everything again after a pause.
+- Of several handlers processes, one has the lease of the managers (`lease.py`). A manager runs only there, unless it
+  runs `everywhere`. A process that loses the lease cancels all items; a process that gets it looks at everything.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from runtime.tasks.tasks import end, heed_cancellation
 
 log = logs.get(__name__)
 
-#: Items that run at a time, unless the manager says otherwise.
+#: Maximum number of items that run at a time, by default.
 AT_A_TIME = 16
-#: Seconds that one item may take, unless the manager says otherwise; and those that one look may take.
+#: Maximum number of seconds of one item, by default; maximum number of seconds of one look.
 ITEM_SECONDS, LOOK_SECONDS = 30.0, 300.0
-#: Items in a row that find the log away before the round ends.
+#: Number of items in a row that find the log unavailable, after which the round ends.
 MOST_AWAY = 3
-#: Items that are named in the status.
+#: Maximum number of items that the status names.
 NAMED = 20
 
 Work = Callable[[], Awaitable[Any]]
@@ -47,7 +47,7 @@ Work = Callable[[], Awaitable[Any]]
 
 @dataclass(slots=True)
 class Item:
-    """What a key needs. It waits for a place, runs (`task`), or backs off (`timer`)."""
+    """The work of a key. It waits for a slot, runs (`task`), or waits for its next try (`timer`)."""
 
     work: Work
     again: bool = False
@@ -59,11 +59,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What operators can read of a manager. `items` are some of those that fail."""
+    """The status of a manager. `items`: some of those that fail."""
 
     name: str
     period: float | None
-    #: whether it works in this process now; and whether it does so in every process
+    #: whether it runs in this process now; and whether it runs in every process
     works: bool
     everywhere: bool
     runs: int
@@ -77,10 +77,10 @@ class Status:
 
 
 class Driver:
-    """Runs one manager. `look` is called with what has changed; `watch` and `period` say when.
+    """Runs one manager. `look` is called with the changes of `watch`, and every `period` seconds.
 
-    `item_seconds`: how long an item may take; None where only its work knows. `ended` is called behind each item.
-    `everywhere`: it works in every handlers process, whoever has the lease.
+    `item_seconds`: how long an item may take; None if its work has limits itself. `ended` is called after each item.
+    `everywhere`: it runs in every handlers process, also without the lease.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Driver:
         ended: Callable[[], None] = lambda: None,
         everywhere: bool = False,
     ) -> None:
-        assert watch is not None or period is not None, "nothing would ever wake it"
+        assert watch is not None or period is not None, "it would never be woken"
         self.name = name
         self._look = look
         self._watch = watch
@@ -106,7 +106,7 @@ class Driver:
         self._everywhere = everywhere
         self._lease: Lease | None = None
         self._items: dict[str, Item] = {}
-        #: what waits for a place: for the first time, and after a failure
+        #: the keys that wait for a slot: for the first time, and after a failure
         self._fresh: dict[str, None] = {}
         self._due: dict[str, None] = {}
         self._running: set[str] = set()
@@ -114,9 +114,9 @@ class Driver:
         self._failing = 0
         self._retried_last = False
         self._closed = False
-        #: why the last look failed, and why the last round ended; not to look again before
-        self._blind: Failure | None = None
-        self._cut: Failure | None = None
+        #: why the last look failed, and why the last round was ended; when to look again at the earliest
+        self._look_failure: Failure | None = None
+        self._round_failure: Failure | None = None
         self._not_before = 0.0
         self._away = 0
         self._runs = 0
@@ -125,7 +125,7 @@ class Driver:
         self._last_error: str | None = None
 
     async def run(self, lease: Lease | None = None) -> None:
-        """Never returns. With a lease, it works while that is held."""
+        """Run the manager, for ever. With a lease, only while this process has it."""
         self._lease = None if self._everywhere else lease
         while True:
             if self._lease is not None:
@@ -140,13 +140,13 @@ class Driver:
     async def _rounds(self) -> None:
         while True:
             changes = await self._woken()
-            if self._lease is not None and not self._lease.held:  # time is up, and nobody has noticed yet
+            if self._lease is not None and not self._lease.held:  # expired, and `_while_held` has not noticed yet
                 await self._lease.begin()
                 changes = Changes(frozenset(), everything=True)
             await self.round(changes)
 
     async def _while_held(self, lease: Lease) -> None:
-        """Rounds, until the lease is lost."""
+        """Run rounds until the lease is lost."""
         tasks = [asyncio.create_task(self._rounds(), name=self.name), asyncio.create_task(lease.lost())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -156,18 +156,18 @@ class Driver:
             tasks[0].result()
 
     async def close(self) -> None:
-        """End all items, and begin no more. Whoever begins again looks at everything."""
+        """Cancel all items, and begin no more. The next round looks at everything."""
         self._closed = True
         await end([item.task for item in self._items.values() if item.task is not None])
         for key in list(self._items):
             self._forget(key)
-        self._blind = self._cut = None
+        self._look_failure = self._round_failure = None
         self._away, self._not_before = 0, 0.0
         if self._watch is not None:
             self._watch.ring(everything=True)
 
     async def round(self, changes: Changes) -> None:
-        """One look, which begins items. What fails is backed off from, and never raised."""
+        """One look, which begins items. If it fails, the next look comes after a pause; nothing is raised."""
         self._runs += 1
         self._last_run = datetime.now(UTC)
         try:
@@ -175,18 +175,18 @@ class Driver:
                 await self._look(changes, self)
             heed_cancellation()
         except Exception as error:
-            self._blind = self._failed("look", self._blind, error)
-            self._pause(self._blind)
+            self._look_failure = self._failed("look", self._look_failure, error)
+            self._pause(self._look_failure)
         else:
-            self._blind = None
+            self._look_failure = None
             if not self._items:
-                self._cut = None
-                self._well()
+                self._round_failure = None
+                self._note_success()
 
     # ── items ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def each(self, key: str, work: Work) -> None:
-        """Do what one item needs, as soon as it has a place; after its pause, where it failed lately."""
+        """Run the work of a key as soon as it has a slot; after its pause, if it failed before."""
         item = self._items.get(key)
         if item is None:
             self._items[key] = Item(work)
@@ -197,7 +197,7 @@ class Driver:
             item.again = item.task is not None
 
     def drop(self, key: str) -> None:
-        """End an item, and forget it once it has ended."""
+        """Cancel an item, and remove it once it has ended."""
         item = self._items.get(key)
         if item is not None and item.task is not None:
             item.again, item.dropped = False, True
@@ -206,21 +206,21 @@ class Driver:
             self._forget(key)
 
     def knows(self, key: str) -> bool:
-        """Whether an item waits for its place or its next try, or runs."""
+        """Whether an item waits for a slot or its next try, or runs."""
         return key in self._items
 
     def known(self) -> set[str]:
-        """The items that wait for their place or their next try, or run."""
+        """The keys that wait for a slot or their next try, or run."""
         return set(self._items)
 
     def begun(self) -> set[str]:
-        """The items that run, or are about to."""
+        """The keys that run, or wait for a slot."""
         return self._running | self._fresh.keys() | self._due.keys()
 
     def status(self) -> Status:
         failing = {key: item.failure for key, item in self._items.items() if item.failure and item.failure.shown}
-        causes = [*failing.values(), *(cause for cause in (self._blind, self._cut) if cause and cause.shown)]
-        since = [cause.since for cause in causes]
+        own = (self._look_failure, self._round_failure)
+        since = [each.since for each in (*failing.values(), *own) if each is not None and each.shown]
         error = self._last_error
         if self._lease is not None and not self._lease.held and self._lease.failing_since is not None:
             since.append(self._lease.failing_since)
@@ -241,7 +241,7 @@ class Driver:
         )
 
     def _begin(self) -> None:
-        """Begin what waits, while there are places."""
+        """Start waiting items while there are free slots."""
         while self._may_work() and len(self._running) < self._at_a_time and (key := self._next()) is not None:
             item = self._items[key]
             self._running.add(key)
@@ -253,7 +253,7 @@ class Driver:
         return not self._closed and (self._lease is None or self._lease.held)
 
     def _next(self) -> str | None:
-        """The key whose turn it is; those that failed before and the others take turns."""
+        """The next key; those that failed before and the others alternate."""
         may_retry = bool(self._due) and self._retrying < max(1, self._at_a_time // 2)
         self._retried_last = may_retry and not (self._fresh and self._retried_last)
         waiting = self._due if self._retried_last else self._fresh
@@ -271,21 +271,21 @@ class Driver:
         item.task = None
         self._running.discard(key)
         self._retrying -= item.failure is not None
-        error = Broken("it was cancelled from within") if task.cancelled() else task.exception()
+        error = Broken("it was cancelled by its own code") if task.cancelled() else task.exception()
         again, item.again = item.again, False
         dropped, item.dropped = item.dropped, False
         if self._closed or (dropped and not again):
             self._forget(key)
         elif error is not None and not dropped:
             failure = self._failed(key, item.failure, error)
-            self._keep(item, failure)
-            item.timer = asyncio.get_running_loop().call_later(failure.pause, self._is_due, key, item)
+            self._set_failure(item, failure)
+            item.timer = asyncio.get_running_loop().call_later(failure.pause, self._retry, key, item)
             self._count(error)
         else:
-            self._keep(item, None)
+            self._set_failure(item, None)
             if not dropped:
-                self._away, self._cut = 0, None
-                self._well()
+                self._away, self._round_failure = 0, None
+                self._note_success()
             if again:
                 self._fresh[key] = None
             else:
@@ -293,18 +293,18 @@ class Driver:
         self._begin()
         self._ended()
 
-    def _keep(self, item: Item, failure: Failure | None) -> None:
+    def _set_failure(self, item: Item, failure: Failure | None) -> None:
         self._failing += (failure is not None) - (item.failure is not None)
         item.failure = failure
 
-    def _is_due(self, key: str, item: Item) -> None:
+    def _retry(self, key: str, item: Item) -> None:
         item.timer = None
         self._due[key] = None
         self._begin()
 
     def _forget(self, key: str) -> None:
         item = self._items.pop(key)
-        self._keep(item, None)
+        self._set_failure(item, None)
         self._fresh.pop(key, None)
         self._due.pop(key, None)
         if item.timer is not None:
@@ -316,36 +316,36 @@ class Driver:
         failure = failed(before, error)
         if failure.shown:
             self._last_error = failure.error
-            if before is None or not before.shown or before.error != failure.error:  # once, not once per try
-                told = log.bind(manager=self.name, item=key, error=failure.error, again_in_s=round(failure.pause, 1))
+            if before is None or not before.shown or before.error != failure.error:  # once, not for each try
+                bound = log.bind(manager=self.name, item=key, error=failure.error, again_in_s=round(failure.pause, 1))
                 if failure.passing:
-                    told.warning("manager waits")
+                    bound.warning("manager waits")
                 else:
-                    told.error("manager failed; trying again", exc_info=error)
+                    bound.error("manager failed; trying again", exc_info=error)
         return failure
 
     def _count(self, error: BaseException) -> None:
-        """End the round where the log is away: what has not begun would find the same."""
+        """End the round if the log is unavailable: items that have not begun would fail in the same way."""
         self._away = self._away + 1 if isinstance(error, AWAY) else 0
         if self._away >= MOST_AWAY:
             self._away = 0
             for key in list(self._fresh):
                 self._forget(key)
-            self._cut = failed(self._cut, error)
-            self._pause(self._cut)
+            self._round_failure = failed(self._round_failure, error)
+            self._pause(self._round_failure)
 
     def _pause(self, cause: Failure) -> None:
-        """Look at everything, but not before the pause is over."""
+        """Look at everything again, after the failure's pause."""
         self._not_before = asyncio.get_running_loop().time() + cause.pause
         if self._watch is not None:
             self._watch.ring(everything=True)
 
-    def _well(self) -> None:
-        if self._blind is None and self._cut is None and not self._failing:
+    def _note_success(self) -> None:
+        if self._look_failure is None and self._round_failure is None and not self._failing:
             self._last_success = datetime.now(UTC)
 
     async def _woken(self) -> Changes:
-        """Wait for a change or the next look; after a failure, for its pause as well."""
+        """Wait for a change or the period; after a failure, also for its pause."""
         if self._watch is None:
             assert self._period is not None
             await asyncio.sleep(self._period if self._runs else 0.0)

@@ -1,4 +1,4 @@
-"""What a driver remembers of what failed, and how long it waits before the next try."""
+"""The failures that a driver keeps, and how long it waits before the next try."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,30 +10,33 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import VaultUnavailable
 from runtime.tasks.backoff import Backoff
 
-#: Until the next try after any error, and after what passes by itself.
+#: Pauses before the next try: after an unknown error, and after one that ends by itself.
 RETRY, RETRY_PASSING = Backoff(first=0.5, last=60.0), Backoff(first=0.5, last=5.0)
-#: The same after somebody else appended first: the winner's event is on its way here.
+#: Pauses after a conflict: the event of the process that appended first arrives soon.
 RETRY_CONFLICT = Backoff(first=0.02, last=5.0)
-#: Races lost in a row until that counts as a failure.
+#: Number of consecutive conflicts from which on they count as a failure.
 LOST = 3
 
-#: What says that the log, or the vault beside it, is away.
+#: Errors which mean that the log or the vault is unavailable.
 AWAY = (Unavailable, VaultUnavailable)
-#: What passes by itself.
+#: Errors that end by themselves.
 PASSING = (*AWAY, Conflict, OSError)
 
 
 class TooLong(Exception):
-    """What was begun did not come to its end in time."""
+    """A look or an item took longer than its limit."""
 
 
 class Broken(Exception):
-    """What was begun was ended by what it waited for."""
+    """An item was cancelled by its own code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often something failed in a row, since when, and with what. `pause`: seconds until the next try."""
+    """Consecutive failures of a look or an item: their number, since when, and the last error.
+
+    `pause`: seconds until the next try. `passing`: whether the error ends by itself.
+    """
 
     times: int
     since: datetime
@@ -41,11 +44,11 @@ class Failure:
     passing: bool
     pause: float
     shown: bool
-    """Whether it counts: a race that was lost does not, unless it is lost again and again."""
+    """Whether operators see it: not for the first conflicts in a row."""
 
 
 def failed(before: Failure | None, error: BaseException) -> Failure:
-    """The failure that this error makes of what failed before, or had not failed."""
+    """The failure after this error. `before`: the failure until now, None if there was none."""
     times = before.times + 1 if before else 1
     passing = isinstance(error, PASSING)
     return Failure(
@@ -66,7 +69,7 @@ def backoff(error: BaseException) -> Backoff:
 
 @asynccontextmanager
 async def limit(seconds: float | None) -> AsyncIterator[None]:
-    """As `asyncio.timeout`, but raises TooLong, which no other TimeoutError is taken for."""
+    """As `asyncio.timeout`, but raises TooLong, which cannot be confused with other TimeoutErrors."""
     try:
         async with asyncio.timeout(seconds) as timer:
             yield

@@ -1,7 +1,7 @@
-"""Images: what was registered is read once before anybody may use it, and gets a verdict.
+"""Images: each registered image is read once and verified before anybody may use it.
 
-Right bytes, a disk image by its own header and by QEMU's tools, and no file hidden behind it. What is wrong is said of
-the field that is wrong. Nodes check their own copies again.
+An image is accepted if its digests match, if its header and QEMU's tools say that it is a disk image, and if it refers
+to no other file. A rejection names the field that is wrong. Nodes verify their own copies again.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ from runtime.tasks.gauge import Gauge
 
 log = logs.get(__name__)
 
-#: Images that are read at a time, in all and of one project. The others wait for their turn, the oldest first.
+#: Maximum number of images that are read at a time, in all and of one project. The others wait, the oldest first.
 AT_A_TIME, OF_A_PROJECT = 16, 4
-#: Times that an image is looked at before an error of this host becomes the verdict on it.
+#: Number of tries before an error of this host becomes the verdict on an image.
 TRIES = 6
-#: The driver's key of what says how far an image is: its operation, and this.
+#: The suffix of the driver's key for an item that stores progress; before it comes the operation.
 PROGRESS = " progress"
 
 
 class Verifier:
-    """Judges every image that waits for it, by the operation that registered it.
+    """Verifies each image that is in the phase `verifying`. Keys are the operations that registered them.
 
-    `_reading`: those that are being judged; `_unread`: how often this host was in the way; `_verdicts`: what could not
-    be stored yet.
+    `_reading`: the images that are being read; `_failures`: number of errors of this host; `_verdicts`: verdicts that
+    are not stored yet.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Verifier:
         self._reader = reader
         self._watch = world.watch(("image",))
         self._reading: dict[str, Image] = {}
-        self._unread: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._verdicts: dict[str, ImageCommands] = {}
 
     def driver(self) -> Driver:
-        """A place for each image that has its turn, and one to say how far it is. How long one takes, it knows best."""
+        """Each image that is read needs two items: one reads it, one stores its progress. Reading has limits itself."""
         return Driver(
             "images",
             self._look,
@@ -66,13 +66,13 @@ class Verifier:
         )
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
-        """Begin what waits and has its turn, and end what nobody waits for any more."""
+        """Begin to read images whose turn it is, and cancel those that nobody waits for any more."""
         waiting = {i.registered_by: i for i in self._world.images() if i.phase is ImagePhase.VERIFYING}
         for key in driver.known():
             if key.removesuffix(PROGRESS) not in waiting:
                 driver.drop(key)
-        for operation in (self._unread.keys() | self._verdicts.keys()) - waiting.keys():
-            self._unread.pop(operation, None)
+        for operation in (self._failures.keys() | self._verdicts.keys()) - waiting.keys():
+            self._failures.pop(operation, None)
             self._verdicts.pop(operation, None)
         begun = driver.begun()
         idle = {key: found for key, found in waiting.items() if key in begun or not driver.knows(key)}
@@ -85,14 +85,14 @@ class Verifier:
             await asyncio.to_thread(self._kept.tidy, wanted)
 
     async def _verify(self, found: Image, driver: Driver) -> None:
-        """Judge an image, and store the verdict. Raises what this host is in the way with."""
+        """Verify an image, and store the verdict. Raises errors of this host."""
         operation = found.registered_by
         if operation not in self._verdicts:
             if not turns({**self._reading, operation: found}, self._reading.keys()):
-                return  # tried again out of turn: its turn comes
+                return  # a retry while other images have their turn; it comes again
             self._reading[operation] = found
             try:
-                self._verdicts[operation] = await self._judged(found, driver)
+                self._verdicts[operation] = await self._verdict(found, driver)
             finally:
                 del self._reading[operation]
         verdict = self._verdicts[operation]
@@ -102,34 +102,34 @@ class Verifier:
         log.info("image verified", image=found.id, verdict=type(verdict).__name__)
         await self._world.reached(applied.tip.position)  # until then it seems to wait for a verdict
 
-    async def _judged(self, found: Image, driver: Driver) -> ImageCommands:
-        """A verdict, unless this host is in the way and may not be the next time. Raises OSError, VaultUnavailable."""
+    async def _verdict(self, found: Image, driver: Driver) -> ImageCommands:
+        """The verdict. Raises VaultUnavailable, and OSError for the first TRIES - 1 errors of this host."""
         try:
-            return await self._judge(found, driver)
+            return await self._read(found, driver)
         except BadImage as error:
             return rejection(found, error)
         except VaultUnavailable:
             raise
         except OSError as error:
-            self._unread[found.registered_by] += 1
-            failures = self._unread[found.registered_by]
-            log.warning("an image could not be read", image=found.id, failures=failures, error=str(error))
+            self._failures[found.registered_by] += 1
+            failures = self._failures[found.registered_by]
+            log.warning("image could not be read", image=found.id, failures=failures, error=str(error))
             if failures < TRIES:
                 raise
-            detail = f"this host cannot read it: {error.strerror or type(error).__name__}"
+            detail = f"the handlers' host cannot read it: {error.strerror or type(error).__name__}"
             return rejection(found, BadImage("image_unreadable", detail))
         except Exception as error:
-            log.exception("an unknown error became the verdict on an image", image=found.id)
-            detail = f"it cannot be judged ({type(error).__name__}): the log of the handlers says more"
+            log.exception("unknown error became the verdict on an image", image=found.id)
+            detail = f"it cannot be verified ({type(error).__name__}): see the process log of the handlers"
             return rejection(found, BadImage("image_unreadable", detail))
 
-    async def _judge(self, found: Image, driver: Driver) -> ImageCommands:
-        """Raises BadImage, OSError, VaultUnavailable."""
+    async def _read(self, found: Image, driver: Driver) -> ImageCommands:
+        """Read and verify an image. Raises BadImage, OSError, VaultUnavailable."""
         try:
             opened = replace(found, source=await full_source(found, self._vault))
         except Erased as error:
-            raise BadImage("image_missing", "the credentials of its URL were destroyed") from error
-        facts = await self._reader.facts(opened, Gauge(partial(self._tell, found, driver)))
+            raise BadImage("image_missing", "the credentials of its URL were erased; register it again") from error
+        facts = await self._reader.facts(opened, Gauge(partial(self._progress, found, driver)))
         return AcceptImage(
             image=found.id,
             registration=found.registered_by,
@@ -140,11 +140,11 @@ class Verifier:
             virtual_size_bytes=facts.virtual_size_bytes,
         )
 
-    def _tell(self, found: Image, driver: Driver, done: int, total: int | None) -> None:
+    def _progress(self, found: Image, driver: Driver, done: int, total: int | None) -> None:
         driver.each(found.registered_by + PROGRESS, partial(self._note, found, done, total))
 
     async def _note(self, found: Image, done: int, total: int | None) -> None:
-        """How far it is, for whoever waits. One word less is no harm."""
+        """Store the progress. If that fails, it is only logged."""
         progress = NoteProgress(
             image=found.id, registration=found.registered_by, at=now(), bytes_done=done, bytes_total=total
         )
@@ -153,11 +153,11 @@ class Verifier:
             ref = Ref(subjects.SYSTEM, "image", found.id)
             await apply(self._store, ref, image.decide, image.evolve, progress, context, world=self._world)
         except (Rejected, Unavailable, Conflict) as error:
-            log.warning("progress not noted", image=found.id, error=str(error))
+            log.warning("progress not stored", image=found.id, error=str(error))
 
 
 def turns(waiting: Mapping[str, Image], running: Collection[str]) -> list[str]:
-    """Whose turn it is now, by registration: no more at a time than may be, in all and of one project."""
+    """The registrations whose images may be read now, within the limits for all and for one project."""
     busy = Counter(waiting[operation].project for operation in running if operation in waiting)
     begun: list[str] = []
     for operation, found in sorted(waiting.items(), key=lambda one: (one[1].created_at, one[0])):

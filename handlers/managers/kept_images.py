@@ -1,7 +1,8 @@
-"""Images that are available and not kept here: those that were registered before images were kept, and what was lost.
+"""Fetches available images that this host does not store: registered by an earlier version or another process, or lost.
 
-Each is brought from its source once more, one at a time, compared with its digest and kept for nodes, where that makes
-nothing else go. While its source cannot be had, nodes ask that source themselves, and it is tried again.
+They are fetched from their sources again, one at a time, verified by their digests and stored for nodes, if there is
+room without the removal of another image. While the source of one is unreachable, nodes get it from there themselves,
+and it is tried again.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ log = logs.get(__name__)
 
 #: Seconds between looks.
 PERIOD = 3600.0
-#: What may be another time: codes of verdicts.
-PASSES = ("image_unreachable", "disk_full")
+#: Codes of verdicts that may be another one at the next try.
+TEMPORARY_FAILURES = ("image_unreachable", "disk_full")
 
 
 class Keeper:
-    """`_over`: the digests of which this process knows that they are not to be had or kept."""
+    """Fetches missing images. `_done`: the digests that this process has stored, or can never get."""
 
     def __init__(self, world: World, reader: Reader, vault: Vault, kept: ImageStore, period: float = PERIOD) -> None:
         self._world = world
@@ -35,33 +36,33 @@ class Keeper:
         self._vault = vault
         self._kept = kept
         self._period = period
-        self._over: set[str] = set()
+        self._done: set[str] = set()
 
     def driver(self) -> Driver:
-        """Each handlers process keeps images of its own."""
+        """It runs in each handlers process, because each has its own image store."""
         return Driver("kept images", self._look, period=self._period, at_a_time=1, item_seconds=None, everywhere=True)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         await asyncio.to_thread(self._kept.tidy, digests_to_keep(self._world))
         for image in self._world.images():
-            if self._lacks(image):
-                driver.each(image.registered_by, partial(self._bring, image))
+            if self._is_missing(image):
+                driver.each(image.registered_by, partial(self._fetch, image))
         self._reader.sweep(driver.known())
 
-    def _lacks(self, image: Image) -> bool:
+    def _is_missing(self, image: Image) -> bool:
         wanted = image.phase is ImagePhase.AVAILABLE and image.fetch is Fetch.PLATFORM and image.closing is None
         sha256 = image.sha256
-        return wanted and sha256 is not None and sha256 not in self._over and not self._kept.has(sha256)
+        return wanted and sha256 is not None and sha256 not in self._done and not self._kept.has(sha256)
 
-    async def _bring(self, image: Image) -> None:
-        """Keep what is behind the image's source, if that is still the image. Raises VaultUnavailable."""
-        if not self._lacks(self._world.image(image.id) or image) or not self._kept.has_room(image.size_bytes or 0):
+    async def _fetch(self, image: Image) -> None:
+        """Fetch and store an image, if its source still has the same bytes. Raises VaultUnavailable."""
+        if not self._is_missing(self._world.image(image.id) or image) or not self._kept.has_room(image.size_bytes or 0):
             return
         try:
             opened = replace(image, source=await full_source(image, self._vault), project=None)
             await self._reader.facts(opened, lambda *_: None)
         except (BadImage, Erased, OSError) as error:
-            log.info("image not kept: nodes get it from its source", image=image.id, error=str(error))
-            if isinstance(error, OSError) or (isinstance(error, BadImage) and error.code in PASSES):
+            log.info("image not stored; nodes get it from its source", image=image.id, error=str(error))
+            if isinstance(error, OSError) or (isinstance(error, BadImage) and error.code in TEMPORARY_FAILURES):
                 return
-        self._over.add(image.sha256 or "")
+        self._done.add(image.sha256 or "")

@@ -1,18 +1,18 @@
-"""The lease of the managers: of several handlers processes, the one that holds it runs them; the others stand by.
+"""The lease of the managers: of several handlers processes, the holder of the lease runs them; the others stand by.
 
-It is one document, which the holder replaces every second. Each replacement names the one before it (the server
-compares and stores in one step), so two processes can never both replace the same one.
+It is one document, which the holder replaces every second. Each replacement names the position of the one before it
+(the server compares and stores in one step), so two processes can never both replace the same one.
 
-- The holder works for `HOLDS` seconds from the moment at which it *began* its last successful renewal. Then it stops by
-  its own clock, whatever it can or cannot reach.
+- The holder works for `HOLDS` seconds from the *beginning* of its last successful renewal. Then it stops, by its own
+  clock, whatever it can or cannot reach.
 - Another process takes the lease once it has seen the same document for `TAKES` seconds, by its own clock. It first saw
-  it after the holder began to store it, and `TAKES` is longer than `HOLDS`: so the holder has stopped by then. Clocks
-  of two hosts are never compared; they only have to run about equally fast.
-- It does not wait for a holder that gave the lease back, nor for one that is known to have ended, which can be told on
-  the same host (`runtime/process.py`). So a process that is started anew works without a pause.
+  the document after the holder began to store it, and `TAKES` is longer than `HOLDS`: so the holder has stopped by
+  then. Clocks of two hosts are never compared; they only have to run at about the same speed.
+- A process does not wait for a holder that has returned the lease, or is known to have ended. The latter can be checked
+  on the same host (`runtime/process.py`). So after a restart the managers work without a pause.
 
-Work that is done twice for a moment (a process that stood still in the middle of an append) is harmless: appends and
-documents are stored only where nothing came between, and appends of what has been decided already change nothing.
+If two processes do the same work for a moment (one was suspended in the middle of an append), that is harmless: appends
+and documents are stored only if nothing came in between, and a decision that was made before adds no events.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ log = logs.get(__name__)
 
 #: Seconds between two renewals, and between two looks of a process that stands by.
 RENEWS = 1.0
-#: Seconds that a renewal counts for its holder; and that a document has to stand still before another process takes it.
+#: Seconds for which a renewal is valid; seconds for which a document must be unchanged before another process takes it.
 HOLDS, TAKES = 4.0, 6.0
-#: Seconds for one step; and those between looks whether time is up while nothing happens (a host may have slept).
+#: Maximum number of seconds of one step; seconds between two checks whether the lease has expired (a host may sleep).
 STEP, LOOK = 3.0, 0.5
-#: Seconds before a document of our own is replaced again.
+#: Seconds before the next try to replace this process's own document.
 AGAIN = 0.05
 
 
 class Note(BaseModel):
-    """The document: who holds the lease, or held it and gave it back."""
+    """The document: the holder of the lease. `returned`: it has returned the lease."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,7 +49,7 @@ class Note(BaseModel):
 
 
 class Lease:
-    """One process's claim. `ended`: whether another process is known to have ended."""
+    """The lease as one process sees it. `ended`: returns whether another process is known to have ended."""
 
     def __init__(
         self,
@@ -63,18 +63,18 @@ class Lease:
         self._process = process
         self._clock = clock
         self._ended = ended
-        #: the document as it was seen last, and since when it has been this one
+        #: the document that was read last, its position, and since when it has been this one
         self._note: Note | None = None
         self._position: int | None = None
         self._since = 0.0
         #: whether this process stored it; and until when it may work
         self._mine = False
         self._until = float("-inf")
-        #: how often it was gained
+        #: how often this process got the lease
         self._tenure = 0
         self._taken, self._dropped = asyncio.Event(), asyncio.Event()
-        self._told = ""
-        #: since when it can be neither renewed nor looked at, and why
+        self._logged = ""
+        #: since when the lease can be neither renewed nor read, and why
         self.failing_since: datetime | None = None
         self.error: str | None = None
 
@@ -85,25 +85,25 @@ class Lease:
 
     @property
     def holder(self) -> Process | None:
-        """Who holds it, as far as this process knows."""
+        """The process that has the lease, as far as this process knows."""
         if self.held:
             return self._process
         return self._note.holder if self._note is not None and not self._note.returned else None
 
     async def begin(self) -> None:
-        """Wait until it is held."""
+        """Wait until this process has the lease."""
         while not self.held:
             self._taken.clear()
             await self._taken.wait()
 
     async def lost(self) -> None:
-        """Wait until it is held no more, or was not for a moment."""
+        """Wait until this process does not have the lease any more, or did not have it for a moment."""
         tenure = self._tenure
         while self.held and self._tenure == tenure:
             await happens(self._dropped, min(self._until - self._clock(), LOOK))
 
     async def keep(self) -> None:
-        """Hold it, or wait for it, for ever."""
+        """Renew the lease, or wait for it, for ever."""
         worked = False
         while True:
             try:
@@ -119,15 +119,15 @@ class Lease:
                 if worked:
                     log.info("managers work here")
                 else:
-                    log.warning("managers stand by: their lease is not held here any more", error=self.error)
+                    log.warning("managers stand by: this process has lost their lease", error=self.error)
             await asyncio.sleep(RENEWS)
 
     async def step(self) -> None:
-        """Renew it, or take it where it is free. Raises Unavailable."""
+        """Renew the lease, or take it if it is free. Raises Unavailable."""
         if not self._mine:
             await self._look()
             if not self._is_free():
-                self._tell()
+                self._log_holder()
                 return
         body = Note(holder=self._process).model_dump_json().encode()
         while True:
@@ -141,7 +141,7 @@ class Lease:
                 if self._note is None or self._note.holder.id != self._process.id:
                     self._drop()
                     return
-                await asyncio.sleep(AGAIN)  # our own, of which a replica or a lost answer did not tell
+                await asyncio.sleep(AGAIN)  # our own document: a replica lagged, or the reply was lost
         if not self.held:
             self._tenure += 1
         self._mine, self._position, self._until = True, position, began + HOLDS
@@ -149,7 +149,7 @@ class Lease:
         self._taken.set()
 
     async def give_back(self) -> None:
-        """Let another process take it without waiting. For when nothing works here any more."""
+        """Return the lease, so that another process gets it immediately. Called when no manager runs here any more."""
         if not self._mine or self._position is None:
             return
         self._drop()
@@ -158,24 +158,24 @@ class Lease:
             async with asyncio.timeout(RENEWS):
                 await self._documents.put(subjects.MANAGERS_LEASE, body, last=self._position)
         except (Conflict, Unavailable, TimeoutError) as error:
-            log.debug("the lease of the managers runs out by itself", error=repr(error))
+            log.debug("the lease of the managers could not be returned; it expires", error=repr(error))
 
     def _drop(self) -> None:
         self._mine, self._until = False, float("-inf")
         self._dropped.set()
 
     async def _look(self) -> None:
-        """See what stands in the stream. The time counts from the first sight of a document."""
+        """Read the document in the stream. `_since` is the time when this one was read first."""
         found = await self._documents.all(subjects.MANAGERS_LEASE)
         position = found[0].position if found else 0
         if position != self._position:
             self._note = read(found[0].body) if found else None
             self._position, self._since = position, self._clock()
 
-    def _tell(self) -> None:
-        """Say once which process has it."""
-        if self._note is not None and self._note.holder.id != self._told:
-            self._told = self._note.holder.id
+    def _log_holder(self) -> None:
+        """Log, once for each holder, which process has the lease."""
+        if self._note is not None and self._note.holder.id != self._logged:
+            self._logged = self._note.holder.id
             log.info("managers work elsewhere", host=self._note.holder.host, pid=self._note.holder.pid)
 
     def _is_free(self) -> bool:
@@ -186,7 +186,7 @@ class Lease:
 
 
 def read(body: bytes) -> Note | None:
-    """The document; None where it makes no sense."""
+    """The document; None if it is malformed."""
     try:
         return Note.model_validate_json(body)
     except ValidationError:

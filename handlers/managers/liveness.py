@@ -1,7 +1,8 @@
-"""Liveness: a node that is silent too long is lost, and so is what is known of its VMs, until it speaks again.
+"""Liveness: a node without heartbeats for some time is marked as lost, and so are its VMs, until it sends one again.
 
-Silence is measured here, on this process's own clock, from the last heartbeat or from the moment at which this process
-could hear nodes again, whichever is later: handlers that just started, or were cut off from the bus, accuse nobody.
+The silence is measured by this process's own clock, from the last heartbeat, or from the time when this process could
+receive heartbeats again, if that is later. So handlers that have just started, or were cut off from the bus, do not
+mark nodes as lost.
 """
 
 import time
@@ -27,14 +28,14 @@ from runtime.clock_offset import ClockOffset, warning
 
 log = logs.get(__name__)
 
-#: Bytes of a node's disk below which it counts as full.
+#: A node's disk counts as full if fewer bytes are free.
 ROOM = 32 * 1024**2
-#: Seconds after which a lease that is not known here was never given; and the nodes of such leases that are remembered.
-UNHEARD_OF, MOST_UNHEARD_OF = 5.0, 1000
+#: Seconds after which a lease that this process does not know counts as never granted; maximum number of such nodes.
+UNKNOWN_LEASE, MOST_UNKNOWN = 5.0, 1000
 
 
 class Liveness:
-    """When each node was last heard of, in seconds of the monotonic clock."""
+    """The times of the last heartbeats of all nodes, in seconds of the monotonic clock."""
 
     def __init__(
         self,
@@ -45,7 +46,9 @@ class Liveness:
         malformed: Malformed | None = None,
         bus: Client | None = None,
     ) -> None:
-        """`bus`: the connection by which nodes are heard; without, it is always there."""
+        """`timeout`: seconds without a heartbeat after which a node is lost. `bound`: seconds that a node's clock may
+        differ. `bus`: the connection for heartbeats; None: it is never lost.
+        """
         self._bus = bus
         self._connection = bus.stats["reconnects"] if bus is not None else 0
         self._store = store
@@ -55,7 +58,7 @@ class Liveness:
         self._heard: dict[str, float] = {}
         self._leases: dict[str, tuple[int, float]] = {}
         self._free: dict[str, int | None] = {}
-        self._unheard_of: dict[str, float] = {}
+        self._unknown_leases: dict[str, float] = {}
         self._bound = bound
         self._clocks: dict[str, ClockOffset] = {}
         self._warned: set[str] = set()
@@ -63,24 +66,24 @@ class Liveness:
         self._context = manager("liveness")
 
     def hear(self, subject: str, body: bytes) -> Rejected | None:
-        """Take in a heartbeat. The answer, where the daemon has to know that it is not the one of its node any more."""
+        """Process a heartbeat. Returns a refusal if the daemon does not have the node's lease any more."""
         try:
             beat = Heartbeat.model_validate_json(body)
             if beat.node != subjects.node_of(subject):
-                raise ValueError("it claims to be of another node")
+                raise ValueError("the heartbeat names another node than its subject")
         except ValueError as error:
             self._malformed.note("heartbeats", subject, error)
             return None
         known = self._world.node(beat.node)
         if beat.lease == 0:
-            return None  # it waits for the lease, so it does not work for the node
+            return None  # a daemon that waits for the lease does not work for the node
         if known is None or beat.lease > known.lease:
-            return self._never_given(beat)
-        self._unheard_of.pop(beat.node, None)
+            return self._unknown_lease(beat)
+        self._unknown_leases.pop(beat.node, None)
         holder = known.holder
         if beat.lease < known.lease or holder is None or holder.boot != beat.boot:
-            by = f"process {holder.pid} on host {holder.host}" if holder else "nobody"
-            return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} is over; {by} has it now")
+            by = f"process {holder.pid} on host {holder.host}" if holder else "no daemon"
+            return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} has ended; {by} has the lease now")
         self._heard[beat.node] = time.monotonic()
         self._leases[beat.node] = (beat.lease, time.monotonic())
         self._free[beat.node] = beat.image_cache.free_bytes if beat.image_cache is not None else None
@@ -88,19 +91,19 @@ class Liveness:
         self._watch_clock(beat.node)
         return None
 
-    def _never_given(self, beat: Heartbeat) -> Rejected | None:
-        """A lease that is not known here was given by another handlers process a moment ago. Or the log is another one
-        (lost, or restored from a backup): then the daemon has to register again, or nobody would ever hear it.
+    def _unknown_lease(self, beat: Heartbeat) -> Rejected | None:
+        """A lease that this process does not know. Another handlers process may just have granted it. Otherwise the log
+        was replaced (lost, or restored from a backup): then the daemon has to register again.
         """
-        since = self._unheard_of.setdefault(beat.node, time.monotonic())
-        if len(self._unheard_of) > MOST_UNHEARD_OF:
-            del self._unheard_of[next(iter(self._unheard_of))]
-        if time.monotonic() - since < UNHEARD_OF:
+        since = self._unknown_leases.setdefault(beat.node, time.monotonic())
+        if len(self._unknown_leases) > MOST_UNKNOWN:
+            del self._unknown_leases[next(iter(self._unknown_leases))]
+        if time.monotonic() - since < UNKNOWN_LEASE:
             return None
-        return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} was never given: register again")
+        return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} was never granted; register again")
 
     def _watch_clock(self, node_id: str) -> None:
-        """Say once that a node's clock is too far from this one, and once that it is right again."""
+        """Log once that a node's clock differs too much, and once that it is right again."""
         offset = self._clocks[node_id].seconds()
         wrong = warning(offset, self._bound)
         if wrong and node_id not in self._warned:
@@ -111,26 +114,27 @@ class Liveness:
             log.info("clock of a node is right again", node=node_id, offset_seconds=offset)
 
     def disk_is_full(self, node_id: str) -> bool:
-        """Whether a node said so lately."""
+        """Whether a recent heartbeat of the node says so."""
         free = self._free.get(node_id)
-        return free is not None and free < ROOM and self._heard_lately(node_id)
+        return free is not None and free < ROOM and self._is_alive(node_id)
 
     def silence_of_holder(self, node_id: str) -> Silence | None:
-        """How long the holder of a node's lease has been silent, as far as this process can know."""
+        """How long the holder of a node's lease has sent no heartbeat, as far as this process knows."""
         known = self._world.node(node_id)
         if known is None or known.holder is None:
             return None
         lease, heard = self._leases.get(node_id, (0, 0.0))
-        if lease < known.lease:  # a holder that this process did not know yet
+        if lease < known.lease:  # a new holder: its silence begins now
             lease, heard = known.lease, time.monotonic()
             self._leases[node_id] = (lease, heard)
         return Silence(lease=lease, seconds=max(0.0, time.monotonic() - max(heard, self._listens_since())))
 
     def silence(self, node_id: str) -> float:
+        """Seconds since the last heartbeat of a node."""
         return time.monotonic() - max(self._heard.get(node_id, 0.0), self._listens_since())
 
     def _listens_since(self) -> float:
-        """From when on nodes could be heard. Whoever was cut off and does not look meanwhile notices it later."""
+        """The time since when this process can receive heartbeats. A lost connection is noticed at the next call."""
         if self._bus is not None:
             connection = self._bus.stats["reconnects"]
             if connection != self._connection or not self._bus.is_connected:
@@ -142,38 +146,40 @@ class Liveness:
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         for found in self._world.nodes():
-            if self._lost(found) or self._back(found):
-                driver.each(f"node {found.id}", partial(self._judge, found.id))
+            if self._is_lost(found) or self._is_back(found):
+                driver.each(f"node {found.id}", partial(self._update, found.id))
         lost = {n.id for n in self._world.nodes() if n.lost}
         if lost:
             for guest in list(self._world.vms()):
                 if guest.node in lost and guest.phase in VISIBLE:
                     driver.each(f"vm {guest.id}", partial(self._lose_vm, guest.id))
 
-    def _lost(self, found: Node) -> bool:
+    def _is_lost(self, found: Node) -> bool:
+        """Whether a node has to be marked as lost."""
         return not found.lost and self.silence(found.id) > self._timeout
 
-    def _back(self, found: Node) -> bool:
-        return found.lost and found.retired_at is None and self._heard_lately(found.id)
+    def _is_back(self, found: Node) -> bool:
+        """Whether a lost node has to be marked as recovered."""
+        return found.lost and found.retired_at is None and self._is_alive(found.id)
 
-    def _heard_lately(self, node_id: str) -> bool:
-        """Whether it was heard itself: that nobody can be heard is no sign of life."""
+    def _is_alive(self, node_id: str) -> bool:
+        """Whether a heartbeat of the node itself came within the timeout."""
         heard = self._heard.get(node_id)
         return heard is not None and time.monotonic() - heard <= self._timeout
 
-    async def _judge(self, node_id: str) -> None:
-        """Note that a node is lost, or is back. Nobody can be heard while the bus is away: then silence begins anew."""
+    async def _update(self, node_id: str) -> None:
+        """Append that a node is lost or back. While the bus is unavailable, silence does not count."""
         found = self._world.node(node_id)
         if found is None:
             return
         ref = Ref(subjects.SYSTEM, "node", found.id)
         try:
-            if self._lost(found):
+            if self._is_lost(found):
                 silent = round(self.silence(found.id), 1)
                 command = LoseNode(node=found.id, at=now(), silent_seconds=silent)
                 await apply(self._store, ref, node.decide, node.evolve, command, self._context, world=self._world)
                 log.warning("node lost", node=found.id, silent_seconds=silent)
-            elif self._back(found):
+            elif self._is_back(found):
                 back = RecoverNode(node=found.id, at=now())
                 await apply(self._store, ref, node.decide, node.evolve, back, self._context, world=self._world)
                 log.info("node is back", node=found.id)
@@ -185,7 +191,7 @@ class Liveness:
         loaded = self._world.vm(vm_id)
         if loaded is not None and loaded.state is not None:
             command = LoseVm(vm=vm_id, node=loaded.state.node or "", at=now())
-            with suppress(Rejected):  # its node is back in the meantime
+            with suppress(Rejected):  # its node has come back in the meantime
                 await apply(
                     self._store,
                     loaded.tip.ref,

@@ -1,4 +1,4 @@
-"""The notary's loop: signs what the log holds, every so many seconds (`eventstore/integrity/notary.py` is how)."""
+"""The notary's loop: signs the log periodically. `eventstore/integrity/notary.py` says how."""
 
 from eventstore.integrity.notary import Disagrees, Notary
 from handlers.managers.driver import Driver
@@ -9,13 +9,13 @@ log = logs.get(__name__)
 
 
 class Signing:
-    """A notary as a manager. A log that is not the one that was signed is a failure that lasts."""
+    """The notary as a manager. If the log differs from the one that was signed, that stays a failure."""
 
     def __init__(self, notary: Notary) -> None:
         self._notary = notary
 
     def driver(self, *, every: float) -> Driver:
-        """Without a limit: the first time the whole log is read, page by page."""
+        """`every`: seconds. An item has no time limit: the first time the whole log is read."""
         return Driver("notary", self._look, period=every, item_seconds=None)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
@@ -25,7 +25,7 @@ class Signing:
         try:
             signed = await self._notary.step()
         except Disagrees as error:
-            log.error("the log is not the one that was signed: no checkpoint", detail=str(error))
+            log.error("log differs from the signed one; no checkpoint", detail=str(error))
             raise
         if signed is not None:
             log.info("checkpoint signed", position=signed.position, digest=signed.digest)

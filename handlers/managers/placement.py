@@ -1,7 +1,7 @@
-"""Placement: every VM without a node gets one, in the order of their creation, as soon as one has room.
+"""Placement: each VM without a node gets one as soon as a node has room, in the order of the VMs' creation.
 
-The VM's and the node's event go in one atomic batch, so two schedulers can never promise the same room twice: the loser
-of a race sees its batch refused, waits for the world to move, and looks again.
+The event of the VM and that of the node are in one atomic batch. So two processes can never promise the same resources
+twice: the batch of the second one is refused, and it decides again once the world has changed.
 """
 
 import secrets
@@ -31,47 +31,48 @@ log = logs.get(__name__)
 
 T = TypeVar("T")
 
+#: Maximum number of VMs in one batch.
 MOST = 64
 
 
 @dataclass(frozen=True)
 class Release:
-    """A promise to a VM that is gone."""
+    """The reservation of a deleted VM, which has to be released."""
 
     node: str
     vm: str
 
 
 def candidates(world: World, changes: Changes) -> list[str]:
-    """The VMs to look at: all that wait when a node has changed, else those that just came."""
+    """The VMs to place: if a node has changed, all that wait for one; otherwise the new ones."""
     if changes.everything or changes.of("node"):
         return list(world.waiting)
     return [vm_id for vm_id in changes.of("vm") if vm_id in world.waiting]
 
 
-def gone(found: Vm, world: World) -> DropVm | None:
-    """Whether a VM is void, or what it was to be built on is gone, as a log of an earlier version may have it."""
+def drop_of(found: Vm, world: World) -> DropVm | None:
+    """The command to drop a VM that is void, or whose project or image was deleted (in logs of earlier versions)."""
     void = world.references.void.get(found.id)
     if void is not None:
         return DropVm(vm=found.id, at=now(), code=void.code, detail=void.detail)
     project, base = world.project(found.project), world.image(found.image)
-    what = None
+    reason = None
     if project is None or project.deleted:
-        what = ("project_not_found", f"project {found.project} was deleted")
+        reason = ("project_not_found", f"project {found.project} was deleted")
     elif base is None or base.phase is image.ImagePhase.DELETED:
-        what = ("image_not_found", f"image {found.image} was deleted")
-    return DropVm(vm=found.id, at=now(), code=what[0], detail=what[1]) if what else None
+        reason = ("image_not_found", f"image {found.image} was deleted")
+    return DropVm(vm=found.id, at=now(), code=reason[0], detail=reason[1]) if reason else None
 
 
-def released(world: World, changes: Changes) -> list[Release]:
-    """The promises to VMs that are gone."""
+def reservations_of_deleted(world: World, changes: Changes) -> list[Release]:
+    """The reservations of deleted VMs."""
     if not changes.everything and not any(vm_id in world.deleted_vms for vm_id in changes.of("vm")):
         return []
     return [Release(n.id, vm_id) for n in world.nodes() for vm_id in n.reservations if vm_id in world.deleted_vms]
 
 
 class Placer:
-    """Runs placement whenever the world moves. Up to `MOST` VMs go into one batch: one wait for the disk for all."""
+    """Runs placement when the world changes. Up to MOST VMs are in one batch, which costs one write to disk."""
 
     def __init__(self, store: EventStore, world: World, policy: Policy, turns: Turns) -> None:
         self._store = store
@@ -82,20 +83,22 @@ class Placer:
         self._context = manager("placement")
 
     def driver(self) -> Driver:
-        """One item at a time: they all write into the nodes' books, and waited in this order."""
+        """One item at a time, because all items change the nodes' reservations, and in the order of creation."""
         return Driver("placement", self._look, watch=self._watch, at_a_time=1)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
-        """Give back what is promised to the dead, then place whoever waits."""
-        over = {f"release {promise.vm}": promise for promise in released(self._world, changes)}
-        await self._together(over, self._release, driver)
+        """Release the reservations of deleted VMs, then place VMs that wait."""
+        deleted = {f"release {one.vm}": one for one in reservations_of_deleted(self._world, changes)}
+        await self._together(deleted, self._release, driver)
         waiting = {vm_id: vm_id for vm_id in candidates(self._world, changes)}
         await self._together(waiting, self._place, driver)
 
     async def _together(
         self, items: Mapping[str, T], do: Callable[[Sequence[T]], Awaitable[None]], driver: Driver
     ) -> None:
-        """Up to `MOST` items in one batch; where one of them is at fault, it alone backs off, and its error is told."""
+        """Up to MOST items in one batch. If that fails by an error, each becomes an item of its own, and only the one
+        with the error backs off.
+        """
         for keys in batched([key for key in items if not driver.knows(key)], MOST):
             try:
                 await do([items[key] for key in keys])
@@ -105,8 +108,8 @@ class Placer:
                 for key in keys:
                     driver.each(key, partial(do, [items[key]]))
 
-    async def _release(self, promises: Sequence[Release]) -> None:
-        await self._append(releases(promises, self._world))
+    async def _release(self, reservations: Sequence[Release]) -> None:
+        await self._append(releases(reservations, self._world))
 
     async def _place(self, vm_ids: Sequence[str]) -> None:
         await self._turns.wait()
@@ -122,59 +125,59 @@ class Placer:
         self._world.nudge()
 
 
-def releases(promises: Iterable[Release], world: World) -> list[Change]:
-    """What is to be appended to the nodes' books to give back what was promised."""
-    made = []
-    for node_id, of_node in groupby(sorted(promises, key=attrgetter("node")), attrgetter("node")):
-        books = world.get(Ref(subjects.SYSTEM, "node", node_id))
-        at, state, events = now(), books.state, list[Event]()
-        for promise in of_node:
-            for event in node.decide(state, node.Release(node=node_id, vm=promise.vm, at=at)):
+def releases(reservations: Iterable[Release], world: World) -> list[Change]:
+    """The changes of the nodes that release these reservations."""
+    changes = []
+    for node_id, of_node in groupby(sorted(reservations, key=attrgetter("node")), attrgetter("node")):
+        loaded = world.get(Ref(subjects.SYSTEM, "node", node_id))
+        at, state, events = now(), loaded.state, list[Event]()
+        for reservation in of_node:
+            for event in node.decide(state, node.Release(node=node_id, vm=reservation.vm, at=at)):
                 state = node.evolve(state, event)
                 events.append(event)
-        made.append(Change(books.tip, events))
-    return made
+        changes.append(Change(loaded.tip, events))
+    return changes
 
 
 def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Change]:
-    """What is to be appended for these VMs: each placement is made on the books that the ones before it left."""
+    """The changes that place these VMs. Each decision takes account of the reservations of those before it."""
     nodes = {found.id: found for found in world.nodes()}
     reserved: dict[str, list[Event]] = {}
-    made: list[Change] = []
+    changes: list[Change] = []
     at, given = now(), set[str]()
     for vm_id in vm_ids:
         loaded = world.vm(vm_id)
         if loaded is None or loaded.state is None:
             continue
         found = loaded.state
-        command = gone(found, world) or where(found, nodes.values(), policy, at, architecture(found, world))
-        if isinstance(command, ScheduleVm):  # drawn by lot: two who place at once, and know nothing of each other
+        command = drop_of(found, world) or choose(found, nodes.values(), policy, at, architecture(found, world))
+        if isinstance(command, ScheduleVm):  # a random address: another process may place a VM at the same time
             address = mac.free(secrets.randbelow(mac.ADDRESSES), lambda one: one in given or world.macs.taken(one))
             command = command.model_copy(update={"mac": address})
         events = vm.decide(found, command)
         if events:
-            made.append(Change(loaded.tip, events))
+            changes.append(Change(loaded.tip, events))
         if isinstance(command, ScheduleVm) and events:
             given.add(command.mac or "")
-            promise = node.Reserve(node=command.node, vm=vm_id, resources=found.spec.resources(), at=at)
-            for event in node.decide(nodes[command.node], promise):
+            reserve = node.Reserve(node=command.node, vm=vm_id, resources=found.spec.resources(), at=at)
+            for event in node.decide(nodes[command.node], reserve):
                 reserved.setdefault(command.node, []).append(event)
                 nodes[command.node] = node.evolve(nodes[command.node], event) or nodes[command.node]
-    for node_id, promises in reserved.items():
-        made.append(Change(world.get(Ref(subjects.SYSTEM, "node", node_id)).tip, promises))
-    return made
+    for node_id, of_node in reserved.items():
+        changes.append(Change(world.get(Ref(subjects.SYSTEM, "node", node_id)).tip, of_node))
+    return changes
 
 
 def architecture(found: Vm, world: World) -> str | None:
-    """What a VM's image is made for."""
+    """The architecture of a VM's image."""
     base = world.image(found.image)
     return base.architecture if base is not None else None
 
 
-def where(
+def choose(
     found: Vm, nodes: Iterable[Node], policy: Policy, at: datetime, architecture: str | None = None
 ) -> ScheduleVm | DeferVm:
-    """The node that a VM goes to, or that it has to wait."""
+    """The command that places a VM on the best node, or lets it wait if no node has room."""
     choice = place(found.spec.resources(), found.region, nodes, policy, architecture, features(found))
     if choice.node is None:
         return DeferVm(vm=found.id, at=at, considered=choice.considered)

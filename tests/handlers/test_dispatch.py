@@ -77,7 +77,7 @@ async def test_the_tombstone_of_what_is_gone_stays(side: WriteSide) -> None:
 
 
 async def test_an_old_tombstone_is_dropped(side: WriteSide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "GRAVE", timedelta(0))
+    monkeypatch.setattr(dispatch, "TOMBSTONE_AGE", timedelta(0))
     vm, _, _ = await deleted(side)
 
     async def dropped() -> bool:

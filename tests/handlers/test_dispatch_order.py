@@ -192,7 +192,7 @@ async def test_a_document_of_before_stays_where_it_says_the_same(bed: Bed) -> No
     assert said.pop("kind") == "vm" and "place" not in said
     bed.dispatcher._learn(dataclasses.replace(document, body=json.dumps(said).encode()))
     bed.put(1, lives.RUNNING, 4)
-    await eventually(lambda: bed.dispatcher._seen.get(uid(1)) == 4, "it is looked at")
+    await eventually(lambda: bed.dispatcher._settled.get(uid(1)) == 4, "it is looked at")
     assert len(bed.stream.puts) == 1
 
 

@@ -46,15 +46,15 @@ class Quiet(Verifier):
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._vault: Any = None
-        self._unread = Counter()
+        self._failures = Counter[str]()
 
-    def _tell(self, found: Image, driver: Driver, done: int, total: int | None) -> None: ...
+    def _progress(self, found: Image, driver: Driver, done: int, total: int | None) -> None: ...
 
     async def in_the_end(self, found: Image) -> ImageCommands:
         """The verdict, as often as it takes."""
         while True:
             try:
-                return await self._judged(found, DRIVER)
+                return await self._verdict(found, DRIVER)
             except OSError:
                 continue
 
@@ -125,7 +125,7 @@ async def test_a_project_may_not_have_all_of_the_room_in_flight(
     monkeypatch.setattr(reading, "room", lambda _: 1000)
     first, second = (registered("http://h/", n, project="p") for n in (1, 2))
     reader._check(first, reader._part(first), 400)
-    with pytest.raises(BadImage, match="400 bytes of other images in flight") as caught:
+    with pytest.raises(BadImage, match="other images of project p, with 400 bytes") as caught:
         reader._check(second, reader._part(second), 400)
     assert (caught.value.code, caught.value.field) == ("too_much_in_flight", "project")
     reader._check(dataclasses.replace(second, project="q"), reader._part(second), 400)

@@ -17,7 +17,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.judge import Tip
 from eventstore.log.store import Loaded
 from handlers.managers import liveness as module
-from handlers.managers.liveness import MOST_UNHEARD_OF, Liveness
+from handlers.managers.liveness import MOST_UNKNOWN, Liveness
 from handlers.world.world import World
 from runtime import subjects
 from tests.domain.story import fold
@@ -173,11 +173,11 @@ def test_a_daemon_whose_lease_nobody_ever_gave_is_told_after_a_while(monkeypatch
 
     for name in ("n1", "nobody"):
         assert beat(name, 2**31 - 1) is None, "another handlers process may have given it a moment ago"
-    monkeypatch.setattr(module, "UNHEARD_OF", 0.0)
+    monkeypatch.setattr(module, "UNKNOWN_LEASE", 0.0)
     for name in ("n1", "nobody"):
         lost = beat(name, 7)
         assert lost is not None and lost.code == "lease_lost" and "register again" in lost.detail
         assert beat(name, 0) is None, "it waits"
-    for number in range(2 * MOST_UNHEARD_OF):
+    for number in range(2 * MOST_UNKNOWN):
         beat(f"made-up-{number}", 1)
-    assert len(liveness._unheard_of) <= MOST_UNHEARD_OF
+    assert len(liveness._unknown_leases) <= MOST_UNKNOWN

@@ -131,7 +131,7 @@ async def test_no_vm_is_lost_once_its_node_is_back(server: WriteSide, deciders: 
 
     async def back(node: str) -> None:
         second.liveness._heard[node] = time.monotonic()
-        await second.liveness._judge(node)
+        await second.liveness._update(node)
 
     def before(node: str, id_: str) -> list[Change]:
         return [registered(node, NodeLost(at=now(), silent_seconds=9)), vm(id_, node, runs=True)]

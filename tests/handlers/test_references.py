@@ -15,7 +15,7 @@ from domain.tag import TagCreated, TagDeleted, TagDeletionBegun, TagDeletionGive
 from domain.vm import Vm, VmChanged, VmDeleted, VmFailed, VmForgotten, VmRebuildRequested, VmRequested, VmScheduled
 from eventstore.log.envelope import Context, Recorded, Ref, seal
 from eventstore.log.store import Tip
-from handlers.managers.placement import gone
+from handlers.managers.placement import drop_of
 from handlers.world.world import World
 from tests.domain.story import uid
 
@@ -97,14 +97,14 @@ def test_what_is_void_stays_void_and_is_dropped() -> None:
     assert [log.void(ref) for ref in (closing, deleted, valid)] == ["project_being_deleted", "project_not_found", None]
     assert log.users(PROJECT) == {valid.id}, "nothing is inherited"
     for ref in (closing, deleted):
-        drop = gone(log.vm(ref), log.world)
+        drop = drop_of(log.vm(ref), log.world)
         assert drop is not None
         assert drop.code == log.void(ref)
         log.add(ref, VmFailed(at=AT, code=drop.code, detail=drop.detail))
         assert log.users(PROJECT) == {valid.id}
         log.add(ref, VmDeleted(at=AT))
         assert log.void(ref) is not None, "whoever asks again is told so"
-    assert gone(log.vm(valid), log.world) is None
+    assert drop_of(log.vm(valid), log.world) is None
 
 
 def test_a_vm_that_has_a_node_is_a_vm_like_any_other() -> None:
