@@ -1,8 +1,7 @@
-"""The one command loop: a request on `nebula.commands.<project>.<kind>.<verb>` becomes events, or a refusal.
+"""The command loop: a request on `nebula.commands.<project>.<kind>.<verb>` becomes events, or a refusal.
 
-It is a plain queue subscription: a FastStream subscriber in this place costs a third of the
-throughput (docs/decisions).
-Any number of handlers share the queue group. A refused command leaves no event; it is counted and logged.
+It is a plain queue subscription of nats-py: with FastStream, the throughput would be a third lower (docs/decisions.md).
+Any number of handlers processes share the queue group. A refused command leaves no event; it is counted and logged.
 """
 
 import asyncio
@@ -46,21 +45,20 @@ log = logs.get(__name__)
 
 QUEUE = "handlers"
 MOST_AT_ONCE = 512
-#: What a reply leaves out: the operations that the resource knows, which only grow.
-UNSAID = {"ok": {"state": {FIELD}}}
-#: Seconds in which a command is decided again while others come first; that it waits in between at most, at first and
-#: in the end.
+#: What a reply leaves out: the resource's accepted operations, whose number only grows.
+OMITTED = {"ok": {"state": {FIELD}}}
+#: Seconds for which a command is decided again after conflicts; the pauses between the tries.
 PATIENCE = 4.0
 RETRY = Backoff(first=0.02, last=0.4, jitter=1.0)
-#: Seconds in which handlers that stop still answer the commands that they were given.
+#: Seconds for the answers to commands that are in flight when the process stops.
 STOPPING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A command on its way: which one, on which aggregate, and the whole request with its fingerprint.
+    """A command that is being handled: its route, its aggregate, and the whole request with its fingerprint.
 
-    `context`: what its events say of the caller.
+    `context`: the part of its events about the caller.
     """
 
     route: Route
@@ -72,7 +70,7 @@ class Asked:
 
 
 class CommandLoop:
-    """Answers commands. `facts.world` is what it looks things up in; the log is what decides."""
+    """Answers commands. It looks things up in `facts.world`; the append to the log decides."""
 
     def __init__(self, nc: Client, store: EventStore, facts: Facts) -> None:
         self._nc = nc
@@ -88,14 +86,14 @@ class CommandLoop:
         self.refused: dict[str, int] = {}
 
     def in_flight(self) -> int:
-        """How many commands are being answered at this moment."""
+        """The number of commands that are being answered."""
         return len(self._running)
 
     async def start(self) -> None:
         self._subscription = await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
 
     async def stop(self) -> None:
-        """Take no more commands, so that other handlers get them, and answer those that are here already."""
+        """Accept no more commands, so that other processes get them, and answer those in flight."""
         if self._subscription is None:
             return
         with contextlib.suppress(NatsError, OSError, TimeoutError):
@@ -137,13 +135,13 @@ class CommandLoop:
                 replayed=reply.replayed,
                 ms=round((time.perf_counter() - started) * 1e3, 2),
             )
-            return Answer(replies.accepted(reply.as_dict(), UNSAID))
+            return Answer(replies.accepted(reply.as_dict(), OMITTED))
 
         def note(msg: Msg, error: Exception, refusal: Refusal) -> None:
             if request is None:
                 self.health.malformed.note("commands", msg.subject, error)
             self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
-            about(msg, request).log(
+            bound_log(msg, request).log(
                 logging.INFO if isinstance(error, Rejected | ValidationError | Erased) else logging.WARNING,
                 "command refused",
                 code=refusal.code,
@@ -153,18 +151,18 @@ class CommandLoop:
                 times=self.refused[refusal.code],
             )
 
-        await self._responder.carry_out(msg, work, note)  # lost: the operation id makes asking again safe
+        await self._responder.carry_out(msg, work, note)  # if a reply is lost, the caller repeats
 
     async def _handle(
         self, project: str, kind: str, verb: str, request: CommandRequest
     ) -> CommandReply[Operation, Any]:
-        """The reply to a command that was accepted, now or before."""
+        """The reply to an accepted command, or to its repeat."""
         route = ROUTES.get((kind, verb))
         if route is None:
             raise Rejected("unknown_command", f"there is no command {kind}.{verb}", Category.NOT_FOUND)
         id_ = request.args.get(kind)
         if not isinstance(id_, str):
-            raise Rejected("invalid_request", f"{kind} is missing", Category.INVALID, field=kind)
+            raise Rejected("invalid_request", f"{kind} is missing; give the id", Category.INVALID, field=kind)
         request.args[kind] = route.kind.canonical(id_)
         try:
             ref = route.ref(project, id_)
@@ -173,16 +171,16 @@ class CommandLoop:
             raise Rejected("invalid_request", str(error), Category.INVALID, field="id") from error
         caller = request.context
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
-        context = said_by(caller, await self._fingerprints.of_credential(caller.credential))
+        context = event_context(caller, await self._fingerprints.of_credential(caller.credential))
         asked = Asked(route, ref, project, request, context, fingerprint)
         deadline = asyncio.get_running_loop().time() + PATIENCE
         pauses = RETRY.pauses()
-        while True:  # by time: however many others come first, somebody is accepted, and each has its turn
+        while True:  # limited by time, not by tries: each conflict means that another command was accepted
             try:
                 applied = await self._judged(asked)
                 break
             except Rejected:
-                if caller.key is not None:  # what the key was used for says more than what else is wrong
+                if caller.key is not None:  # if the key was used before, that is the better explanation
                     await refuse_reuse(self._store, caller.key, ref)
                 raise
             except Conflict:
@@ -190,11 +188,11 @@ class CommandLoop:
                     raise
                 await asyncio.sleep(next(pauses))
         if applied.events and kind != "vm":
-            await self._facts.world.reached(applied.tip.position)  # the next command may build on it
+            await self._facts.world.reached(applied.tip.position)  # the next command may refer to it
         return await self._accepted(asked, applied)
 
     async def _judged(self, asked: Asked) -> Applied[Any]:
-        """What became of the command. Raises Rejected, Erased, Conflict, Unavailable."""
+        """The result of the command. Raises Rejected, Erased, Conflict, Unavailable."""
         try:
             args, known = await self._prepared(asked)
         except (Rejected, Erased):
@@ -207,7 +205,7 @@ class CommandLoop:
         return await self._applied(asked, {**args, "at": now()}, known)
 
     async def _applied(self, asked: Asked, args: Args, known: Basis) -> Applied[Any]:
-        """The command carried out, and judged with what happened beside it. Raises Rejected, Conflict, Unavailable."""
+        """Decide and append, and check the fences. Raises Rejected, Conflict, Unavailable."""
         route, ref, context = asked.route, asked.ref, asked.context
         kind, verb, lookup = route.kind, route.verb, route.lookup
         applied = await apply(
@@ -230,12 +228,12 @@ class CommandLoop:
         return applied
 
     async def _beside(self, beside: Beside, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
-        """What a command changes on other aggregates, as they are at the end of the log."""
+        """The changes of other aggregates that belong to a command, made from their states at the end of the log."""
         await caught_up(self._store, self._facts.world)
         return beside(state, events, self._facts)
 
     async def _repeated(self, asked: Asked) -> Applied[Any] | None:
-        """The same request, accepted earlier: it stays accepted, whatever became of what it was built on."""
+        """The result if the same request was accepted before; it stays accepted, whatever was deleted since."""
         loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, asked.route.kind.evolve)
         operation = asked.request.context.operation
         known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
@@ -246,7 +244,7 @@ class CommandLoop:
         return Applied(loaded.state, loaded.tip, ())
 
     async def _accepted(self, asked: Asked, applied: Applied[Any]) -> CommandReply[Operation, Any]:
-        """The reply: what the operation has come to, by its record, and the state of the resource."""
+        """The reply: the record of the operation, and the state of the resource."""
         found: Record | None = None
         operation = asked.request.context.operation
         if operation is not None and asked.route.operates:
@@ -262,9 +260,9 @@ class CommandLoop:
         )
 
     async def _prepared(self, asked: Asked) -> tuple[Args, Basis]:
-        """The arguments with what was looked up, and how far what they refer to was known.
+        """The arguments, completed by lookups, and the tips of the aggregates to which they refer.
 
-        A refusal counts only once the world is as new as the log.
+        A refusal counts only once the world has reached the end of the log.
         """
         route, project, world = asked.route, asked.project, self._facts.world
         command = route.command
@@ -274,7 +272,7 @@ class CommandLoop:
             args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
         if route.prepare is None:
             return args, {}
-        if not route.lookup.behind:  # what is counted (VMs of a project, users of an image) has to be the newest
+        if not route.lookup.behind:  # counts (VMs of a project, users of an image) have to be current
             await caught_up(self._store, world)
         known = basis(command, args, project, world)
         try:
@@ -285,8 +283,8 @@ class CommandLoop:
             return await route.prepare(dict(args), project, self._facts), known
 
 
-def said_by(caller: Caller, credential: str | None) -> Context:
-    """What events say of the caller; `credential`: of its credential."""
+def event_context(caller: Caller, credential: str | None) -> Context:
+    """The part of events about the caller. `credential`: the form of its credential for events."""
     return Context(
         actor=caller.actor,
         credential=credential,
@@ -297,8 +295,8 @@ def said_by(caller: Caller, credential: str | None) -> Context:
     )
 
 
-def about(msg: Msg, request: CommandRequest | None) -> logs.Logger:
-    """The log with what a command is about bound to it."""
+def bound_log(msg: Msg, request: CommandRequest | None) -> logs.Logger:
+    """The logger, with the subject and the caller of a command as fields."""
     _, _, project, kind, verb = msg.subject.split(".")
     caller = request.context if request else None
     who = {"request": caller.request, "actor": caller.actor} if caller else {}
