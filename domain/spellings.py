@@ -19,6 +19,7 @@ def lower(given: str) -> str: ...
 @overload
 def lower(given: object) -> object: ...
 def lower(given: object) -> object:
+    """The input in lower case, if it is text."""
     return given.lower() if isinstance(given, str) else given
 
 

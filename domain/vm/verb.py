@@ -1,6 +1,6 @@
-"""What a verb of a VM is, and when it is taken. Each stands in a file of its own in `verbs/`.
+"""What a verb of a VM is, and when it is accepted. Each verb is in a file of its own in `verbs/`.
 
-A row says for each phase that the verb is taken (YES), or why not and what would help.
+A row says for each phase that the verb is accepted (YES), or why it is refused and what to do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ GONE = "this VM was deleted"
 COMING: Row = dict.fromkeys(
     (Phase.REQUESTED, Phase.UNSCHEDULABLE, Phase.SCHEDULED), "wait until it has been created, or delete it"
 )
-SILENT: Row = {Phase.LOST: "its node is silent; it goes on when the node is back"}
+SILENT: Row = {Phase.LOST: "its node is lost; wait until the node is back"}
 ALWAYS: Row = {**dict.fromkeys(Phase, YES), Phase.DELETED: GONE}
 
 C = TypeVar("C", bound=Asked)
@@ -37,22 +37,22 @@ def no(*_: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class VmVerb(Verb[C], Generic[C, E]):
-    """`decide` says what follows once the verb is taken; its third argument is the operation that is overtaken.
+    """A verb of a VM. `decide`: the events of an accepted command; its third argument is the operation it overtakes.
 
-    What is taken when:
+    When it is accepted:
 
-    - `row`: in which phases; `forced` stands for it where `by_force` says so of a command.
-    - `overtakes`: it cancels any pending operation but those of the verbs named here; None: it waits for all of them.
-      `only_by_force`: it overtakes only where it is forced, a VM that has a node.
-    - `beside`: it is taken whatever is pending or wanted; `while_deleting`: also of a VM that is being deleted.
-    - `first`: what is answered before any of this is asked, where that is not None.
+    - `row`: in which phases. `forced`: the row of commands for which `by_force` returns True.
+    - `overtakes`: it cancels a pending operation, except those of the verbs named here; None: it is refused while any
+      operation is pending. `only_by_force`: it overtakes only if it is forced, and only if the VM has a node.
+    - `beside`: it is accepted whatever is pending or desired. `while_deleting`: also while the VM is being deleted.
+    - `first`: returns the events of a special case, before all these checks; None if it is not that case.
 
-    What is so while its operation is pending:
+    While its operation is pending:
 
-    - `comes_up`: the VM is not up, and has failed where the operation ends without that.
-    - `boots`: its domain is about to be started, and being off is no news; `anew`: so that "it is on" is news of a VM
-      that runs already.
-    - `harmless`: the guest stays there whatever becomes of it; in a word, what it is to be, such as "paused".
+    - `comes_up`: the VM is starting. If the operation ends without success, the VM is failed.
+    - `boots`: the domain is about to be started, so a report that it is off leads to no event. `anew`: a report that it
+      is on fulfils the operation although the VM was running before.
+    - `harmless`: the guest is kept even if the operation fails. The value is the goal in a word, such as "paused".
     """
 
     event: type[E]
@@ -72,16 +72,16 @@ class VmVerb(Verb[C], Generic[C, E]):
     harmless: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises TypeError for a row that leaves out a phase: such a verb does not start."""
+        """Raises TypeError if a row lacks a phase: no process starts with such a verb."""
         for row in (self.row, *((self.forced,) if self.forced is not None else ())):
             if missing := set(Phase) - set(row):
-                raise TypeError(f"the verb {self.name} says nothing of the phases {', '.join(sorted(missing))}")
+                raise TypeError(f"a row of the verb {self.name} lacks the phases {', '.join(sorted(missing))}")
         if self.name in _BY_NAME:
             raise TypeError(f"two verbs of a VM have the name {self.name}")
         _BY_NAME[self.name] = self
 
     def can_overtake(self, pending: str, *, force: bool) -> bool:
-        """Whether it cancels a pending operation of this verb."""
+        """Whether it cancels a pending operation of the verb `pending`."""
         if self.overtakes is None or pending in self.overtakes:
             return False
         return force or not self.only_by_force
@@ -92,12 +92,12 @@ _BY_NAME: dict[str, AnyVerb] = {}
 
 
 def verb_named(name: str) -> AnyVerb | None:
-    """The verb of this name; None for one that this version does not know."""
+    """The verb with this name; None if this version has none."""
     return _BY_NAME.get(name)
 
 
 def admit(vm: Vm, verb: AnyVerb, *, force: bool = False) -> str | None:
-    """The operation that the verb overtakes, if any. Raises Rejected when the verb cannot be taken now."""
+    """The operation that the verb overtakes, if any. Raises Rejected if the verb is not accepted now."""
     if verb.beside:
         return None
     if vm.pending is not None:
@@ -109,18 +109,18 @@ def admit(vm: Vm, verb: AnyVerb, *, force: bool = False) -> str | None:
             )
         return pending.operation
     if vm.desired is Desired.ABSENT and not verb.while_deleting:
-        raise wrong_phase(vm, verb.name, "it is being deleted")  # that never turns back, even where it failed
-    why_not = (verb.forced if force and verb.forced is not None else verb.row)[vm.phase]
-    if why_not is not None:
-        raise wrong_phase(vm, verb.name, why_not)
+        raise wrong_phase(vm, verb.name, "it is being deleted")  # a deletion is never given up, even if it failed
+    refusal = (verb.forced if force and verb.forced is not None else verb.row)[vm.phase]
+    if refusal is not None:
+        raise wrong_phase(vm, verb.name, refusal)
     return None
 
 
 def way_past(vm: Vm, pending: str) -> str:
-    """What can be done while an operation is pending."""
+    """What a caller can do while an operation of the verb `pending` is pending, in words."""
     known = verb_named(pending)
     if known is not None and known.effect is Effect.DELETES:
-        return "wait for it; where its node is lost for good, forget the VM"
+        return "wait for it; if its node is permanently lost, forget the VM"
     by_force = any(one.only_by_force and one.can_overtake(pending, force=True) for one in _BY_NAME.values())
     force = "a forced stop or " if by_force and vm.node is not None else ""
     return f"wait for it, overtake it with {force}a delete, or abandon it"
@@ -130,8 +130,8 @@ def wrong_phase(vm: Vm, verb: str, help_: str) -> Rejected:
     return Rejected("wrong_phase", f"cannot {verb} a VM that is {vm.phase}: {help_}")
 
 
-class Accepted(TypedDict):
-    """What every event says that accepts an operation."""
+class AcceptedFields(TypedDict):
+    """The fields of every event that accepts an operation."""
 
     at: datetime
     operation: str
@@ -140,8 +140,8 @@ class Accepted(TypedDict):
     cancels: str | None
 
 
-def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> Accepted:
-    """The same for a command. `patience` is how long the operation may take."""
+def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> AcceptedFields:
+    """These fields for a command. `patience`: how long the operation may take."""
     return {
         "at": command.at,
         "operation": command.operation,
@@ -153,5 +153,5 @@ def accepted(command: Asked, patience: timedelta, cancels: str | None = None) ->
 
 def refuse_protected(vm: Vm, verb: str) -> None:
     if vm.protected:
-        detail = f"cannot {verb} a VM that is protected from deletion; take that away first (protected: false)"
+        detail = f"cannot {verb} a VM that is protected from deletion; end the protection first (protected: false)"
         raise Rejected("delete_protected", detail, field="protected")

@@ -148,7 +148,7 @@ def test_every_verb_has_a_word_for_every_phase() -> None:
     assert all(help_ is None or len(help_) > 10 for verb in VALUES for help_ in verb.row.values())
     short = {phase: None for phase in Phase if phase is not Phase.LOST}
     parts = {name: value for name, value in vars(start.START).items() if name != "name"}
-    with pytest.raises(TypeError, match="says nothing of the phases lost"):
+    with pytest.raises(TypeError, match="lacks the phases lost"):
         VmVerb(**{**parts, "name": "short", "row": short})
     with pytest.raises(TypeError, match="two verbs of a VM have the name start"):
         VmVerb(**parts, name="start")
@@ -161,7 +161,7 @@ def test_a_refusal_names_what_is_and_what_would_help() -> None:
     assert busy.startswith(f"stop (operation {uid(11)}) is under way; ")
     assert busy.endswith("; wait for it, overtake it with a forced stop or a delete, or abandon it")
     gone = given("deleting").when(ask(StartVm)).then_rejected("operation_pending").detail
-    assert gone.endswith("; wait for it; where its node is lost for good, forget the VM")
+    assert gone.endswith("; wait for it; if its node is permanently lost, forget the VM")
 
 
 @pytest.mark.parametrize("life", ALIVE)
