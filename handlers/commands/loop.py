@@ -55,7 +55,7 @@ STOPPING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Incoming:
     """A command that is being handled: its route, its aggregate, and the whole request with its fingerprint.
 
     `context`: the part of its events about the caller.
@@ -172,12 +172,12 @@ class CommandLoop:
         caller = request.context
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
         context = event_context(caller, await self._fingerprints.of_credential(caller.credential))
-        asked = Asked(route, ref, project, request, context, fingerprint)
+        incoming = Incoming(route, ref, project, request, context, fingerprint)
         deadline = asyncio.get_running_loop().time() + PATIENCE
         pauses = RETRY.pauses()
         while True:  # limited by time, not by tries: each conflict means that another command was accepted
             try:
-                applied = await self._judged(asked)
+                applied = await self._decide(incoming)
                 break
             except Rejected:
                 if caller.key is not None:  # if the key was used before, that is the better explanation
@@ -189,35 +189,35 @@ class CommandLoop:
                 await asyncio.sleep(next(pauses))
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may refer to it
-        return await self._accepted(asked, applied)
+        return await self._reply(incoming, applied)
 
-    async def _judged(self, asked: Asked) -> Applied[Any]:
+    async def _decide(self, incoming: Incoming) -> Applied[Any]:
         """The result of the command. Raises Rejected, Erased, Conflict, Unavailable."""
         try:
-            args, known = await self._prepared(asked)
+            args, known = await self._prepare(incoming)
         except (Rejected, Erased):
-            repeated = await self._repeated(asked)
+            repeated = await self._earlier_result(incoming)
             if repeated is None:
                 raise
-            if asked.route.lookup.behind:
-                await self._fences.confirm(asked.ref, repeated, {}, asked.context)
+            if incoming.route.lookup.behind:
+                await self._fences.confirm(incoming.ref, repeated, {}, incoming.context)
             return repeated
-        return await self._applied(asked, {**args, "at": now()}, known)
+        return await self._decide_and_append(incoming, {**args, "at": now()}, known)
 
-    async def _applied(self, asked: Asked, args: Args, known: Basis) -> Applied[Any]:
+    async def _decide_and_append(self, incoming: Incoming, args: Args, known: Basis) -> Applied[Any]:
         """Decide and append, and check the fences. Raises Rejected, Conflict, Unavailable."""
-        route, ref, context = asked.route, asked.ref, asked.context
+        route, ref, context = incoming.route, incoming.ref, incoming.context
         kind, verb, lookup = route.kind, route.verb, route.lookup
         applied = await apply(
             self._store,
             ref,
-            asked.fingerprint.deciding(kind.decide) if asked.fingerprint else kind.decide,
+            incoming.fingerprint.deciding(kind.decide) if incoming.fingerprint else kind.decide,
             kind.evolve,
             route.command.model_validate({**args, "created_by": context.actor} if route.signs else args),
             replace(context, operation=None) if verb.two_steps else context,
             world=self._facts.world,
             expect_new=lookup.behind,
-            key=asked.request.context.key,
+            key=incoming.request.context.key,
             beside=partial(self._beside, lookup.beside) if lookup.beside else None,
             basis=None if lookup.behind else known,
         )
@@ -232,25 +232,25 @@ class CommandLoop:
         await caught_up(self._store, self._facts.world)
         return beside(state, events, self._facts)
 
-    async def _repeated(self, asked: Asked) -> Applied[Any] | None:
+    async def _earlier_result(self, incoming: Incoming) -> Applied[Any] | None:
         """The result if the same request was accepted before; it stays accepted, whatever was deleted since."""
-        loaded: Loaded[Any] = await newest(self._store, self._facts.world, asked.ref, asked.route.kind.evolve)
-        operation = asked.request.context.operation
+        loaded: Loaded[Any] = await newest(self._store, self._facts.world, incoming.ref, incoming.route.kind.evolve)
+        operation = incoming.request.context.operation
         known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
         if known is None:
             return None
-        if asked.fingerprint is None or not asked.fingerprint.matches(known.fingerprint):
+        if incoming.fingerprint is None or not incoming.fingerprint.matches(known.fingerprint):
             raise KeyReused(f"for a different {known.verb} request")
         return Applied(loaded.state, loaded.tip, ())
 
-    async def _accepted(self, asked: Asked, applied: Applied[Any]) -> CommandReply[Operation, Any]:
+    async def _reply(self, incoming: Incoming, applied: Applied[Any]) -> CommandReply[Operation, Any]:
         """The reply: the record of the operation, and the state of the resource."""
         found: Record | None = None
-        operation = asked.request.context.operation
-        if operation is not None and asked.route.operates:
+        operation = incoming.request.context.operation
+        if operation is not None and incoming.route.operates:
             found = record(operation, applied.decoded)
             if found is None:  # accepted before, or in two steps
-                found = recorded_in(await self._store.history(asked.ref, fresh=True), operation)
+                found = recorded_in(await self._store.history(incoming.ref, fresh=True), operation)
         return CommandReply(
             position=applied.tip.position,
             version=applied.tip.version,
@@ -259,17 +259,17 @@ class CommandLoop:
             state=applied.state,
         )
 
-    async def _prepared(self, asked: Asked) -> tuple[Args, Basis]:
+    async def _prepare(self, incoming: Incoming) -> tuple[Args, Basis]:
         """The arguments, completed by lookups, and the tips of the aggregates to which they refer.
 
         A refusal counts only once the world has reached the end of the log.
         """
-        route, project, world = asked.route, asked.project, self._facts.world
+        route, project, world = incoming.route, incoming.project, self._facts.world
         command = route.command
-        args: Args = {k: v for k, v in asked.request.args.items() if v is not None}
+        args: Args = {k: v for k, v in incoming.request.args.items() if v is not None}
         if route.operates:
-            args["operation"] = asked.request.context.operation
-            args["fingerprint"] = asked.fingerprint and asked.fingerprint.stored
+            args["operation"] = incoming.request.context.operation
+            args["fingerprint"] = incoming.fingerprint and incoming.fingerprint.stored
         if route.prepare is None:
             return args, {}
         if not route.lookup.behind:  # counts (VMs of a project, users of an image) have to be current
