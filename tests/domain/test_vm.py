@@ -156,7 +156,7 @@ def test_every_verb_has_a_word_for_every_phase() -> None:
 
 def test_a_refusal_names_what_is_and_what_would_help() -> None:
     detail = given("running").when(ask(StartVm)).then_rejected("wrong_phase").detail
-    assert detail == "cannot start a VM that is running: it runs already; use restart to boot it anew"
+    assert detail == "cannot start a VM that is running: it is running already; use restart to boot it again"
     busy = given("stopping").when(ask(StartVm)).then_rejected("operation_pending").detail
     assert busy.startswith(f"stop (operation {uid(11)}) is under way; ")
     assert busy.endswith("; wait for it, overtake it with a forced stop or a delete, or abandon it")
@@ -275,7 +275,7 @@ def test_creating_again_is_one_vm_for_ever(life: str) -> None:
     story.when(create(fingerprint="other")).then_rejected("idempotency_key_reused", Category.INVALID)
     refusal = story.when(create(operation=uid(99))).then_rejected("vm_exists")
     gone = lived(LIVES[life][0]).phase is Phase.DELETED
-    assert ("was deleted, and is never used again" in refusal.detail) is gone
+    assert ("deleted VM, and cannot be used again" in refusal.detail) is gone
 
 
 # ── idempotency ─────────────────────────────────────────────────────────────────────────────────────────────────────

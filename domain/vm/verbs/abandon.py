@@ -1,4 +1,4 @@
-"""Abandon: give up the pending operation; the VM stays what it is."""
+"""Abandon: give up the pending operation; the VM stays in its phase."""
 
 from datetime import timedelta
 
@@ -21,11 +21,11 @@ ROW: Row = {**dict.fromkeys(Phase, "no operation on it is pending"), Phase.DELET
 
 
 class AbandonVm(Asked):
-    """Give up the pending operation; the VM stays what it is."""
+    """Give up the pending operation; the VM stays in its phase."""
 
 
 class VmAbandoned(VmAsked):
-    """Nobody waits any more for the operation that `cancels` names. What it still brings up ends by `force_after`."""
+    """The operation `cancels` was given up. If the VM starts nevertheless, it is off again by `force_after`."""
 
     TOPIC = "nebula.vm.VmAbandoned"
     verb: str
@@ -33,22 +33,22 @@ class VmAbandoned(VmAsked):
 
 
 def abandon(vm: Vm, command: AbandonVm, given_up: str | None) -> list[VmEvent]:
-    assert vm.pending is not None, "only what is pending is admitted"
-    asked_for = accepted(command, timedelta(), given_up)
-    return [VmAbandoned(**asked_for, verb=vm.pending.verb, force_after=command.at + GRACE)]
+    assert vm.pending is not None, "the row accepts it only while an operation is pending"
+    fields = accepted(command, timedelta(), given_up)
+    return [VmAbandoned(**fields, verb=vm.pending.verb, force_after=command.at + GRACE)]
 
 
 def evolve(vm: Vm, event: VmAbandoned) -> Vm:
-    """What never came up is failed and no longer wanted; anything else is wanted as it is."""
-    over = replace(vm, pending=None, preparing=None, operations=known(vm, event, NAME))
+    """A VM that has never started is failed, and desired off. Any other is desired to stay in its phase."""
+    ended = replace(vm, pending=None, preparing=None, operations=known(vm, event, NAME))
     if vm.phase in (*WAITING, Phase.SCHEDULED):
         detail = f"{event.verb} was abandoned; start it to try again, or delete it"
         failure = Failure(code="abandoned", detail=detail, at=event.at)
-        return replace(over, phase=Phase.FAILED, desired=Desired.OFF, failure=failure)
+        return replace(ended, phase=Phase.FAILED, desired=Desired.OFF, failure=failure)
     given_up = verb_named(event.verb)
-    coming = given_up is not None and given_up.comes_up
-    desired = AT_REST.get(vm.phase, Desired.OFF if coming else vm.desired)
-    return graceful(replace(over, desired=desired), event.at, event.force_after if desired is Desired.OFF else None)
+    starting = given_up is not None and given_up.comes_up
+    desired = AT_REST.get(vm.phase, Desired.OFF if starting else vm.desired)
+    return graceful(replace(ended, desired=desired), event.at, event.force_after if desired is Desired.OFF else None)
 
 
 ABANDON = VmVerb(

@@ -1,4 +1,4 @@
-"""Change what is said of a VM: at any time, and done as soon as it is accepted."""
+"""Change the name, tags, labels and other descriptive fields of a VM, at any time. It is done when it is accepted."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -20,7 +20,7 @@ NAME = "change"
 
 
 class ChangeVm(Asked):
-    """What is None stays as it is; tags and labels are replaced as a whole."""
+    """Fields that are None stay unchanged; tags and labels are replaced as a whole."""
 
     name: Hostname | None = None
     tags: Annotated[Tags | None, Names("tag")] = None
@@ -32,7 +32,7 @@ class ChangeVm(Asked):
 
 
 class VmChanged(VmAsked):
-    """What was said anew of it; what is None stays as it was."""
+    """Fields that are None stay unchanged."""
 
     TOPIC = "nebula.vm.VmChanged"
     name: str | None = None
@@ -41,12 +41,12 @@ class VmChanged(VmAsked):
     protected: bool | None = None
     restart_policy: RestartPolicy | None = None
     watchdog: Watchdog | None = Field(default=None, description="from its next start on")
-    description: str | None = Field(default=None, description="an empty one takes away what there was")
+    description: str | None = Field(default=None, description="an empty one removes the earlier one")
 
 
 def change(vm: Vm, command: ChangeVm, _: str | None) -> list[VmEvent]:
     if command.protected and vm.desired is Desired.ABSENT:
-        raise wrong_phase(vm, NAME, "it is being deleted, and protection comes too late")
+        raise wrong_phase(vm, NAME, "it is being deleted, so it cannot be protected any more; leave `protected` out")
     return [
         VmChanged(
             **accepted(command, timedelta()),

@@ -1,4 +1,4 @@
-"""Create a VM: it is asked for, and wanted on."""
+"""Create a VM: it is requested, and desired on."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -61,7 +61,7 @@ class VmRequested(VmAsked):
     notices: tuple[Notice, ...] = ()
     description: str | None = None
     created_by: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
-    flavor: str | None = Field(default=None, description="of which it was made, if of one: `spec` is its size")
+    flavor: str | None = Field(default=None, description="the flavor that it was made of, if any; `spec` is its size")
 
 
 def create(vm: Vm | None, command: CreateVm) -> list[VmEvent]:
@@ -94,13 +94,11 @@ def create(vm: Vm | None, command: CreateVm) -> list[VmEvent]:
 
 
 def taken(vm: Vm) -> Rejected:
-    """The refusal of an id that a VM has, or had."""
+    """The refusal of an id that a VM has or had."""
     if vm.phase is Phase.DELETED:
-        detail = (
-            f"the id {vm.id} was that of a VM that was deleted, and is never used again: choose another, or give none"
-        )
+        detail = f"the id {vm.id} was that of a deleted VM, and cannot be used again; choose another id, or give none"
     else:
-        detail = f"the id {vm.id} is that of VM {vm.name} in this project: choose another, or give none"
+        detail = f"the id {vm.id} is that of VM {vm.name} in this project; choose another id, or give none"
     return Rejected("vm_exists", detail, field="id")
 
 
@@ -116,7 +114,7 @@ _NEW = Vm(
     created_at=datetime.min.replace(tzinfo=UTC),
     updated_at=datetime.min.replace(tzinfo=UTC),
 )
-"""What every VM begins with. A copy costs much less than fifty fields that are validated again."""
+"""Template of a new VM: a copy of it is much faster than validating all fields."""
 
 
 def created(event: VmRequested) -> Vm:

@@ -1,4 +1,4 @@
-"""Delete a VM: nothing of it stays."""
+"""Delete a VM, with its disks and keys."""
 
 from domain.access import VM_DELETE
 from domain.base import replace
@@ -23,10 +23,10 @@ class VmDeletionRequested(VmAsked):
 
 def delete(vm: Vm, command: DeleteVm, cancels: str | None) -> list[VmEvent]:
     refuse_protected(vm, NAME)
-    asked_for = VmDeletionRequested(**accepted(command, DELETE_DEADLINE, cancels))
+    requested = VmDeletionRequested(**accepted(command, DELETE_DEADLINE, cancels))
     if vm.node is None:
-        return [asked_for, VmDeleted(at=command.at, operation=command.operation)]
-    return [asked_for]
+        return [requested, VmDeleted(at=command.at, operation=command.operation)]
+    return [requested]
 
 
 def evolve(vm: Vm, event: VmDeletionRequested) -> Vm:

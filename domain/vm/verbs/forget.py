@@ -1,4 +1,4 @@
-"""Forget a VM: mark it deleted although its node, which is lost, cannot say so."""
+"""Forget a VM: mark it deleted although its lost node cannot confirm that."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ ROW: Row = {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")}
 
 
 class ForgetVm(Asked):
-    """Mark a VM deleted whose node is lost."""
+    """Mark a VM deleted whose node is permanently lost."""
 
     reason: Reason
     node_lost: Annotated[bool, LOOKED_UP]
@@ -34,9 +34,9 @@ class ForgetVm(Asked):
 
 
 class VmForgotten(VmAsked):
-    """Its node is lost, and somebody has decided that it never was. Should the node come back, it lets go of the VM.
+    """The VM of a lost node was marked deleted. If the node comes back, it removes the VM.
 
-    `folder` is the identity of the daemon that had the node last: the VM's disk is there.
+    `folder`: the identity of the node's last daemon, whose folder has the VM's disk.
     """
 
     TOPIC = "nebula.vm.VmForgotten"

@@ -1,4 +1,4 @@
-"""Pause a VM: its CPUs stand still; memory, disk and address stay."""
+"""Pause a VM: its CPUs are stopped; memory, disk and addresses stay."""
 
 from domain.access import VM_OPERATE
 from domain.base import replace
@@ -25,7 +25,7 @@ ROW: Row = {
 
 
 class PauseVm(Asked):
-    """Its CPUs stand still; memory, disk and address stay."""
+    """Its CPUs are stopped; memory, disk and addresses stay."""
 
 
 class VmPauseRequested(VmAsked):
@@ -43,7 +43,7 @@ def evolve(vm: Vm, event: VmPauseRequested) -> Vm:
 PAUSE = VmVerb(
     name=NAME,
     command=PauseVm,
-    summary="Pause a VM: its CPUs stand still",
+    summary="Pause a VM: its CPUs are stopped",
     effect=Effect.ACTS,
     permission=VM_OPERATE,
     event=VmPauseRequested,

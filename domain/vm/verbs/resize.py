@@ -1,4 +1,4 @@
-"""Resize a VM: `spec` is what it is to have from its next start on."""
+"""Resize a VM: it has the new size from its next start on."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ ROW: Row = {**ALWAYS, **COMING, **SILENT}
 
 
 class ResizeVm(Asked):
-    """What is None stays as it is. A disk only grows. A domain gets its new size when it is next started."""
+    """Fields that are None stay unchanged. A disk can only grow. The domain has the new size from its next start on."""
 
     vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
@@ -24,14 +24,14 @@ class ResizeVm(Asked):
 
 
 class VmResized(VmAsked):
-    """The size it is to have from its next start on: all of it."""
+    """`spec`: the whole size of the VM from its next start on."""
 
     TOPIC = "nebula.vm.VmResized"
     spec: Spec
 
 
 def resize(vm: Vm, command: ResizeVm, _: str | None) -> list[VmEvent]:
-    """Whether there is room for it is judged on the node's books (`placement.grown`), in the same append."""
+    """Whether the node has room is checked by `placement.check_resize`; its reservation changes in the same append."""
     if command.vcpus is command.memory_mib is command.disk_gib is None:
         raise Rejected("invalid_request", f"give at least one of {', '.join(Spec.model_fields)}", Category.INVALID)
     if command.disk_gib is not None and command.disk_gib < vm.spec.disk_gib:

@@ -1,4 +1,4 @@
-"""Restart a VM: its guest ends, as with stop, and boots once more."""
+"""Restart a VM: its guest shuts down, as with `stop`, and boots again."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Resume a VM: it goes on where it was paused or suspended, in the same boot."""
+"""Resume a VM: it continues after a pause or a suspension, in the same boot."""
 
 from domain.access import VM_OPERATE
 from domain.base import replace
@@ -17,15 +17,15 @@ ROW: Row = {
     Phase.RUNNING: "it runs already",
     Phase.PAUSED: YES,
     Phase.SUSPENDED: YES,
-    Phase.STOPPED: "it is off, and nothing of it is in memory; use start",
-    Phase.FAILED: "nothing of it is in memory; use start",
+    Phase.STOPPED: "it is off, and its memory is not saved; use start",
+    Phase.FAILED: "its memory is not saved; use start",
     **SILENT,
     Phase.DELETED: GONE,
 }
 
 
 class ResumeVm(Asked):
-    """It goes on where it was paused or suspended, in the same boot."""
+    """Continue after a pause or a suspension, in the same boot."""
 
 
 class VmResumeRequested(VmAsked):

@@ -1,4 +1,4 @@
-"""Retry: ask again for what failed."""
+"""Retry: repeat the verb that failed."""
 
 from pydantic import AwareDatetime
 
@@ -17,8 +17,8 @@ from domain.vm.verbs import delete, start, stop
 NAME = "retry"
 ROW: Row = {
     **COMING,
-    Phase.RUNNING: "it runs; nothing of it has failed for good",
-    Phase.PAUSED: "its guest is still there; use resume",
+    Phase.RUNNING: "it is running, and has not failed",
+    Phase.PAUSED: "it is paused, and has not failed; use resume",
     Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory",
     Phase.STOPPED: "it is off, and has not failed; use start",
     Phase.FAILED: YES,
@@ -28,11 +28,11 @@ ROW: Row = {
 
 
 class RetryVm(Asked):
-    """Ask again for what failed."""
+    """Repeat the verb that failed."""
 
 
 class VmRetryRequested(VmAsked):
-    """What failed (`again`: start, stop or delete) is asked for again."""
+    """The verb that failed (`again`: start, stop or delete) is requested again."""
 
     TOPIC = "nebula.vm.VmRetryRequested"
     again: str
@@ -53,20 +53,20 @@ def retry(vm: Vm, command: RetryVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmRetryRequested) -> Vm:
-    waits = replace(vm, pending=pending_of(event, event.again), operations=known(vm, event, NAME), restart_at=None)
+    waiting = replace(vm, pending=pending_of(event, event.again), operations=known(vm, event, NAME), restart_at=None)
     match event.again:
         case delete.NAME:
-            return replace(waits, desired=Desired.ABSENT)
+            return replace(waiting, desired=Desired.ABSENT)
         case stop.NAME:
-            return graceful(replace(waits, desired=Desired.OFF), event.at, event.force_after)
+            return graceful(replace(waiting, desired=Desired.OFF), event.at, event.force_after)
         case _:
-            return started_anew(waits)
+            return started_anew(waiting)
 
 
 RETRY = VmVerb(
     name=NAME,
     command=RetryVm,
-    summary="Ask again for what failed",
+    summary="Repeat the verb that failed",
     effect=Effect.ACTS,
     permission=VM_OPERATE,
     event=VmRetryRequested,

@@ -1,4 +1,4 @@
-"""Start a VM: it is to be on, and boots once more."""
+"""Start a VM: it is desired on, and boots."""
 
 from domain.access import VM_OPERATE
 from domain.base import replace
@@ -13,9 +13,9 @@ from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
 NAME = "start"
 ROW: Row = {
     **COMING,
-    Phase.RUNNING: "it runs already; use restart to boot it anew",
-    Phase.PAUSED: "use resume; or stop it by force, then start it to boot it anew",
-    Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory, then start it to boot it anew",
+    Phase.RUNNING: "it is running already; use restart to boot it again",
+    Phase.PAUSED: "use resume; or, to boot it again, stop it by force, then start it",
+    Phase.SUSPENDED: "use resume; or, to boot it again, stop it by force, which discards its memory, then start it",
     Phase.STOPPED: YES,
     Phase.FAILED: YES,
     **SILENT,

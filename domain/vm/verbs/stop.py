@@ -1,4 +1,4 @@
-"""Stop a VM: its guest shuts down, or the plug is pulled."""
+"""Stop a VM: its guest shuts down, or it is powered off by force."""
 
 from datetime import timedelta
 
@@ -23,11 +23,11 @@ ROW: Row = {
     Phase.PAUSED: "a paused guest cannot shut itself down; resume it first, or stop it by force",
     Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory",
     Phase.STOPPED: "it is off already",
-    Phase.FAILED: "only a running VM can be stopped; start it to try again, or delete it",
+    Phase.FAILED: "it failed, and does not run; start it to try again, or delete it",
     **SILENT,
     Phase.DELETED: GONE,
 }
-#: The fingerprint of the operations that restart policies start.
+#: The fingerprint of the operations of automatic restarts.
 BY_POLICY = "restart_policy"
 
 
@@ -37,7 +37,7 @@ class StopVm(Asked):
 
 
 class VmStopRequested(VmAsked):
-    """Graceful until `force_after`, then the plug is pulled."""
+    """The guest may shut down until `force_after`; then the VM is powered off."""
 
     TOPIC = "nebula.vm.VmStopRequested"
     force_after: AwareDatetime
@@ -49,24 +49,24 @@ def stop(vm: Vm, command: StopVm, cancels: str | None) -> list[VmEvent]:
 
 
 def forced(vm: Vm, command: StopVm) -> bool:
-    """By force, or where what is pending is a start that nobody asked for."""
+    """Whether it is forced: by the caller, or because an automatic restart is pending."""
     by_policy = vm.pending is not None and vm.operations[vm.pending.operation].fingerprint == BY_POLICY
     return command.force or by_policy
 
 
 def stay_off(vm: Vm, command: StopVm) -> list[VmEvent] | None:
-    """It is off and would be started again by itself: a stop that somebody asks for wins."""
+    """The special case of a VM that is off and waits for an automatic restart: the stop cancels the restart."""
     if vm.restart_at is None or vm.phase not in STARTED_AGAIN or vm.pending is not None:
         return None
-    asked_for = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
-    over = VmStopped(
+    requested = VmStopRequested(**accepted(command, POWER_DEADLINE), force_after=command.at)
+    stopped = VmStopped(
         at=command.at,
         operation=command.operation,
         node=vm.node or "",
         sequence=vm.sequence,
         cause="requested",
     )
-    return [asked_for, over]
+    return [requested, stopped]
 
 
 def evolve(vm: Vm, event: VmStopRequested) -> Vm:

@@ -1,4 +1,4 @@
-"""Suspend a VM: its memory goes to the node's disk."""
+"""Suspend a VM: its memory is saved on the node's disk, and it is off."""
 
 from domain.access import VM_OPERATE
 from domain.base import replace
@@ -16,7 +16,7 @@ ROW: Row = {
     **COMING,
     Phase.RUNNING: YES,
     Phase.PAUSED: YES,
-    Phase.SUSPENDED: "its memory is on disk already",
+    Phase.SUSPENDED: "it is suspended already",
     Phase.STOPPED: "only a VM that runs or is paused can be suspended; start it first",
     Phase.FAILED: "only a VM that runs or is paused can be suspended; start it first",
     **SILENT,
@@ -25,7 +25,7 @@ ROW: Row = {
 
 
 class SuspendVm(Asked):
-    """Its memory goes to the node's disk, and it takes up no more of the node's memory until it is resumed."""
+    """Its memory is saved on the node's disk. Until it is resumed, it uses no memory of the node."""
 
 
 class VmSuspendRequested(VmAsked):
@@ -43,7 +43,7 @@ def evolve(vm: Vm, event: VmSuspendRequested) -> Vm:
 SUSPEND = VmVerb(
     name=NAME,
     command=SuspendVm,
-    summary="Suspend a VM: its memory goes to the node's disk",
+    summary="Suspend a VM: its memory is saved on the node's disk",
     effect=Effect.ACTS,
     permission=VM_OPERATE,
     event=VmSuspendRequested,

@@ -1,4 +1,4 @@
-"""Tag a VM: what is asked for by `change` today. Earlier versions asked for it so."""
+"""Tag a VM: a verb of earlier versions, which `change` replaces."""
 
 from datetime import timedelta
 from typing import Annotated
