@@ -95,7 +95,7 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     facts.world.references.usable(all_named(vm.CreateVm, args), project_id)
     if args.get("flavor") is not None and isinstance(said, dict | None):
         args["spec"] = spec = sized(str(args["flavor"]), spec, facts)
-    facts.world.references.check_disk(str(args.get("image")), spec.get("disk_gib"))
+    facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         region = args.get("region")
@@ -131,7 +131,7 @@ async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
         return {**args, "image": "none", "user_data": None}
     base = str(args.get("image") or known.state.image)
     facts.world.references.usable([Reference("image", base)], project_id)
-    facts.world.references.check_disk(base, known.state.spec.disk_gib)
+    facts.world.references.fits(base, known.state.spec.disk_gib)
     secret = await sealed(args, facts.vault)
     return {**args, "image": base, **secret}
 
@@ -238,7 +238,7 @@ def rescues(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequ
     for event in events:
         if before is not None and isinstance(event, VmRescueRequested):
             try:
-                facts.world.references.check_disk(event.image, before.spec.disk_gib)
+                facts.world.references.fits(event.image, before.spec.disk_gib)
             except Rejected as small:
                 raise Rejected(small.code, small.detail, small.category, field="image") from None
     return [*{*knows_it(before, events, facts), *runs_there(before, events, facts)}]
