@@ -106,7 +106,7 @@ async def test_a_file_that_comes_packed_for_the_way_is_called_that(reader: Reade
         (b"<html><title>403", "a web page"),
         (b'\n{"message": "no"}', "a JSON document"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
-        (bytes(0x8001) + b"CD001" + bytes(2048 - 6), "an ISO of an installer"),
+        (bytes(0x8001) + b"CD001" + bytes(2048 - 6), "the ISO of an installer"),
         (b"x" * 700, "no whole number of sectors of 512 bytes"),
     ],
 )
@@ -158,7 +158,7 @@ async def test_one_that_brings_nothing_more_is_unreachable(reader: Reader, serve
     ("pace", "tries", "said"),
     [
         (Pace(least=10**9), reading.TRIES, "tried 4 times"),
-        (Pace(least=0, whole=0), 1, "longer than 0 s"),
+        (Pace(least=0, whole=0), 1, "more than 0 s"),
     ],
 )
 async def test_hanging_up_again_and_again_makes_no_source_faster(

@@ -78,7 +78,7 @@ def test_ten_thousand_vms_have_as_many_addresses(monkeypatch: pytest.MonkeyPatch
         return next(drawn) * 7919 % (2 * MANY)
 
     monkeypatch.setattr("handlers.managers.placement.secrets.randbelow", often_the_same)
-    monkeypatch.setattr(placement, "gone", lambda *_: None)
+    monkeypatch.setattr(placement, "drop_of", lambda *_: None)
     monkeypatch.setattr(placement, "place", lambda *_: SimpleNamespace(node="n1", considered=()))
     cloud, all_ = Cloud(), ids(MANY)
     cloud.asked(all_)
@@ -100,7 +100,7 @@ def colliding() -> tuple[str, str]:
 
 
 def test_two_chosen_ids_of_one_derived_address_get_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "gone", lambda *_: None)
+    monkeypatch.setattr(placement, "drop_of", lambda *_: None)
     cloud, pair = Cloud(), list(colliding())
     cloud.asked(pair)
     monkeypatch.setattr("handlers.managers.placement.secrets.randbelow", lambda _: int.from_bytes(b"same"[:3]))

@@ -41,7 +41,7 @@ def test_an_earlier_form() -> None:
     ("subject", "body", "why"),
     [
         (SUBJECT, said(node="n2"), "claims to be of n2"),
-        (SUBJECT, said(features=["snapshots"]), "it needs snapshots, which these handlers do not know"),
+        (SUBJECT, said(features=["snapshots"]), "it needs features that these handlers do not know: snapshots"),
         (subjects.report("n1", "vm", "other"), said(), "claims"),
         (SUBJECT, said(kind="vm", id=VM, vm=None, error={"code": "x", "detail": ""}), "node n1 refuses vm"),
         (subjects.report("n1", "volume", VM), said(), "claims"),
