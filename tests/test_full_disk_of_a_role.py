@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from cli.local import home as homes, role, up
+from cli.local import home as homes, progress, role, servers
 from runtime import logs
 from runtime.files.files import put
 from runtime.local import logfiles
@@ -80,7 +80,7 @@ def test_a_closed_pipe_neither(restored: None, monkeypatch: pytest.MonkeyPatch) 
         patched.setattr("sys.stdout", pipe)
         logs.configure("tests", "info", "text")
         logs.get("ours").warning("nobody reads")
-        up.say("nobody reads")
+        progress.say("nobody reads")
 
 
 @pytest.fixture
@@ -197,10 +197,10 @@ async def test_a_server_that_ends_on_a_full_disk_is_started_once_there_is_room(
         process = await asyncio.create_subprocess_exec(*argv)
         return Server(tmp_path, type("Child", (), {"process": process, "running": True}))
 
-    monkeypatch.setattr(up, "free_bytes", lambda _: room[0])
-    monkeypatch.setattr(up, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(up, "RETRY", Backoff(first=0.01, last=30.0))
-    async with up.kept("postgres", start):
+    monkeypatch.setattr(servers, "free_bytes", lambda _: room[0])
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(servers, "RETRY", Backoff(first=0.01, last=30.0))
+    async with servers.kept("postgres", start):
         said = ""
 
         def full_is_said() -> bool:

@@ -11,33 +11,31 @@ import contextlib
 import re
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
 
-import httpx
 from psycopg import OperationalError
 
-from cli.client.client import Client, Document, path
-from cli.client.credentials import DEFAULT_URL, Given, target
-from cli.client.errors import CliError, Refused, Unreachable, Usage
-from cli.client.output import duration, emit
+from cli.client.credentials import DEFAULT_URL
+from cli.client.errors import CliError, Usage
 from cli.local import home
+from cli.local.health import tell_health
+from cli.local.progress import Progress, say
+from cli.local.ready import wait_until_ready
 from cli.local.role import ROLES, SIMULATION
+from cli.local.servers import kept, outside
 from projections import database
 from runtime import logs
 from runtime.bus import bus
 from runtime.files.files import put
 from runtime.files.unusable import sentence, unusable
-from runtime.images.disk_room import free_bytes
 from runtime.local.child import ServerError, free_port
-from runtime.local.full_disk import LOOK_SECONDS, ROOM, FullDisk
+from runtime.local.full_disk import FullDisk
 from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_trouble
 from runtime.local.logfiles import MIB, keep_small
-from runtime.local.servers import NatsServer, Postgres, PostgresRole, postgres_port, start_nats, start_postgres
+from runtime.local.servers import PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
 from runtime.settings import (
     GatewaySettings,
@@ -47,27 +45,11 @@ from runtime.settings import (
     SimulationSettings,
     read,
 )
-from runtime.tasks import tasks
-from runtime.tasks.backoff import Backoff
 from runtime.tasks.essential import Essential, TaskEnded
-from runtime.tasks.patience import PASSING, CannotRun, one_line, patiently
-from runtime.text.masking import masked
-
-#: Seconds for the roles to be ready: they may have a long log to read first.
-START_SECONDS = 300.0
-#: Seconds before a server that ended is started again, when an attempt failed: doubled from the first to the last.
-RETRY = Backoff(first=2.0, last=30.0)
-#: Seconds of life after which a server is started again even if its disk is full.
-HEALTHY_SECONDS = 30.0
-
-#: Seconds between two looks at the health of the platform, and for an answer.
-HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
+from runtime.tasks.patience import CannotRun
 
 #: The address at which a listener on all addresses is reached.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
-
-T = TypeVar("T")
-Server = TypeVar("Server", NatsServer, Postgres)
 
 
 class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDataSettings, SimulationSettings):
@@ -76,24 +58,6 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDa
     def given(self, name: str) -> bool:
         """Whether the value is from the environment, and not the default."""
         return name in self.model_fields_set
-
-
-def say(text: str) -> None:
-    """Print a line. If it cannot be written (full disk, closed pipe), the platform goes on running."""
-    with contextlib.suppress(OSError):
-        emit(masked(text))
-
-
-class Told:
-    """Prints what became ready: one aligned line each, with the seconds since the line before."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, text: str) -> None:
-        now = time.monotonic()
-        say(f"{what:<12} {text} ({duration(now - self._last)})")
-        self._last = now
 
 
 def main() -> None:
@@ -128,7 +92,7 @@ async def platform(settings: UpSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(home.locked(settings.home))
         say(f"Nebula on {settings.home}")
-        tell = Told()
+        tell = Progress()
         await home.stop_leftovers(settings.home, tuple(ROLES))
         http_port = _port(settings, "http_port", settings.http_host)
 
@@ -184,11 +148,12 @@ async def platform(settings: UpSettings) -> None:
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
         seeds = f"http://{REACHED_AT.get(seed_host, f'[{seed_host}]' if ':' in seed_host else seed_host)}:{seed_port}"
-        await essential.during(_wait_until_ready(settings, url, seeds, began, tell))
+        simulated = settings.simulate if settings.given("simulate") else None
+        await essential.during(wait_until_ready(settings.home, url, seeds, began, tell, simulated))
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles do: a platform that stops is not unhealthy.
         watching = await stack.enter_async_context(Essential())
-        watching.start("health", _tell_health(url))
+        watching.start("health", tell_health(url))
         await essential.during(watching.for_ever())
 
 
@@ -198,76 +163,6 @@ ready        until Ctrl-C; try in another terminal:
                nebula image build debian-12
                nebula vm create web-1 --image debian-12 --wait ready
                nebula replay vm web-1"""
-
-
-@asynccontextmanager
-async def kept(
-    name: str,
-    start: Callable[[], Awaitable[Server]],
-    watch: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
-) -> AsyncIterator[Server]:
-    """A server that is started again whenever it ends, and stopped at the end. Raises ServerError if it never starts.
-
-    `watch` looks after it while it runs, and may stop it.
-    """
-    server = await start()
-    store = server.home / name
-
-    async def keep() -> None:
-        nonlocal server
-        clock = asyncio.get_running_loop().time
-        while True:
-            born = clock()
-            watching = asyncio.create_task(watch(server), name=f"watch {name}") if watch is not None else None
-            try:
-                status = await server.child.process.wait()
-            finally:
-                if watching is not None:
-                    await tasks.end([watching])
-            say(f"{name:<12} ended with status {status}; starting it again")
-            if clock() - born < HEALTHY_SECONDS:
-                await room()
-            server = await again()
-
-    async def again() -> Server:
-        """Start the server, however long that takes."""
-        for pause in RETRY.pauses():
-            try:
-                return await start()
-            except Exception as error:  # any error: the platform cannot work without this server
-                say(f"{name:<12} {error}")
-            await asyncio.sleep(pause)
-            await room()
-        raise AssertionError("the pauses never end")
-
-    async def room() -> None:
-        """Wait until its disk is not full."""
-        if await asyncio.to_thread(free_bytes, store) < ROOM:
-            say(f"{name:<12} the disk of {store} is full; it is started again once {ROOM >> 20} MiB are free")
-            while await asyncio.to_thread(free_bytes, store) < ROOM:  # noqa: ASYNC110  (a disk tells nobody)
-                await asyncio.sleep(LOOK_SECONDS)
-
-    keeper = asyncio.create_task(keep())
-    try:
-        yield server
-    finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await server.stop()
-
-
-async def outside(
-    name: str,
-    what: str,
-    attempt: Callable[[], Awaitable[T]],
-    passing: tuple[type[Exception], ...] = PASSING,
-) -> T:
-    """Wait for a server that we did not start; its answer. Raises CannotRun if it refuses us."""
-
-    def begins(what: str, error: Exception) -> None:
-        say(f"{name:<12} waiting for {what}: {one_line(error)}")
-
-    return await patiently(what, attempt, passing, begins=begins, ends=lambda _: None)
 
 
 async def _reach_nats(settings: UpSettings) -> None:
@@ -318,92 +213,3 @@ def _environment(settings: UpSettings, url: str) -> str:
 def _describe(libvirt: Libvirt) -> str:
     why = f": {kvm_trouble()}, so guests are slow" if libvirt.virt_type == "qemu" and libvirt.uri == LOCAL else ""
     return f"{libvirt.uri}, network {libvirt.network} ({libvirt.host_address}), type {libvirt.virt_type}{why}"
-
-
-async def _wait_until_ready(settings: UpSettings, url: str, seeds: str, began: datetime, tell: Told) -> None:
-    """Wait until each role works: the gateway answers, handlers decide, read models follow, the node sends heartbeats.
-
-    `seeds`: the address of guest-data, which has to reach the projections.
-    """
-    api = Client(url, target(Given(url), Given(), settings.home).token, lambda _: None)
-    await _answer("gateway", settings, partial(api.get, "/v1/openapi.json"))
-    tell("gateway", url)
-    projects = await _answer("projections", settings, partial(api.get, path("projects")))
-    tell("projections", "read models answer")
-    if not projects["items"]:
-        await _answer("handlers", settings, partial(_create_first_project, api))
-        tell("handlers", "decide; project default created")
-    await _answer("guest-data", settings, partial(_serves_guests, seeds))
-    tell("guest-data", seeds)
-    alive = await _answer("node", settings, partial(_living_nodes, api, began))
-    some = f"{alive[0]} and {settings.simulate - 1} more" if settings.given("simulate") else ", ".join(alive)
-    tell("node", f"{some} ready")
-
-
-async def _tell_health(url: str) -> None:
-    """Print when a part of the platform fails, and why, and when it works again. Never returns.
-
-    Prints it too when more messages are parked.
-    """
-    unwell, parked = "", 0
-    async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
-        while True:
-            await asyncio.sleep(HEALTH_SECONDS)
-            try:
-                body = (await http.get("/healthz")).json()
-                parts = {name: part for name, part in body.items() if isinstance(part, dict) and "since" in part}
-                now = "; ".join(f"{name}: {part.get('detail', part['status'])}" for name, part in parts.items())
-                aside = int(body.get("parked", 0)) + int(body.get("parked_more", 0))
-            except (httpx.HTTPError, ValueError, AttributeError, LookupError):
-                now, aside = "gateway: it does not answer", parked
-            if bool(now) != bool(unwell):
-                say(f"unhealthy    {now}" if now else "healthy      again")
-            if aside > parked:
-                say(f"degraded     {aside} parked messages that nobody has seen; see nebula parked list")
-            unwell, parked = now, aside
-
-
-async def _answer(role: str, settings: UpSettings, ask: Callable[[], Any]) -> Any:
-    """Call `ask` until the platform answers, and return the answer. Raises ServerError if that takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            return await asyncio.to_thread(ask)
-        except Unreachable as error:
-            if time.monotonic() > deadline:
-                log = settings.home / "log" / f"{role}.log"
-                raise ServerError(f"{role} is not ready after {START_SECONDS:.0f} s: {error}; see {log}") from error
-        await asyncio.sleep(0.1)
-
-
-def _create_first_project(api: Client) -> Document:
-    """Create the project `default`, unless it exists. The read models need not show it yet."""
-    try:
-        return api.send("POST", path("projects"), {"id": "default", "name": "default"})
-    except Refused as refusal:
-        if refusal.code != "project_exists":
-            raise
-        return {}
-
-
-def _serves_guests(url: str) -> None:
-    """Raises Unreachable while guest-data cannot answer guests."""
-    try:
-        with httpx.Client(trust_env=False, timeout=HEALTH_PATIENCE) as http:
-            answer = http.get(f"{url}/healthz")
-    except httpx.HTTPError as error:
-        raise Unreachable(f"{url}: {error!r}") from error
-    if answer.status_code != 200:
-        raise Unreachable(f"{url}: {answer.text.strip()[:300]}")
-
-
-def _living_nodes(api: Client, since: datetime) -> list[str]:
-    """The ids of nodes with a heartbeat since then. Raises Unreachable while there is none."""
-    heard = [
-        str(node["id"])
-        for node in api.pages(path("nodes"))
-        if node["last_seen"] and datetime.fromisoformat(node["last_seen"]) >= since
-    ]
-    if not heard:
-        raise Unreachable("no heartbeat yet")
-    return heard

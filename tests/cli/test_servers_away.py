@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cli.local import up
+from cli.local import servers
 from runtime.local.child import find_program, free_port, spawn
 from runtime.local.servers import NatsServer, Postgres
 from runtime.tasks import patience
@@ -106,7 +106,7 @@ def test_an_address_that_makes_no_sense(name: str, value: str, nebula: Nebula, m
 async def test_up_waits_for_a_server_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     errors: list[Exception] = [OSError("refused"), OSError("refused"), TimeoutError()]
-    monkeypatch.setattr(up, "say", said.append)
+    monkeypatch.setattr(servers, "say", said.append)
     monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
 
     async def reach() -> str:
@@ -114,11 +114,11 @@ async def test_up_waits_for_a_server_that_is_not_its_own(monkeypatch: pytest.Mon
             raise errors.pop()
         return "there"
 
-    assert await up.outside("nats", "NATS at nats://h", reach) == "there"
+    assert await servers.outside("nats", "NATS at nats://h", reach) == "there"
     assert said == ["nats         waiting for NATS at nats://h: TimeoutError()"]
     errors.append(CannotRun("it does not know us"))
     with pytest.raises(CannotRun):
-        await up.outside("nats", "NATS at nats://h", reach)
+        await servers.outside("nats", "NATS at nats://h", reach)
 
 
 def test_up_with_servers_of_others(home: Path, closed_to_us: str) -> None:

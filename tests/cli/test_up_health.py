@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.local import up
+from cli.local import health
 from tests.waiting import eventually
 
 
@@ -27,8 +27,8 @@ class Scripted:
 
 async def test_health_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(up, "say", said.append)
-    monkeypatch.setattr(up, "HEALTH_SECONDS", 0.01)
+    monkeypatch.setattr(health, "say", said.append)
+    monkeypatch.setattr(health, "HEALTH_SECONDS", 0.01)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline() not in (b"\r\n", b""):
@@ -40,7 +40,7 @@ async def test_health_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     gateway = Scripted(server)
-    telling = asyncio.create_task(up._tell_health(gateway.url))
+    telling = asyncio.create_task(health.tell_health(gateway.url))
     try:
         well = {"status": "ok", "log": {"status": "ok"}, "lag": 3, "managers": [], "parked": 0}
         await gateway.answers(well)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
-from cli.local.up import kept
+from cli.local.servers import kept
 from domain.base import Sealed
 from eventstore.integrity.audit import verify_log
 from eventstore.integrity.checkpoints import signing_key

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from cli.local import up
+from cli.local import servers
 from gateway.operators import health
 from runtime.local.servers import postgres_port, start_postgres
 from tests.gateway.platform import Platform, platform
@@ -25,7 +25,7 @@ async def on_small_disk(open_folder: Path, tmp_path: Path) -> AsyncIterator[tupl
     with mounted(open_folder / "home", 160):
         home = open_folder / "home"
         start = partial(start_postgres, home, port=postgres_port(home), durable=False)
-        async with up.kept("postgres", start) as own, platform(tmp_path, own) as made:
+        async with servers.kept("postgres", start) as own, platform(tmp_path, own) as made:
             yield made, home / "ballast", own
 
 

@@ -1,0 +1,25 @@
+"""What `nebula up` prints while it starts and runs."""
+
+import contextlib
+import time
+
+from cli.client.output import duration, emit
+from runtime.text.masking import masked
+
+
+def say(text: str) -> None:
+    """Print a line. If it cannot be written (full disk, closed pipe), the platform goes on running."""
+    with contextlib.suppress(OSError):
+        emit(masked(text))
+
+
+class Progress:
+    """Prints what became ready: one aligned line each, with the seconds since the line before."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, text: str) -> None:
+        now = time.monotonic()
+        say(f"{what:<12} {text} ({duration(now - self._last)})")
+        self._last = now
