@@ -24,7 +24,7 @@ NAMES = (*KINDS, "operation")
 """The names of all sorts of aggregates: the kinds, and `operation` for idempotency keys, by the operation's id."""
 
 
-def references(kind: str, state: Any) -> frozenset[Reference]:
+def references(kind: str, state: object) -> frozenset[Reference]:
     """The resources that a state refers to. A deleted resource refers to nothing."""
     return KINDS[kind].refers(state) if state is not None and kind in KINDS else NONE
 

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass as state
 
 from domain.base import LENIENT, Event, Message, ReferenceChecked, optional, replace
+from domain.contract import Json
 from domain.kind import CancelReason, Kind, Outcome, Step
 from domain.kinds import KINDS
 from domain.verb import Verb
@@ -59,7 +60,7 @@ class Operation:
     deadline: AwareDatetime | None = None
     first: int
     position: int
-    problem: dict[str, Any] | None = None
+    problem: dict[str, Json] | None = None
     progress: Progress | None = None
     notices: tuple[Notice, ...] = ()
 
@@ -185,7 +186,7 @@ def new_operation(id_: str, event: Event, context: EventContext) -> Operation | 
     )
 
 
-def overtaken(event: Event, before: Any) -> str | None:
+def overtaken(event: Event, before: object) -> str | None:
     """The id of the operation that an event may cancel, given the state before the event."""
     kind = KIND_OF.get(type(event))
     return kind.overtakes(event, before) if kind is not None else None
@@ -203,13 +204,13 @@ def cancel(operation: Operation, event: Event, context: EventContext) -> Operati
     return end(operation, Status.CANCELLED, context.at, problem(reason, f"operation {context.operation} {how}"))
 
 
-def end(operation: Operation, status: Status, at: datetime, problem: dict[str, Any] | None = None) -> Operation:
+def end(operation: Operation, status: Status, at: datetime, problem: dict[str, Json] | None = None) -> Operation:
     return replace(operation, status=status, ended_at=at, problem=problem)
 
 
-def problem(code: str, detail: str, field: str | None = None) -> dict[str, Any]:
+def problem(code: str, detail: str, field: str | None = None) -> dict[str, Json]:
     """A problem document (RFC 9457) for an operation that failed after it was accepted."""
-    document: dict[str, Any] = {
+    document: dict[str, Json] = {
         "type": f"urn:nebula:problem:{code}",
         "title": code.replace("_", " ").capitalize(),
         "code": str(code),

@@ -8,7 +8,7 @@ imported as a module. Start with `wanted.py` and `report.py`.
 """
 
 from domain.contract.asks import Connection, ConsoleLog, Cursor, Question
-from domain.contract.commands import Args, Caller, CommandReply, CommandRequest, Json, OperationReply, OperationStep
+from domain.contract.commands import Args, Caller, CommandReply, CommandRequest, OperationReply, OperationStep
 from domain.contract.images import (
     MOST_DIGESTS,
     MOST_PIECE,
@@ -62,6 +62,7 @@ from domain.contract.values import (
     Fetch,
     Firmware,
     HostBoot,
+    Json,
     KindName,
     Mac,
     MemoryMib,

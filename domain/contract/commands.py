@@ -6,21 +6,17 @@ fields of its type, in the file of its kind.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from typing_extensions import TypedDict
 
 from domain.base import Actor, Uuid
-from domain.contract.values import Position
+from domain.contract.values import Json, Position
 
 HeaderText = Annotated[str, StringConstraints(max_length=512)]
 """Text from a caller that is copied to the headers of events."""
 
-if TYPE_CHECKING:
-    Json = JsonValue
-else:
-    Json = Any  # JSON cannot say anything else, and judging it twice costs time
 Args = dict[str, Json]
 """The arguments of a command as they come in JSON: its type judges them."""
 

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from domain.base import Message
-from domain.contract.commands import Json
-from domain.contract.values import BootId, Counter, Position, one_line
+from domain.contract.values import BootId, Counter, Json, Position, one_line
 
 #: Maximum number of managers of one process, and of failing items that are listed for one manager.
 MOST_MANAGERS, MOST_ITEMS = 64, 20

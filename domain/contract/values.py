@@ -5,12 +5,17 @@ Paths, domain names and XML are built from them. So each has a strict pattern, a
 
 import ipaddress
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from domain import patterns
 from domain.base import Resources
+
+if TYPE_CHECKING:
+    Json = JsonValue
+else:
+    Json = Any  # JSON cannot say anything else, and judging it twice costs time
 
 Architecture = Literal["x86_64", "aarch64"]
 """The CPU architecture of an image, and of a node."""
