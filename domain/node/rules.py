@@ -132,8 +132,10 @@ def decide_retired(node: Node, command: NodeCommands) -> list[NodeEvents]:
             raise node_retired(node)
         case Release():
             return [CapacityReleased(at=command.at, vm=command.vm)] if command.vm in node.reservations else []
-        case _:
+        case RegisterNode() | ReturnLease() | ChangeReservation() | LoseNode() | RecoverNode():
             return []
+        case _:
+            assert_never(command)
 
 
 def node_retired(node: Node) -> Rejected:

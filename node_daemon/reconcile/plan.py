@@ -214,10 +214,12 @@ def towards_on(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
             return unpause(want, have)
         case Power.SUSPENDED:
             return Restore(want)
-        case _:
+        case Power.OFF | Power.ABSENT | Power.UNKNOWN:
             if have.disk < want.disk:
                 return Create(want)
             return Start(want) if outdated or have.host_boot != host.boot_id else None
+        case _:
+            assert_never(have.power)
 
 
 def towards_off(want: Wanted, have: Have, left: Left) -> Step:
@@ -242,8 +244,10 @@ def towards_paused(want: Wanted, have: Have) -> Step | None:
             return None if have.kept else Keep(want.vm)
         case Power.SUSPENDED:
             return Restore(want)
-        case _:
+        case Power.OFF | Power.ABSENT | Power.UNKNOWN:
             return None
+        case _:
+            assert_never(have.power)
 
 
 def towards_suspended(want: Wanted, have: Have) -> Step | None:
