@@ -18,6 +18,7 @@ from projections.database import Connection, Pool, clean_json, fetch, key, parse
 from projections.model import ReadModel, Row, Session, Step
 
 S = TypeVar("S")
+V = TypeVar("V", bound=Mapping[str, object])
 
 COMMON = """
     project  text NOT NULL,
@@ -34,7 +35,7 @@ COMMON = """
 
 
 @dataclass(frozen=True)
-class Aggregates(Generic[S]):
+class Aggregates(Generic[S, V]):
     """The table of one kind, and the two ways to see it: as rows of lists, and as the API's JSON.
 
     `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
@@ -45,7 +46,7 @@ class Aggregates(Generic[S]):
 
     of: Kind[S, Any]
     columns: Mapping[str, Callable[[S], object]]
-    view: Callable[[S, int, int], Mapping[str, Any]]
+    view: Callable[[S, int, int], V]
     ddl: str
     revision: int = 6
     filters: Mapping[str, str] = field(default_factory=dict)
@@ -77,11 +78,11 @@ class Aggregates(Generic[S]):
         """What a row of a query for COLUMNS holds. Raises Away."""
         return Found(parsed(self.of.stored, row["state"]), row["version"], row["position"], row["deleted"])
 
-    def shown(self, found: "Found[S]") -> Mapping[str, Any]:
+    def shown(self, found: "Found[S]") -> V:
         """The API's JSON of what was found."""
         return self.view(found.state, found.version, found.position)
 
-    def render(self, state: S, version: int, position: int) -> Mapping[str, Any]:
+    def render(self, state: S, version: int, position: int) -> V:
         """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
         return self.view(self.of.stored.validate_json(self._json(state)), version, position)
 
@@ -163,7 +164,7 @@ class Found(Generic[S]):
 COLUMNS = "state::text AS state, version, position, deleted"
 
 
-async def get(pool: Pool, table: Aggregates[S], ref: Ref) -> tuple[Found[S] | None, int]:
+async def get(pool: Pool, table: Aggregates[S, Any], ref: Ref) -> tuple[Found[S] | None, int]:
     """One aggregate, if there is a row of it, and the log position that this reflects. Raises Away."""
     found = await fetch(
         pool,

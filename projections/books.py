@@ -24,7 +24,9 @@ from projections.tips import TIPS
 from projections.usage import USAGE
 from projections.vms import VMS
 
-TABLES: Mapping[str, Aggregates[Any]] = {table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS)}
+TABLES: Mapping[str, Aggregates[Any, Any]] = {
+    table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS)
+}
 
 Models = Sequence[ReadModel[Any, Any]]
 MODELS: tuple[ReadModel[Any, Any], ...] = (
@@ -37,7 +39,7 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
 )
 
 
-def check(tables: Mapping[str, Aggregates[Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
+def check(tables: Mapping[str, Aggregates[Any, Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
     """Raises TypeError where a kind has no table, or two read models have one name or one table."""
     if missing := sorted(set(KINDS) - set(tables)):
         raise TypeError(f"no table holds the resources of kind {', '.join(missing)}")

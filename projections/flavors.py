@@ -43,7 +43,7 @@ def view(state: Flavor, version: int, position: int) -> FlavorView:
     }
 
 
-FLAVORS = Aggregates[Flavor](
+FLAVORS = Aggregates[Flavor, FlavorView](
     of=FLAVOR,
     revision=1,
     columns={"owner": lambda state: state.project},

@@ -68,7 +68,7 @@ def view(state: Image, version: int, position: int) -> ImageView:
     }
 
 
-IMAGES = Aggregates[Image](
+IMAGES = Aggregates[Image, ImageView](
     of=IMAGE,
     columns={
         "phase": lambda state: state.phase.value,

@@ -118,7 +118,7 @@ def view(state: Node, version: int, position: int) -> NodeView:
     }
 
 
-NODES = Aggregates[Node](
+NODES = Aggregates[Node, NodeView](
     of=NODE,
     ended="retired",
     columns={"region": lambda state: state.info.region},

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from psycopg.rows import DictRow
 
-from projections.aggregates import COLUMNS, Aggregates
+from projections.aggregates import COLUMNS, Aggregates, V
 from projections.database import Params, Pool, fetch
 
 #: The most items that one page holds.
@@ -14,10 +14,10 @@ MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[V]):
     """One page of a list. `next` is the key to ask the next one with; None when this is the last."""
 
-    items: list[Mapping[str, Any]]
+    items: list[V]
     next: int | None
     position: int
 
@@ -28,7 +28,7 @@ def cut(rows: list[DictRow], limit: int, key: str) -> tuple[list[DictRow], int |
     return kept, int(kept[-1][key]) if len(rows) > limit else None
 
 
-async def page(pool: Pool, table: Aggregates[Any], after: int, limit: int, where: str, params: Params) -> Page:
+async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, where: str, params: Params) -> Page[V]:
     """Aggregates that are not deleted and that `where` (a condition on the table's columns) lets through.
 
     Raises Away.
@@ -46,8 +46,8 @@ async def page(pool: Pool, table: Aggregates[Any], after: int, limit: int, where
 
 
 async def matching(
-    pool: Pool, table: Aggregates[Any], filters: Mapping[str, str | None], after: int, limit: int
-) -> Page:
+    pool: Pool, table: Aggregates[Any, V], filters: Mapping[str, str | None], after: int, limit: int
+) -> Page[V]:
     """The same, where each filter that is not None has to match: the table says how (`Aggregates.filters`)."""
     asked = {name: value for name, value in filters.items() if value is not None}
     conditions = [table.filters[name] for name in asked]

@@ -50,7 +50,7 @@ def view(state: Project, version: int, position: int) -> ProjectView:
     }
 
 
-PROJECTS: Aggregates[Project] = Aggregates[Named](
+PROJECTS = Aggregates[Project, ProjectView](
     of=PROJECT,
     revision=7,
     columns={"tags": lambda state: list(state.tags)},

@@ -1,11 +1,10 @@
 """Tags: their table and how the API shows them."""
 
-from domain.named import Named
 from domain.tag import TAG, Tag
 from projections.aggregates import COMMON, Aggregates
-from projections.projects import named
+from projections.projects import NamedView, named
 
-TAGS: Aggregates[Tag] = Aggregates[Named](
+TAGS = Aggregates[Tag, NamedView](
     of=TAG,
     revision=7,
     columns={},

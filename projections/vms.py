@@ -215,7 +215,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
     return sorted({clean(term) for key, value in labels.items() for term in (key, f"{key}={value}")})
 
 
-VMS = Aggregates[Vm](
+VMS = Aggregates[Vm, VmView](
     of=VM,
     revision=12,
     columns={

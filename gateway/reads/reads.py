@@ -41,7 +41,7 @@ def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
 # ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def living(gateway: Gateway, request: Request, table: Aggregates[S], ref: Ref) -> Found[S]:
+async def living(gateway: Gateway, request: Request, table: Aggregates[S, Any], ref: Ref) -> Found[S]:
     """A resource that is not deleted. Raises Problem: 404 where there is none, 410 where it was deleted."""
     await gateway.fresh(request, ref.id)
     found, position = await aggregates.get(gateway.pool, table, ref)
@@ -67,7 +67,7 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
     return answer(shown(gateway, table, table.shown(found)))
 
 
-def shown(gateway: Gateway, table: Aggregates[Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
+def shown(gateway: Gateway, table: Aggregates[Any, Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
     """A resource with what only this process knows of it: when a node was last heard, and what it said."""
     if table is not NODES:
         return view
@@ -99,7 +99,7 @@ async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime)
     return answer(VMS.render(state, last.version, last.position))
 
 
-async def as_it_was(gateway: Gateway, table: Aggregates[S], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
+async def as_it_was(gateway: Gateway, table: Aggregates[S, Any], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
     """A resource after the last of its events up to a position or a time, folded from the log itself; and that event.
 
     It may be a deleted one. Raises Problem (404) where it was not there yet.

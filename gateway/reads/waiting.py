@@ -60,4 +60,5 @@ async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapp
         return known
     if found is None or found.position < known["position"]:
         return known
-    return table.shown(found)
+    shown: Mapping[str, Any] = table.shown(found)
+    return shown

@@ -138,7 +138,7 @@ def stored(conn: psycopg.Connection[Any], text: str) -> str:
 
 @pytest.mark.parametrize("kind", sorted(TABLES))
 def test_rows_and_views_are_the_same_after_jsonb(kind: str, database: psycopg.Connection[Any]) -> None:
-    table: Aggregates[Any] = TABLES[kind]
+    table: Aggregates[Any, Any] = TABLES[kind]
     ref = Ref("p", kind, "x")
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -157,7 +157,7 @@ def test_rows_and_views_are_the_same_after_jsonb(kind: str, database: psycopg.Co
     check()
 
 
-def _split(table: Aggregates[Any], ref: Ref, state: Any) -> list[Any]:
+def _split(table: Aggregates[Any, Any], ref: Ref, state: Any) -> list[Any]:
     """The values of a row, its state last."""
     values = table._values(ref, Row(state, 1, 2, 1), state)
     return [*values[:7], *values[8:], values[7]]

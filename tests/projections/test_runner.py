@@ -56,7 +56,7 @@ async def test_a_vms_life_in_rows(made: tuple[Cloud, Pool]) -> None:
     assert row is not None
     shown = VMS.shown(row)
     assert (shown["phase"], shown["node"], shown["addresses"]) == ("running", "host-1", ["192.0.2.10"])
-    assert shown["pending"]["operation"] == stop
+    assert shown["pending"] is not None and shown["pending"]["operation"] == stop
     assert shown["version"] == 4
 
     await cloud.report(ref, Power.OFF)
