@@ -13,7 +13,7 @@ from domain.guest import Guest
 from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
-from gateway.commands import bodies, commands
+from gateway.commands import commands
 from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import ACTIONS, collection, item
 from gateway.events import audit, feed
@@ -115,7 +115,7 @@ OWN_READS = (
     Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
     Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
-    Read("/v1/tickets", feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=bodies.Ticket),
+    Read("/v1/tickets", feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
     Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",
@@ -159,7 +159,7 @@ OWN_READS = (
         (),
         ParkedView,
         method="POST",
-        body=bodies.Drop,
+        body=parked.Drop,
         statuses=(409,),
     ),
     Read("/v1/status", status.status, "How each process and each manager is", (), status.StatusView),

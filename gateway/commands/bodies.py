@@ -3,16 +3,13 @@
 Strict: a number is a number, a field that does not exist is refused by its name.
 """
 
-import base64
 import re
-from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationInfo,
     create_model,
     field_validator,
@@ -20,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title, at_most
+from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title
 from domain.contract import Args, BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
@@ -28,31 +25,9 @@ from domain.references import looked_up_in
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
 from domain.verb import Effect
 from domain.vm import DiskGib, MemoryMib, RestartPolicy, Spec, Vcpus
-from projections import ssh
+from gateway.commands.fields import Policy, Seconds, SshKeys, UserData, UserDataBase64, WatchdogAction
 
-MOST_USER_DATA = 64 * 1024
-#: Characters of user-data in base64, including line breaks.
-MOST_ENCODED = 96 * 1024
-MOST_KEYS = 64
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-def user_data(text: str) -> str:
-    if len(text) > MOST_USER_DATA or len(text.encode()) > MOST_USER_DATA:
-        raise ValueError(f"has to be at most {MOST_USER_DATA} bytes")
-    if "\0" in text:
-        raise ValueError("has to be text, without NUL characters")
-    return text
-
-
-def encoded(text: str) -> str:
-    """Base64, without the line breaks that programs put into it."""
-    joined = "".join(text.split())
-    if not re.fullmatch(BASE64, joined):  # b64decode accepts wrong padding
-        raise ValueError("has to be base64 (A-Z, a-z, 0-9, + and /, padded with =)")
-    if len(base64.b64decode(joined)) > MOST_USER_DATA:
-        raise ValueError(f"has to be at most {MOST_USER_DATA} bytes before it is encoded")
-    return joined
 
 
 def either(body: "B") -> "B":
@@ -60,41 +35,6 @@ def either(body: "B") -> "B":
     if getattr(body, "user_data", None) and getattr(body, "user_data_base64", None):
         raise ValueError("give either user_data or user_data_base64, not both")
     return body
-
-
-def public_key(line: str) -> str:
-    return str(ssh.parse(line))
-
-
-PublicKey = Annotated[
-    str, AfterValidator(public_key), Field(json_schema_extra={"pattern": ssh.PATTERN, "format": "ssh-public-key"})
-]
-#: A word, where a strict model would have the enumeration itself.
-Policy = Annotated[RestartPolicy, Field(strict=False)]
-WatchdogAction = Annotated[
-    Watchdog, Field(strict=False, description="what a watchdog device (i6300esb) does; disabled: there is none")
-]
-SshKeys = Annotated[tuple[PublicKey, ...], Field(max_length=MOST_KEYS), at_most(MOST_KEYS)]
-UserData = Annotated[
-    str,
-    AfterValidator(user_data),
-    Field(
-        description=f"at most {MOST_USER_DATA} bytes in UTF-8",
-        json_schema_extra={"maxLength": MOST_USER_DATA, "pattern": r"^[^\u0000]*$"},
-    ),
-]
-#: Base64 with white space anywhere: groups of four, the last of which may be padded.
-BASE64 = r"^\s*(([A-Za-z0-9+/]\s*){4})*(([A-Za-z0-9+/]\s*){2}=\s*=\s*|([A-Za-z0-9+/]\s*){3}=\s*)?$"
-UserDataBase64 = Annotated[
-    str,
-    StringConstraints(max_length=MOST_ENCODED),
-    AfterValidator(encoded),
-    Field(
-        description=f"the same in base64: any bytes, such as what gzip makes; at most {MOST_USER_DATA} before encoding",
-        json_schema_extra={"contentEncoding": "base64", "pattern": BASE64},
-    ),
-]
-Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
@@ -239,21 +179,6 @@ class RebuildVm(Body):
 
 
 class ForgetVm(Body):
-    reason: Reason
-
-
-class Ticket(Body):
-    """`path`: the feed that the ticket is for, without a query."""
-
-    path: Annotated[
-        str,
-        StringConstraints(pattern=r"^/v1/(projects/[a-z0-9-]{1,63}/(vms/[0-9A-Fa-f-]{36}/)?)?feed$", max_length=160),
-    ]
-
-
-class Drop(Body):
-    """Why a parked message is not wanted any more."""
-
     reason: Reason
 
 

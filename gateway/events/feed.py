@@ -8,9 +8,10 @@ A slow reader slows down only its own consumer on the log; nothing is dropped.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 from nats.aio.client import Client
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -142,6 +143,15 @@ def frame(recorded: Recorded, previous: int) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))
 
 
+class Ticket(bodies.Body):
+    """`path`: the feed that the ticket is for, without a query."""
+
+    path: Annotated[
+        str,
+        StringConstraints(pattern=r"^/v1/(projects/[a-z0-9-]{1,63}/(vms/[0-9A-Fa-f-]{36}/)?)?feed$", max_length=160),
+    ]
+
+
 class TicketView(BaseModel):
     """A ticket. `position` is the end of the log now: `?after=` it misses nothing that comes."""
 
@@ -153,7 +163,7 @@ class TicketView(BaseModel):
 
 async def ticket(gateway: Gateway, request: Request) -> Response:
     """A ticket for a feed."""
-    body = bodies.Ticket.model_validate_json(await content.read(request) or b"{}")
+    body = Ticket.model_validate_json(await content.read(request) or b"{}")
     position = await gateway.store.last_position()
     reflects(request, position)
     made = gateway.tickets.issue(caller(request).identity, body.path)

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.base import Reason
 from eventstore.parking.parking import LOG, NotParked, Parked, Parking, Status
 from gateway.commands import bodies
 from gateway.http import content, parameters
@@ -14,6 +15,12 @@ from gateway.http.parameters import not_found
 from gateway.reads.reads import answer, listed
 from gateway.state import Gateway, caller
 from runtime import subjects
+
+
+class Drop(bodies.Body):
+    """Why a parked message is not wanted any more."""
+
+    reason: Reason
 
 
 class ParkedSummary(BaseModel):
@@ -85,7 +92,7 @@ async def retry(gateway: Gateway, request: Request) -> Response:
 
 async def drop(gateway: Gateway, request: Request) -> Response:
     """Close the record: somebody has seen the message, and it is not needed any more."""
-    said = bodies.Drop.model_validate_json(await content.read(request) or b"{}")
+    said = Drop.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     actor = caller(request).identity.actor
     return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=said.reason))
