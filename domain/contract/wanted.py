@@ -14,6 +14,7 @@ from domain.contract.values import (
     Counter,
     Desired,
     DiskGib,
+    Feature,
     Features,
     Fetch,
     Firmware,
@@ -33,8 +34,26 @@ from domain.contract.values import (
 
 RESCUE = "rescue"
 """The feature of nodes that can boot a VM from a rescue disk."""
-#: All features that a VM's document may need, in this version.
-VM_FEATURES = frozenset({WATCHDOG, RESCUE})
+OWN = "root"
+"""The series of the VM's own disks."""
+SERIES = (OWN, "rescue")
+"""The uses of disks. Each has its own numbers; a disk that is not the VM's own has the number of a boot."""
+
+
+class Needs(NamedTuple):
+    """Marks a field of a document (`Annotated`): if the field is set, the node needs this feature."""
+
+    feature: Feature
+
+
+def needs_of(document: type["Document"]) -> dict[str, Feature]:
+    """The fields of a document that need a feature, with the name of the feature."""
+    return {
+        name: note.feature
+        for name, info in document.model_fields.items()
+        for note in info.metadata
+        if isinstance(note, Needs)
+    }
 
 
 class ImageSource(Message):
@@ -60,6 +79,14 @@ class Rescue(Message):
 
     image: ImageSource
     disk: Counter
+
+
+class VmDisk(NamedTuple):
+    """The `number`-th disk of a VM in a series, made from the image."""
+
+    series: str
+    number: int
+    image: ImageSource | None
 
 
 class Place(NamedTuple):
@@ -120,14 +147,25 @@ class Wanted(Document):
     disk: Counter = 1
     disk_made: Counter = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
-    rescue: Rescue | None = None
+    rescue: Annotated[Rescue | None, Needs(RESCUE)] = None
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
-    watchdog: Watchdog = Watchdog.DISABLED
+    watchdog: Annotated[Watchdog, Needs(WATCHDOG)] = Watchdog.DISABLED
     place: SkipJsonSchema[Place] = Field(default=NOWHERE, exclude=True)
     """Not a part of the document: the node that reads it fills it in."""
 
     @property
+    def disks(self) -> tuple[VmDisk, ...]:
+        """The disks of the domain, in order: the guest boots from the first. The last is the VM's own."""
+        own = VmDisk(OWN, self.disk, self.image)
+        return (own,) if self.rescue is None else (VmDisk("rescue", self.rescue.disk, self.rescue.image), own)
+
+    @property
     def boot_image(self) -> ImageSource | None:
         """The base image of the disk that the guest boots from."""
-        return self.image if self.rescue is None else self.rescue.image
+        return self.disks[0].image
+
+
+VM_NEEDS = needs_of(Wanted)
+VM_FEATURES = frozenset(VM_NEEDS.values())
+"""All features that a VM's document may need, in this version."""

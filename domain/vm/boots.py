@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from domain.base import replace
 from domain.vm.events import VmGuestReady, VmGuestRebooted, VmStarted
-from domain.vm.state import Vm, of_rescue
+from domain.vm.state import Vm, ready_on_disk
 from domain.vm.values import Phase, Ready
 
 #: How long after a reboot that the guest itself told of its node may tell of the same one.
@@ -62,17 +62,13 @@ def boot_of(vm: Vm, boots: int | None) -> int:
     return boots or (vm.boots if vm.disk_made < vm.disk else vm.booted)
 
 
-def of_its_disk(vm: Vm, event: VmGuestReady) -> Vm:
-    return replace(vm, first_ready_at=vm.first_ready_at or vm.ready_at or event.at, ready_at=event.at)
-
-
 def ready(vm: Vm, event: VmGuestReady) -> Vm:
     before, boots = vm.ready, boot_of(vm, event.boots)
     unseen = before is not None and before.boots == boots and before.boot != event.boot
-    own = vm if of_rescue(vm, boots) else of_its_disk(vm, event)
+    said = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
     return replace(
-        own,
-        ready=Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen),
+        ready_on_disk(vm, said),
+        ready=said,
         host_keys=event.host_keys,
         guest_boots=vm.guest_boots + unseen,
     )

@@ -102,6 +102,19 @@ def own_disk(vm: Vm) -> Vm:
     return replace(vm, rescue=None, own_boots=vm.boots)
 
 
+def new_disk(vm: Vm, disk: int, image: str) -> Vm:
+    """Its next boot is from a new disk of its own: a new machine, of which no guest has said anything."""
+    fresh = replace(own_disk(vm), disk=disk, image=image)
+    return replace(fresh, first_ready_at=None, ready_at=None, ready=None, host_keys=())
+
+
+def ready_on_disk(vm: Vm, ready: Ready) -> Vm:
+    """A guest was ready: that is so of the disk that it booted from."""
+    if of_rescue(vm, ready.boots):
+        return vm
+    return replace(vm, first_ready_at=vm.first_ready_at or vm.ready_at or ready.at, ready_at=ready.at)
+
+
 def of_rescue(vm: Vm, boots: int) -> bool:
     """Whether a boot was one from a rescue disk."""
     return 0 < vm.rescue_disk <= boots and (vm.rescue is not None or boots < vm.own_boots)

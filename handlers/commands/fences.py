@@ -15,7 +15,7 @@ All rules about two aggregates, and what ensures each of them:
 | the id of a VM, or a caller's key, is used once | `alone` (`keys.py`): the server compares all subjects of an id |
 | a VM is placed on a node that has room, is not cordoned and not lost | one batch with the node's own event |
 | a VM that is resized has room on its node | one batch with the node's own event (`lookups.reservation`) |
-| a VM is rebuilt from an image that its node can run | `lookups.runs_there`: the node has not changed |
+| a VM boots from a new image only if its node can run it | `lookups.NamedImages`: the node has not changed |
 | a VM becomes forgotten or lost only while its node is lost | `World.lost_node`: the node has not changed |
 
 The check whether any node could ever hold a VM (`check_attainable`) only helps the caller: placement decides. A process

@@ -8,19 +8,21 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from domain import image, node, project, vm
 from domain.base import Category, Command, Event, Rejected
+from domain.contract.wanted import VM_NEEDS
 from domain.flavor import Flavor
 from domain.image_source import checked
 from domain.placement import Policy, check_attainable, check_resize
 from domain.references import Reference, names_in
+from domain.verb import Effect, Verb
 from domain.vm.features import features, unknown
-from domain.vm.verbs.rescue import RescueVm, VmRescueRequested
+from domain.vm.verb import VmVerb
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
 from eventstore.vault.vault import Vault
@@ -52,13 +54,13 @@ Beside = Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]]
 
 @dataclass(frozen=True)
 class Lookup:
-    """`prepare` completes the arguments, or refuses. `beside`: what stands or falls with the events.
+    """`prepare` completes the arguments, or refuses. `beside`: all that stands or falls with the events.
 
     `behind`: the command is stored first, and what it names is checked behind it (`fences.py`).
     """
 
     prepare: Prepare | None = None
-    beside: Beside | None = None
+    beside: tuple[Beside, ...] = ()
     behind: bool = False
 
 
@@ -203,45 +205,61 @@ async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, "node_lost": at is not None and at.lost, "folder": at.identity if at is not None else None}
 
 
-def runs_there(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM can run the image that it is to boot from, in the same append."""
-    booted = vm.VmRebuildRequested | VmRescueRequested
-    rebuilt = next((event for event in events if isinstance(event, booted)), None)
-    if before is None or before.node is None or rebuilt is None:
-        return ()
-    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
-    base, host = facts.world.image(rebuilt.image), books.state
-    if base is not None and host is not None and host.info.architecture != base.architecture:
-        detail = f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
-        raise Rejected("wrong_architecture", detail, Category.INVALID, field="image")
-    return [books.tip]
-
-
 def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
     """That the node of a VM knows what the VM is changed to need, in the same append."""
-    changed = next((event for event in events if isinstance(event, vm.VmChanged | VmRescueRequested)), None)
-    if before is None or before.node is None or changed is None:
+    if before is None or before.node is None:
         return ()
-    after = vm.evolve(before, changed)
+    after: vm.Vm | None = before
+    for event in events:
+        after = vm.evolve(after, event)
     needed = features(after) if after is not None else ()
     if set(needed) <= set(features(before)):
         return ()
     books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
     if books.state is not None and (lack := unknown(needed, books.state.info.features)) is not None:
         detail = f"node {before.node} {lack}; upgrade it first, since a VM stays on its node"
-        raise Rejected("unsupported", detail, field="watchdog" if isinstance(changed, vm.VmChanged) else None)
+        said = {name for event in events for name in type(event).model_fields}
+        raise Rejected("unsupported", detail, field=next((name for name in VM_NEEDS if name in said), None))
     return [books.tip]
 
 
-def rescues(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM can boot it from a rescue image, and a disk of the VM's size holds that."""
-    for event in events:
-        if before is not None and isinstance(event, VmRescueRequested):
+@dataclass(frozen=True)
+class NamedImages:
+    """The images that a verb of a VM names, in these fields of its event."""
+
+    event: type[Event]
+    fields: tuple[str, ...]
+
+    def of(self, events: Sequence[Event]) -> list[tuple[str, str]]:
+        """Each with its field."""
+        asked = [vars(event) for event in events if isinstance(event, self.event)]
+        return [(name, said[name]) for said in asked for name in self.fields if said[name] is not None]
+
+    def fit(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+        """A disk of the VM's size holds them."""
+        if before is None:
+            return ()
+        for name, image_id in self.of(events):
             try:
-                facts.world.references.fits(event.image, before.spec.disk_gib)
+                facts.world.references.fits(image_id, before.spec.disk_gib)
             except Rejected as small:
-                raise Rejected(small.code, small.detail, small.category, field="image") from None
-    return [*{*knows_it(before, events, facts), *runs_there(before, events, facts)}]
+                raise Rejected(small.code, small.detail, small.category, field=name) from None
+        return ()
+
+    def run(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+        """The CPUs of the VM's node run them, in the same append."""
+        named = self.of(events)
+        if before is None or before.node is None or not named:
+            return ()
+        books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+        for name, image_id in named:
+            base, host = facts.world.image(image_id), books.state
+            if base is not None and host is not None and host.info.architecture != base.architecture:
+                detail = (
+                    f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
+                )
+                raise Rejected("wrong_architecture", detail, Category.INVALID, field=name)
+        return [books.tip]
 
 
 def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
@@ -282,15 +300,31 @@ def basis(command: type[Command], args: Args, project_id: str, world: World) -> 
     return {ref: world.get(ref).tip for ref in map(refers_to, all_named(command, args))}
 
 
-#: The commands that need more than what their fields name.
+#: The commands that need more than what follows from their fields (`lookup_of`).
 LOOKUPS: Mapping[type[Command], Lookup] = {
     vm.CreateVm: Lookup(create_vm, behind=True),
-    vm.ForgetVm: Lookup(forget_vm, beside=still_lost),
-    vm.ChangeVm: Lookup(beside=knows_it),
-    vm.ResizeVm: Lookup(beside=reservation),
-    vm.RebuildVm: Lookup(rebuild_vm, beside=runs_there),
-    RescueVm: Lookup(beside=rescues),
+    vm.ForgetVm: Lookup(forget_vm, beside=(still_lost,)),
+    vm.ChangeVm: Lookup(beside=(knows_it,)),
+    vm.ResizeVm: Lookup(beside=(reservation,)),
+    vm.RebuildVm: Lookup(rebuild_vm),
     project.CreateProject: Lookup(create_project),
     image.RegisterImage: Lookup(register_image),
     node.RetireNode: Lookup(retire_node),
 }
+
+
+def lookup_of(verb: Verb[Any]) -> Lookup:
+    """All that the command of a verb looks up.
+
+    Where it names images for a VM that is there, the VM's disk and node are looked at as well. Raises TypeError where
+    its event does not say the images: such a verb does not start.
+    """
+    command: type[Command] = verb.command
+    lookup = LOOKUPS.get(command, Lookup())
+    fields = tuple(name for name, kind in names_in(command) if kind == "image")
+    if not fields or not isinstance(verb, VmVerb) or verb.effect is Effect.CREATES:
+        return lookup
+    if forgotten := sorted(set(fields) - set(verb.event.model_fields)):
+        raise TypeError(f"{command.__name__} names an image in {', '.join(forgotten)}, {verb.event.__name__} does not")
+    images = NamedImages(verb.event, fields)
+    return replace(lookup, beside=(*lookup.beside, images.fit, knows_it, images.run))

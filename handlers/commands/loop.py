@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -227,10 +227,11 @@ class CommandLoop:
             return await self._fences.conclude(ref, applied, context.operation)
         return applied
 
-    async def _beside(self, beside: Beside, state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
+    async def _beside(self, besides: Iterable[Beside], state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
         """The changes of other aggregates that belong to a command, made from their states at the end of the log."""
         await caught_up(self._store, self._facts.world)
-        return beside(state, events, self._facts)
+        found = [one for beside in besides for one in beside(state, events, self._facts)]
+        return [one for index, one in enumerate(found) if one not in found[:index]]
 
     async def _earlier_result(self, incoming: Incoming) -> Applied[Any] | None:
         """The result if the same request was accepted before; it stays accepted, whatever was deleted since."""

@@ -11,7 +11,7 @@ from domain.kinds import KINDS
 from domain.references import looked_up_in, names_in
 from domain.verb import Verb
 from eventstore.log.envelope import Ref
-from handlers.commands.lookups import LOOKUPS, Lookup, Prepare, check_named, users_of
+from handlers.commands.lookups import Lookup, Prepare, check_named, lookup_of, users_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,5 @@ class Route:
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {
-    (kind.name, verb.name): Route(kind, verb, LOOKUPS.get(verb.command, Lookup()))
-    for kind in KINDS.values()
-    for verb in kind.verbs
+    (kind.name, verb.name): Route(kind, verb, lookup_of(verb)) for kind in KINDS.values() for verb in kind.verbs
 }

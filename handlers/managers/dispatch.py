@@ -11,6 +11,7 @@ forgotten on a lost node stays until the node reports that nothing of the VM is 
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from domain.contract import Desired, ImageSource, Wanted
 from domain.contract.wanted import Rescue
 from domain.image import UNUSABLE, Image
 from domain.node import Node
-from domain.vm import Vm
+from domain.vm import Vm, images_of
 from domain.vm.features import features
 from domain.vm.verbs import resume
 from eventstore.documents import Document, Documents
@@ -67,10 +68,9 @@ def source_of(image: Image | None, url: str | None = None) -> ImageSource | None
     )
 
 
-def wanted(
-    vm: Vm, version: int, image: ImageSource | None, node: Node, seed_url: str, rescue: ImageSource | None = None
-) -> Wanted:
-    """The wanted document of a VM. `rescue`: the image of its rescue disk."""
+def wanted(vm: Vm, version: int, sources: Mapping[str, ImageSource | None], node: Node, seed_url: str) -> Wanted:
+    """The wanted document of a VM. `sources`: the parts of the document about the VM's images, by their ids."""
+    rescue = sources.get(vm.rescue) if vm.rescue is not None else None
     return Wanted(
         vm=vm.id,
         project=vm.project,
@@ -88,7 +88,7 @@ def wanted(
         disk_gib=vm.spec.disk_gib,
         disk=vm.disk,
         disk_made=vm.disk_made,
-        image=image,
+        image=sources[vm.image],
         rescue=Rescue(image=rescue, disk=vm.rescue_disk) if rescue is not None else None,
         seed_url=seed_url,
         mac=mac.of(vm),
@@ -331,12 +331,11 @@ class Dispatcher:
             await self._release(other, before=None if forged else vm.epoch)  # the VM is on another node now
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
-            image = await self._source(vm.image)
-            rescue = await self._source(vm.rescue) if vm.rescue is not None else None
+            sources = {image: await self._source(image) for image in images_of(vm)}
         except Erased:
             return  # it was deleted in the meantime; that event will arrive soon
         base = self._seed_url or node.info.seed_url
-        await self._put(wanted(vm, loaded.tip.version, image, node, f"{base}{secret}/", rescue))
+        await self._put(wanted(vm, loaded.tip.version, sources, node, f"{base}{secret}/"))
         self._settled[vm.id] = loaded.tip.version
 
     async def _source(self, image_id: str) -> ImageSource | None:

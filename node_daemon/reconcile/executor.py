@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar, assert_never
 
 from domain.contract import ImageSource, SeedMedium, Wanted
-from domain.contract.wanted import Rescue
+from domain.contract.wanted import OWN, SERIES, VmDisk
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Overlay, Refused
 from node_daemon.reconcile.plan import (
@@ -28,7 +28,7 @@ from node_daemon.reconcile.plan import (
 )
 from node_daemon.reconcile.start_slots import StartSlots
 from node_daemon.storage.shared import Hear, Stage
-from node_daemon.storage.storage import DiskStore, ImageStore, Series
+from node_daemon.storage.storage import DiskStore, ImageStore
 from runtime import logs
 from runtime.images.disk_image import Format
 from runtime.tasks.gauge import Gauge, share
@@ -111,9 +111,8 @@ class Executor:
                 await self._hypervisor.suspend(step.vm, patience(wanted))
             case Restore(wanted=wanted):
                 self._check_disk(wanted)
-                await self._provide(wanted, newest, progress)
-                if wanted.rescue:
-                    await self._under(wanted, wanted.rescue.image, wanted.rescue.disk, "rescue", newest, progress)
+                for disk in reversed(wanted.disks):
+                    await self._under(wanted, disk, newest, progress)
                 if boot_image(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
                     await self._disks.make_seed(wanted.vm, wanted.seed_url)
                 async with self._start_slots.one():
@@ -140,13 +139,9 @@ class Executor:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
                 if wanted.disk <= wanted.disk_made:
                     raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
-                progress("image")
-                base = await while_wanted(self._images.ensure(image_of(wanted), seldom(progress)), wanted, newest)
-                progress("disk")
-                made = await self._disks.ensure(wanted.vm, base, wanted.disk_gib, wanted.disk)
+                made = await self._make(wanted, wanted.disks[-1], newest, progress)
             if not made:
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
-            await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, wanted.disk)
             progress("domain")
             return await self._start(wanted, newest, progress)
         except Permanent:
@@ -155,19 +150,25 @@ class Executor:
             raise
 
     async def _start(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        own = await self._provide(wanted, newest, progress)
-        over = wanted.rescue.disk if wanted.rescue else wanted.boots + 1
-        await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, over, "rescue")
-        disks = (await self._rescue_disk(wanted, wanted.rescue, newest, progress), own) if wanted.rescue else (own,)
+        """Its own disk is there; any other is made now, unless it is there. Disks that are over are deleted first."""
+        kept = {disk.series: disk.number for disk in wanted.disks}
+        for series in SERIES:
+            over = kept.get(series, wanted.boots + 1)
+            await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, over, series)
+        overlays: list[Overlay] = []
+        for disk in reversed(wanted.disks):
+            if disk.series != OWN and not self._disks.has_disk(wanted.vm, disk.number, disk.series):
+                await self._make(wanted, disk, newest, progress)
+            overlays.insert(0, await self._under(wanted, disk, newest, progress))
         on_disk = boot_image(wanted).seed is SeedMedium.DISK
         seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
         boot = Boot(
             wanted=wanted,
-            **disks[0]._asdict(),
+            **overlays[0]._asdict(),
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
             seed=str(seed) if seed else None,
-            further=disks[1:],
+            further=tuple(overlays[1:]),
         )
         self._asked.pop(wanted.vm, None)
         try:
@@ -183,38 +184,29 @@ class Executor:
         if not self._disks.has_disk(wanted.vm, wanted.disk):
             raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
 
-    async def _rescue_disk(self, wanted: Wanted, rescue: Rescue, newest: Newest, progress: Progress) -> Overlay:
-        """The disk that it boots from in rescue, made from the image unless it is there."""
-        if not self._disks.has_disk(wanted.vm, rescue.disk, "rescue"):
-            progress("image")
-            base = await while_wanted(self._images.ensure(rescue.image, seldom(progress)), wanted, newest)
-            progress("disk")
-            await self._disks.ensure(wanted.vm, base, wanted.disk_gib, rescue.disk, "rescue")
-        return await self._under(wanted, rescue.image, rescue.disk, "rescue", newest, progress)
+    async def _make(self, wanted: Wanted, disk: VmDisk, newest: Newest, progress: Progress) -> bool:
+        """Make a disk from its image. Whether it was made now."""
+        progress("image")
+        base = await while_wanted(self._images.ensure(image_of(disk), seldom(progress)), wanted, newest)
+        progress("disk")
+        return await self._disks.ensure(wanted.vm, base, wanted.disk_gib, disk.number, disk.series)
 
-    async def _provide(self, wanted: Wanted, newest: Newest, progress: Progress) -> Overlay:
-        """Have what a domain needs beside its own disk, as it was when the disk was made: its folders; and the image
-        under the disk.
-        """
-        return await self._under(wanted, image_of(wanted), wanted.disk, "root", newest, progress)
-
-    async def _under(
-        self, wanted: Wanted, image: ImageSource, number: int, series: Series, newest: Newest, progress: Progress
-    ) -> Overlay:
+    async def _under(self, wanted: Wanted, disk: VmDisk, newest: Newest, progress: Progress) -> Overlay:
         """A disk that is there, with the image under it in the form that it was made from: that is fetched again."""
-        base, form = await asyncio.to_thread(self._base, wanted, image, number, series)
+        image = image_of(disk)
+        base, form = await asyncio.to_thread(self._base, wanted.vm, disk, image)
         try:
             await while_wanted(self._images.ensure_under(image, form, seldom(progress)), wanted, newest)
         except Permanent as failure:
             if failure.code in UNFIT:
                 raise base_missing(base, failure) from failure
             raise
-        return Overlay(str(self._disks.disk(wanted.vm, number, series)), str(base), form)
+        return Overlay(str(self._disks.disk(wanted.vm, disk.number, disk.series)), str(base), form)
 
-    def _base(self, wanted: Wanted, image: ImageSource, number: int, series: Series) -> tuple[Path, Format]:
-        """The image under a disk of the VM, in the form that the disk was made from. Raises OSError."""
-        self._disks.make_folders(wanted.vm)
-        return self._images.under(image, self._disks.base(wanted.vm, number, series))
+    def _base(self, vm: str, disk: VmDisk, image: ImageSource) -> tuple[Path, Format]:
+        """The image under a disk, in the form that the disk was made from; and the VM's folders. Raises OSError."""
+        self._disks.make_folders(vm)
+        return self._images.under(image, self._disks.base(vm, disk.number, disk.series))
 
 
 def seldom(progress: Progress) -> Hear:
@@ -235,14 +227,14 @@ def patience(wanted: Wanted) -> float:
     return 60.0 + wanted.memory_mib / SLOWEST_DISK
 
 
-def image_of(wanted: Wanted) -> ImageSource:
-    if wanted.image is None:
+def image_of(disk: VmDisk) -> ImageSource:
+    if disk.image is None:
         raise Permanent("image_missing", "the document names no image")
-    return wanted.image
+    return disk.image
 
 
 def boot_image(wanted: Wanted) -> ImageSource:
-    return wanted.boot_image or image_of(wanted)
+    return image_of(wanted.disks[0])
 
 
 def disk_missing(disk: Path) -> Permanent:

@@ -10,19 +10,23 @@ import pytest
 
 import domain
 import projections
+from domain.base import Command
 from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored
 from domain.kind import Kind, no_references
 from domain.kinds import KINDS, faults
 from domain.project import PROJECT
+from domain.references import names_in
 from domain.tag import TAG, TagCreated
-from domain.verb import Verb
+from domain.verb import Effect, Verb
 from domain.vm.verb import VmVerb
-from domain.vm.verbs import VERBS
+from domain.vm.verbs import VERBS, in_file
 from domain.vm.verbs.create import CREATE, CreateVm
 from domain.vm.verbs.forget import FORGET
+from domain.vm.verbs.rebuild import REBUILD
+from domain.vm.verbs.start import VmStartRequested
 from gateway.commands import bodies
 from gateway.commands.actions import ACTIONS
-from handlers.commands.lookups import Lookup
+from handlers.commands.lookups import Lookup, NamedImages, knows_it, lookup_of
 from handlers.commands.routes import Route
 from projections.aggregates import Aggregates
 from projections.books import MODELS, TABLES, check
@@ -92,6 +96,36 @@ def test_each_file_of_a_kind_or_a_verb_or_a_read_model_is_in_its_list() -> None:
     assert {model.name for model in values(projections, ReadModel)} | {
         table.table for table in TABLES.values()
     } == models
+
+
+def test_a_file_of_verbs_that_has_none_does_not_start() -> None:
+    with pytest.raises(TypeError, match="state has no VERBS"):
+        in_file("domain.vm.state")
+
+
+def test_the_order_of_verbs_is_that_of_their_effects_and_names() -> None:
+    """Descriptions have it, such as openapi.json; so it does not depend on the order of files."""
+    assert [verb.name for verb in VERBS[:3]] == ["create", "change", "delete"]
+    acts = [verb.name for verb in VERBS if verb.effect is Effect.ACTS]
+    assert acts == sorted(acts) and VERBS[3].name == acts[0] == "abandon"
+
+
+def test_each_verb_that_names_an_image_looks_at_the_node_of_the_vm() -> None:
+    commands: dict[str, type[Command]] = {verb.name: verb.command for verb in VERBS if verb is not CREATE}
+    naming = {name for name, command in commands.items() if ("image", "image") in names_in(command)}
+    assert "rebuild" in naming
+    for verb in VERBS:
+        beside = lookup_of(verb).beside
+        looks = [getattr(each, "__self__", each) for each in beside].count(NamedImages(verb.event, ("image",)))
+        assert (looks, knows_it in beside) == ((2, True) if verb.name in naming else (0, verb.name == "change"))
+
+
+def test_a_verb_whose_event_lacks_the_image_that_its_command_names_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("domain.vm.verb._BY_NAME", {})
+    with pytest.raises(TypeError, match="RebuildVm names an image in image, VmStartRequested does not"):
+        lookup_of(replace(REBUILD, event=VmStartRequested))  # type: ignore[arg-type]
 
 
 def test_a_kind_without_a_table_does_not_start() -> None:

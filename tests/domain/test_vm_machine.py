@@ -11,7 +11,6 @@ from domain.base import Event, Rejected, Resources
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
-    AbandonVm,
     Asked,
     ChangeVm,
     CloseConsole,
@@ -34,7 +33,6 @@ from domain.vm import (
     RestartByPolicy,
     RestartVm,
     ResumeVm,
-    RetryVm,
     StartVm,
     StopVm,
     SuspendVm,
@@ -44,29 +42,15 @@ from domain.vm import (
     VmConsoleClosed,
 )
 from domain.vm.kind import VM
-from domain.vm.verbs.rescue import RescueVm, UnrescueVm
+from domain.vm.verbs import VERBS
+from domain.vm.verbs.create import CREATE
+from domain.vm.verbs.delete import DELETE
 from tests.domain.lives import ID, LIVES, create, schedule
 from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-VERBS = [
-    StartVm,
-    StopVm,
-    RestartVm,
-    TagVm,
-    ChangeVm,
-    ResizeVm,
-    RebuildVm,
-    RetryVm,
-    AbandonVm,
-    ForgetVm,
-    PauseVm,
-    ResumeVm,
-    SuspendVm,
-    RescueVm,
-    UnrescueVm,
-]
+ASKED: list[type[Asked]] = [verb.command for verb in VERBS if verb not in (CREATE, DELETE)]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -132,7 +116,7 @@ class VmMachine(RuleBasedStateMachine):
         self.is_asked(DeleteVm, operation, "f", force=False)
 
     @rule(
-        command=st.sampled_from(VERBS),
+        command=st.sampled_from(ASKED),
         operation=OPERATIONS,
         fingerprint=st.sampled_from(["f", "f", "f", "g"]),
         force=st.booleans(),

@@ -65,3 +65,5 @@ ABANDON = VmVerb(
     decide=abandon,
     evolve=evolve,
 )
+
+VERBS = (ABANDON,)

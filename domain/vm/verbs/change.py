@@ -89,3 +89,5 @@ CHANGE = VmVerb(
     decide=change,
     evolve=evolve,
 )
+
+VERBS = (CHANGE,)

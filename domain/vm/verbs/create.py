@@ -159,3 +159,5 @@ CREATE = VmVerb(
     comes_up=True,
     boots=True,
 )
+
+VERBS = (CREATE,)

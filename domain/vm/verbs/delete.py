@@ -48,3 +48,5 @@ DELETE = VmVerb(
     decide=delete,
     evolve=evolve,
 )
+
+VERBS = (DELETE,)

@@ -88,3 +88,5 @@ FORGET = VmVerb(
     decide=forget,
     evolve=evolve,
 )
+
+VERBS = (FORGET,)

@@ -54,3 +54,5 @@ PAUSE = VmVerb(
     evolve=evolve,
     harmless="paused",
 )
+
+VERBS = (PAUSE,)

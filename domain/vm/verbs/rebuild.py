@@ -9,7 +9,7 @@ from domain.verb import Effect
 from domain.vm.commands import Asked
 from domain.vm.deadlines import CREATE_DEADLINE, PLACEMENT_DEADLINE
 from domain.vm.events import VmAsked, VmEvent, VmStarted
-from domain.vm.state import Vm, asked, own_disk, started_anew
+from domain.vm.state import Vm, asked, new_disk, started_anew
 from domain.vm.values import Notice
 from domain.vm.verb import ALWAYS, COMING, SILENT, Row, VmVerb, accepted
 
@@ -52,16 +52,10 @@ def rebuild(vm: Vm, command: RebuildVm, _: str | None) -> list[VmEvent]:
 
 def evolve(vm: Vm, event: VmRebuildRequested) -> Vm:
     return replace(
-        own_disk(started_anew(asked(vm, event, NAME))),
-        image=event.image,
-        disk=event.disk,
+        new_disk(started_anew(asked(vm, event, NAME)), event.disk, event.image),
         ssh_keys=event.ssh_keys,
         user_data=event.user_data,
         notices=event.notices,
-        first_ready_at=None,
-        ready_at=None,
-        ready=None,
-        host_keys=(),
     )
 
 
@@ -81,3 +75,5 @@ REBUILD = VmVerb(
     boots=True,
     anew=True,
 )
+
+VERBS = (REBUILD,)

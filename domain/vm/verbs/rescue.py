@@ -122,3 +122,5 @@ UNRESCUE = VmVerb(
     boots=True,
     anew=True,
 )
+
+VERBS = (RESCUE, UNRESCUE)

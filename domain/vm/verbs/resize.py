@@ -63,3 +63,5 @@ RESIZE = VmVerb(
     decide=resize,
     evolve=evolve,
 )
+
+VERBS = (RESIZE,)

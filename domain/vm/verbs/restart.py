@@ -63,3 +63,5 @@ RESTART = VmVerb(
     boots=True,
     anew=True,
 )
+
+VERBS = (RESTART,)

@@ -55,3 +55,5 @@ RESUME = VmVerb(
     evolve=evolve,
     harmless="resumed",
 )
+
+VERBS = (RESUME,)

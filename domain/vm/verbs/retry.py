@@ -77,3 +77,5 @@ RETRY = VmVerb(
     decide=retry,
     evolve=evolve,
 )
+
+VERBS = (RETRY,)

@@ -54,3 +54,5 @@ START = VmVerb(
     comes_up=True,
     boots=True,
 )
+
+VERBS = (START,)

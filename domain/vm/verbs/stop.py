@@ -92,3 +92,5 @@ STOP = VmVerb(
     decide=stop,
     evolve=evolve,
 )
+
+VERBS = (STOP,)

@@ -54,3 +54,5 @@ SUSPEND = VmVerb(
     evolve=evolve,
     harmless="suspended",
 )
+
+VERBS = (SUSPEND,)

@@ -46,3 +46,5 @@ TAG = VmVerb(
     decide=tag,
     evolve=evolve,
 )
+
+VERBS = (TAG,)
