@@ -32,11 +32,9 @@ from domain.contract.values import (
     Watchdog,
 )
 
-RESCUE = "rescue"
-"""The feature of nodes that can boot a VM from a rescue disk."""
 OWN = "root"
 """The series of the VM's own disks."""
-SERIES = (OWN, "rescue")
+SERIES = (OWN,)
 """The uses of disks. Each has its own numbers; a disk that is not the VM's own has the number of a boot."""
 
 
@@ -69,16 +67,6 @@ class ImageSource(Message):
     virtual_size_bytes: Size
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
-
-
-class Rescue(Message):
-    """The rescue disk of a VM in rescue, made from this image. The VM boots from it; the VM's own disk is the second.
-
-    `disk`: the number of the rescue disk. The node deletes rescue disks with a lower number.
-    """
-
-    image: ImageSource
-    disk: Counter
 
 
 class VmDisk(NamedTuple):
@@ -147,7 +135,6 @@ class Wanted(Document):
     disk: Counter = 1
     disk_made: Counter = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
-    rescue: Annotated[Rescue | None, Needs(RESCUE)] = None
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
     watchdog: Annotated[Watchdog, Needs(WATCHDOG)] = Watchdog.DISABLED
@@ -157,8 +144,7 @@ class Wanted(Document):
     @property
     def disks(self) -> tuple[VmDisk, ...]:
         """The disks of the domain, in order: the guest boots from the first. The last is the VM's own."""
-        own = VmDisk(OWN, self.disk, self.image)
-        return (own,) if self.rescue is None else (VmDisk("rescue", self.rescue.disk, self.rescue.image), own)
+        return (VmDisk(OWN, self.disk, self.image),)
 
     @property
     def boot_image(self) -> ImageSource | None:

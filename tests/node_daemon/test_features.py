@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from domain.contract import WATCHDOG, Desired, Power, Wanted
-from domain.contract.wanted import RESCUE
 from node_daemon.reconcile import features
 from node_daemon.reconcile.features import Refused, read, refusal
 from node_daemon.simulation.simulated_host import SimulatedHost
@@ -75,7 +74,7 @@ def test_a_document_of_an_earlier_version_names_neither_kind_nor_features() -> N
 
 
 def test_a_node_names_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert features.names() == (RESCUE, WATCHDOG)
+    assert features.names() == (WATCHDOG,)
     assert refusal("vm", ["watchdog"]) is None
     monkeypatch.setattr(features, "FEATURES", {"vm": frozenset({"tpm"}), "volume": frozenset({"luks"})})
     assert features.names() == ("luks", "tpm", "volume")
