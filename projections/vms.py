@@ -68,6 +68,9 @@ class VmView(TypedDict):
     `ready` and `ready_at` are of this very boot of the guest, `first_ready_at` of the first one on its disk. `boots` is
     how often it was told to boot, `guest_boots` how often its guest did, its own reboots among them.
 
+    `rescue` is the image that it boots from in place of its own disk, which is its second disk then. `host_keys` are
+    those of the disk that it boots from.
+
     `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
     """
 
@@ -78,6 +81,7 @@ class VmView(TypedDict):
     desired: str
     ready: bool
     image: str
+    rescue: str | None
     vcpus: int
     memory_mib: int
     disk_gib: int
@@ -132,6 +136,7 @@ def view(state: Vm, version: int, position: int) -> VmView:
         "desired": state.desired.value,
         "ready": state.phase is Phase.RUNNING and state.ready is not None,
         "image": state.image,
+        "rescue": state.rescue,
         **spec,
         "running_spec": running,
         "pending_resize": running not in (None, spec),
@@ -212,7 +217,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 
 VMS = Aggregates[Vm, VmView](
     of=VM,
-    revision=11,
+    revision=12,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,

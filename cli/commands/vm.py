@@ -241,6 +241,24 @@ def rebuild(
     _act(session, vm, "rebuild", {field: value for field, value in given.items() if value is not None})
 
 
+@command(app, "rescue")
+def rescue(
+    session: Session,
+    vm: Name,
+    image: Annotated[str | None, typer.Option(help="Id of the image to boot from (the VM's own).")] = None,
+    force: Force = False,
+    grace: Grace = None,
+) -> None:
+    """Boot a VM from a rescue image, with its own disk as the second one, until it is unrescued."""
+    _act(session, vm, "rescue", ({} if image is None else {"image": image}) | _power(force, grace))
+
+
+@command(app, "unrescue")
+def unrescue(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
+    """Boot a VM from its own disk again. The rescue disk is deleted."""
+    _act(session, vm, "unrescue", _power(force, grace))
+
+
 @command(app, "retry")
 def retry(session: Session, vm: Name) -> None:
     """Try again what failed: start, stop or delete the VM."""

@@ -32,9 +32,11 @@ from domain.contract.values import (
     Watchdog,
 )
 
+RESCUE = "rescue"
+"""The feature of nodes that can boot a VM from a rescue disk."""
 OWN = "root"
 """The series of the VM's own disks."""
-SERIES = (OWN,)
+SERIES = (OWN, "rescue")
 """The uses of disks. Each has its own numbers; a disk that is not the VM's own has the number of a boot."""
 
 
@@ -67,6 +69,16 @@ class ImageSource(Message):
     virtual_size_bytes: Size
     firmware: Firmware = Firmware.BIOS
     seed: SeedMedium = SeedMedium.HTTP
+
+
+class Rescue(Message):
+    """The rescue disk of a VM in rescue, made from this image. The VM boots from it; the VM's own disk is the second.
+
+    `disk`: the number of the rescue disk. The node deletes rescue disks with a lower number.
+    """
+
+    image: ImageSource
+    disk: Counter
 
 
 class VmDisk(NamedTuple):
@@ -135,6 +147,7 @@ class Wanted(Document):
     disk: Counter = 1
     disk_made: Counter = 0
     image: ImageSource | None = Field(default=None, description="None only in a tombstone")
+    rescue: Annotated[Rescue | None, Needs(RESCUE)] = None
     seed_url: SeedUrl = Field(description="empty only in a tombstone")
     mac: Mac
     watchdog: Annotated[Watchdog, Needs(WATCHDOG)] = Watchdog.DISABLED
@@ -144,7 +157,8 @@ class Wanted(Document):
     @property
     def disks(self) -> tuple[VmDisk, ...]:
         """The disks of the domain, in order: the guest boots from the first. The last is the VM's own."""
-        return (VmDisk(OWN, self.disk, self.image),)
+        own = VmDisk(OWN, self.disk, self.image)
+        return (own,) if self.rescue is None else (VmDisk("rescue", self.rescue.disk, self.rescue.image), own)
 
     @property
     def boot_image(self) -> ImageSource | None:

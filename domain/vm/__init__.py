@@ -12,6 +12,7 @@
     AbandonVm: gives up `pending`                            RetryVm: repeats the verb that failed
     ResizeVm: `spec` is the desired size, `running_size` the size that its domain was started with
     RebuildVm: `disk` + 1, `boots` + 1 ─► running, on a new disk
+    RescueVm: `boots` + 1 ─► running, from a rescue disk; its own is the second; UnrescueVm ─► running, from its own
     off by itself, and its restart policy covers the cause ─► stopped ──RestartByPolicy, when due──► running, boots + 1
     ForgetVm, if the node is lost ─► deleted; a node that comes back removes it
     DeleteVm, from any phase ─► desired `absent` ──report: absent──► deleted

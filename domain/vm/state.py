@@ -51,6 +51,11 @@ class Vm:
     created_by: str | None = Field(default=None, description="the actor who made it")
     disk: int = Field(default=1, description="how often its disk was to be made")
     disk_made: int = Field(default=0, description="the last of its disks that it ran on")
+    rescue: str | None = Field(default=None, description="the image that it boots from, its own disk being the second")
+    rescue_disk: int = Field(
+        default=0, description="the boot that it last went into rescue with; its disk is called so"
+    )
+    own_boots: int = Field(default=0, description="the boot that it last left rescue with")
     running_size: Resources | None = Field(default=None, description="what its domain was started with, where known")
     mac: str | None = None
     node: str | None = None
@@ -89,18 +94,30 @@ class Vm:
 
 def images_of(vm: Vm) -> tuple[str, ...]:
     """The images that it needs: they are not deleted, and its node may have them."""
-    return (vm.image,)
+    return (vm.image,) if vm.rescue is None else (vm.image, vm.rescue)
+
+
+def own_disk(vm: Vm) -> Vm:
+    """Its next boot is from its own disk."""
+    return replace(vm, rescue=None, own_boots=vm.boots)
 
 
 def new_disk(vm: Vm, disk: int, image: str) -> Vm:
     """Its next boot is from a new disk of its own: a new machine, of which no guest has said anything."""
-    fresh = replace(vm, disk=disk, image=image)
+    fresh = replace(own_disk(vm), disk=disk, image=image)
     return replace(fresh, first_ready_at=None, ready_at=None, ready=None, host_keys=())
 
 
 def ready_on_disk(vm: Vm, ready: Ready) -> Vm:
     """A guest was ready: that is so of the disk that it booted from."""
+    if of_rescue(vm, ready.boots):
+        return vm
     return replace(vm, first_ready_at=vm.first_ready_at or vm.ready_at or ready.at, ready_at=ready.at)
+
+
+def of_rescue(vm: Vm, boots: int) -> bool:
+    """Whether a boot was one from a rescue disk."""
+    return 0 < vm.rescue_disk <= boots and (vm.rescue is not None or boots < vm.own_boots)
 
 
 def pending_of(event: VmAsked, verb: str) -> Pending:

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 
 from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
+from domain.contract.wanted import Rescue
 from domain.image import UNUSABLE, Image
 from domain.node import Node
 from domain.vm import Vm, images_of
@@ -69,6 +70,7 @@ def source_of(image: Image | None, url: str | None = None) -> ImageSource | None
 
 def wanted(vm: Vm, version: int, sources: Mapping[str, ImageSource | None], node: Node, seed_url: str) -> Wanted:
     """The wanted document of a VM. `sources`: the parts of the document about the VM's images, by their ids."""
+    rescue = sources.get(vm.rescue) if vm.rescue is not None else None
     return Wanted(
         vm=vm.id,
         project=vm.project,
@@ -87,6 +89,7 @@ def wanted(vm: Vm, version: int, sources: Mapping[str, ImageSource | None], node
         disk=vm.disk,
         disk_made=vm.disk_made,
         image=sources[vm.image],
+        rescue=Rescue(image=rescue, disk=vm.rescue_disk) if rescue is not None else None,
         seed_url=seed_url,
         mac=mac.of(vm),
         watchdog=vm.watchdog,

@@ -47,6 +47,7 @@ VM: Document = {
         "restart_at": None,
         "restarts": 0,
         "flavor": None,
+        "rescue": None,
     },
     **{"watchdog": "disabled", "ssh_keys": [], "has_user_data": False, "warnings": [], "boots": 0, "guest_boots": 0},
     **{"rebuilds": 0, "description": None, "created_by": "ada", "node": None, "mac": None, "addresses": []},

@@ -53,7 +53,21 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "vm list": (),
     "vm show": (VM,),
     **{f"vm {verb}": (VM,) for verb in ("start", "stop", "restart", "pause", "suspend", "resume", "rebuild")},
-    **{f"vm {verb}": (VM,) for verb in ("retry", "abandon", "delete", "tag", "label", "protect", "unprotect", "guest")},
+    **{
+        f"vm {verb}": (VM,)
+        for verb in (
+            "retry",
+            "abandon",
+            "rescue",
+            "unrescue",
+            "delete",
+            "tag",
+            "label",
+            "protect",
+            "unprotect",
+            "guest",
+        )
+    },
     "vm resize": (VM, "--vcpus", "2"),
     "vm forget": (VM, "--reason", "x"),
     "vm rename": (VM, "y"),

@@ -114,6 +114,19 @@ def test_rebuild(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
     assert "running" in ran.out
 
 
+def test_rescue_and_back(nebula: Nebula, platform: Platform) -> None:
+    vm = platform.add_vm("web-1", "running")
+    ran = nebula("vm", "rescue", "web-1", "--image", "tools", "--grace", "5")
+    assert ran.status == 0
+    assert nebula("vm", "rescue", "web-1", "--force").status == 0
+    assert nebula("vm", "unrescue", "web-1").status == 0
+    asked = [target.rpartition("/")[2] for method, target, *_ in platform.requests if method == "POST"]
+    assert asked == ["rescue", "rescue", "unrescue"]
+    assert platform.bodies == [{"image": "tools", "grace_seconds": 5}, {"force": True}, {}]
+    both = nebula("vm", "rescue", "web-1", "--force", "--grace", "5")
+    assert (both.status, vm["name"]) == (2, "web-1")
+
+
 def test_user_data_may_be_any_bytes_and_what_is_thought_of_it_is_said(
     nebula: Nebula, platform: Platform, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from domain.vm import (
     SuspendVm,
     Vm,
 )
+from domain.vm.verbs.rescue import RescueVm, UnrescueVm
 from tests.domain.story import Story, at, stored, uid
 
 ID = uid(1)
@@ -87,6 +88,7 @@ FAILED = [*SCHEDULED, broken(1)]
 FAILED_UNPLACED = [*REQUESTED, expire(10)]
 PAUSED = [*RUNNING, ask(PauseVm, 16), report(Power.PAUSED, 2)]
 SUSPENDED = [*RUNNING, ask(SuspendVm, 16), report(Power.SUSPENDED, 2)]
+RESCUED = [*RUNNING, ask(RescueVm, 18, image="rescue"), report(Power.ON, 2, boots=2, seconds=120)]
 DELETING = [*RUNNING, ask(DeleteVm, 13)]
 
 LEASED = AddressSource(address="192.0.2.7", source="lease")
@@ -125,6 +127,10 @@ LIVES: dict[str, tuple[list[Any], Phase]] = {
     "suspended": (SUSPENDED, Phase.SUSPENDED),
     "restoring": ([*SUSPENDED, ask(ResumeVm, 17)], Phase.SUSPENDED),
     "discarding": ([*SUSPENDED, ask(StopVm, 11, force=True)], Phase.SUSPENDED),
+    "going into rescue": ([*RUNNING, ask(RescueVm, 18)], Phase.RUNNING),
+    "in rescue": (RESCUED, Phase.RUNNING),
+    "stopped in rescue": ([*RESCUED, ask(StopVm, 19), report(Power.OFF, 3, seconds=130)], Phase.STOPPED),
+    "leaving rescue": ([*RESCUED, ask(UnrescueVm, 19)], Phase.RUNNING),
     "starting": (STARTING, Phase.STOPPED),
     "failed": (FAILED, Phase.FAILED),
     "failed, no node": (FAILED_UNPLACED, Phase.FAILED),

@@ -38,6 +38,7 @@ from domain.vm import (
 )
 from domain.vm.verb import VmVerb
 from domain.vm.verbs import VERBS as VALUES, start
+from domain.vm.verbs.rescue import RescueVm, UnrescueVm
 from tests.domain.lives import (
     ALIVE,
     BUSY,
@@ -87,6 +88,10 @@ VERBS: dict[str, tuple[bool | str, ...]] = {
     "suspended": (WRONG, WRONG, True, WRONG, WRONG, True, WRONG),
     "restoring": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
     "discarding": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "going into rescue": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
+    "in rescue": (WRONG, True, True, True, True, WRONG, True),
+    "stopped in rescue": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
+    "leaving rescue": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
     "starting": (BUSY, BUSY, True, BUSY, BUSY, BUSY, BUSY),
     "failed": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
     "failed, no node": (True, WRONG, WRONG, WRONG, WRONG, WRONG, WRONG),
@@ -291,6 +296,8 @@ REPEATS = [
     ("failed", ask(RetryVm)),
     ("running", ask(ResizeVm, vcpus=2)),
     ("running", ask(RebuildVm, image="base")),
+    ("running", ask(RescueVm)),
+    ("in rescue", ask(UnrescueVm)),
     ("starting", ask(AbandonVm)),
     ("lost", forget()),
 ]

@@ -31,6 +31,7 @@ from domain.vm import (
     SuspendVm,
     TagVm,
 )
+from domain.vm.verbs.rescue import RescueVm, UnrescueVm
 from tests.domain.lives import (
     ADDRESSED,
     FAILED,
@@ -184,4 +185,14 @@ VM_STORIES: dict[str, list[Any]] = {
     ],
     "vm-26-address-sources": ADDRESSED,
     "vm-27-flavor": [create(flavor="small"), ScheduleVm(vm=ID, at=at(1), node="n1")],
+    "vm-28-rescued": [
+        *RUNNING,
+        RecordGuestReady(vm=ID, at=at(60), hostname="web", host_keys=(KEY,), boots=1, boot="b-1"),
+        ask(RescueVm, 11, image="rescue"),
+        report(Power.ON, 2, boots=2, seconds=200),
+        RecordGuestReady(vm=ID, at=at(260), hostname="web", host_keys=(KEY,), boots=2, boot="b-2"),
+        ask(UnrescueVm, 12, at=at(300), force=True),
+        report(Power.ON, 3, boots=3, seconds=400),
+        ask(RescueVm, 13, at=at(500)),
+    ],
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from domain.base import Resources
 from domain.contract import Desired, ImageSource, NodeReport, Power, SeedMedium, Wanted
+from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.simulation.host_store import HostStore
@@ -19,6 +20,9 @@ from tests.node_daemon.acts import ORDERS, SIMULATED, Orders, Stop
 from tests.node_daemon.documents import boot_disk, source_of, wanted
 from tests.node_daemon.harness import Node
 from tests.waiting import eventually
+
+#: Where a VM is to be in rescue, its disk for that is made from the image of this number.
+OF_RESCUE = 99
 
 Change = Mapping[str, Any]
 """What the next document of a VM says that the last did not."""
@@ -97,6 +101,8 @@ class Site(ABC):
             changes["force_after"] += datetime.now(UTC)
         if "disk" in changes:
             changes["image"] = self.image(vm, changes["disk"])
+        if changes.get("rescue") is not None:
+            changes["rescue"] = Rescue(image=self.image(vm, OF_RESCUE), disk=changes["rescue"])
         await self.node.change(vm, **changes)
 
     async def settled(self, vm: str) -> Left:

@@ -36,6 +36,8 @@ RESUME = {**ON, "resume": True}
 RESTART = {**ON, "boots": 2}
 SEEDED = {**ON, "seed": True}
 REBUILD = {**RESTART, "disk": 2}
+RESCUE = {**RESTART, "rescue": 2}
+UNRESCUE = {**ON, "boots": 3, "rescue": None}
 LARGER = {**RESTART, "vcpus": 2, "memory_mib": 128, "disk_gib": 2}
 
 #: What is wanted of a VM, one after the other. The daemon dies while it follows the last.
@@ -54,6 +56,8 @@ MORE_LIVES: Mapping[str, tuple[Change, ...]] = {
     "restart by force": (ON, RESTART),
     "resize and restart": (ON, LARGER),
     "resize and start": (ON, OFF, LARGER),
+    "rescue": (ON, RESCUE),
+    "unrescue": (ON, RESCUE, UNRESCUE),
     "pause": (ON, PAUSED),
     "resume": (ON, PAUSED, RESUME),
     "suspend": (ON, SUSPENDED),

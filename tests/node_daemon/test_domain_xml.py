@@ -15,8 +15,9 @@ import pytest
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, ImageSource, Place, Watchdog
+from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
-from node_daemon.hypervisor.hypervisor import Boot
+from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 from runtime.local.libvirtd import Libvirt
 from tests.node_daemon.documents import wanted
@@ -49,6 +50,15 @@ CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
     "emulated": ("qemu", boot(), X86_64),
     "uefi": ("qemu", boot(image=UEFI), X86_64),
     "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), X86_64),
+    "rescue": (
+        "qemu",
+        replace(
+            boot(rescue=Rescue(image=UEFI, disk=2)),
+            disk="/var/lib/nebula/node/disks/x/rescue-2.qcow2",
+            further=(Overlay("/var/lib/nebula/node/disks/x/root.qcow2", "/var/lib/nebula/node/images/z.raw", "raw"),),
+        ),
+        X86_64,
+    ),
     "many-vcpus": ("kvm", boot(vcpus=256, memory_mib=65536), X86_64),
     "watchdog": ("qemu", boot(watchdog=Watchdog.RESET), X86_64),
     "test-driver": ("test", boot(image=UEFI), X86_64),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from domain.contract import WATCHDOG, Desired, Power, Wanted
+from domain.contract.wanted import RESCUE
 from node_daemon.reconcile import features
 from node_daemon.reconcile.features import Refused, read, refusal
 from node_daemon.simulation.simulated_host import SimulatedHost
@@ -74,7 +75,7 @@ def test_a_document_of_an_earlier_version_names_neither_kind_nor_features() -> N
 
 
 def test_a_node_names_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert features.names() == (WATCHDOG,)
+    assert features.names() == (RESCUE, WATCHDOG)
     assert refusal("vm", ["watchdog"]) is None
     monkeypatch.setattr(features, "FEATURES", {"vm": frozenset({"tpm"}), "volume": frozenset({"luks"})})
     assert features.names() == ("luks", "tpm", "volume")

@@ -9,6 +9,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domain.contract import Desired, ImageSource, Power, Wanted
+from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.reconcile.executor import Executor
@@ -150,6 +151,8 @@ class Lives(RuleBasedStateMachine):
                     assert have.kept or have.stalled
                     disks = [number for number in range(1, want.disk + 1) if self.disks.has_disk(vm, number)]
                     assert disks == [want.disk]
+                    in_rescue = {int(name.rpartition("-")[2]) for name in self.disks.all() if f"{vm}#rescue-" in name}
+                    assert in_rescue == ({want.rescue.disk} if want.rescue else set())
                     match have.power:
                         case Power.OFF:
                             assert have.host_boot == self.simulator.host.boot_id
@@ -175,7 +178,14 @@ class Lives(RuleBasedStateMachine):
     @rule(vm=A_VM, turns=TURNS)
     def rebuild(self, vm: str, turns: int) -> None:
         counts = {"boots": self.want[vm].boots + 1, "disk": self.want[vm].disk + 1}
-        self.next(vm, turns, desired=Desired.ON, force_after=None, resume=False, **counts)
+        self.next(vm, turns, desired=Desired.ON, force_after=None, resume=False, rescue=None, **counts)
+
+    @rule(vm=A_VM, turns=TURNS, grace=GRACE, back=st.booleans())
+    def rescue(self, vm: str, turns: int, grace: timedelta | None, back: bool) -> None:
+        boots = self.want[vm].boots + 1
+        rescue = None if back else Rescue(image=IMAGE, disk=boots)
+        more = {"boots": boots, "rescue": rescue, "force_after": after(grace)}
+        self.next(vm, turns, desired=Desired.ON, resume=False, **more)
 
     @rule(vm=A_VM, turns=TURNS, grace=GRACE)
     def stop(self, vm: str, turns: int, grace: timedelta | None) -> None:
