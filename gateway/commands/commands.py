@@ -14,7 +14,6 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from domain import contract
 from domain.contract import Json
 from eventstore.log.envelope import Ref
 from gateway.commands import accepted, bodies
@@ -55,30 +54,31 @@ class Asked:
     caller: Caller
 
     def payload(self) -> bytes:
+        """A `CommandRequest`. What stands in it was checked as it came in, so it is written without a model."""
         identity = self.caller.identity
-        said_by = contract.Caller(
-            actor=identity.actor,
-            credential=identity.credential,
-            request=self.caller.request,
-            operation=self.operation or None,
-            fingerprint=self.fingerprint or None,
-            key=self.key,
-            traceparent=self.caller.traceparent,
-        )
-        return contract.CommandRequest(args={self.action.kind: self.resource, **self.args}, context=said_by).body()
+        context = {
+            "actor": identity.actor,
+            "credential": identity.credential,
+            "request": self.caller.request,
+            "operation": self.operation or None,
+            "fingerprint": self.fingerprint or None,
+            "key": self.key,
+            "traceparent": self.caller.traceparent,
+        }
+        return to_json({"args": {self.action.kind: self.resource, **self.args}, "context": context})
 
 
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
     """Ask for an action, and answer with its operation and its resource."""
     seconds = wait(request)
     asked = parse(request, action, await content.read(request))
-    done = await ask(gateway, asked)
     kind = action.kind
+    reply = await ask(gateway, asked)
     try:
-        found = accepted.read(kind, done)
+        found = accepted.shown(kind, reply)
     except replies.Nonsense as error:
         raise nonsense(str(error)) from error
-    position, operation, resource = found.position, found.operation, found.resource
+    position, operation, resource = reply.position, found.operation, found.resource
     actor = asked.caller.identity.actor
     gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
@@ -89,7 +89,7 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
             resource = await waiting.resource(gateway, Ref(asked.project, kind, asked.resource), resource)
     over = seconds > 0 and waiting.has_ended(operation)
     headers = {"Location": f"/v1/operations/{asked.operation}"}
-    if found.replayed:
+    if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
     return Response(to_json(answer), 200 if over else 202, headers, "application/json")
@@ -136,8 +136,8 @@ def derived(*parts: str | None) -> str:
     return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
 
 
-async def ask(gateway: Gateway, asked: Asked) -> replies.Said:
-    """The `ok` of the handlers' reply. Raises Problem for refusals and for silence (503)."""
+async def ask(gateway: Gateway, asked: Asked) -> accepted.Reply:
+    """The handlers' reply. Raises Problem for refusals and for silence (503)."""
     action = asked.action
     outcomes = gateway.metrics.commands
     try:
@@ -149,12 +149,11 @@ async def ask(gateway: Gateway, asked: Asked) -> replies.Said:
         outcomes.labels(action.kind, action.verb, "refused").inc()
         name = reply.field.removeprefix("spec.") if reply.field else None
         raise Problem(reply.status, reply.code, reply.detail, [(name, reply.detail)] if name else ())
-    done = reply
-    outcomes.labels(action.kind, action.verb, "replayed" if done.get("replayed") else "accepted").inc()
-    return done
+    outcomes.labels(action.kind, action.verb, "replayed" if reply.replayed else "accepted").inc()
+    return reply
 
 
-async def answered(gateway: Gateway, asked: Asked) -> replies.Said | replies.Refusal:
+async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.Refusal:
     """The reply. The request is repeated until the deadline while nobody answers.
 
     Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
@@ -165,7 +164,7 @@ async def answered(gateway: Gateway, asked: Asked) -> replies.Said | replies.Ref
         raise too_large(asked, gateway.nc.max_payload)
     try:
         reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
-        return known(replies.read(shown(reply.data)))
+        return known(accepted.read(asked.action.kind, shown(reply.data)))
     except replies.Nonsense as error:
         raise nonsense(str(error)) from error
 
@@ -175,7 +174,7 @@ def shown(data: bytes) -> bytes:
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
-def known(reply: replies.Said | replies.Refusal) -> replies.Said | replies.Refusal:
+def known(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.Refusal:
     """The reply, if the API can show it. Raises Nonsense for a refusal with an unknown status."""
     if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
         raise replies.Nonsense(f"a refusal with status {reply.status}")

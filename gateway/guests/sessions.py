@@ -79,6 +79,5 @@ class Session:
     async def _tell(self, gateway: Gateway, action: Action, said: dict[str, Json]) -> None:
         args = {"session": self.id, "console": self.console, **said}
         asked = Asked(action, self.project, self.vm, None, "", "", args, self.caller)
-        done = await ask(gateway, asked)
-        if isinstance(position := done.get("position"), int):
-            gateway.writes.note(self.caller.identity.actor, "vm", position, self.vm, self.project)
+        reply = await ask(gateway, asked)
+        gateway.writes.note(self.caller.identity.actor, "vm", reply.position, self.vm, self.project)

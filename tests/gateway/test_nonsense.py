@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from domain.contract import CommandReply
 from gateway.commands import accepted
 from gateway.guests import console_log
 from runtime import subjects
@@ -146,9 +147,10 @@ async def test_handlers_that_accept_and_say_nonsense_of_it(
     api: Platform, said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever an answer makes of what they say, `openapi.json` holds for it, or it is not given."""
-    assert accepted.read("node", told({})).position == 1
-    seven = accepted.read("node", told({"registered_at": 7})).resource["registered_at"]
-    assert seven == "1970-01-01T00:00:07.000000Z"  # a time is one, however it is written
+    seven = accepted.read("node", json.dumps({"ok": told({"registered_at": 7})}).encode())
+    assert isinstance(seven, CommandReply) and seven.position == 1
+    at = accepted.shown("node", seven).resource["registered_at"]
+    assert at == "1970-01-01T00:00:07.000000Z"  # a time is one, however it is written
 
     async def request(*_: Any, **__: Any) -> Any:
         return Msg(api.gateway.nc, data=json.dumps({"ok": said}).encode())
