@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from hypothesis import given, strategies as st
 from nats.aio.client import Client
-from nats.errors import BadHeaderError
+from nats.aio.msg import Msg
+from nats.errors import BadHeaderError, TimeoutError as NatsTimeout
 from nats.js.api import Header
 
 from runtime.bus import headers
@@ -102,6 +103,12 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
+    def writelines(self, lines: list[bytes]) -> None:
+        self.written.extend(lines)
+
+    async def drain(self) -> None:
+        """Nothing is left to write."""
+
 
 def connected() -> tuple[QuickClient, Wire]:
     client, wire = QuickClient(), Wire()
@@ -114,6 +121,50 @@ async def test_a_question_is_written_at_once() -> None:
     client, wire = connected()
     await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
     assert wire.written == [b"HPUB a inbox 18 19\r\nNATS/1.0\r\nn: 1\r\n\r\nx\r\n"]
+    assert client._pending == []
+
+
+async def asking() -> tuple[QuickClient, asyncio.Task[Msg], str]:
+    """A question that was written, and the id of its answer."""
+    client, wire = connected()
+    client._resp_sub_prefix = bytearray(b"_INBOX.me.")
+    asked = asyncio.create_task(client.request("a", b"x", timeout=30, headers={"n": "1"}))
+    while not wire.written:
+        await asyncio.sleep(0)
+    (token,) = client._resp_map
+    assert wire.written[0].split()[:3] == [b"HPUB", b"a", f"_INBOX.me.{token}".encode()]
+    return client, asked, token
+
+
+async def test_a_question_gets_its_answer() -> None:
+    client, asked, token = await asking()
+    client._resp_map[token].set_result(Msg(client, data=b"y"))
+    assert (await asked).data == b"y"
+    assert client._resp_map == {}
+
+
+async def test_a_question_that_nobody_waits_for_is_forgotten() -> None:
+    client, asked, _ = await asking()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert client._resp_map == {}
+
+
+async def test_a_question_without_an_answer_ends_in_time() -> None:
+    client, _ = connected()
+    client._resp_sub_prefix = bytearray(b"_INBOX.me.")
+    with pytest.raises(NatsTimeout):
+        await client.request("a", b"x", timeout=0, headers={"n": "1"})
+    assert client._resp_map == {}
+
+
+async def test_a_flush_does_not_overtake_what_waits_to_be_written() -> None:
+    client, wire = connected()
+    await client._send_publish("a", "", b"x", 1, {"n": "1"})
+    client._flush_queue = asyncio.Queue()
+    await client._send_ping()
+    assert [command.split()[0] for command in wire.written] == [b"HPUB", b"PING"]
     assert client._pending == []
 
 
