@@ -61,7 +61,7 @@ async def usage_of(gateway: Gateway, request: Request) -> Response:
         if state.deleted:
             raise problems.Problem(410, "project_deleted", f"project {project} was deleted at position {last.position}")
         await gateway.caught_up()
-        found = await usage.then(gateway.pool, project, at, last.position)
+        found = await usage.as_of(gateway.pool, project, at, last.position)
     reflects(request, found["position"])
     return reads.answer(found)
 

@@ -1,8 +1,9 @@
-"""What the read models of aggregates share: one row per aggregate, which holds its state and what lists filter by.
+"""Common code of the aggregates' read models: one row per aggregate, with its state and the columns that lists filter
+by.
 
-A row is absolute: the folded state, the version and position of the aggregate's last event. The operations that the
-state knows are left out: they have rows of their own, and would make the row grow with every command. The state comes
-from `domain`'s own `evolve`, so a read model cannot disagree with the rules about what an event means.
+A row holds absolute values: the folded state, and the version and position of the aggregate's last event. It does not
+hold the operations of the state: they have their own rows, and the row would grow with every command. The state comes
+from `domain`'s own `evolve`, so a read model always agrees with the rules about the meaning of an event.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,10 +39,10 @@ COMMON = """
 class Aggregates(Generic[S, V]):
     """The table of one kind, and the two ways to see it: as rows of lists, and as the API's JSON.
 
-    `columns` are what lists filter by, beyond the common ones; `filters` are conditions on them, by the name of the
-    parameter; `view` renders a state, its version and position. Columns and views must not depend on the order of
-    a dict's keys: jsonb does not keep it. `revision` is the version of the read model.
-    `ended` is the word for resources of which `deleted` is true, such as "deleted" or "retired".
+    `columns` are the columns that lists filter by, in addition to the common ones; `filters` are conditions on them, by
+    the name of the parameter; `view` renders a state, its version and position. Columns and views must not depend on
+    the order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model. `ended` is the word
+    for resources of which `deleted` is true, such as "deleted" or "retired".
     """
 
     of: Kind[S, Any]
@@ -75,27 +76,27 @@ class Aggregates(Generic[S, V]):
         )
 
     def found(self, row: DictRow) -> "Found[S]":
-        """What a row of a query for COLUMNS holds. Raises Away."""
+        """The aggregate in a row of a query for COLUMNS. Raises Away."""
         return Found(parsed(self.of.stored, row["state"]), row["version"], row["position"], row["deleted"])
 
     def shown(self, found: "Found[S]") -> V:
-        """The API's JSON of what was found."""
+        """The API's JSON of an aggregate."""
         return self.view(found.state, found.version, found.position)
 
     def render(self, state: S, version: int, position: int) -> V:
-        """The API's JSON of a state that was folded from the log: the same as of the row that holds it."""
+        """The API's JSON of a state that was folded from the log: the same as from its row."""
         return self.view(self.of.stored.validate_json(self._json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows of these aggregates, as far as they exist."""
-        asked, rows = list(refs), dict[Ref, Row[S]]()
+        requested, rows = list(refs), dict[Ref, Row[S]]()
         cursor = await conn.execute(
             f"""
             SELECT t.project, t.id, t.state::text AS state, t.version, t.position, t.created, t.digest
             FROM {self.table} t
-            JOIN unnest(%s::text[], %s::text[]) AS asked (project, id) USING (project, id)
+            JOIN unnest(%s::text[], %s::text[]) AS requested (project, id) USING (project, id)
             """.encode(),  # noqa: S608  (the table's name is a constant)
-            [[ref.project for ref in asked], [ref.id for ref in asked]],
+            [[ref.project for ref in requested], [ref.id for ref in requested]],
         )
         for found in await cursor.fetchall():
             rows[Ref(found["project"], self.kind, found["id"])] = Row(
@@ -138,13 +139,13 @@ class Aggregates(Generic[S, V]):
 
 
 def fold(rows: dict[Ref, Row[S]], step: Step[S]) -> None:
-    """Each event moves the row of its aggregate, even one that changes no more than its version."""
+    """Each event changes the row of its aggregate, at least its version and position."""
     if step.row is not None:
         rows[step.recorded.ref] = step.row
 
 
 def _cleaned(value: object) -> object:
-    """A value for a column. A text is cut to what an index can hold; the state has all of it."""
+    """A value for a column. A text is cut to the limit of an index; the state has all of it."""
     if isinstance(value, list):
         return [_cleaned(each) for each in value]
     return key(value) if isinstance(value, str) else value
@@ -152,7 +153,7 @@ def _cleaned(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[S]):
-    """One aggregate as its row has it."""
+    """One aggregate, read from its row."""
 
     state: S
     version: int
@@ -160,12 +161,12 @@ class Found(Generic[S]):
     deleted: bool
 
 
-#: What queries select, so that `Aggregates.found` can read it.
+#: The columns that a query selects for `Aggregates.found`.
 COLUMNS = "state::text AS state, version, position, deleted"
 
 
 async def get(pool: Pool, table: Aggregates[S, Any], ref: Ref) -> tuple[Found[S] | None, int]:
-    """One aggregate, if there is a row of it, and the log position that this reflects. Raises Away."""
+    """One aggregate (None without a row), and the log position that the answer reflects. Raises Away."""
     found = await fetch(
         pool,
         f"SELECT {COLUMNS} FROM {table.table} WHERE project = %(project)s AND id = %(id)s",  # noqa: S608

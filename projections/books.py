@@ -1,4 +1,4 @@
-"""All read models, and how they take in one batch of messages: read once, fold in order, write once."""
+"""All read models, and how they process a batch of messages: read once, fold in order, write once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -42,11 +42,11 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
 def check(tables: Mapping[str, Aggregates[Any, Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
     """Raises TypeError where a kind has no table, or two read models have one name or one table."""
     if missing := sorted(set(KINDS) - set(tables)):
-        raise TypeError(f"no table holds the resources of kind {', '.join(missing)}")
+        raise TypeError(f"no table holds the resources of kind {', '.join(missing)}: add one to TABLES: add one to TABLES")
     names = [model.name for model in models]
-    made = [table for model in models for table in model.tables]
-    if twice := sorted({name for found in (names, made) for name in found if found.count(name) > 1}):
-        raise TypeError(f"two read models are called {', '.join(twice)}, or make a table of that name")
+    created = [table for model in models for table in model.tables]
+    if twice := sorted({name for found in (names, created) for name in found if found.count(name) > 1}):
+        raise TypeError(f"two read models are called {', '.join(twice)}, or create a table of that name: rename one")
 
 
 check(TABLES, MODELS)
@@ -54,14 +54,14 @@ check(TABLES, MODELS)
 Fold = Callable[[dict[Any, Any], Step[Any]], None]
 
 Judged = tuple[Recorded, Event | Malformed]
-"""A message, and its event, or the reason why it is no event."""
+"""A message with its event, or with the reason why it is malformed."""
 
 
 @dataclass
 class Books:
-    """The rows of all read models that a batch touches: first as they were, then as they become.
+    """The rows of all read models that a batch may change.
 
-    `held` has the rows of each read model, by its name; `malformed` the messages that were ignored, and why.
+    `held`: the rows of each read model, by its name. `malformed`: the messages that were ignored, and the reasons.
     """
 
     models: Models = MODELS
@@ -73,8 +73,8 @@ class Books:
     def copy(self) -> "Books":
         return Books(self.models, copy(self.rows), {name: copy(held) for name, held in self.held.items()})
 
-    def take(self, recorded: Recorded, found: Event | Malformed, *, inert: bool = False) -> None:
-        """Apply the next message. An `inert` event is part of the history and changes nothing."""
+    def apply(self, recorded: Recorded, found: Event | Malformed, *, inert: bool = False) -> None:
+        """Apply the next message. An `inert` event is part of the history and changes no state."""
         step: Step[Any]
         kind, wrong = None, found if isinstance(found, Malformed) else None
         if isinstance(found, Malformed):
@@ -88,7 +88,7 @@ class Books:
             fold(held, step)
 
     def _folds(self, kind: str | None) -> list[tuple[Fold, dict[Any, Any]]]:
-        """How the read models take in a message on an aggregate of this kind, each with what it holds."""
+        """The `fold` of each read model that follows this kind, with the rows of that read model."""
         if kind not in self._by_kind:
             follow = [model for model in self.models if model.follows(kind)]
             self._by_kind[kind] = [(model.fold, self.held.setdefault(model.name, {})) for model in follow]
@@ -110,22 +110,22 @@ class Books:
 
 
 def judged(recorded: Recorded) -> Judged:
-    """What a message is by itself."""
+    """A message, checked without its history."""
     return recorded, shape(recorded) or body(recorded)
 
 
 async def read(conn: Connection, models: Models, batch: Sequence[Judged]) -> Books:
-    """What the read models hold of everything that these messages touch."""
+    """The rows of all read models that these messages may change."""
     events = [(recorded, found) for recorded, found in batch if not isinstance(found, Malformed)]
     rows: dict[Ref, Row[Any]] = {}
-    asked = {recorded.ref for recorded, _ in events}
+    needed = {recorded.ref for recorded, _ in events}
     for model in models:
         if model.histories is not None:
-            refs = [ref for ref in asked if model.follows(ref.kind)]
+            refs = [ref for ref in needed if model.follows(ref.kind)]
             if refs:
                 rows.update(await model.histories(conn, refs))
-                asked -= rows.keys()
-    rows.update({ref: Row() for ref in asked})
+                needed -= rows.keys()
+    rows.update({ref: Row() for ref in needed})
     touched = Batch(events, rows)
     kinds = {ref.kind for ref in rows}
     held = {
@@ -137,7 +137,7 @@ async def read(conn: Connection, models: Models, batch: Sequence[Judged]) -> Boo
 
 
 async def write(session: Session, before: Books, after: Books) -> None:
-    """Write what has changed."""
+    """Write the rows that have changed."""
     for model in after.models:
         if held := after.held.get(model.name):
             await model.save(session, before.held.get(model.name, {}), held)

@@ -10,20 +10,20 @@ from psycopg.rows import DictRow
 
 from projections.database import Connection
 
-#: The most rows of a table that are named; the others are counted.
+#: How many rows of a table are named; the others are only counted.
 MOST = 20
 #: Rows that are fetched at a time.
 PAGE = 2000
-#: Columns that no replay can derive.
+#: Columns that a replay cannot derive.
 IGNORED = frozenset({("checkpoint", "updated_at")})
 
 Excuse = Callable[[str, "Difference"], Awaitable[bool]]
-"""Whether a difference in a table has a reason that is no fault."""
+"""Whether a difference in a table has a reason that is not an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One row. `what`: `missing` (the log makes it, the live copy lacks it), `extra` (the reverse), or `differs`."""
+    """One row. `what`: `missing` (only the replay has it), `extra` (only the live copy has it), or `differs`."""
 
     key: Mapping[str, object]
     what: str
@@ -32,12 +32,12 @@ class Difference:
 
 @dataclass(slots=True)
 class TableDifference:
-    """A table that differs: how many rows do, and the first of them."""
+    """A table that differs: the number of different rows, and the first of them."""
 
     table: str
     count: int = 0
     rows: list[Difference] = field(default_factory=list)
-    #: columns that only one of the copies has, and columns of another type
+    #: columns that only one copy has, and columns whose types differ
     columns: tuple[str, ...] = ()
 
 
@@ -58,7 +58,7 @@ async def snapshot(conn: Connection) -> AsyncIterator[None]:
 
 
 async def shapes(conn: Connection, schema: str) -> dict[str, Shape]:
-    """The tables of a copy. One without a key is keyed by all of its columns."""
+    """The tables of a copy. The key of a table without a primary key is all of its columns."""
     cursor = await conn.execute(
         """SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
                   coalesce(a.attnum = ANY (i.indkey), false) AS key
@@ -88,9 +88,10 @@ async def differing(
     tables: Iterable[str] | None = None,
     excuse: Excuse | None = None,
 ) -> list[TableDifference]:
-    """The tables of the live copy that are not what the log made (`made`), in the order of their names.
+    """The tables of the live copy that differ from the replay (`made`), in the order of their names.
 
-    `tables`: only these; every table of either copy otherwise. `live` is in a transaction, so that it does not move.
+    `tables`: compare only these; None: every table of both copies. `live` must be in a transaction, so that its rows do
+    not change during the comparison.
     """
     there, wanted = await shapes(live, live_schema), await shapes(made, made_schema)
     found = []

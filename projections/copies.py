@@ -1,4 +1,4 @@
-"""Copies of the read models: one schema of Postgres each, with the tables of all of them and a checkpoint."""
+"""Copies of the read models. Each copy is a Postgres schema with the tables of all read models and a checkpoint."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from psycopg import sql
 from projections.database import LOCK, Connection
 from projections.model import ReadModel, versions
 
-#: Who reads what is served, where Postgres has such a role (postgres.sql).
+#: The Postgres role that may read the served tables, if it exists (postgres.sql).
 READER = "nebula_gateway"
 
 DDL = """
@@ -23,7 +23,7 @@ INSERT INTO checkpoint (position) VALUES (0);
 
 
 async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:
-    """Make empty read models in `schema`, in the place of whatever is there."""
+    """Create empty read models in `schema`; an existing schema is dropped first."""
     made = list(models)
     async with conn.transaction():
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
@@ -38,7 +38,7 @@ async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: 
 
 
 async def grant(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:
-    """Let the gateway read in `schema` what it serves and the checkpoint, and nothing else."""
+    """Let the gateway read the served tables and the checkpoint in `schema`, and nothing else."""
     cursor = await conn.execute("SELECT 1 AS found FROM pg_roles WHERE rolname = %s", [READER])
     if await cursor.fetchone() is None:
         return
@@ -62,9 +62,9 @@ async def drop(conn: Connection, schema: str) -> None:
 
 
 async def stored_versions(conn: Connection, schema: str) -> dict[str, int] | None:
-    """The versions of the read models in `schema`; None where there are none.
+    """The versions of the read models in `schema`, by name; None if there are none.
 
-    A version of all of them together, as earlier programs wrote it, has no model's name.
+    Earlier programs wrote one version for all of them: it is returned under an empty name.
     """
     cursor = await conn.execute("SELECT to_regclass(%s) AS found", [f"{schema}.schema_version"])
     row = await cursor.fetchone()

@@ -1,7 +1,7 @@
-"""Postgres as the read models use it: one schema, a checkpoint, and reads that say how fresh they are.
+"""Postgres for the read models: connections, locks, the checkpoint, and reads that return their log position.
 
-Tables are named without their schema: a connection's `search_path` says which copy of the read models it speaks to, so
-that a replay can fill a second copy beside the live one.
+Queries name tables without a schema. The `search_path` of a connection chooses the copy of the read models, so a replay
+can fill a second copy beside the live one.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from projections import refusals
 from runtime.tasks.patience import CannotRun, one_line, patiently
 
 SCHEMA = "nebula"
-#: The advisory lock under which a schema is made, and the first half of the one that its only writer holds.
+#: The advisory lock for creating a schema; WRITER is the first half of the lock that the only writer of a copy holds.
 LOCK = 0x6E6562756C61
 WRITER = LOCK >> 24
-#: Seconds between two looks whether the writer of a copy has ended.
+#: Seconds between two tries to become the writer of a copy.
 STANDBY_SECONDS = 0.5
 
-#: Characters of a text that can be searched for.
+#: How many characters of a text a column holds.
 LONGEST = 512
 
 S = TypeVar("S")
@@ -36,21 +36,21 @@ Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 Params = Mapping[str, Any]
 
-#: An escaped backslash, or an escaped NUL that does not follow on one.
+#: An escaped backslash, or an escaped NUL (whose backslash is not itself escaped).
 _ESCAPES = re.compile(r"\\\\|\\u0000")
 
 
 class Away(Exception):
-    """Postgres cannot be asked now, or holds no read models yet."""
+    """Postgres cannot be queried now, or has no read models yet."""
 
 
 class NotGranted(Away):
-    """The role may not read that, or not yet: the owner of the read models has to grant it."""
+    """The role may not read this table: the owner of the read models has to grant it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Rows of one query, and the log position they reflect."""
+    """Rows of one query, and the log position that they reflect."""
 
     position: int
     rows: list[DictRow]
@@ -61,7 +61,7 @@ class Snapshot:
 
 
 def conninfo(dsn: str, schema: str, role: str) -> str:
-    """The DSN for one copy of the read models, with short patience and a name that shows in pg_stat_activity."""
+    """The DSN for one copy of the read models, with short timeouts and a name that pg_stat_activity shows."""
     return make_conninfo(
         dsn,
         options=f"-c search_path={schema} -c timezone=UTC",
@@ -75,7 +75,7 @@ def conninfo(dsn: str, schema: str, role: str) -> str:
 
 
 async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
-    """One connection in autocommit mode. Raises psycopg.OperationalError, and CannotRun when we are refused."""
+    """One connection in autocommit mode. Raises OperationalError, or CannotRun if the server refuses this role."""
     where = conninfo(dsn, schema, role)
     try:
         return await AsyncConnection.connect(where, autocommit=True, row_factory=dict_row, prepare_threshold=2)
@@ -86,25 +86,27 @@ async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
 
 
 async def connected(dsn: str, role: str) -> Connection:
-    """The same, once Postgres is there."""
+    """The same, but waits until Postgres can be reached."""
     return await patiently(place(dsn), lambda: connect(dsn, role), (OperationalError,))
 
 
 def place(dsn: str) -> str:
-    """Where a database is, in words without a password."""
+    """The place of a database, as text without the password."""
     found = conninfo_to_dict(dsn)
     host, port = found.get("host") or found.get("hostaddr") or "this host", found.get("port")
     return f"Postgres at {host}:{port}" if port else f"Postgres at {host}"
 
 
 def refused(dsn: str, error: Exception) -> CannotRun:
-    """This role lacks a right that it needs; waiting does not help."""
-    return CannotRun(f"{place(dsn)} does not serve us: {one_line(error)} (NEBULA_POSTGRES_DSN, postgres.sql)")
+    """The error for a missing right, which waiting does not solve."""
+    return CannotRun(
+        f"{place(dsn)} does not serve us: {one_line(error)} (check NEBULA_POSTGRES_DSN; postgres.sql makes the roles)"
+    )
 
 
 def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:
-    """A pool of connections for reads, closed at first: open it with `await pool.open()`."""
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # whoever asks is told that Postgres is away
+    """A pool of connections for reads. It is closed at first: open it with `await pool.open()`."""
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # callers get Away
     return AsyncConnectionPool(
         conninfo(dsn, schema, role),
         connection_class=AsyncConnection[DictRow],
@@ -120,19 +122,19 @@ def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:
 
 
 async def free(conn: Connection, schema: str) -> bool:
-    """Whether this session may write to this copy of the read models, alone, until it ends."""
+    """Try to become the only writer of this copy, until the session ends. False if another session is."""
     cursor = await conn.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s)) AS free", [WRITER, schema])
     row = await cursor.fetchone()
     return row is not None and bool(row["free"])
 
 
 async def release(conn: Connection, schema: str) -> None:
-    """Let another session write to this copy."""
+    """Let another session become the writer of this copy."""
     await conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", [WRITER, schema])
 
 
 async def alone(conn: Connection, schema: str) -> None:
-    """Wait until this session may write to this copy of the read models, alone, until it ends."""
+    """Wait until this session is the only writer of this copy of the read models. It stays so until it ends."""
     while True:
         if await free(conn, schema):
             return
@@ -140,21 +142,21 @@ async def alone(conn: Connection, schema: str) -> None:
 
 
 async def checkpoint(conn: Connection) -> int:
-    """The position up to which the read models reflect the log; -1 where somebody removed it."""
+    """The position up to which the read models reflect the log; -1 if somebody removed it."""
     row = await (await conn.execute("SELECT position FROM checkpoint")).fetchone()
     return int(row["position"]) if row is not None else -1
 
 
 def lost(error: Exception) -> bool:
-    """Whether the server is away, or went in the middle: whatever it was asked is no reason.
+    """Whether the server is down, or the connection broke, so that the statement is not the cause.
 
-    libpq has no code for an answer that breaks off, and psycopg makes a bare DatabaseError of that.
+    libpq has no code for an answer that breaks off; psycopg raises a plain DatabaseError for it.
     """
     return isinstance(error, OperationalError | InterfaceError | OSError) or type(error) is DatabaseError
 
 
 async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:
-    """The rows of a query with the checkpoint they belong to, from one statement and so from one snapshot.
+    """The rows of a query and the checkpoint that they reflect, from one statement and so from one snapshot.
 
     `order` names the columns of `query` to sort by. Raises Away.
     """
@@ -168,22 +170,22 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
             rows = await _rows(pool, statement, params)
         except PoolTimeout:
             raise
-        except errors.FeatureNotSupported:  # prepared for tables of another shape, which a new version replaced
+        except errors.FeatureNotSupported:  # the statement was prepared for the tables of an older version
             rows = await _rows(pool, statement, params, prepare=False)
         except (Error, OSError) as error:
             if not lost(error):
                 raise
-            await pool.check()  # the server was away: replace what broke, and ask once more
+            await pool.check()  # the server was down: replace broken connections, and try once more
             rows = await _rows(pool, statement, params)
     except errors.InsufficientPrivilege as error:
         raise NotGranted(str(error)) from error
     except (Error, OSError) as error:
-        made_anew = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
-        if not (lost(error) or isinstance(error, made_anew)):
+        missing = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
+        if not (lost(error) or isinstance(error, missing)):
             raise
         raise Away(str(error)) from error
     if not rows:
-        raise Away("the read models are being made")
+        raise Away("the read models are being built")
     return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
 
 
@@ -208,7 +210,7 @@ async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | N
 
 
 def parsed(type_: TypeAdapter[S], text: str) -> S:
-    """A state as a row holds it. Raises Away for one that a program of another version wrote in its own way."""
+    """A state from the JSON of a row. Raises Away if another version wrote it and this one cannot read it."""
     try:
         return type_.validate_json(text)
     except ValidationError as error:
@@ -217,17 +219,17 @@ def parsed(type_: TypeAdapter[S], text: str) -> S:
 
 
 def clean(text: str) -> str:
-    """Text as Postgres can store it: without NUL characters."""
+    """Text that Postgres can store: without NUL characters."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def key(text: str) -> str:
-    """Text as an index can hold it: an entry of more than 2,700 bytes is refused."""
+    """Text that an index can hold: Postgres refuses entries of more than 2,700 bytes."""
     return clean(text[:LONGEST])
 
 
 def clean_json(text: str) -> str:
-    """JSON as Postgres can store it: without escaped NUL characters."""
+    """JSON that Postgres can store: without escaped NUL characters."""
     if "\\u0000" not in text:
         return text
     return _ESCAPES.sub(lambda found: "\\ufffd" if found[0] == "\\u0000" else found[0], text)

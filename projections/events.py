@@ -1,4 +1,4 @@
-"""The audit index: every event of the log as one row, findable by who, what, where and when.
+"""The audit index: one row for every event of the log, with columns to search by actor, type, resource and time.
 
 The row keeps the event's headers and its body byte for byte, so that its digest can be computed from the index alone.
 """
@@ -39,7 +39,7 @@ NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, r
 _INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
 
-#: How each filter of a query is told to Postgres, by the name of the parameter.
+#: The SQL condition of each filter, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
     "project": "project = %(project)s",
     "kind": "kind = %(kind)s",
@@ -61,9 +61,9 @@ Values = tuple[object, ...]
 
 
 def row(recorded: Recorded, *, stray: bool = False) -> Values:
-    """The row of one message. Any makes one, however little it says of itself.
+    """The row of one message. Every message has a row, whatever its headers are.
 
-    A `stray` one is part of no history, and so a step of no operation, whatever it says.
+    A `stray` message is part of no history. So it belongs to no operation, even if its headers name one.
     """
     headers, context = recorded.headers, recorded.context
     _, _, project, kind, id_ = (*recorded.subject.split("."), "", "", "")[:5]
@@ -103,7 +103,7 @@ EVENTS = ReadModel(name="events", version=7, ddl=DDL, tables=("events",), fold=f
 
 
 def recorded(found: Mapping[str, Any]) -> Recorded:
-    """The event that a row holds, as it stands in the log."""
+    """The event of a row, exactly as in the log."""
     return Recorded(
         position=found["position"],
         subject=found["subject"],
@@ -116,17 +116,17 @@ def recorded(found: Mapping[str, Any]) -> Recorded:
 async def page(
     pool: Pool, filters: Mapping[str, object], after: int, limit: int
 ) -> tuple[list[Recorded], int | None, int]:
-    """Events behind position `after` in the order of the log: the events, the key of the next page, the log position.
+    """Events after position `after`, in the order of the log: the events, the key of the next page, the log position.
 
-    Each filter that is not None has to match; their names are those of FILTERS. Raises Away.
+    Every filter that is not None must match. The names of filters are those of FILTERS. Raises Away.
     """
-    asked = {name: value for name, value in filters.items() if value is not None}
-    where = " AND ".join(["position > %(after)s", *(FILTERS[name] for name in asked)])
+    given = {name: value for name, value in filters.items() if value is not None}
+    where = " AND ".join(["position > %(after)s", *(FILTERS[name] for name in given)])
     found = await fetch(
         pool,
         f"""SELECT position, subject, headers, body, stored_at FROM events
             WHERE {where} ORDER BY position LIMIT %(limit)s""",  # noqa: S608
-        {"after": after, "limit": limit + 1, **asked},
+        {"after": after, "limit": limit + 1, **given},
         order="position",
     )
     rows, following = cut(found.rows, limit, "position")

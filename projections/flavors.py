@@ -8,7 +8,7 @@ from projections.times import text
 
 
 class FlavorView(TypedDict):
-    """A flavor as the API shows it. `project` is the one that alone may use it; null: all may."""
+    """A flavor as the API shows it. `project` is the only project that may use it; null: all projects may."""
 
     id: str
     name: str

@@ -1,13 +1,13 @@
-"""What each guest gets, computed from the read models and sent to guest-data over the bus.
+"""The data of each guest, computed from the read models and sent to guest-data over the bus.
 
-Guest-data asks with the secret of a guest's URL; only the secret says whose seed it is. Guest-data may run on any node,
-so it is not trusted: that a guest is ready is checked again here, and the command for handlers is made here.
+Guest-data sends the secret of a guest's URL; only the secret identifies the seed. Guest-data may run on any node, so it
+is not trusted: the message that a guest is ready is checked again here, and the command for handlers is made here.
 
-- A guest may be faster than the read models: a secret that is not known yet is looked for again once they are as new as
-  the log was when it was asked for. Where that takes too long the answer is to try again, not that there is nothing.
-- The same instance id for the life of the VM's disk, at every boot: otherwise a guest would believe that it is
-  a new machine and make new SSH host keys. On a new disk it is one.
-- Read models come first: a few questions use the database at a time, a bounded number waits, and more are refused.
+- A guest may be faster than the read models. An unknown secret is looked up again when the read models have reached the
+  end that the log had at the request. If that takes too long, the answer is 503 (try again), not 404.
+- The instance id is the same at every boot on a VM's disk. Otherwise a guest would behave as a new machine and make new
+  SSH host keys. On a new disk it is a new machine.
+- Read models come first: few questions use the database at a time, a bounded number waits, and others are refused.
 """
 
 import asyncio
@@ -51,18 +51,18 @@ from runtime.tasks import tasks
 
 log = logs.get(__name__)
 
-#: One of all projections answers a question.
+#: The queue group: one of all projections processes answers a question.
 QUEUE = "projections"
 #: Seconds that an unknown secret waits for the read models.
 PATIENCE = 3.0
-#: Seconds until it is looked again although the read models did not get there, as far as this process knows.
+#: Seconds until the next lookup, even if this process does not know that the read models have moved.
 LOOK_SECONDS = 0.5
 #: Seconds for handlers to answer.
 COMMAND_SECONDS = 5.0
-#: Questions that use the database at a time, and those that are worked on or wait in all.
+#: Questions that use the database at a time, and all questions that are in work or wait.
 AT_A_TIME, MOST = 4, 256
 
-TOO_MANY = Refusal(code=BUSY, status=503, detail="too many guests ask at a time")
+TOO_MANY = Refusal(code=BUSY, status=503, detail="too many guests ask at the same time; try again")
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -77,7 +77,7 @@ class Refused(Exception):
 
 
 class GuestAnswers:
-    """Answers what guest-data asks. Keep `run` going."""
+    """Answers the questions of guest-data while `run` runs."""
 
     def __init__(self, nc: Client, pool: Pool, secrets: Secrets, position: Position) -> None:
         self._nc = nc
@@ -95,22 +95,23 @@ class GuestAnswers:
             (subjects.GUEST_READY, GuestReady, self.ready, READY_SECONDS),
             (subjects.GUEST_SEEDS_HELD, SeedsHeld, self.held, ASK_SECONDS),
         ):
-            await self._nc.subscribe(subject, queue=QUEUE, cb=self._taker(kind, answer, seconds))  # type: ignore[arg-type]
-        log.info("guests are answered")
+            callback = self._callback(kind, answer, seconds)  # type: ignore[arg-type]
+            await self._nc.subscribe(subject, queue=QUEUE, cb=callback)
+        log.info("answering guest-data")
         try:
             await asyncio.Event().wait()
         finally:
             await tasks.end(self._working)
 
-    def _taker(
+    def _callback(
         self, kind: type[M], answer: Callable[[M], Awaitable[BaseModel | None]], seconds: float
     ) -> Callable[[Msg], Awaitable[None]]:
-        """What takes the questions of one kind, and answers each within so many seconds."""
+        """The callback for one kind of question. It answers within so many seconds."""
 
         async def work(msg: Msg) -> Answer:
-            async with asyncio.timeout(seconds):  # after that nobody waits for it
-                said = await answer(kind.model_validate_json(msg.data))
-            return Answer(replies.accepted(said.model_dump(mode="json") if said is not None else {}))
+            async with asyncio.timeout(seconds):  # after that, nobody waits for the answer
+                found = await answer(kind.model_validate_json(msg.data))
+            return Answer(replies.accepted(found.model_dump(mode="json") if found is not None else {}))
 
         async def take(msg: Msg) -> None:
             if not self._responder.accepts(msg):
@@ -125,39 +126,40 @@ class GuestAnswers:
         return take
 
     async def seed(self, question: SeedQuestion) -> GuestSeed:
-        """What the guest of this secret is told. Raises Refused."""
-        seed = await self.known(question.secret)
+        """The data for the guest of this secret. Raises Refused."""
+        seed = await self.find(question.secret)
         user_data = b""
         if seed.user_data is not None:
             try:
                 user_data = await self._secrets.unsealed(seed.user_data)
             except Erased as error:
-                raise Refused(404, UNKNOWN, "its key was destroyed") from error
-        told = GuestSeed(
+                raise Refused(404, UNKNOWN, "the key of its user-data was destroyed") from error
+        answer = GuestSeed(
             project=seed.project,
             vm=seed.vm,
             meta_data=meta_data(seed),
             user_data=user_data,
         )
-        if len(told.meta_data) + len(user_data) * 4 // 3 > self._nc.max_payload - 4096:
-            log.error("what a guest is told does not fit into a message: give it fewer SSH keys", vm=seed.vm)
-            raise Refused(503, UNAVAILABLE, "what the guest is told does not fit into a message")
-        return told
+        if len(answer.meta_data) + len(user_data) * 4 // 3 > self._nc.max_payload - 4096:
+            log.error("the data of a guest does not fit into a message: give it fewer SSH keys", vm=seed.vm)
+            raise Refused(503, UNAVAILABLE, "the data of the guest does not fit into a message")
+        return answer
 
-    async def known(self, secret: str) -> Seed:
-        """The seed that a secret opens. Raises Refused: 404 where there is none; 503 while that cannot be known."""
-        found = await self._for_certain(lambda: seeds.find(self._pool, secret), lambda seed: seed is not None)
+    async def find(self, secret: str) -> Seed:
+        """The seed of a secret. Raises Refused: 404 if there is none; 503 while the read models are too old to know."""
+        found = await self._when_current(lambda: seeds.find(self._pool, secret), lambda seed: seed is not None)
         if found is None:
             raise Refused(404, UNKNOWN, "unknown secret")
         return found
 
-    async def _for_certain(self, ask: Callable[[], Awaitable[tuple[T, int]]], is_enough: Callable[[T], bool]) -> T:
-        """The first answer that is enough, or is as new as the log was when this began. Raises Refused, 503.
+    async def _when_current(self, ask: Callable[[], Awaitable[tuple[T, int]]], is_enough: Callable[[T], bool]) -> T:
+        """The first result that `is_enough`, or that reflects the end of the log at the start of the call.
 
-        Its own position counts, not how far the runner of this process is: that one may stand by for another.
+        The position of the result counts, not that of this process's runner, which may stand by for another process.
+        Raises Refused (503).
         """
         clock, end = asyncio.get_running_loop().time, None
-        deadline, there = clock() + PATIENCE, False
+        deadline, reached = clock() + PATIENCE, False
         while True:
             async with self._places:
                 found, position = await ask()
@@ -169,24 +171,30 @@ class GuestAnswers:
                 return found
             left = deadline - clock()
             if left <= 0:
-                raise Refused(503, UNAVAILABLE, f"unknown, and the read models stand at {position} of {end}")
-            if there:  # this process believes so, and the tables do not
+                raise Refused(
+                    503, UNAVAILABLE, f"unknown, and the read models are at position {position} of {end}; try again"
+                )
+            if reached:  # this process knows a later position than these rows had
                 await asyncio.sleep(min(left, LOOK_SECONDS))
             else:
-                there = await self._position.reach(end, min(left, LOOK_SECONDS))
+                reached = await self._position.reach(end, min(left, LOOK_SECONDS))
 
-    async def ready(self, said: GuestReady) -> None:
-        """Tell handlers that a guest is ready. Raises Refused."""
-        seed = await self.known(said.secret)
-        if said.call.instance_id != seed.instance_id:
-            raise Refused(400, REFUSED, "the instance id of another machine")
-        args = {"vm": seed.vm, "boots": seed.asked, **said.call.model_dump(mode="json", exclude={"instance_id"})}
-        asked = CommandRequest(args=args, context=Caller(actor=f"guest:{seed.vm}", request=str(uuid.uuid4())))
+    async def ready(self, message: GuestReady) -> None:
+        """Send handlers the command `guest-ready`. Raises Refused."""
+        seed = await self.find(message.secret)
+        if message.call.instance_id != seed.instance_id:
+            raise Refused(400, REFUSED, "instance_id: it belongs to another machine")
+        args = {
+            "vm": seed.vm,
+            "boots": seed.secret_boot,
+            **message.call.model_dump(mode="json", exclude={"instance_id"}),
+        }
+        command = CommandRequest(args=args, context=Caller(actor=f"guest:{seed.vm}", request=str(uuid.uuid4())))
         subject = subjects.command(seed.project, "vm", "guest-ready")
         try:
-            await requests.asked(self._nc, subject, asked.body(), Patience(COMMAND_SECONDS), lambda said: said)
+            await requests.asked(self._nc, subject, command.body(), Patience(COMMAND_SECONDS), lambda reply: reply)
         except Nonsense as error:
-            raise Refused(503, UNAVAILABLE, f"the handlers answered nonsense: {error}") from error
+            raise Refused(503, UNAVAILABLE, f"the reply of the handlers cannot be read: {error}") from error
         except Unanswered as error:
             raise Refused(503, UNAVAILABLE, f"{type(error).__name__}: {error}") from error
         except requests.Refused as refused:
@@ -194,13 +202,13 @@ class GuestAnswers:
             raise Refused(status, code, str(refused)) from refused
 
     async def held(self, question: SeedsHeld) -> SeedsUnknown:
-        """The digests that open nothing any more. Raises Refused while the read models cannot know."""
-        opening = await self._for_certain(lambda: seeds.opening(self._pool, question.digests), lambda _: False)
-        return SeedsUnknown(digests=tuple(each for each in question.digests if each not in opening))
+        """The digests that are no longer valid. Raises Refused while the read models are too old to know."""
+        valid = await self._when_current(lambda: seeds.valid_digests(self._pool, question.digests), lambda _: False)
+        return SeedsUnknown(digests=tuple(each for each in question.digests if each not in valid))
 
 
 def refusal(error: Exception) -> Refusal | None:
-    """What guest-data is told of an error; None for a fault of ours."""
+    """The refusal for an error; None if the error is a bug."""
     if isinstance(error, Refused):
         return error.refusal
     if isinstance(error, Away | Unavailable | VaultUnavailable | WrongMasterKey | NatsError | OSError | TimeoutError):
@@ -209,7 +217,7 @@ def refusal(error: Exception) -> Refusal | None:
 
 
 def meta_data(seed: Seed) -> str:
-    """YAML: who the guest is, and who may log in."""
+    """YAML with the identity of the guest and the SSH keys that may log in."""
     return as_yaml(
         {
             "instance-id": seed.instance_id,
@@ -220,5 +228,5 @@ def meta_data(seed: Seed) -> str:
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """YAML in ASCII, by the library that cloud-init reads it with. (JSON is no YAML: its escapes are other ones.)"""
+    """YAML in ASCII, by the library that cloud-init uses. (JSON is not valid YAML: its escapes differ.)"""
     return yaml.safe_dump(document, sort_keys=False, width=float("inf"))

@@ -10,7 +10,7 @@ from runtime.text.urls import shown
 
 
 class ImageView(TypedDict):
-    """An image as the API shows it. Format, sizes (bytes) and in any case sha256 are known once it is available.
+    """An image as the API shows it. Format, sizes (bytes) and sha256 are known once it is available.
 
     `visibility` is `public`, or `project`: then only the VMs of `project` can be made from it.
     """

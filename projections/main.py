@@ -1,4 +1,4 @@
-"""The process of the read side: the runner, and what answers the questions of guest-data."""
+"""The process of the role projections: the runner, and the answers to guest-data."""
 
 import asyncio
 import os
@@ -24,12 +24,12 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
-#: On a busy host commands get the processor before reads do: what is accepted cannot wait, what is shown can.
+#: On a busy host, commands get the processor before reads: an accepted command must not wait, a read may.
 NICE = 5
 
 
 async def run(settings: ProjectionsSettings) -> None:
-    """Keep the read models and answer guest-data until SIGTERM or SIGINT. What fails for good is raised."""
+    """Update the read models and answer guest-data until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -39,7 +39,7 @@ async def run(settings: ProjectionsSettings) -> None:
 
 
 async def keep(settings: ProjectionsSettings) -> None:
-    """The runner and the answers side by side, until cancelled or one of them fails."""
+    """Run the runner and the answers until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
     pool = database.pool(settings.postgres_dsn, "guest-answers", size=4)
     path = settings.master_key_path
@@ -54,20 +54,20 @@ async def keep(settings: ProjectionsSettings) -> None:
 
     try:
         await pool.open()
-        # Where we may only read its folder, handlers make it; and a full disk passes.
+        # Handlers make the file if this process may only read its folder. A full disk may get free space.
         vault = await patiently(f"the master key {path}", opened, (OSError,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position)
         answers = GuestAnswers(nc, pool, vault, position)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
-        def word(ends: bool) -> bytes:
+        def status_message(ends: bool) -> bytes:
             return of_runner(runner, process, began, ends).model_dump_json().encode()
 
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
-            essential.start("status", tell(nc, subjects.role_status("projections", process.id), word))
+            essential.start("status", tell(nc, subjects.role_status("projections", process.id), status_message))
             essential.start("guest answers", answers.run())
             await essential.for_ever()
     finally:
@@ -76,7 +76,7 @@ async def keep(settings: ProjectionsSettings) -> None:
 
 
 def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool) -> RoleStatus:
-    """What this process says of itself."""
+    """The status that this process publishes."""
     return RoleStatus(
         role="projections",
         process=process,
@@ -90,7 +90,7 @@ def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool)
 
 
 def missing(path: Path) -> bool:
-    """Whether nobody has made the file yet. One that we may not look for is no such file."""
+    """Whether the file does not exist yet. False if this process may not look."""
     try:
         path.stat()
     except FileNotFoundError:

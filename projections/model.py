@@ -1,11 +1,11 @@
-"""What a read model is: tables that a replay of the log can fill, and how each message of the log changes their rows.
+"""A read model: tables that a replay of the log can fill, and how each message of the log changes their rows.
 
-A read model is one value in a file of its own, which also holds its tables and its queries. `books.py` lists them all;
-nothing else knows one by its name. A batch of messages is taken in as one transaction:
+Each read model is one value in its own file, with its tables and its queries. `books.py` lists all of them; no other
+file needs a list. A batch of messages is applied in one transaction:
 
-    load    what the read model holds of everything that the batch touches
-    fold    each message, in the order of the log
-    save    what has changed, as absolute values
+    load    read the rows that the batch may change
+    fold    apply each message, in the order of the log
+    save    write the rows that changed, as absolute values
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ S = TypeVar("S")
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: From so many rows on COPY is the faster way to insert them. It cannot be part of a pipeline.
+#: For at least so many rows, COPY is faster than INSERT. It cannot be part of a pipeline.
 COPIED = 16
 
 
 class Secrets(Protocol):
-    """The part of the vault that is needed here."""
+    """The methods of the vault that the read models need."""
 
     async def seed_secret(self, vm: str, boots: int) -> str: ...
 
@@ -36,7 +36,7 @@ class Secrets(Protocol):
 
 @dataclass(frozen=True)
 class Row(Generic[S]):
-    """One aggregate as far as the log has been read. `state` is None where no known event made it."""
+    """One aggregate, as of the last applied message. `state` is None if no known event has created it."""
 
     state: S | None = None
     version: int = 0
@@ -50,11 +50,11 @@ class Row(Generic[S]):
 
 @dataclass(slots=True)
 class Step(Generic[S]):
-    """One message of the log, as it is taken in.
+    """One message of the log, to be applied.
 
-    `event` is None where the message changes nothing but the history of its aggregate. `before` is the state of the
-    aggregate before it, `row` the aggregate after it: None for a message that is part of no history (a `stray`), and
-    for an aggregate of a kind that is not known here.
+    `event` is None if the message changes only the history of its aggregate. `before`: the state of the aggregate
+    before it. `row`: the aggregate after it; None for a malformed message, which is part of no history (`stray`), and
+    for an aggregate of an unknown kind.
     """
 
     recorded: Recorded
@@ -66,7 +66,7 @@ class Step(Generic[S]):
 
 @dataclass(slots=True)
 class Batch:
-    """Messages that are events, in the order of the log, and the aggregates that they are of, as they were before."""
+    """The events of a batch, in the order of the log, and their aggregates as they were before the batch."""
 
     events: Sequence[tuple[Recorded, Event]]
     rows: Mapping[Ref, Row[Any]]
@@ -77,7 +77,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The only writer of one copy of the read models, and the vault, which some rows are made with."""
+    """The connection of the only writer of a copy of the read models, and the vault, which some rows need."""
 
     conn: Connection
     secrets: Secrets
@@ -85,10 +85,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class ReadModel(Generic[K, V]):
-    """One read model. What it holds of a batch is a dictionary, which `fold` changes and whose values are immutable.
+    """One read model. `load` returns its rows for a batch as a dictionary of immutable values, and `fold` changes it.
 
-    `version` rises whenever a table or the meaning of a row changes: a replay then makes it anew beside the live one.
-    Whoever removes a read model raises the version of another one, so that this counts as newer.
+    Raise `version` whenever a table or the meaning of a row changes: a replay then builds the read model again beside
+    the live one. When you remove a read model, raise the version of another one, so that the set counts as newer.
     """
 
     name: str
@@ -96,18 +96,19 @@ class ReadModel(Generic[K, V]):
     ddl: str
     tables: tuple[str, ...]
     fold: Callable[[dict[K, V], Step[Any]], None]
-    #: writes what was loaded and what it has become
+    #: writes the rows that changed, given the rows before and after the batch
     save: Callable[[Session, Mapping[K, V], Mapping[K, V]], Awaitable[None]]
     load: Callable[[Connection, Batch], Awaitable[dict[K, V]]] | None = None
-    #: the kinds of the aggregates that it follows; None: all, and messages that are no events as well
+    #: the kinds of aggregates that it follows; None: all, and malformed messages too
     kinds: Collection[str] | None = None
     #: whether the gateway may read it
     served: bool = True
-    #: where each of these aggregates stands, as far as it keeps that; whoever comes first in the list is asked first
+    #: reads the last version, position and digest of these aggregates, if it stores them; the first read model in the
+    #: list that has an aggregate counts
     histories: Callable[[Connection, Collection[Ref]], Awaitable[Mapping[Ref, Row[Any]]]] | None = None
     #: whether a row of its first table has the `position` of the message that changed it last
     positioned: bool = False
-    #: whether a row of this table may differ from one that was just made from the log, without being wrong
+    #: whether a row may differ from the replay without being wrong
     excuse: Callable[[Session, str, Difference], Awaitable[bool]] | None = None
 
     def follows(self, kind: str | None) -> bool:
@@ -115,12 +116,12 @@ class ReadModel(Generic[K, V]):
 
 
 def changes(before: Mapping[K, V], after: Mapping[K, V]) -> dict[K, V]:
-    """What is another value after a batch than before it."""
+    """The entries whose values differ from before the batch."""
     return {key: value for key, value in after.items() if value != before.get(key)}
 
 
 class Standing(Enum):
-    """What a stored set of read models is to this program."""
+    """The versions of stored read models, compared with those of this program."""
 
     MISSING = auto()
     OLDER = auto()
@@ -133,7 +134,7 @@ def versions(models: Iterable[ReadModel[Any, Any]]) -> dict[str, int]:
 
 
 def standing(found: Mapping[str, int] | None, mine: Mapping[str, int]) -> Standing:
-    """How stored versions compare with those of this program. Newer ones are never replaced by older ones."""
+    """Compare stored versions with those of this program (`mine`). Newer ones are never replaced by older ones."""
     if found is None:
         return Standing.MISSING
     if any(version > mine.get(name, version) for name, version in found.items()):

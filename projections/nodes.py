@@ -16,7 +16,7 @@ class Amount(TypedDict):
 
 
 class ImageCacheView(TypedDict):
-    """Base images that a node keeps. `budget_bytes` is null where there is no limit."""
+    """Base images that a node keeps. `budget_bytes` is null if there is no limit."""
 
     images: int
     bytes: int
@@ -24,7 +24,7 @@ class ImageCacheView(TypedDict):
 
 
 class WaitingView(TypedDict):
-    """A daemon of the same name that does nothing until the one that works has ended."""
+    """A daemon of the same name that does nothing until the working one has ended."""
 
     host: str
     pid: int
@@ -40,11 +40,11 @@ class DaemonView(TypedDict):
 
 
 class NodeView(TypedDict):
-    """A node as the API shows it. `reserved` is what is promised to its `vms` VMs; `last_seen` its last heartbeat, and
-    `image_cache` what that said. `clock_offset_seconds`: how far its clock is ahead of the gateway's, below 0 behind;
-    `clock_warning` says so in words where that is too much.
+    """A node as the API shows it. `reserved` is what is promised to its `vms` VMs. `last_seen` is the time of its last
+    heartbeat; `image_cache` comes from that heartbeat. `clock_offset_seconds`: how far its clock is ahead of the
+    gateway's (negative: behind); `clock_warning` is a sentence if that is too much.
 
-    `status` is lost, cordoned or ready; of one that was just retired, retired.
+    `status` is lost, cordoned or ready; for a node that was just retired: retired.
     """
 
     id: str

@@ -34,20 +34,20 @@ CREATE INDEX ON operations (project, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-#: How an operation is written as JSON, and read.
+#: Writes and reads an operation as JSON.
 STORED = TypeAdapter(Operation)
 
 
 def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
-    """The operations that an event may move: the one that it belongs to, and the one that this overtakes."""
+    """The ids of the operations that an event may change: its own operation, and the one that this overtakes."""
     named = (recorded.context.operation, rules.overtaken(event, before))
     return dict.fromkeys(id_ for id_ in named if id_ is not None and len(id_) <= LONGEST)
 
 
 async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
-    """The operations there are among those that a batch may move.
+    """The stored operations that a batch may change.
 
-    One that the batch itself opens is found by its own events, whatever its resource was before.
+    An operation that begins in the batch itself has no row yet; `fold` makes it from its events.
     """
     nothing: Row[Any] = Row()
     ids = {
@@ -63,17 +63,17 @@ async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
 
 
 def fold(operations: dict[str, Operation], step: Step[Any]) -> None:
-    """What an event does to the operations that it names; the rules are the domain's."""
+    """Apply an event to its operations, by the rules of the domain."""
     if step.event is None:
         return
     for id_ in touched(step.recorded, step.event, step.before):
-        moved = rules.evolve(operations.get(id_), id_, step.event, event_context(step.recorded))
-        if moved is not None:
-            operations[id_] = moved
+        changed = rules.evolve(operations.get(id_), id_, step.event, event_context(step.recorded))
+        if changed is not None:
+            operations[id_] = changed
 
 
 async def save(session: Session, before: Mapping[str, Operation], after: Mapping[str, Operation]) -> None:
-    """Write the operations that have moved."""
+    """Write the operations that have changed."""
     values = [
         [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(STORED.dump_json(op).decode())]
         for op in changes(before, after).values()
@@ -114,7 +114,7 @@ class ProblemView(TypedDict):
 
 
 class WarningView(TypedDict):
-    """Something about what was accepted: it will not do what it seems to."""
+    """A warning about an accepted request: a part of it will not have the effect that the caller may expect."""
 
     code: str
     detail: str
@@ -126,7 +126,7 @@ class ProgressView(TypedDict):
 
 
 class OperationView(TypedDict):
-    """An operation as the API shows it. `events` are those of its resource that carry its id."""
+    """An operation as the API shows it. `events` are the events of its resource that carry its id."""
 
     id: str
     verb: str
@@ -169,7 +169,7 @@ def view(operation: Operation, steps: Iterable[OperationStep]) -> OperationView:
 
 
 def problem(document: Mapping[str, Any] | None) -> ProblemView | None:
-    """In one order of fields, whatever the order that the document came in."""
+    """A problem document with its fields in a fixed order."""
     if document is None:
         return None
     shown: ProblemView = {
@@ -193,7 +193,7 @@ def progress(of: Progress | None) -> ProgressView | None:
     return {"bytes_done": of.bytes_done, "bytes_total": of.bytes_total}
 
 
-#: One operation with its steps. What `{where}` stands for is chosen below.
+#: Operations with their steps. `{where}` is filled in below.
 _QUERY = """
     SELECT o.created, o.state::text AS state, coalesce(
         (SELECT json_agg(json_build_object('position', e.position, 'type', e.type, 'time', e.time)
@@ -205,13 +205,13 @@ _QUERY = """
 
 
 async def get(pool: Pool, operation: str) -> OperationView | None:
-    """One operation, if there is one. Raises Away."""
+    """One operation; None if it does not exist. Raises Away."""
     row = (await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})).row
     return shown(row) if row else None
 
 
 def shown(row: DictRow) -> OperationView:
-    """The operation that a row of the query holds. Raises Away."""
+    """The operation in a row of the query. Raises Away."""
     return view(parsed(STORED, row["state"]), row["steps"])
 
 
@@ -219,15 +219,15 @@ async def page(
     pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int
 ) -> tuple[list[OperationView], int | None, int]:
     """Operations, the newest first: the views, the key of the next page, the log position. Raises Away."""
-    asked = {name: value for name, value in filters.items() if value is not None}
-    conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in asked]
+    given = {name: value for name, value in filters.items() if value is not None}
+    conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in given]
     if before is not None:
         conditions.append("o.created < %(before)s")
     where = (" AND ".join(conditions) or "true") + " ORDER BY o.created DESC LIMIT %(limit)s"
     found = await fetch(
         pool,
         _QUERY.format(where=where),
-        {**asked, "before": before, "limit": limit + 1},
+        {**given, "before": before, "limit": limit + 1},
         order="created DESC",
     )
     rows, following = cut(found.rows, limit, "created")

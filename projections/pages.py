@@ -1,4 +1,4 @@
-"""Keyset pages: which rows come next, in the order of their creation."""
+"""Keyset pages: the next rows after a key, in the order of their creation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from psycopg.rows import DictRow
 from projections.aggregates import COLUMNS, Aggregates, V
 from projections.database import Params, Pool, fetch
 
-#: The most items that one page holds.
+#: The maximum number of items of one page.
 MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[V]):
-    """One page of a list. `next` is the key to ask the next one with; None when this is the last."""
+    """One page of a list. `next` is the key for the next page; None for the last page."""
 
     items: list[V]
     next: int | None
@@ -23,15 +23,13 @@ class Page(Generic[V]):
 
 
 def cut(rows: list[DictRow], limit: int, key: str) -> tuple[list[DictRow], int | None]:
-    """The first `limit` of rows that were asked with `limit + 1`, and the key of the last when there are more."""
+    """The first `limit` of rows that were queried with `limit + 1`, and the key of the last one if there are more."""
     kept = rows[:limit]
     return kept, int(kept[-1][key]) if len(rows) > limit else None
 
 
 async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, where: str, params: Params) -> Page[V]:
-    """Aggregates that are not deleted and that `where` (a condition on the table's columns) lets through.
-
-    Raises Away.
+    """Aggregates that are not deleted and match `where`, a condition on the table's columns. Raises Away.
     """
     found = await fetch(
         pool,
@@ -48,7 +46,7 @@ async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, wh
 async def matching(
     pool: Pool, table: Aggregates[Any, V], filters: Mapping[str, str | None], after: int, limit: int
 ) -> Page[V]:
-    """The same, where each filter that is not None has to match: the table says how (`Aggregates.filters`)."""
-    asked = {name: value for name, value in filters.items() if value is not None}
-    conditions = [table.filters[name] for name in asked]
-    return await page(pool, table, after, limit, " AND ".join(conditions) or "true", asked)
+    """The same with filters: every filter that is not None must match (`Aggregates.filters` has the conditions)."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    conditions = [table.filters[name] for name in given]
+    return await page(pool, table, after, limit, " AND ".join(conditions) or "true", given)

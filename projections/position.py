@@ -1,4 +1,4 @@
-"""How far the read models are, for those who wait for them."""
+"""The log position of the read models, and how to wait for it."""
 
 import asyncio
 import contextlib
@@ -11,34 +11,34 @@ from runtime.tasks.patience import CannotRun, one_line
 
 log = logs.get(__name__)
 
-#: Seconds after which the position is asked for although no notice came.
+#: Seconds after which the position is queried even without a notification.
 ASK_AGAIN = 5.0
 RETRY_SECONDS = 0.5
-#: What Postgres says while the read models are made, or are not granted yet.
-MADE_ANEW = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
+#: Errors of Postgres while the read models are being built, or are not granted yet.
+NOT_READY = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
 
 
 class Position:
-    """A log position that moves; others can wait until it reaches theirs."""
+    """A log position that changes; others can wait until it reaches a value."""
 
     def __init__(self) -> None:
         self.value = 0
         self._moved = asyncio.Event()
 
     def set(self, position: int) -> None:
-        """Move it. It goes back only when the read models do (a crash of Postgres, a rebuild)."""
+        """Change it. It decreases only when the read models do (a crash of Postgres, a rebuild)."""
         if position != self.value:
             self.value = position
             self._moved.set()
             self._moved = asyncio.Event()
 
     async def moved(self, seconds: float) -> None:
-        """Return when it moves next, or when the time has passed."""
+        """Return at the next change, or after so many seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._moved.wait(), seconds)
 
     async def reach(self, position: int, seconds: float) -> bool:
-        """Wait until it is at `position` or beyond; False when the time passed first."""
+        """Wait until it has reached `position`. False if that takes longer than `seconds`."""
         if self.value >= position:
             return True
         deadline = asyncio.get_running_loop().time() + seconds
@@ -51,11 +51,11 @@ class Position:
 
 
 async def listen(dsn: str, position: Position) -> None:
-    """Keep `position` at the checkpoint of the live read models, for ever, over losses of the connection.
+    """Keep `position` equal to the checkpoint of the live read models, for ever, with reconnections.
 
-    Raises CannotRun when Postgres does not know us. Once it did, that is waited for as well.
+    Raises CannotRun if Postgres refuses this role at the first connection. Later refusals are retried.
     """
-    known = away = False
+    connected = away = False
     while True:
         try:
             async with await database.connected(dsn, "position") as conn:
@@ -63,15 +63,17 @@ async def listen(dsn: str, position: Position) -> None:
                 while True:
                     position.set(await database.checkpoint(conn))
                     if away:
-                        log.info("read models are back", position=position.value)
-                    known, away = True, False
+                        log.info("the read models can be queried again", position=position.value)
+                    connected, away = True, False
                     async for _ in conn.notifies(timeout=ASK_AGAIN, stop_after=1):
-                        pass  # what it says counts for nothing: whoever may log in to the database can send one
+                        pass  # its content is ignored: every role of the database can send a notification
         except (Error, OSError, CannotRun) as error:
-            passing = database.lost(error) or isinstance(error, MADE_ANEW) or (isinstance(error, CannotRun) and known)
+            passing = (
+                database.lost(error) or isinstance(error, NOT_READY) or (isinstance(error, CannotRun) and connected)
+            )
             if not passing:
                 raise
             if not away:
-                log.warning("read models cannot be asked; trying on", error=one_line(error))
+                log.warning("the read models cannot be queried; trying again", error=one_line(error))
                 away = True
             await asyncio.sleep(RETRY_SECONDS)

@@ -9,7 +9,7 @@ from projections.times import text
 
 
 class NamedView(TypedDict):
-    """A project or a tag as the API shows it; tags carry neither tags nor keys."""
+    """The fields that projects and tags have in common, as the API shows them."""
 
     id: str
     name: str
@@ -20,7 +20,7 @@ class NamedView(TypedDict):
 
 
 class ProjectView(NamedView):
-    """`created_by` is the actor who made it."""
+    """A project as the API shows it. `created_by` is the actor who created it."""
 
     description: str | None
     created_by: str | None
@@ -29,7 +29,7 @@ class ProjectView(NamedView):
 
 
 def named(state: Named, version: int, position: int) -> NamedView:
-    """What projects and tags have in common."""
+    """The common fields of a project or a tag."""
     return {
         "id": state.id,
         "name": state.name,

@@ -1,8 +1,9 @@
-"""Where the read models stand, by their rows: the checkpoint is held to it before anything is taken in.
+"""The position that the rows of the read models reflect. The checkpoint is corrected to it before any message is
+applied.
 
-Rows and checkpoint change in one transaction, so they agree, unless somebody changed the checkpoint by hand. Taken at
-its word, one that was set back would have good events applied twice, and one that was set forward would leave some
-out: both break the histories, and each event that follows would be parked as malformed.
+Rows and checkpoint change in one transaction. So they agree, unless somebody changed the checkpoint by hand. With a
+checkpoint that is too low, events would be applied twice; with one that is too high, events would be skipped. Both
+break the histories, and every later event would be parked as malformed.
 """
 
 from projections import database
@@ -14,7 +15,7 @@ log = logs.get(__name__)
 
 
 async def newest(conn: Connection, models: Models) -> int:
-    """The position of the newest message that has left it in a row; 0 where none has."""
+    """The highest position in any row; 0 if there are no rows."""
     tables = [model.tables[0] for model in models if model.positioned]
     each = " UNION ALL ".join(f"SELECT max(position) AS position FROM {table}" for table in tables)  # noqa: S608
     cursor = await conn.execute(f"SELECT max(position) AS position FROM ({each}) AS every".encode())  # noqa: S608
@@ -23,13 +24,14 @@ async def newest(conn: Connection, models: Models) -> int:
 
 
 async def mended(conn: Connection, models: Models) -> int:
-    """The position to go on from. A checkpoint that says another one than the rows is put right.
+    """The position to continue from. A checkpoint that differs from the rows is corrected.
 
-    It may be ahead of the rows without harm: the last messages could not be taken in. They are then looked at again.
+    The checkpoint may be higher than the rows without an error: the last messages could not be applied. They are then
+    tried again.
     """
-    said, reached = await database.checkpoint(conn), await newest(conn, models)
-    if said != reached:
-        log.warning("the checkpoint of the read models is not where their rows are", checkpoint=said, rows=reached)
+    stored, reached = await database.checkpoint(conn), await newest(conn, models)
+    if stored != reached:
+        log.warning("the checkpoint of the read models is not where their rows are", checkpoint=stored, rows=reached)
         async with conn.transaction():
             await conn.execute("INSERT INTO checkpoint (position) VALUES (0) ON CONFLICT DO NOTHING")
             await conn.execute("UPDATE checkpoint SET position = %s, updated_at = now()", [reached])

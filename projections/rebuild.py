@@ -1,8 +1,8 @@
-"""Prove that the read models are what the log says, and make them anew without an interruption.
+"""`verify` compares the read models with a replay of the log; `rebuild` builds them again without an interruption.
 
-Both replay the log into a second copy beside the live one. `verify` compares the copies at one position, every column
-of every table, and names the rows that differ. `rebuild` puts the second copy in the live one's place; the runner
-goes on from there.
+Both replay the log into a second copy beside the live one. `verify` compares every column of every table of the two
+copies at one position, and names the rows that differ. `rebuild` replaces the live copy by the second one; the runner
+continues from there.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from projections.model import Secrets, Session, Standing
 from projections.position import Position
 from projections.runner import Runner
 
-#: Every table, in the order in which they are reported.
+#: All tables, in the order of the report.
 TABLES = (*(table for model in MODELS for table in model.tables), "checkpoint", "schema_version")
 
 
 class Busy(Exception):
-    """Another process proves the read models at this moment."""
+    """Another process verifies the read models at this moment."""
 
 
 class Replaced(Exception):
@@ -44,7 +44,7 @@ class Comparison:
 
 
 async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebula_verify") -> Comparison:
-    """Compare the live read models with a replay of the log up to where they stand. Live work goes on meanwhile.
+    """Compare the live read models with a replay of the log up to their position. The live copy can be used meanwhile.
 
     Read models of another version are not compared: then `schema_version` differs. Raises Busy and Replaced.
     """
@@ -68,7 +68,7 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
         finally:
             await copies.drop(made, schema)
         if await _identity(live) != identity:
-            raise Replaced("the read models were replaced meanwhile; verify them again")
+            raise Replaced("the read models were replaced during the comparison; verify them again")
     order = {table: number for number, table in enumerate(TABLES)}
     return Comparison(position, rows, tuple(sorted(found, key=lambda each: order.get(each.table, len(order)))))
 
@@ -82,13 +82,13 @@ async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
 
 
 async def stands(conn: Connection) -> int:
-    """Where the live rows stand: by their checkpoint, or by the last event where that is missing."""
-    said = await database.checkpoint(conn)
-    return said if said >= 0 else await reached.newest(conn, MODELS)
+    """The position of the live rows: their checkpoint or, if that is missing, their last event."""
+    stored = await database.checkpoint(conn)
+    return stored if stored >= 0 else await reached.newest(conn, MODELS)
 
 
 async def counted(conn: Connection) -> int:
-    """The rows of all read models."""
+    """The number of rows of all read models."""
     total = 0
     for table in TABLES:
         row = await (await conn.execute(f"SELECT count(*) AS n FROM {table}".encode())).fetchone()  # noqa: S608
@@ -98,13 +98,13 @@ async def counted(conn: Connection) -> int:
 
 
 async def _identity(conn: Connection) -> object:
-    """Another one once the live schema is another one."""
+    """A value that changes when the live schema is replaced."""
     row = await (await conn.execute("SELECT to_regclass(%s)::oid AS id", [f"{SCHEMA}.checkpoint"])).fetchone()
     return row and row["id"]
 
 
 def excused(session: Session) -> Excuse:
-    """Judges differences by the read model that the table is of; `session` is that of what was just made."""
+    """Checks each difference with the `excuse` of the table's read model. `session` is that of the replay."""
     excuses = {table: model.excuse for model in MODELS for table in model.tables if model.excuse is not None}
 
     async def judge(table: str, difference: Difference) -> bool:

@@ -1,7 +1,7 @@
-"""Why Postgres does not let us in, by the code of its refusal: the words are in the server's own language.
+"""Why Postgres refuses a connection, as an SQLSTATE code. The text of a refusal is in the server's own language.
 
-libpq hands on no code for a connection that fails. But it can be told to say the code in place of the words, before the
-server answers. So the connection that failed is tried once more, for that alone.
+For a failed connection, libpq gives no code. But it can be set to give the code in place of the text before the server
+answers. So the failed connection is tried once more, only for the code.
 """
 
 import ctypes
@@ -14,10 +14,10 @@ from typing import Any
 
 from psycopg import pq
 
-#: Says a severity and SQLSTATE of an error, and nothing else (PQERRORS_SQLSTATE).
+#: An error message is only its severity and SQLSTATE (PQERRORS_SQLSTATE).
 CODES_ONLY = 3
 SECONDS = 3.0
-#: What waiting does not mend: we are nobody there (class 28), there is no such database, or it is closed to us.
+#: Refusals that waiting does not solve: invalid role or password (class 28), no such database, no right to connect.
 REFUSALS = re.compile(r"28...|3D000|42501")
 UNKNOWN = "28P01"
 
@@ -25,14 +25,14 @@ _CODE = re.compile(r":\s+([0-9A-Z]{5})\s*$", re.MULTILINE)
 
 
 def is_refusal(code: str | None) -> bool:
-    """Whether that is an error that lasts until somebody changes a setting here, or a role there."""
+    """Whether the error lasts until somebody changes a setting of this process or a role in Postgres."""
     return code is not None and REFUSALS.fullmatch(code) is not None
 
 
 def code_of(conninfo: str) -> str | None:
     """The SQLSTATE with which the server refuses a connection. It blocks, for SECONDS at most.
 
-    None where it lets us in, does not answer, or breaks off without a code.
+    None if the server accepts the connection, does not answer, or ends it without a code.
     """
     attempt: Any = pq.PGconn.connect_start(conninfo.encode())
     try:
@@ -48,7 +48,7 @@ def code_of(conninfo: str) -> str | None:
 
 
 def _ended(attempt: Any) -> pq.PollingStatus | None:
-    """How the attempt ends; None when it takes too long."""
+    """The final status of the attempt; None if it takes too long."""
     deadline = time.monotonic() + SECONDS
     status = pq.PollingStatus.WRITING
     while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
@@ -64,6 +64,6 @@ def _ended(attempt: Any) -> pq.PollingStatus | None:
 
 @cache
 def _libpq() -> ctypes.CDLL:
-    """The libpq that psycopg works with: what its module is linked with is found through that."""
+    """The libpq that psycopg uses: the symbols of a library are found through the module that is linked with it."""
     module = sys.modules[pq.PGconn.__module__]
     return ctypes.CDLL(module.__file__)

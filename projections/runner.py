@@ -1,11 +1,11 @@
-"""Follows the log and keeps the read models: every event once, in order, rows and checkpoint in one transaction.
+"""Follows the log and updates the read models: every event once, in order, rows and checkpoint in one transaction.
 
-- The checkpoint stands in the same database as the rows, so a crash at any point repeats or loses nothing.
-- One runner works at a time; others stand by, and the checkpoint is compared as it is moved. One that was changed by
-  hand is put right from the rows first (`reached.py`).
-- A malformed message (`eventstore/log/judge.py`) is audited and parked, and changes nothing else. An event that cannot
-  be applied keeps its place in its aggregate's history and is parked as well. Neither stops the rest.
-- When Postgres or the bus is away the runner says so once, waits, and goes on from the checkpoint.
+- The checkpoint is in the same database as the rows, so a crash at any point repeats or loses nothing.
+- One runner works at a time, the others stand by. Each transaction checks the checkpoint before it changes it. A
+  checkpoint that was changed by hand is first corrected from the rows (`reached.py`).
+- A malformed message (`eventstore/log/judge.py`) is parked and gets a row in the audit index, and changes nothing else.
+  An event that cannot be applied stays in its aggregate's history and is parked as well. Neither stops the rest.
+- If Postgres or the bus is down, the runner logs this once, waits, and continues from the checkpoint.
 """
 
 import asyncio
@@ -43,14 +43,14 @@ class Overtaken(Exception):
 
 
 class OtherLog(Exception):
-    """The read models reflect more than the log holds: they were made from another log."""
+    """The read models are ahead of the log: they were made from another log."""
 
 
 class OutOfOrder(Exception):
-    """The log was handed out in the wrong order."""
+    """The log was delivered in the wrong order."""
 
 
-#: What passes when the other side comes back. Everything else is the event's fault, or a bug.
+#: Errors that end when the other side comes back. Every other error is caused by the event, or is a bug.
 PASSING = (
     psycopg.OperationalError,
     errors.UndefinedTable,
@@ -67,19 +67,20 @@ PASSING = (
 )
 
 
-#: From so many events in a batch on, the next one is given at least so many seconds to grow.
+#: After a batch of at least so many events, the runner pauses at least so many seconds, so that the next batch is
+#: larger.
 MANY, LINGER = 8, 0.05
-#: While the read models are no more than FRESH seconds behind, they give way to what writes: for each second of work,
-#: REST seconds of rest. From there on they rest less and less, and not at all once they are LATE seconds behind: who
-#: waits for what it has just written waits for five.
+#: While the read models are at most FRESH seconds behind, the runner leaves the processor to commands: for each second
+#: of work it pauses REST seconds. Further behind it pauses less, and not at all from LATE seconds on: a reader waits
+#: five seconds at most for its own writes.
 FRESH, LATE, REST = 2.0, 4.0, 8.0
 
 
 def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
-    """Seconds to rest after a batch that took `spent` seconds.
+    """Seconds to pause after a batch that took `spent` seconds.
 
-    While little happens: none. While much happens, commands need the processor more than reads do, and fewer and larger
-    transactions do more. Far behind (a long log to replay, or a flood): none.
+    With few events: none. With many events: commands need the processor more than reads do, and fewer but larger
+    transactions are more efficient. Far behind (a long log to replay, or a flood): none.
     """
     behind = (now - batch[-1].stored_at).total_seconds()
     if len(batch) < MANY or behind >= LATE:
@@ -89,23 +90,23 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same may succeed later. What is over a limit of Postgres stays so."""
+    """Whether the same event may succeed later. One that exceeds a limit of Postgres never does."""
     return may_pass(error) and not isinstance(error, errors.ProgramLimitExceeded)
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether it is the other side's trouble, and nothing that an event or this program is the reason of."""
-    return isinstance(error, PASSING) or type(error) is psycopg.DatabaseError  # an answer that broke off
+    """Whether the cause is the other side, and not an event or this program."""
+    return isinstance(error, PASSING) or type(error) is psycopg.DatabaseError  # an answer that was cut off
 
 
 class Runner:
-    """Keeps the live read models. `position` tells others in this process how far it is."""
+    """Updates the live read models. `position` is the log position that others in this process can wait for."""
 
     def __init__(self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Models = MODELS) -> None:
         self._models = models
         self._replays = False
         self._complaint = ""
-        #: what failed last, and since when nothing could be taken in; when something was taken in last
+        #: the last error; since when no message could be applied; when messages were last applied
         self.last_error: str | None = None
         self.failing_since: datetime | None = None
         self.last_success: datetime | None = None
@@ -116,7 +117,7 @@ class Runner:
         self.position = position
 
     async def run(self) -> None:
-        """Follow the log for ever. Raises CannotRun where Postgres does not know us, or we may not write."""
+        """Follow the log for ever. Raises CannotRun if Postgres refuses this role, or it may not write."""
         pauses = RETRY.pauses()
         while True:
             started = self.position.value
@@ -130,11 +131,11 @@ class Runner:
                     raise
                 if self.position.value > started:
                     pauses = RETRY.pauses()
-                self._tell(error)
+                self._log_once(error)
             await asyncio.sleep(next(pauses))
 
-    def _tell(self, error: Exception) -> None:
-        """Each trouble once, until something was taken in again. A full disk names another file each time."""
+    def _log_once(self, error: Exception) -> None:
+        """Log each error once, until messages are applied again. A full disk names another file each time."""
         text = f"{type(error).__name__}: {error}".strip()
         self.last_error = text
         self.failing_since = self.failing_since or datetime.now(UTC)
@@ -144,29 +145,31 @@ class Runner:
             self._complaint = trouble
 
     async def _session(self, conn: Connection) -> None:
-        await conn.execute("SET synchronous_commit = off")  # what a crash takes is replayed from the checkpoint
+        await conn.execute("SET synchronous_commit = off")  # what is lost in a crash is replayed from the checkpoint
         await upgrade.ready(conn, self._dsn, self._models, self.replay)
         for seconds in RETRY.pauses():
             try:
                 await self.follow(conn)
             except errors.DiskFull as error:  # the session stays the only writer
-                self._tell(error)
+                self._log_once(error)
                 await asyncio.sleep(seconds)
 
     def replay(self, models: Models) -> upgrade.Replay:
-        """How the log is taken in by a copy that holds these read models."""
+        """A function that applies the log to a copy that has these read models."""
         return Runner(self._nc, self._dsn, self._secrets, Position(), models).follow
 
     async def follow(self, conn: Connection, until: int | None = None) -> None:
-        """Take in the log from the checkpoint on, for ever or up to and including position `until`.
+        """Apply the log from the checkpoint on, for ever or up to and including position `until`.
 
-        The connection is the only writer of its copy of the read models.
+        `conn` must be the only writer of its copy of the read models. Raises OtherLog, OutOfOrder, Unavailable.
         """
         self._replays = until is not None
         after = await reached.mended(conn, self._models)
         end = await EventStore(self._nc).last_position()
         if end < max(after, until or 0):
-            raise OtherLog(f"the log ends at {end}, the read models stand at {max(after, until or 0)}; rebuild them")
+            raise OtherLog(
+                f"the log ends at {end}, the read models are at {max(after, until or 0)}: run `nebula rebuild`"
+            )
         self.position.set(after)
         if until is None and not self._complaint:
             log.info("projections run", position=after, behind=end - after)
@@ -180,7 +183,7 @@ class Runner:
                 if not wanted:
                     return
                 began = time.monotonic()
-                await self._take(conn, after, wanted)
+                await self._apply(conn, after, wanted)
                 after = wanted[-1].position
                 self.position.set(after)
                 self.failing_since, self.last_success = None, datetime.now(UTC)
@@ -192,11 +195,11 @@ class Runner:
                     return
         raise Unavailable("the connection to the bus was closed")
 
-    async def _take(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
-        """Apply a batch, and park what is malformed in it.
+    async def _apply(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+        """Apply a batch, and park its malformed messages.
 
-        When that fails for no passing reason, event by event; one that still fails takes part with ever less of it, so
-        that the rest goes on.
+        If that fails and the error will not pass, apply the events one by one. An event that still fails is applied
+        without effect on states, or skipped, so that the rest continues.
         """
         try:
             malformed = await apply(conn, self._secrets, after, batch, self._models)
@@ -205,26 +208,27 @@ class Runner:
                 raise
             if len(batch) > 1:
                 for recorded in batch:
-                    await self._take(conn, after, [recorded])
+                    await self._apply(conn, after, [recorded])
                     after = recorded.position
                 return
             log.exception("event not applied", subject=batch[0].subject, position=batch[0].position)
-            await self._with_less(conn, after, batch)
-            malformed = [(batch[0], f"the read models cannot take it in: {first_line(error)}")]
+            await self._apply_reduced(conn, after, batch)
+            malformed = [(batch[0], f"the read models cannot apply it: {first_line(error)}")]
         for recorded, reason in malformed:
             await self._park(recorded, reason)
 
-    async def _with_less(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+    async def _apply_reduced(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+        """Apply an event without effect on states; if that fails too, move only the checkpoint."""
         try:
             await apply(conn, self._secrets, after, batch, self._models, inert=True)
         except Exception as error:
             if passes(error):
                 raise
-            log.exception("event passed over", subject=batch[0].subject, position=batch[0].position)
-            await apply(conn, self._secrets, after, batch, self._models, passed_over=True)
+            log.exception("event skipped", subject=batch[0].subject, position=batch[0].position)
+            await apply(conn, self._secrets, after, batch, self._models, skipped=True)
 
     async def _park(self, recorded: Recorded, reason: str) -> None:
-        """Handlers park what is malformed as well: whoever is first. A replay parks nothing."""
+        """Handlers park malformed messages too; the first one counts. A replay parks nothing."""
         if self._replays:
             return
         try:
@@ -241,18 +245,18 @@ async def apply(
     models: Models = MODELS,
     *,
     inert: bool = False,
-    passed_over: bool = False,
+    skipped: bool = False,
 ) -> list[tuple[Recorded, str]]:
-    """Take in the messages behind position `after` and move the checkpoint, or do nothing at all.
+    """Apply the messages after position `after` and move the checkpoint, in one transaction.
 
-    Returns those that are malformed, and why: they are audited, and change nothing else. `inert`: the same for all of
-    them. `passed_over`: only the checkpoint moves.
+    Returns the malformed messages with the reasons: they get a row in the audit index, and change nothing else.
+    `inert`: treat all of them in this way. `skipped`: only move the checkpoint.
 
-    A few events go through a pipeline, so that somebody who waits for one waits for five answers of Postgres instead of
-    thirteen; many are copied, which no pipeline can. Raises Overtaken when the checkpoint is not at `after`.
+    A few events use a pipeline, so a reader waits for five round trips to Postgres instead of thirteen. Many events use
+    COPY, which cannot be part of a pipeline. Raises Overtaken if the checkpoint is not at `after`.
     """
     last = ordered(after, batch)
-    messages = [] if passed_over else [books.judged(recorded) for recorded in batch]
+    messages = [] if skipped else [books.judged(recorded) for recorded in batch]
     async with conn.pipeline() if len(batch) < COPIED else contextlib.nullcontext(), conn.transaction():
         move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
         moved = await conn.execute(move, [last, after])
@@ -261,14 +265,14 @@ async def apply(
             raise Overtaken(f"the checkpoint is no longer at {after}")
         folded = before.copy()
         for recorded, found in messages:
-            folded.take(recorded, found, inert=inert)
+            folded.apply(recorded, found, inert=inert)
         await books.write(Session(conn, secrets), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
     return folded.malformed
 
 
 def ordered(after: int, batch: Sequence[Recorded]) -> int:
-    """The position of the last event. Raises OutOfOrder unless positions rise from `after` on; a hole is logged."""
+    """The position of the last event. Raises OutOfOrder unless positions increase from `after` on; a hole is logged."""
     for recorded in batch:
         if recorded.position <= after:
             raise OutOfOrder(f"position {recorded.position} came after {after}")

@@ -1,8 +1,8 @@
-"""Seeds: what the data source serves to a guest, and the secrets by which it knows the guest.
+"""Seeds: the data that the data source serves to a guest, and the secrets that identify the guest.
 
-A seed exists from the moment its VM is placed until the VM is deleted. The secret of each boot is derived by the vault;
-only its hash is stored. The SSH keys of a VM's project are looked up when a guest asks, so they are the newest. While a
-VM is being started or restarted both its last and its next boot's secrets count, since the domain may still be the old
+A seed exists from the placement of its VM until the VM is deleted. The vault derives the secret of each boot; only its
+hash is stored. The SSH keys of a VM's project are looked up at each request, so they are current. While a VM is being
+started or restarted, the secrets of its last and its next boot are both valid, since the domain may still be the old
 one.
 """
 
@@ -52,8 +52,8 @@ CREATE INDEX ON seed_secrets (project, vm);
 class Seed:
     """The seed of one VM.
 
-    `asked`: of a seed that was found, the boot whose secret opened it. `booted` is the last boot that was seen to come
-    up; secrets from it to `boots` count.
+    `boots`: the last boot that was ordered. `booted`: the last boot that is known to have started. The secrets of the
+    boots between the two are valid. `secret_boot`: only in the result of `find`, the boot of the secret that was given.
     """
 
     project: str
@@ -64,21 +64,21 @@ class Seed:
     boots: int
     booted: int
     disk: int = 1
-    asked: int = 0
+    secret_boot: int = 0
 
     @property
     def instance_id(self) -> str:
-        """The same for the life of a VM's disk: with another one a guest would take itself for a new machine."""
+        """Constant for the life of a VM's disk: with another id a guest would behave as a new machine."""
         return self.vm if self.disk == 1 else f"{self.vm}-{self.disk}"
 
     @property
-    def counting(self) -> range:
+    def valid_boots(self) -> range:
         """The boots whose secrets are valid: at most the last two."""
         return range(max(self.booted, self.boots - 1, 1), self.boots + 1)
 
 
 def evolve(seed: Seed | None, vm: Vm, event: Event) -> Seed | None:
-    """The seed after an event of its VM, given the VM's state after it."""
+    """The seed after an event of its VM; None if it has none. `vm` is the VM's state after the event."""
     if vm.phase is Phase.DELETED or vm.node is None:
         return None
     booted = seed.booted if seed else 0
@@ -92,12 +92,12 @@ def hashed(secret: str) -> bytes:
 
 
 async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
-    """The seeds there are among those of the VMs of a batch."""
-    asked = batch.refs("vm")
+    """The stored seeds of the VMs of a batch."""
+    requested = batch.refs("vm")
     cursor = await conn.execute(
         """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
-           JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)""",
-        [[ref.project for ref in asked], [ref.id for ref in asked]],
+           JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)""",
+        [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
     return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in await cursor.fetchall()}
 
@@ -123,19 +123,19 @@ def _seed(row: Mapping[str, Any]) -> Seed:
 
 
 async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mapping[Ref, Seed | None]) -> None:
-    """Write the seeds that have changed, with the hashes of their secrets; remove those that are None.
+    """Write the seeds that have changed, with the hashes of their secrets; delete those that are None.
 
-    Without its key a seed has no hashes, so nobody can open it. Its row is kept: it follows from the log alone.
+    A seed whose key was destroyed has no hashes, so no secret finds it. Its row is kept: it follows from the log alone.
     """
     seeds = changes(before, after)
     if not seeds:
         return
     kept = [seed for seed in seeds.values() if seed is not None]
-    made = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
+    secret_hashes = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
     async with session.conn.cursor() as cursor:
         await cursor.execute(
-            """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS gone (project, vm)
-               WHERE seeds.project = gone.project AND seeds.vm = gone.vm""",
+            """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS changed (project, vm)
+               WHERE seeds.project = changed.project AND seeds.vm = changed.vm""",
             [[ref.project for ref in seeds], [ref.id for ref in seeds]],
         )
         if not kept:
@@ -149,25 +149,29 @@ async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mappi
             "INSERT INTO seed_secrets (secret_hash, project, vm, boots) VALUES (%s, %s, %s, %s)",
             [
                 (each, seed.project, seed.vm, boot)
-                for seed, found in zip(kept, made, strict=True)
-                for boot, each in zip(seed.counting, found, strict=False)
+                for seed, found in zip(kept, secret_hashes, strict=True)
+                for boot, each in zip(seed.valid_boots, found, strict=False)
             ],
         )
 
 
 async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
-    """The hashes of the secrets that open a seed; none where the VM's key was destroyed or cannot be opened."""
+    """The hashes of the valid secrets of a seed; none if the VM's key was destroyed or cannot be opened."""
     try:
-        return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.counting]
+        return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.valid_boots]
     except Erased:
         return []
     except WrongMasterKey as error:
-        log.error("a guest's secrets cannot be derived; rebuild once they can", vm=seed.vm, error=str(error))
+        log.error(
+            "a guest's secrets cannot be derived: put the right master key in its place, then run `nebula rebuild`",
+            vm=seed.vm,
+            error=str(error),
+        )
         return []
 
 
-async def key_is_gone(session: Session, table: str, difference: Difference) -> bool:
-    """Hashes of secrets whose key was destroyed after the live rows were made cannot be derived again."""
+async def key_is_destroyed(session: Session, table: str, difference: Difference) -> bool:
+    """Whether a hash cannot be derived again because its key was destroyed after the live row was made."""
     if table != "seed_secrets" or difference.what != "extra":
         return False
     project, vm = difference.key["project"], difference.key["vm"]
@@ -192,7 +196,7 @@ SEEDS = ReadModel(
     fold=fold,
     save=save,
     served=False,
-    excuse=key_is_gone,
+    excuse=key_is_destroyed,
 )
 
 
@@ -212,10 +216,10 @@ def _values(seed: Seed) -> list[object]:
 
 
 async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
-    """The seed that a secret opens, with the SSH keys of its project as well; and as of which position. Raises Away."""
+    """The seed of a secret (None if unknown) with the SSH keys of its project, and the log position. Raises Away."""
     found = await fetch(
         pool,
-        """SELECT s.*, h.boots AS asked, p.state -> 'ssh_keys' AS project_keys
+        """SELECT s.*, h.boots AS secret_boot, p.state -> 'ssh_keys' AS project_keys
            FROM seed_secrets h JOIN seeds s USING (project, vm) LEFT JOIN projects p ON p.id = s.project
            WHERE h.secret_hash = %(hash)s""",
         {"hash": hashed(secret)},
@@ -224,13 +228,13 @@ async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
         return None, found.position
     seed = _seed(found.row)
     keys = unique((*seed.ssh_keys, *(found.row["project_keys"] or ())))
-    return replace(seed, asked=found.row["asked"], ssh_keys=keys), found.position
+    return replace(seed, secret_boot=found.row["secret_boot"], ssh_keys=keys), found.position
 
 
-async def opening(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:
-    """Those of these digests of secrets, in hex, that open a seed; and as of which position. Raises Away."""
-    asked = [bytes.fromhex(digest) for digest in digests]
+async def valid_digests(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:
+    """The digests (SHA-256 of secrets, in hex) that have a seed, and the log position. Raises Away."""
+    hashes_ = [bytes.fromhex(digest) for digest in digests]
     found = await fetch(
-        pool, "SELECT secret_hash FROM seed_secrets WHERE secret_hash = ANY(%(asked)s)", {"asked": asked}
+        pool, "SELECT secret_hash FROM seed_secrets WHERE secret_hash = ANY(%(hashes)s)", {"hashes": hashes_}
     )
     return {bytes(row["secret_hash"]).hex() for row in found.rows}, found.position

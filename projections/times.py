@@ -1,4 +1,4 @@
-"""Times as the API writes and reads them: RFC 3339; written in UTC, always with microseconds."""
+"""Times of the API: RFC 3339, written in UTC, always with microseconds."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -25,17 +25,14 @@ def maybe(moment: datetime | None) -> str | None:
 
 
 def utc(written: str) -> str:
-    """A time as Postgres or handlers wrote it, in the API's form."""
+    """Convert a time that Postgres or handlers wrote to the API's form."""
     if len(written) == 27 and written[-1] == "Z":
         return written
     return text(datetime.fromisoformat(written))
 
 
 def parse(written: str) -> datetime:
-    """The moment that a client wrote; a `+` that became a space on its way through a URL is understood.
-
-    Raises ValueError.
-    """
+    """Parse a time from a client. A `+` that became a space in a URL is accepted. Raises ValueError."""
     found = _RFC3339.fullmatch(written)
     if found is None:
         raise ValueError("not an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z")

@@ -1,6 +1,6 @@
-"""The last events of aggregates that have no row yet, because no known event has happened to them.
+"""Tips of aggregates without a row: all of their events so far are of unknown types.
 
-Their next event is judged by it (`eventstore/log/judge.py`). A row's own end stands in the row.
+The judge (`eventstore/log/judge.py`) needs the tip for the next event. If an aggregate has a row, the row has its tip.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,11 +24,12 @@ CREATE TABLE tips (
 """
 
 
-async def ends(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
-    """The ends there are among those of these aggregates."""
+async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
+    """The stored tips of these aggregates."""
     cursor = await conn.execute(
         """SELECT project, kind, id, version, position, created, digest FROM tips
-           JOIN unnest(%s::text[], %s::text[], %s::text[]) AS asked (project, kind, id) USING (project, kind, id)""",
+           JOIN unnest(%s::text[], %s::text[], %s::text[]) AS requested (project, kind, id) USING (project, kind,
+           id)""",
         [[ref.project for ref in refs], [ref.kind for ref in refs], [ref.id for ref in refs]],
     )
     return {
@@ -44,16 +45,16 @@ async def load(_: Connection, batch: Batch) -> dict[Ref, Row[Any] | None]:
 
 
 def fold(rows: dict[Ref, Row[Any] | None], step: Step[Any]) -> None:
-    """An aggregate that has a row of its own has no end here."""
+    """When an aggregate gets a row of its own, its tip is removed here."""
     if step.row is not None and (step.row.state is None or step.recorded.ref in rows):
         rows[step.recorded.ref] = step.row if step.row.state is None else None
 
 
 async def save(session: Session, before: Mapping[Ref, Row[Any] | None], after: Mapping[Ref, Row[Any] | None]) -> None:
-    """Write the ends that have moved; forget those of what has a row now."""
+    """Write the tips that have changed; delete those of aggregates that have a row now."""
     changed = changes(before, after)
     moved = {ref: row for ref, row in changed.items() if row is not None}
-    gone = [ref for ref, row in changed.items() if row is None]
+    removed = [ref for ref, row in changed.items() if row is None]
     if moved:
         async with session.conn.cursor() as cursor:
             await cursor.executemany(
@@ -63,11 +64,11 @@ async def save(session: Session, before: Mapping[Ref, Row[Any] | None], after: M
                    version = EXCLUDED.version, position = EXCLUDED.position, digest = EXCLUDED.digest""",
                 [(*ref, row.version, row.position, row.created, row.digest) for ref, row in moved.items()],
             )
-    if gone:
+    if removed:
         await session.conn.execute(
-            """DELETE FROM tips USING unnest(%s::text[], %s::text[], %s::text[]) AS asked (project, kind, id)
-               WHERE (tips.project, tips.kind, tips.id) = (asked.project, asked.kind, asked.id)""",
-            [[ref.project for ref in gone], [ref.kind for ref in gone], [ref.id for ref in gone]],
+            """DELETE FROM tips USING unnest(%s::text[], %s::text[], %s::text[]) AS removed (project, kind, id)
+               WHERE (tips.project, tips.kind, tips.id) = (removed.project, removed.kind, removed.id)""",
+            [[ref.project for ref in removed], [ref.kind for ref in removed], [ref.id for ref in removed]],
         )
 
 
@@ -76,7 +77,7 @@ TIPS = ReadModel(
     version=1,
     ddl=DDL,
     tables=("tips",),
-    histories=ends,
+    histories=tips_of,
     load=load,
     fold=fold,
     save=save,

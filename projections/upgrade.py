@@ -1,16 +1,16 @@
 """Read models of a new version: built beside the live ones by a replay, compared with them, then switched.
 
-    nebula_next   is filled from the log, while `nebula` answers every read (an older process, if one runs, keeps it)
+    nebula_next   is filled from the log, while `nebula` answers every read (an older process, if one runs, updates it)
     nebula        becomes nebula_old, and nebula_next becomes nebula, in one transaction; then nebula_old is dropped
 
 - Only read models whose version changed are built. The other tables move to the new copy with the switch; but tables of
   the aggregates are always built, because the other read models are folded from their states.
 
-- One session writes to a copy at a time (`database.free`). Whoever switches first ends the session that keeps the live
-  copy and takes its place, so nothing is written in between, by an older program either.
-- A crash before the switch leaves the live copy as it was: the next process goes on filling nebula_next. A crash after
-  it leaves nebula_old, which the next one drops.
-- The new copy never stands behind the one that it replaces.
+- One session writes to a copy at a time (`database.free`). Before the switch, the new process ends the session
+  of the live copy's writer and takes its place. So nothing is written in between, not even by an older program.
+- A crash before the switch does not change the live copy: the next process continues to fill nebula_next. After a crash
+  after the switch, nebula_old still exists, and the next process drops it.
+- The new copy is never behind the one that it replaces.
 """
 
 import asyncio
@@ -29,68 +29,69 @@ from runtime import logs
 log = logs.get(__name__)
 
 NEXT, OLD = "nebula_next", "nebula_old"
-#: Seconds between two lines of the log about how far a replay is.
-TELL_SECONDS = 10.0
-#: A copy that is no more events behind the live one is close enough to take its place.
+#: Seconds between two log lines about the progress of a replay.
+PROGRESS_SECONDS = 10.0
+#: A copy that is at most so many events behind the live one is close enough for the switch.
 CLOSE = 500
-#: How often, each time for so many seconds, the last readers of the old copy are waited for.
+#: How often, and for how many seconds each time, to wait for the last readers of the old copy.
 TRIES, LOCK_SECONDS = 5, 2
-#: The same for the readers of a table that moves; others have to wait for it meanwhile.
+#: Seconds to wait for the readers of a table that moves; new readers have to wait behind the move.
 MOVE_SECONDS = 0.5
 
 Replay = Callable[[Connection, int], Awaitable[None]]
-"""Takes in the log up to and including a position, on a connection to a copy of the read models."""
+"""Applies the log up to and including a position, on a connection to a copy of the read models."""
 Replays = Callable[[Models], Replay]
-"""The same for a copy that holds these read models."""
+"""Makes a Replay for a copy with these read models."""
 End = Callable[[], Awaitable[int]]
 """The position of the newest event of the log."""
 
 
 class Newer(Exception):
-    """A newer program made the live read models: this one leaves them alone."""
+    """A newer program built the live read models: this one does not change them."""
 
 
-class Held(Exception):
-    """The tables that should move cannot: somebody reads them for long, or they are older than the others."""
+class CannotMove(Exception):
+    """The kept tables cannot move: a long read blocks them, or they are older than the others."""
 
 
 async def where(conn: Connection, models: Models, schema: str) -> Standing:
-    """What the read models in `schema` are to this program."""
+    """Compare the versions of the read models in `schema` with those of this program."""
     return standing(await copies.stored_versions(conn, schema), versions(models))
 
 
 async def ready(conn: Connection, dsn: str, models: Models, replays: Replays) -> None:
-    """Return when the live read models are of this program's version and `conn` is their only writer.
+    """Return when the live read models have this program's version and `conn` is their only writer.
 
     Raises Newer.
     """
-    told = False
+    logged = False
     while True:
         match await where(conn, models, SCHEMA):
             case Standing.NEWER:
-                raise Newer("the read models are of a newer version; `nebula rebuild` makes them of this one")
+                raise Newer("the read models have a newer version; `nebula rebuild` builds them for this version")
             case Standing.OLDER:
                 await replace(conn, dsn, models, replays)
             case Standing.MISSING | Standing.SAME if await free(conn, SCHEMA):
                 found = await where(conn, models, SCHEMA)
                 if found is Standing.MISSING:
                     await copies.make(conn, models, SCHEMA)
-                    log.info("read models made; replaying the log", schema=SCHEMA)
+                    log.info("read models created; replaying the log", schema=SCHEMA)
                 if found in (Standing.MISSING, Standing.SAME):
                     await copies.grant(conn, models, SCHEMA)  # an earlier program granted more
                     await drop_old(conn)
                     return
             case _:
-                if not told:
-                    log.info("another process keeps the read models; standing by", schema=SCHEMA)
-                    told = True
+                if not logged:
+                    log.info("another process updates the read models; standing by", schema=SCHEMA)
+                    logged = True
                 await asyncio.sleep(STANDBY_SECONDS)
 
 
 async def replace(conn: Connection, dsn: str, models: Models, replays: Replays, *, end: End | None = None) -> None:
-    """Put read models of this program's version in the place of the live ones; `conn` is then their writer.
+    """Replace the live read models by those of this program's version; `conn` is then their writer.
 
-    `end`: make them anew in any case, all of them and from the whole log, which ends there.
+    `end`: gives the end of the log. With it, all read models are built again from the whole log, whatever their
+    versions.
     """
     async with await database.connect(dsn, "upgrade", NEXT) as new:
         await new.execute("SET synchronous_commit = off")
@@ -100,9 +101,9 @@ async def replace(conn: Connection, dsn: str, models: Models, replays: Replays, 
         kept = await unchanged(conn, models) if end is None else ()
         try:
             await build(conn, new, dsn, models, replays, kept, end)
-        except (Held, errors.UndefinedTable) as error:  # (somebody dropped a table that should move)
-            log.warning("making all read models anew", error=str(error).strip())
-            await database.release(conn, SCHEMA)  # an older process may keep the live ones meanwhile
+        except (CannotMove, errors.UndefinedTable) as error:  # (somebody dropped a table that should move)
+            log.warning("building all read models again", error=str(error).strip())
+            await database.release(conn, SCHEMA)  # an older process may update the live ones meanwhile
             await build(conn, new, dsn, models, replays, (), end)
     log.info("read models of the new version are live", position=await checkpoint(conn))
     await drop_old(conn)
@@ -117,15 +118,15 @@ async def unchanged(conn: Connection, models: Models) -> Models:
 async def build(
     conn: Connection, new: Connection, dsn: str, models: Models, replays: Replays, kept: Models, end: End | None
 ) -> None:
-    """Make all but those that are kept, and switch. Raises Held."""
+    """Build all read models except those that are kept, and switch. Raises CannotMove."""
     names = {model.name for model in kept}
     made = [model for model in models if model.name not in names]
     replay = replays(made)
     if end is not None or await where(new, made, NEXT) is not Standing.SAME:
         await copies.make(new, made, NEXT)
     position = await checkpoint(new)
-    log.info("making read models of a new version beside the live ones", position=position, kept=sorted(names))
-    async with telling(conn):
+    log.info("building read models of a new version beside the live ones", position=position, kept=sorted(names))
+    async with logging_progress(conn):
         if end is not None:
             await replay(new, await end())
         else:
@@ -136,24 +137,25 @@ async def build(
         if end is None:
             await catch_up(conn, new, replay)
     await take_over(conn)
-    position = await (end() if end is not None else stands(conn, kept))
+    position = await (end() if end is not None else live_position(conn, kept))
     await replay(new, position)
     if kept and await checkpoint(new) != position:
-        raise Held("the live read models have lost what the new ones hold already")
+        raise CannotMove("the live read models are older than the new ones: Postgres lost its newest transactions")
     await switch(conn, NEXT, kept)
 
 
-async def stands(conn: Connection, kept: Models) -> int:
-    """Where the live copy is: what is kept of it has to be exactly as new as what takes its place beside it.
+async def live_position(conn: Connection, kept: Models) -> int:
+    """The position of the live copy. The kept tables and the new ones beside them must reflect exactly the same
+    position.
 
-    A crash of Postgres may take its newest transactions, and a checkpoint may have been changed by hand.
+    A crash of Postgres may lose its newest transactions, and a checkpoint may have been changed by hand.
     """
     positioned = [model for model in kept if model.positioned]
     return await (reached.mended(conn, positioned) if positioned else checkpoint(conn))
 
 
 async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:
-    """Bring the new copy close to the live one, which may move on meanwhile."""
+    """Bring the new copy close to the live one, which may continue meanwhile."""
     while True:
         live = await checkpoint(conn)
         behind = live - await checkpoint(new)
@@ -163,7 +165,7 @@ async def catch_up(conn: Connection, new: Connection, replay: Replay) -> None:
 
 
 async def compared(dsn: str, new: Connection, models: Models, replay: Replay) -> None:
-    """Compare the tables whose version stays with the live ones, at one position, and log what differs."""
+    """Compare the tables whose version is unchanged with the live ones, at one position, and log the differences."""
     async with await database.connect(dsn, "upgrade") as live, compare.snapshot(live):
         known = await copies.stored_versions(live, SCHEMA) or {}
         tables = [table for model in models if known.get(model.name) == model.version for table in model.tables]
@@ -182,7 +184,7 @@ async def compared(dsn: str, new: Connection, models: Models, replay: Replay) ->
 
 async def take_over(conn: Connection) -> None:
     """Become the only writer of the live copy. The session that writes to it now is ended."""
-    told = False
+    logged = False
     while not await free(conn, SCHEMA):
         try:
             await conn.execute(
@@ -193,15 +195,15 @@ async def take_over(conn: Connection) -> None:
                 [WRITER, SCHEMA],
             )
         except errors.InsufficientPrivilege as error:
-            if not told:
-                log.warning("an older process keeps the live read models; stop it", error=str(error).strip())
-                told = True
+            if not logged:
+                log.warning("an older process updates the live read models; stop it", error=str(error).strip())
+                logged = True
             await asyncio.sleep(STANDBY_SECONDS)
         await asyncio.sleep(0.02)
 
 
 async def switch(conn: Connection, schema: str, kept: Models) -> None:
-    """Let `schema` be the live copy, in one transaction: a read sees the one or the other. Raises Held."""
+    """Make `schema` the live copy, in one transaction: a read sees the old or the new copy. Raises CannotMove."""
     await drop_old(conn, patient=True)
     live, old, new = (sql.Identifier(name) for name in (SCHEMA, OLD, schema))
     for _ in range(TRIES):
@@ -216,12 +218,12 @@ async def switch(conn: Connection, schema: str, kept: Models) -> None:
                 await conn.execute(sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(new, live))
                 await conn.execute("SELECT pg_notify(current_schema() || '_position', position::text) FROM checkpoint")
             return
-        await asyncio.sleep(MOVE_SECONDS)  # those who had to wait read now
-    raise Held("somebody reads the live read models for long")
+        await asyncio.sleep(MOVE_SECONDS)  # now the readers that had to wait can read
+    raise CannotMove("a long read blocks the live read models")
 
 
 async def move(conn: Connection, schema: str, kept: Models) -> None:
-    """Move the tables that are kept from the live copy to this one. Raises LockNotAvailable while they are read."""
+    """Move the kept tables from the live copy to `schema`. Raises LockNotAvailable while they are being read."""
     if not kept:
         return
     await conn.execute(f"SET LOCAL lock_timeout = '{int(MOVE_SECONDS * 1000)}ms'".encode())
@@ -251,17 +253,17 @@ async def drop_old(conn: Connection, *, patient: bool = False) -> None:
 
 
 @contextlib.asynccontextmanager
-async def telling(conn: Connection) -> AsyncIterator[None]:
-    """Log now and then how far the new copy is. `conn` is not the connection that fills it."""
+async def logging_progress(conn: Connection) -> AsyncIterator[None]:
+    """Log the position of the new copy regularly. `conn` is not the connection that fills it."""
 
-    async def tell() -> None:
+    async def progress() -> None:
         while True:
-            await asyncio.sleep(TELL_SECONDS)
+            await asyncio.sleep(PROGRESS_SECONDS)
             cursor = await conn.execute(f"SELECT position FROM {NEXT}.checkpoint".encode())  # noqa: S608
             row = await cursor.fetchone()
-            log.info("read models of a new version are being made", position=row and row["position"])
+            log.info("read models of a new version are being built", position=row and row["position"])
 
-    task = asyncio.create_task(tell(), name="telling")
+    task = asyncio.create_task(progress(), name="progress")
     try:
         yield
     finally:
@@ -270,7 +272,7 @@ async def telling(conn: Connection) -> AsyncIterator[None]:
 
 
 async def building(pool: database.Pool) -> int | None:
-    """How far a copy is that will replace the live one; None while none is being made, or seen. Raises Away."""
+    """The position of the copy that is being built; None if there is none, or it cannot be read. Raises Away."""
     try:
         found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
     except database.NotGranted:
@@ -279,6 +281,6 @@ async def building(pool: database.Pool) -> int | None:
         return None
     try:
         made = await database.fetch(pool, f"SELECT position FROM {NEXT}.checkpoint", {})  # noqa: S608
-    except database.Away:  # (it has just taken its place)
+    except database.Away:  # (it has just become the live copy)
         return None
     return int(made.row["position"]) if made.row is not None else None

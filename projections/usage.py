@@ -1,7 +1,7 @@
-"""Usage: what the VMs of a project take up, now and at any moment of the past.
+"""Usage: the resources of a project's VMs, now and at any earlier time.
 
-`promised` is what a project has asked for: each of its VMs that is not deleted, with the size that it is to have
-(`spec`). That is also what is reserved for it on its node, once it has one. `in_use` is what hosts give:
+`promised` is what a project has requested: each of its VMs that is not deleted, with its wanted size (`spec`). When a
+VM has a node, the same size is reserved for it there. `in_use` is what hosts provide:
 
     phase                           in_use                                                     promised
     requested, unschedulable        nothing: there is no node, so there is no disk             the VM, its spec
@@ -12,12 +12,12 @@
     failed                          its disk, if it has a node; else nothing                   the VM, its spec
     deleted                         nothing                                                    nothing
 
-The size of a domain is what it was started with. So after a resize of a VM that runs, or is paused, suspended or lost,
-`in_use` may be more or less than `promised` until its next start. The disk of a stopped or failed VM counts with the
-size that it is to have.
+A domain has the size that it was started with. So after a resize of a VM that runs, or is paused, suspended or lost,
+`in_use` may be more or less than `promised` until its next start. The disk of a stopped or failed VM counts with its
+wanted size.
 
-A row says what one VM counts for, from one position of the log to another. Nothing is added up before it is asked for,
-and the past is read like the present.
+A row holds what one VM counts for, from one position of the log to another. The sums are computed at each query, for
+the past in the same way as for the present.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ CREATE INDEX ON usage (project) WHERE until IS NULL;
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one VM counts for, in the order of the columns: the promised, then what is in use of it."""
+    """What one VM counts for, in the order of the columns: first promised, then in use."""
 
     vcpus: int
     memory_mib: int
@@ -67,9 +67,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a VM counts for from one event (`since`) to the one that changes that (`until`).
+    """What a VM counts for, from one event (`since`) to the event that changes it (`until`).
 
-    The times are those of the events, which never go back within one VM.
+    The times are those of the events; within one VM they never decrease.
     """
 
     share: Share
@@ -86,7 +86,7 @@ Spans = tuple[Span, ...]
 
 
 def share(vm: Vm | None) -> Share | None:
-    """What a VM counts for; None: nothing."""
+    """What a VM counts for; None if it does not count."""
     if vm is None or vm.phase is Phase.DELETED:
         return None
     spec = vm.spec
@@ -111,12 +111,12 @@ def shared(row: Mapping[str, int]) -> Share:
 
 async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
     """The open spans of the VMs of a batch."""
-    asked = batch.refs("vm")
+    requested = batch.refs("vm")
     cursor = await conn.execute(
         f"""SELECT project, vm, {", ".join(SHARE)}, since, since_time FROM usage
-            JOIN unnest(%s::text[], %s::text[]) AS asked (project, vm) USING (project, vm)
+            JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)
             WHERE until IS NULL""".encode(),  # noqa: S608
-        [[ref.project for ref in asked], [ref.id for ref in asked]],
+        [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
     return {
         Ref(row["project"], "vm", row["vm"]): (Span(shared(row), row["since"], row["since_time"]),)
@@ -137,7 +137,7 @@ def fold(held: dict[Ref, Spans], step: Step[Vm]) -> None:
 
 
 async def save(session: Session, before: Mapping[Ref, Spans], after: Mapping[Ref, Spans]) -> None:
-    """Write the spans that have begun or ended, in one statement however many there are."""
+    """Write the spans that have begun or ended, in one statement."""
     rows = [_values(ref, span) for ref, spans in changes(before, after).items() for span in spans]
     if rows:
         await session.conn.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
@@ -168,7 +168,7 @@ USAGE = ReadModel(name="usage", version=1, ddl=DDL, tables=("usage",), kinds=("v
 
 
 class AmountView(TypedDict):
-    """VMs, and what they have together."""
+    """A number of VMs, and the sums of their resources."""
 
     vms: int
     vcpus: int
@@ -177,10 +177,10 @@ class AmountView(TypedDict):
 
 
 class UsageView(TypedDict):
-    """What the VMs of a project take up. `promised`: all that are not deleted, with the sizes they are to have.
+    """The resources of a project's VMs. `promised`: all VMs that are not deleted, with their wanted sizes.
 
-    `in_use`: VMs that run or are paused, with vCPUs and memory of their domains; and the disks of all that have a node.
-    `position` is the log position that this reflects; of the past, that of the last event that changed it.
+    `in_use`: VMs that run or are paused, with vCPUs and memory of their domains; and the disks of all VMs with a node.
+    `position` is the log position that this reflects; for the past, the position of the last event that changed it.
     """
 
     project: str
@@ -189,7 +189,7 @@ class UsageView(TypedDict):
     position: int
 
 
-#: Of spans, of which those count that are `open` at the moment.
+#: Sums over the spans that are `open` at the requested time.
 _SUMS = ", ".join(
     (
         "count(*) FILTER (WHERE open) AS vms",
@@ -199,7 +199,7 @@ _SUMS = ", ".join(
 
 
 async def now(pool: Pool, project: str) -> UsageView:
-    """What is taken up now. Raises Away."""
+    """The usage now. Raises Away."""
     found = await fetch(
         pool,
         f"""SELECT {_SUMS}
@@ -209,10 +209,11 @@ async def now(pool: Pool, project: str) -> UsageView:
     return view(project, found.rows[0], found.position)
 
 
-async def then(pool: Pool, project: str, at: int | datetime, least: int) -> UsageView:
-    """What was taken up after the last event up to a position or a time, which the read models have reached.
+async def as_of(pool: Pool, project: str, at: int | datetime, least: int) -> UsageView:
+    """The usage after the last event up to a position or a time, which the read models must have reached.
 
-    `least` is the position of another event by then: the answer's own, where nothing changed later. Raises Away.
+    `least` is the lowest `position` that the answer may have: an earlier event, such as the last change of the project.
+    Raises Away.
     """
     end = "_time" if isinstance(at, datetime) else ""
     found = await fetch(

@@ -1,4 +1,4 @@
-"""VMs: their table and how the API shows them, whether from a row or folded from the log."""
+"""VMs: their table and how the API shows them, from a row or from a state that was folded from the log."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ class HostKeyView(TypedDict):
 
 
 class PendingView(TypedDict):
-    """The operation under way."""
+    """The pending operation."""
 
     operation: str
     verb: str
@@ -37,9 +37,9 @@ class FailureView(TypedDict):
 
 
 class ConsideredView(TypedDict):
-    """A node that placement looked at; `reason` is null for the one it took.
+    """A node that placement considered; `reason` is null for the chosen one.
 
-    `more` others, which are not named, were passed over for a reason of the same kind.
+    `more` is the number of other nodes, not named here, that were rejected for the same kind of reason.
     """
 
     node: str
@@ -48,7 +48,7 @@ class ConsideredView(TypedDict):
 
 
 class AddressSourceView(TypedDict):
-    """Who says that the guest has this address: `agent`, the one in it; `lease`, DHCP; `arp`, its host's table."""
+    """The source of an address: `agent` (in the guest), `lease` (DHCP), or `arp` (the host's table)."""
 
     address: str
     source: str
@@ -61,17 +61,18 @@ class SizeView(TypedDict):
 
 
 class VmView(TypedDict):
-    """A VM as the API shows it. User-data is never shown, only whether there is some.
+    """A VM as the API shows it. User-data is never shown, only whether the VM has any.
 
-    `warnings` say what its user-data will not do. `created_by` is the actor who made it.
+    `warnings` are about the parts of its user-data that will have no effect. `created_by` is the actor who created it.
 
-    `ready` and `ready_at` are of this very boot of the guest, `first_ready_at` of the first one on its disk. `boots` is
-    how often it was told to boot, `guest_boots` how often its guest did, its own reboots among them.
+    `ready` and `ready_at` are about the present boot of the guest, `first_ready_at` is about the first boot on its
+    disk. `boots` is the number of boots that were ordered, `guest_boots` the number of all boots of the guest,
+    including its own reboots.
 
-    `rescue` is the image that it boots from in place of its own disk, which is its second disk then. `host_keys` are
+    `rescue` is the image that it boots from in place of its own disk, which is then its second disk. `host_keys` are
     those of the disk that it boots from.
 
-    `running_spec` is what its domain was started with; `pending_resize` says that its next start changes that.
+    `running_spec` is the size that its domain was started with; `pending_resize`: its next start changes that size.
     """
 
     id: str
@@ -124,10 +125,10 @@ class VmView(TypedDict):
 
 
 def view(state: Vm, version: int, position: int) -> VmView:
-    """A VM as of an event's version and position."""
+    """A VM at an event's version and position."""
     spec = size(state.spec)
-    there = state.phase in SIZED
-    running = (size(state.running_size) if state.running_size else spec) if there else None
+    has_domain = state.phase in SIZED
+    running = (size(state.running_size) if state.running_size else spec) if has_domain else None
     return {
         "id": state.id,
         "project": state.project,
@@ -156,8 +157,8 @@ def view(state: Vm, version: int, position: int) -> VmView:
         "warnings": warnings(state.notices),
         "node": state.node,
         "mac": (state.mac or derived(state.id)) if state.node else None,
-        "addresses": list(state.addresses) if there else [],
-        "address_sources": [sourced(one) for one in state.address_sources] if there else [],
+        "addresses": list(state.addresses) if has_domain else [],
+        "address_sources": [sourced(one) for one in state.address_sources] if has_domain else [],
         "host_keys": [host_key(one) for one in state.host_keys],
         "boots": state.boots,
         "guest_boots": state.guest_boots,
@@ -211,7 +212,7 @@ def failure(of: Failure | None) -> FailureView | None:
 
 
 def terms(labels: Mapping[str, str]) -> list[str]:
-    """What a VM is found by, of its labels: each key, and each key with its value."""
+    """The search terms of labels: each key, and each key with its value."""
     return sorted({clean(term) for key, value in labels.items() for term in (key, f"{key}={value}")})
 
 

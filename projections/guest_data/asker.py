@@ -1,4 +1,4 @@
-"""Asks the projections over the bus: what a guest is told, whether it is ready, which copies count no more."""
+"""Sends questions to the projections over the bus: the data of a guest, a guest is ready, which copies are invalid."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -27,20 +27,20 @@ from runtime.bus.requests import Patience, Unanswered
 
 M = TypeVar("M", bound=BaseModel)
 
-#: Questions that are on the bus at a time; the others wait for their turn.
+#: Questions on the bus at a time; the others wait for their turn.
 AT_A_TIME = 64
 
 
-class Unknown(Exception):
-    """The projections say that the secret opens nothing."""
+class UnknownSecret(Exception):
+    """The projections do not know the secret."""
 
 
-class NotBelieved(Exception):
+class CallRefused(Exception):
     """The guest's call is refused; the text says why."""
 
 
 class NoAnswer(Exception):
-    """Nobody can say now; the text says why."""
+    """The projections do not answer now; the text says why."""
 
 
 class Asker:
@@ -49,49 +49,49 @@ class Asker:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._places = asyncio.Semaphore(AT_A_TIME)
-        #: for whoever asks how this process is
+        #: for the status of this process
         self.last_success: datetime | None = None
         self.last_error: str | None = None
         self.failing_since: datetime | None = None
 
     async def seed(self, secret: str) -> GuestSeed:
-        """What the guest of this secret is told. Raises Unknown, NoAnswer."""
+        """The data for the guest of this secret. Raises UnknownSecret, NoAnswer."""
         try:
             return await self._ask(GuestSeed, subjects.GUEST_SEED, SeedQuestion(secret=secret), ASK_SECONDS)
-        except NotBelieved as error:  # by projections of another version
+        except CallRefused as error:  # by projections of another version
             raise NoAnswer(str(error)) from error
 
     async def ready(self, secret: str, call: GuestCall) -> None:
-        """Pass on that the guest is ready. Raises Unknown, NotBelieved, NoAnswer."""
+        """Forward that the guest is ready. Raises UnknownSecret, CallRefused, NoAnswer."""
         await self._ask(Nothing, subjects.GUEST_READY, GuestReady(secret=secret, call=call), READY_SECONDS)
 
-    async def unknown(self, digests: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of these digests of secrets that open nothing any more. Raises NoAnswer."""
+    async def invalid(self, digests: tuple[str, ...]) -> tuple[str, ...]:
+        """The digests of secrets that are no longer valid. Raises NoAnswer."""
         try:
-            said = await self._ask(SeedsUnknown, subjects.GUEST_SEEDS_HELD, SeedsHeld(digests=digests), ASK_SECONDS)
-        except (Unknown, NotBelieved) as error:
+            answer = await self._ask(SeedsUnknown, subjects.GUEST_SEEDS_HELD, SeedsHeld(digests=digests), ASK_SECONDS)
+        except (UnknownSecret, CallRefused) as error:
             raise NoAnswer(str(error)) from error
-        return said.digests
+        return answer.digests
 
     async def _ask(self, kind: type[M], subject: str, question: BaseModel, seconds: float) -> M:
         try:
-            said = await self._asked(kind, subject, question, seconds)
+            answer = await self._request(kind, subject, question, seconds)
         except NoAnswer as error:
             self.last_error = str(error)
             self.failing_since = self.failing_since or datetime.now(UTC)
             raise
-        except (Unknown, NotBelieved):
-            self._works()
+        except (UnknownSecret, CallRefused):
+            self._note_success()
             raise
-        self._works()
-        return said
+        self._note_success()
+        return answer
 
-    def _works(self) -> None:
+    def _note_success(self) -> None:
         self.last_success, self.failing_since = datetime.now(UTC), None
 
-    async def _asked(self, kind: type[M], subject: str, question: BaseModel, seconds: float) -> M:
+    async def _request(self, kind: type[M], subject: str, question: BaseModel, seconds: float) -> M:
         if not self._nc.is_connected:
-            raise NoAnswer("the bus is away")
+            raise NoAnswer("there is no connection to the bus")
         body = to_json(question.model_dump(mode="json"))
         try:
             async with asyncio.timeout(seconds), self._places:
@@ -99,8 +99,8 @@ class Asker:
         except (Unanswered, TimeoutError) as error:
             raise NoAnswer(f"the projections do not answer: {type(error).__name__} {error}") from error
         except Nonsense as error:
-            raise NoAnswer(f"the projections answer nonsense: {error}") from error
+            raise NoAnswer(f"the answer of the projections cannot be read: {error}") from error
         except requests.Refused as refused:
             if refused.refusal.code == UNKNOWN:
-                raise Unknown(str(refused)) from refused
-            raise (NoAnswer if refused.refusal.status >= 500 else NotBelieved)(str(refused)) from refused
+                raise UnknownSecret(str(refused)) from refused
+            raise (NoAnswer if refused.refusal.status >= 500 else CallRefused)(str(refused)) from refused

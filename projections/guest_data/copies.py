@@ -1,9 +1,9 @@
-"""Sealed copies of what guests were told, for a guest that boots while nobody can say.
+"""Sealed copies of the answers to guests, for a guest that boots while the projections do not answer.
 
-Each is encrypted (AES-256-GCM) with a key that is derived from the secret of the guest's URL, and named by the secret's
-SHA-256. Neither secret nor key is kept: only who comes with the secret can read its copy. There is a bounded number of
-copies, of bounded size in all, none older than `OLDEST`. They are in memory, and in a folder, so that a new process has
-them as well; where the folder cannot be used they are in memory alone.
+Each copy is encrypted (AES-256-GCM) with a key that is derived from the secret of the guest's URL, and named by the
+secret's SHA-256. Neither secret nor key is kept: a copy can be read only with the secret. The number of copies, their
+total size and their age (`OLDEST`) are limited. They are in memory, and in a folder, so that the next process has them
+too. If the folder cannot be used, they are only in memory.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from runtime.files.files import put
 
 log = logs.get(__name__)
 
-#: Copies, and bytes of all of them. The one that was confirmed longest ago goes first.
+#: Maximum number of copies, and of bytes in all. The copy that was confirmed longest ago is removed first.
 MOST, MOST_BYTES = 10_000, 128 * 1024**2
-#: Seconds after the last answer that confirmed it; and how often that is noted in its file.
+#: Maximum age: seconds after the last answer that confirmed a copy; and seconds between two updates of a file's time.
 OLDEST, NOTED = 30 * 86400.0, 3600.0
 
 NONCE = 12
@@ -36,25 +36,25 @@ _NAME = re.compile(SHA256)
 
 
 def name_of(secret: str) -> str:
-    """How the copy of a secret is called; the projections keep the same digest."""
+    """The name of the copy of a secret; the projections store the same digest."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def key_of(secret: str) -> bytes:
-    """The key that seals it. Secrets have 192 random bits, so one MAC is enough."""
+    """The key that encrypts the copy. Secrets have 192 random bits, so one MAC is enough."""
     return hmac.digest(secret.encode(), b"nebula: sealed copy of a guest's seed", hashlib.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """`confirmed`: when the projections said so last, by the clock of this host."""
+    """`confirmed`: the time of the last answer with this content, by the clock of this host."""
 
     sealed: bytes
     confirmed: float
 
 
 class Copies:
-    """All copies. `folder` is None where they are kept in memory alone."""
+    """All copies. `folder` is None if they are only in memory."""
 
     def __init__(self, folder: Path | None, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
         self._folder = folder
@@ -76,7 +76,7 @@ class Copies:
         return name in self._copies
 
     def get(self, secret: str) -> bytes | None:
-        """What was sealed for this secret; None where there is nothing, or it is too old."""
+        """The content of the copy for this secret; None if there is no copy, or it is too old."""
         name = name_of(secret)
         copy = self._copies.get(name)
         if copy is None:
@@ -87,7 +87,7 @@ class Copies:
         return self._opened(name, secret, copy)
 
     def put(self, secret: str, clear: bytes) -> None:
-        """Seal this for the secret. What is the same already is confirmed."""
+        """Store this content for the secret. An existing copy with the same content is confirmed."""
         name, now = name_of(secret), time.time()
         before = self._copies.get(name)
         if before is not None and self._opened(name, secret, before) == clear:
@@ -103,7 +103,7 @@ class Copies:
         self._bound()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget these: what they say counts no more."""
+        """Remove these copies."""
         for name in names:
             copy = self._copies.pop(name, None)
             if copy is not None:
@@ -115,7 +115,7 @@ class Copies:
                     log.warning("a copy cannot be removed", file=name, error=str(error))
 
     def remove_old(self) -> None:
-        """Forget what nobody has confirmed for too long."""
+        """Remove copies that were not confirmed for OLDEST seconds."""
         now = time.time()
         self.remove([name for name, copy in self._copies.items() if now - copy.confirmed > OLDEST])
 
@@ -123,7 +123,7 @@ class Copies:
         nonce, text = copy.sealed[:NONCE], copy.sealed[NONCE:]
         try:
             return AESGCM(key_of(secret)).decrypt(nonce, text, name.encode())
-        except (InvalidTag, ValueError):  # half a file, or somebody wrote to it
+        except (InvalidTag, ValueError):  # an incomplete file, or somebody changed it
             return None
 
     def _keep(self, name: str, copy: Copy) -> None:
@@ -136,7 +136,7 @@ class Copies:
             self.remove([next(iter(self._copies))])
 
     def _read(self, folder: Path) -> None:
-        """The copies of an earlier process. What is not one of ours, or not whole, is removed."""
+        """Read the copies of an earlier process. Other files are removed."""
         found: list[tuple[float, str, bytes]] = []
         try:
             for file in folder.iterdir():
@@ -144,7 +144,7 @@ class Copies:
                     if _NAME.fullmatch(file.name) and file.stat().st_size <= self._most_bytes:
                         found.append((file.stat().st_mtime, file.name, file.read_bytes()))
                         continue
-                except OSError as error:  # of the user that we were before
+                except OSError as error:  # it belongs to the user of an earlier process
                     log.warning("a copy cannot be read", file=file.name, error=str(error))
                 file.unlink(missing_ok=True)
         except OSError as error:
@@ -157,16 +157,16 @@ class Copies:
         self._bound()
 
     def _write(self, name: str, sealed: bytes, confirmed: float) -> None:
-        """Whole or not at all, but for a power failure: then it does not open, and is none."""
+        """Write a copy completely or not at all. A power failure may leave a part, which cannot be opened."""
         if self._folder is None:
             return
         file = self._folder / name
         try:
             put(file, sealed, durable=False)
-            os.utime(file, (confirmed, confirmed))  # also of a file that has this content already
+            os.utime(file, (confirmed, confirmed))  # also if the file already has this content
         except OSError as error:
-            log.warning("a copy is kept in memory alone", error=str(error))
+            log.warning("a copy is kept only in memory", error=str(error))
 
     def _give_up(self, error: OSError) -> None:
-        log.warning("copies are kept in memory alone", folder=str(self._folder), error=str(error))
+        log.warning("copies are kept only in memory", folder=str(self._folder), error=str(error))
         self._folder = None

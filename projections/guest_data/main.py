@@ -1,4 +1,4 @@
-"""The process that serves guests. As root it becomes a user without rights before it does anything else."""
+"""The process that serves guests. If root starts it, it first becomes a user without privileges."""
 
 import asyncio
 import os
@@ -23,18 +23,18 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
-#: Who it runs as where it was started by root: the first of these users that there is.
+#: The user that it becomes if root started it: the first of these that exists.
 USERS = ("nebula-guest-data", "nobody")
-#: On a busy host commands get the processor before guests do.
+#: On a busy host, commands get the processor before guests.
 NICE = 5
-#: Seconds between two questions which copies count no more.
+#: Seconds between two questions which copies are invalid.
 LOOK_SECONDS = 30.0
 
 
 async def run(settings: GuestDataSettings) -> None:
-    """Serve guests until SIGTERM or SIGINT. What fails for good is raised."""
+    """Serve guests until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
-    folder = give_up_rights(settings.copies_dir)
+    folder = drop_privileges(settings.copies_dir)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
@@ -42,10 +42,10 @@ async def run(settings: GuestDataSettings) -> None:
     log.info("guest-data stopped")
 
 
-def give_up_rights(folder: Path) -> Path | None:
-    """Make the folder of the copies, and be a user without rights. None where there can be no folder.
+def drop_privileges(folder: Path) -> Path | None:
+    """Make the folder of the copies, and become a user without privileges. None if the folder cannot be made.
 
-    Raises CannotRun where there is no such user.
+    Raises CannotRun if there is no such user.
     """
     account = unprivileged.user(USERS)
     made: Path | None = folder
@@ -56,29 +56,29 @@ def give_up_rights(folder: Path) -> Path | None:
             os.chown(folder, account.pw_uid, account.pw_gid, follow_symlinks=False)
             folder.chmod(0o700)
     except OSError as error:
-        log.warning("copies are kept in memory alone", folder=str(folder), error=str(error))
+        log.warning("copies are kept only in memory", folder=str(folder), error=str(error))
         made = None
     if account is not None:
         unprivileged.become(account)
-        log.info("runs without rights", user=account.pw_name)
+        log.info("running without privileges", user=account.pw_name)
     return made
 
 
 async def keep(settings: GuestDataSettings, folder: Path | None, stop: asyncio.Event) -> None:
-    """All of it, until cancelled or a part of it fails."""
+    """Run all parts until cancelled or one of them fails."""
     nc = await bus.connect(settings, "guest-data")
     try:
         asker, copies = Asker(nc), Copies(folder)
         source = Source(asker, copies, Status(asker, copies.__len__))
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
-        def word(ends: bool) -> bytes:
+        def status_message(ends: bool) -> bytes:
             return of_asker(asker, process, began, ends).model_dump_json().encode()
 
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
-            essential.start("status", tell(nc, subjects.role_status("guest-data", process.id), word))
-            essential.start("copies", forget(asker, copies))
+            essential.start("status", tell(nc, subjects.role_status("guest-data", process.id), status_message))
+            essential.start("copies", remove_invalid(asker, copies))
             essential.start("data source", serve_guests(settings, source, stop))
             await essential.for_ever()
     finally:
@@ -86,7 +86,7 @@ async def keep(settings: GuestDataSettings, folder: Path | None, stop: asyncio.E
 
 
 def of_asker(asker: Asker, process: RoleProcess, began: datetime, ends: bool) -> RoleStatus:
-    """What this process says of itself."""
+    """The status that this process publishes."""
     return RoleStatus(
         role="guest-data",
         process=process,
@@ -98,27 +98,27 @@ def of_asker(asker: Asker, process: RoleProcess, began: datetime, ends: bool) ->
     )
 
 
-async def forget(asker: Asker, copies: Copies) -> None:
-    """Remove the copies whose secrets open nothing any more, and old ones, for ever."""
+async def remove_invalid(asker: Asker, copies: Copies) -> None:
+    """Remove the copies whose secrets are no longer valid, and old copies, for ever."""
     while True:
-        await look(asker, copies)
+        await remove_invalid_once(asker, copies)
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def look(asker: Asker, copies: Copies) -> None:
-    """The same, once. While nobody can say, what is there is kept until it is old."""
+async def remove_invalid_once(asker: Asker, copies: Copies) -> None:
+    """The same, once. While the projections do not answer, copies are kept until they are too old."""
     copies.remove_old()
     names = copies.names
-    for begin in range(0, max(len(names), 1), MOST_DIGESTS):  # once at least: so it is known whether they answer
+    for begin in range(0, max(len(names), 1), MOST_DIGESTS):  # at least once, to learn whether the projections answer
         try:
-            unknown = await asker.unknown(tuple(names[begin : begin + MOST_DIGESTS]))
+            invalid = await asker.invalid(tuple(names[begin : begin + MOST_DIGESTS]))
         except NoAnswer:
             return
-        copies.remove(unknown)
+        copies.remove(invalid)
 
 
 async def serve_guests(settings: GuestDataSettings, source: Source, stop: asyncio.Event) -> None:
-    """The data source, once its address is there."""
+    """Serve the data source as soon as its address can be bound."""
     sock = await listener.bound("data source", settings.seed_host, settings.seed_port)
     host, port = sock.getsockname()[:2]
     log.info("data source listens", host=host, port=port)

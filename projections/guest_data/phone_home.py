@@ -1,4 +1,4 @@
-"""What a guest says when it phones home: that it is ready, its name, and its SSH host keys."""
+"""Phone home: the script that a guest runs, and the parser of what it sends (its name, its SSH host keys)."""
 
 import re
 from urllib.parse import parse_qs
@@ -7,15 +7,15 @@ from domain.contract.guest_data import MOST_INSTANCE, GuestCall
 from domain.guest import MOST_KEY, HostKey
 from projections import ssh
 
-#: What the guest may send of its host keys.
+#: The host keys that a guest may send: the form's field, and the types of key in it.
 KEYS = {
     "pub_key_rsa": frozenset({"ssh-rsa"}),
     "pub_key_ecdsa": frozenset(ssh.ECDSA),
     "pub_key_ed25519": frozenset({"ssh-ed25519"}),
 }
-#: The most bytes that are read of it.
+#: Maximum number of bytes of a body.
 MOST = 64 * 1024
-#: What cloud-init writes for what a guest does not have.
+#: Values that mean: the guest does not have this.
 MISSING = ("", "N/A", "None")
 
 _BOOT = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -23,11 +23,11 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
 def parse(body: bytes) -> GuestCall:
-    """The call that a form-encoded body makes. Raises ValueError, with a text for people."""
+    """Parse a form-encoded body. Raises ValueError with a text for people."""
     try:
         form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=32, errors="strict")
     except (UnicodeDecodeError, ValueError) as error:
-        raise ValueError("not a form of UTF-8 text") from error
+        raise ValueError("the body is not a form in UTF-8") from error
     fields = {name: values[0].strip() for name, values in form.items()}
     instance = fields.get("instance_id", "")
     if len(instance) > MOST_INSTANCE:
@@ -53,18 +53,18 @@ def parse(body: bytes) -> GuestCall:
     )
 
 
-def boot_in(said: str) -> str | None:
-    """The guest's own id of its boot, where it says one. Raises ValueError for what cannot be one."""
-    if said in MISSING:
+def boot_in(text: str) -> str | None:
+    """The guest's own id of its boot; None if it sends none. Raises ValueError for an invalid id."""
+    if text in MISSING:
         return None
-    if not _BOOT.fullmatch(said):
+    if not _BOOT.fullmatch(text):
         raise ValueError("boot_id: not the id of a boot")
-    return said
+    return text
 
 
-#: How the guest comes to call: a boothook, which cloud-init runs at every boot, and which user-data cannot override
-#: (but it can turn vendor-data off). It waits until cloud-init is done, beside it, then posts, with the Python that
-#: cloud-init itself runs on.
+#: The script that makes a guest call: a boothook. cloud-init runs it at every boot, and user-data cannot override it
+#: (but user-data can turn off vendor-data). It waits in the background until cloud-init is done, then posts, with the
+#: Python that cloud-init itself uses.
 _HOOK = """#cloud-boothook
 #!/bin/sh
 # Tells the platform, at each boot, that cloud-init is done.
@@ -105,5 +105,5 @@ END
 
 
 def hook(url: str) -> str:
-    """What vendor-data makes the guest do: post to `url`. Nothing in a URL of ours needs quotes."""
+    """The vendor-data that makes the guest post to `url`. No URL of ours contains characters that need quotes."""
     return _HOOK.replace("@URL@", url)

@@ -1,12 +1,12 @@
-"""The cloud-init data source: what a guest is told of itself at boot, at a URL that only this boot of it knows.
+"""The cloud-init data source: serves the data of a guest at boot, at a URL that only this boot of the guest knows.
 
-`/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, as stock images ask for them (NoCloud over
-HTTP), and `POST /<secret>/phone-home` when cloud-init has finished, at each boot.
+It serves `/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, which stock images request (NoCloud
+over HTTP), and accepts `POST /<secret>/phone-home` when cloud-init has finished, at each boot.
 
-- Whoever does not know a secret learns nothing: every refusal of a path or a secret is the same 404.
-- The projections are asked each time. A sealed copy is served only while nobody can say; where there is none either,
-  the answer is 503, and cloud-init tries again. What the projections know no more is forgotten here.
-- A guest waits for an answer without limit, so none takes longer than a few seconds.
+- Without a secret, a client learns nothing: every refusal of a path or a secret is the same 404.
+- Each request is forwarded to the projections. A sealed copy is served only while they do not answer. Without a copy,
+  the answer is 503, and cloud-init tries again. If the projections no longer know a secret, its copy is removed.
+- A guest waits for an answer without a limit, so each answer takes a few seconds at most.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from domain.contract.guest_data import GuestSeed
 from projections.guest_data import phone_home
-from projections.guest_data.asker import Asker, NoAnswer, NotBelieved, Unknown
+from projections.guest_data.asker import Asker, CallRefused, NoAnswer, UnknownSecret
 from projections.guest_data.copies import Copies, name_of
 from projections.guest_data.rate import Rate
 from projections.guest_data.status import Status
@@ -33,19 +33,19 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: Seconds for a guest to send its body, and for the answer to a question, with the wait for its turn.
+#: Seconds for a guest to send its body; and for the answer of the projections, including the wait for a turn.
 BODY_SECONDS = 10.0
 ANSWER_SECONDS = 4.5
 
 _PATH = re.compile(r"/([A-Za-z0-9_-]{16,128})/([a-z-]{1,20})")
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
-#: Headers that proxies add: nobody may stand between a guest and its data.
+#: Headers that proxies add: a proxy between a guest and its data is refused.
 FORWARDED = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
 
 
 class Refused(Exception):
-    """The answer is not a document. `reason` is for the log; guests are told by status alone."""
+    """The answer is a refusal. `reason` is for the log; the guest gets only the status."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -60,12 +60,12 @@ class Source:
     asker: Asker
     copies: Copies
     status: Status
-    #: of one secret: documents, of which a boot asks for four; and calls, of which a boot makes one, with a few tries
+    #: limits per secret: of documents (a boot requests four), and of calls (a boot makes one, with a few tries)
     asks: Rate = field(default_factory=lambda: Rate(60, 1.0))
     calls: Rate = field(default_factory=lambda: Rate(10, 0.1))
-    #: of one address: secrets that open nothing
+    #: limit per address: of unknown secrets
     guesses: Rate = field(default_factory=lambda: Rate(60, 1.0))
-    #: questions about one secret go one after the other, so that an old answer never comes after a newer one
+    #: questions about one secret are sent one after the other, so that an old answer never replaces a newer one
     turns: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,27 +83,29 @@ class Source:
             fields["reason"] = refused.reason
         except (NoAnswer, TimeoutError) as error:
             response = refusal(503)
-            fields["reason"] = str(error) or "it took too long"
+            fields["reason"] = str(error) or "the projections took too long"
         except ClientDisconnect:
             return
         except Exception:
             log.exception("data source failed", **fields)
             response = refusal(503)
         milliseconds = round((time.perf_counter() - started) * 1e3, 1)
-        log.info("seed asked", method=request.method, status=response.status_code, ms=milliseconds, **fields)
+        log.info("seed requested", method=request.method, status=response.status_code, ms=milliseconds, **fields)
         self.status.answered(fields.get("document", "none"), response.status_code)
         await response(scope, receive, send)
 
 
 def refusal(status: int) -> Response:
-    """An answer that says nothing but its status."""
-    text = {400: "bad request\n", 413: "too large\n", 429: "too often\n", 503: "try again\n"}.get(status, "not found\n")
+    """An answer that contains only its status."""
+    text = {400: "bad request\n", 413: "too large\n", 429: "too many requests\n", 503: "try again\n"}.get(
+        status, "not found\n"
+    )
     headers = {"Retry-After": "1" if status == 503 else "10"} if status in (429, 503) else None
     return Response(text, status, headers, "text/plain")
 
 
 async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Response:
-    """The answer to one request; what is worth logging is added to `fields`. Raises Refused, NoAnswer, TimeoutError."""
+    """The answer to one request. Values for the log are added to `fields`. Raises Refused, NoAnswer, TimeoutError."""
     path = _PATH.fullmatch(request.scope["path"])
     if path is None or any(name in request.headers for name in FORWARDED):
         raise Refused(404, "no such path, or forwarded")
@@ -113,9 +115,9 @@ async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Re
         raise Refused(404, "no such path")
     fields["document"] = name
     if not (source.calls if posted else source.asks).allows(name_of(secret), time.monotonic()):
-        raise Refused(429, "asks too often")
+        raise Refused(429, "too many requests with this secret")
     async with asyncio.timeout(ANSWER_SECONDS):
-        seed = await known(source, secret, fields)
+        seed = await find(source, secret, fields)
     fields.update(vm=seed.vm, project=seed.project)
     if posted:
         await receive_call(source, request, secret)
@@ -123,15 +125,15 @@ async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Re
     return Response(document(seed, name, base(request, secret)), media_type="text/plain")
 
 
-async def known(source: Source, secret: str, fields: dict[str, Any]) -> GuestSeed:
-    """What the guest of a secret is told, by the projections or by its copy. Raises Refused, NoAnswer."""
+async def find(source: Source, secret: str, fields: dict[str, Any]) -> GuestSeed:
+    """The data of the guest with this secret, from the projections or from a copy. Raises Refused, NoAnswer."""
     name, who = name_of(secret), network_of(fields["client"])
     if not source.copies.holds(name) and not source.guesses.is_left(who, time.monotonic()):
-        raise Refused(429, "asked for too many secrets that are unknown")
+        raise Refused(429, "too many unknown secrets from this address")
     async with source.turns.setdefault(name, asyncio.Lock()):
         try:
             seed = await source.asker.seed(secret)
-        except Unknown as error:
+        except UnknownSecret as error:
             source.copies.remove([name])
             source.guesses.allows(who, time.monotonic())
             raise Refused(404, str(error)) from error
@@ -145,18 +147,18 @@ async def known(source: Source, secret: str, fields: dict[str, Any]) -> GuestSee
 
 
 def copied(copies: Copies, secret: str, why: NoAnswer) -> GuestSeed:
-    """What the guest was told last. Raises NoAnswer where there is no copy."""
+    """The last answer for this guest, from its copy. Raises NoAnswer if there is no copy."""
     found = copies.get(secret)
     if found is None:
         raise why
     try:
         return GuestSeed.model_validate_json(found)
-    except ValidationError:  # of another version
+    except ValidationError:  # written by another version
         raise why from None
 
 
 def network_of(client: str | None) -> str:
-    """Whose address it is: of IPv6 the network, since a host has all addresses of one."""
+    """The address to which limits apply: for IPv6 the /64 network, since a host has all addresses of one."""
     try:
         address = ipaddress.ip_address(client or "")
     except ValueError:
@@ -165,7 +167,7 @@ def network_of(client: str | None) -> str:
 
 
 def base(request: Request, secret: str) -> str:
-    """The URL of this seed as the guest itself reached it."""
+    """The URL of this seed, with the host name that the guest used."""
     host = request.headers.get("host", "")
     if not _HOST.fullmatch(host):
         raise Refused(400, "bad Host")
@@ -173,7 +175,7 @@ def base(request: Request, secret: str) -> str:
 
 
 def document(seed: GuestSeed, name: str, url: str) -> bytes:
-    """One document of a seed. What a VM has none of is empty, never missing: a 404 costs a guest 10 seconds."""
+    """One document of a seed. A document without content is empty, not missing: a 404 costs a guest 10 seconds."""
     match name:
         case "meta-data":
             return seed.meta_data.encode()
@@ -185,7 +187,7 @@ def document(seed: GuestSeed, name: str, url: str) -> bytes:
 
 
 async def receive_call(source: Source, request: Request, secret: str) -> None:
-    """Pass a guest's call on. Raises Refused, NoAnswer; 503 makes cloud-init try again."""
+    """Forward a guest's call. Raises Refused, NoAnswer; after a 503 the guest tries again."""
     async with asyncio.timeout(BODY_SECONDS):
         body = await limited(request)
     try:
@@ -194,14 +196,14 @@ async def receive_call(source: Source, request: Request, secret: str) -> None:
         raise Refused(400, str(error)) from error
     try:
         await source.asker.ready(secret, call)
-    except NotBelieved as error:
+    except CallRefused as error:
         raise Refused(400, str(error)) from error
-    except Unknown as error:
+    except UnknownSecret as error:
         raise Refused(404, str(error)) from error
 
 
 async def limited(request: Request) -> bytes:
-    """The body, when it is not too large."""
+    """The body of the request. Raises Refused (413) if it is too large."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,7 +1,7 @@
-"""What guest-data says of itself to whoever runs its host: `/healthz` and `/metrics`, on its one port.
+"""`/healthz` and `/metrics` of guest-data, for the host's operator, on its only port.
 
-Guests get the same 404 there as everywhere: only who connects from the host itself, to the address that it listens on,
-is answered.
+Only connections from the host itself, to the address that guest-data listens on, get an answer. Guests get the same 404
+as for any other path.
 """
 
 import time
@@ -14,17 +14,17 @@ from starlette.responses import Response
 
 from projections.guest_data.asker import Asker, NoAnswer
 
-#: Seconds for which it is believed that the projections answer.
+#: Seconds for which the last check of the projections counts.
 FRESH = 1.0
 
 
 class Status:
-    """`held`: how many copies there are."""
+    """`held`: returns the number of copies."""
 
     def __init__(self, asker: Asker, held: Callable[[], int]) -> None:
         self._asker = asker
         self._held = held
-        self._asked = -FRESH
+        self._checked = -FRESH
         self._trouble: str | None = None
         self._registry = CollectorRegistry()
         self._answers = Counter(
@@ -32,7 +32,7 @@ class Status:
         )
         self._from_copies = Counter(
             "nebula_guest_data_from_copies",
-            "Answers from a sealed copy, since nobody could say",
+            "Answers from a sealed copy, while the projections did not answer",
             registry=self._registry,
         )
         copies = Gauge("nebula_guest_data_copies", "Sealed copies that are kept", registry=self._registry)
@@ -45,7 +45,7 @@ class Status:
         self._from_copies.inc()
 
     async def answer(self, request: Request) -> Response | None:
-        """The answer to the host itself; None for whatever else is asked, or by whomever else."""
+        """The answer to the host itself; None for other paths and other clients."""
         scope = request.scope
         if scope["path"] not in ("/healthz", "/metrics") or request.method not in ("GET", "HEAD"):
             return None
@@ -57,15 +57,15 @@ class Status:
         return await self._health()
 
     async def _health(self) -> Response:
-        """503 while the projections do not answer: guests get copies, or are told to try again."""
-        if time.monotonic() - self._asked >= FRESH:
+        """503 while the projections do not answer: guests get copies, or 503."""
+        if time.monotonic() - self._checked >= FRESH:
             try:
-                await self._asker.unknown(())
+                await self._asker.invalid(())
                 self._trouble = None
             except NoAnswer as error:
                 self._trouble = str(error)
-            self._asked = time.monotonic()
-        said = {"status": "unavailable" if self._trouble else "ok", "copies": self._held()}
+            self._checked = time.monotonic()
+        health = {"status": "unavailable" if self._trouble else "ok", "copies": self._held()}
         if self._trouble:
-            said["detail"] = self._trouble
-        return Response(to_json(said), 503 if self._trouble else 200, media_type="application/json")
+            health["detail"] = self._trouble
+        return Response(to_json(health), 503 if self._trouble else 200, media_type="application/json")

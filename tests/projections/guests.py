@@ -76,7 +76,7 @@ async def answering(cloud: Cloud, pool: Pool) -> AsyncIterator[GuestAnswers]:
 
     async def hears() -> bool:
         try:
-            await asker.unknown(())
+            await asker.invalid(())
         except NoAnswer:
             return False
         return True

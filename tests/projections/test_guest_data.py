@@ -41,9 +41,9 @@ def away(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def switch(is_away: bool) -> None:
         monkeypatch.setattr(seeds, "find", find if is_away else real)
-        monkeypatch.setattr(seeds, "opening", find if is_away else opening)
+        monkeypatch.setattr(seeds, "valid_digests", find if is_away else valid_digests)
 
-    opening = seeds.opening
+    valid_digests = seeds.valid_digests
     return switch
 
 
@@ -96,15 +96,15 @@ async def test_copies_of_what_is_over_are_removed_without_a_guest_that_asks(gues
     secrets = {ref: await guests.secret(ref) for ref in (kept, over)}
     for ref in secrets:
         assert await guests.opens(ref, 1)
-    await main.look(source.asker, source.copies)
+    await main.remove_invalid_once(source.asker, source.copies)
     assert all(source.copies.holds(name_of(secret)) for secret in secrets.values())
     away(True)
     await cloud.ask(over, DeleteVm)
     await cloud.report(over, Power.ABSENT)
-    await main.look(source.asker, source.copies)
+    await main.remove_invalid_once(source.asker, source.copies)
     assert source.copies.holds(name_of(secrets[over])), "nobody could say"
     away(False)
-    await main.look(source.asker, source.copies)
+    await main.remove_invalid_once(source.asker, source.copies)
     assert [source.copies.holds(name_of(secrets[ref])) for ref in (kept, over)] == [True, False]
 
 
@@ -297,7 +297,7 @@ async def test_an_old_answer_never_follows_a_newer_one(guests: Guests, monkeypat
         nonlocal asked
         asked += 1
         if asked > 1:
-            raise asking.Unknown("deleted meanwhile")
+            raise asking.UnknownSecret("deleted meanwhile")
         await go.wait()
         return told
 
@@ -321,7 +321,7 @@ async def test_projections_that_stand_by_for_others_answer_as_well(guests: Guest
     cloud = guests.cloud
     standing_by = GuestAnswers(cloud.nc, guests.pool, cloud.vault, Position())
     ref = await placed(guests)
-    assert (await standing_by.known(await guests.secret(ref))).vm == ref.id
+    assert (await standing_by.find(await guests.secret(ref))).vm == ref.id
     with pytest.raises(guest_answers.Refused) as refused:
-        await standing_by.known("S" * 32)
+        await standing_by.find("S" * 32)
     assert refused.value.refusal.code == UNKNOWN

@@ -163,18 +163,18 @@ async def proved(cloud: Cloud, pool: database.Pool, refs: list[Ref]) -> None:
     assert (amounts(now), now["position"]) == (counted(states(lambda _: True)), end)
     changed = 1
     for at in range(events[0].position - 1, end + 1):
-        found = await usage.then(pool, "default", at, 1)
+        found = await usage.as_of(pool, "default", at, 1)
         count = counted(states(lambda event: event.position <= at))  # noqa: B023
         assert amounts(found) == count, at
-        if at > 1 and amounts(await usage.then(pool, "default", at - 1, 1)) != count:
+        if at > 1 and amounts(await usage.as_of(pool, "default", at - 1, 1)) != count:
             changed = at
         assert found["position"] == changed, at
     for event in events:
         for moment in (event.moment, event.moment - timedelta(microseconds=1)):
-            found = await usage.then(pool, "default", moment, 1)
+            found = await usage.as_of(pool, "default", moment, 1)
             assert amounts(found) == counted(states(lambda event: event.moment <= moment)), moment  # noqa: B023
     assert amounts(await usage.now(pool, "other")) == {"in_use": NOTHING, "promised": NOTHING}
-    assert (await usage.then(pool, "other", end, 1))["position"] == 1
+    assert (await usage.as_of(pool, "other", end, 1))["position"] == 1
 
 
 async def test_rows_come_to_the_count_now_and_then(tmp_path: Path, postgres: Postgres) -> None:
