@@ -1,8 +1,8 @@
 """The AsyncAPI 3.0 document of the bus: which messages travel on which subjects.
 
-It is derived: a channel is a function of `runtime/subjects.py`, its address and its parameters are the function's, and
-the schemas are those of the types that are read and written there. `TRAVELS` and `FIXED` say which type is on which
-subject. If they lack a subject, or name one that no longer exists, the document is not made (Incomplete).
+It is derived from the code. Each function of `runtime/subjects.py` gives a channel with its address and its parameters.
+The schemas are those of the types that are read and written there. `TRAVELS` and `FIXED` say which types are sent on
+which subject. If a subject is missing there, or one of them no longer exists, the document is not made (Incomplete).
 """
 
 import inspect
@@ -54,12 +54,12 @@ ASYNCAPI = "asyncapi.json"
 Subject = Callable[..., str]
 
 BYTES = bytes
-"""Of a body that is no JSON."""
+"""The type of a body that is not JSON."""
 
 
 @dataclass(frozen=True)
 class Travels:
-    """What is sent on a subject: one of these types. `answers`: what comes back where it is a request."""
+    """The types of messages on a subject. `answers`: the types of replies, if it is a request."""
 
     types: tuple[Any, ...]
     answers: tuple[Any, ...] = ()
@@ -92,7 +92,7 @@ FIXED: Mapping[str, Travels] = {
     subjects.GUEST_READY: Travels((GuestReady,), (Nothing,)),
     subjects.GUEST_SEEDS_HELD: Travels((SeedsHeld,), (SeedsUnknown,)),
 }
-"""The subjects without a part that varies."""
+"""The subjects without a variable part."""
 
 EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
 """Subjects that only earlier versions wrote to."""
@@ -129,7 +129,7 @@ def channels() -> list[Channel]:
     wrong = {function.__name__ for function in found.keys() ^ TRAVELS.keys()} | (names.keys() ^ FIXED.keys())
     if wrong:
         raise Incomplete(f"subjects and what travels on them differ: {', '.join(sorted(wrong))}")
-    made = [
+    derived = [
         Channel(
             name=function.__name__,
             address=template,
@@ -139,41 +139,41 @@ def channels() -> list[Channel]:
         )
         for function, template in found.items()
     ]
-    return made + [Channel(names[subject], subject, (), "", travels) for subject, travels in FIXED.items()]
+    return derived + [Channel(names[subject], subject, (), "", travels) for subject, travels in FIXED.items()]
 
 
 def builders() -> list[Subject]:
-    """The functions of `runtime/subjects.py` that make one subject of its parts."""
+    """The functions of `runtime/subjects.py` that make one subject from its parts."""
     named = vars(subjects).values()
     functions = [each for each in named if inspect.isroutine(each) and each.__module__ == subjects.__name__]
     return [each for each in functions if each not in EARLIER and takes_all_parts(inspect.signature(each))]
 
 
 def takes_all_parts(signature: inspect.Signature) -> bool:
-    """Whether the function makes a text and needs all parts; functions that make filters do not."""
+    """Whether the function returns a text and requires all parts; functions for filters do not."""
     given = [parameter.default is inspect.Parameter.empty for parameter in signature.parameters.values()]
     return signature.return_annotation is str and all(given)
 
 
 def address(function: Subject) -> str | None:
-    """The subject with a name for each part that varies; None where the function makes a filter, or no subject."""
+    """The subject with a name for each variable part; None if the function makes a filter, or no subject."""
     names = list(inspect.signature(function).parameters)
     try:
         parts = function(*names).split(".")
     except ValueError:
-        return None  # it takes a subject apart
+        return None  # it parses a subject
     if parts[0] != subjects.PREFIX or "*" in parts:
         return None
     return ".".join(f"{{{plain(part)}}}" if part in names else part for part in parts)
 
 
 def plain(parameter: str) -> str:
-    """The parameter's name without the `_` that keeps it different from a name of Python's."""
+    """The parameter's name without a final `_`, which only avoids a conflict with a name of Python."""
     return parameter.rstrip("_")
 
 
 def fixed() -> dict[str, str]:
-    """The subjects that are written out, other than filters, with the names that they have there."""
+    """The constant subjects, without filters, with the names of their constants."""
     texts = {text: name.lower() for name, text in vars(subjects).items() if isinstance(text, str)}
     return {
         text: name
@@ -206,12 +206,12 @@ def async_api() -> Document:
             operations[channel.name] = {"action": "receive", "channel": {"$ref": f"#/channels/{channel.name}"}}
             continue
         back = f"{channel.name}.reply"
-        theirs = {message_name(kind, back): message(kind, answer=True) for kind in channel.travels.answers}
-        messages |= theirs | {"Refusal": message(Refusal, answer=True)}
+        replies = {message_name(kind, back): message(kind, answer=True) for kind in channel.travels.answers}
+        messages |= replies | {"Refusal": message(Refusal, answer=True)}
         described[back] = {
             "address": None,
             "description": "The subject of the reply is the request's.",
-            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (*theirs, "Refusal")},
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in (*replies, "Refusal")},
         }
         asks = {
             "action": "send",
@@ -246,7 +246,7 @@ def parameters(channel: Channel) -> Document:
 
 
 def stored(channel: Channel) -> str:
-    """The stream that keeps it, if any, and which part of it."""
+    """The stream that stores the channel, if any, and how many of its messages."""
     for stream in streams.platform_streams(1):
         if channel.filter in (stream.subjects or ()):
             return f"Stream {stream.name}{kept(stream)}."
@@ -264,7 +264,7 @@ def kept(stream: StreamConfig) -> str:
 
 
 def message_name(kind: Any, channel: str) -> str:
-    """Types of one name in two modules would be one message: none are, and a test says so."""
+    """The name of a message. Two types of one name would collide; a test checks that there are none."""
     if kind is BYTES:
         return f"{channel}.bytes"
     if isinstance(kind, type) and issubclass(kind, Event):

@@ -1,4 +1,4 @@
-"""The entry point of `nebula`: all commands, and the end of each as an exit status."""
+"""The entry point of `nebula`: all commands, and the exit status of each."""
 
 import importlib.metadata
 import sys
@@ -32,11 +32,12 @@ from runtime.text.plain import plain
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
-    "`nebula up` runs a platform on this machine; every other command speaks HTTP to one. Results go to standard "
-    "output, everything else to standard error.\n\n"
-    "Exit status: 0 done; 1 refused, or the operation failed; 2 wrong usage; 3 the platform cannot be reached; 4 it "
-    "took longer than we waited; 130 interrupted.\n\n"
-    "The options below may also stand behind the command. Without a token, the one that `nebula up` keeps in "
+    "`nebula up` runs a platform on this machine. Most other commands use its HTTP API; `verify`, `rebuild`, `export`, "
+    "`import` and `vault` connect to its servers. Results go to standard output, everything else to standard error."
+    "\n\n"
+    "Exit status: 0 done; 1 refused, or the operation failed; 2 wrong usage; 3 the platform cannot be reached; 4 the "
+    "operation took longer than the time-out; 130 interrupted.\n\n"
+    "The options below may also follow the command. Without a token, the token that `nebula up` keeps in "
     "NEBULA_HOME is used, for that platform only."
 )
 
@@ -56,7 +57,7 @@ USE = "Use"
 
 @app.command(rich_help_panel=RUN)
 def up() -> None:
-    """Run the whole platform on this machine, in the foreground, until Ctrl-C; guests go on running."""
+    """Run the whole platform on this machine, in the foreground, until Ctrl-C. Guests keep running."""
     from cli.local.up import main
 
     main()
@@ -64,7 +65,7 @@ def up() -> None:
 
 @app.command(rich_help_panel=RUN)
 def demo() -> None:
-    """Show the whole life of a real VM: create, ready, restart, stop, start, delete. Ends by itself."""
+    """Show the whole life of a real VM: create, ready, restart, stop, start, delete. Then end."""
     from cli.demo.demo import main
 
     main()
@@ -84,13 +85,13 @@ def handlers() -> None:
 
 @app.command(rich_help_panel=RUN)
 def projections() -> None:
-    """Run the process that keeps the read models, and answers what each guest gets."""
+    """Run the process that updates the read models, and computes the data of each guest."""
     serve("projections")
 
 
 @app.command("guest-data", rich_help_panel=RUN)
 def guest_data() -> None:
-    """Run the cloud-init data source of a host: it asks the projections, and serves guests. Needs no rights."""
+    """Run the cloud-init data source of a host, which serves guests. It needs no privileges."""
     serve("guest-data")
 
 

@@ -20,12 +20,12 @@ from runtime.tasks.backoff import Backoff
 if TYPE_CHECKING:
     import ssl
 
-#: Between the tries of one call, and how often it is tried again: six seconds in all, or more, are long enough for a
-#: gateway that is being restarted.
+#: Pauses between the tries of one call, and the number of tries: at least six seconds in all, enough for a restart of
+#: the gateway.
 RETRY, TRIES = Backoff(first=0.25, last=4.0, jitter=0.2), 5
 #: Answers that mean "not now": the same call may be sent again.
 NOT_NOW = frozenset({429, 502, 503, 504})
-#: Seconds of silence after which a call counts as lost, on top of what it asked the server to wait.
+#: Seconds without an answer after which a call counts as lost, in addition to the wait that it requested.
 PATIENCE = 30.0
 #: What a header may contain: visible ASCII.
 VISIBLE = re.compile(r"[!-~]+")
@@ -235,13 +235,13 @@ class Client:
 
 
 def problem_of(url: str, status: int, data: bytes) -> Document:
-    """The problem in an answer that is no success; a general one if the answer contains none."""
+    """The problem in an answer that is not a success; a general one if the answer contains none."""
     problem: Document = {"status": status, "detail": f"{url} answered {status}"}
     if 300 <= status < 400:  # a token is not sent to the target of a redirect
         problem["detail"] += ", which leads elsewhere: give the platform's own URL"
         return problem
     try:
-        said = json.loads(data)
+        body = json.loads(data)
     except (ValueError, RecursionError):
         return problem
-    return {**problem, **said, "status": status} if isinstance(said, dict) else problem
+    return {**problem, **body, "status": status} if isinstance(body, dict) else problem

@@ -1,7 +1,7 @@
-"""How a command of the client is made: a function of a Session and its own parameters.
+"""Makes commands of the client. A command is a function of a Session and its own parameters.
 
-The options that hold everywhere (where the platform is, how to print) are added to each command's signature here, so
-that they may be given before or after the command's name; the later one counts.
+The common options (the platform's address, the output format) are added to each command's signature here. So they may
+be given before or after the command's name; the later one counts.
 """
 
 import functools
@@ -22,8 +22,8 @@ from runtime.text.plain import plain
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
 
-#: What Python raises when an answer lacks a field, or has another type there.
-NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+#: Exceptions of Python when an answer lacks a field, or a field has another type.
+INVALID_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 EVERYWHERE = "Everywhere"
 WAITING = "Waiting"
@@ -35,7 +35,7 @@ Url = Annotated[
 Token = Annotated[
     str | None,
     typer.Option(
-        help="Bearer token (NEBULA_TOKEN, for NEBULA_URL; else what `up` keeps, for its own platform).",
+        help="Bearer token (NEBULA_TOKEN, for NEBULA_URL; else the token that `up` keeps, for its own platform).",
         rich_help_panel=EVERYWHERE,
     ),
 ]
@@ -147,10 +147,10 @@ def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> Non
         body()
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
-    except NONSENSE as error:
-        said = plain(str(error), keep="")
+    except INVALID_ANSWER as error:
+        reason = plain(str(error), keep="")
         raise CliError(
-            f"{session.api.url} answered what this program does not understand ({type(error).__name__}: {said}); "
+            f"{session.api.url} answered what this program does not understand ({type(error).__name__}: {reason}); "
             "is it a Nebula platform, of this version?"
         ) from error
     except CliError as error:

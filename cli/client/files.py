@@ -25,7 +25,7 @@ def writable(file: Path) -> Path:
         if file.exists():
             raise Usage(f"{file} exists already")
         if not file.parent.is_dir():
-            raise Usage(f"{file.parent} is no folder: {file.name} cannot be written there")
+            raise Usage(f"{file.parent} is not a folder: {file.name} cannot be written there")
     except OSError as error:
         raise Usage(sentence(error, file)) from error
     return file

@@ -24,7 +24,7 @@ LINE = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+[A-Za-z0-9+/]+={0,2}([ \
 BEHIND = re.compile(r"[ \t](ssh|ecdsa|sk)-[A-Za-z0-9@.-]+[ \t]+AAAA[A-Za-z0-9+/]")
 
 SshKeys = Annotated[
-    list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with public keys; may be repeated.")
+    list[str] | None, typer.Option("--ssh-key", help="Public key, or a file with public keys. Repeatable.")
 ]
 
 
@@ -81,4 +81,4 @@ def text_of(file: Path) -> str:
     except OSError as error:
         raise Usage(sentence(error, file)) from error
     except UnicodeDecodeError as error:
-        raise Usage(f"{file} is no text: {error.reason} at byte {error.start}") from error
+        raise Usage(f"{file} is not a text file: {error.reason} at byte {error.start}") from error

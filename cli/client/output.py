@@ -29,16 +29,16 @@ def emit_json(value: object, indent: int | None = 2) -> None:
     emit(plain_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
-def emit_exactly(said: bytes) -> None:
-    """Print text of somebody else: unchanged into a file or a pipe, escaped on a terminal, with a line end after it."""
+def emit_exactly(content: bytes) -> None:
+    """Print foreign text: unchanged to a file or a pipe, escaped on a terminal. A line end is added."""
     try:
-        text = said.decode()
+        text = content.decode()
     except UnicodeDecodeError:
         text = None
     if sys.stdout.isatty():
-        emit(repr(said) if text is None else text)
+        emit(repr(content) if text is None else text)
     else:
-        sys.stdout.buffer.write(said if text is None else said + b"\n")
+        sys.stdout.buffer.write(content if text is None else content + b"\n")
         sys.stdout.flush()
 
 
@@ -56,11 +56,11 @@ def one(session: Session, row: Row) -> None:
     if session.output is Output.JSON:
         emit_json(row)
         return
-    told = {plain(name, keep=""): value for name, value in row.items() if value not in (None, [], {}, "")}
-    width = max((len(name) for name in told), default=0)
-    for name, value in told.items():
-        for number, said in enumerate(_lines(value)):
-            line(f"{name if number == 0 else '':<{width}}  {said}")
+    shown = {plain(name, keep=""): value for name, value in row.items() if value not in (None, [], {}, "")}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        for number, text in enumerate(_lines(value)):
+            line(f"{name if number == 0 else '':<{width}}  {text}")
 
 
 def table(rows: Sequence[Row], columns: Columns) -> str:
@@ -89,11 +89,11 @@ def cell(value: object) -> str:
 def age(field: str) -> Callable[[Row], object]:
     """A column that shows how long ago the time in `field` was."""
 
-    def tell(row: Row) -> object:
+    def elapsed(row: Row) -> object:
         at = row.get(field)
         return duration((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()) if at else None
 
-    return tell
+    return elapsed
 
 
 def moment(at: str) -> str:

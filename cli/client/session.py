@@ -1,4 +1,4 @@
-"""What every command of the client gets: the platform, and how to print."""
+"""The parameters of every command of the client: the platform, and how to print."""
 
 import sys
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Session:
     #: whether to wait for the operation to end, and for how many seconds
     wait: bool
     timeout: float
-    #: Idempotency-Key of the command: it happens once, however often it is sent
+    #: Idempotency-Key of the command: it is carried out once, even if it is sent several times
     key: str
     #: printed before each line about progress
     margin: str = ""
@@ -39,6 +39,6 @@ class Session:
 
 
 def note(text: str) -> None:
-    """A line for the person who waits. Standard output carries results only."""
+    """Print a line about the progress to standard error. Standard output is only for results."""
     sys.stderr.write(f"nebula: {plain(masked(text), keep='')}\n")
     sys.stderr.flush()

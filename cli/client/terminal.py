@@ -1,4 +1,4 @@
-"""A terminal joined to a console: every key goes there, everything from there is shown, until Ctrl-]."""
+"""Connects a terminal to a console: sends every key, shows everything that the console sends, until Ctrl-]."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cli.client.tunnel import farewell
+from cli.client.tunnel import close_reason
 
 #: Ctrl-].
 ESCAPE = b"\x1d"
@@ -33,14 +33,14 @@ class Terminal:
         shown = threading.Thread(target=self._show, daemon=True)
         with raw(sys.stdin.fileno()):
             shown.start()
-            left = self._type()
-        if left is None:
-            return farewell(self._socket)
+            reason = self._type()
+        if reason is None:
+            return close_reason(self._socket)
         self._socket.close()
-        return left
+        return reason
 
     def _type(self) -> str | None:
-        """Send what is typed. Returns why the person here ended it; None if the other end did."""
+        """Send the typed keys. Returns why the user ended the session; None if the other end did."""
         keys = sys.stdin.fileno()
         while True:
             ready, _, _ = select.select([keys, self._over], [], [])
@@ -48,7 +48,7 @@ class Terminal:
                 return None
             typed = os.read(keys, READ)
             before, escape, _ = typed.partition(ESCAPE)
-            with contextlib.suppress(Exception):  # closed meanwhile: the other thread says so
+            with contextlib.suppress(Exception):  # closed meanwhile: the other thread notices it
                 if before:
                     self._socket.send(before)
             if escape:
@@ -63,7 +63,7 @@ class Terminal:
                 data = message.encode() if isinstance(message, str) else message
                 while data:
                     data = data[os.write(screen, data) :]
-        except Exception:  # noqa: S110  (however it ended: it has, and why is asked of the socket)
+        except Exception:  # noqa: S110  (the socket has the reason)
             pass
         finally:
             os.write(self._ended, b".")

@@ -9,7 +9,7 @@ from cli.client.errors import CliError, Refused, Unreachable
 
 #: Seconds for the platform to open a connection.
 PATIENCE = 30.0
-#: The codes with which a connection ends normally.
+#: The code with which a connection ends normally.
 NORMAL = 1000
 
 
@@ -42,8 +42,8 @@ def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
         yield socket
 
 
-def farewell(socket: Any) -> str:
-    """Why the platform ended it. Raises Unreachable if the connection was lost."""
+def close_reason(socket: Any) -> str:
+    """Why the platform ended the connection. Raises Unreachable if the connection was lost."""
     code, reason = socket.close_code, socket.close_reason
     if code != NORMAL:
         raise Unreachable(reason or "the connection was lost")

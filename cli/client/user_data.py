@@ -11,7 +11,7 @@ from cli.client.errors import Usage
 from cli.client.session import note
 from runtime.files.unusable import sentence
 
-#: Bytes that the platform takes.
+#: The maximum number of bytes that the platform accepts.
 MOST = 64 * 1024
 
 UserData = Annotated[Path | None, typer.Option(help="File for cloud-init; any bytes, also gzip or MIME.")]
@@ -27,7 +27,9 @@ def user_data(file: Path | None) -> Document:
     except OSError as error:
         raise Usage(sentence(error, file)) from error
     if len(data) > MOST:
-        raise Usage(f"{file} has more than {MOST} bytes; compress it: gzip -k9 {file} makes {file}.gz, which is taken")
+        raise Usage(
+            f"{file} has more than {MOST} bytes; compress it: gzip -k9 {file} makes {file}.gz, which is accepted"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -22,7 +22,7 @@ class Progress:
     def __init__(self, what: str, margin: str = "") -> None:
         self._what = margin + plain(what, keep="")
         self._began = time.monotonic()
-        self._said = ""
+        self._shown = ""
         self._spinner: Any = None
 
     def __enter__(self) -> "Progress":
@@ -45,34 +45,34 @@ class Progress:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         text = plain(text, keep="")
         if self._spinner is not None:
             from rich.text import Text
 
             self._spinner.update(Text(f"{self._what}: {text} ({duration(self.elapsed)})"))
-        elif text != self._said:
+        elif text != self._shown:
             sys.stderr.write(f"{self._what}: {text} ({duration(self.elapsed)})\n")
             sys.stderr.flush()
-        self._said = text
+        self._shown = text
 
 
 def operation(session: Session, op: Document) -> Document:
     """Wait until the operation has succeeded. Returns its last state.
 
-    Raises Refused when it failed, TimedOut when it (or our patience) ran out of time, Interrupted on Ctrl-C: the
-    operation then continues on the platform.
+    Raises Refused if it failed, TimedOut if its deadline or our time-out has passed, Interrupted on Ctrl-C: then the
+    operation continues on the platform.
     """
     with Progress(f"{op['verb']} {op['kind']} {short(op['resource'])}", session.margin) as progress:
         try:
             while op["status"] in ("accepted", "running"):
-                progress.say(_state(session, op))
+                progress.show(_state(session, op))
                 wait = _patience(session, progress, f"operation {op['id']} is {op['status']}")
-                asked = {"wait": f"{wait:.1f}s"}
-                op = session.api.poll(path("operations", op["id"]), asked, wait=wait, patience=left(session, progress))
+                query = {"wait": f"{wait:.1f}s"}
+                op = session.api.poll(path("operations", op["id"]), query, wait=wait, patience=left(session, progress))
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; operation {op['id']} goes on without you") from None
-        progress.say(op["status"])
+            raise Interrupted(f"interrupted; operation {op['id']} continues on the platform") from None
+        progress.show(op["status"])
     problem = {"detail": f"{op['verb']} {op['status']}", **(op.get("problem") or {})}
     match op["status"]:
         case "succeeded":
@@ -98,7 +98,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
                 if goal == "deleted" and refusal.status in (404, 410):
                     return {"id": vm_id, "project": project, "phase": "deleted"}
                 raise
-            progress.say(describe(state))
+            progress.show(describe(state))
             if _reached(state, goal):
                 return state
             if goal == "ready" and (silent := _silent(state)):
@@ -112,7 +112,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
             position = news[-1]["position"] if news else None
 
 
-def passed_over(considered: list[Document]) -> list[str]:
+def not_chosen(considered: list[Document]) -> list[str]:
     """Each node that placement considered and did not choose, with the reason."""
     named = [node for node in considered if node.get("reason")]
     more = [f" (and {node['more']} more)" if node.get("more") else "" for node in named]
@@ -121,8 +121,8 @@ def passed_over(considered: list[Document]) -> list[str]:
 
 def considered(nodes: list[Document]) -> list[str]:
     """All nodes that placement considered: the chosen one, and why not the others."""
-    taken = [f"{node['node']} was taken" for node in nodes if not node.get("reason")]
-    return [*taken, *passed_over(nodes)]
+    chosen = [f"{node['node']} was chosen" for node in nodes if not node.get("reason")]
+    return [*chosen, *not_chosen(nodes)]
 
 
 def describe(state: Document) -> str:
@@ -131,7 +131,7 @@ def describe(state: Document) -> str:
     if state.get("preparing"):
         words.append(f"preparing {state['preparing']}")
     if state["phase"] == "unschedulable":
-        words += passed_over(state.get("considered") or [])
+        words += not_chosen(state.get("considered") or [])
     if state["phase"] == "running":
         words += state.get("addresses") or ["no address yet"]
         words.append("ready" if state.get("ready") else "guest not ready yet")
@@ -185,10 +185,10 @@ def _patience(session: Session, progress: Progress, state: str) -> float:
     """Seconds until the next look. Raises TimedOut if no time is left."""
     seconds = left(session, progress)
     if seconds <= 0:
-        raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still get there")
+        raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still reach that state")
     return min(POLL, seconds)
 
 
 def left(session: Session, progress: Progress) -> float:
-    """Seconds that we still wait."""
+    """The seconds that are left of the time-out."""
     return session.timeout - progress.elapsed

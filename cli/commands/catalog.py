@@ -117,7 +117,7 @@ def create_project(
     id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
     tag: Tags = None,
     ssh_key: SshKeys = None,
-    description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
+    description: Annotated[str | None, typer.Option(help="Its purpose, on one line.")] = None,
 ) -> None:
     """Create a project. All VMs that are created in it get its SSH keys."""
     more = {"id": id or None, "description": description}
@@ -129,7 +129,7 @@ def create_project(
 
 @query(projects, "list")
 def list_projects(session: Session) -> None:
-    """All projects."""
+    """List all projects."""
     output.listing(session, session.api.pages(path("projects")), PROJECT)
 
 
@@ -145,9 +145,9 @@ def usage_of_project(
     which: Annotated[str, typer.Argument(metavar="PROJECT")],
     at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
 ) -> None:
-    """What the VMs of a project take up, now or at a time past.
+    """Show the resources of a project's VMs, now or at an earlier time.
 
-    promised: all VMs that are not deleted, with the sizes they are to have. in use: those that run or are paused, with
+    promised: all VMs that are not deleted, with their wanted sizes. in use: VMs that run or are paused, with
     the vCPUs and the memory of their domains, and the disks of all VMs that have a node.
     """
     found = session.api.get(path("projects", which, "usage"), {"at": at})
@@ -211,7 +211,7 @@ def create_tag(
 
 @query(tags, "list")
 def list_tags(session: Session) -> None:
-    """All tags."""
+    """List all tags."""
     output.listing(session, session.api.pages(path("tags")), TAG)
 
 
@@ -236,32 +236,32 @@ def create_flavor(
     memory: Annotated[int, typer.Option(help="Memory in MiB.")],
     disk: Annotated[int, typer.Option(help="Disk in GiB.")],
     id: Annotated[str | None, typer.Option(help="The name as a slug, unless given.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Only for the VMs of --project.")] = False,
     label: Labels = None,
     description: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Create a flavor. Its size never changes: for another size create another flavor, and deprecate this one."""
-    said = {
+    optional = {
         "id": id,
         "project": session.project if private else None,
         "labels": labelled(label),
         "description": description,
     }
     body = {"name": name, "vcpus": vcpus, "memory_mib": memory, "disk_gib": disk}
-    body |= {field: value for field, value in said.items() if value is not None}
+    body |= {field: value for field, value in optional.items() if value is not None}
     answer = session.api.send("POST", path("flavors"), body, key=session.key)
     finish(session, answer, FLAVOR, path("flavors", answer["flavor"]["id"]))
 
 
 @query(flavors, "list")
 def list_flavors(session: Session) -> None:
-    """All flavors; with --project, those that it can use."""
+    """List all flavors; with --project, those that it can use."""
     output.listing(session, session.api.pages(path("flavors"), {"project": session.project_given}), FLAVOR)
 
 
 @query(flavors, "show")
 def show_flavor(session: Session, flavor: Id) -> None:
-    """One flavor."""
+    """Show a flavor."""
     output.one(session, session.api.get(path("flavors", flavor)))
 
 
@@ -269,20 +269,20 @@ def show_flavor(session: Session, flavor: Id) -> None:
 def change_flavor(
     session: Session,
     flavor: Id,
-    name: Annotated[str | None, typer.Option(help="Another name; its id stays.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name; its id does not change.")] = None,
     label: Labels = None,
     description: Annotated[str | None, typer.Option(help="An empty text removes it.")] = None,
 ) -> None:
-    """Change the name, labels or description of a flavor. What is not given stays; labels are replaced as a whole."""
-    said = {"name": name, "labels": labelled(label), "description": description}
-    body = {field: value for field, value in said.items() if value is not None}
+    """Change the name, labels or description of a flavor. Fields that are not given stay; labels replace all labels."""
+    given = {"name": name, "labels": labelled(label), "description": description}
+    body = {field: value for field, value in given.items() if value is not None}
     answer = session.api.send("PATCH", path("flavors", flavor), body, key=session.key)
     finish(session, answer, FLAVOR, path("flavors", flavor))
 
 
 @command(flavors, "deprecate")
 def deprecate_flavor(session: Session, flavor: Id) -> None:
-    """Refuse the flavor for new VMs; present VMs keep it."""
+    """Refuse a flavor for new VMs; existing VMs keep it."""
     finish(
         session,
         session.api.send("POST", path("flavors", flavor, "deprecate"), key=session.key),
@@ -304,13 +304,13 @@ def restore_flavor(session: Session, flavor: Id) -> None:
 
 @command(flavors, "delete")
 def delete_flavor(session: Session, flavor: Id) -> None:
-    """Delete a flavor that no VM was made of."""
+    """Delete a flavor from which no VM was made."""
     finish(session, session.api.send("DELETE", path("flavors", flavor), key=session.key), FLAVOR, None)
 
 
 @query(nodes, "list")
 def list_nodes(session: Session) -> None:
-    """All nodes."""
+    """List all nodes."""
     output.listing(session, session.api.pages(path("nodes")), NODE)
 
 
@@ -322,7 +322,7 @@ def show_node(session: Session, node: Id) -> None:
 
 @command(nodes, "cordon")
 def cordon(session: Session, node: Id) -> None:
-    """Place no new VMs on a node; its present VMs go on running."""
+    """Place no new VMs on a node; its present VMs keep running."""
     answer = session.api.send("POST", path("nodes", node, "cordon"), {}, key=session.key)
     finish(session, answer, NODE, path("nodes", node))
 
@@ -362,7 +362,7 @@ def list_operations(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
 ) -> None:
-    """The newest operations."""
+    """List the newest operations."""
     wanted = {"project": session.project_given, "vm": vm, "status": status, "limit": min(limit, 500)}
     found = session.api.pages(path("operations"), wanted)
     output.listing(session, [row for _, row in zip(range(limit), found, strict=False)], OPERATION)
@@ -376,7 +376,7 @@ def show_operation(session: Session, operation: Id) -> None:
 
 @patient(operations, "wait")
 def wait_operation(session: Session, operation: Id) -> None:
-    """Wait until an operation has ended; the exit status says how."""
+    """Wait until an operation has ended; the exit status shows its outcome."""
     ended = waiting.operation(session, session.api.get(path("operations", operation)))
     if session.output is Output.JSON:
         output.emit_json(ended)

@@ -35,9 +35,9 @@ def register(app: typer.Typer) -> None:
 def console(
     session: Session,
     vm: Name,
-    force: Annotated[bool, typer.Option("--force", help="Take it over from the person who has it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take it over from the user who is connected.")] = False,
 ) -> None:
-    """Connect to a running VM's serial console. Ctrl-] ends the session; the VM goes on running."""
+    """Connect to a running VM's serial console. Ctrl-] ends the session; the VM keeps running."""
     target = path("projects", session.project, "vms", find(session, vm), "console")
     with connected(session.api, target, {"force": "true"} if force else {}) as socket:
         note(f"connected to {vm}; Ctrl-] ends the session")
@@ -48,7 +48,7 @@ def console(
 def console_log(
     session: Session,
     vm: Name,
-    bytes: Annotated[int, typer.Option(min=1, max=8 * 1024 * 1024, help="How much of its end.")] = 64 * 1024,
+    bytes: Annotated[int, typer.Option(min=1, max=8 * 1024 * 1024, help="How many bytes of its end.")] = 64 * 1024,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Also print new output, until Ctrl-C.")] = False,
 ) -> None:
     """Print what a VM wrote to its serial console, running or not. A terminal gets only text and colours."""
@@ -57,11 +57,11 @@ def console_log(
     with Printer() as show:
         show(data)
         while follow:
-            asked = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
+            query = {"cursor": headers["nebula-cursor"], "wait": WAIT, "bytes": 1024 * 1024}
             try:
-                data, headers = session.api.raw(target, asked, wait=WAIT)
+                data, headers = session.api.raw(target, query, wait=WAIT)
             except Refused as refusal:
-                if refusal.status in (404, 410):  # deleted with its VM: that was all
+                if refusal.status in (404, 410):  # the log was deleted with its VM
                     return
                 raise
             show(data)
@@ -87,7 +87,7 @@ def vnc(
 
 
 class Printer:
-    """Prints what comes in pieces: as it is, or, to a terminal, what is harmless of it, without a colour at last."""
+    """Prints pieces of output: unchanged, or, on a terminal, only text and colours. Colours are reset at the end."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -107,6 +107,6 @@ class Printer:
 
 
 def harmless(text: str) -> str:
-    """Text and its colours: a guest could otherwise type for whoever looks, or turn the text around."""
+    """The text and its colours only: other sequences could type for the user, or reverse the text."""
     pieces = enumerate(_COLOUR.split(text))
     return "".join(piece if number % 2 else plain(_CONTROL.sub("", piece), keep="\t\n\r") for number, piece in pieces)

@@ -39,11 +39,11 @@ def events(
     operation: Annotated[str | None, typer.Option(help="Of this operation.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="From this position or time on.")] = None,
     to: Annotated[str | None, typer.Option(help="Up to this position or time.")] = None,
-    after: Annotated[int | None, typer.Option(help="Behind this position.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    after: Annotated[int | None, typer.Option(help="After this position.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until interrupted.")] = False,
 ) -> None:
-    """The log, oldest first. With --output json: one CloudEvent per line."""
+    """Print the log, oldest event first. With --output json: one CloudEvent per line."""
     wanted = {
         "project": session.project_given,
         "vm": find(session, vm) if vm else None,
@@ -62,9 +62,9 @@ def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterato
     """The matching events in the order of the log; with `follow` it never ends."""
     wait = 0.0
     while True:
-        held = {"wait": f"{wait:.0f}s"} if wait else {}
+        waiting = {"wait": f"{wait:.0f}s"} if wait else {}
         read = session.api.poll if wait else session.api.get  # a follower also waits while the platform is away
-        items = read(path("events"), {**wanted, "limit": PAGE, **held}, wait=wait)["items"]
+        items = read(path("events"), {**wanted, "limit": PAGE, **waiting}, wait=wait)["items"]
         yield from items
         if items:
             wanted = {**wanted, "after": items[-1]["position"]}
@@ -79,11 +79,11 @@ def feed(
     vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
     after: Annotated[int | None, typer.Option(help="Begin after this position; without it, at the beginning.")] = None,
     now: Annotated[bool, typer.Option("--from-now", help="Only what happens from now on.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
 ) -> None:
-    """The live feed, resumed where it was when the connection is lost. With --output json: one CloudEvent per line.
+    """Print the live feed. A lost connection is resumed exactly. With --output json: one CloudEvent per line.
 
-    Each item names the one before it, so that a gap is noticed: it ends the feed with status 1.
+    Each item names the previous one, so a gap is detected. A gap ends the feed with exit status 1.
     """
     target = path("feed")
     if vm:
@@ -120,8 +120,8 @@ def subscribe(session: Session, target: str, start: Document) -> Iterator[Docume
             before = last  # the next connection begins there
             failures += 1
             pause = RETRY.after(failures)
-            behind = f"behind position {last}" if last is not None else "from the start"
-            note(f"{error}; resuming {behind} in {pause:.1f} s")
+            where = f"after position {last}" if last is not None else "from the start"
+            note(f"{error}; resuming {where} in {pause:.1f} s")
             time.sleep(pause)
 
 
@@ -138,7 +138,7 @@ def _print(session: Session, items: Iterator[Document], limit: int | None) -> No
 
 
 def line(event: Document) -> str:
-    """An event in one line; also a message that is no event, whatever is in it."""
+    """An event, or a malformed message, in one line."""
     try:
         of = ".".join(subjects.parse_event(event["subject"]))
     except ValueError:

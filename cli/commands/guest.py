@@ -1,4 +1,4 @@
-"""`nebula vm guest`: what a guest says of itself."""
+"""`nebula vm guest`: information from the agent in a guest."""
 
 import typer
 
@@ -33,25 +33,25 @@ def register(app: typer.Typer) -> None:
 def guest(session: Session, vm: Name) -> None:
     """Ask the agent in a running guest for its system, network and filesystems."""
     target = path("projects", session.project, "vms", find(session, vm), "guest")
-    said = session.api.get(target, wait=AGENT)
+    found = session.api.get(target, wait=AGENT)
     if session.output is Output.JSON:
-        output.emit_json(said)
+        output.emit_json(found)
         return
-    output.one(session, summary(said))
+    output.one(session, summary(found))
     for name, columns in (("interfaces", INTERFACES), ("filesystems", FILESYSTEMS)):
-        if said[name] is None:
-            note(f"the agent does not tell of {name}")
+        if found[name] is None:
+            note(f"the agent does not report {name}")
             continue
         output.emit("")
-        output.emit(output.table(said[name], columns))
-        if more := said[f"more_{name}"]:
+        output.emit(output.table(found[name], columns))
+        if more := found[f"more_{name}"]:
             note(f"and {more} more {name}")
 
 
-def summary(said: Document) -> Document:
-    system, timezone = said["os"] or {}, said["timezone"] or {}
+def summary(found: Document) -> Document:
+    system, timezone = found["os"] or {}, found["timezone"] or {}
     return {
-        "hostname": said["hostname"],
+        "hostname": found["hostname"],
         "os": system.get("name") or system.get("id"),
         "kernel": system.get("kernel_release"),
         "machine": system.get("machine"),

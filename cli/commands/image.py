@@ -63,8 +63,8 @@ class Debian(StrEnum):
         return self.name.lower()
 
 
-Sha256 = Annotated[str | None, typer.Option(help="Checksum; without one, the computed checksum is recorded.")]
-Sha512 = Annotated[str | None, typer.Option(help="Checksum of this kind; both may be given.")]
+Sha256 = Annotated[str | None, typer.Option(help="SHA-256 checksum; without one, the computed checksum is recorded.")]
+Sha512 = Annotated[str | None, typer.Option(help="SHA-512 checksum; both may be given.")]
 Distribution = Annotated[str | None, typer.Option(help="Such as debian.")]
 Release = Annotated[str | None, typer.Option(help="Such as 12 or 24.04.")]
 Arch = Annotated[
@@ -74,13 +74,13 @@ Started = Annotated[
     Firmware | None, typer.Option(help="Firmware of its guests: bios (default) or uefi (default for aarch64).")
 ]
 Description = Annotated[str | None, typer.Option(help="For people.")]
-Private = Annotated[bool, typer.Option("--private", help="For the VMs of --project alone.")]
+Private = Annotated[bool, typer.Option("--private", help="Only for the VMs of --project.")]
 
 
 @command(app, "register")
 def register(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Where it is.")],
+    source: Annotated[str, typer.Argument(metavar="PATH|URL", help="Its path or URL.")],
     id: Annotated[str | None, typer.Option(help="The file's name as a slug, unless given.")] = None,
     name: Annotated[str | None, typer.Option(help="The id, unless given.")] = None,
     sha256: Sha256 = None,
@@ -93,7 +93,7 @@ def register(
     firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
     fetch: Annotated[
-        Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
+        Fetch, typer.Option(help="Where nodes get it: from the platform, or from the URL or path.")
     ] = Fetch.PLATFORM,
 ) -> None:
     """Register an image; waits until its content and checksum have been checked."""
@@ -124,8 +124,8 @@ def register(
 @command(app, "import")
 def import_(
     session: Session,
-    image: Annotated[str, typer.Argument(metavar="ID", help="What it is to be called.")],
-    origin: Annotated[str, typer.Option("--from", help="The http(s) URL it is behind: of a qcow2 or raw disk.")],
+    image: Annotated[str, typer.Argument(metavar="ID", help="Its id.")],
+    origin: Annotated[str, typer.Option("--from", help="The http(s) URL of a qcow2 or raw disk.")],
     sha256: Sha256 = None,
     sha512: Sha512 = None,
     distribution: Distribution = None,
@@ -136,12 +136,12 @@ def import_(
     firmware: Started = None,
     seed: Annotated[Seed, typer.Option(help="How its guests' cloud-init gets its data.")] = Seed.HTTP,
     fetch: Annotated[
-        Fetch, typer.Option(help="Where nodes get it: from what the platform keeps of it, or from the URL or path.")
+        Fetch, typer.Option(help="Where nodes get it: from the platform, or from the URL or path.")
     ] = Fetch.PLATFORM,
 ) -> None:
     """Import an image from a URL; shows the progress."""
     if not origin.lower().startswith(("http://", "https://")):
-        raise Usage("--from has to be an http(s) URL; `nebula image register` takes a path")
+        raise Usage("--from must be an http(s) URL; for a path use `nebula image register`")
     register(
         session,
         origin,
@@ -165,10 +165,10 @@ def list_(
     distribution: Distribution = None,
     release: Release = None,
     architecture: Annotated[
-        str | None, typer.Option("--architecture", "--arch", help="What CPUs it is made for.")
+        str | None, typer.Option("--architecture", "--arch", help="The CPUs that it is for.")
     ] = None,
 ) -> None:
-    """All images; with --project, those that it can use."""
+    """List all images; with --project, those that it can use."""
     wanted = {
         "project": session.project_given,
         "distribution": distribution,
@@ -206,7 +206,7 @@ def build(
     try:
         with waiting.Progress(f"building {release}") as progress:
             out = cache / f"{release}.qcow2"
-            built = build_debian_image(release.suite, out, progress=progress.say, cache=cache)
+            built = build_debian_image(release.suite, out, progress=progress.show, cache=cache)
     except ImageBuildError as error:
         raise CliError(str(error)) from error
     if not register:
@@ -231,7 +231,7 @@ def ensure(session: Session, image_id: str, source: str, sha256: str, **about: s
         known = {"phase": "deleted"}
     if known["phase"] in ("available", "verifying") and known["sha256"] != sha256:
         raise CliError(
-            f"there is an image {image_id} already, with other bytes (sha256 {known['sha256']});\n"
+            f"an image {image_id} exists already, with other bytes (sha256 {known['sha256']});\n"
             "  delete it first, or register this one under another --id"
         )
     if known["phase"] == "available":
@@ -252,7 +252,7 @@ def slug(source: str) -> str:
         name = ""
     found = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
     if not found:
-        raise Usage("the source has no file name to call the image by: give it an --id")
+        raise Usage("no id can be made from the source's file name: give --id")
     return found
 
 

@@ -35,7 +35,7 @@ Format = Annotated[Output | None, typer.Option("--output", "-o", help="For peopl
 Key = Annotated[
     Path | None, typer.Option("--key", help="The public keys to trust (checkpoint.pub in NEBULA_HOME).", metavar="FILE")
 ]
-NoKey = Annotated[bool, typer.Option("--no-key", help="Do not look at signatures.")]
+NoKey = Annotated[bool, typer.Option("--no-key", help="Do not check signatures.")]
 Foreign = Annotated[
     list[str] | None,
     typer.Option(help="A pattern of types that others may write, such as 'acme.*'. Repeatable.", metavar="PATTERN"),
@@ -76,7 +76,7 @@ def verify_log(
             nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
         )
 
-    _tell(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
+    _print(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
 
 
 @verify.command("file")
@@ -99,13 +99,13 @@ def verify_file(
         report = verify_file(readable(file), keys=keys, foreign=foreign or (), signed=not allow_unsigned)
     except OSError as error:
         raise Usage(sentence(error, file)) from error
-    _tell(report, wants_json(context, format_), signatures=keys is not None)
+    _print(report, wants_json(context, format_), signatures=keys is not None)
 
 
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must not exist.")],
-    after: Annotated[int, typer.Option(min=0, help="Behind this position.")] = 0,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; it must not exist.")],
+    after: Annotated[int, typer.Option(min=0, help="After this position.")] = 0,
     to: Annotated[int | None, typer.Option(min=1, help="Up to this position, or the next signed one.")] = None,
     format_: Format = None,
 ) -> None:
@@ -168,13 +168,13 @@ def import_(
     try:
         report = on_bus(settings, work)
     except transfer.Unsound as error:
-        _tell(error.report, wants_json(context, format_), signatures=keys is not None)
+        _print(error.report, wants_json(context, format_), signatures=keys is not None)
         return
     except transfer.Refused as error:
         raise CliError(str(error)) from error
-    _tell(report, wants_json(context, format_), signatures=keys is not None, failing=False)
+    _print(report, wants_json(context, format_), signatures=keys is not None, failing=False)
     if not report.ok:
-        note(f"{len(report.findings)} malformed messages are in the log, as they were where it was exported")
+        note(f"{len(report.findings)} malformed messages are in the log, as in the exported log")
 
 
 def schemas(
@@ -207,7 +207,7 @@ class _Progress:
             note(f"{self._word} {done} of {of}")
 
 
-def _tell(
+def _print(
     report: "Report", json_: bool, *, signatures: bool, against: Path | None = None, failing: bool = True
 ) -> None:
     """Print a report; CliError when it has findings (`failing`)."""
@@ -216,7 +216,7 @@ def _tell(
     else:
         output.line(f"{report.what}: positions {report.first} to {report.last}")
         output.line(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
-        output.line(f"signed up to position {report.proven}" if signatures else "signatures were not looked at")
+        output.line(f"signed up to position {report.proven}" if signatures else "signatures were not checked")
         output.line(f"digest {report.digest}")
         if against is not None:
             output.line(f"compared with {against}, event by event")
@@ -224,7 +224,7 @@ def _tell(
             output.line(f"  {finding}")
     if failing and not report.ok:
         count = len(report.findings) + report.more_findings
-        raise CliError(f"{count} finding{'s' if count > 1 else ''}: the log is not what it should be")
+        raise CliError(f"{count} finding{'s' if count > 1 else ''}: see the findings above and docs/integrity.md")
 
 
 def _common() -> "type[Common]":
@@ -241,4 +241,4 @@ def _keys(settings: "Common", file: Path | None, no_key: bool) -> "Keys | None":
     try:
         return public_keys(file or settings.home / "checkpoint.pub")
     except BadKey as error:
-        raise Usage(f"{error}\n  give the public key with --key, or --no-key to go without") from error
+        raise Usage(f"{error}\n  give the public key with --key, or use --no-key to check no signatures") from error

@@ -1,4 +1,4 @@
-"""What the commands for operators share: settings, and a connection to the bus."""
+"""Common code of the commands for operators: settings, and a connection to the bus."""
 
 import asyncio
 import socket
@@ -58,7 +58,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     try:
         return asyncio.run(connected())
     except NotFoundError as error:
-        raise CliError(f"{place(settings)} holds no platform: {error}") from error
+        raise CliError(f"{place(settings)} has no platform: {error}") from error
     except (NatsError, Unavailable, TimeoutError, ConnectionError, socket.gaierror) as error:
         if refuses(error):
             raise CliError(str(refusal(place(settings), error))) from error

@@ -41,7 +41,7 @@ def list_(
 
 @query(parked, "show")
 def show(session: Session, source: Source, key: Key) -> None:
-    """One parked message, whole."""
+    """Show a parked message."""
     output.one(session, session.api.get(path("parked", source, key)))
 
 
@@ -56,7 +56,7 @@ def drop(
     session: Session,
     source: Source,
     key: Key,
-    reason: Annotated[str, typer.Option(help="Why it is not wanted; kept with the record.")],
+    reason: Annotated[str, typer.Option(help="Why it needs no more work; stored with the record.")],
 ) -> None:
     """Close the record of a message that needs no more work. A message of the log stays in the log."""
     _closed(session, session.api.send("POST", path("parked", source, key, "drop"), {"reason": reason}))

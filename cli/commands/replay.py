@@ -14,7 +14,7 @@ from cli.client.client import Document, path
 from cli.client.command import query
 from cli.client.errors import CliError, Refused
 from cli.client.session import Output, Session, note
-from cli.client.waiting import passed_over
+from cli.client.waiting import not_chosen
 from cli.commands import events
 from cli.commands.vm import find
 from runtime.bus.header_text import encoded
@@ -37,59 +37,59 @@ COLUMNS: output.Columns = {
 
 @query(app, "vm")
 def vm(session: Session, vm: Annotated[str, typer.Argument(metavar="VM", help="Name, or id if deleted.")]) -> None:
-    """Every event of a VM: when, how long after the one before, and what it changed. Verifies the hash chain."""
+    """Show every event of a VM: its time, the time since the previous one, its changes. Verify the hash chain."""
     vm_id = find(session, vm)
-    told = story(session, vm_id)
-    if not told:
-        raise CliError(f"the log knows no VM {vm_id}")
-    broken = breaks([event for event in told if says_event(event)])
-    strange = [event for event in told if not says_event(event)]
-    rows = timeline(session, told)
+    found_events = story(session, vm_id)
+    if not found_events:
+        raise CliError(f"there is no VM {vm_id} in the log")
+    broken = breaks([event for event in found_events if says_event(event)])
+    ignored = [event for event in found_events if not says_event(event)]
+    rows = timeline(session, found_events)
     if session.output is Output.JSON:
-        output.emit_json({"id": vm_id, "timeline": rows, "events": told, "chain": {"breaks": broken}})
+        output.emit_json({"id": vm_id, "timeline": rows, "events": found_events, "chain": {"breaks": broken}})
     else:
         output.emit(output.table(rows, COLUMNS))
-        held = f"\nchain: {len(told) - len(strange)} events from the first on; every link and digest holds"
-        output.emit("" if broken else held)
-    if strange:
-        positions = ", ".join(str(event["position"]) for event in strange)
-        note(f"malformed messages, which nobody takes in, stand at {positions}; see nebula parked list")
+        intact = f"\nchain: {len(found_events) - len(ignored)} events from the first on; every link and digest holds"
+        output.emit("" if broken else intact)
+    if ignored:
+        positions = ", ".join(str(event["position"]) for event in ignored)
+        note(f"malformed messages at positions {positions} are ignored; see nebula parked list")
     if broken:
         raise CliError("\n".join(["the hash chain does not hold", *(f"  {each}" for each in broken)]))
 
 
 def story(session: Session, vm_id: str) -> list[Document]:
-    """All events of the VM, from its first on."""
+    """All events of the VM, from the first one on."""
     return list(events.read(session, {"vm": vm_id, "kind": "vm"}))
 
 
-def timeline(session: Session, told: Sequence[Document]) -> list[Document]:
+def timeline(session: Session, found_events: Sequence[Document]) -> list[Document]:
     """One row per event. The phase is the one that the platform shows for that position."""
     rows: list[Document] = []
     before: datetime | None = None
     phase = None
-    for event in told:
+    for event in found_events:
         if not says_event(event):
             rows.append(malformed(event))
             continue
         at = datetime.fromisoformat(event["time"])
-        then = _at(session, event)
+        phase_then = _at(session, event)
         rows.append(
             {
                 "position": event["position"],
                 "time": output.moment(event["time"]),
                 "after": f"+{output.duration((at - before).total_seconds())}" if before else "",
                 "event": event["type"].rpartition(".")[2],
-                "phase": then if then != phase else "",
+                "phase": phase_then if phase_then != phase else "",
                 "what": what(event["data"], event.get("actor", ""), event["type"].rpartition(".")[2]),
             }
         )
-        before, phase = at, then
+        before, phase = at, phase_then
     return rows
 
 
 def says_event(event: Document) -> bool:
-    """Whether a message has the members of an event; the chain says whether they are right."""
+    """Whether a message has the members of an event. The check of the chain says whether they are right."""
     try:
         output.moment(event["time"])
         int(event["aggregateversion"])
@@ -99,14 +99,14 @@ def says_event(event: Document) -> bool:
 
 
 def malformed(event: Document) -> Document:
-    """The row of a message that is no event."""
+    """The row of a malformed message."""
     size = len(base64.b64decode(event.get("data_base64", "")))
-    what = f"no event: {size} bytes that somebody stored on this VM's subject"
+    what = f"not an event: {size} bytes that somebody stored on this VM's subject"
     row = {"position": event["position"], "time": "", "after": "", "event": "(malformed)", "phase": "", "what": what}
     return {**row, "parked": f"log {event['position']}"}
 
 
-#: What says what became of a VM, by the type of event: all that stands in it was changed, also what it took away.
+#: The fields that show a change, by the type of event. An empty value means that the old one was removed.
 CHANGES = {
     "VmChanged": ("name", "tags", "labels", "protected", "restart_policy", "watchdog", "description"),
     "VmTagged": ("tags",),
@@ -158,7 +158,7 @@ def what(data: Document, actor: str, kind: str = "") -> str:
         if data.get(name) not in (None, ""):
             words.append(f"{name} {data[name]}")
     if data.get("forced"):
-        words.append("its plug was pulled")
+        words.append("powered off by force")
     if data.get("watchdog_resets"):
         words.append(f"{data['watchdog_resets']} by its watchdog")
     for name in ("addresses", "tags"):
@@ -166,41 +166,41 @@ def what(data: Document, actor: str, kind: str = "") -> str:
             words.append(f"{name} {output.cell(data[name])}")
     if data.get("host_keys"):
         words.append(f"host keys {output.cell([key['type'] for key in data['host_keys']])}")
-    words += passed_over(data.get("considered", []))
+    words += not_chosen(data.get("considered", []))
     return ", ".join(words)
 
 
-def breaks(told: Sequence[Document]) -> list[str]:
+def breaks(found_events: Sequence[Document]) -> list[str]:
     """The places where the chain of digests is broken: one line each.
 
-    Each event has to name the digest of the one before it (zeros in the first), and its own digest has to be that of
-    its content as we see it: computed here, so that the platform's word is not all there is. Of an event that does not
-    follow, the next one may still be the successor: that is said once.
+    Each event must name the digest of the previous event (zeros in the first), and its own digest must be the digest of
+    its content. The digest is computed here, so the platform need not be trusted. After an event that does not fit, the
+    next one may follow either it or the event before it, so one break is reported once.
     """
     found = []
     version, previous = 0, GENESIS
-    stray = (version, previous)
-    for event in told:
+    last = (version, previous)
+    for event in found_events:
         where = f"position {event['position']}"
-        said = int(event["aggregateversion"])
-        follows = (said - 1, event["prevhash"]) in ((version, previous), stray)
-        if not follows and said != version + 1:
-            found.append(f"{where} is event {said} of this VM, not {version + 1}")
+        number = int(event["aggregateversion"])
+        follows = (number - 1, event["prevhash"]) in ((version, previous), last)
+        if not follows and number != version + 1:
+            found.append(f"{where} is event {number} of this VM, not {version + 1}")
         if not follows and event["prevhash"] != previous:
             found.append(f"{where} follows {event['prevhash'][:12]}…, but the event before it is {previous[:12]}…")
         if event["digest"] not in digests(event):
             found.append(f"{where} was altered: its content does not have the digest {event['digest'][:12]}…")
-        stray = (said, event["digest"])
+        last = (number, event["digest"])
         if follows:
-            version, previous = stray
+            version, previous = last
     return found
 
 
 def digests(event: Document) -> set[str]:
-    """The digests that an event of this content may have.
+    """The possible digests of an event with this content.
 
-    SHA-256 over its subject, its attributes in the order of their names, and its data. Attributes are encoded as
-    headers are; earlier versions wrote spaces into headers as they are.
+    SHA-256 over its subject, its attributes in the order of their names, and its data. Attributes are encoded
+    as in headers; earlier versions wrote spaces into headers unchanged.
     """
     covered = sorted((name, str(value)) for name, value in event.items() if name not in NOT_COVERED)
     body = json.dumps(event["data"], separators=(",", ":"), ensure_ascii=False)

@@ -1,6 +1,6 @@
 """`nebula node --simulate N`: N nodes in one process, without a hypervisor.
 
-The options go before the environment's NEBULA_*; a platform that `nebula up` runs on this machine is found by itself.
+The options take precedence over NEBULA_* of the environment. A platform that `nebula up` runs on this machine is found.
 """
 
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ Count = Annotated[
     int | None,
     typer.Option(
         "--simulate",
-        help="Run this many simulated nodes in one process, on no hypervisor at all: a large cloud on a laptop. "
-        "They, their VMs and disks are remembered in NEBULA_HOME; stop and start as you like.",
+        help="Run this many simulated nodes in one process, without a hypervisor: a large cloud on a laptop. "
+        "The nodes, their VMs and disks are stored in NEBULA_HOME, so the process can be stopped and started again.",
         rich_help_panel=PANEL,
         min=1,
     ),
@@ -33,7 +33,7 @@ Seconds = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHAT=SECONDS",
-        help="How long things take, give or take half of it: call (0.002), image (1), boot (5), lease (2), "
+        help="Durations, varied by up to half: call (0.002), image (1), boot (5), lease (2), "
         "shutdown (2), memory (2), reboot (20).",
         rich_help_panel=PANEL,
     ),
@@ -42,12 +42,12 @@ Fault = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHAT=RATE",
-        help="How often things go wrong (never): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
-        "an hour and VM; outage, reboot: an hour and node. clock: seconds that the hosts' clocks are ahead.",
+        help="Rates of faults (0): refused, hang: share of all calls; crash, poweroff, stall, vanish: "
+        "per VM and hour; outage, reboot: per node and hour. clock: seconds that the hosts' clocks are ahead.",
         rich_help_panel=PANEL,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Of all chance (0).", rich_help_panel=PANEL)]
+Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers (0).", rich_help_panel=PANEL)]
 PhoneHome = Annotated[
     bool | None,
     typer.Option(
@@ -59,7 +59,7 @@ PhoneHome = Annotated[
 
 
 def simulate(given: dict[str, Any]) -> None:
-    """Run until stopped. `given` are settings by name; None means not given."""
+    """Run until stopped. `given`: settings by name; None means not given."""
     from runtime.settings import SimulationSettings, read
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
@@ -73,7 +73,7 @@ def simulate(given: dict[str, Any]) -> None:
 
 
 def numbers(option: str, pairs: list[str] | None) -> dict[str, str] | None:
-    """`a=1 b=2` as a mapping. Raises Usage; names and values are judged with the settings."""
+    """`a=1 b=2` as a mapping. Raises Usage; names and values are checked with the settings."""
     if not pairs:
         return None
     found = dict(pair.partition("=")[::2] for pair in pairs)

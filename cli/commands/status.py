@@ -12,7 +12,7 @@ from cli.client.session import Output, Session
 def register(app: typer.Typer, panel: str) -> None:
     @query(app, "status", panel)
     def status(session: Session) -> None:
-        """Show for each process and manager: alive or not, how far behind, what failed last and since when."""
+        """Show for each process and manager whether it is alive, its lag, its last error and since when it fails."""
         show(session, session.api.get(path("status")))
 
 

@@ -39,7 +39,7 @@ def reveal(
     ] = None,
     format_: Format = None,
 ) -> None:
-    """Print the user-data of a VM. After the VM is deleted, it says that nobody can read it any more."""
+    """Print the user-data of a VM. If the VM is deleted, nobody can read its user-data any more."""
     from runtime.settings import Vaulted
 
     settings = local(context, Vaulted)
@@ -72,7 +72,7 @@ def reveal(
         shown = {"erased": False, **_shown(found)} if isinstance(found, bytes) else erased
         output.emit_json({"vm": vm, "user_data": shown if sealed else None})
     elif sealed is None:
-        raise CliError(f"VM {vm} was given no user-data")
+        raise CliError(f"VM {vm} has no user-data")
     elif isinstance(found, bytes):
         output.emit_exactly(found)
     else:
@@ -80,7 +80,7 @@ def reveal(
 
 
 def _shown(secret: bytes) -> dict[str, str]:
-    """A value for JSON: text, or base64 of bytes that are no text."""
+    """A value for JSON: text, or base64 if it is not text."""
     try:
         return {"text": secret.decode()}
     except UnicodeDecodeError:
@@ -137,10 +137,10 @@ def rotate(
     if wants_json(context, format_):
         output.emit_json(done)
         return
-    output.emit(f"{done['rewrapped']} keys wrapped anew, {done['already']} were already")
+    output.emit(f"{done['rewrapped']} keys wrapped with the new master key; {done['already']} already were")
     if done["not_opened"]:
         named = ", ".join(done["not_opened"][:MOST_NAMED])
-        output.emit(f"{len(done['not_opened'])} names passed over, since no master key opens what is there: {named}")
+        output.emit(f"{len(done['not_opened'])} names skipped, because no master key opens their content: {named}")
     if finish:
         output.emit(f"{done['file']} holds the new master key only")
     else:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
 
 
-#: How a row that differs is described.
-SAID = {"missing": "is missing", "extra": "is not in the log", "differs": "differs in "}
+#: The description of a row that differs.
+DESCRIPTIONS = {"missing": "is missing", "extra": "is not in the log", "differs": "differs in "}
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def lines(found: "Comparison") -> Iterator[str]:
         yield f"{each.table}: {each.count} row{' differs' if each.count == 1 else 's differ'}{shape}"
         for row in each.rows:
             key = " ".join(f"{name}={json.dumps(value)}" for name, value in row.key.items())
-            yield f"  {key}: {SAID[row.what]}{', '.join(row.columns)}"
+            yield f"  {key}: {DESCRIPTIONS[row.what]}{', '.join(row.columns)}"
         if each.count > len(each.rows):
             yield f"  and {each.count - len(each.rows)} more"
 
@@ -97,12 +97,12 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     if wants_json(context, format_):
         output.emit_json({"position": position})
     else:
-        output.line(f"the read models were made anew from the log up to position {position}")
+        output.line(f"the read models were built again from the log up to position {position}")
 
 
 @contextmanager
 def reachable(dsn: str) -> Iterator[None]:
-    """Reports in one line that Postgres is away, or that the work has to be repeated. Raises Unreachable, CliError."""
+    """Reports in one line that Postgres is down, or that the work has to be repeated. Raises Unreachable, CliError."""
     import psycopg
 
     from projections import database
@@ -131,6 +131,6 @@ def _settings(context: typer.Context) -> "ProjectionsSettings":
     if "postgres_dsn" not in settings.model_fields_set:
         dsn = remembered_dsn(settings.home)
         if dsn is None:
-            raise Usage("no database is known here: set NEBULA_POSTGRES_DSN, or NEBULA_HOME of a `nebula up`")
+            raise Usage("no database is known: set NEBULA_POSTGRES_DSN, or NEBULA_HOME to the home of a `nebula up`")
         settings = settings.model_copy(update={"postgres_dsn": dsn})
     return settings

@@ -40,8 +40,8 @@ UUID = re.compile(subjects.UUID)
 Name = Annotated[str, typer.Argument(metavar="VM", help="Name or id.")]
 Force = Annotated[bool, typer.Option("--force", help="Power off without a shutdown; cancels a power operation.")]
 Grace = Annotated[float | None, typer.Option(help="Seconds that the guest has to shut down by itself (90).")]
-#: What becomes of a VM with its deletion.
-GONE: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": [], "address_sources": []}
+#: The fields that change when a VM is deleted.
+DELETED: dict[str, Any] = {"phase": "deleted", "pending": None, "ready": False, "addresses": [], "address_sources": []}
 
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag; may be repeated.")]
 
@@ -101,18 +101,20 @@ def create(
     vcpus: Annotated[int | None, typer.Option(min=1, help="Without a flavor: 1.")] = None,
     memory: Annotated[int | None, typer.Option(min=32, help="MiB. Without a flavor: 512.")] = None,
     disk: Annotated[int | None, typer.Option(min=1, help="GiB. Without a flavor: 4.")] = None,
-    flavor: Annotated[str | None, typer.Option(help="Flavor that says its size; --disk may be larger.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Flavor with its size; --disk may be larger.")] = None,
     region: Annotated[str | None, typer.Option(help="Only on nodes of this region.")] = None,
     tag: Tags = None,
     label: Labels = None,
     protected: Annotated[bool, typer.Option("--protected", help="Refuse to delete it.")] = False,
-    restart: Annotated[Policy | None, typer.Option(help="When the guest goes off by itself (no).")] = None,
+    restart: Annotated[
+        Policy | None, typer.Option(help="When to start it again after its guest went off (no).")
+    ] = None,
     watchdog: Annotated[
         Watchdog | None, typer.Option(help="What a watchdog device does to a guest that hangs (disabled).")
     ] = None,
     ssh_key: SshKeys = None,
     user_data: UserData = None,
-    description: Annotated[str | None, typer.Option(help="What it is for, on one line.")] = None,
+    description: Annotated[str | None, typer.Option(help="Its purpose, on one line.")] = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
 ) -> None:
@@ -179,7 +181,7 @@ def start(session: Session, vm: Name) -> None:
 
 @command(app, "stop")
 def stop(session: Session, vm: Name, force: Force = False, grace: Grace = None) -> None:
-    """Shut a VM down; when the grace period is over, by force."""
+    """Shut a VM down; after the grace period, power it off."""
     _act(session, vm, "stop", _power(force, grace))
 
 
@@ -221,7 +223,7 @@ def resize(
     if not body:
         raise Usage("give at least one of --vcpus, --memory, --disk")
     if _act(session, vm, "resize", body)["vm"].get("pending_resize"):
-        note("it runs with its old size until it is stopped and started, or restarted")
+        note("the VM runs with its old size until it is stopped and started, or restarted")
 
 
 @command(app, "rebuild")
@@ -232,7 +234,7 @@ def rebuild(
     ssh_key: SshKeys = None,
     user_data: UserData = None,
 ) -> None:
-    """Make a new disk for a VM and boot it: the old disk is lost, name and address stay."""
+    """Make a new disk for a VM and boot it. The old disk is deleted; name and address stay."""
     given = {
         "image": image,
         "ssh_keys": public_keys(ssh_key) if ssh_key else None,
@@ -281,7 +283,7 @@ def forget(
     answer = session.api.send("POST", target, {"reason": reason}, key=session.key)
     if session.wait:
         answer["operation"] = waiting.operation(session, answer["operation"])
-        answer["vm"] = {**answer["vm"], **GONE}
+        answer["vm"] = {**answer["vm"], **DELETED}
     _show(session, answer)
 
 
@@ -292,7 +294,7 @@ def delete(session: Session, vm: Name) -> None:
     answer = session.api.send("DELETE", path("projects", session.project, "vms", vm_id), key=session.key)
     if session.wait:
         answer["operation"] = waiting.operation(session, answer["operation"])
-        answer["vm"] = {**answer["vm"], **GONE}
+        answer["vm"] = {**answer["vm"], **DELETED}
     _show(session, answer)
 
 
@@ -392,5 +394,5 @@ def _show(session: Session, answer: Document) -> None:
 
 def _power(force: bool, grace: float | None) -> Document:
     if force and grace is not None:
-        raise Usage("--force leaves no grace; give one of the two")
+        raise Usage("give either --force or --grace, not both")
     return {"force": True} if force else {} if grace is None else {"grace_seconds": grace}

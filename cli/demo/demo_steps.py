@@ -1,7 +1,7 @@
-"""The steps of `nebula demo`, in their order, and what they know of each other.
+"""The steps of `nebula demo`, in their order, and the values that they share.
 
-Each does what its title in `STEPS` says, through the API, and checks it without the API: by the guest itself, libvirt,
-the disk's file, the cloud-init data source. A check that fails raises CliError.
+Each step does what its title in `STEPS` says through the API. Then it checks the result without the API: in the guest,
+in libvirt, at the disk's file, at the cloud-init data source. A failed check raises CliError.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class DemoSettings(NodeSettings):
 
 
 class Demo:
-    """One demo. `stack` ends what it started; `vm` is the VM while there is one; `traces` what it left on the host.
+    """One demo. `stack` ends what it started; `vm` is the VM while it exists; `traces`: its traces on the host.
 
     `guest` and `find_traces` ask the guest and the host; tests replace SSH and libvirt by others.
     """
@@ -112,7 +112,7 @@ class Demo:
     def register(self) -> None:
         try:
             self.ask.api.get(path("projects", PROJECT))
-            say(f"project {PROJECT} is there already")
+            say(f"project {PROJECT} exists already")
         except Refused:
             answer = self.ask.api.send("POST", path("projects"), {"id": PROJECT, "name": "Demo"})
             waiting.operation(self.ask, answer["operation"])
@@ -139,19 +139,19 @@ class Demo:
         self.addressed()
 
     def story(self) -> None:
-        self.tell_story(self.known["id"])
+        self.print_story(self.known["id"])
         say(f"\naddress   {', '.join(self.known['addresses'])}")
         for key in self.known["host_keys"]:
             say(f"host key  {key['type']} {key['fingerprint']}")
 
-    def guests_word(self) -> None:
+    def check_guest(self) -> None:
         check(bool(self.known["addresses"]), "the VM has an address")
         self.guest.trust(self.known)
         found = self.guest.run(self.address, f"cat {FILE}")
-        say("over SSH, with the key from the user-data, to the host key that the guest reported:")
+        say("over SSH, with the key from the user-data, checked against the host key that the guest reported:")
         check(found == self.guest.marker, f"{FILE} holds {self.guest.marker}")
-        said = any(self.guest.said in line for line in self.host.last_words(10_000))
-        check(said, f"its serial console says: {self.guest.said}")
+        printed = any(self.guest.said in line for line in self.host.last_words(10_000))
+        check(printed, f"its serial console says: {self.guest.said}")
         self.boot_id = self.guest.run(self.address, BOOT_ID)
         say(f"boot id {self.boot_id}")
 
@@ -180,15 +180,15 @@ class Demo:
         answer = self.ask.api.send("DELETE", self.target(self.known["id"]))
         waiting.operation(self.ask, answer["operation"])
 
-    def gone(self) -> None:
-        gone, host = self.known["id"], self.host
+    def check_deleted(self) -> None:
+        vm_id, host = self.known["id"], self.host
         self.vm = None
         check(not host.domain, "the domain is gone")
         check(not host.has_disk, "the disk is gone")
         check(host.seed_status() == 404, "the cloud-init secret opens nothing (404)")
-        self.tell_story(gone)
+        self.print_story(vm_id)
 
-    # ── what they share ──
+    # ── shared by the steps ──
 
     @property
     def ask(self) -> Session:
@@ -227,11 +227,11 @@ class Demo:
             self.vm = self.ask.api.get(self.target(self.known["id"]))
         check(bool(self.known["addresses"]), "the platform knows its address")
 
-    def tell_story(self, vm_id: str) -> None:
+    def print_story(self, vm_id: str) -> None:
         """The VM's events as a table, with the proof that none is missing."""
-        told = replay.story(self.ask, vm_id)
-        say(output.table(replay.timeline(self.ask, told), replay.COLUMNS))
-        check(not replay.breaks(told), f"the chain of {len(told)} digests holds")
+        story = replay.story(self.ask, vm_id)
+        say(output.table(replay.timeline(self.ask, story), replay.COLUMNS))
+        check(not replay.breaks(story), f"the chain of {len(story)} digests holds")
 
     def tidy(self) -> None:
         """Delete what an interrupted demo may have left in its project."""
@@ -248,13 +248,13 @@ STEPS: Sequence[tuple[str, Callable[[Demo], None]]] = (
     ("Create a project and register the image", Demo.register),
     ("Create a VM: 1 vCPU, 512 MiB, 4 GiB, with user-data", Demo.create),
     ("Wait until cloud-init in the guest has finished", Demo.ready),
-    ("Tell what happened, from the log", Demo.story),
-    ("Ask the guest itself whether its user-data ran", Demo.guests_word),
+    ("Show what happened, from the log", Demo.story),
+    ("Ask the guest itself whether its user-data ran", Demo.check_guest),
     ("Restart it, gracefully", Demo.restart),
     ("Stop it, gracefully", Demo.stop),
     ("Start it", Demo.start),
     ("Delete it", Demo.delete),
-    ("See that nothing is left but its history", Demo.gone),
+    ("Check that only its history is left", Demo.check_deleted),
 )
 
 
@@ -264,10 +264,10 @@ def say(text: str) -> None:
         output.emit(f"{MARGIN}{line}".rstrip())
 
 
-def check(so: bool, what: str) -> None:
+def check(holds: bool, what: str) -> None:
     """Print a fact that was checked. Raises CliError if it is false."""
-    if not so:
-        raise CliError(f"this is not so: {what}")
+    if not holds:
+        raise CliError(f"this check failed: {what}")
     say(f"ok: {what}")
 
 

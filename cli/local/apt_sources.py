@@ -10,8 +10,8 @@ APT = Path("/etc/apt")
 def mirror_lines(suite: str, apt: Path = APT) -> list[str]:
     """`deb URI SUITE main` for `suite`, its updates and its security fixes, from the host's own apt sources.
 
-    Empty when the host has no source for `suite` (it is another distribution, or another release): then Debian's
-    public mirror is the choice.
+    Empty if the host has no source for `suite` (it has another distribution or release): then use Debian's public
+    mirror.
     """
     wanted = (suite, f"{suite}-updates", f"{suite}-security")
     lines = [f"deb {uri} {name} main" for uri, name in _sources(apt) if name in wanted]

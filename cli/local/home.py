@@ -1,4 +1,4 @@
-"""The directory of one platform on this machine: who may use it at a time, its first token, its ports."""
+"""The home of a platform on this machine: its lock, its first token, its ports."""
 
 import hashlib
 import secrets
@@ -22,22 +22,24 @@ FILES = ("*.token", "tokens", "*.key", "*.pub", "*.password", "*.pid", "*.port",
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    """Be the only `nebula up` on `home`. The kernel drops the lock with its process, however that ends.
+    """Be the only `nebula up` on `home`. The kernel releases the lock when the process ends, also after a crash.
 
-    Raises ServerError, with the number of the process that holds it.
+    Raises ServerError, with the number of the process that holds the lock.
     """
     passable(home)
     close(home)
     try:
         file = lock(home / "up.lock")
     except Held as error:
-        raise ServerError(f"a platform runs on {home} already (process {error.holder})") from None
+        raise ServerError(
+            f"a platform already runs on {home} (process {error.holder}): stop it first, or set another NEBULA_HOME"
+        ) from None
     with file:
         yield
 
 
 def close(home: Path) -> None:
-    """Remove the rights of others to the files that only their owner may read. Raises OSError."""
+    """Remove other users' rights to the files that only their owner may read. Raises OSError."""
     for path in (found for pattern in (*FOLDERS, *FILES) for found in home.glob(pattern)):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -70,10 +72,10 @@ def seed_url_file(home: Path) -> Path:
 
 
 def nats_port(home: Path) -> int:
-    """The port of this platform's event log: the one it had, else 4222, else any free one."""
+    """The port of this platform's event log: the last one if it is free, else 4222, else any free port."""
     file = nats_port_file(home)
-    wished = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
-    port = next((port for port in wished if is_free("127.0.0.1", port)), None) or free_port()
+    preferred = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
+    port = next((port for port in preferred if is_free("127.0.0.1", port)), None) or free_port()
     put(file, str(port))
     return port
 

@@ -4,9 +4,9 @@ The result has what Debian's own cloud images have: stock kernel, systemd, cloud
 configuration, a root filesystem that grows to the disk it is given, a serial console, no password and no host keys.
 It boots from a disk by BIOS, and it is trimmed to boot fast without KVM too.
 
-How: mmdebstrap makes the files, mke2fs makes a filesystem of them without mounting it, extlinux makes that bootable
-(the one step that mounts, in a mount namespace of its own, so nothing stays mounted whatever happens), and the
-filesystem is put behind an MBR. Needs root.
+Steps: mmdebstrap makes the files. mke2fs makes a filesystem of them without mounting it. extlinux makes it bootable;
+only this step mounts, in its own mount namespace, so nothing stays mounted after an error. The filesystem is put after
+an MBR. Needs root.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ echo MODULES=list > "$1/etc/initramfs-tools/conf.d/nebula"
 printf '%s\\n' virtio_pci virtio_blk virtio_scsi sd_mod ahci nvme ext4 > "$1/etc/initramfs-tools/modules"
 """
 
-#: After all packages: network by systemd-networkd (cloud-init finds it), nothing that works in the background at boot.
+#: After all packages: the network by systemd-networkd (which cloud-init detects), and no background services at boot.
 CUSTOMIZE = """
 chroot "$1" systemctl --quiet enable systemd-networkd systemd-resolved
 chroot "$1" systemctl --quiet disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
@@ -91,9 +91,9 @@ class ImageFile:
 def build_debian_image(suite: str, out: Path, *, progress: Callable[[str], None], cache: Path) -> ImageFile:
     """Make the qcow2 image `out` of Debian `suite` (`bookworm`, …); blocks for about two minutes.
 
-    An image of the same suite and recipe found in `cache` is used again, however old it is: empty `cache`
-    for newer packages. `cache` and `out` must be where QEMU's user may read: not below /root or /tmp. Two builds
-    at a time wait for each other. `out` appears whole or not at all. `progress` gets one line per step.
+    An image of the same suite and recipe in `cache` is used again, of any age: empty `cache` to get newer
+    packages. QEMU's user must be able to read `cache` and `out`: not below /root or /tmp. Two builds wait for each
+    other. `out` is written completely or not at all. `progress` gets one line per step.
     Raises ImageBuildError.
     """
     cache.mkdir(parents=True, exist_ok=True)
@@ -118,9 +118,9 @@ def _recipe(suite: str) -> str:
 def _build(suite: str, folder: Path, image: Path, progress: Callable[[str], None]) -> None:
     mbr = next((path for path in MBR if path.exists()), None)
     if os.geteuid() != 0:
-        raise ImageBuildError("building an image needs root")
+        raise ImageBuildError("building an image needs root: run this command as root")
     if platform.machine() not in ("x86_64", "amd64"):
-        raise ImageBuildError("images are built for x86_64 on x86_64 alone; import one (nebula image import)")
+        raise ImageBuildError("images are built only for x86_64, on x86_64; import one instead (nebula image import)")
     if mbr is None or not KEYRING.exists():
         raise ImageBuildError("extlinux or debian-archive-keyring is missing: run `make setup`")
     folder.chmod(0o755)

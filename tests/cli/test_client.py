@@ -147,7 +147,7 @@ def test_ctrl_c_while_waiting_names_the_operation(platform: Platform) -> None:
         out, err = child.communicate()
     (operation,) = platform.operations
     assert child.returncode == 130
-    assert f"operation {operation} goes on without you" in err
+    assert f"operation {operation} continues on the platform" in err
     assert out == ""
 
 

@@ -66,8 +66,8 @@ def test_a_file_of_text_that_is_none(command: tuple[str, ...], nebula: Nebula, f
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("export", "missing/file"), "missing is no folder"),
-        (("export", "text/file"), "text is no folder"),
+        (("export", "missing/file"), "missing is not a folder"),
+        (("export", "text/file"), "text is not a folder"),
         (("export", "text"), "text exists already"),
         (("export", "."), ". exists already"),
         (("schemas", "text"), "text exists already"),

@@ -356,7 +356,7 @@ def test_findings_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(f"file{HOSTILE}", findings=[Finding("shape", 1, f"no event{HOSTILE}", f"subject{HOSTILE}")])
     for json_ in (False, True):
         with pytest.raises(CliError):
-            log._tell(report, json_, signatures=True, against=Path(f"x{HOSTILE}"))
+            log._print(report, json_, signatures=True, against=Path(f"x{HOSTILE}"))
     differs = TableDifference(f"t{HOSTILE}", 1, [Difference({"id": HOSTILE}, "differs", (HOSTILE,))], (HOSTILE,))
     for line in views.lines(Comparison(position=1, rows=1, tables=(differs,))):
         output.line(line)
@@ -365,13 +365,13 @@ def test_findings_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_progress_and_farewells(capsys: pytest.CaptureFixture[str]) -> None:
     with waiting.Progress(f"vm {HOSTILE}") as progress:
-        progress.say(f"running {HOSTILE}")
+        progress.show(f"running {HOSTILE}")
     harmless(capsys.readouterr().err)
 
     class Socket:
         close_code, close_reason = 1000, f"taken over{HOSTILE}"
 
-    note(tunnel.farewell(Socket()))
+    note(tunnel.close_reason(Socket()))
     harmless(capsys.readouterr().err)
     problem = json.dumps(poisoned({"code": "c", "detail": "d"}, frozenset())).encode()
     for status in (409, 503):

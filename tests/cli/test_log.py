@@ -52,8 +52,8 @@ def test_the_feed_resumes_where_it_was(nebula: Nebula, platform: Platform) -> No
     ran = nebula("feed", "--after", "1", "--limit", "5", "-o", "json")
     assert ran.status == 0
     assert positions(ran.out) == [2, 3, 4, 5, 6]
-    assert "resuming behind position 2" in ran.err
-    assert "resuming behind position 5" in ran.err
+    assert "resuming after position 2" in ran.err
+    assert "resuming after position 5" in ran.err
 
 
 @pytest.mark.parametrize("losses", [1, 3])
@@ -67,7 +67,7 @@ def test_a_feed_from_now_that_is_lost_before_its_first_event_misses_nothing(
     ran = nebula("feed", "--from-now", "--limit", str(losses), "-o", "json")
     assert (ran.status, positions(ran.out)) == (0, [*range(8, 8 + losses)])
     assert platform.resumed == [None, *["7"] * losses]
-    assert ran.err.count("resuming behind position 7") == losses
+    assert ran.err.count("resuming after position 7") == losses
 
 
 def test_a_feed_from_now_that_is_lost_on_an_empty_log(nebula: Nebula, platform: Platform) -> None:
@@ -170,9 +170,9 @@ def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platfo
     ran = nebula("replay", "vm", vm["id"])
     assert ran.status == 0
     assert "(malformed)" in ran.out
-    assert "no event: 2 bytes" in ran.out
+    assert "not an event: 2 bytes" in ran.out
     assert "chain: 6 events from the first on" in ran.out
-    assert "stand at 7" in ran.err
+    assert "positions 7 are ignored" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_replay_says_what_a_change_changed(kind: str, data: dict[str, Any], said
         (
             "VmStopped",
             {"node": "n1", "cause": "requested", "forced": True},
-            "node n1, cause requested, its plug was pulled",
+            "node n1, cause requested, powered off by force",
         ),
         ("VmStopped", {"node": "n1", "cause": "guest", "forced": False}, "node n1, cause guest"),
         ("VmForgotten", {"fingerprint": "f", "node": "n1", "reason": "it burnt"}, "by ada, node n1, reason it burnt"),

@@ -137,4 +137,4 @@ def test_up_with_servers_of_others(home: Path, closed_to_us: str) -> None:
         rest = waiting.stdout.read()
     assert waiting.returncode == 0
     assert lines[1].startswith(f"nats         waiting for NATS at nats://***@{CLOSED}: ")
-    assert rest == "stopping; guests run on\n"
+    assert rest == "stopping; guests keep running\n"

@@ -49,7 +49,7 @@ def test_waiting_has_an_end(nebula: Nebula, platform: Platform) -> None:
     platform.stuck = True
     ran = nebula("vm", "create", "web-1", "--image", "debian-12", "--timeout", "0.01")
     assert ran.status == 4
-    assert "it may still get there" in ran.err
+    assert "it may still reach that state" in ran.err
 
 
 def test_a_timed_out_operation_is_a_timeout(nebula: Nebula, platform: Platform) -> None:
@@ -91,7 +91,7 @@ def test_where_a_vm_went_and_why_not_elsewhere(nebula: Nebula, platform: Platfor
     vm = platform.add_vm("web-1")
     vm["considered"] = [{"node": "a", "reason": None, "more": 0}]
     shown = nebula("vm", "show", "web-1").out
-    assert [line.split(maxsplit=1)[1] for line in shown.splitlines() if "considered" in line] == ["a was taken"]
+    assert [line.split(maxsplit=1)[1] for line in shown.splitlines() if "considered" in line] == ["a was chosen"]
     assert "more 0" not in shown
     vm["considered"] = [
         {"node": "a", "reason": "is cordoned", "more": 3},
@@ -101,7 +101,7 @@ def test_where_a_vm_went_and_why_not_elsewhere(nebula: Nebula, platform: Platfor
     lines = nebula("vm", "show", "web-1").out.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("considered"))
     found = [line.removeprefix("considered").strip() for line in lines[first : first + 3]]
-    assert found == ["b was taken", "a is cordoned (and 3 more)", "c has no more free memory (2048 MiB)"]
+    assert found == ["b was chosen", "a is cordoned (and 3 more)", "c has no more free memory (2048 MiB)"]
     assert nebula("vm", "show", "web-1", "-o", "json").json["considered"] == vm["considered"]
 
 
@@ -339,7 +339,7 @@ def test_what_a_guest_says(nebula: Nebula, platform: Platform) -> None:
     platform.guest = {**GUEST, "os": None, "filesystems": None}
     ran = nebula("vm", "guest", "web-1")
     assert (ran.status, "MOUNTPOINT" in ran.out) == (0, False)
-    assert "does not tell of filesystems" in ran.err
+    assert "does not report filesystems" in ran.err
     platform.guest = None
     ran = nebula("vm", "guest", "web-1")
     assert (ran.status, "guest_agent_missing" in ran.err) == (1, True)

@@ -134,7 +134,7 @@ async def test_rotate(nebula: Nebula) -> None:
         assert (begun.status, begun.json["rewrapped"], begun.json["not_opened"]) == (0, 1, ["junk"])
         again = (await nebula(log, "vault", "rotate")).out
         assert "already" in again
-        assert "passed over, since no master key opens what is there: junk" in again
+        assert "skipped, because no master key opens their content: junk" in again
         assert len((log.home / "master.key").read_text().split()) == 2
         assert (await nebula(log, "vault", "rotate", "--finish")).status == 0
         assert len((log.home / "master.key").read_text().split()) == 1
