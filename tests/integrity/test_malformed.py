@@ -181,7 +181,7 @@ def test_no_message_stops_a_reader(messages: list[tuple[str, str, str, dict[str,
         shown = EVENT.validate_python(recorded.cloud_event(), strict=True)
         json.dumps(shown, allow_nan=False).encode()
         events_of(recorded.ref, [recorded])
-        audited.take(*books.judged(recorded))
+        audited.apply(*books.judged(recorded))
         assert len(audited.held["events"]) == position  # every message is audited
         if kind in EVOLVE:
             step(EVOLVE[kind], None, Tip(recorded.ref), recorded)
