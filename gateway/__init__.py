@@ -1,8 +1,8 @@
-"""The HTTP API: parse, ask, answer.
+"""The HTTP API: parse the request, ask handlers or read rows, answer.
 
-Commands go to the handlers over the bus and are answered from their reply; reads come from the projections' rows; feeds
-and time travel come from the log itself. No rules and no SQL live here, and nothing is appended to the log.
+Commands are sent to handlers over the bus and answered from their reply. Reads come from the projections' rows. Feeds
+and time travel come from the log itself. There are no rules and no SQL here, and nothing is appended to the log.
 
-Start with `routes.py` (everything that can be called), then `commands/`. Every call passes through `edge.py`.
-`state.py` is what a gateway holds while it runs. `http/` and `monitoring/` know nothing of the calls.
+Start with `routes.py` (all calls), then `commands/`. Every call passes through `edge.py`. `state.py` has the state of a
+running gateway. `http/` and `monitoring/` do not depend on the calls.
 """

@@ -1,4 +1,4 @@
-"""A gateway as an ASGI application, with everything it needs opened and closed around it."""
+"""Makes a gateway: opens its connections, and closes them at the end."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from gateway.monitoring.heartbeats import Heartbeats
 from gateway.monitoring.metrics import Metrics
 from gateway.monitoring.parked_index import Index
 from gateway.monitoring.roles import Roles
-from gateway.operators.status import tell_others
+from gateway.operators.status import publish_status
 from gateway.routes import router
 from gateway.state import Gateway
 from projections import database
@@ -20,13 +20,13 @@ from projections.position import Position, listen
 from runtime.bus import bus
 from runtime.settings import GatewaySettings
 
-#: Seconds that feeds get to take down their consumers.
+#: Seconds for feeds to delete their consumers at the end.
 ENDING = 3.0
 
 
 @asynccontextmanager
 async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """A gateway with its connections, once the bus is there. Postgres and the log need not be. Raises BadTokens."""
+    """A gateway with its connections. Waits for the bus, but not for Postgres or the log. Raises BadTokens."""
     tokens = Tokens(settings.tokens_file)
     tokens.load()
     nc = await bus.connect(settings, "gateway")
@@ -49,7 +49,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
-    gateway.essential.start("status", tell_others(gateway))
+    gateway.essential.start("status", publish_status(gateway))
     try:
         async with gateway.essential:
             yield gateway
@@ -62,5 +62,5 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 
 
 def application(gateway: Gateway) -> Edge:
-    """All of the HTTP API."""
+    """The whole HTTP API as an ASGI application."""
     return Edge(gateway, router(gateway))

@@ -1,6 +1,6 @@
-"""What every call passes through: authentication, the headers of every answer, and the map from errors to answers.
+"""The steps of every call: authentication, the headers of every answer, and the conversion of errors to answers.
 
-Plain ASGI, since everything here is on the path of every command. Errors become problem documents only here.
+This is plain ASGI, because it is on the path of every command. Errors become problem documents only here.
 An error that is not in the map is a bug: its traceback is logged, and the answer is 500 with the request id.
 """
 
@@ -21,7 +21,7 @@ from runtime.random_id import random_uuid
 
 log = logs.get(__name__)
 
-#: What begins an answer: to a call; to a WebSocket that is refused; to one that is opened.
+#: The ASGI messages that begin an answer: to a call, to a refused WebSocket, to an opened WebSocket.
 STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -49,7 +49,7 @@ class Edge:
 
 
 class _Call:
-    """One call on its way through. Its own `send` completes what passes."""
+    """One call. Its `send` adds headers to the answer."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self._gateway = gateway
@@ -60,8 +60,8 @@ class _Call:
         self._answered = False
         self._headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given = self._headers.get(b"x-request-id")
-        self._fit = given is None or _REQUEST_ID.fullmatch(given) is not None
-        self.request_id = given if given is not None and self._fit else random_uuid()
+        self._valid_id = given is None or _REQUEST_ID.fullmatch(given) is not None
+        self.request_id = given if given is not None and self._valid_id else random_uuid()
         scope["app"] = self  # the router raises for unknown paths instead of answering by itself
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"
@@ -69,19 +69,21 @@ class _Call:
     def admit(self) -> None:
         """Identify the caller. Raises Problem for an unknown one."""
         get = self._headers.get
-        parameters.header(self._scope, "X-Request-Id")  # given once
-        if not self._fit:
+        parameters.header(self._scope, "X-Request-Id")  # raises if it is given twice
+        if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()
         if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
-            raise Problem(403, "foreign_origin", "without tokens this gateway serves its own host only")
+            raise Problem(
+                403, "foreign_origin", "without tokens this gateway serves only its own host: set NEBULA_TOKENS_FILE"
+            )
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )
 
     def _identity(self) -> Identity:
-        """Who calls: by a token, or of a feed by a ticket. Raises Problem (401)."""
+        """The caller, by a token, or for a feed by a ticket. Raises Problem (401)."""
         authorization = self._headers.get(b"authorization") or offered(self._scope.get("subprotocols", ()))
         scope = self._scope
         ticket = tickets.offered(scope.get("method", ""), scope["path"], scope["query_string"])
@@ -103,7 +105,7 @@ class _Call:
         await self._send(message)
 
     async def fail(self, error: Exception) -> None:
-        """Answer with the problem that an exception stands for."""
+        """Answer with the problem document for an exception."""
         problem = problems.of(error)
         if problem is None:
             log.exception("call failed", request=self.request_id, path=self._scope["path"])

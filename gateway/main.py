@@ -13,7 +13,7 @@ log = logs.get(__name__)
 
 
 async def run(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotRun where the settings cannot be served, or not safely."""
+    """Serve until SIGTERM or SIGINT. Raises CannotRun if it cannot listen, or if the settings are not safe."""
     if settings.tokens_file is None and not is_loopback(settings.http_host):
         raise CannotRun(
             f"NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: "

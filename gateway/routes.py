@@ -44,12 +44,12 @@ SEARCH = ("project", "vm", "kind", "type", "actor", "operation", "from", "to", "
 
 
 async def description(_: Gateway, __: Request) -> Response:
-    """What can be called, for programs."""
+    """The OpenAPI document."""
     return Response(described(), media_type="application/json")
 
 
 async def usage_of(gateway: Gateway, request: Request) -> Response:
-    """What the VMs of a project take up, or took up then, if it was there then."""
+    """The usage of a project now, or with `at` at an earlier time. Raises Problem: 404, 410."""
     project = parameters.path_id(request, "project")
     at, ref = parameters.moment(request, "at"), Ref(project, "project", project)
     if at is None:
@@ -71,14 +71,14 @@ IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
 CONSOLE = f"{VMS}/{{vm}}/console"
 VNC = f"{VMS}/{{vm}}/vnc"
-#: The WebSockets, by path, with their parameters. The last part of the path is what the VM's node is asked for.
+#: The WebSockets, by path, with their parameters. The last part of the path is the verb of the question to the node.
 TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 
 
 def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
-    """The list of a kind's resources, and one of them."""
+    """The two reads of a kind: its list, and one resource."""
     table, view = TABLES[kind.name], VIEWS[kind.name]
-    inside = kind.scope is Where.PROJECT  # then the path names the project
+    inside = kind.scope is Where.PROJECT  # the project is then in the path
     filters = [name for name in table.filters if not (inside and name == "project")]
     listed, of_kind = partial(reads.all_of, kind=kind.name), partial(reads.one, kind=kind.name)
     title = f"{kind.titles[0].upper()}{kind.titles[1:]}"
@@ -89,7 +89,7 @@ def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
 
 
 OWN_READS = (
-    Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or then", ("at", *FRESH), VmView),
+    Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or at an earlier time", ("at", *FRESH), VmView),
     Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
     Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
     Read(
@@ -105,7 +105,7 @@ OWN_READS = (
     Read(
         "/v1/projects/{project}/usage",
         usage_of,
-        "What the VMs of a project take up, now or then",
+        "The resources of a project's VMs, now or at an earlier time",
         ("at", *FRESH),
         UsageView,
         statuses=(410,),
@@ -162,7 +162,7 @@ OWN_READS = (
         body=parked.Drop,
         statuses=(409,),
     ),
-    Read("/v1/status", status.status, "How each process and each manager is", (), status.StatusView),
+    Read("/v1/status", status.status, "The state of each process and each manager", (), status.StatusView),
     Read("/v1/openapi.json", description, "This description"),
     Read(
         "/healthz",
@@ -170,20 +170,20 @@ OWN_READS = (
         "Whether the platform can do its work",
         (),
         health.HealthView,
-        unwell=health.HealthView,
+        unavailable=health.HealthView,
     ),
-    Read("/metrics", health.metrics, "Numbers for Prometheus", (), str),
+    Read("/metrics", health.metrics, "Metrics for Prometheus", (), str),
 )
 _OWN = {read.path for read in OWN_READS}
 READS = (
     *OWN_READS,
     *(read for kind in KINDS.values() if collection(kind) not in _OWN for read in reads_of(kind)),
 )
-"""All that can be read. A kind without reads of its own is read like any other."""
+"""All reads. A kind without reads of its own gets the two of `reads_of`."""
 
 
 class Endpoint:
-    """A function of gateway and request as an ASGI application, named for the metrics."""
+    """Makes an ASGI application of a function of gateway and request. Its name is the label in the metrics."""
 
     def __init__(self, gateway: Gateway, function: Function, method: str, path: str, known: tuple[str, ...]) -> None:
         self._gateway = gateway
@@ -203,32 +203,32 @@ class Endpoint:
 
 @cache
 def described() -> bytes:
-    """The OpenAPI document of all that can be called."""
+    """The OpenAPI document of all calls."""
     return openapi.document(READS, ACTIONS)
 
 
 def router(gateway: Gateway) -> Router:
-    """All routes of a gateway. Raises HTTPException for what none of them takes."""
-    described()  # so a call that is not described completely fails at the start
+    """All routes of a gateway. The router raises HTTPException for other paths."""
+    described()  # so a call without a complete description stops the start
     by_path: dict[str, dict[str, Endpoint]] = {}
     for action in ACTIONS:
         ask = partial(commands.command, action=action)
-        made = Endpoint(gateway, ask, action.method, action.path, ("wait",))
-        by_path.setdefault(action.path, {})[action.method] = made
+        endpoint = Endpoint(gateway, ask, action.method, action.path, ("wait",))
+        by_path.setdefault(action.path, {})[action.method] = endpoint
     for read in READS:
-        made = Endpoint(gateway, read.function, read.method, read.path, read.parameters)
+        endpoint = Endpoint(gateway, read.function, read.method, read.path, read.parameters)
         methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
-        by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, made))
+        by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, endpoint))
     tunnelled = [
         WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, judge(path, known), positions(path, known)))
         for path, known in TUNNELS.items()
     ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
-    return Router([*routes, *tunnelled], redirect_slashes=False, default=nowhere)
+    return Router([*routes, *tunnelled], redirect_slashes=False, default=unknown_path)
 
 
-async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers for a path that is neither a call nor a WebSocket."""
+async def unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Raise 404 for a path that is neither a call nor a WebSocket."""
     raise HTTPException(404)
 
 

@@ -1,4 +1,4 @@
-"""What a gateway holds while it runs, and how its reads wait for what was written."""
+"""The state of a running gateway, and how its reads wait for earlier writes."""
 
 import asyncio
 from collections.abc import Iterable
@@ -29,9 +29,9 @@ from runtime.tasks.essential import Essential
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
-#: Seconds that a read waits for what was written through this gateway.
+#: Seconds that a read waits for the caller's own writes.
 OWN_WRITES = 5.0
-#: How far a time may be ahead of this clock.
+#: How far a time from a caller may be ahead of this clock.
 SKEW = timedelta(seconds=1)
 
 
@@ -46,7 +46,7 @@ class Caller:
 
 @dataclass
 class Gateway:
-    """Connections, and what is remembered between calls. All of it can be lost at any time."""
+    """Connections, and values that are kept between calls. All of these may be lost at any time without harm."""
 
     nc: Client
     store: EventStore
@@ -63,7 +63,7 @@ class Gateway:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     essential: Essential = field(default_factory=Essential)
     health: HealthMemory = field(default_factory=HealthMemory)
-    #: tasks that end by themselves; kept here so that they are not collected before
+    #: tasks that end by themselves; stored here so that they are not garbage-collected before
     background: set[asyncio.Task[None]] = field(default_factory=set)
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
@@ -75,10 +75,10 @@ class Gateway:
         ending.add_done_callback(self.background.discard)
 
     async def judge(self, request: Request, names: Iterable[str]) -> None:
-        """Refuse positions of the log, and times, that it has not reached, whatever they are asked of.
+        """Refuse positions and times that the log has not reached, before the resource is looked up.
 
-        These parameters name one, where they are given. A range may begin with the next event (`from`).
-        Raises Problem (400), and Unavailable when the log does not answer.
+        `names`: the parameters that hold a position or a time. A range may begin with the next event (`from`).
+        Raises Problem (400), and Unavailable if the log does not answer.
         """
         if not request.scope["query_string"]:
             return
@@ -90,11 +90,11 @@ class Gateway:
                 await self._not_after_now(request, name, moment)
 
     async def fresh(self, request: Request, *ids: str, kind: str | None = None, patience: float = 0.0) -> None:
-        """Wait until the read models reflect what the caller asks for (`min_position`), and what this gateway wrote.
+        """Wait until the read models reflect `min_position`, and what was written through this gateway.
 
-        That is whatever was done to what these ids name, and for a list of a `kind` (or ANY) what this caller wrote.
-        `patience` is the least number of seconds to wait for the latter, where the caller waits longer anyhow.
-        Raises Problem (503) when either is not reached in time.
+        These are all writes to the resources with these `ids`, and for a list of a `kind` (or ANY) the caller's own
+        writes. `patience`: wait at least so many seconds for these writes, because the caller waits longer anyway.
+        Raises Problem (503) if one of the positions is not reached in time.
         """
         least = parameters.position(request, "min_position")
         if least is not None:
@@ -102,20 +102,20 @@ class Gateway:
         written = self.writes.named(*ids)
         if kind is not None:
             written = max(written, self.writes.by(caller(request).identity.actor, kind))
-        await self._reached(written, max(OWN_WRITES, patience), "and what was written here before at {}")
+        await self._reached(written, max(OWN_WRITES, patience), "and your earlier writes are at {}")
 
     async def _reached(self, position: int, seconds: float, what: str) -> None:
-        """Wait for the read models: `what` is at the position. Raises Problem (503) when that takes too long, Away."""
+        """Wait for the read models. `what`: text for the problem. Raises Problem (503) after a time-out, Away."""
         if position <= self.position.value or await self.position.reach(position, seconds):
             return
-        await answers(self.pool)  # or is it that nobody can ask them?
-        stand = f"the read models stand at {self.position.value}, {what.format(position)}; try again"
-        raise Problem(503, "position_not_reached", stand)
+        await answers(self.pool)  # raises Away if Postgres is the cause
+        detail = f"the read models are at {self.position.value}, {what.format(position)}; try again"
+        raise Problem(503, "position_not_reached", detail)
 
     async def within(self, request: Request, name: str, position: int) -> int:
-        """The position, which the log has reached. Raises Problem (400), which says where the log ends.
+        """Returns the position if the log has reached it. Raises Problem (400), which says where the log ends.
 
-        What this gateway acknowledged or read itself is within the log, whichever server of it answers now.
+        Positions that this gateway has acknowledged or read are accepted, even if a lagging server answers now.
         """
         if position > max(self.writes.newest, self.position.value):
             end = await self.store.last_position()
@@ -126,7 +126,7 @@ class Gateway:
     async def _not_after_now(self, request: Request, name: str, moment: datetime) -> None:
         """Refuse a time that is in the future. Raises Problem (400).
 
-        Clocks differ: a time of the newest event is not in the future, nor one that is hardly ahead of this clock.
+        Clocks differ: the time of the newest event is accepted, and a time up to SKEW ahead of this clock.
         """
         if moment > datetime.now(UTC) + SKEW:
             newest = await self.store.newest()
@@ -134,15 +134,15 @@ class Gateway:
                 raise beyond(request, name, await self.store.last_position(), "is in the future: ")
 
     async def caught_up(self) -> None:
-        """Wait until the read models are as new as the log is now: only then is what they lack not there.
+        """Wait until the read models reflect the present end of the log. Then a resource that they lack does not exist.
 
-        Raises Problem (503) when that takes too long, Unavailable when the log does not answer.
+        Raises Problem (503) after a time-out, Unavailable if the log does not answer.
         """
         await self._reached(await self.store.last_position(), PATIENCE, "the log at {}")
 
 
 def beyond(request: Request, name: str, end: int, why: str = "") -> Problem:
-    """What was asked for has not happened yet: the answer says where the log ends."""
+    """The refusal of a position or time beyond the end of the log. It says where the log ends."""
     reflects(request, end)
     return invalid_parameter(name, f"{why}the log ends at position {end}")
 
@@ -153,6 +153,6 @@ def caller(request: Request) -> Caller:
 
 
 def reflects(request: Request, position: int) -> None:
-    """The answer to this call reflects the log up to this position."""
+    """Note the log position that the answer to this call reflects."""
     scope: Any = request.scope
     scope["nebula.reflects"] = position

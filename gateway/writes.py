@@ -1,9 +1,9 @@
-"""What was written through this gateway, so that each caller finds its own writes in every list."""
+"""Positions of writes through this gateway, so that callers find their own writes in every list."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-#: The most names, and the most pairs of caller and kind, that are remembered.
+#: The maximum number of ids, and of pairs of caller and kind, that are kept.
 MOST = 20_000
 #: Stands for all kinds.
 ANY = "*"
@@ -11,18 +11,18 @@ ANY = "*"
 
 @dataclass
 class Writes:
-    """The highest position of each: what ids name; what a caller wrote of a kind; anything at all (`newest`).
+    """The highest position of writes: by the id of a resource; by caller and kind; of all (`newest`).
 
-    Of callers that were forgotten, since many others came after them, the highest position of each kind is kept.
+    When there are too many callers, the oldest are removed. Of these, the highest position of each kind is kept.
     """
 
     newest: int = 0
     _named: OrderedDict[str, int] = field(default_factory=OrderedDict)
     _callers: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
-    _forgotten: dict[str, int] = field(default_factory=dict)
+    _removed: dict[str, int] = field(default_factory=dict)
 
     def note(self, actor: str, kind: str, position: int, *ids: str) -> None:
-        """A caller changed a resource of a kind at a position, and with it what these ids name."""
+        """Note that a caller changed a resource of a kind at a position. `ids`: all resources that this concerns."""
         self.newest = max(self.newest, position)
         for id_ in ids:
             self._named[id_] = max(position, self._named.pop(id_, 0))
@@ -31,13 +31,13 @@ class Writes:
         for each in (kind, ANY):
             self._callers[actor, each] = max(position, self._callers.pop((actor, each), 0))
         while len(self._callers) > MOST:
-            (_, forgotten), last = self._callers.popitem(last=False)
-            self._forgotten[forgotten] = max(last, self._forgotten.get(forgotten, 0))
+            (_, removed), last = self._callers.popitem(last=False)
+            self._removed[removed] = max(last, self._removed.get(removed, 0))
 
     def named(self, *ids: str) -> int:
-        """Where something that one of the ids names was changed last; 0 where that is not known."""
+        """The highest position of a write to one of these ids; 0 if unknown."""
         return max((self._named.get(id_, 0) for id_ in ids), default=0)
 
     def by(self, actor: str, kind: str) -> int:
-        """Where a caller last changed something of a kind."""
-        return self._callers.get((actor, kind), self._forgotten.get(kind, 0))
+        """The highest position of a caller's write to a kind."""
+        return self._callers.get((actor, kind), self._removed.get(kind, 0))

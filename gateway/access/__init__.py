@@ -1,1 +1,1 @@
-"""Who calls: tokens from a file, and tickets for feeds."""
+"""Authentication: tokens from a file, and tickets for feeds."""

@@ -1,4 +1,4 @@
-"""Who calls: known by bearer tokens from a file; without a file every caller on loopback is `local`."""
+"""Authentication by bearer tokens from a file. Without a file, every caller on loopback is `local`."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ class BadTokens(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who calls, and by which credential (the first digits of the token's hash; None without tokens)."""
+    """The caller, and its credential (the first digits of the token's hash; None without tokens)."""
 
     actor: str
     credential: str | None = None
@@ -62,7 +62,7 @@ def parse(text: str) -> dict[str, Identity]:
 
 @dataclass
 class Tokens:
-    """The tokens of a file, read again whenever it changes. Without a file everybody is `local`."""
+    """The tokens of a file, read again whenever it changes. Without a file, every caller is `local`."""
 
     path: Path | None
     _known: dict[str, Identity] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Tokens:
             if hmac.compare_digest(known, digest):
                 found = identity
         if found is None:
-            raise unauthorized("this token is not known here")
+            raise unauthorized("this token is unknown: check it, or ask the operator for a new one")
         return found
 
     def valid(self, identity: Identity) -> bool:
@@ -117,7 +117,7 @@ class Tokens:
 
 
 def offered(subprotocols: Iterable[str]) -> str | None:
-    """The `Authorization` that stands among the subprotocols of a WebSocket, as `bearer.<token in base64url>`."""
+    """The `Authorization` in a WebSocket's subprotocols (`bearer.<token in base64url>`); None if there is none."""
     for each in subprotocols:
         scheme, dot, token = each.partition(".")
         if scheme == "bearer" and dot:

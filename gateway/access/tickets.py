@@ -1,7 +1,7 @@
-"""Tickets: how a browser follows a feed. Its `EventSource` sends no `Authorization`, and a token has no place in a URL.
+"""Tickets for feeds in browsers: an `EventSource` sends no `Authorization`, and a token must not be in a URL.
 
-A ticket opens one feed once, for the caller who asked for it, within a minute. Only the gateway that made it knows it,
-and forgets it when it ends. Only its hash is kept.
+A ticket opens one feed once, for the caller who requested it, within a minute. Only the gateway that made it knows it,
+until that gateway stops. Only its hash is stored.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl
 
 from gateway.access.auth import Identity, Tokens, unauthorized
 
-#: Seconds that a ticket can be used for.
+#: Seconds for which a ticket is valid.
 SECONDS = 60
-#: The most tickets of one caller, and of all: the oldest make room.
+#: The maximum number of tickets of one caller, and of all; the oldest are removed.
 MOST_OF_ONE, MOST = 100, 10_000
 
 
@@ -28,12 +28,12 @@ class _Ticket:
 
 @dataclass
 class Tickets:
-    """The tickets that were not used yet, by the hash of each."""
+    """The unused tickets, by their hashes."""
 
     _open: OrderedDict[str, _Ticket] = field(default_factory=OrderedDict)
 
     def issue(self, identity: Identity, path: str) -> str:
-        """A new ticket for one path."""
+        """Make a ticket for one path."""
         self._expire()
         mine = [name for name, one in self._open.items() if one.identity.actor == identity.actor]
         for name in mine[: len(mine) - MOST_OF_ONE + 1]:
@@ -45,11 +45,11 @@ class Tickets:
         return ticket
 
     def redeem(self, ticket: str, path: str, tokens: Tokens) -> Identity:
-        """Whose ticket it is, which is used up by this. Raises Problem (401)."""
+        """The owner of a ticket. The ticket cannot be used again. Raises Problem (401)."""
         self._expire()
         found = self._open.get(hashed(ticket))
         if found is None or found.path != path.lower() or not tokens.valid(found.identity):
-            raise unauthorized("this ticket is not known here: used, expired or for another path; ask for a new one")
+            raise unauthorized("this ticket is unknown: it is used, expired or for another path; request a new one")
         del self._open[hashed(ticket)]
         return found.identity
 
@@ -64,10 +64,10 @@ def hashed(ticket: str) -> str:
 
 
 def offered(method: str, path: str, query: bytes) -> str | None:
-    """The ticket that a call of a feed offers, if it does."""
+    """The ticket in the query of a feed; None if there is none."""
     if method != "GET" or not path.endswith("/feed") or b"ticket=" not in query:
         return None
     try:
         return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=16)).get("ticket")
-    except ValueError:  # far more parameters than a feed has: refused later, with a message
+    except ValueError:  # too many parameters: refused later, with a message
         return None

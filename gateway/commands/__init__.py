@@ -1,4 +1,4 @@
-"""Commands: which calls there are, what their bodies say, and how handlers are asked.
+"""Commands: the table of calls, their bodies, and how they are sent to handlers.
 
-Start with `actions.py` (the table), then `commands.py` (the way of each).
+Start with `actions.py` (the table), then `commands.py` (the steps of each command).
 """

@@ -1,7 +1,7 @@
-"""The reply of handlers to a command that they accepted, checked and shown as an operation and a resource.
+"""Checks the reply of handlers to an accepted command, and converts it to an operation and a resource.
 
-The sender may have another version, or be somebody else. So the reply has to be a record of an operation and a state of
-the resource; both are shown as rows of the read models are.
+The sender may have another version, or be somebody else. So the reply must contain a record of an operation and a state
+of the resource. Both are shown in the same form as rows of the read models.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from projections.operation_rows import OperationView, ProblemView
 from runtime.bus import replies
 from runtime.bus.replies import Nonsense, Refusal
 
-#: How each kind of resource is shown.
+#: The view of each kind of resource.
 VIEWS: Mapping[str, Any] = {kind: get_type_hints(table.view)["return"] for kind, table in TABLES.items()}
 
 R = TypeVar("R")
@@ -66,7 +66,7 @@ def shown(kind: str, reply: Reply) -> Accepted:
     """The operation and the resource of a reply. Raises Nonsense."""
     try:
         if reply.operation is None:
-            raise ValueError("it is no operation")
+            raise ValueError("it contains no operation")
         if reply.operation.record.problem is not None:
             _PROBLEM.validate_python(reply.operation.record.problem)
         operation = operation_rows.view(reply.operation.record, reply.operation.steps)

@@ -1,7 +1,7 @@
-"""The commands of the HTTP API, derived from the kinds and their verbs: how a verb becomes a call.
+"""The commands of the HTTP API, derived from the kinds and their verbs.
 
-A resource is created by POST on its collection, changed by PATCH and deleted by DELETE on itself; every other verb is
-POST on a path of its own below it.
+A resource is created by POST on its collection, changed by PATCH and deleted by DELETE on its own path. Every other
+verb is POST on a path below that.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from gateway.commands import bodies
 class Action:
     """One command of the API. `kind` is also the name of the path parameter that holds the resource's id.
 
-    `permission`: what the caller has to be allowed to do.
+    `permission`: the permission that the caller needs.
     """
 
     method: str
@@ -61,12 +61,12 @@ def collection(kind: Kind[Any, Any]) -> str:
 
 
 def item(kind: Kind[Any, Any]) -> str:
-    """The path of one of them."""
+    """The path of one resource of a kind."""
     return f"{collection(kind)}/{{{kind.name}}}"
 
 
 def action(kind: Kind[Any, Any], verb: Verb[Any]) -> Action:
-    """The call that asks for a verb. Raises ValueError for a verb that nobody can ask for."""
+    """The call for a verb. Raises ValueError for a verb that is not a call of the API."""
     match verb.effect:
         case Effect.CREATES:
             method, path = "POST", collection(kind)
@@ -77,7 +77,7 @@ def action(kind: Kind[Any, Any], verb: Verb[Any]) -> Action:
         case Effect.ACTS:
             method, path = "POST", f"{item(kind)}/{verb.name}"
         case Effect.NOTES:
-            raise ValueError(f"{verb.name} is no call of the API")
+            raise ValueError(f"{verb.name} is not a call of the API")
     body = BODIES.get(verb.command) or bodies.of(verb.command, kind.name, verb.effect)
     return Action(method, path, kind.name, verb.name, verb.summary, body, verb.permission)
 

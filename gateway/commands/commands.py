@@ -1,8 +1,8 @@
-"""Commands over HTTP: one way for all calls that `actions.py` lists.
+"""Commands over HTTP: the same steps for all calls in `actions.py`.
 
-An answer shows what the handlers' reply says, the operation's record and the resource's state; Postgres is needed only
-to wait for an operation's end. Asking again with the same operation id is safe, so a request without an answer is
-repeated for a moment.
+An answer shows the operation and the resource from the handlers' reply. Postgres is needed only to wait for an
+operation's end. It is safe to send a command again with the same operation id, so a request without an answer is
+repeated for a short time.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from runtime.bus import replies, requests
 from runtime.bus.requests import Patience, Unanswered
 from runtime.random_id import random_uuid
 
-#: Seconds in which a command has to be answered.
+#: Seconds for the answer to a command.
 PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 
 #: The namespace of ids that are derived from a caller's key.
@@ -37,11 +37,11 @@ NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One command that is being asked for: the action, the resource, the caller.
+class Requested:
+    """One requested command: the action, the resource, the caller.
 
-    `key`: the id that follows from the caller's key, in what creates a resource. `operation` and `fingerprint` are
-    empty in what is no operation.
+    `key`: the id that is derived from the caller's key; only for commands that create a resource. `operation` and
+    `fingerprint` are empty if the command is not an operation.
     """
 
     action: Action
@@ -69,7 +69,7 @@ class Asked:
 
 
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
-    """Ask for an action, and answer with its operation and its resource."""
+    """Send a command to handlers, and answer with its operation and its resource."""
     seconds = wait(request)
     asked = parse(request, action, await content.read(request))
     kind = action.kind
@@ -83,7 +83,7 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
     reflects(request, position)
     if seconds and not waiting.has_ended(operation):
-        ended = await waiting.told(gateway, asked.operation, position, seconds)
+        ended = await waiting.ended_after(gateway, requested.operation, position, seconds)
         if ended is not None and ended["position"] >= operation["position"]:
             operation = ended
             resource = await waiting.resource(gateway, Ref(asked.project, kind, asked.resource), resource)
@@ -92,37 +92,39 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
-    return Response(to_json(answer), 200 if over else 202, headers, "application/json")
+    return Response(to_json(answer), 200 if ended_in_time else 202, headers, "application/json")
 
 
-def parse(request: Request, action: Action, raw: bytes) -> Asked:
-    """The command that a request makes. Raises Problem and ValidationError."""
+def parse(request: Request, action: Action, raw: bytes) -> Requested:
+    """The command of a request. Raises Problem and ValidationError."""
     body = action.body.model_validate_json(raw or b"{}")
     who = caller(request)
     key = idempotency_key(request)
-    path = action.path.format_map({kind: path_id(request, kind) for kind in request.path_params})  # in one spelling
+    path = action.path.format_map(
+        {kind: path_id(request, kind) for kind in request.path_params}
+    )  # ids in their canonical spelling
     project = path_id(request, "project") if "project" in request.path_params else subjects.SYSTEM
     actor = who.identity.actor
     own = chosen(body) if action.creates else path_id(request, action.kind)
-    follows = derived("resource", actor, path, key) if action.creates and key is not None else None
-    resource = own or follows or random_uuid()
+    derived_id = derived("resource", actor, path, key) if action.creates and key is not None else None
+    resource = own or derived_id or random_uuid()
     if action.kind == "project":
         project = resource
-    said = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields, however it was written
-    return Asked(
+    canonical = body.model_dump_json(exclude_unset=True)  # in the order of the model's fields
+    return Requested(
         action=action,
         project=project,
         resource=resource,
-        key=follows,
+        key=derived_id,
         operation=derived("operation", actor, action.method, path, key),
-        fingerprint=hashlib.sha256(f"{action.method} {path}\n{said}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"{action.method} {path}\n{canonical}".encode()).hexdigest(),
         args=body.args(),
         caller=who,
     )
 
 
 def chosen(body: bodies.Body) -> str | None:
-    """The id that the body of a creation chooses for the new resource, if it does."""
+    """The id that the body chooses for the new resource; None if it chooses none."""
     id_: str | None = getattr(body, "id", None)
     if id_ is None and isinstance(body, bodies.CreateNamed):
         return bodies.slug(body.name)
@@ -130,7 +132,7 @@ def chosen(body: bodies.Body) -> str | None:
 
 
 def derived(*parts: str | None) -> str:
-    """A UUID that follows from the parts, the last of which is the caller's key; a random one without a key."""
+    """A UUID that is derived from the parts; the last one is the caller's key. Without a key, a random UUID."""
     if parts[-1] is None:
         return random_uuid()
     return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
@@ -141,7 +143,7 @@ async def ask(gateway: Gateway, asked: Asked) -> accepted.Reply:
     action = asked.action
     outcomes = gateway.metrics.commands
     try:
-        reply = await answered(gateway, asked)
+        reply = await send(gateway, requested)
     except Unanswered as error:
         outcomes.labels(action.kind, action.verb, "unavailable").inc()
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
@@ -156,12 +158,12 @@ async def ask(gateway: Gateway, asked: Asked) -> accepted.Reply:
 async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.Refusal:
     """The reply. The request is repeated until the deadline while nobody answers.
 
-    Raises Unanswered; Problem: 502 where the reply is nonsense, 413 for what no message can hold.
+    Raises Unanswered; Problem: 502 if the reply cannot be read, 413 if the command does not fit into a message.
     """
-    subject = subjects.command(asked.project, asked.action.kind, asked.action.verb)
-    payload = asked.payload()
+    subject = subjects.command(requested.project, requested.action.kind, requested.action.verb)
+    payload = requested.payload()
     if len(payload) > gateway.nc.max_payload:
-        raise too_large(asked, gateway.nc.max_payload)
+        raise too_large(requested, gateway.nc.max_payload)
     try:
         reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
         return known(accepted.read(asked.action.kind, shown(reply.data)))
@@ -169,8 +171,8 @@ async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.R
         raise nonsense(str(error)) from error
 
 
-def shown(data: bytes) -> bytes:
-    """A reply as the rows would show it: without NUL characters, which Postgres cannot store."""
+def storable(data: bytes) -> bytes:
+    """A reply without NUL characters, which Postgres cannot store: so it is the same as from the rows."""
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
@@ -182,13 +184,15 @@ def known(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.R
 
 
 def nonsense(why: str) -> Problem:
-    detail = f"the handlers answered nonsense ({why}); do they have the gateway's version? Ask again with the same key"
+    detail = (
+        f"the reply of the handlers is invalid ({why}); do they have the gateway's version? Try again with the same key"
+    )
     return Problem(502, "handlers_answer_invalid", detail)
 
 
-def too_large(asked: Asked, limit: int) -> Problem:
-    """The refusal of a command that no message can hold; it names the field that takes most of the room."""
-    sizes = {name: len(to_json(value)) for name, value in asked.args.items()}
+def too_large(requested: Requested, limit: int) -> Problem:
+    """The refusal of a command that does not fit into a message. It names the largest field."""
+    sizes = {name: len(to_json(value)) for name, value in requested.args.items()}
     field = max(sizes, key=lambda name: sizes[name])
-    detail = f"a command may have at most {limit} bytes; {field} takes {sizes[field]}"
-    return Problem(413, "request_too_large", detail, [(field, f"takes {sizes[field]} bytes")])
+    detail = f"a command may have at most {limit} bytes; {field} has {sizes[field]}: make it smaller"
+    return Problem(413, "request_too_large", detail, [(field, f"has {sizes[field]} bytes")])

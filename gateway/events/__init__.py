@@ -1,1 +1,1 @@
-"""The log over HTTP: followed as it grows (`feed.py`), and searched (`audit.py`)."""
+"""The log over HTTP: feeds (`feed.py`) and search (`audit.py`)."""

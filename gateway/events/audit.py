@@ -1,4 +1,4 @@
-"""The log as it can be searched: who did what to what, and when."""
+"""Search in the log: by actor, type, resource, operation and time."""
 
 import asyncio
 from datetime import datetime
@@ -24,7 +24,7 @@ SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
 
 
 class EventView(TypedDict, total=False):
-    """An event as CloudEvents has it in JSON; what is no event has `data_base64` in place of `data`."""
+    """An event in CloudEvents' JSON form. A malformed message has `data_base64` in place of `data`."""
 
     specversion: Required[str]
     id: Required[str]
@@ -42,7 +42,7 @@ class EventView(TypedDict, total=False):
 
 
 async def search(gateway: Gateway, request: Request) -> Response:
-    """A page of events, in the order of the log. With `wait`, an empty page waits for the first event to come."""
+    """A page of events, in the order of the log. With `wait`, an empty page waits for the first event."""
     filters = wanted(request)
     limit, seconds = parameters.limit(request), parameters.wait(request)
     key = await page_key(gateway, request, "events")
@@ -60,7 +60,7 @@ async def search(gateway: Gateway, request: Request) -> Response:
 
 
 def wanted(request: Request) -> dict[str, Any]:
-    """The filters that a request asks for. Raises Problem."""
+    """The filters of a request. Raises Problem."""
     filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
     filters["actor"] = parameters.actor(request)
     kind = parameters.word(request, "kind")

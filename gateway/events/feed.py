@@ -1,7 +1,7 @@
 """Feeds: the log as Server-Sent Events, resumed exactly, at the pace of each reader.
 
-Each item carries `prev`, the position of the item before it in this feed, so that a reader can prove that it missed
-nothing. The first frame, and the keep-alive comments, have only an `id`: where to resume, though nothing happened yet.
+Each item has `prev`, the position of the previous item in this feed, so a reader can prove that it missed nothing. The
+first frame, and the keep-alive comments, have only an `id`: the position to resume at.
 A slow reader slows down only its own consumer on the log; nothing is dropped.
 """
 
@@ -28,9 +28,9 @@ from gateway.reads.reads import answer
 from gateway.state import Gateway, caller, reflects
 from runtime import subjects
 
-#: Seconds after which a silent feed says that it is alive.
+#: Seconds without an item after which a feed sends a keep-alive comment.
 HEARTBEAT = 10.0
-#: Seconds that the log is asked for before a sign of life says nothing more.
+#: Seconds to query the log for the position in a keep-alive comment; after that the comment has none.
 PATIENCE = 2.0
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
 
@@ -44,17 +44,17 @@ async def of_project(gateway: Gateway, request: Request) -> Response:
     """The feed of a project: its own events and those of its VMs."""
     after = await start(gateway, request)
     project = path_id(request, "project")
-    return await known(gateway, request, subjects.events(project), "project", project, after)
+    return await of_resource(gateway, request, subjects.events(project), "project", project, after)
 
 
 async def of_vm(gateway: Gateway, request: Request) -> Response:
     """The feed of a VM."""
     after = await start(gateway, request)
     project, vm = path_id(request, "project"), path_id(request, "vm")
-    return await known(gateway, request, subjects.events(project, "vm", vm), "vm", vm, after)
+    return await of_resource(gateway, request, subjects.events(project, "vm", vm), "vm", vm, after)
 
 
-async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
+async def of_resource(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
     """The feed of a resource in the log, deleted or not. Raises Problem (404) if the log has no events of it."""
     if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
@@ -64,12 +64,12 @@ async def known(gateway: Gateway, request: Request, filter_: str, kind: str, id_
 def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Response:
     reflects(request, after)
     if request.method == "HEAD":
-        return StreamingResponse(nothing(), 200, HEADERS, "text/event-stream")
+        return StreamingResponse(no_frames(), 200, HEADERS, "text/event-stream")
     return StreamingResponse(items(gateway, after, filter_), 200, HEADERS, "text/event-stream")
 
 
 async def start(gateway: Gateway, request: Request) -> int:
-    """The position behind which a feed begins: what the reader has seen, or `after`, or now, or the beginning."""
+    """The position after which a feed begins: `Last-Event-ID`, or `after`, or the end of the log, or 0."""
     now = request.query_params.get("from") is not None  # it can have no other value
     after = parameters.position(request, "after")
     if after is not None and now:
@@ -82,17 +82,17 @@ async def start(gateway: Gateway, request: Request) -> int:
     return after or 0
 
 
-async def nothing() -> AsyncIterator[bytes]:
-    """The frames of an answer to HEAD: no consumer is made for it."""
+async def no_frames() -> AsyncIterator[bytes]:
+    """The body of an answer to HEAD. It needs no consumer."""
     none: tuple[bytes, ...] = ()
     for frame in none:
         yield frame
 
 
 async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:
-    """The frames of a feed, until the reader goes or the gateway stops.
+    """The frames of a feed, until the reader disconnects or the gateway stops.
 
-    A task of its own owns the consumer: it takes it down even when this one is cancelled in the middle of a wait.
+    A separate task owns the consumer, and deletes it even if this task is cancelled during a wait.
     """
     batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
     pumping = asyncio.create_task(pump(gateway.nc, after, filter_, batches))
@@ -100,12 +100,12 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
     coming = asyncio.create_task(batches.get())
     gateway.metrics.feeds.inc()
     try:
-        yield b": the log, in order\nid: %d\n\n" % after  # a reader that gets no further than this can resume
+        yield b": the log, in order\nid: %d\n\n" % after  # even a reader that gets only this frame can resume
         while not (stopped.done() or pumping.done()):
             await asyncio.wait({coming, stopped, pumping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
             if not coming.done():
-                named = await silent(gateway.store, after, filter_)
-                yield b": alive\n\n" if named is None else b": alive\nid: %d\n\n" % named
+                reached = await searched_up_to(gateway.store, after, filter_)
+                yield b": alive\n\n" if reached is None else b": alive\nid: %d\n\n" % reached
                 continue
             for recorded in coming.result():
                 yield frame(recorded, after)
@@ -118,8 +118,8 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
         gateway.end(pumping)
 
 
-async def silent(store: EventStore, after: int, filter_: str) -> int | None:
-    """A position up to which nothing of a feed happened behind `after`; None when something did, or nobody knows."""
+async def searched_up_to(store: EventStore, after: int, filter_: str) -> int | None:
+    """A position up to which a feed has no item after `after`; None if it has one, or the log does not answer."""
     try:
         async with asyncio.timeout(PATIENCE):
             end = await store.last_position()
@@ -130,14 +130,14 @@ async def silent(store: EventStore, after: int, filter_: str) -> int | None:
 
 
 async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
-    """Hand over batch after batch, as fast as the reader takes them."""
+    """Put batches into the queue, at the pace of the reader."""
     async with contextlib.aclosing(follow(nc, after, [filter_])) as source:
         async for batch in source:
             await batches.put(batch)
 
 
 def frame(recorded: Recorded, previous: int) -> bytes:
-    """One item as it is sent."""
+    """One item in its wire format."""
     event = {**recorded.cloud_event(), "prev": previous}
     kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))
@@ -153,7 +153,7 @@ class Ticket(bodies.Body):
 
 
 class TicketView(BaseModel):
-    """A ticket. `position` is the end of the log now: `?after=` it misses nothing that comes."""
+    """A ticket. `position` is the end of the log now: a feed with `?after=<position>` misses no later event."""
 
     ticket: str
     path: str
@@ -166,6 +166,6 @@ async def ticket(gateway: Gateway, request: Request) -> Response:
     body = Ticket.model_validate_json(await content.read(request) or b"{}")
     position = await gateway.store.last_position()
     reflects(request, position)
-    made = gateway.tickets.issue(caller(request).identity, body.path)
-    view = TicketView(ticket=made, path=body.path, expires_in=tickets.SECONDS, position=position)
+    issued = gateway.tickets.issue(caller(request).identity, body.path)
+    view = TicketView(ticket=issued, path=body.path, expires_in=tickets.SECONDS, position=position)
     return answer(view.model_dump(), {"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""Questions to the node that a VM is on, about what only the node knows."""
+"""Questions to the node of a VM."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from runtime import subjects
 from runtime.bus import replies, requests
 from runtime.bus.requests import NobodyThere, Patience, Silent, Unanswered
 
-#: Seconds for a node to answer, on top of what it was asked to wait.
+#: Seconds for a node to answer, in addition to the wait in the question.
 PATIENCE = 5.0
 
 
@@ -27,29 +27,29 @@ async def located(gateway: Gateway, request: Request) -> tuple[str, str, Vm]:
     vm = path_id(request, "vm")
     found = await reads.living(gateway, request, VMS, Ref(path_id(request, "project"), "vm", vm))
     if not found.state.node:
-        raise Problem(409, "vm_not_placed", "the VM has no node yet that could be asked")
+        raise Problem(409, "vm_not_placed", "the VM has no node yet; wait until it is placed")
     return vm, found.state.node, found.state
 
 
 async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: float = 0.0) -> Msg:
-    """What a node answers. Raises Problem: what the node says, or 503 where it says nothing."""
+    """The answer of a node. Raises Problem: the node's refusal, or 503 if it does not answer."""
     try:
         body = question.model_dump_json().encode()
         reply = await requests.ask(gateway.nc, subjects.ask(node, verb), body, Patience(PATIENCE + wait))
     except (NobodyThere, Silent) as error:
         if not gateway.nc.is_connected:
             raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-        detail = f"node {node}, which the VM is on, does not answer; try again once it is back"
+        detail = f"the VM's node {node} does not answer; try again when it is back"
         raise Problem(503, "node_unavailable", detail) from error
     except Unanswered as error:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
     if not reply.headers:
-        said(node, reply)
+        read(node, reply)
     return reply
 
 
-def said(node: str, reply: Msg) -> replies.Said:
-    """What a node's answer in JSON says. Raises Problem: what it refuses; 502 where it failed, or for nonsense."""
+def read(node: str, reply: Msg) -> replies.Said:
+    """Read a node's JSON answer. Raises Problem: its refusal; 502 if it failed, or if the answer is invalid."""
     try:
         found = replies.read(reply.data)
     except replies.Nonsense as error:
@@ -64,20 +64,20 @@ def said(node: str, reply: Msg) -> replies.Said:
 
 
 def nonsense(node: str, why: str) -> Problem:
-    detail = f"node {node} answered nonsense ({why}); do node and gateway have the same version?"
+    detail = f"the answer of node {node} is invalid ({why}); do node and gateway have the same version?"
     return Problem(502, "node_answer_invalid", detail)
 
 
 async def unless_stopped(gateway: Gateway, asking: Any) -> Msg:
     """Wait for the answer, unless the gateway stops."""
-    asked = asyncio.ensure_future(asking)
+    question = asyncio.ensure_future(asking)
     stopped = asyncio.create_task(gateway.stop.wait())
     try:
-        await asyncio.wait({asked, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
-            raise Problem(503, "gateway_stopping", "this gateway is being stopped; ask again")
-        found: Msg = asked.result()
+        await asyncio.wait({question, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not question.done():
+            raise Problem(503, "gateway_stopping", "this gateway is being stopped; try again")
+        found: Msg = question.result()
         return found
     finally:
-        asked.cancel()
+        question.cancel()
         stopped.cancel()

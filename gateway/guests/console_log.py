@@ -1,4 +1,4 @@
-"""What a VM wrote to its serial console, as its node kept it."""
+"""The log of a VM's serial console, from its node."""
 
 import asyncio
 
@@ -16,27 +16,27 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def console_log(gateway: Gateway, request: Request) -> Response:
-    """The end of what a VM wrote to its serial console, or what follows on a cursor."""
+    """The end of the console log, or what follows after a cursor."""
     after, wait, most = parameters.cursor(request), parameters.wait(request), parameters.size(request)
     vm, node, _ = await located(gateway, request)
     data, more, tail = b"", True, most
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE + wait
-    while more and len(data) < most and (not data or loop.time() < deadline):  # a node may give a byte at a time
+    while more and len(data) < most and (not data or loop.time() < deadline):  # a node may send only a byte at a time
         question = ConsoleLog(vm=vm, after=after, tail=tail, wait=0 if data else wait)
         reply = await unless_stopped(gateway, ask(gateway, node, "console-log", question, wait))
         after, more = place(node, reply)
         data += reply.data
-        # without this, a node that always says "more" and sends no bytes would be asked for ever
+        # a node that always says "more" but sends no bytes must not cause an endless loop
         more = more and bool(reply.data)
-    answered = {**HEADERS, "Nebula-Cursor": after or "", "Nebula-More": str(more).lower()}
-    return Response(data, 200, answered, "text/plain; charset=utf-8")
+    headers = {**HEADERS, "Nebula-Cursor": after or "", "Nebula-More": str(more).lower()}
+    return Response(data, 200, headers, "text/plain; charset=utf-8")
 
 
 def place(node: str, reply: Msg) -> tuple[str, bool]:
-    """The cursor behind a piece of the log, and whether there is more. Raises Problem (502)."""
+    """The cursor after a piece of the log, and whether there is more. Raises Problem (502)."""
     headers = reply.headers or {}
     after, more = headers.get("Nebula-Cursor", ""), headers.get("Nebula-More", "")
     if not parameters.CURSOR.fullmatch(after) or more not in ("true", "false"):
-        raise nonsense(node, "a piece of a console's log without its place")
+        raise nonsense(node, "a piece of a console log without a valid cursor")
     return after, more == "true"

@@ -1,4 +1,4 @@
-"""Connections to the consoles of VMs, recorded as events of the VM: before one is opened, and after it has ended.
+"""Records connections to the consoles of VMs as events: before a connection is opened, and after it has ended.
 
 Handlers decide, as for every command. A connection that cannot be recorded is not opened.
 """
@@ -14,7 +14,7 @@ from domain.contract import Json
 from domain.vm import Console
 from gateway.commands import bodies
 from gateway.commands.actions import Action
-from gateway.commands.commands import Asked, ask
+from gateway.commands.commands import Requested, ask
 from gateway.http.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs
@@ -24,12 +24,12 @@ log = logs.get(__name__)
 
 OPEN = Action("GET", "", "vm", "open-console", "", bodies.Body, PLATFORM)
 CLOSE = Action("GET", "", "vm", "close-console", "", bodies.Body, PLATFORM)
-UNSURE = "it could not be recorded in time, and was not opened"
+UNSURE = "it could not be recorded in time, so it was not opened"
 
 
 @dataclass
 class Session:
-    """One connection, from when somebody asked for it."""
+    """One connection, from the moment when it is requested."""
 
     project: str
     vm: str
@@ -44,28 +44,30 @@ class Session:
         return round(time.monotonic() - self.started, 3)
 
     async def open(self, gateway: Gateway, *, force: bool) -> None:
-        """Record that it is opened. Raises Problem: then it may not be."""
+        """Record that the connection is opened. If this raises Problem, the connection must not be opened."""
         self.begun, self.unsure = True, UNSURE
         try:
-            await self._tell(gateway, OPEN, {"force": force})
+            await self._send(gateway, OPEN, {"force": force})
         except Problem as problem:
-            self.begun = problem.status == 503  # it may have been recorded in spite of the error
+            self.begun = problem.status == 503  # it may have been recorded despite the error
             raise
         self.unsure = None
 
     def close(self, gateway: Gateway, why: str | None) -> None:
-        """Record that it has ended, sooner or later. Nothing where it is not recorded that it was opened."""
+        """Record in the background that the connection has ended, if its opening may have been recorded."""
         if self.begun:
-            task = asyncio.create_task(self._closed(gateway, {"seconds": self.seconds(), "why": self.unsure or why}))
+            task = asyncio.create_task(
+                self._record_end(gateway, {"seconds": self.seconds(), "why": self.unsure or why})
+            )
             gateway.background.add(task)
             task.add_done_callback(gateway.background.discard)
 
-    async def _closed(self, gateway: Gateway, said: dict[str, Json]) -> None:
-        """Repeat until it is recorded, as long as this gateway lives."""
+    async def _record_end(self, gateway: Gateway, args: dict[str, Json]) -> None:
+        """Try until the end is recorded, or this gateway stops."""
         for pause in RETRY.pauses():
             stopping = gateway.stop.is_set()
             try:
-                await self._tell(gateway, CLOSE, said)
+                await self._send(gateway, CLOSE, args)
                 return
             except Problem as problem:
                 if stopping or problem.status != 503:

@@ -1,7 +1,7 @@
-"""Connections to guests: a WebSocket here, the bus in the middle, the guest's node at the other end.
+"""Connections to guests: from a WebSocket over the bus to the guest's node.
 
 A browser cannot send `Authorization` with a WebSocket, so its token may also come as a subprotocol (`auth.offered`).
-A refusal comes before the WebSocket is opened, as a problem document, as for every other call.
+A refusal is sent before the WebSocket is opened, as a problem document like for every other call.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
-#: The subprotocol that is spoken: bytes as they are.
+#: The subprotocol: plain bytes.
 BINARY = "binary"
-#: What a reason may have of bytes in a WebSocket's last frame.
+#: Maximum number of bytes of a reason in a WebSocket's last frame.
 MOST_REASON = 120
 NORMAL, RESTARTS = 1000, 1012
 LEFT, STOPPING = "the client has left", "the gateway is being stopped"
-#: What somebody is connected to, by what the node is asked for.
+#: The console, by the verb of the question to the node.
 CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
 
 
 class Tunnel:
-    """One kind of connection as an ASGI application for WebSockets. `kind` is also the verb that the node is asked."""
+    """An ASGI application for one kind of WebSocket. `kind` is also the verb of the question to the node."""
 
     def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge, positions: tuple[str, ...]) -> None:
         self._gateway = gateway
@@ -47,7 +47,7 @@ class Tunnel:
         self._positions = positions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # that somebody wants to connect
+        await receive()  # the request to connect
         scope["nebula.route"] = f"GET {self._path}"
         request = Request({**scope, "type": "http", "method": "GET"})
         self._judge(request)
@@ -61,15 +61,15 @@ class Tunnel:
             raise Problem(409, "wrong_phase", detail)
         who = caller(request)
         session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)
-        here, there = (subjects.session(node, session.id, hearer) for hearer in ("gateway", "node"))
+        here, there = (subjects.session(node, session.id, receiver) for receiver in ("gateway", "node"))
         pipe = Pipe(self._gateway.nc, here, there)
-        told = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
+        logger = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
         await pipe.open()
         try:
             question = Connection(vm=vm, session=session.id, actor=who.identity.actor, force=force)
             await ask(self._gateway, node, self._kind, question)
             await session.open(self._gateway, force=force)
-            told.info("connection opened", node=node, force=force)
+            logger.info("connection opened", node=node, force=force)
             subprotocol = BINARY if BINARY in scope["subprotocols"] else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
             await carry(self._gateway, pipe, receive, send)
@@ -78,7 +78,7 @@ class Tunnel:
                 await pipe.close(STOPPING if self._gateway.stop.is_set() else LEFT)
             finally:
                 session.close(self._gateway, pipe.ended)
-            told.info("connection closed", why=pipe.ended, seconds=session.seconds())
+            logger.info("connection closed", why=pipe.ended, seconds=session.seconds())
 
 
 async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:
@@ -125,8 +125,8 @@ def closing(code: int, reason: str) -> Message:
 
 
 async def upgrade_required(gateway: Gateway, request: Request) -> Response:
-    """What a call that is no WebSocket is told, when it would be right as one."""
+    """The refusal of a call that should be a WebSocket (426)."""
     for kind in ("project", "vm"):
         parameters.path_id(request, kind)
-    detail = "this is a WebSocket: connect to it as to one"
+    detail = "this path is a WebSocket: use a WebSocket client"
     raise Problem(426, "upgrade_required", detail, headers={"Upgrade": "websocket"})

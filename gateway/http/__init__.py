@@ -1,4 +1,4 @@
-"""HTTP as every call has it: parameters and headers, the body, and refusals as problem documents.
+"""The parts of HTTP that all calls use: parameters and headers, the body, and problem documents.
 
-Knows nothing of what is asked for, and imports no other room of the gateway.
+This room does not depend on the calls, and imports no other room of the gateway.
 """

@@ -1,4 +1,4 @@
-"""The body of a call: JSON in UTF-8 as it is, in which each name stands once."""
+"""The body of a call: plain JSON in UTF-8, in which each name of an object is unique."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.http.problems import Problem
 
-#: How deep arrays and objects may stand in each other.
+#: Maximum nesting depth of arrays and objects.
 MOST_DEPTH = 32
 #: The largest body, in bytes, for the fast check.
 MOST_PLAIN = 2000
@@ -17,15 +17,19 @@ BOM = b"\xef\xbb\xbf"
 
 
 async def read(request: Request) -> bytes:
-    """The body of a call; empty where it has none. Raises Problem for what cannot be JSON."""
+    """The body of a call; empty if it has none. Raises Problem if it is not JSON."""
     headers = framing(request)
     raw = await received(request)
     if not raw:
         if headers.get(b"content-length", b"0").strip(b"0") or b"transfer-encoding" in headers:
-            raise Problem(400, "incomplete_body", "a body was announced, and none came")
+            raise Problem(
+                400,
+                "incomplete_body",
+                "the headers announce a body, but there is none: send the body, or no Content-Length",
+            )
         return raw
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        detail = "send the body as it is, without Content-Encoding"
+        detail = "send the body without Content-Encoding"
         raise Problem(415, "unsupported_content_encoding", detail, [("Content-Encoding", detail)])
     kind, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.replace(b" ", b"").replace(b'"', b"")
@@ -37,7 +41,7 @@ async def read(request: Request) -> bytes:
 
 
 def framing(request: Request) -> dict[bytes, bytes]:
-    """The headers that say what a body is. Raises Problem where one is given twice."""
+    """The headers about the body. Raises Problem if one of them is given twice."""
     found: dict[bytes, bytes] = {}
     for name, value in request.scope["headers"]:
         if name in (b"content-type", b"content-encoding", b"content-length", b"transfer-encoding"):
@@ -49,7 +53,7 @@ def framing(request: Request) -> dict[bytes, bytes]:
 
 
 async def received(request: Request) -> bytes:
-    """All of the body; nearly always it comes in one piece."""
+    """The whole body; it nearly always arrives in one piece."""
     message = await request.receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         return bytes(message.get("body", b""))
@@ -63,35 +67,35 @@ async def received(request: Request) -> bytes:
 
 
 class Repeated(ValueError):
-    """A name that stands twice in one object."""
+    """A name that is twice in one object."""
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    found = dict(pairs)
+    if len(found) != len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
                 raise Repeated(name)
             seen.add(name)
-    return made
+    return found
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=once)
 
 
 def check(raw: bytes) -> None:
-    """Refuse what is not JSON, and what two readers could read in two ways. Raises Problem (400)."""
+    """Refuse a body that is not JSON, or is ambiguous. Raises Problem (400)."""
     if plain(raw):
         return
     if raw.startswith(BOM):
-        raise invalid("it begins with a byte order mark; send it without")
+        raise invalid("it begins with a byte order mark; send it without one")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise invalid(f"it is not UTF-8 at byte {error.start}") from error
     if deep(raw):
-        raise invalid(f"its arrays and objects may be {MOST_DEPTH} deep")
+        raise invalid(f"its arrays and objects may be nested at most {MOST_DEPTH} deep")
     try:
         _DECODER.decode(text)
     except Repeated as error:
@@ -101,13 +105,13 @@ def check(raw: bytes) -> None:
     except json.JSONDecodeError as error:
         raise invalid(f"{error.msg} at line {error.lineno}, column {error.colno}") from error
     except (RecursionError, ValueError) as error:  # also a number with thousands of digits
-        raise invalid("it has a number or a depth beyond measure") from error
+        raise invalid("it has a number with too many digits, or it is nested too deeply") from error
 
 
 def plain(raw: bytes) -> bool:
-    """Whether it is one small object without others in it, in which each name stands once: as most bodies are.
+    """Whether it is a small object without nested values and without repeated names, as most bodies are.
 
-    A colon that separates no name from its value makes it not plain.
+    A colon inside a string makes the answer False.
     """
     if len(raw) > MOST_PLAIN or raw.count(b"{") != 1 or b"[" in raw:
         return False
@@ -118,13 +122,13 @@ def plain(raw: bytes) -> bool:
     return isinstance(found, dict) and raw.count(b":") == len(found)
 
 
-#: A string, or what begins one and is never closed.
+#: A string, or the beginning of a string that is never closed.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def deep(raw: bytes) -> bool:
-    """Whether it is too deep. Counted only where there are many brackets at all."""
+    """Whether it is nested too deeply. Brackets are counted only if there are many."""
     if raw.count(b"[") + raw.count(b"{") <= MOST_DEPTH:
         return False
     depth = 0

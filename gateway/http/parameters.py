@@ -1,4 +1,4 @@
-"""Query parameters and headers: each is valid or refused by its name (Problem, 400)."""
+"""Query parameters and headers. An invalid one is refused by its name (Problem, 400)."""
 
 import hashlib
 import re
@@ -24,12 +24,12 @@ from runtime import subjects
 DEFAULT_LIMIT = 100
 MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
-#: Bytes of a console log in one answer: the default, and the most.
+#: Bytes of a console log in one answer: the default, and the maximum.
 DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
-#: What may differ between the pages of one list.
+#: The parameters that may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
-#: Two spellings of a name are the same actor.
+#: Normalises the name of an actor.
 ACTOR: TypeAdapter[str] = TypeAdapter(Actor)
 SLUG = re.compile(patterns.SLUG)
 UUID = re.compile(patterns.UUID)
@@ -42,32 +42,32 @@ CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def only(request: Request, known: frozenset[str]) -> None:
-    """Refuse parameters that are unknown here, and those given twice."""
+    """Refuse unknown parameters, and parameters that are given twice."""
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
             offered = ", ".join(sorted(known)) or "none"
-            raise invalid_parameter(name[:64], f"there is no such parameter here (there is: {offered})")
+            raise invalid_parameter(name[:64], f"this call has no such parameter (it has: {offered})")
         if name in seen:
             raise invalid_parameter(name, "given more than once")
         seen.add(name)
 
 
 def digits(name: str, text: str) -> int:
-    """A log position that somebody wrote."""
+    """Parse a log position."""
     if not _DIGITS.fullmatch(text) or int(text) > MOST_POSITION:
         raise invalid_parameter(name, "has to be a log position: a whole number from 0")
     return int(text)
 
 
 def position(request: Request, name: str) -> int | None:
-    """A log position, where one is given."""
+    """A log position; None if not given."""
     text = request.query_params.get(name)
     return None if text is None else digits(name, text)
 
 
 def moment(request: Request, name: str) -> int | datetime | None:
-    """A log position or a time, where one is given."""
+    """A log position or a time; None if not given."""
     text = request.query_params.get(name)
     if text is None:
         return None
@@ -80,7 +80,7 @@ def moment(request: Request, name: str) -> int | datetime | None:
 
 
 def limit(request: Request) -> int:
-    """How many items a page may hold."""
+    """The maximum number of items of a page."""
     text = request.query_params.get("limit")
     if text is None:
         return DEFAULT_LIMIT
@@ -90,7 +90,7 @@ def limit(request: Request) -> int:
 
 
 def wait(request: Request) -> float:
-    """Seconds to wait: `30s` or `30`; 0 where none is given."""
+    """Seconds to wait: `30s` or `30`; 0 if not given."""
     if not request.scope["query_string"]:
         return 0.0
     text = request.query_params.get("wait")
@@ -103,7 +103,7 @@ def wait(request: Request) -> float:
 
 
 def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
-    """One of a set of words, where one is given."""
+    """One of a set of words; None if not given."""
     text = request.query_params.get(name)
     if text is not None and text not in set(values):
         raise invalid_parameter(name, f"has to be one of {', '.join(values)}")
@@ -111,7 +111,7 @@ def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
 
 
 def word(request: Request, name: str) -> str | None:
-    """A text to look for, where one is given: visible characters, at most 255. A UUID is one in upper case too."""
+    """A text to search for (1 to 255 visible characters); None if not given. A UUID may be in upper case."""
     text = request.query_params.get(name)
     if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter(name, "has to be 1 to 255 visible ASCII characters")
@@ -130,7 +130,7 @@ def actor(request: Request) -> str | None:
 
 
 def label(request: Request) -> str | None:
-    """A label to look for, where one is given: `key`, or `key=value`."""
+    """A label to search for (`key`, or `key=value`); None if not given."""
     text = request.query_params.get("label")
     if text is None:
         return None
@@ -145,25 +145,25 @@ def label(request: Request) -> str | None:
 
 
 def token(request: Request, name: str, key: int | None) -> str | None:
-    """The opaque token for the page of list `name` behind `key`: it continues this very query."""
+    """The opaque token for the page of list `name` after `key`, for this query only."""
     return None if key is None else f"{key}-{query(request, name)}"
 
 
 def query(request: Request, name: str) -> str:
-    """A digest of what is listed: the list, the path and the filters."""
-    asked = sorted((name, text) for name, text in request.query_params.items() if name not in PAGING)
-    return hashlib.sha256(repr((name, request.scope["path"], asked)).encode()).hexdigest()[:16]
+    """A digest of the query: the list, the path and the filters."""
+    filters = sorted((name, text) for name, text in request.query_params.items() if name not in PAGING)
+    return hashlib.sha256(repr((name, request.scope["path"], filters)).encode()).hexdigest()[:16]
 
 
 def page_token(request: Request, name: str | None = None) -> int | None:
-    """The key in a page token, where one is given. Without the `name` of a list its form alone is judged."""
+    """The key in a page token; None if not given. Without the `name` of a list, only its form is checked."""
     text = request.query_params.get("page_token")
     if text is None:
         return None
     found = PAGE_TOKEN.fullmatch(text)
     if found is None or int(found[1]) > MOST_POSITION or (name is not None and found[2] != query(request, name)):
         raise invalid_parameter(
-            "page_token", "not a token of this list with these filters; take it from next_page_token"
+            "page_token", "not a token of this list with these filters; use next_page_token of the previous page"
         )
     return int(found[1])
 
@@ -172,12 +172,12 @@ def cursor(request: Request) -> str | None:
     """The position at which to continue a console log, if given."""
     text = request.query_params.get("cursor")
     if text is not None and not CURSOR.fullmatch(text):
-        raise invalid_parameter("cursor", "has to be the header Nebula-Cursor of the answer before")
+        raise invalid_parameter("cursor", "has to be the header Nebula-Cursor of the previous answer")
     return text
 
 
 def size(request: Request) -> int:
-    """How many bytes an answer may have."""
+    """The maximum number of bytes of an answer."""
     text = request.query_params.get("bytes")
     if text is None:
         return DEFAULT_BYTES
@@ -195,7 +195,7 @@ def flag(request: Request, name: str) -> bool:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key, where one is given."""
+    """The Idempotency-Key; None if not given."""
     text = header(request.scope, "Idempotency-Key")
     if text is not None and not VISIBLE.fullmatch(text):
         raise invalid_parameter("Idempotency-Key", "has to be 1 to 255 visible ASCII characters")
@@ -217,7 +217,7 @@ def by_uuid(kind: str) -> bool:
 
 
 def path_id(request: Request, kind: str) -> str:
-    """The id of a `kind` in the path. What cannot be an id names nothing: Problem (404)."""
+    """The id of a `kind` in the path. An invalid id names no resource: raises Problem (404)."""
     text: str = request.path_params[kind]
     pattern = UUID if by_uuid(kind) else SLUG
     if pattern is UUID:
@@ -233,7 +233,7 @@ def not_found(kind: str, id_: str) -> Problem:
     return Problem(404, f"{kind}_not_found", f"there is no {kind} {shown}{hint}", [(kind, "not found")])
 
 
-#: How each query parameter is judged by itself, before anything is looked up. Those that are not here are words.
+#: The check of each query parameter, before anything is looked up. Other parameters are checked by `word`.
 _JUDGES: Mapping[str, Callable[[Request], object]] = {
     "limit": limit,
     "wait": wait,
@@ -243,21 +243,21 @@ _JUDGES: Mapping[str, Callable[[Request], object]] = {
     "bytes": size,
     "cursor": cursor,
     "force": partial(flag, name="force"),
-    "ticket": lambda _: None,  # it was judged when it was redeemed
+    "ticket": lambda _: None,  # it was checked when it was redeemed
     **{name: partial(position, name=name) for name in ("min_position", "after")},
     **{name: partial(moment, name=name) for name in ("at", "from", "to")},
 }
 
 
 class Judge:
-    """What a call may say in its query: its parameters, and the words that some of them have to be one of."""
+    """Checks the query of a call: its parameters, and the allowed words of some of them."""
 
     def __init__(self, known: Collection[str], words: Mapping[str, Collection[str]]) -> None:
         self._known = frozenset(known)
         self._words = words
 
     def __call__(self, request: Request) -> None:
-        """Refuse what makes no sense, whatever it is asked of. Raises Problem (400)."""
+        """Refuse invalid parameters, before any resource is looked up. Raises Problem (400)."""
         if not request.scope["query_string"]:
             return
         only(request, self._known)

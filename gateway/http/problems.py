@@ -1,4 +1,4 @@
-"""Refusals and failures as RFC 9457 problem documents: one map from exceptions to answers."""
+"""RFC 9457 problem documents, and the only conversion from exceptions to them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from projections.database import Away
 from runtime.text.explained import explained
 
 Errors = Sequence[tuple[str, str]]
-"""What is wrong with which field, as the API calls it."""
+"""Pairs of a field's name in the API, and what is wrong with it."""
 
 
 class Problem(Exception):
-    """An answer that is not what was asked for. `code` is stable; `detail` says what would help."""
+    """An answer that is a problem document. `code` is stable; `detail` says what would help."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Problem(Exception):
             self.headers.setdefault("Retry-After", "1")
 
     def document(self, request_id: str) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        document: dict[str, Any] = {
             "type": f"urn:nebula:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
             "status": self.status,
@@ -48,8 +48,8 @@ class Problem(Exception):
             "request_id": request_id,
         }
         if self.errors:
-            made["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
-        return made
+            document["errors"] = [{"field": field, "detail": detail} for field, detail in self.errors]
+        return document
 
     def response(self, request_id: str) -> Response:
         body = to_json(self.document(request_id))
@@ -57,22 +57,22 @@ class Problem(Exception):
 
 
 def invalid_parameter(name: str, detail: str) -> Problem:
-    """A header or a query parameter that makes no sense."""
+    """The refusal of an invalid header or query parameter."""
     return Problem(400, "invalid_parameter", f"{name}: {detail}", [(name, detail)])
 
 
-#: What handlers and nodes may refuse with; a refusal with another status is nonsense.
+#: The statuses with which handlers and nodes may refuse; a refusal with another status is invalid.
 PASSED_ON = frozenset({404, 409, 410, 413, 422, 500, 501, 503})
-#: Errors of one body that are listed.
+#: Maximum number of errors of one body that are listed.
 MOST_ERRORS = 20
 LOG_UNAVAILABLE = (
-    "the log cannot be reached now, or stores nothing, as when its disk is full; "
-    "nothing is lost: try again, with the same Idempotency-Key where you gave one"
+    "the log cannot be reached now, or cannot store (for example because its disk is full); "
+    "nothing is lost: try again, with the same Idempotency-Key if you gave one"
 )
 
 
 def of(error: Exception) -> Problem | None:
-    """The problem that an exception stands for; None when it is a bug."""
+    """The problem for an exception; None if the exception is a bug."""
     match error:
         case Problem():
             return error
@@ -81,15 +81,15 @@ def of(error: Exception) -> Problem | None:
         case NotParked():
             return Problem(404, "parked_not_found", f"no message is parked as {error}", [("key", "not found")])
         case Closed():
-            return Problem(409, "parked_closed", f"{error}; it stays so")
+            return Problem(409, "parked_closed", f"{error}; a closed record cannot change")
         case NoRetry():
             return Problem(409, "parked_not_retried", str(error))
         case Away():
-            return Problem(503, "read_models_unavailable", "the read models cannot be asked now; try again")
+            return Problem(503, "read_models_unavailable", "the read models cannot be queried now; try again")
         case Unavailable() | NatsError():
             return Problem(503, "log_unavailable", LOG_UNAVAILABLE)
         case HTTPException(status_code=404):
-            return Problem(404, "no_such_route", "there is nothing at this path; see /v1/openapi.json")
+            return Problem(404, "no_such_route", "there is no call at this path; see /v1/openapi.json")
         case HTTPException():
             return Problem(error.status_code, "http_error", error.detail)
         case _:
@@ -97,10 +97,10 @@ def of(error: Exception) -> Problem | None:
 
 
 def invalid_body(error: ValidationError) -> Problem:
-    """What is wrong with a request's body, field by field."""
+    """The refusal of an invalid body, with each wrong field."""
     found = error.errors(include_url=False, include_input=False)
     if any(each["type"] == "json_invalid" for each in found):
-        why = found[0].get("ctx", {}).get("error", "it makes no sense")
+        why = found[0].get("ctx", {}).get("error", "it cannot be parsed")
         return Problem(400, "invalid_json", f"the body is not JSON: {why}")
     shown = found[:MOST_ERRORS]
     errors = [(".".join(map(str, each["loc"]))[:200] or "(body)", explained(each)) for each in shown]
@@ -112,4 +112,4 @@ def invalid_body(error: ValidationError) -> Problem:
 
 def method_not_allowed(methods: Sequence[str]) -> Problem:
     offered = ", ".join(methods)
-    return Problem(405, "method_not_allowed", f"this path takes {offered}", headers={"Allow": offered})
+    return Problem(405, "method_not_allowed", f"this path accepts {offered}", headers={"Allow": offered})

@@ -9,16 +9,16 @@ from typing import Any
 #: Seconds for which one answer is used for all callers.
 FRESH = 1.0
 
-#: How long managers may work nowhere: their lease moves from one process to another meanwhile.
+#: How long no process may run the managers: the time in which their lease moves to another process.
 IDLE = timedelta(seconds=15)
 
-#: The parts without which the platform cannot do its work: handlers decide; the log stores; the log and the read models
-#: are read; a process keeps the read models.
+#: The parts that the platform needs: handlers decide; the log stores; the log and the read models can be read; a
+#: process updates the read models.
 PARTS = ("commands", "log", "nats", "postgres", "projections")
 
 
 class Standstill:
-    """How long a position has not moved although there is more to take in."""
+    """How long a position has not moved although there are later events."""
 
     def __init__(self) -> None:
         self._position = -1
@@ -42,20 +42,20 @@ class HealthMemory:
         self._idle: dict[str, datetime] = {}
 
     def dated(self, managers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The managers; one that has worked in no process for too long fails since it was seen so first."""
+        """The managers. One that no process has run for too long counts as failing since then."""
         idle = {str(each.get("name")) for each in managers if each.get("works") is False}
         now = datetime.now(UTC)
         self._idle = {name: self._idle.get(name, now) for name in idle}
-        over = {name for name, since in self._idle.items() if now - since > IDLE}
+        too_long = {name for name, since in self._idle.items() if now - since > IDLE}
         return [
             {**each, "failing_since": each.get("failing_since") or self._idle[str(each["name"])]}
-            if str(each.get("name")) in over
+            if str(each.get("name")) in too_long
             else each
             for each in managers
         ]
 
     async def body(self, look: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """The answer, at most a second old; `look` makes a new one."""
+        """The answer, at most FRESH seconds old; `look` makes a new one."""
         async with self._asking:
             if time.monotonic() - self._at > FRESH:
                 self._body = self._dated(await look())

@@ -12,13 +12,13 @@ from runtime import subjects
 from runtime.bus.malformed import Counted, Malformed, cut
 from runtime.clock_offset import ClockOffset, warning
 
-#: How long a daemon that is refused is shown after its last heartbeat, and how many of one node.
+#: How long a refused daemon is shown after its last heartbeat, and how many per node.
 SHOWN, MOST_WAITING = timedelta(seconds=30), 8
-#: How heartbeats are called among what made no sense, and how many nodes a reason names.
+#: The source of malformed heartbeats, and how many nodes a reason names.
 HEARTBEATS, MOST_NAMED = "heartbeats", 5
-#: Names of nodes that are remembered: anybody on the bus can send heartbeats under any name.
+#: Maximum number of nodes in memory: anybody on the bus can send heartbeats under any name.
 MOST_NODES = 10_000
-#: Nodes of which `/healthz` says that their clocks are off.
+#: Maximum number of nodes with wrong clocks that `/healthz` lists.
 MOST_OFF = 10
 
 
@@ -28,20 +28,20 @@ def fresh(at: datetime) -> bool:
 
 @dataclass
 class Heartbeats:
-    #: seconds that a node's clock may be from this one
+    #: seconds that a node's clock may differ from this one
     bound: float = 2.0
     _seen: dict[str, datetime] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
     _unread: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
     _clocks: dict[str, ClockOffset] = field(default_factory=dict)
-    #: heartbeats that made no sense
+    #: malformed heartbeats
     malformed: Malformed = field(default_factory=Malformed)
     #: daemons that were refused since this gateway started
     refused: int = 0
 
     async def listen(self, nc: Client) -> None:
-        """Hear every node from now on."""
+        """Receive the heartbeats of all nodes from now on."""
         await nc.subscribe(subjects.HEARTBEATS, cb=self._hear)
 
     async def _hear(self, msg: Msg) -> None:
@@ -50,7 +50,7 @@ class Heartbeats:
         try:
             beat = Heartbeat.model_validate_json(msg.data)
             if beat.node != node:
-                raise ValueError("it claims to be of another node")
+                raise ValueError("it names another node than its subject")
         except ValueError as error:
             self.malformed.note(HEARTBEATS, msg.subject, error)
             return
@@ -84,29 +84,29 @@ class Heartbeats:
         return [{"host": daemon.host, "pid": daemon.pid} for at, daemon in found if fresh(at)]
 
     def all_waiting(self) -> int:
-        """How many daemons wait, of all nodes."""
+        """The number of waiting daemons of all nodes."""
         return sum(len(self.waiting(node)) for node in list(self._waiting))
 
     def last_seen(self, node: str) -> str | None:
-        """When the node was heard last; None when it was not since this gateway started."""
+        """The time of the node's last heartbeat; None if there was none since this gateway started."""
         seen = self._seen.get(node)
         return times.text(seen) if seen else None
 
     def within(self, node: str, seconds: float) -> bool:
-        """Whether the node was heard in the last so many seconds."""
+        """Whether the node sent a heartbeat in the last so many seconds."""
         seen = self._seen.get(node)
         return seen is not None and datetime.now(UTC) - seen < timedelta(seconds=seconds)
 
     def names(self, most: int) -> list[str]:
-        """The nodes that were heard since this gateway started, up to so many of them."""
+        """The nodes with a heartbeat since this gateway started, at most so many."""
         return sorted(self._seen)[:most]
 
     def unread(self, node: str) -> int | None:
-        """How many of its documents make no sense to the node, as it said last."""
+        """How many wanted documents the node cannot read, by its last heartbeat."""
         return self._unread.get(node)
 
     def cannot_read(self) -> Counted | None:
-        """How many documents make no sense to the nodes that are heard now; None where there are none."""
+        """How many documents the living nodes cannot read; None if they can read all."""
         nodes = [node for node, count in self._unread.items() if count and fresh(self._seen[node])]
         if not nodes:
             return None
@@ -114,30 +114,30 @@ class Heartbeats:
             count=sum(self._unread[node] for node in nodes),
             last_at=self._seen[nodes[-1]],
             last_subject=subjects.wanted_of(nodes[-1]),
-            last_reason=cut(f"nodes with documents that make no sense to them: {', '.join(nodes[:MOST_NAMED])}"),
+            last_reason=cut(f"nodes that cannot read some of their documents: {', '.join(nodes[:MOST_NAMED])}"),
         )
 
     def clock_offset(self, node: str) -> float | None:
-        """Seconds that the node's clock is ahead of this one, below 0 behind; None when that is not known."""
+        """Seconds that the node's clock is ahead of this one (negative: behind); None if unknown."""
         clock = self._clocks.get(node)
         return clock.seconds() if clock is not None else None
 
     def clock_warning(self, node: str) -> str | None:
-        """What is wrong with the node's clock, in words."""
+        """A sentence about the node's clock if it is wrong; else None."""
         return warning(self.clock_offset(node), self.bound)
 
     def clock_offsets(self) -> dict[str, float]:
-        """The offsets of all nodes that were heard lately."""
+        """The clock offsets of all nodes with a recent heartbeat, in seconds."""
         found = {node: self.clock_offset(node) for node, seen in list(self._seen.items()) if fresh(seen)}
         return {node: seconds for node, seconds in found.items() if seconds is not None}
 
     def clocks_off(self) -> list[dict[str, object]]:
-        """The nodes whose clocks are beyond the bound, the worst first."""
+        """The nodes whose clock offsets exceed the bound, the largest first."""
         beyond = [(node, seconds) for node, seconds in self.clock_offsets().items() if abs(seconds) > self.bound]
         beyond.sort(key=lambda each: (-abs(each[1]), each[0]))
         return [{"node": node, "offset_seconds": seconds} for node, seconds in beyond[:MOST_OFF]]
 
     def image_cache(self, node: str) -> dict[str, int | None] | None:
-        """How much the node keeps of base images, as it said last; None when it has not said."""
+        """The base images that the node keeps, by its last heartbeat; None if unknown."""
         cache = self._caches.get(node)
         return cache.model_dump() if cache is not None else None

@@ -1,4 +1,4 @@
-"""What a gateway counts, for Prometheus."""
+"""The metrics of a gateway, for Prometheus."""
 
 from collections.abc import Mapping
 
@@ -34,23 +34,23 @@ class Metrics:
         self.position = Gauge("nebula_projection_position", "Log position of the read models", registry=self.registry)
         self.building = Gauge(
             "nebula_projection_building_position",
-            "Log position of read models of a new version while they are made; -1 while none are",
+            "Log position of read models of a new version while they are built; -1 otherwise",
             registry=self.registry,
         )
 
         self._daemons_refused = Counter(
             "nebula_node_daemons_refused",
-            "Node daemons that were heard to wait since another one works for their node",
+            "Node daemons that were refused because another one works for their node",
             registry=self.registry,
         )
         self._daemons_waiting = Gauge(
             "nebula_node_daemons_waiting",
-            "Node daemons that wait since another one works for their node",
+            "Node daemons that wait because another one works for their node",
             registry=self.registry,
         )
         self._clock_offset = Gauge(
             "nebula_node_clock_offset_seconds",
-            "Seconds that the clock of a node is ahead of the gateway's; below 0, behind",
+            "Seconds that the clock of a node is ahead of the gateway's (negative: behind)",
             ["node"],
             registry=self.registry,
         )
@@ -60,50 +60,50 @@ class Metrics:
         )
         self._parked_more = Gauge(
             "nebula_parked_more",
-            "Messages that found no room among the parked, and were only counted",
+            "Messages for which there was no room among the parked ones; they were only counted",
             ["source"],
             registry=self.registry,
         )
         self._malformed = Gauge(
             "nebula_malformed_messages",
-            "Messages that made no sense and are stored nowhere; of wanted documents, those that nodes cannot read now",
+            "Malformed messages that are not stored; for wanted documents, those that nodes cannot read now",
             ["source"],
             registry=self.registry,
         )
         self._by_route: dict[tuple[str, int], Histogram] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer. (Looking a label up costs more than counting.)"""
+        """Count an answer. Label lookups are cached, because they cost more than counting."""
         found = self._by_route.get((route, status))
         if found is None:
             found = self._by_route[route, status] = self._requests.labels(route, status)
         found.observe(seconds)
 
     def parked_are(self, counts: Mapping[str, int], more: Mapping[str, int]) -> None:
-        """How many parked messages are open, and how many found no room, by source."""
+        """Set the numbers of open parked messages, and of messages without room, by source."""
         for gauge, values in ((self._parked, counts), (self._parked_more, more)):
             gauge.clear()
             for source in {"log", "reports", *values}:
                 gauge.labels(source).set(values.get(source, 0))
 
     def malformed_are(self, found: Mapping[str, Counted]) -> None:
-        """What made no sense, by source."""
+        """Set the numbers of malformed messages, by source."""
         self._malformed.clear()
         for source, counted in found.items():
             self._malformed.labels(source).set(counted.count)
 
     def daemons_are(self, refused: int, waiting: int) -> None:
-        """How many node daemons were refused so far, and how many wait now."""
+        """Set how many node daemons were refused so far, and how many wait now."""
         self._daemons_refused.inc(refused - self._refused)
         self._refused = refused
         self._daemons_waiting.set(waiting)
 
     def clocks_are(self, offsets: Mapping[str, float]) -> None:
-        """How far the clocks of the nodes are off, by node."""
+        """Set the clock offsets, by node."""
         self._clock_offset.clear()
         for node, seconds in offsets.items():
             self._clock_offset.labels(node).set(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

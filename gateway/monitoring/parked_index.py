@@ -1,4 +1,4 @@
-"""Which parked messages there are, and which of them are open: for the health check, the numbers and the list."""
+"""An index of parked messages, open and closed: for the health check, the metrics and the list."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-#: Seconds until the stream is looked for again.
+#: Seconds until the next try to read the stream.
 AGAIN = 1.0
-#: Records that are listed: open ones, and closed ones (the newest of them). Each source has room for 1,000 open ones,
-#: so there are more only where somebody else wrote them.
+#: Maximum number of listed records: open ones, and the newest closed ones. Each source has room for 1,000 open ones, so
+#: there are more only if somebody else wrote them.
 MOST_OPEN, MOST_CLOSED = 10_000, 10_000
 
 Name = tuple[str, str]
 
 
 class Index:
-    """Where each record stands among the parked, and which are open. It follows the stream, and keeps so many."""
+    """The position of each record, and whether it is open. It follows the stream, and has a bounded size."""
 
     def __init__(self) -> None:
         self._open: dict[Name, tuple[int, int]] = {}
@@ -30,44 +30,45 @@ class Index:
 
     @property
     def open(self) -> int:
-        """Open records: messages that are kept until somebody has seen them."""
+        """The number of open records."""
         return sum(key != MORE for _, key in self._open) if self._more else len(self._open)
 
     @property
     def total(self) -> int:
-        """Records that are known, open and closed."""
+        """The number of records in the index, open and closed."""
         return self.open + sum(key != MORE for _, key in self._closed)
 
     @property
     def more(self) -> int:
-        """Messages that found no room, and were only counted."""
+        """The number of messages without room, which were only counted."""
         return sum(self._more.values()) + self._unlisted
 
     async def run(self, parking: Parking) -> None:
-        """Keep up, for ever."""
+        """Follow the stream, for ever."""
         while True:
             self._unlisted = 0
             try:
                 async for batch in parking.follow():
                     for position, record in batch:
-                        self.take(position, record)
+                        self.apply(position, record)
             except Unavailable as error:
                 log.warning("parked messages cannot be read now", error=str(error))
             await asyncio.sleep(AGAIN)
 
-    def take(self, position: int, record: Parked) -> None:
-        """A record as it stands at a position. One that is known already changes nothing, nor one that nobody can name:
-        it is none of ours, and nobody could ever close it.
+    def apply(self, position: int, record: Parked) -> None:
+        """Apply a record at a position of the stream. Known records, and records with invalid names, are ignored.
+
+        Handlers write no invalid names, and such a record could never be closed.
         """
         name = (record.source, record.key)
         if not all(map(subjects.TOKEN.fullmatch, name)):
-            log.warning("a record of a parked message has a name that none can have", position=position)
+            log.warning("a record of a parked message has an invalid name", position=position)
             return
         closed = self._closed.get(name)
         first, newest = (closed or self._open.get(name) or (position, 0))[:2]
         if position <= newest:
             return
-        if closed is not None and record.key != MORE:  # it stays so
+        if closed is not None and record.key != MORE:  # a closed record stays closed
             self._closed[name] = (first, position, closed[2])
         elif not record.open:
             self._close(record, first, position)
@@ -80,7 +81,7 @@ class Index:
             self._unlisted += 1
 
     def close(self, record: Parked) -> None:
-        """A record that this process closed counts as closed before the stream says so."""
+        """Note a record that this process has closed, before the stream delivers it."""
         places = self._open.get((record.source, record.key))
         if places is not None and not record.open:
             self._close(record, *places)
@@ -95,7 +96,7 @@ class Index:
             del self._closed[next(iter(self._closed))]
 
     def places(self, status: Status, source: str | None, after: int, most: int) -> list[tuple[int, int]]:
-        """Of up to `most` records behind a place: their own place, and where their newest state stands."""
+        """Up to `most` records after a position: the position of each, and that of its newest state."""
         if status is Status.OPEN:
             listed = [places for name, places in self._open.items() if source in (None, name[0])]
         else:
@@ -107,12 +108,12 @@ class Index:
         return sorted(places for places in listed if places[0] > after)[:most]
 
     def counts(self) -> Mapping[str, int]:
-        """How many are open, by source."""
+        """The number of open records, by source."""
         found: dict[str, int] = {}
         for source, key in self._open:
             found[source] = found.get(source, 0) + (key != MORE)
         return found
 
     def more_by_source(self) -> Mapping[str, int]:
-        """How many found no room, by source."""
+        """The number of messages without room, by source."""
         return dict(self._more)

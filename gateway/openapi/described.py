@@ -1,4 +1,4 @@
-"""Parameters and headers in the API's description: types, bounds, allowed values. `parameters.py` reads them."""
+"""Parameters and headers in the OpenAPI document: types, bounds, allowed values (parsed by `http/parameters.py`)."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -23,7 +23,7 @@ SLUG: Schema = {"type": "string", "pattern": f"^{parameters.SLUG.pattern}$"}
 VISIBLE: Schema = {"type": "string", "pattern": f"^{parameters.VISIBLE.pattern}$"}
 ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": LINE_PATTERN}
 TOKEN: Schema = {"type": "string", "pattern": f"^{subjects.TOKEN.pattern}$"}
-#: The format says what a pattern cannot: it comes from the page before.
+#: A pattern cannot express that it is from the previous page; the format does.
 PAGE_TOKEN: Schema = {"type": "string", "pattern": f"^{parameters.PAGE_TOKEN.pattern}$", "format": "page-token"}
 TICKET: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
 POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_POSITION}
@@ -53,33 +53,36 @@ PATH: dict[str, Schema] = {
     **dict.fromkeys(("source", "key"), TOKEN),
 }
 
-#: Query parameters, by their name. `parameters.Judge` holds calls to them.
+#: Query parameters, by their name. `parameters.Judge` checks them.
 QUERY: dict[str, tuple[Schema, str]] = {
-    "at": (MOMENT, "a log position, or an RFC 3339 time, up to now: the resource as it was then"),
-    "min_position": (POSITION, "wait (at most 5 s) until the answer reflects this log position, which is in the log"),
-    "label": (LABEL, "`key`, or `key=value`: those that carry such a label"),
+    "at": (MOMENT, "a log position or an RFC 3339 time, up to now: the resource as it was at that moment"),
+    "min_position": (
+        POSITION,
+        "wait (at most 5 s) until the answer reflects this log position, which the log must have reached",
+    ),
+    "label": (LABEL, "`key`, or `key=value`: those with this label"),
     "limit": ({"type": "integer", "minimum": 1, "maximum": MOST}, "items on a page (100)"),
-    "page_token": (PAGE_TOKEN, "next_page_token of the page before, with the same filters"),
+    "page_token": (PAGE_TOKEN, "next_page_token of the previous page, with the same filters"),
     "bytes": (
         {"type": "integer", "minimum": 1, "maximum": parameters.MOST_BYTES},
-        f"how many bytes the answer may have ({parameters.DEFAULT_BYTES})",
+        f"maximum number of bytes of the answer ({parameters.DEFAULT_BYTES})",
     ),
     "cursor": (
         {"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"},
-        "the header Nebula-Cursor of the answer before: what follows on it",
+        "the header Nebula-Cursor of the previous answer: only what follows after it",
     ),
-    "force": (words(("true", "false")), "true takes the console away from whoever has it"),
+    "force": (words(("true", "false")), "true takes the console over from the user who is connected"),
     "wait": (SECONDS, "seconds to wait at most, such as 30s"),
-    "after": (POSITION, "a log position, which is in the log: only what came later"),
+    "after": (POSITION, "a log position that the log has reached: only later events"),
     "ticket": (
         TICKET,
-        "of POST /v1/tickets, in place of a token: for browsers, which send no Authorization with an EventSource",
+        "from POST /v1/tickets, in place of a token: for browsers, whose EventSource sends no Authorization",
     ),
     "from": (MOMENT, "a log position or a time, up to now"),
     "to": (MOMENT, "a log position or a time, up to now, inclusive"),
     "type": (VISIBLE, "an event type, such as VmStarted"),
     "kind": (VISIBLE, "a kind of resource"),
-    "actor": (ACTOR, "what this actor did"),
+    "actor": (ACTOR, "events caused by this actor"),
     **{
         name: (VISIBLE, f"those of this {name}")
         for name in (
@@ -102,19 +105,19 @@ NOW = words(("now",))
 REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "what this call is called in logs and events: 1 to 128 visible ASCII characters",
+    "description": "the id of this call in logs and events: 1 to 128 visible ASCII characters",
     "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
 }
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "the same call with the same key is answered as the first one was, and does nothing again",
+    "description": "a repeat of the call with the same key gets the operation of the first call, and changes nothing",
     "schema": VISIBLE,
 }
 LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "the position that a reader has seen, which is in the log: what follows on it",
+    "description": "the last position that the reader has received: only what follows after it",
     "schema": POSITION,
 }
 
@@ -125,10 +128,10 @@ def in_path(path: str) -> list[dict[str, Any]]:
 
 
 def in_query(path: str, name: str) -> dict[str, Any]:
-    """A query parameter of a path. Raises KeyError for one that nothing is said of here."""
+    """A query parameter of a path. Raises KeyError if it has no description here."""
     described: dict[str, Any] = {"name": name, "in": "query", "required": False}
     if path.endswith("/feed") and name == "from":
-        return {**described, "schema": NOW, "description": "what comes from now on; not together with after"}
+        return {**described, "schema": NOW, "description": "only events from now on; not together with after"}
     if (path, name) in QUERY_OF:
         return {**described, "schema": QUERY_OF[path, name]}
     schema, text = QUERY[name]
@@ -136,12 +139,12 @@ def in_query(path: str, name: str) -> dict[str, Any]:
 
 
 def positions(path: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the query parameters of a path that name a position of the log, or a time."""
+    """The query parameters of a path that hold a log position or a time."""
     return tuple(name for name in names if in_query(path, name)["schema"] in (POSITION, MOMENT))
 
 
 def judge(path: str, names: Iterable[str]) -> parameters.Judge:
-    """How the query of a path is judged: as it is described."""
+    """The check of the query of a path, made from its description."""
     known = {name: in_query(path, name)["schema"] for name in names}
     return parameters.Judge(known, {name: schema["enum"] for name, schema in known.items() if "enum" in schema})
 
@@ -150,8 +153,8 @@ def header(schema: Schema, text: str, *, always: bool = True) -> dict[str, Any]:
     return {"description": text, "required": always, "schema": schema}
 
 
-ECHOED = {"X-Request-Id": header({"type": "string", "minLength": 1, "maxLength": 128}, "what this call is called")}
-#: Of every answer of the API itself.
+ECHOED = {"X-Request-Id": header({"type": "string", "minLength": 1, "maxLength": 128}, "the id of this call")}
+#: The headers of every answer of the API itself.
 ANSWERED = {
     **ECHOED,
     "Nebula-Position": header(POSITION, "the log position that the answer reflects"),
@@ -160,11 +163,13 @@ OF_A_COMMAND = {
     **ANSWERED,
     "Location": header({"type": "string", "pattern": f"^/v1/operations/{patterns.UUID}$"}, "the operation"),
     "Idempotent-Replayed": header(
-        words(("true",)), "the same was asked before with this key: this is what came of it", always=False
+        words(("true",)), "this is the operation of an earlier call with the same key", always=False
     ),
 }
 OF_A_CONSOLE = {
     **ANSWERED,
-    "Nebula-Cursor": header({"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"}, "where the answer ends"),
-    "Nebula-More": header(words(("true", "false")), "whether more is there already"),
+    "Nebula-Cursor": header(
+        {"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"}, "the position at which the answer ends"
+    ),
+    "Nebula-More": header(words(("true", "false")), "whether more is available already"),
 }

@@ -34,7 +34,7 @@ def document(reads: Iterable[Read], actions: Iterable[Action]) -> bytes:
             "info": {
                 "title": "Nebula",
                 "version": "1",
-                "description": "A private cloud whose log is its truth. What answers GET answers HEAD.",
+                "description": "A private cloud on an event log. Every path with GET also answers HEAD.",
             },
             "paths": paths,
             "components": {
@@ -59,34 +59,38 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
     elif read.answer is not None:
         item = schema(read.answer, schemas)
         content = {"application/json": {"schema": page(item) if read.listed else item}}
-    told = [described.in_query(read.path, name) for name in read.parameters]
-    parameters = [*described.in_path(read.path), *told, described.REQUEST_ID]
+    in_query = [described.in_query(read.path, name) for name in read.parameters]
+    parameters = [*described.in_path(read.path), *in_query, described.REQUEST_ID]
     if feed:
         parameters.append(described.LAST_EVENT_ID)
-    made: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": read.summary,
         "operationId": name_of(read.method.lower(), read.path),
         "parameters": parameters,
         "responses": refusals(statuses.of_a_read(read.path, read.method, read.statuses)),
     }
     if 426 not in read.statuses:
-        made["responses"]["200"] = {"description": "as asked", "headers": headers, "content": content}
+        operation["responses"]["200"] = {
+            "description": "the requested resource",
+            "headers": headers,
+            "content": content,
+        }
     else:
-        made["responses"]["101"] = {"description": "the WebSocket is open"}
-    if read.unwell is not None:
-        made["responses"]["503"] = {
-            "description": "unavailable: what is not, it says",
+        operation["responses"]["101"] = {"description": "the WebSocket is open"}
+    if read.unavailable is not None:
+        operation["responses"]["503"] = {
+            "description": "the platform is unavailable; the body names the parts that do not work",
             "headers": {**headers, **statuses.HEADERS[503]},
-            "content": {"application/json": {"schema": schema(read.unwell, schemas)}},
+            "content": {"application/json": {"schema": schema(read.unavailable, schemas)}},
         }
     if read.path in OPEN:
-        made["security"] = []
+        operation["security"] = []
     if read.body is not None:
-        made["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema(read.body, schemas)}},
         }
-    return made
+    return operation
 
 
 def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
         },
     }
     done = {"headers": described.OF_A_COMMAND, "content": {"application/json": {"schema": answer}}}
-    made: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": action.summary,
         "operationId": f"{action.kind}_{action.verb}",
         "x-permission": action.permission,
@@ -112,24 +116,24 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
         ],
         "responses": {
             "202": {"description": "accepted", **done},
-            "200": {"description": "ended while you waited", **done},
+            "200": {"description": "the operation has ended within `wait`", **done},
             **refusals((*statuses.ALWAYS, 401, *statuses.OF_A_COMMAND)),
         },
     }
     if action.body is not bodies.Body:
         body = {"application/json": {"schema": schema(action.body, schemas)}}
-        made["requestBody"] = {"required": not action.body.OPTIONAL, "content": body}
-    return made
+        operation["requestBody"] = {"required": not action.body.OPTIONAL, "content": body}
+    return operation
 
 
 def schema(model: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the schema of a model, which is added to `schemas` with all it refers to."""
-    made = TypeAdapter(model).json_schema(ref_template=SCHEMAS + "{model}")
-    schemas.update(made.pop("$defs", {}))
+    """A reference to the schema of a model. The schema and all schemas in it are added to `schemas`."""
+    found = TypeAdapter(model).json_schema(ref_template=SCHEMAS + "{model}")
+    schemas.update(found.pop("$defs", {}))
     name = getattr(model, "__name__", "")
     if name in ("", "dict"):
-        return made
-    schemas[name] = made
+        return found
+    schemas[name] = found
     return {"$ref": SCHEMAS + name}
 
 

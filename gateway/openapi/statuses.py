@@ -1,4 +1,4 @@
-"""The statuses that are not success, as the API's description names them: with which codes, and in which calls."""
+"""Refusals in the OpenAPI document: statuses, codes, and the calls that may answer them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,28 +9,28 @@ from gateway.access.auth import OPEN
 from gateway.openapi.described import ECHOED, POSITION, header, words
 
 SCHEMAS = "#/components/schemas/"
-#: A code that rules choose: each says what stands in the way, and `detail` what helps.
+#: A code of a rule: it names the reason, and `detail` says what helps.
 ANY_CODE = r"^[a-z][a-z0-9_]{0,63}$"
 
-#: What is wrong, and the codes, where they are counted; rules have more of them than can be listed.
+#: The meaning of a status, and its codes if they are few; rules have too many codes to list.
 MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     400: (
-        "the request makes no sense: a parameter, a header, or a body that is no JSON",
+        "the request is invalid: a parameter, a header, or a body that is not JSON",
         ("invalid_parameter", "invalid_json", "duplicate_name", "incomplete_body", "malformed_request"),
     ),
-    401: ("there is no token, or none that is known", ("unauthorized",)),
-    403: ("not meant for this gateway", ("foreign_origin",)),
-    404: ("there is nothing of this name", ()),
-    405: ("the path does not take this method", ("method_not_allowed",)),
-    408: ("the request took too long to come", ("request_timeout",)),
-    409: ("the state does not allow it, now", ()),
+    401: ("there is no token, or an unknown one", ("unauthorized",)),
+    403: ("the call is from a web page of another site", ("foreign_origin",)),
+    404: ("there is no such path or resource", ()),
+    405: ("the path does not accept this method", ("method_not_allowed",)),
+    408: ("the request took too long to arrive", ("request_timeout",)),
+    409: ("the present state does not allow it", ()),
     410: ("it was deleted", ()),
-    411: ("HTTP/1.0 has to say how long a body is", ("length_required",)),
+    411: ("an HTTP/1.0 request with a body needs Content-Length", ("length_required",)),
     413: ("the request is too large", ("body_too_large", "request_too_large")),
     414: ("the target is too long", ("target_too_long",)),
-    415: ("the body is of another type", ("unsupported_media_type", "unsupported_content_encoding")),
+    415: ("the body has an unsupported type or encoding", ("unsupported_media_type", "unsupported_content_encoding")),
     417: ("Expect can only be 100-continue", ("expectation_failed",)),
-    422: ("the body, or what it refers to, is wrong in a field", ()),
+    422: ("a field of the body, or a resource that it names, is invalid", ()),
     426: ("this is a WebSocket", ("upgrade_required",)),
     431: ("the headers are too large", ("headers_too_large",)),
     500: ("a bug in Nebula", ()),
@@ -39,21 +39,21 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
         ("unsupported_transfer_encoding", "unknown_question"),
     ),
     502: (
-        "what had to be asked answered nonsense, or failed",
+        "handlers or the node gave an invalid answer, or failed",
         ("handlers_answer_invalid", "node_answer_invalid", "node_error"),
     ),
-    503: ("something that is needed does not answer now; try again", ()),
+    503: ("a part of the platform does not answer now; try again", ()),
     505: ("another version of HTTP", ("unsupported_version",)),
 }
-#: What may be answered to any call; the listener says most of it before the API is asked.
+#: Statuses of any call; the listener answers most of them, before the API.
 ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 431, 500, 501, 503, 505)
-#: What a command may be refused with, besides.
+#: Further statuses of a command.
 OF_A_COMMAND = (404, 409, 410, 415, 422, 502)
-#: What a question to a node may be refused with, besides.
+#: Further statuses of a question to a node.
 OF_A_QUESTION = (404, 409, 410, 422, 502)
-#: The same for a WebSocket; a call that asks for none is told to.
+#: The same for a WebSocket; 426 for a call that is not a WebSocket.
 OF_A_WEBSOCKET = (*OF_A_QUESTION, 426)
-#: Ends of paths that name a resource: one that was deleted is known as such, and so is the project of a list.
+#: Ends of paths that may answer 410: a deleted resource, or the list of a deleted project.
 _REMEMBERED = (
     *(f"{{{kind}}}" for kind in KINDS),
     *(f"/{{project}}/{kind.plural}" for kind in KINDS.values() if kind.scope is Scope.PROJECT),
@@ -61,7 +61,7 @@ _REMEMBERED = (
 
 
 def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
-    """What may be answered to a read instead of what it reads."""
+    """The statuses of a read other than success."""
     found = {*ALWAYS, *more}
     if path not in OPEN:
         found.add(401)
@@ -75,9 +75,9 @@ def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
 
 
 HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": header(words(("Bearer",)), "what has to be sent")},
-    405: {"Allow": header({"type": "string"}, "the methods that the path takes")},
-    426: {"Upgrade": header(words(("websocket",)), "what has to be asked for")},
+    401: {"WWW-Authenticate": header(words(("Bearer",)), "the authentication that is required")},
+    405: {"Allow": header({"type": "string"}, "the methods that the path accepts")},
+    426: {"Upgrade": header(words(("websocket",)), "the protocol that is required")},
     503: {"Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "seconds")},
 }
 BEHIND = {

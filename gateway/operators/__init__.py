@@ -1,1 +1,1 @@
-"""For operators: whether the platform works, how each process is, and parked messages."""
+"""Calls for operators: health, the state of each process, and parked messages."""

@@ -1,4 +1,4 @@
-"""Whether the platform can do its work, dependency by dependency."""
+"""The health of the platform, part by part."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from domain.contract import Caller, CommandRequest, HandlersHealth
 from eventstore.log.store import Unavailable
 from gateway.monitoring import unreadable
 from gateway.monitoring.health_memory import PARTS
-from gateway.monitoring.roles import Heard
+from gateway.monitoring.roles import Report
 from gateway.state import Gateway
 from projections import upgrade
 from projections.database import Away, kept
@@ -24,50 +24,51 @@ from runtime import subjects
 from runtime.bus import replies, requests
 from runtime.bus.requests import NobodyThere, Patience, Refused, Unanswered
 
-#: Seconds that each dependency has for its answer.
+#: Seconds for the answer of each part.
 PATIENCE = 1.5
-#: Seconds for which read models that are behind may not move: with a full disk they can be read all the same.
+#: Seconds for which read models that are behind may stand still. (With a full disk they can still be read.)
 STILL = 10.0
 
 
 class HealthView(TypedDict):
-    """How the platform is. What else is said depends on what there is to say."""
+    """The health of the platform. Further members are described in docs/http-api.md."""
 
     status: Literal["ok", "degraded", "unavailable"]
 
 
 async def health(gateway: Gateway, request: Request) -> Response:
-    """200 when commands are decided, the log stores and the read models are kept; 503 otherwise, naming the part.
+    """200 if commands are decided, the log stores and the read models are updated; else 503, which names the part.
 
-    `degraded`: it works, and messages are parked that nobody has looked at, a node cannot read a document, or a manager
-    fails at something. `parked_more`: messages for which there was no room among the parked. `malformed`: what made no
-    sense and is stored nowhere, by source.
-    `daemons_waiting`: node daemons that do nothing, since another one of their name works. `clocks_off`: nodes whose
-    clocks are too far from this one; that too is `degraded`.
+    `degraded`: it works, but messages are parked and open, a node cannot read a document, a manager fails at something,
+    or a node's clock is wrong. `parked_more`: messages for which there was no room among the parked ones. `malformed`:
+    malformed messages that are not stored, by source. `daemons_waiting`: node daemons that do nothing, because another
+    one of their name works. `clocks_off`: nodes whose clocks differ too much from this one.
     """
     body = await gateway.health.body(lambda: look(gateway))
     well = body["status"] != "unavailable"
-    told = to_json(body, inf_nan_mode="null")  # handlers may say any number
-    return Response(told, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
+    content = to_json(body, inf_nan_mode="null")  # handlers may send any number
+    return Response(content, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
 
 
 async def look(gateway: Gateway) -> dict[str, Any]:
-    asked, nats, (rows, projections) = await asyncio.gather(
+    of_handlers, nats, (rows, projections) = await asyncio.gather(
         handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
     )
-    commands, log, told = asked
-    managers = gateway.health.dated(working(told, gateway.roles.all()))
+    commands, log, reported = of_handlers
+    managers = gateway.health.dated(working(reported, gateway.roles.all()))
     readable = "position" in nats and "position" in rows
     lag = max(nats["position"] - rows["position"], 0) if readable else None
     if readable and rows["position"] > nats["position"]:
-        nats = await end_of_log(gateway)  # it was asked before the rows were
+        nats = await end_of_log(gateway)  # it was read before the rows
         if rows["position"] > nats.get("position", rows["position"]):
-            detail = "the read models tell of more than the log holds: it is another log; restore it, or rebuild them"
+            detail = (
+                "the read models are ahead of the log, so it is another log: restore the log, or run `nebula rebuild`"
+            )
             projections = {"status": "unavailable", "detail": detail}
     if lag and "building" not in rows:
         still = gateway.health.rows.seconds(rows["position"], True, time.monotonic())
         if still > STILL and projections["status"] == "ok":
-            detail = f"the read models stand still, {lag} events behind; the log of the projections says why"
+            detail = f"the read models stand still, {lag} events behind; see the log of the projections"
             projections = {"status": "unavailable", "detail": detail}
     elif readable:
         gateway.health.rows.seconds(rows["position"], False, time.monotonic())
@@ -95,15 +96,15 @@ async def look(gateway: Gateway) -> dict[str, Any]:
 
 
 async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Whether a command is decided, whether the log stores, and how the managers are: all by asking the handlers."""
+    """Whether commands are decided, whether the log stores, and the managers' state. Sends a request to handlers."""
     subject = subjects.command(subjects.SYSTEM, "health", "check")
     question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
     unknown = {"status": "unknown"}
     try:
-        said = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate)
-        gateway.unreadable.hear(said.process, said.malformed)
-        stored = said.log.model_dump(include={"status", "detail"}, exclude_none=True)
-        return {"status": "ok"}, stored, list(said.managers)
+        answer = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate)
+        gateway.unreadable.note(answer.process, answer.malformed)
+        stored = answer.log.model_dump(include={"status", "detail"}, exclude_none=True)
+        return {"status": "ok"}, stored, list(answer.managers)
     except Refused as refused:
         return {"status": "unavailable", "detail": refused.refusal.code}, unknown, []
     except NobodyThere:
@@ -111,19 +112,19 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
     except Unanswered:
         return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
     except (replies.Nonsense, ValueError):
-        return {"status": "unavailable", "detail": "handlers answer nonsense"}, unknown, []
+        return {"status": "unavailable", "detail": "the answer of handlers is invalid"}, unknown, []
 
 
-def working(told: list[dict[str, Any]], heard: Iterable[Heard]) -> list[dict[str, Any]]:
-    """The managers as one handlers process told, or as another one says in which they work."""
-    elsewhere = {found.name: found for each in heard if each.alive for found in each.said.managers if found.works}
+def working(reported: list[dict[str, Any]], reports: Iterable[Report]) -> list[dict[str, Any]]:
+    """The managers: as the answering handlers process reports, or as the process reports that runs them."""
+    elsewhere = {found.name: found for each in reports if each.alive for found in each.status.managers if found.works}
 
     def newest(each: dict[str, Any]) -> dict[str, Any]:
         name = each.get("name")
         found = elsewhere.get(name) if isinstance(name, str) and each.get("works") is False else None
         return found.model_dump(mode="json", include=set(each)) if found is not None else each
 
-    return [newest(each) for each in told]
+    return [newest(each) for each in reported]
 
 
 async def end_of_log(gateway: Gateway) -> dict[str, Any]:
@@ -135,7 +136,7 @@ async def end_of_log(gateway: Gateway) -> dict[str, Any]:
 
 
 async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How far the read models are, and whether a process keeps them."""
+    """The position of the read models, and whether a process updates them."""
     try:
         position, alive = await asyncio.wait_for(kept(gateway.pool), PATIENCE)
     except (Away, TimeoutError):
@@ -143,9 +144,9 @@ async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]
     building = None
     with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
-    made = {} if building is None else {"building": {"position": building}}
-    keeper = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process keeps the read models"}
-    return {"status": "ok", "position": position, **made}, keeper
+    progress = {} if building is None else {"building": {"position": building}}
+    writer = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process updates the read models"}
+    return {"status": "ok", "position": position, **progress}, writer
 
 
 async def lag_seconds(gateway: Gateway, position: int) -> float | None:
@@ -159,7 +160,7 @@ async def lag_seconds(gateway: Gateway, position: int) -> float | None:
 
 
 async def metrics(gateway: Gateway, request: Request) -> Response:
-    """Numbers for Prometheus."""
+    """Metrics for Prometheus."""
     gateway.metrics.position.set(gateway.position.value)
     await handlers(gateway)
     gateway.metrics.malformed_are(gateway.unreadable.all(gateway.heartbeats))

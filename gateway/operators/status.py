@@ -1,6 +1,6 @@
 """The state of each process and manager: alive, how far behind, last success, last error and since when it fails.
 
-Each gateway answers from the reports that it receives, so this works while handlers, Postgres or the log are away. A
+Each gateway answers from the reports that it receives, so this works while handlers, Postgres or the log are down. A
 value that it cannot read is null.
 """
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from domain.contract import ManagerStatus, RoleName, RoleProcess, RoleStatus
-from gateway.monitoring.roles import Heard
+from gateway.monitoring.roles import Report
 from gateway.operators import health
 from gateway.reads.reads import answer
 from gateway.state import Gateway
@@ -26,20 +26,20 @@ from projections.nodes import NODES, DaemonView
 from runtime import subjects
 from runtime.bus.status import tell
 
-#: Roles of which one process at least has to be there.
+#: Roles that need at least one process.
 NEEDED = ("handlers", "projections", "guest-data")
 #: All roles, in the order in which they are shown.
 ROLES = get_args(RoleName)
 #: Seconds without a heartbeat after which a node counts as silent.
 NODE_SILENT = 10.0
-#: Nodes that are shown.
+#: Maximum number of nodes that are shown.
 MOST_NODES = 1000
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class ProcessView(TypedDict):
-    """Which process it is. `id` is random, of this very process."""
+    """A process. `id` is random, and different for each start."""
 
     id: str
     host: str
@@ -47,7 +47,7 @@ class ProcessView(TypedDict):
 
 
 class RoleView(TypedDict):
-    """One process of a role; `process` is null where none was heard. `lag`: events of the log behind its `position`."""
+    """One process of a role; `process` is null if none reports. `lag`: events of the log after its `position`."""
 
     role: str
     process: ProcessView | None
@@ -62,9 +62,9 @@ class RoleView(TypedDict):
 
 
 class ManagerView(TypedDict):
-    """One manager where it works; `process` is null, and `alive` false, while it works nowhere.
+    """One manager and the process that runs it; `process` is null, and `alive` false, while no process runs it.
 
-    `everywhere`: it works in every handlers process, without the lease. `items`: some of what fails.
+    `everywhere`: it runs in every handlers process, without the lease. `items`: some of the items that fail.
     """
 
     name: str
@@ -82,7 +82,7 @@ class ManagerView(TypedDict):
 
 
 class LeaseView(TypedDict):
-    """Which process has a lease; `alive`: whether it is heard."""
+    """The process that has a lease; `alive`: whether it sends reports."""
 
     name: str
     process: ProcessView | None
@@ -90,8 +90,9 @@ class LeaseView(TypedDict):
 
 
 class NodeStatusView(TypedDict):
-    """One node that is not retired. `state` and `daemon`, which has its lease: what the log says of it, so far as it
-    can be read. The rest: what the daemon says.
+    """One node that is not retired. Most values are from its daemon's heartbeats.
+
+    `state`, and the `daemon` that has its lease, are from the read models; null while these cannot be read.
     """
 
     node: str
@@ -104,9 +105,7 @@ class NodeStatusView(TypedDict):
 
 
 class ParkedCounts(TypedDict):
-    """Messages that were put aside: those that nobody has closed, all that are known, and those that were only counted
-    since there was no room.
-    """
+    """Parked messages: open ones, all in the index, and those that were only counted because there was no room."""
 
     open: int
     total: int
@@ -114,7 +113,7 @@ class ParkedCounts(TypedDict):
 
 
 class StatusView(TypedDict):
-    """How the platform's processes are. `position`: the end of the log; null while it cannot be read."""
+    """The state of the platform's processes. `position`: the end of the log; null while it cannot be read."""
 
     position: int | None
     roles: list[RoleView]
@@ -125,16 +124,16 @@ class StatusView(TypedDict):
 
 
 async def status(gateway: Gateway, request: Request) -> Response:
-    """What was heard, beside what the log and the read models say."""
+    """The reports of processes and nodes, with the log's and the read models' data."""
     log, nodes = await asyncio.gather(health.end_of_log(gateway), nodes_of(gateway))
     end = log.get("position")
-    heard = [*(each for each in gateway.roles.all() if each.said.process.id != gateway.process.id), own(gateway)]
+    reports = [*(each for each in gateway.roles.all() if each.status.process.id != gateway.process.id), own(gateway)]
     return answer(
         StatusView(
             position=end,
-            roles=roles(heard, end),
-            managers=managers(heard),
-            leases=[lease(heard)],
+            roles=roles(reports, end),
+            managers=managers(reports),
+            leases=[lease(reports)],
             nodes=nodes,
             parked={"open": gateway.parked.open, "total": gateway.parked.total, "more": gateway.parked.more},
         )
@@ -144,7 +143,7 @@ async def status(gateway: Gateway, request: Request) -> Response:
 # ── roles ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def word(gateway: Gateway, ends: bool) -> RoleStatus:
+def own_status(gateway: Gateway, ends: bool) -> RoleStatus:
     """The report of this gateway."""
     return RoleStatus(
         role="gateway",
@@ -155,42 +154,42 @@ def word(gateway: Gateway, ends: bool) -> RoleStatus:
     )
 
 
-def own(gateway: Gateway) -> Heard:
-    """The same, for its own answers: it needs no bus to hear itself."""
-    return Heard(word(gateway, ends=False), datetime.now(UTC), time.monotonic())
+def own(gateway: Gateway) -> Report:
+    """The same as a received report, for the gateway's own answers."""
+    return Report(own_status(gateway, ends=False), datetime.now(UTC), time.monotonic())
 
 
-async def tell_others(gateway: Gateway) -> None:
-    """Say it to all gateways, for ever."""
+async def publish_status(gateway: Gateway) -> None:
+    """Publish the report of this gateway, for ever."""
     subject = subjects.role_status("gateway", gateway.process.id)
-    await tell(gateway.nc, subject, lambda ends: word(gateway, ends).model_dump_json().encode())
+    await tell(gateway.nc, subject, lambda ends: own_status(gateway, ends).model_dump_json().encode())
 
 
-def roles(heard: Sequence[Heard], end: int | None) -> list[RoleView]:
-    """A row for each process, and one for each role that nobody is heard of."""
-    found = [role(each, end) for each in heard]
-    there = {each["role"] for each in found}
-    found += [nobody(name) for name in NEEDED if name not in there]
+def roles(reports: Sequence[Report], end: int | None) -> list[RoleView]:
+    """A row for each process, and one for each needed role without a report."""
+    found = [role(each, end) for each in reports]
+    present = {each["role"] for each in found}
+    found += [missing(name) for name in NEEDED if name not in present]
     return sorted(found, key=lambda each: ROLES.index(each["role"]))
 
 
-def role(each: Heard, end: int | None) -> RoleView:
-    said = each.said
+def role(each: Report, end: int | None) -> RoleView:
+    status = each.status
     return {
-        "role": said.role,
-        "process": process(said.process),
+        "role": status.role,
+        "process": process(status.process),
         "alive": each.alive,
         "last_seen": times.text(each.at),
-        "began": times.text(said.began),
-        "position": said.position,
-        "lag": max(end - said.position, 0) if end is not None and said.position is not None else None,
-        "last_success": moment(said.last_success),
-        "last_error": said.last_error,
-        "failing_since": moment(said.failing_since),
+        "began": times.text(status.began),
+        "position": status.position,
+        "lag": max(end - status.position, 0) if end is not None and status.position is not None else None,
+        "last_success": moment(status.last_success),
+        "last_error": status.last_error,
+        "failing_since": moment(status.failing_since),
     }
 
 
-def nobody(name: str) -> RoleView:
+def missing(name: str) -> RoleView:
     return {
         "role": name,
         "process": None,
@@ -208,24 +207,24 @@ def nobody(name: str) -> RoleView:
 # ── managers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def managers(heard: Sequence[Heard]) -> list[ManagerView]:
-    """Each manager where it works; where it works nowhere, what the newest process says that could run it."""
-    told = [(each, found) for each in heard for found in each.said.managers]
+def managers(reports: Sequence[Report]) -> list[ManagerView]:
+    """Each manager in the process that runs it. If no process runs it: as the last process reports it."""
+    reported = [(each, found) for each in reports for found in each.status.managers]
     shown: list[ManagerView] = []
-    for name in dict.fromkeys(found.name for _, found in told):
-        all_ = [(each, found) for each, found in told if found.name == name]
+    for name in dict.fromkeys(found.name for _, found in reported):
+        all_ = [(each, found) for each, found in reported if found.name == name]
         working = [(each, found) for each, found in all_ if found.works]
         alone = [pair for pair in working if not pair[1].everywhere]
-        if alone:  # of two that say so, the one that was heard last
-            working = [pair for pair in working if pair[1].everywhere] + [max(alone, key=lambda pair: pair[0].heard)]
+        if alone:  # if two report it, the newest report counts
+            working = [pair for pair in working if pair[1].everywhere] + [max(alone, key=lambda pair: pair[0].received)]
         shown += [manager(found, each) for each, found in working] or [manager(all_[-1][1], None)]
     return shown
 
 
-def manager(found: ManagerStatus, where: Heard | None) -> ManagerView:
+def manager(found: ManagerStatus, where: Report | None) -> ManagerView:
     return {
         "name": found.name,
-        "process": process(where.said.process) if where is not None else None,
+        "process": process(where.status.process) if where is not None else None,
         "alive": where is not None and where.alive,
         "everywhere": found.everywhere,
         "period": found.period,
@@ -239,13 +238,13 @@ def manager(found: ManagerStatus, where: Heard | None) -> ManagerView:
     }
 
 
-def lease(heard: Sequence[Heard]) -> LeaseView:
-    """Who has the lease of the managers: by its own word, else by that of the others, the newest first."""
-    handlers = sorted((each for each in heard if each.said.role == "handlers"), key=lambda each: -each.heard)
-    holders = [each.said.holder for each in handlers if each.said.holder is not None]
-    own = [each.said.process for each in handlers if each.alive and each.said.holder == each.said.process]
+def lease(reports: Sequence[Report]) -> LeaseView:
+    """The holder of the lease of the managers: by its own report, else by the newest report of another process."""
+    handlers = sorted((each for each in reports if each.status.role == "handlers"), key=lambda each: -each.received)
+    holders = [each.status.holder for each in handlers if each.status.holder is not None]
+    own = [each.status.process for each in handlers if each.alive and each.status.holder == each.status.process]
     holder = next(iter([*own, *holders]), None)
-    alive = holder is not None and any(each.said.process == holder and each.alive for each in handlers)
+    alive = holder is not None and any(each.status.process == holder and each.alive for each in handlers)
     return {"name": "managers", "process": process(holder) if holder is not None else None, "alive": alive}
 
 
@@ -253,7 +252,7 @@ def lease(heard: Sequence[Heard]) -> LeaseView:
 
 
 async def nodes_of(gateway: Gateway) -> list[NodeStatusView]:
-    """The nodes of the read models; those that were heard lately, while the read models are away."""
+    """The nodes of the read models. While the read models are down: the nodes that sent heartbeats."""
     try:
         async with asyncio.timeout(health.PATIENCE):
             found = (await pages.matching(gateway.pool, NODES, {}, 0, MOST_NODES)).items
@@ -263,15 +262,15 @@ async def nodes_of(gateway: Gateway) -> list[NodeStatusView]:
 
 
 def node(gateway: Gateway, name: str, state: str | None, daemon: DaemonView | None) -> NodeStatusView:
-    heard = gateway.heartbeats
+    heartbeats = gateway.heartbeats
     return {
         "node": name,
-        "alive": heard.within(name, NODE_SILENT),
-        "last_seen": heard.last_seen(name),
+        "alive": heartbeats.within(name, NODE_SILENT),
+        "last_seen": heartbeats.last_seen(name),
         "state": state,
         "daemon": daemon,
-        "malformed_documents": heard.unread(name),
-        "clock_warning": heard.clock_warning(name),
+        "malformed_documents": heartbeats.unread(name),
+        "clock_warning": heartbeats.clock_warning(name),
     }
 
 

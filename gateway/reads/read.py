@@ -1,4 +1,4 @@
-"""A row of the table of reads: what can be read, or done without a command, and how the answer is shown."""
+"""A row of the table of reads. A read is a call that is not a command."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Read:
-    """One thing that can be read, or done without a command: by which function, with which parameters, shown how.
+    """A call that is not a command: its path, function, parameters, and the type of its answer.
 
-    `statuses`: what it may be refused with, besides what any call may be. `unwell`: what it answers with 503, when that
-    is no problem document.
+    `statuses`: statuses of refusals, in addition to those of every call. `unavailable`: the type of its answer with
+    503, if that is not a problem document.
     """
 
     path: str
@@ -30,4 +30,4 @@ class Read:
     method: str = "GET"
     body: type[BaseModel] | None = None
     statuses: tuple[int, ...] = ()
-    unwell: Any = None
+    unavailable: Any = None

@@ -1,4 +1,4 @@
-"""Reads: one resource, or a page of them, from the projections' rows; a VM also as it was at any moment."""
+"""Reads of one resource or a page of resources, from the projections' rows; a VM also as it was at an earlier time."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -71,20 +71,20 @@ def shown(gateway: Gateway, table: Aggregates[Any, Any], view: Mapping[str, Any]
     """A resource with what only this process knows of it: when a node was last heard, and what it said."""
     if table is not NODES:
         return view
-    heard = gateway.heartbeats
+    heartbeats = gateway.heartbeats
     return {
         **view,
-        "waiting": heard.waiting(view["id"]),
-        "malformed_documents": heard.unread(view["id"]),
-        "last_seen": heard.last_seen(view["id"]),
-        "clock_offset_seconds": heard.clock_offset(view["id"]),
-        "clock_warning": heard.clock_warning(view["id"]),
-        "image_cache": heard.image_cache(view["id"]),
+        "waiting": heartbeats.waiting(view["id"]),
+        "malformed_documents": heartbeats.unread(view["id"]),
+        "last_seen": heartbeats.last_seen(view["id"]),
+        "clock_offset_seconds": heartbeats.clock_offset(view["id"]),
+        "clock_warning": heartbeats.clock_warning(view["id"]),
+        "image_cache": heartbeats.image_cache(view["id"]),
     }
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:
-    """A VM, now or then."""
+    """A VM, now or at an earlier time."""
     ref = Ref(path_id(request, "project"), "vm", path_id(request, "vm"))
     at = parameters.moment(request, "at")
     if at is not None:
@@ -93,7 +93,7 @@ async def vm(gateway: Gateway, request: Request) -> Response:
 
 
 async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
-    """A VM as it was after the last of its events up to a position or a time."""
+    """A VM after its last event up to a position or a time."""
     state, last = await as_it_was(gateway, VMS, ref, at)
     reflects(request, last.position)
     return answer(VMS.render(state, last.version, last.position))
@@ -102,7 +102,7 @@ async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime)
 async def as_it_was(gateway: Gateway, table: Aggregates[S, Any], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
     """A resource after the last of its events up to a position or a time, folded from the log itself; and that event.
 
-    It may be a deleted one. Raises Problem (404) where it was not there yet.
+    The resource may be deleted. Raises Problem (404) if it did not exist yet.
     """
     history = await gateway.store.history(ref, fresh=True)
     state: S | None = None
@@ -114,13 +114,13 @@ async def as_it_was(gateway: Gateway, table: Aggregates[S, Any], ref: Ref, at: i
         last = recorded
     if state is None or last is None:
         first = f"its first event is at position {history[0].position}" if history else "it has no events"
-        detail = f"there was no {table.of.title} {ref.id} at that moment: {first}"
+        detail = f"there was no {table.of.title} {ref.id} at that time: {first}"
         raise Problem(404, f"{table.kind}_not_found", detail, [("at", "too early")])
     return state, last
 
 
 async def operation(gateway: Gateway, request: Request) -> Response:
-    """An operation; with `wait`, once it has ended or the time has passed."""
+    """An operation. With `wait`, answers when it has ended, or after that time."""
     id_ = path_id(request, "operation")
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
@@ -139,14 +139,14 @@ async def operation(gateway: Gateway, request: Request) -> Response:
 
 
 def listed(request: Request, name: str, items: object, following: int | None, position: int) -> Response:
-    """A page as every list answers."""
+    """The answer with one page of a list."""
     reflects(request, position)
     token = parameters.token(request, name, following)
     return answer({"items": items, "next_page_token": token, "position": position})
 
 
 async def page_key(gateway: Gateway, request: Request, name: str) -> int | None:
-    """The key in a page token, where one is given: a position of this log. Raises Problem."""
+    """The key in a page token (a position that the log has reached); None if not given. Raises Problem."""
     key = parameters.page_token(request, name)
     return None if key is None else await gateway.within(request, "page_token", key)
 
@@ -187,13 +187,13 @@ async def images(gateway: Gateway, request: Request) -> Response:
 
 
 def spelled(request: Request, name: str, spelling: Callable[[str], str]) -> str | None:
-    """A word to look for, in the spelling of the log."""
+    """A word to search for, in the spelling of the log."""
     text = parameters.word(request, name)
     return None if text is None else spelling(text)
 
 
 async def image(gateway: Gateway, request: Request) -> Response:
-    """An image; with `project`, as that project sees it: one of another project is not there."""
+    """An image. With `project`: 404 for an image of another project."""
     id_, project = path_id(request, "image"), parameters.word(request, "project")
     found = await living(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
     if project is not None and not found.state.visible(project):
@@ -210,7 +210,7 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
-    await page_key(gateway, request, VMS.table)  # judged before the project is looked up
+    await page_key(gateway, request, VMS.table)  # checked before the project is looked up
     await living(gateway, request, PROJECTS, Ref(project, "project", project))
     return await many(gateway, request, "vm", filters)
 

@@ -1,4 +1,4 @@
-"""Wait for operations to end: look again whenever the read models move, and now and then."""
+"""Wait for operations to end: read the operation again whenever the read models move."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from projections.books import TABLES
 from projections.database import Away
 from projections.operation_rows import OperationView
 
-#: Seconds at least between two looks at one operation while the log moves: at first, at most, and how fast they grow.
-#: An operation that is alone in the log is looked at as each of its events comes; in a flood, a few times a second.
+#: Minimum seconds between two reads of one operation while the log moves: the first, the largest, and the factor. With
+#: little traffic, an operation is read after each of its events; with much traffic, a few times a second.
 FIRST_PAUSE, LAST_PAUSE, GROWTH = 0.002, 0.25, 1.3
 
 
@@ -22,12 +22,12 @@ def has_ended(operation: OperationView) -> bool:
 
 
 async def look(gateway: Gateway, operation: str) -> OperationView | None:
-    """The operation as the rows have it. Raises Away."""
+    """The operation from the rows; None if they do not have it. Raises Away."""
     return await operation_rows.get(gateway.pool, operation)
 
 
 async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
-    """The operation once it has ended, or as it is when the time has passed. Raises Away."""
+    """The operation when it has ended, or its state after so many seconds. Raises Away."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = FIRST_PAUSE
@@ -42,8 +42,8 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
         pause = min(pause * GROWTH, LAST_PAUSE)
 
 
-async def told(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:
-    """The same for a command that was accepted at `position`; None when the rows cannot be asked."""
+async def ended_after(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:
+    """The same for a command that was accepted at `position`; None if the rows cannot be queried."""
     await gateway.position.reach(position, seconds)
     try:
         return await ended(gateway, operation, seconds)
@@ -52,7 +52,7 @@ async def told(gateway: Gateway, operation: str, position: int, seconds: float) 
 
 
 async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The resource as the rows have it now; what is known of it when they cannot be asked, or know less."""
+    """The resource from the rows; `known` if the rows cannot be queried, or are older."""
     table = TABLES[ref.kind]
     try:
         found, _ = await aggregates.get(gateway.pool, table, ref)

@@ -214,7 +214,7 @@ class Platform:
         """What is answered to a call. Raises Problem."""
         found = description.route(path)
         if found is None:
-            raise Problem(404, "no_such_route", "there is nothing at this path; see /v1/openapi.json")
+            raise Problem(404, "no_such_route", "there is no call at this path; see /v1/openapi.json")
         template, ids = found
         methods = description.document()["paths"][template]
         if method.lower() not in methods:
@@ -336,7 +336,7 @@ class Platform:
             return Answer(vm, len(self.events))
         then = [past for position, past in self.past.items() if past["id"] == vm["id"] and position <= int(query["at"])]
         if not then:
-            raise Problem(404, "vm_not_found", f"there was no VM {vm['id']} at that moment", [("at", "too early")])
+            raise Problem(404, "vm_not_found", f"there was no VM {vm['id']} at that time", [("at", "too early")])
         return Answer(then[-1], then[-1]["position"])
 
     def page(self, items: list[Document], path: str, query: Document) -> Answer:

@@ -225,27 +225,27 @@ def test_the_gateway_keeps_so_many_and_counts_the_rest(monkeypatch: pytest.Monke
     monkeypatch.setattr(parked_index, "MOST_CLOSED", 2)
     index = Index()
     for position in range(1, 11):
-        index.take(position, record(str(position)))
+        index.apply(position, record(str(position)))
     assert (index.open, index.more, index.counts()) == (4, 6, {LOG: 4})
     for position in range(11, 15):
-        index.take(position, record(str(position - 10), status=Status.DROPPED))
+        index.apply(position, record(str(position - 10), status=Status.DROPPED))
     assert (index.open, len(index.places(Status.DROPPED, None, 0, 10))) == (0, 2)
 
 
 def test_a_count_is_no_open_message_and_goes_on_after_it_was_closed() -> None:
     index = Index()
-    index.take(1, record("7"))
-    index.take(2, record(MORE, count=5))
-    index.take(3, record(MORE, count=8))
+    index.apply(1, record("7"))
+    index.apply(2, record(MORE, count=5))
+    index.apply(3, record(MORE, count=8))
     assert (index.open, index.more, index.counts(), index.more_by_source()) == (1, 8, {LOG: 1}, {LOG: 8})
     assert index.places(Status.OPEN, LOG, 0, 10) == [(1, 1), (2, 3)]
     index.close(record(MORE, status=Status.DROPPED, count=8))
     assert (index.open, index.more) == (1, 0)
-    index.take(4, record(MORE, status=Status.DROPPED, count=8))
-    index.take(5, record(MORE, count=2))
+    index.apply(4, record(MORE, status=Status.DROPPED, count=8))
+    index.apply(5, record(MORE, count=2))
     assert (index.open, index.more) == (1, 2)
-    index.take(6, record("7", status=Status.DROPPED))
-    index.take(7, record("7"))
+    index.apply(6, record("7", status=Status.DROPPED))
+    index.apply(7, record("7"))
     assert index.open == 0, "a message that was closed stays so"
 
 
@@ -270,16 +270,16 @@ async def test_a_count_beyond_all_bounds_ends_nobody(nc: Client, source: str) ->
     for count in (MOST_COUNT, 10**400):
         await nc.jetstream().publish(subjects.parked(source, MORE), json.dumps({**lie, "count": count}).encode())
         parking, index = Parking(nc), Index()
-        index.take(1, await parking.get(source, MORE))
+        index.apply(1, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
         await meet(parking, source, *range(1, 9))
         await parking._capacity.tell()
-        index.take(2, await parking.get(source, MORE))
+        index.apply(2, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
 
 
 def test_a_record_that_nobody_can_name_is_none() -> None:
     index = Index()
     for source, key in (("\xfc", "1"), (LOG, "\xfc"), (LOG, "k" * 200), ("a b", "1")):
-        index.take(1, record(key, source))
+        index.apply(1, record(key, source))
     assert (index.open, index.counts()) == (0, {})

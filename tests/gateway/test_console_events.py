@@ -147,7 +147,7 @@ async def test_what_cannot_be_recorded_is_not_opened(
     await eventually(lambda: pipe.ended, "the node has let go of it")
     ended = await closed(api, vm)
     assert ended["data"]["session"] == node.asked[0]["session"]
-    assert ended["data"]["why"] == "it could not be recorded in time, and was not opened"
+    assert ended["data"]["why"] == "it could not be recorded in time, so it was not opened"
     assert await api.side.answers()
     kinds = [event["type"].rpartition(".")[2] for event in await consoles(api, vm)]
     assert kinds in (["VmConsoleClosed"], ["VmConsoleOpened", "VmConsoleClosed"])

@@ -132,7 +132,7 @@ async def test_nonsense_from_handlers_is_unavailable(api: Platform, said: bytes)
         commands, _, managers = await looked.handlers(api.gateway)
     finally:
         api.gateway.nc.request = original  # type: ignore[method-assign]
-    assert (commands["detail"], managers) == ("handlers answer nonsense", [])
+    assert (commands["detail"], managers) == ("the answer of handlers is invalid", [])
 
 
 async def test_numbers_that_json_has_not_are_not_passed_on(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

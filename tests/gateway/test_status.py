@@ -11,7 +11,7 @@ import pytest
 from domain.contract import ManagerStatus, RoleProcess, RoleStatus
 from gateway.monitoring import health_memory, roles as module
 from gateway.monitoring.health_memory import HealthMemory
-from gateway.monitoring.roles import MOST, STATUS, Heard, Roles
+from gateway.monitoring.roles import MOST, STATUS, Report, Roles
 from gateway.operators import health
 from gateway.operators.status import lease, managers, roles
 from runtime import subjects
@@ -33,10 +33,10 @@ def manager(name: str, **more: Any) -> ManagerStatus:
 
 
 def put(found: Roles, said: RoleStatus) -> None:
-    found.take(subjects.role_status(said.role, said.process.id), said.model_dump_json().encode())
+    found.apply(subjects.role_status(said.role, said.process.id), said.model_dump_json().encode())
 
 
-def heard(*said: RoleStatus) -> list[Heard]:
+def heard(*said: RoleStatus) -> list[Report]:
     found = Roles()
     for each in said:
         put(found, each)
@@ -61,13 +61,13 @@ def test_a_process_that_says_nothing_is_silent_and_one_that_ends_is_forgotten(mo
     assert [each.alive for each in found.all()] == [True, True]
     clock[0] += module.SILENT
     put(found, other)
-    assert [(each.said.role, each.alive) for each in found.all()] == [("handlers", False), ("projections", True)]
+    assert [(each.status.role, each.alive) for each in found.all()] == [("handlers", False), ("projections", True)]
     clock[0] += module.SHOWN
-    assert [each.said.role for each in found.all()] == ["handlers", "projections"], "the last one of its role"
+    assert [each.status.role for each in found.all()] == ["handlers", "projections"], "the last one of its role"
     put(found, successor := word())
-    assert [each.said for each in found.all() if each.said.role == "handlers"] == [successor]
+    assert [each.status for each in found.all() if each.status.role == "handlers"] == [successor]
     put(found, successor.model_copy(update={"ends": True}))
-    assert [each.said for each in found.all() if each.said.role == "handlers"] == [one]
+    assert [each.status for each in found.all() if each.status.role == "handlers"] == [one]
 
 
 GOOD = word(managers=(manager("placement"),)).model_dump(mode="json")
@@ -94,7 +94,7 @@ NONSENSE: list[Any] = [
 def test_nonsense_is_no_sign_of_life(said: Any) -> None:
     found = Roles()
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    found.take(subjects.role_status("handlers", GOOD["process"]["id"]), body)
+    found.apply(subjects.role_status("handlers", GOOD["process"]["id"]), body)
     counted = found.malformed.of(STATUS)
     assert (found.all(), counted and counted.count) == ([], 1)
 
@@ -103,7 +103,7 @@ def test_nobody_speaks_for_another_process() -> None:
     found = Roles()
     said = word().model_dump_json().encode()
     for subject in (subjects.role_status("handlers", uuid.uuid4().hex), subjects.role_status("gateway", "x"), "x.y"):
-        found.take(subject, said)
+        found.apply(subject, said)
     assert found.all() == []
 
 
@@ -112,7 +112,7 @@ def test_a_flood_of_names_is_bounded_and_texts_are_one_line() -> None:
     for _ in range(MOST + 5):
         put(found, word(last_error="a\n" * 1000))
     assert len(found.all()) == MOST
-    text = found.all()[0].said.last_error
+    text = found.all()[0].status.last_error
     assert text is not None
     assert len(text) <= 300
     assert "\n" not in text

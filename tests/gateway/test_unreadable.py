@@ -99,18 +99,18 @@ def test_counts_of_several_processes_are_added_and_bounded() -> None:
         return {"commands": {"count": count, "last_at": at, "last_subject": f"s{count}", "last_reason": "r"}}
 
     now, book, heard = datetime.now(UTC), Unreadable(), Heartbeats()
-    book.hear("one", said(3, now))
-    book.hear("two", said(4, now - timedelta(seconds=9)))
-    book.hear("one", said(5, now))
+    book.note("one", said(3, now))
+    book.note("two", said(4, now - timedelta(seconds=9)))
+    book.note("one", said(5, now))
     assert (book.all(heard)["commands"].count, book.all(heard)["commands"].last_subject) == (9, "s5")
     for number in range(1000):
-        book.hear(f"p{number}", {})
-    assert len(book._told) == unreadable.MOST_PROCESSES
+        book.note(f"p{number}", {})
+    assert len(book._counts) == unreadable.MOST_PROCESSES
     many = {f"s{n}": said(1, now)["commands"] for n in range(99)}
     nonsense: object
     for nonsense in ([], "x", {"a": 1}, {"a": {"count": -1}}, many):
         with pytest.raises(ValueError):
-            book.hear("x", nonsense)
+            book.note("x", nonsense)
 
 
 def test_what_is_kept_of_the_newest_is_short_and_printable() -> None:
