@@ -83,22 +83,25 @@ async def shapes(conn: Connection, schema: str) -> dict[str, Shape]:
 async def differing(
     live: Connection,
     live_schema: str,
-    made: Connection,
-    made_schema: str,
+    replayed: Connection,
+    replayed_schema: str,
     tables: Iterable[str] | None = None,
     excuse: Excuse | None = None,
 ) -> list[TableDifference]:
-    """The tables of the live copy that differ from the replay (`made`), in the order of their names.
+    """The tables of the live copy that differ from the replay (`replayed`), in the order of their names.
 
     `tables`: compare only these; None: every table of both copies. `live` must be in a transaction, so that its rows do
     not change during the comparison.
     """
-    there, wanted = await shapes(live, live_schema), await shapes(made, made_schema)
+    live_shapes, replayed_shapes = await shapes(live, live_schema), await shapes(replayed, replayed_schema)
     found = []
-    async with made.transaction():
-        for table in sorted(there.keys() | wanted.keys()) if tables is None else tables:
+    async with replayed.transaction():
+        for table in sorted(live_shapes.keys() | replayed_shapes.keys()) if tables is None else tables:
             one = await _table(
-                table, _Side(live, live_schema, there.get(table)), _Side(made, made_schema, wanted.get(table)), excuse
+                table,
+                _Side(live, live_schema, live_shapes.get(table)),
+                _Side(replayed, replayed_schema, replayed_shapes.get(table)),
+                excuse,
             )
             if one is not None:
                 found.append(one)
@@ -112,23 +115,29 @@ class _Side:
     shape: Shape | None
 
 
-async def _table(table: str, live: _Side, made: _Side, excuse: Excuse | None) -> TableDifference | None:
-    if live.shape is None or made.shape is None:
-        known = live.shape or made.shape
+async def _table(table: str, live: _Side, replayed: _Side, excuse: Excuse | None) -> TableDifference | None:
+    if live.shape is None or replayed.shape is None:
+        known = live.shape or replayed.shape
         return TableDifference(table, columns=tuple(known.columns) if known else ())
-    ours, theirs = live.shape.columns, made.shape.columns
-    strange = tuple(sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)))
-    columns = [name for name in theirs if name not in strange]
-    key = [name for name in made.shape.key if name in columns]
-    if not strange and await _digest(table, live, columns) == await _digest(table, made, columns):
+    live_columns, replayed_columns = live.shape.columns, replayed.shape.columns
+    unequal = tuple(
+        sorted(
+            name
+            for name in live_columns.keys() | replayed_columns.keys()
+            if live_columns.get(name) != replayed_columns.get(name)
+        )
+    )
+    columns = [name for name in replayed_columns if name not in unequal]
+    key = [name for name in replayed.shape.key if name in columns]
+    if not unequal and await _digest(table, live, columns) == await _digest(table, replayed, columns):
         return None
-    found = TableDifference(table, columns=strange)
-    async for difference in _rows(table, live, made, key, columns):
+    found = TableDifference(table, columns=unequal)
+    async for difference in _rows(table, live, replayed, key, columns):
         if excuse is None or not await excuse(table, difference):
             found.count += 1
             if len(found.rows) < MOST:
                 found.rows.append(difference)
-    return found if found.count or strange else None
+    return found if found.count or unequal else None
 
 
 async def _digest(table: str, side: _Side, columns: list[str]) -> tuple[Any, ...]:
@@ -143,24 +152,26 @@ async def _digest(table: str, side: _Side, columns: list[str]) -> tuple[Any, ...
     return row["n"], row["one"], row["two"]
 
 
-async def _rows(table: str, live: _Side, made: _Side, key: list[str], columns: list[str]) -> AsyncGenerator[Difference]:
+async def _rows(
+    table: str, live: _Side, replayed: _Side, key: list[str], columns: list[str]
+) -> AsyncGenerator[Difference]:
     """The rows that differ, in the order of their keys."""
-    ours, theirs = _stream(table, live, key, columns), _stream(table, made, key, columns)
-    async with contextlib.aclosing(ours), contextlib.aclosing(theirs):
-        mine, yours = await anext(ours, None), await anext(theirs, None)
-        while mine is not None or yours is not None:
-            if yours is None or (mine is not None and mine["k"] < yours["k"]):
-                assert mine is not None
-                yield Difference(mine["key"], "extra")
-                mine = await anext(ours, None)
-            elif mine is None or yours["k"] < mine["k"]:
-                yield Difference(yours["key"], "missing")
-                yours = await anext(theirs, None)
+    live_columns, replayed_columns = _stream(table, live, key, columns), _stream(table, replayed, key, columns)
+    async with contextlib.aclosing(live_columns), contextlib.aclosing(replayed_columns):
+        live_row, replayed_row = await anext(live_columns, None), await anext(replayed_columns, None)
+        while live_row is not None or replayed_row is not None:
+            if replayed_row is None or (live_row is not None and live_row["k"] < replayed_row["k"]):
+                assert live_row is not None
+                yield Difference(live_row["key"], "extra")
+                live_row = await anext(live_columns, None)
+            elif live_row is None or replayed_row["k"] < live_row["k"]:
+                yield Difference(replayed_row["key"], "missing")
+                replayed_row = await anext(replayed_columns, None)
             else:
-                other = [name for name, a, b in zip(columns, mine["d"], yours["d"], strict=True) if a != b]
+                other = [name for name, a, b in zip(columns, live_row["d"], replayed_row["d"], strict=True) if a != b]
                 if other:
-                    yield Difference(mine["key"], "differs", tuple(other))
-                mine, yours = await anext(ours, None), await anext(theirs, None)
+                    yield Difference(live_row["key"], "differs", tuple(other))
+                live_row, replayed_row = await anext(live_columns, None), await anext(replayed_columns, None)
 
 
 async def _stream(table: str, side: _Side, key: list[str], columns: list[str]) -> AsyncGenerator[DictRow]:

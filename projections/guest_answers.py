@@ -169,15 +169,15 @@ class GuestAnswers:
                 end = await EventStore(self._nc).last_position()
             if position >= end:
                 return found
-            left = deadline - clock()
-            if left <= 0:
+            remaining = deadline - clock()
+            if remaining <= 0:
                 raise Refused(
                     503, UNAVAILABLE, f"unknown, and the read models are at position {position} of {end}; try again"
                 )
             if reached:  # this process knows a later position than these rows had
-                await asyncio.sleep(min(left, LOOK_SECONDS))
+                await asyncio.sleep(min(remaining, LOOK_SECONDS))
             else:
-                reached = await self._position.reach(end, min(left, LOOK_SECONDS))
+                reached = await self._position.reach(end, min(remaining, LOOK_SECONDS))
 
     async def ready(self, message: GuestReady) -> None:
         """Send handlers the command `guest-ready`. Raises Refused."""
@@ -222,7 +222,7 @@ def meta_data(seed: Seed) -> str:
         {
             "instance-id": seed.instance_id,
             "local-hostname": seed.name,
-            "public-keys": [ssh.fit(key) for key in seed.ssh_keys],
+            "public-keys": [ssh.single_line(key) for key in seed.ssh_keys],
         }
     )
 

@@ -43,10 +43,10 @@ class Position:
             return True
         deadline = asyncio.get_running_loop().time() + seconds
         while self.value < position:
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
                 return False
-            await self.moved(left)
+            await self.moved(remaining)
         return True
 
 

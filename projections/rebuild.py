@@ -50,23 +50,23 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
     """
     async with (
         await database.connect(dsn, "verify") as live,
-        await database.connect(dsn, "verify", schema) as made,
+        await database.connect(dsn, "verify", schema) as replayed,
         compare.snapshot(live),
     ):
-        if not await database.free(made, schema):
+        if not await database.free(replayed, schema):
             raise Busy("another process verifies the read models; try again once it has ended")
         identity = await _identity(live)
-        position = min(await stands(live), await EventStore(nc).last_position())
+        position = min(await live_position(live), await EventStore(nc).last_position())
         try:
-            await copies.make(made, MODELS, schema)
+            await copies.make(replayed, MODELS, schema)
             same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
             if same:
-                await Runner(nc, dsn, secrets, Position(), MODELS).follow(made, position)
+                await Runner(nc, dsn, secrets, Position(), MODELS).follow(replayed, position)
             tables = None if same else ("schema_version",)
-            found = await compare.differing(live, SCHEMA, made, schema, tables, excused(Session(made, secrets)))
+            found = await compare.differing(live, SCHEMA, replayed, schema, tables, excused(Session(replayed, secrets)))
             rows = await counted(live) if same else 0
         finally:
-            await copies.drop(made, schema)
+            await copies.drop(replayed, schema)
         if await _identity(live) != identity:
             raise Replaced("the read models were replaced during the comparison; verify them again")
     order = {table: number for number, table in enumerate(TABLES)}
@@ -81,7 +81,7 @@ async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
         return await database.checkpoint(conn)
 
 
-async def stands(conn: Connection) -> int:
+async def live_position(conn: Connection) -> int:
     """The position of the live rows: their checkpoint or, if that is missing, their last event."""
     stored = await database.checkpoint(conn)
     return stored if stored >= 0 else await reached.newest(conn, MODELS)

@@ -54,9 +54,9 @@ def _ended(attempt: Any) -> pq.PollingStatus | None:
     while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
         if attempt.status == pq.ConnStatus.BAD:
             return pq.PollingStatus.FAILED
-        left = deadline - time.monotonic()
+        remaining = deadline - time.monotonic()
         reads, writes = ([attempt.socket], []) if status is pq.PollingStatus.READING else ([], [attempt.socket])
-        if left <= 0 or not any(select.select(reads, writes, [], left)):
+        if remaining <= 0 or not any(select.select(reads, writes, [], remaining)):
             return None
         status = pq.PollingStatus(attempt.connect_poll())
     return status

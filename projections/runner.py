@@ -179,12 +179,12 @@ class Runner:
             self.failing_since = None
         async with contextlib.aclosing(follow(self._nc, after)) as batches:
             async for batch in batches:
-                wanted = [r for r in batch if until is None or r.position <= until]
-                if not wanted:
+                selected = [r for r in batch if until is None or r.position <= until]
+                if not selected:
                     return
                 began = time.monotonic()
-                await self._apply(conn, after, wanted)
-                after = wanted[-1].position
+                await self._apply(conn, after, selected)
+                after = selected[-1].position
                 self.position.set(after)
                 self.failing_since, self.last_success = None, datetime.now(UTC)
                 if self._complaint:

@@ -27,7 +27,7 @@ MOST = 16 * 1024
 
 _ENDS_LINES = "\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f\\u2028\\u2029"
 _LINE = re.compile(rf"(\S+)[ \t]+([A-Za-z0-9+/]+={{0,2}})(?:[ \t]+([^{_ENDS_LINES}]*))?")
-_UNFIT = re.compile(rf"[\t{_ENDS_LINES}\ud800-\udfff]")
+_NOT_ALLOWED = re.compile(rf"[\t{_ENDS_LINES}\ud800-\udfff]")
 _AROUND = "\ufeff \t\r\n"
 #: The pattern of a user's key for JSON Schema; it cannot check the contents of the key.
 PATTERN = (
@@ -72,12 +72,12 @@ def parse(line: str, types: frozenset[str] = USER_TYPES) -> PublicKey:
     if not _fits(type_, _fields(raw)):
         raise ValueError(f"its contents are not those of a {type_} key")
     data = base64.b64encode(raw).decode()  # sshd refuses too much padding
-    return PublicKey(type_, data, fit(comment or "").strip())
+    return PublicKey(type_, data, single_line(comment or "").strip())
 
 
-def fit(text: str) -> str:
+def single_line(text: str) -> str:
     """The text, with a blank for each character that a line of `authorized_keys` must not contain."""
-    return _UNFIT.sub(" ", text)
+    return _NOT_ALLOWED.sub(" ", text)
 
 
 def _fault(line: str, types: frozenset[str]) -> str:

@@ -124,16 +124,16 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
     }
 
 
-def fold(held: dict[Ref, Spans], step: Step[Vm]) -> None:
+def fold(spans_of: dict[Ref, Spans], step: Step[Vm]) -> None:
     """An event that changes what its VM counts for ends the open span, and begins the next one."""
     after = share(step.row.state if step.row else None)
     if step.event is None or share(step.before) == after:
         return
     ref, position, moment = step.recorded.ref, step.recorded.position, step.recorded.moment
-    spans = held.get(ref, ())
+    spans = spans_of.get(ref, ())
     if spans and spans[-1].until is None:
         spans = (*spans[:-1], replace(spans[-1], until=position, until_time=moment))
-    held[ref] = spans if after is None else (*spans, Span(after, position, moment))
+    spans_of[ref] = spans if after is None else (*spans, Span(after, position, moment))
 
 
 async def save(session: Session, before: Mapping[Ref, Spans], after: Mapping[Ref, Spans]) -> None:

@@ -69,7 +69,9 @@ def operation(session: Session, op: Document) -> Document:
                 progress.show(_state(session, op))
                 wait = _patience(session, progress, f"operation {op['id']} is {op['status']}")
                 query = {"wait": f"{wait:.1f}s"}
-                op = session.api.poll(path("operations", op["id"]), query, wait=wait, patience=left(session, progress))
+                op = session.api.poll(
+                    path("operations", op["id"]), query, wait=wait, patience=remaining(session, progress)
+                )
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; operation {op['id']} continues on the platform") from None
         progress.show(op["status"])
@@ -93,7 +95,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
     with Progress(f"vm {short(vm_id)}", session.margin) as progress:
         while True:
             try:
-                state = session.api.poll(target, {"min_position": position}, patience=left(session, progress))
+                state = session.api.poll(target, {"min_position": position}, patience=remaining(session, progress))
             except Refused as refusal:
                 if goal == "deleted" and refusal.status in (404, 410):
                     return {"id": vm_id, "project": project, "phase": "deleted"}
@@ -108,7 +110,7 @@ def vm(session: Session, project: str, vm_id: str, goal: str) -> Document:
                 raise Refused({"detail": f"VM {state['name']} is {state['phase']}", **failure})
             wait = _patience(session, progress, f"VM {state['name']} is {describe(state)}, not {goal}")
             seen = {"vm": vm_id, "after": state["position"], "limit": 1, "wait": f"{wait:.1f}s"}
-            news = session.api.poll(path("events"), seen, wait=wait, patience=left(session, progress))["items"]
+            news = session.api.poll(path("events"), seen, wait=wait, patience=remaining(session, progress))["items"]
             position = news[-1]["position"] if news else None
 
 
@@ -183,12 +185,12 @@ def _state(session: Session, op: Document) -> str:
 
 def _patience(session: Session, progress: Progress, state: str) -> float:
     """Seconds until the next look. Raises TimedOut if no time is left."""
-    seconds = left(session, progress)
+    seconds = remaining(session, progress)
     if seconds <= 0:
         raise TimedOut(f"{plain(state, keep='')} after {duration(progress.elapsed)}; it may still reach that state")
     return min(POLL, seconds)
 
 
-def left(session: Session, progress: Progress) -> float:
+def remaining(session: Session, progress: Progress) -> float:
     """The seconds that are left of the time-out."""
     return session.timeout - progress.elapsed

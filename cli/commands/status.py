@@ -67,9 +67,9 @@ def show(session: Session, found: Document) -> None:
         output.emit_json(found)
         return
     tables = [(found["roles"], ROLES), (found["managers"], MANAGERS), (found["leases"], LEASES)]
-    unwell = [each for each in found["nodes"] if not_well(each)]
-    if unwell:
-        tables.append((unwell, NODES))
+    failing = [each for each in found["nodes"] if has_problem(each)]
+    if failing:
+        tables.append((failing, NODES))
     for rows, columns in tables:
         output.emit(output.table(rows, columns) + "\n")
     parked = found["parked"]
@@ -78,5 +78,5 @@ def show(session: Session, found: Document) -> None:
     output.line(f"log     ends at position {output.cell(found['position'])}")
 
 
-def not_well(node: Row) -> bool:
+def has_problem(node: Row) -> bool:
     return not node["alive"] or bool(node["clock_warning"] or node["malformed_documents"]) or node["state"] == "lost"

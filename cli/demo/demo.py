@@ -59,9 +59,9 @@ def tell_more(demo: Demo) -> None:
     if demo.session is None or demo.vm is None:
         return
     with suppress(CliError):
-        told = list(events.read(demo.session, {"vm": demo.vm["id"]}))
+        found = list(events.read(demo.session, {"vm": demo.vm["id"]}))
         say(f"\nits last events:\n{events.HEADINGS}")
-        for event in told[-LAST_EVENTS:]:
+        for event in found[-LAST_EVENTS:]:
             say(f"{events.line(event)}\n  {event['data']}")
     if demo.traces is not None:
         say(f"\nthe end of {demo.traces.console}:")

@@ -32,8 +32,8 @@ class Guest:
 
     def user_data(self) -> str:
         """User-data: a user with the demo's key, a file with the marker, and a line on the console at the end."""
-        made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nebula-demo", "-f", str(self._key)]
-        subprocess.run(made, check=True)
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nebula-demo", "-f", str(self._key)]
+        subprocess.run(argv, check=True)
         public = self._key.with_suffix(".pub").read_text().strip()
         return f"""#cloud-config
 users:
@@ -46,11 +46,11 @@ write_files:
   - path: {FILE}
     content: "{self.marker}\\n"
 runcmd:
-  - [sh, -c, "echo {self.said} > /dev/ttyS0"]
+  - [sh, -c, "echo {self.proof_line} > /dev/ttyS0"]
 """
 
     @property
-    def said(self) -> str:
+    def proof_line(self) -> str:
         """The line that the guest writes to its serial console at the end of its user-data."""
         return f"nebula-demo: user-data {self.marker} has run"
 

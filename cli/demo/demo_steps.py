@@ -150,8 +150,8 @@ class Demo:
         found = self.guest.run(self.address, f"cat {FILE}")
         say("over SSH, with the key from the user-data, checked against the host key that the guest reported:")
         check(found == self.guest.marker, f"{FILE} holds {self.guest.marker}")
-        printed = any(self.guest.said in line for line in self.host.last_words(10_000))
-        check(printed, f"its serial console says: {self.guest.said}")
+        printed = any(self.guest.proof_line in line for line in self.host.last_words(10_000))
+        check(printed, f"its serial console says: {self.guest.proof_line}")
         self.boot_id = self.guest.run(self.address, BOOT_ID)
         say(f"boot id {self.boot_id}")
 

@@ -168,7 +168,7 @@ async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.R
         reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
         return known(accepted.read(asked.action.kind, shown(reply.data)))
     except replies.Nonsense as error:
-        raise nonsense(str(error)) from error
+        raise invalid_reply(str(error)) from error
 
 
 def storable(data: bytes) -> bytes:
@@ -183,7 +183,7 @@ def known(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.R
     return reply
 
 
-def nonsense(why: str) -> Problem:
+def invalid_reply(why: str) -> Problem:
     detail = (
         f"the reply of the handlers is invalid ({why}); do they have the gateway's version? Try again with the same key"
     )

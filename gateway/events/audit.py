@@ -43,7 +43,7 @@ class EventView(TypedDict, total=False):
 
 async def search(gateway: Gateway, request: Request) -> Response:
     """A page of events, in the order of the log. With `wait`, an empty page waits for the first event."""
-    filters = wanted(request)
+    filters = filters_of(request)
     limit, seconds = parameters.limit(request), parameters.wait(request)
     key = await page_key(gateway, request, "events")
     after = (parameters.position(request, "after") or 0) if key is None else key
@@ -52,14 +52,14 @@ async def search(gateway: Gateway, request: Request) -> Response:
     deadline = loop.time() + seconds
     while True:
         found, following, position = await events.page(gateway.pool, filters, after, limit)
-        left = deadline - loop.time()
-        if found or left <= 0 or gateway.stop.is_set():
+        remaining = deadline - loop.time()
+        if found or remaining <= 0 or gateway.stop.is_set():
             break
-        await gateway.position.reach(position + 1, left)
+        await gateway.position.reach(position + 1, remaining)
     return listed(request, "events", [each.cloud_event() for each in found], following, position)
 
 
-def wanted(request: Request) -> dict[str, Any]:
+def filters_of(request: Request) -> dict[str, Any]:
     """The filters of a request. Raises Problem."""
     filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
     filters["actor"] = parameters.actor(request)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from domain.contract import Question
 from domain.guest import Guest
 from domain.vm import Phase
-from gateway.guests.asks import ask, located, nonsense, read, unless_stopped
+from gateway.guests.asks import ask, invalid_answer, located, read, unless_stopped
 from gateway.http.problems import Problem
 from gateway.reads.reads import answer
 from gateway.state import Gateway
@@ -27,7 +27,7 @@ async def guest(gateway: Gateway, request: Request) -> Response:
     try:
         found = Guest.model_validate(read(node, reply))
     except ValidationError as error:
-        raise nonsense(node, f"{error.error_count()} fields of a guest are wrong") from error
+        raise invalid_answer(node, f"{error.error_count()} fields of a guest are wrong") from error
     if found == Guest():
         detail = "the guest's agent gave no answer: try again, or restart qemu-guest-agent in the guest"
         raise Problem(409, "guest_agent_silent", detail)

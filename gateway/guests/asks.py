@@ -53,17 +53,17 @@ def read(node: str, reply: Msg) -> replies.Said:
     try:
         found = replies.read(reply.data)
     except replies.Nonsense as error:
-        raise nonsense(node, str(error)) from error
+        raise invalid_answer(node, str(error)) from error
     if isinstance(found, replies.Refusal):
         if found.status >= 500 and found.status not in (501, 503):
             raise Problem(502, "node_error", f"node {node} could not answer: {found.code}: {found.detail}")
         if found.status not in PASSED_ON:
-            raise nonsense(node, f"a refusal with status {found.status}")
+            raise invalid_answer(node, f"a refusal with status {found.status}")
         raise Problem(found.status, found.code, found.detail)
     return found
 
 
-def nonsense(node: str, why: str) -> Problem:
+def invalid_answer(node: str, why: str) -> Problem:
     detail = f"the answer of node {node} is invalid ({why}); do node and gateway have the same version?"
     return Problem(502, "node_answer_invalid", detail)
 

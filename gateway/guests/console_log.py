@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.contract import ConsoleLog
-from gateway.guests.asks import PATIENCE, ask, located, nonsense, unless_stopped
+from gateway.guests.asks import PATIENCE, ask, invalid_answer, located, unless_stopped
 from gateway.http import parameters
 from gateway.state import Gateway
 
@@ -38,5 +38,5 @@ def place(node: str, reply: Msg) -> tuple[str, bool]:
     headers = reply.headers or {}
     after, more = headers.get("Nebula-Cursor", ""), headers.get("Nebula-More", "")
     if not parameters.CURSOR.fullmatch(after) or more not in ("true", "false"):
-        raise nonsense(node, "a piece of a console log without a valid cursor")
+        raise invalid_answer(node, "a piece of a console log without a valid cursor")
     return after, more == "true"

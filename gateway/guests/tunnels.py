@@ -61,8 +61,8 @@ class Tunnel:
             raise Problem(409, "wrong_phase", detail)
         who = caller(request)
         session = Session(parameters.path_id(request, "project"), vm, CONSOLES[self._kind], who)
-        here, there = (subjects.session(node, session.id, receiver) for receiver in ("gateway", "node"))
-        pipe = Pipe(self._gateway.nc, here, there)
+        inbound, outbound = (subjects.session(node, session.id, receiver) for receiver in ("gateway", "node"))
+        pipe = Pipe(self._gateway.nc, inbound, outbound)
         logger = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
         await pipe.open()
         try:

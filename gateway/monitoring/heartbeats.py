@@ -42,9 +42,9 @@ class Heartbeats:
 
     async def listen(self, nc: Client) -> None:
         """Receive the heartbeats of all nodes from now on."""
-        await nc.subscribe(subjects.HEARTBEATS, cb=self._hear)
+        await nc.subscribe(subjects.HEARTBEATS, cb=self._receive)
 
-    async def _hear(self, msg: Msg) -> None:
+    async def _receive(self, msg: Msg) -> None:
         """Process a heartbeat. The subject names its node; a malformed one does not count as a heartbeat."""
         node = subjects.node_of(msg.subject)
         try:

@@ -44,13 +44,13 @@ async def health(gateway: Gateway, request: Request) -> Response:
     malformed messages that are not stored, by source. `daemons_waiting`: node daemons that do nothing, because another
     one of their name works. `clocks_off`: nodes whose clocks differ too much from this one.
     """
-    body = await gateway.health.body(lambda: look(gateway))
+    body = await gateway.health.body(lambda: check(gateway))
     well = body["status"] != "unavailable"
     content = to_json(body, inf_nan_mode="null")  # handlers may send any number
     return Response(content, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
 
 
-async def look(gateway: Gateway) -> dict[str, Any]:
+async def check(gateway: Gateway) -> dict[str, Any]:
     of_handlers, nats, (rows, projections) = await asyncio.gather(
         handlers(gateway), end_of_log(gateway), end_of_rows(gateway)
     )

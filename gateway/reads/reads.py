@@ -124,10 +124,10 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     id_ = path_id(request, "operation")
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
-    found = await waiting.look(gateway, id_)
+    found = await waiting.find(gateway, id_)
     if found is None:
         await gateway.caught_up()
-        found = await waiting.look(gateway, id_)
+        found = await waiting.find(gateway, id_)
     if found is None:
         raise not_found("operation", id_)
     if seconds and not waiting.has_ended(found):

@@ -21,7 +21,7 @@ def has_ended(operation: OperationView) -> bool:
     return operation["status"] in ENDED
 
 
-async def look(gateway: Gateway, operation: str) -> OperationView | None:
+async def find(gateway: Gateway, operation: str) -> OperationView | None:
     """The operation from the rows; None if they do not have it. Raises Away."""
     return await operation_rows.get(gateway.pool, operation)
 
@@ -33,7 +33,7 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
     pause = FIRST_PAUSE
     while True:
         seen = gateway.position.value
-        found = await look(gateway, operation)
+        found = await find(gateway, operation)
         now = loop.time()
         if (found is not None and has_ended(found)) or now >= deadline or gateway.stop.is_set():
             return found

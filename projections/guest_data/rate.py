@@ -18,15 +18,15 @@ class Rate:
 
     def is_left(self, who: Hashable, now: float) -> bool:
         """Whether a request is allowed now, without counting it."""
-        left, since = self._buckets.get(who, (self.burst, now))
-        return min(self.burst, left + (now - since) * self.a_second) >= 1
+        remaining, since = self._buckets.get(who, (self.burst, now))
+        return min(self.burst, remaining + (now - since) * self.a_second) >= 1
 
     def allows(self, who: Hashable, now: float) -> bool:
         """Whether a request is allowed now; if so, it is counted. `now`: seconds of a monotonic clock."""
-        left, since = self._buckets.pop(who, (self.burst, now))
-        left = min(self.burst, left + (now - since) * self.a_second)
-        allowed = left >= 1
-        self._buckets[who] = (left - allowed, now)
+        remaining, since = self._buckets.pop(who, (self.burst, now))
+        remaining = min(self.burst, remaining + (now - since) * self.a_second)
+        allowed = remaining >= 1
+        self._buckets[who] = (remaining - allowed, now)
         if len(self._buckets) > MOST:
             self._buckets.popitem(last=False)
         return allowed

@@ -84,10 +84,10 @@ async def test_nodes_that_are_heard_are_bounded_and_the_longest_silent_goes(monk
     heard = Heartbeats()
     daemon = {"boot": "b", "identity": "i", "host": "h", "pid": 1}
     for number in range(50):
-        await heard._hear(beat_of("true"))
-        await heard._hear(beat_of(f"made-up-{number}", malformed=1))
-        await heard._hear(beat_of(f"waits-{number}", lease=0, daemon=daemon))
-        await heard._hear(beat_of("evil", node=f"other-{number}"))
+        await heard._receive(beat_of("true"))
+        await heard._receive(beat_of(f"made-up-{number}", malformed=1))
+        await heard._receive(beat_of(f"waits-{number}", lease=0, daemon=daemon))
+        await heard._receive(beat_of("evil", node=f"other-{number}"))
     assert heard.last_seen("true") is not None, "who speaks on stays"
     assert len(heard._seen) == len(heard._unread) == len(heard._caches) == 3
     assert len(heard._waiting) <= 3
