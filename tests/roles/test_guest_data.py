@@ -223,7 +223,7 @@ async def test_a_home_that_cannot_be_used_costs_guests_nothing(beside: Beside, t
     home = tmp_path / "occupied"
     home.write_text("mine")
     async with role("guest-data", tmp_path, beside.cloud.nats.url, HOME=str(home)) as running:
-        await running.says("copies are kept in memory alone", str(home))
+        await running.says("copies are kept only in memory", str(home))
         await running.says("data source listens")
     assert home.read_text() == "mine"
 

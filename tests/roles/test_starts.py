@@ -97,7 +97,7 @@ async def test_a_connection_that_the_server_ends_for_good_ends_the_role(
         url = through(nats_server.url, way)
         started = [await stack.enter_async_context(role(name, tmp_path, url)) for name in ROLES]
         for running in started:
-            await running.says("guests are answered" if running.name == "projections" else READY[running.name])
+            await running.says("answering guest-data" if running.name == "projections" else READY[running.name])
         way.say(b"-ERR 'User Authentication Revoked'\r\n")
         for running in started:
             await ends_at_once(running, "user authentication revoked")
