@@ -42,7 +42,7 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
 def check(tables: Mapping[str, Aggregates[Any, Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
     """Raises TypeError where a kind has no table, or two read models have one name or one table."""
     if missing := sorted(set(KINDS) - set(tables)):
-        raise TypeError(f"no table holds the resources of kind {', '.join(missing)}: add one to TABLES: add one to TABLES")
+        raise TypeError(f"no table holds the resources of kind {', '.join(missing)}: add one to TABLES")
     names = [model.name for model in models]
     created = [table for model in models for table in model.tables]
     if twice := sorted({name for found in (names, created) for name in found if found.count(name) > 1}):

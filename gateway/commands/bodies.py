@@ -1,6 +1,6 @@
-"""The bodies of commands: what each may say, and what the handlers are told of it.
+"""The bodies of commands, and their conversion to the arguments of commands.
 
-Strict: a number is a number, a field that does not exist is refused by its name.
+They are strict: a number must be a JSON number, and an unknown field is refused by its name.
 """
 
 import re
@@ -31,27 +31,27 @@ STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_erro
 
 
 def either(body: "B") -> "B":
-    """The body, when it gives user-data in one way at most. Raises ValueError."""
+    """The body, if it has user-data in at most one of the two fields. Raises ValueError."""
     if getattr(body, "user_data", None) and getattr(body, "user_data_base64", None):
         raise ValueError("give either user_data or user_data_base64, not both")
     return body
 
 
 class Body(BaseModel):
-    """What a command's body may say: nothing, unless a subclass says otherwise."""
+    """The body of a command, without fields."""
 
     model_config = STRICT
 
     OPTIONAL: ClassVar[bool] = False
-    """Whether a call may leave it out."""
+    """Whether a call may omit the body."""
 
     def args(self) -> Args:
         """The arguments of the command, without the id of its resource."""
         return self.model_dump(mode="json", exclude_none=True, exclude={"id"})
 
 
-def says_user_data_once(schema: dict[str, Any]) -> None:
-    """Add to a body's schema that user-data is given in one way at most."""
+def user_data_once(schema: dict[str, Any]) -> None:
+    """Add to a body's schema: user-data is in at most one of the two fields."""
     ways = ("user_data", "user_data_base64")
     schema["not"] = {"required": list(ways), "properties": {way: {"type": "string", "minLength": 1} for way in ways}}
 
@@ -59,53 +59,53 @@ def says_user_data_once(schema: dict[str, Any]) -> None:
 B = TypeVar("B", bound=BaseModel)
 
 
-def something(body: B) -> B:
-    """The body, when it says anything at all. Raises ValueError."""
+def not_empty(body: B) -> B:
+    """The body, if it has any field. Raises ValueError."""
     fields = type(body).model_fields
     if all(getattr(body, field) is None for field in fields):
         raise ValueError(f"give at least one of {', '.join(fields)}")
     return body
 
 
-def says_something(schema: dict[str, Any]) -> None:
-    """Add to a body's schema that one field at least is given, and is not null."""
+def at_least_one_field(schema: dict[str, Any]) -> None:
+    """Add to a body's schema: at least one field is given and not null."""
     schema["anyOf"] = [
         {"required": [field], "properties": {field: {"not": {"type": "null"}}}} for field in schema["properties"]
     ]
 
 
 class Change(Body):
-    """What is not given stays as it is; something has to be given."""
+    """A change. Fields that are not given stay unchanged; at least one must be given."""
 
-    model_config = ConfigDict(json_schema_extra=says_something)
+    model_config = ConfigDict(json_schema_extra=at_least_one_field)
 
     @model_validator(mode="after")
     def _changes(self) -> Self:
-        return something(self)
+        return not_empty(self)
 
 
 def has_an_id(schema: dict[str, Any]) -> None:
-    """Add to a body's schema that it has an `id`, or a name of which one can be made."""
+    """Add to a body's schema: it has an `id`, or a name from which an id can be made."""
     schema["anyOf"] = [
         {"required": ["id"], "properties": {"id": {"not": {"type": "null"}}}},
         {"properties": {"name": {"pattern": "[A-Za-z0-9]"}}},
     ]
 
 
-def says_a_size(schema: dict[str, Any]) -> None:
-    """Add to the body of a create that a flavor says its size, or it says all of it itself."""
-    says_user_data_once(schema)
-    there, sizes = {"not": {"type": "null"}}, list(Spec.model_fields)
+def has_a_size(schema: dict[str, Any]) -> None:
+    """Add to the schema of a create: it has a flavor, or all three sizes."""
+    user_data_once(schema)
+    given, sizes = {"not": {"type": "null"}}, list(Spec.model_fields)
     schema["anyOf"] = [
-        {"required": sizes, "properties": {**dict.fromkeys(sizes, there), "flavor": {"type": "null"}}},
-        {"required": ["flavor"], "properties": {"flavor": there, **{size: {"type": "null"} for size in sizes[:2]}}},
+        {"required": sizes, "properties": {**dict.fromkeys(sizes, given), "flavor": {"type": "null"}}},
+        {"required": ["flavor"], "properties": {"flavor": given, **{size: {"type": "null"} for size in sizes[:2]}}},
     ]
 
 
 class CreateVm(Body):
-    """Its size is that of a flavor, whose disk may be made larger; or all three sizes are given."""
+    """Its size is that of a flavor (the disk may be larger), or all three sizes are given."""
 
-    model_config = ConfigDict(json_schema_extra=says_a_size)
+    model_config = ConfigDict(json_schema_extra=has_a_size)
 
     flavor: Slug | None = None
     vcpus: Vcpus | None = Field(default=None, validate_default=True)
@@ -127,12 +127,12 @@ class CreateVm(Body):
 
     @field_validator("vcpus", "memory_mib", "disk_gib")
     @classmethod
-    def _is_said_once(cls, size: int | None, info: ValidationInfo) -> int | None:
-        """Without a flavor it has to be said; beside one only the disk may be."""
+    def _is_given_once(cls, size: int | None, info: ValidationInfo) -> int | None:
+        """Without a flavor, each size is required. With a flavor, only the disk may be given."""
         if size is None and info.data.get("flavor", "unfit") is None:
             raise PydanticCustomError("missing", "Field required")
         if size is not None and info.data.get("flavor") is not None and info.field_name != "disk_gib":
-            raise ValueError("is said by the flavor: leave it out, or the flavor")
+            raise ValueError("comes from the flavor: leave out this field, or leave out the flavor")
         return size
 
     @model_validator(mode="after")
@@ -140,12 +140,12 @@ class CreateVm(Body):
         return either(self)
 
     def args(self) -> Args:
-        said = super().args()
-        return {"spec": {size: said.pop(size) for size in Spec.model_fields if size in said}, **said}
+        args = super().args()
+        return {"spec": {size: args.pop(size) for size in Spec.model_fields if size in args}, **args}
 
 
 class Power(Body):
-    """`grace_seconds` is how long the guest may take before the plug is pulled; `force` pulls it at once."""
+    """`grace_seconds`: seconds for a shutdown before the guest is powered off. `force`: power it off immediately."""
 
     OPTIONAL = True
 
@@ -154,7 +154,7 @@ class Power(Body):
 
 
 class ResizeVm(Change):
-    """What is not given stays as it is. A disk only grows."""
+    """Sizes that are not given stay unchanged. A disk only grows."""
 
     vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
@@ -162,11 +162,11 @@ class ResizeVm(Change):
 
 
 class RebuildVm(Body):
-    """What is not given stays as it is."""
+    """Fields that are not given stay unchanged."""
 
     OPTIONAL = True
 
-    model_config = ConfigDict(json_schema_extra=says_user_data_once)
+    model_config = ConfigDict(json_schema_extra=user_data_once)
 
     image: Slug | None = None
     ssh_keys: SshKeys | None = None
@@ -183,7 +183,7 @@ class ForgetVm(Body):
 
 
 class ChangeVm(Change):
-    """What is not given stays as it is; tags and labels are replaced as a whole."""
+    """Fields that are not given stay unchanged. Tags replace all tags, labels replace all labels."""
 
     name: Hostname | None = None
     tags: Tags | None = None
@@ -205,7 +205,7 @@ class CreateNamed(Body):
     @model_validator(mode="after")
     def _has_id(self) -> Self:
         if self.id is None and not slug(self.name):
-            raise ValueError("no id can be made from this name: give one in `id`")
+            raise ValueError("no id can be made from this name: give an `id`")
         return self
 
 
@@ -216,7 +216,7 @@ class CreateProject(CreateNamed):
 
 
 class ChangeProject(Change):
-    """What is not given stays as it is; tags and keys are replaced as a whole."""
+    """Fields that are not given stay unchanged. Tags replace all tags, keys replace all keys."""
 
     name: Title | None = None
     tags: Tags | None = None
@@ -229,14 +229,14 @@ class RenameTag(Body):
 
 
 class SeedUrl(Body):
-    """Where the guests of a node reach the data source, from their next start on."""
+    """The URL at which the guests of a node reach the data source, from their next start on."""
 
     seed_url: BaseUrl
 
 
 class RegisterImage(Body):
-    """`project`: the one that alone may use it; without, all may. `firmware`, where it is not given: `bios`, and for
-    aarch64 `uefi`.
+    """`project`: the only project that may use the image; without it, all projects may. The default of `firmware` is
+    `bios`, and for aarch64 `uefi`.
     """
 
     id: Slug
@@ -258,16 +258,16 @@ class RegisterImage(Body):
 
 
 def slug(name: str) -> str:
-    """A name as an id: lower case, hyphens for everything else. Empty when nothing is left of it."""
+    """An id from a name: lower case, with hyphens for all other characters. Empty if nothing is left."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
 
 
-#: What the platform itself puts into a command.
+#: The fields of a command that the platform itself sets.
 OWN = {"at", "operation", "fingerprint", "created_by"}
 
 
 def of(command: type[Command], kind: str, effect: Effect) -> type[Body]:
-    """The body of a command that people ask for by its own fields: all but its resource's id and what is looked up."""
+    """The body of a command, with the command's own fields, except its resource's id and fields that are looked up."""
     given = {
         name: (field.annotation, field)
         for name, field in command.model_fields.items()
@@ -281,6 +281,6 @@ def of(command: type[Command], kind: str, effect: Effect) -> type[Body]:
     elif effect is Effect.CREATES and "name" in given:
         base = CreateNamed
     fields: dict[str, Any] = given
-    made = cast("type[Body]", create_model(command.__name__, __base__=base, **fields))
-    made.OPTIONAL = base is not Change and not any(field.is_required() for field in made.model_fields.values())
-    return made
+    model = cast("type[Body]", create_model(command.__name__, __base__=base, **fields))
+    model.OPTIONAL = base is not Change and not any(field.is_required() for field in model.model_fields.values())
+    return model

@@ -24,7 +24,7 @@ class Drop(bodies.Body):
 
 
 class ParkedSummary(BaseModel):
-    """A record as lists show it."""
+    """A record in a list, without the message."""
 
     source: str
     key: str
@@ -41,7 +41,7 @@ class ParkedSummary(BaseModel):
 
 
 class ParkedView(ParkedSummary):
-    """A record as the API shows it. `message` is there for a message of the log: as the feeds show it."""
+    """A whole record. `message`: for a message of the log, its form in the feeds."""
 
     headers: dict[str, str]
     data_base64: str | None = None
@@ -53,7 +53,7 @@ def shown(record: Parked) -> dict[str, Any]:
 
 
 async def many(gateway: Gateway, request: Request) -> Response:
-    """A page of records in the order of their parking; the open ones where no status is given."""
+    """A page of records in the order of their parking; by default the open ones."""
     after, limit = parameters.page_token(request, "parked") or 0, parameters.limit(request)
     status = parameters.choice(request, "status", Status) or Status.OPEN
     source = parameters.word(request, "source")
@@ -61,7 +61,7 @@ async def many(gateway: Gateway, request: Request) -> Response:
     parking = Parking(gateway.nc)
     items = []
     for _, newest in places[:limit]:
-        with contextlib.suppress(NotParked):  # a count that has just gone on
+        with contextlib.suppress(NotParked):  # a count that has just been replaced
             items.append(summary(await parking.at(newest)))
     following = places[limit - 1][0] if len(places) > limit else None
     return listed(request, "parked", items, following, gateway.position.value)
@@ -73,7 +73,7 @@ def summary(record: Parked) -> dict[str, Any]:
 
 
 async def one(gateway: Gateway, request: Request) -> Response:
-    """A record with its message; one of the log's is read from there."""
+    """A record with its message. A message of the log is read from the log."""
     record = await Parking(gateway.nc).get(*named(request))
     view = shown(record)
     if record.source == LOG and record.position:
@@ -91,11 +91,11 @@ async def retry(gateway: Gateway, request: Request) -> Response:
 
 
 async def drop(gateway: Gateway, request: Request) -> Response:
-    """Close the record: somebody has seen the message, and it is not needed any more."""
-    said = Drop.model_validate_json(await content.read(request) or b"{}")
+    """Close the record of a message that needs no more work."""
+    body = Drop.model_validate_json(await content.read(request) or b"{}")
     source, key = named(request)
     actor = caller(request).identity.actor
-    return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=said.reason))
+    return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=body.reason))
 
 
 def closed(gateway: Gateway, record: Parked) -> Response:
@@ -104,7 +104,7 @@ def closed(gateway: Gateway, record: Parked) -> Response:
 
 
 def named(request: Request) -> tuple[str, str]:
-    """The source and the key in the path. Raises Problem (404) for what can be neither."""
+    """The source and the key in the path. Raises Problem (404) if one is invalid."""
     source, key = request.path_params["source"], request.path_params["key"]
     try:
         return subjects.token(source), subjects.token(key)

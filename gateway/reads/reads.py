@@ -42,7 +42,7 @@ def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
 
 
 async def living(gateway: Gateway, request: Request, table: Aggregates[S, Any], ref: Ref) -> Found[S]:
-    """A resource that is not deleted. Raises Problem: 404 where there is none, 410 where it was deleted."""
+    """A resource that is not deleted. Raises Problem: 404 if it does not exist, 410 if it was deleted."""
     await gateway.fresh(request, ref.id)
     found, position = await aggregates.get(gateway.pool, table, ref)
     if found is None:
@@ -68,7 +68,7 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
 
 
 def shown(gateway: Gateway, table: Aggregates[Any, Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A resource with what only this process knows of it: when a node was last heard, and what it said."""
+    """The view of a resource; for a node with the values from its heartbeats."""
     if table is not NODES:
         return view
     heartbeats = gateway.heartbeats
