@@ -1,4 +1,4 @@
-"""The health of a platform that runs here, in words: what fails, and when it works again."""
+"""Prints the health of the platform that `nebula up` runs: which part fails, and when it works again."""
 
 import asyncio
 
@@ -6,16 +6,16 @@ import httpx
 
 from cli.local.progress import say
 
-#: Seconds between two looks at the health of the platform, and for an answer.
+#: Seconds between two checks of the platform's health, and for an answer.
 HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
 
 
-async def tell_health(url: str) -> None:
-    """Print when a part of the platform fails, and why, and when it works again. Never returns.
+async def print_health(url: str) -> None:
+    """Print when a part of the platform fails, with the reason, and when it works again. Never returns.
 
-    Prints it too when more messages are parked.
+    Also prints when more messages are parked.
     """
-    unwell, parked = "", 0
+    failing, parked = "", 0
     async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
@@ -23,11 +23,11 @@ async def tell_health(url: str) -> None:
                 body = (await http.get("/healthz")).json()
                 parts = {name: part for name, part in body.items() if isinstance(part, dict) and "since" in part}
                 now = "; ".join(f"{name}: {part.get('detail', part['status'])}" for name, part in parts.items())
-                aside = int(body.get("parked", 0)) + int(body.get("parked_more", 0))
+                count = int(body.get("parked", 0)) + int(body.get("parked_more", 0))
             except (httpx.HTTPError, ValueError, AttributeError, LookupError):
-                now, aside = "gateway: it does not answer", parked
-            if bool(now) != bool(unwell):
+                now, count = "gateway: it does not answer", parked
+            if bool(now) != bool(failing):
                 say(f"unhealthy    {now}" if now else "healthy      again")
-            if aside > parked:
-                say(f"degraded     {aside} parked messages that nobody has seen; see nebula parked list")
-            unwell, parked = now, aside
+            if count > parked:
+                say(f"degraded     {count} open parked messages; see nebula parked list")
+            failing, parked = now, count

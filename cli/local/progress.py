@@ -8,13 +8,13 @@ from runtime.text.masking import masked
 
 
 def say(text: str) -> None:
-    """Print a line. If it cannot be written (full disk, closed pipe), the platform goes on running."""
+    """Print a line. If it cannot be written (full disk, closed pipe), the platform keeps running."""
     with contextlib.suppress(OSError):
         emit(masked(text))
 
 
 class Progress:
-    """Prints what became ready: one aligned line each, with the seconds since the line before."""
+    """Prints one aligned line for each part that became ready, with the seconds since the previous line."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

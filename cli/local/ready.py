@@ -1,4 +1,4 @@
-"""Whether each role of `nebula up` works: asked as a client asks, before it says that it is ready."""
+"""Waits until each role of `nebula up` works, by requests like those of a client."""
 
 import asyncio
 import time
@@ -23,25 +23,25 @@ PATIENCE = 10.0
 
 
 async def wait_until_ready(
-    home: Path, url: str, seeds: str, began: datetime, tell: Progress, simulated: int | None
+    home: Path, url: str, seeds: str, began: datetime, ready: Progress, simulated: int | None
 ) -> None:
-    """Wait until each role works: the gateway answers, handlers decide, read models follow, the node sends heartbeats.
+    """Wait until each role works: gateway answers, handlers decide, read models are current, the node sends heartbeats.
 
     `seeds`: the address of guest-data, which has to reach the projections. `simulated`: how many nodes are simulated.
     """
     api = Client(url, target(Given(url), Given(), home).token, lambda _: None)
     await answer("gateway", home, partial(api.get, "/v1/openapi.json"))
-    tell("gateway", url)
+    ready("gateway", url)
     projects = await answer("projections", home, partial(api.get, path("projects")))
-    tell("projections", "read models answer")
+    ready("projections", "read models answer")
     if not projects["items"]:
         await answer("handlers", home, partial(_create_first_project, api))
-        tell("handlers", "decide; project default created")
+        ready("handlers", "decide; project default created")
     await answer("guest-data", home, partial(_serves_guests, seeds))
-    tell("guest-data", seeds)
+    ready("guest-data", seeds)
     alive = await answer("node", home, partial(_living_nodes, api, began))
     some = f"{alive[0]} and {simulated - 1} more" if simulated is not None else ", ".join(alive)
-    tell("node", f"{some} ready")
+    ready("node", f"{some} ready")
 
 
 async def answer(role: str, home: Path, ask: Callable[[], Any]) -> Any:
@@ -80,11 +80,11 @@ def _serves_guests(url: str) -> None:
 
 def _living_nodes(api: Client, since: datetime) -> list[str]:
     """The ids of nodes with a heartbeat since then. Raises Unreachable while there is none."""
-    heard = [
+    alive = [
         str(node["id"])
         for node in api.pages(path("nodes"))
         if node["last_seen"] and datetime.fromisoformat(node["last_seen"]) >= since
     ]
-    if not heard:
+    if not alive:
         raise Unreachable("no heartbeat yet")
-    return heard
+    return alive

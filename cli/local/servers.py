@@ -1,4 +1,4 @@
-"""The servers of `nebula up`: those that it starts, and starts again when they end; and those that it waits for."""
+"""The servers of `nebula up`: it restarts its own servers when they end, and waits for foreign ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -28,9 +28,10 @@ async def kept(
     start: Callable[[], Awaitable[Server]],
     watch: Callable[[Server], Coroutine[Any, Any, None]] | None = None,
 ) -> AsyncIterator[Server]:
-    """A server that is started again whenever it ends, and stopped at the end. Raises ServerError if it never starts.
+    """A server that is started again whenever it ends, and stopped at the end. Raises ServerError if the
+    first start fails.
 
-    `watch` looks after it while it runs, and may stop it.
+    `watch` runs while the server runs, and may stop it.
     """
     server = await start()
     store = server.home / name
@@ -39,7 +40,7 @@ async def kept(
         nonlocal server
         clock = asyncio.get_running_loop().time
         while True:
-            born = clock()
+            started = clock()
             watching = asyncio.create_task(watch(server), name=f"watch {name}") if watch is not None else None
             try:
                 status = await server.child.process.wait()
@@ -47,12 +48,12 @@ async def kept(
                 if watching is not None:
                     await tasks.end([watching])
             say(f"{name:<12} ended with status {status}; starting it again")
-            if clock() - born < HEALTHY_SECONDS:
+            if clock() - started < HEALTHY_SECONDS:
                 await room()
             server = await again()
 
     async def again() -> Server:
-        """Start the server, however long that takes."""
+        """Try to start the server until it succeeds."""
         for pause in RETRY.pauses():
             try:
                 return await start()
@@ -63,10 +64,10 @@ async def kept(
         raise AssertionError("the pauses never end")
 
     async def room() -> None:
-        """Wait until its disk is not full."""
+        """Wait until the server's disk has free space."""
         if await asyncio.to_thread(free_bytes, store) < ROOM:
-            say(f"{name:<12} the disk of {store} is full; it is started again once {ROOM >> 20} MiB are free")
-            while await asyncio.to_thread(free_bytes, store) < ROOM:  # noqa: ASYNC110  (a disk tells nobody)
+            say(f"{name:<12} the disk of {store} is full; it is started again when {ROOM >> 20} MiB are free")
+            while await asyncio.to_thread(free_bytes, store) < ROOM:  # noqa: ASYNC110  (a disk sends no notification)
                 await asyncio.sleep(LOOK_SECONDS)
 
     keeper = asyncio.create_task(keep())
@@ -84,7 +85,7 @@ async def outside(
     attempt: Callable[[], Awaitable[T]],
     passing: tuple[type[Exception], ...] = PASSING,
 ) -> T:
-    """Wait for a server that we did not start; its answer. Raises CannotRun if it refuses us."""
+    """Wait for a server that is not ours; returns the result of `attempt`. Raises CannotRun if it refuses us."""
 
     def begins(what: str, error: Exception) -> None:
         say(f"{name:<12} waiting for {what}: {one_line(error)}")

@@ -21,7 +21,7 @@ from psycopg import OperationalError
 from cli.client.credentials import DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
-from cli.local.health import tell_health
+from cli.local.health import print_health
 from cli.local.progress import Progress, say
 from cli.local.ready import wait_until_ready
 from cli.local.role import ROLES, SIMULATION
@@ -78,7 +78,7 @@ async def _until_stopped(settings: UpSettings) -> None:
     running = asyncio.create_task(platform(settings))
 
     def stop() -> None:
-        say("stopping; guests run on")
+        say("stopping; guests keep running")
         running.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -92,7 +92,7 @@ async def platform(settings: UpSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(home.locked(settings.home))
         say(f"Nebula on {settings.home}")
-        tell = Progress()
+        ready = Progress()
         await home.stop_leftovers(settings.home, tuple(ROLES))
         http_port = _port(settings, "http_port", settings.http_host)
 
@@ -104,25 +104,25 @@ async def platform(settings: UpSettings) -> None:
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         else:
             await outside("nats", bus.place(settings), partial(_reach_nats, settings))
-        tell("nats", nats_url)
+        ready("nats", nats_url)
 
         dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
         if not settings.given("postgres_dsn"):
             start_again = partial(start_postgres, settings.home, port=postgres_port(settings.home))
             postgres = await stack.enter_async_context(kept("postgres", start_again))
             dsns = {role: postgres.dsn_of("nebula", role) for role in PostgresRole}
-            tell("postgres", f"127.0.0.1:{postgres.port}")
+            ready("postgres", f"127.0.0.1:{postgres.port}")
         else:
-            there = database.place(settings.postgres_dsn)
-            await outside("postgres", there, partial(_reach_postgres, settings), (OperationalError,))
-            tell("postgres", "as NEBULA_POSTGRES_DSN says")
+            where = database.place(settings.postgres_dsn)
+            await outside("postgres", where, partial(_reach_postgres, settings), (OperationalError,))
+            ready("postgres", "as NEBULA_POSTGRES_DSN says")
 
         if settings.given("simulate"):
             seed_host = settings.seed_host if settings.given("seed_host") else "127.0.0.1"
         else:
             reach = partial(ensure_libvirt, settings.libvirt_uri, network=settings.network)
             libvirt = await outside("libvirt", f"libvirt at {settings.libvirt_uri}", reach, (Silent,))
-            tell("libvirt", _describe(libvirt))
+            ready("libvirt", _describe(libvirt))
             seed_host = _seed_host(settings, libvirt)
         seed_port = _port(settings, "seed_port", seed_host)
         url = f"http://{REACHED_AT.get(settings.http_host, settings.http_host)}:{http_port}"
@@ -149,11 +149,11 @@ async def platform(settings: UpSettings) -> None:
         await stack.enter_async_context(supervisor)
         seeds = f"http://{REACHED_AT.get(seed_host, f'[{seed_host}]' if ':' in seed_host else seed_host)}:{seed_port}"
         simulated = settings.simulate if settings.given("simulate") else None
-        await essential.during(wait_until_ready(settings.home, url, seeds, began, tell, simulated))
+        await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated))
         say(READY.format(environment=_environment(settings, url)))
-        # Entered last, so it ends before the roles do: a platform that stops is not unhealthy.
+        # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())
-        watching.start("health", tell_health(url))
+        watching.start("health", print_health(url))
         await essential.during(watching.for_ever())
 
 
@@ -183,7 +183,7 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
 
 
 def _ports(http: int, seed: int, *servers: str) -> list[int]:
-    """The ports of the platform, which no image is fetched from."""
+    """The ports of the platform, from which no image may be fetched."""
     found = [int(port) for server in servers for port in re.findall(r":([0-9]{1,5})(?=[/,?]|$)", server)]
     return sorted({http, seed, *found})
 
@@ -192,7 +192,7 @@ def _port(settings: UpSettings, name: str, host: str) -> int:
     """The port of the settings; any free one for 0. Raises ServerError if it is in use."""
     port: int = getattr(settings, name) or free_port()
     if not home.is_free(host, port):
-        raise ServerError(f"{host}:{port} is taken: set NEBULA_{name.upper()} to a free port")
+        raise ServerError(f"{host}:{port} is in use: set NEBULA_{name.upper()} to a free port")
     return port
 
 

@@ -40,7 +40,7 @@ async def test_health_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     gateway = Scripted(server)
-    telling = asyncio.create_task(health.tell_health(gateway.url))
+    telling = asyncio.create_task(health.print_health(gateway.url))
     try:
         well = {"status": "ok", "log": {"status": "ok"}, "lag": 3, "managers": [], "parked": 0}
         await gateway.answers(well)
@@ -54,7 +54,7 @@ async def test_health_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -
         for parked in (2, 2, 1, 2, 0):
             await gateway.answers(well | {"status": "degraded", "parked": parked, "parked_more": 1})
         assert [line.split(";")[0] for line in said[2:]] == [
-            f"degraded     {number} parked messages that nobody has seen" for number in (3, 3)
+            f"degraded     {number} open parked messages" for number in (3, 3)
         ]
         await gateway.answers(well)
         del said[2:]
