@@ -1,7 +1,7 @@
-"""Checks the reply of handlers to an accepted command, and converts it to an operation and a resource.
+"""The reply of handlers to a command that they accepted, checked and shown as an operation and a resource.
 
-The sender may have another version, or be somebody else. So the reply must contain a record of an operation and a state
-of the resource. Both are shown in the same form as rows of the read models.
+The sender may have another version, or be somebody else. So the reply has to be a record of an operation and a state of
+the resource; both are shown as rows of the read models are.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ Reply = CommandReply[Operation, Any]
 
 
 class _Answer(TypedDict, Generic[R]):
-    """An answer on the bus that is no refusal, as `replies.read` would take it."""
+    """An answer on the bus that is not a refusal, in the form that `replies.read` accepts."""
 
     ok: R
     problem: NotRequired[None]
@@ -35,7 +35,7 @@ class _Answer(TypedDict, Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """How a command that was accepted is shown."""
+    """The operation and the resource of an accepted command, as the API shows them."""
 
     operation: OperationView
     resource: Mapping[str, Any]
@@ -49,16 +49,16 @@ _PROBLEM = TypeAdapter(ProblemView)
 
 
 def read(kind: str, body: bytes) -> Reply | Refusal:
-    """What handlers answer to a command on a resource of this kind. Raises Nonsense.
+    """Read the reply to a command on a resource of this kind. Raises Nonsense.
 
-    Bytes become a reply in one step: every command waits for it, and with a dictionary in between it takes much longer.
+    The bytes are parsed into a reply in one step, without a dictionary in between: every command waits for this.
     """
     try:
         return _ANSWERS[kind].validate_json(body)["ok"]
     except Exception as error:  # a ValidationError, or any error of a validator that gets unexpected values
-        said = replies.read(body)
-        if isinstance(said, Refusal):
-            return said
+        answer = replies.read(body)
+        if isinstance(answer, Refusal):
+            return answer
         raise invalid(error) from error
 
 
@@ -76,4 +76,4 @@ def shown(kind: str, reply: Reply) -> Accepted:
 
 
 def invalid(error: Exception) -> Nonsense:
-    return Nonsense(f"{type(error).__name__} in what they accepted")
+    return Nonsense(f"{type(error).__name__} in the reply to an accepted command")

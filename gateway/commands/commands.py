@@ -54,7 +54,7 @@ class Requested:
     caller: Caller
 
     def payload(self) -> bytes:
-        """A `CommandRequest`. What stands in it was checked as it came in, so it is written without a model."""
+        """A `CommandRequest` as JSON. Its values were checked before, so no model is needed."""
         identity = self.caller.identity
         context = {
             "actor": identity.actor,
@@ -71,24 +71,24 @@ class Requested:
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
     """Send a command to handlers, and answer with its operation and its resource."""
     seconds = wait(request)
-    asked = parse(request, action, await content.read(request))
+    requested = parse(request, action, await content.read(request))
     kind = action.kind
-    reply = await ask(gateway, asked)
+    reply = await ask(gateway, requested)
     try:
         found = accepted.shown(kind, reply)
     except replies.Nonsense as error:
-        raise nonsense(str(error)) from error
+        raise invalid_reply(str(error)) from error
     position, operation, resource = reply.position, found.operation, found.resource
-    actor = asked.caller.identity.actor
-    gateway.writes.note(actor, kind, position, asked.resource, asked.operation, asked.project)
+    actor = requested.caller.identity.actor
+    gateway.writes.note(actor, kind, position, requested.resource, requested.operation, requested.project)
     reflects(request, position)
     if seconds and not waiting.has_ended(operation):
         ended = await waiting.ended_after(gateway, requested.operation, position, seconds)
         if ended is not None and ended["position"] >= operation["position"]:
             operation = ended
-            resource = await waiting.resource(gateway, Ref(asked.project, kind, asked.resource), resource)
-    over = seconds > 0 and waiting.has_ended(operation)
-    headers = {"Location": f"/v1/operations/{asked.operation}"}
+            resource = await waiting.resource(gateway, Ref(requested.project, kind, requested.resource), resource)
+    ended_in_time = seconds > 0 and waiting.has_ended(operation)
+    headers = {"Location": f"/v1/operations/{requested.operation}"}
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
     answer = {"operation": operation, kind: resource, "position": position}
@@ -138,9 +138,9 @@ def derived(*parts: str | None) -> str:
     return str(uuid.uuid5(NAMESPACE, "\0".join(part or "" for part in parts)))
 
 
-async def ask(gateway: Gateway, asked: Asked) -> accepted.Reply:
-    """The handlers' reply. Raises Problem for refusals and for silence (503)."""
-    action = asked.action
+async def ask(gateway: Gateway, requested: Requested) -> accepted.Reply:
+    """The handlers' reply. Raises Problem for a refusal, and without an answer (503)."""
+    action = requested.action
     outcomes = gateway.metrics.commands
     try:
         reply = await send(gateway, requested)
@@ -155,7 +155,7 @@ async def ask(gateway: Gateway, asked: Asked) -> accepted.Reply:
     return reply
 
 
-async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.Refusal:
+async def send(gateway: Gateway, requested: Requested) -> accepted.Reply | replies.Refusal:
     """The reply. The request is repeated until the deadline while nobody answers.
 
     Raises Unanswered; Problem: 502 if the reply cannot be read, 413 if the command does not fit into a message.
@@ -166,7 +166,7 @@ async def answered(gateway: Gateway, asked: Asked) -> accepted.Reply | replies.R
         raise too_large(requested, gateway.nc.max_payload)
     try:
         reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
-        return known(accepted.read(asked.action.kind, shown(reply.data)))
+        return checked(accepted.read(requested.action.kind, storable(reply.data)))
     except replies.Nonsense as error:
         raise invalid_reply(str(error)) from error
 
@@ -176,8 +176,8 @@ def storable(data: bytes) -> bytes:
     return clean_json(data.decode(errors="replace")).encode() if b"\\u0000" in data else data
 
 
-def known(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.Refusal:
-    """The reply, if the API can show it. Raises Nonsense for a refusal with an unknown status."""
+def checked(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.Refusal:
+    """The reply. Raises Nonsense for a refusal with an unknown status."""
     if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
         raise replies.Nonsense(f"a refusal with status {reply.status}")
     return reply
@@ -194,5 +194,5 @@ def too_large(requested: Requested, limit: int) -> Problem:
     """The refusal of a command that does not fit into a message. It names the largest field."""
     sizes = {name: len(to_json(value)) for name, value in requested.args.items()}
     field = max(sizes, key=lambda name: sizes[name])
-    detail = f"a command may have at most {limit} bytes; {field} has {sizes[field]}: make it smaller"
-    return Problem(413, "request_too_large", detail, [(field, f"has {sizes[field]} bytes")])
+    detail = f"a command may have at most {limit} bytes; {field} takes {sizes[field]}"
+    return Problem(413, "request_too_large", detail, [(field, f"takes {sizes[field]} bytes")])

@@ -62,12 +62,12 @@ class Session:
             gateway.background.add(task)
             task.add_done_callback(gateway.background.discard)
 
-    async def _record_end(self, gateway: Gateway, args: dict[str, Json]) -> None:
+    async def _record_end(self, gateway: Gateway, values: dict[str, Json]) -> None:
         """Try until the end is recorded, or this gateway stops."""
         for pause in RETRY.pauses():
             stopping = gateway.stop.is_set()
             try:
-                await self._send(gateway, CLOSE, args)
+                await self._send(gateway, CLOSE, values)
                 return
             except Problem as problem:
                 if stopping or problem.status != 503:
@@ -78,8 +78,8 @@ class Session:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gateway.stop.wait(), pause)
 
-    async def _tell(self, gateway: Gateway, action: Action, said: dict[str, Json]) -> None:
-        args = {"session": self.id, "console": self.console, **said}
-        asked = Asked(action, self.project, self.vm, None, "", "", args, self.caller)
-        reply = await ask(gateway, asked)
+    async def _send(self, gateway: Gateway, action: Action, values: dict[str, Json]) -> None:
+        args = {"session": self.id, "console": self.console, **values}
+        requested = Requested(action, self.project, self.vm, None, "", "", args, self.caller)
+        reply = await ask(gateway, requested)
         gateway.writes.note(self.caller.identity.actor, "vm", reply.position, self.vm, self.project)
