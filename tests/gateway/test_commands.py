@@ -1,10 +1,18 @@
 """Commands over HTTP: accepted, repeated, refused, waited for."""
 
 import asyncio
+import json
 import uuid
 
+import pytest
+
+from domain import contract
 from domain.base import Resources
-from domain.contract import Power, ReportError
+from domain.contract import CommandRequest, Power, ReportError
+from gateway.access.auth import Identity
+from gateway.commands.actions import ACTIONS
+from gateway.commands.commands import Asked
+from gateway.state import Caller
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
 from tests.waiting import eventually
@@ -298,3 +306,28 @@ async def test_who_asked_stands_in_the_log(api: Platform) -> None:
     assert first["requestid"] == "audit-me"
     assert first["traceparent"] == trace
     assert first["operationid"] == operation
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["operation", "no-operation"])
+def test_a_request_says_what_the_contract_has(own: bool) -> None:
+    """It is written without the model that reads it."""
+    key, action = str(uuid.uuid4()), next(action for action in ACTIONS if (action.kind, action.verb) == ("vm", "stop"))
+    who = Caller(Identity("alice", "c" * 12), "request", "00-1-2-03") if own else Caller(Identity("local"), "r", None)
+    asked = Asked(action, "default", "vm-id", key if own else None, "o" * own, "f" * own, {"force": True}, who)
+    said = CommandRequest.model_validate_json(asked.payload())
+    assert said.args == {"vm": "vm-id", "force": True}
+    assert said.context == (
+        contract.Caller(
+            actor="alice",
+            credential="c" * 12,
+            request="request",
+            operation="o",
+            fingerprint="f",
+            key=key,
+            traceparent="00-1-2-03",
+        )
+        if own
+        else contract.Caller(actor="local", request="r")
+    )
+    written = json.loads(asked.payload())["context"]
+    assert written.keys() <= contract.Caller.model_fields.keys()  # else the reader ignores it
