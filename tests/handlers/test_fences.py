@@ -309,9 +309,17 @@ async def test_vms_of_an_earlier_project_are_not_inherited(side: WriteSide) -> N
     await side.ok("earlier", "project", "create", args)
 
 
-@pytest.mark.parametrize("make", pairs.ALL, ids=lambda make: make.__name__)
-async def test_exactly_one_of_a_pair_wins(server: WriteSide, make: Make) -> None:
-    """Two of handlers decide, each of which learns from the log what the other did."""
+@pytest.fixture(scope="module")
+async def deciders(server: WriteSide) -> AsyncIterator[WriteSide]:
+    """Two of handlers, each of which learns from the log what the other did. No process decides beside them.
+
+    They stay for all races: each start reads the whole log, which grows with each race.
+    """
     await server.stop_all()
     async with two(server.nats.url, server.home):
-        await race(server, make)
+        yield server
+
+
+@pytest.mark.parametrize("make", pairs.ALL, ids=lambda make: make.__name__)
+async def test_exactly_one_of_a_pair_wins(deciders: WriteSide, make: Make) -> None:
+    await race(deciders, make)
