@@ -10,7 +10,7 @@ that it is closing, and are refused.
 """
 
 from datetime import datetime
-from typing import ClassVar, Protocol, TypedDict, runtime_checkable
+from typing import ClassVar, Protocol, TypedDict
 
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass
@@ -93,7 +93,6 @@ def deletion_fields(command: OperationCommand) -> DeletionFields:
     return {"at": command.at, "requested": command.operation, "fingerprint": command.fingerprint}
 
 
-@runtime_checkable
 class Closable(Protocol):
     """The state of an aggregate that is deleted in two steps."""
 

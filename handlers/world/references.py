@@ -11,6 +11,7 @@ the same results at any time:
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import cast
 
 from domain.base import Event, Rejected
 from domain.image import Image, refuse_small_disk
@@ -77,8 +78,8 @@ class References:
                 del self._users[old]
         for new in has - had:
             self._users.setdefault(new, set()).add(ref)
-        if KINDS[ref.kind].closes and isinstance(after, Closable):
-            if after.closing is None:
+        if KINDS[ref.kind].closes and after is not None:
+            if cast(Closable, after).closing is None:
                 self.deletions.pop(ref, None)
             elif ref not in self.deletions:
                 self.deletions[ref] = Deletion(recorded, self.users(Reference(ref.kind, ref.id)))
