@@ -96,7 +96,7 @@ async def test_an_id_that_is_taken_says_by_whom(api: Platform) -> None:
     assert "is that of VM web-1" in living.json()["detail"]
     await api.call("POST", "/v1/projects", {"name": "other"})
     elsewhere = await api.call("POST", "/v1/projects/other/vms", body)
-    assert elsewhere.json()["code"] == "vm_exists" and "elsewhere" in elsewhere.json()["detail"]
+    assert elsewhere.json()["code"] == "vm_exists" and "another resource's" in elsewhere.json()["detail"]
 
 
 @pytest.mark.parametrize(
