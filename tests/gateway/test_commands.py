@@ -11,7 +11,7 @@ from domain.base import Resources
 from domain.contract import CommandRequest, Power, ReportError
 from gateway.access.auth import Identity
 from gateway.commands.actions import ACTIONS
-from gateway.commands.commands import Asked
+from gateway.commands.commands import Requested
 from gateway.state import Caller
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY
@@ -313,7 +313,7 @@ def test_a_request_says_what_the_contract_has(own: bool) -> None:
     """It is written without the model that reads it."""
     key, action = str(uuid.uuid4()), next(action for action in ACTIONS if (action.kind, action.verb) == ("vm", "stop"))
     who = Caller(Identity("alice", "c" * 12), "request", "00-1-2-03") if own else Caller(Identity("local"), "r", None)
-    asked = Asked(action, "default", "vm-id", key if own else None, "o" * own, "f" * own, {"force": True}, who)
+    asked = Requested(action, "default", "vm-id", key if own else None, "o" * own, "f" * own, {"force": True}, who)
     said = CommandRequest.model_validate_json(asked.payload())
     assert said.args == {"vm": "vm-id", "force": True}
     assert said.context == (
