@@ -64,7 +64,7 @@ def boot_in(text: str) -> str | None:
 
 #: The script that makes a guest call: a boothook. cloud-init runs it at every boot, and user-data cannot override it
 #: (but user-data can turn off vendor-data). It waits in the background until cloud-init is done, then posts, with the
-#: Python that cloud-init itself uses.
+#: Python that cloud-init itself uses. Python does the waiting: a shell would start a process for each look.
 _HOOK = """#cloud-boothook
 #!/bin/sh
 # Tells the platform, at each boot, that cloud-init is done.
@@ -72,11 +72,15 @@ if [ "$1" != wait ]; then
     "$0" wait </dev/null >/dev/null 2>&1 &
     exit 0
 fi
-until [ -e /run/cloud-init/result.json ] || [ -e /var/run/cloud-init/result.json ]; do sleep 1; done
 python=$(sed -n '1s/^#! *//p' "$(command -v cloud-init)")
 case "$python" in *python*) ;; *) python=python3 ;; esac
 exec $python - <<'END'
-import socket, time, urllib.parse, urllib.request
+import os, time
+
+while not any(map(os.path.exists, ("/run/cloud-init/result.json", "/var/run/cloud-init/result.json"))):
+    time.sleep(0.5)
+
+import socket, urllib.parse, urllib.request
 
 def read(path):
     try:
