@@ -26,21 +26,21 @@ else:  # HashTrieMap is not generic at run time
     Map = HashTrieMap
 
 
-def mapped(value: Any) -> Any:
+def to_map(value: Any) -> Any:
     """The map made of a mapping of JSON values; any other value unchanged."""
     if isinstance(value, HashTrieMap) or not isinstance(value, Mapping):
         return value
     return HashTrieMap({id_: Known(**known) for id_, known in value.items()})
 
 
-def plain(known: Map) -> dict[str, dict[str, str]]:
+def to_dict(known: Map) -> dict[str, dict[str, str]]:
     return {id_: one._asdict() for id_, one in sorted(known.items())}
 
 
 Operations = Annotated[
     InstanceOf[Map],
-    BeforeValidator(mapped),
-    PlainSerializer(plain, return_type=dict[str, dict[str, str]]),
+    BeforeValidator(to_map),
+    PlainSerializer(to_dict, return_type=dict[str, dict[str, str]]),
 ]
 """What the aggregate keeps of each operation, by its id."""
 NONE: Map = HashTrieMap()

@@ -84,11 +84,11 @@ class Deadlines:
     async def _look(self, changes: Changes, driver: Driver) -> None:
         at = now()
         for late in overdue(self._world, at):
-            driver.each(f"operation {late.vm}", partial(self._expire, late))
+            driver.submit(f"operation {late.vm}", partial(self._expire, late))
         for due in restarts(self._world, at, self._disk_is_full):
-            driver.each(f"restart {due.vm}", partial(self._restart, due))
+            driver.submit(f"restart {due.vm}", partial(self._restart, due))
         for slow in unverified(self._world, at):
-            driver.each(f"image {slow.image}", partial(self._reject, slow))
+            driver.submit(f"image {slow.image}", partial(self._reject, slow))
 
     async def _expire(self, late: ExpireOperation) -> None:
         found = self._world.vm(late.vm)

@@ -36,7 +36,7 @@ class Deletions:
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         for ref in list(self._world.references.deletions):
-            driver.each(f"{ref.kind} {ref.id}", partial(self._finish, ref))
+            driver.submit(f"{ref.kind} {ref.id}", partial(self._finish, ref))
 
     async def _finish(self, ref: Ref) -> None:
         """Append the result, with the actor and the request of the caller who began the deletion."""

@@ -276,9 +276,9 @@ class Dispatcher:
             keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
         for vm_id in vms:
             if vm_id in deleted or self._may_differ(vm_id) or driver.knows(vm_id):
-                driver.each(vm_id, partial(self._settle, vm_id))
+                driver.submit(vm_id, partial(self._settle, vm_id))
         for name in keys | (vms & deleted):
-            driver.each(f"key {name}", partial(self._destroy_key, name))
+            driver.submit(f"key {name}", partial(self._destroy_key, name))
 
     def _may_differ(self, vm_id: str) -> bool:
         """Whether the document of a VM that is not deleted may be outdated."""

@@ -1,7 +1,7 @@
 """The driver runs every manager: it decides when to look and what to do after a failure, and has the status.
 
-A manager is a function that looks at the changes and calls `driver.each(key, work)` for each item that needs an action.
-The rules of the driver:
+A manager is a function that looks at the changes and calls `driver.submit(key, work)` for each item that needs an
+action. The rules of the driver:
 
 - A manager is woken by a change of the world (a `Watch`), and every `period` seconds.
 - A look does not wait for the items. Up to `at_a_time` items run at the same time, in the order of the calls. Each key
@@ -185,7 +185,7 @@ class Driver:
 
     # ── items ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def each(self, key: str, work: Work) -> None:
+    def submit(self, key: str, work: Work) -> None:
         """Run the work of a key as soon as it has a slot; after its pause, if it failed before."""
         item = self._items.get(key)
         if item is None:

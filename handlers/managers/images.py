@@ -77,7 +77,7 @@ class Verifier:
         begun = driver.begun()
         idle = {key: found for key, found in waiting.items() if key in begun or not driver.knows(key)}
         for operation in turns(idle, begun & waiting.keys()):
-            driver.each(operation, partial(self._verify, waiting[operation], driver))
+            driver.submit(operation, partial(self._verify, waiting[operation], driver))
         self._reader.sweep(waiting.keys() | begun)
         if self._kept is not None:
             verdicts = [verdict for verdict in self._verdicts.values() if isinstance(verdict, AcceptImage)]
@@ -141,7 +141,7 @@ class Verifier:
         )
 
     def _progress(self, found: Image, driver: Driver, done: int, total: int | None) -> None:
-        driver.each(found.registered_by + PROGRESS, partial(self._note, found, done, total))
+        driver.submit(found.registered_by + PROGRESS, partial(self._note, found, done, total))
 
     async def _note(self, found: Image, done: int, total: int | None) -> None:
         """Store the progress. If that fails, it is only logged."""

@@ -46,7 +46,7 @@ class Keeper:
         await asyncio.to_thread(self._kept.tidy, digests_to_keep(self._world))
         for image in self._world.images():
             if self._is_missing(image):
-                driver.each(image.registered_by, partial(self._fetch, image))
+                driver.submit(image.registered_by, partial(self._fetch, image))
         self._reader.sweep(driver.known())
 
     def _is_missing(self, image: Image) -> bool:

@@ -147,12 +147,12 @@ class Liveness:
     async def _look(self, changes: Changes, driver: Driver) -> None:
         for found in self._world.nodes():
             if self._is_lost(found) or self._is_back(found):
-                driver.each(f"node {found.id}", partial(self._update, found.id))
+                driver.submit(f"node {found.id}", partial(self._update, found.id))
         lost = {n.id for n in self._world.nodes() if n.lost}
         if lost:
             for guest in list(self._world.vms()):
                 if guest.node in lost and guest.phase in VISIBLE:
-                    driver.each(f"vm {guest.id}", partial(self._lose_vm, guest.id))
+                    driver.submit(f"vm {guest.id}", partial(self._lose_vm, guest.id))
 
     def _is_lost(self, found: Node) -> bool:
         """Whether a node has to be marked as lost."""

@@ -19,7 +19,7 @@ class Signing:
         return Driver("notary", self._look, period=every, item_seconds=None)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
-        driver.each("log", self._sign)
+        driver.submit("log", self._sign)
 
     async def _sign(self) -> None:
         try:

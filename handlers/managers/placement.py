@@ -106,7 +106,7 @@ class Placer:
                 raise
             except Exception:
                 for key in keys:
-                    driver.each(key, partial(do, [items[key]]))
+                    driver.submit(key, partial(do, [items[key]]))
 
     async def _release(self, reservations: Sequence[Release]) -> None:
         await self._append(releases(reservations, self._world))

@@ -60,7 +60,7 @@ class Items:
     async def look(self, changes: Changes, driver: Driver) -> None:
         self.looks.append(changes)
         for key in self.works:
-            driver.each(key, lambda key=key: self._work(key))  # type: ignore[misc]
+            driver.submit(key, lambda key=key: self._work(key))  # type: ignore[misc]
 
     async def _work(self, key: str) -> None:
         self.at_once += 1
@@ -164,10 +164,10 @@ async def test_a_key_never_runs_twice_at_a_time_and_the_last_asking_counts() -> 
     async def look(changes: Changes, driver: Driver) -> None: ...
 
     driver = Driver("m", look, period=9)
-    driver.each("k", lambda: work("first"))
+    driver.submit("k", lambda: work("first"))
     await asyncio.sleep(0)
-    driver.each("k", lambda: work("second"))
-    driver.each("k", lambda: work("third"))
+    driver.submit("k", lambda: work("second"))
+    driver.submit("k", lambda: work("third"))
     go.set()
     await eventually(lambda: not driver.knows("k"), "it is forgotten")
     assert seen == ["first", "third"]
@@ -235,15 +235,15 @@ async def test_one_that_is_lost_again_and_again_is(lines: list[tuple[str, dict[s
 async def test_a_dropped_item_ends_and_may_begin_anew() -> None:
     items = Items()
     driver = Driver("m", items.look, period=9)
-    driver.each("k", hangs)
+    driver.submit("k", hangs)
     await asyncio.sleep(0)
     driver.drop("k")
     driver.drop("never heard of")
     await eventually(lambda: not driver.knows("k"), "it is forgotten")
-    driver.each("k", hangs)
+    driver.submit("k", hangs)
     await asyncio.sleep(0)
     driver.drop("k")
-    driver.each("k", lambda: items.finish("k"))
+    driver.submit("k", lambda: items.finish("k"))
     await eventually(lambda: not driver.knows("k"), "the new one is done")
     assert items.done == ["k"]
     assert driver.status().last_error is None

@@ -261,7 +261,7 @@ class Worker:
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
         self.looks.append(changes)
-        driver.each("one", self._work)
+        driver.submit("one", self._work)
 
     async def _work(self) -> None:
         self.running += 1
