@@ -28,7 +28,7 @@ from domain.named import (
     operations_after,
 )
 from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 from domain.vm.values import DiskGib, MemoryMib, Spec, Vcpus
 
 
@@ -312,7 +312,7 @@ def verb(command: type[FlavorCommand], summary: str, opens: type[OperationDone],
         effect=effect,
         permission=Permission("flavor.manage"),
         opens=(opens,),
-        fulfilled_by=AT_ONCE,
+        fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )
 

@@ -24,7 +24,7 @@ from domain.named import (
     operations_after,
 )
 from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users, tags as carried
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
 """OpenSSH public keys, one line each."""
@@ -277,7 +277,7 @@ def verb(
         effect=effect,
         permission=Permission("project.manage"),
         opens=opens,
-        fulfilled_by=AT_ONCE,
+        fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )
 

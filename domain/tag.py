@@ -18,7 +18,7 @@ from domain.named import (
     operations_after,
 )
 from domain.references import LOOKED_UP, FinishDeletion, Users
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 Tag = Named
 
@@ -162,7 +162,7 @@ def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[Op
         effect=effect,
         permission=Permission("tag.manage"),
         opens=(opens,),
-        fulfilled_by=AT_ONCE,
+        fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )
 

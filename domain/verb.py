@@ -12,7 +12,7 @@ from domain.base import Command, Event
 
 C = TypeVar("C", bound=Command)
 
-AT_ONCE: tuple[type[Event], ...] = ()
+ON_ACCEPTANCE: tuple[type[Event], ...] = ()
 """For `fulfilled_by`: the operation is done with the event that accepts it."""
 
 
@@ -32,7 +32,7 @@ class Verb(Generic[C]):
     """A verb of a kind.
 
     `opens`: the events that open its operation, which is then accepted. `fulfilled_by`: the events after which the
-    operation has succeeded; AT_ONCE if it succeeds as soon as it is accepted. `two_steps`: a deletion in two steps
+    operation has succeeded; ON_ACCEPTANCE if it has when it is accepted. `two_steps`: a deletion in two steps
     (`domain/named.py`); the caller gets the reply after the second one.
     """
 

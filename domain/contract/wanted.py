@@ -82,7 +82,7 @@ class Rescue(Message):
 
 
 class VmDisk(NamedTuple):
-    """The `number`-th disk of a VM in a series, made from the image."""
+    """A disk of a VM: its series, its number in the series, and the image that it is made from."""
 
     series: str
     number: int

@@ -20,7 +20,7 @@ from domain.image.state import Image, evolve
 from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
 from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 
 def refers(image: Image) -> frozenset[Reference]:
@@ -78,7 +78,7 @@ IMAGE = Kind[Image, ImageCommands](
             effect=Effect.DELETES,
             permission=Permission("image.manage"),
             opens=(ImageDeleted,),
-            fulfilled_by=AT_ONCE,
+            fulfilled_by=ON_ACCEPTANCE,
             two_steps=True,
         ),
     ),

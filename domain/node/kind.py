@@ -19,7 +19,7 @@ from domain.node.events import (
 )
 from domain.node.rules import decide
 from domain.node.state import Node, evolve
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 
 def verb(
@@ -32,7 +32,7 @@ def verb(
         effect=effect,
         permission=Permission("node.manage"),
         opens=(opens,),
-        fulfilled_by=AT_ONCE,
+        fulfilled_by=ON_ACCEPTANCE,
     )
 
 

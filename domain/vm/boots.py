@@ -1,7 +1,7 @@
-"""The boots of a VM's guest: which run of its domain a guest spoke of, and how often it has booted.
+"""The boots of a VM's guest: to which run of the domain a message of the guest belongs, and how often it has booted.
 
-A boot is seen by the node (the domain was started, the guest reset itself) and by the guest (it is ready). Either may
-be the first to tell, and what both tell of is one boot.
+The node observes a boot (the domain was started, or the guest reset itself), and the guest reports that it is ready.
+Either may come first, and both together count as one boot.
 """
 
 from datetime import timedelta
@@ -11,21 +11,23 @@ from domain.vm.events import VmGuestReady, VmGuestRebooted, VmStarted
 from domain.vm.state import Vm, ready_on_disk
 from domain.vm.values import Phase, Ready
 
-#: How long after a reboot that the guest itself told of its node may tell of the same one.
-TOLD_TWICE = timedelta(minutes=2)
+#: How long after the guest's own message about a reboot the node's report may be about the same reboot.
+SAME_REBOOT = timedelta(minutes=2)
 
 
 def same_run(vm: Vm, event: VmStarted) -> bool:
-    """Whether the run that is told of is the one that was known, as after a silence of its node."""
+    """Whether the event is about the run of the domain that was known before, as after a time without reports."""
     same_host = vm.host_boot is None or event.host_boot in (None, vm.host_boot)
     return event.boots == vm.booted and same_host and vm.phase not in (Phase.STOPPED, Phase.FAILED)
 
 
 def begun(vm: Vm, event: VmStarted) -> Vm:
-    """Its domain runs: whether that is the run that was known, or another one."""
+    """The VM after its domain runs. It is a new boot unless it is the run that was known before."""
     if same_run(vm, event):
         return replace(vm, host_boot=event.host_boot or vm.host_boot)
-    ahead = vm.ready is not None and vm.ready.boots == event.boots > vm.booted  # the guest was faster than its node
+    ahead = (
+        vm.ready is not None and vm.ready.boots == event.boots > vm.booted
+    )  # the guest's message came before the node's report
     return replace(
         vm,
         booted=event.boots,
@@ -38,9 +40,9 @@ def begun(vm: Vm, event: VmStarted) -> Vm:
 
 
 def rebooted(vm: Vm, event: VmGuestRebooted) -> Vm:
-    """What the guest has told of already ends nothing."""
+    """The VM after its guest rebooted. It stays ready if the guest has reported this reboot itself already."""
     resets = max(event.resets - vm.resets, 0)
-    known = resets > 0 and vm.ready is not None and vm.ready.unseen and event.at - vm.ready.at < TOLD_TWICE
+    known = resets > 0 and vm.ready is not None and vm.ready.unseen and event.at - vm.ready.at < SAME_REBOOT
     seen = replace(vm.ready, unseen=False) if vm.ready is not None and known and resets == 1 else None
     return replace(
         vm,
@@ -54,10 +56,10 @@ def rebooted(vm: Vm, event: VmGuestRebooted) -> Vm:
 
 
 def boot_of(vm: Vm, boots: int | None) -> int:
-    """The boot that a guest spoke of, where it says so.
+    """The boot that a guest's message belongs to: `boots`, if the message has it.
 
-    Guests of earlier versions do not, and spoke once for each disk. So on a disk that its node has not told of yet, a
-    guest was faster than its node, and spoke of the boot that is wanted.
+    Messages of earlier versions do not. They came once for each disk. So if the node has not reported a boot on the
+    present disk yet, the message came before that report, and belongs to the desired boot.
     """
     return boots or (vm.boots if vm.disk_made < vm.disk else vm.booted)
 
@@ -65,10 +67,10 @@ def boot_of(vm: Vm, boots: int | None) -> int:
 def ready(vm: Vm, event: VmGuestReady) -> Vm:
     before, boots = vm.ready, boot_of(vm, event.boots)
     unseen = before is not None and before.boots == boots and before.boot != event.boot
-    said = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
+    message = Ready(at=event.at, boots=boots, boot=event.boot, unseen=unseen)
     return replace(
-        ready_on_disk(vm, said),
-        ready=said,
+        ready_on_disk(vm, message),
+        ready=message,
         host_keys=event.host_keys,
         guest_boots=vm.guest_boots + unseen,
     )

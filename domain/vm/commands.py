@@ -1,4 +1,4 @@
-"""The platform's own commands on a VM, and the base class (`Asked`) of the commands of callers in `verbs/`."""
+"""The platform's own commands on a VM, and the base class of the commands of callers, which are in `verbs/`."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ class VmCommand(Command):
     vm: Uuid
 
 
-class Asked(VmCommand):
+class VmOperationCommand(VmCommand):
     """A command of a caller, which belongs to a verb. When it is accepted, it becomes an operation.
 
     `operation` and `fingerprint` identify the request: a repeat has the same.
@@ -113,4 +113,4 @@ PlatformCommands = (
     | CloseConsole
 )
 """The commands that do not become operations of a caller."""
-VmCommands = Asked | PlatformCommands
+VmCommands = VmOperationCommand | PlatformCommands

@@ -5,7 +5,7 @@ from domain.vm.commands import CloseConsole, OpenConsole
 from domain.vm.events import VmConsoleClosed, VmConsoleOpened
 from domain.vm.state import Vm
 from domain.vm.values import Phase
-from domain.vm.verb import GONE
+from domain.vm.verb import WAS_DELETED
 
 
 def decide(vm: Vm, command: OpenConsole | CloseConsole) -> list[VmConsoleOpened | VmConsoleClosed]:
@@ -17,7 +17,7 @@ def opened(vm: Vm, command: OpenConsole) -> list[VmConsoleOpened]:
     if command.session in vm.consoles or command.session in vm.consoles_ended:
         return []
     if vm.phase is Phase.DELETED:
-        raise Rejected("vm_deleted", GONE, Category.GONE)
+        raise Rejected("vm_deleted", WAS_DELETED, Category.GONE)
     if vm.phase is not Phase.RUNNING:
         detail = f"the VM is {vm.phase}: only a running VM has a console; start or resume it, or read its console-log"
         raise Rejected("wrong_phase", detail)

@@ -16,7 +16,7 @@ class VmEvent(Event):
     operation: str | None = None
 
 
-class VmAsked(VmEvent):
+class VmOperationAccepted(VmEvent):
     """An operation was accepted. `cancels`: the id of the operation that it overtakes."""
 
     operation: str
@@ -95,7 +95,7 @@ class VmRestartScheduled(VmEvent):
     attempt: int
 
 
-class VmRestartedByPolicy(VmAsked):
+class VmRestartedByPolicy(VmOperationAccepted):
     """The time of an automatic restart has come: the VM is to be on again."""
 
     TOPIC = "nebula.vm.VmRestartedByPolicy"

@@ -30,7 +30,7 @@ from domain.vm.events import (
     VmSuspended,
     VmUnschedulable,
 )
-from domain.vm.state import Vm, asked, known, settled, started_anew
+from domain.vm.state import Vm, operations_after, with_new_boot, with_pending, with_phase
 from domain.vm.values import AT_REST, SIZED, WAITING, Failure, Phase
 from domain.vm.verb import AnyVerb, verb_named
 from domain.vm.verbs import VERBS, delete, start, stop
@@ -86,11 +86,11 @@ def changed(vm: Vm, event: OtherEvents) -> Vm:
         case VmRestartedByPolicy():
             return restarted(vm, event)
         case VmPaused():
-            return settled(vm, event, Phase.PAUSED)
+            return with_phase(vm, event, Phase.PAUSED)
         case VmResumed():
-            return with_addresses(settled(vm, event, Phase.RUNNING), event, same_boot=True)
+            return with_addresses(with_phase(vm, event, Phase.RUNNING), event, same_boot=True)
         case VmSuspended():
-            return without_addresses(settled(vm, event, Phase.SUSPENDED))
+            return without_addresses(with_phase(vm, event, Phase.SUSPENDED))
         case VmAddressesChanged():
             return with_addresses(replace(vm, sequence=event.sequence, lease=event.lease), event, same_boot=False)
         case VmGuestRebooted():
@@ -161,10 +161,10 @@ def stopped(vm: Vm, event: VmStopped) -> Vm:
 def restarted(vm: Vm, event: VmRestartedByPolicy) -> Vm:
     """Only the operations of the latest automatic restarts are kept: nobody repeats them, and there may be many."""
     latest = (*vm.restarted_by, event.operation)
-    operations = known(vm, event, start.NAME)
+    operations = operations_after(vm, event, start.NAME)
     for outdated in latest[:-MOST_RESTARTS]:
         operations = operations.discard(outdated)
-    booting = started_anew(asked(vm, event, start.NAME))
+    booting = with_new_boot(with_pending(vm, event, start.NAME))
     return replace(booting, operations=operations, restarted_by=latest[-MOST_RESTARTS:])
 
 
@@ -200,10 +200,10 @@ def timed_out(vm: Vm, event: VmOperationTimedOut) -> Vm:
     """
     verb = verb_named(event.verb)
     preparing = vm.phase in (*WAITING, Phase.SCHEDULED) and vm.desired is not Desired.ABSENT
-    if preparing or (verb is not None and verb.comes_up and vm.phase is not Phase.RUNNING):
+    if preparing or (verb is not None and verb.starts and vm.phase is not Phase.RUNNING):
         detail = f"{event.verb} did not finish in time; start it to try again, or delete it"
         failure = Failure(code="timed_out", detail=detail, at=event.at)
         return replace(vm, pending=None, phase=Phase.FAILED, desired=Desired.OFF, failure=failure)
-    if verb is not None and verb.harmless is not None:
+    if verb is not None and verb.harmless_goal is not None:
         return replace(vm, pending=None, desired=AT_REST.get(vm.phase, vm.desired))
     return replace(vm, pending=None)

@@ -6,12 +6,11 @@ from domain.access import PLATFORM
 from domain.base import Event
 from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
-from domain.verb import AT_ONCE, Effect, Verb
+from domain.verb import ON_ACCEPTANCE, Effect, Verb
 from domain.vm.commands import CloseConsole, OpenConsole, RecordGuestReady, VmCommands
 from domain.vm.events import (
     OtherEvents,
     VmAddressesChanged,
-    VmAsked,
     VmCleared,
     VmConsoleClosed,
     VmConsoleOpened,
@@ -20,6 +19,7 @@ from domain.vm.events import (
     VmGuestReady,
     VmGuestRebooted,
     VmLost,
+    VmOperationAccepted,
     VmOperationTimedOut,
     VmPaused,
     VmPreparing,
@@ -49,7 +49,7 @@ NOTES: tuple[Verb[Any], ...] = tuple(
         effect=Effect.NOTES,
         permission=PLATFORM,
         opens=(),
-        fulfilled_by=AT_ONCE,
+        fulfilled_by=ON_ACCEPTANCE,
     )
     for name, command, summary in (
         ("guest-ready", RecordGuestReady, "A guest is ready: its cloud-init has finished"),
@@ -110,13 +110,13 @@ def step(event: Event) -> Step:
 
 
 def cancels(event: Event, operation: str, _: str) -> CancelReason | None:
-    if not isinstance(event, VmAsked) or event.cancels != operation:
+    if not isinstance(event, VmOperationAccepted) or event.cancels != operation:
         return None
     return CancelReason.ABANDONED if isinstance(event, VmAbandoned) else CancelReason.OVERTAKEN
 
 
 def overtakes(event: Event, _: Vm | None) -> str | None:
-    return event.cancels if isinstance(event, VmAsked) else None
+    return event.cancels if isinstance(event, VmOperationAccepted) else None
 
 
 VM = Kind[Vm, VmCommands](

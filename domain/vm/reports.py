@@ -101,7 +101,7 @@ def observe_on(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvent]:
     boots = min(report.boots, vm.boots)  # a report cannot name more boots than were ordered
     came_up = (
         vm.phase is not Phase.RUNNING
-        or (verb is not None and verb.anew)
+        or (verb is not None and verb.reboots)
         or (report.size is not None and vm.running_size not in (None, report.size))  # the node restarted the domain
         or (None not in (report.host_boot, vm.host_boot) and report.host_boot != vm.host_boot)  # the host has rebooted
     )
@@ -158,8 +158,8 @@ def observe_off(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvent]:
         return []
     if verb is not None and verb.boots:
         return []
-    if verb is not None and verb.harmless is not None:
-        why = f"it went off before it could be {verb.harmless}; start it"
+    if verb is not None and verb.harmless_goal is not None:
+        why = f"it went off before it could be {verb.harmless_goal}; start it"
         return [failed(vm, report, at, "powered_off", why, Phase.STOPPED)]
     stop_event = stopped(vm, report, at)
     return [stop_event, *restart_by_policy(vm, stop_event)]
@@ -220,7 +220,7 @@ def phase_after_error(vm: Vm, report: NodeReport) -> Phase:
             return Phase.PAUSED
         case Power.SUSPENDED if vm.desired is not Desired.ABSENT:
             return Phase.SUSPENDED
-        case Power.ON if verb is not None and verb.harmless is not None:
+        case Power.ON if verb is not None and verb.harmless_goal is not None:
             return Phase.RUNNING
         case _:
             return Phase.FAILED
@@ -279,7 +279,7 @@ def observe_forgotten(vm: Vm, command: RecordReport) -> list[VmEvent]:
 def observe_preparing(vm: Vm, report: NodeReport, at: datetime) -> list[VmEvent]:
     """The node prepares the VM: one event for each new step, and for the first report of a node that was lost."""
     verb = pending_verb(vm)
-    node_is_back = vm.phase is Phase.LOST and verb is not None and verb.comes_up
+    node_is_back = vm.phase is Phase.LOST and verb is not None and verb.starts
     new_step = vm.phase is Phase.SCHEDULED and report.step != vm.preparing
     if report.step is None or not (node_is_back or new_step):
         return []

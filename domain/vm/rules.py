@@ -11,7 +11,6 @@ from domain.contract import Desired
 from domain.known import same_request
 from domain.vm import consoles
 from domain.vm.commands import (
-    Asked,
     CloseConsole,
     DeferVm,
     DropVm,
@@ -24,6 +23,7 @@ from domain.vm.commands import (
     RestartByPolicy,
     ScheduleVm,
     VmCommands,
+    VmOperationCommand,
 )
 from domain.vm.deadlines import until_up
 from domain.vm.events import VmEvent, VmLost, VmOperationTimedOut, VmRestartedByPolicy
@@ -31,12 +31,12 @@ from domain.vm.reports import guest_ready, observe, observe_forgotten
 from domain.vm.scheduling import defer, drop, schedule
 from domain.vm.state import Vm
 from domain.vm.values import STARTED_AGAIN, VISIBLE, Phase
-from domain.vm.verb import GONE, AnyVerb, admit
+from domain.vm.verb import WAS_DELETED, AnyVerb, admit
 from domain.vm.verbs import VERBS, change, tag
 from domain.vm.verbs.create import CreateVm, create
 from domain.vm.verbs.stop import BY_POLICY
 
-_VERB_OF: dict[type[Asked], AnyVerb] = {verb.command: verb for verb in VERBS}
+_VERB_OF: dict[type[VmOperationCommand], AnyVerb] = {verb.command: verb for verb in VERBS}
 
 
 def decide(vm: Vm | None, command: VmCommands) -> list[VmEvent]:
@@ -45,26 +45,26 @@ def decide(vm: Vm | None, command: VmCommands) -> list[VmEvent]:
         return create(vm, command)
     if vm is None:
         raise Rejected("vm_not_found", f"there is no VM {command.vm} in this project", Category.NOT_FOUND, field="vm")
-    if isinstance(command, Asked):
+    if isinstance(command, VmOperationCommand):
         return decide_verb(vm, command, _VERB_OF[type(command)])
     if vm.phase is Phase.DELETED and not isinstance(command, OpenConsole | CloseConsole):
         return [*observe_forgotten(vm, command)] if isinstance(command, RecordReport) else []
     return decide_platform(vm, command)
 
 
-def decide_verb(vm: Vm, command: Asked, verb: AnyVerb) -> list[VmEvent]:
+def decide_verb(vm: Vm, command: VmOperationCommand, verb: AnyVerb) -> list[VmEvent]:
     """The events that follow from a command of a caller; none if it is a repeat. Raises Rejected."""
     if is_repeat(vm, command, verb):
         return []
     if vm.phase is Phase.DELETED:
-        raise Rejected("vm_deleted", GONE, Category.GONE)
-    events = verb.first(vm, command) if verb.first is not None else None
+        raise Rejected("vm_deleted", WAS_DELETED, Category.GONE)
+    events = verb.special_case(vm, command) if verb.special_case is not None else None
     if events is not None:
         return [*events]
     return [*verb.decide(vm, command, admit(vm, verb, force=verb.by_force(vm, command)))]
 
 
-def is_repeat(vm: Vm, command: Asked, verb: AnyVerb) -> bool:
+def is_repeat(vm: Vm, command: VmOperationCommand, verb: AnyVerb) -> bool:
     """Whether this request was accepted before. A repeat of the earlier verb `tag` comes as `change`."""
     known = vm.operations.get(command.operation)
     tagged = verb is change.CHANGE and known is not None and known.verb == tag.NAME

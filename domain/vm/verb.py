@@ -1,6 +1,6 @@
 """What a verb of a VM is, and when it is accepted. Each verb is in a file of its own in `verbs/`.
 
-A row says for each phase that the verb is accepted (YES), or why it is refused and what to do.
+A row says for each phase that the verb is accepted (ACCEPTED), or why it is refused and what to do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,27 +11,27 @@ from typing import Any, Generic, TypedDict, TypeVar
 from domain.base import Rejected
 from domain.contract import Desired
 from domain.verb import Effect, Verb
-from domain.vm.commands import Asked
-from domain.vm.events import VmAsked, VmEvent
+from domain.vm.commands import VmOperationCommand
+from domain.vm.events import VmEvent, VmOperationAccepted
 from domain.vm.state import Vm
 from domain.vm.values import Phase
 
-YES = None
+ACCEPTED = None
 
 Row = Mapping[Phase, str | None]
 
-GONE = "this VM was deleted"
-COMING: Row = dict.fromkeys(
+WAS_DELETED = "this VM was deleted"
+NOT_CREATED: Row = dict.fromkeys(
     (Phase.REQUESTED, Phase.UNSCHEDULABLE, Phase.SCHEDULED), "wait until it has been created, or delete it"
 )
-SILENT: Row = {Phase.LOST: "its node is lost; wait until the node is back"}
-ALWAYS: Row = {**dict.fromkeys(Phase, YES), Phase.DELETED: GONE}
+NODE_LOST: Row = {Phase.LOST: "its node is lost; wait until the node is back"}
+ALWAYS: Row = {**dict.fromkeys(Phase, ACCEPTED), Phase.DELETED: WAS_DELETED}
 
-C = TypeVar("C", bound=Asked)
-E = TypeVar("E", bound=VmAsked)
+C = TypeVar("C", bound=VmOperationCommand)
+E = TypeVar("E", bound=VmOperationAccepted)
 
 
-def no(*_: object) -> bool:
+def never_forced(*_: object) -> bool:
     return False
 
 
@@ -44,15 +44,15 @@ class VmVerb(Verb[C], Generic[C, E]):
     - `row`: in which phases. `forced`: the row of commands for which `by_force` returns True.
     - `overtakes`: it cancels a pending operation, except those of the verbs named here; None: it is refused while any
       operation is pending. `only_by_force`: it overtakes only if it is forced, and only if the VM has a node.
-    - `beside`: it is accepted whatever is pending or desired. `while_deleting`: also while the VM is being deleted.
-    - `first`: returns the events of a special case, before all these checks; None if it is not that case.
+    - `always_accepted`: in each phase, whatever is pending or desired. `while_deleting`: also during its deletion.
+    - `special_case`: returns the events of a special case, before all these checks; None if it is not that case.
 
     While its operation is pending:
 
-    - `comes_up`: the VM is starting. If the operation ends without success, the VM is failed.
-    - `boots`: the domain is about to be started, so a report that it is off leads to no event. `anew`: a report that it
-      is on fulfils the operation although the VM was running before.
-    - `harmless`: the guest is kept even if the operation fails. The value is the goal in a word, such as "paused".
+    - `starts`: the VM is starting. If the operation ends without success, the VM is failed.
+    - `boots`: the domain is about to be started, so a report that it is off leads to no event. `reboots`: a report that
+      it is on fulfils the operation although the VM was running before.
+    - `harmless_goal`: the guest is kept even if the operation fails. The value is the goal in a word, such as "paused".
     """
 
     event: type[E]
@@ -60,16 +60,16 @@ class VmVerb(Verb[C], Generic[C, E]):
     evolve: Callable[[Vm, E], Vm]
     row: Row
     forced: Row | None = None
-    by_force: Callable[[Vm, C], bool] = no
+    by_force: Callable[[Vm, C], bool] = never_forced
     overtakes: tuple[str, ...] | None = None
     only_by_force: bool = False
-    beside: bool = False
+    always_accepted: bool = False
     while_deleting: bool = False
-    first: Callable[[Vm, C], Sequence[VmEvent] | None] | None = None
-    comes_up: bool = False
+    special_case: Callable[[Vm, C], Sequence[VmEvent] | None] | None = None
+    starts: bool = False
     boots: bool = False
-    anew: bool = False
-    harmless: str | None = None
+    reboots: bool = False
+    harmless_goal: str | None = None
 
     def __post_init__(self) -> None:
         """Raises TypeError if a row lacks a phase: no process starts with such a verb."""
@@ -98,14 +98,14 @@ def verb_named(name: str) -> AnyVerb | None:
 
 def admit(vm: Vm, verb: AnyVerb, *, force: bool = False) -> str | None:
     """The operation that the verb overtakes, if any. Raises Rejected if the verb is not accepted now."""
-    if verb.beside:
+    if verb.always_accepted:
         return None
     if vm.pending is not None:
         pending = vm.pending
         if not verb.can_overtake(pending.verb, force=force and vm.node is not None):
             raise Rejected(
                 "operation_pending",
-                f"{pending.verb} (operation {pending.operation}) is under way; {way_past(vm, pending.verb)}",
+                f"{pending.verb} (operation {pending.operation}) is under way; {ways_out(vm, pending.verb)}",
             )
         return pending.operation
     if vm.desired is Desired.ABSENT and not verb.while_deleting:
@@ -116,7 +116,7 @@ def admit(vm: Vm, verb: AnyVerb, *, force: bool = False) -> str | None:
     return None
 
 
-def way_past(vm: Vm, pending: str) -> str:
+def ways_out(vm: Vm, pending: str) -> str:
     """What a caller can do while an operation of the verb `pending` is pending, in words."""
     known = verb_named(pending)
     if known is not None and known.effect is Effect.DELETES:
@@ -140,7 +140,7 @@ class AcceptedFields(TypedDict):
     cancels: str | None
 
 
-def accepted(command: Asked, patience: timedelta, cancels: str | None = None) -> AcceptedFields:
+def accepted(command: VmOperationCommand, patience: timedelta, cancels: str | None = None) -> AcceptedFields:
     """These fields for a command. `patience`: how long the operation may take."""
     return {
         "at": command.at,

@@ -1,6 +1,6 @@
-"""What a command looks up before it is decided, and what stands or falls with its events on other aggregates.
+"""Lookups of a command before it is decided, and the changes of other aggregates in the same append.
 
-What a command's fields name (`Names`) is looked up for every command; here is what needs more than that.
+The resources that a command's fields name (`Names`) are looked up for every command. Here are further lookups.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from handlers.world.world import World
 from runtime import subjects
 
 MOST_USER_DATA = 64 * 1024
-#: Bytes of user-data that are looked at without leaving the loop.
-LOOKED_AT_HERE = 2048
+#: User-data of fewer bytes is checked in the event loop, larger ones in a thread.
+CHECKED_HERE = 2048
 Args = dict[str, object]
 """The arguments of a command, with what was looked up."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a command may look up beyond its own aggregate."""
+    """What a command may read besides its own aggregate."""
 
     world: World
     vault: Vault
@@ -54,9 +54,10 @@ Beside = Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]]
 
 @dataclass(frozen=True)
 class Lookup:
-    """`prepare` completes the arguments, or refuses. `beside`: all that stands or falls with the events.
+    """The lookups of a command. `prepare` completes the arguments, or raises Rejected. `beside`: each function returns
+    changes of other aggregates for the same append, and tips that must not change.
 
-    `behind`: the command is stored first, and what it names is checked behind it (`fences.py`).
+    `behind`: the command is appended first, and the resources that it names are checked after that (`fences.py`).
     """
 
     prepare: Prepare | None = None
@@ -65,11 +66,11 @@ class Lookup:
 
 
 def named(command: type[Command], args: Args) -> dict[str, list[Reference]]:
-    """What arguments name, by their fields; of anything else the command itself tells what is wrong with it."""
+    """The references in the arguments, by field. Malformed values are skipped: the command's type refuses them."""
     found: dict[str, list[Reference]] = {}
     for name, kind in names_in(command):
-        said = args.get(name)
-        ids = said if isinstance(said, list | tuple) else [said]
+        value = args.get(name)
+        ids = value if isinstance(value, list | tuple) else [value]
         found[name] = [Reference(kind, id_) for id_ in ids if isinstance(id_, str)]
     return found
 
@@ -79,7 +80,7 @@ def all_named(command: type[Command], args: Args) -> Iterable[Reference]:
 
 
 async def check_named(command: type[Command], args: Args, project_id: str, facts: Facts) -> Args:
-    """What the arguments name is there, and may be used. Raises Rejected for the field."""
+    """The arguments, if all resources that they name exist and may be used. Raises Rejected with the field."""
     for name, references in named(command, args).items():
         try:
             facts.world.references.usable(references, project_id)
@@ -90,14 +91,14 @@ async def check_named(command: type[Command], args: Args, project_id: str, facts
 
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
-    """Project, image and tags exist; the user-data is sealed before anything is stored."""
-    said = args.get("spec")
-    spec = said if isinstance(said, dict) else {}
+    """Check project, image, tags, flavor and size, and seal the user-data before anything is stored."""
+    given = args.get("spec")
+    spec = given if isinstance(given, dict) else {}
     args["project"] = project_id
     facts.world.references.usable(all_named(vm.CreateVm, args), project_id)
-    if args.get("flavor") is not None and isinstance(said, dict | None):
-        args["spec"] = spec = sized(str(args["flavor"]), spec, facts)
-    facts.world.references.fits(str(args.get("image")), spec.get("disk_gib"))
+    if args.get("flavor") is not None and isinstance(given, dict | None):
+        args["spec"] = spec = size_of_flavor(str(args["flavor"]), spec, facts)
+    facts.world.references.check_disk(str(args.get("image")), spec.get("disk_gib"))
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         region = args.get("region")
@@ -107,50 +108,49 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     return {**args, **secret}
 
 
-def sized(flavor_id: str, given: Args, facts: Facts) -> Args:
-    """The size of a VM of a flavor. Its disk may be larger than the flavor's."""
+def size_of_flavor(flavor_id: str, given: Args, facts: Facts) -> Args:
+    """The size of a VM made of a flavor. Its disk may be larger than the flavor's. Raises Rejected."""
     found = facts.world.references.lookup(refers_to(Reference("flavor", flavor_id)))
     if not isinstance(found, Flavor):
         return given
-    if said := sorted({"vcpus", "memory_mib"} & given.keys()):
-        raise Rejected(
-            "invalid_request", f"a flavor says {said[0]}: leave it out", Category.INVALID, field=f"spec.{said[0]}"
-        )
+    if fixed := sorted({"vcpus", "memory_mib"} & given.keys()):
+        detail = f"flavor {flavor_id} determines {fixed[0]}; leave it out"
+        raise Rejected("invalid_request", detail, Category.INVALID, field=f"spec.{fixed[0]}")
     size = {**found.size.model_dump(), **given}
     with contextlib.suppress(ValidationError):  # the command itself tells what is wrong with it
         size["disk_gib"] = vm.Spec.model_validate(size).disk_gib  # "8" and 8.0 are 8
     if isinstance(size["disk_gib"], int) and size["disk_gib"] < found.size.disk_gib:
-        detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; it can be larger, not smaller"
+        detail = f"flavor {flavor_id} has a disk of {found.size.disk_gib} GiB; give as much or more"
         raise Rejected("disk_too_small", detail, Category.INVALID, field="spec.disk_gib")
     return size
 
 
 async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
-    """The image is there; the user-data is sealed. Whether there is such a VM is the rules' business."""
+    """Check the image, and seal the user-data. If there is no such VM, the rules refuse the command."""
     known = facts.world.vm(str(args.get("vm")))
     if known is None or known.state is None or known.state.project != project_id:
         args.pop("user_data_base64", None)
         return {**args, "image": "none", "user_data": None}
     base = str(args.get("image") or known.state.image)
     facts.world.references.usable([Reference("image", base)], project_id)
-    facts.world.references.fits(base, known.state.spec.disk_gib)
+    facts.world.references.check_disk(base, known.state.spec.disk_gib)
     secret = await sealed(args, facts.vault)
     return {**args, "image": base, **secret}
 
 
 async def sealed(args: Args, vault: Vault) -> Args:
-    """The user-data, so that the log cannot tell it, and what its owner should know of it."""
+    """The sealed user-data, and the notices about it."""
     given = user_data_of(args)
     if given is None:
         return {"user_data": None, "notices": ()}
     data = user_data.cleaned(given)
-    look = user_data.notices
-    notices = look(data) if len(data) < LOOKED_AT_HERE else await asyncio.to_thread(look, data)
+    check = user_data.notices
+    notices = check(data) if len(data) < CHECKED_HERE else await asyncio.to_thread(check, data)
     return {"user_data": await vault.seal(str(args["vm"]), data), "notices": notices}
 
 
 def user_data_of(args: Args) -> bytes | None:
-    """The user-data as bytes, given as text or in base64; taken out of the arguments. None where none is given."""
+    """Remove the user-data, text or base64, from the arguments, and return it as bytes. None if there is none."""
     text, encoded = args.pop("user_data", None), args.pop("user_data_base64", None)
     if text and encoded:
         raise unfit("user_data_base64", "give either user_data or user_data_base64, not both")
@@ -174,7 +174,7 @@ def unfit(field: str, detail: str) -> Rejected:
 
 
 async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
-    """The project that an image is to belong to is there; credentials in its source are sealed."""
+    """Check the project of an image, and seal credentials in its source."""
     await check_named(image.RegisterImage, args, project_id, facts)
     args.pop("sealed_source", None)
     source, operation = args.get("source"), args.get("operation")
@@ -188,25 +188,25 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
-    """Its tags are there; VMs of an earlier project with its id are not."""
+    """Check the tags, and fill in VMs of an earlier project with this id."""
     await check_named(project.CreateProject, args, project_id, facts)
     return await users_of("project", args, project_id, facts)
 
 
 async def users_of(kind: str, args: Args, _: str, facts: Facts) -> Args:
-    """Who refers to the resource."""
+    """Fill in the resources that refer to the resource."""
     return {**args, "users": facts.world.references.users(Reference(kind, str(args.get(kind))))}
 
 
 async def forget_vm(args: Args, project_id: str, facts: Facts) -> Args:
-    """Whether the VM's node is lost, and where the VM's disk is, stand in the node's own history."""
+    """Fill in whether the VM's node is lost, and the folder of its last daemon, which has the VM's disk."""
     found = facts.world.vm(str(args.get("vm")))
     at = facts.world.node(found.state.node) if found and found.state and found.state.node else None
     return {**args, "node_lost": at is not None and at.lost, "folder": at.identity if at is not None else None}
 
 
-def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM knows what the VM is changed to need, in the same append."""
+def check_features(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """Require, in the same append, that the VM's node knows the features that the VM needs after the events."""
     if before is None or before.node is None:
         return ()
     after: vm.Vm | None = before
@@ -215,75 +215,75 @@ def knows_it(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Seq
     needed = features(after) if after is not None else ()
     if set(needed) <= set(features(before)):
         return ()
-    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
-    if books.state is not None and (lack := unknown(needed, books.state.info.features)) is not None:
-        detail = f"node {before.node} {lack}; upgrade it first, since a VM stays on its node"
-        said = {name for event in events for name in type(event).model_fields}
-        raise Rejected("unsupported", detail, field=next((name for name in VM_NEEDS if name in said), None))
-    return [books.tip]
+    loaded = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    if loaded.state is not None and (lack := unknown(needed, loaded.state.info.features)) is not None:
+        detail = f"node {before.node} {lack}; upgrade it first, because a VM stays on its node"
+        changed = {name for event in events for name in type(event).model_fields}
+        raise Rejected("unsupported", detail, field=next((name for name in VM_NEEDS if name in changed), None))
+    return [loaded.tip]
 
 
 @dataclass(frozen=True)
 class NamedImages:
-    """The images that a verb of a VM names, in these fields of its event."""
+    """The checks of the images that a verb of a VM names. `fields`: the fields of its event that name them."""
 
     event: type[Event]
     fields: tuple[str, ...]
 
     def of(self, events: Sequence[Event]) -> list[tuple[str, str]]:
-        """Each with its field."""
-        asked = [vars(event) for event in events if isinstance(event, self.event)]
-        return [(name, said[name]) for said in asked for name in self.fields if said[name] is not None]
+        """The named images, as pairs of field and id."""
+        found = [vars(event) for event in events if isinstance(event, self.event)]
+        return [(name, values[name]) for values in found for name in self.fields if values[name] is not None]
 
-    def fit(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-        """A disk of the VM's size holds them."""
+    def check_size(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+        """Raises Rejected if one does not fit on a disk of the VM's size."""
         if before is None:
             return ()
         for name, image_id in self.of(events):
             try:
-                facts.world.references.fits(image_id, before.spec.disk_gib)
+                facts.world.references.check_disk(image_id, before.spec.disk_gib)
             except Rejected as small:
                 raise Rejected(small.code, small.detail, small.category, field=name) from None
         return ()
 
-    def run(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-        """The CPUs of the VM's node run them, in the same append."""
+    def check_architecture(self, before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+        """Require, in the same append, that the CPUs of the VM's node can run them."""
         named = self.of(events)
         if before is None or before.node is None or not named:
             return ()
-        books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+        loaded = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
         for name, image_id in named:
-            base, host = facts.world.image(image_id), books.state
+            base, host = facts.world.image(image_id), loaded.state
             if base is not None and host is not None and host.info.architecture != base.architecture:
                 detail = (
                     f"image {base.id} is for {base.architecture}, and node {host.id} has {host.info.architecture} CPUs"
                 )
                 raise Rejected("wrong_architecture", detail, Category.INVALID, field=name)
-        return [books.tip]
+        return [loaded.tip]
 
 
-def still_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
-    """That the node of a VM that is forgotten is lost, in the same append."""
+def check_node_lost(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Tip]:
+    """Require, in the same append, that the node of a forgotten VM is lost."""
     return [facts.world.lost_node(before.node)] if before is not None and before.node is not None else ()
 
 
 def reservation(before: vm.Vm | None, events: Sequence[Event], facts: Facts) -> Sequence[Change]:
-    """What a resize changes in the books of the VM's node. Raises Rejected where there is no room."""
+    """The change of the reservation on the VM's node after a resize. Raises Rejected if there is no room."""
     resized = next((event for event in events if isinstance(event, vm.VmResized)), None)
     if before is None or resized is None:
         return ()
-    wish = resized.spec.resources()
-    check_resize(before, wish, facts.world.nodes(), facts.policy)
+    size = resized.spec.resources()
+    check_resize(before, size, facts.world.nodes(), facts.policy)
     if before.node is None:
         return ()
-    books = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
-    command = node.ChangeReservation(node=before.node, vm=before.id, resources=wish, at=resized.at)
-    promised = node.decide(books.state, command)
-    return [Change(books.tip, promised)] if promised else ()
+    loaded = facts.world.get(Ref(subjects.SYSTEM, "node", before.node))
+    command = node.ChangeReservation(node=before.node, vm=before.id, resources=size, at=resized.at)
+    changed = node.decide(loaded.state, command)
+    return [Change(loaded.tip, changed)] if changed else ()
 
 
 async def retire_node(args: Args, project_id: str, facts: Facts) -> Args:
-    """Which VMs may still need the node: those on it that are neither lost, nor deleted or forgotten."""
+    """Fill in the VMs on the node that are neither lost, deleted nor forgotten."""
     found = facts.world.node(str(args.get("node")))
     on_it = {id_: facts.world.vm(id_) for id_ in found.reservations} if found else {}
     needed = [id_ for id_, one in on_it.items() if one and one.state and one.state.phase is not vm.Phase.LOST]
@@ -291,7 +291,7 @@ async def retire_node(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 def basis(command: type[Command], args: Args, project_id: str, world: World) -> dict[Ref, Tip]:
-    """The aggregates that a command's arguments name, as far as they are known."""
+    """The aggregates that a command's arguments name, with the last event of each that is known."""
     if command is vm.RebuildVm and not args.get("image"):
         found = world.vm(str(args.get("vm")))
         args = {**args, "image": found.state.image if found is not None and found.state is not None else None}
@@ -300,11 +300,11 @@ def basis(command: type[Command], args: Args, project_id: str, world: World) -> 
     return {ref: world.get(ref).tip for ref in map(refers_to, all_named(command, args))}
 
 
-#: The commands that need more than what follows from their fields (`lookup_of`).
+#: The commands that need further lookups than those that follow from their fields (`lookup_of`).
 LOOKUPS: Mapping[type[Command], Lookup] = {
     vm.CreateVm: Lookup(create_vm, behind=True),
-    vm.ForgetVm: Lookup(forget_vm, beside=(still_lost,)),
-    vm.ChangeVm: Lookup(beside=(knows_it,)),
+    vm.ForgetVm: Lookup(forget_vm, beside=(check_node_lost,)),
+    vm.ChangeVm: Lookup(beside=(check_features,)),
     vm.ResizeVm: Lookup(beside=(reservation,)),
     vm.RebuildVm: Lookup(rebuild_vm),
     project.CreateProject: Lookup(create_project),
@@ -314,10 +314,10 @@ LOOKUPS: Mapping[type[Command], Lookup] = {
 
 
 def lookup_of(verb: Verb[Any]) -> Lookup:
-    """All that the command of a verb looks up.
+    """All lookups of the command of a verb.
 
-    Where it names images for a VM that is there, the VM's disk and node are looked at as well. Raises TypeError where
-    its event does not say the images: such a verb does not start.
+    If the command names images for an existing VM, they are checked against the VM's disk and node. Raises TypeError if
+    its event does not have the same fields: no process starts with such a verb.
     """
     command: type[Command] = verb.command
     lookup = LOOKUPS.get(command, Lookup())
@@ -327,4 +327,5 @@ def lookup_of(verb: Verb[Any]) -> Lookup:
     if forgotten := sorted(set(fields) - set(verb.event.model_fields)):
         raise TypeError(f"{command.__name__} names an image in {', '.join(forgotten)}, {verb.event.__name__} does not")
     images = NamedImages(verb.event, fields)
-    return replace(lookup, beside=(*lookup.beside, images.fit, knows_it, images.run))
+    checks = (images.check_size, check_features, images.check_architecture)
+    return replace(lookup, beside=(*lookup.beside, *checks))

@@ -98,7 +98,7 @@ class References:
     def _refusal(self, vm: Vm) -> Rejected | None:
         try:
             self.usable(references("vm", vm), vm.project)
-            self.fits(vm.image, vm.spec.disk_gib)
+            self.check_disk(vm.image, vm.spec.disk_gib)
         except Rejected as refusal:
             return refusal
         return None
@@ -110,7 +110,7 @@ class References:
             if usable is not None:
                 usable(self.lookup(refers_to(reference)), reference.id, project_id)
 
-    def fits(self, image_id: str, disk_gib: object) -> None:
+    def check_disk(self, image_id: str, disk_gib: object) -> None:
         """Raises Rejected if the image does not fit on a disk of `disk_gib` GiB."""
         found = self.lookup(refers_to(Reference("image", image_id)))
         if isinstance(found, Image):

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from domain.vm.values import Phase
-from domain.vm.verb import GONE, AnyVerb, verb_named
+from domain.vm.verb import WAS_DELETED, AnyVerb, verb_named
 from gateway.commands.actions import ACTIONS
 from gateway.http import problems
 from gateway.http.parameters import not_found
@@ -196,8 +196,8 @@ class Platform:
     def admit(self, rule: AnyVerb, vm: Document, *, force: bool) -> None:
         """As the domain judges it; what is overtaken is cancelled."""
         if vm["phase"] == "deleted":
-            raise Problem(410, "vm_deleted", GONE)
-        if rule.beside:
+            raise Problem(410, "vm_deleted", WAS_DELETED)
+        if rule.always_accepted:
             return
         if (pending := vm["pending"]) is not None:
             if not rule.can_overtake(pending["verb"], force=force and vm["node"] is not None):

@@ -7,7 +7,6 @@ from domain.contract import NodeReport, Power, ReportError
 from domain.guest import AddressSource
 from domain.vm import (
     AbandonVm,
-    Asked,
     CreateVm,
     DeferVm,
     DeleteVm,
@@ -25,6 +24,7 @@ from domain.vm import (
     StopVm,
     SuspendVm,
     Vm,
+    VmOperationCommand,
 )
 from domain.vm.verbs.rescue import RescueVm, UnrescueVm
 from tests.domain.story import Story, at, stored, uid
@@ -41,7 +41,7 @@ def create(**more: Any) -> CreateVm:
     return CreateVm(**{**given, "spec": SPEC, "at": at(), **more})
 
 
-def ask(command: type[Asked], operation: int = 20, **more: Any) -> Any:
+def ask(command: type[VmOperationCommand], operation: int = 20, **more: Any) -> Any:
     """One of the later verbs, as a new operation unless told otherwise."""
     return command(**{"vm": ID, "operation": uid(operation), "fingerprint": "f", "at": at(100), **more})
 

@@ -26,7 +26,7 @@ from domain.vm.verbs.rebuild import REBUILD
 from domain.vm.verbs.start import VmStartRequested
 from gateway.commands import bodies
 from gateway.commands.actions import ACTIONS
-from handlers.commands.lookups import Lookup, NamedImages, knows_it, lookup_of
+from handlers.commands.lookups import Lookup, NamedImages, check_features, lookup_of
 from handlers.commands.routes import Route
 from projections.aggregates import Aggregates
 from projections.books import MODELS, TABLES, check
@@ -117,7 +117,7 @@ def test_each_verb_that_names_an_image_looks_at_the_node_of_the_vm() -> None:
     for verb in VERBS:
         beside = lookup_of(verb).beside
         looks = [getattr(each, "__self__", each) for each in beside].count(NamedImages(verb.event, ("image",)))
-        assert (looks, knows_it in beside) == ((2, True) if verb.name in naming else (0, verb.name == "change"))
+        assert (looks, check_features in beside) == ((2, True) if verb.name in naming else (0, verb.name == "change"))
 
 
 def test_a_verb_whose_event_lacks_the_image_that_its_command_names_does_not_start(

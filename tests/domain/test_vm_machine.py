@@ -11,7 +11,6 @@ from domain.base import Event, Rejected, Resources
 from domain.contract import Desired, NodeReport, Power, ReportError
 from domain.vm import (
     VISIBLE,
-    Asked,
     ChangeVm,
     CloseConsole,
     Considered,
@@ -40,6 +39,7 @@ from domain.vm import (
     Vm,
     VmCleared,
     VmConsoleClosed,
+    VmOperationCommand,
 )
 from domain.vm.kind import VM
 from domain.vm.verbs import VERBS
@@ -50,7 +50,7 @@ from tests.domain.story import at, fold, stored, uid
 
 NODES = st.sampled_from(["n1", "n1", "n1", "n2"])
 OPERATIONS = st.integers(10, 60)
-ASKED: list[type[Asked]] = [verb.command for verb in VERBS if verb not in (CREATE, DELETE)]
+ASKED: list[type[VmOperationCommand]] = [verb.command for verb in VERBS if verb not in (CREATE, DELETE)]
 REASONS = st.lists(st.builds(Considered, node=NODES, reason=st.sampled_from([None, "is full"])), max_size=2).map(tuple)
 
 
@@ -121,7 +121,7 @@ class VmMachine(RuleBasedStateMachine):
         fingerprint=st.sampled_from(["f", "f", "f", "g"]),
         force=st.booleans(),
     )
-    def is_asked(self, command: type[Asked], operation: int, fingerprint: str, force: bool) -> None:
+    def is_asked(self, command: type[VmOperationCommand], operation: int, fingerprint: str, force: bool) -> None:
         given: dict[str, Any] = {"vm": ID, "operation": uid(operation), "fingerprint": fingerprint, "at": self.now()}
         if "force" in command.model_fields:
             given["force"] = force

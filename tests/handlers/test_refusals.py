@@ -10,7 +10,7 @@ import domain
 from domain.base import Category, Rejected
 from domain.idempotency import reused_for
 from domain.known import Known, same_request
-from domain.vm.verb import GONE
+from domain.vm.verb import WAS_DELETED
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
 from runtime.bus import replies
@@ -56,7 +56,7 @@ def test_a_key_that_was_used_is_named_by_its_header() -> None:
 
 def test_a_deleted_vm_can_be_read_as_it_was() -> None:
     gone = {"code": "vm_deleted", "status": 410, "field": None}
-    assert sent(Rejected("vm_deleted", GONE, Category.GONE)) == {
+    assert sent(Rejected("vm_deleted", WAS_DELETED, Category.GONE)) == {
         **gone,
         "detail": "this VM was deleted; its earlier states can be read with ?at=",
     }

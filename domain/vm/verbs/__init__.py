@@ -1,6 +1,6 @@
-"""The verbs of a VM: one file each, with its row (when it is taken), its command, its event, `decide` and `evolve`.
+"""The verbs of a VM: one file each, with its row (when it is accepted), its command, its event, `decide` and `evolve`.
 
-A file of this folder is found by itself: its `VERBS` are verbs of a VM. docs/extending.md says how to add one.
+Each file of this folder is imported here, and its `VERBS` are added. docs/extending.md says how to add one.
 """
 
 import pkgutil
@@ -11,7 +11,7 @@ from domain.vm.verb import AnyVerb, VmVerb
 
 
 def in_file(name: str) -> tuple[AnyVerb, ...]:
-    """The verbs of a file. Raises TypeError for a file without any: it does not start."""
+    """The verbs of a file. Raises TypeError for a file without verbs: no process starts with that."""
     verbs = getattr(import_module(name), "VERBS", ())
     if not verbs or not all(isinstance(verb, VmVerb) for verb in verbs):
         raise TypeError(f"{name} has no VERBS: a tuple of its values of VmVerb")
@@ -19,7 +19,7 @@ def in_file(name: str) -> tuple[AnyVerb, ...]:
 
 
 def in_order(verb: AnyVerb) -> tuple[int, str]:
-    """Where a verb stands in descriptions: by what it does to the VM, then by its name."""
+    """The sort key of a verb in descriptions: by its effect, then by its name."""
     return list(Effect).index(verb.effect), verb.name
 
 

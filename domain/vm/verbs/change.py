@@ -9,17 +9,17 @@ from domain.access import VM_EDIT
 from domain.base import Hostname, Labels, Remark, Tags, replace
 from domain.contract import Desired, Watchdog
 from domain.references import Names
-from domain.verb import AT_ONCE, Effect
-from domain.vm.commands import Asked
-from domain.vm.events import VmAsked, VmEvent
-from domain.vm.state import Vm, noted
+from domain.verb import ON_ACCEPTANCE, Effect
+from domain.vm.commands import VmOperationCommand
+from domain.vm.events import VmEvent, VmOperationAccepted
+from domain.vm.state import Vm, with_operation
 from domain.vm.values import RestartPolicy
 from domain.vm.verb import ALWAYS, VmVerb, accepted, wrong_phase
 
 NAME = "change"
 
 
-class ChangeVm(Asked):
+class ChangeVm(VmOperationCommand):
     """Fields that are None stay unchanged; tags and labels are replaced as a whole."""
 
     name: Hostname | None = None
@@ -31,7 +31,7 @@ class ChangeVm(Asked):
     description: Remark | None = None
 
 
-class VmChanged(VmAsked):
+class VmChanged(VmOperationAccepted):
     """Fields that are None stay unchanged."""
 
     TOPIC = "nebula.vm.VmChanged"
@@ -63,7 +63,7 @@ def change(vm: Vm, command: ChangeVm, _: str | None) -> list[VmEvent]:
 
 def evolve(vm: Vm, event: VmChanged) -> Vm:
     return replace(
-        noted(vm, event, NAME),
+        with_operation(vm, event, NAME),
         name=vm.name if event.name is None else event.name,
         tags=vm.tags if event.tags is None else event.tags,
         labels=vm.labels if event.labels is None else event.labels,
@@ -83,9 +83,9 @@ CHANGE = VmVerb(
     permission=VM_EDIT,
     event=VmChanged,
     opens=(VmChanged,),
-    fulfilled_by=AT_ONCE,
+    fulfilled_by=ON_ACCEPTANCE,
     row=ALWAYS,
-    beside=True,
+    always_accepted=True,
     decide=change,
     evolve=evolve,
 )

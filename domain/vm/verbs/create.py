@@ -12,18 +12,18 @@ from domain.contract import Desired, Watchdog
 from domain.known import NONE, Known, same_request
 from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import PLACEMENT_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmStarted
+from domain.vm.events import VmEvent, VmOperationAccepted, VmStarted
 from domain.vm.state import Vm, pending_of
 from domain.vm.values import Notice, Phase, RestartPolicy, Spec
-from domain.vm.verb import GONE, Row, VmVerb, accepted
+from domain.vm.verb import WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "create"
-ROW: Row = {**dict.fromkeys(Phase, "it was created before"), Phase.DELETED: GONE}
+ROW: Row = {**dict.fromkeys(Phase, "it was created before"), Phase.DELETED: WAS_DELETED}
 
 
-class CreateVm(Asked):
+class CreateVm(VmOperationCommand):
     project: Annotated[Slug, Names("project")]
     name: Hostname
     image: Annotated[Slug, Names("image")]
@@ -42,7 +42,7 @@ class CreateVm(Asked):
     flavor: Annotated[Slug | None, Names("flavor")] = None
 
 
-class VmRequested(VmAsked):
+class VmRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmRequested"
     SIGNED = True
     vm: str
@@ -156,7 +156,7 @@ CREATE = VmVerb(
     row=ROW,
     decide=lambda vm, command, _: create(vm, command),
     evolve=lambda _, event: created(event),
-    comes_up=True,
+    starts=True,
     boots=True,
 )
 

@@ -4,20 +4,20 @@ from domain.access import VM_DELETE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import DELETE_DEADLINE
-from domain.vm.events import VmAsked, VmDeleted, VmEvent
-from domain.vm.state import Vm, asked
+from domain.vm.events import VmDeleted, VmEvent, VmOperationAccepted
+from domain.vm.state import Vm, with_pending
 from domain.vm.verb import ALWAYS, VmVerb, accepted, refuse_protected
 
 NAME = "delete"
 
 
-class DeleteVm(Asked):
+class DeleteVm(VmOperationCommand):
     pass
 
 
-class VmDeletionRequested(VmAsked):
+class VmDeletionRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmDeletionRequested"
 
 
@@ -30,7 +30,7 @@ def delete(vm: Vm, command: DeleteVm, cancels: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmDeletionRequested) -> Vm:
-    return replace(asked(vm, event, NAME), desired=Desired.ABSENT)
+    return replace(with_pending(vm, event, NAME), desired=Desired.ABSENT)
 
 
 DELETE = VmVerb(

@@ -7,10 +7,10 @@ from domain.base import Reason, Rejected, replace
 from domain.contract import Desired
 from domain.references import LOOKED_UP
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import DELETE_DEADLINE
-from domain.vm.events import VmAsked, VmDeleted, VmEvent
-from domain.vm.state import Vm, asked
+from domain.vm.events import VmDeleted, VmEvent, VmOperationAccepted
+from domain.vm.state import Vm, with_pending
 from domain.vm.values import WAITING
 from domain.vm.verb import (
     ALWAYS,
@@ -25,7 +25,7 @@ NAME = "forget"
 ROW: Row = {**ALWAYS, **dict.fromkeys(WAITING, "it is on no node; delete it")}
 
 
-class ForgetVm(Asked):
+class ForgetVm(VmOperationCommand):
     """Mark a VM deleted whose node is permanently lost."""
 
     reason: Reason
@@ -33,7 +33,7 @@ class ForgetVm(Asked):
     folder: Annotated[str | None, LOOKED_UP] = None
 
 
-class VmForgotten(VmAsked):
+class VmForgotten(VmOperationAccepted):
     """The VM of a lost node was marked deleted. If the node comes back, it removes the VM.
 
     `folder`: the identity of the node's last daemon, whose folder has the VM's disk.
@@ -65,7 +65,7 @@ def forget(vm: Vm, command: ForgetVm, cancels: str | None) -> list[VmEvent]:
 
 def evolve(vm: Vm, event: VmForgotten) -> Vm:
     return replace(
-        asked(vm, event, NAME),
+        with_pending(vm, event, NAME),
         desired=Desired.ABSENT,
         epoch=event.epoch,
         forgotten=event.reason,

@@ -4,31 +4,31 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import POWER_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmPaused
-from domain.vm.state import Vm, asked
+from domain.vm.events import VmEvent, VmOperationAccepted, VmPaused
+from domain.vm.state import Vm, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "pause"
 ROW: Row = {
-    **COMING,
-    Phase.RUNNING: YES,
+    **NOT_CREATED,
+    Phase.RUNNING: ACCEPTED,
     Phase.PAUSED: "it is paused already",
     Phase.SUSPENDED: "its memory is on disk; resume it first",
     Phase.STOPPED: "only a running VM can be paused; start it first",
     Phase.FAILED: "only a running VM can be paused; start it first",
-    **SILENT,
-    Phase.DELETED: GONE,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class PauseVm(Asked):
+class PauseVm(VmOperationCommand):
     """Its CPUs are stopped; memory, disk and addresses stay."""
 
 
-class VmPauseRequested(VmAsked):
+class VmPauseRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmPauseRequested"
 
 
@@ -37,7 +37,7 @@ def pause(vm: Vm, command: PauseVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmPauseRequested) -> Vm:
-    return replace(asked(vm, event, NAME), desired=Desired.PAUSED)
+    return replace(with_pending(vm, event, NAME), desired=Desired.PAUSED)
 
 
 PAUSE = VmVerb(
@@ -52,7 +52,7 @@ PAUSE = VmVerb(
     row=ROW,
     decide=pause,
     evolve=evolve,
-    harmless="paused",
+    harmless_goal="paused",
 )
 
 VERBS = (PAUSE,)

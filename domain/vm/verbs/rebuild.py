@@ -1,4 +1,4 @@
-"""Rebuild a VM: a new disk in place of the old one, and a boot from it."""
+"""Rebuild a VM: it gets a new disk in place of the old one, and boots from it."""
 
 from typing import Annotated
 
@@ -6,19 +6,19 @@ from domain.access import VM_OPERATE
 from domain.base import Sealed, Slug, replace
 from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import CREATE_DEADLINE, PLACEMENT_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmStarted
-from domain.vm.state import Vm, asked, new_disk, started_anew
+from domain.vm.events import VmEvent, VmOperationAccepted, VmStarted
+from domain.vm.state import Vm, new_disk, with_new_boot, with_pending
 from domain.vm.values import Notice
-from domain.vm.verb import ALWAYS, COMING, SILENT, Row, VmVerb, accepted
+from domain.vm.verb import ALWAYS, NODE_LOST, NOT_CREATED, Row, VmVerb, accepted
 
 NAME = "rebuild"
-ROW: Row = {**ALWAYS, **COMING, **SILENT}
+ROW: Row = {**ALWAYS, **NOT_CREATED, **NODE_LOST}
 
 
-class RebuildVm(Asked):
-    """A new disk in place of the old one, whose data is lost. What is None stays as it is."""
+class RebuildVm(VmOperationCommand):
+    """Replace the disk by a new one; the old data is lost. Fields that are None stay unchanged."""
 
     image: Annotated[Slug, Names("image")]
     ssh_keys: tuple[str, ...] | None = None
@@ -26,8 +26,8 @@ class RebuildVm(Asked):
     notices: Annotated[tuple[Notice, ...], LOOKED_UP] = ()
 
 
-class VmRebuildRequested(VmAsked):
-    """Its `disk`-th disk is to be made from `image`, and every earlier one thrown away: a new machine to cloud-init."""
+class VmRebuildRequested(VmOperationAccepted):
+    """Disk number `disk` is to be made from `image`, and earlier disks deleted. For cloud-init it is a new machine."""
 
     TOPIC = "nebula.vm.VmRebuildRequested"
     image: str
@@ -52,7 +52,7 @@ def rebuild(vm: Vm, command: RebuildVm, _: str | None) -> list[VmEvent]:
 
 def evolve(vm: Vm, event: VmRebuildRequested) -> Vm:
     return replace(
-        new_disk(started_anew(asked(vm, event, NAME)), event.disk, event.image),
+        new_disk(with_new_boot(with_pending(vm, event, NAME)), event.disk, event.image),
         ssh_keys=event.ssh_keys,
         user_data=event.user_data,
         notices=event.notices,
@@ -71,9 +71,9 @@ REBUILD = VmVerb(
     row=ROW,
     decide=rebuild,
     evolve=evolve,
-    comes_up=True,
+    starts=True,
     boots=True,
-    anew=True,
+    reboots=True,
 )
 
 VERBS = (REBUILD,)

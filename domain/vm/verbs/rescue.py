@@ -1,4 +1,4 @@
-"""Rescue a VM: it boots from a disk of its own that is made for this, with its own disk as the second one; and back."""
+"""Rescue a VM: it boots from a rescue disk, with its own disk as the second. Unrescue: it boots from its own again."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -9,63 +9,63 @@ from domain.access import VM_OPERATE
 from domain.base import Rejected, Slug, replace
 from domain.references import Names
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import CREATE_DEADLINE, POWER_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmStarted
-from domain.vm.state import Vm, asked, graceful, own_disk, started_anew
+from domain.vm.events import VmEvent, VmOperationAccepted, VmStarted
+from domain.vm.state import Vm, own_disk, with_grace, with_new_boot, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME, BACK = "rescue", "unrescue"
 ROW: Row = {
-    **COMING,
-    Phase.RUNNING: YES,
+    **NOT_CREATED,
+    Phase.RUNNING: ACCEPTED,
     Phase.PAUSED: "resume it first, or stop it by force",
     Phase.SUSPENDED: "resume it first, or stop it by force, which discards its memory",
-    Phase.STOPPED: YES,
-    Phase.FAILED: YES,
-    **SILENT,
-    Phase.DELETED: GONE,
+    Phase.STOPPED: ACCEPTED,
+    Phase.FAILED: ACCEPTED,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class RescueVm(Asked):
-    """`image`: what it boots from; the VM's own image where it is None. A guest that runs is shut down, as by stop."""
+class RescueVm(VmOperationCommand):
+    """Boot from a new disk made from `image` (None: the VM's image). A running guest is shut down first, as by stop."""
 
     image: Annotated[Slug | None, Names("image")] = None
     force: bool = False
     grace_seconds: float = Field(default=90, ge=0, le=3600)
 
 
-class UnrescueVm(Asked):
-    """Back to its own disk; the rescue disk is deleted."""
+class UnrescueVm(VmOperationCommand):
+    """Boot from its own disk again; the rescue disk is deleted."""
 
     force: bool = False
     grace_seconds: float = Field(default=90, ge=0, le=3600)
 
 
-class VmRescueRequested(VmAsked):
-    """It is to boot from a new disk, made from `image`, until it is unrescued."""
+class VmRescueRequested(VmOperationAccepted):
+    """From now on it boots from a new disk, made from `image`, until it is unrescued."""
 
     TOPIC = "nebula.vm.VmRescueRequested"
     image: str
     force_after: AwareDatetime
 
 
-class VmUnrescueRequested(VmAsked):
+class VmUnrescueRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmUnrescueRequested"
     force_after: AwareDatetime
 
 
 def rescue(vm: Vm, command: RescueVm, _: str | None) -> list[VmEvent]:
-    """Whether its node can boot from the image is judged on the node's books, in the same append."""
+    """Whether its node can boot the image is checked in `handlers/commands/lookups.py`, in the same append."""
     if vm.rescue is not None:
         raise Rejected("in_rescue", f"it is in rescue already, from image {vm.rescue}; unrescue it first")
     if vm.disk_made < vm.disk:
         raise Rejected("disk_missing", "it never ran on its disk, so there is nothing to rescue; start or rebuild it")
     grace = grace_of(command)
-    said = accepted(command, grace + CREATE_DEADLINE)
-    return [VmRescueRequested(**said, image=command.image or vm.image, force_after=command.at + grace)]
+    fields = accepted(command, grace + CREATE_DEADLINE)
+    return [VmRescueRequested(**fields, image=command.image or vm.image, force_after=command.at + grace)]
 
 
 def unrescue(vm: Vm, command: UnrescueVm, _: str | None) -> list[VmEvent]:
@@ -80,12 +80,12 @@ def grace_of(command: RescueVm | UnrescueVm) -> timedelta:
 
 
 def evolve(vm: Vm, event: VmRescueRequested) -> Vm:
-    booting = graceful(started_anew(asked(vm, event, NAME)), event.at, event.force_after)
+    booting = with_grace(with_new_boot(with_pending(vm, event, NAME)), event.at, event.force_after)
     return replace(booting, rescue=event.image, rescue_disk=booting.boots, host_keys=(), restarts=0)
 
 
 def evolve_back(vm: Vm, event: VmUnrescueRequested) -> Vm:
-    booting = graceful(started_anew(asked(vm, event, BACK)), event.at, event.force_after)
+    booting = with_grace(with_new_boot(with_pending(vm, event, BACK)), event.at, event.force_after)
     return replace(own_disk(booting), host_keys=(), restarts=0)
 
 
@@ -101,9 +101,9 @@ RESCUE = VmVerb(
     row=ROW,
     decide=rescue,
     evolve=evolve,
-    comes_up=True,
+    starts=True,
     boots=True,
-    anew=True,
+    reboots=True,
 )
 
 UNRESCUE = VmVerb(
@@ -118,9 +118,9 @@ UNRESCUE = VmVerb(
     row=ROW,
     decide=unrescue,
     evolve=evolve_back,
-    comes_up=True,
+    starts=True,
     boots=True,
-    anew=True,
+    reboots=True,
 )
 
 VERBS = (RESCUE, UNRESCUE)

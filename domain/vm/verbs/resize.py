@@ -4,18 +4,18 @@ from datetime import timedelta
 
 from domain.access import VM_EDIT
 from domain.base import Category, Rejected, replace
-from domain.verb import AT_ONCE, Effect
-from domain.vm.commands import Asked
-from domain.vm.events import VmAsked, VmEvent
-from domain.vm.state import Vm, noted
+from domain.verb import ON_ACCEPTANCE, Effect
+from domain.vm.commands import VmOperationCommand
+from domain.vm.events import VmEvent, VmOperationAccepted
+from domain.vm.state import Vm, with_operation
 from domain.vm.values import SIZED, DiskGib, MemoryMib, Spec, Vcpus
-from domain.vm.verb import ALWAYS, COMING, SILENT, Row, VmVerb, accepted
+from domain.vm.verb import ALWAYS, NODE_LOST, NOT_CREATED, Row, VmVerb, accepted
 
 NAME = "resize"
-ROW: Row = {**ALWAYS, **COMING, **SILENT}
+ROW: Row = {**ALWAYS, **NOT_CREATED, **NODE_LOST}
 
 
-class ResizeVm(Asked):
+class ResizeVm(VmOperationCommand):
     """Fields that are None stay unchanged. A disk can only grow. The domain has the new size from its next start on."""
 
     vcpus: Vcpus | None = None
@@ -23,7 +23,7 @@ class ResizeVm(Asked):
     disk_gib: DiskGib | None = None
 
 
-class VmResized(VmAsked):
+class VmResized(VmOperationAccepted):
     """`spec`: the whole size of the VM from its next start on."""
 
     TOPIC = "nebula.vm.VmResized"
@@ -47,7 +47,7 @@ def resize(vm: Vm, command: ResizeVm, _: str | None) -> list[VmEvent]:
 
 def evolve(vm: Vm, event: VmResized) -> Vm:
     had = vm.running_size or (vm.spec.resources() if vm.phase in SIZED else None)
-    return replace(noted(vm, event, NAME), spec=event.spec, running_size=had)
+    return replace(with_operation(vm, event, NAME), spec=event.spec, running_size=had)
 
 
 RESIZE = VmVerb(
@@ -58,7 +58,7 @@ RESIZE = VmVerb(
     permission=VM_EDIT,
     event=VmResized,
     opens=(VmResized,),
-    fulfilled_by=AT_ONCE,
+    fulfilled_by=ON_ACCEPTANCE,
     row=ROW,
     decide=resize,
     evolve=evolve,

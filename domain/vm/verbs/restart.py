@@ -8,32 +8,32 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import POWER_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmStarted
-from domain.vm.state import Vm, asked, graceful
+from domain.vm.events import VmEvent, VmOperationAccepted, VmStarted
+from domain.vm.state import Vm, with_grace, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "restart"
 ROW: Row = {
-    **COMING,
-    Phase.RUNNING: YES,
+    **NOT_CREATED,
+    Phase.RUNNING: ACCEPTED,
     Phase.PAUSED: "resume it first; or stop it by force, then start it",
     Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory, then start it",
     Phase.STOPPED: "only a running VM can be restarted; use start",
     Phase.FAILED: "only a running VM can be restarted; use start",
-    **SILENT,
-    Phase.DELETED: GONE,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class RestartVm(Asked):
+class RestartVm(VmOperationCommand):
     force: bool = False
     grace_seconds: float = Field(default=90, ge=0, le=3600)
 
 
-class VmRestartRequested(VmAsked):
+class VmRestartRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmRestartRequested"
     force_after: AwareDatetime
 
@@ -44,8 +44,8 @@ def restart(vm: Vm, command: RestartVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmRestartRequested) -> Vm:
-    wanted = replace(asked(vm, event, NAME), desired=Desired.ON, boots=vm.boots + 1)
-    return graceful(wanted, event.at, event.force_after)
+    wanted = replace(with_pending(vm, event, NAME), desired=Desired.ON, boots=vm.boots + 1)
+    return with_grace(wanted, event.at, event.force_after)
 
 
 RESTART = VmVerb(
@@ -61,7 +61,7 @@ RESTART = VmVerb(
     decide=restart,
     evolve=evolve,
     boots=True,
-    anew=True,
+    reboots=True,
 )
 
 VERBS = (RESTART,)

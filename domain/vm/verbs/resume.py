@@ -4,31 +4,31 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import POWER_DEADLINE, on_disk
-from domain.vm.events import VmAsked, VmEvent, VmResumed
-from domain.vm.state import Vm, asked
+from domain.vm.events import VmEvent, VmOperationAccepted, VmResumed
+from domain.vm.state import Vm, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "resume"
 ROW: Row = {
-    **COMING,
+    **NOT_CREATED,
     Phase.RUNNING: "it runs already",
-    Phase.PAUSED: YES,
-    Phase.SUSPENDED: YES,
+    Phase.PAUSED: ACCEPTED,
+    Phase.SUSPENDED: ACCEPTED,
     Phase.STOPPED: "it is off, and its memory is not saved; use start",
     Phase.FAILED: "its memory is not saved; use start",
-    **SILENT,
-    Phase.DELETED: GONE,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class ResumeVm(Asked):
+class ResumeVm(VmOperationCommand):
     """Continue after a pause or a suspension, in the same boot."""
 
 
-class VmResumeRequested(VmAsked):
+class VmResumeRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmResumeRequested"
 
 
@@ -38,7 +38,7 @@ def resume(vm: Vm, command: ResumeVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmResumeRequested) -> Vm:
-    return replace(asked(vm, event, NAME), desired=Desired.ON)
+    return replace(with_pending(vm, event, NAME), desired=Desired.ON)
 
 
 RESUME = VmVerb(
@@ -53,7 +53,7 @@ RESUME = VmVerb(
     row=ROW,
     decide=resume,
     evolve=evolve,
-    harmless="resumed",
+    harmless_goal="resumed",
 )
 
 VERBS = (RESUME,)

@@ -6,32 +6,32 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import DELETE_DEADLINE, GRACE, POWER_DEADLINE, until_up
-from domain.vm.events import VmAsked, VmDeleted, VmEvent, VmStarted, VmStopped
-from domain.vm.state import Vm, graceful, known, pending_of, started_anew
+from domain.vm.events import VmDeleted, VmEvent, VmOperationAccepted, VmStarted, VmStopped
+from domain.vm.state import Vm, operations_after, pending_of, with_grace, with_new_boot
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted, refuse_protected
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted, refuse_protected
 from domain.vm.verbs import delete, start, stop
 
 NAME = "retry"
 ROW: Row = {
-    **COMING,
+    **NOT_CREATED,
     Phase.RUNNING: "it is running, and has not failed",
     Phase.PAUSED: "it is paused, and has not failed; use resume",
     Phase.SUSPENDED: "use resume; or stop it by force, which discards its memory",
     Phase.STOPPED: "it is off, and has not failed; use start",
-    Phase.FAILED: YES,
-    **SILENT,
-    Phase.DELETED: GONE,
+    Phase.FAILED: ACCEPTED,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class RetryVm(Asked):
+class RetryVm(VmOperationCommand):
     """Repeat the verb that failed."""
 
 
-class VmRetryRequested(VmAsked):
+class VmRetryRequested(VmOperationAccepted):
     """The verb that failed (`again`: start, stop or delete) is requested again."""
 
     TOPIC = "nebula.vm.VmRetryRequested"
@@ -53,14 +53,16 @@ def retry(vm: Vm, command: RetryVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmRetryRequested) -> Vm:
-    waiting = replace(vm, pending=pending_of(event, event.again), operations=known(vm, event, NAME), restart_at=None)
+    waiting = replace(
+        vm, pending=pending_of(event, event.again), operations=operations_after(vm, event, NAME), restart_at=None
+    )
     match event.again:
         case delete.NAME:
             return replace(waiting, desired=Desired.ABSENT)
         case stop.NAME:
-            return graceful(replace(waiting, desired=Desired.OFF), event.at, event.force_after)
+            return with_grace(replace(waiting, desired=Desired.OFF), event.at, event.force_after)
         case _:
-            return started_anew(waiting)
+            return with_new_boot(waiting)
 
 
 RETRY = VmVerb(

@@ -3,31 +3,31 @@
 from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import until_up
-from domain.vm.events import VmAsked, VmEvent, VmRestartedByPolicy, VmStarted
-from domain.vm.state import Vm, asked, started_anew
+from domain.vm.events import VmEvent, VmOperationAccepted, VmRestartedByPolicy, VmStarted
+from domain.vm.state import Vm, with_new_boot, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "start"
 ROW: Row = {
-    **COMING,
+    **NOT_CREATED,
     Phase.RUNNING: "it is running already; use restart to boot it again",
     Phase.PAUSED: "use resume; or, to boot it again, stop it by force, then start it",
     Phase.SUSPENDED: "use resume; or, to boot it again, stop it by force, which discards its memory, then start it",
-    Phase.STOPPED: YES,
-    Phase.FAILED: YES,
-    **SILENT,
-    Phase.DELETED: GONE,
+    Phase.STOPPED: ACCEPTED,
+    Phase.FAILED: ACCEPTED,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class StartVm(Asked):
+class StartVm(VmOperationCommand):
     pass
 
 
-class VmStartRequested(VmAsked):
+class VmStartRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmStartRequested"
 
 
@@ -36,7 +36,7 @@ def start(vm: Vm, command: StartVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmStartRequested) -> Vm:
-    return replace(started_anew(asked(vm, event, NAME)), restarts=0)
+    return replace(with_new_boot(with_pending(vm, event, NAME)), restarts=0)
 
 
 START = VmVerb(
@@ -51,7 +51,7 @@ START = VmVerb(
     row=ROW,
     decide=start,
     evolve=evolve,
-    comes_up=True,
+    starts=True,
     boots=True,
 )
 

@@ -8,35 +8,35 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import POWER_DEADLINE
-from domain.vm.events import VmAsked, VmEvent, VmStopped
-from domain.vm.state import Vm, asked, graceful
+from domain.vm.events import VmEvent, VmOperationAccepted, VmStopped
+from domain.vm.state import Vm, with_grace, with_pending
 from domain.vm.values import STARTED_AGAIN, Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 from domain.vm.verbs import create, delete
 
 NAME = "stop"
 ROW: Row = {
-    **COMING,
-    Phase.RUNNING: YES,
+    **NOT_CREATED,
+    Phase.RUNNING: ACCEPTED,
     Phase.PAUSED: "a paused guest cannot shut itself down; resume it first, or stop it by force",
     Phase.SUSPENDED: "resume it first; or stop it by force, which discards its memory",
     Phase.STOPPED: "it is off already",
     Phase.FAILED: "it failed, and does not run; start it to try again, or delete it",
-    **SILENT,
-    Phase.DELETED: GONE,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 #: The fingerprint of the operations of automatic restarts.
 BY_POLICY = "restart_policy"
 
 
-class StopVm(Asked):
+class StopVm(VmOperationCommand):
     force: bool = False
     grace_seconds: float = Field(default=90, ge=0, le=3600)
 
 
-class VmStopRequested(VmAsked):
+class VmStopRequested(VmOperationAccepted):
     """The guest may shut down until `force_after`; then the VM is powered off."""
 
     TOPIC = "nebula.vm.VmStopRequested"
@@ -70,8 +70,8 @@ def stay_off(vm: Vm, command: StopVm) -> list[VmEvent] | None:
 
 
 def evolve(vm: Vm, event: VmStopRequested) -> Vm:
-    wanted = replace(asked(vm, event, NAME), desired=Desired.OFF)
-    return graceful(wanted, event.at, event.force_after)
+    wanted = replace(with_pending(vm, event, NAME), desired=Desired.OFF)
+    return with_grace(wanted, event.at, event.force_after)
 
 
 STOP = VmVerb(
@@ -84,11 +84,11 @@ STOP = VmVerb(
     opens=(VmStopRequested,),
     fulfilled_by=(VmStopped,),
     row=ROW,
-    forced={**ROW, Phase.PAUSED: YES, Phase.SUSPENDED: YES},
+    forced={**ROW, Phase.PAUSED: ACCEPTED, Phase.SUSPENDED: ACCEPTED},
     by_force=forced,
     overtakes=(create.NAME, delete.NAME),
     only_by_force=True,
-    first=stay_off,
+    special_case=stay_off,
     decide=stop,
     evolve=evolve,
 )

@@ -4,31 +4,31 @@ from domain.access import VM_OPERATE
 from domain.base import replace
 from domain.contract import Desired
 from domain.verb import Effect
-from domain.vm.commands import Asked
+from domain.vm.commands import VmOperationCommand
 from domain.vm.deadlines import POWER_DEADLINE, on_disk
-from domain.vm.events import VmAsked, VmEvent, VmSuspended
-from domain.vm.state import Vm, asked
+from domain.vm.events import VmEvent, VmOperationAccepted, VmSuspended
+from domain.vm.state import Vm, with_pending
 from domain.vm.values import Phase
-from domain.vm.verb import COMING, GONE, SILENT, YES, Row, VmVerb, accepted
+from domain.vm.verb import ACCEPTED, NODE_LOST, NOT_CREATED, WAS_DELETED, Row, VmVerb, accepted
 
 NAME = "suspend"
 ROW: Row = {
-    **COMING,
-    Phase.RUNNING: YES,
-    Phase.PAUSED: YES,
+    **NOT_CREATED,
+    Phase.RUNNING: ACCEPTED,
+    Phase.PAUSED: ACCEPTED,
     Phase.SUSPENDED: "it is suspended already",
     Phase.STOPPED: "only a VM that runs or is paused can be suspended; start it first",
     Phase.FAILED: "only a VM that runs or is paused can be suspended; start it first",
-    **SILENT,
-    Phase.DELETED: GONE,
+    **NODE_LOST,
+    Phase.DELETED: WAS_DELETED,
 }
 
 
-class SuspendVm(Asked):
+class SuspendVm(VmOperationCommand):
     """Its memory is saved on the node's disk. Until it is resumed, it uses no memory of the node."""
 
 
-class VmSuspendRequested(VmAsked):
+class VmSuspendRequested(VmOperationAccepted):
     TOPIC = "nebula.vm.VmSuspendRequested"
 
 
@@ -37,7 +37,7 @@ def suspend(vm: Vm, command: SuspendVm, _: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmSuspendRequested) -> Vm:
-    return replace(asked(vm, event, NAME), desired=Desired.SUSPENDED)
+    return replace(with_pending(vm, event, NAME), desired=Desired.SUSPENDED)
 
 
 SUSPEND = VmVerb(
@@ -52,7 +52,7 @@ SUSPEND = VmVerb(
     row=ROW,
     decide=suspend,
     evolve=evolve,
-    harmless="suspended",
+    harmless_goal="suspended",
 )
 
 VERBS = (SUSPEND,)

@@ -6,20 +6,20 @@ from typing import Annotated
 from domain.access import VM_EDIT
 from domain.base import Tags, replace
 from domain.references import Names
-from domain.verb import AT_ONCE, Effect
-from domain.vm.commands import Asked
-from domain.vm.events import VmAsked, VmEvent
-from domain.vm.state import Vm, noted
+from domain.verb import ON_ACCEPTANCE, Effect
+from domain.vm.commands import VmOperationCommand
+from domain.vm.events import VmEvent, VmOperationAccepted
+from domain.vm.state import Vm, with_operation
 from domain.vm.verb import ALWAYS, VmVerb, accepted
 
 NAME = "tag"
 
 
-class TagVm(Asked):
+class TagVm(VmOperationCommand):
     tags: Annotated[Tags, Names("tag")]
 
 
-class VmTagged(VmAsked):
+class VmTagged(VmOperationAccepted):
     TOPIC = "nebula.vm.VmTagged"
     tags: tuple[str, ...]
 
@@ -29,7 +29,7 @@ def tag(_: Vm, command: TagVm, __: str | None) -> list[VmEvent]:
 
 
 def evolve(vm: Vm, event: VmTagged) -> Vm:
-    return replace(noted(vm, event, NAME), tags=event.tags)
+    return replace(with_operation(vm, event, NAME), tags=event.tags)
 
 
 TAG = VmVerb(
@@ -40,9 +40,9 @@ TAG = VmVerb(
     permission=VM_EDIT,
     event=VmTagged,
     opens=(VmTagged,),
-    fulfilled_by=AT_ONCE,
+    fulfilled_by=ON_ACCEPTANCE,
     row=ALWAYS,
-    beside=True,
+    always_accepted=True,
     decide=tag,
     evolve=evolve,
 )
