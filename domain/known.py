@@ -13,7 +13,7 @@ from rpds import HashTrieMap
 from domain.base import Category, Rejected
 
 
-class Known(NamedTuple):
+class AcceptedRequest(NamedTuple):
     """What the aggregate keeps of an operation."""
 
     verb: str
@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 if TYPE_CHECKING:
-    Map = HashTrieMap[str, Known]
+    Map = HashTrieMap[str, AcceptedRequest]
 else:  # HashTrieMap is not generic at run time
     Map = HashTrieMap
 
@@ -30,7 +30,7 @@ def to_map(value: Any) -> Any:
     """The map made of a mapping of JSON values; any other value unchanged."""
     if isinstance(value, HashTrieMap) or not isinstance(value, Mapping):
         return value
-    return HashTrieMap({id_: Known(**known) for id_, known in value.items()})
+    return HashTrieMap({id_: AcceptedRequest(**known) for id_, known in value.items()})
 
 
 def to_dict(known: Map) -> dict[str, dict[str, str]]:
@@ -58,7 +58,7 @@ class KeyReused(Rejected):
         self.used_for = used_for
 
 
-def same_request(known: Known | None, verb: str, fingerprint: str) -> bool:
+def same_request(known: AcceptedRequest | None, verb: str, fingerprint: str) -> bool:
     """Whether this request was accepted before. Raises KeyReused if its id was used for another request."""
     if known is None:
         return False

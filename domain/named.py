@@ -16,7 +16,7 @@ from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass
 
 from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted
-from domain.known import NONE, Known, Operations, same_request
+from domain.known import NONE, AcceptedRequest, Operations, same_request
 
 
 class OperationCommand(Command):
@@ -117,12 +117,14 @@ def is_repeat(kind: str, state: Closable | None, command: OperationCommand) -> b
         return False
     if state.closing.operation != command.operation:
         raise being_deleted(kind, state.id)
-    return same_request(Known(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint)
+    return same_request(
+        AcceptedRequest(verb="delete", fingerprint=state.closing.fingerprint), command.VERB, command.fingerprint
+    )
 
 
 def operations_after(state: Closable | None, event: OperationDone) -> Operations:
     past = state.operations if state else NONE
-    return past.insert(event.operation, Known(event.VERB, event.fingerprint))
+    return past.insert(event.operation, AcceptedRequest(event.VERB, event.fingerprint))
 
 
 def closing_after(event: DeletionBegun | DeletionGivenUp) -> Closing | None:

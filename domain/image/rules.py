@@ -25,7 +25,7 @@ from domain.image.events import (
 )
 from domain.image.state import Image
 from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
-from domain.known import Known, same_request
+from domain.known import AcceptedRequest, same_request
 from domain.references import FinishDeletion
 
 #: How long a verification may take without progress.
@@ -109,7 +109,7 @@ def verification(image: Image, command: NoteProgress | AcceptImage | RejectImage
 
 def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
     closing = image.closing
-    begun = Known(verb=DELETE, fingerprint=closing.fingerprint) if closing else None
+    begun = AcceptedRequest(verb=DELETE, fingerprint=closing.fingerprint) if closing else None
     known = begun if closing and closing.operation == command.operation else image.operations.get(command.operation)
     if same_request(known, DELETE, command.fingerprint):
         return []

@@ -18,7 +18,7 @@ from domain.image.events import (
     ImageVerified,
 )
 from domain.image.values import DELETE, REGISTER, ImagePhase
-from domain.known import NONE, Known, Operations
+from domain.known import NONE, AcceptedRequest, Operations
 
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
@@ -86,7 +86,7 @@ def registered(past: Image | None, event: ImageRegistered) -> Image:
         registered_by=event.operation,
         created_at=event.at,
         updated_at=event.at,
-        operations=known.insert(event.operation, Known(REGISTER, event.fingerprint)),
+        operations=known.insert(event.operation, AcceptedRequest(REGISTER, event.fingerprint)),
     )
 
 
@@ -114,7 +114,7 @@ def changed(image: Image, event: ImageEvents) -> Image:
         case ImageDeletionGivenUp():
             return replace(image, closing=None)
         case ImageDeleted():
-            known = Known(DELETE, event.fingerprint)
+            known = AcceptedRequest(DELETE, event.fingerprint)
             return replace(
                 image,
                 updated_at=event.at,

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
 from domain.base import LENIENT, Event, Resources, replace
-from domain.known import NONE, Known, Operations
+from domain.known import NONE, AcceptedRequest, Operations
 from domain.node.commands import CordonNode, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
 from domain.node.events import (
     CapacityReleased,
@@ -112,4 +112,4 @@ def changed(node: Node, event: NodeEvents) -> Node:
 def operations_after(
     node: Node, event: SeedUrlSet | NodeCordoned | NodeUncordoned | NodeRetired, command: type[NodeOperationCommand]
 ) -> Operations:
-    return node.operations.insert(event.operation or "", Known(command.VERB, event.fingerprint))
+    return node.operations.insert(event.operation or "", AcceptedRequest(command.VERB, event.fingerprint))

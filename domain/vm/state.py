@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from domain.base import LENIENT, Resources, Sealed, replace
 from domain.contract import Desired, Watchdog
 from domain.guest import AddressSource, HostKey
-from domain.known import NONE, Known, Operations
+from domain.known import NONE, AcceptedRequest, Operations
 from domain.vm.events import VmObserved, VmOperationAccepted
 from domain.vm.values import (
     Considered,
@@ -125,7 +125,7 @@ def pending_of(event: VmOperationAccepted, verb: str) -> Pending:
 
 
 def operations_after(vm: Vm, event: VmOperationAccepted, verb: str) -> Operations:
-    return vm.operations.insert(event.operation, Known(verb, event.fingerprint))
+    return vm.operations.insert(event.operation, AcceptedRequest(verb, event.fingerprint))
 
 
 def with_operation(vm: Vm, event: VmOperationAccepted, verb: str) -> Vm:

@@ -24,7 +24,7 @@ WAS_DELETED = "this VM was deleted"
 NOT_CREATED: Row = dict.fromkeys(
     (Phase.REQUESTED, Phase.UNSCHEDULABLE, Phase.SCHEDULED), "wait until it has been created, or delete it"
 )
-NODE_LOST: Row = {Phase.LOST: "its node is lost; wait until the node is back"}
+NODE_LOST: Row = {Phase.LOST: "its node is lost; wait until the node is back, or forget the VM if it never will be"}
 ALWAYS: Row = {**dict.fromkeys(Phase, ACCEPTED), Phase.DELETED: WAS_DELETED}
 
 C = TypeVar("C", bound=VmOperationCommand)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from domain.base import Category, Event, Rejected
 from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
-from domain.known import FIELD, KeyReused, Known
+from domain.known import FIELD, AcceptedRequest, KeyReused
 from domain.operation import Operation
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.operations import Record, record, recorded_in
@@ -237,7 +237,7 @@ class CommandLoop:
         """The result if the same request was accepted before; it stays accepted, whatever was deleted since."""
         loaded: Loaded[Any] = await newest(self._store, self._facts.world, incoming.ref, incoming.route.kind.evolve)
         operation = incoming.request.context.operation
-        known: Known | None = loaded.state.operations.get(operation) if loaded.state else None
+        known: AcceptedRequest | None = loaded.state.operations.get(operation) if loaded.state else None
         if known is None:
             return None
         if incoming.fingerprint is None or not incoming.fingerprint.matches(known.fingerprint):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from domain import vm
 from domain.base import Category
 from domain.contract import Desired, Power
-from domain.known import Known
+from domain.known import AcceptedRequest
 from domain.vm import (
     AbandonVm,
     ChangeVm,
@@ -317,5 +317,8 @@ def test_an_operation_id_serves_one_verb() -> None:
 
 def test_operations_are_remembered_beyond_the_end() -> None:
     deleted = living("deleted")
-    assert dict(deleted.operations.items()) == {uid(10): Known("create", "f"), uid(13): Known("delete", "f")}
+    assert dict(deleted.operations.items()) == {
+        uid(10): AcceptedRequest("create", "f"),
+        uid(13): AcceptedRequest("delete", "f"),
+    }
     given("deleted").when(ask(DeleteVm, 13)).then_nothing()

@@ -9,7 +9,7 @@ import pytest
 
 from domain import tag
 from domain.base import Event
-from domain.known import NONE, Known
+from domain.known import NONE, AcceptedRequest
 from domain.named import Named
 from domain.tag import CreateTag
 from domain.vm import VmRequested
@@ -110,7 +110,11 @@ def test_another_master_key_makes_another_key() -> None:
 def test_a_deletion_that_has_begun_is_known_by_what_stands_there() -> None:
     at = now()
     state = Named(
-        id="t", name="T", created_at=at, updated_at=at, operations=NONE.insert(OPERATION, Known("create", SENT))
+        id="t",
+        name="T",
+        created_at=at,
+        updated_at=at,
+        operations=NONE.insert(OPERATION, AcceptedRequest("create", SENT)),
     )
     asked: list[CreateTag] = []
 

@@ -9,7 +9,7 @@ import pytest
 import domain
 from domain.base import Category, Rejected
 from domain.idempotency import reused_for
-from domain.known import Known, same_request
+from domain.known import AcceptedRequest, same_request
 from domain.vm.verb import WAS_DELETED
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
@@ -43,7 +43,7 @@ def test_a_conflict_is_what_a_refusal_is_unless_it_says_otherwise() -> None:
 
 def test_a_key_that_was_used_is_named_by_its_header() -> None:
     with pytest.raises(Rejected) as raised:
-        same_request(Known("start", "f"), "stop", "f")
+        same_request(AcceptedRequest("start", "f"), "stop", "f")
     assert raised.value.field == "key"
     for error, what_for in ((raised.value, "for a different start request"), (reused_for("vm", "v"), "to create vm v")):
         assert sent(error) == {

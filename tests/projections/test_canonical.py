@@ -16,7 +16,7 @@ from domain.contract import Desired, Watchdog
 from domain.flavor import Flavor
 from domain.guest import HostKey
 from domain.image import Image, ImagePhase
-from domain.known import Known
+from domain.known import AcceptedRequest
 from domain.named import Named
 from domain.node import Node
 from domain.operation import problem
@@ -42,7 +42,7 @@ slug = st.text("abcz-", min_size=1, max_size=12)
 moments = st.sampled_from(
     [datetime(2026, 1, 2, 3, 4, 5, 678, UTC), datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=-3)))]
 )
-known = st.dictionaries(slug, st.builds(Known, verb=slug, fingerprint=word), max_size=4).map(HashTrieMap)
+known = st.dictionaries(slug, st.builds(AcceptedRequest, verb=slug, fingerprint=word), max_size=4).map(HashTrieMap)
 words = st.lists(word, max_size=3).map(tuple)
 STATES: dict[str, st.SearchStrategy[Any]] = {
     "vm": st.builds(

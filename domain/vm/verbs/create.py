@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from domain.access import VM_CREATE
 from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags, replace
 from domain.contract import Desired, Watchdog
-from domain.known import NONE, Known, same_request
+from domain.known import NONE, AcceptedRequest, same_request
 from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
 from domain.vm.commands import VmOperationCommand
@@ -140,7 +140,7 @@ def created(event: VmRequested) -> Vm:
         created_at=event.at,
         updated_at=event.at,
         pending=pending_of(event, NAME),
-        operations=NONE.insert(event.operation, Known(NAME, event.fingerprint)),
+        operations=NONE.insert(event.operation, AcceptedRequest(NAME, event.fingerprint)),
     )
 
 
