@@ -23,6 +23,7 @@ async def broken(*args, **kwargs):
     if how == "raises":
         raise LookupError("a bug")
 
+assert hasattr(owner, name), f"{path} has another name"
 setattr(owner, name, broken)
 from cli.local.role import run
 from runtime import settings
@@ -35,7 +36,7 @@ TASKS = [
     ("projections", "ProjectionsSettings", "projections.main", "Runner.run", "runner"),
     ("projections", "ProjectionsSettings", "projections.guest_answers", "GuestAnswers.run", "guest answers"),
     ("guest-data", "GuestDataSettings", "projections.guest_data.main", "serve_guests", "data source"),
-    ("guest-data", "GuestDataSettings", "projections.guest_data.main", "forget", "copies"),
+    ("guest-data", "GuestDataSettings", "projections.guest_data.main", "remove_invalid", "copies"),
     ("gateway", "GatewaySettings", "gateway.app", "listen", "position"),
     ("node", "NodeSettings", "node_daemon.membership.presence", "Pulse.beat", "heartbeat"),
     ("node", "NodeSettings", "node_daemon.membership.membership", "Membership.keep", "lease"),
