@@ -1,10 +1,9 @@
 """The daemon of one host: wanted → plan → libvirt → report.
 
-Here lives all that touches a hypervisor, an image or a disk. What does not live here: the decision what a VM should
-be (handlers) and anything that reads or writes the event log. It imports `domain` (the node contract) and `runtime`.
+This room contains everything that touches a hypervisor, an image or a disk. It does not decide what a VM should be
+(handlers do), and it neither reads nor writes the event log. It imports `domain` (the node contract) and `runtime`.
 
-Start with `reconcile/plan.py` (the rules), then `reconcile/lane.py` (one VM's loop around them) and
-`reconcile/daemon.py` (all lanes together). `hypervisor/hypervisor.py` says what we need of libvirt,
-`hypervisor/libvirt_adapter.py` how it is done. `simulation/` works without libvirt. `asks/answers.py` answers questions
-to the node.
+Start with `reconcile/plan.py` (the rules), then `reconcile/lane.py` (the loop of one VM) and `reconcile/daemon.py` (all
+lanes together). `hypervisor/hypervisor.py` is the interface to a hypervisor, `hypervisor/libvirt_adapter.py` implements
+it with libvirt, `simulation/` without libvirt. `asks/answers.py` answers requests about the guests of the node.
 """

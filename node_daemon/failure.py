@@ -1,13 +1,13 @@
-"""What goes wrong for good. Everything else is tried again."""
+"""The errors of a step of the plan. Only a permanent one stops the retries."""
 
 from runtime.images.disk_room import is_full
 from runtime.images.download import Verdict
 
 
 class Permanent(Verdict):
-    """A VM cannot be made as wanted, and trying again will not help until its document changes.
+    """A VM cannot reach its desired state. A retry does not help until its document changes.
 
-    `code` is stable and meant for programs, `detail` is for the person who asked.
+    `code` is stable, for programs; `detail` is for people.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -17,15 +17,15 @@ class Permanent(Verdict):
 
 
 class Temporary(Exception):
-    """It did not work now; it may later."""
+    """The step failed now; a retry may succeed."""
 
 
 class Superseded(Exception):
-    """The document that a step was planned from is no longer the newest."""
+    """A newer document has replaced the one that the step was planned from."""
 
 
 def of_os_error(error: OSError) -> Exception:
-    """A full disk stays full until somebody acts; other errors of the operating system may pass."""
+    """Permanent for a full disk, which stays full until somebody acts; Temporary for all other errors."""
     if is_full(error):
         return Permanent("disk_full", f"the node's disk is full: {error.strerror}")
     return Temporary(str(error))

@@ -1,4 +1,4 @@
-"""The node daemon's entry point: wiring, and a clean end."""
+"""The node daemon's entry point: it connects the parts, and stops them cleanly."""
 
 import asyncio
 import signal
@@ -23,7 +23,10 @@ log = logs.get(__name__)
 
 
 async def run(settings: NodeSettings) -> None:
-    """Serve this node until SIGTERM or SIGINT. Guests run on. Raises Occupied when another daemon does already."""
+    """Serve this node until SIGTERM or SIGINT. Guests keep running.
+
+    Raises Occupied when another daemon works in the same data folder.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,13 +44,13 @@ async def run(settings: NodeSettings) -> None:
         )
         try:
             await until_stopped(stop, serve(settings, hypervisor))
-            log.info("stopped; guests run on")
+            log.info("stopped; guests keep running")
         finally:
             hypervisor.close()
 
 
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
-    """Connect and work, until cancelled."""
+    """Connect to NATS and work until cancelled."""
     host = this_host()
     disks = Disks(settings.data_dir)
     connection = await bus.connect(settings, f"node-{settings.node}")

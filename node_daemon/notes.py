@@ -1,4 +1,4 @@
-"""Something small about each VM, in a file of its own, which a daemon that starts again finds."""
+"""A small JSON file for each VM. A daemon reads it again after a restart."""
 
 import contextlib
 from pathlib import Path
@@ -12,7 +12,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Notes(Generic[M]):
-    """Notes of one kind. One that cannot be read counts as none; one that cannot be written (full disk) is not kept."""
+    """The notes of one type, in one folder. An unreadable note counts as missing. A failed write (full disk) is
+    ignored.
+    """
 
     def __init__(self, folder: Path, kind: type[M]) -> None:
         self._folder = folder
@@ -26,7 +28,7 @@ class Notes(Generic[M]):
     def write(self, vm: str, note: M) -> None:
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            put(self._path(vm), note.model_dump_json(), durable=False)  # one that is lost counts as none
+            put(self._path(vm), note.model_dump_json(), durable=False)  # a lost note counts as missing
 
     def forget(self, vm: str) -> None:
         with contextlib.suppress(OSError):

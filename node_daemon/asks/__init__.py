@@ -1,1 +1,1 @@
-"""What a node answers when it is asked: consoles, displays, and what the agent in a guest says."""
+"""The requests that a node answers: consoles, displays, and the facts that the agent in a guest reports."""

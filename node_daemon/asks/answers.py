@@ -1,7 +1,7 @@
-"""What a node answers by itself, at once: about its guests and their consoles. Nothing here changes what a VM is to be.
+"""Answers requests about the guests of this node and their consoles. A request never changes the desired state of a VM.
 
-Asked by request/reply on `nebula.nodes.<node>.asks.<verb>`, JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
-`{"problem": …}` as of a command; or bytes as they are, with what is to be said of them in its headers.
+A request arrives on `nebula.nodes.<node>.asks.<verb>` as JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
+`{"problem": …}` as for a command; or raw bytes, described by its headers.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 
 from domain.contract import Connection, ConsoleLog, Question
 from domain.guest import Guest
-from node_daemon.asks.sessions import Denied, Sessions, Wish
+from node_daemon.asks.sessions import ConnectionRequest, Denied, Sessions
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
@@ -26,18 +26,19 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
-#: Bytes of a console in one answer: well below what a message may have.
+#: Maximum number of bytes of a console log in one answer: well below the maximum size of a message.
 PIECE = 256 * 1024
-#: Seconds between looks for more, while somebody waits for it.
+#: Seconds between checks for new output while a request waits for it.
 LOOK = 0.25
-#: Questions that are being answered at once.
+#: Maximum number of requests that are answered concurrently.
 MOST_AT_ONCE = 256
-#: Guests that are being asked at once. Those that do not answer keep a few others waiting, but not for long.
+#: Maximum number of guests whose agents are asked concurrently. Agents that hang delay the others only for a short
+#: time.
 MOST_GUESTS = 12
 
 
 class Answers:
-    """Answers for one node, while `serve` runs."""
+    """Answers the requests to one node, while `serve` runs."""
 
     def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
         self._bus = bus
@@ -70,7 +71,8 @@ class Answers:
         if not self._responder.accepts(msg):
             return
         if len(self._running) >= MOST_AT_ONCE:
-            busy = Refusal(code="node_busy", detail="the node is asked too much", status=503)
+            detail = "the node answers too many requests now; try again"
+            busy = Refusal(code="node_busy", detail=detail, status=503)
             await self._responder.answer(msg, replies.refused(busy))
             return
         task = asyncio.create_task(self._answer(msg))
@@ -78,29 +80,29 @@ class Answers:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, msg: Msg) -> None:
-        await self._responder.carry_out(msg, self._answered)
+        await self._responder.carry_out(msg, self._find_answer)
 
-    async def _answered(self, msg: Msg) -> Answer:
+    async def _find_answer(self, msg: Msg) -> Answer:
         verb = msg.subject.rsplit(".", 1)[-1]
         if verb not in self._verbs:
-            raise Denied("unknown_question", f"this node cannot answer {verb}; is it older?", 501)
+            raise Denied("unknown_question", f"this node does not know the request {verb}: upgrade its daemon", 501)
         try:
             return await self._verbs[verb](msg.data)
         except OSError as error:
-            log.warning("cannot answer", verb=verb, error=str(error))
+            log.warning("cannot answer a request", verb=verb, error=str(error))
             raise Denied("node_failed", f"{verb}: {error}", 503) from error
 
     async def _console_log(self, question: bytes) -> Answer:
-        asked = ConsoleLog.model_validate_json(question)
-        newest = self._disks.console(asked.vm)
+        request = ConsoleLog.model_validate_json(question)
+        newest = self._disks.console(request.vm)
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + asked.wait
+        deadline = clock.time() + request.wait
         while True:
-            piece = await asyncio.to_thread(console_log.read, newest, asked.after, asked.tail, PIECE)
+            piece = await asyncio.to_thread(console_log.read, newest, request.after, request.tail, PIECE)
             if piece is None:
                 raise Denied(
                     "no_console_log",
-                    "nothing is kept of its console: it has not run yet, or its node keeps no such logs",
+                    "the VM has no console log: it has not run yet, or its node stores no console logs",
                     404,
                 )
             if piece.data or clock.time() >= deadline:
@@ -108,40 +110,46 @@ class Answers:
             await asyncio.sleep(LOOK)
 
     async def _console(self, question: bytes) -> Answer:
-        asked = Connection.model_validate_json(question)
-        await self._sessions.console(Wish("console", asked.vm, asked.session, asked.actor, asked.force))
+        request = Connection.model_validate_json(question)
+        await self._sessions.console(
+            ConnectionRequest("console", request.vm, request.session, request.actor, request.force)
+        )
         return Answer(replies.accepted({}))
 
     async def _display(self, question: bytes) -> Answer:
-        asked = Connection.model_validate_json(question)
-        await self._sessions.display(Wish("vnc", asked.vm, asked.session, asked.actor))
+        request = Connection.model_validate_json(question)
+        await self._sessions.display(ConnectionRequest("vnc", request.vm, request.session, request.actor))
         return Answer(replies.accepted({}))
 
     async def _guest(self, question: bytes) -> Answer:
         vm = Question.model_validate_json(question).vm
         try:
-            guest = await asyncio.shield(self._asked(vm))
+            guest = await asyncio.shield(self._ask_agent(vm))
         except AgentMissing as error:
-            detail = "no agent answers in the guest: install the package qemu-guest-agent in it, or wait until it is up"
+            detail = (
+                "no agent runs in the guest: install the package qemu-guest-agent in it, or wait until it has booted"
+            )
             raise Denied("guest_agent_missing", detail) from error
         except AgentSilent as error:
-            detail = "the guest's agent does not answer in time: ask again, or restart qemu-guest-agent in the guest"
+            detail = "the guest's agent does not answer in time: try again, or restart qemu-guest-agent in the guest"
             raise Denied("guest_agent_silent", detail) from error
         except Refused as error:
-            detail = f"the guest cannot be asked; does the VM run? ({error.detail})"
+            detail = f"the guest cannot report: {error.detail}; start the VM if it does not run"
             raise Denied("guest_unavailable", detail) from error
         except Unreachable as error:
             raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
         return Answer(replies.accepted(guest))
 
-    def _asked(self, vm: str) -> asyncio.Task[Guest]:
-        """The question to a guest: one at a time, whose answer is for all who ask meanwhile. Raises Denied."""
-        if (asking := self._guests.get(vm)) is None:
+    def _ask_agent(self, vm: str) -> asyncio.Task[Guest]:
+        """The running request to a guest's agent. Concurrent callers share one request and its
+        answer. Raises Denied.
+        """
+        if (task := self._guests.get(vm)) is None:
             if len(self._guests) >= MOST_GUESTS:
-                raise Denied("node_busy", "the node asks too many guests just now; try again", 503)
-            asking = self._guests[vm] = asyncio.create_task(self._hypervisor.guest(vm), name=f"guest {vm}")
-            asking.add_done_callback(lambda _: self._guests.pop(vm, None))
-        return asking
+                raise Denied("node_busy", "the node waits for the agents of too many guests now; try again", 503)
+            task = self._guests[vm] = asyncio.create_task(self._hypervisor.guest(vm), name=f"guest {vm}")
+            task.add_done_callback(lambda _: self._guests.pop(vm, None))
+        return task
 
 
 def explain(error: Exception) -> Refusal | None:

@@ -1,8 +1,8 @@
-"""People at the consoles and displays of this node's guests: each connection is carried between bus and hypervisor.
+"""Connections of people to the consoles and displays of this node's guests. Each is relayed between bus and hypervisor.
 
-A serial console is one person's at a time. Whoever opens it with `force` takes it away from the one before, who is
-told; a display is seen by as many as like to. A connection ends with its guest, with either of its ends, and with this
-daemon; the guest runs on.
+A serial console has one connection at a time. A new connection with `force` ends the one before, whose client gets the
+reason. A display may have several connections. A connection ends when its guest, its client or this daemon ends. The
+guest keeps running.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
-#: Connections to guests at once, on the whole node.
+#: Maximum number of open connections to the guests of this node.
 MOST = 128
 
-#: Seconds for one that was left to be taken down.
+#: Seconds to wait for the end of a connection whose client has left.
 LEAVING = 5.0
 
-CLOSED = "the VM has closed its end: it is off, or somebody at the node took over"
+CLOSED = "the VM has closed the connection: it is off, or somebody on the node took over the console"
 
 
 class Denied(Exception):
-    """The answer is no: a problem, as the API will show it."""
+    """A request is refused: the problem that the API shows."""
 
     def __init__(self, code: str, detail: str, status: int = 409) -> None:
         super().__init__(detail)
@@ -38,8 +38,8 @@ class Denied(Exception):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Who wants to be connected to what of which VM, under which session id."""
+class ConnectionRequest:
+    """A request of `actor` to connect to the console or display of a VM. `session`: id of the new session."""
 
     kind: Literal["console", "vnc"]
     vm: str
@@ -50,9 +50,9 @@ class Wish:
 
 @dataclass
 class Session:
-    """A connection. `why` is what its far end is told at the end."""
+    """An open connection. `why`: the reason for its end, sent to the client."""
 
-    wish: Wish
+    request: ConnectionRequest
     pipe: Pipe
     channel: Channel
     why: str = CLOSED
@@ -67,91 +67,92 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._opening: set[str] = set()
 
-    async def console(self, wish: Wish) -> None:
+    async def console(self, request: ConnectionRequest) -> None:
         """Connect to the serial console. Raises Denied."""
-        if wish.vm in self._opening:
-            raise Denied("console_in_use", "somebody else is just being connected to this console")
-        self._opening.add(wish.vm)
+        if request.vm in self._opening:
+            raise Denied("console_in_use", "another connection to this console is being opened; try again")
+        self._opening.add(request.vm)
         try:
             self._check_room()
-            await self._take(wish)
+            await self._take(request)
             try:
-                channel = await self._hypervisor.open_console(wish.vm, force=wish.force)
+                channel = await self._hypervisor.open_console(request.vm, force=request.force)
             except Busy as error:
-                raise in_use("somebody at the node itself") from error
+                raise in_use("somebody on the node itself") from error
             except Refused as error:
-                raise Denied(
-                    "no_console", f"the console cannot be opened; does the VM run? ({error.detail})"
-                ) from error
+                detail = f"the console cannot be opened: {error.detail}; start the VM if it does not run"
+                raise Denied("no_console", detail) from error
             except Unreachable as error:
                 raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
-            await self._connect(wish, channel)
+            await self._connect(request, channel)
         finally:
-            self._opening.discard(wish.vm)
+            self._opening.discard(request.vm)
 
-    async def display(self, wish: Wish) -> None:
+    async def display(self, request: ConnectionRequest) -> None:
         """Connect to the VNC server. Raises Denied."""
         self._check_room()
         try:
-            channel = await self._hypervisor.open_display(wish.vm)
+            channel = await self._hypervisor.open_display(request.vm)
         except Refused as error:
-            raise Denied("no_display", f"the display cannot be opened; does the VM run? ({error.detail})") from error
+            detail = f"the display cannot be opened: {error.detail}; start the VM if it does not run"
+            raise Denied("no_display", detail) from error
         except Unreachable as error:
             raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
-        await self._connect(wish, channel)
+        await self._connect(request, channel)
 
     async def close(self) -> None:
-        """End all, and say why."""
+        """End all connections, and send the reason to their clients."""
         for session in self._open.values():
-            session.why = "the node daemon is being stopped; the VM runs on"
+            session.why = "the node daemon stops; the VM keeps running"
         await end([session.task for session in list(self._open.values()) if session.task])
 
     def _check_room(self) -> None:
         if len(self._open) >= MOST:
-            raise Denied("node_busy", f"{MOST} people are connected to guests of this node; try again later", 503)
+            raise Denied("node_busy", f"{MOST} connections to guests of this node are open; try again later", 503)
 
-    async def _take(self, wish: Wish) -> None:
-        """Make the console of a VM free, if that may be."""
+    async def _take(self, request: ConnectionRequest) -> None:
+        """Make the console of a VM free. Raises Denied if another connection has it and `force` is not set."""
         for session in list(self._open.values()):
-            if (session.wish.kind, session.wish.vm) != ("console", wish.vm) or session.task is None:
+            if (session.request.kind, session.request.vm) != ("console", request.vm) or session.task is None:
                 continue
-            if session.pipe.ended is not None:  # its owner has left, a moment ago
+            if session.pipe.ended is not None:  # its client has left, and the session ends soon
                 await asyncio.wait({session.task}, timeout=LEAVING)
-            elif wish.force:
-                session.why = f"{wish.actor} has taken over"
+            elif request.force:
+                session.why = f"{request.actor} has taken over"
                 await end([session.task])
             else:
-                raise in_use(session.wish.actor)
+                raise in_use(session.request.actor)
 
-    async def _connect(self, wish: Wish, channel: Channel) -> None:
-        here, there = (subjects.session(self._node, wish.session, hearer) for hearer in ("node", "gateway"))
+    async def _connect(self, request: ConnectionRequest, channel: Channel) -> None:
+        here, there = (subjects.session(self._node, request.session, receiver) for receiver in ("node", "gateway"))
         pipe = Pipe(self._bus, here, there)
         try:
             await pipe.open()
         except BaseException:
             await channel.close()
             raise
-        session = Session(wish, pipe, channel)
-        self._open[wish.session] = session
-        session.task = asyncio.create_task(self._carry(session), name=f"session {wish.session}")
+        session = Session(request, pipe, channel)
+        self._open[request.session] = session
+        session.task = asyncio.create_task(self._relay(session), name=f"session {request.session}")
 
-    async def _carry(self, session: Session) -> None:
-        """Both ways, until one of them ends."""
-        wish, started = session.wish, time.monotonic()
-        told = log.bind(kind=wish.kind, vm=wish.vm, session=wish.session, actor=wish.actor)
-        told.info("connection opened", force=wish.force)
-        ways = [asyncio.create_task(out(session)), asyncio.create_task(into(session))]
+    async def _relay(self, session: Session) -> None:
+        """Relay data in both directions until one of them ends."""
+        request, started = session.request, time.monotonic()
+        session_log = log.bind(kind=request.kind, vm=request.vm, session=request.session, actor=request.actor)
+        session_log.info("connection opened", force=request.force)
+        directions = [asyncio.create_task(relay_output(session)), asyncio.create_task(relay_input(session))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(ways)
+            await end(directions)
             await session.pipe.close(session.why)
             await session.channel.close()
-            del self._open[wish.session]
-            told.info("connection closed", why=session.pipe.ended, seconds=round(time.monotonic() - started, 1))
+            del self._open[request.session]
+            session_log.info("connection closed", why=session.pipe.ended, seconds=round(time.monotonic() - started, 1))
 
 
-async def out(session: Session) -> None:
+async def relay_output(session: Session) -> None:
+    """From the guest to the client, until either of them ends."""
     while data := await session.channel.read():
         try:
             await session.pipe.send(data)
@@ -159,7 +160,8 @@ async def out(session: Session) -> None:
             return
 
 
-async def into(session: Session) -> None:
+async def relay_input(session: Session) -> None:
+    """From the client to the guest, until the client ends."""
     while True:
         try:
             data = await session.pipe.receive()
@@ -169,4 +171,4 @@ async def into(session: Session) -> None:
 
 
 def in_use(actor: str) -> Denied:
-    return Denied("console_in_use", f"{actor} has this console; force takes it away from them")
+    return Denied("console_in_use", f"{actor} has this console; connect with force to take it over")

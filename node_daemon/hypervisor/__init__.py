@@ -1,4 +1,4 @@
-"""What the daemon asks of a hypervisor (`hypervisor.py`, a protocol of few methods), and libvirt behind it.
+"""The interface to a hypervisor (`hypervisor.py`, a protocol of few methods), and its implementation with libvirt.
 
 The simulator (`node_daemon/simulation/`) passes the same contract suite.
 """

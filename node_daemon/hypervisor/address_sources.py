@@ -1,6 +1,6 @@
-"""Who can say which addresses a guest has: its agent, DHCP leases, the host's ARP table; asked through libvirt.
+"""The sources of a guest's addresses: its agent, DHCP leases, and the host's ARP table; read through libvirt.
 
-Blocking calls, for a thread. What makes no sense was not said; who does not answer says nothing.
+The calls block: run them on a thread. Malformed answers and missing answers count as no addresses.
 """
 
 import contextlib
@@ -19,28 +19,28 @@ _ARP = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP
 
 
 def ask(domain: Any, mac: str) -> Sighting:
-    """What they say of the interface with that MAC address alone: a guest has bridges and tunnels of its own."""
-    leases = _said(domain, _LEASE, mac)
+    """The addresses of the interface with that MAC address. Others, such as bridges of the guest, are ignored."""
+    leases = _addresses(domain, _LEASE, mac)
     if leases is None:
-        return Sighting(agent=_agent(domain, mac), arp=_said(domain, _ARP, mac) or ())
+        return Sighting(agent=_agent(domain, mac), arp=_addresses(domain, _ARP, mac) or ())
     expires = _expiries(domain, mac) if leases else {}
     return Sighting(
         agent=_agent(domain, mac),
         leases=tuple(Lease(address, expires.get(address)) for address in leases),
-        arp=_said(domain, _ARP, mac) or (),
+        arp=_addresses(domain, _ARP, mac) or (),
     )
 
 
 def _agent(domain: Any, mac: str) -> tuple[str, ...] | None:
     with contextlib.suppress(libvirt.libvirtError):
         if guest_agent.listens(domain.XMLDesc()):
-            guest_agent.be_brief(domain)
-            return _said(domain, _AGENT, mac)
+            guest_agent.limit_wait(domain)
+            return _addresses(domain, _AGENT, mac)
     return None
 
 
-def _said(domain: Any, source: int, mac: str) -> tuple[str, ...] | None:
-    """None where nobody answers, or the interface is not known there."""
+def _addresses(domain: Any, source: int, mac: str) -> tuple[str, ...] | None:
+    """The addresses that one source names; None if it does not answer or does not know the interface."""
     try:
         interfaces = domain.interfaceAddresses(source, 0)
     except (libvirt.libvirtError, UnicodeError):
@@ -48,12 +48,12 @@ def _said(domain: Any, source: int, mac: str) -> tuple[str, ...] | None:
     ours = [one for one in interfaces.values() if str(one.get("hwaddr") or "").lower() == mac.lower()]
     if not ours:
         return None
-    said = (entry.get("addr") for one in ours for entry in one.get("addrs") or ())
-    return tuple(sorted({address for text in said if (address := useful(text)) is not None}))
+    texts = (entry.get("addr") for one in ours for entry in one.get("addrs") or ())
+    return tuple(sorted({address for text in texts if (address := useful(text)) is not None}))
 
 
 def useful(text: object) -> str | None:
-    """An address that somebody else can reach, as it is written; None for anything else."""
+    """An address that other hosts can reach, in its standard form; None for anything else."""
     try:
         address = ipaddress.ip_address(str(text).partition("%")[0])
     except ValueError:
@@ -63,7 +63,7 @@ def useful(text: object) -> str | None:
 
 
 def _expiries(domain: Any, mac: str) -> Mapping[str, int]:
-    """When the leases of that MAC address end, by address, as far as libvirt says."""
+    """The expiry of each lease of that MAC address in seconds since 1970, by address, where libvirt knows it."""
     found: dict[str, int] = {}
     for lease in _leases(domain, mac):
         address, expires = useful(lease.get("ipaddr")), lease.get("expirytime")

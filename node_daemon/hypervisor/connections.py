@@ -1,7 +1,7 @@
-"""Blocking libvirt calls for an asyncio program: a thread and a connection for each, and a hard deadline.
+"""Blocking libvirt calls in an asyncio program: each runs on its own thread and connection, with a hard deadline.
 
-libvirt serves a few requests of one connection at a time and may hang in any of them. So a call never shares its
-connection with another call, and one that passes its deadline is left to its thread: nobody waits behind it.
+libvirt serves few requests of one connection at a time, and may hang in any of them. So two calls never share a
+connection. After its deadline, a call continues on its thread, and nothing waits for it.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ log = logs.get(__name__)
 T = TypeVar("T")
 
 Outcome = tuple[Any, object, Exception | None]
-"""The connection to use again (None when it is broken), and the result or the error of a call."""
+"""The connection to reuse (None if it is broken), and the result or the error of a call."""
 
-#: Calls under way at once, on all VMs together: those that are over soon; those that may take long, such as writing
-#: memory to disk; and those that last as long as a guest likes, within limits. libvirtd has about 20 workers.
+#: Maximum number of concurrent calls, for all VMs together: short calls; long calls, such as writing memory to disk;
+#: and calls that wait for a guest. libvirtd has about 20 workers.
 LIMIT, PATIENT, GUESTS = 24, 8, 4
-#: Connections kept open between calls.
+#: Maximum number of idle connections to keep open.
 IDLE = 8
-#: Seconds between libvirt's signs of life on a connection, and how many may be missed.
+#: Seconds between keepalive messages of libvirt on a connection, and how many may be missed.
 KEEPALIVE = (5, 3)
 
 _event_loop = threading.Lock()
@@ -35,28 +35,28 @@ _event_thread: threading.Thread | None = None
 
 
 def run_event_loop() -> None:
-    """Run libvirt's event loop on a thread, once a process. Connections opened before that stay deaf."""
+    """Run libvirt's event loop on a thread, once per process. Connections that were opened before receive no events."""
     global _event_thread  # noqa: PLW0603  (libvirt's event loop is global to the process as well)
     with _event_loop:
         if _event_thread is not None:
             return
         libvirt.virEventRegisterDefaultImpl()
-        _event_thread = threading.Thread(target=_turn, name="libvirt-events", daemon=True)
+        _event_thread = threading.Thread(target=_run_for_ever, name="libvirt-events", daemon=True)
         _event_thread.start()
 
 
-def _turn() -> None:
+def _run_for_ever() -> None:
     while True:
         libvirt.virEventRunDefaultImpl()
 
 
 def on_thread(work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-    """`work`, done on a thread of its own; neither the loop nor the end of the process waits for it."""
+    """Run `work` on its own thread. Neither the event loop nor the end of the process waits for the thread."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: Exception | None) -> None:
-        if future.done():  # nobody waits any more
+        if future.done():  # it was cancelled
             return
         if error is not None:
             future.set_exception(error)
@@ -77,7 +77,7 @@ def on_thread(work: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
 
 
 def open_connection(uri: str) -> Any:
-    """A new connection that notices when its other end is gone. Raises libvirt.libvirtError."""
+    """A new connection with keepalive messages. Blocks. Raises libvirt.libvirtError."""
     connection = libvirt.open(uri)
     with contextlib.suppress(libvirt.libvirtError):  # local drivers have no keepalive
         connection.setKeepAlive(*KEEPALIVE)
@@ -85,10 +85,10 @@ def open_connection(uri: str) -> Any:
 
 
 class Connections:
-    """Carries out blocking calls, each on a thread and a connection of its own."""
+    """Runs blocking calls, each on its own thread and connection. Idle connections are reused."""
 
     def __init__(self, uri: str, deadline: float) -> None:
-        libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised: no copies on stderr
+        libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; libvirt would also print them
         run_event_loop()
         self._uri = uri
         self._deadline = deadline
@@ -100,12 +100,13 @@ class Connections:
     async def call(
         self, key: str, work: Callable[[Any], T], patience: float | None = None, *, of_guest: bool = False
     ) -> T:
-        """`work(connection)`, on a thread. `key` names what it is about: while a call on it hangs, no other starts.
-        `patience`: seconds that this one may take, where it is known to take long: it never keeps others waiting that
-        are not. Nor does one that the guest has to answer (`of_guest`).
+        """Run `work(connection)` on a thread. While a call with this `key` hangs, no other one with it is started.
 
-        Raises Unreachable when the connection cannot be had or breaks, or the deadline passes; what else `work`
-        raises (libvirtError for an answer that says no) comes through.
+        `patience`: the deadline in seconds of a call that may take long. `of_guest`: the call waits for a guest. Both
+        kinds have slots of their own, so that they do not delay short calls.
+
+        Raises Unreachable if the connection cannot be opened or breaks, or the deadline passes. Other errors of `work`
+        are raised as they are (libvirtError if libvirt answers with an error).
         """
         if key in self._hung:
             raise Unreachable(f"an earlier call to libvirt on {key} still hangs")
@@ -113,21 +114,21 @@ class Connections:
         async with slots:
             borrowed = self._idle.pop() if self._idle else None
             deadline = max(self._deadline, patience or 0.0)
-            over = on_thread(_carry_out, self._uri, borrowed, work)
-            over.add_done_callback(lambda _: self._over(key, over))
+            call = on_thread(_carry_out, self._uri, borrowed, work)
+            call.add_done_callback(lambda _: self._returned(key, call))
             try:
                 async with asyncio.timeout(deadline):
-                    _, result, error = await asyncio.shield(over)
+                    _, result, error = await asyncio.shield(call)
             except TimeoutError:
                 self._hung.add(key)
-                log.warning("libvirt call hangs", about=key, deadline_s=deadline)
+                log.warning("a libvirt call hangs", key=key, deadline_s=deadline)
                 raise Unreachable(f"libvirt did not return within {deadline:.0f} s") from None
             if error is not None:
                 raise error
             return cast(T, result)
 
-    def _over(self, key: str, call: "asyncio.Future[Outcome]") -> None:
-        """A call returned, in time or not."""
+    def _returned(self, key: str, call: "asyncio.Future[Outcome]") -> None:
+        """Keep the connection of a call that has returned, in time or not."""
         self._hung.discard(key)
         connection, _, _ = call.result()
         if connection is None:
@@ -138,7 +139,7 @@ class Connections:
             on_thread(_close, connection)
 
     def close(self) -> None:
-        """Let go of all idle connections, without waiting for it."""
+        """Close all idle connections in the background."""
         while self._idle:
             on_thread(_close, self._idle.pop())
 

@@ -1,8 +1,8 @@
-"""What a guest wrote to its serial console: a file, and a few older ones beside it.
+"""The output of a guest's serial console: a log file, and a few older ones in the same folder.
 
-virtlogd writes them, moves a full file aside (`<vm>.log` to `<vm>.log.0`, that to `.1`, …) and drops the oldest; no
-domain starts without it. Where the host's libvirt is told to let QEMU write by itself (`stdio_handler = "file"`),
-nobody moves anything aside, and a guest could fill the disk: there, we do.
+virtlogd writes and rotates them (`<vm>.log` to `<vm>.log.0`, that to `.1`, …) and deletes the oldest; no domain starts
+without it. If the host's libvirt is configured to let QEMU write the file (`stdio_handler = "file"`), nothing rotates
+it, and a guest could fill the disk. In that case this module rotates it.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: Bytes at which a file is too large, twice what virtlogd lets one grow to; and of those the newest, which are kept.
+#: A file with more bytes is rotated (twice virtlogd's limit); so many of its last bytes are kept.
 MOST, KEPT = 4 * 1024 * 1024, 2 * 1024 * 1024
-#: Seconds between two looks at the sizes.
+#: Seconds between two checks of the sizes.
 LOOK = 5.0
 PRIVATE = 0o600
 
 
 def parts(newest: Path) -> list[Path]:
-    """The files that hold a console, the oldest first."""
+    """The log files of a console, the oldest first."""
     older = [path for path in newest.parent.glob(f"{newest.name}.*") if path.suffix[1:].isdigit()]
     older.sort(key=lambda path: int(path.suffix[1:]), reverse=True)
     return [*older, newest] if newest.exists() else older
@@ -32,7 +32,7 @@ def parts(newest: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a console. What follows on it is found by `cursor`; `more`: there is some already."""
+    """A part of a console log. `cursor`: where the next part begins; `more`: whether the next part has data already."""
 
     data: bytes
     cursor: str
@@ -40,10 +40,10 @@ class Piece:
 
 
 def read(newest: Path, after: str | None, tail: int, most: int) -> Piece | None:
-    """At most `most` bytes: what follows on the cursor `after`, or else on what is `tail` bytes before the end.
+    """At most `most` bytes from the cursor `after` on; without a cursor, from `tail` bytes before the end on.
 
-    None where there is no console. A cursor names a file and a position in it. One that leads nowhere any more, since
-    its file was dropped, leads to the oldest bytes there are; one in a file that was emptied, to its beginning.
+    None if there is no console log. A cursor is `<inode>-<position>`. If its file was deleted, the oldest bytes are
+    returned; if its file was truncated, the bytes from the beginning of that file.
     """
     with contextlib.ExitStack() as stack:
         files = opened(newest, stack)
@@ -76,7 +76,7 @@ def read(newest: Path, after: str | None, tail: int, most: int) -> Piece | None:
 
 
 def opened(newest: Path, stack: contextlib.ExitStack) -> list[BinaryIO]:
-    """The files, the oldest first. Opened the other way round: one moved aside meanwhile is met again, not missed."""
+    """The open files, the oldest first. The newest is opened first, so that a rotation meanwhile hides no file."""
     files: dict[int, BinaryIO] = {}
     for path in reversed(parts(newest)):
         with contextlib.suppress(FileNotFoundError):
@@ -86,44 +86,47 @@ def opened(newest: Path, stack: contextlib.ExitStack) -> list[BinaryIO]:
 
 
 def remove(newest: Path) -> None:
-    """Delete a console. Fine when there is none."""
+    """Delete the log files of a console. No error if there are none."""
     for path in parts(newest):
         path.unlink(missing_ok=True)
 
 
 def trim(newest: Path) -> bool:
-    """Move the end of a file that is too large aside, and empty it: its writer appends, and goes on. Whether it was."""
+    """Copy the end of a file that is too large to `.0`, and truncate it. Its writer appends, so it can continue.
+
+    Returns whether the file was too large.
+    """
     size = newest.stat().st_size
     if size <= MOST:
         return False
     with newest.open("rb") as file:
         file.seek(size - KEPT)
         end = file.read(KEPT)
-    aside = newest.with_name(f"{newest.name}.0")
-    aside.touch(PRIVATE)
-    aside.write_bytes(end)
+    rotated = newest.with_name(f"{newest.name}.0")
+    rotated.touch(PRIVATE)
+    rotated.write_bytes(end)
     os.truncate(newest, 0)
     return True
 
 
 async def keep_small(folder: Path) -> None:
-    """Keep every console in a folder small. Never returns."""
+    """Limit the size of every console log in a folder. Never returns."""
     while True:
         try:
             for name in await asyncio.to_thread(trim_all, folder):
-                log.info("console moved aside", file=name)
+                log.info("console log rotated", file=name)
         except OSError as error:
-            log.warning("cannot look after consoles", error=str(error))
+            log.warning("cannot limit the size of console logs", error=str(error))
         await asyncio.sleep(LOOK)
 
 
 def trim_all(folder: Path) -> list[str]:
-    """The names of those that were too large."""
+    """Trim all console logs in a folder; the names of those that were too large."""
     trimmed = []
     for path in folder.glob("*.log"):
         try:
             if trim(path):
                 trimmed.append(path.name)
-        except FileNotFoundError:  # gone since it was listed
+        except FileNotFoundError:  # it was deleted after it was listed
             continue
     return trimmed

@@ -1,4 +1,4 @@
-"""The libvirt domain of a VM, as a pure function of its document; and the tag by which we know it again."""
+"""The libvirt domain XML of a VM, as a pure function of its document; and the tag that marks a domain as ours."""
 
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -8,28 +8,28 @@ from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 
-#: XML namespace of our tag in a domain's metadata. A domain without it is not ours.
+#: XML namespace of our tag in a domain's metadata. A domain without the tag is foreign.
 NAMESPACE = "urn:nebula:node:1"
 PREFIX = "nebula"
 ET.register_namespace(PREFIX, NAMESPACE)
 
-#: Seconds between the guest's own reports of its memory use.
+#: Seconds between two reports of the guest about its memory use.
 BALLOON_PERIOD = "10"
 
-#: What QEMU may keep of translated code where there is no KVM. By its own choice it takes up to 1 GiB beside the memory
-#: of the guest, and a guest that reboots waits for minutes while all of that is thrown away, piece by piece.
+#: Size of QEMU's cache of translated code without KVM. By default it takes up to 1 GiB in addition to the memory of the
+#: guest, and a guest that reboots waits for minutes while QEMU empties it.
 TRANSLATED_MIB = "128"
 
-#: The disks of a domain are called vda, vdb and so on; vdz is its seed.
+#: The disks of a domain are vda, vdb and so on; vdz is its seed disk.
 LETTERS = "abcdefghijklmnopqrstuvwxy"
 
-#: CPUs that an interrupt controller of x86 without remapping can tell apart.
+#: Maximum number of CPUs on x86 without interrupt remapping.
 MOST_PLAIN_CPUS = 255
 
 
 @dataclass(frozen=True)
 class Tag:
-    """What a domain says of where it comes from."""
+    """The origin of a domain, stored in its metadata: the document and the boot of the host that it was started in."""
 
     boots: int
     epoch: int
@@ -45,7 +45,7 @@ def domain_name(vm: str) -> str:
 
 
 def parse_tag(xml: str) -> Tag:
-    """The tag out of a domain's metadata; ValueError when it is not one of ours."""
+    """Read the tag in a domain's metadata. Raises ValueError if it is malformed."""
     try:
         element = ET.fromstring(xml)  # noqa: S314  (libvirt's own)
     except ET.ParseError as error:
@@ -67,24 +67,24 @@ def _place(text: str) -> Place:
 
 
 def _size(element: ET.Element) -> Resources | None:
-    """None of a domain that was made before its tag said so."""
-    said = [element.get(name) for name in ("vcpus", "memory-mib", "disk-gib")]
-    if None in said:
+    """The size of the domain; None if an older version wrote the tag without it."""
+    texts = [element.get(name) for name in ("vcpus", "memory-mib", "disk-gib")]
+    if None in texts:
         return None
-    vcpus, memory_mib, disk_gib = (int(text or 0) for text in said)
+    vcpus, memory_mib, disk_gib = (int(text or 0) for text in texts)
     return Resources(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
 
 
-def moved(tag: str, host_boot: str) -> str:
-    """The tag of a domain, as XML, for another boot of the host."""
+def with_host_boot(tag: str, host_boot: str) -> str:
+    """A copy of a domain's tag, as XML, with another boot id of the host."""
     attributes = {**ET.fromstring(tag).attrib, "host-boot": host_boot}  # noqa: S314  (libvirt's own)
     return ET.tostring(ET.Element("vm", attributes), encoding="unicode")
 
 
 def definable(xml: str) -> str:
-    """The XML of a running domain, fit to be stored.
+    """The XML of a running domain, changed so that libvirt accepts it for `defineXML`.
 
-    libvirt (9.0) shows the files that it chose as a UEFI and the features it chose them by, but takes back either.
+    libvirt (9.0) shows both the UEFI files that it chose and the features that it chose them by, but accepts only one.
     """
     if "<firmware>" not in xml:
         return xml
@@ -96,14 +96,15 @@ def definable(xml: str) -> str:
 
 
 def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = X86_64) -> str:
-    """The domain, ready for libvirt.
+    """The domain XML for libvirt.
 
-    Everything is virtio on PCI Express, but for the display of x86, which works before any driver is loaded. The SMBIOS
-    serial is where cloud-init looks for its data source, unless that is on a disk. The console is written to a file by
-    virtlogd, which outlives libvirtd and the daemon, and keeps the file small. The display listens nowhere: who wants
-    to see it is handed a connection by libvirt. A guest whose kernel panics says so to the panic device: to libvirt it
-    has crashed. A watchdog does nothing until the guest has started it. Nothing here
-    loosens what libvirt confines QEMU by (users, seccomp, labels).
+    - All devices are virtio on PCI Express, except the display of x86, which works before the guest loads a driver.
+    - cloud-init finds the URL of its data source in the SMBIOS serial, unless the data are on a seed disk.
+    - virtlogd writes the console to a file and limits its size. It continues when libvirtd or this daemon ends.
+    - The display listens on no socket: libvirt opens a connection for each viewer.
+    - A kernel panic is reported by the panic device: libvirt then shows the domain as crashed.
+    - A watchdog does nothing until the guest has started it.
+    - libvirt's confinement of QEMU (users, seccomp, labels) stays as it is.
     """
     wanted = boot.wanted
     domain = ET.Element("domain", type=virt_type)
@@ -142,20 +143,22 @@ def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = 
     return ET.tostring(domain, encoding="unicode")
 
 
-def by_uefi(wanted: Wanted, machine: Machine) -> bool:
-    """Whether a UEFI starts the guest: its image asks for one, or its machine has nothing else."""
+def needs_uefi(wanted: Wanted, machine: Machine) -> bool:
+    """Whether the guest boots by UEFI: its image requires it, or its machine has no BIOS."""
     image = wanted.boot_image
     return machine.only_uefi or (image is not None and image.firmware is Firmware.UEFI)
 
 
 def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType, machine: Machine) -> None:
-    """libvirt chooses a UEFI's files, by features: without Secure Boot, which stock images may not be signed for."""
+    """libvirt chooses the UEFI files by features: without Secure Boot, because common images may
+    not be signed for it.
+    """
     system = ET.SubElement(domain, "os")
     if virt_type == "test":
         _text(system, "type", "hvm")
     else:
         _text(system, "type", "hvm", arch=machine.architecture, machine=machine.type)
-        if by_uefi(wanted, machine):
+        if needs_uefi(wanted, machine):
             system.set("firmware", "efi")
             features = ET.SubElement(system, "firmware")
             ET.SubElement(features, "feature", enabled="no", name="enrolled-keys")
@@ -169,8 +172,8 @@ def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtTy
 
 
 def _features(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
-    """ACPI, room for translated code, and the interrupt controller: of an ARM under KVM the host's own, and an emulated
-    one for many CPUs.
+    """ACPI, the cache for translated code, and the interrupt controller. On ARM it has the host's version under KVM; on
+    x86 QEMU emulates it for more than MOST_PLAIN_CPUS CPUs.
     """
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
@@ -185,7 +188,7 @@ def _features(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Mach
 
 
 def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) -> None:
-    """The host's own under KVM, else the machine's model. Cores of one socket: some systems use few sockets."""
+    """The host's CPU under KVM, else the machine's model. All cores are in one socket: some systems use few sockets."""
     cpu = ET.SubElement(domain, "cpu")
     if virt_type == "kvm":
         cpu.attrib.update({"mode": "host-passthrough"} | ({"migratable": "on"} if machine.migratable else {}))
@@ -247,7 +250,9 @@ def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> 
 
 
 def _seed(devices: ET.Element, file: str) -> None:
-    """cloud-init knows it by its label. A disk like the other, since the kernels of cloud images read few kinds."""
+    """The seed disk, which cloud-init finds by its label. It is virtio too: kernels of cloud images
+    know few bus types.
+    """
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="raw")
     ET.SubElement(disk, "source", file=file)
@@ -265,9 +270,9 @@ def _overlay(devices: ET.Element, overlay: Overlay, device: str) -> None:
 
 
 def _backing(disk: ET.Element, overlay: Overlay) -> None:
-    """The base image, named, so that nothing in the disk itself decides what QEMU opens.
+    """The backing image. It is named here so that the contents of the disk do not decide which file QEMU opens.
 
-    Its owner stays as it is: libvirt would give it to QEMU's user, and one guest could spoil the image of all.
+    libvirt must not change its owner to QEMU's user: otherwise one guest could damage the image of all guests.
     """
     backing = ET.SubElement(disk, "backingStore", type="file")
     ET.SubElement(backing, "format", type=overlay.base_format)

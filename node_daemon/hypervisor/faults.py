@@ -1,7 +1,7 @@
-"""Faults of the way to a hypervisor: no answer for a while, calls that hang, refusals. Around any of them.
+"""Faults of the connection to a hypervisor, for tests and the simulator: outages, calls that hang, refusals.
 
-A call that hangs ends for its caller at the deadline; what it asked for may still happen, before or after, and until
-then no other call on the same VM gets through: so it is with libvirt (`connections.py`).
+A call that hangs ends for its caller at the deadline. Its work may still be done, before or after the deadline. Until
+it returns, no other call on the same VM is made. libvirt behaves in the same way (`connections.py`).
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from node_daemon.hypervisor.hypervisor import (
     Reset,
     Sighting,
     Unreachable,
-    unheard,
+    ignore,
 )
 from runtime.settings import FaultRates
 from runtime.tasks.tasks import end
 
 T = TypeVar("T")
 
-#: A call hangs for up to this many deadlines.
+#: A call hangs for at most so many times the deadline.
 LONGEST = 2.0
 
 
 class Faulty:
-    """Implements `hypervisor.Hypervisor` on top of a real one. `rates` may be changed at any time."""
+    """Implements `hypervisor.Hypervisor` on top of another one. `rates` may be changed at any time."""
 
     def __init__(self, real: Hypervisor, rates: FaultRates, deadline: float, seed: float | str = 0) -> None:
         self.rates = rates
@@ -50,7 +50,7 @@ class Faulty:
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        """Nobody answers while inside."""
+        """The hypervisor does not answer inside the block."""
         self._back.clear()
         self._away.set()
         try:
@@ -60,7 +60,7 @@ class Faulty:
             self._back.set()
 
     async def close(self) -> None:
-        """What hangs will never be."""
+        """Cancel the calls that hang; what they have not done yet is never done."""
         await end(self._hung.values())
 
     async def domains(self) -> Mapping[str, Have]:
@@ -117,7 +117,7 @@ class Faulty:
     async def ensure_network(self) -> None:
         await self._through("network", self._real.ensure_network)
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         while True:
             await self._back.wait()
             watching = asyncio.create_task(self._real.watch(nudge, reset, fired))
@@ -128,11 +128,11 @@ class Faulty:
             nudge(None)
 
     async def _through(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the call returns, or one of the faults instead."""
+        """The result of the call, or one of the faults."""
         if key in self._hung:
             raise Unreachable(f"an earlier call on {key} still hangs")
         if self._away.is_set():
-            raise Unreachable("the hypervisor is away")
+            raise Unreachable("the hypervisor does not answer")
         chance = self._random.random()
         if chance < self.rates.refused:
             raise Refused("refused by chance")

@@ -1,4 +1,4 @@
-"""What the daemon asks of a hypervisor, and what it gets to see: values, and a protocol of few methods."""
+"""The interface to a hypervisor: a protocol of few methods, and the values that they take and return."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from domain.guest import Guest
 
 
 class Unreachable(Exception):
-    """The hypervisor does not answer. Nothing is known of its domains; they may well run."""
+    """The hypervisor does not answer. The state of its domains is unknown; they may run."""
 
 
 class Refused(Exception):
-    """The hypervisor answered, and would not. `invalid`: it never will, since what was asked makes no sense to it.
+    """The hypervisor answered with an error. `invalid`: the request is invalid, so a retry does not help.
 
-    `code`: what the failure is called where the hypervisor keeps to it; None where the step says that.
+    `code`: the code of the problem if the error persists; None: the failed step determines the code.
     """
 
     def __init__(self, detail: str, *, invalid: bool = False, code: str | None = None) -> None:
@@ -27,50 +27,50 @@ class Refused(Exception):
 
 
 class Busy(Refused):
-    """What was asked for is somebody else's at the moment."""
+    """Somebody else uses what was requested, such as a console."""
 
 
 class AgentMissing(Refused):
-    """No agent runs in the guest: it has none, or is still booting."""
+    """No agent runs in the guest: it is not installed, or the guest still boots."""
 
 
 class AgentSilent(Refused):
-    """An agent runs in the guest, and does not answer in time."""
+    """An agent runs in the guest, but does not answer in time."""
 
 
 @dataclass(frozen=True)
 class Have:
-    """What there is of one VM on this host."""
+    """The actual state of one VM on this host."""
 
     vm: str
     power: Power
-    #: the count that the domain was last started for; 0 where there is no domain
+    #: `boots` of the document that the domain was last started from; 0 if there is no domain
     boots: int = 0
-    #: placement epoch of the document that the domain was made from
+    #: epoch of that document
     epoch: int = 0
     #: generation of that document
     generation: int = 0
-    #: where that document stood; nowhere of a domain that was made before its tag said so
+    #: place of that document in its stream; NOWHERE if the domain's tag does not state it (older versions)
     place: Place = NOWHERE
-    #: what the domain was started with, where it says so
+    #: size that the domain was started with; None if its tag does not state it
     size: Resources | None = None
     #: boot id of the host when the domain was started
     host_boot: str = ""
-    #: the configuration that outlives the running domain says the same as the running domain
+    #: the domain is persistent: libvirt has stored the configuration that it runs with
     kept: bool = True
-    #: why the domain is off, where the hypervisor knows
+    #: why the domain is off; None if the hypervisor does not know
     cause: Literal["guest", "crashed"] | None = None
-    #: it is off since its plug was pulled
+    #: the domain is off because it was destroyed
     forced: bool = False
     #: the domain is paused because of an I/O error
     stalled: bool = False
-    #: memory of an earlier moment is on disk, although the domain is in memory
+    #: a leftover of older memory is on disk, although the domain is also in memory
     remains: bool = False
-    #: a domain that is not ours sits on this VM's uuid or name
+    #: a domain that Nebula did not create has the uuid or name of this VM
     foreign: bool = False
     #: files of the VM are on this host
     files: bool = False
-    #: which of the VM's disks the domain was started on: the count in its document
+    #: number of the disk that the domain was started on: `disk` of its document
     disk: int = 1
 
     @property
@@ -79,7 +79,7 @@ class Have:
 
 
 class Lease(NamedTuple):
-    """`expires`: seconds since 1970; None for one that lasts for ever, or where nobody says."""
+    """A DHCP lease. `expires`: seconds since 1970; None if it never expires or the expiry is unknown."""
 
     address: str
     expires: int | None = None
@@ -87,12 +87,12 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True)
 class Sighting:
-    """Who says what of the addresses of a guest's interface, now; IPv4 and routable IPv6, sorted.
+    """The addresses of a guest's interface at one moment, by source; IPv4 and routable IPv6, sorted.
 
-    A lease, and what the host's ARP table holds, may well be of an earlier boot of the guest.
+    A DHCP lease or an entry of the host's ARP table may belong to an earlier boot of the guest.
     """
 
-    #: None where no agent answers, or it knows no such interface
+    #: None if no agent answers, or it does not know the interface
     agent: tuple[str, ...] | None = None
     leases: tuple[Lease, ...] = ()
     arp: tuple[str, ...] = ()
@@ -100,14 +100,14 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the host has: virtual CPUs, and memory in MiB."""
+    """The number of CPUs of the host, and its memory in MiB."""
 
     vcpus: int
     memory_mib: int
 
 
 class Overlay(NamedTuple):
-    """A disk of a domain, and the image under it with its format: files."""
+    """The file of a disk of a domain, the file of its backing image, and the format of that image."""
 
     disk: str
     base: str
@@ -116,152 +116,153 @@ class Overlay(NamedTuple):
 
 @dataclass(frozen=True)
 class Boot:
-    """All that is needed to start a VM: its document, its files, and the host's own boot id."""
+    """All data to start a VM: its document, its files, and the boot id of the host."""
 
     wanted: Wanted
     disk: str
-    #: the image under the disk, and its format
+    #: the backing image of the disk, and its format
     base: str
     base_format: str
     console: str
     host_boot: str
-    #: the disk with cloud-init's data; None where the guest asks for it over HTTP
+    #: the disk with cloud-init's data; None if the guest fetches the data over HTTP
     seed: str | None = None
-    #: the disks after the one that it boots from, in order
+    #: the disks after the boot disk, in order
     further: tuple[Overlay, ...] = ()
 
 
 def size_of(wanted: Wanted) -> Resources:
-    """The size that a document asks for."""
+    """The size that a document states."""
     return Resources(vcpus=wanted.vcpus, memory_mib=wanted.memory_mib, disk_gib=wanted.disk_gib)
 
 
 Nudge = Callable[[str | None], None]
-"""Called with a VM's id when something happened to it, with None when anything may have happened."""
+"""Called with the id of a VM after an event of its domain; with None when events of any domain may have been missed."""
 
 
 Reset = Callable[[str], None]
-"""Called with a VM's id each time that its guest has reset itself."""
+"""Called with the id of a VM after each reset of its guest."""
 
 
 Fired = Callable[[str, Watchdog], None]
-"""Called with a VM's id when its watchdog has fired, and with what that does; before it is done."""
+"""Called with the id of a VM and the action of its watchdog when it has fired, before the action is done."""
 
 
-def unheard(*_: object) -> None:
-    """Nobody counts resets, or what watchdogs do."""
+def ignore(*_: object) -> None:
+    """A callback that does nothing."""
 
 
 class Channel(Protocol):
     """Bytes to and from a guest. One task reads and one writes at a time."""
 
     async def read(self) -> bytes:
-        """The next bytes; none once the other end has gone, for whatever reason."""
+        """The next bytes; b"" once the other end has closed the channel or failed."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Hand them over; waits while the other end takes no more. What the other end does not get is lost."""
+        """Send the data; waits while the other end is busy. After the other end has closed, the data are lost."""
         ...
 
     async def close(self) -> None:
-        """Let go of it. Fine when it is closed; a task that reads gets nothing."""
+        """Close the channel. No error if it is closed. A task in `read` gets b""."""
         ...
 
 
 class Hypervisor(Protocol):
-    """Every method raises Unreachable when no answer comes in time, and Refused when the answer is no.
+    """Each method raises Unreachable if no answer comes in time, and Refused if the hypervisor answers with an error.
 
-    Each acts on one VM alone: a call that hangs for one never delays another's.
+    Each call concerns one VM: a call that hangs never delays calls for other VMs.
     """
 
     async def domains(self) -> Mapping[str, Have]:
-        """Every domain that carries our tag, by VM id. Foreign domains are not listed."""
+        """All domains that carry our tag, by VM id. Foreign domains are not listed."""
         ...
 
     async def look(self, vm: str) -> Have:
-        """One VM as it is now. A domain of others on its uuid or name shows as `foreign`."""
+        """The state of one VM now. It is `foreign` if a domain without our tag has its uuid or name."""
         ...
 
     async def start(self, boot: Boot) -> Have:
-        """Start the domain anew from its document, with the guests' network active. It runs when this returns; `keep`
-        makes it outlive a power-off.
+        """Start the domain from its document, and activate the network of the guests. The domain runs when this
+        returns, but it is transient until `keep` is called.
         """
         ...
 
     async def keep(self, vm: str) -> None:
-        """Store the running domain's configuration, so that the domain is still known when it is off."""
+        """Make the running domain persistent: store its configuration, so that it still exists when it is off."""
         ...
 
     async def shutdown(self, vm: str) -> None:
-        """Ask the guest to power off, once. Guests that are still booting miss it: ask again."""
+        """Ask the guest once to power off. A guest that still boots ignores it, so repeat the call later."""
         ...
 
     async def pause(self, vm: str) -> None:
-        """Make the CPUs of the running domain stand still. Fine when they do, and when there is no domain."""
+        """Stop the CPUs of the running domain. No error if they are stopped or there is no domain."""
         ...
 
     async def unpause(self, vm: str) -> None:
-        """Let the CPUs of the paused domain go on, whatever paused it. Fine when they do, or there is no domain."""
+        """Let the CPUs of a paused domain run, whatever paused it. No error if they run or there is no domain."""
         ...
 
     async def suspend(self, vm: str, patience: float) -> None:
-        """Write the memory of the domain (running or paused, and kept) to disk; it is off and SUSPENDED then.
+        """Write the memory of a persistent domain (running or paused) to disk. The domain is off and SUSPENDED then.
 
-        Takes long: an answer is awaited for `patience` seconds. Refused leaves the domain as it was.
+        May take up to `patience` seconds. Refused leaves the domain unchanged.
         """
         ...
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        """Make a suspended domain go on from its memory, which then leaves the disk. Its networks are active then.
-        Fine when it is not suspended.
+        """Start a suspended domain from its memory on disk, which is then deleted, and activate its networks.
+        No error if it is not suspended.
 
-        `host_boot` is what `look` shows of the domain from then on, once it is off. Refused leaves it suspended.
+        May take up to `patience` seconds. `look` shows `host_boot` for the domain once it is off again. Refused leaves
+        it suspended.
         """
         ...
 
     async def discard(self, vm: str) -> None:
-        """Delete the memory that a domain has on disk: a suspended one is OFF then. Fine when there is none."""
+        """Delete the memory on disk of a domain: a suspended one is OFF then. No error if there is none."""
         ...
 
     async def destroy(self, vm: str) -> None:
-        """Pull the plug, of a paused domain too. Fine when it is off already."""
+        """Power off by force a running or paused domain. No error if it is off."""
         ...
 
     async def undefine(self, vm: str) -> None:
-        """Forget the domain, which must be off, with all the hypervisor keeps for it. Fine when it is unknown."""
+        """Delete a domain that is off, with all data of the hypervisor about it. No error if there is none."""
         ...
 
     async def addresses(self, vm: str, mac: str) -> Sighting:
-        """The addresses of the guest's interface. Delays no other call on the VM, however long its agent takes."""
+        """The addresses of the guest's interface. A slow agent does not delay other calls on the VM."""
         ...
 
     async def guest(self, vm: str) -> Guest:
-        """What the agent in a running guest says of it, now. Raises AgentMissing and AgentSilent, where it does not;
-        Refused when the domain does not run. Delays no other call on the VM, however long the agent takes.
+        """The facts about a running guest that its agent reports. Raises AgentMissing and AgentSilent if it does not
+        answer, Refused if the domain does not run. A slow agent does not delay other calls on the VM.
         """
         ...
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
-        """The serial console of the running domain, for one at a time. Raises Busy while somebody has it; `force` takes
-        it away from them: their channel reads nothing more. Refused when the domain does not run.
+        """The serial console of the running domain. Only one connection is open at a time: Busy is raised while another
+        one is open, unless `force` closes that one. Refused if the domain does not run.
         """
         ...
 
     async def open_display(self, vm: str) -> Channel:
-        """A new connection to the VNC server of the running domain, past its authentication; several may be open.
+        """A new connection to the VNC server of the running domain, without authentication. Several may be open.
 
-        Refused when the domain does not run, or has no display.
+        Refused if the domain does not run, or has no display.
         """
         ...
 
     async def capacity(self) -> Capacity: ...
 
     async def ensure_network(self) -> None:
-        """Make the guests' network active. Refused (`network_missing`, `network_inactive`) where that cannot be."""
+        """Activate the network of the guests. Raises Refused (`network_missing`, `network_inactive`) if it cannot."""
         ...
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
-        """Call `nudge` for whatever happens to domains, and after each (re)connection; `reset` for each time that a
-        guest resets itself or is reset by its watchdog; `fired` when a watchdog fires. Never returns.
+    async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
+        """Call `nudge` for each event of a domain and after each (re)connection, `reset` for each reset of a guest (by
+        itself or its watchdog), and `fired` when a watchdog fires. Never returns.
         """
         ...

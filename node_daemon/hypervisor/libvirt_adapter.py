@@ -1,8 +1,8 @@
-"""The hypervisor behind libvirt: `qemu:///system`, and libvirt's own `test:///default`.
+"""The hypervisor interface implemented with libvirt: `qemu:///system`, and libvirt's test driver `test:///default`.
 
-Starting comes before keeping: a domain is first started (transient) and its configuration stored once it runs. So a
-stored configuration with a count of boots proves that the domain was started for that count, whatever crashed when,
-and a start that fails leaves nothing behind.
+A domain is first started as a transient domain, and made persistent once it runs. So a stored configuration with a
+value of `boots` proves that the domain was started for that value, even after a crash, and a failed start leaves
+nothing.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from node_daemon.hypervisor.domain_xml import (
     NAMESPACE,
     PREFIX,
     Tag,
-    by_uefi,
     definable,
     domain_name,
-    moved,
+    needs_uefi,
     parse_tag,
     render,
+    with_host_boot,
 )
 from node_daemon.hypervisor.hypervisor import (
     Boot,
@@ -38,8 +38,8 @@ from node_daemon.hypervisor.hypervisor import (
     Refused,
     Reset,
     Sighting,
+    ignore,
     size_of,
-    unheard,
 )
 from node_daemon.hypervisor.libvirt_events import Listener
 from node_daemon.hypervisor.machine import X86_64, Machine, VirtType
@@ -54,17 +54,17 @@ _ON = (
     libvirt.VIR_DOMAIN_PMSUSPENDED,
 )
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-#: Why libvirt itself pauses a domain in the middle of something: neither on nor paused, and over soon. Not among them:
-#: migration, as which it shows a domain that was paused when it was suspended, once that is restored.
-_PASSING = (
+#: Reasons for which libvirt itself pauses a domain for a moment: the domain is neither on nor paused. Migration is not
+#: one of them: libvirt shows it for a restored domain that was paused when it was suspended.
+_TRANSITIONAL = (
     libvirt.VIR_DOMAIN_PAUSED_SAVE,
     libvirt.VIR_DOMAIN_PAUSED_DUMP,
     libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
 )
-#: Why a domain stands still that nobody is busy restoring.
-_STILL = (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
-#: A domain that is about to run, or to end: on.
-_FLEETING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
+#: Reasons of a pause in which libvirt is not restoring the domain.
+_NOT_RESTORING = (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+#: Reasons of a pause of a domain that starts or ends now: it counts as on.
+_STARTING_OR_ENDING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
 _CAUSES: dict[int, Literal["guest", "crashed"]] = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
@@ -83,7 +83,7 @@ _UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
 )
-_UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # all that the test driver knows
+_UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # the test driver knows no other flag
 
 
 class LibvirtHypervisor:
@@ -106,7 +106,7 @@ class LibvirtHypervisor:
 
     async def start(self, boot: Boot) -> Have:
         wanted, machine = boot.wanted, self._machine
-        if by_uefi(wanted, machine) and self._virt_type != "test":
+        if needs_uefi(wanted, machine) and self._virt_type != "test":
             machine = await self._ask(
                 wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
             )
@@ -177,11 +177,11 @@ class LibvirtHypervisor:
     async def ensure_network(self) -> None:
         await self._ask("network", lambda connection: networks.activate(connection, self._network))
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         await libvirt_events.watch(self._uri, self._deadline, Listener(nudge, reset, fired))
 
     def close(self) -> None:
-        """Let go of the idle connections. Domains run on."""
+        """Close the idle connections. Domains keep running."""
         self._connections.close()
 
     async def _ask(
@@ -201,9 +201,9 @@ class LibvirtHypervisor:
         patience: float | None = None,
         of_guest: str | None = None,
     ) -> None:
-        """`work` on our domain of that VM; nothing when there is none, or it is not ours.
+        """Run `work` on the domain of that VM; do nothing if there is none or it is foreign.
 
-        `of_guest`: what its guest is asked; whatever becomes of that, nothing else waits for it.
+        `fine`: libvirt error codes to ignore. `of_guest`: name of a question to the guest; no other call waits for it.
         """
 
         def on_connection(connection: Any) -> None:
@@ -228,7 +228,7 @@ def _look_at_all(connection: Any) -> dict[str, Have]:
         try:
             have = _have(domain)
         except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone since it was listed
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it was undefined after it was listed
                 raise
             continue
         if not have.foreign:
@@ -257,7 +257,7 @@ def _have(domain: Any) -> Have:
     if tag is None:
         return Have(vm=vm, power=Power.UNKNOWN, foreign=True)
     state, reason = domain.state()
-    seen = Have(
+    have = Have(
         vm=vm,
         power=Power.UNKNOWN,
         boots=tag.boots,
@@ -268,30 +268,31 @@ def _have(domain: Any) -> Have:
         size=tag.size,
         host_boot=tag.host_boot,
     )
-    if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _FLEETING:
-        if reason in _PASSING:
-            return seen
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _STARTING_OR_ENDING:
+        if reason in _TRANSITIONAL:
+            return have
         stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
-        remains = reason in _STILL and _saved(domain)
-        return replace(seen, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled, remains=remains)
+        remains = reason in _NOT_RESTORING and _saved(domain)
+        return replace(have, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled, remains=remains)
     if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
         remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
-        return replace(seen, power=Power.ON, kept=_kept(domain, tag), remains=remains)
+        return replace(have, power=Power.ON, kept=_kept(domain, tag), remains=remains)
     if state in _OFF:
         if _saved(domain):
-            return replace(seen, power=Power.SUSPENDED)
-        return replace(seen, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
-    return seen
+            return replace(have, power=Power.SUSPENDED)
+        return replace(have, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
+    return have
 
 
 def _saved(domain: Any) -> bool:
-    """Whether its memory is on disk. That of a running domain was left over by a libvirtd that died: in the middle of
-    writing it, or before deleting it."""
+    """Whether its memory is on disk. For a running domain it is a leftover of a libvirtd that died while writing it, or
+    before deleting it."""
     return bool(domain.hasManagedSaveImage())
 
 
 def _kept(domain: Any, tag: Tag) -> bool:
-    """Whether what is stored of a domain is what runs. A restored one runs with the tag of before it was suspended."""
+    """Whether the stored tag equals that of the running domain, apart from `host_boot`: a restored domain runs with the
+    `host_boot` from before it was suspended."""
     if not domain.isPersistent():
         return False
     stored = _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
@@ -299,7 +300,7 @@ def _kept(domain: Any, tag: Tag) -> bool:
 
 
 def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | None:
-    """What the domain says of its origin: as it runs, or as it is stored; None when it is not ours."""
+    """The tag of the running or stored domain (`which`); None if it has none, so is foreign."""
     try:
         return parse_tag(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
     except libvirt.libvirtError as error:
@@ -316,21 +317,26 @@ def _start(connection: Any, xml: str, network: str) -> None:
 
 
 def _keep(connection: Any, vm: str) -> None:
-    """Store the XML as it runs; libvirt leaves out what belongs to the run alone (its pty, its tap device)."""
+    """Store the XML of the running domain; libvirt leaves out what belongs to this run only (its
+    pty, its tap device).
+    """
     domain = connection.lookupByUUIDString(vm)
     connection.defineXML(definable(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
 
 
 def with_uefi(connection: Any, machine: Machine, virt_type: VirtType) -> Machine:
-    """The machine as this libvirt can make it: without a panic device that it is too old to know.
+    """The machine, without its panic device if this libvirt is too old for it.
 
-    Raises Refused where libvirt knows of no UEFI for our guests; it would say so without a word of help.
+    Raises Refused with the package to install if the node has no UEFI for guests. libvirt's own error does not say
+    that.
     """
-    said = connection.getDomainCapabilities(None, machine.architecture, machine.type, virt_type)
-    names = {value.text for value in ET.fromstring(said).iterfind("os/enum[@name='firmware']/value")}  # noqa: S314
-    if "efi" not in names:
-        why = f"guests on {machine.architecture} start" if machine.only_uefi else "the image asks to be started"
-        detail = f"{why} by UEFI, and this node has none for guests: install the package {machine.uefi_package} on it"
+    capabilities = connection.getDomainCapabilities(None, machine.architecture, machine.type, virt_type)
+    firmwares = ET.fromstring(capabilities).iterfind("os/enum[@name='firmware']/value")  # noqa: S314  (libvirt's own)
+    if "efi" not in {value.text for value in firmwares}:
+        why = f"guests on {machine.architecture} need" if machine.only_uefi else "the image needs"
+        detail = (
+            f"{why} UEFI, and this node has none for guests: install the package {machine.uefi_package} on the node"
+        )
         raise Refused(detail, invalid=True)
     return machine if connection.getLibVersion() >= machine.panic_since else replace(machine, panic=None)
 
@@ -346,11 +352,11 @@ def _unpause(domain: Any) -> None:
 
 
 def _restore(domain: Any, host_boot: str) -> None:
-    """The stored configuration learns first of which boot of the host this is: it speaks once the domain is off."""
+    """Write `host_boot` into the stored configuration, which counts once the domain is off; then start the domain."""
     if domain.isActive() or not domain.hasManagedSaveImage():
         return
     config = libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    tag = moved(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
+    tag = with_host_boot(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     for network in networks.of(domain.XMLDesc()):
         networks.activate(domain.connect(), network)

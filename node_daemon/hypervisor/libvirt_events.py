@@ -1,4 +1,4 @@
-"""What libvirt tells by itself: the events of domains, on a connection of its own that is watched."""
+"""The events of domains that libvirt sends, on a connection of their own."""
 
 import asyncio
 import contextlib
@@ -17,9 +17,9 @@ from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
-#: Seconds between looks whether the connection that carries the events still lives, and between tries to get one.
+#: Seconds between checks of the connection, and between tries to open it.
 WATCH_SECONDS = 1.0
-#: What watchdogs of ours do, in libvirt's words.
+#: The watchdog actions that our domains use, by libvirt's number.
 _ACTIONS = {
     libvirt.VIR_DOMAIN_EVENT_WATCHDOG_RESET: Watchdog.RESET,
     libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF: Watchdog.POWEROFF,
@@ -28,7 +28,7 @@ _ACTIONS = {
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what: of any event of a domain, of a reset of its guest, of its watchdog."""
+    """The callbacks: for any event of a domain, for a reset of its guest, and for its watchdog."""
 
     nudge: Nudge
     reset: Reset
@@ -36,57 +36,59 @@ class Listener:
 
 
 async def watch(uri: str, deadline: float, listener: Listener) -> None:
-    """Tell of each event of a domain, for ever. It nudges without a domain when libvirt is away, or is back."""
+    """Call the listener for each event of a domain, for ever. Nudges with None when libvirt stops
+    or starts to answer.
+    """
     nudge = listener.nudge
-    away = False
+    unreachable = False
     while True:
-        gone = asyncio.Event()
+        closed = asyncio.Event()
         try:
             async with asyncio.timeout(deadline):
-                connection, callbacks = await on_thread(_listen, uri, asyncio.get_running_loop(), listener, gone)
+                connection, callbacks = await on_thread(_listen, uri, asyncio.get_running_loop(), listener, closed)
         except (libvirt.libvirtError, TimeoutError) as error:
-            if not away:
-                log.warning("libvirt is away", uri=uri, error=str(error))
+            if not unreachable:
+                log.warning("libvirt does not answer", uri=uri, error=str(error))
                 nudge(None)
-            away = True
+            unreachable = True
             await asyncio.sleep(WATCH_SECONDS)
             continue
-        log.info("libvirt is back" if away else "libvirt answers", uri=uri)
-        away = False
+        log.info("libvirt answers again" if unreachable else "libvirt answers", uri=uri)
+        unreachable = False
         nudge(None)
         try:
-            while connection.isAlive() and not await happens(gone, WATCH_SECONDS):
+            while connection.isAlive() and not await happens(closed, WATCH_SECONDS):
                 pass
         finally:
             on_thread(_stop_listening, connection, callbacks)
 
 
 def _listen(
-    uri: str, loop: asyncio.AbstractEventLoop, listener: Listener, gone: asyncio.Event
+    uri: str, loop: asyncio.AbstractEventLoop, listener: Listener, closed: asyncio.Event
 ) -> tuple[Any, list[int]]:
-    """A connection that tells of events of domains, and sets `gone` when its other end is lost.
+    """A connection that delivers the events of domains and sets `closed` when it is lost; and the ids of its callbacks.
 
-    With it the numbers of its callbacks, to stop them.
+    Blocks. Raises libvirtError.
     """
 
-    def tell(call: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+    def post(call: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(call, *args)
 
     def fired(_: Any, domain: Any, action: int, _more: Any) -> None:
         if action in _ACTIONS:
-            tell(listener.fired, domain.UUIDString(), _ACTIONS[action])
+            post(listener.fired, domain.UUIDString(), _ACTIONS[action])
 
     connection = open_connection(uri)
     try:
-        heard: dict[int, Callable[..., None]] = {
-            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda _, domain, *_more: tell(listener.nudge, domain.UUIDString()),
-            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda _, domain, *_more: tell(listener.reset, domain.UUIDString()),
+        handlers: dict[int, Callable[..., None]] = {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lambda _, domain, *_more: post(listener.nudge, domain.UUIDString()),
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: lambda _, domain, *_more: post(listener.reset, domain.UUIDString()),
             libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: fired,
         }
-        callbacks = [connection.domainEventRegisterAny(None, kind, call, None) for kind, call in heard.items()]
-        with contextlib.suppress(libvirt.libvirtError):  # local drivers have no other end to lose
-            connection.registerCloseCallback(lambda *_: tell(gone.set), None)
+        callbacks = [connection.domainEventRegisterAny(None, kind, call, None) for kind, call in handlers.items()]
+        with contextlib.suppress(libvirt.libvirtError):  # local drivers do not support it
+            connection.registerCloseCallback(lambda *_: post(closed.set), None)
     except libvirt.libvirtError:
         connection.close()
         raise
@@ -94,7 +96,7 @@ def _listen(
 
 
 def _stop_listening(connection: Any, callbacks: list[int]) -> None:
-    """Close it. A callback that stays registered would keep it open."""
+    """Close the connection. A callback that is still registered would keep it open."""
     for call in (
         *(partial(connection.domainEventDeregisterAny, callback) for callback in callbacks),
         connection.unregisterCloseCallback,

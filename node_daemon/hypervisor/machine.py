@@ -1,4 +1,6 @@
-"""The machine that a guest gets, by what CPUs its node has: what differs between architectures in a domain's XML."""
+"""The machine types of guests, by CPU architecture of the node: all that differs between
+architectures in domain XML.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,27 +13,27 @@ VirtType = Literal["kvm", "qemu", "test"]
 
 @dataclass(frozen=True)
 class Machine:
-    """One architecture's machine type, and the devices that are not the same on all of them."""
+    """The machine type of one architecture, and its devices that other architectures do not have."""
 
     architecture: Architecture
-    #: as libvirt calls it
+    #: name of the machine type in libvirt
     type: str
-    #: Debian's package of its UEFI
+    #: Debian package with the UEFI firmware
     uefi_package: str
-    #: whether nothing else can start a guest: there is no BIOS
+    #: the machine has no BIOS: only UEFI can boot a guest
     only_uefi: bool
-    #: the CPU under emulation, and what it needs beyond that
+    #: model of the emulated CPU, and the features to add to it
     emulated_cpu: str
     emulated_features: tuple[str, ...]
-    #: whether QEMU knows of the host's own CPU that it can be migrated
+    #: whether QEMU can mark the host's own CPU as migratable
     migratable: bool
-    #: a display that works before any driver of the guest is loaded
+    #: video model that works before the guest has loaded a driver
     video: str
-    #: whether there are a keyboard and a mouse that nobody asked for (PS/2)
+    #: whether the machine always has a keyboard and a mouse (PS/2)
     has_keyboard: bool
-    #: to which a guest says that its kernel panicked; None where there is none
+    #: model of the device that reports a kernel panic; None if there is none
     panic: str | None
-    #: the first libvirt that knows this panic device, as libvirt counts its versions
+    #: first version of libvirt that knows this panic device, as a number in libvirt's format
     panic_since: int = 0
 
 
@@ -40,7 +42,7 @@ X86_64 = Machine(
     type="q35",
     uefi_package="ovmf",
     only_uefi=False,
-    # The model that boots fastest, and what x86-64-v2 asks for beyond it, which current systems need.
+    # The model that boots fastest, with the features that x86-64-v2 needs in addition: current systems require them.
     emulated_cpu="qemu64",
     emulated_features=("ssse3", "sse4.1", "sse4.2", "popcnt"),
     migratable=True,

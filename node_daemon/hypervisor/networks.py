@@ -1,4 +1,4 @@
-"""libvirt's networks that guests are plugged into: active before a guest starts. Blocking calls, for a thread."""
+"""The libvirt networks of the guests. They are activated before a guest starts. The calls block: use a thread."""
 
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,7 +11,7 @@ from runtime.local.libvirtd import DEFAULT_NETWORK
 
 log = logs.get(__name__)
 
-#: The network that Nebula makes where there is none. Others are their owners' to define.
+#: The network that Nebula defines if it is missing. Operators define all other networks.
 OURS = "default"
 
 
@@ -23,9 +23,9 @@ def activate(connection: Any, name: str) -> None:
     try:
         network.create()
     except libvirt.libvirtError as error:
-        if network.isActive():  # somebody else was faster
+        if network.isActive():  # another process has started it
             return
-        detail = f"libvirt cannot start the network {name} of this node: {error}; mend it (virsh net-start {name})"
+        detail = f"libvirt cannot start the network {name} of this node: {error}; repair it (virsh net-start {name})"
         raise Refused(f"{detail}, then start the VM", code="network_inactive") from error
     log.info("network started", network=name)
 
@@ -37,15 +37,15 @@ def _defined(connection: Any, name: str) -> Any:
         if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
             raise
         if name != OURS:
-            detail = f"libvirt has no network {name} on this node: define it there (virsh net-define), or name another"
-            raise Refused(f"{detail} (NEBULA_NETWORK), then start the VM", code="network_missing") from error
+            detail = f"libvirt on this node has no network {name}: define it (virsh net-define), or set NEBULA_NETWORK"
+            raise Refused(f"{detail} to another one; then start the VM", code="network_missing") from error
     network = connection.networkDefineXML(DEFAULT_NETWORK)
     network.setAutostart(1)
-    log.warning("network defined anew", network=name)
+    log.warning("network defined", network=name)
     return network
 
 
 def of(xml: str) -> set[str]:
-    """The networks that a domain's interfaces name."""
+    """The names of the networks that the interfaces of a domain use."""
     sources = ET.fromstring(xml).iterfind("devices/interface[@type='network']/source")  # noqa: S314  (libvirt's own)
     return {name for source in sources if (name := source.get("network"))}

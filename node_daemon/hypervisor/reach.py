@@ -1,4 +1,4 @@
-"""Ways into a running guest: its serial console and its display, each on a connection to libvirt of its own."""
+"""Opens the serial console and the display of a running guest, each on its own connection to libvirt."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ C = TypeVar("C", Console, socket.socket)
 
 
 class Reach:
-    """Opens them, as `hypervisor.Hypervisor` promises."""
+    """Opens consoles and displays as `hypervisor.Hypervisor` specifies."""
 
     def __init__(self, uri: str, deadline: float) -> None:
         self._uri = uri
@@ -25,7 +25,7 @@ class Reach:
 
     async def console(self, vm: str, *, force: bool) -> Console:
         last = self._consoles.get(vm)
-        force = force or (last is not None and last.lingers)  # nobody's any more, but libvirt does not know yet
+        force = force or (last is not None and last.is_closing)  # it is closed, but libvirt has not ended it yet
         try:
             console = await self._opened(on_thread(open_console, self._uri, asyncio.get_running_loop(), vm, force))
         except libvirt.libvirtError as error:
@@ -41,29 +41,29 @@ class Reach:
             raise Refused(str(error)) from error
 
     async def _opened(self, opening: "asyncio.Future[C]") -> C:
-        """What is being opened. Raises Unreachable when that takes too long: then it is closed once it is there."""
+        """Wait for what is being opened. Raises Unreachable after the deadline; it is then closed once it is open."""
         try:
             async with asyncio.timeout(self._deadline):
                 return await asyncio.shield(opening)
         except (TimeoutError, asyncio.CancelledError) as error:
-            opening.add_done_callback(_let_go)
+            opening.add_done_callback(_release)
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise Unreachable(f"libvirt did not return within {self._deadline:.0f} s") from None
 
 
-def _let_go(opened: "asyncio.Future[C]") -> None:
-    """Close what was opened too late for whoever asked."""
+def _release(opened: "asyncio.Future[C]") -> None:
+    """Close what was opened after the deadline."""
     if not opened.cancelled() and opened.exception() is None:
         late = opened.result()
-        on_thread(late.let_go if isinstance(late, Console) else late.close)
+        on_thread(late.release if isinstance(late, Console) else late.close)
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool) -> Console:
-    """The domain's serial console. Raises Unreachable, Refused and libvirtError."""
+    """Open the domain's serial console. Raises Unreachable, Refused and libvirtError."""
     connection = _connection_to(uri)
     try:
         domain = ours(connection, vm)
@@ -76,7 +76,7 @@ def open_console(uri: str, loop: asyncio.AbstractEventLoop, vm: str, force: bool
 
 
 def open_display(uri: str, vm: str) -> socket.socket:
-    """A connection to the domain's VNC server, which listens nowhere. Raises Unreachable, Refused and libvirtError."""
+    """A connection to the domain's VNC server, opened by libvirt. Raises Unreachable, Refused and libvirtError."""
     connection = _connection_to(uri)
     try:
         descriptor = ours(connection, vm).openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
@@ -93,10 +93,10 @@ def _connection_to(uri: str) -> Any:
 
 
 def ours(connection: Any, vm: str) -> Any:
-    """Our domain of that VM. Raises libvirtError where there is none, or it says nothing of us."""
+    """The domain of that VM. Raises libvirtError if there is none or it has no tag, Refused if its tag is malformed."""
     domain = connection.lookupByUUIDString(vm)
     try:
         parse_tag(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
     except ValueError as error:
-        raise Refused("the domain is not one of ours") from error
+        raise Refused("Nebula did not create this domain") from error
     return domain

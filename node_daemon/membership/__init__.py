@@ -1,1 +1,1 @@
-"""Being the one daemon of a node: its lease, and its heartbeats."""
+"""The membership of a daemon: the lease of its node, and its heartbeats."""

@@ -1,14 +1,15 @@
-"""Being the one daemon of a node: it asks for the node's lease, keeps it, and works only while it has it.
+"""The lease of a node: a daemon requests it, keeps it, and works only while it holds it.
 
-Handlers give the lease to one daemon at a time. One that is refused says who has it, waits, and takes over by itself
-where that is allowed (`domain/node`).
+Handlers grant the lease to one daemon at a time. A daemon that is refused logs who holds the lease, waits, and takes
+over by itself where that is allowed (`domain/node`).
 
-While handlers are away nobody is given a lease. Who has one works on. Who has just started works if the node's lease
-was last given to a daemon on its own folder: that one has ended, since only one process can lock the folder, and no
-other was told that it may work. The note on the node's own subject says so; without the note it waits.
+While no handlers answer, no lease is granted. A daemon that holds the lease continues to work. A daemon that has just
+started works if the last lease was granted to a daemon on the same data folder. That daemon has ended, because only one
+process can lock the folder, and no other daemon holds a lease. The lease note on the node's subject names the folder.
+Without the note the daemon waits.
 
-A daemon that was not heard for some time, since it stood still or was cut off from the bus, may have lost its lease
-without knowing. Before it does anything more it asks.
+A daemon that was frozen, or was disconnected from the bus, may have lost its lease without knowing it. It takes no step
+until handlers have confirmed the lease.
 """
 
 import asyncio
@@ -40,17 +41,18 @@ log = logs.get(__name__)
 RETRY = Backoff(first=0.25, last=5.0)
 #: Seconds between two tries while another daemon has the lease.
 TAKEN_RETRY = 2.0
-#: Seconds between looks whether the node has become another (more memory, another network).
-LOOK_AGAIN = 60.0
+#: Seconds between checks whether the description of the node has changed (more memory, another network).
+CHECK_SECONDS = 60.0
+#: Seconds to wait for an answer to a registration, and to the return of the lease.
 ANSWER_SECONDS, LEAVE_SECONDS = 5.0, 2.0
 
-#: Codes of answers by which this daemon may not work for the node.
-TAKEN = ("node_taken", "node_elsewhere", "node_retired", "lease_lost")
-LOST = "the lease of this node is another daemon's now; this one stops its work"
+#: Codes of refusals that forbid this daemon to work for the node.
+NOT_ALLOWED = ("node_taken", "node_elsewhere", "node_retired", "lease_lost")
+LOST = "the lease of this node was given to another daemon; this daemon stops its work"
 
 
 class Membership:
-    """One daemon's claim to its node. `lease` is 0 while it has none; `refused` while another daemon has it."""
+    """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it."""
 
     def __init__(
         self,
@@ -65,94 +67,98 @@ class Membership:
         self._describe = describe
         self._take_over = take_over
         self._heir = True
-        self._look = asyncio.Event()
+        self._check_now = asyncio.Event()
         self._changed = asyncio.Event()
-        self._told = ""
-        self._doubtful = False
-        self._ran = self._heard = clock()
+        self._last_warning = ""
+        #: whether handlers have to confirm the lease before the next step
+        self._in_doubt = False
+        #: times of `clock`: of the last heartbeat, and of the last one while connected
+        self._last_beat = self._last_connected = clock()
         self.daemon = Daemon(boot=uuid.uuid4().hex, identity=identity, host=socket.gethostname(), pid=os.getpid())
         self.lease = 0
         self.refused = False
-        #: seconds after which handlers may give the lease of a silent daemon to another one
+        #: seconds without a heartbeat after which handlers may grant the lease to another daemon
         self.seconds = LEASE_SECONDS
-        #: when the lease was given, in nanoseconds of the monotonic clock
+        #: when the lease was granted, in nanoseconds of the monotonic clock
         self.since = 0
-        #: the lease that this process had last: given again, its reports go on counting from where they were
-        self._had = 0
+        #: the last lease of this process; if it is granted again, the sequence of its reports continues
+        self._previous = 0
 
     async def keep(self) -> None:
-        """Register the node, and again when what `describe` says has changed, or the lease is in doubt. For ever."""
+        """Register the node; again whenever its description changes or the lease is in doubt. Never returns."""
         known: NodeInfo | None = None
         pauses = RETRY.pauses()
         while True:
-            self._look.clear()
-            wait = LOOK_AGAIN
+            self._check_now.clear()
+            wait = CHECK_SECONDS
             try:
                 info = await self._describe()
-                if info != known or not self.lease or self._doubtful:
-                    said = Introduction(info=info, daemon=self.daemon, heir=self._heir, take_over=self._take_over)
-                    self._take(await register(self._bus, said))
-                    known, pauses, self._told = info, RETRY.pauses(), ""
+                if info != known or not self.lease or self._in_doubt:
+                    introduction = Introduction(
+                        info=info, daemon=self.daemon, heir=self._heir, take_over=self._take_over
+                    )
+                    self._accept(await register(self._bus, introduction))
+                    known, pauses, self._last_warning = info, RETRY.pauses(), ""
             except NobodyThere:
                 known = None
                 wait = next(pauses)
                 await self._without_handlers()
             except (Unanswered, requests.Refused, Nonsense, Unreachable, Refused, ValidationError) as error:
                 known = None
-                if isinstance(error, requests.Refused) and error.refusal.code in TAKEN:
+                if isinstance(error, requests.Refused) and error.refusal.code in NOT_ALLOWED:
                     self._drop()
                     self.refused = True
                     wait = TAKEN_RETRY
                 else:
                     wait = next(pauses)
-                self._tell("cannot register; trying on", error=str(error) or repr(error))
-            await happens(self._look, wait)
+                self._warn_once("cannot register this node; it will try again", error=str(error) or repr(error))
+            await happens(self._check_now, wait)
 
-    async def held(self) -> int:
-        """The lease, once there is one."""
+    async def wait_for_lease(self) -> int:
+        """Wait until this daemon holds a lease, and return it."""
         while not self.lease:
             self._changed.clear()
             await self._changed.wait()
         return self.lease
 
-    async def another_than(self, lease: int) -> None:
-        """Returns as soon as this is not the lease any more."""
+    async def wait_for_end_of(self, lease: int) -> None:
+        """Return as soon as this daemon does not hold this lease any more."""
         while self.lease == lease:
             self._changed.clear()
             await self._changed.wait()
 
-    def unsure(self) -> bool:
-        """Whether another daemon may have the lease by now. Nothing is to be done then."""
-        return self._doubtful or self._was_silent()
+    def in_doubt(self) -> bool:
+        """Whether another daemon may hold the lease by now. No step may be taken then."""
+        return self._in_doubt or self._was_silent()
 
-    def beating(self) -> None:
-        """Called before each heartbeat. After too long a silence it asks whether the lease is still its own."""
-        if self.lease and not self._doubtful and self._was_silent():
-            log.warning("not heard for too long; nothing is done until the lease is sure", node=self._node)
-            self._doubtful = True
-            self._look.set()
-        self._ran = clock()
+    def before_heartbeat(self) -> None:
+        """Called before each heartbeat. After too long a silence the lease has to be confirmed."""
+        if self.lease and not self._in_doubt and self._was_silent():
+            log.warning("no heartbeat for too long; no step is taken until the lease is confirmed", node=self._node)
+            self._in_doubt = True
+            self._check_now.set()
+        self._last_beat = clock()
         if self._bus.is_connected:
-            self._heard = self._ran
+            self._last_connected = self._last_beat
 
     async def on_answer(self, message: Msg) -> None:
-        """What handlers say to a heartbeat: only that the lease is another daemon's."""
+        """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease."""
         try:
-            said = replies.read(message.data)
+            answer = replies.read(message.data)
         except Nonsense:
-            said = {}
-        if not isinstance(said, Refusal):
-            log.warning("an answer to a heartbeat makes no sense", node=self._node)
+            answer = {}
+        if not isinstance(answer, Refusal):
+            log.warning("ignoring a malformed answer to a heartbeat", node=self._node)
             return
-        if said.code in TAKEN and self.lease:
-            if self._heir:  # handlers are back: they know only the daemon before this one
-                self._doubtful = True
+        if answer.code in NOT_ALLOWED and self.lease:
+            if self._heir:  # handlers answer again, and know only the previous daemon of this folder
+                self._in_doubt = True
             else:
                 self._drop()
-            self._look.set()
+            self._check_now.set()
 
     async def leave(self) -> None:
-        """Give the lease back, if the bus is there: nobody has to wait for it."""
+        """Return the lease, if the bus is connected, so that another daemon can start without waiting."""
         if not self.lease or not self._bus.is_connected:
             return
         body = Leaving(boot=self.daemon.boot).model_dump_json().encode()
@@ -161,53 +167,54 @@ class Membership:
         self.lease = 0
 
     def age(self) -> int:
-        """Nanoseconds since the lease was given."""
+        """Nanoseconds since the lease was granted."""
         return time.monotonic_ns() - self.since
 
     def _was_silent(self) -> bool:
-        """Whether it stood still, or its connection did, for so long that others may be given the lease soon."""
+        """Whether no heartbeat could be sent for half of the time after which another daemon may get the lease."""
         now, most = clock(), self.seconds / 2
-        return now - self._ran > most or (self._bus.is_connected and now - self._heard > most)
+        return now - self._last_beat > most or (self._bus.is_connected and now - self._last_connected > most)
 
     async def _without_handlers(self) -> None:
-        """Nobody answers, so nobody is given a lease now. Go on with the last one, if it was given to this folder."""
+        """No handlers answer, so no lease is granted now. Continue the last lease, if it was granted to this folder."""
         try:
-            note = await last_given(self._bus, self._node)
+            note = await last_lease_note(self._bus, self._node)
         except (NatsError, TimeoutError, ValidationError) as error:
-            self._tell("handlers are away, and so is the note who works for this node", error=str(error) or repr(error))
+            text = "no handlers answer, and the lease note of this node cannot be read; nothing is started"
+            self._warn_once(text, error=str(error) or repr(error))
             return
         mine = note is not None and note.identity == self.daemon.identity
         if note is not None and self.lease and (note.lease != self.lease or not mine):
             self._drop()
         elif note is not None and mine and (self.lease or self._heir):
             if not self.lease:
-                log.warning("handlers are away; the lease was given to this folder last, so work goes on")
-            self._hold(note.lease)
+                log.warning("no handlers answer; the last lease was granted to this data folder, so work continues")
+            self._confirm(note.lease)
         elif not self.lease:
-            had = "it had no lease before" if note is None else "the lease was given to a daemon on another folder last"
-            self._tell(f"handlers are away, and {had}: nothing is started until they answer")
+            why = "this node never had a lease" if note is None else "the last lease was granted to another data folder"
+            self._warn_once(f"no handlers answer, and {why}; nothing is started until they answer")
 
-    def _tell(self, text: str, **more: str) -> None:
-        """Say it once, until it is over."""
-        told = text + more.get("error", "")
-        if told != self._told:
+    def _warn_once(self, text: str, **more: str) -> None:
+        """Log a warning, unless it is the same as the last one."""
+        warning = text + more.get("error", "")
+        if warning != self._last_warning:
             log.warning(text, node=self._node, **more)
-        self._told = told
+        self._last_warning = warning
 
-    def _take(self, granted: LeaseGranted) -> None:
+    def _accept(self, granted: LeaseGranted) -> None:
         self._heir = False
         self.seconds = granted.seconds
-        self._hold(granted.lease)
+        self._confirm(granted.lease)
 
-    def _hold(self, lease: int) -> None:
-        """It is sure that this is the lease."""
-        self._ran = self._heard = clock()
-        self._doubtful = self.refused = False
+    def _confirm(self, lease: int) -> None:
+        """Handlers, or the lease note, have confirmed that this daemon holds this lease."""
+        self._last_beat = self._last_connected = clock()
+        self._in_doubt = self.refused = False
         if lease != self.lease:
             log.info("this daemon works for the node", node=self._node, lease=lease)
-            if lease != self._had:
+            if lease != self._previous:
                 self.since = time.monotonic_ns()
-            self.lease = self._had = lease
+            self.lease = self._previous = lease
             self._changed.set()
 
     def _drop(self) -> None:
@@ -218,14 +225,14 @@ class Membership:
 
 
 def clock() -> float:
-    """Seconds that go on while the process or its host stands still."""
+    """Seconds of a clock that also counts while the process is stopped or the host sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-async def last_given(bus: Client, node: str) -> LeaseNote | None:
-    """The note to whom the node's lease was given last, from the stream's leader. None where there is none.
+async def last_lease_note(bus: Client, node: str) -> LeaseNote | None:
+    """The note of the last grant of the node's lease, read from the stream's leader. None if no lease was ever granted.
 
-    Raises what NATS raises, and ValidationError.
+    Raises errors of nats-py, and ValidationError.
     """
     try:
         found = await bus.jetstream(timeout=ANSWER_SECONDS).get_last_msg(subjects.LEASES, subjects.lease(node))
@@ -234,9 +241,9 @@ async def last_given(bus: Client, node: str) -> LeaseNote | None:
     return LeaseNote.model_validate_json(found.data or b"")
 
 
-async def register(bus: Client, said: Introduction) -> LeaseGranted:
-    """Ask the handlers to know this node. Raises Unanswered, requests.Refused, Nonsense."""
-    subject, body = subjects.register(said.info.node), said.model_dump_json().encode()
+async def register(bus: Client, introduction: Introduction) -> LeaseGranted:
+    """Register this node with the handlers. Raises Unanswered, requests.Refused, Nonsense."""
+    subject, body = subjects.register(introduction.info.node), introduction.model_dump_json().encode()
     granted = await requests.asked(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
-    log.info("node registered", **said.info.model_dump(exclude={"version"}))
+    log.info("node registered", **introduction.info.model_dump(exclude={"version"}))
     return granted

@@ -1,4 +1,4 @@
-"""The node's heartbeats: that its daemon is alive, and reads its orders."""
+"""The node's heartbeats. They show that its daemon lives, and how far it has read the wanted documents."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from runtime import logs, subjects
 
 log = logs.get(__name__)
 
-#: Heartbeats in the time after which a lease may be another daemon's, at the least.
+#: At least so many heartbeats are sent within the lifetime of a lease.
 BEATS = 3
 
 
@@ -22,7 +22,7 @@ def utc_now() -> datetime:
 
 
 class Pulse:
-    """Heartbeats, each with what was last seen of orphans and of the wanted documents."""
+    """Sends heartbeats. Each one reports orphaned domains and the position in the wanted documents."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class Pulse:
         self.orphans: tuple[str, ...] = ()
 
     async def beat(self) -> None:
-        """Publish for ever; while the bus is away, nothing, so that no old heartbeats come in a burst later."""
+        """Publish for ever. While disconnected, send nothing: nats-py would deliver old heartbeats later in a burst."""
         inbox = self._bus.new_inbox()
         await self._bus.subscribe(inbox, cb=self._membership.on_answer)
         daemon = self._membership.daemon
         while True:
-            self._membership.beating()
+            self._membership.before_heartbeat()
             if self._bus.is_connected and (self._membership.lease or self._membership.refused):
                 heartbeat = Heartbeat(
                     node=self._node,

@@ -1,4 +1,4 @@
-"""What is wanted against what there is: the wanted documents, the plan, a lane for each VM, and the reports.
+"""The reconciler of a node: it compares the wanted documents with the hypervisor, acts, and reports.
 
 Start with `plan.py` (the rules, pure), then `lane.py` and `executor.py`.
 """

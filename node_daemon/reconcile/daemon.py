@@ -1,4 +1,4 @@
-"""All VMs of a node: a lane for each, and a tick that compares everything with everything."""
+"""All VMs of a node: a lane for each, and a tick that compares all wanted documents with all domains."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -17,7 +17,7 @@ from node_daemon.reconcile.grace_periods import GracePeriods
 from node_daemon.reconcile.host import describe
 from node_daemon.reconcile.lane import Lane
 from node_daemon.reconcile.plan import Host, plan
-from node_daemon.reconcile.reports import Key, Reports, Seen, not_done
+from node_daemon.reconcile.reports import Key, Reports, VmStatus, refused_status
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from node_daemon.storage.folder import identity
@@ -28,12 +28,14 @@ from runtime.tasks.tasks import end, happens
 
 log = logs.get(__name__)
 
-#: Seconds between two reports of a VM of which nothing has changed.
+#: Seconds after which all reports are repeated, changed or not.
 FULL_REPORT = 30.0
 
 
 class Daemon:
-    """Wires what a node is told, has, does and says. `run` ends when cancelled; guests run on."""
+    """Connects the wanted documents, the lanes, the hypervisor and the reports of a node. `run` ends when cancelled;
+    guests keep running. `beside`: functions that run while the daemon works.
+    """
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Daemon:
         self._network_trouble: str | None = None
 
     async def run(self) -> None:
-        """Work whenever this daemon is the one of its node; otherwise touch nothing, and wait."""
+        """Work while this daemon holds the lease of its node; wait while it does not. Never returns."""
         try:
             async with Essential() as essential:
                 essential.start("heartbeat", self._pulse.beat())
@@ -89,18 +91,18 @@ class Daemon:
 
     async def _work_for_ever(self) -> None:
         while True:
-            lease = await self._membership.held()
-            working = asyncio.create_task(self._work(lease))
-            losing = asyncio.create_task(self._membership.another_than(lease))
+            lease = await self._membership.wait_for_lease()
+            work = asyncio.create_task(self._work(lease))
+            lease_ended = asyncio.create_task(self._membership.wait_for_end_of(lease))
             try:
-                await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({work, lease_ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await end([working, losing])
-            if not working.cancelled():
-                working.result()
+                await end([work, lease_ended])
+            if not work.cancelled():
+                work.result()
 
     async def _work(self, lease: int) -> None:
-        """All the work, under one lease. Never returns."""
+        """All work under one lease. Never returns."""
         self._ended = False
         self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge)
         self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
@@ -119,7 +121,7 @@ class Daemon:
             await self._reports.close()
 
     async def tick(self) -> None:
-        """Everything, every time: wake the lane of each VM that is not as wanted, or not as last reported."""
+        """Wake the lane of each VM that is not as wanted or not as last reported."""
         want = self._wanted.all()
         try:
             have = await self._hypervisor.domains()
@@ -127,37 +129,37 @@ class Daemon:
             log.debug("cannot list domains", error=str(error))
             for vm in list(want):
                 self._nudge(vm)
-            self._tell_refused(None)
+            self._report_refused(None)
             return
-        unsettled = {step.vm for step in plan(want, have, self._host, self._grace_periods.left)}
+        unsettled = {step.vm for step in plan(want, have, self._host, self._grace_periods.remaining)}
         for vm in list(want):
-            if vm in unsettled or self._is_news(vm, have):
+            if vm in unsettled or self._needs_report(vm, have):
                 self._nudge(vm)
-        self._tell_refused(have)
+        self._report_refused(have)
         refused = {each.id for each in self._wanted.refused()}
         self._note_orphans(tuple(sorted(have.keys() - want.keys() - refused)))
         await self._ensure_network()
 
-    def _tell_refused(self, have: Mapping[str, Have] | None) -> None:
-        """Report what this daemon is too old for. `have`: None while nothing can be seen."""
-        told = {Key(each.kind, each.id): each for each in self._wanted.refused()}
-        for kind, id_ in self._refusals.difference(told):
-            if kind != Seen.kind or id_ not in self._wanted.all():
+    def _report_refused(self, have: Mapping[str, Have] | None) -> None:
+        """Report the documents that this daemon is too old for. `have`: None while the hypervisor does not answer."""
+        refused = {Key(each.kind, each.id): each for each in self._wanted.refused()}
+        for kind, id_ in self._refusals.difference(refused):
+            if kind != VmStatus.kind or id_ not in self._wanted.all():
                 self._reports.forget(kind, id_)
-        self._refusals = frozenset(told)
-        for each in told.values():
+        self._refusals = frozenset(refused)
+        for each in refused.values():
             power = Power.UNKNOWN if have is None else have[each.id].power if each.id in have else Power.ABSENT
-            self._reports.show(each.id, not_done(each, power))
+            self._reports.show(each.id, refused_status(each, power))
 
-    def _is_news(self, vm: str, have: Mapping[str, Have]) -> bool:
-        """Whether libvirt shows something else than what was last reported."""
-        shown = self._reports.shown(vm)
+    def _needs_report(self, vm: str, have: Mapping[str, Have]) -> bool:
+        """Whether the power state differs from the newest report, or that report names a step."""
+        reported = self._reports.newest(vm)
         power = have[vm].power if vm in have else Power.ABSENT
-        return shown is None or shown.power is not power or shown.step is not None
+        return reported is None or reported.power is not power or reported.step is not None
 
     def _note_orphans(self, orphans: tuple[str, ...]) -> None:
         if set(orphans) - set(self._pulse.orphans):
-            log.warning("domains that nobody wants; left alone", orphans=orphans)
+            log.warning("domains without a wanted document are left untouched", orphans=orphans)
         self._pulse.orphans = orphans
 
     async def _ensure_network(self) -> None:
@@ -167,9 +169,9 @@ class Daemon:
         except (Unreachable, Refused) as error:
             trouble = str(error)
         if trouble is not None and self._network_trouble is None:
-            log.error("no network for guests", network=self._settings.network, error=trouble)
+            log.error("the network of the guests is not available", network=self._settings.network, error=trouble)
         elif trouble is None and self._network_trouble is not None:
-            log.info("the network for guests is back", network=self._settings.network)
+            log.info("the network of the guests is available again", network=self._settings.network)
         self._network_trouble = trouble
 
     async def _tick_for_ever(self) -> None:
@@ -184,17 +186,18 @@ class Daemon:
         while True:
             await asyncio.sleep(FULL_REPORT)
             try:
-                await self._wanted.forget(self._is_gone)
+                await self._wanted.forget(self._is_removed)
             except (NatsError, TimeoutError) as error:
                 log.debug("cannot look for tombstones", error=repr(error))
             self._reports.repeat()
 
-    def _is_gone(self, vm: str) -> bool:
-        shown = self._reports.shown(vm)
-        return shown is not None and shown.power is Power.ABSENT and shown.step is None
+    def _is_removed(self, vm: str) -> bool:
+        """Whether the VM has neither domain nor files here any more, and that was reported."""
+        reported = self._reports.newest(vm)
+        return reported is not None and reported.power is Power.ABSENT and reported.step is None
 
     def _nudge(self, vm: str | None) -> None:
-        """Wake one lane, or the tick. Nothing moves before all documents are read, nor after the end."""
+        """Wake the lane of a VM; None: the tick. Without effect before all documents are read and after the end."""
         if self._ended:
             return
         if vm is None:
@@ -202,13 +205,13 @@ class Daemon:
         elif self._wanted.loaded.is_set() and vm in self._wanted.all():
             self._lane(vm).nudge()
         elif vm in self._lanes:
-            self._lanes[vm][0].nudge()  # its document is gone: it ends by itself
+            self._lanes[vm][0].nudge()  # its document was removed, so the lane ends
 
     async def _watch(self) -> None:
         await self._hypervisor.watch(self._nudge, self._note_reset, self._resets.note_watchdog)
 
     def _note_reset(self, vm: str) -> None:
-        """A guest that does nothing but reset itself is one report a second."""
+        """Count a reset. A guest that resets itself all the time causes at most one report a second."""
         if self._resets.note(vm):
             self._nudge(vm)
 
@@ -225,7 +228,7 @@ class Daemon:
             self._grace_periods,
             self._resets,
             self._earlier,
-            self._membership.unsure,
+            self._membership.in_doubt,
         )
         task = asyncio.create_task(lane.run(), name=f"lane {vm}")
         self._lanes[vm] = (lane, task)
@@ -238,10 +241,10 @@ class Daemon:
         if task.cancelled():
             return
         if (error := task.exception()) is not None:
-            log.error("a lane broke; it starts anew", vm=vm, exc_info=error)
+            log.error("a lane failed; it is started again", vm=vm, exc_info=error)
         else:
-            self._reports.forget(Seen.kind, vm)
-            self._nudged.set()  # a document that is refused may have taken the place of its own
+            self._reports.forget(VmStatus.kind, vm)
+            self._nudged.set()  # a refused document may have replaced the document of this VM
 
     async def _describe(self) -> NodeInfo:
         return describe(self._settings, await self._hypervisor.capacity())

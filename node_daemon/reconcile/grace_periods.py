@@ -1,8 +1,8 @@
-"""How long guests still have to shut down by themselves, by this host's own clock.
+"""The time that guests have to shut down by themselves, counted by the clock of this host.
 
-A request says for how long (`Wanted.grace_seconds`). That is counted from when this host first saw it: the instant at
-which another host's clock would be there means nothing here. It is kept in a file for each VM, so a daemon that starts
-again counts on. Where the disk is full, it gives the guest its time anew.
+A stop request states a duration (`Wanted.grace_seconds`). The host counts it from the moment when it first sees the
+request, because the clocks of two hosts may differ. The end is stored in a file for each VM, so that a daemon continues
+to count after a restart. If the disk is full, the whole duration starts again.
 """
 
 import time
@@ -18,12 +18,12 @@ from node_daemon.notes import Notes
 
 
 def since_boot() -> float:
-    """Seconds since the host came up, also those that it slept. Nobody sets this clock."""
+    """Seconds since the host booted, including those in which it slept. Nobody can set this clock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Countdown(Message):
-    """One request to shut down, named by its `force_after`; `ends`: seconds on the clock of this boot of the host."""
+    """One request to shut down, identified by its `force_after`. `ends`: seconds after this boot of the host."""
 
     request: AwareDatetime
     boot: str
@@ -31,7 +31,7 @@ class Countdown(Message):
 
 
 class GracePeriods:
-    """The countdowns of all VMs. `boot`: the host's boot id, without which `clock` means nothing."""
+    """The countdowns of all VMs. `boot`: the host's boot id; times of `clock` are comparable within one boot only."""
 
     def __init__(self, folder: Path, boot: str, clock: Callable[[], float] = since_boot) -> None:
         self._notes = Notes(folder, Countdown)
@@ -39,8 +39,10 @@ class GracePeriods:
         self._clock = clock
         self._countdowns: dict[str, Countdown] = {}
 
-    def left(self, want: Wanted) -> float:
-        """Seconds until the plug may be pulled; 0 when it may be now. The first look at a request starts its time."""
+    def remaining(self, want: Wanted) -> float:
+        """Seconds until the domain may be destroyed; 0 if it may be now. The first call for a
+        request starts its time.
+        """
         if want.force_after is None:
             return 0.0
         found = self._countdowns.get(want.vm) or self._notes.read(want.vm)
@@ -56,7 +58,7 @@ class GracePeriods:
 
 
 def seconds(want: Wanted) -> float:
-    """How long the guest is given. Handlers of earlier versions say only until when."""
+    """The grace period of a request in seconds. Handlers of earlier versions state only its end."""
     if want.grace_seconds is not None:
         return want.grace_seconds
     return (want.force_after - datetime.now(UTC)).total_seconds() if want.force_after is not None else 0.0

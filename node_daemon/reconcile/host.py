@@ -1,4 +1,4 @@
-"""What this host is and has."""
+"""The properties of this host: boot id, CPU architecture, capacity, version."""
 
 import platform
 import shutil
@@ -22,14 +22,16 @@ def this_host() -> Host:
 
 
 def virt_type(uri: str) -> VirtType:
-    """How guests run here. libvirt's test driver simulates them; KVM needs a CPU and a kernel that can."""
+    """How guests run here: simulated (libvirt's test driver), on KVM if the CPU and the kernel
+    support it, or emulated.
+    """
     if uri.startswith("test"):
         return "test"
     return "kvm" if kvm_trouble() is None else "qemu"
 
 
 def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
-    """What the node says of itself. Disk is the size of the file system: free space would change with each VM."""
+    """The description of the node. Disk is the size of the file system, because free space changes with each VM."""
     return NodeInfo(
         node=settings.node,
         region=settings.region,
@@ -45,16 +47,16 @@ def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
 
 
 def architecture() -> str:
-    """What the CPUs here are, in the words of images."""
+    """The CPU architecture of this host, named as images name it."""
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
 def machine() -> Machine:
-    """What guests get here. Raises CannotRun on CPUs that no image is made for."""
+    """The machine type of guests on this host. Raises CannotRun on a CPU architecture that no image supports."""
     found = MACHINES.get(architecture())
     if found is None:
-        raise CannotRun(f"this host has {architecture()} CPUs; a node has one of {', '.join(MACHINES)}")
+        raise CannotRun(f"this host has {architecture()} CPUs; a node needs one of {', '.join(MACHINES)}")
     return found
 
 

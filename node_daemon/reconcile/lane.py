@@ -1,7 +1,7 @@
-"""One VM's loop: look, plan, one step, again; until it is as wanted. Then wait for a nudge.
+"""The loop of one VM: look, plan, take one step, and repeat until the VM is as wanted. Then wait for a nudge.
 
-Lanes run side by side, and no two steps of one VM ever do. A nudge carries no news: whatever happened, the lane
-looks for itself.
+The lanes of several VMs run concurrently; the steps of one VM never do. A nudge carries no data: the lane always looks
+at the hypervisor again.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from node_daemon.reconcile.plan import (
     plan,
     stale,
 )
-from node_daemon.reconcile.reports import Reports, Seen, seen
+from node_daemon.reconcile.reports import Reports, vm_status
 from node_daemon.reconcile.resets import Resets
 from node_daemon.reconcile.wanted import WantedDocuments
 from runtime import logs
@@ -46,9 +46,9 @@ log = logs.get(__name__)
 
 #: Seconds before a failed step is tried again.
 RETRY = Backoff(first=0.5, last=30.0)
-#: Times that the hypervisor may refuse one of these before that counts as its last word, and what that is called.
+#: After so many refusals by the hypervisor a step counts as failed for good, with the code of FINAL_CODES.
 TRIES = 5
-LAST_WORDS: dict[type[Action], str] = {
+FINAL_CODES: dict[type[Action], str] = {
     Create: "start_failed",
     Start: "start_failed",
     Pause: "pause_failed",
@@ -56,17 +56,17 @@ LAST_WORDS: dict[type[Action], str] = {
     Suspend: "suspend_failed",
     Restore: "restore_failed",
 }
-#: What would help, where libvirt's own words cannot say it.
+#: What the caller can do, appended to the message of libvirt.
 HELP: dict[type[Action], str] = {Restore: "; stop it by force to discard its memory, then start it"}
 
-#: Seconds that the news of a start has before libvirt is busy storing the configuration: guest and host contend for the
-#: processors just then.
-NEWS_FIRST = 0.05
+#: Seconds to wait before a domain is made persistent, so that the report of its start is sent first. Guest and host
+#: compete for the CPUs at that time.
+REPORT_FIRST = 0.05
 
-#: Seconds between looks while the hypervisor does not answer. Its return is a nudge as well.
+#: Seconds between looks while the hypervisor does not answer. A new connection to it is a nudge as well.
 LOOK_AGAIN = 5.0
-#: Seconds between looks while another daemon may work for the node.
-LOOK_FOR_LEASE = 0.5
+#: Seconds between checks of the lease while it is in doubt.
+CHECK_LEASE = 0.5
 
 STEP_NAMES: dict[type[Action], str] = {
     Create: "image",
@@ -85,31 +85,33 @@ STEP_NAMES: dict[type[Action], str] = {
 
 @dataclass
 class Trouble:
-    """What went wrong with one generation of the document. A new generation starts with a clean slate."""
+    """The failures of one generation of the document. A new generation starts without any."""
 
     generation: int = -1
     failures: int = 0
-    #: how often the hypervisor said no
+    #: number of refusals by the hypervisor
     refusals: int = 0
+    #: when the step is tried again, in seconds of the monotonic clock
     retry_at: float = 0.0
-    #: what was being worked on when it failed
+    #: the step that failed
     step: str | None = None
-    #: set when trying again is pointless
+    #: set when a retry does not help
     error: ReportError | None = None
 
     def failed(self) -> float:
-        """Count one more failure; seconds until the next try."""
+        """Count one more failure. Returns the seconds until the next try."""
         self.failures += 1
         delay = RETRY.after(self.failures)
         self.retry_at = time.monotonic() + delay
         return delay
 
     def wait(self) -> float:
+        """Seconds until the next try; 0 or less when it is due."""
         return self.retry_at - time.monotonic()
 
 
 class Lane:
-    """Runs as long as the VM has a document. No step is taken while it is `unsure` whether the node is still ours."""
+    """Runs as long as the VM has a document. It takes no step while the lease of the node is `in_doubt`."""
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class Lane:
         grace_periods: GracePeriods,
         resets: Resets,
         earlier: EarlierBoots,
-        unsure: Callable[[], bool] = lambda: False,
+        in_doubt: Callable[[], bool] = lambda: False,
     ) -> None:
         self.vm = vm
         self._wanted = wanted
@@ -131,13 +133,13 @@ class Lane:
         self._host = host
         self._grace_periods = grace_periods
         self._resets = resets
-        self._unsure = unsure
+        self._in_doubt = in_doubt
         self._nudged = asyncio.Event()
         self._addresses = Addresses(vm, hypervisor, earlier, changed=self.nudge)
         self._trouble = Trouble()
 
     def nudge(self) -> None:
-        """Something may have happened."""
+        """Make the lane look again."""
         self._nudged.set()
 
     async def run(self) -> None:
@@ -151,7 +153,7 @@ class Lane:
             self._addresses.stop()
 
     async def _reconcile(self, want: Wanted) -> float | None:
-        """Step by step until nothing is to be done now. Seconds until it has to be called again, nudged or not."""
+        """Take steps until none is due now. Returns the seconds until it must be called again; None: after a nudge."""
         have: Have | None = None
         while True:
             if self._trouble.generation != want.generation:
@@ -161,13 +163,13 @@ class Lane:
                     have = await self._executor.look(self.vm)
                 except (Unreachable, Refused) as error:
                     log.debug("cannot look", error=str(error))
-                    self._reports.show(self.vm, seen(want, Have(vm=self.vm, power=Power.UNKNOWN)))
+                    self._reports.show(self.vm, vm_status(want, Have(vm=self.vm, power=Power.UNKNOWN)))
                     return LOOK_AGAIN
             self._addresses.follow(want.mac, have, self._resets.of(have).resets)
-            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._grace_periods.left)), None)
+            step = next(iter(plan({self.vm: want}, {self.vm: have}, self._host, self._grace_periods.remaining)), None)
             if step is None:
                 if stale(want, have):
-                    log.warning("stale document refused", epoch=want.epoch, generation=want.generation)
+                    log.warning("ignoring a stale document", epoch=want.epoch, generation=want.generation)
                 if want.force_after is None:
                     self._grace_periods.forget(self.vm)
                 if have.power is Power.ABSENT:
@@ -185,22 +187,22 @@ class Lane:
             self._show(want, have, step=self._trouble.step or STEP_NAMES[type(step)])
             if (wait := self._trouble.wait()) > 0:
                 return wait
-            if self._unsure():
-                return LOOK_FOR_LEASE
+            if self._in_doubt():
+                return CHECK_LEASE
             if isinstance(step, Keep):
-                await asyncio.sleep(NEWS_FIRST)
+                await asyncio.sleep(REPORT_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
-                return min(ASK_AGAIN, self._grace_periods.left(want))
+                return min(ASK_AGAIN, self._grace_periods.remaining(want))
             if isinstance(step, Unpause) and step.stalled:
-                return ASK_AGAIN  # where the error lasts it is paused again before we could look
+                return ASK_AGAIN  # if the I/O error persists, QEMU pauses the domain again before the next look
             newest = self._wanted.get(self.vm)
             if newest is None:
                 return None
             want = newest
 
     async def _carry_out(self, step: Action, want: Wanted, have: Have) -> Have | None:
-        """The step, done or failed; what there is afterwards, where that is known."""
+        """Carry out the step. Returns the new state of the VM; None if it is unknown or the step failed."""
 
         def progress(name: str) -> None:
             self._trouble.step = name
@@ -209,7 +211,7 @@ class Lane:
         try:
             after = await self._executor.carry_out(step, self._newest, progress)
         except Superseded:
-            log.info("step dropped: another document is the newest, or another daemon may work for the node")
+            log.info("step dropped: a newer document has arrived, or the lease of the node is in doubt")
             return None
         except Permanent as failure:
             self._give_up(failure)
@@ -217,9 +219,9 @@ class Lane:
         except Exception as error:
             if isinstance(error, Refused):
                 self._trouble.refusals += 1
-                if (last_word := LAST_WORDS.get(type(step))) is not None and self._trouble.refusals >= TRIES:
+                if (code := FINAL_CODES.get(type(step))) is not None and self._trouble.refusals >= TRIES:
                     help_ = "" if error.code else HELP.get(type(step), "")
-                    self._give_up(Permanent(error.code or last_word, error.detail + help_))
+                    self._give_up(Permanent(error.code or code, error.detail + help_))
                     return None
             delay = self._trouble.failed()
             expected = isinstance(error, Refused | Unreachable | Temporary | OSError)
@@ -235,16 +237,13 @@ class Lane:
         return after
 
     def _newest(self) -> Wanted | None:
-        """The newest document, as long as it is ours to go by."""
-        return None if self._unsure() else self._wanted.get(self.vm)
+        """The newest document; None if there is none or the lease is in doubt."""
+        return None if self._in_doubt() else self._wanted.get(self.vm)
 
     def _give_up(self, failure: Permanent) -> None:
-        log.error("cannot be made as wanted", code=failure.code, detail=failure.detail)
+        log.error("the VM cannot reach its desired state", code=failure.code, detail=failure.detail)
         self._trouble.error = ReportError(code=failure.code, detail=failure.detail)
 
     def _show(self, want: Wanted, have: Have, *, step: str | None = None, error: ReportError | None = None) -> None:
-        self._reports.show(self.vm, self._seen(want, have, step=step, error=error))
-
-    def _seen(self, want: Wanted, have: Have, *, step: str | None, error: ReportError | None) -> Seen:
         known, count = self._addresses.known, self._resets.of(have)
-        return seen(want, have, addresses=known, count=count, step=step, error=error)
+        self._reports.show(self.vm, vm_status(want, have, addresses=known, count=count, step=step, error=error))

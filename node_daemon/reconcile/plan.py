@@ -1,31 +1,32 @@
-"""The reconciler's rules, as a pure function: what is wanted, what there is, and the next step of each VM.
+"""The rules of the reconciler, as a pure function of `want` (documents) and `have` (domains): the next step of each VM.
 
-- Level-triggered. Every step is derived from the whole of want and have, never from what was done before; a step may
-  be lost, fail or be carried out twice, and the next plan is right again. One step at a time for each VM.
-- A domain is started when there is none, or when it is off and was last started for a lower `boots` or before the
-  host itself came up. One that is off although it was started for this very count powered itself off: it stays off.
-- A domain that runs for a lower `boots` is shut down, by force once its grace is over (at once where it has none), and
-  then started from the newest document.
-- One that is paused, by whomever, goes on when it is to be on, and before it is to shut down by itself. Where an I/O
-  error paused it, only when somebody asked for that: until then it is an error of that VM.
-- One whose memory is on disk (suspended) goes on from there, after a boot of the host too: nothing but a forced off, a
-  higher `boots` or absent throws that memory away.
-- Memory on disk of a domain that is in memory is left over, stale or half written: it is deleted before anything else,
-  for once the domain is off it would be taken for suspended. So is that of a domain on an earlier disk: its disk goes.
-- What is off can be neither paused nor suspended: it stays off.
-- A domain on an earlier disk than the document counts is ended, by its higher `boots`, and created anew on a new disk.
-  Nothing but that higher count ever deletes a disk of a VM that is to stay, and only earlier ones.
-- A disk that a domain ran on, as the document knows, is never made a second time: where it is gone, that is an error.
-- Off never makes a domain. Absent takes away the domain, then the files.
-- The plug of a running domain is pulled for one of three reasons only: off, absent, a higher `boots`.
-- Not seen is not off: an unknown power leads to no step.
-- A document that is older than the one the domain was started from is refused: no step. One that stands later in the
-  same stream is newer, whatever its numbers say. Of any other (the stream was made anew, or a server that was killed
-  brought back a document) epoch and generation decide.
-- A domain that runs for a higher `boots` than a later document says was started from a document that the handlers did
-  not write: it is started anew, like one of a lower count.
-- A foreign domain is never touched. Where it sits on a VM's uuid or name, that is an error of that VM.
-- A VM without a document is no business of the plan: it is an orphan, reported and left alone.
+- Level-triggered: each step follows from the current `want` and `have` alone, never from earlier steps. So a step may
+  be lost, fail or be carried out twice, and the next plan is still correct. Each VM gets one step at a time.
+- A domain is started if there is none, or if it is off and its last start was for a lower `boots` or before the host
+  booted. A domain that is off although it was started for the current `boots` has powered itself off: it stays off.
+- A domain that runs for a lower `boots` is shut down, and destroyed when its grace period is over (without a grace
+  period immediately). Then it is started from the newest document.
+- A paused domain is resumed when it should be on, and before it should shut down by itself; it does not matter who
+  paused it. If an I/O error paused it, it is resumed only on request; until then the VM reports an error.
+- A suspended domain (its memory is on disk) continues from that memory, also after a boot of the host. Its memory is
+  deleted only for a forced off, a higher `boots`, or absent.
+- Memory on disk while the domain is also in memory is a leftover, stale or half written. It is deleted first: once the
+  domain is off, it would look suspended. The same holds for the memory of a domain on an earlier disk, which is
+  deleted.
+- A domain that is off can be neither paused nor suspended: it stays off.
+- A domain on an earlier disk than the document's `disk` is ended (its `boots` is higher, too) and created on a new
+  disk. Only a higher `disk` deletes a disk of a VM that is not absent, and it deletes earlier disks only.
+- A disk that a domain has run on (`disk_made`) is never made a second time: if it is missing, that is an error.
+- Off never creates a domain. Absent removes the domain, then the files.
+- A running domain is destroyed for one of three reasons only: off, absent, a higher `boots`.
+- Not seen is not off: an unknown power state leads to no step.
+- A document that is older than the one the domain was started from is ignored. In the same stream, the later document
+  is the newer one, whatever its epoch and generation. Across streams (a stream was created again, or a killed server
+  restored a deleted document) epoch and generation decide.
+- If a domain runs for a higher `boots` than a later document, it was started from a document that handlers did not
+  write. It is restarted, like a domain with a lower `boots`.
+- A foreign domain is never changed. If it has the uuid or name of a VM, that VM reports an error.
+- The plan has no step for a domain without a document: it is an orphan, which is reported and left untouched.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,14 +40,14 @@ from node_daemon.reconcile.features import refusal
 
 @dataclass(frozen=True)
 class Host:
-    """The machine under the daemon. `boot_id` is another one after each of its boots."""
+    """The host of this daemon. `boot_id` changes with each boot of the host."""
 
     boot_id: str
 
 
 @dataclass(frozen=True)
 class Create:
-    """Image, disk, domain, running: whatever of it is missing. Earlier disks go once the one that counts is there."""
+    """Make what is missing of image, disk and domain, and start the domain. Then earlier disks are deleted."""
 
     wanted: Wanted
 
@@ -57,7 +58,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Start:
-    """Start the domain anew, from the newest document, on the disk it has."""
+    """Start the domain from the newest document, on its existing disk."""
 
     wanted: Wanted
 
@@ -68,29 +69,29 @@ class Start:
 
 @dataclass(frozen=True)
 class Keep:
-    """Store the configuration of a domain that runs and would be forgotten once off."""
+    """Make a running domain persistent: store its configuration, so that libvirt knows it when it is off."""
 
     vm: str
 
 
 @dataclass(frozen=True)
 class Shutdown:
-    """Ask the guest to power off; `left` is for how long, in seconds."""
+    """Ask the guest to power off. `remaining`: seconds until it is destroyed."""
 
     vm: str
-    left: float
+    remaining: float
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Make the CPUs stand still."""
+    """Stop the CPUs of the domain."""
 
     vm: str
 
 
 @dataclass(frozen=True)
 class Unpause:
-    """Let the CPUs go on; `stalled`: they stand still because of an I/O error, and may do so again at once."""
+    """Let the CPUs run again. `stalled`: an I/O error has stopped them, and may do so again."""
 
     vm: str
     stalled: bool = False
@@ -109,7 +110,7 @@ class Suspend:
 
 @dataclass(frozen=True)
 class Restore:
-    """Make the domain go on from its memory on disk."""
+    """Start the domain from its memory on disk."""
 
     wanted: Wanted
 
@@ -120,28 +121,28 @@ class Restore:
 
 @dataclass(frozen=True)
 class Discard:
-    """Delete the memory on disk: a suspended domain is then just off."""
+    """Delete the memory on disk. A suspended domain is then off."""
 
     vm: str
 
 
 @dataclass(frozen=True)
 class Destroy:
-    """Pull the plug."""
+    """Power the domain off immediately, by force."""
 
     vm: str
 
 
 @dataclass(frozen=True)
 class Remove:
-    """Take away a domain that is off, and all files of the VM."""
+    """Delete a domain that is off, and all files of the VM."""
 
     vm: str
 
 
 @dataclass(frozen=True)
 class Refuse:
-    """Nothing can be done until somebody acts outside of Nebula."""
+    """No step is possible until somebody acts outside of Nebula. `code` and `detail` are reported."""
 
     vm: str
     code: str
@@ -152,26 +153,27 @@ Action = Create | Start | Keep | Shutdown | Pause | Unpause | Suspend | Restore 
 Step = Action | Refuse
 
 
-#: Seconds that a guest still has to shut down by itself.
-Left = Callable[[Wanted], float]
-#: A guest that is there, in memory or on disk.
-LIVES = (Power.ON, Power.PAUSED, Power.SUSPENDED)
+#: Returns the seconds that a guest still has to shut down by itself.
+Remaining = Callable[[Wanted], float]
+#: Power states in which the guest has memory, in RAM or on disk.
+LIVE = (Power.ON, Power.PAUSED, Power.SUSPENDED)
 
 
-def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, left: Left) -> list[Step]:
-    """The next step of every VM that needs one. A VM that `have` does not name has neither domain nor files."""
+def plan(want: Mapping[str, Wanted], have: Mapping[str, Have], host: Host, remaining: Remaining) -> list[Step]:
+    """The next step of each VM that needs one. A VM that is not in `have` has neither domain nor files."""
     steps = (
-        next_step(wanted, have.get(vm) or Have(vm=vm, power=Power.ABSENT), host, left) for vm, wanted in want.items()
+        next_step(wanted, have.get(vm) or Have(vm=vm, power=Power.ABSENT), host, remaining)
+        for vm, wanted in want.items()
     )
     return [step for step in steps if step is not None]
 
 
-def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
-    """The next step of one VM; None when it is as wanted, or when nothing can be said."""
-    if (lacks := refusal(want.kind, want.features)) is not None:
-        return Refuse(want.vm, lacks.code, lacks.detail)
+def next_step(want: Wanted, have: Have, host: Host, remaining: Remaining) -> Step | None:
+    """The next step of one VM; None if it is as wanted, its power state is unknown, or its document is stale."""
+    if (unsupported := refusal(want.kind, want.features)) is not None:
+        return Refuse(want.vm, unsupported.code, unsupported.detail)
     if have.foreign:
-        detail = "a domain that Nebula did not make has this VM's uuid or name on the node; remove or rename it"
+        detail = "a domain on the node that Nebula did not create has the uuid or name of this VM; remove or rename it"
         return Refuse(want.vm, "foreign_domain", detail)
     if have.power is Power.UNKNOWN or stale(want, have):
         return None
@@ -179,9 +181,9 @@ def next_step(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
         return Discard(want.vm)
     match want.desired:
         case Desired.ON:
-            return towards_on(want, have, host, left)
+            return towards_on(want, have, host, remaining)
         case Desired.OFF:
-            return towards_off(want, have, left) if have.power in LIVES else None
+            return towards_off(want, have, remaining) if have.power in LIVE else None
         case Desired.PAUSED:
             return towards_paused(want, have)
         case Desired.SUSPENDED:
@@ -201,12 +203,12 @@ def stale(want: Wanted, have: Have) -> bool:
     return (want.epoch, want.generation) < (have.epoch, have.generation)
 
 
-def towards_on(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
+def towards_on(want: Wanted, have: Have, host: Host, remaining: Remaining) -> Step | None:
     if not have.domain:
         return Create(want)
     outdated = have.boots < want.boots or (have.boots > want.boots and want.place.after(have.place))
-    if outdated and have.power in LIVES:
-        return towards_off(want, have, left)
+    if outdated and have.power in LIVE:
+        return towards_off(want, have, remaining)
     match have.power:
         case Power.ON:
             return None if have.kept else Keep(want.vm)
@@ -222,18 +224,18 @@ def towards_on(want: Wanted, have: Have, host: Host, left: Left) -> Step | None:
             assert_never(have.power)
 
 
-def towards_off(want: Wanted, have: Have, left: Left) -> Step:
-    """The end of a domain that lives. To shut down by itself a guest has to run."""
-    forced = left(want) <= 0
+def towards_off(want: Wanted, have: Have, remaining: Remaining) -> Step:
+    """The next step to end a domain. A guest has to run to shut down by itself."""
+    forced = remaining(want) <= 0
     if have.power is Power.SUSPENDED:
         return Discard(want.vm) if forced else Restore(want)
     if not have.kept:
-        return Keep(want.vm)  # or its end would look as if it had never been
+        return Keep(want.vm)  # otherwise libvirt would forget the domain when it ends
     if forced:
         return Destroy(want.vm)
     if have.power is Power.PAUSED and not have.stalled:
         return Unpause(want.vm)
-    return Shutdown(want.vm, left=left(want))
+    return Shutdown(want.vm, remaining=remaining(want))
 
 
 def towards_paused(want: Wanted, have: Have) -> Step | None:
@@ -253,13 +255,13 @@ def towards_paused(want: Wanted, have: Have) -> Step | None:
 def towards_suspended(want: Wanted, have: Have) -> Step | None:
     if have.power not in (Power.ON, Power.PAUSED):
         return None
-    return Suspend(want) if have.kept else Keep(want.vm)  # only a domain that is known when off can be suspended
+    return Suspend(want) if have.kept else Keep(want.vm)  # only a persistent domain can be suspended
 
 
 def unpause(want: Wanted, have: Have) -> Step:
     if not have.kept:
         return Keep(want.vm)
     if have.stalled and not want.resume:
-        detail = "the guest stands still since its disk could not be written; free or mend the storage, then resume it"
+        detail = "the guest is paused because its disk could not be written; free or repair the storage, then resume it"
         return Refuse(want.vm, "io_error", detail)
     return Unpause(want.vm, stalled=have.stalled)

@@ -1,4 +1,6 @@
-"""What this node sees of each VM, and what it refuses, told durably: when it changes, and in full now and then."""
+"""The reports of a node: the state of each VM, and each refused document. A report is sent when its content changes;
+all are repeated from time to time. A report is sent again until the stream has acknowledged it.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from runtime.tasks.tasks import end, happens
 
 log = logs.get(__name__)
 
-#: Seconds that a step must last to be worth a report of its own.
+#: A step is reported only if it lasts longer than so many seconds.
 QUIET = 0.5
 #: Seconds between two tries while the bus is away.
 RETRY = Backoff(first=0.25, last=5.0)
@@ -30,7 +32,7 @@ ACK_SECONDS = 5.0
 
 
 class Stamp(NamedTuple):
-    """What every report says of itself."""
+    """The fields that every report has: its node and lease, its sequence within the lease, and its time."""
 
     node: str
     lease: int
@@ -38,8 +40,8 @@ class Stamp(NamedTuple):
     at: datetime
 
 
-class News(Protocol):
-    """What is to be told of one thing. `step` is set while the daemon works on it."""
+class Status(Protocol):
+    """The content of a report about one resource. `step` is set while the daemon works on it."""
 
     @property
     def kind(self) -> str: ...
@@ -56,8 +58,8 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is to be told of one VM. `desired` is None where its document cannot be read here."""
+class VmStatus:
+    """The content of a report about one VM. `desired` is None if this daemon cannot read its document."""
 
     epoch: int
     power: Power
@@ -102,8 +104,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class NotDone:
-    """What is to be told of a thing of a kind that this daemon does not know."""
+class RefusedStatus:
+    """The content of a report about a resource of a kind that this daemon does not know."""
 
     kind: str
     epoch: int
@@ -115,14 +117,14 @@ class NotDone:
         return RefusedDocument.model_validate({**about, **stamp._asdict()})
 
 
-def not_done(document: Refused, power: Power) -> News:
-    """What a refused document amounts to. `power` is what there is of it, where it is a VM."""
-    if document.kind == Seen.kind:
-        return Seen(epoch=document.epoch, power=power, error=document.error)
-    return NotDone(document.kind, document.epoch, document.error)
+def refused_status(document: Refused, power: Power) -> Status:
+    """The status of a refused document. `power`: the power state of its domain, if it is a document of a VM."""
+    if document.kind == VmStatus.kind:
+        return VmStatus(epoch=document.epoch, power=power, error=document.error)
+    return RefusedStatus(document.kind, document.epoch, document.error)
 
 
-def seen(
+def vm_status(
     want: Wanted,
     have: Have,
     *,
@@ -130,15 +132,15 @@ def seen(
     count: Count | None = None,
     step: str | None = None,
     error: ReportError | None = None,
-) -> Seen:
-    """What a look at a VM amounts to.
+) -> VmStatus:
+    """The status of a VM.
 
-    A VM that is off or absent *with* a step is on its way; without one it stays so, and that is final. `step` tells
-    nothing of a domain that runs, unless it is to end.
+    A VM that is off or absent *with* a step will change; without a step it stays so. For a domain that runs as wanted,
+    `step` is left out.
     """
     on = have.power is Power.ON
     cause = "watchdog" if have.cause is not None and count is not None and count.ended else have.cause
-    return Seen(
+    return VmStatus(
         epoch=want.epoch,
         power=have.power,
         desired=want.desired,
@@ -157,9 +159,9 @@ def seen(
 
 
 class Reports:
-    """Publishes to NEBULA_REPORTS under one lease. `clock`: nanoseconds since it was given.
+    """Publishes to the stream NEBULA_REPORTS under one lease. `clock`: nanoseconds since the lease was granted.
 
-    Of each thing only the newest view matters: older ones that wait are dropped.
+    For each resource only the newest status is sent; an older one that still waits is dropped.
     """
 
     def __init__(self, bus: Client, node: str, lease: int, clock: Callable[[], int]) -> None:
@@ -168,76 +170,76 @@ class Reports:
         self._node = node
         self._lease = lease
         self._clock = clock
-        self._shown: dict[Key, News] = {}
+        self._newest: dict[Key, Status] = {}
         self._sequences: dict[Key, int] = {}
-        self._waiting: dict[Key, News] = {}
-        self._fresh: dict[Key, asyncio.Event] = {}
+        self._waiting: dict[Key, Status] = {}
+        self._posted: dict[Key, asyncio.Event] = {}
         self._senders: dict[Key, asyncio.Task[None]] = {}
-        self._away = False
+        self._bus_fails = False
 
-    def shown(self, vm: str) -> Seen | None:
-        """What was last said of a VM, or is about to be."""
-        what = self._shown.get(Key(Seen.kind, vm))
-        return what if isinstance(what, Seen) else None
+    def newest(self, vm: str) -> VmStatus | None:
+        """The newest status of a VM, sent or waiting to be sent."""
+        status = self._newest.get(Key(VmStatus.kind, vm))
+        return status if isinstance(status, VmStatus) else None
 
-    def show(self, id_: str, what: News) -> None:
-        """Report it, if it says anything new. Returns at once."""
-        key = Key(what.kind, id_)
-        if self._shown.get(key) != what:
-            self._shown[key] = what
-            self._post(key, what)
+    def show(self, id_: str, status: Status) -> None:
+        """Send a report in the background, if the status has changed."""
+        key = Key(status.kind, id_)
+        if self._newest.get(key) != status:
+            self._newest[key] = status
+            self._post(key, status)
 
     def repeat(self) -> None:
-        """Report everything again."""
-        for key, what in self._shown.items():
-            self._post(key, what)
+        """Send all reports again."""
+        for key, status in self._newest.items():
+            self._post(key, status)
 
     def forget(self, kind: str, id_: str) -> None:
-        """Say nothing more of a thing."""
-        for book in (self._shown, self._waiting, self._sequences):
-            book.pop(Key(kind, id_), None)
+        """Send no more reports about a resource."""
+        for by_key in (self._newest, self._waiting, self._sequences):
+            by_key.pop(Key(kind, id_), None)
 
     async def close(self) -> None:
         await end(self._senders.values())
 
-    def _post(self, key: Key, what: News) -> None:
-        self._waiting[key] = what
-        self._fresh.setdefault(key, asyncio.Event()).set()
+    def _post(self, key: Key, status: Status) -> None:
+        self._waiting[key] = status
+        self._posted.setdefault(key, asyncio.Event()).set()
         if key not in self._senders:
             task = asyncio.create_task(self._send(key), name=f"report {key.kind} {key.id}")
             self._senders[key] = task
 
     async def _send(self, key: Key) -> None:
-        """Send what waits for this thing, one after the other, until nothing does."""
-        fresh = self._fresh[key]
+        """Send the waiting reports about this resource, one after the other, until none waits."""
+        posted = self._posted[key]
         try:
             while key in self._waiting:
-                fresh.clear()
-                if self._waiting[key].step is not None and await happens(fresh, QUIET):
-                    continue  # over before it was worth telling
+                posted.clear()
+                if self._waiting[key].step is not None and await happens(posted, QUIET):
+                    continue  # a newer status came before the step had to be reported
                 await self._publish(key)
         finally:
-            del self._senders[key], self._fresh[key]
+            del self._senders[key], self._posted[key]
 
     async def _publish(self, key: Key) -> None:
         pauses = RETRY.pauses()
-        while (what := self._waiting.get(key)) is not None:
+        while (status := self._waiting.get(key)) is not None:
             sequence = max(self._sequences.get(key, 0) + 1, self._clock())
             self._sequences[key] = sequence
-            report = what.report(key.id, Stamp(self._node, self._lease, sequence, datetime.now(UTC)))
+            report = status.report(key.id, Stamp(self._node, self._lease, sequence, datetime.now(UTC)))
             try:
                 await self._js.publish(
                     subjects.report(self._node, *key), report.model_dump_json().encode(), timeout=ACK_SECONDS
                 )
             except (NatsError, TimeoutError) as error:
-                if not self._away:
-                    log.warning("reports are not acknowledged", error=repr(error))
-                self._away = True
+                if not self._bus_fails:
+                    log.warning("reports are not acknowledged; they will be sent again", error=repr(error))
+                self._bus_fails = True
                 await asyncio.sleep(next(pauses))
                 continue
-            if self._away:
+            if self._bus_fails:
                 log.info("reports are acknowledged again")
-            self._away = False
-            if self._waiting.get(key) is what:
+            self._bus_fails = False
+            if self._waiting.get(key) is status:
                 del self._waiting[key]
             return

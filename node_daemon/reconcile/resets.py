@@ -1,8 +1,8 @@
-"""How often guests have reset themselves, each since its domain was started; and what their watchdogs did.
+"""The number of resets of each guest since its domain was started, and the actions of its watchdog.
 
-A hypervisor tells of a reset once, when it happens. So the count is kept in a file for each VM: a daemon that starts
-again counts on (where the disk is full, from what it finds). What happens while no daemon listens is not counted.
-Resets in one second are one: a system that resets itself asks for it in several ways, until one works.
+A hypervisor reports a reset once, when it happens. So the count is stored in a file for each VM, and a daemon continues
+it after a restart (if the disk is full, from the last stored count). Resets while no daemon runs are not counted.
+Several resets within one second count as one: a guest that resets itself tries several methods until one works.
 """
 
 import time
@@ -15,15 +15,15 @@ from domain.contract import Power, Watchdog
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.notes import Notes
 
-#: Seconds in which resets of a guest are one.
+#: Resets of a guest within so many seconds count as one.
 TOGETHER = 1.0
 
 
 class Count(Message):
-    """Of one run of a domain: the count of boots that it was started for, and in which boot of the host.
+    """The count for one run of a domain. `boots` and `host_boot` identify the run.
 
-    `watchdog`: how often its watchdog has reset it, the reset that is yet to be told of among them; `ended`: its
-    watchdog has powered it off.
+    `watchdog`: number of resets by its watchdog, including one that the hypervisor has not reported as a reset yet;
+    `ended`: its watchdog has powered it off.
     """
 
     boots: int
@@ -34,8 +34,8 @@ class Count(Message):
 
 
 @dataclass
-class Fresh:
-    """What was told of a domain since it was last looked at."""
+class Uncounted:
+    """What the hypervisor reported of a domain since the last call of `Resets.of`."""
 
     resets: int = 0
     watchdog: int = 0
@@ -49,39 +49,39 @@ class Resets:
         self._notes = Notes(folder, Count)
         self._clock = clock
         self._counts: dict[str, Count] = {}
-        self._noted: dict[str, float] = {}
-        self._fresh: dict[str, Fresh] = {}
+        self._last_reset: dict[str, float] = {}
+        self._uncounted: dict[str, Uncounted] = {}
 
     def note(self, vm: str) -> bool:
-        """A guest has reset itself. Whether that counts, and so is worth a look."""
+        """Record that a guest has reset itself. True if it counts, so that the VM has to be reported."""
         now = self._clock()
-        if now - self._noted.get(vm, -TOGETHER) < TOGETHER:
+        if now - self._last_reset.get(vm, -TOGETHER) < TOGETHER:
             return False
-        self._noted[vm] = now
-        self._fresh.setdefault(vm, Fresh()).resets += 1
+        self._last_reset[vm] = now
+        self._uncounted.setdefault(vm, Uncounted()).resets += 1
         return True
 
     def note_watchdog(self, vm: str, action: Watchdog) -> None:
-        """A guest's watchdog has fired. The reset or the power-off that follows is worth a look, and told by itself."""
-        fresh = self._fresh.setdefault(vm, Fresh())
+        """Record that a guest's watchdog has fired. The reset or power-off that follows is an event of its own."""
+        uncounted = self._uncounted.setdefault(vm, Uncounted())
         if action is Watchdog.RESET:
-            fresh.watchdog += 1
+            uncounted.watchdog += 1
         elif action is Watchdog.POWEROFF:
-            fresh.ended = True
+            uncounted.ended = True
 
     def of(self, have: Have) -> Count:
-        """The count of a domain that runs, or is off since its last run; an empty one of any other."""
+        """The count of a domain that runs or is off. For any other power state it is empty."""
         if have.power not in (Power.ON, Power.OFF):
             return Count(boots=have.boots, host_boot=have.host_boot)
         found = self._counts.get(have.vm) or self._notes.read(have.vm)
         if found is None or (found.boots, found.host_boot) != (have.boots, have.host_boot):
             found = Count(boots=have.boots, host_boot=have.host_boot)
-        if (fresh := self._fresh.pop(have.vm, None)) is not None:
+        if (uncounted := self._uncounted.pop(have.vm, None)) is not None:
             found = found.model_copy(
                 update={
-                    "resets": found.resets + fresh.resets,
-                    "watchdog": found.watchdog + fresh.watchdog,
-                    "ended": found.ended or fresh.ended,
+                    "resets": found.resets + uncounted.resets,
+                    "watchdog": found.watchdog + uncounted.watchdog,
+                    "ended": found.ended or uncounted.ended,
                 }
             )
             self._notes.write(have.vm, found)
@@ -90,6 +90,6 @@ class Resets:
 
     def forget(self, vm: str) -> None:
         self._counts.pop(vm, None)
-        self._fresh.pop(vm, None)
-        self._noted.pop(vm, None)
+        self._uncounted.pop(vm, None)
+        self._last_reset.pop(vm, None)
         self._notes.forget(vm)

@@ -1,4 +1,4 @@
-"""The documents that tell this node what to want: read from the start, then followed, gap-free, for ever."""
+"""The wanted documents of this node: all of them are read at the start, then each new one, without a gap."""
 
 import asyncio
 import contextlib
@@ -19,26 +19,26 @@ from runtime.tasks.tasks import heed_cancellation
 log = logs.get(__name__)
 
 RETRY = Backoff(first=0.2, last=5.0)
-#: Subjects that are remembered of documents that make no sense.
+#: At most so many malformed documents are counted.
 MOST_MALFORMED = 1000
-#: Documents that are refused, the newest of them, of which reports tell.
+#: At most so many refused documents are kept and reported: the newest.
 MOST_REFUSED = 10_000
 
 
 def microseconds(moment: datetime | None) -> int:
-    """Microseconds from 1970 on."""
+    """Microseconds since 1970; 0 for None."""
     return int(moment.timestamp() * 1e6) if moment is not None else 0
 
 
 def document(message: Msg, position: int, _stored: int) -> tuple[int, Msg]:
-    """A message as it came, with its position in the stream."""
+    """A message with its position in the stream."""
     return position, message
 
 
 class WantedDocuments:
-    """The newest document of each VM of this node. Empty until `loaded`: nothing must be planned before.
+    """The newest document of each VM of this node. It is incomplete until `loaded` is set: plan nothing before.
 
-    `changed` is told which VM; None where a document was refused.
+    `changed` is called with the id of the VM; with None after a document was refused.
     """
 
     def __init__(self, bus: Client, node: str, changed: Callable[[str | None], None]) -> None:
@@ -49,13 +49,13 @@ class WantedDocuments:
         self.loaded = asyncio.Event()
         #: stream sequence of the last document read
         self.position = 0
-        #: by subject: position of a document that makes no sense; so many of them
+        #: positions of malformed documents, by subject; at most MOST_MALFORMED
         self.malformed: dict[str, int] = {}
-        #: by subject: those that this daemon is too old for
+        #: documents that this daemon is too old for, by subject; at most MOST_REFUSED
         self._refused: dict[str, Refused] = {}
-        #: when the stream was made, in microseconds
+        #: when the stream was created, in microseconds since 1970
         self._stream = 0
-        #: VMs of which the known document was read before the stream was set back or made anew
+        #: VMs whose known document was read before the stream was created again or lost its last messages
         self._unplaced: set[str] = set()
 
     def all(self) -> Mapping[str, Wanted]:
@@ -68,13 +68,13 @@ class WantedDocuments:
         return tuple(self._refused.values())
 
     async def follow(self) -> None:
-        """Read for ever: over restarts of the server, loss of the consumer, and loss of the connection."""
+        """Read for ever; resume after a restart of the server, a lost consumer or a lost connection."""
         pauses, quiet = RETRY.pauses(), False
         while True:
             try:
                 await self._session()
             except ordered.Interrupted as error:
-                log.info("reading wanted documents anew", reason=str(error), after=self.position)
+                log.info("resuming to read wanted documents", reason=str(error), after=self.position)
                 pauses, quiet = RETRY.pauses(), False
             except (NatsError, OSError, TimeoutError) as error:
                 if not quiet:
@@ -83,37 +83,37 @@ class WantedDocuments:
             await asyncio.sleep(next(pauses))
 
     async def forget(self, done: Callable[[str], bool]) -> None:
-        """Drop tombstones that are `done` here, and what was refused or made no sense, once the stream did so.
+        """Drop each tombstone that is `done` here, refused document and malformed document that the stream has deleted.
 
         Raises nats.errors.Error.
         """
-        graves = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
-        if not graves and not self.malformed and not self._refused:
+        tombstones = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
+        if not tombstones and not self.malformed and not self._refused:
             return
         js = self._bus.jetstream()
         info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
-        held = info.state.subjects or {}
-        for vm in graves:
-            if subjects.wanted(self._node, "vm", vm) not in held:
+        stored = info.state.subjects or {}
+        for vm in tombstones:
+            if subjects.wanted(self._node, "vm", vm) not in stored:
                 del self._documents[vm]
                 self._changed(vm)
-        for subject in self.malformed.keys() - held.keys():
+        for subject in self.malformed.keys() - stored.keys():
             del self.malformed[subject]
-        for subject in self._refused.keys() - held.keys():
+        for subject in self._refused.keys() - stored.keys():
             del self._refused[subject]
 
     async def _session(self) -> None:
-        """One consumer's life. Ends with Interrupted, or with what NATS raises."""
+        """Read with one consumer. Ends with Interrupted, or with an error of nats-py."""
         stream = await self._bus.jetstream().stream_info(subjects.WANTED)
         heed_cancellation()
-        made, last = microseconds(stream.created), stream.state.last_seq
-        if last < self.position or self._stream not in (0, made):
-            log.warning("the stream of wanted documents was made anew", had=self.position, has=last)
+        created, last = microseconds(stream.created), stream.state.last_seq
+        if last < self.position or self._stream not in (0, created):
+            log.warning("the stream of wanted documents was created again", known=self.position, last=last)
             self.position = 0
             self._unplaced.update(self._documents)
-        self._stream = made
-        mine = [subjects.wanted_of(self._node)]
-        batches = ordered.consumed(self._bus, subjects.WANTED, self.position, mine, document)
+        self._stream = created
+        of_this_node = [subjects.wanted_of(self._node)]
+        batches = ordered.consumed(self._bus, subjects.WANTED, self.position, of_this_node, document)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 for self.position, message in batch.items:
@@ -122,10 +122,11 @@ class WantedDocuments:
                     self.loaded.set()
 
     def _take(self, message: Msg) -> None:
-        """Take in one document. One that is malformed touches nothing: what was wanted before stays wanted.
+        """Take in one document. A malformed one changes nothing: the document before it stays valid.
 
-        The newest in the stream counts, whatever its numbers say: anybody can write a high one, and handlers replace
-        what is not theirs. Only when the stream itself is another one, older numbers mean nothing.
+        The newest document in the stream counts, whatever its epoch and generation: anybody could write high numbers,
+        and handlers replace documents that they did not write. Only after the stream was created again, a document
+        with lower numbers is ignored.
         """
         try:
             _, kind, id_ = subjects.parse_wanted(message.subject)
@@ -134,14 +135,17 @@ class WantedDocuments:
             if message.subject in self.malformed or len(self.malformed) < MOST_MALFORMED:
                 self.malformed[message.subject] = self.position
             log.error(
-                "wanted document makes no sense", subject=message.subject, position=self.position, error=str(error)
+                "ignoring a malformed wanted document",
+                subject=message.subject,
+                position=self.position,
+                error=str(error),
             )
             return
         self.malformed.pop(message.subject, None)
         known = self._documents.get(id_) if kind == "vm" else None
         older = known is not None and (want.epoch, want.generation) < (known.epoch, known.generation)
         if older and id_ in self._unplaced:
-            log.warning("older wanted document ignored", vm=id_, epoch=want.epoch, generation=want.generation)
+            log.warning("ignoring an older wanted document", vm=id_, epoch=want.epoch, generation=want.generation)
             return
         if isinstance(want, Refused):
             self._refuse(message.subject, want)
@@ -152,8 +156,8 @@ class WantedDocuments:
         self._changed(id_)
 
     def _refuse(self, subject: str, document: Refused) -> None:
-        """Neither this document nor an earlier one of the same thing is gone by."""
-        log.error("wanted document refused", kind=document.kind, id=document.id, why=document.error.detail)
+        """Keep a refused document for reports. An earlier document of the same resource is no longer valid."""
+        log.error("refusing a wanted document", kind=document.kind, id=document.id, why=document.error.detail)
         if subject not in self._refused and len(self._refused) >= MOST_REFUSED:
             self._refused.pop(next(iter(self._refused)))
         self._refused[subject] = document

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from domain.contract import Power, Watchdog
 from node_daemon.hypervisor.domain_xml import Tag, domain_name
-from node_daemon.hypervisor.hypervisor import Fired, Have, Nudge, Reset, unheard
+from node_daemon.hypervisor.hypervisor import Fired, Have, Nudge, Reset, ignore
 from node_daemon.simulation.host_store import HostStore
 
 DOMAIN, HOST = "domain", "host"
@@ -167,7 +167,7 @@ class SimulatedHost:
         if (found := self.in_memory(vm)) is not None:
             self.put(replace(found[0], run=None, cause=cause, forced=cause is None))
 
-    def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+    def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         """Tell of every change from now on; the earlier one watches, the earlier it hears of it."""
         self._watchers[nudge] = (reset, fired)
 

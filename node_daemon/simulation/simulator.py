@@ -34,8 +34,8 @@ from node_daemon.hypervisor.hypervisor import (
     Refused,
     Reset,
     Sighting,
+    ignore,
     size_of,
-    unheard,
 )
 from node_daemon.simulation.simulated_host import Domain, Run, SimulatedHost
 from runtime.settings import Latencies
@@ -244,7 +244,7 @@ class Simulator:
         await self._answer()
         self._check_network()
 
-    async def watch(self, nudge: Nudge, reset: Reset = unheard, fired: Fired = unheard) -> None:
+    async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         self.host.watch(nudge, reset, fired)
         try:
             nudge(None)

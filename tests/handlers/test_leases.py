@@ -93,7 +93,7 @@ async def test_a_daemon_that_stood_still_does_nothing_more_once_another_has_take
             )
             await not_wanted(side, vm)
             first.signal(signal.SIGCONT)
-            await first.says("the lease of this node is another daemon's now; this one stops its work")
+            await first.says("the lease of this node was given to another daemon; this daemon stops its work")
             await first.says("another daemon works for node still-001")
             assert is_on(first.home, name, vm), "it would have ended the guest"
             assert (found := await node(side, "still-001")) is not None and found.holder is not None
@@ -109,7 +109,7 @@ async def test_a_daemon_that_stood_still_and_has_no_rival_works_on(side: WriteSi
         await not_wanted(side, vm)
         await asyncio.sleep(2)  # more than half of NEBULA_LEASE_SECONDS
         only.signal(signal.SIGCONT)
-        await only.says("not heard for too long")
+        await only.says("no heartbeat for too long")
         await eventually(lambda: side.has("default", "vm", vm, "VmStopped"), "it works on")
         await lease(side, "slow-001", 1)
 
@@ -127,9 +127,9 @@ async def test_guests_of_a_host_that_boots_while_handlers_are_away(side: WriteSi
     assert not is_on(home, name, vm)
 
     async with node_process(side.home / "e", side.nats.url, *simulated(name)) as other:
-        await other.says("handlers are away, and the lease was given to a daemon on another folder last")
+        await other.says("no handlers answer, and the last lease was granted to another data folder")
     async with node_process(side.home / "e", side.nats.url, *simulated("new")) as never:
-        await never.says("handlers are away, and it had no lease before: nothing is started until they answer")
+        await never.says("no handlers answer, and this node never had a lease; nothing is started until they answer")
 
     async with node_process(home, side.nats.url, *simulated(name)) as again:
         await again.says("the lease was given to this folder last, so work goes on")

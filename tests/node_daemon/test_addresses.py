@@ -11,7 +11,7 @@ from domain.guest import AddressSource
 from node_daemon.hypervisor import address_sources
 from node_daemon.hypervisor.hypervisor import Have, Lease, Sighting
 from node_daemon.network import addresses
-from node_daemon.network.addresses import EARLY, Addresses, Earlier, EarlierBoots, judged
+from node_daemon.network.addresses import EARLY, Addresses, Earlier, EarlierBoots, current
 from tests.waiting import eventually
 
 VM, MAC = "vm", "52:54:00:00:00:07"
@@ -24,7 +24,7 @@ def shown(known: tuple[AddressSource, ...] | None) -> list[str] | None:
     return None if known is None else [f"{one.address} {one.source}" for one in known]
 
 
-SPOKEN = judged(Sighting(agent=("192.0.2.9",)), NEW, None)
+SPOKEN = current(Sighting(agent=("192.0.2.9",)), NEW, None)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ SPOKEN = judged(Sighting(agent=("192.0.2.9",)), NEW, None)
     ],
 )
 def test_who_is_believed(sighting: Sighting, earlier: Earlier, before: Any, known: list[str]) -> None:
-    assert shown(judged(sighting, earlier, before)) == known
+    assert shown(current(sighting, earlier, before)) == known
 
 
 class Seen:

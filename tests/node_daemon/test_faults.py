@@ -11,7 +11,7 @@ import pytest
 
 from domain.contract import Desired, Power
 from node_daemon.hypervisor.faults import Faulty
-from node_daemon.reconcile.plan import LIVES, Host
+from node_daemon.reconcile.plan import LIVE, Host
 from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
@@ -66,7 +66,7 @@ class Trial:
         """Domains that run end for a tombstone, a wish to be off, or a higher count of boots; for nothing else."""
         self.calls.append(call)
         want, before = self.node.documents[call.vm], call.before
-        ends = call.method in ("destroy", "shutdown", "discard") and before.power in LIVES and not before.remains
+        ends = call.method in ("destroy", "shutdown", "discard") and before.power in LIVE and not before.remains
         if ends and want.desired not in (Desired.OFF, Desired.ABSENT) and before.boots >= want.boots:
             self.crimes.append((call, want))
         if call.method == "undefine" and want.desired is not Desired.ABSENT:

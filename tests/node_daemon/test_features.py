@@ -127,4 +127,4 @@ async def test_a_kind_that_is_not_known(node: Node) -> None:
         await node.client.jetstream().purge_stream(subjects.WANTED, subject=subjects.wanted(name, "volume", id_))
         await daemon._wanted.forget(lambda _: False)
         assert daemon._wanted.refused() == ()
-        await eventually(lambda: not daemon._reports._shown, "nothing more is said of it")
+        await eventually(lambda: not daemon._reports._newest, "nothing more is said of it")

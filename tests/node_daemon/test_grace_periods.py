@@ -30,45 +30,45 @@ def stop(at: datetime = NOW, **more: Any) -> Wanted:
 def test_another_hosts_clock_means_nothing(tmp_path: Path, ahead: timedelta) -> None:
     clock = Clock()
     grace_periods = GracePeriods(tmp_path, "boot", clock)
-    assert grace_periods.left(stop(NOW + ahead)) == 60.0
+    assert grace_periods.remaining(stop(NOW + ahead)) == 60.0
     clock.now += 59
-    assert grace_periods.left(stop(NOW + ahead)) == 1.0
+    assert grace_periods.remaining(stop(NOW + ahead)) == 1.0
     clock.now += 2
-    assert grace_periods.left(stop(NOW + ahead)) == 0.0
+    assert grace_periods.remaining(stop(NOW + ahead)) == 0.0
 
 
 def test_a_new_document_of_the_same_request_changes_nothing_and_a_new_request_counts_anew(tmp_path: Path) -> None:
     clock = Clock()
     grace_periods = GracePeriods(tmp_path, "boot", clock)
-    assert grace_periods.left(stop()) == 60.0
+    assert grace_periods.remaining(stop()) == 60.0
     clock.now += 20
-    assert grace_periods.left(stop(name="renamed", generation=9)) == 40.0
-    assert grace_periods.left(stop(NOW + timedelta(seconds=20), grace_seconds=5.0)) == 5.0
+    assert grace_periods.remaining(stop(name="renamed", generation=9)) == 40.0
+    assert grace_periods.remaining(stop(NOW + timedelta(seconds=20), grace_seconds=5.0)) == 5.0
 
 
 def test_a_daemon_that_starts_again_counts_on_but_not_over_a_boot_of_its_host(tmp_path: Path) -> None:
     clock = Clock()
-    GracePeriods(tmp_path, "boot", clock).left(stop())
+    GracePeriods(tmp_path, "boot", clock).remaining(stop())
     clock.now += 45
-    assert GracePeriods(tmp_path, "boot", clock).left(stop()) == 15.0
+    assert GracePeriods(tmp_path, "boot", clock).remaining(stop()) == 15.0
     clock.now = 3.0
     again = GracePeriods(tmp_path, "another boot", clock)
-    assert again.left(stop()) == 60.0
+    assert again.remaining(stop()) == 60.0
     again.forget(VM)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_makes_no_sense_and_a_folder_that_cannot_be_written_cost_nothing(tmp_path: Path) -> None:
     (tmp_path / f"{VM}.json").write_text("{")
-    assert GracePeriods(tmp_path, "boot", Clock()).left(stop()) == 60.0
+    assert GracePeriods(tmp_path, "boot", Clock()).remaining(stop()) == 60.0
     (tmp_path / "file").write_text("")
     clock = Clock()
     grace_periods = GracePeriods(tmp_path / "file" / "folder", "boot", clock)
-    assert grace_periods.left(stop()) == 60.0
+    assert grace_periods.remaining(stop()) == 60.0
     clock.now += 10
-    assert grace_periods.left(stop()) == 50.0
+    assert grace_periods.remaining(stop()) == 50.0
 
 
 def test_without_a_request_there_is_no_time(tmp_path: Path) -> None:
-    assert GracePeriods(tmp_path, "boot", Clock()).left(wanted(VM, desired=Desired.OFF)) == 0.0
+    assert GracePeriods(tmp_path, "boot", Clock()).remaining(wanted(VM, desired=Desired.OFF)) == 0.0
     assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,7 @@ def member() -> Membership:
 
     bus: Any = Bus()
     made = Membership(bus, "n1", "i", describe)
-    made._take(LeaseGranted(lease=3))
+    made._accept(LeaseGranted(lease=3))
     return made
 
 
@@ -37,9 +37,9 @@ async def test_a_lease_that_is_given_again_counts_on(member: Membership) -> None
     since = member.since
     await member.on_answer(answer(LOST))
     assert member.lease == 0
-    member._take(LeaseGranted(lease=3))
+    member._accept(LeaseGranted(lease=3))
     assert (member.lease, member.since) == (3, since)
-    member._take(LeaseGranted(lease=4))
+    member._accept(LeaseGranted(lease=4))
     assert member.lease == 4 and member.since > since
 
 

@@ -15,9 +15,9 @@ from node_daemon.reconcile.plan import (
     Discard,
     Host,
     Keep,
-    Left,
     Pause,
     Refuse,
+    Remaining,
     Remove,
     Restore,
     Shutdown,
@@ -36,7 +36,7 @@ LATER, EARLIER = NOW + timedelta(seconds=30), NOW - timedelta(seconds=1)
 HOST = Host("this boot")
 
 
-def until(now: datetime) -> Left:
+def until(now: datetime) -> Remaining:
     """What is left until `force_after` by this clock."""
     return lambda want: max(0.0, (want.force_after - now).total_seconds()) if want.force_after else 0.0
 

@@ -14,7 +14,7 @@ from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.grace_periods import seconds
-from node_daemon.reconcile.plan import LIVES, Host, Refuse, Shutdown, plan
+from node_daemon.reconcile.plan import LIVE, Host, Refuse, Shutdown, plan
 from node_daemon.simulation.host_store import HostStore
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
@@ -38,7 +38,7 @@ def allowed(call: Call, want: Wanted, boot_id: str) -> bool:
     match call.method:
         case "discard" if before.remains:
             return True
-        case "destroy" | "shutdown" | "discard" if before.power in LIVES:
+        case "destroy" | "shutdown" | "discard" if before.power in LIVE:
             ends = want.desired in (Desired.OFF, Desired.ABSENT) or outdated
             return ends and (before.kept or want.desired is Desired.ABSENT)
         case "undefine":
@@ -161,7 +161,7 @@ class Lives(RuleBasedStateMachine):
                         case _:
                             assert have.power is Power.ON
                 case Desired.OFF:
-                    assert have.power not in LIVES
+                    assert have.power not in LIVE
                 case Desired.PAUSED:
                     assert have.power not in (Power.ON, Power.SUSPENDED)
                 case Desired.SUSPENDED:

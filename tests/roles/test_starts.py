@@ -162,6 +162,6 @@ async def test_a_node_waits_for_libvirt(nats_server: NatsServer, tmp_path: Path)
         role("node", tmp_path, nats_server.url, LIBVIRT_URI=uri) as running,
     ):
         await handlers.says("handlers ready")
-        await running.says("cannot register; trying on", f"{tmp_path}/none")
+        await running.says("cannot register this node; it will try again", f"{tmp_path}/none")
         assert running.child.running
         assert "Traceback" not in running.log.read_text()
