@@ -52,10 +52,10 @@ async def test_a_life(node: Node, hypervisor: LibvirtHypervisor, connection: Any
     assert sequences == sorted(set(sequences))
 
 
-async def test_the_news_of_a_start_comes_before_its_configuration_is_stored(
+async def test_the_report_of_a_start_is_sent_before_its_configuration_is_stored(
     node: Node, hypervisor: LibvirtHypervisor, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "NEWS_FIRST", 3600.0)
+    monkeypatch.setattr(lane, "REPORT_FIRST", 3600.0)
     async with node.daemon(hypervisor):
         vm = await node.create()
         await node.until(vm, on)
