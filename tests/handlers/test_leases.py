@@ -132,7 +132,7 @@ async def test_guests_of_a_host_that_boots_while_handlers_are_away(side: WriteSi
         await never.says("no handlers answer, and this node never had a lease; nothing is started until they answer")
 
     async with node_process(home, side.nats.url, *simulated(name)) as again:
-        await again.says("the lease was given to this folder last, so work goes on")
+        await again.says("the last lease was granted to this data folder, so work continues")
         await eventually(lambda: is_on(home, name, vm), "the guest is started")
         await side.start()
         await lease(side, "boots-001", 2)
