@@ -1,7 +1,7 @@
-"""Many simulated nodes in one process: each a whole daemon, on a hypervisor and disks that are only remembered.
+"""Many simulated nodes in one process: each is a complete daemon on a simulated hypervisor with simulated disks.
 
-They share one connection to the bus and one file for what they remember, so a process that was killed finds its
-guests again. To the platform they are nodes like any other, of type `test`.
+They share one connection to the bus and one file for their state, so the guests survive a restart of the process. To
+the platform they are normal nodes of virt type `test`.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
-#: What tells a simulated node's registration from that of libvirt's test driver.
+#: The hypervisor URI in the registration of a simulated node; libvirt's test driver has another one.
 URI = "test:///simulated"
 
 
 async def run(settings: SimulationSettings) -> None:
-    """Serve all nodes until SIGTERM or SIGINT. Raises Occupied when another process does already."""
+    """Serve all nodes until SIGTERM or SIGINT. Raises Occupied when another process works in the same data folder."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -48,13 +48,13 @@ async def run(settings: SimulationSettings) -> None:
         host_store = HostStore(folder / "hosts.sqlite")
         try:
             await until_stopped(stop, serve(settings, host_store))
-            log.info("stopped; guests are remembered")
+            log.info("stopped; the state of the guests is stored")
         finally:
             host_store.close()
 
 
 async def serve(settings: SimulationSettings, host_store: HostStore) -> None:
-    """Connect and work, until cancelled."""
+    """Connect to NATS and work until cancelled."""
     connection = await bus.connect(settings, f"simulated-{settings.simulate_prefix}")
     guests = SimulatedGuests()
     try:
@@ -66,8 +66,8 @@ async def serve(settings: SimulationSettings, host_store: HostStore) -> None:
                     f"{settings.simulate_prefix}-{number:03d}", settings, connection, host_store, guests
                 )
                 essential.start(node.name, node.run())
-                apart = settings.heartbeat_seconds / settings.simulate  # so that they do not all beat at once
-                await essential.during(asyncio.sleep(apart))
+                pause = settings.heartbeat_seconds / settings.simulate  # spread the heartbeats of the nodes over time
+                await essential.during(asyncio.sleep(pause))
             log.info("all nodes run", nodes=settings.simulate)
             await essential.for_ever()
     finally:
@@ -102,7 +102,7 @@ class SimulatedNode:
         )
 
     async def run(self) -> None:
-        """One boot of the host after the other, until cancelled."""
+        """Run one boot of the host after the other, until cancelled."""
         structlog.contextvars.bind_contextvars(node=self.name)
         try:
             while True:
@@ -113,27 +113,29 @@ class SimulatedNode:
             self._host.close()
 
     async def _boot(self) -> None:
-        """Run the daemon until the host reboots. A daemon that breaks is started again, as systemd would."""
-        way = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
-        fate = asyncio.create_task(until_reboot(self._host, way, self._rates, self._random))
-        answers = Answers(self._bus, self.name, self._disks, way)
+        """Run the daemon until the host reboots. A daemon that fails is started again, as systemd would do."""
+        hypervisor = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
+        faults = asyncio.create_task(until_reboot(self._host, hypervisor, self._rates, self._random))
+        answers = Answers(self._bus, self.name, self._disks, hypervisor)
         try:
-            while not fate.done():
+            while not faults.done():
                 host = Host(self._host.boot_id)
-                executor = Executor(way, self._images, self._disks, host, self._settings.parallel_starts)
-                work = Daemon(self._settings, self._bus, way, executor, host, beside=[answers.serve], clock=self._clock)
-                daemon = asyncio.create_task(work.run())
+                executor = Executor(hypervisor, self._images, self._disks, host, self._settings.parallel_starts)
+                daemon = Daemon(
+                    self._settings, self._bus, hypervisor, executor, host, beside=[answers.serve], clock=self._clock
+                )
+                work = asyncio.create_task(daemon.run())
                 try:
-                    await asyncio.wait({daemon, fate}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({work, faults}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    await end([daemon])
-                if not daemon.cancelled() and (error := daemon.exception()) is not None:
-                    log.error("the daemon broke; it starts anew", exc_info=error)
+                    await end([work])
+                if not work.cancelled() and (error := work.exception()) is not None:
+                    log.error("the daemon failed; it is started again", exc_info=error)
                     await asyncio.sleep(1)
-            fate.result()
+            faults.result()
         finally:
-            await end([fate])
-            await way.close()
+            await end([faults])
+            await hypervisor.close()
 
     def _clock(self) -> datetime:
         return utc_now() + timedelta(seconds=self._rates.clock)

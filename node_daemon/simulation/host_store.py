@@ -1,4 +1,4 @@
-"""Where simulated hosts keep what a real host would keep: domains, disks and images outlive the daemon's process."""
+"""The storage of simulated hosts. Their domains, disks and images survive the daemon's process, as on a real host."""
 
 import sqlite3
 from pathlib import Path
@@ -15,9 +15,9 @@ CREATE TABLE IF NOT EXISTS things (
 
 
 class HostStore:
-    """Small texts by node, kind and id, in one SQLite file; without a file, for the life of the process only.
+    """Texts by node, kind and id in one SQLite file; without a file, in memory only.
 
-    What was put is there after SIGKILL; a power failure may take it.
+    Stored texts survive SIGKILL, but not always a power failure.
     """
 
     def __init__(self, file: Path | None = None) -> None:

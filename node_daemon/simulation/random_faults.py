@@ -1,4 +1,4 @@
-"""What befalls simulated hosts and their guests by themselves, at the rates of the settings."""
+"""Random faults of simulated hosts and their guests, at the rates of the settings."""
 
 import asyncio
 import random
@@ -10,15 +10,15 @@ from runtime.settings import FaultRates
 
 log = logs.get(__name__)
 
-#: Seconds between looks at how many guests there are to be befallen.
+#: Seconds after which the number of running guests is read again, since the rates depend on it.
 LOOK = 10.0
 #: Seconds that an outage of the hypervisor lasts, on average.
 OUTAGE = 10.0
 HOUR = 3600.0
 
 
-async def until_reboot(host: SimulatedHost, way: Faulty, rates: FaultRates, rng: random.Random) -> None:
-    """Let things happen, one after the other; returns when the host loses its power. Never, where it does not."""
+async def until_reboot(host: SimulatedHost, hypervisor: Faulty, rates: FaultRates, rng: random.Random) -> None:
+    """Cause one fault after the other. Returns when the host loses power; never if that rate is 0."""
     if not any((rates.crash, rates.poweroff, rates.stall, rates.vanish, rates.outage, rates.reboot)):
         await asyncio.Event().wait()
     while True:
@@ -35,10 +35,10 @@ async def until_reboot(host: SimulatedHost, way: Faulty, rates: FaultRates, rng:
         wait = rng.expovariate(total) if total else LOOK
         await asyncio.sleep(min(wait, LOOK))
         if wait >= LOOK:
-            continue  # nothing so far: the chances are as they were, or others if guests came or went
-        (fate,) = rng.choices(list(chances), list(chances.values()))
-        log.info("fate", fate=fate)
-        match fate:
+            continue  # no fault within LOOK seconds; the number of guests may have changed
+        (fault,) = rng.choices(list(chances), list(chances.values()))
+        log.info("a random fault happens", fault=fault)
+        match fault:
             case "crash":
                 host.crash(rng.choice(guests))
             case "poweroff":
@@ -48,7 +48,7 @@ async def until_reboot(host: SimulatedHost, way: Faulty, rates: FaultRates, rng:
             case "vanish":
                 host.vanish(rng.choice(guests))
             case "outage":
-                async with way.outage():
+                async with hypervisor.outage():
                     host.restart()
                     await asyncio.sleep(OUTAGE * rng.uniform(0.5, 1.5))
             case "reboot":

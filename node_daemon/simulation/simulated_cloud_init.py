@@ -1,7 +1,7 @@
-"""The guests of simulated hosts, as far as the platform can tell: what cloud-init does at each boot.
+"""The guests of simulated hosts, as the platform sees them: the requests of cloud-init at each boot.
 
-It fetches the documents of its seed, and posts to where vendor-data makes it. It is more patient than a real one, which
-gives up after a while: a simulated cloud converges.
+It fetches the documents of its seed and posts to the URL in vendor-data. Real cloud-init gives up after a while; this
+one tries again for ever, so that a simulated cloud always converges.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: SimulatedGuests that are served at a time.
+#: Number of guests that are configured concurrently.
 AT_ONCE = 4
 #: Seconds to wait for one answer, and from a failure to the next try.
 PATIENCE, AGAIN = 10.0, 2.0
@@ -32,12 +32,12 @@ _URL = re.compile(r"http://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9/_-]*phone-home")
 
 
 class NotConfigured(Exception):
-    """The data source gave no answer that a guest could work with."""
+    """The data source gave an answer that a guest cannot use."""
 
 
 @dataclass(frozen=True)
 class Booted:
-    """A guest that is up and has to be configured."""
+    """A guest that has booted and has to be configured."""
 
     host: SimulatedHost
     disks: SimulatedDisks
@@ -51,16 +51,16 @@ class Booted:
         return (self.boots, self.resets)
 
     def waits(self) -> bool:
-        """Whether it still runs, and has not been configured at this boot."""
+        """Whether it still runs and has not been configured in this boot."""
         return self.host.boots(self.vm) == self.boot > self.disks.configured(self.vm)
 
 
 class SimulatedGuests:
-    """All guests of this process, a few at a time."""
+    """Configures all guests of this process, AT_ONCE of them concurrently."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Booted] = asyncio.Queue()
-        self._away = False
+        self._failing = False
 
     def up(self, booted: Booted) -> None:
         self._queue.put_nowait(booted)
@@ -77,19 +77,20 @@ class SimulatedGuests:
             try:
                 await configure(http, guest.seed_url, boot=f"{guest.vm}-{guest.boots}-{guest.resets}")
             except (NotConfigured, httpx.HTTPError, httpx.InvalidURL) as error:
-                if not self._away:
-                    log.warning("guests are not configured; trying on", vm=guest.vm, error=str(error) or repr(error))
-                self._away = True
+                if not self._failing:
+                    text = "guests cannot be configured; they will try again"
+                    log.warning(text, vm=guest.vm, error=str(error) or repr(error))
+                self._failing = True
                 asyncio.get_running_loop().call_later(AGAIN, self.up, guest)
                 continue
-            if self._away:
+            if self._failing:
                 log.info("guests are configured again")
-            self._away = False
+            self._failing = False
             guest.disks.note_configured(guest.vm, guest.boot)
 
 
 async def configure(http: httpx.AsyncClient, seed_url: str, *, boot: str) -> None:
-    """Read the seed, and phone home. Raises NotConfigured or httpx.HTTPError."""
+    """Fetch the seed and phone home. Raises NotConfigured or httpx.HTTPError."""
     seed = {name: await _get(http, seed_url + name) for name in DOCUMENTS}
     instance, hostname = (text_in(seed["meta-data"], name) for name in ("instance-id", "local-hostname"))
     call = {
@@ -113,7 +114,7 @@ async def _get(http: httpx.AsyncClient, url: str) -> str:
 
 
 def text_in(document: str, *names: str) -> str:
-    """A text out of YAML, by the names that lead to it. Raises NotConfigured, whatever the document is."""
+    """The text at the path `names` in a YAML document. Raises NotConfigured if the document has none."""
     try:
         found: Any = yaml.safe_load(document)
         for name in names:
@@ -121,12 +122,12 @@ def text_in(document: str, *names: str) -> str:
     except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise NotConfigured(f"no {'.'.join(names)} in {document[:200]!r}") from error
     if not isinstance(found, str):
-        raise NotConfigured(f"{'.'.join(names)} is no text in {document[:200]!r}")
+        raise NotConfigured(f"{'.'.join(names)} is not text in {document[:200]!r}")
     return found
 
 
 def url_in(hook: str) -> str:
-    """Where a boothook posts to. Raises NotConfigured, whatever it is."""
+    """The phone-home URL in a boothook. Raises NotConfigured if there is none."""
     found = _URL.search(hook) if hook.startswith("#cloud-boothook\n") else None
     if found is None:
         raise NotConfigured(f"no boothook that phones home in {hook[:200]!r}")
@@ -134,7 +135,7 @@ def url_in(hook: str) -> str:
 
 
 def host_key(instance: str) -> str:
-    """The guest's SSH host key: well-formed, the same for the instance's life, and nobody has its private half."""
+    """The guest's SSH host key: well-formed, constant for an instance id, and without a private key."""
     fields = (b"ssh-ed25519", hashlib.sha256(instance.encode()).digest())
     raw = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
     return f"ssh-ed25519 {base64.b64encode(raw).decode()} root@simulated"

@@ -1,14 +1,14 @@
-"""A simulated host: its domains and their guests, and what befalls them by themselves, with no hypervisor asked.
+"""A simulated host: its domains and their guests, and events that happen to them without a call of the hypervisor.
 
-What there is of a domain is an immutable `Domain`; whatever happens to it, by a call (`simulator.py`) or by itself
-(here), is one replacement of it, written to the host_store: guests outlive the process as real ones outlive the daemon.
+The state of a domain is an immutable `Domain`. Each call (`simulator.py`) or event (here) replaces it as a whole and
+writes it to the host store. So guests survive the end of the process, as real guests survive the end of the daemon.
 
-- A domain that is not kept is gone once it is off.
-- For a guest that stands still, in memory (paused) or on disk (suspended), time does as well.
-- Why a domain is off is known until the hypervisor is restarted.
-- Every change of a domain is an event for those who watch; after a loss of contact anything may have changed.
+- A transient domain is deleted when it is off.
+- While a guest is paused or suspended, its time does not pass.
+- The reason why a domain is off is known until the hypervisor restarts.
+- Each change of a domain is an event for the watchers. After a lost connection they are nudged with None.
 
-How often what befalls them is for `random_faults.py` to say.
+`random_faults.py` decides how often which event happens.
 """
 
 import asyncio
@@ -28,35 +28,38 @@ DOMAIN, HOST = "domain", "host"
 
 
 Agent = Literal["answers", "silent", "missing"]
-"""What the agent in a guest does, once the guest is up."""
+"""The behavior of the agent in a guest, once the guest has booted."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A guest in memory, or its memory on disk; and when (seconds since 1970) it gets how far."""
+    """A guest in memory, or its memory on disk. All times are seconds since 1970.
+
+    `up_at`, `leased_at`: when it has booted, and when it gets its address. The field names are stored.
+    """
 
     tag: Tag
     mac: str
     seed_url: str
     up_at: float
     leased_at: float
-    #: the guest is on its way down
+    #: when the guest will be off, once it shuts down
     off_at: float | None = None
-    #: since when its CPUs stand still
+    #: since when its CPUs are stopped
     still: float | None = None
-    #: they do since the disk could not be written
+    #: they are stopped because of an I/O error
     stalled: bool = False
     hostname: str = ""
     agent: Agent = "answers"
-    #: how often the guest has reset itself
+    #: number of resets of the guest
     resets: int = 0
     watchdog: Watchdog = Watchdog.DISABLED
 
-    def stand(self, now: float, *, stalled: bool = False) -> "Run":
+    def paused(self, now: float, *, stalled: bool = False) -> "Run":
         return self if self.still is not None else replace(self, still=now, stalled=stalled)
 
-    def go_on(self, now: float) -> "Run":
-        """What was to come comes as much later as it stood still."""
+    def resumed(self, now: float) -> "Run":
+        """The guest with its CPUs running. Its future times move by the length of the pause."""
         if self.still is None:
             return self
         late = now - self.still
@@ -67,10 +70,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Domain:
-    """What the hypervisor knows of a domain: as it runs, and as it is kept. With neither it is forgotten.
+    """A domain: its running guest (`run`) and its stored configuration (`kept`). Without both it does not exist.
 
-    `saved` is the memory of one that is suspended, and when that was; `run.still` alone says whether it was paused.
-    With a `run` as well, it is left over.
+    `saved`: the memory on disk of a suspended domain, written at `saved_at`; if `run` is set too, it is a leftover. The
+    domain was paused before it was suspended if `saved.still` is set. The field names are stored.
     """
 
     uuid: str
@@ -89,11 +92,11 @@ _DOMAIN = TypeAdapter(Domain)
 
 
 Up = Callable[[str, int, int, str], None]
-"""Called with a VM's id, count of boots and of resets, and seed URL when its guest is up; perhaps more than once."""
+"""Called with the VM's id, `boots`, resets and seed URL when its guest has booted; possibly more than once."""
 
 
 class SimulatedHost:
-    """Make it inside a running event loop."""
+    """The domains of one host. Create it inside a running event loop."""
 
     def __init__(self, name: str = "simulated", host_store: HostStore | None = None, *, up: Up | None = None) -> None:
         self.name = name
@@ -109,19 +112,19 @@ class SimulatedHost:
 
     @property
     def boot_id(self) -> str:
-        """Another one after each boot."""
+        """The boot id of the host, which changes with each of its boots."""
         return f"{self.name}-boot-{self._boot}"
 
     def close(self) -> None:
-        """Nothing moves any more in here. The host_store keeps the guests, and time goes on for them."""
+        """Stop all timers. The host store keeps the guests, and their time continues to pass."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
-    # ── what there is ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── state ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def all(self) -> dict[str, Have]:
-        """Every domain of ours, by VM id."""
+        """All domains with our tag, by VM id."""
         return {domain.uuid: _have(domain) for domain in self._domains.values() if domain.ours}
 
     def ours(self, vm: str) -> Domain | None:
@@ -129,7 +132,7 @@ class SimulatedHost:
         return domain if domain is not None and domain.ours else None
 
     def in_memory(self, vm: str) -> tuple[Domain, Run] | None:
-        """A domain of ours whose guest is in memory."""
+        """The domain of a VM and its guest, if the guest is in memory."""
         domain = self.ours(vm)
         return (domain, domain.run) if domain is not None and domain.run is not None else None
 
@@ -141,18 +144,18 @@ class SimulatedHost:
         return Have(vm=vm, power=Power.ABSENT, foreign=foreign)
 
     def running(self) -> list[str]:
-        """The VMs whose domains run."""
+        """The ids of the VMs whose guests are in memory."""
         return [domain.uuid for domain in self._domains.values() if domain.ours and domain.run is not None]
 
     def boots(self, vm: str) -> tuple[int, int]:
-        """The count that a VM's domain runs for, and how often its guest reset itself; none when it does not run."""
+        """`boots` of a VM's domain, and the resets of its guest; zeros if it does not run."""
         found = self.in_memory(vm)
         return (found[1].tag.boots, found[1].resets) if found is not None else (0, 0)
 
-    # ── what changes ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, domain: Domain) -> None:
-        """This is what there is from now on of a domain; everybody hears of it."""
+        """Replace the state of a domain, store it, and notify all watchers."""
         if domain.run is None and domain.kept is None:
             self._domains.pop(domain.uuid, None)
             self._host_store.remove(self.name, DOMAIN, domain.uuid)
@@ -163,21 +166,21 @@ class SimulatedHost:
         self._nudge(domain.uuid)
 
     def end(self, vm: str, cause: Literal["guest", "crashed"] | None) -> None:
-        """A running domain of ours is off, by force where nothing in it was the cause; one never kept is gone."""
+        """Power off a running domain; without a `cause`, by force. A transient domain is deleted."""
         if (found := self.in_memory(vm)) is not None:
             self.put(replace(found[0], run=None, cause=cause, forced=cause is None))
 
     def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
-        """Tell of every change from now on; the earlier one watches, the earlier it hears of it."""
+        """Call these functions for each change from now on, in the order in which watchers were added."""
         self._watchers[nudge] = (reset, fired)
 
     def unwatch(self, nudge: Nudge) -> None:
         del self._watchers[nudge]
 
-    # ── what befalls guests and the host ────────────────────────────────────────────────────────────────────────────
+    # ── events of guests and of the host ────────────────────────────────────────────────────────────────────────────
 
     def power_off(self, vm: str) -> None:
-        """The guest powers itself off, unless it stands still."""
+        """The guest powers itself off, unless it is paused."""
         if (found := self.in_memory(vm)) is not None and found[1].still is None:
             self.end(vm, "guest")
 
@@ -186,71 +189,73 @@ class SimulatedHost:
         self.end(vm, "crashed")
 
     def reset(self, vm: str, seconds: float = 0.0) -> None:
-        """The guest boots anew by itself, and is up after so many seconds."""
+        """The guest resets itself, and has booted again after so many seconds."""
         if (found := self.in_memory(vm)) is not None and found[1].still is None:
             domain, run = found
             again = replace(run, up_at=time.time() + seconds, off_at=None, agent="answers", resets=run.resets + 1)
             self.put(replace(domain, run=again))
-            for told, _ in list(self._watchers.values()):
-                told(vm)
+            for on_reset, _ in list(self._watchers.values()):
+                on_reset(vm)
 
     def hang(self, vm: str) -> None:
-        """The guest hangs, so that it feeds its watchdog no more: which acts, where it has one."""
+        """The guest hangs. Its watchdog acts, if it has one."""
         if (found := self.in_memory(vm)) is None or found[1].still is not None:
             return
         action = found[1].watchdog
         if action is Watchdog.DISABLED:
             return
-        for _, told in list(self._watchers.values()):
-            told(vm, action)
+        for _, on_fired in list(self._watchers.values()):
+            on_fired(vm, action)
         if action is Watchdog.RESET:
             self.reset(vm)
         else:
-            self.crash(vm)  # QEMU ends at once: nothing tells it from one that died
+            self.crash(vm)  # QEMU ends immediately, which looks like a crash
 
     def stall(self, vm: str) -> None:
-        """The guest's disk cannot be written: it is paused."""
+        """A write to the guest's disk fails, so the hypervisor pauses it."""
         if (found := self.in_memory(vm)) is not None:
             domain, run = found
-            self.put(replace(domain, run=run.stand(time.time(), stalled=True)))
+            self.put(replace(domain, run=run.paused(time.time(), stalled=True)))
 
     def agent_is(self, vm: str, agent: Agent) -> None:
-        """The guest's agent is stopped, hangs, or answers again; until the next boot."""
+        """Change the behavior of the guest's agent until the next boot."""
         if (found := self.in_memory(vm)) is not None:
             self.put(replace(found[0], run=replace(found[1], agent=agent)))
 
     def leave_memory(self, vm: str) -> None:
-        """The hypervisor's own process dies while it writes a guest's memory: the guest runs on, and the file stays."""
+        """The hypervisor's own process dies while it writes a guest's memory: the guest keeps
+        running, the file stays.
+        """
         if (found := self.in_memory(vm)) is not None and found[0].kept is not None:
             self.put(replace(found[0], saved=found[1], saved_at=time.time()))
 
     def vanish(self, vm: str) -> None:
-        """Somebody takes the domain away, running or not."""
+        """Somebody else deletes the domain, running or not."""
         if (domain := self.ours(vm)) is not None:
             self.put(replace(domain, run=None, kept=None, saved=None))
 
     def restart(self) -> None:
-        """The hypervisor's own process starts anew: guests run on; why others are off, it does not know any more."""
+        """The hypervisor's own process restarts: guests keep running; the reasons why domains are off are lost."""
         for domain in list(self._domains.values()):
             if domain.cause is not None or domain.forced:
                 self.put(replace(domain, cause=None, forced=False))
         self._nudge(None)
 
     def reboot(self) -> None:
-        """The host loses its power and comes up again: nothing runs, and what was not kept is gone."""
+        """The host loses power and boots again: no domain runs, and transient domains are deleted."""
         self._boot += 1
         self._host_store.put(self.name, HOST, "boot", str(self._boot))
         for domain in list(self._domains.values()):
             self.put(replace(domain, run=None, cause=None, forced=False))
 
     def define_foreign(self, uuid: str, name: str) -> None:
-        """Somebody else makes a domain."""
+        """Somebody else defines a domain."""
         self.put(Domain(uuid, name, kept=Tag(0, 0, 0, ""), ours=False))
 
-    # ── how it is done ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _follow(self, domain: Domain) -> None:
-        """Come back when the next thing happens to the guest by the clock: it is up, or it is off."""
+        """Set a timer for the next event of the guest: it has booted, or it is off."""
         if (timer := self._timers.pop(domain.uuid, None)) is not None:
             timer.cancel()
         run = domain.run
@@ -270,8 +275,8 @@ class SimulatedHost:
             nudge(vm)
 
 
-def remembered(host_store: HostStore, node: str) -> dict[str, Have]:
-    """The domains of a simulated host, by VM id, as its host_store has them: for those who look on."""
+def stored_domains(host_store: HostStore, node: str) -> dict[str, Have]:
+    """The domains of a simulated host, by VM id, read from its host store; for tests that only observe."""
     domains = (_DOMAIN.validate_json(body) for body in host_store.all(node, DOMAIN).values())
     return {domain.uuid: _have(domain) for domain in domains if domain.ours}
 
@@ -282,7 +287,7 @@ def _have(domain: Domain) -> Have:
     run, kept = domain.run, domain.kept
     tag = run.tag if run is not None else kept
     assert tag is not None
-    seen = Have(
+    have = Have(
         vm=domain.uuid,
         power=Power.OFF,
         boots=tag.boots,
@@ -294,10 +299,10 @@ def _have(domain: Domain) -> Have:
         host_boot=tag.host_boot,
     )
     if run is not None:
-        # a restored domain runs with the tag of before it was suspended
+        # a restored domain runs with the `host_boot` from before it was suspended
         same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
         power = Power.PAUSED if run.still is not None else Power.ON
-        return replace(seen, power=power, kept=same, stalled=run.stalled, remains=domain.saved is not None)
+        return replace(have, power=power, kept=same, stalled=run.stalled, remains=domain.saved is not None)
     if domain.saved is not None:
-        return replace(seen, power=Power.SUSPENDED)
-    return replace(seen, cause=domain.cause, forced=domain.forced)
+        return replace(have, power=Power.SUSPENDED)
+    return replace(have, cause=domain.cause, forced=domain.forced)

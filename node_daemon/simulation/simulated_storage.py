@@ -1,4 +1,4 @@
-"""Images and disks of a simulated host: remembered, never stored."""
+"""Images and disks of a simulated host: only their names and sizes are stored."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from domain.contract import ImageSource
 from node_daemon.simulation.host_store import HostStore
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import check_size
-from node_daemon.storage.images import unheard
+from node_daemon.storage.images import ignore_progress
 from node_daemon.storage.shared import Hear
 from node_daemon.storage.storage import Series
 from runtime.images.disk_image import Format
@@ -17,67 +17,67 @@ IMAGE, DISK, CONFIGURED = "image", "disk", "configured"
 
 
 class SimulatedImages:
-    """Every image there is, after `seconds` at its first use on this host. Not a byte of it is read."""
+    """The images of a simulated host. The first use of an image takes about `seconds`. No image is read."""
 
     def __init__(self, node: str, host_store: HostStore, seconds: float = 0.0) -> None:
         self._node = node
         self._host_store = host_store
         self._seconds = seconds
-        self._there = set(host_store.all(node, IMAGE))
+        self._cached = set(host_store.all(node, IMAGE))
 
     def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
-        """As it comes: nothing is there to be converted."""
+        """A name in the format of the source: nothing is converted."""
         return Path("/simulated") / self._node / f"{source.sha256.lower()}.{source.format}", source.format
 
-    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = unheard) -> None:
+    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = ignore_progress) -> None:
         await self.ensure(source, hear)
 
-    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
+    async def ensure(self, source: ImageSource, hear: Hear = ignore_progress) -> BaseImage:
         path, form = self.under(source, None)
-        if path.name not in self._there:
+        if path.name not in self._cached:
             await asyncio.sleep(self._seconds * random.uniform(0.5, 1.5))  # noqa: S311  (no secret)
-            self._there.add(path.name)
+            self._cached.add(path.name)
             self._host_store.put(self._node, IMAGE, path.name, source.image)
         return BaseImage(path=path, format=form, virtual_bytes=source.virtual_size_bytes)
 
 
 def _name(vm: str, number: int, series: Series) -> str:
-    """What a disk of a VM is remembered by: the first one by the VM's id alone."""
+    """The key of a disk in the host store. For the first root disk it is the VM's id. Keys are stored."""
     if series == "root":
         return vm if number == 1 else f"{vm}#{number}"
     return f"{vm}#{series}-{number}"
 
 
 def _number(name: str, series: Series) -> int | None:
-    """Which disk of a series is remembered by a name; None for one of another."""
+    """The number of the disk with this key in a series; None if it is of another series."""
     _, _, rest = name.partition("#")
     of, _, number = rest.rpartition("-")
     return int(number or 1) if (of or "root") == series else None
 
 
 Booted = tuple[int, int]
-"""A boot of a guest: the count that its domain was started for, and how often the guest has reset itself since."""
+"""A boot of a guest: `boots` of its domain, and the resets of the guest since its start."""
 
 
-def boot_in(said: str) -> Booted:
-    boots, _, resets = said.partition(".")
+def parse_boot(text: str) -> Booted:
+    boots, _, resets = text.partition(".")
     return int(boots), int(resets or 0)
 
 
 class SimulatedDisks:
-    """Which disks there are, of what size in GiB; and what the guests' own cloud-init notes on them."""
+    """The disks with their sizes in GiB, and the last boot that cloud-init of each guest has configured."""
 
     def __init__(self, node: str, host_store: HostStore) -> None:
         self._node = node
         self._host_store = host_store
         self._sizes = {vm: int(size) for vm, size in host_store.all(node, DISK).items()}
-        self._configured = {vm: boot_in(said) for vm, said in host_store.all(node, CONFIGURED).items()}
+        self._configured = {vm: parse_boot(text) for vm, text in host_store.all(node, CONFIGURED).items()}
 
     def all(self) -> dict[str, int]:
         return dict(self._sizes)
 
     def configured(self, vm: str) -> Booted:
-        """The last boot at which the guest got its configuration; none while it is as its image made it."""
+        """The last boot in which the guest was configured; zeros if it never was."""
         return self._configured.get(vm, (0, 0))
 
     def note_configured(self, vm: str, boot: Booted) -> None:
@@ -92,7 +92,7 @@ class SimulatedDisks:
         return None
 
     async def make_seed(self, vm: str, url: str) -> Path:
-        """Simulated guests ask the data source themselves, whatever their image says."""
+        """Makes nothing: simulated guests always fetch their seed over HTTP."""
         return self.disk(vm).with_name("cidata.iso")
 
     def has_seed(self, vm: str) -> bool:
@@ -102,7 +102,7 @@ class SimulatedDisks:
         return Path("/simulated") / self._node / f"{vm}.log"
 
     def make_folders(self, vm: str) -> None:
-        """There are none."""
+        """Makes nothing: there are no folders."""
 
     def has_disk(self, vm: str, number: int = 1, series: Series = "root") -> bool:
         return _name(vm, number, series) in self._sizes
@@ -134,7 +134,7 @@ class SimulatedDisks:
         self._forget(vm)
 
     def _of(self, vm: str) -> list[str]:
-        """The names of all disks of a VM."""
+        """The keys of all disks of a VM."""
         return [name for name in self._sizes if name.split("#")[0] == vm]
 
     def _put(self, name: str, size_gib: int) -> None:
@@ -146,6 +146,6 @@ class SimulatedDisks:
         self._host_store.remove(self._node, DISK, name)
 
     def _forget(self, vm: str) -> None:
-        """What the guest noted of itself goes with its disk."""
+        """Forget the configured boot of a guest whose disk was deleted."""
         if self._configured.pop(vm, None) is not None:
             self._host_store.remove(self._node, CONFIGURED, vm)

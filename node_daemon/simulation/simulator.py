@@ -1,12 +1,13 @@
-"""A hypervisor without one: to the daemon, its domains behave as those of libvirt do.
+"""A simulated hypervisor. To the daemon, its domains behave like libvirt's.
 
-- A domain is started first and kept later: until then it is transient.
-- What runs and what is kept have a tag each: after a power-off the kept one shows, which may be an older one.
-- A guest hears a shutdown only once it is up, and has an address only a while after its start.
-- A domain that is not ours is seen where it is in the way, and never touched.
+- A domain is first started (transient), and made persistent later.
+- The running domain and its stored configuration have a tag each. After a power-off the stored tag is shown, which may
+  be an older one.
+- A guest reacts to a shutdown only after it has booted, and gets an address only some time after its start.
+- A foreign domain is shown if it has the uuid or name of a VM, and is never changed.
 
-The domains themselves, and what befalls them without a call, are in `simulated_host.py`; faults of the way to the
-hypervisor (no answer, refusals) are in `faults.py`. The contract that this and libvirt's adapter pass is
+`simulated_host.py` has the domains, and the events that happen to them without a call. `faults.py` has the faults of
+the connection to the hypervisor (no answer, refusals). This simulator and libvirt's adapter pass the same contract,
 `tests/node_daemon/contract.py`.
 """
 
@@ -46,7 +47,7 @@ INSTANT = Latencies(call=0, image=0, boot=0, lease=0, shutdown=0, memory=0, rebo
 
 @dataclass(frozen=True)
 class Call:
-    """A call that acted on a VM, with what there was of it before."""
+    """A call that acted on a VM, and the state of the VM before it."""
 
     method: str
     vm: str
@@ -54,25 +55,25 @@ class Call:
 
 
 class Echo:
-    """A guest's serial console that says what it is told. Implements `hypervisor.Channel`."""
+    """A guest's serial console that returns its input as output. Implements `hypervisor.Channel`."""
 
     def __init__(self) -> None:
-        self._said: asyncio.Queue[bytes] = asyncio.Queue()
-        self.over = False
+        self._output: asyncio.Queue[bytes] = asyncio.Queue()
+        self.ended = False
 
     async def read(self) -> bytes:
-        return b"" if self.over and self._said.empty() else await self._said.get()
+        return b"" if self.ended and self._output.empty() else await self._output.get()
 
     async def write(self, data: bytes) -> None:
-        if not self.over:
-            self._said.put_nowait(data)
+        if not self.ended:
+            self._output.put_nowait(data)
 
     async def close(self) -> None:
-        self.hang_up()
+        self.end()
 
-    def hang_up(self) -> None:
-        self.over = True
-        self._said.put_nowait(b"")
+    def end(self) -> None:
+        self.ended = True
+        self._output.put_nowait(b"")
 
 
 class Simulator:
@@ -87,7 +88,7 @@ class Simulator:
         networks: tuple[str, ...] = ("default",),
         network: str = "default",
         seed: int = 0,
-        told: Callable[[Call], None] | None = None,
+        on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self.host = host
         self._seconds = seconds
@@ -95,9 +96,9 @@ class Simulator:
         self._networks = networks
         self._network = network
         self._random = random.Random(f"{seed} {host.name}")  # noqa: S311  (no secret)
-        self._told = told
+        self._on_call = on_call
         self._consoles: dict[str, Echo] = {}
-        host.watch(self._hang_up)
+        host.watch(self._end_console)
 
     async def domains(self) -> Mapping[str, Have]:
         await self._answer()
@@ -158,13 +159,13 @@ class Simulator:
         await self._answer("pause", vm)
         if (found := self.host.in_memory(vm)) is not None:
             domain, run = found
-            self.host.put(replace(domain, run=run.stand(time.time())))
+            self.host.put(replace(domain, run=run.paused(time.time())))
 
     async def unpause(self, vm: str) -> None:
         await self._answer("unpause", vm)
         if (found := self.host.in_memory(vm)) is not None:
             domain, run = found
-            self.host.put(replace(domain, run=run.go_on(time.time())))
+            self.host.put(replace(domain, run=run.resumed(time.time())))
 
     async def suspend(self, vm: str, patience: float) -> None:
         await self._answer("suspend", vm, self._seconds.memory)
@@ -182,7 +183,7 @@ class Simulator:
             return
         run, now = domain.saved, time.time()
         if run.still is None:
-            run = replace(run, still=domain.saved_at).go_on(now)
+            run = replace(run, still=domain.saved_at).resumed(now)
         self.host.put(replace(domain, run=run, saved=None, kept=replace(domain.kept, host_boot=host_boot)))
 
     async def discard(self, vm: str) -> None:
@@ -200,14 +201,14 @@ class Simulator:
             self.host.put(replace(domain, kept=None, saved=None))
 
     async def addresses(self, vm: str, mac: str) -> Sighting:
-        """Leases end with their boot here; whoever answers for the guest says the same as they do."""
+        """Here, a lease ends with its boot, and the agent reports the same address as the lease."""
         await self._answer()
         if (found := self.host.in_memory(vm)) is None or found[1].mac.lower() != mac.lower():
             return Sighting()
         _, run = found
-        had = (address_of(vm),) if run.leased_at <= (run.still or time.time()) else ()
-        speaks = run.agent == "answers" and run.still is None and run.up_at <= time.time()
-        return Sighting(agent=had if speaks else None, leases=tuple(Lease(address) for address in had))
+        leased = (address_of(vm),) if run.leased_at <= (run.still or time.time()) else ()
+        answers = run.agent == "answers" and run.still is None and run.up_at <= time.time()
+        return Sighting(agent=leased if answers else None, leases=tuple(Lease(address) for address in leased))
 
     async def guest(self, vm: str) -> Guest:
         await self._answer()
@@ -219,16 +220,16 @@ class Simulator:
             raise AgentMissing("no agent runs in the guest")
         if run.agent == "silent":
             raise AgentSilent("the agent does not answer")
-        return _told(vm, run, time.time())
+        return _facts(vm, run, time.time())
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         await self._answer("open_console", vm)
         if self.host.in_memory(vm) is None:
             raise Refused("the domain does not run")
-        if (had := self._consoles.get(vm)) is not None and not had.over:
+        if (earlier := self._consoles.get(vm)) is not None and not earlier.ended:
             if not force:
                 raise Busy("somebody has the console")
-            await had.close()
+            await earlier.close()
         self._consoles[vm] = Echo()
         return self._consoles[vm]
 
@@ -252,13 +253,13 @@ class Simulator:
         finally:
             self.host.unwatch(nudge)
 
-    # ── how it is done ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _answer(self, method: str = "", vm: str = "", seconds: float = 0.0) -> None:
-        """Take the time that a call takes. From its end to that of the method nothing else happens."""
+        """Wait as long as a call takes. After this, the method acts without waiting again, so nothing else happens."""
         await asyncio.sleep(self._draw(self._seconds.call + seconds))
-        if self._told is not None and method:
-            self._told(Call(method, vm, self.host.look(vm)))
+        if self._on_call is not None and method:
+            self._on_call(Call(method, vm, self.host.look(vm)))
 
     def _check_network(self) -> None:
         if self._network not in self._networks:
@@ -267,14 +268,14 @@ class Simulator:
     def _draw(self, seconds: float) -> float:
         return seconds * self._random.uniform(0.5, 1.5)
 
-    def _hang_up(self, vm: str | None) -> None:
-        """The console of a guest that is not in memory any more is over."""
-        if vm is not None and self.host.in_memory(vm) is None and (had := self._consoles.pop(vm, None)) is not None:
-            had.hang_up()
+    def _end_console(self, vm: str | None) -> None:
+        """End the console of a guest that is no longer in memory."""
+        if vm is not None and self.host.in_memory(vm) is None and (echo := self._consoles.pop(vm, None)) is not None:
+            echo.end()
 
 
-def _told(vm: str, run: Run, now: float) -> Guest:
-    """What a guest says of itself: a small system on its disk, and a network that is up once it has its lease."""
+def _facts(vm: str, run: Run, now: float) -> Guest:
+    """The facts that the guest's agent reports: a small system on one disk; an address once it has a lease."""
     size = run.tag.size
     total = (size.disk_gib if size is not None else 1) * 1024**3
     leased = (InterfaceAddress(address=address_of(vm), prefix=8),) if run.leased_at <= now else ()

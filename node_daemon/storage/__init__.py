@@ -1,4 +1,4 @@
-"""Base images, the disks of VMs, and the room that they take.
+"""Base images, the disks of VMs, and the disk space that they use.
 
-Start with `storage.py` (what the executor asks).
+Start with `storage.py`, the interface for the executor.
 """

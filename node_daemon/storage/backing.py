@@ -1,4 +1,4 @@
-"""Which files the disks of this host are based on, as the disks themselves say: no book of ours could be as right."""
+"""The backing files of the disks of this host, read from the disks themselves. No other record is kept of them."""
 
 import os
 import stat
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from runtime.images.disk_image import QCOW
 
-#: The longest name of a backing file that QEMU takes.
+#: The maximum length of the name of a backing file in QEMU, in bytes.
 MOST_NAME = 1023
 
 
 def bases(folder: Path) -> set[Path]:
-    """The backing file of every qcow2 disk in a folder and below. Raises OSError when one cannot be read."""
+    """The backing files of all qcow2 disks in a folder and its subfolders. Raises OSError if one cannot be read."""
     found = set()
     for path in folder.rglob("*"):
         if stat.S_ISREG(path.lstat().st_mode) and (base := base_of(path)) is not None:
@@ -21,7 +21,7 @@ def bases(folder: Path) -> set[Path]:
 
 
 def base_of(disk: Path) -> Path | None:
-    """The backing file that a disk names; None when it names none, or is no qcow2 file."""
+    """The backing file that a disk names; None if it names none or is no qcow2 file. Raises OSError."""
     descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
     try:
         head = os.pread(descriptor, 20, 0)

@@ -1,4 +1,4 @@
-"""What a file has to be before disks are made from it: the bytes that were registered, and a disk that may be used."""
+"""The checks of an image before disks are made from it: its bytes are the registered ones, and its disk is usable."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from runtime.images.inspection import inspect
 from runtime.text.urls import shown
 
 Kept = Literal["raw", "source"]
-"""How images are kept: all of them raw, or each as it comes."""
+"""The format in which images are stored: always raw, or the format of the source."""
 
 
 @dataclass(frozen=True)
 class BaseImage:
-    """An image in the cache: complete, verified, never written again."""
+    """An image in the cache: complete, verified, read-only."""
 
     path: Path
     format: Format
@@ -26,7 +26,7 @@ class BaseImage:
 
 
 def origin(source: ImageSource) -> str:
-    """What is behind its URL or path, for people."""
+    """The source of an image in a message for people."""
     return f"the source {shown(source.source)}"
 
 
@@ -35,10 +35,10 @@ def mismatch(whence: str, what: str) -> Permanent:
 
 
 async def verify(source: ImageSource, part: Part, resumed: bool, whence: str) -> None:
-    """Compare every digest that is given with the bytes on disk. What is wrong is not kept.
+    """Compare the digests of the source with the bytes on disk. A part that differs is deleted.
 
-    `whence`: what the bytes came from, for people. Raises Permanent (checksum_mismatch); Temporary where they came in
-    several goes, which may not fit together.
+    `whence`: the origin of the bytes in a message for people. Raises Permanent (checksum_mismatch); Temporary if the
+    download was resumed, because the parts may come from different versions of the file.
     """
     expected = {"sha256": source.sha256.lower()}
     if source.sha512 is not None:
@@ -50,36 +50,42 @@ async def verify(source: ImageSource, part: Part, resumed: bool, whence: str) ->
             size = part.size
             part.drop()
             if resumed:
-                raise Temporary(f"what was resumed of {whence} does not fit; it is fetched from its beginning")
+                raise Temporary(
+                    f"a resumed download of {whence} has a wrong {name}; it starts again from the beginning"
+                )
             raise mismatch(whence, f"{name} of its {size} bytes is {found[name]}, expected {digest}")
 
 
-async def judged(part: Part, declared: Format, path: Path) -> BaseImage:
-    """The finished part as the image it will be. One that may not be used is not kept."""
+async def inspect_part(part: Part, declared: Format, path: Path) -> BaseImage:
+    """Inspect a complete download, which will become `path`. If the image is unusable, the part is deleted.
+
+    Raises Permanent (image_invalid), Temporary.
+    """
     try:
-        return await inspected(part.path, declared, path, thorough=True)
+        return await inspect_file(part.path, declared, path, thorough=True)
     except Permanent:
         part.drop()
         raise
 
 
-async def inspected(file: Path, declared: Format, path: Path, *, thorough: bool) -> BaseImage:
-    """The image in a file, taken for nothing but the declared format. Raises Permanent (image_invalid), Temporary."""
+async def inspect_file(file: Path, declared: Format, path: Path, *, thorough: bool) -> BaseImage:
+    """Inspect an image file, in the declared format only. Raises Permanent (image_invalid), Temporary."""
     try:
         with file.open("rb", buffering=0) as opened_file:
             shape = await inspect(opened_file, declared, thorough=thorough)
     except Unusable as error:
         raise Permanent("image_invalid", str(error)) from error
     except TimeoutError as error:
-        raise Temporary("qemu-img takes too long to look at the image") from error
+        raise Temporary("qemu-img takes too long to inspect the image") from error
     return BaseImage(path=path, format=shape.format, virtual_bytes=shape.virtual_bytes)
 
 
-def converted(path: Path) -> BaseImage:
-    """An image that was put here as a raw one, whatever it began as: no guest ever wrote to it, and nothing in it
-    counts as a format. Raises Permanent (image_invalid).
+def raw_image(path: Path) -> BaseImage:
+    """An image that this daemon has stored as a raw file. No guest writes to it, and its contents are not parsed, so
+    only its size is checked. Raises Permanent (image_invalid).
     """
     size = path.stat().st_size
     if not sectors(size):
-        raise Permanent("image_invalid", f"{path.name} on the node is damaged: {size} bytes are no disk")
+        detail = f"{path.name} on the node is damaged: {size} bytes are no whole number of sectors; delete the file"
+        raise Permanent("image_invalid", detail)
     return BaseImage(path=path, format="raw", virtual_bytes=size)

@@ -1,10 +1,11 @@
-"""What of the image cache stays on the node's disk, and what makes room for others.
+"""Which images stay in the image cache, and which are removed.
 
-- An image that any disk of this host is based on is never touched, whatever the budget says; nor one that is arriving.
-- One that is in the catalogue no more goes as soon as no disk needs it.
-- Beyond the budget, and where the disk has no room for what is to come, the least recently used go first; one that
-  was just asked for stays for a while, since its first disk may be in the making.
-- Files that this daemon did not make are never touched.
+- The backing image of any disk on this host is never removed, whatever the budget; nor is an image that is being
+  fetched.
+- An image that is no longer in the catalogue is removed as soon as no disk needs it.
+- If the cache exceeds its budget, or the disk needs space for a new image, the least recently used images are removed
+  first. An image that was used a short time ago stays, because its first disk may not exist yet.
+- Files that this daemon did not make are never removed.
 """
 
 import asyncio
@@ -25,18 +26,21 @@ from runtime.images.disk_room import free_bytes
 
 log = logs.get(__name__)
 
-#: Seconds that an image stays after it was asked for; and that what has arrived of one waits to be continued.
+#: Seconds for which an image stays after its last use, and seconds for which an incomplete download stays.
 GRACE, STALE = 300.0, 24 * 3600.0
 
 _OURS = re.compile(rf"(?P<key>(?P<digest>{SHA256})\.(?:qcow2|raw))(?P<rest>\.part|\.part\.json|\.converting|\.gone)?")
 
 Bases = Callable[[], set[Path]]
-"""The files that disks are based on; raises OSError when one of them cannot be read."""
+"""Returns the backing files of all disks. Raises OSError if a disk cannot be read."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image, or what there is of one. `size` is what it takes of the disk: a raw one may have holes."""
+    """An image, complete (`whole`) or not. `size`: bytes that it occupies on the disk; a raw image may have holes.
+
+    `used_at`: seconds since 1970.
+    """
 
     path: Path
     key: str
@@ -49,21 +53,21 @@ class Entry:
 def choose(
     entries: Iterable[Entry], *, kept: Collection[str], unwanted: Collection[str], excess: int, now: float
 ) -> list[Entry]:
-    """What goes, so that `excess` bytes are free again where that can be: never the `kept`."""
+    """The entries to remove, to free `excess` bytes if that is possible. Entries in `kept` are never chosen."""
     free = sorted((entry for entry in entries if entry.key not in kept), key=lambda entry: entry.used_at)
-    going = [entry for entry in free if entry.digest in unwanted or (not entry.whole and now - entry.used_at > STALE)]
-    excess -= sum(entry.size for entry in going)
+    chosen = [entry for entry in free if entry.digest in unwanted or (not entry.whole and now - entry.used_at > STALE)]
+    excess -= sum(entry.size for entry in chosen)
     for entry in free:
         if excess <= 0:
             break
-        if entry not in going and now - entry.used_at > GRACE:
-            going.append(entry)
+        if entry not in chosen and now - entry.used_at > GRACE:
+            chosen.append(entry)
             excess -= entry.size
-    return going
+    return chosen
 
 
 class Cache:
-    """The files in one folder. `budget` in bytes; 0 for no limit."""
+    """The image files in one folder. `budget`: bytes; 0 for no limit."""
 
     def __init__(self, folder: Path, budget: int, bases: Bases) -> None:
         self._folder = folder
@@ -74,7 +78,7 @@ class Cache:
                 name.unlink()
 
     def entries(self) -> list[Entry]:
-        """All images and parts there are."""
+        """All images, complete or not. Raises OSError."""
         found = []
         for item in os.scandir(self._folder):
             match = _OURS.fullmatch(item.name)
@@ -96,7 +100,7 @@ class Cache:
         return found
 
     def use(self) -> ImageCache:
-        """How much there is; nothing that anybody knows of where the folder cannot be read."""
+        """Number and size of the images; zero if the folder cannot be read."""
         try:
             entries = self.entries()
         except OSError:
@@ -113,20 +117,21 @@ class Cache:
         )
 
     async def tidy(self, busy: Callable[[str], bool], *, unwanted: Collection[str] = (), room: int = 0) -> None:
-        """Take away what has to go, so that `room` bytes more find their place. `busy`: digests of what arrives."""
+        """Remove images, so that `room` bytes are free. `busy`: whether the image with a digest is being fetched."""
         try:
             bases = await asyncio.to_thread(self._bases)
         except OSError as error:
-            log.warning("the disks cannot be read; no image is removed", error=str(error))
+            log.warning("a disk of a VM cannot be read; no image is removed", error=str(error))
             return
-        gone = self._remove(bases, busy, unwanted, room)
-        for path in gone:
+        for path in self._remove(bases, busy, unwanted, room):
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _remove(
         self, bases: set[Path], busy: Callable[[str], bool], unwanted: Collection[str], room: int
     ) -> Sequence[Path]:
-        """Give what goes another name, at once: whoever asks for an image from here on does not find it any more."""
+        """Rename the images to remove, without waiting in between, so that no later caller finds
+        them. The new names.
+        """
         entries = self.entries()
         folder = self._folder.resolve()
         kept = {base.name for base in bases if base.parent.resolve() == folder}
@@ -134,18 +139,18 @@ class Cache:
         excess = room - shutil.disk_usage(self._folder).free
         if self._budget:
             excess = max(excess, room + sum(entry.size for entry in entries) - self._budget)
-        gone = []
+        renamed = []
         for entry in choose(entries, kept=kept, unwanted=unwanted, excess=excess, now=time.time()):
             new = entry.path.with_name(f"{entry.key}.gone")
             entry.path.rename(new)
             entry.path.with_name(f"{entry.key}.part.json").unlink(missing_ok=True)
-            gone.append(new)
+            renamed.append(new)
             why = "not in the catalogue" if entry.digest in unwanted else "least recently used"
             log.info("image removed", image=entry.key, bytes=entry.size, whole=entry.whole, why=why)
-        return gone
+        return renamed
 
 
 def touch(path: Path) -> None:
-    """Note that an image is used now. The note outlives this process."""
+    """Record in the file's modification time that an image is used now."""
     with contextlib.suppress(OSError):
         os.utime(path)

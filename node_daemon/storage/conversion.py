@@ -1,8 +1,8 @@
-"""A qcow2 image made a raw one: the same disk, in a file in which there is nothing to parse when a guest runs.
+"""Converts a qcow2 image to a raw one: the same disk in a format that QEMU does not have to parse.
 
-A base image is foreign input, and the QEMU of every guest that is made from it opens it. What was converted has been
-parsed by then: once, by a qemu-img under limits that ends when it is done. A small qcow2 can hold a disk of terabytes,
-so how much room it takes at the most is counted before the first byte is written.
+A base image is untrusted input, and the QEMU of each guest that is made from it opens it. A converted image is parsed
+only once, by a qemu-img process with limits that ends afterwards. A small qcow2 file can hold a disk of terabytes, so
+the maximum size of the raw file is computed before the first byte is written.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from runtime.images.inspection import asked
 from runtime.images.qemu_img import Limits, QemuImgError, hand_over, qemu_img, take_back
 from runtime.tasks.tasks import end, in_thread
 
-#: Bytes in which a disk is counted, all of such a piece or nothing.
+#: Bytes of one cluster: a cluster with any data counts as a whole.
 CLUSTER = 64 * 1024
-#: Bytes a second that are decompressed and written at the least.
+#: Lowest speed in bytes per second that the limits of qemu-img allow for.
 SLOWEST = 16 * 1024**2
-#: Seconds between looks at how far it is.
+#: Seconds between two progress messages.
 LOOK = 0.5
 
 
 class Full(Exception):
-    """The file system has no room for the rest, of so many bytes."""
+    """The file system has not enough free space. `needed`, `free`: bytes."""
 
     def __init__(self, needed: int, free: int) -> None:
         super().__init__(f"{needed} bytes more are needed, {free} are free")
@@ -37,10 +37,10 @@ class Full(Exception):
 
 
 async def most_bytes(file: BinaryIO, virtual_bytes: int) -> int:
-    """What the disk in a qcow2 image takes of a file system as a sparse raw file, at the most.
+    """The maximum number of bytes that the disk in a qcow2 image needs as a sparse raw file.
 
-    Zeros count where other data shares a cluster with them, and a cluster that is used in several places of the disk
-    counts for each of them. Raises Unusable; TimeoutError and OSError, which may pass.
+    Zeros count if they share a cluster with other data. A cluster that is used several times counts several times.
+    Raises Unusable; TimeoutError and OSError, after which a retry may succeed.
     """
     options = ("--output=json", "-O", "qcow2", "-o", f"cluster_size={CLUSTER}")
     found = json.loads(await asked(file, "qcow2", "measure", *options))
@@ -49,32 +49,31 @@ async def most_bytes(file: BinaryIO, virtual_bytes: int) -> int:
 
 
 async def convert(file: BinaryIO, virtual_bytes: int, to: Path, most: int, tell: Tell) -> None:
-    """Write the disk in a qcow2 image to a new file, with holes for zeros. `most` is what `most_bytes` says.
+    """Write the disk in a qcow2 image to a new sparse file. `most`: the result of `most_bytes`.
 
-    Nothing is left of the file unless it comes to its end. Raises Unusable, Full; TimeoutError and OSError, which may
-    pass.
+    An incomplete file is deleted. Raises Unusable, Full; TimeoutError and OSError, after which a retry may succeed.
     """
     to.unlink(missing_ok=True)
-    whole = False
+    complete = False
     with to.open("xb", buffering=0) as made:
         try:
-            _stretch(made, virtual_bytes)
+            _set_size(made, virtual_bytes)
             hand_over(made)
-            await _copied(file, made, virtual_bytes, most, tell)
+            await _run_qemu_img(file, made, virtual_bytes, most, tell)
             take_back(made)
-            whole = True
+            complete = True
         except QemuImgError as error:
             rest, free = max(most - allocated(made), CLUSTER), shutil.disk_usage(to.parent).free
             if rest > free:
                 raise Full(rest, free) from error
             raise Unusable(f"qemu-img convert refuses the image: {error}") from error
         finally:
-            if not whole:
+            if not complete:
                 await in_thread(to.unlink)
 
 
-def _stretch(made: BinaryIO, virtual_bytes: int) -> None:
-    """One hole as large as the disk. Raises Unusable, OSError."""
+def _set_size(made: BinaryIO, virtual_bytes: int) -> None:
+    """Make an empty sparse file as large as the disk. Raises Unusable, OSError."""
     try:
         os.ftruncate(made.fileno(), virtual_bytes)
     except OSError as error:
@@ -84,8 +83,8 @@ def _stretch(made: BinaryIO, virtual_bytes: int) -> None:
         raise Unusable(what) from error
 
 
-async def _copied(file: BinaryIO, made: BinaryIO, virtual_bytes: int, most: int, tell: Tell) -> None:
-    """Raises QemuImgError, TimeoutError, OSError."""
+async def _run_qemu_img(file: BinaryIO, made: BinaryIO, virtual_bytes: int, most: int, tell: Tell) -> None:
+    """Convert one open file to another. Raises QemuImgError, TimeoutError, OSError."""
     descriptors = (file.fileno(), made.fileno())
     names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
     seconds = most // SLOWEST
@@ -102,5 +101,5 @@ async def _copied(file: BinaryIO, made: BinaryIO, virtual_bytes: int, most: int,
 
 
 def allocated(file: BinaryIO) -> int:
-    """Bytes that a file takes of its file system."""
+    """Bytes that a file occupies on its file system; holes do not count."""
     return os.fstat(file.fileno()).st_blocks * 512

@@ -1,5 +1,5 @@
-"""The files of a VM on this host: its root disk, an overlay on a base image; a disk with its seed, where its image asks
-for one; and the log of its console.
+"""The files of a VM on this host: its root disk (an overlay on a base image), its seed disk if its image needs one, and
+its console log.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from runtime.files.files import put_in_place
 from runtime.images.qemu_img import QemuImgError, hand_over, qemu_img, take_back
 
 GIB = 1024**3
-#: Empty overlays that are remembered, and the bytes that one may have to be.
+#: At most so many empty overlays are cached in memory, each with at most so many bytes.
 MOST_EMPTY, EMPTY_BYTES = 64, 1024**2
-#: libvirt hands it to QEMU's user when the domain starts.
+#: libvirt changes the owner of the file to QEMU's user when the domain starts.
 PRIVATE = 0o600
-#: The disk that is called by its series alone.
+#: The disk whose file name has no number.
 FIRST: tuple[Series, int] = ("root", 1)
 
 
 class Disks:
     """`disks/<vm>/root.qcow2`, `disks/<vm>/cidata.iso` and `consoles/<vm>.log` in one data directory.
 
-    A VM that was rebuilt has its n-th disk in `root-<n>.qcow2`, and no other of that series. Disks of other series are
-    called the same way: `<series>-<n>.qcow2`.
+    The n-th disk of a VM (it was rebuilt) is `root-<n>.qcow2`; earlier ones are deleted. Disks of other series are
+    `<series>-<n>.qcow2`.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -47,11 +47,11 @@ class Disks:
         return self._disks / vm / ("root.qcow2" if (series, number) == FIRST else f"{series}-{number}.qcow2")
 
     def base(self, vm: str, number: int = 1, series: Series = "root") -> Path | None:
-        """What a disk says it is based on, if anything. Raises OSError. Called on a thread."""
+        """The backing file that a disk names; None if it names none. Raises OSError. Called on a thread."""
         return base_of(self.disk(vm, number, series))
 
     async def make_seed(self, vm: str, url: str) -> Path:
-        """The disk with what the data source says at this URL. Raises Permanent (disk_full) or Temporary."""
+        """Make the seed disk with the documents at this URL. Raises Permanent (disk_full) or Temporary."""
         await seed_disk.make(self._seed(vm), url)
         return self._seed(vm)
 
@@ -65,7 +65,7 @@ class Disks:
         return self.consoles / f"{vm}.log"
 
     def make_folders(self, vm: str) -> None:
-        """Make what the files of a VM are put into, unless it is there. Raises OSError."""
+        """Make the folders for the files of a VM if they are missing. Raises OSError."""
         new_folder(self.disk(vm).parent)
         new_folder(self.consoles, 0o700)
 
@@ -76,7 +76,7 @@ class Disks:
         return self.disk(vm).parent.exists() or bool(console_log.parts(self.console(vm)))
 
     async def ensure(self, vm: str, base: BaseImage, size_gib: int, number: int = 1, series: Series = "root") -> bool:
-        """Make a disk, of `size_gib`, unless it is there. Whether it was made now.
+        """Make a disk of `size_gib` if it is missing. Returns whether it was made now.
 
         Raises Permanent (disk_too_small, disk_full) or Temporary.
         """
@@ -97,7 +97,9 @@ class Disks:
         return True
 
     async def _make_overlay(self, part: Path, base: BaseImage, size_gib: int) -> None:
-        """An empty overlay. All of one size on one image are alike: qemu-img makes the first, the others are copies."""
+        """Make an empty overlay. Those of one size on one image are equal: qemu-img makes one, the
+        others are copies.
+        """
         empty = self._empty.get((base, size_gib))
         if empty is not None:
             await asyncio.to_thread(part.write_bytes, empty)
@@ -110,11 +112,11 @@ class Disks:
             self._empty[base, size_gib] = await asyncio.to_thread(part.read_bytes)
 
     def bases(self) -> set[Path]:
-        """The images that disks are based on. Raises OSError. Called on a thread."""
+        """The backing images of all disks. Raises OSError. Called on a thread."""
         return bases(self._disks)
 
     async def grow(self, vm: str, size_gib: int, number: int = 1) -> None:
-        """Make the root disk of a domain that is off as large as `size_gib`, unless it is; never smaller.
+        """Grow the root disk of a domain that is off to `size_gib`, if it is smaller.
 
         Raises Permanent (disk_full) or Temporary.
         """
@@ -131,13 +133,13 @@ class Disks:
             raise of_os_error(error) from error
 
     def remove_earlier(self, vm: str, number: int, series: Series = "root") -> None:
-        """Delete the disks of a VM before its `number`-th of a series. Fine when there are none."""
+        """Delete the disks of a series with lower numbers. No error if there are none."""
         for disk in self.disk(vm).parent.glob(f"{series}*.qcow2"):
             if (earlier := _number(disk, series)) is not None and earlier < number:
                 disk.unlink(missing_ok=True)
 
     def remove(self, vm: str) -> None:
-        """Delete all files of a VM. Fine when there are none."""
+        """Delete all files of a VM. No error if there are none. Raises Temporary if a file cannot be deleted."""
         shutil.rmtree(self.disk(vm).parent, ignore_errors=True)
         console_log.remove(self.console(vm))
         if (folder := self.disk(vm).parent).exists():
@@ -145,7 +147,7 @@ class Disks:
 
 
 def _number(disk: Path, series: Series) -> int | None:
-    """Which disk of a series a file is; None for any other file."""
+    """The number of a disk file in its series; None for any other file."""
     name, _, number = disk.stem.rpartition("-")
     if disk.stem == "root":
         name, number = FIRST[0], str(FIRST[1])
@@ -153,7 +155,9 @@ def _number(disk: Path, series: Series) -> int | None:
 
 
 async def _grow(file: BinaryIO, size_gib: int) -> None:
-    """By a qemu-img without rights: QEMU wrote to the disk. It opens no other file, the base neither."""
+    """Grow the disk with an unprivileged qemu-img, because a guest may have damaged the disk. It opens no other file,
+    not even the backing file.
+    """
     node = {"driver": "file", "filename": f"/proc/self/fd/{file.fileno()}"}
     disk = "json:" + json.dumps({"driver": "qcow2", "file": node, "backing": None})
     info = json.loads(await qemu_img("info", "--output=json", disk, files=[file.fileno()]))
@@ -162,7 +166,8 @@ async def _grow(file: BinaryIO, size_gib: int) -> None:
 
 
 def check_size(base: BaseImage, size_gib: int) -> None:
-    """Raises Permanent (disk_too_small) when a disk cannot hold the image it is to start from."""
+    """Raises Permanent (disk_too_small) if a disk of this size cannot hold the image."""
     if base.virtual_bytes > size_gib * GIB:
         least = -(-base.virtual_bytes // GIB)
-        raise Permanent("disk_too_small", f"the image needs a disk of {least} GiB or more, not {size_gib}")
+        detail = f"the image needs a disk of {least} GiB or more, not {size_gib}: create the VM with a larger disk_gib"
+        raise Permanent("disk_too_small", detail)

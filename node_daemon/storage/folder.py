@@ -1,4 +1,4 @@
-"""The folder of a node daemon: held by one process, with an identity of its own; QEMU's user can pass through."""
+"""The data folder of a node daemon: one process locks it, it has an identity, and QEMU's user can pass through it."""
 
 import contextlib
 import re
@@ -17,24 +17,24 @@ class Occupied(CannotRun):
 
 
 def new_folder(path: Path, mode: int = PASSABLE) -> Path:
-    """The folder, made with its parents where it is missing."""
+    """Make the folder and its parents if they are missing. Raises OSError."""
     passable(path).chmod(mode)
     return path
 
 
 def hold(folder: Path) -> IO[bytes]:
-    """Hold the folder for this process, until the file returned is closed or the process ends. Raises Occupied."""
+    """Lock the folder until the returned file is closed or the process ends. Raises Occupied."""
     try:
         return lock(folder / "lock")
     except Held as error:
         raise Occupied(
-            f"another node daemon works on {folder} (process {error.holder}): end that one, or give "
-            "this one another folder (NEBULA_HOME, NEBULA_NODE_DATA) and another name (NEBULA_NODE, or --prefix)"
+            f"another node daemon works on {folder} (process {error.holder}): stop it, or give this daemon "
+            "another folder (NEBULA_HOME, NEBULA_NODE_DATA) and another name (NEBULA_NODE, or --prefix)"
         ) from error
 
 
 def identity(folder: Path) -> str:
-    """What tells the daemons on this folder from those on another one: random, kept in it for ever."""
+    """The random id of this folder, stored in it for ever. Daemons on the same folder have the same identity."""
     path = folder / "identity"
     with contextlib.suppress(FileNotFoundError):
         found = path.read_text().strip()
@@ -47,7 +47,7 @@ def identity(folder: Path) -> str:
 
 
 def impassable(path: Path) -> Path | None:
-    """The first folder on the way to `path` that other users cannot pass through; None when all can."""
+    """The first folder in `path` that other users cannot pass through; None if there is none."""
     for folder in (*reversed(path.parents), path):
         if not folder.stat().st_mode & 0o001:
             return folder

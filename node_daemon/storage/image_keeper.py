@@ -1,4 +1,4 @@
-"""Keeps the image cache tidy: asks the catalogue now and then which images it has no more, and makes room."""
+"""Cleans the image cache regularly: asks handlers which images are no longer in the catalogue, and removes them."""
 
 import asyncio
 
@@ -13,22 +13,22 @@ from runtime.bus.requests import Patience, Refused, Unanswered
 
 log = logs.get(__name__)
 
-#: Seconds between two rounds, and for an answer.
+#: Seconds between two runs, and seconds to wait for an answer.
 EVERY, PATIENCE = 60.0, 5.0
 
 
 async def keep_tidy(images: Images, bus: Client, node: str, *, every: float = EVERY) -> None:
-    """Never returns. Where nobody answers, nothing counts as unwanted."""
+    """Clean the cache for ever. While no handlers answer, no image counts as unwanted."""
     while True:
         try:
             await images.tidy(await unwanted(bus, node, images.digests()))
         except OSError as error:
-            log.warning("the image cache cannot be tidied", error=str(error))
+            log.warning("cannot clean the image cache", error=str(error))
         await asyncio.sleep(every)
 
 
 async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
-    """Those of the images that the catalogue has no more."""
+    """Those of these images that are no longer in the catalogue; none if no handlers answer."""
     if not digests:
         return frozenset()
     question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST_DIGESTS]))
@@ -41,6 +41,6 @@ async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
             UnwantedImages.model_validate,
         )
     except (Unanswered, Refused, Nonsense) as error:
-        log.debug("the catalogue does not answer", error=repr(error))
+        log.debug("no handlers answer about the catalogue", error=repr(error))
         return frozenset()
     return frozenset(answer.digests) & digests

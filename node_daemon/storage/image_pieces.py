@@ -1,7 +1,7 @@
-"""Base images from the platform: whoever keeps the bytes of an image sends them over the bus, piece by piece.
+"""Base images from the platform: the process that stores an image sends its bytes over the bus, piece by piece.
 
-Nobody is trusted to send the right ones: the digest of all of them is compared afterwards. What has arrived of an image
-is gone on with, wherever it came from, since it is the same image.
+No sender is trusted: the digest of the whole image is checked afterwards. A transfer continues after the bytes that
+have arrived before, from whatever source, because an image is identified by its digest.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ from runtime.text.urls import shown
 
 log = logs.get(__name__)
 
-#: Pieces that are asked for at a time: enough for a fast network, and little for the bus to hold.
+#: Number of pieces that are requested ahead: enough for a fast network, and little memory of the bus.
 AHEAD = 4
-#: Seconds for an answer to who keeps an image.
+#: Seconds to wait for the answer which process stores an image.
 PATIENCE = 10.0
 
 
-def kept(source: ImageSource) -> str:
-    """What comes from here, for people."""
-    return f"what the platform keeps of {shown(source.source)}"
+def platform_copy(source: ImageSource) -> str:
+    """The platform's copy of an image in a message for people."""
+    return f"the platform's copy of {shown(source.source)}"
 
 
 class Platform(Protocol):
     async def receive(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
-        """Bring the part to its full length. Whether some of it had arrived before.
+        """Fetch the missing bytes of the part. Returns whether some bytes had arrived before.
 
-        Raises Permanent (image_missing) where the platform does not keep the image; Temporary; what `check` raises; and
-        OSError where it cannot be written.
+        Raises Permanent (image_missing) if the platform does not store the image; Temporary; the errors of `check`; and
+        OSError if the part cannot be written.
         """
         ...
 
 
 class Bus:
-    """Asks handlers, for one node."""
+    """Fetches images from handlers for one node."""
 
     def __init__(self, nc: Client, node: str, patience: float = PATIENCE, silence: float = SILENCE) -> None:
         self._nc = nc
@@ -57,35 +57,35 @@ class Bus:
     async def receive(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
         holder = await self._holder(source)
         check(source.size_bytes)
-        part.note.unlink(missing_ok=True)  # it told of a URL's bytes
-        begun = size = part.size
-        flight: deque[asyncio.Task[bytes]] = deque()
-        asked, total = size, source.size_bytes
+        part.note.unlink(missing_ok=True)  # it describes a download from a URL
+        arrived_before = size = part.size
+        requested: deque[asyncio.Task[bytes]] = deque()
+        offset, total = size, source.size_bytes
         tell(size, total)
         try:
             with part.open() as file:
                 allocate(file.fileno(), total)
                 while size < total:
-                    while asked < total and len(flight) < AHEAD:
-                        length = min(self._most(), total - asked)
-                        flight.append(asyncio.create_task(self._piece(source, holder, asked, length)))
-                        asked += length
-                    piece = await flight.popleft()
+                    while offset < total and len(requested) < AHEAD:
+                        length = min(self._most(), total - offset)
+                        requested.append(asyncio.create_task(self._piece(source, holder, offset, length)))
+                        offset += length
+                    piece = await requested.popleft()
                     await in_thread(write, file.fileno(), piece)
                     size += len(piece)
                     tell(size, total)
         finally:
-            await end(flight)
-        return begun > 0
+            await end(requested)
+        return arrived_before > 0
 
     def _most(self) -> int:
         return min(MOST_PIECE, self._nc.max_payload // 2)
 
     async def _holder(self, source: ImageSource) -> str:
-        """Who keeps it. Raises Permanent, Temporary."""
+        """The id of the process that stores the image. Raises Permanent, Temporary."""
         question = ImageQuestion(node=self._node, sha256=source.sha256).model_dump_json().encode()
         try:
-            told = await requests.asked(
+            answer = await requests.asked(
                 self._nc,
                 subjects.image_holder(self._node),
                 question,
@@ -93,24 +93,25 @@ class Bus:
                 ImageHolder.model_validate,
             )
         except Nonsense as error:
-            raise Temporary(f"the platform answers nonsense on image {source.image}") from error
+            raise Temporary(f"handlers gave a malformed answer about image {source.image}") from error
         except (Unanswered, Refused) as error:
-            raise Temporary(f"nobody says who keeps image {source.image}: {error!r}") from error
-        if told.holder is None:
-            raise Permanent("image_missing", f"the platform does not keep image {source.image} any more")
-        if told.size_bytes != source.size_bytes:
-            what = f"it has {told.size_bytes} bytes, expected {source.size_bytes}"
-            raise mismatch(kept(source), what)
-        return told.holder
+            raise Temporary(f"handlers do not say which process stores image {source.image}: {error!r}") from error
+        if answer.holder is None:
+            raise Permanent("image_missing", f"the platform does not store image {source.image} any more")
+        if answer.size_bytes != source.size_bytes:
+            what = f"it has {answer.size_bytes} bytes, expected {source.size_bytes}"
+            raise mismatch(platform_copy(source), what)
+        return answer.holder
 
     async def _piece(self, source: ImageSource, holder: str, offset: int, length: int) -> bytes:
-        """Raises Temporary."""
+        """Fetch `length` bytes from `offset` on. Raises Temporary."""
         question = ImagePiece(node=self._node, sha256=source.sha256, offset=offset, length=length)
         subject = subjects.image_piece(self._node, holder)
         try:
             answer = await requests.ask(self._nc, subject, question.model_dump_json().encode(), Patience(self._silence))
         except Unanswered as error:
-            raise Temporary(f"who keeps image {source.image} does not answer any more: {error!r}") from error
+            what = f"the process that stores image {source.image} does not answer any more"
+            raise Temporary(f"{what}: {error!r}") from error
         if (answer.headers or {}).get(PIECE_OFFSET) != str(offset) or len(answer.data) != length:
-            raise Temporary(f"who keeps image {source.image} sends other bytes than were asked for")
+            raise Temporary(f"the process that stores image {source.image} sent other bytes than were requested")
         return answer.data

@@ -1,7 +1,7 @@
-"""Base images: fetched once per node, verified before anybody sees them, never half in place.
+"""Base images: each is fetched once per node, verified, and only then renamed into place.
 
-A qcow2 image becomes a raw one on the way, unless the node is set to keep images as they come. Both forms hold the same
-disk; whoever made a disk from one of them goes on with that one.
+A qcow2 image is converted to a raw one, unless the node is configured to store images as they are. Both forms hold the
+same disk. A disk that was made from one form needs that form as its backing file.
 """
 
 import asyncio
@@ -17,11 +17,20 @@ from typing import NamedTuple
 from domain.contract import Fetch, ImageCache, ImageSource
 from domain.patterns import SHA256
 from node_daemon.failure import Permanent, Temporary, of_os_error
-from node_daemon.storage.base_image import BaseImage, Kept, converted, inspected, judged, mismatch, origin, verify
+from node_daemon.storage.base_image import (
+    BaseImage,
+    Kept,
+    inspect_file,
+    inspect_part,
+    mismatch,
+    origin,
+    raw_image,
+    verify,
+)
 from node_daemon.storage.cache import Bases, Cache, touch
 from node_daemon.storage.conversion import Full, convert, most_bytes
 from node_daemon.storage.folder import new_folder
-from node_daemon.storage.image_pieces import Platform, kept
+from node_daemon.storage.image_pieces import Platform, platform_copy
 from node_daemon.storage.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.files.files import put_in_place
@@ -35,35 +44,37 @@ from runtime.text.urls import is_url, shown
 
 log = logs.get(__name__)
 
-#: For all, QEMU's user among them; for writing to nobody.
+#: All users can read it, also QEMU's user; nobody can write it.
 READ_ONLY = 0o444
 ONLY_PUBLIC = ImageHosts()
 RAW = "the image, converted to a raw disk, needs up to"
 
-#: What is wrong with one who was asked for an image, and need not be with the next one.
-ELSEWHERE = ("image_missing", "image_not_allowed", "image_encoded", "checksum_mismatch")
+#: Problems of one provider of an image after which the next provider is tried.
+TRY_NEXT = ("image_missing", "image_not_allowed", "image_encoded", "checksum_mismatch")
 
-#: What is left of a conversion when the daemon is killed, and was left of a download by an earlier version of it.
-_LEFT = re.compile(SHA256 + r"\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
+#: Leftovers of a conversion in a daemon that was killed, and of a download in earlier versions of the daemon.
+_LEFTOVER = re.compile(SHA256 + r"\.(raw\.converting|(qcow2|raw)\.[0-9a-f]{32}\.part)")
 
 
-class Way(NamedTuple):
-    """One who may have an image: how to get it, what that is called, and what a VM is preparing meanwhile."""
+class Provider(NamedTuple):
+    """A place that may have an image. `receive` fetches the missing bytes of a part; `whence` names the place for
+    people; `stage` is the progress that VMs report meanwhile.
+    """
 
     receive: Callable[[ImageSource, Part, Check, Tell], Awaitable[bool]]
     whence: str
     stage: Stage
 
 
-def unheard(stage: Stage, done: int, total: int | None) -> None:
-    """Nobody wants to know how far it is."""
+def ignore_progress(stage: Stage, done: int, total: int | None) -> None:
+    """A callback that does nothing."""
 
 
 class Images:
-    """The cache in one folder: `<sha256>.<format>`; while they arrive, `<sha256>.<format>.part` and its note.
+    """The image cache in one folder: files `<sha256>.<format>`, named by the digest of the source.
 
-    What has arrived of a download outlives the process, and the next one goes on from there. While it is converted it
-    stays, and what is made of it is `<sha256>.raw.converting`. The digest is always that of the source.
+    A download is `<sha256>.<format>.part`, with a note next to it. It continues after a restart of the daemon. A
+    conversion reads it and writes `<sha256>.raw.converting`.
     """
 
     def __init__(
@@ -78,8 +89,8 @@ class Images:
         kept: Kept = "raw",
         platform: Platform | None = None,
     ) -> None:
-        """`sources`: the folders below which a path may be an image's source; `hosts`: what URLs may name. `budget`,
-        `bases`: as `Cache` says. `platform`: who else may have an image.
+        """`sources`: folders in which the path of an image may be; `hosts`: hosts that a URL may name. `budget`,
+        `bases`: as for `Cache`. `platform`: fetches images from the platform; None: do not.
         """
         self._folder = new_folder(folder)
         self._sources = sources
@@ -90,17 +101,17 @@ class Images:
         self._platform = platform
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
-        #: one conversion at a time: each may count on the room that it found
-        self._turn = asyncio.Lock()
+        #: one conversion at a time, so that none takes the free space that another one has counted on
+        self._converting = asyncio.Lock()
         for leftover in folder.iterdir():
-            if _LEFT.fullmatch(leftover.name):
+            if _LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink()
 
     def under(self, source: ImageSource, named: Path | None) -> tuple[Path, Format]:
-        """The file under a disk that was made from the image, and its format.
+        """The backing file of a disk that was made from the image, and its format.
 
-        The disk says which of the two it is by the name of its base, which counts for nothing else. For one that names
-        neither, it is the one that a new disk would get.
+        `named`: the backing file that the disk names. Only its file name counts, and it decides between the two
+        formats. If it is neither, the result is the file that a new disk would get.
         """
         forms = self._forms(source)
         for form in forms:
@@ -109,8 +120,8 @@ class Images:
         form = next((form for form in forms if self._file(source, form).exists()), forms[0])
         return self._file(source, form), form
 
-    async def ensure(self, source: ImageSource, hear: Hear = unheard) -> BaseImage:
-        """The image, from the cache, the platform or its source. Whoever asks for the same image shares one fetch.
+    async def ensure(self, source: ImageSource, hear: Hear = ignore_progress) -> BaseImage:
+        """The image, from the cache, the platform or its source. Concurrent callers for one image share one fetch.
 
         Raises Permanent (image_missing, image_not_allowed, checksum_mismatch, image_invalid, disk_full) or Temporary.
         """
@@ -118,35 +129,35 @@ class Images:
         if (known := self._known.get(digest)) is not None and self._has(source, known.format):
             touch(known.path)
             return known
-        return await self._fetching.do(digest, lambda heard: self._get(digest, source, heard), hear)
+        return await self._fetching.do(digest, lambda hear_all: self._get(digest, source, hear_all), hear)
 
-    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = unheard) -> None:
-        """Have the file under a disk that was made from the image in that form; it is fetched again where it is gone.
+    async def ensure_under(self, source: ImageSource, form: Format, hear: Hear = ignore_progress) -> None:
+        """Make sure that the image is in the cache in that format, for a disk that needs it; fetch it if it is missing.
 
-        Raises as `ensure` does.
+        Raises the errors of `ensure`.
         """
         path, digest = self._file(source, form), source.sha256.lower()
-        while not self._has(source, form):  # one fetch of an image at a time, and another one may be for its other form
-            await self._fetching.do(digest, lambda heard: self._fetch(source, form, heard), hear)
+        while not self._has(source, form):  # a running fetch that is joined may be for the other format
+            await self._fetching.do(digest, lambda hear_all: self._fetch(source, form, hear_all), hear)
         touch(path)
 
     def use(self) -> ImageCache:
-        """How much is kept."""
+        """Number and size of the images in the cache."""
         return self._cache.use()
 
     def digests(self) -> set[str]:
-        """The sha256 of all that is kept, and of what has arrived of others."""
+        """The SHA-256 of all images in the cache, complete or not."""
         return {entry.digest for entry in self._cache.entries()}
 
     async def tidy(self, unwanted: Collection[str] = ()) -> None:
-        """Remove what the catalogue does not want any more and no disk needs, and what is beyond the budget."""
+        """Remove the `unwanted` images that no disk needs, and images beyond the budget. Raises OSError."""
         await self._cache.tidy(self._fetching.__contains__, unwanted=unwanted)
 
     def _file(self, source: ImageSource, form: Format) -> Path:
         return self._folder / f"{source.sha256.lower()}.{form}"
 
     def _has(self, source: ImageSource, form: Format) -> bool:
-        """Whether the image is here in that form. What was cut is not: it is fetched again like what is gone."""
+        """Whether the image is in the cache in that format. A truncated file counts as missing."""
         try:
             size = self._file(source, form).stat().st_size
         except OSError:
@@ -158,7 +169,7 @@ class Images:
         return Part(path.with_name(f"{path.name}.part"))
 
     def _forms(self, source: ImageSource) -> tuple[Format, ...]:
-        """The formats in which the image may be here, the one to be had first."""
+        """The formats in which the image may be in the cache, the preferred one first."""
         if source.format == "raw":
             return ("raw",)
         return ("raw", "qcow2") if self._kept == "raw" else ("qcow2", "raw")
@@ -170,21 +181,23 @@ class Images:
         else:
             path = self._file(source, form)
             touch(path)
-            self._part(source).drop()  # what a crash left that came when all was done
-            image = await inspected(path, form, path, thorough=False) if form == source.format else converted(path)
+            self._part(source).drop()  # leftover of a crash after the image was finished
+            image = await inspect_file(path, form, path, thorough=False) if form == source.format else raw_image(path)
         self._known[digest] = image
         return image
 
     async def _fetch(self, source: ImageSource, form: Format, hear: Hear) -> BaseImage:
-        """Get the bytes, judge them, and only then give them, or what they are converted to, a name others look for."""
+        """Fetch the bytes, verify and inspect them, convert them if needed, and only then rename
+        the file into place.
+        """
         new_folder(self._folder)
         path, part = self._file(source, source.format), self._part(source)
         started = asyncio.get_running_loop().time()
         await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.held)
         before = part.size
         try:
-            resumed = await self._bring(source, part, hear)
-            image = await judged(part, source.format, path)
+            resumed = await self._fill(source, part, hear)
+            image = await inspect_part(part, source.format, path)
             if image.format != form:
                 image = await self._convert(part, image, self._file(source, "raw"), partial(hear, "converting"))
             else:
@@ -203,12 +216,12 @@ class Images:
         return image
 
     async def _convert(self, part: Part, image: BaseImage, path: Path, tell: Tell) -> BaseImage:
-        """The same disk as a raw file. What arrived is kept for the next try, unless that would end no better."""
+        """Convert the part to a raw file. The part stays for a retry, unless a retry would fail in the same way."""
         new = path.with_name(f"{path.name}.converting")
         try:
             with part.path.open("rb", buffering=0) as file:
                 most = await most_bytes(file, image.virtual_bytes)
-                async with self._turn:
+                async with self._converting:
                     started = asyncio.get_running_loop().time()
                     await self._make_room(most)
                     await convert(file, image.virtual_bytes, new, most, tell)
@@ -226,17 +239,17 @@ class Images:
         return replace(image, path=path, format="raw")
 
     async def _make_room(self, needed: int) -> None:
-        """For so many bytes more. Raises Full; nothing is removed where all that could be would not do."""
+        """Free so many bytes. Raises Full; if removing all images would not be enough, none is removed."""
         if needed > (free := self._free()) + self._cache.use().bytes:
             raise Full(needed, free)
         await self._cache.tidy(self._fetching.__contains__, room=needed)
         if needed > (free := self._free()):
             raise Full(needed, free)
 
-    async def _bring(self, source: ImageSource, part: Part, hear: Hear) -> bool:
-        """Bring the right bytes to the part, from the first that has them. Whether some had arrived before.
+    async def _fill(self, source: ImageSource, part: Part, hear: Hear) -> bool:
+        """Fetch the missing bytes of the part from the first provider that has them, and verify them.
 
-        A file of this host is asked first, since nothing has to travel; a URL last.
+        Returns whether some bytes had arrived before. Raises Permanent, Temporary, OSError.
         """
 
         def check(total: int | None) -> None:
@@ -249,34 +262,34 @@ class Images:
             await verify(source, part, True, "the image")
             return True
         refusals: list[Permanent] = []
-        for receive, whence, stage in self._ways(source):
+        for receive, whence, stage in self._providers(source):
             try:
                 resumed = await receive(source, part, check, partial(hear, stage))
                 await verify(source, part, resumed, whence)
             except Permanent as error:
-                if error.code not in ELSEWHERE:
+                if error.code not in TRY_NEXT:
                     raise
                 refusals.append(error)
-                log.warning("image not to be had", image=source.image, whence=whence, error=error.detail)
+                log.warning("cannot get the image", image=source.image, whence=whence, error=error.detail)
             else:
                 return resumed
         if is_url(source.source):
-            refusals.reverse()  # what its own source says comes first
+            refusals.reverse()  # the problem of its own source comes first
         raise Permanent(refusals[0].code, "; ".join(refusal.detail for refusal in refusals))
 
-    def _ways(self, source: ImageSource) -> list[Way]:
-        """Who is asked for it, one after the other."""
+    def _providers(self, source: ImageSource) -> list[Provider]:
+        """The providers of an image in the order of trying: a local file first, a URL last."""
         url = is_url(source.source)
-        of_its_own = self._download if url else self._copy
+        from_source = self._download if url else self._copy
         if self._platform is None or source.fetch is Fetch.SOURCE:
-            return [Way(of_its_own, origin(source), "arriving")]
-        platform = Way(self._platform.receive, kept(source), "arriving")
+            return [Provider(from_source, origin(source), "arriving")]
+        platform = Provider(self._platform.receive, platform_copy(source), "arriving")
         if url:
-            return [platform, Way(of_its_own, origin(source), "from source")]
-        return [Way(of_its_own, origin(source), "arriving"), platform]
+            return [platform, Provider(from_source, origin(source), "from source")]
+        return [Provider(from_source, origin(source), "arriving"), platform]
 
     async def _download(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
-        """From its URL. Whether some had arrived before."""
+        """Download the image from its URL. Returns whether some bytes had arrived before."""
         try:
             resumed = await download(
                 source.source,
@@ -284,7 +297,7 @@ class Images:
                 hosts=self._hosts,
                 tell=tell,
                 check=check,
-                takes=partial(self._take, part),
+                takes=partial(self._size_limit, part),
                 most=source.size_bytes,
                 silence=self._silence,
             )
@@ -304,7 +317,7 @@ class Images:
         return resumed
 
     async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
-        """From its path, always all of it."""
+        """Copy the whole image from its path on this host."""
         try:
             file = await asyncio.to_thread(opened, source.source, self._sources)
         except NotAllowed as error:
@@ -323,8 +336,11 @@ class Images:
     def _free(self) -> int:
         return room(self._folder)
 
-    def _take(self, part: Part, least: int, best: int) -> int:
-        """How large a part of unknown length may become; it goes where that is too small. Raises Permanent."""
+    def _size_limit(self, part: Part, least: int, best: int) -> int:
+        """The maximum size of a part whose length is unknown, between `least` and `best` bytes.
+
+        If there is no space for `least`, the part is deleted. Raises Permanent.
+        """
         try:
             self._room_for(least - part.held)
         except Permanent:
@@ -333,12 +349,12 @@ class Images:
         return max(least, min(best, part.held + self._free()))
 
     def _room_for(self, needed: int) -> None:
-        """Raises Permanent (disk_full) when so many bytes more do not fit."""
+        """Raises Permanent (disk_full) if so many more bytes do not fit."""
         if needed > self._free():
             raise no_room(needed, shutil.disk_usage(self._folder).free)
 
     def _of_os_error(self, error: OSError, source: ImageSource, part: Part) -> Exception:
-        """A disk that is full is not kept full by half an image."""
+        """The error of a failed write. If the disk is full, the part is deleted to free its space."""
         if not is_full(error):
             return of_os_error(error)
         needed = source.size_bytes - part.size
@@ -348,4 +364,5 @@ class Images:
 
 
 def no_room(needed: int, free: int, what: str = "the image needs") -> Permanent:
-    return Permanent("disk_full", f"{what} {needed} bytes more on the node's disk, which has {free} bytes free")
+    detail = f"{what} {needed} more bytes on the node's disk, which has {free} bytes free; free some space there"
+    return Permanent("disk_full", detail)

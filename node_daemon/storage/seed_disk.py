@@ -1,7 +1,7 @@
-"""A disk with what cloud-init is to know (NoCloud, label `cidata`), for guests that cannot ask for it over HTTP.
+"""A disk with the data of cloud-init (NoCloud, label `cidata`), for guests that cannot fetch them over HTTP.
 
-Its content is what the data source says at the VM's own seed URL: there is no second truth. That URL is another one at
-each boot, so the disk is made anew for each.
+Its documents are fetched from the data source at the VM's seed URL. The URL changes with each boot, so the disk is made
+again for each boot.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ import pycdlib
 from node_daemon.failure import Temporary, of_os_error
 from runtime.files.files import put_in_place
 
-#: The documents of a seed; those that may be left out where there is nothing in them.
+#: The documents of a seed, and those that are left out if they are empty.
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
 OPTIONAL = ("vendor-data", "network-config")
-#: Seconds for one document, and the bytes it may have.
+#: Seconds to wait for one document, and the maximum number of its bytes.
 SECONDS = 10.0
 MOST = 1024 * 1024
-#: libvirt hands it to QEMU's user when the domain starts.
+#: libvirt changes the owner of the file to QEMU's user when the domain starts.
 PRIVATE = 0o600
 
 
 async def make(path: Path, url: str) -> None:
-    """Make the disk from the seed at `url`, in place of the one before. Raises Permanent (disk_full) or Temporary."""
+    """Make the disk from the seed at `url`; it replaces the earlier one. Raises Permanent (disk_full) or Temporary."""
     documents = await fetch(url)
     part = path.with_name(f"{uuid.uuid4().hex}.part")
     try:
@@ -40,7 +40,7 @@ async def make(path: Path, url: str) -> None:
 
 
 async def fetch(url: str) -> dict[str, bytes]:
-    """The documents at a seed URL by name. Raises Temporary: whatever is wrong with the data source may pass."""
+    """The documents at a seed URL, by name. Raises Temporary for any failure of the data source."""
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
         try:
             return {name: await document(client, url, name) for name in DOCUMENTS}
@@ -56,12 +56,12 @@ async def document(client: httpx.AsyncClient, url: str, name: str) -> bytes:
         async for chunk in answer.aiter_bytes():
             body += chunk
             if len(body) > MOST:
-                raise Temporary(f"the cloud-init data source says more than {MOST} bytes as {name}")
+                raise Temporary(f"the cloud-init data source sends more than {MOST} bytes for {name}")
     return bytes(body)
 
 
 def write(path: Path, documents: dict[str, bytes]) -> None:
-    """An ISO 9660 image of these files; its long names are in Rock Ridge and in Joliet."""
+    """Write an ISO 9660 image with these files; long names are stored with Rock Ridge and Joliet. Raises OSError."""
     path.touch(PRIVATE)
     image = pycdlib.PyCdlib()
     image.new(interchange_level=3, vol_ident="cidata", joliet=3, rock_ridge="1.09")

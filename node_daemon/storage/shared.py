@@ -1,4 +1,4 @@
-"""Work that several wait for and that is done once."""
+"""Work that is done once for several concurrent callers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,21 +10,24 @@ T = TypeVar("T")
 Stage = Literal["arriving", "from source", "converting"]
 
 Hear = Callable[[Stage, int, int | None], None]
-"""Told what is done with an image, how many bytes of it that is, and of how many, where that is known."""
+"""Called with the progress of an image: the stage, the bytes that are done, and the bytes in total
+if they are known.
+"""
 
 
 @dataclass
 class Run(Generic[T]):
     task: asyncio.Task[T]
     waiting: dict[object, Hear] = field(default_factory=dict)
-    #: the last who waited has left
-    ending: bool = False
+    #: it was cancelled because the last waiting caller has left
+    cancelled: bool = False
 
 
 class Shared(Generic[T]):
-    """One run for each key at a time. Whoever asks meanwhile waits for the same one, and hears how far it is.
+    """Runs one task for each key at a time. Concurrent callers with the same key share it, and all get its progress.
 
-    It is cancelled when the last who waits for it leaves; whoever asks after that begins once it has ended.
+    The task is cancelled when its last caller is cancelled. A later caller waits until it has ended, and starts a new
+    one.
     """
 
     def __init__(self) -> None:
@@ -34,8 +37,8 @@ class Shared(Generic[T]):
         return key in self._runs
 
     async def do(self, key: str, work: Callable[[Hear], Awaitable[T]], hear: Hear) -> T:
-        """What `work` returns or raises."""
-        while (run := self._runs.get(key)) is not None and run.ending:
+        """Run `work`, or join the running task. Returns or raises what `work` does."""
+        while (run := self._runs.get(key)) is not None and run.cancelled:
             await asyncio.wait({run.task})
         if run is None:
             run = self._runs[key] = self._begin(key, work)
@@ -46,22 +49,22 @@ class Shared(Generic[T]):
         finally:
             del run.waiting[ticket]
             if not run.waiting and not run.task.done():
-                run.ending = True
+                run.cancelled = True
                 run.task.cancel()
 
     def _begin(self, key: str, work: Callable[[Hear], Awaitable[T]]) -> Run[T]:
-        def heard(stage: Stage, done: int, total: int | None) -> None:
+        def hear_all(stage: Stage, done: int, total: int | None) -> None:
             for hear in list(run.waiting.values()):
                 hear(stage, done, total)
 
-        async def begun() -> T:
-            return await work(heard)
+        async def task() -> T:
+            return await work(hear_all)
 
-        run: Run[T] = Run(asyncio.create_task(begun()))
+        run: Run[T] = Run(asyncio.create_task(task()))
         run.task.add_done_callback(lambda _: self._ended(key))
         return run
 
     def _ended(self, key: str) -> None:
         run = self._runs.pop(key)
         if not run.task.cancelled():
-            run.task.exception()  # looked at: nobody may wait for it any more
+            run.task.exception()  # retrieve it: otherwise asyncio logs it if no caller waits any more

@@ -235,7 +235,7 @@ async def test_what_is_not_kept_any_more_comes_from_the_source(
     tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, server: ImageServer
 ) -> None:
     (tmp_path / "store" / DIGEST).unlink()
-    with pytest.raises(Permanent, match=r"403.*; the platform does not keep image i any more") as caught:
+    with pytest.raises(Permanent, match=r"403.*; the platform does not store image i any more") as caught:
         await node(tmp_path, nc, holder.node).ensure(source)
     assert caught.value.code == "image_missing"
     server.status = "200 OK"
@@ -250,7 +250,7 @@ async def test_wrong_bytes_are_refused(
 ) -> None:
     for wrong in (os.urandom(len(BODY)), BODY[:-1]):
         (tmp_path / "store" / DIGEST).write_bytes(wrong)
-        with pytest.raises(Permanent, match=r"403.*; what the platform keeps of .* is not the image"):
+        with pytest.raises(Permanent, match=r"403.*; the platform.s copy of .* is not the image"):
             await node(tmp_path, nc, holder.node).ensure(source)
         assert list((tmp_path / "images").iterdir()) == []
     server.status = "200 OK"
@@ -260,7 +260,7 @@ async def test_wrong_bytes_are_refused(
 async def test_while_nobody_answers_the_source_is_left_alone(
     tmp_path: Path, nc: Client, source: ImageSource, server: ImageServer
 ) -> None:
-    with pytest.raises(Temporary, match="nobody says who keeps image i"):
+    with pytest.raises(Temporary, match="handlers do not say which process stores image i"):
         await node(tmp_path, nc, "lonely").ensure(source)
     assert server.requests == []
 

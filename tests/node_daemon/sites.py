@@ -15,7 +15,7 @@ from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.simulation.host_store import HostStore
-from node_daemon.simulation.simulated_host import DOMAIN, remembered
+from node_daemon.simulation.simulated_host import DOMAIN, stored_domains
 from tests.node_daemon.acts import ORDERS, SIMULATED, Orders, Stop
 from tests.node_daemon.documents import boot_disk, source_of, wanted
 from tests.node_daemon.harness import Node
@@ -155,7 +155,7 @@ class Simulated(Site):
         with closing(HostStore()) as host_store:
             if body is not None:
                 host_store.put(SIMULATED, DOMAIN, vm, body)
-            return remembered(host_store, SIMULATED).get(vm) or Have(vm, Power.ABSENT)
+            return stored_domains(host_store, SIMULATED).get(vm) or Have(vm, Power.ABSENT)
 
 
 class OnQemu(Site):

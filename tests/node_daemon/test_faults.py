@@ -42,7 +42,7 @@ class Trial:
 
     def start_host(self) -> None:
         """The simulator, as the host_store remembers it."""
-        self.simulator = Simulator(SimulatedHost("n1", self.host_store), seconds=SECONDS, told=self.judge)
+        self.simulator = Simulator(SimulatedHost("n1", self.host_store), seconds=SECONDS, on_call=self.judge)
         self.images = SimulatedImages("n1", self.host_store, SECONDS.image)
         self.disks = SimulatedDisks("n1", self.host_store)
         self.way = Faulty(self.simulator, TROUBLE, DEADLINE, self.random.random())

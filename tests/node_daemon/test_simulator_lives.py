@@ -71,7 +71,7 @@ class Lives(RuleBasedStateMachine):
 
     async def set_up(self) -> None:
         self.host_store = HostStore()
-        self.simulator = Simulator(SimulatedHost("n1", self.host_store), told=self.judge)
+        self.simulator = Simulator(SimulatedHost("n1", self.host_store), on_call=self.judge)
         self.faulty = Faulty(self.simulator, FaultRates(), deadline=0.001)
         self.disks = SimulatedDisks("n1", self.host_store)
         self.want = {vm: wanted(vm, image=IMAGE) for vm in VMS}

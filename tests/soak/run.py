@@ -23,7 +23,7 @@ from handlers.world.world import World
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.simulation.host_store import HostStore
-from node_daemon.simulation.simulated_host import remembered
+from node_daemon.simulation.simulated_host import stored_domains
 from node_daemon.simulation.simulated_storage import SimulatedDisks
 from runtime import subjects
 from tests.e2e.platform import TERMINAL, Platform, domains, platform
@@ -236,7 +236,7 @@ async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
     seen.domains, seen.disks = {REAL: here}, {REAL: disks}
     host_store = HostStore(made.home / "simulated-sim" / "hosts.sqlite")
     for name in (f"sim-{number:03d}" for number in range(1, nodes + 1)):
-        seen.domains[name] = remembered(host_store, name)
+        seen.domains[name] = stored_domains(host_store, name)
         seen.disks[name] = frozenset(disk.split("#")[0] for disk in SimulatedDisks(name, host_store).all())
     host_store.close()
     return differences(seen)
