@@ -1,6 +1,6 @@
-"""The log on JetStream: append, load, read, follow; and the vault of keys beside it.
+"""The log on JetStream: append, load, read, follow; and the vault, which stores keys outside the log.
 
-Nothing here knows what an event means: that is `domain`. Nothing outside knows how the log is kept.
+This room does not know the meaning of an event (`domain` does). No other room knows how the log is stored.
 Start with `log/envelope.py` (what a message looks like), then `log/store.py`. `library/recorder.py` is the same log for
 applications of the `eventsourcing` library. `integrity/` proves that the log is complete and unchanged. `parking/`
 keeps messages that could not be processed.

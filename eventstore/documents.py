@@ -1,4 +1,4 @@
-"""Documents, one per subject, of which only the newest is kept: wanted documents, leases."""
+"""Documents in a stream that keeps only the newest message of each subject: wanted documents, leases."""
 
 import json
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Documents:
 
     @property
     def connection(self) -> int:
-        """Another number after each reconnection: the server may be another one, or have lost what it only half did."""
+        """A number that changes with each reconnection: the server may be another one, or may have lost a write."""
         return self._nc.stats["reconnects"]
 
     async def all(self, filter_: str) -> list[Document]:
@@ -39,7 +39,7 @@ class Documents:
     async def put(self, subject: str, body: bytes, *, last: int) -> int:
         """Replace the document whose position was `last` (0: there was none); returns the new position.
 
-        Raises Conflict when it has been replaced in the meantime, Unavailable when the outcome could not be learned.
+        Raises Conflict if it has been replaced in the meantime, Unavailable if the outcome is unknown.
         """
         headers = {
             "Nats-Expected-Stream": self._stream.name,
@@ -61,4 +61,4 @@ class Documents:
             raise Unavailable(f"the bus does not answer: {error!r}") from error
         answer = json.loads(reply.data)
         if "error" in answer:
-            raise Unavailable(f"the document was not dropped: {answer['error'].get('description')}")
+            raise Unavailable(f"the document was not removed: {answer['error'].get('description')}")

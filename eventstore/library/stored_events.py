@@ -77,18 +77,18 @@ class StoredEvents:
     async def _append(self, records: tuple[Record, ...]) -> int:
         stream = await self._stream()
         messages = self._unknown.pop(records, None)
-        unsure, fresh = messages is not None, False
+        resent, fresh = messages is not None, False
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout
         while True:
             if messages is None:
                 messages = await self._messages(stream, records, fresh=fresh)
             try:
-                last = await stream.append(messages, unsure=unsure)
+                last = await stream.append(messages, resent=resent)
             except Conflict:
                 if clock() > deadline:  # others were quicker each time
                     raise
-                messages, unsure, fresh = None, False, True  # the tips say what is wrong, or it fits now
+                messages, resent, fresh = None, False, True  # the tips say what is wrong, or it fits now
             except Unavailable:
                 self._unknown[records] = messages
                 _trim(self._unknown, MOST_UNKNOWN)

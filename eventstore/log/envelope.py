@@ -1,8 +1,8 @@
 """The messages in the log: CloudEvents 1.0 in NATS binary mode, chained per aggregate.
 
-Each event of an aggregate carries the digest of the one before it (`ce-prevhash`; 64 zeros in the first). The digest
-covers subject, all `ce-` headers and the body, so no event of an aggregate can be changed, dropped or moved without
-every later one disagreeing.
+Each event has the digest of the aggregate's previous event (`ce-prevhash`; 64 zeros in the first). The digest covers
+the subject, all `ce-` headers and the body. So if an event is changed, removed or moved, the later ones do not fit any
+more.
 """
 
 import base64
@@ -29,13 +29,13 @@ GENESIS = "0" * 64
 
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 _OWN_MEMBERS = frozenset({"", "data", "data_base64", "datacontenttype", "aggregateversion"})
-"""Members of the JSON format that are in no header."""
-_BOUNDLESS = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
-"""What a parser may take for an infinite number, which cannot be shown as JSON. Many UUIDs look so too."""
+"""Members of CloudEvents' JSON format that no header may set."""
+_HUGE_NUMBER = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+"""Text that a parser may read as an infinite number, which JSON does not have. Many UUIDs match too."""
 
 
 class Ref(NamedTuple):
-    """Names one aggregate. `project` is `system` for what no project owns."""
+    """The identity of one aggregate. `project` is `system` for aggregates outside of projects."""
 
     project: str
     kind: str
@@ -48,7 +48,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who caused an event, and by which request. All of it is in the event's headers."""
+    """Who caused an event, and by which request. All fields are stored in the event's headers."""
 
     actor: str
     credential: str | None = None
@@ -58,7 +58,7 @@ class Context:
     traceparent: str | None = None
 
 
-#: The headers that say a context, and its field that each of them is.
+#: The fields of a Context by header.
 _CONTEXT = {
     "ce-actor": "actor",
     "ce-credential": "credential",
@@ -71,7 +71,7 @@ _CONTEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Subject and header block of a message, byte by byte."""
+    """The subject and the header block of a message as bytes."""
 
     subject: bytes
     block: bytes
@@ -79,11 +79,11 @@ class Raw:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One message as it is stored in the log: an event, unless the judge (`judge.py`) says otherwise.
+    """One message stored in the log: an event, unless the judge (`judge.py`) decides that it is malformed.
 
-    `position` is its stream sequence; `stored_at` the server's clock. Anybody may have written it, so every property
-    may raise KeyError or ValueError until the message is judged; only `moment` and `digest` never do. `raw` is there
-    where subject and headers do not tell all bytes: then the message is no event.
+    `position`: its stream sequence; `stored_at`: by the server's clock. Anybody on the bus may have written it, so each
+    property may raise KeyError or ValueError until the message is judged; only `moment` and `digest` never raise. `raw`
+    is set if `subject` and `headers` cannot represent all bytes; such a message is malformed.
     """
 
     position: int
@@ -93,10 +93,10 @@ class Recorded:
     stored_at: datetime
     raw: "Raw | None" = field(default=None, repr=False, compare=False)
     ours: bool = field(default=False, repr=False, compare=False)
-    """Whether this process appended it: then it has the shape of an event."""
+    """Whether this process appended it, so that its form need not be checked."""
 
-    def tells_the_same(self, other: "Recorded") -> bool:
-        """Whether two messages have the same bytes; the time of storing may differ."""
+    def same_bytes(self, other: "Recorded") -> bool:
+        """Whether two messages have the same position and bytes; `stored_at` may differ."""
         mine = (self.position, self.subject, self.body, self.headers, self.raw)
         return mine == (other.position, other.subject, other.body, other.headers, other.raw)
 
@@ -127,8 +127,8 @@ class Recorded:
 
     @property
     def moment(self) -> datetime:
-        """When it was decided; when it was stored, for a message that does not say. In UTC: Postgres refuses zones that
-        Python reads.
+        """When it was decided; `stored_at` if the message has no valid time. In UTC, because Postgres refuses some time
+        zones that Python accepts.
         """
         try:
             decided = self.time
@@ -140,8 +140,8 @@ class Recorded:
 
     @cached_property
     def context(self) -> Context:
-        said = map(self.headers.get, _CONTEXT)
-        actor, *rest = [decoded(value) if value is not None else None for value in said]
+        values = map(self.headers.get, _CONTEXT)
+        actor, *rest = [decoded(value) if value is not None else None for value in values]
         return Context(actor or "", *rest)
 
     @cached_property
@@ -150,26 +150,26 @@ class Recorded:
 
     @cached_property
     def event(self) -> Event:
-        """The typed event, in the newest version of its type; `Foreign` where this program does not know it."""
+        """The typed event, in the newest version of its type; `Foreign` if this program does not know its type."""
         return opened(self.headers, self.body)
 
     def cloud_event(self) -> dict[str, Any]:
-        """The message in CloudEvents' JSON format, with its position and digest; what is no event, as it came.
+        """The message in CloudEvents' JSON format, with its position and digest. Malformed messages are allowed.
 
-        Attributes are sorted by name. What a caller may have written is decoded, as the format has it. What CloudEvents
-        requires is there, whatever the message says.
+        Attributes are sorted by name. Percent-encoded headers are decoded. Attributes that CloudEvents requires are
+        always present, also if the message lacks them. The body of a malformed message is base64.
         """
-        said = {name[3:]: _said(name, value) for name, value in self.headers.items() if name.startswith("ce-")}
+        own = {name[3:]: _plain_value(name, value) for name, value in self.headers.items() if name.startswith("ce-")}
         required = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
-        whole = {**required, **{name: value for name, value in said.items() if name not in _OWN_MEMBERS}}
-        attributes: dict[str, Any] = dict(sorted(whole.items()))
+        merged = {**required, **{name: value for name, value in own.items() if name not in _OWN_MEMBERS}}
+        attributes: dict[str, Any] = dict(sorted(merged.items()))
         attributes |= {"position": self.position, "subject": self.subject, "digest": self.digest}
         try:
-            if not _VERSION.fullmatch(said.get("aggregateversion", "")):
-                raise ValueError("not one of ours, on a subject of ours")
+            if not _VERSION.fullmatch(own.get("aggregateversion", "")):
+                raise ValueError("no event of the platform")
             attributes["aggregateversion"] = self.version
             data = from_json(self.body, allow_inf_nan=False)
-            if _BOUNDLESS.search(self.body) and boundless(data):
+            if _HUGE_NUMBER.search(self.body) and has_infinity(data):
                 raise ValueError("JSON has no infinity")
         except ValueError:
             return {**attributes, "data_base64": base64.b64encode(self.body).decode()}
@@ -177,9 +177,9 @@ class Recorded:
 
 
 def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event) -> Recorded:
-    """A message that this process has just stored: what was put into it need not be read from it again.
+    """A message that this process has just stored. Its typed event and time are set, so they need not be parsed again.
 
-    But for an event that its reader signs with the actor of the headers, where that is not done yet.
+    The event is left out if a reader would set its `created_by` from the headers and the event does not have it yet.
     """
     recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
     known = vars(recorded)
@@ -193,12 +193,12 @@ def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, e
 
 @lru_cache(maxsize=4096)
 def ref_of(subject: str) -> Ref:
-    """The aggregate that a subject names; ValueError for what is no subject of an event."""
+    """The aggregate that a subject names. Raises ValueError if it is no subject of an event."""
     return Ref(*subjects.parse_event(subject))
 
 
 class Address(NamedTuple):
-    """The header values that all events of an aggregate share."""
+    """The header values that are equal in all events of an aggregate."""
 
     ref: Ref
     source: str
@@ -207,25 +207,25 @@ class Address(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def address(subject: str) -> Address:
-    """What events on this subject have to say; ValueError where it is no subject of an event."""
+    """The header values that events on this subject must have. Raises ValueError if it is no subject of an event."""
     ref = ref_of(subject)
     _ = ref.subject
     return Address(ref, f"/projects/{ref.project}/{ref.kind}s/{ref.id}", f"{ref.kind}.{ref.id}:")
 
 
-def _said(header: str, value: str) -> str:
+def _plain_value(header: str, value: str) -> str:
     return decoded(value) if header in _CONTEXT else value
 
 
-def boundless(value: Any) -> bool:
-    """Whether a number in what was read from JSON was too large for a float, and so became infinite."""
+def has_infinity(value: Any) -> bool:
+    """Whether parsed JSON has a number that was too large for a float and became infinite."""
     match value:
         case float():
             return math.isinf(value)
         case dict():
-            return any(boundless(each) for each in value.values())
+            return any(has_infinity(each) for each in value.values())
         case list():
-            return any(boundless(each) for each in value)
+            return any(has_infinity(each) for each in value)
         case _:
             return False
 
@@ -238,10 +238,10 @@ def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
 
 
 def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) -> tuple[dict[str, str], bytes]:
-    """The headers and the body of an event about to be appended."""
+    """The headers and the body of an event to append."""
     at: datetime = optional(event, "at") or datetime.now(UTC)
     operation = optional(event, "operation") or context.operation
-    of_some = (
+    optional_headers = (
         (TYPE_VERSION, str(event.VERSION) if event.VERSION > 1 else None),
         ("ce-credential", context.credential),
         ("ce-requestid", context.request),
@@ -259,6 +259,6 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: encoded(value) for name, value in of_some if value},
+        **{name: encoded(value) for name, value in optional_headers if value},
     }
     return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)

@@ -27,10 +27,10 @@ async def follow(
     *,
     stream: str = subjects.EVENTS,
 ) -> AsyncGenerator[list[Recorded], None]:
-    """Yield lists of at least one event behind position `after`, for ever, in the order of the log.
+    """Yield lists of at least one message after position `after`, in the order of the log, for ever.
 
-    Returns only when it is closed. While the server is away it waits, and goes on from where it was. Raises
-    OtherStream where that place is not there any more.
+    It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
+    OtherStream if the stream ends before the position that was read.
     """
     try:
         batches = ordered.followed(nc, stream, after, filters or [subjects.events()], pushed)
@@ -42,7 +42,7 @@ async def follow(
 
 
 def pushed(msg: Msg, position: int, nanoseconds: int) -> Recorded:
-    """The event in a message that a consumer pushed."""
+    """A message that a consumer has delivered."""
     headers = msg.headers or {}
     return Recorded(
         position=position,

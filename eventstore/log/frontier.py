@@ -1,7 +1,7 @@
-"""How far this process knows the log without a gap, and where the newest event of some aggregates stands.
+"""The position up to which this process knows the log without a gap, and the newest positions of some aggregates.
 
-A process learns of an event in two ways: it appended the event itself, or it read the log. Both together tell, mostly
-without a wait, whether there is an event of an aggregate up to a position.
+A process learns of an event in two ways: it appends the event itself, or it reads the log. With both it usually knows
+without waiting whether an aggregate has an event up to a position.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from eventstore.log.envelope import Recorded, Ref
 
 
 class Frontier:
-    """Everything up to `position` is known here. `kinds`: the aggregates whose newest positions are kept."""
+    """All events up to `position` are known. `kinds`: the newest positions of aggregates of these kinds are kept."""
 
     def __init__(self, kinds: Collection[str] = ()) -> None:
         self.position = 0
@@ -20,19 +20,19 @@ class Frontier:
         self._kinds = frozenset(kinds)
         self._newest: dict[str, int] = {}
         self._ahead: dict[int, int] = {}
-        """Own events behind a gap: the position before the first, and the last."""
+        """Ranges of own events after a gap: the position before the first one, and the position of the last one."""
         self._own: dict[int, Recorded] = {}
-        """Own events that did not come with the log yet."""
+        """Own events that were not read from the log yet."""
         self.handed_on = 0
-        """The position up to which the log was handed on, own events as they are known here."""
+        """The position up to which `hand_on` was called."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     def newest(self, ref: Ref) -> int:
-        """The position of the newest known event of an aggregate (0 when there is none)."""
+        """The position of the newest known event of an aggregate; 0 if there is none."""
         return self._newest.get(ref.subject, 0)
 
-    def stored(self, recorded: Sequence[Recorded]) -> None:
-        """Take note of events that this process appended; they stand next to each other."""
+    def add_own(self, recorded: Sequence[Recorded]) -> None:
+        """Add events that this process appended, at consecutive positions."""
         before, last = recorded[0].position - 1, recorded[-1].position
         self._note(recorded)
         self._own.update((one.position, one) for one in recorded if one.position > self.handed_on)
@@ -41,22 +41,24 @@ class Frontier:
         else:
             self._ahead[before] = max(last, self._ahead.get(before, 0))
 
-    def heard(self, recorded: Sequence[Recorded]) -> None:
-        """Take note of messages that were read from the log: everything up to the last of them is known."""
+    def add_read(self, recorded: Sequence[Recorded]) -> None:
+        """Add messages that were read from the log: all events up to the last one are known then."""
         self._note(recorded)
         self._move(recorded[-1].position)
 
-    def handed(self, recorded: Sequence[Recorded]) -> list[Recorded]:
-        """The next messages of the log, handed on: those that this process appended as it knows them."""
+    def hand_on(self, recorded: Sequence[Recorded]) -> list[Recorded]:
+        """The next messages of the log for a reader. Own events are replaced by the objects that were appended, whose
+        typed events are already known.
+        """
         self.handed_on = recorded[-1].position
         return [self._recognized(one) for one in recorded]
 
     def _recognized(self, recorded: Recorded) -> Recorded:
         own = self._own.pop(recorded.position, None)
-        return own if own is not None and own.tells_the_same(recorded) else recorded
+        return own if own is not None and own.same_bytes(recorded) else recorded
 
-    async def reached(self, position: int) -> None:
-        """Wait until everything up to a position is known."""
+    async def wait_for(self, position: int) -> None:
+        """Wait until all events up to a position are known."""
         if self.position >= position:
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,8 +1,8 @@
-"""Group commit: appends that come at the same time are stored as one atomic batch.
+"""Group commit: concurrent appends are stored as one atomic batch.
 
-A durable server waits for its disk once per batch, and answers once: sixty events together cost about as much as
-seven alone. A few at a time are sent immediately, so that no append waits for others. The outcome of an append is the
-same alone and in a batch: when a batch is refused, each append in it is tried by itself.
+A durable server waits for its disk once per batch, and answers once: a batch of sixty events costs about as much as
+seven single events. The first ALONE appends are sent immediately, so that an append on an idle server does not wait.
+The outcome of an append does not depend on its batch: if a batch is refused, each append in it is tried separately.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
 from eventstore.log.received import EXPECTED_ON
 
-#: Appends that may be under way alone before the next ones are grouped.
+#: Number of single appends in progress from which on further appends are grouped.
 ALONE = 2
-#: The most events, and bytes, in one batch. An append that is larger goes alone.
+#: Maximum number of events, and of bytes, in one batch. A larger append is sent alone.
 MOST, MOST_BYTES = 64, 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One append: its messages are stored all or none. `stored` gets the position of the last one."""
+    """One append, whose messages are stored together or not at all. `stored` gets the position of the last one."""
 
     messages: Sequence[Message]
     stored: "asyncio.Future[int]"
@@ -30,7 +30,9 @@ class Waiting:
         return sum(len(message.body) for message in self.messages)
 
     def claims(self) -> Iterator[str]:
-        """Its subjects, and the filters on which it expects nothing: within a batch, the server compares neither."""
+        """Its subjects, and the filters of its expectations. Appends that share one cannot be in the same batch,
+        because the server does not compare the messages of one batch with each other.
+        """
         for message in self.messages:
             yield message.subject
             if "*" in (filter_ := message.headers.get(EXPECTED_ON, "")):
@@ -46,7 +48,7 @@ class Waiting:
 
 
 class GroupCommit:
-    """Appends to one stream."""
+    """Appends to one stream, in groups."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -55,7 +57,10 @@ class GroupCommit:
         self._storing: asyncio.Task[None] | None = None
 
     async def append(self, messages: Sequence[Message]) -> int:
-        """Store all messages, next to each other, or none; the position of the last. Raises as `Stream.append` does."""
+        """Store all messages at consecutive positions, or none. Returns the position of the last one.
+
+        Raises the errors of `Stream.append`.
+        """
         if self._storing is None and self._alone < ALONE:
             self._alone += 1
             try:
@@ -79,7 +84,7 @@ class GroupCommit:
             self._storing = None
 
     def _next(self) -> list[Waiting]:
-        """The appends that go together: in the order of their coming, and of each subject and filter only one."""
+        """The appends of the next batch, in the order of their arrival. No two of them share a subject or filter."""
         group: list[Waiting] = []
         subjects: set[str] = set()
         count = size = 0
@@ -95,15 +100,15 @@ class GroupCommit:
 
     async def _store_together(self, group: Sequence[Waiting]) -> None:
         try:
-            together = [message for waiting in group for message in waiting.messages]
-            position = await self._stream.append(together, together=len(group) > 1)
+            messages = [message for waiting in group for message in waiting.messages]
+            position = await self._stream.append(messages, grouped=len(group) > 1)
         except (Conflict, TooLarge, TooMany):
             await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
         except Exception as error:
             for waiting in group:
                 waiting.failed(error)
         else:
-            position -= len(together)
+            position -= len(messages)
             for waiting in group:
                 position += len(waiting.messages)
                 waiting.done(position)

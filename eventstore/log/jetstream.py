@@ -1,9 +1,9 @@
-"""One stream as a log: append all or nothing, read back in order.
+"""One stream as a log: append all messages or none, and read them in order.
 
-What the platform's `EventStore` and the recorders for `eventsourcing` applications share. Every append names what it
-expects the last position of each subject to be; the server compares and stores in one step. An unknown outcome
-(time-out, lost connection, killed server) is made known before anything is reported: the same messages are sent again
-until the server either stores or refuses them, and a refusal is checked against what stands there.
+The platform's `EventStore` and the recorders for `eventsourcing` applications both use it. Each append states the
+expected last position of each subject; the server compares and stores in one step. If the outcome is unknown (time-out,
+lost connection, killed server), the same messages are sent again until the server stores or refuses them. After a
+refusal, the log is read to find out whether the first try was stored.
 """
 
 import asyncio
@@ -30,59 +30,60 @@ MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
 BATCH_TOO_LARGE = 10199
 DUPLICATE = 10201
-"""An event of this id was stored lately: this very one, or another aggregate's of the same kind and id.
+"""An event with this id was stored recently: the same one, or one of another aggregate with the same kind and id.
 
-The server says so of a batch. Of a single publish it acknowledges the other event, under `duplicate`.
+The server refuses a batch with this code. A single publish is acknowledged with the position of the other event and
+`duplicate`.
 """
-PASSING = {
+TRANSIENT = {
     10158: "a message with the same id is being replicated",
     10163: "the subject's last sequence is not known yet",
     10164: "another message of the subject is being replicated",
     10167: "too many requests",
-    10176: "part of the batch got lost",
+    10176: "part of the batch was lost",
     10210: "too many batches at once",
 }
-"""Refusals of what is as it should be: nothing was stored, and a moment later the server can say more."""
-OF_COMPANY = (10163, 10164)
-"""Those of them that a batch may bring upon itself: one append expects something of a subject that another writes."""
+"""Refusals of correct messages: nothing was stored, and a retry after a moment gets another answer."""
+CAUSED_BY_GROUP = (10163, 10164)
+"""Transient refusals that a batch of several appends can cause: one append checks a subject that another one writes."""
 PAGE = 512
 RETRY = Backoff(first=0.05, last=1.0)
-#: How long one try waits for the server's answer, before it is sent again.
+#: Seconds to wait for the server's answer before a message is sent again.
 ANSWER_SECONDS = 2.0
 _OVERHEAD = 256
-"""Bytes left for the headers that name the batch and the message's place in it."""
+"""Bytes that are reserved for the headers of a batch."""
 
 
 class Conflict(IntegrityError):
-    """Somebody else appended to the aggregate first: load it and decide again. `subject` names it."""
+    """Somebody else appended to the aggregate first: load it and decide again. `subject`: its subject."""
 
     def __init__(self, subject: str) -> None:
-        super().__init__(f"{subject} has moved on")
+        super().__init__(f"another event was appended to {subject} first")
         self.subject = subject
 
 
-#: nats-server gives no answer to a message that it could not write.
+#: nats-server does not answer a message that it could not write.
 NOT_STORED = (
-    "the log's server is there and did not say in time that it stored this: it is overloaded, or its disk is full; "
-    "nats-server has to be started again after a full disk (`nebula up` does that by itself)"
+    "the log's server is connected, but did not confirm in time that it stored the event: it is overloaded, or its "
+    "disk is full; after a full disk nats-server has to be restarted (`nebula up` does that by itself)"
 )
 
 
 class Unavailable(OperationalError):
-    """The log cannot be reached, or cannot store, within the time given. Nothing is known to be lost; try again."""
+    """The log did not answer, or could not store, within the timeout. Nothing is known to be lost; try again."""
 
 
 class TooLarge(DataError):
-    """An event is larger than the server takes. Nothing was stored."""
+    """An event is larger than the server accepts. Nothing was stored."""
 
 
 class TooMany(NotSupportedError):
-    """More events at once than the server stores as one. Nothing was stored."""
+    """More events than the server stores in one batch. Nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event about to be appended. `EXPECTED` stands in the headers of each subject's first one."""
+    """An event to append. The first one of each subject has the header `EXPECTED`."""
 
     subject: str
     headers: dict[str, str]
@@ -99,13 +100,13 @@ class Stream:
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def append(self, messages: Sequence[Message], *, unsure: bool = False, together: bool = False) -> int:
-        """Store all messages or none; the position of the last one (they stand next to each other).
+    async def append(self, messages: Sequence[Message], *, resent: bool = False, grouped: bool = False) -> int:
+        """Store all messages at consecutive positions, or none. Returns the position of the last one.
 
-        `together`: they are of several appends, which can be tried one by one.
-        `unsure`: these very messages were sent before with an unknown outcome; when they stand there, that is success.
-        Raises Conflict when a subject has moved on, Unavailable when the outcome could not be learned in time,
-        TooLarge and TooMany for what the server does not take.
+        `grouped`: the messages belong to several appends, which the caller can try one by one.
+        `resent`: the same messages were sent before with an unknown outcome; if they are stored already, it succeeds.
+        Raises Conflict if a subject has another last position than expected, Unavailable if the outcome is unknown
+        within the timeout, TooLarge and TooMany.
         """
         self._check_sizes(messages)
         loop = asyncio.get_running_loop()
@@ -117,7 +118,7 @@ class Stream:
                 reply = await self._send(messages)
                 problem = reply.get("error") or ({"err_code": DUPLICATE} if reply.get("duplicate") else {})
             except (NatsError, OSError, TimeoutError) as error:
-                unsure = True
+                resent = True
                 failures += 1
                 pause = RETRY.after(failures)
                 if loop.time() + pause > deadline:
@@ -129,24 +130,24 @@ class Stream:
             if not problem:
                 return int(reply["seq"])
             code, text = problem.get("err_code"), problem.get("description")
-            if together and code in OF_COMPANY and not unsure:
+            if grouped and code in CAUSED_BY_GROUP and not resent:
                 raise Conflict(messages[0].subject)
-            if code in PASSING and loop.time() < deadline:
+            if code in TRANSIENT and loop.time() < deadline:
                 await asyncio.sleep(0.02)
                 continue
             if code == MESSAGE_TOO_LARGE:
                 raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")
             if code == BATCH_TOO_LARGE:
-                raise TooMany(f"{len(messages)} events cannot be stored as one ({text}); store fewer at once")
+                raise TooMany(f"{len(messages)} events cannot be stored in one batch ({text}); append fewer at a time")
             if code not in (WRONG_LAST_SEQUENCE, DUPLICATE):
                 raise Unavailable(f"the log refuses to store: {text} ({code})")
-            landed = await self._landed(messages) if unsure or code == DUPLICATE else None
-            if landed is None:
-                raise Conflict(await self._moved(messages))
-            return landed
+            stored = await self._find_stored(messages) if resent or code == DUPLICATE else None
+            if stored is None:
+                raise Conflict(await self._find_conflict(messages))
+            return stored
 
     def _check_sizes(self, messages: Sequence[Message]) -> None:
-        """The server answers a message over its limit by closing the connection, for good: so none is sent."""
+        """Raises TooLarge for a message over the server's limit: the server would close the connection for good."""
         limit = self._nc.max_payload
         for message in messages:
             headers = message.headers
@@ -158,8 +159,8 @@ class Stream:
                     f"server's limit of {limit}: store less in it, or raise max_payload in the server's configuration"
                 )
 
-    async def _moved(self, messages: Sequence[Message]) -> str:
-        """The subject whose expectation does not hold: the server does not say which one of a batch."""
+    async def _find_conflict(self, messages: Sequence[Message]) -> str:
+        """The subject whose last position is not the expected one. The server does not say which one of a batch."""
         expecting = [m for m in messages if EXPECTED in m.headers]
         if len(expecting) > 1:
             with contextlib.suppress(Unavailable):
@@ -169,10 +170,10 @@ class Stream:
                         return message.subject
         return messages[0].subject
 
-    async def _landed(self, messages: Sequence[Message]) -> int | None:
-        """The position of the last message when these very messages stand in the log already, else None.
+    async def _find_stored(self, messages: Sequence[Message]) -> int | None:
+        """The position of the last message if all these messages are stored already, else None.
 
-        All of them, next to each other: the first one may have been stored before, in other company.
+        They have to be at consecutive positions, because the first one alone may have been stored by another append.
         """
         position = int(messages[0].headers[EXPECTED])
         for index, message in enumerate(messages):
@@ -191,7 +192,7 @@ class Stream:
         for index, message in enumerate(messages, start=1):
             headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(index)}
             if index == len(messages):
-                headers["Nats-Batch-Commit"] = "1"  # answered for all: whatever was wrong before comes to light here
+                headers["Nats-Batch-Commit"] = "1"  # the answer is for the whole batch, including its errors
                 return await self._request(message, headers)
             await self._nc.publish(message.subject, message.body, headers=headers)
         raise AssertionError("a batch has a last message")
@@ -205,10 +206,10 @@ class Stream:
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def read(self, after: int, filter_: str, limit: int | None = None, *, at_least: int = 0) -> list[Recorded]:
-        """Up to `limit` events (None: all) behind position `after`, in order, whose subject matches the filter.
+        """Up to `limit` events (None: all) after position `after`, in order, whose subject matches the filter.
 
-        `at_least`: a position known to hold a match. With several replicas any of them may answer, one that lags too:
-        then it is asked again.
+        `at_least`: a position that is known to have a match. Any replica may answer, also one that lags; the read is
+        repeated until this position is included.
         """
         events: list[Recorded] = []
         patience = _Patience(self._timeout)
@@ -223,7 +224,7 @@ class Stream:
         return events
 
     async def page(self, after: int, filter_: str, limit: int = PAGE) -> tuple[list[Recorded], bool]:
-        """One batched direct get: the events, and whether there are more."""
+        """One batched direct get. Returns the events, and whether there are more."""
         return await self._until_answered(lambda wait: self._page(after, filter_, limit, wait))
 
     async def _page(self, after: int, filter_: str, limit: int, wait: float) -> tuple[list[Recorded], bool]:
@@ -246,11 +247,11 @@ class Stream:
             await patience.wait()
 
     async def last_of(self, subject: str) -> Recorded | None:
-        """The newest event of the subject (or filter) as the stream's leader knows it: no replica that lags answers."""
+        """The newest event of the subject (or filter), read from the stream's leader, which never lags."""
         return await self._from_leader({"last_by_subj": subject})
 
     async def next_of(self, subject: str, after: int) -> Recorded | None:
-        """The first event of the subject behind position `after`, as the stream's leader knows it."""
+        """The first event of the subject after position `after`, read from the stream's leader."""
         return await self._from_leader({"seq": after + 1, "next_by_subj": subject})
 
     async def _from_leader(self, ask: dict[str, Any]) -> Recorded | None:
@@ -263,9 +264,9 @@ class Stream:
         raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
 
     async def last_position(self) -> int:
-        """The position of the newest event of the whole stream (0 when it is empty).
+        """The position of the newest event of the whole stream; 0 if it is empty.
 
-        The server's own number may be higher: a full disk can take a position that no message has.
+        The server's own number may be higher: a failed write on a full disk can leave a position without a message.
         """
         info = json.loads((await self._ask(f"$JS.API.STREAM.INFO.{self.name}", b"")).data)
         if "error" in info:
@@ -273,7 +274,7 @@ class Stream:
         state = info["state"]
         if state["messages"] and state["last_seq"] - state["first_seq"] + 1 == state["messages"]:
             return int(state["last_seq"])
-        # By its own subjects: of `>` the server looks at the last position alone, which may be without a message.
+        # Ask for each subject: for `>` the server looks at the last position only, which may have no message.
         newest = [await self.last_of(subject) for subject in info["config"]["subjects"]]
         return max((found.position for found in newest if found is not None), default=0)
 
@@ -281,7 +282,7 @@ class Stream:
         return await self._until_answered(lambda wait: self._nc.request(subject, body, timeout=wait))
 
     async def _until_answered(self, ask: Callable[[float], Awaitable[T]]) -> T:
-        """Read, and read again when the question or the answer was lost: a server that came back knows of neither."""
+        """Send a read request, and repeat it if it or its answer was lost, for example by a restart of the server."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
@@ -294,21 +295,21 @@ class Stream:
 
 
 class _Patience:
-    """Waits for a replica that lags; raises Unavailable when it does for too long."""
+    """Waits for a replica that lags. Raises Unavailable after the timeout."""
 
     def __init__(self, timeout: float) -> None:
         self._deadline = asyncio.get_running_loop().time() + timeout
 
     async def wait(self) -> None:
         if asyncio.get_running_loop().time() > self._deadline:
-            raise Unavailable("the replica that answers lacks events that are known to be stored")
+            raise Unavailable("the replica that answers does not have events yet that are known to be stored")
         await asyncio.sleep(0.01)
 
 
 async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) -> tuple[list[Recorded], int]:
-    """What one batched direct get brings, and how much more there would be. `wait`: seconds between two messages.
+    """The messages of one batched direct get, and the number of further matches. `wait`: seconds between two messages.
 
-    Raises Unavailable when the server refuses, TimeoutError and nats.errors.Error when it does not answer.
+    Raises Unavailable if the server refuses, TimeoutError and nats.errors.Error if it does not answer.
     """
     found: list[Recorded] = []
     async with Inbox(nc) as inbox:

@@ -1,9 +1,9 @@
-"""Is this message an event, and may it follow at this place? All readers of the log use this one judge.
+"""Decides whether a message is an event that may follow at its position. All readers of the log use this judge.
 
-Whoever reaches the bus can store anything on a subject of the log, and it stays there for ever. A message that the
-judge refuses is *malformed*: all readers ignore it, and later messages are judged as if it were not there. The verdict
-depends on the log alone, so all readers come to the same one. Events of types that this program does not know are
-accepted if their headers are right.
+Anybody with access to the bus can store anything on a subject of the log, and it stays there for ever. A message that
+the judge refuses is *malformed*: all readers ignore it, and judge later messages as if it did not exist. The decision
+depends on the log alone, so all readers decide the same. Events of unknown types are accepted if their headers are
+valid.
 """
 
 import re
@@ -37,12 +37,12 @@ _TYPE = re.compile(r"[!-~]{1,255}")
 _FIRST_YEAR, _LAST_YEAR = 1970, 9990
 _MOST = 2**63
 _DEEPEST = 50
-_ALWAYS_SOUND = frozenset({type(None), str, bool, bytes})
+_ALWAYS_IN_BOUNDS = frozenset({type(None), str, bool, bytes})
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Why a message is no event, or none that may stand here. `code` as in docs/integrity.md, `reason` for people."""
+    """Why a message is no valid event at its position. `code`: see docs/integrity.md; `reason`: for people."""
 
     code: str
     reason: str
@@ -50,10 +50,10 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """The end of one aggregate's history: version and digest of its last event (0 and zeros when it has none).
+    """The end of one aggregate's history: version and digest of its last event (0 and zeros if it has none).
 
-    `position` is that of the last message on its subject, malformed or not: what the server compares an append with.
-    `time` is when the last event was decided.
+    `position`: of the last message on its subject, malformed or not; the server compares it with an append.
+    `time`: when the last event was decided.
     """
 
     ref: Ref
@@ -63,28 +63,28 @@ class Tip:
     time: datetime | None = field(default=None, compare=False)
 
     def after(self, recorded: Recorded) -> "Tip":
-        """Behind one more event."""
+        """The tip after one more event."""
         return Tip(self.ref, recorded.version, recorded.position, recorded.digest, recorded.time)
 
     def past(self, recorded: Recorded) -> "Tip":
-        """Behind a malformed message."""
+        """The tip after a malformed message."""
         return replace(self, position=recorded.position)
 
 
 def judge(recorded: Recorded, tip: Tip) -> Event | Malformed:
-    """The event, when the message is one and follows the tip."""
+    """The event, if the message is one that may follow the tip."""
     return judge_after(recorded, tip.version, tip.digest)
 
 
 def judge_after(recorded: Recorded, version: int, digest: str) -> Event | Malformed:
-    """The event, when the message is one and follows an event of this version and digest."""
+    """The event, if the message is one that may follow an event of this version and digest."""
     return shape(recorded) or follows(recorded, version, digest) or body(recorded)
 
 
 def step(
     evolve: Callable[[S | None, Event], S | None], state: S | None, tip: Tip, recorded: Recorded
 ) -> tuple[S | None, Tip, Malformed | None]:
-    """State and tip behind one more message, and what is wrong with it."""
+    """State and tip after one more message, and why it is malformed, if it is."""
     verdict = judge_after(recorded, tip.version, tip.digest)
     if isinstance(verdict, Malformed):
         return state, tip.past(recorded), verdict
@@ -95,15 +95,15 @@ def step(
 def evolved(
     evolve: Callable[[S | None, Event], S | None], state: S | None, event: Event
 ) -> tuple[S | None, Malformed | None]:
-    """The state after an event. One that cannot be applied is part of the history and changes nothing."""
+    """The state after an event. An event that `evolve` fails on stays in the history, but changes nothing."""
     try:
         return evolve(state, event), None
-    except Exception as error:  # a bug in the rules: one event must not stop the reading of the others
+    except Exception as error:  # a bug in the rules; one event must not stop readers
         return state, Malformed("unapplied", f"the {named(event)} could not be applied: {first_line(error)}")
 
 
 def shape(recorded: Recorded) -> Malformed | None:
-    """What is wrong with subject and headers, taken by themselves."""
+    """Why subject and headers are malformed, without regard to other messages; None if they are valid."""
     if recorded.ours:
         return None
     headers = recorded.headers
@@ -112,17 +112,17 @@ def shape(recorded: Recorded) -> Malformed | None:
     except ValueError as error:
         return Malformed("shape", f"the subject is not one of an event: {error}")
     if recorded.raw is not None:
-        return Malformed("shape", "the headers are not plain text, or one of them is there twice")
+        return Malformed("shape", "the headers are not plain text, or one of them occurs twice")
     try:
-        said = _required(headers)
+        values = _required(headers)
     except KeyError:
-        said = ("",)
-    if "" in said:
-        return _lacking(headers)
-    spec, id_, type_, source, _, version, previous = said
+        values = ("",)
+    if "" in values:
+        return _missing_headers(headers)
+    spec, id_, type_, source, _, version, previous = values
     of_type = headers.get(TYPE_VERSION)
     if not _NUMBER.fullmatch(version) or (of_type is not None and not _NUMBER.fullmatch(of_type)):
-        return Malformed("shape", "a version in the headers is no positive number")
+        return Malformed("shape", "a version in the headers is not a positive number")
     if spec != "1.0" or id_ != expected.id_before_version + version:
         return Malformed("shape", f"ce-specversion has to be 1.0, ce-id {expected.id_before_version}{version}")
     if source != expected.source:
@@ -132,42 +132,42 @@ def shape(recorded: Recorded) -> Malformed | None:
     try:
         time = recorded.time
     except ValueError:
-        return Malformed("shape", "ce-time is no time")
-    if not sound_time(time):
+        return Malformed("shape", "ce-time is not a time")
+    if not time_in_bounds(time):
         return Malformed("shape", f"ce-time has to be a time with its zone, between {_FIRST_YEAR} and {_LAST_YEAR}")
     return None
 
 
-def _lacking(headers: Mapping[str, str]) -> Malformed:
+def _missing_headers(headers: Mapping[str, str]) -> Malformed:
     missing = [name for name in REQUIRED if not headers.get(name)]
-    some = "has no headers" if len(missing) == len(REQUIRED) else f"lacks the headers {', '.join(missing)}"
-    return Malformed("shape", f"the message {some}")
+    what = "has no headers" if len(missing) == len(REQUIRED) else f"lacks the headers {', '.join(missing)}"
+    return Malformed("shape", f"the message {what}")
 
 
 def follows(recorded: Recorded, version: int, digest: str) -> Malformed | None:
-    """What keeps a message of the right shape from following an event of this version and digest."""
+    """Why a message of valid form may not follow an event of this version and digest; None if it may."""
     if recorded.headers["ce-aggregateversion"] != str(version + 1):
         at = f"is at event {version}" if version else "has no event yet"
-        return Malformed("version", f"the message says event {recorded.version} of an aggregate that {at}")
+        return Malformed("version", f"the message is event {recorded.version} of an aggregate that {at}")
     if recorded.previous != digest:
-        return Malformed("chain", "the event before it is not the one that the message says it was appended to")
+        return Malformed("chain", "ce-prevhash is not the digest of the aggregate's previous event")
     return None
 
 
 def body(recorded: Recorded) -> Event | Malformed:
-    """The typed event of a message of the right shape."""
+    """The typed event of a message of valid form."""
     ref = recorded.ref
     try:
         event = recorded.event
-    except Exception as error:  # whatever a parser makes of bytes that anybody may have written
+    except Exception as error:  # parsers of untrusted bytes raise many kinds of errors
         return Malformed("unreadable", f"the {recorded.type} cannot be read: {first_line(error)}")
     if isinstance(event, Foreign):
         return event
     kind = family(event.TOPIC)
     if kind not in (None, ref.kind):
-        return Malformed("type", f"{recorded.type} is no event of a {ref.kind}")
-    if not sound(event):
-        return Malformed("unreadable", f"the {recorded.type} holds a number or a time beyond all bounds")
+        return Malformed("type", f"{recorded.type} is not an event of a {ref.kind}")
+    if not in_bounds(event):
+        return Malformed("unreadable", f"the {recorded.type} has a number or a time out of bounds")
     if kind == ref.kind and names_another(event, ref):
         return Malformed("type", f"the {recorded.type} names another {ref.kind} than the subject")
     return event
@@ -175,7 +175,7 @@ def body(recorded: Recorded) -> Event | Malformed:
 
 @cache
 def family(topic: str) -> str | None:
-    """The kind of aggregate that a type of event belongs to; None where any may have it."""
+    """The kind of aggregate that a type of event belongs to; None if aggregates of any kind may have it."""
     owner, _, rest = topic.partition(".")
     kind = rest.partition(".")[0] if owner == subjects.PREFIX else None
     return kind if kind in NAMES else None
@@ -189,15 +189,15 @@ def names_another(event: Event, ref: Ref) -> bool:
     return ref.kind == "vm" and optional(event, "project", ref.project) != ref.project
 
 
-def sound(value: object, depth: int = 0) -> bool:
-    """Whether all numbers and times can be stored, compared and shown by everybody."""
-    if type(value) in _ALWAYS_SOUND:
+def in_bounds(value: object, depth: int = 0) -> bool:
+    """Whether all numbers and times are in the range that all readers can store, compare and show."""
+    if type(value) in _ALWAYS_IN_BOUNDS:
         return True
     if type(value) is datetime:
-        return sound_time(value)
-    if isinstance(value, BaseModel) and depth <= _DEEPEST:  # what an event is, and most of what it holds
+        return time_in_bounds(value)
+    if isinstance(value, BaseModel) and depth <= _DEEPEST:  # events and most of their parts
         held = value.__dict__
-        return _all_sound([held.get(name) for name in doubtful(type(value))], depth)
+        return _all_in_bounds([held.get(name) for name in fields_to_check(type(value))], depth)
     if isinstance(value, Enum):
         return True
     if isinstance(value, int):
@@ -205,24 +205,24 @@ def sound(value: object, depth: int = 0) -> bool:
     if isinstance(value, float):
         return abs(value) < _MOST
     if isinstance(value, datetime):
-        return sound_time(value)
+        return time_in_bounds(value)
     if depth > _DEEPEST:
         return False
     if isinstance(value, dict):
-        return _all_sound(value.values(), depth)
+        return _all_in_bounds(value.values(), depth)
     if isinstance(value, tuple | list | frozenset | set):
-        return _all_sound(value, depth)
+        return _all_in_bounds(value, depth)
     return True
 
 
 @cache
-def doubtful(model: type[BaseModel]) -> tuple[str, ...]:
-    """The fields that may hold a number or a time: the others need no look, whatever an event says."""
+def fields_to_check(model: type[BaseModel]) -> tuple[str, ...]:
+    """The fields that may contain a number or a time. The others need no check."""
     return tuple(name for name, field in model.model_fields.items() if not _harmless(field.annotation))
 
 
 def _harmless(annotation: Any) -> bool:
-    """Whether no value of a type holds a number or a time."""
+    """Whether no value of a type contains a number or a time."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _harmless(get_args(annotation)[0])
@@ -230,17 +230,17 @@ def _harmless(annotation: Any) -> bool:
         return all(_harmless(part) for part in get_args(annotation) if part is not Ellipsis)
     if origin is Literal:
         return True
-    return annotation in _ALWAYS_SOUND or (isinstance(annotation, type) and issubclass(annotation, StrEnum))
+    return annotation in _ALWAYS_IN_BOUNDS or (isinstance(annotation, type) and issubclass(annotation, StrEnum))
 
 
-def _all_sound(parts: Iterable[object], depth: int) -> bool:
-    for each in parts:  # noqa: SIM110  (every event passes here: no call for what needs none)
-        if type(each) not in _ALWAYS_SOUND and not sound(each, depth + 1):
+def _all_in_bounds(parts: Iterable[object], depth: int) -> bool:
+    for each in parts:  # noqa: SIM110  (fast path for every event: no call for most values)
+        if type(each) not in _ALWAYS_IN_BOUNDS and not in_bounds(each, depth + 1):
             return False
     return True
 
 
-def sound_time(time: datetime) -> bool:
+def time_in_bounds(time: datetime) -> bool:
     return time.tzinfo is not None and _FIRST_YEAR <= time.year <= _LAST_YEAR
 
 
@@ -249,7 +249,7 @@ def named(event: Event) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, on one line; of a body that does not fit its type, where."""
+    """The message of an exception on one line; for a ValidationError, with the field."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:100]

@@ -1,4 +1,4 @@
-"""What follows from the names of a message's headers alone. Events have few sets of names, so it is worked out once."""
+"""Values that depend only on the names of a message's headers. Events have few sets of names, so they are cached."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ _layouts: dict[tuple[str, ...], "Layout"] = {}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`of_storage`: those that are not the message's own. `digested`: those that a digest covers.
+    """`of_storage`: names of headers that the server or a restore added. `digested`: names that a digest covers.
 
-    `text` is what the digest is of, up to the body: to be filled with the subject and the values of `digested`.
+    `text`: the digested text up to the body, a format for the subject and the values of `digested`.
     """
 
     of_storage: tuple[str, ...]
@@ -21,7 +21,9 @@ class Layout:
 
 
 def layout(names: tuple[str, ...]) -> Layout:
-    """Names in the order of the message. What anybody may have written is kept only while it is little."""
+    """The layout of these names, in the order of the message. The cache is limited, since anybody
+    may send any names.
+    """
     found = _layouts.get(names)
     if found is None:
         found = _made(names)
@@ -33,7 +35,7 @@ def layout(names: tuple[str, ...]) -> Layout:
 
 
 def _made(names: tuple[str, ...]) -> Layout:
-    """Servers and others may add names that begin with `Nats-`, beside those that we send with an event."""
+    """Headers whose names begin with `Nats-` belong to storage: we send some with an event, and servers add others."""
     digested = sorted(name for name in names if name.startswith("ce-"))
     return Layout(
         of_storage=tuple(name for name in names if name.startswith("Nats-") or name == STORED_AT),

@@ -1,4 +1,4 @@
-"""Records of operations, from the events of their own resource as they stand in the log."""
+"""Records of operations, computed from the events of their resources in the log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ class Record:
 
 
 def event_context(recorded: Recorded) -> EventContext:
+    """The data of an event that the record of an operation needs."""
     ref, context = recorded.ref, recorded.context
     return EventContext(
         operation=context.operation,
@@ -36,11 +37,11 @@ def event_context(recorded: Recorded) -> EventContext:
     )
 
 
-def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
-    """The record of an operation, from events of its resource in their order; None when they do not tell of it."""
+def record(id_: str, events: Iterable[tuple[Recorded, Event]]) -> Record | None:
+    """The record of an operation, from events of its resource in their order; None if no event belongs to it."""
     operation: Operation | None = None
     steps: list[OperationStep] = []
-    for recorded, event in told:
+    for recorded, event in events:
         context = event_context(recorded)
         operation = evolve(operation, id_, event, context)
         if operation is not None and context.operation == id_:
@@ -49,12 +50,14 @@ def record(id_: str, told: Iterable[tuple[Recorded, Event]]) -> Record | None:
 
 
 def written(moment: datetime) -> str:
-    """A time in UTC as the API has it."""
+    """A time in UTC in the format of the API."""
     return moment.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def recorded_in(history: Iterable[Recorded], id_: str) -> Record | None:
-    """The record of an operation, from the whole history of its resource. What cannot concern it is not opened."""
+    """The record of an operation, from the whole history of its resource. Only events that may
+    concern it are parsed.
+    """
     name = id_.encode()
-    near = (one for one in history if one.context.operation == id_ or name in one.body or one.type == DELETED)
-    return record(id_, ((one, one.event) for one in near))
+    related = (one for one in history if one.context.operation == id_ or name in one.body or one.type == DELETED)
+    return record(id_, ((one, one.event) for one in related))

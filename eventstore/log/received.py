@@ -1,4 +1,4 @@
-"""Makes a `Recorded` of a message from the server, without the headers that only storing has added."""
+"""Converts messages from the server to `Recorded`, without the headers that belong to storage."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 def direct(msg: Msg) -> Recorded:
-    """An event from the answer to a direct get."""
+    """A message from the answer to a direct get."""
     headers = msg.headers or {}
     return Recorded(
         position=int(headers["Nats-Sequence"]),
@@ -31,12 +31,14 @@ def direct(msg: Msg) -> Recorded:
 
 
 def is_status(headers: Mapping[str, str]) -> bool:
-    """Whether the server speaks for itself. A stored message may carry a status too, but always has its sequence."""
+    """Whether it is a status message of the server. A stored message may have a status too, but
+    always has a sequence.
+    """
     return "Status" in headers and "Nats-Sequence" not in headers
 
 
 def from_api(message: dict[str, Any]) -> Recorded:
-    """An event from the answer of the stream's leader."""
+    """A message from the answer of the stream's leader."""
     headers = parsed(base64.b64decode(message.get("hdrs", ""))) or {}
     return Recorded(
         position=int(message["seq"]),
@@ -49,19 +51,21 @@ def from_api(message: dict[str, Any]) -> Recorded:
 
 
 def first_stored(headers: Mapping[str, str]) -> datetime | None:
-    """When a restored event was stored at first: a server stamps all that it stores with its own time."""
+    """When a restored event was stored originally; None if it was not restored. The server's own time is of the
+    restore.
+    """
     stamp = headers.get(STORED_AT)
     if not stamp:
         return None
     try:
         found = datetime.fromisoformat(stamp)
-    except ValueError:  # not written by a restore
+    except ValueError:  # no restore has written it
         return None
     return found.astimezone(UTC) if found.tzinfo is not None and 1970 <= found.year < 9999 else None
 
 
 def own(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that are the event's own: none that speak of its storage."""
+    """The event's own headers, without those that belong to storage."""
     kept = dict(headers)
     for name in layout(tuple(headers)).of_storage:
         del kept[name]
@@ -69,7 +73,9 @@ def own(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def raw_of(subject: str, headers: Mapping[str, str]) -> Raw | None:
-    """The bytes of a message's subject and own headers, where a dictionary does not tell them whole."""
+    """The bytes of a message's subject and own headers, if strings and a dictionary cannot
+    represent them; else None.
+    """
     if not isinstance(headers, Odd):
         return None
     first, *lines = headers.block.split(b"\r\n")

@@ -1,7 +1,7 @@
 """Append to the log, load one aggregate, read a range.
 
-Every append names what it expects the aggregate's last position to be; the server compares and stores in one step.
-`jetstream.py` does this, and finds out what became of an append with an unknown outcome.
+Each append states the expected last position of the aggregate; the server compares and stores in one step.
+`jetstream.py` does this, and resolves an unknown outcome.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +40,7 @@ __all__ = [
     "TooLarge",
     "TooMany",
     "Unavailable",
-    "not_behind",
+    "is_up_to",
 ]
 
 S = TypeVar("S")
@@ -48,7 +48,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[S]):
-    """An aggregate's state and the tip that an append has to build on."""
+    """An aggregate's state, and the tip that an append has to follow."""
 
     state: S | None
     tip: Tip
@@ -56,10 +56,10 @@ class Loaded(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Events to append to one aggregate, in order, on top of a tip.
+    """Events to append to one aggregate, in order, after a tip.
 
-    `alone` widens what an aggregate's first event expects: the tip's position is that of the last message on any
-    subject that matches this filter (0: there is none).
+    `alone`: a filter, for the first event of an aggregate. The tip's position has to be that of the last message on any
+    subject that matches it (0: there is none), so that no other aggregate with such a subject exists.
     """
 
     tip: Tip
@@ -68,7 +68,9 @@ class Change:
 
 
 def with_checks(changes: Sequence[Change], unchanged: Sequence[Tip]) -> list[Change]:
-    """The changes that have events, with a message more for each expectation that would find none."""
+    """The changes that have events, with a `ReferenceChecked` event added for each expectation that no other event can
+    carry.
+    """
     written = [change for change in changes if change.events]
     if not unchanged:
         return written
@@ -84,22 +86,21 @@ def with_checks(changes: Sequence[Change], unchanged: Sequence[Tip]) -> list[Cha
 
 
 class Tampered(Exception):
-    """An aggregate's history is not what was appended. `position` is the first event that does not fit."""
+    """An aggregate's history was changed. `position`: the first message that is not valid there."""
 
     def __init__(self, recorded: Recorded, what: str) -> None:
         super().__init__(f"position {recorded.position} ({recorded.subject}): {what}")
         self.position = recorded.position
 
 
-def not_behind(recorded: Recorded, at: int | datetime) -> bool:
-    """Whether an event stands at or before a position, or was decided by that time."""
+def is_up_to(recorded: Recorded, at: int | datetime) -> bool:
+    """Whether an event is at or before a position, or was decided at or before a time."""
     return recorded.position <= at if isinstance(at, int) else recorded.moment <= at
 
 
 def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False) -> tuple[list[Recorded], Tip]:
-    """The events among all messages of one subject, in order, and the tip behind them: malformed ones are left out.
-
-    `verified`: the first malformed one raises Tampered instead.
+    """The events among all messages of one subject, in order, and the tip after them. Malformed messages are left out;
+    with `verified`, the first one raises Tampered.
     """
     events: list[Recorded] = []
     version, previous, position = 0, GENESIS, 0
@@ -114,8 +115,8 @@ def events_of(ref: Ref, messages: Iterable[Recorded], *, verified: bool = False)
     return events, Tip(ref, version, position, previous, events[-1].time if events else None)
 
 
-def begun(messages: Iterable[Recorded]) -> Recorded | None:
-    """The first of these messages that is the first event of an aggregate."""
+def first_event(messages: Iterable[Recorded]) -> Recorded | None:
+    """The first of these messages that is the first event of an aggregate; None if there is none."""
     for recorded in messages:
         if isinstance(judge_after(recorded, 0, GENESIS), Event):
             return recorded
@@ -137,13 +138,13 @@ class EventStore:
     async def append(
         self, changes: Sequence[Change], context: Context, *, unchanged: Sequence[Tip] = ()
     ) -> list[Recorded]:
-        """Append all events of all changes, or none; return them as they stand in the log.
+        """Append all events of all changes, or none. Returns the stored messages.
 
-        One event is one publish, several are one atomic batch; appends that come at the same time may share a batch.
-        `unchanged`: the tips of other aggregates that have to be the newest still. A message can carry one
-        expectation, and the first of each aggregate carries its own: so these go with later messages, and where there
-        is none, a `ReferenceChecked` is added to the first change's events. Raises Conflict when any of the
-        aggregates has moved on, Unavailable when the outcome could not be learned in time.
+        One event is one publish, several are one atomic batch; concurrent appends may share a batch. `unchanged`: tips
+        of other aggregates that must still be their newest. A message can carry one expectation, and the first message
+        of each aggregate carries its own. So these go with later messages; if there are not enough, `ReferenceChecked`
+        events are added to the first change. Raises Conflict if an aggregate has another tip now, Unavailable if the
+        outcome is unknown within the timeout.
         """
         expected = list(unchanged)
         messages: list[Message] = []
@@ -176,7 +177,7 @@ class EventStore:
             for i, (message, (ref, headers, event)) in enumerate(zip(messages, sealed, strict=True))
         ]
         if self._frontier is not None:
-            self._frontier.stored(recorded)
+            self._frontier.add_own(recorded)
         return recorded
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,15 +185,14 @@ class EventStore:
     async def history(
         self, ref: Ref, *, at: int | datetime | None = None, fresh: bool = False, verified: bool = False
     ) -> list[Recorded]:
-        """All events of one aggregate in order; `at` ends it with the last one up to that position or time.
+        """All events of one aggregate in order, up to the position or time `at`.
 
-        Malformed messages are left out. `fresh`: with several replicas any of them may answer, one that lags too; the
-        leader is asked then where the history ends. `verified`: there are none, every version follows, and every event
-        carries the digest of the one before it; else Tampered names the first that does not. Raises Unavailable when
-        the log does not answer.
+        Malformed messages are left out. `fresh`: include all events that are stored now; without it, a replica that
+        lags may answer. `verified`: raise Tampered for the first malformed message. Raises Unavailable if the log does
+        not answer.
         """
         events, _ = await self._history(ref, fresh=fresh, verified=verified)
-        return events if at is None else list(takewhile(lambda recorded: not_behind(recorded, at), events))
+        return events if at is None else list(takewhile(lambda recorded: is_up_to(recorded, at), events))
 
     async def _history(self, ref: Ref, *, fresh: bool, verified: bool) -> tuple[list[Recorded], Tip]:
         last = await self._log.last_of(ref.subject) if fresh else None
@@ -208,52 +208,53 @@ class EventStore:
         fresh: bool = False,
         verified: bool = False,
     ) -> Loaded[S]:
-        """Fold one aggregate; the rest as in `history`."""
+        """Fold the events of one aggregate. The parameters are those of `history`."""
         state: S | None = None
         events, end = await self._history(ref, fresh=fresh, verified=verified)
         newest: Recorded | None = None
         for recorded in events:
-            if at is not None and not not_behind(recorded, at):
+            if at is not None and not is_up_to(recorded, at):
                 return Loaded(state, Tip(ref) if newest is None else Tip(ref).after(newest))
             state, _ = evolved(evolve, state, recorded.event)
             newest = recorded
         return Loaded(state, end)
 
     async def first(self, filter_: str) -> tuple[Recorded | None, int]:
-        """The first event on any subject that matches, if there is one; and the position of the last message there."""
+        """The first event on any subject that matches the filter, and the position of the last message there (or 0)."""
         last = await self._log.last_of(filter_)
         if last is None:
             return None, 0
         page, _ = await self._log.page(0, filter_)
-        found = begun(page) or begun(await self._log.read(0, filter_, at_least=last.position))
+        found = first_event(page) or first_event(await self._log.read(0, filter_, at_least=last.position))
         return found, last.position
 
     async def unused(self, filter_: str) -> int | None:
-        """The position of the last message on any subject that matches, where none of them is an event; else None.
-
-        That is what an append expects that begins an aggregate where malformed messages stand.
+        """The position of the last message on any subject that matches the filter, if none of them is an event; else
+        None. An append of the first event of an aggregate has to expect this position.
         """
         first, last = await self.first(filter_)
         return last if first is None else None
 
     async def read(self, after: int, filter_: str | None = None, limit: int = PAGE) -> list[Recorded]:
-        """Up to `limit` messages behind position `after`, in order, whose subject matches the filter, unjudged."""
+        """Up to `limit` messages after position `after`, in order, whose subject matches the
+        filter; malformed or not.
+        """
         page, _ = await self._log.page(after, filter_ or subjects.events(), limit)
         return page
 
     async def between(self, after: int, last: int) -> list[Recorded]:
-        """All events behind a position up to another one that is known to be stored, and perhaps some more."""
+        """All messages after a position, up to `last`, which is known to be stored, or further."""
         return await self._log.read(after, subjects.events(), at_least=last)
 
     async def newest(self, filter_: str | None = None) -> Recorded | None:
-        """The newest event whose subject matches the filter, as the log's leader knows it."""
+        """The newest message whose subject matches the filter, read from the stream's leader."""
         return await self._log.last_of(filter_ or subjects.events())
 
     async def next_position(self, after: int) -> int | None:
-        """The first position behind another one at which a message stands, as the log's leader knows it."""
+        """The position of the first message after a position, read from the stream's leader; None if there is none."""
         found = await self._log.next_of(">", after)
         return found.position if found is not None else None
 
     async def last_position(self) -> int:
-        """The position of the newest event of the whole log (0 when it is empty)."""
+        """The position of the newest message of the log; 0 if it is empty."""
         return await self._log.last_position()

@@ -1,16 +1,16 @@
-"""Old shapes of events, made new before anybody folds them.
+"""Parses events, and converts ("upcasts") bodies of old versions of a type to the newest version.
 
-An event class has a VERSION, which stands in the log as `ce-typeversion` (left out where it is 1). A change that old
-bodies do not fit raises VERSION by one and comes with an upcaster from the version before, a pure function of the
+An event class has a VERSION, stored in the header `ce-typeversion` (left out if it is 1). A change that does not accept
+old bodies needs a VERSION that is higher by one, and an upcaster from the previous version, a pure function of the
 body:
 
     @upcaster("nebula.vm.VmRequested", 1)
     def _(body: Body) -> Body:
         return {**body, "region": "default"}
 
-Upcasters live at the end of this file, for ever. They change what readers see, never what is stored: digests are over
-the bytes as they were written. What is newer than this program (a type, or a version of one) passes through as
-`Foreign`, so readers are brought up to date before writers.
+Upcasters stay at the end of this file for ever. They change what readers get, never what is stored: digests cover the
+stored bytes. A type, or a version of one, that this program does not know is parsed as `Foreign`. So upgrade readers
+before writers.
 """
 
 import importlib
@@ -34,7 +34,7 @@ _UPCASTERS: dict[tuple[str, int], Upcaster] = {}
 
 
 def upcaster(topic: str, version: int) -> Callable[[Upcaster], Upcaster]:
-    """Registers a function that turns bodies of `version` into bodies of `version + 1`."""
+    """Registers a function that converts bodies of `version` to `version + 1`."""
 
     def register(function: Upcaster) -> Upcaster:
         if (topic, version) in _UPCASTERS:
@@ -46,15 +46,15 @@ def upcaster(topic: str, version: int) -> Callable[[Upcaster], Upcaster]:
 
 
 def type_version(headers: Mapping[str, str]) -> int:
-    """The version of its type that an event was written in."""
-    said = headers.get(TYPE_VERSION)
-    return 1 if said is None else int(said)
+    """The version of its type in which an event is stored. Raises ValueError."""
+    value = headers.get(TYPE_VERSION)
+    return 1 if value is None else int(value)
 
 
 def opened(headers: Mapping[str, str], body: bytes) -> Event:
-    """The event as this program knows it; `Foreign` where it does not know the type, or not this version of it.
+    """The typed event; `Foreign` if this program does not know its type, or this version of it.
 
-    Raises pydantic's ValidationError or ValueError for a body that is not what its type says.
+    Raises pydantic's ValidationError or ValueError for a body that does not fit its type.
     """
     topic = headers["ce-type"]
     kind = event_type(topic) or _all_imported().get(topic)
@@ -66,12 +66,12 @@ def opened(headers: Mapping[str, str], body: bytes) -> Event:
     else:
         event = kind.model_validate_json(to_json(upcast(topic, version, kind.VERSION, from_json(body))))
     if kind.SIGNED and (actor := headers.get("ce-actor")) is not None:
-        vars(event)["created_by"] = decoded(actor)  # nobody else has seen it yet
+        vars(event)["created_by"] = decoded(actor)  # the event is frozen, but not shared yet
     return event
 
 
 def _foreign(body: bytes) -> Any:
-    """A body that is not ours to judge: JSON where it is JSON, else text."""
+    """A body of an unknown type: parsed if it is JSON, else as text."""
     try:
         return from_json(body)
     except ValueError:
@@ -79,7 +79,9 @@ def _foreign(body: bytes) -> Any:
 
 
 def upcast(topic: str, version: int, wanted: int, body: Body) -> Body:
-    """The body in version `wanted`, one step after the other. Raises LookupError where a step is missing."""
+    """Convert the body to version `wanted`, one version after the other. Raises LookupError if an
+    upcaster is missing.
+    """
     for step in range(version, wanted):
         function = _UPCASTERS.get((topic, step))
         if function is None:
@@ -89,7 +91,7 @@ def upcast(topic: str, version: int, wanted: int, body: Body) -> Body:
 
 
 def all_types() -> dict[str, type[Event]]:
-    """Every type of event there is, by wire name: the whole domain, whatever has been imported so far."""
+    """All types of events of the domain, by wire name. It imports all modules of the domain."""
     for module in pkgutil.iter_modules(domain.__path__):
         importlib.import_module(f"domain.{module.name}")
     return {topic: kind for topic, kind in event_types() if kind.__module__.startswith("domain.")}
@@ -97,12 +99,12 @@ def all_types() -> dict[str, type[Event]]:
 
 @cache
 def _all_imported() -> dict[str, type[Event]]:
-    """A type is known although nobody in this process has imported its module yet."""
+    """`all_types`, computed once per process."""
     return all_types()
 
 
 def missing() -> list[str]:
-    """What should be registered and is not, for a test to look at: a line each."""
+    """The missing upcasters, for a test: a line each."""
     return [
         f"no upcaster for version {version} of {topic}"
         for topic, kind in all_types().items()
@@ -111,4 +113,4 @@ def missing() -> list[str]:
     ]
 
 
-# ── the old shapes ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── upcasters ───────────────────────────────────────────────────────────────────────────────────────────────────────

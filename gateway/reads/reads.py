@@ -15,7 +15,7 @@ from domain.spellings import architecture, lower
 from domain.vm import Phase
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import evolved
-from eventstore.log.store import not_behind
+from eventstore.log.store import is_up_to
 from gateway.http import parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
@@ -108,7 +108,7 @@ async def as_it_was(gateway: Gateway, table: Aggregates[S, Any], ref: Ref, at: i
     state: S | None = None
     last = None
     for recorded in history:
-        if not not_behind(recorded, at):
+        if not is_up_to(recorded, at):
             break
         state, _ = evolved(table.of.evolve, state, recorded.event)
         last = recorded

@@ -76,10 +76,10 @@ class Fences:
             return
         try:
             async with asyncio.timeout(READ_AFTER):
-                await frontier.reached(position)
+                await frontier.wait_for(position)
         except TimeoutError:
             if frontier.position < position:
-                frontier.heard(await self._store.between(frontier.position, position))
+                frontier.add_read(await self._store.between(frontier.position, position))
 
     async def conclude(self, ref: Ref, applied: Applied[Any], operation: str | None) -> Applied[Any]:
         """The result of a deletion that has begun. Raises Rejected if it was given up, Unavailable if it takes long."""

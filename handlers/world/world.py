@@ -274,14 +274,14 @@ class World:
 
     async def _receive(self, nc: Client, backlog: Backlog) -> None:
         async for batch in follow(nc, self.position):
-            self.frontier.heard(batch)
+            self.frontier.add_read(batch)
             await backlog.put(batch)
 
     async def _fold(self, backlog: Backlog, turns: Turns) -> None:
         while True:
             await backlog.wait()
             await turns.wait(needed=lambda: self._awaited > 0 or backlog.full())
-            batch = self.frontier.handed(backlog.take())
+            batch = self.frontier.hand_on(backlog.take())
             for recorded in batch:
                 wrong = self.take(recorded)
                 if wrong is not None:

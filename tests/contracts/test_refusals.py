@@ -66,7 +66,7 @@ async def test_a_state_over_the_streams_limit(make_factory: MakeFactory, environ
 
 def test_more_events_at_once_than_the_server_stores_as_one(make_factory: MakeFactory) -> None:
     recorder = make_factory().application_recorder()
-    with pytest.raises(NotSupportedError, match=r"1001 events cannot be stored as one .*store fewer at once"):
+    with pytest.raises(NotSupportedError, match=r"1001 events cannot be stored in one batch .*append fewer at a time"):
         recorder.insert_events(history(uuid4(), 1, 1001))
     assert recorder.insert_events(history(uuid4(), 1, 1000)) == list(range(1, 1001))
 

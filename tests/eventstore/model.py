@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from domain.base import Event
 from eventstore.log.envelope import Context, Recorded, Ref, digest, seal
-from eventstore.log.store import PAGE, Change, Conflict, Loaded, Tip, not_behind
+from eventstore.log.store import PAGE, Change, Conflict, Loaded, Tip, is_up_to
 from tests.eventstore.log import AT, matches
 
 S = TypeVar("S")
@@ -41,7 +41,7 @@ class ModelStore:
         return events
 
     async def history(self, ref: Ref, *, at: int | datetime | None = None) -> list[Recorded]:
-        return [r for r in self.log if r.subject == ref.subject and (at is None or not_behind(r, at))]
+        return [r for r in self.log if r.subject == ref.subject and (at is None or is_up_to(r, at))]
 
     async def load(self, ref: Ref, evolve: Callable[[S | None, Event], S | None]) -> Loaded[S]:
         state: S | None = None

@@ -14,7 +14,7 @@ from domain.kinds import KINDS
 from domain.project import PROJECT, ProjectCreated, ProjectRenamed, evolve
 from domain.vm import VmRequested
 from eventstore.log.envelope import Context, Recorded, Ref, appended, seal
-from eventstore.log.judge import doubtful
+from eventstore.log.judge import fields_to_check
 from eventstore.log.store import Loaded, Tip
 from handlers.world import backlog, world as world_module
 from handlers.world.turns import Turns
@@ -77,7 +77,7 @@ def test_a_message_of_somebody_else_at_a_foreseen_place_is_judged(folds: list[Ev
 
 def test_nothing_is_foreseen_of_what_has_come_already() -> None:
     world, made = World(), own(1, Tip(REF), MADE)
-    world.take(*world.frontier.handed([made]))
+    world.take(*world.frontier.hand_on([made]))
     world.foresee(made, Tip(REF), Loaded(None, Tip(REF)))
     assert not world._foreseen
 
@@ -110,7 +110,9 @@ async def test_a_change_that_the_watcher_made_itself_wakes_nobody() -> None:
     ("model", "fields"), [(ProjectCreated, {"at"}), (VmRequested, {"at", "deadline", "spec", "user_data"})]
 )
 def test_only_fields_that_may_hold_numbers_or_times_are_looked_at(model: type[BaseModel], fields: set[str]) -> None:
-    assert fields <= set(doubtful(model)) and not {"operation", "labels", "tags", "name"} & set(doubtful(model))
+    assert fields <= set(fields_to_check(model)) and not {"operation", "labels", "tags", "name"} & set(
+        fields_to_check(model)
+    )
 
 
 async def test_a_backlog_keeps_the_order_and_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +154,7 @@ async def test_it_is_known_before_it_is_folded_while_many_commands_come(monkeypa
     world = World()
     monkeypatch.setattr(world_module, "follow", one)
     following = asyncio.create_task(world.follow(None, Turns(lambda: 100)))  # type: ignore[arg-type]
-    await world.frontier.reached(1)
+    await world.frontier.wait_for(1)
     assert world.project("p") is None
     await world.reached(1)
     assert world.project("p") is not None, "folded as soon as somebody asks for it"
