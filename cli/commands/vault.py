@@ -129,7 +129,7 @@ def rotate(
             "file": str(path),
             "rewrapped": done.changed,
             "already": done.already,
-            "not_opened": done.strange,
+            "not_opened": done.not_opened,
             "finished": finish,
         }
 

@@ -1,4 +1,4 @@
-"""Proofs: checkpoints that are signed, the log verified, archives of it exported and restored.
+"""Proofs: signed checkpoints, verification of the log, export to archives and restore from them.
 
 Start with `verify.py` (pure: events in, findings out), then `notary.py`.
 """

@@ -1,8 +1,8 @@
 """A range of the log in one file, with its proofs. docs/archive.md describes the format.
 
-JSON Lines. Each line is an object whose first member, `sum`, is the SHA-256 of the rest of the line, so that damage is
-found at its place; the last line has the SHA-256 of all before it. Against damage that somebody made on purpose stand
-the chain of each aggregate and the signed checkpoints: everything is streamed, in memory stays one tip per aggregate.
+The format is JSON Lines. The first member of each line, `sum`, is the SHA-256 of the rest of the line, so that damage
+can be located. The last line has the SHA-256 of all lines before it. The chain of each aggregate and the signed
+checkpoints detect intentional changes. Archives are read as a stream; only one tip per aggregate is kept in memory.
 """
 
 import base64
@@ -27,7 +27,7 @@ from runtime.bus.headers import parsed
 FORMAT = "nebula-archive"
 VERSION = 1
 LONGEST = 8 * 1024 * 1024
-"""Bytes in a line. An event has at most 512 KiB; written as JSON it may take six times as much."""
+"""Maximum number of bytes in a line. An event has at most 512 KiB; as JSON it may take six times as much."""
 
 Document = dict[str, Any]
 
@@ -41,7 +41,7 @@ class BadArchive(Exception):
 
 
 class Writer:
-    """Writes an archive of what comes behind `start`, in the order of the calls."""
+    """Writes an archive of the log after `start`, in the order of the calls."""
 
     def __init__(self, file: BinaryIO, start: LogDigest, log: str = subjects.EVENTS) -> None:
         self._file = file
@@ -74,7 +74,7 @@ class Writer:
         self.checkpoints += 1
 
     def close(self) -> None:
-        """The footer. The file itself stays open."""
+        """Write the footer. The file itself stays open."""
         self._write(
             {
                 "kind": "footer",
@@ -99,8 +99,8 @@ def line(document: Document) -> bytes:
 
 
 def event_document(recorded: Recorded) -> Document:
-    """A message as a line has it. A body that is not UTF-8 goes as base64, and so do subject and headers that are not
-    plain text, beside what readers make of them.
+    """A message as the object of a line. A body that is not UTF-8 is stored as base64. If subject and headers are not
+    plain text, their bytes are stored as base64, in addition to their decoded form.
     """
     document: Document = {
         "position": recorded.position,
@@ -119,9 +119,9 @@ def event_document(recorded: Recorded) -> Document:
 
 
 def event_of(document: Document) -> Recorded:
-    """The event of a line. Raises ValueError, KeyError or TypeError when it is none.
+    """The message in a line. Raises ValueError, KeyError or TypeError if it is malformed.
 
-    What could mean something to a server (its own headers, line ends) is never part of a message.
+    A message with anything that a server would interpret (its own headers, line ends) is refused.
     """
     headers, subject = document["headers"], str(document["subject"])
     if own(headers) != headers:
@@ -143,28 +143,28 @@ def event_of(document: Document) -> Recorded:
 
 
 def raw_from(document: Document, subject: str, headers: dict[str, str]) -> Raw | None:
-    """Subject and headers byte by byte, where a line has them. Raises ValueError when the rest says otherwise."""
+    """The bytes of subject and headers, if a line has them. Raises ValueError if the decoded form differs."""
     if "headers64" not in document:
         return None
     exact = base64.b64decode(document["subject64"], validate=True)
     block = base64.b64decode(document["headers64"], validate=True)
     if _SPACE.search(exact) or not block.endswith(b"\r\n\r\n") or b"\r\n\r\n" in block[:-1]:
-        raise ValueError("bytes that are no subject, or no block of headers")
+        raise ValueError("subject64 is no subject, or headers64 is no block of headers")
     found = own(parsed(block) or {})
     if exact.decode(errors="replace") != subject or found != headers:
-        raise ValueError("bytes of another subject, or of other headers")
+        raise ValueError("subject64 or headers64 differs from subject or headers")
     return Raw(exact, block)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line as read. `document` is None when it is not JSON; `sound` says whether its sum is right; `before` is the
-    SHA-256 of all lines before it.
+    """A line of an archive. `document`: None if it is not a JSON object; `intact`: whether its sum is right; `before`:
+    the SHA-256 of all lines before the footer.
     """
 
     number: int
     document: Document | None
-    sound: bool
+    intact: bool
     before: str
 
     @property
@@ -173,7 +173,7 @@ class Line:
 
 
 def read_lines(file: BinaryIO) -> Iterator[Line]:
-    """Every line of an archive, damaged ones included."""
+    """All lines of an archive, also damaged ones."""
     running, number = hashlib.sha256(), 0
     while raw := file.readline(LONGEST):
         number += 1
@@ -192,12 +192,17 @@ def _parsed(raw: bytes, number: int, before: str) -> Line:
 
 
 def header_of(first: Line | None) -> LogDigest:
-    """Where the archive begins. Raises BadArchive when the file is no archive, or of a version we do not know."""
+    """The digest of the log at the start of the archive. Raises BadArchive if the file is no archive of a known
+    version.
+    """
     document = first.document if first is not None else None
     if document is None or document.get("format") != FORMAT:
         raise BadArchive("this is not an archive of a log, or its header is damaged")
     if document.get("version") != VERSION:
-        raise BadArchive(f"the archive is of version {document.get('version')!r}; this program knows {VERSION}")
+        raise BadArchive(
+            f"the archive has format version {document.get('version')!r}; this program "
+            f"reads version {VERSION}: upgrade it"
+        )
     try:
         return LogDigest(int(document["after"]), str(document["digest"]), str(document["event"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -205,10 +210,11 @@ def header_of(first: Line | None) -> LogDigest:
 
 
 def verify_file(path: Path, *, keys: Keys | None, foreign: Sequence[str] = (), signed: bool = True) -> Report:
-    """Check an archive by itself, without any server.
+    """Verify an archive without a server.
 
-    With `keys`, every event has to be covered by a checkpoint that one of them signed (`signed=False`: as far as there
-    are checkpoints). Without, only that the file fits together. Raises OSError when it cannot be read.
+    With `keys`, each event must be covered by a checkpoint that one of them signed (with `signed=False`, events after
+    the last checkpoint need not be). Without `keys`, only the consistency of the file is checked. Raises OSError if the
+    file cannot be read.
     """
     with path.open("rb") as file:
         return _Walk(path, keys, foreign).verify(file, signed)
@@ -225,28 +231,28 @@ class _Walk:
         try:
             start = header_of(first)
         except BadArchive as error:
-            self._say("header", 0, str(error))
+            self._add("header", 0, str(error))
             start = LogDigest()
         else:
             log = str((first.document or {}).get("log")) if first else subjects.EVENTS
             self._verifier = Verifier(str(self._path), keys=self._keys, foreign=self._foreign, start=start, log=log)
-        if first is not None and not first.sound:
-            self._say("line", start.position, "line 1 (the header) was altered")
+        if first is not None and not first.intact:
+            self._add("line", start.position, "line 1 (the header) was altered")
         ended = False
         for each in lines:
             position = self._verifier.at.position
             if ended:
-                self._say("line", position, f"line {each.number} stands behind the footer")
+                self._add("line", position, f"line {each.number} stands behind the footer")
                 break
-            if not each.sound:
-                self._say("line", position + 1, f"line {each.number} of the file was altered or cut off")
+            if not each.intact:
+                self._add("line", position + 1, f"line {each.number} of the file was altered or cut off")
             ended = self._take(each)
         if not ended:
-            self._say("truncated", self._verifier.at.position, "the file ends here, without a footer")
+            self._add("truncated", self._verifier.at.position, "the file ends here, without a footer")
         return self._verifier.end(signed=signed)
 
     def _take(self, each: Line) -> bool:
-        """Look at one line. True for the footer."""
+        """Verify one line. Returns True for the footer."""
         document = each.document or {}
         try:
             match each.kind:
@@ -259,32 +265,32 @@ class _Walk:
                 case "footer":
                     self._footer(each, document)
                     return True
-                case _ if each.sound:
-                    self._say("line", self._verifier.at.position, f"line {each.number} is of no kind we know")
+                case _ if each.intact:
+                    self._add("line", self._verifier.at.position, f"line {each.number} is of an unknown kind")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if each.sound:
-                self._say("line", self._verifier.at.position + 1, f"line {each.number} is malformed: {error!r}")
+            if each.intact:
+                self._add("line", self._verifier.at.position + 1, f"line {each.number} is malformed: {error!r}")
         return False
 
     def _footer(self, each: Line, document: Document) -> None:
         at, report = self._verifier.at, self._verifier.report
-        said = {name: document.get(name) for name in ("to", "events", "checkpoints", "sha256")}
+        stated = {name: document.get(name) for name in ("to", "events", "checkpoints", "sha256")}
         found = {
             "to": at.position,
             "events": report.events,
             "checkpoints": report.checkpoints,
             "sha256": each.before,
         }
-        wrong = [f"{name} is {found[name]}, not {said[name]}" for name in found if said[name] != found[name]]
+        wrong = [f"{name} is {found[name]}, not {stated[name]}" for name in found if stated[name] != found[name]]
         if wrong:
-            self._say("footer", at.position, f"the footer does not fit the file: {'; '.join(wrong)}")
+            self._add("footer", at.position, f"the footer does not fit the file: {'; '.join(wrong)}")
 
-    def _say(self, code: str, position: int, detail: str) -> None:
+    def _add(self, code: str, position: int, detail: str) -> None:
         self._verifier.report.add(Finding(code, position, detail))
 
 
 def checkpoint_of(document: Document) -> Checkpoint:
-    """The checkpoint of a line. Raises ValueError when it is none."""
+    """The checkpoint in a line. Raises ValueError if it is malformed."""
     try:
         return Checkpoint.model_validate({k: v for k, v in document.items() if k not in ("sum", "kind")})
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Walk the whole log on its server and verify it: chains, versions, positions, types, checkpoints.
+"""Reads the whole log from its server and verifies it: chains, versions, positions, types, checkpoints.
 
-A log that was put back to an older copy and went on from there fits together by itself. It is found by what was kept
-elsewhere: the checkpoints, and an archive to compare with (`against`).
+A log that was restored from an older copy and then continued is consistent in itself. It is detected by data that are
+stored elsewhere: the checkpoints, and an archive to compare with (`against`).
 """
 
 import json
@@ -21,7 +21,7 @@ from eventstore.log.store import EventStore
 from runtime import subjects
 
 Progress = Callable[[int, int], None]
-"""Called now and then: how far, of how much."""
+"""Called with the progress: the number of positions that are done, and of all positions."""
 
 
 async def verify_log(
@@ -32,17 +32,17 @@ async def verify_log(
     against: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Everything that is wrong with the log, as of now.
+    """Verify the log as it is now. The report has all findings.
 
-    Without `keys` signatures are not looked at. `against` is an archive of the same log, taken earlier. Raises
-    Unavailable when the server does not answer, OSError when the archive cannot be read.
+    Without `keys`, signatures are not checked. `against`: an earlier archive of the same log to compare with. Raises
+    Unavailable if the server does not answer, OSError if the archive cannot be read.
     """
     store, verifier = EventStore(nc), Verifier(subjects.EVENTS, keys=keys, foreign=foreign)
     comparison = _Comparison(against, verifier.report) if against is not None else None
     if against is not None:
         for finding in verify_file(against, keys=keys, foreign=["*"], signed=False).findings:
             if finding.message:
-                continue  # a malformed message, which the log holds too: else the two part there
+                continue  # a malformed message of the log; if the log differs there, the comparison finds it
             verifier.report.add(Finding("archive", finding.position, f"{against}: {finding}", finding.aggregate))
     signed = _signed(Checkpoints(nc), verifier.report)
     upcoming = await anext(signed, None)
@@ -58,7 +58,7 @@ async def verify_log(
         if progress is not None:
             progress(verifier.at.position, last)
     if verifier.at.position < last:
-        detail = f"the server has counted up to {last}, but gives no event behind this one"
+        detail = f"the server's last position is {last}, but it returns no event from here on"
         verifier.report.add(Finding("missing", verifier.at.position + 1, detail))
     if comparison is not None:
         comparison.end(verifier.at.position)
@@ -66,12 +66,12 @@ async def verify_log(
         verifier.check(upcoming)
         upcoming = await anext(signed, None)
     if upcoming is not None:
-        verifier.check(upcoming)  # behind the end of the log: one finding says it
+        verifier.check(upcoming)  # it is after the end of the log: one finding is enough
     return verifier.end()
 
 
 async def last_position(nc: Client, report: Report) -> int:
-    """The position of the newest event. The server's own count of what it lacks becomes a finding."""
+    """The position of the newest event. If the server counts deleted events, a finding is added."""
     try:
         reply = await nc.request(f"$JS.API.STREAM.INFO.{subjects.EVENTS}", b"", timeout=5)
     except (NatsError, OSError, TimeoutError) as error:
@@ -89,7 +89,7 @@ async def last_position(nc: Client, report: Report) -> int:
 
 
 async def _signed(checkpoints: Checkpoints, report: Report) -> AsyncIterator[Checkpoint]:
-    """The checkpoints as of now. What is none, or missing among them, becomes a finding."""
+    """The checkpoints as they are now. A finding is added for each missing one, and each message that is none."""
     until = await checkpoints.count()
     expected = 1
     async for number, recorded in checkpoints.read(0, until):
@@ -103,23 +103,23 @@ async def _signed(checkpoints: Checkpoints, report: Report) -> AsyncIterator[Che
 
 
 class _Comparison:
-    """Goes through an archive beside the log, and says where the two part."""
+    """Compares an archive with the log, and adds a finding where they begin to differ."""
 
     def __init__(self, path: Path, report: Report) -> None:
         self._path, self._report = path, report
         self._after = 0
         self._events = self._read()
         self._next = next(self._events, None)
-        self._parted = False
+        self._differs = False
 
     def feed(self, recorded: Recorded) -> None:
         while self._next is not None and self._next.position < recorded.position:
             self._next = next(self._events, None)
-        if self._parted or self._next is None or self._next.position != recorded.position:
+        if self._differs or self._next is None or self._next.position != recorded.position:
             return
         if self._next.digest != recorded.digest:
-            self._parted = True
-            detail = f"from here on the log is another one than in {self._path}: {self._next.id} stood here"
+            self._differs = True
+            detail = f"from here on the log differs from {self._path}, which has {self._next.id} here"
             self._report.add(Finding("forked", recorded.position, detail, recorded.subject))
 
     def end(self, last: int) -> None:
@@ -135,5 +135,5 @@ class _Comparison:
             lines = read_lines(file)
             header_of(next(lines, None))
             for each in lines:
-                if each.sound and each.kind == "event":
+                if each.intact and each.kind == "event":
                     yield event_of(each.document or {})

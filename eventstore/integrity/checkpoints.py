@@ -1,13 +1,14 @@
-"""Signed checkpoints: what the log held at a position, said by somebody who was there.
+"""Signed checkpoints: signed statements of the digest of the log at a position.
 
-The digest of the log is a running one. It begins with 64 zeros; each event makes a new one of it:
+The digest of the log begins with 64 zeros, and each event updates it:
 
-    digest = SHA-256("<digest before> <position> <digest of the event>"), in hex
+    digest = SHA-256("<previous digest> <position> <digest of the event>"), in hex
 
-A checkpoint names a position, the digest there, the time and the checkpoint before it, and is signed (Ed25519). Whoever
-holds the public key and one checkpoint knows whether a log is the same up to there, however well its chains fit.
+A checkpoint has a position, the digest there, the time and the id of the previous checkpoint, and is signed (Ed25519).
+With the public key and one checkpoint anybody can check that a log is the same up to that position, even if the chains
+of its aggregates were forged consistently.
 
-The signed bytes are lines, so that any tool can check them (`Checkpoint.text`; docs/integrity.md shows how).
+The signed bytes are lines of text, so that any tool can check them (`Checkpoint.text`; docs/integrity.md shows how).
 """
 
 import base64
@@ -38,18 +39,18 @@ from runtime.tasks.patience import CannotRun
 
 Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 Keys = Mapping[str, Ed25519PublicKey]
-"""Public keys that are trusted, by their fingerprint."""
+"""Trusted public keys by fingerprint."""
 
 _END = b"-----END PUBLIC KEY-----\n"
 
 
 class BadKey(CannotRun):
-    """A file does not hold the key that it should."""
+    """A file does not contain a valid key."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogDigest:
-    """The digest of the log up to and including a position; `event` is the digest of the event there."""
+    """The digest of the log up to and including a position; `event`: the digest of the event there."""
 
     position: int = 0
     digest: str = GENESIS
@@ -61,7 +62,7 @@ class LogDigest:
 
 
 class Checkpoint(BaseModel):
-    """One signed statement, as it stands in its stream and in archives."""
+    """One signed statement, as stored in its stream and in archives."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,7 +77,7 @@ class Checkpoint(BaseModel):
 
     @property
     def text(self) -> bytes:
-        """What is signed."""
+        """The signed bytes."""
         lines = (
             "nebula checkpoint 1",
             f"log: {self.log}",
@@ -91,7 +92,7 @@ class Checkpoint(BaseModel):
 
     @property
     def id(self) -> str:
-        """What the next checkpoint calls this one."""
+        """The id of this checkpoint, which is `previous` of the next one."""
         return hashlib.sha256(self.text + self.signature.encode()).hexdigest()
 
     @property
@@ -112,7 +113,7 @@ class Checkpoint(BaseModel):
 
 
 def sign(key: Ed25519PrivateKey, log: str, at: LogDigest, previous: str, time: datetime) -> Checkpoint:
-    """A checkpoint of what the log held."""
+    """Sign a checkpoint of the log."""
     stated = Checkpoint(
         log=log,
         position=at.position,
@@ -126,14 +127,15 @@ def sign(key: Ed25519PrivateKey, log: str, at: LogDigest, previous: str, time: d
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """32 hex digits that name a public key."""
+    """The name of a public key: 32 hex digits."""
     return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:32]
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The key from its file (PEM), made with mode 0600 at first use; its public key is published beside it.
+    """The signing key in a file (PEM), which is created at first use with mode 0600. Its public key is added to the
+    `.pub` file with the same name.
 
-    Raises BadKey when the file holds something else.
+    Raises BadKey if the file contains something else, OSError.
     """
     if not path.exists():
         fresh = Ed25519PrivateKey.generate()
@@ -143,37 +145,37 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError) as error:
         raise BadKey(f"{path}: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadKey(f"{path} holds a key that is not Ed25519")
+        raise BadKey(f"{path} has a key that is not Ed25519; restore the file, or delete it to get a new key")
     _publish(public_path(path), key.public_key())
     return key
 
 
 def public_path(path: Path) -> Path:
-    """Where the public key of a signing key's file is."""
+    """The path of the public key of a signing key."""
     return path.with_suffix(".pub")
 
 
 def public_keys(path: Path) -> Keys:
-    """The public keys (PEM, one behind the other) in a file. Raises BadKey when there is none, or something else."""
+    """The public keys (PEM) in a file. Raises BadKey if there is none, or the file contains something else."""
     found = {}
     try:
         blocks = path.read_bytes().split(_END)[:-1]
         for block in blocks:
             key = load_pem_public_key(block + _END)
             if not isinstance(key, Ed25519PublicKey):
-                raise BadKey(f"{path} holds a key that is not Ed25519")
+                raise BadKey(f"{path} has a key that is not Ed25519; give the file with the notary's public keys")
             found[fingerprint(key)] = key
     except OSError as error:
         raise BadKey(sentence(error, path)) from error
     except ValueError as error:
         raise BadKey(f"{path}: {error}") from error
     if not found:
-        raise BadKey(f"{path} holds no public key")
+        raise BadKey(f"{path} has no public key; give the file with the notary's public keys")
     return found
 
 
 def _publish(path: Path, key: Ed25519PublicKey) -> None:
-    """Add the public key to the file, in front: keys that were used before still prove what they signed."""
+    """Add the public key at the beginning of the file. Earlier keys stay, since their signatures stay valid."""
     known = public_keys(path) if path.exists() else {}
     if fingerprint(key) not in known:
         before = path.read_bytes() if path.exists() else b""

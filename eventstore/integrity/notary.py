@@ -1,9 +1,9 @@
-"""The notary: walks behind the log and signs, now and then, what it has seen.
+"""The notary: it reads the log and regularly signs a checkpoint of it.
 
-It goes on from the last checkpoint and checks, each time, that the event there is still the one that was signed. A log
-that lost its tail or grew another one is never signed: that is said as an error, again and again, until somebody looks.
-Positions that no message has, before any of them was signed, are parked, for people to see: the rest is signed.
-Several notaries may run; of two at once, one signs.
+It continues from the last checkpoint, and checks each time that the event there is still the one that was signed. It
+never signs a log that lost its last events or has other ones: it reports an error each time, until somebody acts.
+Positions without a message that no checkpoint covers yet are parked for people, and the rest is signed. Several
+notaries may run; for each checkpoint only one of them signs.
 """
 
 import asyncio
@@ -28,13 +28,14 @@ log = logs.get(__name__)
 _ASK_AGAIN = 40
 _NEAR = 16
 AT_A_TIME = 64
-"""Messages among the checkpoints that are held at a time: anybody may store large ones there."""
+"""Number of messages of the stream of checkpoints that are in memory: anybody on the bus may store large ones there."""
 MOST_STRANGERS = 10_000
-"""Checkpoints of other keys that are compared with the log in one step, the oldest first. The others are parked."""
+"""At most so many checkpoints of unknown keys are compared with the log in one step, the oldest first. The others are
+parked."""
 
 
 class Disagrees(Exception):
-    """The log is not the one that was signed. The text says where."""
+    """The log is not the one that was signed. The text says where it differs."""
 
 
 class Checkpoints:
@@ -45,19 +46,19 @@ class Checkpoints:
         self._documents = Documents(nc, stream)
 
     async def count(self) -> int:
-        """How many messages there are: checkpoints, and what somebody else stored among them."""
+        """The number of messages in the stream: checkpoints, and others that somebody stored there."""
         return await self._stream.last_position()
 
     async def number(self, number: int) -> Checkpoint | None:
-        """The n-th that was stored, or None. Raises Disagrees when what stands there is no checkpoint."""
+        """The checkpoint in the n-th message, or None if there is no such message. Raises Disagrees if it is none."""
         if number < 1:
             return None
         page, _ = await self._stream.page(number - 1, subjects.CHECKPOINT, 1)
         return parsed(page[0]) if page else None
 
     async def newest(self, number: int, keys: Keys | None = None) -> tuple[Checkpoint | None, int]:
-        """The newest checkpoint among the first `number` messages (signed by one of these keys, where they are given),
-        and its number; 0 where there is none.
+        """The newest checkpoint among the first `number` messages, and the number of its message; (None, 0) if there is
+        none. `keys`: only one that a key of these has signed.
         """
         while number > 0:
             start = max(0, number - _NEAR)
@@ -70,20 +71,20 @@ class Checkpoints:
         return None, 0
 
     async def following(self, number: int) -> Checkpoint | None:
-        """The first checkpoint behind the first `number` messages, or None."""
-        async for _, checkpoint in self.sound(number):
+        """The first checkpoint after the first `number` messages, or None."""
+        async for _, checkpoint in self.valid(number):
             return checkpoint
         return None
 
-    async def sound(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Checkpoint]]:
-        """As `read`, without the messages that are no checkpoints."""
+    async def valid(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Checkpoint]]:
+        """Like `read`, without the messages that are no checkpoints."""
         async for number, recorded in self.read(after, until):
             checkpoint = checkpoint_in(recorded)
             if checkpoint is not None:
                 yield number, checkpoint
 
     async def read(self, after: int = 0, until: int | None = None) -> AsyncIterator[tuple[int, Recorded]]:
-        """All behind the `after`-th up to the `until`-th, as they are stored, with their numbers."""
+        """The messages after the `after`-th up to the `until`-th, with their numbers."""
         while True:
             page, _ = await self._stream.page(after, subjects.CHECKPOINT, AT_A_TIME)
             for recorded in page:
@@ -95,7 +96,7 @@ class Checkpoints:
             after = page[-1].position
 
     async def before(self, position: int) -> int:
-        """How many messages stand, from the first on, before the first checkpoint of a position beyond this one."""
+        """The number of messages before the first checkpoint of a position after this one."""
         low, high = 0, await self.count()
         while low < high:
             middle = (low + high + 1) // 2
@@ -107,14 +108,14 @@ class Checkpoints:
         return low
 
     async def append(self, checkpoint: Checkpoint, last: int) -> None:
-        """Store one behind the `last`-th. Raises Conflict when another one stands there already."""
+        """Store a checkpoint after the `last`-th message. Raises Conflict if there is already another message."""
         await self._documents.put(subjects.CHECKPOINT, checkpoint.model_dump_json().encode(), last=last)
 
 
 async def pages(store: EventStore, after: int, to: int) -> AsyncIterator[list[Recorded]]:
-    """The log behind `after` up to `to`, page by page. It ends early only when the server does not have more.
+    """The log after position `after` up to `to`, page by page. It ends early only if the server has no more.
 
-    Any of several replicas may answer, and one that lags is asked again for a while.
+    Any replica may answer; if it lags, the read is repeated for a while.
     """
     patience = _ASK_AGAIN
     while after < to:
@@ -133,11 +134,11 @@ def parsed(recorded: Recorded) -> Checkpoint:
     try:
         return Checkpoint.model_validate_json(recorded.body)
     except ValidationError as error:
-        raise Disagrees(f"message {recorded.position} among the checkpoints is not one") from error
+        raise Disagrees(f"message {recorded.position} in the stream of checkpoints is not a checkpoint") from error
 
 
 def checkpoint_in(recorded: Recorded) -> Checkpoint | None:
-    """The checkpoint that a message holds, if it does."""
+    """The checkpoint in a message; None if it is none."""
     try:
         return parsed(recorded)
     except Disagrees:
@@ -145,10 +146,10 @@ def checkpoint_in(recorded: Recorded) -> Checkpoint | None:
 
 
 class Notary:
-    """Signs with one key. `known` are the public keys whose checkpoints it goes on from (its own is one).
+    """Signs with one key. `known`: the public keys whose checkpoints it trusts, in addition to its own.
 
-    A checkpoint of another key is followed where it is right. Whatever else stands among them is parked and passed
-    over: anybody who reaches the bus can store it.
+    A checkpoint of an unknown key is accepted if it is correct for this log. All other messages in the stream of
+    checkpoints are parked and ignored, because anybody on the bus can store them.
     """
 
     def __init__(
@@ -164,17 +165,16 @@ class Notary:
         self._seen: LogDigest | None = None
 
     async def step(self) -> Checkpoint | None:
-        """Sign what the log holds now; None when nothing is new, or another notary was first.
+        """Sign the log up to its end. None if there is nothing new, or another notary was first.
 
-        Raises Disagrees when the log does not go on from what was seen or signed before, Unavailable when it does not
-        answer.
+        Raises Disagrees if the log does not contain what was read or signed before, Unavailable if it does not answer.
         """
         number = await self._checkpoints.count()
         latest, at = await self._checkpoints.newest(number, self._known)
-        seen, digests = await self._walk(latest, await self._strange(at, number))
+        seen, digests = await self._read_on(latest, await self._unknown_positions(at, number))
         async for _, stray in self._checkpoints.read(at, number):
             found = checkpoint_in(stray)
-            if found is not None and right(found, latest, digests):
+            if found is not None and is_correct(found, latest, digests):
                 latest = found
             else:
                 await self._park(stray, found)
@@ -187,18 +187,22 @@ class Notary:
             return None
         return checkpoint
 
-    async def _strange(self, after: int, until: int) -> set[int]:
-        """The positions of which checkpoints of other keys speak: all that is kept of them before the log is read."""
+    async def _unknown_positions(self, after: int, until: int) -> set[int]:
+        """The positions of the checkpoints of unknown keys, for which the digest of the log is needed."""
         positions = set[int]()
-        async for _, found in self._checkpoints.sound(after, until):
+        async for _, found in self._checkpoints.valid(after, until):
             positions.add(found.position)
             if len(positions) == MOST_STRANGERS:
                 break
         return positions
 
     async def _park(self, stray: Recorded, found: Checkpoint | None) -> None:
-        """Put aside what somebody stored among the checkpoints. It stays there; everybody passes over it."""
-        reason = "it is no checkpoint" if found is None else "no known key signed it, and it is not true of this log"
+        """Park a message that somebody stored among the checkpoints. It stays in the stream, and
+        all readers ignore it.
+        """
+        reason = (
+            "it is no checkpoint" if found is None else "no known key signed it, and it is not correct for this log"
+        )
         await self._parking.park(
             CHECKPOINTS,
             str(stray.position),
@@ -209,10 +213,10 @@ class Notary:
             body=stray.body,
         )
 
-    async def _walk(self, latest: Checkpoint | None, asked: Collection[int]) -> tuple[LogDigest, dict[int, str]]:
-        """Read on to the log's end from where we were; at first, from the latest checkpoint that we trust.
+    async def _read_on(self, latest: Checkpoint | None, wanted: Collection[int]) -> tuple[LogDigest, dict[int, str]]:
+        """Read the log from the last known position to its end; the first time, from the latest trusted checkpoint.
 
-        The digest there, and those of the positions that are asked for, as far as they were passed.
+        Returns the digest at the end, and the digests at the `wanted` positions that were read.
         """
         seen, digests = self._seen, dict[int, str]()
         if seen is None:
@@ -221,7 +225,7 @@ class Notary:
         last = await self._store.last_position()
         furthest = max(seen.position, latest.position if latest else 0)
         if last < furthest:
-            raise Disagrees(f"the log ends at position {last}, but has been seen up to {furthest}")
+            raise Disagrees(f"the log ends at position {last}, but it had events up to {furthest} before")
         if seen.position:
             await self._same(seen)
         async for page in pages(self._store, seen.position, last):
@@ -229,21 +233,21 @@ class Notary:
                 if recorded.position != seen.position + 1:
                     await self._hole(seen.position, recorded.position, latest.position if latest else 0)
                 seen = seen.after(recorded)
-                if seen.position in asked:
+                if seen.position in wanted:
                     digests[seen.position] = seen.digest
                 if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
-                    raise Disagrees(f"what was signed of position {latest.position} is not what is there")
+                    raise Disagrees(f"the log up to position {latest.position} is not the one that was signed")
         if seen.position < last:
             raise Disagrees(f"position {seen.position + 1} is missing from the log")
         self._seen = seen
         return seen, digests
 
     async def _hole(self, before: int, after: int, signed: int) -> None:
-        """Pass over positions without a message. nats-server takes one for what it could not write to a full disk.
+        """Park a range of positions without a message. nats-server may skip a position after a failed write.
 
-        What is signed says which positions there are, so nothing can be taken away behind it, and `verify` names every
-        hole for ever. Raises Disagrees where the log's leader has a message there, or an event that was signed stood
-        there.
+        A signed digest covers which positions have messages, so no message can be removed afterwards, and `verify`
+        reports each hole for ever. Raises Disagrees if the stream's leader has a message there, or if a signed event
+        was there.
         """
         if before < signed < after or await self._store.next_position(before) != after:
             raise Disagrees(f"{missing(before, after)} is missing from the log")
@@ -251,14 +255,14 @@ class Notary:
         await self._park_hole(before, after)
 
     async def _park_hole(self, before: int, after: int) -> None:
-        """Put it aside for people to see, once; whoever drops it has seen it."""
+        """Park the hole for people, once."""
         error = f"no message is at {missing(before, after)}: an archive of this log cannot be restored"
         await self._parking.park(
             HOLES, str(before + 1), subject=subjects.events(), position=before + 1, error=error, size=0
         )
 
     async def _is_whole(self) -> bool:
-        """Whether there is a message for each position of the log. Raises Unavailable."""
+        """Whether each position of the log has a message. Raises Unavailable."""
         try:
             state = (await self._nc.jetstream().stream_info(subjects.EVENTS)).state
         except (NatsError, OSError, TimeoutError) as error:
@@ -266,7 +270,7 @@ class Notary:
         return state.messages == state.last_seq
 
     async def _park_earlier(self, signed: int) -> None:
-        """Park the holes before the latest checkpoint: this one was not there yet when they were passed over."""
+        """Park the holes before the latest checkpoint, which another process may have passed without parking them."""
         if not signed or await self._is_whole():
             return
         before = 0
@@ -280,16 +284,16 @@ class Notary:
         async for page in pages(self._store, seen.position - 1, seen.position):
             if page[0].digest == seen.event:
                 return
-        raise Disagrees(f"the event at position {seen.position} is another one than before")
+        raise Disagrees(f"the event at position {seen.position} is not the one that was there before")
 
 
 def missing(before: int, after: int) -> str:
-    """The positions between two, in words."""
+    """The positions between two positions, in words."""
     return f"positions {before + 1} to {after - 1}" if after > before + 2 else f"position {before + 1}"
 
 
-def right(stranger: Checkpoint, latest: Checkpoint | None, digests: Mapping[int, str]) -> bool:
-    """Whether a checkpoint of an unknown key follows the latest one, and says of the log what was found there."""
-    behind = latest.position if latest else 0
-    follows = stranger.position > behind and stranger.previous == (latest.id if latest else GENESIS)
+def is_correct(stranger: Checkpoint, latest: Checkpoint | None, digests: Mapping[int, str]) -> bool:
+    """Whether a checkpoint of an unknown key follows the latest one and has the digest of this log."""
+    last = latest.position if latest else 0
+    follows = stranger.position > last and stranger.previous == (latest.id if latest else GENESIS)
     return follows and stranger.log == subjects.EVENTS and digests.get(stranger.position) == stranger.digest

@@ -1,7 +1,7 @@
-"""What others need to read the log without our code: JSON Schema for each type of event, and for its headers.
+"""JSON Schemas of all event types and of their headers, so that other programs can read the log.
 
-All of it is generated from the classes. `docs/schemas/` holds the result, `nebula schemas DIR` writes it anywhere. What
-else is on the bus is in an AsyncAPI document (`cli/asyncapi.py`).
+They are generated from the classes. `docs/schemas/` has the result; `nebula schemas DIR` writes it to another folder.
+The AsyncAPI document describes all other messages on the bus (`cli/asyncapi.py`).
 """
 
 import json
@@ -21,7 +21,7 @@ _HEX = {"type": "string", "pattern": f"^{SHA256}$"}
 
 
 def event_schema(topic: str, kind: type[Event]) -> Document:
-    """The schema of an event's body. Members that are null are left out; readers ignore those they do not know."""
+    """The schema of an event's body. Members that are null are left out; readers ignore unknown members."""
     return {
         "$schema": DIALECT,
         "$id": file_name(topic),
@@ -70,7 +70,7 @@ def headers_schema() -> Document:
 
 
 def documents() -> dict[str, Document]:
-    """Every generated file by its name."""
+    """All generated files by name."""
     found = {file_name(topic): event_schema(topic, kind) for topic, kind in all_types().items()}
     return {**found, "headers.json": headers_schema()}
 
@@ -80,7 +80,7 @@ def text_of(document: Document) -> str:
 
 
 def write(folder: Path, documents: Mapping[str, Document]) -> list[str]:
-    """Write the documents, remove schemas of types that are gone; the names of the files that changed."""
+    """Write the documents, and delete schemas of types that no longer exist. Returns the names of changed files."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {name: text_of(document) for name, document in documents.items()}
     changed = []

@@ -1,8 +1,8 @@
 """Export the log from its server into an archive, and restore an archive into an empty server.
 
-A restored log has every event at its position, with the same subject, headers and body, so that all digests, chains and
-checkpoints hold. What belongs to storing and not to the event is new: the server stamps its own time, so the time at
-which an event was first stored goes along in the header `Nebula-Stored-At`, which readers see as `stored_at`.
+A restored log has each event at its position, with the same subject, headers and body, so all digests, chains and
+checkpoints stay valid. The server sets its own time of storing. So the restore adds the original time in the header
+`Nebula-Stored-At`, which readers use as `stored_at`.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from runtime import subjects
 from runtime.bus import bus, streams
 
 ADDED = 1024
-"""Bytes of the headers that a restore adds to a message, at most."""
+"""Maximum number of bytes of the headers that a restore adds to a message."""
 IN_FLIGHT = 256
-"""Publishes that wait for their acknowledgement. They are stored in the order of sending."""
+"""Maximum number of publishes that wait for their acknowledgement. The server stores them in the order of sending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. `signed` is the last position that a checkpoint in the file covers."""
+    """The result of an export. `signed`: the last position that a checkpoint in the file covers."""
 
     first: int
     last: int
@@ -49,7 +49,7 @@ class Exported:
 
 
 class Refused(Exception):
-    """An export or a restore that will not be begun, or not be gone on with. The text says why and what would help."""
+    """An export or a restore is refused, or was stopped. The text says why, and what to do."""
 
 
 class Unsound(Refused):
@@ -63,17 +63,17 @@ class Unsound(Refused):
 async def export(
     nc: Client, file: BinaryIO, *, after: int = 0, to: int | None = None, progress: Progress | None = None
 ) -> Exported:
-    """Write the log behind position `after` up to `to` (its end as of now), with all checkpoints and anchors.
+    """Write the log after position `after` up to `to` (default: its end now), with all checkpoints and anchors.
 
-    `to` is moved on to the next checkpoint, where there is one: what a signature covers can be proven. Raises Refused
-    when there is no such range, Unavailable when the server does not answer.
+    If there is a later checkpoint, the range is extended to the first one, so that a signature covers all of it. Raises
+    Refused if the range does not exist, Unavailable if the server does not answer.
     """
     store, checkpoints = EventStore(nc), Checkpoints(nc)
     passed, count = await checkpoints.before(after), await checkpoints.count()
     last = await store.last_position()
     if after and (after >= last or (to is not None and to <= after)):
         raise Refused(
-            f"there is nothing between position {after} and {last if to is None else to}: the log ends at {last}"
+            f"there are no events between position {after} and {last if to is None else to}: the log ends at {last}"
         )
     if to is not None and to > last:
         raise Refused(f"there is no position {to}: the log ends at {last}")
@@ -85,7 +85,7 @@ async def export(
     before, _ = await checkpoints.newest(passed)
     start = await _digest_at(store, before, after)
     writer, seen, signed = Writer(file, start), set[str](), start.position
-    upcoming = checkpoints.sound(passed, count)
+    upcoming = checkpoints.valid(passed, count)
     document = await anext(upcoming, None)
     async for page in pages(store, after, to):
         for anchor in await _anchors(nc, store, page, seen, after) if after else ():
@@ -103,7 +103,7 @@ async def export(
 
 
 async def _digest_at(store: EventStore, checkpoint: Checkpoint | None, position: int) -> LogDigest:
-    """The digest of the log at a position, from the last checkpoint before it on. Verifying proves it, or not."""
+    """The digest of the log at a position, computed from an earlier checkpoint. It is checked by `verify` only."""
     at = checkpoint.at if checkpoint is not None else LogDigest()
     async for page in pages(store, at.position, position):
         for recorded in page:
@@ -114,19 +114,19 @@ async def _digest_at(store: EventStore, checkpoint: Checkpoint | None, position:
 async def _anchors(
     nc: Client, store: EventStore, page: Sequence[Recorded], seen: set[str], after: int
 ) -> list[Recorded]:
-    """The last event up to position `after` of each aggregate that goes on in this page for the first time."""
+    """The last event up to position `after` of each aggregate that continues in this page for the first time."""
     first: dict[str, Recorded] = {}
     for recorded in page:
         if recorded.subject not in seen and shape(recorded) is None:
             first.setdefault(recorded.subject, recorded)
     seen.update(first)
-    going_on = sorted(subject for subject, recorded in first.items() if recorded.version > 1)
+    continued = sorted(subject for subject, recorded in first.items() if recorded.version > 1)
     found: list[Recorded] = []
-    for last in await _last_of(nc, going_on, after):
+    for last in await _last_of(nc, continued, after):
         if shape(last) is None and follows(first[last.subject], last.version, last.digest) is None:
             found.append(last)
             continue
-        history = await store.history(last.ref, at=after)  # malformed messages stand between the two
+        history = await store.history(last.ref, at=after)  # malformed messages are between the two
         found += history[-1:]
     return sorted(found, key=lambda recorded: recorded.position)
 
@@ -156,17 +156,19 @@ async def restore(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Put an archive of the whole log into a server whose log is empty: same events, same positions.
+    """Restore an archive of a whole log into a server with an empty log: same events, same positions.
 
-    The archive is verified first; malformed messages that the log held are put back as they were. `resume` goes on with
-    a restore that was cut off: what is there has to be the archive's beginning. No other process may append meanwhile;
-    one that does is noticed, and ends the restore. Raises Unsound, Refused, BadArchive, Unavailable.
+    The archive is verified first. Malformed messages of the log are restored unchanged. `resume`: continue an
+    interrupted restore; the server has to contain the beginning of the archive. No other process may append meanwhile;
+    if one does, the restore is stopped. Raises Unsound, Refused, BadArchive, Unavailable.
     """
     report = archive.verify_file(path, keys=keys, foreign=foreign, signed=False)
     if not report.genuine:
         raise Unsound(report)
     if report.first != 1:
-        raise Refused(f"the archive begins at position {report.first}: only a whole log can be restored")
+        raise Refused(
+            f"the archive begins at position {report.first}: only an archive from position 1 on can be restored"
+        )
     js = nc.jetstream()
     await streams.ensure(js, streams.events_stream(replicas))
     await streams.ensure(js, streams.checkpoints_stream(replicas))
@@ -177,17 +179,17 @@ async def restore(
 
 @contextlib.asynccontextmanager
 async def room(js: JetStreamContext) -> AsyncIterator[None]:
-    """In here a message of the log may be larger than usual, by the headers that a restore adds."""
+    """Allow larger messages in the log inside the block, by the headers that a restore adds."""
     most = streams.events_stream(1).max_msg_size or 0
     config = (await js.stream_info(subjects.EVENTS)).config
-    if (config.max_msg_size or -1) not in (most, most + ADDED):  # (the latter where a restore was cut off)
+    if (config.max_msg_size or -1) not in (most, most + ADDED):  # (the second one after an interrupted restore)
         yield
         return
     await js.update_stream(replace(config, max_msg_size=most + ADDED))
     try:
         yield
     finally:
-        with contextlib.suppress(NatsError, OSError, TimeoutError):  # what ended the restore says more
+        with contextlib.suppress(NatsError, OSError, TimeoutError):  # an error of the restore itself says more
             await js.update_stream(replace(config, max_msg_size=most))
 
 
@@ -202,19 +204,19 @@ class _Restore:
         have, signed = await self._store.last_position(), await self._checkpoints.count()
         if (have or signed) and not self._resume:
             raise Refused(
-                f"the server holds {have} events and {signed} checkpoints already: a log is restored into an empty one "
-                "only (or gone on with: --resume)"
+                f"the server already has {have} events and {signed} checkpoints: restore into an empty server, or "
+                "continue an interrupted restore with --resume"
             )
         await self._compare(have)
         self._sent = self._acknowledged = have
         self._inbox = self._nc.new_inbox()
         self._acks = await self._nc.subscribe(self._inbox)
         try:
-            await self._lay(have, signed)
+            await self._restore(have, signed)
         finally:
             await self._acks.unsubscribe()
 
-    async def _lay(self, have: int, signed: int) -> None:
+    async def _restore(self, have: int, signed: int) -> None:
         number = 0
         with self._path.open("rb") as file:
             lines = read_lines(file)
@@ -230,16 +232,19 @@ class _Restore:
             await self._settle(0)
 
     async def _compare(self, have: int) -> None:
-        """Refuse to go on unless the server holds the archive's first events, and nothing else."""
+        """Raises Refused unless the events on the server are the first events of the archive."""
         if have > self._total:
-            raise Refused(f"the server holds {have} events, the archive {self._total}")
+            raise Refused(f"the server has {have} events, the archive only {self._total}: use an empty server")
         with self._path.open("rb") as file:
             expected = (event_of(e.document or {}) for e in read_lines(file) if e.kind == "event")
             async for page in pages(self._store, 0, have):
                 for there in page:
                     mine = next(expected, None)
                     if mine is None or (mine.position, mine.digest) != (there.position, there.digest):
-                        raise Refused(f"position {there.position} on the server is not what the archive has there")
+                        raise Refused(
+                            f"the event at position {there.position} on the server is not that of the archive: use an "
+                            "empty server"
+                        )
 
     async def _send(self, recorded: Recorded) -> None:
         storing = {
@@ -252,9 +257,11 @@ class _Restore:
                 headers = {**recorded.headers, **storing}
                 await self._nc.publish(recorded.subject, recorded.body, reply=self._inbox, headers=headers)
             else:
-                said = recorded.raw.block.removesuffix(b"\r\n\r\n")
-                ours = (f"{k}: {v}".encode() for k, v in storing.items())  # last: of a name that comes twice they count
-                block = b"\r\n".join([said, *ours, b"", b""])
+                original = recorded.raw.block.removesuffix(b"\r\n\r\n")
+                ours = (
+                    f"{k}: {v}".encode() for k, v in storing.items()
+                )  # at the end: the last header of a name counts
+                block = b"\r\n".join([original, *ours, b"", b""])
                 await bus.publish_bytes(self._nc, recorded.raw.subject, self._inbox, block, recorded.body)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the log does not answer: {error!r}") from error
@@ -265,7 +272,7 @@ class _Restore:
                 self._progress(self._acknowledged, self._total)
 
     async def _settle(self, left: int) -> None:
-        """Wait for acknowledgements, which come in the order of sending, until so many are left."""
+        """Wait for acknowledgements, which come in the order of sending, until only `left` are missing."""
         while self._sent - self._acknowledged > left:
             position = self._acknowledged + 1
             try:
@@ -279,17 +286,17 @@ class _Restore:
             self._acknowledged = position
 
     async def _sign(self, number: int, have: int, checkpoint: Checkpoint) -> None:
-        """Put the n-th checkpoint back, once all before it is stored."""
+        """Store the n-th checkpoint, after all messages before it are stored."""
         if number <= have:
             try:
                 there = await self._checkpoints.number(number)
             except Disagrees:
                 there = None
             if there != checkpoint:
-                raise Refused(f"checkpoint {number} on the server is not what the archive has there")
+                raise Refused(f"checkpoint {number} on the server is not that of the archive: use an empty server")
             return
         await self._settle(0)
         try:
             await self._checkpoints.append(checkpoint, number - 1)
         except Conflict as error:
-            raise Refused(f"somebody else signed checkpoint {number}: stop all roles first") from error
+            raise Refused(f"another process signed checkpoint {number}: stop all roles and restore again") from error

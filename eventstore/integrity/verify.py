@@ -1,8 +1,8 @@
-"""Is this log whole, in order, and the one that was signed? A pure answer: events in, findings out.
+"""Verifies that a log is complete, in order, and the one that was signed. Pure: events in, findings out.
 
-Feed every event in the order of the log, and each checkpoint once its position has been reached. What it keeps is one
-tip per aggregate, so a log of any length fits. After a finding it goes on from what it found, so that one fault is told
-once and a second one is not hidden by the first.
+Feed all events in the order of the log, and each checkpoint as soon as its position is reached. It keeps one tip per
+aggregate in memory, so the log may have any length. After a finding it continues from what it found, so that one fault
+gives one finding and does not hide a second fault.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from eventstore.log.upcast import all_types, type_version
 from runtime import subjects
 
 MOST_FINDINGS = 1000
-"""As many are kept; the others are counted."""
+"""Maximum number of findings that are kept; further ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. `code` is for programs, `detail` for people.
+    """One fault. `code` is for programs, `detail` for people.
 
-    `position` is where in the log; where two events disagree with each other it is the earlier one, and `detail` names
-    both. `aggregate` is the subject, where one is concerned.
+    `position`: where in the log; if two events contradict each other, that of the earlier one, and `detail` names both.
+    `aggregate`: the subject, if the fault concerns one. `message`: the position of a malformed message, else 0.
     """
 
     code: str
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a walk came to. `proven` is the last position that a good signature covers."""
+    """The result of a verification. `proven`: the last position that a valid signature covers."""
 
     what: str
     first: int = 0
@@ -57,9 +57,10 @@ class Report:
 
     @property
     def genuine(self) -> bool:
-        """Whether nothing is wrong but that the log itself holds malformed messages.
+        """Whether the only findings are malformed messages that are really part of the log.
 
-        That a message does not follow could also come from tampering: it counts where a good signature covers it.
+        A message with a wrong version or chain may also be a sign of tampering. It is accepted only if a valid
+        signature covers it.
         """
         return not self.more_findings and all(
             f.message and (f.code in ("shape", "unreadable") or f.message <= self.proven) for f in self.findings
@@ -87,10 +88,10 @@ class Tip(NamedTuple):
 
 
 class Verifier:
-    """One walk through a log, or through a part of one that begins behind `start`.
+    """One verification of a log, or of the part of it after `start`.
 
-    `keys` are trusted to sign; without any, signatures are not looked at. `foreign` are patterns (`acme.*`) of types
-    that others may write.
+    `keys`: public keys that are trusted; None: do not check signatures. `foreign`: patterns (`acme.*`) of types of
+    other programs that are accepted.
     """
 
     def __init__(
@@ -111,26 +112,29 @@ class Verifier:
         self._sound_from = self._start
         self._tips: dict[str, Tip] = {}
         self._found: dict[str, Tip] = {}
-        """Messages that did not follow, where the next one may tell whether it was they who were right."""
+        """Messages that did not follow the tip. If the next message follows them, an earlier event
+        was lost or changed.
+        """
         self._checkpoint: Checkpoint | None = None
         self.report = Report(what, first=self._start + 1, last=self._start, digest=self._at.digest)
 
     @property
     def at(self) -> LogDigest:
-        """How far it is."""
+        """The digest of the log up to the last fed position."""
         return self._at
 
     def anchor(self, recorded: Recorded) -> None:
-        """The last event of an aggregate before the part that is looked at."""
+        """Add the last event of an aggregate before the verified part."""
         if recorded.position > self._start or recorded.subject in self._tips:
-            self._add("anchor", recorded.position, "stands where an event before this range should", recorded.subject)
+            detail = "is not an event before this range, or is the second one of its aggregate"
+            self._add("anchor", recorded.position, detail, recorded.subject)
         elif (wrong := shape(recorded)) is not None:
             self._add(wrong.code, recorded.position, wrong.reason, recorded.subject)
         else:
             self._tips[recorded.subject] = Tip(recorded.version, recorded.position, recorded.digest)
 
     def feed(self, recorded: Recorded) -> None:
-        """The next message."""
+        """Add the next message."""
         self._order(recorded)
         wrong = shape(recorded)
         if wrong is None:
@@ -142,30 +146,31 @@ class Verifier:
         self.report.events += 1
 
     def check(self, checkpoint: Checkpoint) -> None:
-        """The next checkpoint, as soon as its position is reached (or cannot be reached any more)."""
+        """Add the next checkpoint. Call it as soon as its position is reached, or cannot be reached any more."""
         before, position = self._checkpoint, checkpoint.position
         self.report.checkpoints += 1
         if self._keys is not None and not checkpoint.signed_by(self._keys):
             known = checkpoint.key in self._keys
             why = "its signature is wrong" if known else f"it is signed by key {checkpoint.key}, which is not trusted"
-            self._add("signature", position, f"the checkpoint of {checkpoint.time.isoformat()} does not count: {why}")
+            self._add("signature", position, f"the checkpoint of {checkpoint.time.isoformat()} is ignored: {why}")
             return
         self._checkpoint = checkpoint
         if checkpoint.log != self._log:
-            self._add("checkpoint", position, f"the checkpoint speaks of another log, {checkpoint.log}")
+            self._add("checkpoint", position, f"the checkpoint is of another log, {checkpoint.log}")
             return
         if before is not None and (checkpoint.previous != before.id or position <= before.position):
-            self._add("checkpoint", position, f"the checkpoint does not follow the one of position {before.position}")
+            detail = f"the checkpoint is not the next one after that of position {before.position}"
+            self._add("checkpoint", position, detail)
         elif before is None and self._start == 0 and checkpoint.previous != GENESIS:
             self._add("checkpoint", position, "the checkpoints before this one are missing")
         if position <= self._start:
             return
         signed = f"position {position}, signed at {checkpoint.time.isoformat()}"
         if position > self._at.position:
-            self._add("truncated", self._at.position, f"the log ends here, but once held {signed}")
+            self._add("truncated", self._at.position, f"the log ends here, but it once had {signed}")
             return
         if position < self._at.position:
-            self._add("missing", position, f"the event of {signed}, is not there")
+            self._add("missing", position, f"the event at {signed}, is missing")
         elif checkpoint.digest == self._at.digest:
             self.report.proven = position if self._keys is not None else 0
         else:
@@ -179,33 +184,32 @@ class Verifier:
         self._add(
             "altered" if same else "forked",
             first,
-            f"between positions {first} and {checkpoint.position} this is not the log of {signed}: {what}",
+            f"between positions {first} and {checkpoint.position} this log differs from that of {signed}: {what}",
         )
         self._at = checkpoint.at
 
     def end(self, *, signed: bool = False) -> Report:
-        """The whole answer. `signed` asks that signatures reach to the last event."""
+        """The result. `signed`: a finding is added if no valid signature covers the last event."""
         report, last = self.report, self._at.position
         report.last, report.digest, report.aggregates = last, self._at.digest, len(self._tips)
         if signed and self._keys is not None and last > max(report.proven, self._start):
             first = max(report.proven, self._start) + 1
-            self._add("unsigned", first, f"no good checkpoint covers positions {first} to {last}")
+            self._add("unsigned", first, f"no valid checkpoint covers positions {first} to {last}")
         return report
 
     def _order(self, recorded: Recorded) -> None:
         expected, position = self._at.position + 1, recorded.position
         if position > expected:
             missing = f"position {expected} is" if position == expected + 1 else f"{expected} to {position - 1} are"
-            self._add("missing", expected, f"{missing} missing: the next event stands at position {position}")
+            self._add("missing", expected, f"{missing} missing: the next event is at position {position}")
         elif position < expected:
-            self._add("order", position, f"stands behind position {self._at.position}", recorded.subject)
+            self._add("order", position, f"comes after position {self._at.position}", recorded.subject)
 
     def _chain(self, recorded: Recorded) -> None:
-        """Whether it follows, as all readers judge it; then, whether it can be read.
+        """Check that the message follows the tip, as all readers do, and that its body can be parsed.
 
-        What does not follow, or cannot be read, is no event to any reader: the next one is judged as if it were not
-        there. But it may also be that an event before it was lost or altered; then the next one follows on *it*, and
-        one finding has said so.
+        Readers ignore a message that fails, and judge the next one as if it did not exist. But perhaps an earlier event
+        was lost or changed. Then the next message follows this one, and no second finding is added.
         """
         subject, version = recorded.subject, recorded.version
         tip, found = self._tips.get(subject), self._found.pop(subject, None)
@@ -235,22 +239,22 @@ class Verifier:
         self._add(wrong.code, recorded.position, wrong.reason, recorded.subject, message=recorded.position)
 
     def _unchained(self, recorded: Recorded, tip: Tip) -> None:
-        """Say how it does not follow."""
+        """Add the finding for a message that does not follow the tip."""
         position, version, subject = recorded.position, recorded.version, recorded.subject
         if version <= tip.version:
             detail = f"is event {version} of the aggregate, which is at {tip.version} (position {tip.position})"
             self._add("version", position, detail, subject, message=position)
         elif version > tip.version + 1:
             lost = f"{tip.version + 1} to {version - 1}" if version > tip.version + 2 else str(tip.version + 1)
-            detail = f"is event {version} of the aggregate, but {lost} is missing (behind position {tip.position})"
+            detail = f"is event {version} of the aggregate, but {lost} is missing (after position {tip.position})"
             self._add("version", position, detail, subject, message=position)
         elif tip.version == 0:
-            detail = "is the first event of the aggregate, but names one before it"
+            detail = "is the first event of the aggregate, but its ce-prevhash names an earlier one"
             self._add("chain", position, detail, subject, message=position)
         else:
             detail = (
-                f"event {tip.version} of the aggregate is not the one that event {version} (position {position}) was "
-                "chained to: one of the two was altered"
+                f"event {tip.version} of the aggregate does not have the digest that event {version} "
+                f"(position {position}) names in ce-prevhash: one of the two was altered"
             )
             self._add("chain", tip.position, detail, subject, message=position)
 

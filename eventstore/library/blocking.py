@@ -1,4 +1,4 @@
-"""For callers that block: one connection to NATS on an event loop of its own, in a thread of its own."""
+"""A connection to NATS for blocking callers. It runs on its own event loop in its own thread."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from eventstore.log.jetstream import Unavailable
 from runtime.bus.bus import QuickClient
 from runtime.tasks.tasks import end
 
-log = logging.getLogger(__name__)  # the application's own logging: it need not know structlog
+log = logging.getLogger(__name__)  # the application's logging, which may not be structlog
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Connection:
-    """Any thread may use it. Thread and connection begin with the first call and end with `close()`."""
+    """Any thread may use it. Its thread and connection start with the first call, and end with `close()`."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self.settings = settings
@@ -42,7 +42,10 @@ class Connection:
     # ── for the callers' threads ────────────────────────────────────────────────────────────────────────────────
 
     def run(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call an async function over there and wait. Raises what it raises; InterfaceError when closed meanwhile."""
+        """Call an async function on the connection's thread, and wait for its result.
+
+        Raises the errors of the function; InterfaceError if the connection is closed.
+        """
         future = self.submit(function, *args, **kwargs)
         try:
             return future.result()
@@ -53,7 +56,7 @@ class Connection:
             raise
 
     def submit(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """The same without waiting."""
+        """Like `run`, without waiting."""
 
         async def tracked() -> T:
             task = asyncio.current_task()
@@ -69,13 +72,13 @@ class Connection:
             return asyncio.run_coroutine_threadsafe(tracked(), loop)
 
     def soon(self, function: Callable[[], object]) -> None:
-        """Call a plain function over there, some time; not at all when closed."""
+        """Call a function on the connection's thread later; never if the connection is closed."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(function)
 
     def close(self) -> None:
-        """Cut off what still runs, end connection and thread. Doing it twice is doing it once."""
+        """Cancel running calls, and end the connection and its thread. A repeat does nothing."""
         with self._lock:
             self._closed = True
             loop, thread = self._loop, self._thread
@@ -85,7 +88,7 @@ class Connection:
         if thread is threading.current_thread():  # the garbage collector may call from anywhere
             loop.create_task(self._end()).add_done_callback(lambda _: loop.stop())
             return
-        with contextlib.suppress(CancelledError):  # what still ran may have cancelled the end as well: it is one
+        with contextlib.suppress(CancelledError):  # a running call may have cancelled `_end`, too
             asyncio.run_coroutine_threadsafe(self._end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -105,7 +108,7 @@ class Connection:
     # ── on the loop's thread ────────────────────────────────────────────────────────────────────────────────────
 
     async def client(self) -> Client:
-        """A client that is connected now. Raises Unavailable when there is none within the timeout."""
+        """The client, connected. Raises Unavailable if it is not connected within the timeout."""
         if self._nc is not None and self._nc.is_connected:
             return self._nc
         try:
@@ -120,7 +123,7 @@ class Connection:
             raise Unavailable(f"NATS does not answer at {where} ({error!r}): start it, or correct NATS_URL") from error
 
     async def _connect(self) -> Client:
-        """Nothing is buffered while the server is away: what is sent is either under way or refused at once."""
+        """Connect. While disconnected, the client buffers nothing: a send fails immediately."""
         nc = QuickClient()
         try:
             await nc.connect(

@@ -1,4 +1,4 @@
-"""The streams of an application: made where they are missing, refused where they promise less than a log needs."""
+"""The streams of an application: created if they are missing, refused if their configuration is too weak for a log."""
 
 from eventsourcing.persistence import NotSupportedError, ProgrammingError
 from nats.errors import Error as NatsError
@@ -10,21 +10,21 @@ from eventstore.log.jetstream import Unavailable
 from runtime.bus import streams
 
 OLDEST = (2, 12)
-"""The first nats-server that stores several messages as one."""
+"""The first version of nats-server with atomic batches."""
 
 
 async def provision(connection: Connection, wanted: StreamConfig, *, create: bool) -> None:
-    """Make the stream, or check the one there.
+    """Create the stream, or check the existing one.
 
-    Raises NotSupportedError for a server that cannot carry it, ProgrammingError for a stream that is missing (and not
-    to be made) or too weak, OperationalError when the server does not answer. Each says what to change.
+    Raises NotSupportedError if the server does not support it, ProgrammingError for a stream that is too weak, or
+    missing while `create` is false, OperationalError if the server does not answer. Each message says what to change.
     """
     assert wanted.name is not None
     nc = await connection.client()
     version = nc.connected_server_version
     if (version.major, version.minor) < OLDEST:
         number = f"{version.major}.{version.minor}.{version.patch}"
-        raise NotSupportedError(f"nats-server {number} cannot store several events as one: use 2.12 or newer")
+        raise NotSupportedError(f"nats-server {number} cannot store several events in one batch: use 2.12 or newer")
     js = nc.jetstream(timeout=connection.settings.timeout)
     try:
         try:
@@ -32,7 +32,7 @@ async def provision(connection: Connection, wanted: StreamConfig, *, create: boo
         except NotFoundError:
             if not create:
                 raise ProgrammingError(
-                    f"stream {wanted.name} does not exist: make it, or let CREATE_TABLE=yes make it"
+                    f"stream {wanted.name} does not exist: create it, or set CREATE_TABLE=yes to have it created"
                 ) from None
         else:
             check(info.config, wanted)
@@ -45,11 +45,11 @@ async def provision(connection: Connection, wanted: StreamConfig, *, create: boo
             raise NotSupportedError(streams.NO_JETSTREAM) from error
         raise Unavailable(f"stream {wanted.name} cannot be checked now: {error}") from error
     except (NatsError, OSError, TimeoutError) as error:
-        raise Unavailable(f"stream {wanted.name} cannot be made or checked: {error}") from error
+        raise Unavailable(f"stream {wanted.name} cannot be created or checked: {error}") from error
 
 
 def check(have: StreamConfig, wanted: StreamConfig) -> None:
-    """Raises ProgrammingError for a stream that may lose what it acknowledged, or is fed by others."""
+    """Raises ProgrammingError for a stream that may lose acknowledged messages, or copies another stream."""
     weak: list[str] = []
     if have.retention != RetentionPolicy.LIMITS.value:
         weak.append(f"retention is {have.retention}, not limits")
@@ -61,6 +61,6 @@ def check(have: StreamConfig, wanted: StreamConfig) -> None:
     if (have.num_replicas or 1) < (wanted.num_replicas or 1):
         weak.append(f"it has {have.num_replicas or 1} replicas, and NATS_REPLICAS asks for {wanted.num_replicas}")
     if have.mirror or have.sources:
-        weak.append("it copies another stream: an application writes to one of its own")
+        weak.append("it copies another stream: use a stream of the application's own")
     if weak:
         raise ProgrammingError(f"stream {wanted.name} cannot hold an application's events: {'; '.join(weak)}")

@@ -1,9 +1,9 @@
 """JetStream as a persistence module of the `eventsourcing` library: `PERSISTENCE_MODULE=eventstore.library.recorder`.
 
-The recorders block, as the library's interface does; `stored_events.py` does the work on the loop of `blocking.py`.
-Errors are the library's: IntegrityError for a conflict, OperationalError while the server is away, DataError for what
-cannot be stored, NotSupportedError for what a log cannot do, ProgrammingError for a stream that does not fit,
-InterfaceError behind `close()`. `docs/eventsourcing.md` tells the rest.
+The recorders block, as the library's interface requires; `stored_events.py` does the work on the event loop of
+`blocking.py`. Errors are those of the library: IntegrityError for a conflict, OperationalError while the server does
+not answer, DataError for data that cannot be stored, NotSupportedError for what a log cannot do, ProgrammingError for
+an unsuitable stream, InterfaceError after `close()`. See `docs/eventsourcing.md`.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ from runtime.bus import streams
 R = TypeVar("R")
 
 WINDOW = 4
-"""Batches a subscription reads ahead of its consumer."""
+"""Number of batches that a subscription reads ahead of its consumer."""
 
 
 class JetStreamAggregateRecorder(AggregateRecorder):
-    """Records of one purpose, each aggregate's on a subject of its own."""
+    """Records of one purpose (events or snapshots). Each aggregate has its own subject."""
 
     def __init__(self, connection: Connection, events: StoredEvents) -> None:
         self._connection = connection
@@ -96,7 +96,9 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
 
 
 class JetStreamTrackingRecorder(TrackingRecorder):
-    """How far other applications' events have been processed: one subject each, in the stream of the events."""
+    """The positions up to which events of other applications were processed: one subject each, in
+    the events' stream.
+    """
 
     def __init__(self, connection: Connection, events: StoredEvents) -> None:
         self._connection = connection
@@ -110,8 +112,8 @@ class JetStreamTrackingRecorder(TrackingRecorder):
 
 
 class JetStreamProcessRecorder(JetStreamTrackingRecorder, JetStreamApplicationRecorder, ProcessRecorder):
-    """Events and the position they come from, in one atomic batch. Tracking takes positions of the stream too, so
-    notification ids have gaps.
+    """Stores events together with the position of the event that they result from, in one atomic batch. Tracking
+    records take positions of the stream too, so notification ids have gaps.
     """
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
@@ -119,7 +121,7 @@ class JetStreamProcessRecorder(JetStreamTrackingRecorder, JetStreamApplicationRe
 
 
 class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
-    """Notifications as the server pushes them. `stop()`, from any thread, ends a wait at once."""
+    """Notifications in the order of the log, as they are stored. `stop()`, from any thread, ends a wait immediately."""
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
 
 
 class _Pump:
-    """Carries what is listened for into a queue, a few batches ahead of the reader. Ends it with None."""
+    """Puts batches of notifications into a queue, at most WINDOW ahead of the reader. None marks the end."""
 
     def __init__(
         self,
@@ -193,10 +195,10 @@ class _Pump:
 
 
 class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
-    """Recorders on the streams that the environment names (`Settings`), made where they are missing.
+    """Makes recorders on the streams that the environment names (`Settings`). Missing streams are created.
 
-    Raises OSError for wrong settings, OperationalError when the server is away, ProgrammingError and
-    NotSupportedError when the stream or the server is not fit; the text says what to change.
+    Raises OSError for wrong settings, OperationalError if the server does not answer, ProgrammingError and
+    NotSupportedError if the stream or the server is unsuitable. Each message says what to change.
     """
 
     def __init__(self, env: Environment | EnvType | None) -> None:
@@ -224,8 +226,8 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
         return recorder_class(self._connection, self._stored_events("events"))
 
     def close(self) -> None:
-        """End the connection and its thread. Recorders raise InterfaceError from then on."""
-        with suppress(AttributeError):  # the settings were refused, so there is none
+        """End the connection and its thread. Recorders raise InterfaceError after that."""
+        with suppress(AttributeError):  # there is no connection if the settings were wrong
             self._connection.close()
 
     def _recorder_class(self, setting: str, default: type[R]) -> type[R]:
@@ -248,14 +250,14 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
 
 def _refuse_tracking(kwargs: dict[str, Any]) -> None:
     if kwargs.get("tracking") is not None:
-        raise NotSupportedError("this recorder keeps no tracking; a process recorder does")
+        raise NotSupportedError("this recorder does not store tracking: use a process recorder")
 
 
 def _check_class(recorder_class: type[R], base: type[R]) -> type[R]:
     if not (isinstance(recorder_class, type) and issubclass(recorder_class, base)):
         raise NotSupportedError(
-            f"{recorder_class} cannot be kept in a log, since it is not a {base.__name__}: a view keeps its tracking "
-            "beside its rows, in a database; give the projection a persistence module of its own with "
+            f"{recorder_class} is not a {base.__name__}, so it cannot be stored in a log: a view stores its tracking "
+            "in the database of its rows; give the projection its own persistence module with "
             "<PROJECTION NAME>_PERSISTENCE_MODULE=eventsourcing.postgres"
         )
     return recorder_class

@@ -1,8 +1,8 @@
-"""How an `eventsourcing` application's records stand on a stream.
+"""The messages in which the records of an `eventsourcing` application are stored.
 
-One record is one message. Its subject names the aggregate: `<prefix>.events.<originator id>`, `<prefix>.snapshots.<…>`,
-`<prefix>.tracking.<application name>`. Its headers are CloudEvents' and carry version, topic and the digest of the
-record before it; its body is the state as the application's mapper made it.
+Each record is one message. Its subject names the aggregate: `<prefix>.events.<originator id>`,
+`<prefix>.snapshots.<…>`, `<prefix>.tracking.<application name>`. Its headers are those of CloudEvents, with version,
+topic and the digest of the previous record. Its body is the state that the application's mapper made.
 """
 
 import json
@@ -20,11 +20,11 @@ from eventstore.log.received import EXPECTED, own
 from runtime.bus.header_text import decoded, encoded
 
 HIGHEST = "ce-highest"
-"""On a snapshot that was stored after one of a later version: that version."""
+"""The highest version so far, in a snapshot that was stored after one of a later version."""
 
 
 class Order(Enum):
-    """Which version may follow which, on one subject."""
+    """The rule for the versions on one subject."""
 
     #: events: each version one more than the last, the first one 0 or 1
     NEXT = "next"
@@ -36,7 +36,7 @@ class Order(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is to be stored as one message."""
+    """A record to store as one message."""
 
     subject: str
     order: Order
@@ -49,7 +49,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """What an append builds on: the highest version (-1: none), and position and digest of the last message."""
+    """The end of a subject, which an append follows: the highest version (-1: none), and position and digest of the
+    last message.
+    """
 
     version: int = -1
     position: int = 0
@@ -78,7 +80,7 @@ class Names:
 
     @property
     def stream_subjects(self) -> list[str]:
-        """What the stream covers: that of the events holds tracking records too, so that both fit in one batch."""
+        """The subjects of the stream. That of the events has tracking records too, so that both fit in one batch."""
         return [self.filter, *([f"{self.prefix}.tracking.*"] if self.kind == "events" else [])]
 
     def of(self, originator_id: UUID | str) -> str:
@@ -116,7 +118,9 @@ def tracking_record(names: Names, tracking: Tracking) -> Record:
 
 
 def message(record: Record, tip: Tip, stream: str, time: datetime, *, first: bool) -> tuple[Message, Tip]:
-    """The record as a message on top of a tip, and the tip behind it. `first` of its subject in the batch."""
+    """The record as a message that follows a tip, and the tip after it. `first`: it is the first of its subject in the
+    batch.
+    """
     prefix, kind, _ = record.subject.rsplit(".", 2)
     headers = {
         "ce-specversion": "1.0",
@@ -140,7 +144,7 @@ def message(record: Record, tip: Tip, stream: str, time: datetime, *, first: boo
 
 
 def placed(made: Message, position: int) -> Recorded:
-    """The message as it stands at a position."""
+    """The message as stored at a position."""
     return Recorded(position, made.subject, own(made.headers), made.body, datetime.now(UTC))
 
 
@@ -172,10 +176,10 @@ def _fields(recorded: Recorded) -> dict[str, Any]:
 
 
 def _token(value: str, what: str) -> str:
-    """The value, when it can stand between two dots of a subject."""
+    """The value, if it can be a token of a subject. Raises DataError."""
     if not 1 <= len(value) <= 256 or not all("!" <= c <= "~" and c not in ".*>" for c in value):
         raise DataError(
-            f"{value!r} cannot be an {what} here: it becomes part of a NATS subject, so use 1 to 256 visible ASCII "
+            f"{value!r} cannot be an {what}: it becomes part of a NATS subject, so use 1 to 256 visible ASCII "
             "characters without '.', '*', '>' and space"
         )
     return value

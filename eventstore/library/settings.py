@@ -1,4 +1,4 @@
-"""What an `eventsourcing` application says in its environment to be kept on JetStream, checked all at once."""
+"""The settings of an `eventsourcing` application on JetStream, read from its environment and checked together."""
 
 import re
 from collections.abc import Callable
@@ -17,26 +17,26 @@ PLATFORM = (subjects.EVENTS, subjects.WANTED, subjects.REPORTS, subjects.PARKED,
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each is looked up as `<APPLICATION NAME>_<NAME>` first, then as `<NAME>`."""
+    """Each setting is read from `<APPLICATION NAME>_<NAME>`, or else from `<NAME>`."""
 
-    #: NATS_URL: where the servers are, separated by commas
+    #: NATS_URL: URLs of the servers, separated by commas
     servers: list[str]
     #: NATS_STREAM: the application's own stream; snapshots go to `<stream>_SNAPSHOTS`
     stream: str
-    #: NATS_SUBJECT_PREFIX: events stand on `<prefix>.events.<originator id>`
+    #: NATS_SUBJECT_PREFIX: the subjects of events are `<prefix>.events.<originator id>`
     prefix: str
-    #: NATS_REPLICAS: copies of each stream
+    #: NATS_REPLICAS: number of replicas of each stream
     replicas: int
-    #: NATS_CREDS: credentials file, where the server asks for one
+    #: NATS_CREDS: credentials file, if the server requires one
     creds: Path | None
-    #: NATS_TIMEOUT: seconds until an unanswered call raises OperationalError
+    #: NATS_TIMEOUT: seconds until a call without an answer raises OperationalError
     timeout: float
-    #: CREATE_TABLE: whether a missing stream is made; the same name as in the library's other modules
+    #: CREATE_TABLE: whether a missing stream is created; the name is that of the library's other modules
     create: bool
 
     @classmethod
     def read(cls, env: Environment) -> "Settings":
-        """Raises OSError, as the library's own modules do, with all that is wrong in one text."""
+        """Read the settings. Raises OSError, as the library's own modules do, with all problems in one message."""
         problems: list[str] = []
 
         def setting(name: str, default: str, parse: Callable[[str], T], fallback: T) -> T:
@@ -58,7 +58,7 @@ class Settings:
             create=setting("CREATE_TABLE", "yes", strtobool, True),
         )
         if problems:
-            raise OSError("the settings of the application's log are wrong: " + "; ".join(problems))
+            raise OSError("wrong settings of the application's log: " + "; ".join(problems))
         return settings
 
 
@@ -66,28 +66,28 @@ def _servers(text: str) -> list[str]:
     urls = [url.strip() for url in text.split(",") if url.strip()]
     for url in urls:
         if not re.match(r"^(nats|tls|ws|wss)://[^\s/]+$", url):
-            raise ValueError("give nats://host:port, several separated by commas")
+            raise ValueError("use nats://host:port, several separated by commas")
     return urls
 
 
 def _stream(text: str) -> str:
     if text in PLATFORM:
-        raise ValueError("this stream is the platform's; an application has one of its own: name another")
+        raise ValueError("this stream belongs to the platform: use another name")
     if len(text) > 100:
-        raise ValueError("at most 100 characters")
+        raise ValueError("use at most 100 characters")
     return subjects.token(text)
 
 
 def _prefix(text: str) -> str:
     tokens = [subjects.token(part) for part in text.split(".")]
     if tokens[0] == subjects.PREFIX:
-        raise ValueError(f"subjects under {subjects.PREFIX!r} are the platform's; choose another first token")
+        raise ValueError(f"subjects under {subjects.PREFIX!r} belong to the platform: use another first token")
     return text
 
 
 def _replicas(text: str) -> int:
     if text not in ("1", "2", "3", "4", "5"):
-        raise ValueError("1 to 5 are possible; 3 is usual in a cluster")
+        raise ValueError("use 1 to 5; 3 is usual in a cluster")
     return int(text)
 
 
@@ -100,12 +100,12 @@ def _creds(text: str) -> Path | None:
     except OSError as error:
         raise ValueError(f"the file cannot be read ({error.strerror})") from error
     if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
-        raise ValueError("the file holds no NATS credentials (a user's JWT and seed, as `nsc generate creds` writes)")
+        raise ValueError("the file has no NATS credentials (a user's JWT and seed, as `nsc generate creds` writes)")
     return path
 
 
 def _timeout(text: str) -> float:
     seconds = float(text)
     if not 0.1 <= seconds <= 300:
-        raise ValueError("0.1 to 300 seconds are possible")
+        raise ValueError("use 0.1 to 300 seconds")
     return seconds

@@ -1,4 +1,4 @@
-"""What the recorders of an `eventsourcing` application do, without the blocking.
+"""The asynchronous work of the recorders of an `eventsourcing` application.
 
 An application's events are numbered by their stream: the position of an event is its notification id.
 """
@@ -34,12 +34,12 @@ from eventstore.log.jetstream import PAGE, Conflict, Message, Stream, Unavailabl
 
 MOST_TIPS = 10_000
 NEAR = 32
-"""So many events more are read rather than asking once more where to begin."""
+"""Read up to so many unneeded events instead of sending another request to find a better start."""
 MOST_UNKNOWN = 100
 
 
 class StoredEvents:
-    """One kind of records (events or snapshots) of one application, and its tracking records beside the events."""
+    """The records of one kind (events or snapshots) of one application, and, with its events, its tracking records."""
 
     def __init__(self, client: Callable[[], Awaitable[Client]], stream: str, names: Names, *, timeout: float) -> None:
         self._client = client
@@ -47,9 +47,9 @@ class StoredEvents:
         self._names = names
         self._ordered = names.order is Order.NEXT
         self._timeout = timeout
-        #: the tip of each subject as last seen: spares the read before a write
+        #: the last known tip of each subject, which saves a read before a write
         self._tips: OrderedDict[str, Tip] = OrderedDict()
-        #: messages whose outcome could not be learned, by what they were made from: for the retry
+        #: messages with an unknown outcome, by their records: a retry sends the same messages
         self._unknown: OrderedDict[tuple[Record, ...], list[Message]] = OrderedDict()
         #: the highest notification id known to exist
         self._newest = 0
@@ -60,10 +60,10 @@ class StoredEvents:
     # ── write ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def insert(self, stored_events: Sequence[StoredEvent], tracking: Tracking | None = None) -> list[int]:
-        """Store all, or none; the positions of the events.
+        """Store all records, or none. Returns the positions of the events.
 
-        Raises IntegrityError when a version is taken or does not follow the last one, or when `tracking` has been
-        overtaken; OperationalError when the outcome could not be learned: the same call again then settles it.
+        Raises IntegrityError if a version exists or does not follow the last one, or if `tracking` is not higher than
+        before; OperationalError if the outcome is unknown: then repeat the same call.
         """
         records = [tracking_record(self._names, tracking)] if tracking else []
         records += [record_of(self._names, event) for event in stored_events]
@@ -86,9 +86,13 @@ class StoredEvents:
             try:
                 last = await stream.append(messages, resent=resent)
             except Conflict:
-                if clock() > deadline:  # others were quicker each time
+                if clock() > deadline:  # other writers were first each time
                     raise
-                messages, resent, fresh = None, False, True  # the tips say what is wrong, or it fits now
+                messages, resent, fresh = (
+                    None,
+                    False,
+                    True,
+                )  # read the tips again: they show the conflict, or there is none
             except Unavailable:
                 self._unknown[records] = messages
                 _trim(self._unknown, MOST_UNKNOWN)
@@ -100,7 +104,7 @@ class StoredEvents:
                 return last
 
     async def _messages(self, stream: Stream, records: Sequence[Record], *, fresh: bool) -> list[Message]:
-        """The records as messages on top of what stands there. Raises IntegrityError for what does not fit."""
+        """The records as messages that follow the tips of their subjects. Raises IntegrityError for a wrong version."""
         tips: dict[str, Tip] = {}
         messages: list[Message] = []
         now = datetime.now(UTC)
@@ -113,13 +117,13 @@ class StoredEvents:
         return messages
 
     async def _tip(self, stream: Stream, record: Record, *, fresh: bool) -> Tip:
-        """The subject's tip: as remembered where that can be right, else as it stands there."""
+        """The subject's tip: the remembered one if it may be right, else read from the stream."""
         known = self._tips.get(record.subject)
         next_ = record.order is Order.NEXT
         if known is not None and not fresh and (not next_ or record.version <= known.version + 1):
             return known
         if known is None and not fresh and next_ and record.version in (0, 1):
-            return Tip()  # most likely a new aggregate; the server says so if not
+            return Tip()  # probably a new aggregate; if not, the server refuses the append
         last = await stream.last_of(record.subject)
         if last is None:
             return Tip()
@@ -139,7 +143,7 @@ class StoredEvents:
             case Order.UPWARDS:
                 if record.version <= tip.version:
                     raise IntegrityError(
-                        f"{record.name} is tracked to {tip.version} already; {record.version} comes too late"
+                        f"{record.name} is already tracked up to {tip.version}, so {record.version} is refused"
                     )
             case Order.ANY:
                 if record.version == tip.version or (
@@ -151,7 +155,7 @@ class StoredEvents:
                 assert_never(never)
 
     def _learn(self, last: Recorded) -> None:
-        """Remember a subject's last message."""
+        """Remember the tip of a subject."""
         known = self._tips.get(last.subject)
         if known is None or known.position < last.position:
             self._tips[last.subject] = Tip.of(last)
@@ -163,7 +167,7 @@ class StoredEvents:
     async def select(
         self, originator_id: UUID | str, gt: int | None, lte: int | None, *, desc: bool, limit: int | None
     ) -> list[StoredEvent]:
-        """One aggregate's records with gt < version <= lte, by version, upwards or downwards."""
+        """One aggregate's records with gt < version <= lte, sorted by version; `desc`: descending."""
         stream = await self._stream()
         subject = self._names.of(originator_id)
         low = -1 if gt is None else gt
@@ -199,10 +203,9 @@ class StoredEvents:
             after = page[-1].position
 
     async def _before(self, stream: Stream, subject: str, version: int) -> int:
-        """A position behind which all later versions stand, and few earlier ones.
+        """A position after which there are all later versions, and few earlier ones.
 
-        Guessed from the versions at both ends, as if they were evenly spread, and by halving in turns, in case they
-        are not.
+        The search alternates between interpolation (as if versions were evenly spread) and halving (if they are not).
         """
         if version < NEAR:
             return 0
@@ -233,7 +236,7 @@ class StoredEvents:
     async def notifications(
         self, start: int | None, limit: int, stop: int | None, topics: Sequence[str], *, inclusive_of_start: bool
     ) -> list[Notification]:
-        """Up to `limit` events from position `start` on, to `stop`, in order; of some topics only, where given."""
+        """Up to `limit` events from position `start` to `stop`, in order; with `topics`, of these topics only."""
         stream = await self._stream()
         after = 0 if start is None else max(0, start - 1 if inclusive_of_start else start)
         found: list[Notification] = []
@@ -254,7 +257,7 @@ class StoredEvents:
         return newest.position if newest else None
 
     async def max_tracking_id(self, application: str) -> int | None:
-        """How far another application's events have been processed."""
+        """The position up to which events of another application were processed; None if there is none."""
         subject = self._names.tracking(application)
         newest = await (await self._stream()).last(subject, at_least=self._known(subject).position)
         if newest is None:
@@ -263,9 +266,9 @@ class StoredEvents:
         return newest.version
 
     async def listen(self, after: int, topics: Sequence[str]) -> AsyncGenerator[list[Notification], None]:
-        """What stands behind a position, then what comes, as soon as it is there, for ever.
+        """The events after a position, then new ones as soon as they are stored, for ever.
 
-        Raises OperationalError when the connection was lost for good and there is no other.
+        Raises OperationalError if the connection is lost and cannot be opened again.
         """
         while True:
             feed = follow(await self._client(), after, [self._names.filter], stream=self._name)

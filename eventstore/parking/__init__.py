@@ -1,4 +1,4 @@
-"""Messages that could not be processed, kept for people to look at.
+"""Parked messages: messages that could not be processed, stored for people to look at.
 
 Start with `parking.py`.
 """

@@ -1,13 +1,13 @@
-"""How many messages may be parked at a time, and what becomes of the others: they are only counted.
+"""The limit of parked messages. Messages beyond it are only counted.
 
-Each source has room for MOST_OPEN open records. While it is full, the oldest stay, and one record under the key `more`
-says how many came after them, of which the newest was what. Dropping or retrying records makes room for messages that
-come later; what was only counted is not parked afterwards. Several processes that park at the same time may go over
-the bound by a few.
+Each source may have MOST_OPEN open records. While it is full, the oldest records stay, and one record with the key
+`more` has the number of later messages, and the error of the newest one. Dropping or retrying records makes room for
+messages that come later. A message that was only counted is not parked afterwards. If several processes park
+concurrently, there may be a few more records than the limit.
 
-Of closed records the newest MOST_CLOSED of a source are kept. Of a source that is read in order, the record under
-`more` remembers how far the older ones went: none of those messages is parked again. One that names a position which
-the source's stream has not reached is not believed: it would hide all that comes.
+For each source the newest MOST_CLOSED closed records are kept. If the source is read in order, the record `more` has
+the position of the newest deleted record, so that those messages are not parked again. If that position is beyond the
+end of the source's stream it is ignored, because it would hide all new messages.
 """
 
 import asyncio
@@ -27,16 +27,18 @@ from eventstore.parking.parked import MORE, MOST_COUNT, MOST_ERROR, Parked, Stat
 from runtime import subjects
 
 MOST_OPEN = 1000
-"""Open records of one source."""
+"""Maximum number of open records of one source."""
 MOST_CLOSED, SLACK = 1000, 100
-"""Closed records of one source that are kept, and how many more there may be until the oldest are forgotten."""
+"""Number of closed records of one source that are kept, and how many more there may be before the
+oldest are deleted.
+"""
 AT_A_TIME = 64
-"""Records that are read at a time."""
-FORGOTTEN = "closed records are not kept for ever: the oldest, up to this position, were forgotten"
+"""Number of records per read."""
+FORGOTTEN = "closed records are not kept for ever: the oldest ones, up to this position, were deleted"
 FRESH = 1.0
-"""Seconds for which what the server said of the records of a source counts."""
+"""Seconds after which the records of a source are read from the server again."""
 MOST_POSITIONS = 10_000
-"""Positions that are remembered between two counts, to count nothing twice; of more, only the number is."""
+"""Maximum number of positions that are remembered between two counts, so that no message is counted twice."""
 
 
 @dataclass
@@ -46,8 +48,9 @@ class Records:
     open: int
     closed: int
     keys: set[str]
-    #: up to this position all that had no room was counted
+    #: all messages without room up to this position were counted
     counted: int
+    #: when they were read, by the clock of the event loop
     at: float
 
     @property
@@ -55,7 +58,7 @@ class Records:
         return self.open >= MOST_OPEN
 
     def added(self, key: str) -> None:
-        """A record that was just made, here or elsewhere."""
+        """Add a record that was just stored, by this or another process."""
         if key not in self.keys:
             self.keys.add(key)
             self.open += 1
@@ -63,7 +66,7 @@ class Records:
 
 @dataclass
 class Uncounted:
-    """Messages without room that the stream does not tell of yet."""
+    """Messages without room that are not yet in the record `more`."""
 
     subject: str = ""
     error: str = ""
@@ -86,11 +89,10 @@ class Uncounted:
 
 
 class Capacity:
-    """Whether a source has room, and the count of what had none. `ordered`: the sources that are read in the order of
-    their positions, and again and again, with the stream that those are in: of these a position that was counted is
-    never counted again.
+    """Whether a source has room, and the number of messages that had none.
 
-    Raises Unavailable when the server does not answer.
+    `ordered`: the sources that each process reads again from the start in the order of positions, with their streams.
+    For these, a position that was counted is never counted again. All methods raise Unavailable.
     """
 
     def __init__(self, nc: Client, ordered: Mapping[str, str], *, timeout: float) -> None:
@@ -103,29 +105,29 @@ class Capacity:
         self._uncounted: dict[str, Uncounted] = {}
 
     async def of(self, source: str) -> Records:
-        """What there is of a source: a moment old, with what this process parked since."""
+        """The records of a source, read at most FRESH seconds ago, with those that this process parked since."""
         known = self._records.get(source)
         if known is None or asyncio.get_running_loop().time() - known.at > FRESH:
             known = self._records[source] = await self._read(source)
         return known
 
     def only_count(self, source: str, subject: str, position: int, error: str) -> None:
-        """Count a message that is not parked. `tell` says so."""
+        """Count a message that is not parked. `write_counts` stores the count."""
         self._uncounted.setdefault(source, Uncounted()).add(subject, position, error)
 
-    async def tell(self) -> None:
-        """Bring the records under `more` up to date. What was not told stays to be told."""
+    async def write_counts(self) -> None:
+        """Update the records `more`. A count that cannot be stored is kept for the next call."""
         for source in list(self._uncounted):
             waiting = self._uncounted.pop(source)
             try:
-                await self._tell(source, waiting)
+                await self._write_count(source, waiting)
             except Unavailable:
                 waiting.join(self._uncounted.pop(source, Uncounted()))
                 self._uncounted[source] = waiting
                 raise
 
     async def forget(self, source: str) -> None:
-        """Forget the closed records of a source that are too many, the oldest first."""
+        """Delete the oldest closed records of a source if there are too many."""
         if (await self.of(source)).closed < MOST_CLOSED + SLACK:
             return
         earlier = await self._stream.last_of(subjects.parked_before(source))  # an earlier version had no closed states
@@ -146,7 +148,7 @@ class Capacity:
         self._records.pop(source, None)
 
     async def _settle(self, source: str, position: int) -> None:
-        """Note that messages up to this position are not parked again, whether there is a record of them or not."""
+        """Store in the record `more` that messages up to this position must not be parked again."""
         subject = subjects.parked(source, MORE)
         while True:
             found, before = await self._more(source)
@@ -168,7 +170,7 @@ class Capacity:
             await self._forget_earlier(subject, put)
             return
 
-    async def _tell(self, source: str, waiting: Uncounted) -> None:
+    async def _write_count(self, source: str, waiting: Uncounted) -> None:
         subject = subjects.parked(source, MORE)
         while True:
             records = await self.of(source)
@@ -180,40 +182,40 @@ class Capacity:
             number = len(fresh) + waiting.beyond
             if not number:
                 return
-            goes_on = before is not None and before.open
+            continues = before is not None and before.open
             record = Parked(
                 source=source,
                 key=MORE,
                 subject=visible(waiting.subject),
                 position=max(waiting.newest, before.position if before is not None else 0),
-                error=visible(f"these messages found no room and are only counted; the newest: {waiting.error}")[
-                    :MOST_ERROR
-                ],
-                time=before.time if before is not None and goes_on else datetime.now(UTC),
-                count=min(number + (before.count if before is not None and goes_on else 0), MOST_COUNT),
+                error=visible(
+                    f"there was no room for these messages, so they are only counted; newest: {waiting.error}"
+                )[:MOST_ERROR],
+                time=before.time if before is not None and continues else datetime.now(UTC),
+                count=min(number + (before.count if before is not None and continues else 0), MOST_COUNT),
             )
             body = record.model_dump_json(exclude_none=True).encode()
             try:
                 position = await self._documents.put(subject, body, last=found.position if found is not None else 0)
             except Conflict:
-                continue  # another process counted as well
+                continue  # another process has updated the count
             records.counted = record.position
             await self._forget_earlier(subject, position)
             return
 
     async def _read(self, source: str) -> Records:
-        held = await self._held(source)
-        _, more = await self._more(source) if MORE in held else (None, None)
+        states_of = await self._states(source)
+        _, more = await self._more(source) if MORE in states_of else (None, None)
         return Records(
-            open=sum(states == 1 for key, states in held.items() if key != MORE),  # closing adds a second state
-            closed=sum(states > 1 for key, states in held.items() if key != MORE),
-            keys=held.keys() - {MORE},
+            open=sum(states == 1 for key, states in states_of.items() if key != MORE),  # closing adds a second state
+            closed=sum(states > 1 for key, states in states_of.items() if key != MORE),
+            keys=states_of.keys() - {MORE},
             counted=more.position if more is not None and source in self._ordered else 0,
             at=asyncio.get_running_loop().time(),
         )
 
     async def _more(self, source: str) -> tuple[Recorded | None, Parked | None]:
-        """The record of a source under `more`, as it stands and as it is believed."""
+        """The record `more` of a source: the stored message, and the record with an impossible position set to 0."""
         found = await self._stream.last_of(subjects.parked(source, MORE))
         if found is None:
             return None, None
@@ -224,23 +226,23 @@ class Capacity:
         return found, record
 
     async def _end(self, stream: str) -> int:
-        """How far a stream has come."""
+        """The last position of a stream."""
         return await Stream(self._nc, stream, timeout=self._timeout).last_position()
 
-    async def _held(self, source: str) -> dict[str, int]:
-        """The keys of a source, and how many states of each record there are."""
+    async def _states(self, source: str) -> dict[str, int]:
+        """The number of stored states of each record of a source, by key."""
         ask = {"subjects_filter": subjects.parked_of(source), "offset": 0}
-        held: dict[str, int] = {}
+        found: dict[str, int] = {}
         while True:
             answer = await self._api(f"STREAM.INFO.{self._stream.name}", ask)
             page = answer.get("state", {}).get("subjects") or {}
-            held.update({subject.rsplit(".", 1)[-1]: int(states) for subject, states in page.items()})
-            if not page or len(held) >= int(answer.get("total") or 0):
-                return held
-            ask["offset"] = len(held)
+            found.update({subject.rsplit(".", 1)[-1]: int(states) for subject, states in page.items()})
+            if not page or len(found) >= int(answer.get("total") or 0):
+                return found
+            ask["offset"] = len(found)
 
     async def _forget_earlier(self, subject: str, position: int) -> None:
-        """Of a count only its newest state is kept."""
+        """Delete the earlier states of a count."""
         await self._api(f"STREAM.PURGE.{self._stream.name}", {"filter": subject, "seq": position})
 
     async def _api(self, what: str, ask: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +257,8 @@ class Capacity:
 
 
 def named_by_position(key: str, earlier: Recorded | None) -> bool:
-    """Whether a key may be that of a record of an earlier version, whose first state no purge of its subject takes."""
+    """Whether a record may be from an earlier version, which stored its first state on another subject. A purge of the
+    record's subject would not delete that state.
+    """
     number = int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
     return number is not None and earlier is not None and number <= earlier.position

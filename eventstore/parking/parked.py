@@ -1,4 +1,4 @@
-"""What a record of a parked message says, and how it is read from the stream, whoever wrote it."""
+"""The record of a parked message, and how it is read from the stream, in which anybody may have written."""
 
 import base64
 import binascii
@@ -9,13 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from eventstore.log.envelope import Recorded
 
 MOST_BODY, MOST_HEADERS, MOST_ERROR = 64 * 1024, 16 * 1024, 500
-"""Bytes (of an error: characters) that are kept. Of a larger body only its size is."""
+"""Limits in bytes (of an error: in characters). Of a larger body only the size is stored."""
 
 MOST_POSITION, MOST_COUNT = 2**63 - 1, 2**53
-"""What a record may say at most: more is no position, and no number that everybody can read."""
+"""The maximum position of a stream, and the maximum number that all JSON parsers read exactly."""
 
 MORE = "more"
-"""The key of the record of a source that counts the messages for which there was no room."""
+"""The key of the record that counts the messages of a source for which there was no room."""
 
 
 class Status(StrEnum):
@@ -58,7 +58,7 @@ class Parked(BaseModel):
 
 
 def record_of(recorded: Recorded) -> Parked:
-    """The record that a message among the parked holds; of a message that is no record, one that says so."""
+    """The record in a message of the stream. For any other message, a record with an error that says so."""
     _, _, source, *rest = recorded.subject.split(".")
     key = rest[0] if rest else str(recorded.position)
     try:
@@ -72,15 +72,15 @@ def record_of(recorded: Recorded) -> Parked:
 
 
 def foreign(recorded: Recorded, source: str, key: str) -> Parked:
-    """What an earlier version parked, or what somebody else put there."""
-    said = recorded.headers.get
-    position = said("Nebula-Position", "")
+    """A record for a message that an earlier version parked, or that somebody else stored there."""
+    header = recorded.headers.get
+    position = header("Nebula-Position", "")
     return Parked(
         source=source,
         key=key,
-        subject=visible(said("Nebula-Subject", recorded.subject)),
+        subject=visible(header("Nebula-Subject", recorded.subject)),
         position=int(position) if position.isascii() and position.isdigit() and len(position) < 19 else 0,
-        error=visible(said("Nebula-Error", "not a record of a parked message"))[:MOST_ERROR],
+        error=visible(header("Nebula-Error", "not a record of a parked message"))[:MOST_ERROR],
         time=recorded.stored_at,
         size=len(recorded.body),
         data_base64=base64.b64encode(recorded.body).decode() if len(recorded.body) <= MOST_BODY else None,
@@ -88,5 +88,5 @@ def foreign(recorded: Recorded, source: str, key: str) -> Parked:
 
 
 def visible(text: str) -> str:
-    """The text with what UTF-8 cannot carry replaced."""
+    """The text, with characters replaced that UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()

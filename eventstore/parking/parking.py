@@ -1,12 +1,13 @@
-"""Messages that could not be processed, kept for people: stream `NEBULA_PARKED`, one subject for each.
+"""Messages that could not be processed, stored for people in the stream `NEBULA_PARKED`, with a subject for each
+record.
 
-`source` is where the message is from: `log` or another stream. `key` names it within its source; for the log that is
-its position. A record is open until somebody drops it or puts the message back (`retry`). Parking the same message
-again, after a restart or by another reader, changes nothing. The newest message on a record's subject is the record as
-it is now.
+`source`: where the message comes from, `log` or another stream. `key`: its name within the source; for the log, its
+position. A record is open until somebody drops it or retries it, which puts the message back. Parking the same message
+again, after a restart or by another reader, changes nothing. The newest message on a record's subject is the current
+state of the record.
 
-The number of open records of a source is limited (`capacity.py`); more messages are only counted. Of closed records the
-newest are kept.
+The number of open records of a source is limited (`capacity.py`); further messages are only counted. Old closed records
+are deleted.
 """
 
 import asyncio
@@ -44,28 +45,29 @@ __all__ = [
 log = logs.get(__name__)
 
 LOG = "log"
-"""The source of what stands in the log. Its body is not copied: the message stays in the log for ever."""
+"""Messages of the log. Their bodies are not copied, because they stay in the log for ever."""
 REPORTS = "reports"
-"""The source of what nodes reported."""
+"""Reports of nodes."""
 CHECKPOINTS = "checkpoints"
-"""The source of what stands among the checkpoints and is none."""
+"""Messages in the stream of checkpoints that are no checkpoints."""
 HOLES = "holes"
-"""The source of positions of the log that no message has, of which each is named by its first one."""
+"""Ranges of positions of the log without messages; the key is the first position."""
 WANTED = "wanted"
-"""The source of what stands among the wanted documents and is none of the handlers'. Bodies may hold secrets: none is
-kept."""
+"""Messages in the stream of wanted documents that handlers did not write. Their bodies may contain secrets, and are not
+stored."""
 
 RETRIED_INTO: Mapping[str, str] = {REPORTS: subjects.REPORTS}
-"""The stream that a message of a source is put back into."""
+"""The stream into which a message of a source is put back."""
 
 ORDERED: Mapping[str, str] = {LOG: subjects.EVENTS, CHECKPOINTS: subjects.CHECKPOINTS, HOLES: subjects.EVENTS}
-"""The sources that are read in order, and again from the first on by each process that starts, and the stream that the
-positions of each are in."""
+"""The sources that each process reads in order from the beginning when it starts, with the stream
+of their positions.
+"""
 BODILESS = (LOG, WANTED)
-"""The sources of which no bodies are kept."""
+"""The sources whose bodies are not stored."""
 
 AGAIN = 1.0
-"""Seconds between two tries to say what was only counted."""
+"""Seconds between two tries to store the counts."""
 
 
 class NotParked(LookupError):
@@ -73,19 +75,19 @@ class NotParked(LookupError):
 
 
 class Closed(Exception):
-    """The record was closed before, in another way. `record` is the record as it is."""
+    """The record is already closed in another way. `record`: its current state."""
 
     def __init__(self, record: Parked) -> None:
-        super().__init__(f"{record.source}/{record.key} is {record.status} already")
+        super().__init__(f"{record.source}/{record.key} is already {record.status}")
         self.record = record
 
 
 class NoRetry(Exception):
-    """The message cannot be put back. The text says why."""
+    """The message cannot be put back. The text says why, and what to do."""
 
 
 class Parking:
-    """The parked messages of one cloud. Every method raises Unavailable when the bus does not answer."""
+    """The parked messages of one cloud. All methods raise Unavailable if the bus does not answer."""
 
     def __init__(self, nc: Client, *, timeout: float = 5.0) -> None:
         self._nc = nc
@@ -95,13 +97,13 @@ class Parking:
         self._capacity = Capacity(nc, ORDERED, timeout=timeout)
 
     async def keep_count(self) -> None:
-        """Say once a second how many messages found no room, for ever."""
+        """Store once a second how many messages had no room, for ever."""
         while True:
             await asyncio.sleep(AGAIN)
             try:
-                await self._capacity.tell()
+                await self._capacity.write_counts()
             except Unavailable as error:
-                log.warning("messages without room are not counted yet", error=str(error))
+                log.warning("cannot store the number of messages without room; it will try again", error=str(error))
 
     async def park(
         self,
@@ -115,8 +117,8 @@ class Parking:
         body: bytes = b"",
         size: int | None = None,
     ) -> bool:
-        """Put a message aside, at most once. False when it was parked before, whatever became of it since, and when
-        there is no room: then it is counted (`keep_count`). `size`: of its body, where that is not given.
+        """Park a message, at most once. Returns False if it was parked before (its record may be closed), or if there
+        is no room; then it is counted (`keep_count`). `size`: bytes of its body, if the body is not given.
         """
         records = await self._capacity.of(source)
         if key in records.keys or (source in ORDERED and position <= records.counted):
@@ -147,11 +149,11 @@ class Parking:
         return True
 
     def only_count(self, source: str, *, subject: str, position: int, error: str) -> None:
-        """Count a message that cannot even wait until it is parked."""
+        """Count a message that is not parked."""
         self._capacity.only_count(source, subject, position, error)
 
     async def park_message(self, recorded: Recorded, reason: str) -> bool:
-        """Put a message of the log aside."""
+        """Park a message of the log."""
         return await self.park(
             LOG,
             str(recorded.position),
@@ -163,15 +165,15 @@ class Parking:
         )
 
     async def get(self, source: str, key: str) -> Parked:
-        """The record as it is now. Raises NotParked."""
+        """The current state of a record. Raises NotParked."""
         record, _ = await self._newest(source, key)
         return record
 
     async def drop(self, source: str, key: str, *, actor: str, reason: str) -> Parked:
-        """Note that somebody has seen the message and wants no more of it. Raises NotParked, Closed.
+        """Close the record: somebody has seen it and needs it no more. Raises NotParked, Closed.
 
-        What is no document and stands among the wanted ones is removed from there: nothing else would ever replace it
-        where nothing is wanted, and its node would say for ever that it cannot read it.
+        A parked message of the wanted documents is also deleted from their stream. Otherwise its node would read it
+        and report it as malformed for ever.
         """
         if source == WANTED and key != MORE:
             await self._remove(await self.get(source, key))
@@ -184,28 +186,28 @@ class Parking:
             return await self._close(source, key, Status.RETRIED, actor, None)
         stream = RETRIED_INTO.get(source)
         if key == MORE:
-            raise NoRetry("these messages were only counted, so none of them can be put back: drop the count")
+            raise NoRetry("these messages were only counted, so they cannot be retried: drop the record")
         if stream is None:
-            raise NoRetry(f"a message of {source} cannot be put back: drop it once you have seen it")
+            raise NoRetry(f"a message of {source} cannot be retried: drop it once you have seen it")
         if record.body is None:
-            raise NoRetry(f"its {record.size} bytes were too many to be kept: drop it")
+            raise NoRetry(f"its body of {record.size} bytes was too large to store, so it cannot be retried: drop it")
         headers = {**own(record.headers), "Nats-Msg-Id": f"retry.{source}.{key}"}
         js = self._nc.jetstream(timeout=self._timeout)
         try:
             await js.publish(record.subject, record.body, stream=stream, headers=headers)
-        except (APIError, BadSubjectError, ValueError) as error:  # of another stream, or not what a server takes
-            raise NoRetry(f"the bus refuses it ({error}): drop it") from error
+        except (APIError, BadSubjectError, ValueError) as error:  # a subject of another stream, or an invalid message
+            raise NoRetry(f"the bus refuses the message ({error}): drop it") from error
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the message was not stored: {error!r}") from error
         return await self._close(source, key, Status.RETRIED, actor, None)
 
     async def follow(self) -> AsyncIterator[list[tuple[int, Parked]]]:
-        """Each state of each record, with its position among the parked, from the first on and for ever."""
+        """Each state of each record with its position in the stream, from the first one on, for ever."""
         async for batch in follow(self._nc, 0, [subjects.PARKED_EVER], stream=subjects.PARKED):
             yield [(recorded.position, record_of(recorded)) for recorded in batch]
 
     async def at(self, position: int) -> Parked:
-        """The record as a message among the parked has it. Raises NotParked."""
+        """The state of a record at a position of the stream. Raises NotParked."""
         page, _ = await self._stream.page(position - 1, subjects.PARKED_EVER, 1)
         if not page or page[0].position != position:
             raise NotParked(str(position))
@@ -218,7 +220,7 @@ class Parking:
                 return record
             if record.status is not Status.OPEN:
                 raise Closed(record)
-            if not last:  # of an earlier version: its own subject holds both of its states from now on
+            if not last:  # an earlier version stored it: copy its state to its own subject first
                 try:
                     last = await self._put(record, 0)
                 except Conflict:
@@ -228,16 +230,16 @@ class Parking:
             try:
                 await self._put(closed, last)
             except Conflict:
-                continue  # somebody else closed it: look again
+                continue  # somebody else has closed it: read it again
             log.info("parked message closed", source=source, key=key, status=status, actor=actor)
             try:
                 await self._capacity.forget(source)
             except Unavailable as error:
-                log.warning("old records are not forgotten yet", source=source, error=str(error))
+                log.warning("cannot delete old records of parked messages yet", source=source, error=str(error))
             return closed
 
     async def _remove(self, record: Parked) -> None:
-        """Delete the message of a record from the wanted documents, if it stands there still."""
+        """Delete the message of a record from the stream of wanted documents, if it is still there."""
         wanted = Stream(self._nc, subjects.WANTED, timeout=self._timeout)
         page, _ = await wanted.page(max(record.position - 1, 0), subjects.wanted_of(), 1)
         if not page or (page[0].position, visible(page[0].subject)) != (record.position, record.subject):
@@ -250,11 +252,11 @@ class Parking:
             raise Unavailable(f"the message was not removed: {error!r}") from error
 
     async def _newest(self, source: str, key: str) -> tuple[Parked, int]:
-        """The record, and what its next state expects the last position on its subject to be."""
+        """The record, and the last position on its subject, which its next state has to expect."""
         found = await self._stream.last_of(subjects.parked(source, key))
         if found is not None:
             return record_of(found), found.position
-        if key.isascii() and key.isdigit() and len(key) < 19:  # one of before, when records had no subject of their own
+        if key.isascii() and key.isdigit() and len(key) < 19:  # of an earlier version: its record has no own subject
             page, _ = await self._stream.page(int(key) - 1, subjects.parked_before(source), 1)
             if page and page[0].position == int(key):
                 return record_of(page[0]), 0

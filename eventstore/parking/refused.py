@@ -1,4 +1,4 @@
-"""Messages of the log that a reader did not take in, until they are parked. Reading does not wait for that."""
+"""Messages of the log that a reader has refused, and that wait to be parked. The reader does not wait for that."""
 
 import asyncio
 from collections import deque
@@ -11,15 +11,15 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: Messages that wait at a time; of those that come then only the position is kept, up to the same number.
+#: Maximum number of waiting messages. Further messages, up to the same number, are only counted.
 MOST_WAITING = 10_000
-#: Bytes of the headers that a message that waits is kept with.
+#: Larger headers of a waiting message are not stored; in bytes.
 MOST_HEADERS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """What is kept of a message that waits. The rest stands in the log."""
+    """The data about a waiting message. Its body is in the log."""
 
     position: int
     subject: str
@@ -29,27 +29,27 @@ class Stray:
 
 
 class Refused:
-    """The messages that wait, the oldest first. While the bus is away, or slow, they do not grow without end."""
+    """The waiting messages, the oldest first. Their number is limited while the bus does not answer or is slow."""
 
     def __init__(self) -> None:
         self._waiting: deque[Stray] = deque()
         self._counted: deque[Stray] = deque(maxlen=MOST_WAITING)
-        self._bell = asyncio.Event()
+        self._added = asyncio.Event()
 
     def put(self, recorded: Recorded, reason: str) -> None:
-        """Have a message parked. Beyond the bound it is only counted."""
+        """Add a message to park. If too many wait, it is only counted."""
         few = sum(len(name) + len(value) for name, value in recorded.headers.items()) <= MOST_HEADERS
         full = len(self._waiting) >= MOST_WAITING
         headers = dict(recorded.headers) if few and not full else {}
         stray = Stray(recorded.position, recorded.subject, headers, len(recorded.body), reason)
         (self._counted if full else self._waiting).append(stray)
-        self._bell.set()
+        self._added.set()
 
     async def run(self, parking: Parking) -> None:
-        """Park them, for ever; while the bus is away they wait."""
+        """Park the waiting messages, for ever. While the bus does not answer they wait."""
         while True:
-            await self._bell.wait()
-            self._bell.clear()
+            await self._added.wait()
+            self._added.clear()
             while self._waiting:
                 stray = self._waiting[0]
                 try:
@@ -63,7 +63,9 @@ class Refused:
                         size=stray.size,
                     )
                 except Unavailable as error:
-                    log.warning("message not parked yet", position=stray.position, error=str(error))
+                    log.warning(
+                        "cannot park a message yet; it will try again", position=stray.position, error=str(error)
+                    )
                     await asyncio.sleep(AGAIN)
                 else:
                     self._waiting.popleft()

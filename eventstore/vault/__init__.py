@@ -1,4 +1,4 @@
-"""Keys that stand beside the log, each sealed by a master key; and the files that hold keys.
+"""Keys that are stored outside the log, each wrapped by a master key; and the files of keys.
 
 Start with `vault.py`.
 """

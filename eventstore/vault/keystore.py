@@ -1,11 +1,11 @@
-"""The store of the vault's wrapped keys: one subject a key, and what is erased is overwritten on the servers' disks.
+"""The store of the vault's wrapped keys: one subject per key. Erasing a key overwrites it on the disks of the servers.
 
-A key-value bucket will not do: it forbids to delete single messages, so what was purged there stays in its files. Here
-a key is erased in two steps: a tombstone (an empty message) is stored, then every earlier message of the subject is
-deleted by JetStream's secure delete, which overwrites its bytes. A crash between the two is seen by `names`, which
-lists a key until both are done.
+A NATS key-value bucket cannot do that: it forbids deleting single messages, and purged messages stay in its files. Here
+a key is erased in two steps: a tombstone (an empty message) is stored, then each earlier message of the subject is
+deleted by JetStream's secure delete, which overwrites its bytes. After a crash between the two steps, `names` still
+lists the key.
 
-With several replicas each server also has the message in its Raft log until it compacts that (docs/integrity.md).
+With several replicas, each server also has the message in its Raft log until it compacts that log (docs/integrity.md).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The newest value of a key. `value` is None where the key was erased."""
+    """A stored value of a key. `value` is None if the key was erased."""
 
     value: bytes | None
     revision: int
@@ -43,12 +43,12 @@ class KeyStore:
         self._timeout = timeout
 
     async def get(self, name: str) -> Entry | None:
-        """The newest value, as the stream's leader knows it; None when there never was one."""
+        """The newest value, read from the stream's leader; None if there never was one."""
         found = await self._stream.last_of(subjects.vault_key(name))
         return Entry(found.body or None, found.position) if found is not None else None
 
     async def values(self, name: str) -> list[Entry]:
-        """All that is stored of a key, the newest first: anybody may have put something behind its value."""
+        """All stored values of a key, the newest first. Anybody on the bus may have stored one after the real value."""
         newest = await self._stream.last_of(subjects.vault_key(name))
         if newest is None:
             return []
@@ -56,9 +56,10 @@ class KeyStore:
         return [Entry(recorded.body or None, recorded.position) for recorded in reversed(found)]
 
     async def put(self, name: str, value: bytes, *, last: int) -> int:
-        """Store a value in the place of revision `last` (0: there was none); the new revision.
+        """Replace the value of revision `last` (0: there was none). Returns the new revision.
 
-        Earlier values are erased. Raises Conflict when somebody else stored one meanwhile, or erased the key.
+        Earlier values are erased. Raises Conflict if somebody else has stored a value in the meantime, or erased the
+        key.
         """
         subject = subjects.vault_key(name)
         headers = {"Nats-Expected-Stream": self._stream.name, EXPECTED: str(last)}
@@ -68,7 +69,7 @@ class KeyStore:
         return revision
 
     async def erase(self, name: str) -> None:
-        """Erase the key for good: nobody can store one under this name again. Safe to repeat."""
+        """Erase the key for ever: no key can be stored under this name again. Safe to repeat."""
         while True:
             found = await self.get(name)
             revision = found.revision if found else 0
@@ -81,12 +82,12 @@ class KeyStore:
             return
 
     async def names(self) -> set[str]:
-        """The keys of which some bytes are stored."""
+        """The names of keys of which any bytes are stored."""
         found = await self._stream.read(0, subjects.VAULT_KEYS)
         return {recorded.subject.rsplit(".", 1)[-1] for recorded in found if recorded.body}
 
     async def erase_earlier(self, name: str, revision: int) -> None:
-        """Erase all values before this revision: what a crash may have left of an exchange. Safe to repeat."""
+        """Erase all values before this revision; a crash may have left some. Safe to repeat."""
         position = 0
         while True:
             found = await self._stream.next_of(subjects.vault_key(name), position)
@@ -96,7 +97,7 @@ class KeyStore:
             position = found.position
 
     async def _delete(self, position: int) -> None:
-        """Overwrite one message on the disk of every server that holds it."""
+        """Overwrite one message on the disk of each server that stores it."""
         subject = f"$JS.API.STREAM.MSG.DELETE.{self._stream.name}"
         ask = json.dumps({"seq": position, "no_erase": False}).encode()
         try:
@@ -109,9 +110,9 @@ class KeyStore:
 
 
 async def adopt(nc: Client) -> int:
-    """Move the keys out of the key-value bucket that held them before, then delete it; how many there were.
+    """Move the keys of an earlier version out of their key-value bucket, then delete the bucket. Returns their number.
 
-    Safe to repeat and to cut off anywhere: the bucket is deleted once the new stream holds all of it. Raises
+    It can be interrupted anywhere and repeated: the bucket is deleted when all keys are in the new stream. Raises
     Unavailable and nats.errors.Error.
     """
     bucket, store, moved = f"KV_{subjects.KEYS}", KeyStore(nc), 0
@@ -123,9 +124,9 @@ async def adopt(nc: Client) -> int:
     source, position = Stream(nc, bucket), 0
     while (found := await source.next_of(f"$KV.{subjects.KEYS}.*", position)) is not None:
         position = found.position
-        with contextlib.suppress(Conflict):  # moved before
+        with contextlib.suppress(Conflict):  # it was moved before
             await store.put(found.subject.rsplit(".", 1)[-1], found.body, last=0)
             moved += 1
-    with contextlib.suppress(NotFoundError):  # another process was as far
+    with contextlib.suppress(NotFoundError):  # another process has deleted it
         await js.delete_stream(bucket)
     return moved

@@ -1,8 +1,8 @@
-"""The master key, which wraps the vault's keys (AES-256-GCM), and how it is exchanged for another.
+"""The master key, which wraps the vault's keys (AES-256-GCM), and its rotation.
 
-Its file holds one key a line (base64 of 32 bytes): the first wraps, all of them unwrap. A rotation is: a fresh key is
-put in front (`begin`), every stored key is wrapped anew (`rewrap`), the old keys are dropped (`finish`). Each
-step can be repeated and cut off anywhere; processes that run meanwhile notice the new file and go on.
+Its file has one key per line (base64 of 32 bytes): the first key wraps, all of them unwrap. A rotation has three steps:
+`begin` adds a new key as the first line, `rewrap` wraps each stored key with it, `finish` removes the old keys. Each
+step can be interrupted anywhere and repeated. Processes that run meanwhile notice the new file and use it.
 """
 
 import base64
@@ -26,11 +26,11 @@ SIZE = NONCE + 32 + 16
 
 
 class WrongMasterKey(CannotRun):
-    """A wrapped key does not open: the master key file is not the one it was wrapped with."""
+    """A wrapped key cannot be unwrapped: the master key file is not the one that it was wrapped with."""
 
 
 def master_keys(path: Path) -> list[bytes]:
-    """The master keys in the file, which is made with mode 0600 at first use."""
+    """The master keys in the file. The file is created at first use, with mode 0600. Raises WrongMasterKey, OSError."""
     if not path.exists():
         files.put_once(path, _encoded([secrets.token_bytes(32)]))
     return _decoded(path)
@@ -42,17 +42,17 @@ def wrap(master: bytes, name: str, key: bytes) -> bytes:
 
 
 def unwrap(masters: Sequence[bytes], name: str, wrapped: bytes) -> tuple[bytes, int]:
-    """The key, and which of the master keys it was wrapped with. Raises WrongMasterKey."""
+    """The key, and the index of the master key that it was wrapped with. Raises WrongMasterKey."""
     for index, master in enumerate(masters):
         try:
             return AESGCM(master).decrypt(wrapped[:NONCE], wrapped[NONCE:], name.encode()), index
         except (InvalidTag, ValueError):
             continue
-    raise WrongMasterKey("the master key is not the one the keys were wrapped with")
+    raise WrongMasterKey("the master key is not the one that the vault's keys were wrapped with; restore its file")
 
 
 class Ring:
-    """The master keys, read again whenever their file has changed."""
+    """The master keys. They are read again whenever their file has changed."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._path = source if isinstance(source, Path) else None
@@ -73,7 +73,7 @@ class Ring:
         return self._keys
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Tells one content of the file from the next. None while there is no file: then what was read counts."""
+        """A value that changes with the content of the file. None while there is no file; the known keys then stay."""
         try:
             found = self._path.stat() if self._path is not None else None
         except FileNotFoundError:
@@ -86,16 +86,16 @@ class Ring:
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What a pass over the stored keys came to."""
+    """The result of `rewrap`: numbers of keys that were wrapped now, and that already were."""
 
     changed: int
     already: int
-    #: names under which something is stored that no master key opens: junk, or a key of another master key
-    strange: tuple[str, ...] = ()
+    #: names whose values no master key can unwrap: junk, or a key of another master key
+    not_opened: tuple[str, ...] = ()
 
 
 def begin(path: Path) -> list[bytes]:
-    """Put a fresh key in front of the file's, unless a rotation is under way; all keys, the newest first."""
+    """Add a new key as the first line of the file, unless a rotation is in progress. Returns all keys, newest first."""
     keys = master_keys(path)
     if len(keys) == 1:
         keys = [secrets.token_bytes(32), *keys]
@@ -104,23 +104,23 @@ def begin(path: Path) -> list[bytes]:
 
 
 async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped:
-    """Wrap every stored key with `new` that is wrapped with one of `old`. What is done already stays.
+    """Wrap each stored key with `new` that is wrapped with one of `old`. Keys that are wrapped with `new` already stay.
 
-    A key that is destroyed or made meanwhile is left as it is. What none of them opens is passed over and named: no
-    master key that is given up here is needed for it. Raises WrongMasterKey when they open nothing at all, but
-    something could be a key: then the file is likely another cloud's.
+    A key that is created or destroyed in the meantime is left unchanged. A value that no master key can unwrap is
+    skipped and named in the result: the old master keys are not needed for it. Raises WrongMasterKey if no value at all
+    can be unwrapped and one of them may be a key: then the file probably belongs to another cloud.
     """
-    changed, already, strange, likely = 0, 0, list[str](), ""
+    changed, already, not_opened, likely = 0, 0, list[str](), ""
     for name in sorted(await store.names()):
-        if not subjects.TOKEN.fullmatch(name):  # no key of ours has such a name
-            strange.append(name)
+        if not subjects.TOKEN.fullmatch(name):  # the platform does not use such names
+            not_opened.append(name)
             continue
         while True:
             values = await store.values(name)
-            found = opened([new, *old], name, values)
+            found = newest_key([new, *old], name, values)
             if found is None:
                 if values and values[0].value is not None:
-                    strange.append(name)
+                    not_opened.append(name)
                     likely = name if any(len(value.value or b"") == SIZE for value in values) else likely
                 break
             key, index, revision = found
@@ -135,13 +135,16 @@ async def rewrap(store: KeyStore, old: Sequence[bytes], new: bytes) -> Rewrapped
             changed += 1
             break
     if likely and not changed and not already:
-        raise WrongMasterKey(f"no master key opens any stored key, such as that of {likely}")
-    return Rewrapped(changed, already, tuple(strange))
+        raise WrongMasterKey(
+            f"no master key in the file opens any stored key, such as that of {likely}; restore the file"
+        )
+    return Rewrapped(changed, already, tuple(not_opened))
 
 
-def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tuple[bytes, int, int] | None:
-    """The newest value that a master key opens, as `unwrap`, and its revision; None where there is none, or the key was
-    destroyed.
+def newest_key(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tuple[bytes, int, int] | None:
+    """The newest key that a master key can unwrap, the index of that master key, and the revision of the value.
+
+    None if there is none, or the key was destroyed.
     """
     for value in values:
         if value.value is None:
@@ -154,7 +157,7 @@ def opened(masters: Sequence[bytes], name: str, values: Sequence[Entry]) -> tupl
 
 
 def finish(path: Path) -> None:
-    """Drop all keys but the newest. Only after a pass of `rewrap` that had nothing to change."""
+    """Remove all keys but the newest from the file. Call it only after a `rewrap` that had nothing to change."""
     files.put(path, _encoded(_decoded(path)[:1]))
 
 
@@ -168,5 +171,5 @@ def _decoded(path: Path) -> list[bytes]:
     except ValueError:
         keys = []
     if not keys or any(len(key) != 32 for key in keys):
-        raise WrongMasterKey(f"{path} does not hold 32 bytes in base64 on each line")
+        raise WrongMasterKey(f"{path} must have a key of 32 bytes in base64 on each line; restore the file")
     return keys

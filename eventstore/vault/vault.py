@@ -1,8 +1,8 @@
-"""Keys that stand beside the log, so that what they sealed can be forgotten.
+"""Keys that are stored outside the log, so that sealed data in the log can be erased by destroying their key.
 
-One random 256-bit key per VM, wrapped by the master key (AES-256-GCM), in a stream that is not part of the log. It
-seals the VM's user-data and derives the secret of each boot's seed URL. Destroying the key is final: what it sealed is
-unreadable everywhere, replays and old backups of the log included, and its secrets are never issued again.
+Each VM has a random 256-bit key, wrapped by the master key (AES-256-GCM), in a stream that is not part of the log. It
+seals the VM's user-data, and the secrets in the VM's seed URLs are derived from it. Destroying the key is final: sealed
+data is unreadable everywhere, also in replays and old backups of the log, and its secrets are never issued again.
 """
 
 import base64
@@ -27,29 +27,29 @@ MOST_CACHED = 10_000
 
 
 class Erased(Exception):
-    """The key was destroyed; what it sealed cannot be read again."""
+    """The key was destroyed; data that it sealed can never be read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What stands where a secret stood."""
+    """The place of a sealed secret whose key was destroyed. `size`: bytes of the secret."""
 
     key: str
     size: int
 
     def __str__(self) -> str:
-        return f"the key of {self.key} was destroyed; what it sealed ({self.size} bytes) cannot be read by anybody"
+        return f"the key of {self.key} was destroyed; nobody can read the {self.size} bytes that it sealed"
 
 
 class VaultUnavailable(Exception):
-    """The store of the keys cannot be reached now."""
+    """The store of the keys does not answer now."""
 
 
 class Vault:
-    """Per-VM keys. Safe to use from several processes at once."""
+    """The keys of VMs. Several processes may use it concurrently."""
 
     def __init__(self, store: KeyStore, master: Path | bytes) -> None:
-        """`master` is the file with the master key, which may be exchanged meanwhile, or the key itself."""
+        """`master`: the file of the master key, which may change at any time, or the key itself."""
         self._store = store
         self._master = Ring(master)
         self._cache: dict[str, bytes] = {}
@@ -59,7 +59,7 @@ class Vault:
         return cls(KeyStore(nc), master_key_path)
 
     async def seal(self, vm: str, secret: str | bytes) -> Sealed:
-        """Encrypt under the VM's key, which is made when there is none."""
+        """Encrypt with the VM's key, which is created if there is none. Raises Erased, VaultUnavailable."""
         clear = secret.encode() if isinstance(secret, str) else secret
         nonce = secrets.token_bytes(NONCE)
         sealed = AESGCM(await self._key(vm, make=True)).encrypt(nonce, clear, vm.encode())
@@ -71,35 +71,35 @@ class Vault:
         )
 
     async def unseal(self, sealed: Sealed) -> str:
-        """Decrypt what is text. Raises Erased when the key is gone."""
+        """Decrypt a text. Raises Erased if the key was destroyed."""
         return (await self.unsealed(sealed)).decode()
 
     async def unsealed(self, sealed: Sealed) -> bytes:
-        """Decrypt. Raises Erased when the key is gone."""
+        """Decrypt bytes. Raises Erased if the key was destroyed."""
         key = await self._key(sealed.key, make=False, fresh=True)
         nonce, text = base64.b64decode(sealed.nonce), base64.b64decode(sealed.ciphertext)
         return AESGCM(key).decrypt(nonce, text, sealed.key.encode())
 
     async def reveal(self, sealed: Sealed) -> bytes | Erasure:
-        """For readers of the past: the secret, or that it is gone. Raises VaultUnavailable and WrongMasterKey."""
+        """The secret, or an Erasure if its key was destroyed. Raises VaultUnavailable and WrongMasterKey."""
         try:
             return await self.unsealed(sealed)
         except Erased:
             return Erasure(sealed.key, sealed.size)
 
     async def seed_secret(self, vm: str, boots: int) -> str:
-        """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased once it was destroyed."""
+        """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased if the key was destroyed."""
         key = await self._key(vm, make=True, fresh=True)
         mac = hmac.new(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
     async def mac_key(self, name: str) -> bytes:
-        """A key of this name, made when there is none: to compute with, for ever. Raises Erased."""
+        """The key with this name for message authentication codes, created if there is none. Raises Erased."""
         key = await self._key(name, make=True)
         return hmac.digest(key, f"mac:{name}".encode(), hashlib.sha256)
 
     async def destroy(self, vm: str) -> None:
-        """Forget the VM's key, for good: its bytes are overwritten where they are stored. Safe to repeat."""
+        """Destroy the VM's key for ever: its bytes are overwritten on the disks. Safe to repeat."""
         self._cache.pop(vm, None)
         try:
             await self._store.erase(vm)
@@ -107,20 +107,22 @@ class Vault:
             raise VaultUnavailable(f"the vault does not answer: {error}") from error
 
     async def held(self) -> set[str]:
-        """The VMs of whose keys some bytes are stored."""
+        """The ids of VMs of whose keys any bytes are stored."""
         try:
             return await self._store.names()
         except Unavailable as error:
             raise VaultUnavailable(f"the vault does not answer: {error}") from error
 
     async def _key(self, vm: str, *, make: bool, fresh: bool = False) -> bytes:
-        """The VM's key. `fresh` asks the store even when the key is at hand (it may have been destroyed)."""
+        """The VM's key; `make`: create it if there is none. `fresh`: read the store even if the key is in the cache,
+        because it may have been destroyed.
+        """
         if not fresh and vm in self._cache:
             return self._cache[vm]
         try:
             key = await self._stored(vm)
             if key is None and make:
-                key = await self._made(vm)
+                key = await self._create(vm)
         except Unavailable as error:
             if fresh and vm in self._cache:
                 return self._cache[vm]
@@ -137,25 +139,25 @@ class Vault:
         return key
 
     async def _stored(self, vm: str) -> bytes | None:
-        """The key, or None when there never was one. Raises Erased, WrongMasterKey."""
+        """The key, or None if there never was one. Raises Erased, WrongMasterKey."""
         entry = await self._store.get(vm)
         if entry is None:
             return None
         try:
-            return self._opened(vm, entry)
+            return self._unwrap(vm, entry)
         except WrongMasterKey:
-            for earlier in (await self._store.values(vm))[1:]:  # what stands behind it may be no key
+            for earlier in (await self._store.values(vm))[1:]:  # the newest message may be junk that somebody stored
                 with contextlib.suppress(WrongMasterKey):
-                    return self._opened(vm, earlier)
+                    return self._unwrap(vm, earlier)
             raise
 
-    def _opened(self, vm: str, entry: Entry) -> bytes:
+    def _unwrap(self, vm: str, entry: Entry) -> bytes:
         if entry.value is None:
             raise Erased(vm)
         return self._master.unwrap(vm, entry.value)
 
-    async def _made(self, vm: str) -> bytes | None:
-        """A new key, or the one that somebody else made first. Raises Erased."""
+    async def _create(self, vm: str) -> bytes | None:
+        """A new key, or the one that another process created first. Raises Erased."""
         key = secrets.token_bytes(32)
         try:
             await self._store.put(vm, self._master.wrap(vm, key), last=0)

@@ -240,7 +240,7 @@ async def test_events_and_tracking_stand_or_fall_together(
     some = uuid4()
     ids = recorder.insert_events(history(some, 1, 2), tracking=Tracking("upstream", 7))
     assert [n.id for n in recorder.select_notifications(1, 10)] == ids
-    with pytest.raises(IntegrityError, match="upstream is tracked to 7"):
+    with pytest.raises(IntegrityError, match="upstream is already tracked up to 7"):
         other.insert_events(history(uuid4(), 1, 1), tracking=Tracking("upstream", 7))
     with pytest.raises(IntegrityError, match=str(some)):
         other.insert_events(history(some, 2, 2), tracking=Tracking("upstream", 8))

@@ -82,7 +82,7 @@ def test_a_negative_version(make_factory: MakeFactory) -> None:
 def test_tracking_beside_events_needs_a_process_recorder(make_factory: MakeFactory) -> None:
     factory = make_factory()
     for recorder in (factory.application_recorder(), factory.aggregate_recorder()):
-        with pytest.raises(NotSupportedError, match="a process recorder does"):
+        with pytest.raises(NotSupportedError, match="use a process recorder"):
             recorder.insert_events(history(uuid4(), 1, 1), tracking=Tracking("upstream", 1))
         recorder.insert_events(history(uuid4(), 1, 1), tracking=None)
 

@@ -58,9 +58,9 @@ async def stored(nc: Client, source: str) -> dict[str, int]:
 async def test_what_finds_no_room_is_counted_in_one_record(nc: Client, source: str) -> None:
     parking = Parking(nc)
     assert await meet(parking, source, *range(1, 51)) == 3
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert await meet(parking, source, *range(51, 101)) == 0
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert await stored(nc, source) == {"1": 1, "2": 1, "3": 1, MORE: 1}
     more = await parking.get(source, MORE)
     assert (more.count, more.position, more.subject, more.open) == (97, 100, "s.100", True)
@@ -75,7 +75,7 @@ async def test_a_closed_record_makes_room_for_what_comes_then(nc: Client, source
     await meet(parking, source, 1, 2, 3, 4)
     await parking.drop(source, "1", actor="alice", reason="seen")
     assert await meet(parking, source, 5, 6) == 1
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert set(await stored(nc, source)) == {"1", "2", "3", "5", MORE}
     assert (await parking.get(source, MORE)).count == 2
 
@@ -129,7 +129,7 @@ async def test_what_was_forgotten_is_not_parked_again(nc: Client, ordered: str, 
     settled = await again.get(ordered, MORE)
     assert (settled.open, settled.count, settled.position) == (False, 0, 3)
     assert await meet(again, ordered, *range(7, 12)) == 2
-    await again._capacity.tell()
+    await again._capacity.write_counts()
     more = await again.get(ordered, MORE)
     assert (more.open, more.count, more.position) == (True, 3, 11)
     await again.drop(ordered, "1", actor="alice", reason="seen")
@@ -153,10 +153,10 @@ async def test_a_record_is_closed_though_the_old_ones_cannot_be_forgotten(
 async def test_a_count_that_somebody_has_seen_begins_anew(nc: Client, source: str) -> None:
     parking = Parking(nc)
     await meet(parking, source, *range(1, 9))
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert (await parking.drop(source, MORE, actor="alice", reason="seen")).count == 5
     await meet(parking, source, 9)
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     more = await parking.get(source, MORE)
     assert (more.count, more.open) == (1, True)
 
@@ -165,10 +165,10 @@ async def test_what_two_processes_and_a_restart_read_is_counted_once(nc: Client,
     one, two = Parking(nc), Parking(nc)
     for first in range(1, 100, 10):
         await asyncio.gather(*(meet(each, ordered, *range(first, first + 10)) for each in (one, two)))
-        await asyncio.gather(one._capacity.tell(), two._capacity.tell())
+        await asyncio.gather(one._capacity.write_counts(), two._capacity.write_counts())
     again = Parking(nc)
     assert await meet(again, ordered, *range(1, 100)) == 0
-    await again._capacity.tell()
+    await again._capacity.write_counts()
     assert (await again.get(ordered, MORE)).count == 100 - len(await stored(nc, ordered)) + 1
     await again.drop(ordered, "1", actor="alice", reason="seen")
     await again.drop(ordered, MORE, actor="alice", reason="seen")
@@ -183,9 +183,9 @@ async def test_nothing_is_lost_of_a_count_while_the_bus_is_away(
     with monkeypatch.context() as patch:
         patch.setattr(parking._capacity, "_timeout", 0.0)
         with pytest.raises(Unavailable):
-            await parking._capacity.tell()
+            await parking._capacity.write_counts()
     parking.only_count(source, subject="s.6", position=6, error="bad 6")
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert (await parking.get(source, MORE)).count == 3
 
 
@@ -208,7 +208,7 @@ async def test_what_waits_to_be_parked_is_bounded(nc: Client, source: str, monke
         await eventually(lambda: not waiting._waiting and not waiting._counted, "nothing waits")
     finally:
         task.cancel()
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     assert (await parking.get(source, "1")).size == 100_000
     assert (await parking.get(source, MORE)).count >= 2 + 5
     with pytest.raises(NotParked):
@@ -259,7 +259,7 @@ async def test_a_count_beyond_the_end_of_its_stream_hides_nothing(
     await nc.jetstream().publish(subjects.parked(source, MORE), body)
     parking = Parking(nc)
     assert await meet(parking, source, *range(1, 9)) == 3
-    await parking._capacity.tell()
+    await parking._capacity.write_counts()
     more = await parking.get(source, MORE)
     assert (more.position, more.open) == (8, True)
     assert more.count >= 5, "what is no record at all counts as one message"

@@ -342,5 +342,5 @@ async def test_notary_notices_that_the_log_was_exchanged() -> None:
         with pytest.raises(Disagrees, match="ends at position"):
             await notary.step()
         await other.grow(8, first=900)
-        with pytest.raises(Disagrees, match="another one"):
+        with pytest.raises(Disagrees, match="not the one that was there before"):
             await notary.step()

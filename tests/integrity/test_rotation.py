@@ -127,8 +127,8 @@ async def test_junk_is_passed_over_and_named(tmp_path: Path, name: str, junk: by
             [stored, *_] = await KeyStore(log.nc).values("vm-0")
             junk = stored.value or b""
         await log.nc.jetstream().publish(f"nebula.vault.{name}", junk)
-        assert await rotate(log, path) == masterkey.Rewrapped(changed=3, already=0, strange=(name,))
-        assert await rotate(log, path) == masterkey.Rewrapped(changed=0, already=3, strange=(name,))
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=3, already=0, not_opened=(name,))
+        assert await rotate(log, path) == masterkey.Rewrapped(changed=0, already=3, not_opened=(name,))
         masterkey.finish(path)
         reader = Vault.of(log.nc, path)
         assert [await reader.unseal(sealed) for sealed in secrets.values()] == VMS[:3]
