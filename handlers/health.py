@@ -55,7 +55,7 @@ class Health:
                     log=await self._write(),
                     managers=tuple(public_status(status) for status in self.managers()),
                     process=self.process.id,
-                    malformed=dict(self.malformed.told()),
+                    malformed=dict(self.malformed.counts()),
                 )
                 self._at = time.monotonic()
             return self._result

@@ -42,7 +42,7 @@ from handlers.world.turns import Turns
 from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import bus, streams
-from runtime.bus.status import tell
+from runtime.bus.status import publish_status
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
 from runtime.tasks.essential import Essential, until_stopped
@@ -160,7 +160,7 @@ async def serve(settings: HandlersSettings) -> None:
         message = StatusMessage(
             process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers
         )
-        essential.start("status", tell(nc, subjects.role_status("handlers", process.id), message))
+        essential.start("status", publish_status(nc, subjects.role_status("handlers", process.id), message))
         essential.start("lease of the managers", lease.keep())
         for driver in parts.drivers:
             essential.start(driver.name, driver.run(lease))

@@ -14,7 +14,7 @@ from projections.position import Position
 from projections.runner import Runner
 from runtime import logs, subjects
 from runtime.bus import bus
-from runtime.bus.status import tell
+from runtime.bus.status import publish_status
 from runtime.files.unusable import sentence, unusable
 from runtime.process import this
 from runtime.settings import ProjectionsSettings

@@ -3,15 +3,15 @@
 from collections import deque
 from datetime import datetime
 
-#: The newest heartbeats that count, and how many there have to be: one that was held up says nothing.
+#: Number of newest heartbeats that count, and the minimum number: a single heartbeat may be delayed.
 WINDOW, LEAST = 8, 3
 
 
 class ClockOffset:
-    """Of one node. A heartbeat says when it was sent by the node's clock; it comes later by the way that it took.
+    """The clock offset of one node. A heartbeat has the time of sending by the node's clock, and arrives with a delay.
 
-    The fastest heartbeat of the window gives the most exact offset. A clock that
-    was set is known by its new offset once the heartbeats of before have left the window.
+    The fastest heartbeat of the window gives the most exact offset. After a clock was set, the new offset is known once
+    all earlier heartbeats have left the window.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,14 @@ class ClockOffset:
         self._late.append((received - sent).total_seconds())
 
     def seconds(self) -> float | None:
-        """Seconds that the node's clock is ahead; below 0, behind. None before there are enough heartbeats."""
+        """Seconds by which the node's clock is ahead; negative if it is behind. None until there
+        are enough heartbeats.
+        """
         return round(-min(self._late), 3) if len(self._late) >= LEAST else None
 
 
 def warning(seconds: float | None, bound: float) -> str | None:
-    """What to say of an offset beyond the bound, and what to do; None where it is within."""
+    """The warning about an offset of more than `bound` seconds, and what to do; None if there is no reason."""
     if seconds is None or abs(seconds) <= bound:
         return None
     way = "ahead of" if seconds > 0 else "behind"

@@ -1,4 +1,4 @@
-"""An HTTP listener inside a process that has other things to do: it leaves signals alone and stops when it is told."""
+"""An HTTP listener within a process that does other work too. It does not handle signals, and stops on an event."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from runtime.http.limits import Limits
 log = logs.get(__name__)
 
 RETRY_SECONDS = 1.0
-#: Seconds that open requests and streams get to end by themselves.
+#: Seconds for which open requests and streams may continue after the stop.
 GRACE_SECONDS = 2
 
 
@@ -29,7 +29,7 @@ class _Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError when the address is not there, or taken."""
+    """A listening socket. Raises OSError if the address does not exist or is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -44,15 +44,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def bound(name: str, host: str, port: int) -> socket.socket:
-    """The same, waiting until it can be had: a bridge's address may appear later than we do."""
-    complained = False
+    """Like `bind`, but wait until it succeeds: the address of a bridge may appear after our start."""
+    logged = False
     while True:
         try:
             return bind(host, port)
         except OSError as error:
-            if not complained:
-                log.warning("cannot listen yet; trying on", name=name, host=host, port=port, error=str(error))
-                complained = True
+            if not logged:
+                log.warning("cannot listen yet; it will try again", name=name, host=host, port=port, error=str(error))
+                logged = True
         await asyncio.sleep(RETRY_SECONDS)
 
 
@@ -64,21 +64,21 @@ async def serve(
     *,
     websockets: bool = False,
 ) -> None:
-    """Serve until `stop` is set; open requests get a moment to end. WebSockets only where the app expects them."""
+    """Serve until `stop` is set; open requests then have GRACE_SECONDS to end. `websockets`: the app accepts them."""
     limits = limits or Limits()
     census = Census(limits)
     http: Any = partial(Connection, Listener(limits, census, websockets))
     config = uvicorn.Config(
         app,
         http=http,
-        ws="none",  # `Connection` hands over to it
+        ws="none",  # `Connection` starts uvicorn's WebSocket protocol itself
         ws_max_size=1024 * 1024,
-        ws_per_message_deflate=False,  # what goes over them is compressed already, or small
+        ws_per_message_deflate=False,  # their data are compressed already, or small
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=False,  # who calls is who connects, whatever a header claims
+        proxy_headers=False,  # the client is the peer of the connection, whatever a header claims
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = _Server(config)

@@ -1,11 +1,11 @@
-"""Whom this host trusts: the certificates of servers are judged by the system's own store."""
+"""The trusted certificates of this host: servers are verified with the system's own certificate store."""
 
 import os
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Where systems keep their bundle. OpenSSL looks where it was built to look: a Python of another origin, elsewhere.
+#: Paths of the certificate bundle on common systems. The OpenSSL of a Python from elsewhere may look at other paths.
 BUNDLES = tuple(
     Path(path)
     for path in (
@@ -20,11 +20,11 @@ HINT = "this host does not trust its certificate: add the CA to the host's store
 
 
 def trusted(bundles: Iterable[Path] | None = None) -> ssl.SSLContext:
-    """A context that trusts whom the host trusts now, a private CA in its store among them."""
+    """A TLS context with the host's trusted certificates, including a private CA in its store."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if paths.cafile not in (None, paths.openssl_cafile) or paths.capath not in (None, paths.openssl_capath):
-        return context  # the operator has said whom to trust instead: SSL_CERT_FILE, SSL_CERT_DIR
+        return context  # the operator has set SSL_CERT_FILE or SSL_CERT_DIR
     read = {os.path.realpath(paths.openssl_cafile)}
     for path in BUNDLES if bundles is None else bundles:
         real = os.path.realpath(path)
@@ -33,12 +33,12 @@ def trusted(bundles: Iterable[Path] | None = None) -> ssl.SSLContext:
             try:
                 context.load_verify_locations(path)
             except OSError:
-                continue  # unreadable, or no certificate in it: the others count all the same
+                continue  # it is unreadable or has no certificate; use the others
     return context
 
 
 def distrusted(error: BaseException | None) -> bool:
-    """Whether an error is, at its bottom, that a server's certificate could not be verified."""
+    """Whether an error was caused by a server's certificate that could not be verified."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True

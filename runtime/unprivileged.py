@@ -1,4 +1,4 @@
-"""Give up root for good: what guests talk to has no rights on its host."""
+"""Gives up root rights permanently: a process that serves guests has no rights on its host."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 2, 38
 
 
 def user(names: Sequence[str]) -> pwd.struct_passwd | None:
-    """The first of these users that there is; None where we are not root. Raises CannotRun where there is none."""
+    """The first of these users that exists; None if we are not root. Raises CannotRun if none exists."""
     if os.geteuid() != 0:
         return None
     for name in names:
@@ -25,9 +25,9 @@ def user(names: Sequence[str]) -> pwd.struct_passwd | None:
 
 
 def become(account: pwd.struct_passwd) -> None:
-    """Be that user from now on, with no group but its own, no capability, and no way back. Raises OSError.
+    """Become that user permanently, with its own group only and without capabilities. Raises OSError.
 
-    Whoever started us with a signal for its own death still has that: the kernel forgets it when the user changes.
+    The parent-death signal is set again, because the kernel clears it when the user changes.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     death = ctypes.c_int()
@@ -40,5 +40,5 @@ def become(account: pwd.struct_passwd) -> None:
         if libc.prctl(option, value, 0, 0, 0) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-    if death.value and os.getppid() != parent:  # it died in between
+    if death.value and os.getppid() != parent:  # the parent died meanwhile
         os.kill(os.getpid(), death.value)

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.images import download as downloads
 from runtime.images.download import Part, download
-from runtime.images.image_client import Judged, Transport, client, opened
+from runtime.images.image_client import CheckedBackend, Transport, client, send
 from runtime.images.image_hosts import Address, Denied, ImageHosts
 from runtime.settings import HandlersSettings, NodeSettings
 from runtime.text.urls import secret, shown
@@ -84,7 +84,7 @@ PUBLIC = [
 
 def allowed(hosts: ImageHosts, address: str, host: str = "images.example", port: int = 443) -> bool:
     try:
-        hosts.judge(host, ip_address(address), port)
+        hosts.check(host, ip_address(address), port)
     except Denied:
         return False
     return True
@@ -124,7 +124,7 @@ def test_loopback_by_its_own_addresses_alone(address: str) -> None:
 
 def test_the_refusal_says_what_helps() -> None:
     with pytest.raises(Denied, match=r"NEBULA_IMAGE_HOSTS=10\.0\.0\.5 "):
-        ImageHosts().judge("store.lan", ip_address("10.0.0.5"), 80)
+        ImageHosts().check("store.lan", ip_address("10.0.0.5"), 80)
 
 
 @pytest.mark.parametrize("port", [4222, 5432, 6222, 8222, 8700, 8775, 14222, 18700, 4333])
@@ -147,7 +147,7 @@ async def found(hosts: ImageHosts, *addresses: str, host: str = "images.example"
     async def resolve(name: str, port: int) -> list[Address]:
         return [ip_address(address) for address in addresses]
 
-    return [str(address) for address in await Judged(hosts, resolve).addresses(host, 80, 1)]
+    return [str(address) for address in await CheckedBackend(hosts, resolve).addresses(host, 80, 1)]
 
 
 async def test_only_judged_addresses_are_connected_to() -> None:
@@ -163,7 +163,7 @@ async def test_only_judged_addresses_are_connected_to() -> None:
 @pytest.mark.parametrize("host", ["fe80::1%lo", "::1%lo", "fd00:ec2::254%eth0", "::ffff:169.254.169.254%1"])
 async def test_an_address_with_a_zone_is_that_address(host: str) -> None:
     with pytest.raises(Denied):
-        await Judged(ImageHosts.of("*,fd00::/8")).addresses(host, 80, 1)
+        await CheckedBackend(ImageHosts.of("*,fd00::/8")).addresses(host, 80, 1)
 
 
 def test_a_sites_own_nat64_leads_to_this_host_as_well() -> None:
@@ -188,11 +188,11 @@ async def test_a_name_that_changes_is_judged_again_at_a_redirect() -> None:
     async def resolve(name: str, port: int) -> list[Address]:
         return [ip_address(next(answers))]
 
-    backend, recording = Judged(ImageHosts(), resolve), Recording()
+    backend, recording = CheckedBackend(ImageHosts(), resolve), Recording()
     backend._backend = recording  # type: ignore[assignment]
     async with httpx.AsyncClient(transport=Transport(backend), trust_env=False) as asking:
         with pytest.raises(Denied):
-            await opened(asking, asking.build_request("GET", "http://rebinds.example/"))
+            await send(asking, asking.build_request("GET", "http://rebinds.example/"))
     assert recording.asked == ["1.1.1.1"], "the address, and no name that could be resolved to another one"
 
 
@@ -208,7 +208,7 @@ def unheard(*_: object) -> None:
 
 
 async def tried(url: str, folder: Path, hosts: ImageHosts = LOOPBACK) -> Exception:
-    with pytest.raises((Denied, downloads.Gone, downloads.Interrupted, downloads.TooLong)) as caught:
+    with pytest.raises((Denied, downloads.NotFound, downloads.Interrupted, downloads.TooLong)) as caught:
         await download(url, Part(folder / "i.part"), hosts=hosts, tell=unheard, check=unheard, most=10**6)
     return caught.value
 
@@ -308,14 +308,14 @@ async def test_a_source_that_trickles_or_takes_too_long_is_given_up() -> None:
     pace = downloads.Pace(least=100, window=10, whole=1000)
     watch = downloads.Watch(pace, 0.0)
     for second in range(1, 40):
-        watch.came(100, float(second), "i")
+        watch.received(100, float(second), "i")
     with pytest.raises(downloads.Interrupted, match="100 bytes a second"):
         for second in range(40, 60):
-            watch.came(50, float(second), "i")
+            watch.received(50, float(second), "i")
     watch = downloads.Watch(pace, 0.0)
     with pytest.raises(downloads.Interrupted, match="longer than 1000 s"):
         for second in range(1, 1100):
-            watch.came(1000, float(second), "i")
+            watch.received(1000, float(second), "i")
 
 
 @pytest.mark.parametrize(

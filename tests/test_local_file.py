@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.images.local_file import NotAllowed, opened
+from runtime.images.local_file import NotAllowed, open_file
 from runtime.settings import NodeSettings
 
 #: How often a file or a folder is exchanged while it is opened.
@@ -29,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_allowed(folder: Path) -> None:
     for name, body in (("i.raw", b"image"), ("deep/i.raw", b"deep"), (".//i.raw", b"image")):
-        with opened(f"{folder}/{name}", [folder.parent / "none", folder]) as file:
+        with open_file(f"{folder}/{name}", [folder.parent / "none", folder]) as file:
             assert file.read() == body
 
 
 def test_the_allowed_folder_may_be_a_link(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     for way in (tmp_path / "link", folder):
-        with opened(str(way / "i.raw"), [tmp_path / "link"]) as file:
+        with open_file(str(way / "i.raw"), [tmp_path / "link"]) as file:
             assert file.read() == b"image"
 
 
@@ -61,7 +61,7 @@ def test_outside(folder: Path, source: str) -> None:
     evil.mkdir()
     (evil / "i.raw").write_bytes(b"evil")
     with pytest.raises(NotAllowed, match="NEBULA_IMAGE_PATHS"):
-        opened(source.replace("{}", str(folder)), [folder])
+        open_file(source.replace("{}", str(folder)), [folder])
 
 
 def test_links_out_of_the_folder(tmp_path: Path, folder: Path) -> None:
@@ -71,7 +71,7 @@ def test_links_out_of_the_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "fd").symlink_to("/proc/self/fd/0")
     for name in ("link", "inner", "fd", "way/secret", "way/images/i.raw"):
         with pytest.raises(NotAllowed, match="symbolic link"):
-            opened(str(folder / name), [folder])
+            open_file(str(folder / name), [folder])
 
 
 def test_what_is_no_file(folder: Path) -> None:
@@ -82,9 +82,9 @@ def test_what_is_no_file(folder: Path) -> None:
         names.append("zero")
     for name in names:
         with pytest.raises(NotAllowed, match="not a regular file"):
-            opened(str(folder / name), [folder])
+            open_file(str(folder / name), [folder])
     with pytest.raises(FileNotFoundError):
-        opened(str(folder / "none"), [folder])
+        open_file(str(folder / "none"), [folder])
 
 
 def test_by_default_only_what_is_meant_for_it(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_file_that_is_replaced_meanwhile_is_the_old_one_or_the_new_one(folder:
     seen = set[bytes]()
     with beside(change) as changes:
         while changes() < CHANGES:
-            with opened(str(folder / "i.raw"), [folder]) as file:
+            with open_file(str(folder / "i.raw"), [folder]) as file:
                 seen.add(file.read())
     assert seen == {b"image", b"other image"}
 
@@ -150,7 +150,7 @@ def test_a_way_that_becomes_a_link_meanwhile_leads_nowhere_else(folder: Path, na
 
     with beside(change) as changes:
         while changes() < CHANGES:
-            with contextlib.suppress(NotAllowed, FileNotFoundError), opened(str(folder / name), [folder]) as file:
+            with contextlib.suppress(NotAllowed, FileNotFoundError), open_file(str(folder / name), [folder]) as file:
                 assert file.read() == b"deep"
 
 
@@ -159,5 +159,5 @@ def test_no_descriptor_is_left(folder: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for name in ("i.raw", "link", "deep", "none", "i.raw/x", "deep/none", "\0", "deep/\0"):
         with contextlib.suppress(NotAllowed, OSError):
-            opened(f"{folder}/{name}", [folder]).close()
+            open_file(f"{folder}/{name}", [folder]).close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -19,7 +19,7 @@ from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
 from runtime.bus import replies
 from runtime.bus.replies import MOST_DETAIL, Nonsense, Refusal
-from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, asked
+from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, request
 from runtime.bus.responder import Answer, Responder
 from runtime.local.servers import NatsServer
 from tests.eventstore.log import connection
@@ -86,13 +86,13 @@ async def test_what_an_answer_says(nc: Client) -> None:
         await msg.respond(said[int(msg.data)])
 
     await nc.subscribe(SUBJECT, cb=answer)
-    assert await asked(nc, SUBJECT, b"0", Patience(LONG), Leaving.model_validate) == Leaving(boot="a")
+    assert await request(nc, SUBJECT, b"0", Patience(LONG), Leaving.model_validate) == Leaving(boot="a")
     with pytest.raises(Refused) as refused:
-        await asked(nc, SUBJECT, b"1", Patience(LONG), bug)
+        await request(nc, SUBJECT, b"1", Patience(LONG), bug)
     assert refused.value.refusal.code == "x"
     for nonsense, reader in ((b"2", bug), (b"0", CommandRequest.model_validate)):
         with pytest.raises(Nonsense):
-            await asked(nc, SUBJECT, nonsense, Patience(LONG), reader)
+            await request(nc, SUBJECT, nonsense, Patience(LONG), reader)
 
 
 SECRET = "hunter2"
@@ -166,8 +166,8 @@ async def test_who_cannot_know_leaves_a_request_to_others(nc: Client) -> None:
 
 
 def test_a_request_says_what_callers_always_said() -> None:
-    asked = CommandRequest(args={"vm": "x", "force": True}, context=Caller(actor="alice", operation="o"))
-    said = json.loads(asked.body())
+    request = CommandRequest(args={"vm": "x", "force": True}, context=Caller(actor="alice", operation="o"))
+    said = json.loads(request.body())
     assert said["args"] == {"vm": "x", "force": True}
     assert {name: value for name, value in said["context"].items() if value is not None} == {
         "actor": "alice",

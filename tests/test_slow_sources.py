@@ -11,7 +11,7 @@ import pytest
 
 from runtime.images import download as downloads
 from runtime.images.download import Encoded, Interrupted, Pace, Part, download
-from runtime.images.image_client import Judged
+from runtime.images.image_client import CheckedBackend
 from runtime.images.image_hosts import Address, Denied, ImageHosts
 from tests.image_server import LOOPBACK
 
@@ -111,14 +111,14 @@ async def fetch(url: str, part: Part) -> bool:
         (interim_answers, "beginning"),
         (slow_redirects, "beginning|redirects"),
         (chunk_that_never_begins, "nothing of the file"),
-        (one_byte_at_a_time, "1000 bytes a second"),
+        (one_byte_at_a_time, "1000 bytes per second"),
         (less_than_it_says, "nothing of the file|ReadTimeout"),
         (trickled_tail, "nothing of the file"),
     ],
 )
 async def test_it_is_given_up(answer: Answer, why: str, tmp_path: Path) -> None:
     async with source(answer) as url, asyncio.timeout(60):
-        with pytest.raises((Interrupted, downloads.Gone), match=why):
+        with pytest.raises((Interrupted, downloads.NotFound), match=why):
             await fetch(f"{url}/image", Part(tmp_path / "i.part"))
 
 
@@ -152,7 +152,7 @@ async def test_what_is_packed_on_the_way_is_not_taken(tmp_path: Path) -> None:
 async def test_other_ways_to_write_this_host(host: str) -> None:
     """As the system reads them, without any name server."""
     with pytest.raises(Denied):
-        await Judged(ImageHosts.of("*")).addresses(host, 80, 10)
+        await CheckedBackend(ImageHosts.of("*")).addresses(host, 80, 10)
 
 
 @pytest.mark.parametrize("host", ["localhost.", "LOCALHOST", "store.lan", "127.0.0.1.nip.io"])
@@ -161,4 +161,4 @@ async def test_names_are_judged_by_what_they_lead_to(host: str) -> None:
         return [ip_address("127.0.0.1"), ip_address("::1")]
 
     with pytest.raises(Denied, match="this host itself"):
-        await Judged(ImageHosts.of("*"), resolve).addresses(host, 80, 1)
+        await CheckedBackend(ImageHosts.of("*"), resolve).addresses(host, 80, 1)

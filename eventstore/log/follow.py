@@ -33,7 +33,7 @@ async def follow(
     OtherStream if the stream ends before the position that was read.
     """
     try:
-        batches = ordered.followed(nc, stream, after, filters or [subjects.events()], pushed)
+        batches = ordered.follow(nc, stream, after, filters or [subjects.events()], pushed)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 yield batch

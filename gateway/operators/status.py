@@ -24,7 +24,7 @@ from projections import pages, times
 from projections.database import Away
 from projections.nodes import NODES, DaemonView
 from runtime import subjects
-from runtime.bus.status import tell
+from runtime.bus.status import publish_status
 
 #: Roles that need at least one process.
 NEEDED = ("handlers", "projections", "guest-data")

@@ -30,7 +30,7 @@ from runtime.bus import replies
 from runtime.bus.malformed import Malformed
 from runtime.bus.replies import Refusal
 from runtime.bus.responder import Answer, Responder
-from runtime.images.local_file import NotAllowed, opened
+from runtime.images.local_file import NotAllowed, open_file
 from runtime.tasks.tasks import end
 from runtime.text.urls import is_url
 
@@ -144,7 +144,7 @@ class Pieces:
         if stored is not None or is_url(image.source):
             return stored
         try:
-            return opened(image.source, self._sources)
+            return open_file(image.source, self._sources)
         except (NotAllowed, FileNotFoundError, NotADirectoryError):
             return None
 

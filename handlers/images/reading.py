@@ -22,10 +22,10 @@ from runtime.files.digests import digests
 from runtime.files.lock import turn
 from runtime.images.disk_image import HEAD, MOST_BYTES, Format, Shape, Unusable, bootable, look
 from runtime.images.disk_room import is_full, room
-from runtime.images.download import PACE, Encoded, Gone, Interrupted, Part, Tell, TooLong, Verdict, copy, download
+from runtime.images.download import PACE, Encoded, Interrupted, NotFound, Part, Tell, TooLong, Verdict, copy, download
 from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.images.inspection import inspect
-from runtime.images.local_file import MAY_PASS, NotAllowed, opened
+from runtime.images.local_file import MAY_PASS, NotAllowed, open_file
 from runtime.images.qemu_img import readable
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import in_thread
@@ -137,7 +137,7 @@ class Reader:
     @contextmanager
     def _file(self, source: str) -> Iterator[BinaryIO]:
         try:
-            file = opened(source, self._sources)
+            file = open_file(source, self._sources)
         except NotAllowed as error:
             raise BadImage("image_not_allowed", str(error)) from error
         except OSError as error:
@@ -196,7 +196,7 @@ class Reader:
                     return done or resumed
             except Denied as error:
                 raise BadImage("image_not_allowed", f"the source {shown(found.source)}: {error}") from error
-            except Gone as error:
+            except NotFound as error:
                 raise BadImage("image_missing", str(error)) from error
             except Encoded as error:
                 raise BadImage("image_encoded", str(error)) from error

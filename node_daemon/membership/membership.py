@@ -244,6 +244,6 @@ async def last_lease_note(bus: Client, node: str) -> LeaseNote | None:
 async def register(bus: Client, introduction: Introduction) -> LeaseGranted:
     """Register this node with the handlers. Raises Unanswered, requests.Refused, Nonsense."""
     subject, body = subjects.register(introduction.info.node), introduction.model_dump_json().encode()
-    granted = await requests.asked(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
+    granted = await requests.request(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
     log.info("node registered", **introduction.info.model_dump(exclude={"version"}))
     return granted

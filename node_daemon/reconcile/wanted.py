@@ -113,7 +113,7 @@ class WantedDocuments:
             self._unplaced.update(self._documents)
         self._stream = created
         of_this_node = [subjects.wanted_of(self._node)]
-        batches = ordered.consumed(self._bus, subjects.WANTED, self.position, of_this_node, document)
+        batches = ordered.consume(self._bus, subjects.WANTED, self.position, of_this_node, document)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 for self.position, message in batch.items:

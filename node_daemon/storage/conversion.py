@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from runtime.images.disk_image import Unusable
 from runtime.images.download import Tell
-from runtime.images.inspection import asked
+from runtime.images.inspection import run_qemu_img
 from runtime.images.qemu_img import Limits, QemuImgError, hand_over, qemu_img, take_back
 from runtime.tasks.tasks import end, in_thread
 
@@ -43,7 +43,7 @@ async def most_bytes(file: BinaryIO, virtual_bytes: int) -> int:
     Raises Unusable; TimeoutError and OSError, after which a retry may succeed.
     """
     options = ("--output=json", "-O", "qcow2", "-o", f"cluster_size={CLUSTER}")
-    found = json.loads(await asked(file, "qcow2", "measure", *options))
+    found = json.loads(await run_qemu_img(file, "qcow2", "measure", *options))
     tables = int(found["fully-allocated"]) - -(-virtual_bytes // CLUSTER) * CLUSTER
     return int(found["required"]) - tables
 

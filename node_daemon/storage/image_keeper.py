@@ -33,7 +33,7 @@ async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
         return frozenset()
     question = CachedImages(node=node, digests=tuple(sorted(digests)[:MOST_DIGESTS]))
     try:
-        answer = await requests.asked(
+        answer = await requests.request(
             bus,
             subjects.cached_images(node),
             question.model_dump_json().encode(),

@@ -85,7 +85,7 @@ class Bus:
         """The id of the process that stores the image. Raises Permanent, Temporary."""
         question = ImageQuestion(node=self._node, sha256=source.sha256).model_dump_json().encode()
         try:
-            answer = await requests.asked(
+            answer = await requests.request(
                 self._nc,
                 subjects.image_holder(self._node),
                 question,

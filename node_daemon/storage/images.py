@@ -36,9 +36,9 @@ from runtime import logs
 from runtime.files.files import put_in_place
 from runtime.images.disk_image import Format, Unusable
 from runtime.images.disk_room import is_full, room
-from runtime.images.download import SILENCE, Check, Encoded, Gone, Interrupted, Part, Tell, TooLong, copy, download
+from runtime.images.download import SILENCE, Check, Encoded, Interrupted, NotFound, Part, Tell, TooLong, copy, download
 from runtime.images.image_hosts import Denied, ImageHosts
-from runtime.images.local_file import MAY_PASS, NotAllowed, opened
+from runtime.images.local_file import MAY_PASS, NotAllowed, open_file
 from runtime.tasks.tasks import in_thread
 from runtime.text.urls import is_url, shown
 
@@ -303,7 +303,7 @@ class Images:
             )
         except Denied as error:
             raise Permanent("image_not_allowed", f"the source {shown(source.source)}: {error}") from error
-        except Gone as error:
+        except NotFound as error:
             raise Permanent("image_missing", str(error)) from error
         except Encoded as error:
             raise Permanent("image_encoded", str(error)) from error
@@ -319,7 +319,7 @@ class Images:
     async def _copy(self, source: ImageSource, part: Part, check: Check, tell: Tell) -> bool:
         """Copy the whole image from its path on this host."""
         try:
-            file = await asyncio.to_thread(opened, source.source, self._sources)
+            file = await asyncio.to_thread(open_file, source.source, self._sources)
         except NotAllowed as error:
             raise Permanent("image_not_allowed", str(error)) from error
         except OSError as error:

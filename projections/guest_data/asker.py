@@ -95,7 +95,7 @@ class Asker:
         body = to_json(question.model_dump(mode="json"))
         try:
             async with asyncio.timeout(seconds), self._places:
-                return await requests.asked(self._nc, subject, body, Patience(seconds), kind.model_validate)
+                return await requests.request(self._nc, subject, body, Patience(seconds), kind.model_validate)
         except (Unanswered, TimeoutError) as error:
             raise NoAnswer(f"the projections do not answer: {type(error).__name__} {error}") from error
         except Nonsense as error:

@@ -14,7 +14,7 @@ from projections.guest_data.source import Source
 from projections.guest_data.status import Status
 from runtime import listener, logs, subjects, unprivileged
 from runtime.bus import bus
-from runtime.bus.status import tell
+from runtime.bus.status import publish_status
 from runtime.files.private import passable
 from runtime.process import this
 from runtime.settings import GuestDataSettings

@@ -1,4 +1,4 @@
-"""The bus: the connection, requests and their answers, streams read in order.
+"""The bus: the connection to NATS, requests and answers, and streams that are read in order.
 
 Start with `bus.py`, then `requests.py` and `responder.py`; `ordered.py` follows a stream.
 """

@@ -1,4 +1,4 @@
-"""The connection to NATS: waits for the server at start, reconnects by itself, logs once per change, not per try."""
+"""The connection to NATS. It waits for the server at start, reconnects by itself, and logs each change once."""
 
 import asyncio
 import contextlib
@@ -22,27 +22,26 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION
 from runtime import logs
 from runtime.bus.headers import fit, parsed
 from runtime.settings import Common
-from runtime.tasks.patience import CannotRun, is_there, one_line, patiently, waits
+from runtime.tasks.patience import CannotRun, log_answers, log_waiting, one_line, patiently
 from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
 
 class QuickClient(Client):
-    """nats-py's client, quicker at what the log is used for: headers, and questions that somebody waits for.
+    """nats-py's client, with faster headers and requests.
 
-    Headers are decoded (`headers.py`) and encoded as a block instead of each name and value; what is not plain (a line
-    break in a value) is left to the original to send. A message that asks for an answer is written at once where
-    nothing waits to be written: the original leaves that to a task, which takes a turn of the loop. So does its waiting
-    for the answer.
+    Headers are decoded (`headers.py`) and encoded as a block instead of one by one. Unusual headers (a line break in a
+    value) are left to nats-py. A message with a reply subject is written immediately if no other message waits, and a
+    request waits for one future only; nats-py uses a task and two futures, which costs turns of the event loop.
     """
 
     async def _request_new_style(
         self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
     ) -> Msg:
-        """One question and its answer. Raises nats.errors.TimeoutError.
+        """Send a request, and return its answer. Raises nats.errors.TimeoutError.
 
-        The original draws an id digit by digit, and waits for a second future that waits for the answer.
+        nats-py makes the id digit by digit, and waits for a second future that waits for the answer.
         """
         if self.is_draining_pubs:
             raise ConnectionDrainingError
@@ -74,7 +73,7 @@ class QuickClient(Client):
         self.stats["out_bytes"] += payload_size
         command = hpub_cmd(subject, reply, block, payload)
         if reply and not self._pending and self.is_connected and self._transport:
-            with contextlib.suppress(RuntimeError):  # uvloop's, for a connection that has just broken
+            with contextlib.suppress(RuntimeError):  # uvloop raises it for a connection that has just broken
                 self._transport.write(command)
                 return
         await self._send_command(command)
@@ -82,7 +81,7 @@ class QuickClient(Client):
             await self._flush_pending()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """After what waits to be written. The original overtakes that, so its `flush` may end before that was sent."""
+        """Write waiting messages first. nats-py sends the ping before them, so its `flush` may end too early."""
         if self._pending and self.is_connected and self._transport:
             self._transport.writelines(self._pending)
             self._pending = []
@@ -90,7 +89,7 @@ class QuickClient(Client):
         await super()._send_ping(future)
 
     async def close(self) -> None:
-        """Never raises: when a connection is closed, writes that fail no longer matter."""
+        """Close the connection. Never raises: failed writes do not matter any more."""
         if not self.is_connected:
             self._pending.clear()
             self._pending_data_size = 0
@@ -98,7 +97,7 @@ class QuickClient(Client):
             await super().close()
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """Never raises: an exception here would silently end the reading of this connection."""
+        """Never raises: an exception here would silently stop nats-py's reading of this connection."""
         return parsed(bytes(headers)) if headers else None
 
     def _build_message(
@@ -115,17 +114,17 @@ class QuickClient(Client):
 
 
 def expire(answer: asyncio.Future[Msg]) -> None:
-    """No answer has come in time."""
+    """End the wait for an answer with a time-out."""
     if not answer.done():
         answer.set_exception(NatsTimeout())
 
 
 def header_block(headers: Mapping[str, str]) -> bytes | None:
-    """The headers as NATS sends them; None where nats-py should see to them: a name that it may refuse, a value that
-    it would change."""
+    """The headers in the format of the NATS protocol; None if nats-py has to encode them, because it may refuse a name
+    or change a value."""
     if not fit(headers.keys()):
         return None
-    # Joined, not formatted: nats-py's own names are members of an Enum, which format() turns into something else.
+    # Join, do not format: nats-py's own header names are members of an Enum, which format() renders differently.
     lines = "\r\n".join([name + ": " + value.strip() for name, value in headers.items()])
     if lines.count("\r") + 1 != len(headers) or lines.count("\n") + 1 != len(headers):
         return None
@@ -133,14 +132,14 @@ def header_block(headers: Mapping[str, str]) -> bytes | None:
 
 
 async def publish_bytes(nc: Client, subject: bytes, reply: str, block: bytes, payload: bytes) -> None:
-    """Publish a message byte by byte, as somebody else may have made it: subject and headers need not be text."""
+    """Publish a message from bytes. Subject and headers need not be text."""
     head = b"HPUB %b %b %d %d\r\n" % (subject, reply.encode(), len(block), len(block) + len(payload))
     await nc._send_command(head + block + payload + b"\r\n")
     await nc._flush_pending()
 
 
 class Connection(QuickClient):
-    """A role's: it reconnects for ever, and says once when it begins to wait for the server and when that is over."""
+    """The connection of a role. It reconnects for ever, and logs once when it is lost and once when it is back."""
 
     def __init__(self, settings: Common, role: str, *, silent: bool = False) -> None:
         super().__init__()
@@ -149,11 +148,11 @@ class Connection(QuickClient):
         self._settings = settings
         self._role = role
         self._ended = asyncio.Event()
-        self._said = ""
+        self._last_logged = ""
         self._newest: Exception | None = None
 
     async def open(self) -> None:
-        """Try each server. Raises CannotRun when one refuses our user, nats.errors.Error or OSError otherwise."""
+        """Connect; try each server once. Raises CannotRun if a server refuses our user, nats.errors.Error, OSError."""
         settings = self._settings
         try:
             await self.connect(
@@ -162,8 +161,8 @@ class Connection(QuickClient):
                 user=settings.nats_user,
                 password=settings.nats_password,
                 allow_reconnect=True,
-                max_reconnect_attempts=1,  # at first: with -1 the client would try for ever, and say nothing, in here
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works, the annotation says int
+                max_reconnect_attempts=1,  # for now: with -1 this call would try for ever without a message
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,
@@ -177,13 +176,13 @@ class Connection(QuickClient):
             if self._ended.is_set():
                 raise refusal(self.what, self._newest) from error
             raise self._newest or error from error
-        self._ended.clear()  # one of several servers refused us, and another one does not
+        self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
 
     async def until_ended(self) -> None:
-        """Wait until nats-py gives the connection up. Raises CannotRun then.
+        """Wait until nats-py gives up the connection, then raise CannotRun.
 
-        It does that when the server refuses our user, or closes the connection with an error of its protocol.
+        It gives up if the server refuses our user, or closes the connection with a protocol error.
         """
         await self._ended.wait()
         raise refusal(self.what, self._newest)
@@ -191,29 +190,29 @@ class Connection(QuickClient):
     async def _attempt_reconnect(self) -> None:
         try:
             await super()._attempt_reconnect()
-        except Exception as error:  # nobody would be told, and it would stay away for ever
+        except Exception as error:  # nats-py would not report it, and never reconnect
             self._newest = error
             self._ended.set()
 
     async def _on_error(self, error: Exception) -> None:
-        """What concerns one subject or one message is said here, the connection itself elsewhere."""
+        """Log errors about a subject or a message. The state of the connection is logged by the other callbacks."""
         if self._ended.is_set():
             return
         self._newest = error
         if refuses(error):
             self._ended.set()
-        if self.is_connected and not isinstance(error, StaleConnectionError) and repr(error) != self._said:
-            self._said = repr(error)
-            log.warning("bus trouble", error=self._said)
+        if self.is_connected and not isinstance(error, StaleConnectionError) and repr(error) != self._last_logged:
+            self._last_logged = repr(error)
+            log.warning("an error on the bus", error=self._last_logged)
 
     async def _on_loss(self) -> None:
         if not self.is_closed and not self._silent:
-            waits(self.what, self._newest or StaleConnectionError())
+            log_waiting(self.what, self._newest or StaleConnectionError())
 
     async def _on_return(self) -> None:
-        self._said = ""
+        self._last_logged = ""
         if not self._silent:
-            is_there(self.what)
+            log_answers(self.what)
 
     async def _on_end(self) -> None:
         if not self._ended.is_set():
@@ -222,14 +221,14 @@ class Connection(QuickClient):
 
 
 def refuses(error: Exception | None) -> bool:
-    """Whether this is a server that knows our user or password not. nats-py hands on its words only."""
+    """Whether the server refused our user or password. nats-py passes on only the text of the server's error."""
     return isinstance(error, AuthorizationError) or AUTHORIZATION_VIOLATION in str(error).lower()
 
 
 def refusal(what: str, error: Exception | None) -> CannotRun:
-    said = one_line(error) if error is not None else "it gives no reason"
-    user = " (NEBULA_NATS_USER, NEBULA_NATS_PASSWORD)" if refuses(error) else ""
-    return CannotRun(f"{what} does not serve us: {said}{user}")
+    reason = one_line(error) if error is not None else "it gives no reason"
+    user = "; check NEBULA_NATS_USER and NEBULA_NATS_PASSWORD" if refuses(error) else ""
+    return CannotRun(f"{what} refuses the connection: {reason}{user}")
 
 
 def place(settings: Common) -> str:
@@ -238,10 +237,10 @@ def place(settings: Common) -> str:
 
 
 async def connect(settings: Common, role: str, *, silent: bool = False) -> Connection:
-    """A connection that reconnects for ever. While the server is away at start, says so and tries on.
+    """Open a connection that reconnects for ever. While no server answers at the start, it logs that and tries again.
 
-    `silent`: that the server is away is said by another connection of this process.
-    Raises CannotRun when the server refuses our user. `until_ended` has to be watched by whoever needs the connection.
+    `silent`: do not log a lost connection, because another connection of this process does. Raises CannotRun if a
+    server refuses our user. The caller has to watch `until_ended`.
     """
 
     async def attempt() -> Connection:

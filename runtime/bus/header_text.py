@@ -1,7 +1,8 @@
-"""Any text as the value of a header, without loss: percent-encoded as CloudEvents' NATS binding asks.
+"""Any text as a header value, without loss: percent-encoded as CloudEvents' NATS binding requires.
 
-Space, `"`, `%` and all that is not visible ASCII becomes `%` and two hexadecimal digits for each byte of its UTF-8.
-Earlier versions wrote spaces, `"` and `%` as they are: what is not exactly what `encoded` makes is taken as it stands.
+A space, `"`, `%` and each character that is not visible ASCII is written as `%` and two hexadecimal digits for each
+byte of its UTF-8. Earlier versions did not encode spaces, `"` and `%`. So a value that `encoded` would not produce is
+read unchanged.
 """
 
 import re
@@ -12,12 +13,12 @@ _ALL_PLAIN = re.compile(f"[{re.escape(_PLAIN)}]*")
 
 
 def encoded(text: str) -> str:
-    """The header value of a text. Raises UnicodeEncodeError for half a character (a lone surrogate)."""
+    """The header value for a text. Raises UnicodeEncodeError for a lone surrogate."""
     return text if _ALL_PLAIN.fullmatch(text) else quote(text, safe=_PLAIN)
 
 
 def decoded(value: str) -> str:
-    """The text that a header value stands for."""
+    """The text that a header value represents."""
     if "%" not in value:
         return value
     try:

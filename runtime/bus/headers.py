@@ -1,35 +1,35 @@
-"""The headers of a NATS message, read from bytes that anybody may have written.
+"""The headers of a NATS message, parsed from bytes that anybody may have written.
 
-Reading never fails: nats-py's own reading may raise on what a publisher sent, and that ends the connection's reading
-for good. Names are ASCII tokens; values are UTF-8 without space at either end, with what is no UTF-8 replaced; of a
-name that comes twice the last value counts. A line that is no header is left out.
+Parsing never raises. nats-py's own parser may raise on malformed headers, and then the connection is not read any more.
+Names are ASCII tokens. Values are UTF-8 without spaces at both ends; bytes that are not UTF-8 are replaced. If a name
+occurs twice, the last value counts. A line that is no header is ignored.
 """
 
 import re
 from collections.abc import KeysView, Mapping
 
 NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""RFC 9110's token: what a name may be."""
+"""A valid name: a token of RFC 9110."""
 
 FIRST_LINE = b"NATS/1.0"
 
 _fit: set[str] = set()
-"""Names that were found to be tokens: there are a few dozen in all."""
+"""Cache of names that are valid tokens; usually a few dozen."""
 _MOST_FIT = 1000
 _VALUE = ": ([!-~]++)\r\n"
-"""A value as we write them: visible ASCII without a space."""
+"""A value as the platform writes it: visible ASCII without a space."""
 _MOST_USUAL, _MOST_ALIKE, _LONGEST = 64, 8, 1000
 _usual_ones: dict[int, list[tuple[tuple[str, ...], re.Pattern[str]]]] = {}
-"""By number of line breaks: names that came together in this order, and the expression that reads their values.
+"""By number of line breaks: sequences of names that were seen, each with the expression that matches their values.
 
-Events have few sets of names. Anybody may write others, so only the first few sets are kept, and only short ones.
+Events have few sets of names. Since anybody may send others, only the first few sets are cached, and only short ones.
 """
 _VISIBLE = bytes([*range(0x20, 0x7F), 0x0D, 0x0A])
-"""ASCII that can be shown, and what ends lines."""
+"""Printable ASCII and line ends."""
 
 
 class Odd(dict[str, str]):
-    """Headers that a dictionary does not tell whole. `block` has them byte by byte."""
+    """Headers that a dictionary cannot represent exactly. `block`: their bytes."""
 
     def __init__(self, headers: dict[str, str], block: bytes) -> None:
         super().__init__(headers)
@@ -37,7 +37,7 @@ class Odd(dict[str, str]):
 
 
 def parsed(block: bytes) -> dict[str, str] | None:
-    """The headers of a block (`NATS/1.0` and what follows); None where there are none."""
+    """The headers of a block, which begins with `NATS/1.0`; None if it has none."""
     first, _, rest = block.partition(b"\r\n")
     if first != FIRST_LINE:
         return _odd(block, rest, _status(first))
@@ -48,7 +48,7 @@ def parsed(block: bytes) -> dict[str, str] | None:
 
 
 def fit(names: KeysView[str]) -> bool:
-    """Whether each of these is fit to be the name of a header."""
+    """Whether all these names are valid."""
     if names <= _fit:
         return True
     if not all(NAME.fullmatch(name) for name in names):
@@ -59,7 +59,7 @@ def fit(names: KeysView[str]) -> bool:
 
 
 def _usual(lines: bytes) -> dict[str, str] | None:
-    """The quickest way, for nearly every event: the same names came before. None for all others."""
+    """The fastest parser, for a known sequence of names: almost all events. None for other headers."""
     try:
         text = lines.decode("ascii")
     except UnicodeDecodeError:
@@ -71,7 +71,7 @@ def _usual(lines: bytes) -> dict[str, str] | None:
 
 
 def _remember(headers: Mapping[str, str]) -> None:
-    """Read the next headers with these names the quickest way."""
+    """Add the sequence of names for the fastest parser."""
     names = tuple(headers)
     alike = _usual_ones.get(len(names) + 1, [])
     if sum(map(len, _usual_ones.values())) >= _MOST_USUAL or len(alike) >= _MOST_ALIKE:
@@ -82,7 +82,7 @@ def _remember(headers: Mapping[str, str]) -> None:
 
 
 def _plain(lines: bytes) -> dict[str, str] | None:
-    """The next quickest, for headers as they should be; None for all others."""
+    """The second fastest parser, for well-formed headers; None for all others."""
     text = lines.decode(errors="replace")
     try:
         pairs = [line.split(": ", 1) for line in text.split("\r\n") if line]
@@ -96,7 +96,7 @@ def _plain(lines: bytes) -> dict[str, str] | None:
 
 
 def _shown(lines: bytes, text: str, breaks: int) -> bool:
-    """Whether all of it is UTF-8 that can be shown, on as many lines as there should be."""
+    """Whether all of it is printable UTF-8 with the expected number of lines."""
     if not lines.translate(None, _VISIBLE):
         return lines.count(b"\r") == lines.count(b"\n") == breaks
     return lines == text.encode() and text.replace("\r\n", "").isprintable()
@@ -112,7 +112,7 @@ def _odd(block: bytes, lines: bytes, headers: dict[str, str]) -> dict[str, str] 
 
 
 def _status(first: bytes) -> dict[str, str]:
-    """What a server says in the first line, such as `NATS/1.0 404 Message Not Found`."""
+    """The status in the first line of a server's message, such as `NATS/1.0 404 Message Not Found`."""
     status, _, description = first[len(FIRST_LINE) :].strip().partition(b" ")
     found = {"Status": status.decode()} if status.isdigit() else {}
     if description:

@@ -1,7 +1,7 @@
-"""An inbox, emptied many messages at a time.
+"""An inbox that returns many messages at a time.
 
-nats-py's `next_msg` makes a task and a timer for each message, which costs more than everything else that reading the
-log does. Here a callback gathers what comes, and the reader takes all of it at once.
+nats-py's `next_msg` creates a task and a timer for each message, which costs more than all other work of reading the
+log. Here a callback collects the messages, and the reader takes all of them together.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnecti
 
 from runtime.tasks.tasks import happens
 
-#: Seconds between looks whether the connection was closed or replaced while nothing comes.
+#: Seconds between checks whether the connection was closed or replaced, while no message comes.
 LOOK = 0.25
 
 
 class Inbox:
-    """Subscribed to `subject` between enter and exit. What comes is kept until it is taken, however much it is."""
+    """Subscribed to `subject` inside the block. It keeps all messages until they are taken, without a limit."""
 
     def __init__(self, nc: Client) -> None:
         self.subject = nc.new_inbox()
@@ -43,16 +43,16 @@ class Inbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Also while the server is away: else the reconnect would subscribe again, and feed an inbox nobody reads."""
+        """Unsubscribe, also while disconnected: otherwise a reconnect would subscribe again."""
         if self._subscription is not None:
             with contextlib.suppress(NatsError, OSError):
                 await self._subscription.unsubscribe()
 
     async def take(self, seconds: float, most: int) -> list[Msg]:
-        """What has come, at least one message and up to `most`, in order.
+        """Wait for messages: at least one and up to `most`, in order.
 
-        Raises TimeoutError when nothing comes within that time, ConnectionClosedError when nothing can come any more,
-        StaleConnectionError when the connection was replaced: what was on its way is lost.
+        Raises TimeoutError if no message comes within `seconds`, ConnectionClosedError if the connection is closed,
+        StaleConnectionError if it was replaced, so that messages may be lost.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
@@ -62,7 +62,7 @@ class Inbox:
             if self._nc.stats["reconnects"] != self._connection:
                 raise StaleConnectionError
             if clock() >= deadline:
-                raise TimeoutError(f"nothing came within {seconds:g} s")
+                raise TimeoutError(f"no message came within {seconds:g} s")
             self._arrived.clear()
             await happens(self._arrived, min(LOOK, max(0.0, deadline - clock())))
         taken = list(islice(self._messages, most))

@@ -1,8 +1,8 @@
-"""Messages that made no sense and are stored nowhere: how many there were of each source, and the newest of them.
+"""Malformed messages that are not stored: their number for each source, and facts about the newest one.
 
-What comes on a subject that no stream keeps cannot be parked. It is counted in memory, by a name for each source, and
-shown in `/healthz`. Of the newest one it is kept when it came, on which subject, and what is wrong with it, in words
-that do not repeat what it said.
+A message on a subject without a stream cannot be parked. It is counted in memory under the name of its source, and
+shown in `/healthz`. For the newest one the time, the subject and the error are kept; the error does not repeat its
+content.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ MOST_TEXT = 200
 
 
 class Counted(BaseModel):
-    """What is said of one source."""
+    """The counts of one source."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,19 +45,19 @@ class Malformed:
             count=times, last_at=datetime.now(UTC), last_subject=cut(subject), last_reason=why
         )
         if times & (times - 1) == 0:
-            log.warning("a message makes no sense", source=source, subject=cut(subject), error=why, times=times)
+            log.warning("malformed message ignored", source=source, subject=cut(subject), error=why, times=times)
 
     def of(self, source: str) -> Counted | None:
-        """What is said of one source; None where nothing came."""
+        """The counts of one source; None if it has had no malformed message."""
         return self._by_source.get(source)
 
-    def told(self) -> Mapping[str, Any]:
-        """All of it, by source, as JSON."""
+    def counts(self) -> Mapping[str, Any]:
+        """The counts of all sources as JSON, by source."""
         return {source: found.model_dump(mode="json") for source, found in self._by_source.items()}
 
 
 def reason(error: Exception | str) -> str:
-    """What is wrong, without the message's own words."""
+    """What is wrong with a message, without its content."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -66,5 +66,5 @@ def reason(error: Exception | str) -> str:
 
 
 def cut(text: str) -> str:
-    """The beginning of a text, fit to be shown."""
+    """The beginning of a text, in printable characters."""
     return "".join(char if char.isprintable() else "?" for char in text[:MOST_TEXT])

@@ -1,8 +1,8 @@
-"""Read a stream in its order: what is there, then what comes, with no gap and no repeat.
+"""Reads a stream in order: the stored messages, then new ones, without gaps and without repeats.
 
-An ordered consumer: an ephemeral push consumer whose own sequence is checked message by message. Anything odd (a hole,
-silence past the heartbeats, a server that restarted) ends it, and its reader starts another behind the last message
-that was handed out. nats-py has one as well, a third as fast.
+It uses an ordered consumer: an ephemeral push consumer whose sequence is checked with each message. Any irregularity (a
+gap, missing heartbeats, a restarted server) ends it, and another one is started after the last message that was
+returned. nats-py has an ordered consumer too, which has a third of the speed.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from runtime.tasks.tasks import heed_cancellation
 log = logs.get(__name__)
 
 T = TypeVar("T")
-#: Makes an item of a message, its position in the stream, and the nanoseconds from 1970 on at which it was stored.
+#: Makes an item from a message, its position in the stream, and the time when it was stored in nanoseconds since 1970.
 Read = Callable[[Msg, int, int], T]
 
 HEARTBEAT = 2.0
-#: Seconds for which a stream has to be shorter than what was read of it: a leader that was cut off does not know better
-#: for about ten.
+#: Seconds for which a stream has to end before the position that was read, until it counts as another stream. A leader
+#: that was disconnected from the others may report an old end for about ten seconds.
 SURE = 15.0
-#: Messages handed out at once, at the most.
+#: Maximum number of messages in one batch.
 MOST = 256
 RETRY = Backoff(first=0.05, last=1.0)
 _FIRST_WAIT = 3.0
@@ -42,38 +42,38 @@ class Batch(NamedTuple, Generic[T]):
     position: int
     """that of the last item"""
     more: bool
-    """whether the stream held more when the last item was sent"""
+    """whether the stream had more messages when the last item was sent"""
 
 
 class OtherStream(Exception):
-    """The stream ends before what was read of it: it was lost, or another one is there. Nothing known of it counts."""
+    """The stream ends before the position that was read: it was lost or replaced. Nothing known of it is valid."""
 
 
 class Interrupted(Exception):
-    """The consumer can no longer be trusted to be complete."""
+    """The consumer may have missed messages."""
 
 
 class _Short(Interrupted):
-    """The stream is said to end before what was read of it."""
+    """The server reports that the stream ends before the position that was read."""
 
 
 class _Refused(Interrupted):
-    """The server answers, and will not: nothing that waiting alone mends."""
+    """The server refuses the consumer. Waiting alone does not help."""
 
 
-async def followed(
+async def follow(
     nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T]
 ) -> AsyncGenerator[list[T], None]:
-    """Yield lists of at least one item behind position `after`, for ever, in the stream's order.
+    """Yield lists of at least one item after position `after`, in the order of the stream, for ever.
 
-    Returns only when it is closed. While the server is away it waits, and goes on from where it was. Raises
-    OtherStream where that place is not there any more.
+    It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
+    OtherStream if the stream ends before the position that was read.
     """
-    failures, told, again = 0, "", False
+    failures, last_refusal, again = 0, "", False
     short_since: float | None = None
     while True:
         try:
-            async with contextlib.aclosing(consumed(nc, stream, after, filters, read, again=again)) as batches:
+            async with contextlib.aclosing(consume(nc, stream, after, filters, read, again=again)) as batches:
                 async for batch in batches:
                     if batch.items:
                         after = batch.position
@@ -87,23 +87,22 @@ async def followed(
         except (NatsError, OSError, TimeoutError, Interrupted) as error:
             if nc.is_closed:
                 return
-            if isinstance(error, _Refused) and str(error) != told:
-                told = str(error)
-                log.warning("the feed is refused; trying on", stream=stream, error=told)
-            log.debug("feed interrupted", after=after, error=repr(error))
+            if isinstance(error, _Refused) and str(error) != last_refusal:
+                last_refusal = str(error)
+                log.warning("the server refuses a consumer; it will be tried again", stream=stream, error=last_refusal)
+            log.debug("consumer interrupted", after=after, error=repr(error))
             again = True
         failures += 1
         await asyncio.sleep(RETRY.after(failures))
 
 
-async def consumed(
+async def consume(
     nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
 ) -> AsyncGenerator[Batch[T], None]:
-    """One consumer's life. A batch without items says that the stream has no more at the moment.
+    """Read with one consumer. A batch without items means that the stream has no more messages at the moment.
 
-    `again`: ask first whether the stream is as long as what
-    was read of it. Raises Interrupted, nats.errors.Error, OSError and TimeoutError: the next consumer begins behind the
-    last position.
+    `again`: check first that the stream does not end before `after`. Raises Interrupted, nats.errors.Error, OSError and
+    TimeoutError; then start the next consumer after the last position.
     """
     async with Inbox(nc) as inbox:
         name = inbox.subject.rsplit(".", 1)[-1]
@@ -120,7 +119,7 @@ async def consumed(
                 except TimeoutError as error:
                     raise Interrupted("no heartbeat") from error
                 except StaleConnectionError as error:
-                    raise Interrupted("the connection is another one") from error
+                    raise Interrupted("the connection was replaced") from error
                 items: list[T] = []
                 pushed, idle = "", False
                 for msg in taken:
@@ -128,13 +127,13 @@ async def consumed(
                         expected_now = _last(msg, expected - 1) + 1
                         idle = await _status(nc, msg)
                         if expected_now > expected:
-                            raise Interrupted(f"hole before {expected_now}")
+                            raise Interrupted(f"a gap before {expected_now}")
                         continue
                     try:
                         after, sequence, nanoseconds = delivered(msg.reply)
                         items.append(read(msg, after, nanoseconds))
                     except (ValueError, OverflowError) as error:
-                        raise Interrupted("a message that no consumer has pushed") from error
+                        raise Interrupted("a message that is not from a consumer") from error
                     if sequence != expected:
                         raise Interrupted(f"got {sequence}, expected {expected}")
                     expected += 1
@@ -149,18 +148,18 @@ async def consumed(
 
 
 async def _same(nc: Client, stream: str, after: int) -> None:
-    """Raises _Short where the stream's leader knows of less than what was read.
+    """Raises _Short if the stream's leader knows fewer messages than were read.
 
-    A consumer that begins behind the end hears nothing until the stream has come that far, and says so to nobody.
+    A consumer that starts after the end of a stream gets no messages and no error.
     """
     end = (await nc.jetstream(timeout=_FIRST_WAIT).stream_info(stream)).state.last_seq
     heed_cancellation()
     if end < after:
-        raise _Short(f"stream {stream} ends at {end}, and was read up to {after}: it was lost, or made anew")
+        raise _Short(f"stream {stream} ends at {end}, and was read up to {after}: it was lost or replaced")
 
 
 async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, filters: Sequence[str]) -> int:
-    """How many messages wait for the new consumer."""
+    """Create the consumer. Returns the number of messages that wait for it."""
     config = {
         "name": name,
         "deliver_subject": inbox,
@@ -192,32 +191,33 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
 
 
 def _last(msg: Msg, default: int) -> int:
-    """How far the consumer is, where its status says so. Anybody may have sent it."""
+    """The consumer's last sequence in a status message, which anybody may have sent. Raises Interrupted."""
     try:
         return int((msg.headers or {}).get("Nats-Last-Consumer", default))
     except ValueError as error:
-        raise Interrupted("a status that makes no sense") from error
+        raise Interrupted("a malformed status message") from error
 
 
 async def _status(nc: Client, msg: Msg) -> bool:
-    """Answer flow control; a stalled consumer asks through its heartbeat. Whether the consumer has nothing to send."""
+    """Answer flow control; a stalled consumer requests it in its heartbeat. Returns whether the consumer is idle."""
     headers = msg.headers or {}
-    asked = headers.get("Nats-Consumer-Stalled") or msg.reply
-    if asked.startswith(_FLOW_CONTROL):  # the server's own: nothing else is published to because a message says so
-        await nc.publish(asked, b"")
-    elif asked:
-        raise Interrupted(f"flow control on {asked[:100]}")
+    flow_control = headers.get("Nats-Consumer-Stalled") or msg.reply
+    if flow_control.startswith(_FLOW_CONTROL):  # answer only on the server's own subjects, whatever a message names
+        await nc.publish(flow_control, b"")
+    elif flow_control:
+        raise Interrupted(f"flow control on {flow_control[:100]}")
     elif headers.get("Status") != "100":
         raise Interrupted(f"consumer ended: {headers}")
-    return not asked
+    return not flow_control
 
 
 def delivered(reply: str) -> tuple[int, int, int]:
-    """What the reply subject says of a message that a consumer pushed: its position in the stream, its number within
-    the consumer, and the nanoseconds from 1970 on at which it was stored. Raises ValueError.
+    """The data in the reply subject of a delivered message: its position in the stream, its sequence within the
+    consumer, and the time when it was stored in nanoseconds since 1970. Raises ValueError.
 
-    `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>`, or the
-    same with `<domain>.<account hash>.` before the stream and more behind.
+    The subject is `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer
+    sequence>.<nanoseconds>.<pending>`; or the same with `<domain>.<account hash>.` before the stream, and further
+    tokens at the end.
     """
     parts = reply.split(".")
     first = 5 if len(parts) == 9 else 7
@@ -226,6 +226,6 @@ def delivered(reply: str) -> tuple[int, int, int]:
 
 
 def _more(reply: str) -> bool:
-    """Whether more was waiting when this message was pushed."""
+    """Whether more messages waited when this one was delivered."""
     parts = reply.split(".")
     return parts[8 if len(parts) == 9 else 10 :][:1] != ["0"]

@@ -1,14 +1,14 @@
-"""Two ends of one connection over core NATS: bytes both ways, in order, none missing, and never more than a window of
-them on the way or waiting.
+"""A connection of two ends over core NATS: bytes in both directions, in order and complete, with at most a window of
+bytes in transit.
 
-Each end hears one subject and speaks on another. A message is a letter, a number of 8 bytes, and what the letter says:
+Each end subscribes to one subject and publishes on another. A message is a letter, a number of 8 bytes, and data:
 
-    D  bytes; the number is how many were sent before them
-    T  how many bytes were taken so far; sent again every few seconds, as a sign of life
-    E  the end, and in words why
+    D  data; the number of bytes that were sent before
+    T  the number of bytes that were taken so far; repeated every few seconds as a sign of life
+    E  the end of the connection; the data are the reason as text
 
-Core NATS promises nothing of a single message. So an end whose bytes do not follow on each other, or that hears nothing
-for a while, ends by itself and says so: whoever is connected can connect again, and is never shown a damaged stream.
+Core NATS does not guarantee delivery. So an end closes the connection if bytes are missing, or if it receives nothing
+for a while. The client can connect again, and never gets a damaged stream.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-#: Bytes that may be under way to an end that does not take them, and in one message.
+#: Maximum number of bytes that were sent and not taken yet, and of bytes in one message.
 WINDOW, PIECE = 256 * 1024, 32 * 1024
-#: Seconds between two signs of life, and those without any after which the other end counts as gone.
+#: Seconds between two signs of life, and seconds without one after which the connection ends.
 BEAT, SILENCE = 2.0, 10.0
 
 _HEAD = struct.Struct(">cQ")
 
 GONE = "the other end does not answer any more"
-LOST = "something was lost on the way"
+LOST = "bytes were lost in transit; connect again"
 
 
 class Ended(Exception):
@@ -36,7 +36,7 @@ class Ended(Exception):
 
 
 class Pipe:
-    """One end. `here` is the subject that it hears, `there` the one that the other end hears."""
+    """One end. `here`: the subject that it receives on; `there`: the subject of the other end."""
 
     def __init__(self, nc: Client, here: str, there: str) -> None:
         self._nc = nc
@@ -45,22 +45,22 @@ class Pipe:
         self._waiting = bytearray()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
-        self._sent = self._confirmed = 0  # of ours
-        self._received = self._taken = self._told = 0  # of theirs
-        self._heard = 0.0
+        self._sent = self._confirmed = 0  # bytes of this end
+        self._received = self._taken = self._reported = 0  # bytes of the other end; `_reported` of `_taken`
+        self._last_message = 0.0
         self._subscription: Subscription | None = None
         self._beating: asyncio.Task[None] | None = None
         #: why it has ended; None while it has not
         self.ended: str | None = None
 
     async def open(self) -> None:
-        """Hear from now on. Raises nats.errors.Error."""
-        self._heard = asyncio.get_running_loop().time()
-        self._subscription = await self._nc.subscribe(self._here, cb=self._hear)
+        """Subscribe. Raises nats.errors.Error."""
+        self._last_message = asyncio.get_running_loop().time()
+        self._subscription = await self._nc.subscribe(self._here, cb=self._on_message)
         self._beating = asyncio.create_task(self._beat())
 
     async def send(self, data: bytes) -> None:
-        """Send all of it; waits while the other end does not take what was sent before. Raises Ended."""
+        """Send the data; waits while the other end has not taken earlier bytes. Raises Ended."""
         view = memoryview(data)
         while view:
             while self.ended is None and self._sent - self._confirmed >= WINDOW:
@@ -70,11 +70,11 @@ class Pipe:
                 raise Ended(self.ended)
             piece = view[: min(PIECE, WINDOW - (self._sent - self._confirmed))]
             sent, self._sent = self._sent, self._sent + len(piece)
-            await self._say(b"D", sent, bytes(piece))
+            await self._publish(b"D", sent, bytes(piece))
             view = view[len(piece) :]
 
     async def receive(self) -> bytes:
-        """What has come since the last time, or what comes next. Raises Ended when nothing does any more."""
+        """The bytes since the last call, or the next ones. Raises Ended once the connection has ended."""
         while not self._waiting:
             if self.ended is not None:
                 raise Ended(self.ended)
@@ -83,15 +83,15 @@ class Pipe:
         data = bytes(self._waiting)
         self._waiting.clear()
         self._taken += len(data)
-        if self._taken - self._told >= WINDOW // 4:
-            await self._tell()
+        if self._taken - self._reported >= WINDOW // 4:
+            await self._report_taken()
         return data
 
     async def close(self, reason: str) -> None:
-        """End it, for both. Fine when it has ended."""
+        """End the connection at both ends. No error if it has ended."""
         if self.ended is None:
             self._end(reason)
-            await self._say(b"E", 0, reason.encode())
+            await self._publish(b"E", 0, reason.encode())
         if self._beating is not None:
             self._beating.cancel()
         if self._subscription is not None:
@@ -99,16 +99,16 @@ class Pipe:
                 await self._subscription.unsubscribe()
             self._subscription = None
 
-    async def _hear(self, msg: Msg) -> None:
+    async def _on_message(self, msg: Msg) -> None:
         if len(msg.data) < _HEAD.size or self.ended is not None:
             return
-        self._heard = asyncio.get_running_loop().time()
+        self._last_message = asyncio.get_running_loop().time()
         letter, number = _HEAD.unpack_from(msg.data)
-        said = msg.data[_HEAD.size :]
+        data = msg.data[_HEAD.size :]
         match letter:
-            case b"D" if number == self._received and len(self._waiting) + len(said) <= WINDOW:
-                self._received += len(said)
-                self._waiting += said
+            case b"D" if number == self._received and len(self._waiting) + len(data) <= WINDOW:
+                self._received += len(data)
+                self._waiting += data
                 self._arrived.set()
             case b"D":
                 await self.close(LOST)
@@ -116,7 +116,7 @@ class Pipe:
                 self._confirmed = max(self._confirmed, number)
                 self._room.set()
             case b"E":
-                self._end(said.decode(errors="replace"))
+                self._end(data.decode(errors="replace"))
 
     def _end(self, reason: str) -> None:
         if self.ended is None:
@@ -127,18 +127,18 @@ class Pipe:
     async def _beat(self) -> None:
         clock = asyncio.get_running_loop()
         while self.ended is None:
-            if clock.time() - self._heard > SILENCE:
+            if clock.time() - self._last_message > SILENCE:
                 self._end(GONE)
                 return
-            await self._tell()
+            await self._report_taken()
             await asyncio.sleep(BEAT)
 
-    async def _tell(self) -> None:
-        self._told = self._taken
-        await self._say(b"T", self._taken)
+    async def _report_taken(self) -> None:
+        self._reported = self._taken
+        await self._publish(b"T", self._taken)
 
-    async def _say(self, letter: bytes, number: int, said: bytes = b"") -> None:
+    async def _publish(self, letter: bytes, number: int, data: bytes = b"") -> None:
         try:
-            await self._nc.publish(self._there, _HEAD.pack(letter, number) + said)
+            await self._nc.publish(self._there, _HEAD.pack(letter, number) + data)
         except (NatsError, OSError) as error:
-            self._end(f"the bus is away: {error!r}")
+            self._end(f"the bus does not answer: {error!r}")

@@ -1,4 +1,4 @@
-"""Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. They are read totally: nonsense is a case of its own."""
+"""Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. Anything else that was received raises Nonsense."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from pydantic_core import from_json, to_json
 
 from runtime.text.explained import explained
 
-Said = dict[str, JsonValue]
-"""What an answer says: JSON, which whoever asked has to judge."""
+Result = dict[str, JsonValue]
+"""The result in an answer: JSON that the caller has to validate."""
 
 _decode = msgspec.json.Decoder[Any]().decode
 
-#: What a refusal may say at most, in characters.
+#: Maximum number of characters in the detail of a refusal.
 MOST_DETAIL = 4000
 
 
 class Nonsense(Exception):
-    """What came back is no answer. The text says why, without quoting it."""
+    """The answer is malformed. The text says why, without quoting it."""
 
 
 class Refusal(BaseModel):
-    """Why something is refused: a problem document before it becomes one."""
+    """Why a request is refused: the content of a problem document."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -33,17 +33,17 @@ class Refusal(BaseModel):
 
 
 def accepted(said: object, without: dict[str, Any] | None = None) -> bytes:
-    """The answer that says this. `without`: what is left out of the whole answer, as pydantic's `exclude`."""
+    """The answer with this result. `without`: fields to leave out of the whole answer, as pydantic's `exclude`."""
     return to_json({"ok": said}, exclude=without)
 
 
 def refused(refusal: Refusal) -> bytes:
-    """The answer that refuses."""
+    """The answer with this refusal."""
     return to_json({"problem": refusal})
 
 
 def malformed(error: ValidationError) -> Refusal:
-    """What is told to who sent something else than what is asked for: the first thing that is wrong with it."""
+    """The refusal of a malformed request, with the first error in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])[:200]
     text = explained(first)
@@ -51,33 +51,33 @@ def malformed(error: ValidationError) -> Refusal:
     return Refusal.model_construct(code="invalid_request", status=422, detail=detail[:MOST_DETAIL], field=field or None)
 
 
-def read(body: bytes) -> Said | Refusal:
-    """What the answer says under `ok`, or the refusal. Raises Nonsense."""
+def read(body: bytes) -> Result | Refusal:
+    """The value of `ok` in an answer, or its refusal. Raises Nonsense."""
     try:
-        said = _json(body)
+        answer = _json(body)
     except ValueError as error:
-        raise Nonsense(f"the answer is no JSON: {str(error)[:200]}") from None
-    if not isinstance(said, dict):
-        raise Nonsense("the answer is no JSON object")
-    if said.get("problem") is not None:
-        return _refusal(said["problem"])
-    ok = said.get("ok")
+        raise Nonsense(f"the answer is not JSON: {str(error)[:200]}") from None
+    if not isinstance(answer, dict):
+        raise Nonsense("the answer is not a JSON object")
+    if answer.get("problem") is not None:
+        return _refusal(answer["problem"])
+    ok = answer.get("ok")
     if not isinstance(ok, dict):
-        raise Nonsense("it says neither `ok` nor `problem`")
+        raise Nonsense("the answer has neither `ok` nor `problem`")
     return ok
 
 
 def _json(body: bytes) -> Any:
-    """What a body says. NaN and numbers without bound are let through: each field is judged by whoever reads it."""
+    """Parse a body. NaN and huge numbers are accepted here: the reader validates each field."""
     try:
         return _decode(body)
     except (ValueError, RecursionError):
         return from_json(body)
 
 
-def _refusal(said: object) -> Refusal:
+def _refusal(problem: object) -> Refusal:
     try:
-        return Refusal.model_validate(said)
+        return Refusal.model_validate(problem)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(["problem", *map(str, first["loc"])])[:80]

@@ -1,7 +1,7 @@
-"""Asking on the bus: one request, and its answer as it came, or why there is none.
+"""Requests on the bus: send one, and return its answer or the reason why there is none.
 
-Whoever asks says how long (`Patience`). Only what is safe to be asked again is: a request whose answer was lost may
-have been carried out. What an answer says is read by `replies.read`, or by the reader of the question.
+The caller states how long to wait (`Patience`). Only requests that are safe to repeat may be sent again: if an answer
+was lost, the request may have been carried out. `ask` returns the raw answer; `request` parses it.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from pydantic import ValidationError
 
 from runtime.bus import replies
 from runtime.bus.malformed import reason
-from runtime.bus.replies import Nonsense, Refusal, Said
+from runtime.bus.replies import Nonsense, Refusal, Result
 
 T = TypeVar("T")
 
-#: Seconds between two tries while nobody is there.
+#: Seconds between two tries while no responder is subscribed.
 PAUSE = 0.1
 
 
 class Unanswered(Exception):
-    """No answer came: the bus is away. What was asked may have been done all the same."""
+    """No answer came, for example because the bus is disconnected. The request may have been carried out."""
 
 
 class Silent(Unanswered):
-    """Somebody was asked, and did not answer in time."""
+    """A responder exists, but did not answer in time. The request may have been carried out."""
 
 
 class NobodyThere(Unanswered):
-    """Nobody hears this subject now. Nothing was done."""
+    """No responder is subscribed to this subject. The request was not carried out."""
 
 
 class Refused(Exception):
@@ -46,9 +46,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds. `one_try`: in which an answer to one try is awaited. `in_all`: in which a request is tried again.
-
-    `nobody`: in which somebody has to be there to answer at all. 0: it is asked once.
+    """Times in seconds. `one_try`: to wait for the answer to one try. `in_all`: during which the request is sent again;
+    0: once only. `nobody`: to wait for a responder; 0: fail immediately without one.
     """
 
     one_try: float
@@ -57,7 +56,7 @@ class Patience:
 
 
 async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
-    """The answer as it came. Raises Unanswered."""
+    """Send a request, and return the raw answer. Raises Unanswered."""
     clock = asyncio.get_running_loop().time
     started = clock()
     while True:
@@ -76,12 +75,15 @@ async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
             raise Unanswered(str(error) or repr(error)) from error
 
 
-async def asked(nc: Client, subject: str, body: bytes, patience: Patience, read: Callable[[Said], T]) -> T:
-    """What the answer says, read by `read`. Raises Unanswered; Refused; and Nonsense, also for a ValidationError."""
-    said = replies.read((await ask(nc, subject, body, patience)).data)
-    if isinstance(said, Refusal):
-        raise Refused(said)
+async def request(nc: Client, subject: str, body: bytes, patience: Patience, read: Callable[[Result], T]) -> T:
+    """Send a request, and return its result, converted by `read`.
+
+    Raises Unanswered; Refused; and Nonsense for a malformed answer, also if `read` raises ValidationError.
+    """
+    answer = replies.read((await ask(nc, subject, body, patience)).data)
+    if isinstance(answer, Refusal):
+        raise Refused(answer)
     try:
-        return read(said)
+        return read(answer)
     except ValidationError as error:
         raise Nonsense(reason(error)) from error

@@ -1,11 +1,11 @@
-"""Answering requests on the bus: only to inboxes, and each in one form.
+"""Answers requests on the bus: only to inboxes, and always in the same format.
 
-Who asks names the subject of the answer. Were it any subject, a caller could have a stranger's right to publish: the
-answer would be stored as an event, or taken for a document. So a request with any other reply subject is not carried
-out, not answered, and counted.
+The caller chooses the reply subject. With any subject, a caller could use the responder's right to publish: the answer
+would be stored as an event, or taken for a document. So a request whose reply subject is no inbox is not carried out
+and not answered, only counted.
 
-Whatever goes wrong with a request becomes one problem document: what is malformed, what the room of the responder
-explains (`Explain`), and the rest, which is a fault of ours and is logged with its traceback.
+Each failure of a request becomes a problem document: a malformed request, an exception that the responder's room
+explains (`Explain`), or any other exception, which is a bug in Nebula and is logged with its traceback.
 """
 
 import re
@@ -22,13 +22,13 @@ from runtime.bus.replies import Refusal, malformed, refused
 
 log = logs.get(__name__)
 
-#: The subjects that clients of NATS make for their answers: `_INBOX.` and tokens, perhaps with a prefix of their own.
+#: Reply subjects of NATS clients: `_INBOX.` and tokens, possibly with a prefix.
 INBOX = re.compile(rf"_INBOX(_[A-Za-z0-9]{{1,64}})?(\.{subjects.TOKEN.pattern}){{1,6}}")
-#: What is said of a fault of ours.
+#: The answer for a bug.
 BUG = Refusal(code="internal_error", status=500, detail="this is a bug in Nebula")
 
 Explain = Callable[[Exception], Refusal | None]
-"""The problem that an exception is to who asked; None where it is a fault of ours."""
+"""Converts an exception to the problem for the caller; None if it is a bug in Nebula."""
 
 
 class Answer(NamedTuple):
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Responder:
-    """Answers through one connection. `dropped` counts the requests that could not be answered."""
+    """Answers through one connection. `dropped`: number of requests without a valid reply subject."""
 
     def __init__(self, nc: Client, explain: Explain = lambda _: None) -> None:
         self._nc = nc
@@ -45,16 +45,18 @@ class Responder:
         self.dropped = 0
 
     def accepts(self, msg: Msg) -> bool:
-        """Whether the request may be carried out: it can be answered."""
+        """Whether the request may be carried out: its reply subject is an inbox."""
         if INBOX.fullmatch(msg.reply or ""):
             return True
         self.dropped += 1
-        if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood does not fill the log
+        if (
+            self.dropped & (self.dropped - 1) == 0
+        ):  # log the 1st, 2nd, 4th, 8th …, so that a flood does not fill the log
             log.warning("request dropped: its reply subject is no inbox", subject=msg.subject, reply=msg.reply)
         return False
 
     def refusal(self, error: Exception) -> Refusal:
-        """What is said of an exception."""
+        """The refusal for an exception."""
         found = malformed(error) if isinstance(error, ValidationError) else self._explain(error)
         return BUG if found is None else found
 
@@ -64,9 +66,10 @@ class Responder:
         work: Callable[[Msg], Awaitable[Answer | None]],
         note: Callable[[Msg, Exception, Refusal], None] | None = None,
     ) -> None:
-        """Answer a request that was accepted with what `work` says, or with why it fails; `note` is told why.
+        """Answer an accepted request with the result of `work`, or with the reason why it failed; then `note` is
+        called.
 
-        Where `work` says None, the request is left to others who hear it.
+        If `work` returns None, the request is not answered here: another responder does.
         """
         try:
             answer = await work(msg)
@@ -81,7 +84,7 @@ class Responder:
             await self.answer(msg, answer.body, answer.headers)
 
     async def answer(self, msg: Msg, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """Publish the answer to a request that was accepted. One that cannot be sent is left: the caller asks again."""
+        """Publish the answer to an accepted request. If that fails, it is only logged: the caller can ask again."""
         if not self.accepts(msg):
             return
         try:

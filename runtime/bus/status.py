@@ -1,4 +1,4 @@
-"""A process says every second how it is, on a subject of its own. Nothing is stored: who wants to know listens."""
+"""Each process publishes its status every second on a subject of its own. The messages are not stored."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,23 +10,23 @@ from runtime import logs
 
 log = logs.get(__name__)
 
-#: Seconds between two words.
+#: Seconds between two status messages.
 EVERY = 1.0
 
 
-async def tell(nc: Client, subject: str, word: Callable[[bool], bytes]) -> None:
-    """Say it for ever; at the end, that the process ends (`word(True)`). While the bus is away nothing is kept for
-    later.
+async def publish_status(nc: Client, subject: str, status: Callable[[bool], bytes]) -> None:
+    """Publish the status for ever, and at the end that the process ends (`status(True)`). While the bus is
+    disconnected, nothing is sent, also not later.
     """
     try:
         while True:
-            await _say(nc, subject, word(False))
+            await _publish(nc, subject, status(False))
             await asyncio.sleep(EVERY)
     finally:
-        await _say(nc, subject, word(True))
+        await _publish(nc, subject, status(True))
 
 
-async def _say(nc: Client, subject: str, body: bytes) -> None:
+async def _publish(nc: Client, subject: str, body: bytes) -> None:
     if not nc.is_connected:
         return
     try:

@@ -1,4 +1,4 @@
-"""The streams of the platform, made where they are missing and checked where they exist."""
+"""The streams of the platform: created if they are missing, checked if they exist."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from runtime.tasks.patience import CannotRun, patiently
 
 JETSTREAM_OFF = (10039, 10076)
 NOT_CLUSTERED = 10074
-NO_JETSTREAM = "the server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
+NO_JETSTREAM = "the NATS server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
 
 
 class WeakStream(CannotRun):
-    """A stream exists with weaker promises than the settings ask for. The text says what to change."""
+    """A stream exists with weaker guarantees than required. The text says what to change."""
 
 
 def stream(name: str, subject: str, replicas: int, *, newest: int = -1, max_age: float | None = None) -> StreamConfig:
@@ -46,8 +46,8 @@ def events_stream(replicas: int) -> StreamConfig:
 
 
 def platform_streams(replicas: int) -> list[StreamConfig]:
-    """All streams: the log, what nodes should want (newest per VM), what they report, who has their leases, who runs
-    the managers, what was parked, what was signed, the vault's keys.
+    """All streams: the log, wanted documents (the newest of each), reports of nodes, leases of nodes, the lease of the
+    managers, parked messages, the health check, checkpoints, and the vault's keys.
     """
     return [
         events_stream(replicas),
@@ -63,27 +63,27 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
 
 
 def checkpoints_stream(replicas: int) -> StreamConfig:
-    """What was signed of the log: kept as long as the log."""
+    """The signed checkpoints, which are kept as long as the log."""
     kept = stream(subjects.CHECKPOINTS, subjects.CHECKPOINT, replicas)
     return replace(kept, deny_delete=True, deny_purge=True)
 
 
 def vault_stream(replicas: int) -> StreamConfig:
-    """The vault's keys. Single messages are deleted from it: that is how a key is erased."""
+    """The vault's keys. A key is erased by deleting its messages, so deleting is allowed."""
     return stream(subjects.VAULT, subjects.VAULT_KEYS, replicas)
 
 
-#: Streams whose subjects are updated when a newer version of the program uses other ones. Any other stream that covers
-#: other subjects than asked is refused. Messages on the earlier subjects stay in the stream.
+#: Streams whose subjects are updated when a newer version of the program uses other ones. Any other stream with wrong
+#: subjects is refused. Messages on the earlier subjects stay in the stream.
 ADAPTED = frozenset({subjects.WANTED, subjects.REPORTS, subjects.PARKED})
 
 PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
 
 
 async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
-    """Create the stream, or check that the one there keeps every promise asked of it.
+    """Create the stream, or check that the existing one gives all required guarantees.
 
-    Raises WeakStream when it does not: an older server leaves out what it does not know, and says nothing.
+    Raises WeakStream if it does not. An older server silently ignores options that it does not know.
     """
     assert wanted.name is not None
     try:
@@ -94,7 +94,7 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         except BadRequestError as error:
             if error.err_code == NOT_CLUSTERED:
                 raise WeakStream(f"{error.description} (NEBULA_NATS_REPLICAS is {wanted.num_replicas})") from error
-            info = await js.stream_info(wanted.name)  # another process made it in the meantime
+            info = await js.stream_info(wanted.name)  # another process has created it in the meantime
     except (ServiceUnavailableError, NoRespondersError) as error:
         if is_off(js, error):
             raise WeakStream(NO_JETSTREAM) from error
@@ -105,7 +105,7 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
             raise WeakStream(f"stream {wanted.name} lacks {promise}; set it, on nats-server 2.12 or newer")
     if (have.num_replicas or 1) < (wanted.num_replicas or 1):
         raise WeakStream(
-            f"stream {wanted.name} has {have.num_replicas} replicas, {wanted.num_replicas} are asked "
+            f"stream {wanted.name} has {have.num_replicas} replicas, {wanted.num_replicas} are required "
             "(NEBULA_NATS_REPLICAS)"
         )
     if sorted(have.subjects or []) != sorted(wanted.subjects or []):
@@ -115,17 +115,17 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
     if wanted.name in (subjects.WANTED, subjects.REPORTS):
         await _drop_keyed_before(js, wanted.name)
     for limit in ("max_age", "max_msgs", "max_bytes"):
-        asked, found = getattr(wanted, limit) or 0, getattr(have, limit) or 0
-        if found > 0 and (asked <= 0 or found < asked):
-            raise WeakStream(f"stream {wanted.name} forgets: its {limit} is {found}; remove that limit")
+        required, found = getattr(wanted, limit) or 0, getattr(have, limit) or 0
+        if found > 0 and (required <= 0 or found < required):
+            raise WeakStream(f"stream {wanted.name} deletes messages: its {limit} is {found}; remove that limit")
     if have.retention not in (None, RetentionPolicy.LIMITS, RetentionPolicy.LIMITS.value):
-        raise WeakStream(f"stream {wanted.name} has retention {have.retention}; it has to be limits")
+        raise WeakStream(f"stream {wanted.name} has retention {have.retention}; set it to limits")
     if have.storage != StorageType.FILE.value:
-        raise WeakStream(f"stream {wanted.name} is kept in memory; it has to be file storage")
+        raise WeakStream(f"stream {wanted.name} is in memory; set it to file storage")
 
 
 def is_off(js: JetStreamContext, error: Exception) -> bool:
-    """Whether JetStream is switched off, and not just away: its server says so, or is alone and does not know it."""
+    """Whether JetStream is disabled, not only unavailable: the server says so, or it is a single server without it."""
     if isinstance(error, ServiceUnavailableError) and error.err_code in JETSTREAM_OFF:
         return True
     server = js._nc._server_info
@@ -133,9 +133,9 @@ def is_off(js: JetStreamContext, error: Exception) -> bool:
 
 
 async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:
-    """Remove documents and reports on the subjects of an earlier version: nobody reads them there any more.
+    """Remove documents and reports on the subjects of an earlier version, which no process reads any more.
 
-    Documents are written anew from the log, and nodes report again, so nothing is lost.
+    Handlers write the documents again from the log, and nodes report again, so nothing is lost.
     """
     for subject in subjects.KEYED_BEFORE:
         found = await js.stream_info(name, subjects_filter=subject)
@@ -144,7 +144,7 @@ async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:
 
 
 async def ensure_all(js: JetStreamContext, replicas: int) -> None:
-    """Every stream of the platform, once the server has them: a cluster without a leader is waited for."""
+    """Create or check all streams of the platform. Waits for the server, or for a cluster to elect a leader."""
 
     async def all_of_them() -> None:
         for config in platform_streams(replicas):

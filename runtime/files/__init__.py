@@ -1,1 +1,1 @@
-"""Files that are written whole, locked, and kept to their owner."""
+"""Files: written atomically, locked, and private to their owner."""

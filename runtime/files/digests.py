@@ -1,4 +1,4 @@
-"""Digests of files that may be large."""
+"""Digests of large files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 from runtime.tasks.tasks import in_thread
 
-#: Bytes between two looks whether anybody still waits; and what is read at a time.
+#: Bytes between two checks for a cancellation, and bytes per read.
 PIECE, CHUNK = 64 * 1024**2, 1024**2
 
 
 async def digests(file: BinaryIO, names: Iterable[str]) -> dict[str, str]:
-    """The digests of these names (sha256, sha512) of an open file from its beginning, in hex."""
+    """The digests of an open file in hex, by name (sha256, sha512). Raises OSError."""
     making = {name: hashlib.new(name) for name in names}
 
     def piece() -> bool:

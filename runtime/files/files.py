@@ -1,4 +1,6 @@
-"""Files that are written completely or not at all, also if the process or the machine stops meanwhile."""
+"""Atomic file writes: a file is written completely or not at all, also if the process or the
+machine stops meanwhile.
+"""
 
 import contextlib
 import os
@@ -8,10 +10,10 @@ from pathlib import Path
 
 
 def put(path: Path, content: str | bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-    """Give the file this content, in one step. `mode`: what others may do with it at most, from the first moment on.
+    """Replace the content of the file in one step. `mode`: its permissions from the beginning.
 
-    `durable`: it also outlives a power failure, after which it may be empty otherwise. A file that has this content
-    already, and no more rights than that, is left alone, so that this needs no room. Raises OSError.
+    `durable`: the content also survives a power failure; without it the file may be empty then. A file that already has
+    this content, and no more permissions, is not written, so that a full disk does not matter. Raises OSError.
     """
     data = content.encode() if isinstance(content, str) else content
     with contextlib.suppress(OSError):
@@ -26,7 +28,9 @@ def put(path: Path, content: str | bytes, mode: int = 0o600, *, durable: bool = 
 
 
 def put_once(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write the file unless it is there. Of two processes at once, the first counts. Raises OSError."""
+    """Write the file if it does not exist. If two processes call it concurrently, the first one
+    wins. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as undo:
         part = _written(path, content, mode, undo, durable=True)
@@ -36,7 +40,7 @@ def put_once(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def put_in_place(part: Path, path: Path, mode: int) -> None:
-    """Give a finished file its name, so that it is whole under that name even after a power failure."""
+    """Rename a finished file into place, so that it is complete there even after a power failure. Raises OSError."""
     part.chmod(mode)
     sync(part)
     part.replace(path)
@@ -44,7 +48,7 @@ def put_in_place(part: Path, path: Path, mode: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or a folder's entries, outlive a power failure."""
+    """Flush a file's content, or a folder's entries, to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -53,7 +57,7 @@ def sync(path: Path) -> None:
 
 
 def _written(path: Path, content: bytes, mode: int, undo: contextlib.ExitStack, *, durable: bool) -> Path:
-    """A new file beside `path`, which `undo` removes."""
+    """Write a new file in the folder of `path`. `undo` removes it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     undo.callback(part.unlink, missing_ok=True)

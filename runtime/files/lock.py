@@ -1,4 +1,4 @@
-"""A file that one process holds at a time. The kernel drops the lock with its process, however that ends."""
+"""File locks: one process holds a lock at a time. The kernel releases it when the process ends in any way."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
-#: Seconds between looks whether another process is done.
+#: Seconds between two tries to get the lock.
 LOOK = 0.25
 
 
 class Held(Exception):
-    """Another process holds the lock. `holder` is its number, where that is known."""
+    """Another process holds the lock. `holder`: its process id, or "unknown"."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(f"{path} is held by process {holder}")
@@ -22,9 +22,9 @@ class Held(Exception):
 
 
 def lock(path: Path, *, wait: bool = False) -> IO[bytes]:
-    """Hold the lock until the file returned is closed or the process ends.
+    """Hold the lock until the returned file is closed or the process ends. `wait`: block until it is free.
 
-    Raises Held where another process has it, unless this one shall wait for it; and OSError.
+    Raises Held if another process has it, OSError.
     """
     file = path.open("a+b", buffering=0)
     try:
@@ -37,7 +37,7 @@ def lock(path: Path, *, wait: bool = False) -> IO[bytes]:
     except BaseException:
         file.close()
         raise
-    with contextlib.suppress(OSError):  # a full disk is no reason not to hold it
+    with contextlib.suppress(OSError):  # the lock is held, even if a full disk prevents writing the process id
         file.truncate(0)
         file.write(str(os.getpid()).encode())
     return file
@@ -45,7 +45,7 @@ def lock(path: Path, *, wait: bool = False) -> IO[bytes]:
 
 @asynccontextmanager
 async def turn(path: Path) -> AsyncIterator[None]:
-    """Wait until no other process holds the lock, and hold it. Raises OSError."""
+    """Wait until no other process holds the lock, and hold it inside the block. Raises OSError."""
     while True:
         try:
             file = lock(path)

@@ -1,9 +1,9 @@
-"""What a disk image says of itself in its first bytes, and why it may not be used. Pure; nothing here opens a file.
+"""Checks the header of a disk image: its format and size, and whether it may be used. Pure; nothing here opens a file.
 
-An image is foreign input that QEMU will parse with the rights of a host. So whoever registers one gets none of what its
-formats offer beyond the bytes of one disk: no other files behind it, no encryption, no snapshots, nothing that this
-version of the platform does not know, nothing half written. That is judged here, from the header alone, before QEMU's
-own tools see the file: they would open a data file that a header names just to describe the image.
+An image is untrusted input, and QEMU parses it on the host. So an image may only contain the data of one disk: no
+backing file or data file, no encryption, no snapshots, no features that this version does not know, nothing incomplete.
+The header is checked here before QEMU's own tools read the file, because they would open a data file that the header
+names.
 """
 
 import struct
@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 Format = Literal["qcow2", "raw"]
 
-#: Bytes that are looked at: a header with its extensions is far shorter.
+#: Number of bytes that are checked; a header with its extensions is much shorter.
 HEAD = 64 * 1024
-#: The largest disk there can be: a VM's may have as much.
+#: Maximum size of a disk; that of a VM has the same limit.
 MOST_BYTES = 64 * 1024**4
 SECTOR = 512
 BOOT_SIGNATURE = b"\x55\xaa"
 
 QCOW = b"QFI\xfb"
-#: QEMU's own limit on the table of tables.
+#: QEMU's limit for the size of the L1 table.
 MOST_L1 = 32 * 1024**2
 DIRTY, CORRUPT, DATA_FILE = 1 << 0, 1 << 1, 1 << 2
 COMPRESSION, EXTENDED_L2 = 1 << 3, 1 << 4
@@ -31,19 +31,19 @@ CONVERT = "qemu-img convert -O qcow2 OLD NEW makes one that can be used"
 
 
 class Unusable(Exception):
-    """The image may not be used; the text says why, and what would help."""
+    """The image may not be used. The text says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an image is. `size_bytes` is the file's, `virtual_bytes` the disk's."""
+    """The format of an image, and the sizes of its file (`size_bytes`) and its disk (`virtual_bytes`)."""
 
     format: Format
     size_bytes: int
     virtual_bytes: int
 
 
-#: What other formats begin with: (offset, bytes, QEMU's name).
+#: Beginnings of other formats: (offset, bytes, QEMU's name).
 FOREIGN = (
     (0, b"KDMV", "vmdk"),
     (0, b"COWD", "vmdk"),
@@ -55,7 +55,7 @@ FOREIGN = (
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
 )
-#: What archives begin with, and what unpacks them.
+#: Beginnings of archives: (offset, bytes, name, command that unpacks them).
 PACKED = (
     (0, b"\xfd7zXZ\0", "xz", "xz -d"),
     (0, b"\x1f\x8b", "gzip", "gunzip"),
@@ -66,7 +66,7 @@ PACKED = (
 )
 
 
-#: What is found in the place of an image, by how it begins.
+#: Beginnings of text files that are often downloaded instead of an image.
 TEXTS = (
     (b"<!doc", "a web page"),
     (b"<html", "a web page"),
@@ -77,7 +77,7 @@ TEXTS = (
 
 
 def look(head: bytes, size: int) -> Shape:
-    """What the first `HEAD` bytes of a file of this size say. Raises Unusable."""
+    """Check the first `HEAD` bytes of a file of this size. Raises Unusable."""
     if head.startswith(QCOW):
         return Shape("qcow2", size, _qcow2(head, size))
     if head.startswith(b"LUKS\xba\xbe"):
@@ -103,7 +103,7 @@ def look(head: bytes, size: int) -> Shape:
 
 
 def _text(head: bytes) -> str | None:
-    """What a file of text is, where it is one that is found in the place of an image."""
+    """The kind of a text file that is often downloaded instead of an image; None for any other file."""
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((name for begins, name in TEXTS if start.startswith(begins)), None)
 
@@ -119,7 +119,7 @@ def bootable(head: bytes) -> bool:
 
 
 def _qcow2(head: bytes, size: int) -> int:
-    """The size of the disk. Raises Unusable."""
+    """Check a qcow2 header. Returns the size of the disk. Raises Unusable."""
     if len(head) < 104:
         raise Unusable("the qcow2 header is cut off")
     (version,) = struct.unpack_from(">I", head, 4)
@@ -162,7 +162,7 @@ def _qcow2(head: bytes, size: int) -> int:
 
 
 def _extensions(head: bytes, at: int) -> Iterator[int]:
-    """The kinds of the header's extensions, in their order. Raises Unusable when they have no end."""
+    """The kinds of the header's extensions, in their order. Raises Unusable if they do not end."""
     while at + 8 <= len(head):
         kind, length = struct.unpack_from(">II", head, at)
         if kind == 0:
@@ -173,7 +173,7 @@ def _extensions(head: bytes, at: int) -> Iterator[int]:
 
 
 def objection(info: Mapping[str, Any], shape: Shape) -> str | None:
-    """What `qemu-img info` tells that does not fit what was seen in the header; None when all is well."""
+    """The first contradiction between the output of `qemu-img info` and the header; None if there is none."""
     special = info.get("format-specific")
     data = special.get("data") if isinstance(special, dict) else None
     details: dict[str, Any] = data if isinstance(data, dict) else {}

@@ -1,7 +1,6 @@
-"""Space on a disk: allocated before it is needed, and a rest that downloads leave free.
+"""Disk space: it is allocated before it is needed, and downloads leave a reserve free.
 
-What was allocated to a file counts as used for everybody on the host, in whatever process. So no two downloads can
-count on the same room.
+Allocated space counts as used for all processes on the host. So two downloads cannot count on the same free space.
 """
 
 import ctypes
@@ -11,29 +10,29 @@ import shutil
 from pathlib import Path
 
 KEEP_SIZE = 1
-#: What downloads leave free: so many bytes, or that share of a small disk.
+#: The reserve that downloads leave free: RESERVE bytes, or 1/SHARE of a small disk.
 RESERVE, SHARE = 1024**3, 20
-#: What file systems say that cannot take room in advance.
+#: Errors of file systems that cannot allocate space in advance.
 UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether that is all that is wrong: there is no room."""
+    """Whether the error means that the disk, or a quota, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes of the disk that are free for us. Raises OSError."""
+    """Free bytes of the disk that our user can use. Raises OSError."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 
 
 def allocate(descriptor: int, length: int) -> None:
-    """Take the blocks for the first `length` bytes of a file, whose size stays. Raises OSError (ENOSPC, EDQUOT).
+    """Allocate the blocks for the first `length` bytes of a file. Its size stays. Raises OSError (ENOSPC, EDQUOT).
 
-    Where the file system cannot do that, nothing happens.
+    If the file system cannot do that, nothing happens.
     """
     if length <= 0:
         return
@@ -47,6 +46,6 @@ def allocate(descriptor: int, length: int) -> None:
 
 
 def room(folder: Path) -> int:
-    """Bytes that a download may use of the disk that holds the folder. Raises OSError."""
+    """Bytes that a download may use on the disk of a folder. Raises OSError."""
     usage = shutil.disk_usage(folder)
     return max(usage.free - min(RESERVE, usage.total // SHARE), 0)

@@ -1,11 +1,11 @@
-"""A file from an http(s) URL, resumed where an earlier try, or an earlier process, left off.
+"""Downloads a file from an http(s) URL, and resumes the download of an earlier try or an earlier process.
 
-What has arrived stands in `<name>.part`; beside it, in `<name>.part.json`, what the server said of the whole. Only a
-server that vouches, by the same ETag or Last-Modified, that it still has the same file is asked for the rest alone.
-Whoever asked judges what has arrived: nothing here is trusted to be the right file.
+The bytes that have arrived are in `<name>.part`; the note `<name>.part.json` describes the whole file as the server
+did. Only the rest is requested if the server confirms by the same ETag or Last-Modified that it still has the same
+file. The caller has to verify the result: nothing here guarantees that it is the right file.
 
-Whatever a URL, a name server, a server or a library does wrong leaves here as one of the exceptions below. Their texts
-hold no secret of the URL.
+Any failure of a URL, a name server, a server or a library is raised as one of the exceptions below. Their texts contain
+no secret of the URL.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from runtime import logs
 from runtime.files.files import put
 from runtime.images.disk_room import allocate
-from runtime.images.image_client import client, opened
+from runtime.images.image_client import client, send
 from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.tasks.tasks import in_thread
 from runtime.text.urls import plain, shown
@@ -32,17 +32,17 @@ from runtime.trust import HINT, distrusted
 
 log = logs.get(__name__)
 
-#: Bytes that are gathered before they are written.
+#: Bytes that are collected before they are written.
 CHUNK = 1024 * 1024
-#: Seconds for a connection, and seconds without a byte, before a try counts as failed.
+#: Seconds to connect, and seconds without a byte, after which a try fails.
 CONNECT, SILENCE = 10.0, 30.0
-#: So many times both of them for the answer to begin, redirects included.
+#: So many times the sum of both is the time limit for the beginning of the answer, redirects included.
 HEADS = 2
-#: Bytes that are taken from the disk in advance where the length is not known.
+#: Bytes of the disk that are allocated in advance while the length is unknown.
 AHEAD = 64 * CHUNK
-#: Where a file on its way may be read: for QEMU's tools, which run as another user. Its folder may be closed to others.
+#: Permissions of a download: QEMU's tools, which run as another user, have to read it.
 READABLE = 0o644
-#: Answers that will not be others tomorrow.
+#: Statuses after which a retry does not help.
 FINAL = (400, 401, 403, 404, 405, 410, 451)
 
 _RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)")
@@ -51,46 +51,47 @@ _NUMBER = re.compile(r"[0-9]{1,19}")
 _VALIDATOR = re.compile(r"[\x20-\x7e]{1,256}")
 
 Tell = Callable[[int, int | None], None]
-"""Told how many bytes are there, and of how many, where that is known."""
+"""Called with the number of bytes that have arrived, and the total if it is known."""
 
 Check = Callable[[int | None], None]
-"""Told how many bytes there will be before the first is written; raises a Verdict, or OSError, where that cannot be."""
+"""Called with the total number of bytes (None: unknown) before the first one is written. Raises a Verdict or OSError to
+refuse the file."""
 
 Takes = Callable[[int, int], int]
-"""Where nobody knows that number: how much of the disk may be taken now, of so many bytes at least and so many at best.
+"""If the total is unknown: the number of bytes of the disk that may be allocated now, between a minimum and a maximum.
 
-Raises as Check does.
+Raises the errors of Check.
 """
 
 
 class Verdict(Exception):
-    """Base of what `check` raises: whoever asked has judged."""
+    """Base class of the errors with which `check` refuses a file."""
 
 
-class Gone(Exception):
-    """There is no such file: to ask again would not help."""
+class NotFound(Exception):
+    """The URL leads to no file, and a retry does not help."""
 
 
 class Encoded(Exception):
-    """The server sends it packed, though it was asked for as it is."""
+    """The server sends the file with a content encoding, although none was accepted."""
 
 
 class Interrupted(Exception):
-    """It did not come to its end now. What has arrived is kept."""
+    """The download was interrupted. The bytes that have arrived are kept; a retry may succeed."""
 
 
 class TooLong(Exception):
-    """More bytes come than the file can have."""
+    """The server sends more bytes than the file has."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How slowly a file may come, and how long one try may take."""
+    """The minimum speed of a download, and the maximum duration of one try."""
 
-    #: bytes a second that have to come, on the average of so many seconds
+    #: minimum number of bytes per second, as an average over so many seconds
     least: int = 16 * 1024
     window: float = 60.0
-    #: seconds for the whole of one try
+    #: maximum number of seconds of one try
     whole: float = 6 * 3600.0
 
 
@@ -98,11 +99,11 @@ PACE = Pace()
 
 
 class Origin(BaseModel):
-    """What a server said of the file whose beginning has arrived."""
+    """The server's description of a file that has partly arrived."""
 
     model_config = ConfigDict(frozen=True)
 
-    #: the URL may be a secret, and the note stays on the disk
+    #: not the URL itself, which may be a secret, because the note stays on the disk
     url_sha256: str
     etag: str | None = None
     last_modified: str | None = None
@@ -110,14 +111,14 @@ class Origin(BaseModel):
 
     @property
     def validator(self) -> str | None:
-        """What an If-Range may carry: an ETag only where it is a strong one."""
+        """The value for If-Range: a strong ETag, or else Last-Modified; None if there is neither."""
         strong = self.etag is not None and not self.etag.startswith("W/")
         found = self.etag if strong else self.last_modified
         return found if found is not None and _VALIDATOR.fullmatch(found) else None
 
 
 class Part:
-    """A file on its way, and its note. Both outlive the process."""
+    """An incomplete download and its note. Both survive a restart of the process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,26 +133,26 @@ class Part:
 
     @property
     def held(self) -> int:
-        """Bytes of the disk that it has already, those taken in advance among them."""
+        """Bytes that it occupies on the disk, including those allocated in advance."""
         try:
             return max(self.path.stat().st_blocks * 512, self.size)
         except FileNotFoundError:
             return 0
 
     def origin(self) -> Origin | None:
-        """Where the bytes that are there came from; None when there are none, or nobody can tell."""
+        """The note on the bytes that have arrived; None if there are no bytes or no valid note."""
         try:
             return Origin.model_validate_json(self.note.read_bytes()) if self.size else None
         except (FileNotFoundError, ValidationError):
             return None
 
     def begin(self, origin: Origin) -> None:
-        """Throw away what there is. The note is never beside bytes of another file."""
+        """Delete earlier bytes, and write the note of the new file, in this order."""
         self.drop()
         put(self.note, origin.model_dump_json(), durable=False)
 
     def open(self) -> BinaryIO:
-        """For writing at its end."""
+        """Open it for appending. Raises OSError."""
         file = self.path.open("ab", buffering=0)
         os.fchmod(file.fileno(), READABLE)
         return file
@@ -174,10 +175,10 @@ async def download(
     silence: float = SILENCE,
     pace: Pace = PACE,
 ) -> bool:
-    """Bring the part to its full length, of `most` bytes. Whether some of it had arrived before.
+    """Download the missing bytes of the part, up to `most` in total. Returns whether some bytes had arrived before.
 
-    Raises Denied, Gone, Encoded, Interrupted, TooLong, what `check` and `takes` raise (a Verdict), and OSError when it
-    cannot be written.
+    Raises Denied, NotFound, Encoded, Interrupted, TooLong, the errors of `check` and `takes` (a Verdict), and OSError
+    if the part cannot be written.
     """
     known = part.origin()
     if known is not None and (known.url_sha256 != _hashed(url) or known.validator is None):
@@ -191,30 +192,31 @@ async def download(
     try:
         async with AsyncExitStack() as stack:
             asking = await stack.enter_async_context(client(hosts, httpx.Timeout(silence, connect=connect)))
-            async with timeout(HEADS * (connect + silence), f"{name} does not come to the beginning of the file"):
-                answer = await opened(asking, asking.build_request("GET", url, headers=headers))
+            async with timeout(HEADS * (connect + silence), f"{name} does not begin to send the file in time"):
+                answer = await send(asking, asking.build_request("GET", url, headers=headers))
                 stack.push_async_callback(answer.aclose)
-            as_it_is(answer, name)
-            origin = known if known is not None and _continues(answer, known, part, name) else _anew(answer, url, name)
+            check_encoding(answer, name)
+            resumed = known is not None and _continues(answer, known, part, name)
+            origin = known if known is not None and resumed else _new_origin(answer, url, name)
             if origin is not known:
                 check(origin.total)
                 part.begin(origin)
             elif answer.status_code == httpx.codes.PARTIAL_CONTENT:
                 check(origin.total)
             else:
-                return True  # there is nothing more
+                return True  # all bytes have arrived before
             await _receive(answer, part, origin.total, most, tell, takes, name, pace, silence)
-    except (Verdict, Denied, Gone, Encoded, Interrupted, TooLong, OSError):
+    except (Verdict, Denied, NotFound, Encoded, Interrupted, TooLong, OSError):
         raise
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise Gone(f"{name} leads to what is no URL") from error
+        raise NotFound(f"{name} redirects to an invalid URL") from error
     except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
-        raise Gone(f"{name}: {_said(error, url)}") from error
+        raise NotFound(f"{name}: {_message(error)}") from error
     except httpx.HTTPError as error:
         hint = f"; {HINT}" if distrusted(error) else ""
-        raise Interrupted(f"{name}: {_said(error, url)}{hint}") from error
+        raise Interrupted(f"{name}: {_message(error)}{hint}") from error
     except Exception as error:
-        log.exception("an image source was answered by an unknown error", url=plain(shown(url)))
+        log.exception("the download of an image failed with an unknown error", url=plain(shown(url)))
         raise Interrupted(f"{name}: {type(error).__name__}") from error
     if origin.total is not None and part.size != origin.total:
         raise Interrupted(f"{name} ended after {part.size} of {origin.total} bytes")
@@ -225,14 +227,14 @@ def _hashed(url: str) -> str:
     return hashlib.sha256(url.encode(errors="replace")).hexdigest()
 
 
-def _said(error: Exception, url: str) -> str:
-    """What a library says, without what it may repeat of a URL."""
+def _message(error: Exception) -> str:
+    """The message of a library's error; only the type of the error if the message may contain a URL."""
     text = plain(str(error)) or type(error).__name__
     return type(error).__name__ if "//" in text or "@" in text else text
 
 
 def _continues(answer: httpx.Response, known: Origin, part: Part, name: str) -> bool:
-    """Whether the answer is the rest of what is there. Raises Interrupted when it is neither that nor the whole."""
+    """Whether the answer is the rest of the file; False: the whole file. Raises Interrupted if it is neither."""
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         whole = _UNSATISFIED.fullmatch(answer.headers.get("content-range", ""))
         if whole is not None and int(whole[1]) == part.size:
@@ -245,28 +247,30 @@ def _continues(answer: httpx.Response, known: Origin, part: Part, name: str) -> 
         if found is not None and same and int(found[1]) == part.size and known.total in (None, _number(found[2])):
             return True
     part.drop()
-    raise Interrupted(f"{name} offers another rest than was asked for; it is fetched from its beginning")
+    raise Interrupted(f"{name} sends another range than was requested; the download starts again from the beginning")
 
 
 def _number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) else None
 
 
-def as_it_is(answer: httpx.Response, name: str) -> None:
-    """Raises Encoded for a file that comes packed for the way: it would be judged as what it is not."""
+def check_encoding(answer: httpx.Response, name: str) -> None:
+    """Raises Encoded for an answer with a content encoding: its bytes are not those of the file."""
     encoding = answer.headers.get("content-encoding", "").strip().lower()
     if answer.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT) and encoding not in ("", "identity"):
         raise Encoded(
-            f"{name} is sent with Content-Encoding: {plain(encoding, 40)}, though it was asked for without: have its "
-            "server send the file as it is, as application/octet-stream"
+            f"{name} is sent with Content-Encoding: {plain(encoding, 40)}, although none was accepted: configure its "
+            "server to send the file without encoding, as application/octet-stream"
         )
 
 
-def _anew(answer: httpx.Response, url: str, name: str) -> Origin:
-    """What the server says of the file that it now sends from its beginning. Raises Gone and Interrupted."""
+def _new_origin(answer: httpx.Response, url: str, name: str) -> Origin:
+    """The server's description of a file that it sends from the beginning. Raises NotFound and Interrupted."""
     status = answer.status_code
     if status != httpx.codes.OK:
-        raise (Gone if status in FINAL else Interrupted)(f"{name} answers {status} {plain(answer.reason_phrase, 60)}")
+        raise (NotFound if status in FINAL else Interrupted)(
+            f"{name} answers {status} {plain(answer.reason_phrase, 60)}"
+        )
     return Origin(
         url_sha256=_hashed(url),
         etag=answer.headers.get("etag"),
@@ -286,17 +290,17 @@ async def _receive(
     pace: Pace,
     silence: float,
 ) -> None:
-    """Append what comes. What has come is written also when no more does.
+    """Append the bytes of the answer to the part; also those that came before a failure.
 
-    The disk's blocks are taken before the bytes come, so that no two downloads of a host count on the same room.
+    Blocks of the disk are allocated in advance, so that two downloads of a host do not count on the same free space.
     """
     size = part.size
     tell(size, total)
-    gathered = bytearray()
+    collected = bytearray()
     watch = Watch(pace, asyncio.get_running_loop().time())
     with part.open() as file:
-        taken = total if total is not None else size
-        allocate(file.fileno(), taken)
+        allocated = total if total is not None else size
+        allocate(file.fileno(), allocated)
         try:
             pieces = answer.aiter_raw()
             while True:
@@ -304,30 +308,30 @@ async def _receive(
                     piece = await anext(pieces, None)
                 if piece is None:
                     break
-                gathered += piece
-                watch.came(len(piece), asyncio.get_running_loop().time(), name)
-                if len(gathered) >= CHUNK:
-                    chunk = bytes(gathered)
-                    gathered.clear()  # now: who is cancelled while this is being written must not write it again
-                    if size + len(chunk) > taken and total is None:
-                        taken = takes(size + len(chunk), min(size + len(chunk) + AHEAD, most))
-                        allocate(file.fileno(), taken)
+                collected += piece
+                watch.received(len(piece), asyncio.get_running_loop().time(), name)
+                if len(collected) >= CHUNK:
+                    chunk = bytes(collected)
+                    collected.clear()  # before the write: after a cancellation the chunk must not be written again
+                    if size + len(chunk) > allocated and total is None:
+                        allocated = takes(size + len(chunk), min(size + len(chunk) + AHEAD, most))
+                        allocate(file.fileno(), allocated)
                     await in_thread(write, file.fileno(), chunk)
                     size += len(chunk)
                     tell(size, total)
-                if size + len(gathered) > most:
+                if size + len(collected) > most:
                     raise TooLong(f"{name} sends more than {most} bytes")
         finally:
-            if gathered:
-                await in_thread(write, file.fileno(), bytes(gathered))
+            if collected:
+                await in_thread(write, file.fileno(), bytes(collected))
             if total is None:
-                os.ftruncate(file.fileno(), part.size)  # gives back what was taken in advance
-    tell(size + len(gathered), total)
+                os.ftruncate(file.fileno(), part.size)  # release what was allocated in advance
+    tell(size + len(collected), total)
 
 
 @asynccontextmanager
 async def timeout(seconds: float, late: str) -> AsyncIterator[None]:
-    """Raises Interrupted, with that text, where it takes longer: whatever else comes meanwhile, a byte at a time."""
+    """Raises Interrupted with the text `late` if the block takes longer than `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -336,21 +340,21 @@ async def timeout(seconds: float, late: str) -> AsyncIterator[None]:
 
 
 class Watch:
-    """Whether bytes come as fast as they have to."""
+    """Checks the speed and the duration of a download."""
 
     def __init__(self, pace: Pace, now: float) -> None:
         self._pace = pace
         self._began = self._since = now
         self._bytes = 0
 
-    def came(self, size: int, now: float, name: str) -> None:
-        """Raises Interrupted where it goes too slowly, or takes too long."""
+    def received(self, size: int, now: float, name: str) -> None:
+        """Count `size` bytes. Raises Interrupted if the download is too slow or takes too long."""
         self._bytes += size
         if now - self._began > self._pace.whole:
             raise Interrupted(f"{name} takes longer than {self._pace.whole:.0f} s")
         if (lasted := now - self._since) >= self._pace.window:
             if self._bytes < self._pace.least * lasted:
-                raise Interrupted(f"{name} sends less than {self._pace.least} bytes a second")
+                raise Interrupted(f"{name} sends less than {self._pace.least} bytes per second")
             self._since, self._bytes = now, 0
 
 
@@ -361,7 +365,7 @@ def write(descriptor: int, chunk: bytes) -> None:
 
 
 async def copy(source: int, part: Part, size: int, tell: Tell) -> None:
-    """The first `size` bytes of an open file of this host, always from its beginning. Raises OSError."""
+    """Copy the first `size` bytes of an open file of this host into the part. Raises OSError."""
     part.drop()
     with part.path.open("xb", buffering=0) as file:
         os.fchmod(file.fileno(), READABLE)
@@ -370,6 +374,6 @@ async def copy(source: int, part: Part, size: int, tell: Tell) -> None:
         while done < size:
             sent = await in_thread(os.sendfile, file.fileno(), source, done, min(16 * CHUNK, size - done))
             if sent == 0:
-                return  # it is shorter than it was
+                return  # the file was truncated meanwhile
             done += sent
             tell(done, size)

@@ -1,8 +1,8 @@
-"""The HTTP client that images are fetched with: it connects to no address that was not judged.
+"""The HTTP client for images. It connects only to addresses that are allowed.
 
-A name is resolved once for a connection. Each address is judged, and the connection is made to one of those that may be
-used, so another answer of the name server a moment later changes nothing. Host and SNI stay those of the URL. It
-is the same at each redirect. Proxies and credentials of the environment are not used.
+A name is resolved once per connection. Each address is checked, and the connection is made to one of the allowed ones.
+So a different answer of the name server a moment later has no effect. Host and SNI are those of the URL. The same holds
+for each redirect. Proxies and credentials of the environment are not used.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 async def resolved(host: str, port: int) -> list[Address]:
-    """The addresses of a host. Raises OSError, and UnicodeError for what is no name."""
+    """The addresses of a host. Raises OSError, and UnicodeError for an invalid name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [literal(str(info[4][0])) for info in found]
     return list(dict.fromkeys(address for address in addresses if address is not None))
 
 
-class Judged(httpcore.AsyncNetworkBackend):
-    """Connections to addresses that may be used."""
+class CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Makes connections to allowed addresses only."""
 
     def __init__(self, hosts: ImageHosts, resolve: Resolve = resolved) -> None:
         self._hosts = hosts
@@ -37,7 +37,7 @@ class Judged(httpcore.AsyncNetworkBackend):
         self._backend = httpcore.AnyIOBackend()
 
     async def addresses(self, host: str, port: int, seconds: float | None) -> list[Address]:
-        """Those of a host that may be connected to. Raises Denied where there is none, and httpcore's errors."""
+        """The allowed addresses of a host. Raises Denied if there is none, and httpcore's errors."""
         known = literal(host)
         try:
             async with asyncio.timeout(seconds):
@@ -47,16 +47,16 @@ class Judged(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
         refusal: Denied | None = None
-        good = []
+        allowed = []
         for address in found:
             try:
-                self._hosts.judge(host, address, port)
-                good.append(address)
+                self._hosts.check(host, address, port)
+                allowed.append(address)
             except Denied as denied:
                 refusal = denied
-        if not good:
+        if not allowed:
             raise refusal or httpcore.ConnectError("the name has no address")
-        return good
+        return allowed
 
     async def connect_tcp(
         self,
@@ -84,7 +84,7 @@ class Judged(httpcore.AsyncNetworkBackend):
 
 
 class Transport(httpx.AsyncHTTPTransport):
-    """httpx's own, on connections that were judged."""
+    """httpx's transport on a given network backend."""
 
     def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
         context = trusted()
@@ -93,14 +93,15 @@ class Transport(httpx.AsyncHTTPTransport):
 
 
 def client(hosts: ImageHosts, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """A client for images. Whatever it is used for may raise Denied. Redirects are followed by `opened` alone."""
-    return httpx.AsyncClient(transport=Transport(Judged(hosts)), timeout=timeout, trust_env=False)
+    """A client for images. All its calls may raise Denied. Only `send` follows redirects."""
+    return httpx.AsyncClient(transport=Transport(CheckedBackend(hosts)), timeout=timeout, trust_env=False)
 
 
-async def opened(asking: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """The answer to a request, redirects followed, its body unread; whoever asked closes it.
+async def send(asking: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request, and follow redirects. The body of the answer is not read; the caller has to close it.
 
-    The body of a redirect is not read, as httpx would: it may have no end. Raises httpx.HTTPError, InvalidURL, Denied.
+    Bodies of redirects are not read, since they may be endless (httpx would read them). Raises httpx.HTTPError,
+    InvalidURL, Denied.
     """
     for _ in range(MOST_REDIRECTS + 1):
         answer = await asking.send(request, stream=True)

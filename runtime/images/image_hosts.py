@@ -1,10 +1,10 @@
-"""Which addresses an image may be fetched from. Pure: names are resolved elsewhere, each address is judged here.
+"""Decides from which addresses images may be fetched. Pure: names are resolved elsewhere, each address is checked here.
 
 - Public addresses are allowed.
 - Private ones and loopback are refused, unless `NEBULA_IMAGE_HOSTS` names them.
 - Link-local addresses (cloud metadata is among them), multicast, unspecified, broadcast and reserved ones are always
   refused.
-- An IPv6 address that carries an IPv4 address is judged by that as well.
+- An IPv6 address that contains an IPv4 address is checked by that as well.
 - The platform's own ports are refused on every address.
 """
 
@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: What the platform's servers listen on unless they are told otherwise.
+#: The default ports of the platform's servers.
 USUAL_PORTS = frozenset({4222, 5432, 6222, 8222, 8700, 8775})
 
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
@@ -29,7 +29,7 @@ _PRIVATE: tuple[Network, ...] = (
     IPv4Network("198.18.0.0/15"),  # benchmarks
     IPv6Network("fc00::/7"),
 )
-#: Metadata services of clouds that stand in private ranges.
+#: Metadata services of clouds in private ranges.
 _METADATA = (IPv4Address("100.100.100.200"), IPv4Address("192.0.0.192"), IPv6Address("fd00:ec2::254"))
 _NEVER: tuple[Network, ...] = (
     IPv4Network("0.0.0.0/8"),
@@ -50,7 +50,7 @@ _NEVER: tuple[Network, ...] = (
     IPv6Network("ff00::/8"),
 )
 _PUBLIC_V6 = IPv6Network("2000::/3")
-#: IPv6 networks whose addresses carry an IPv4 address, and how many bits stand behind it.
+#: IPv6 networks whose addresses contain an IPv4 address, and the number of bits after it.
 _CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # IPv4-translated
@@ -58,18 +58,18 @@ _CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64
     (IPv6Network("2002::/16"), 80),  # 6to4
 )
-#: What a site may use for a NAT64 of its own.
+#: The network that a site may use for its own NAT64.
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _NAME = re.compile(r"[a-z0-9*?]([a-z0-9_*?-]*\.)*[a-z0-9_*?-]*")
 
 
 class Denied(Exception):
-    """No image is fetched from there; the text says why, and what would help."""
+    """No image may be fetched from there. The text says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class ImageHosts:
-    """What `NEBULA_IMAGE_HOSTS` allows beyond public addresses, and the platform's own ports."""
+    """The hosts that `NEBULA_IMAGE_HOSTS` allows in addition to public addresses, and the platform's own ports."""
 
     names: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
@@ -77,7 +77,7 @@ class ImageHosts:
 
     @classmethod
     def of(cls, setting: str, ports: Collection[int] = ()) -> "ImageHosts":
-        """From the setting's text: names, addresses and networks, separated by commas. Raises ValueError."""
+        """Parse the setting: names, addresses and networks, separated by commas. Raises ValueError."""
         names: list[str] = []
         networks: list[Network] = []
         for entry in filter(None, (part.strip().lower() for part in setting.split(","))):
@@ -85,24 +85,24 @@ class ImageHosts:
                 networks.append(ip_network(entry, strict=False))
             except ValueError:
                 if not _NAME.fullmatch(entry) or "/" in entry or re.fullmatch(r"[0-9.]+", entry):
-                    raise ValueError(f"{entry!r} is no address, no network and no host name") from None
+                    raise ValueError(f"{entry!r} is not an address, a network or a host name") from None
                 names.append(entry)
         return cls(tuple(names), tuple(networks), USUAL_PORTS | frozenset(ports))
 
-    def judge(self, host: str, address: Address, port: int) -> None:
+    def check(self, host: str, address: Address, port: int) -> None:
         """Raises Denied unless an image may be fetched from this address of this host."""
         if port in self.ports:
             raise Denied(f"port {port} belongs to the platform itself: no image is fetched from it")
-        for each in faces(address):
-            self._judge(host.lower().rstrip("."), each)
+        for each in addresses_in(address):
+            self._check(host.lower().rstrip("."), each)
 
-    def _judge(self, host: str, address: Address) -> None:
+    def _check(self, host: str, address: Address) -> None:
         if address in _METADATA or _among(address, _NEVER):
             raise Denied(
                 f"{address} is link-local, multicast, reserved or a metadata service: no image is fetched there"
             )
         if _among(address, _LOOPBACK):
-            # Only an address or network of loopback itself: whoever allows `*` or 0.0.0.0/0 does not mean this host.
+            # Only an entry within loopback allows it: `*` or 0.0.0.0/0 does not include this host.
             if not any(_within_loopback(network) and _in(address, network) for network in self.networks):
                 raise Denied(f"{address} is this host itself; {_help(address)}")
         elif _private(address) and not self._allowed(host, address):
@@ -114,12 +114,12 @@ class ImageHosts:
         )
 
 
-def faces(address: Address) -> tuple[Address, ...]:
-    """All that has to be judged of an address: the IPv4 address that it carries, or else itself."""
+def addresses_in(address: Address) -> tuple[Address, ...]:
+    """The addresses to check for an address: the IPv4 address that it contains, or else itself."""
     if isinstance(address, IPv6Address):
-        if int(address) < 2:  # unspecified and loopback carry nothing
+        if int(address) < 2:  # unspecified and loopback contain none
             return (address,)
-        if address in _LOCAL_NAT64:  # which may lead there, or be a network like any other
+        if address in _LOCAL_NAT64:  # it may be a NAT64 or a normal network: check both
             return (address, IPv4Address(int(address) & 0xFFFFFFFF))
         for network, behind in _CARRIERS:
             if address in network:
@@ -128,7 +128,7 @@ def faces(address: Address) -> tuple[Address, ...]:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as, without its zone, or None for a name."""
+    """The address if the host is one, without its zone; None for a name."""
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
@@ -136,7 +136,7 @@ def literal(host: str) -> Address | None:
 
 
 def _private(address: Address) -> bool:
-    """Whether it is not a public one. What nobody has heard of counts as private."""
+    """Whether it is not public. Unknown ranges count as private."""
     if _among(address, _PRIVATE):
         return True
     return isinstance(address, IPv6Address) and address not in _PUBLIC_V6
@@ -157,4 +157,4 @@ def _within_loopback(network: Network) -> bool:
 
 
 def _help(address: Address) -> str:
-    return f"where that is meant, add it to NEBULA_IMAGE_HOSTS={address} (also networks, and names such as *.lan)"
+    return f"to allow it, set NEBULA_IMAGE_HOSTS={address} (networks, and names such as *.lan, are possible too)"

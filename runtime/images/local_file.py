@@ -1,4 +1,4 @@
-"""Files that people may name: real ones, in the folders that were allowed, and no way around that."""
+"""Opens image files that users name: only regular files in allowed folders."""
 
 import errno
 import os
@@ -7,34 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-#: What a host says of a file that may well be there.
+#: Errors after which a retry may succeed.
 MAY_PASS = (errno.EAGAIN, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 #: A descriptor that names a file or folder, without a right to read it.
 PLACE = os.O_PATH | os.O_CLOEXEC
 
 
 class NotAllowed(Exception):
-    """This path may not be named; the text says why, and what would help."""
+    """This path may not be used. The text says why, and what to do."""
 
 
-def opened(source: str, folders: Sequence[Path]) -> BinaryIO:
-    """The file, open for reading. Its reader need not trust the path any more, whatever becomes of it.
+def open_file(source: str, folders: Sequence[Path]) -> BinaryIO:
+    """Open the file for reading. The checks are made on the opened file itself, so later changes of the path do not
+    matter.
 
-    The path is walked from its folder on, one name at a time, so nothing is judged that is not the file that is opened:
-    a file that is replaced meanwhile is the old one or the new one.
+    The path is opened from its folder on, one name at a time. If the file is replaced meanwhile, the old or the new one
+    is opened.
 
-    Raises NotAllowed for what is no path, for a path outside the folders, one that leads over a symbolic link, and for
-    what is no regular file; OSError as `open` does.
+    Raises NotAllowed for an invalid path, a path outside the folders or over a symbolic link, and for a file that is
+    not regular; OSError as `open` does.
     """
     try:
         folder, names = _inside(source, folders)
-        return _reopened(_walked(folder, names, source))
+        return _reopen(_walk(folder, names, source))
     except ValueError:  # NUL, or a lone surrogate
-        raise NotAllowed("a path with such characters names no file") from None
+        raise NotAllowed("the path has a character that no path can have; give the path of the file") from None
 
 
 def _inside(source: str, folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The allowed folder, and the names that lead from there to the file."""
+    """The allowed folder, and the names of the path below it. Raises NotAllowed."""
     path = Path(source)
     if ".." not in path.parts:
         for folder in folders:
@@ -44,14 +45,14 @@ def _inside(source: str, folders: Sequence[Path]) -> tuple[Path, tuple[str, ...]
     offered = ", ".join(map(str, folders))
     raise NotAllowed(
         f"{source} is outside the folders that images may come from ({offered}): "
-        "put it there, or add its folder to NEBULA_IMAGE_PATHS"
+        "copy it there, or add its folder to NEBULA_IMAGE_PATHS"
     )
 
 
-def _walked(folder: Path, names: Sequence[str], source: str) -> int:
-    """A descriptor that stands for the regular file at the end of the way, and opens nothing yet.
+def _walk(folder: Path, names: Sequence[str], source: str) -> int:
+    """An O_PATH descriptor of the regular file at the end of the path.
 
-    Only the folder's own path may lead over symbolic links.
+    Only the folder's own path may contain symbolic links.
     """
     here = os.open(folder, PLACE | os.O_DIRECTORY)
     try:
@@ -69,8 +70,8 @@ def _walked(folder: Path, names: Sequence[str], source: str) -> int:
     return here
 
 
-def _reopened(place: int) -> BinaryIO:
-    """What a descriptor stands for, open for reading. The descriptor is used up."""
+def _reopen(place: int) -> BinaryIO:
+    """Open the file of an O_PATH descriptor for reading, and close the descriptor."""
     try:
         return os.fdopen(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
     finally:

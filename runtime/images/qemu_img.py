@@ -1,8 +1,8 @@
-"""Run qemu-img, with a bound on what an evil image can make it use.
+"""Runs qemu-img with limits, so that a malicious image cannot use more than them.
 
-Where we are root, and the files are foreign, it runs as a user without rights: `nebula-image` where there is one, else
-`nobody`. Foreign files are given as open ones, which it has to open again: they have to be readable for that user,
-whatever their folder allows. What is named by its path is our own, and is worked on with our own rights.
+If we are root and the files are untrusted, qemu-img runs as an unprivileged user: `nebula-image` if it exists, else
+`nobody`. Untrusted files are passed as descriptors, which qemu-img opens again: that user needs permission to read the
+file, but not to access its folder. Files that are named by path are our own, and qemu-img runs as our user for them.
 """
 
 import asyncio
@@ -17,43 +17,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from runtime.tasks.tasks import ended
+from runtime.tasks.tasks import wait_until_done
 
-#: Bytes of memory for one call.
+#: Maximum bytes of memory of one call.
 MEMORY = 2 * 1024**3
-#: Seconds of CPU time from the signal that says it is used up to the one that cannot be missed.
+#: Seconds of CPU time between SIGXCPU, when the limit is reached, and SIGKILL.
 LAST_SECONDS = 5
-#: What others end a process with: those who stop a service or a terminal, and a kernel that is out of memory.
+#: Signals by which others end a process: a service manager, a terminal, a kernel without memory.
 FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
 
-#: Users without rights, the first that there is.
+#: Unprivileged users; the first one that exists is used.
 USERS = ("nebula-image", "nobody")
 
 
 class QemuImgError(Exception):
-    """qemu-img would not, or was stopped at a limit; the text is what it said last."""
+    """qemu-img failed, or was stopped at a limit. The text is the last line of its output."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call may use."""
+    """The limits of one call."""
 
     #: seconds of CPU time
     cpu: int = 60
-    #: seconds after which it is given up
+    #: seconds after which it is stopped
     seconds: float = 300.0
-    #: bytes that a file may have to which it writes; None for any number
+    #: maximum size in bytes of a file that it writes; None: no limit
     file_bytes: int | None = None
 
 
 USUAL = Limits()
-#: For a call that only looks.
+#: For a call that only reads.
 READS = Limits(file_bytes=0)
 
 
 def unprivileged() -> pwd.struct_passwd | None:
-    """The user that qemu-img runs as; None where we have no rights to give up. Raises OSError where there is none."""
+    """The unprivileged user for qemu-img; None if we are not root. Raises OSError if there is no such user."""
     if os.geteuid() != 0:
         return None
     for name in USERS:
@@ -67,7 +67,7 @@ def unprivileged() -> pwd.struct_passwd | None:
 
 
 def readable(file: BinaryIO) -> bool:
-    """Whether qemu-img may open the file again."""
+    """Whether qemu-img's user may read the file."""
     user = unprivileged()
     if user is None:
         return True
@@ -78,19 +78,19 @@ def readable(file: BinaryIO) -> bool:
 
 
 def hand_over(file: BinaryIO) -> None:
-    """Let qemu-img write to a file of ours."""
+    """Give a file to qemu-img's user, so that it can write to it. Raises OSError."""
     if (user := unprivileged()) is not None:
         os.fchown(file.fileno(), user.pw_uid, user.pw_gid)
 
 
 def take_back(file: BinaryIO) -> None:
-    """Nobody but us owns the file any more."""
+    """Make us the owner of the file again. Raises OSError."""
     if unprivileged() is not None:
         os.fchown(file.fileno(), os.geteuid(), os.getegid())
 
 
 def _without_rights(foreign: bool) -> list[str]:
-    """The options of setpriv."""
+    """The options of setpriv. `foreign`: the files are untrusted."""
     user = unprivileged() if foreign else None
     taken = ["--no-new-privs", "--inh-caps=-all"]
     if user is None:
@@ -100,11 +100,11 @@ def _without_rights(foreign: bool) -> list[str]:
 
 
 async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = USUAL) -> bytes:
-    """Its standard output. `files` are descriptors that it may open as /proc/self/fd/N: of foreign files, for a user
-    without rights.
+    """Run qemu-img, and return its standard output. `files`: descriptors of untrusted files, which it can open as
+    /proc/self/fd/N; it then runs as an unprivileged user.
 
-    It has ended when this returns or raises, also for a cancellation, and does not outlive the thread that called this.
-    Raises QemuImgError; TimeoutError; OSError when it cannot be run, or is ended from outside.
+    The process has ended when this returns or raises, also after a cancellation, and ends with the calling thread.
+    Raises QemuImgError; TimeoutError; OSError if it cannot be started, or another process ended it.
     """
     if shutil.which("qemu-img") is None:
         raise FileNotFoundError(errno.ENOENT, "qemu-img is not installed")
@@ -135,7 +135,7 @@ async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = 
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await ended(asyncio.ensure_future(process.communicate()))  # for asyncio it ends once its pipes are read
+        await wait_until_done(asyncio.ensure_future(process.communicate()))  # asyncio requires that its pipes are read
         raise
     status = process.returncode or 0
     if -status in FROM_OUTSIDE:
@@ -145,11 +145,11 @@ async def qemu_img(*arguments: str, files: Sequence[int] = (), limits: Limits = 
     return output
 
 
-def _why(status: int, said: str, limits: Limits) -> str:
-    """Its last line, in printable characters: an image can put words into it."""
+def _why(status: int, output: str, limits: Limits) -> str:
+    """The last line of its output in printable characters, since an image can put any text into it."""
     if status < 0:
         most = f"{limits.cpu} s or {MEMORY >> 30} GiB"
-        return f"qemu-img was stopped by signal {-status}: the image asks for more than {most}"
-    lines = said.strip().splitlines()
+        return f"qemu-img was stopped by signal {-status}: the image needs more than {most}"
+    lines = output.strip().splitlines()
     last = "".join(char if char.isprintable() else "?" for char in lines[-1]) if lines else ""
     return last[:500] or f"qemu-img ended with status {status}"

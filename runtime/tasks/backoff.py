@@ -5,24 +5,26 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: Times that a pause is doubled: any `last` is reached by then, and no number overflows.
+#: Maximum number of doublings: each `last` is reached before, and no number overflows.
 _MOST_DOUBLED = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds between two tries: `first` doubled at each failure up to `last`, less a random part of up to `jitter`."""
+    """Seconds between two tries: `first`, doubled at each failure up to `last`, reduced by a random
+    share (`jitter`).
+    """
 
     first: float
     last: float
     jitter: float = 0.5
-    """0 takes off nothing, 1 up to everything."""
+    """Maximum share of the pause that is taken off: 0 nothing, 1 all of it."""
 
     def after(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row, at least one, however many there were."""
+        """Seconds to wait after so many consecutive failures (1 or more)."""
         whole = min(self.first * 2.0 ** min(failures - 1, _MOST_DOUBLED), self.last)
         return whole * (1.0 - self.jitter * random.random())  # noqa: S311  (no secret)
 
     def pauses(self) -> Iterator[float]:
-        """What `after` says of the first failure, the second one, and so on for ever: ask with `next`."""
+        """The pauses after the first failure, the second one, and so on, for ever."""
         return map(self.after, itertools.count(1))

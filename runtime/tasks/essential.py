@@ -1,7 +1,7 @@
-"""Tasks that a role needs: when the first of them ends, for whatever reason, the role ends.
+"""Essential tasks of a role: as soon as one of them ends, for any reason, the role ends.
 
-A role without one of its tasks would look healthy and not work. So it logs which task has ended and exits with a status
-other than 0; its supervisor starts it again.
+A role without one of its tasks would look healthy, but not work. So it logs which task has ended and exits with a
+status other than 0, and its supervisor starts it again.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class TaskEnded(Exception):
-    """An essential task has ended. It was logged already."""
+    """An essential task has ended. This was logged."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the essential task {name} has ended")
@@ -27,23 +27,25 @@ class TaskEnded(Exception):
 
 
 class Essential:
-    """The essential tasks of a role. Leaving the block ends all of them."""
+    """The essential tasks of a role. At the end of the block all of them are cancelled."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run this from now on, until the block is left."""
+        """Start a task, which runs until the end of the block."""
         task = asyncio.create_task(work, name=name)
         self._tasks.append(task)
         return task
 
     async def for_ever(self) -> None:
-        """Never returns. Raises TaskEnded as soon as one of the tasks has ended, or the CannotRun it ended with."""
+        """Wait for ever. Raises TaskEnded as soon as one of the tasks has ended, or its CannotRun."""
         await self.during(asyncio.Event().wait())
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns or raises. Raises TaskEnded as soon as one of the tasks has ended, or its CannotRun."""
+        """Run `work`; returns or raises what it does. Raises TaskEnded as soon as a task has ended,
+        or its CannotRun.
+        """
         own = asyncio.create_task(work)
         try:
             await asyncio.wait({own, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -60,8 +62,8 @@ class Essential:
                 error = None if task.cancelled() else task.exception()
                 if isinstance(error, CannotRun):
                     raise error
-                said = repr(error) if error is not None else "it returned"
-                log.error("essential task ended", name=task.get_name(), error=said, exc_info=error)
+                reason = repr(error) if error is not None else "it returned"
+                log.error("essential task ended", name=task.get_name(), error=reason, exc_info=error)
                 raise TaskEnded(task.get_name()) from error
 
     async def __aenter__(self) -> Self:
@@ -74,7 +76,7 @@ class Essential:
 
 
 async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until `stop` is set, and end it then. What it raises is raised; where it returns, TaskEnded is."""
+    """Run `work` until `stop` is set, then cancel it. Raises the errors of `work`; TaskEnded if it returns."""
     task = asyncio.create_task(work)
     stopped = asyncio.create_task(stop.wait())
     try:

@@ -1,4 +1,4 @@
-"""Waiting for a server that is not there yet: one line when it begins, one when it is over, and pauses that grow."""
+"""Waiting for a server that does not answer yet. The begin and the end of the wait are logged; pauses grow."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,26 +16,28 @@ T = TypeVar("T")
 
 RETRY = Backoff(first=0.2, last=5.0)
 
-#: What passes once a NATS server is there, has a leader, and has room.
+#: Errors that end once a NATS server answers, has a leader, and has room.
 PASSING: tuple[type[Exception], ...] = (NatsError, OSError, TimeoutError)
 
 
 class CannotRun(Exception):
-    """What waiting cannot mend: a refused password, a stream that promises too little. The text says what to change."""
+    """A failure that waiting does not end: a refused password, a stream that is too weak. The text
+    says what to change.
+    """
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, in one line without credentials."""
+    """The message of an error on one line, without credentials."""
     return masked(" ".join(str(error).split()) or repr(error))
 
 
-def waits(what: str, error: Exception) -> None:
-    """The default of what is said when the waiting begins."""
+def log_waiting(what: str, error: Exception) -> None:
+    """Log the begin of a wait."""
     log.warning("waiting for a server", what=what, error=one_line(error))
 
 
-def is_there(what: str) -> None:
-    """The default of what is said when it is over."""
+def log_answers(what: str) -> None:
+    """Log the end of a wait."""
     log.warning("the server answers", what=what)
 
 
@@ -44,10 +46,13 @@ async def patiently(
     attempt: Callable[[], Awaitable[T]],
     passing: tuple[type[Exception], ...] = PASSING,
     *,
-    begins: Callable[[str, Exception], None] = waits,
-    ends: Callable[[str], None] = is_there,
+    begins: Callable[[str, Exception], None] = log_waiting,
+    ends: Callable[[str], None] = log_answers,
 ) -> T:
-    """What `attempt` returns once it succeeds. Any error that is not `passing` is raised, and so is CannotRun."""
+    """Repeat `attempt` until it succeeds, and return its result. Only errors of the types `passing` are retried.
+
+    `begins`, `ends`: called at the begin and the end of a wait.
+    """
     waiting = False
     for pause in RETRY.pauses():
         try:

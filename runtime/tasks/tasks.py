@@ -1,4 +1,4 @@
-"""What asyncio makes easy to get wrong: waiting with a limit, ending tasks for certain, leaving threads behind."""
+"""Helpers for asyncio: wait with a time limit, end tasks reliably, leave no threads behind."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Seconds until a task that is still there is cancelled again.
+#: Seconds after which a task that still runs is cancelled again.
 AGAIN = 0.5
 
 
 async def happens(event: asyncio.Event, seconds: float | None) -> bool:
-    """Whether the event is set within that time; None waits for ever."""
+    """Wait until the event is set, for at most `seconds` (None: for ever). Returns whether it was set."""
     try:
         async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation in Python 3.11
             await event.wait()
@@ -22,9 +22,9 @@ async def happens(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended, whatever they end with.
+    """Cancel tasks, and wait until they have ended. Their results and errors are ignored.
 
-    Once is not enough: `asyncio.wait_for` of Python 3.11 forgets a cancellation that meets a result.
+    They are cancelled repeatedly, because `asyncio.wait_for` of Python 3.11 may lose a cancellation.
     """
     all_ = list(tasks)
     left = {task for task in all_ if not task.done()}
@@ -34,13 +34,13 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         _, left = await asyncio.wait(left, timeout=AGAIN)
     for task in all_:
         if not task.cancelled():
-            task.exception()  # looked at, so that nobody is warned of it
+            task.exception()  # retrieve it, so that asyncio does not log it
 
 
 def heed_cancellation() -> None:
-    """Raise CancelledError where the running task was cancelled and what it awaited has swallowed that.
+    """Raise CancelledError if the current task was cancelled, but a call has swallowed the cancellation.
 
-    For behind calls that use `asyncio.wait_for` of Python 3.11, such as those of nats-py.
+    Use it after calls that use `asyncio.wait_for` of Python 3.11, such as those of nats-py.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -48,17 +48,17 @@ def heed_cancellation() -> None:
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """As `asyncio.to_thread`, but whoever is cancelled meanwhile leaves no thread behind that goes on working."""
+    """Like `asyncio.to_thread`, but a cancellation takes effect only after the thread has ended."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await ended(work)
+        await wait_until_done(work)
         raise
 
 
-async def ended(work: asyncio.Future[Any]) -> None:
-    """Wait until it has ended, whatever with, however often whoever waits is cancelled."""
+async def wait_until_done(work: asyncio.Future[Any]) -> None:
+    """Wait until it has ended, also if the caller is cancelled meanwhile. The caller has to raise CancelledError."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({work})

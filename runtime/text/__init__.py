@@ -1,1 +1,1 @@
-"""Text of others, made fit to be shown: plain, without credentials, in words for people."""
+"""Text from outside, made safe to show: without control characters, without credentials, in words for people."""

@@ -1,10 +1,10 @@
-"""What is wrong with a value, in words for people: one text for each kind of error."""
+"""Messages for people about wrong values: one text for each kind of pydantic's errors."""
 
 from pydantic_core import ErrorDetails
 
 from runtime import subjects
 
-#: What is said instead of a regular expression, by what it begins with.
+#: Texts instead of a regular expression, by its beginning.
 PATTERNS = {
     f"^{subjects.SLUG}": "lower-case letters, digits and inner hyphens, 1 to 63 characters",
     f"^{subjects.UUID}": "a UUID: 8-4-4-4-12 hexadecimal digits",
@@ -15,7 +15,7 @@ PATTERNS = {
     "^http://": "a URL such as http://192.168.122.1:8775/: http, ending in /, without user, query and blanks",
     "^52:54:00": "a MAC address that begins with 52:54:00",
 }
-#: By kind of fault, where nothing but the kind is to be said.
+#: Texts by type of error.
 TEXTS = {
     "missing": "is missing",
     "extra_forbidden": "there is no such field",
@@ -26,7 +26,7 @@ TEXTS = {
     "none_required": "has to be null",
     "invalid_key": "has a name that is no text",
 }
-#: By how the kind of fault begins.
+#: Texts by the beginning of the type of error.
 TYPES = {
     "string": "has to be text, in quotes",
     "int": "has to be a whole number, without quotes and without a point",
@@ -49,7 +49,7 @@ TYPES = {
 
 
 def explained(error: ErrorDetails) -> str:
-    """What pydantic found wrong with a value, in our own words. It does not repeat the value."""
+    """The message about one error of pydantic. It does not repeat the value."""
     kind, context = error["type"], error.get("ctx") or {}
     match kind:
         case "value_error" | "assertion_error":

@@ -1,14 +1,16 @@
-"""Text of others on its way to a terminal or a log: it cannot move the cursor, colour, reorder or hide anything.
+"""Escapes text from outside for a terminal or a log, so that it cannot move the cursor, color, reorder or hide
+anything.
 
-Escaped are control characters (C0, DEL, C1), what changes the direction of text or cannot be seen (Unicode's category
-Cf, and letters and marks that are drawn as nothing), line and paragraph separators, lone surrogates and private use.
-Joiners and variation selectors stay where scripts and emoji need them: one behind a character that is not ASCII.
+These characters are escaped: control characters (C0, DEL, C1), characters that change the direction of text or are
+invisible (Unicode's category Cf, and letters and marks that are drawn as nothing), line and paragraph separators, lone
+surrogates and private use. Joiners and variation selectors stay where scripts and emoji need them: one after a
+character that is not ASCII.
 """
 
 import unicodedata
 from collections.abc import Callable, Iterator
 
-#: Categories of characters that are escaped.
+#: Unicode categories that are escaped.
 ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 #: Letters and marks that are drawn as nothing: fillers, the grapheme joiner, Khmer's inherent vowels, Mongolian's
 #: selectors.
@@ -20,21 +22,21 @@ NONE: frozenset[str] = frozenset()
 
 
 def plain(text: str, keep: str = "\n\t") -> str:
-    """The text with `\\x1b`, `\\u202e` and the like in place of what is not plain; characters in `keep` stay."""
+    """The text with escapes such as `\\x1b` and `\\u202e` for unsafe characters; characters in `keep` stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(text, keep, _escape))
 
 
 def plain_json(text: str) -> str:
-    """The same for a JSON document: what is escaped stays the same document to whoever parses it."""
+    """The same for the text of a JSON document. Parsing it gives the same value as before."""
     if text.isascii() and "\x7f" not in text:  # JSON itself escapes the other control characters
         return text
     return "".join(_shown(text, "\n", _json_escape))
 
 
 def _shown(text: str, keep: str, escape: Callable[[str], str]) -> Iterator[str]:
-    """Each character, or what stands for it."""
+    """Each character, or its escape."""
     may_follow = NONE
     for char in text:
         if char in UNSEEN:

@@ -1,4 +1,4 @@
-"""URLs of images as people may see them: credentials and signatures in them are secrets."""
+"""URLs of images without their secrets: credentials and signatures."""
 
 import re
 from urllib.parse import urlsplit, urlunsplit
@@ -13,9 +13,9 @@ def is_url(source: str) -> bool:
 
 
 def shown(source: str) -> str:
-    """The source of an image without its secrets: user and password, the values of its query, the fragment.
+    """The source of an image for people: without user and password, the values of its query, and the fragment.
 
-    It is for people alone. Whatever is no URL stays as it is, and what cannot be read as one is not shown at all.
+    A path stays unchanged. A URL that cannot be parsed is hidden completely.
     """
     if not is_url(source):
         return source
@@ -29,11 +29,11 @@ def shown(source: str) -> str:
 
 
 def secret(source: str) -> bool:
-    """Whether there is anything in the source of an image that may not be shown."""
+    """Whether the source of an image contains a secret."""
     return shown(source) != source
 
 
 def plain(text: str, most: int = 300) -> str:
-    """What a library or a server said, on one line of printable characters, and not too long."""
+    """A message of a library or a server on one line of printable characters, cut after `most` of them."""
     cleaned = "".join(char if char.isprintable() else "?" for char in text)
     return cleaned if len(cleaned) <= most else f"{cleaned[:most]}…"

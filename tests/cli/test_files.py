@@ -12,8 +12,8 @@ from tests.cli.fake import Platform
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "missing", "does not exist"),
     "a folder": (lambda folder: folder, "is a folder, not a file"),
-    "below a file": (lambda folder: folder / "text" / "below", "a part of the path is no folder"),
-    "a circle": (lambda folder: folder / "circle", "its links lead in a circle"),
+    "below a file": (lambda folder: folder / "text" / "below", "a part of the path is not a folder"),
+    "a circle": (lambda folder: folder / "circle", "its symbolic links form a loop"),
     "a long name": (lambda folder: folder / ("n" * 300), "the name is too long"),
 }
 READ = [
@@ -71,7 +71,7 @@ def test_a_file_of_text_that_is_none(command: tuple[str, ...], nebula: Nebula, f
         (("export", "text"), "text exists already"),
         (("export", "."), ". exists already"),
         (("schemas", "text"), "text exists already"),
-        (("schemas", "text/below"), "a part of the path is no folder"),
+        (("schemas", "text/below"), "a part of the path is not a folder"),
     ],
 )
 def test_a_file_that_cannot_be_written(command: tuple[str, ...], words: str, nebula: Nebula, folder: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_server_that_does_not_know_us(nebula: Nebula, monkeypatch: pytest.Monk
         if ran.status == 1:
             break
         assert ran.status == 3
-    assert ran.err.startswith(f"error: NATS at nats://{closed_to_us} does not serve us: ")
+    assert ran.err.startswith(f"error: NATS at nats://{closed_to_us} refuses the connection: ")
     assert "NEBULA_NATS_PASSWORD" in ran.err
     assert (ran.err.count("\n"), SECRET in ran.err) == (1, False)
 
@@ -79,7 +79,7 @@ def test_a_database_that_is_away_or_does_not_know_us(
     monkeypatch.setenv("NEBULA_POSTGRES_DSN", wrong.geturl())
     refused = nebula("rebuild")
     assert (refused.status, refused.err.count("\n")) == (1, 1), refused.err
-    assert refused.err.startswith(f"error: Postgres at 127.0.0.1:{postgres.port} does not serve us: ")
+    assert refused.err.startswith(f"error: Postgres at 127.0.0.1:{postgres.port} refuses the connection: ")
     assert SECRET not in away.err + refused.err
 
 
@@ -126,7 +126,7 @@ def test_up_with_servers_of_others(home: Path, closed_to_us: str) -> None:
     given = {"NATS_USER": "us", "NATS_PASSWORD": SECRET, "NATS_URL": f"nats://{closed_to_us}"}
     refused = subprocess.run(command, env=environment(home, **given), capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: NATS at nats://{closed_to_us} does not serve us: ")
+    assert refused.stderr.startswith(f"error: NATS at nats://{closed_to_us} refuses the connection: ")
     assert refused.stderr.count("\n") == 1
     assert SECRET not in refused.stdout + refused.stderr
     given["NATS_URL"] = f"nats://us:{SECRET}@{CLOSED}"

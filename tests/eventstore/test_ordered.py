@@ -31,13 +31,13 @@ async def test_the_end_of_what_is_there_is_said_at_once(
 ) -> None:
     """By no heartbeat: a node plans nothing before it has all its documents."""
     monkeypatch.setattr(ordered, "HEARTBEAT", 60.0)
-    async with aclosing(ordered.consumed(nc, stream, 0, [f"{stream}.>"], position)) as batches:
+    async with aclosing(ordered.consume(nc, stream, 0, [f"{stream}.>"], position)) as batches:
         assert await anext(batches) == ([], 0, False)
         count = 3 * ordered.MOST
         for number in range(count):
             await nc.publish(f"{stream}.{number}", b"")
         await nc.jetstream().publish(f"{stream}.last", b"")
-    async with aclosing(ordered.consumed(nc, stream, 0, [f"{stream}.>"], position)) as batches:
+    async with aclosing(ordered.consume(nc, stream, 0, [f"{stream}.>"], position)) as batches:
         found: list[int] = []
         async for batch in batches:
             found += batch.items
@@ -54,7 +54,7 @@ async def test_a_connection_that_is_replaced_is_noticed_without_a_heartbeat(
     monkeypatch.setattr(ordered, "HEARTBEAT", 3600.0)
     async with Proxy(server.port) as proxy, connection(proxy.url) as reader:
         await nc.jetstream().publish(f"{stream}.1", b"")
-        async with aclosing(ordered.followed(reader, stream, 0, [f"{stream}.>"], position)) as batches:
+        async with aclosing(ordered.follow(reader, stream, 0, [f"{stream}.>"], position)) as batches:
             assert await anext(batches) == [1]
             (consumer,) = await nc.jetstream().consumers_info(stream)
 

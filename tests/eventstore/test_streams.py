@@ -78,7 +78,7 @@ WEAK: dict[str, dict[str, Any]] = {
     "lacks deny_purge": {"deny_purge": False},
     "lacks allow_direct": {"allow_direct": False},
     "lacks allow_atomic": {"allow_atomic": False},
-    "kept in memory": {"storage": StorageType.MEMORY},
+    "in memory": {"storage": StorageType.MEMORY},
     "covers": {"subjects": ["nebula.events.default.*.*"]},
 }
 
@@ -95,7 +95,7 @@ async def test_a_weaker_log_is_refused_with_what_it_lacks(bare: Client, text: st
 
 async def test_fewer_copies_than_asked_are_refused(bare: Client) -> None:
     await ensure_all(bare.jetstream(), 1)
-    with pytest.raises(WeakStream, match="1 replicas, 3 are asked"):
+    with pytest.raises(WeakStream, match="1 replicas, 3 are required"):
         await ensure(bare.jetstream(), events_stream(3))
 
 

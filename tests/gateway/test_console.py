@@ -153,7 +153,7 @@ async def test_ends_that_vanish_are_noticed_by_the_others(guest: Guest, monkeypa
     monkeypatch.setattr(pipe, "BEAT", 0.1)
     async with guest.connect() as socket:
         await speaks(socket)
-        monkeypatch.setattr(pipe.Pipe, "_say", silent(pipe.Pipe._say))
+        monkeypatch.setattr(pipe.Pipe, "_publish", silent(pipe.Pipe._publish))
         assert await ended(socket) == (1000, pipe.GONE)
     await eventually(lambda: not guest.answers._sessions._open, "the node lets go as well", 5)
     monkeypatch.undo()

@@ -117,7 +117,7 @@ def test_what_is_kept_of_the_newest_is_short_and_printable() -> None:
     counted = Malformed()
     for _ in range(3):
         counted.note("commands", "x\x1b[2J\u202e" * 1000, "why\n" * 1000)
-    found = counted.told()["commands"]
+    found = counted.counts()["commands"]
     assert found["count"] == 3
     for text in (found["last_subject"], found["last_reason"]):
         assert len(text) == MOST_TEXT and text.isprintable()
