@@ -1,7 +1,7 @@
-"""Structured logs on standard error: constant event text plus fields; ids bound at the message boundary.
+"""Structured logs on standard error: a constant text plus fields. Ids are bound where a message is received.
 
-Libraries that log through `logging` come out in the same form. A traceback names files, lines and the error, never the
-values of variables; credentials in URLs, passwords and bearer tokens are masked wherever they turn up in a line.
+Libraries that use `logging` are logged in the same format. A traceback has files, lines and the error, but never the
+values of variables. Credentials in URLs, passwords and bearer tokens are masked everywhere in a line.
 """
 
 import io
@@ -20,10 +20,10 @@ Logger = structlog.stdlib.BoundLogger
 
 
 class _StandardError:
-    """Whatever `sys.stderr` is at the time: loggers outlive a stream that was replaced, as test runners do.
+    """Writes to the current `sys.stderr`, which test runners replace while loggers exist.
 
-    A line that cannot be written (full disk, closed pipe) is lost, and ends nobody's work. The next one that can says
-    how many were.
+    A line that cannot be written (full disk, closed pipe) is lost, without an error for the caller. The next line that
+    is written has the number of lost lines.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _StandardError:
             return len(text)
 
     def flush(self) -> None:
-        """The end of a line."""
+        """Called at the end of a line."""
         try:
             sys.stderr.flush()
         except OSError:
@@ -48,7 +48,7 @@ class _StandardError:
 
 
 class _Renderer:
-    """The last processor: a line of text, masked. Of JSON each value is, so that it stays JSON."""
+    """The last processor: makes a line of text, and masks it. For JSON each value is masked, so that it stays JSON."""
 
     def __init__(self, fmt: str, output: _StandardError) -> None:
         self._output = output
@@ -72,7 +72,7 @@ class _Renderer:
 
 
 def configure(role: str, level: str, fmt: str) -> None:
-    """Set up logging for one process. Libraries speak from WARNING up."""
+    """Set up logging for one process. Libraries log from WARNING up. `fmt`: text or json."""
     output = _StandardError()
     render = _Renderer(fmt, output)
     shared: list[structlog.typing.Processor] = [
@@ -119,7 +119,7 @@ def _masked(value: object) -> object:
 
 
 def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What others wrote stays within its field: no line ends, nothing that a terminal obeys."""
+    """Escape line ends and terminal control characters in fields, since their text may come from outside."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = plain(value, keep="")
@@ -127,9 +127,9 @@ def _plain(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """A traceback, indented: what others put into the text of an error begins no line of its own.
+    """Write a traceback, indented, so that text in an error cannot look like a log line.
 
-    (The renderer's default is rich's, which prints all local variables.)
+    (structlog's default is rich's traceback, which prints all local variables.)
     """
     whole = io.StringIO()
     structlog.dev.plain_traceback(whole, error)
@@ -137,7 +137,7 @@ def _traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None:
 
 
 def _component(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Which library speaks."""
+    """Add the name of the library that logs."""
     record = event.get("_record")
     if record is not None:
         event["component"] = record.name

@@ -1,4 +1,6 @@
-"""The settings of each process: one frozen class each, read once in `main` from `NEBULA_*` and passed on by hand."""
+"""The settings of each process: one frozen class for each, read once in `main` from `NEBULA_*`, and
+passed on by hand.
+"""
 
 import os
 import re
@@ -18,23 +20,23 @@ from runtime.subjects import SLUG
 from runtime.text.explained import explained
 from runtime.text.masking import masked
 
-ENCODED = "in a user or a password, what is neither letter nor digit has to be percent-encoded"
+ENCODED = "in a user or a password, percent-encode all characters except letters and digits"
 
 
 def default_home() -> Path:
-    """/var/lib/nebula for root; a directory of one's own otherwise."""
+    """/var/lib/nebula for root; else a folder in the user's home."""
     return Path("/var/lib/nebula") if os.geteuid() == 0 else Path.home() / ".local/share/nebula"
 
 
 def node_name() -> str:
-    """This host's name, made fit to be a node id."""
+    """This host's name, changed to a valid node id."""
     name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower().split(".")[0]).strip("-")
     return name[:63] or "node"
 
 
 def _directory_url(url: str) -> str:
     if not re.fullmatch(r"http://[^\s;%,@]+/", url):
-        raise ValueError("must be an http:// URL that ends in / and holds no user, space, ';', '%' or ','")
+        raise ValueError("must be an http:// URL that ends in / and has no user, space, ';', '%' or ','")
     return url
 
 
@@ -59,7 +61,7 @@ def _hosts(setting: str) -> str:
 
 
 def _servers(urls: str) -> str:
-    """A part of a password that is taken for a host or a port would turn up in errors."""
+    """Check the URLs strictly: a part of a password that was parsed as a host or a port would appear in errors."""
     for url in urls.split(","):
         try:
             parts = urlsplit(url if "://" in url else f"nats://{url}")
@@ -73,7 +75,7 @@ def _servers(urls: str) -> str:
 
 
 def _dsn(dsn: str) -> str:
-    """Whoever is handed what is none says so by quoting it."""
+    """Check the DSN here, because libraries quote a wrong DSN, with its password, in their errors."""
     from psycopg import Error
     from psycopg.conninfo import conninfo_to_dict
 
@@ -88,7 +90,7 @@ def _dsn(dsn: str) -> str:
 
 
 class Common(BaseSettings):
-    """What every process is told."""
+    """The settings of all processes."""
 
     model_config = SettingsConfigDict(env_prefix="NEBULA_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -122,14 +124,14 @@ class Common(BaseSettings):
 
     @property
     def image_folders(self) -> tuple[Path, ...]:
-        """Where an image's source may be. Not the whole home: the disks of VMs and the master key are there."""
+        """The folders for sources of images. Not the whole home: the disks of VMs and the master key are there."""
         if self.image_paths is None:
             return (self.home / "images", self.home / "cache")
         return tuple(Path(path) for path in self.image_paths.split(":"))
 
     @property
     def fetch_from(self) -> ImageHosts:
-        """Where images may be fetched from: never from servers of the platform itself."""
+        """The hosts from which images may be fetched; never the platform's own servers."""
         ports = {int(port) for port in self.platform_ports.split(",") if port}
         ports |= {int(port) for port in re.findall(r":([0-9]{1,5})(?=[/,]|$)", self.nats_url)}
         return ImageHosts.of(self.image_hosts, ports)
@@ -150,7 +152,7 @@ class Vaulted(Common):
 
 
 class Listening(Common):
-    """What a process that serves HTTP takes from its clients."""
+    """The limits for clients of a process that serves HTTP."""
 
     #: connections in all, and from one address
     http_connections: int = Field(default=2048, ge=1, le=100_000)
@@ -210,7 +212,7 @@ class GuestDataSettings(Listening):
 
     @property
     def copies_dir(self) -> Path:
-        """Where sealed copies of what guests were told are kept."""
+        """The folder of the sealed copies of seeds."""
         return self.home / "guest-data"
 
 
@@ -250,7 +252,7 @@ class NodeSettings(Common):
 
 
 class Latencies(BaseModel):
-    """Seconds that things take on a simulated host; each time between half and one and a half of it."""
+    """Durations on a simulated host in seconds. The actual time varies between 0.5 and 1.5 of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -271,7 +273,7 @@ class Latencies(BaseModel):
 
 
 class FaultRates(BaseModel):
-    """How often things go wrong on simulated hosts."""
+    """The rates of faults on simulated hosts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -321,9 +323,9 @@ SECRET = ("password", "dsn", "token", "nats_url")
 
 
 def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
-    """The settings from the environment, and before that from what is `given` by name.
+    """Read the settings from the environment; values `given` by name take precedence.
 
-    Prints every bad one and exits with status 2 when there is any.
+    If any value is wrong, it prints all wrong ones and exits with status 2.
     """
     try:
         return kind(**(given or {}))
@@ -334,6 +336,6 @@ def read(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
             got = "" if secret else f" (got {masked(repr(problem.get('input')))})"
             sys.stderr.write(f"nebula: {name}: {explained(problem)}{got}\n")
         raise SystemExit(2) from None
-    except SettingsError as error:  # what has to be JSON is not
+    except SettingsError as error:  # a setting that must be JSON is not
         sys.stderr.write(f"nebula: {error}\n")
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Every NATS name of the platform. No other file spells one."""
+"""All NATS names of the platform: streams and subjects. No other file spells one."""
 
 import re
 from functools import lru_cache
@@ -12,31 +12,31 @@ REPORTS = "NEBULA_REPORTS"
 PARKED = "NEBULA_PARKED"
 CHECKPOINTS = "NEBULA_CHECKPOINTS"
 LEASES = "NEBULA_LEASES"
-"""Which daemon was given the lease of each node last: for daemons that start while handlers are away."""
+"""The lease notes: the last lease of each node, for daemons that start while no handlers answer."""
 MANAGERS = "NEBULA_MANAGERS"
-"""Which handlers process runs the managers."""
+"""The lease of the managers: the handlers process that runs them."""
 HEALTH = "NEBULA_HEALTH"
-"""Holds one document, which is replaced to see whether the servers can store."""
+"""One document, which is replaced to check whether the servers can store."""
 VAULT = "NEBULA_VAULT"
-"""The vault's stream: per-VM keys, wrapped by the master key."""
+"""The vault's stream: the keys of VMs, wrapped by the master key."""
 KEYS = "NEBULA_KEYS"
-"""The key-value bucket that held the vault's keys before."""
+"""The key-value bucket in which an earlier version stored the vault's keys."""
 
 SYSTEM = "system"
-"""The project token of what no project owns: nodes, images, tags."""
+"""The project token of aggregates outside of projects: nodes, images, tags."""
 
 OPERATION = "operation"
-"""The kind of the keys that callers used: each says which operation it stands for."""
+"""The kind of aggregates for idempotency keys of callers. Each names its operation."""
 
 
-#: How ids are written. `domain/patterns.py` says it, which this room may not import; a test compares the two.
+#: The patterns of ids. They repeat `domain/patterns.py`, which this room may not import; a test compares them.
 SLUG = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def token(value: str) -> str:
-    """The value, when it can stand between two dots of a subject; ValueError otherwise."""
+    """The value, if it can be a token of a subject. Raises ValueError."""
     if not TOKEN.fullmatch(value):
         raise ValueError(f"not a subject token: {value!r} (letters, digits, - and _ only)")
     return value
@@ -44,12 +44,12 @@ def token(value: str) -> str:
 
 @lru_cache(maxsize=4096)
 def event(project: str, kind: str, id_: str) -> str:
-    """The subject that holds the events of one aggregate."""
+    """The subject of the events of one aggregate."""
     return f"{PREFIX}.events.{token(project)}.{token(kind)}.{token(id_)}"
 
 
 def events(project: str | None = None, kind: str | None = None, id_: str | None = None) -> str:
-    """A filter on events; what is None stands for all."""
+    """A filter on events; None stands for all."""
     parts = [token(part) if part is not None else "*" for part in (project, kind, id_)]
     return f"{PREFIX}.events." + ".".join(parts)
 
@@ -61,7 +61,7 @@ class EventSubject(NamedTuple):
 
 
 def parse_event(subject: str) -> EventSubject:
-    """The parts of an event's subject; ValueError for any other subject."""
+    """The parts of an event's subject. Raises ValueError for any other subject."""
     parts = subject.split(".")
     if len(parts) != 5 or parts[:2] != [PREFIX, "events"]:
         raise ValueError(f"not the subject of an event: {subject}")
@@ -69,7 +69,7 @@ def parse_event(subject: str) -> EventSubject:
 
 
 def command(project: str, kind: str, verb: str) -> str:
-    """The subject on which a command is asked (request/reply; not stored, since its event is the record)."""
+    """The subject of a command (request/reply; not stored, since its event is the record)."""
     return f"{PREFIX}.commands.{token(project)}.{token(kind)}.{token(verb)}"
 
 
@@ -77,7 +77,7 @@ COMMANDS = f"{PREFIX}.commands.*.*.*"
 
 
 def wanted(node: str, kind: str, id_: str) -> str:
-    """Where the document stands that tells a node what to want of one thing. `*` for the node stands for all."""
+    """The subject of the wanted document of one resource on a node. `*` for the node stands for all."""
     of = node if node == "*" else token(node)
     return f"{PREFIX}.nodes.{of}.wanted.{token(kind)}.{token(id_)}"
 
@@ -87,7 +87,7 @@ def wanted_of(node: str | None = None) -> str:
 
 
 def report(node: str, kind: str, id_: str) -> str:
-    """Where a node says what it sees of one thing."""
+    """The subject of the reports of a node on one resource."""
     return f"{PREFIX}.nodes.{token(node)}.reports.{token(kind)}.{token(id_)}"
 
 
@@ -98,7 +98,7 @@ def reports_of(node: str) -> str:
 REPORTS_OF_ALL = f"{PREFIX}.nodes.*.reports.*.*"
 
 KEYED_BEFORE = (f"{PREFIX}.nodes.*.wanted.*", f"{PREFIX}.nodes.*.reports.*")
-"""Where an earlier version kept documents and reports, by VM alone."""
+"""The subjects on which an earlier version stored documents and reports, without the kind."""
 
 
 class NodeSubject(NamedTuple):
@@ -108,12 +108,12 @@ class NodeSubject(NamedTuple):
 
 
 def parse_wanted(subject: str) -> NodeSubject:
-    """What a wanted document is about; ValueError for any other subject."""
+    """The parts of a wanted document's subject. Raises ValueError for any other subject."""
     return _of_node(subject, "wanted")
 
 
 def parse_report(subject: str) -> NodeSubject:
-    """Who reports, and about what; ValueError for any other subject."""
+    """The parts of a report's subject. Raises ValueError for any other subject."""
     return _of_node(subject, "reports")
 
 
@@ -125,7 +125,7 @@ def _of_node(subject: str, what: str) -> NodeSubject:
 
 
 def node_of(subject: str) -> str:
-    """The node that a subject belongs to; ValueError for any other subject."""
+    """The node that a subject belongs to. Raises ValueError for any other subject."""
     parts = subject.split(".")
     if len(parts) < 4 or parts[:2] != [PREFIX, "nodes"]:
         raise ValueError(f"not a subject of a node: {subject}")
@@ -133,7 +133,7 @@ def node_of(subject: str) -> str:
 
 
 def register(node: str) -> str:
-    """On which a node says what it is (request/reply; what is new becomes an event)."""
+    """The subject on which a node registers itself (request/reply; a change becomes an event)."""
     return f"{PREFIX}.nodes.{token(node)}.register"
 
 
@@ -141,7 +141,7 @@ REGISTER_OF_ALL = f"{PREFIX}.nodes.*.register"
 
 
 def leave(node: str) -> str:
-    """On which a daemon that ends gives back the lease of its node (request/reply)."""
+    """The subject on which a daemon that ends returns the lease of its node (request/reply)."""
     return f"{PREFIX}.nodes.{token(node)}.leave"
 
 
@@ -149,7 +149,7 @@ LEAVE_OF_ALL = f"{PREFIX}.nodes.*.leave"
 
 
 def lease(node: str) -> str:
-    """Where it stands which daemon was given the lease of a node last."""
+    """The subject of the lease note of a node: the daemon that got its last lease."""
     return f"{PREFIX}.nodes.{token(node)}.lease"
 
 
@@ -157,7 +157,7 @@ LEASES_OF_ALL = f"{PREFIX}.nodes.*.lease"
 
 
 def heartbeat(node: str) -> str:
-    """Where a node says that it lives."""
+    """The subject of a node's heartbeats."""
     return f"{PREFIX}.nodes.{token(node)}.heartbeat"
 
 
@@ -165,7 +165,7 @@ HEARTBEATS = f"{PREFIX}.nodes.*.heartbeat"
 
 
 def ask(node: str, verb: str) -> str:
-    """What a node answers itself, now (request/reply; it changes nothing that the log tells)."""
+    """The subject of a request that a node answers itself (request/reply; it changes no desired state)."""
     return f"{PREFIX}.nodes.{token(node)}.asks.{token(verb)}"
 
 
@@ -174,12 +174,14 @@ def asks_of(node: str | None = None) -> str:
 
 
 def session(node: str, id_: str, hearer: str) -> str:
-    """Where one end (`node` or `gateway`) of a connection to a guest hears the other. The id is a secret of the two."""
+    """The subject on which one end (`hearer`: `node` or `gateway`) of a connection to a guest receives messages of the
+    other. The id is a secret of the two.
+    """
     return f"{PREFIX}.nodes.{token(node)}.sessions.{token(id_)}.{token(hearer)}"
 
 
 def cached_images(node: str) -> str:
-    """On which a node asks which of its images are in the catalogue no more (request/reply; not stored)."""
+    """The subject on which a node asks which of its images are no longer in the catalogue (request/reply)."""
     return f"{PREFIX}.nodes.{token(node)}.images"
 
 
@@ -187,7 +189,7 @@ CACHED_IMAGES_OF_ALL = f"{PREFIX}.nodes.*.images"
 
 
 def image_holder(node: str) -> str:
-    """On which a node asks who keeps an image (request/reply): all handlers hear it."""
+    """The subject on which a node asks all handlers which process stores an image (request/reply)."""
     return f"{PREFIX}.nodes.{token(node)}.images.holder"
 
 
@@ -195,7 +197,7 @@ IMAGE_HOLDER_OF_ALL = f"{PREFIX}.nodes.*.images.holder"
 
 
 def image_piece(node: str, holder: str) -> str:
-    """On which a node asks one of those who keep an image for bytes of it (request/reply)."""
+    """The subject on which a node requests bytes of an image from a process that stores it (request/reply)."""
     return f"{PREFIX}.nodes.{token(node)}.images.pieces.{token(holder)}"
 
 
@@ -204,7 +206,7 @@ def image_pieces_of_all(holder: str) -> str:
 
 
 def role_status(role: str, process: str) -> str:
-    """On which a process says how it is. Not stored."""
+    """The subject of the status of a process. Not stored."""
     return f"{PREFIX}.roles.{token(role)}.{token(process)}.status"
 
 
@@ -212,44 +214,44 @@ STATUS_OF_ALL = f"{PREFIX}.roles.*.*.status"
 
 
 def parked(source: str, key: str) -> str:
-    """The record of one message that was put aside."""
+    """The subject of the record of one parked message."""
     return f"{PREFIX}.parked.{token(source)}.{token(key)}"
 
 
 def parked_of(source: str) -> str:
-    """All records of a source."""
+    """A filter on all records of a source."""
     return f"{PREFIX}.parked.{token(source)}.*"
 
 
 def parked_before(source: str) -> str:
-    """Where an earlier version put all messages of a source."""
+    """The subject on which an earlier version stored all messages of a source."""
     return f"{PREFIX}.parked.{token(source)}"
 
 
 PARKED_OF_ALL = f"{PREFIX}.parked.*.*"
 PARKED_EVER = f"{PREFIX}.parked.>"
-"""All records, those of an earlier version as well."""
+"""All records, including those of an earlier version."""
 
 HEALTH_CHECK = f"{PREFIX}.health"
 
 MANAGERS_LEASE = f"{PREFIX}.managers.lease"
-"""Where it stands which handlers process runs the managers."""
+"""The subject of the lease of the managers."""
 
 GUEST_SEED = f"{PREFIX}.guests.seed"
-"""On which guest-data asks what a guest is told (request/reply; the guest's secret stands in the request)."""
+"""The subject on which guest-data requests the seed of a guest (request/reply; the request has the guest's secret)."""
 
 GUEST_READY = f"{PREFIX}.guests.ready"
-"""On which guest-data passes on that a guest is ready (request/reply)."""
+"""The subject on which guest-data passes on that a guest is ready (request/reply)."""
 
 GUEST_SEEDS_HELD = f"{PREFIX}.guests.held"
-"""On which guest-data asks which of its copies count no more (request/reply)."""
+"""The subject on which guest-data asks which of its copies are no longer valid (request/reply)."""
 
 CHECKPOINT = f"{PREFIX}.checkpoints"
-"""What was signed of the log, in the order of signing."""
+"""The subject of all checkpoints, in the order of signing."""
 
 
 def vault_key(name: str) -> str:
-    """Where the wrapped key of this name is stored."""
+    """The subject of the wrapped key with this name."""
     return f"{PREFIX}.vault.{token(name)}"
 
 

@@ -34,7 +34,7 @@ def stream(name: str, subject: str, replicas: int, *, newest: int = -1, max_age:
 
 
 def events_stream(replicas: int) -> StreamConfig:
-    """The log of record: kept for ever, nothing deleted, several events in one atomic batch."""
+    """The log: it is kept for ever, no event can be deleted, and it supports atomic batches."""
     return replace(
         stream(subjects.EVENTS, subjects.events(), replicas),
         deny_delete=True,

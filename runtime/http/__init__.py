@@ -1,6 +1,7 @@
-"""HTTP/1.1 as a server speaks it, for both listeners: framing (`head`, `chunks`), limits, connections, exchanges.
+"""The HTTP/1.1 server of both listeners: framing (`head`, `chunks`), limits, connections, exchanges.
 
-Strict: what two programs could read in two ways is refused, and the connection is closed. uvicorn accepts the
-connections, speaks WebSocket and stops; it parses no HTTP here, since its parsers lose bodies of requests that offer an
-upgrade, know no limits, and leave clients that half-close without an answer. Start reading at `connection`.
+It is strict: a request that two programs could read in two ways is refused, and the connection is closed. uvicorn
+accepts the connections, implements WebSocket, and stops the server. Its HTTP parsers are not used: they lose bodies of
+requests with an Upgrade header, have no limits, and give no answer to clients that half-close. Start with
+`connection.py`.
 """

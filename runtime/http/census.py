@@ -1,4 +1,4 @@
-"""All connections of a listener: how many there are, whose they are, and which have waited for too long."""
+"""All connections of a listener: their number, in total and for each address, and their timeouts."""
 
 import asyncio
 import contextlib
@@ -14,43 +14,45 @@ from runtime.http.refusal import Refused
 
 log = logs.get(__name__)
 
-#: Seconds between looks at all connections.
+#: Seconds between two checks of all connections.
 EVERY = 0.5
-#: Seconds between two lines in the log about connections that were refused.
-COMPLAIN_EVERY = 60.0
-#: Connections beyond the limit that are told so; those beyond them are only closed.
-TOLD = 256
+#: Minimum number of seconds between two log lines about refused connections.
+LOG_EVERY = 60.0
+#: So many connections beyond the limit get an answer; further ones are only closed.
+ANSWERED = 256
 
 
 class Member(Protocol):
     def check(self, now: float) -> None:
-        """End what has waited for too long."""
+        """End the connection if it is over its time. `now`: by the clock of the event loop."""
 
 
 class Census:
     def __init__(self, limits: Limits) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = limits.connections
-        # The process needs files for other things too.
+        # Half of the file descriptors are left for other purposes of the process.
         self.most = most if files == resource.RLIM_INFINITY else max(1, min(most, files // 2))
         self.members: set[Member] = set()
         self._limits = limits
         self._count = 0
         self._of: Counter[str] = Counter()
-        self._complained = -COMPLAIN_EVERY
+        self._logged_at = -LOG_EVERY
 
     @property
     def crowded(self) -> bool:
-        return len(self.members) > self.most + TOLD
+        """Whether a further connection is closed without an answer."""
+        return len(self.members) > self.most + ANSWERED
 
     def admit(self, address: str) -> str:
-        """Count a connection; the key by which it has to `leave`. Raises Refused (503)."""
+        """Count a connection. Returns the key to `leave` with. Raises Refused (503)."""
         key = network(address)
         if self._count >= self.most:
-            self._refuse(f"there are {self._count} connections already (NEBULA_HTTP_CONNECTIONS)", address)
+            detail = f"there are already {self._count} connections (NEBULA_HTTP_CONNECTIONS): close some, or try again"
+            self._refuse(detail, address)
         if self._of[key] >= self._limits.connections_per_address:
-            text = "connections of your address already (NEBULA_HTTP_CONNECTIONS_PER_ADDRESS)"
-            self._refuse(f"there are {self._of[key]} {text}", address)
+            text = "connections of your address (NEBULA_HTTP_CONNECTIONS_PER_ADDRESS): close some, or try again"
+            self._refuse(f"there are already {self._of[key]} {text}", address)
         self._count += 1
         self._of[key] += 1
         return key
@@ -63,13 +65,13 @@ class Census:
 
     def _refuse(self, detail: str, address: str) -> None:
         now = time.monotonic()
-        if now - self._complained > COMPLAIN_EVERY:
-            self._complained = now
+        if now - self._logged_at > LOG_EVERY:
+            self._logged_at = now
             log.warning("connections refused", client=address, reason=detail)
         raise Refused(503, "too_many_connections", detail)
 
     async def watch(self) -> None:
-        """Look after the connections, for as long as the listener is there."""
+        """Check all connections regularly, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(EVERY)
@@ -79,7 +81,9 @@ class Census:
 
 
 def network(address: str) -> str:
-    """What counts as one address: with IPv6 a /64, since a host has all of it. IPv4 within IPv6 is IPv4."""
+    """The key of an address: an IPv4 address, or the /64 network of an IPv6 address, since one host may use all of it.
+    IPv4-mapped IPv6 counts as IPv4.
+    """
     if ":" not in address:
         return address
     with contextlib.suppress(ValueError):

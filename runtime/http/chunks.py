@@ -1,4 +1,4 @@
-"""A body that comes in chunks, decoded piece by piece. Extensions and trailers are read, bounded, and dropped."""
+"""Decodes a body that is sent in chunks. Extensions and trailers are checked, limited, and ignored."""
 
 import re
 
@@ -6,7 +6,7 @@ from runtime.http.head import too_large
 from runtime.http.limits import Limits
 from runtime.http.refusal import Refused, malformed
 
-#: Bytes of one line (the size of a chunk with its extensions, or a trailer), and of all trailers.
+#: Maximum bytes of one line (the size of a chunk with its extensions, or a trailer), and of all trailers.
 MOST_LINE = 256
 MOST_TRAILERS = 4096
 
@@ -15,7 +15,7 @@ _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class Chunks:
-    """The decoder of one body. `done` once its last byte was taken."""
+    """The decoder of one body. `done`: its last byte was taken."""
 
     def __init__(self, limits: Limits) -> None:
         self.done = False
@@ -28,7 +28,7 @@ class Chunks:
         self._trailers = 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """Take what is there out of the buffer; the part of the body that it held. Raises Refused."""
+        """Remove the complete parts from the buffer, and return their bytes of the body. Raises Refused."""
         out = []
         at = 0
         while not self.done:
@@ -44,7 +44,7 @@ class Chunks:
             end = buffer.find(b"\r\n", at, at + MOST_LINE + 2)
             if end < 0:
                 if len(buffer) - at > MOST_LINE or buffer.find(b"\n", at) >= 0:
-                    raise malformed(f"a chunk's line ends in CR LF, after at most {MOST_LINE} bytes")
+                    raise malformed(f"a chunk's line must end in CR LF, after at most {MOST_LINE} bytes")
                 break
             self._line(bytes(buffer[at:end]))
             at = end + 2
@@ -64,7 +64,7 @@ class Chunks:
     def _size(self, line: bytes) -> None:
         found = _SIZE.fullmatch(line)
         if found is None:
-            raise malformed("a chunk begins with its size in hexadecimal digits")
+            raise malformed("a chunk must begin with its size in hexadecimal digits")
         self._left = int(found[1], 16)
         self._total += self._left
         self._chunks += 1
@@ -79,4 +79,4 @@ class Chunks:
         if not line:
             self.done = True
         elif self._trailers > MOST_TRAILERS or not _TRAILER.fullmatch(line):
-            raise malformed(f"trailers have to be headers, at most {MOST_TRAILERS} bytes in all")
+            raise malformed(f"trailers must be headers, with at most {MOST_TRAILERS} bytes in total")

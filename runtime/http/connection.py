@@ -1,10 +1,10 @@
 """One connection: requests are read and answered one after the other.
 
-- The next request is parsed when the one before it has been answered, so what is pipelined is answered in order, and
-  nothing runs for a client that has left.
-- A client that closes its sending side gets its answers. An answer without end (a feed) that is under way ends there,
-  since almost always the client has left as a whole, and only a write could tell.
-- Nothing waits without limit: `check` is called twice a second and ends what is over its time.
+- A request is parsed after the one before it was answered. So pipelined requests are answered in order, and no request
+  is processed for a client that has left.
+- A client that closes its sending side gets its answers. An endless answer (a feed) ends then: the client has almost
+  always closed the whole connection, which only a failed write would show.
+- Every wait is limited: `check` is called twice a second, and ends the connection if it is over its time.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ from runtime.http.head import Head, parse
 from runtime.http.limits import Limits
 from runtime.http.refusal import Refused, malformed
 from runtime.http.sockets import address, is_reset
-from runtime.http.websocket import WebSockets, whole
+from runtime.http.websocket import WebSockets, is_handshake
 
-#: Bytes that are held of a body that nobody reads, or of requests that wait for their turn.
+#: Maximum bytes in memory of a body that the application does not read, or of waiting requests.
 HELD = 64 * 1024
-#: Seconds that a client gets to end by itself after the last answer; the same while it still sends.
+#: Seconds for which a client may keep the connection open after the last answer: without sending, and while it sends.
 LINGER = 2.0
 MOST_LINGER = 30.0
 NEVER = float("inf")
-#: Bytes that a client has to take in `head_seconds` of what is sent to it, or else all.
+#: Minimum number of bytes of an answer that a client has to read within `head_seconds`, unless fewer are left.
 LEAST = 4096
-BROKEN = Refused(500, "internal_error", "this is a bug in Nebula; the log of the server tells more")
+BROKEN = Refused(500, "internal_error", "this is a bug in Nebula; see the log of the server")
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What all connections of a listener share. `websockets`: whether its application speaks them."""
+    """The data that all connections of a listener share. `websockets`: whether its application accepts them."""
 
     limits: Limits
     census: Census
@@ -46,7 +46,7 @@ class Listener:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP as an asyncio protocol; uvicorn makes one for each connection."""
+    """HTTP as an asyncio protocol; uvicorn creates one for each connection."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class Connection(asyncio.Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         return self._server.default_headers
 
-    # ── what asyncio tells ──
+    # ── callbacks of asyncio ──
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._client = address(self._transport, "peername")
         self._here = address(self._transport, "sockname")
-        self._server.connections.add(self)  # type: ignore[arg-type]  # it wants `shutdown` alone
+        self._server.connections.add(self)  # type: ignore[arg-type]  # it only calls `shutdown`
         self._listener.census.members.add(self)
         self._deadline = self.loop.time() + self._limits.head_seconds
         try:
@@ -140,14 +140,14 @@ class Connection(asyncio.Protocol):
         self._while_running()
 
     def shutdown(self) -> None:
-        """The server is being stopped: answer what was asked, and nothing more."""
+        """The server stops: finish the current answer, and read no further request."""
         if self._exchange is None or self._exchange.finished:
             self._transport.close()
         else:
             self._exchange.keep_alive = False
 
     def check(self, now: float) -> None:
-        """End what is over its time, and what was reset by a client that half-closed before."""
+        """End the connection if it is over its time, or if the client has reset it after half-closing."""
         if now > self._deadline:
             self._expire()
         elif self._eof and self._exchange is not None and is_reset(self._transport):
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
             self._deadline = self._while_answering(exchange)
 
     def _while_answering(self, exchange: Exchange) -> float:
-        """Until when something has to happen to an exchange whose request is all here."""
+        """The deadline of an exchange whose request was received completely."""
         if self.writable is not None and not exchange.endless:
             return self.loop.time() + self._limits.head_seconds
         if self._eof and not exchange.started:
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
     # ── requests ──
 
     def _advance(self) -> None:
-        """Go on with what is in the buffer."""
+        """Process the bytes in the buffer."""
         try:
             while not self._closing:
                 exchange = self._exchange
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refused)
 
     def _next(self) -> bool:
-        """Begin with the next request, when its head is complete. Raises Refused."""
+        """Start the next request if its head is complete; returns whether it was started. Raises Refused."""
         buffer = self._buffer
         while buffer.startswith(b"\r\n"):
             del buffer[:2]
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
         del buffer[: end + 4]
         self._searched = 0
         head = parse(raw, self._limits)
-        if self._listener.websockets and not self._eof and whole(head):
+        if self._listener.websockets and not self._eof and is_handshake(head):
             self._hand_over(head)
             return False
         self._begin(head)
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
         at = buffer.find(b"\n", self._searched)
         while at >= 0:
             if at == 0 or buffer[at - 1] != 13:
-                raise malformed("lines have to end in CR LF")
+                raise malformed("lines must end in CR LF")
             at = buffer.find(b"\n", at + 1)
         self._searched = len(buffer)
         if self._eof:
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self._server.tasks.discard)
 
     def _body(self, exchange: Exchange) -> bool:
-        """Take what there is of the body; whether all of it is here now. Raises Refused."""
+        """Take the received part of the body. Returns whether the body is complete. Raises Refused."""
         if self._chunks is not None:
             part = self._chunks.take(self._buffer)
             exchange.received = self._chunks.done
@@ -286,24 +286,24 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
 
     def answered(self, exchange: Exchange) -> None:
-        """All of the answer was given."""
+        """The answer is complete."""
         self._server.total_requests += 1
         if not exchange.keep_alive:
             self._close()
         elif exchange.received:
             self._advance()
-        else:  # the rest of the body is read, and dropped
+        else:  # the rest of the body is read and ignored
             self.resume()
 
     def broken(self, exchange: Exchange) -> None:
         """The application ended without an answer, or in the middle of one."""
         if exchange.started:
-            self._transport.abort()  # so that nobody takes what there is for all
+            self._transport.abort()  # so that the client does not take the answer for complete
         else:
             self._refuse(BROKEN)
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer by ourselves, unless the request has its answer, and end the connection."""
+        """Answer with this refusal, unless the request was answered, and end the connection."""
         exchange = self._exchange
         if exchange is not None and exchange.started and not exchange.finished:
             self._transport.abort()
@@ -315,7 +315,9 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """End after the last answer. What the client still sends is read for a moment: else it may lose the answer."""
+        """End after the last answer. Further bytes of the client are read for a moment: otherwise TCP may reset the
+        connection, and the client would lose the answer.
+        """
         if self._closing:
             return
         self._closing = True
@@ -326,13 +328,13 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self.resume()
-        with contextlib.suppress(OSError, RuntimeError):  # it has been lost meanwhile
+        with contextlib.suppress(OSError, RuntimeError):  # the connection was lost meanwhile
             self._transport.write_eof()
 
     def _expire(self) -> None:
         unsent, before = self._transport.get_write_buffer_size(), self._unsent
         self._unsent = unsent
-        if unsent and (not before or abs(before - unsent) >= LEAST):  # it reads, if slowly
+        if unsent and (not before or abs(before - unsent) >= LEAST):  # the client reads, although slowly
             self._deadline = self.loop.time() + self._limits.head_seconds
         elif self._closing:
             self._transport.abort()
@@ -340,10 +342,10 @@ class Connection(asyncio.Protocol):
             if not self._exchange.started or (self.writable is not None and not self._exchange.endless):
                 self._transport.abort()
         elif self._exchange is not None:
-            text = f"the body has to be sent within {self._limits.body_seconds:g} seconds"
+            text = f"the body must be sent within {self._limits.body_seconds:g} seconds"
             self._refuse(Refused(408, "request_timeout", text))
         elif self._buffer:
-            text = f"the headers have to be sent within {self._limits.head_seconds:g} seconds"
+            text = f"the headers must be sent within {self._limits.head_seconds:g} seconds"
             self._refuse(Refused(408, "request_timeout", text))
         else:
             self._close()
@@ -361,7 +363,7 @@ class Connection(asyncio.Protocol):
     # ── WebSockets ──
 
     def _hand_over(self, head: Head) -> None:
-        """Let uvicorn's WebSocket protocol have the connection. It is counted on, and looked after."""
+        """Give the connection to uvicorn's WebSocket protocol. It is still counted and checked."""
         census, key = self._listener.census, self._key
         protocol = WebSockets(config=self._config, server_state=self._server, app_state=self._app_state)
 
@@ -380,7 +382,7 @@ class Connection(asyncio.Protocol):
         protocol.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(self._buffer))
         self._transport.set_protocol(protocol)
         if not protocol.handshake_initiated:
-            self._transport.write(malformed("the handshake cannot be read").answer())
+            self._transport.write(malformed("the WebSocket handshake is malformed").answer())
             self._transport.close()
 
     def _depart(self) -> None:

@@ -1,4 +1,4 @@
-"""One request and its answer, as ASGI has them."""
+"""One request and its answer, for an ASGI application."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class Wire(Protocol):
-    """What an exchange asks of its connection."""
+    """The interface of an exchange to its connection."""
 
     loop: asyncio.AbstractEventLoop
     #: a future while the client reads too slowly
@@ -32,25 +32,25 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def resume(self) -> None:
-        """Go on reading the body."""
+        """Continue to read the body."""
 
     def answered(self, exchange: "Exchange") -> None:
-        """All of the answer was given."""
+        """The answer is complete."""
 
     def broken(self, exchange: "Exchange") -> None:
         """The application ended without an answer, or in the middle of one."""
 
 
 class Exchange:
-    """`received`: all of the request is here. `finished`: all of the answer was given. `gone`: nobody waits for it."""
+    """`received`: the request is complete. `finished`: the answer is complete. `abandoned`: the client has left."""
 
     def __init__(self, connection: Wire, head: Head, scope: Scope) -> None:
         self.head = head
         self.received = head.length == 0
         self.started = False
         self.finished = False
-        self.gone = False
-        #: nobody knows how long the answer will be
+        self.abandoned = False
+        #: the length of the answer is unknown
         self.endless = False
         self.keep_alive = head.keep_alive
         self.task: asyncio.Task[None] | None = None
@@ -58,7 +58,7 @@ class Exchange:
         self._scope = scope
         self._parts: list[bytes] = []
         self._held = 0
-        self._told = False
+        self._ended_reported = False
         self._continue = head.expects and not self.received
         self._waiter: asyncio.Future[None] | None = None
         self._start = b""
@@ -82,7 +82,7 @@ class Exchange:
 
     def leave(self) -> None:
         """Nobody waits for the answer any more. What only reads ends at once; what changes something goes on."""
-        self.gone = True
+        self.abandoned = True
         self.wake()
         if self.task is not None and not self.finished and self.head.method in ("GET", "HEAD"):
             self.task.cancel()
@@ -95,26 +95,26 @@ class Exchange:
         except Exception:
             log.exception("application failed", path=self._scope["path"])
         finally:
-            if not (self.finished or self.gone):
+            if not (self.finished or self.abandoned):
                 self._connection.broken(self)
 
     async def receive(self) -> Message:
-        while not (self._parts or self.received or self.gone or self.finished):
+        while not (self._parts or self.received or self.abandoned or self.finished):
             if self._continue:
                 self._continue = False
                 self._connection.write(CONTINUE)
             await self._wait()
-        if self.gone or self.finished:
+        if self.abandoned or self.finished:
             return DISCONNECT
-        if self._parts or not self._told:
+        if self._parts or not self._ended_reported:
             part = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
             self._held = 0
-            self._told = self.received
+            self._ended_reported = self.received
             if not self.received:
                 self._connection.resume()
             return {"type": "http.request", "body": part, "more_body": not self.received}
-        while not (self.gone or self.finished):
+        while not (self.abandoned or self.finished):
             await self._wait()
         return DISCONNECT
 
@@ -127,10 +127,10 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         writable = self._connection.writable
-        if writable is not None and not self.gone:
+        if writable is not None and not self.abandoned:
             await writable
-        if self.gone or self.finished:
-            return  # (the answer to HEAD ends before the application knows)
+        if self.abandoned or self.finished:
+            return  # the answer to HEAD is finished before the application has sent its body
         if message["type"] == "http.response.start" and not self.started:
             self._begin(message)
         elif message["type"] == "http.response.body" and self.started:
@@ -152,7 +152,7 @@ class Exchange:
                 continue
             lines += (lowered, b": ", value, b"\r\n")
         empty = self.head.method == "HEAD" or status in (204, 304)
-        if self._continue:  # whether the body will come after all is the client's choice: nobody can know
+        if self._continue:  # the client may or may not send the body now, so the connection cannot be reused
             self.keep_alive = False
         if self._left is None and not empty:
             self.endless = True
@@ -175,7 +175,7 @@ class Exchange:
         if self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
-                raise RuntimeError("the body has another length than Content-Length says")
+                raise RuntimeError("the length of the body differs from Content-Length")
         elif self._chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:

@@ -1,4 +1,4 @@
-"""The head of a request: its request line and headers, read by the letter of RFC 9112. No I/O."""
+"""The head of a request: its request line and headers, parsed strictly by RFC 9112. No I/O."""
 
 import re
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ _SLASH = re.compile(b"%2F", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 MOST_METHOD = 32
 
-#: Headers that decide how a message is read, or for whom. Those that may be given once only:
+#: Headers that may occur only once. They and a few others (DECISIVE) decide how a message is read, or for whom.
 SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin"})
 DECISIVE = SINGLE | {b"connection", b"upgrade", b"expect"}
-#: Methods whose requests have a body, of which HTTP/1.0 has to say how long it is.
+#: Methods whose requests have a body. With HTTP/1.0 they need a Content-Length.
 WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 @dataclass(slots=True)
 class Head:
-    """A request without its body. `length` of the body: None when it comes in chunks."""
+    """A request without its body. `length`: of the body in bytes; None if it is sent in chunks."""
 
     method: str
     version: str
@@ -38,39 +38,39 @@ class Head:
     keep_alive: bool
     #: the client waits for `100 Continue`
     expects: bool
-    #: the protocol that the client offers to change to, in lower case
+    #: the protocol in the client's Upgrade header, in lower case
     upgrade: bytes | None
 
 
 def parse(raw: bytes, limits: Limits) -> Head:
-    """The head that these bytes are, the empty line at its end included. Raises Refused."""
+    """Parse a head, including the empty line at its end. Raises Refused."""
     line, _, block = raw[:-2].partition(b"\r\n")
     found = _LINE.fullmatch(line)
     if found is None:
-        raise malformed("the request line has to be `METHOD target HTTP/1.1`")
+        raise malformed("the request line must be `METHOD target HTTP/1.1`")
     name, target, major, minor = found.groups()
     if major != b"1" or minor not in b"01":
         raise Refused(505, "unsupported_version", "this server speaks HTTP/1.1 and HTTP/1.0")
     if len(name) > MOST_METHOD:
-        raise malformed("there is no such method")
+        raise malformed(f"the method may have at most {MOST_METHOD} characters")
     if len(target) > limits.target:
         raise Refused(414, "target_too_long", f"the request's target may have at most {limits.target} bytes")
     if not _HEADERS.fullmatch(block):
-        raise malformed("each header has to be `name: value` on one line that ends in CR LF")
+        raise malformed("each header must be `name: value` on one line that ends in CR LF")
     headers, decisive = fields(block, limits)
     version = "1.1" if minor == b"1" else "1.0"
     host = decisive.get(b"host")
     if (host is None and version == "1.1") or not _HOST.fullmatch(host or b""):
-        raise malformed("Host has to be given once, as a name or an address with or without a port")
+        raise malformed("Host must be given once, as a name or an address with or without a port")
     raw_path, query = target, b""
     if target[:1] == b"/":
         raw_path, _, query = target.partition(b"?")
     elif target != b"*" or name != b"OPTIONS":
         raw_path, query, authority = absolute(target)
         headers = [(b"host", authority), *(each for each in headers if each[0] != b"host")]
-    length = framed(decisive, version, limits)
+    length = body_length(decisive, version, limits)
     if version == "1.0" and name in WITH_BODY and b"content-length" not in decisive:
-        raise Refused(411, "length_required", "say in Content-Length how long the body is, 0 where there is none")
+        raise Refused(411, "length_required", "send Content-Length with the length of the body, 0 if there is none")
     tokens = decisive.get(b"connection", b"").lower()
     return Head(
         method=name.decode(),
@@ -80,14 +80,14 @@ def parse(raw: bytes, limits: Limits) -> Head:
         query=checked(query),
         headers=headers,
         length=length,
-        keep_alive=version == "1.1" and b"close" not in listed(tokens),
-        expects=expected(decisive, version),
-        upgrade=decisive[b"upgrade"].lower() if b"upgrade" in decisive and b"upgrade" in listed(tokens) else None,
+        keep_alive=version == "1.1" and b"close" not in split_list(tokens),
+        expects=expects_continue(decisive, version),
+        upgrade=decisive[b"upgrade"].lower() if b"upgrade" in decisive and b"upgrade" in split_list(tokens) else None,
     )
 
 
 def fields(block: bytes, limits: Limits) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
-    """All headers, and the decisive ones by name."""
+    """All headers, and the decisive ones by name. Raises Refused."""
     lines = block.split(b"\r\n")[:-1]
     if len(lines) > limits.headers:
         raise Refused(431, "headers_too_large", f"a request may have at most {limits.headers} headers")
@@ -106,20 +106,20 @@ def fields(block: bytes, limits: Limits) -> tuple[list[tuple[bytes, bytes]], dic
     return headers, decisive
 
 
-def framed(decisive: dict[bytes, bytes], version: str, limits: Limits) -> int | None:
-    """The length of the body; None for chunks. Where two readings are possible, it is refused."""
+def body_length(decisive: dict[bytes, bytes], version: str, limits: Limits) -> int | None:
+    """The length of the body in bytes; None for chunks. Raises Refused if there are two possible readings."""
     coding = decisive.get(b"transfer-encoding")
     length = decisive.get(b"content-length")
     if coding is not None:
         if length is not None or version == "1.0":
             raise malformed("Transfer-Encoding cannot be used with Content-Length, nor with HTTP/1.0")
         if coding.lower() != b"chunked":
-            raise Refused(501, "unsupported_transfer_encoding", "Transfer-Encoding has to be chunked")
+            raise Refused(501, "unsupported_transfer_encoding", "Transfer-Encoding must be chunked")
         return None
     if length is None:
         return 0
     if not _LENGTH.fullmatch(length):
-        raise malformed("Content-Length has to be one whole number")
+        raise malformed("Content-Length must be one whole number")
     announced = int(length)
     if announced > limits.body:
         raise too_large(limits)
@@ -130,7 +130,8 @@ def too_large(limits: Limits) -> Refused:
     return Refused(413, "body_too_large", f"a body may have at most {limits.body} bytes")
 
 
-def expected(decisive: dict[bytes, bytes], version: str) -> bool:
+def expects_continue(decisive: dict[bytes, bytes], version: str) -> bool:
+    """Whether the client waits for `100 Continue`. Raises Refused for any other expectation."""
     expect = decisive.get(b"expect")
     if expect is None or version == "1.0":
         return False
@@ -140,19 +141,19 @@ def expected(decisive: dict[bytes, bytes], version: str) -> bool:
 
 
 def absolute(target: bytes) -> tuple[bytes, bytes, bytes]:
-    """Path, query and authority of a target in absolute form, which overrides the Host."""
+    """Path, query and authority of a target in absolute form. The authority replaces Host. Raises Refused."""
     found = _ABSOLUTE.fullmatch(target)
     if found is None or not _HOST.fullmatch(found[1]):
-        raise malformed("the request's target has to be a path, or an http URL")
+        raise malformed("the request's target must be a path, or an http URL")
     return found[2] or b"/", (found[3] or b"?")[1:], found[1]
 
 
 def decoded(path: bytes) -> str:
-    """The path. Raises Refused for an escaped slash, too: to one program it parts the path, to another it does not."""
+    """The decoded path. Raises Refused, also for an escaped slash, which programs read differently."""
     if b"%" not in path:
         return path.decode()
     if _SLASH.search(path):
-        raise Refused(404, "no_such_route", "there is nothing at a path with an escaped slash")
+        raise Refused(404, "no_such_route", "no path with an escaped slash exists")
     return unescaped(path, "path")
 
 
@@ -164,12 +165,12 @@ def checked(query: bytes) -> bytes:
 
 def unescaped(text: bytes, what: str) -> str:
     if _BAD_ESCAPE.search(text):
-        raise malformed(f"each % in the {what} has to be followed by two hexadecimal digits")
+        raise malformed(f"each % in the {what} must be followed by two hexadecimal digits")
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError as error:
-        raise malformed(f"the {what} has to be UTF-8") from error
+        raise malformed(f"the {what} must be UTF-8") from error
 
 
-def listed(value: bytes) -> list[bytes]:
+def split_list(value: bytes) -> list[bytes]:
     return [token.strip() for token in value.split(b",")]

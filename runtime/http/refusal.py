@@ -1,4 +1,4 @@
-"""Answers that a listener gives by itself, before any application is called."""
+"""Refusals that a listener sends by itself, before it calls an application."""
 
 import json
 import uuid
@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 
 class Refused(Exception):
-    """A request that cannot be served. The connection is closed after the answer."""
+    """A request is refused. The connection is closed after the answer."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -15,7 +15,7 @@ class Refused(Exception):
         self.detail = detail
 
     def answer(self) -> bytes:
-        """The whole answer: a problem document (RFC 9457)."""
+        """The complete HTTP answer with a problem document (RFC 9457)."""
         request_id = str(uuid.uuid4())
         document = {
             "type": f"urn:nebula:problem:{self.code}",

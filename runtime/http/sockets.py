@@ -1,10 +1,10 @@
-"""Facts that only the socket of a connection knows."""
+"""Data that only the socket of a connection has."""
 
 import asyncio
 import os
 import socket
 
-#: A connection's state as TCP_INFO has it: reset by the other side.
+#: The state in TCP_INFO of a connection that the other side has reset.
 TCP_CLOSE = 7
 
 
@@ -14,7 +14,9 @@ def address(transport: asyncio.Transport, name: str) -> tuple[str, int]:
 
 
 def is_reset(transport: asyncio.Transport) -> bool:
-    """Whether the other side refused what was written to it. Nobody reads after an EOF, so nobody is told."""
+    """Whether the other side has reset the connection. After an EOF asyncio does not read, and so
+    does not notice it.
+    """
     try:
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
             return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE

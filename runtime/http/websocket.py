@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, within limits: of fragments, of pongs that nobody reads, of time to leave."""
+"""uvicorn's WebSocket protocol with limits: for fragments, for pongs that are not read, and for the time to close."""
 
 import base64
 import binascii
@@ -12,16 +12,16 @@ from websockets.frames import Frame
 
 from runtime.http.head import Head
 
-#: Fragments of one message that are kept apart.
+#: Maximum number of separate fragments of one message in memory; then they are joined.
 MOST_FRAGMENTS = 1024
-#: Seconds for a client to take the last of what was sent, once the connection is being closed.
+#: Seconds for a client to read the last bytes while the connection is closed.
 LINGER = 10.0
-#: The most bytes that one line of a handshake may have for `websockets`.
+#: Maximum number of bytes of one line of a handshake that the library `websockets` accepts.
 MOST_LINE = 8000
 
 
-def whole(head: Head) -> bool:
-    """Whether this is a whole handshake. Any other upgrade is an offer that nobody has to take: it is ignored."""
+def is_handshake(head: Head) -> bool:
+    """Whether this is a complete WebSocket handshake. Any other Upgrade header is ignored, which HTTP allows."""
     if (head.method, head.version, head.length, head.upgrade) != ("GET", "1.1", 0, b"websocket"):
         return False
     given: dict[bytes, list[bytes]] = {}
@@ -39,7 +39,7 @@ def whole(head: Head) -> bool:
 
 
 class WebSockets(WebSocketsSansIOProtocol):
-    """One connection. `leave` is called when it has ended; `check` now and then, as of all connections."""
+    """One connection. `leave` is called when it has ended; `check` regularly, as for all connections."""
 
     leave: Callable[[], None] | None = None
     _closing_since: float | None = None
@@ -51,7 +51,7 @@ class WebSockets(WebSocketsSansIOProtocol):
             self.leave = None
 
     def check(self, now: float) -> None:
-        """End what does not end by itself: a client that takes nothing more would keep it open for ever."""
+        """Abort a connection that is not closed in time: a client that reads nothing would keep it open for ever."""
         if not self.transport.is_closing():
             return
         if self._closing_since is None:
@@ -60,26 +60,26 @@ class WebSockets(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def handle_ping(self) -> None:
-        """Answer, unless the client reads no answers: RFC 6455 lets the last pong stand for all before it."""
+        """Answer a ping, unless the client does not read: by RFC 6455 a later pong answers all earlier pings."""
         output = self.conn.data_to_send()
         if self.writable.is_set():
             self.transport.write(b"".join(output))
 
     def handle_cont(self, event: Frame) -> None:
-        """The next fragment of a message. Empty ones are endless, and many small ones large."""
+        """Take the next fragment of a message. Empty ones are ignored, and many small ones are joined."""
         if event.data or event.fin:
             super().handle_cont(event)
         if len(self.frames) > MOST_FRAGMENTS:
             self.frames = [b"".join(self.frames)]
 
     async def send(self, message: Any) -> None:
-        """Raises ClientDisconnect once nobody is there, whatever the application wanted to say."""
+        """Send a message. Raises ClientDisconnect once the client has left."""
         if self.transport.is_closing():
             raise ClientDisconnect
         try:
             await super().send(message)
         except ClientDisconnected as error:
             raise ClientDisconnect from error
-        # uvicorn takes a WebSocket that the application refused with an answer for one that was never answered.
+        # Without this, uvicorn assumes that a WebSocket that the application refused with an answer was not answered.
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True

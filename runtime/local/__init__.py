@@ -1,1 +1,1 @@
-"""The servers that `nebula up` and the tests start, and the processes beside them."""
+"""The servers and processes that `nebula up` and the tests start."""

@@ -1,8 +1,8 @@
-"""Start a process of our own, keep its log, and end it for certain.
+"""Starts a child process, writes its log, and ends it reliably.
 
-Every child is in a session of its own: Ctrl-C in the terminal reaches the supervisor alone, which then stops
-its children in order. Every child also dies when the process that started it dies, even by SIGKILL (`setpriv
---pdeathsig`; the kernel ties this to the *thread* that started it: start children from the main thread).
+Each child has its own session: Ctrl-C in the terminal reaches only the supervisor, which then stops its children in
+order. Each child also ends when the process that started it ends, even by SIGKILL (`setpriv --pdeathsig`; for the
+kernel the parent is the *thread* that started it, so start children from the main thread).
 """
 
 import asyncio
@@ -21,12 +21,12 @@ STOP_SECONDS = 10.0
 
 
 class ServerError(Exception):
-    """An outside server cannot be had. The message is one line that says what is missing and what to do."""
+    """A server cannot be started or reached. The message is one line that says what is missing and what to do."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """A running process. `log` receives its stdout and stderr, from byte `log_start` on."""
+    """A child process. `log`: the file of its stdout and stderr, which begin at byte `log_start`."""
 
     name: str
     process: asyncio.subprocess.Process
@@ -42,7 +42,7 @@ class Child:
         return self.process.returncode is None
 
     async def stop(self, sig: signal.Signals = signal.SIGTERM, grace: float = STOP_SECONDS) -> None:
-        """End it with `sig`, or with SIGKILL after `grace` seconds. Returns when it is gone."""
+        """End it with `sig`, or with SIGKILL after `grace` seconds. Returns when it has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(sig)
@@ -52,14 +52,14 @@ class Child:
             await self.kill()
 
     async def kill(self) -> None:
-        """SIGKILL, then wait until it is gone."""
+        """Send SIGKILL, and wait until it has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
         await self.process.wait()
 
     def failure(self, what: str) -> ServerError:
-        """The error to raise when `what` happened: one line that ends with the last lines it logged."""
+        """The error for a failure (`what`): one line that ends with its last log lines."""
         logged = self.log.read_bytes()[self.log_start :].decode(errors="replace").split("\n")
         last = " | ".join([line.strip() for line in logged if line.strip()][-2:])
         return ServerError(f"{self.name} {what}; {self.log} ends with: {last or '(nothing)'}")
@@ -74,9 +74,9 @@ async def spawn(
     user: str | None = None,
     death_signal: str = "TERM",
 ) -> Child:
-    """Start `argv` with our environment plus `env`, as OS user `user` (only root can ask for another).
+    """Start `argv` with our environment plus `env`, as user `user` of the system (another user requires root).
 
-    `death_signal` is what the kernel sends it when we die.
+    `death_signal`: the signal that the kernel sends it when this process ends.
     """
     guard = ["setpriv", "--pdeathsig", death_signal]
     if user is not None:
@@ -99,10 +99,10 @@ async def spawn(
 
 
 async def stop_leftover(pid_file: Path, argument: str) -> None:
-    """End the server that an earlier, killed supervisor left behind on the same directory, and wait for it.
+    """End the server that an earlier, killed supervisor has left running in the same folder, and wait for its end.
 
-    It is the process named in the first line of `pid_file`, provided that `argument` is on its command line:
-    a process number may have been handed out again since. Nothing to do is not an error.
+    Its process id is in the first line of `pid_file`. It is ended only if `argument` is on its command line, because
+    the process id may have been reused. No error if there is none.
     """
     try:
         pid = int(pid_file.read_text().splitlines()[0])
@@ -119,7 +119,7 @@ async def stop_leftover(pid_file: Path, argument: str) -> None:
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a live process; empty when there is none by that number."""
+    """The arguments of a running process; empty if there is no process with this id."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
@@ -127,7 +127,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def remembered_port(file: Path) -> int | None:
-    """The port that stands in a file; None where there is none, whatever there is."""
+    """The port in a file; None if the file has no valid port."""
     try:
         port = int(file.read_text())
     except (OSError, ValueError):
@@ -136,7 +136,7 @@ def remembered_port(file: Path) -> int | None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at this moment."""
+    """A TCP port on loopback that is not in use now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -144,17 +144,17 @@ def free_port() -> int:
 
 
 def require_free(port: int) -> None:
-    """Raise ServerError when somebody listens on this TCP port of loopback."""
+    """Raises ServerError if this TCP port of loopback is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed connection does not occupy it
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ServerError(f"port {port} is taken by another program: stop that, or choose another port") from error
+            raise ServerError(f"port {port} is used by another program: stop it, or choose another port") from error
 
 
 def find_program(name: str) -> Path | None:
-    """`name` beside this Python (a virtual environment's programs), else in PATH, else in sbin."""
+    """The program in the folder of this Python (a virtual environment), else in PATH, else in sbin."""
     places = [str(Path(sys.executable).parent), *os.get_exec_path(), "/usr/sbin", "/sbin"]
     found = shutil.which(name, path=os.pathsep.join(places))
     return Path(found) if found else None

@@ -1,7 +1,7 @@
-"""Heal an event log's server whose disk was full.
+"""Restarts the log's NATS server after its disk was full.
 
-nats-server stores nothing more in a stream once a write to its files has failed, also when there is room again: it has
-to be started again. What it acknowledged is on disk, and it starts from that.
+Once a write to the files of a stream has failed, nats-server stores nothing more in it, even if there is free space
+again: it has to be restarted. Acknowledged messages are on the disk.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from runtime.images.disk_room import free_bytes
 from runtime.local.servers import NatsServer
 from runtime.tasks.backoff import Backoff
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 LOOK_SECONDS = 1.0
-#: Bytes that have to be free before the server is started again.
+#: Bytes that must be free before the server is restarted.
 ROOM = 32 * 1024**2
-#: Seconds from one restart to the next, at the least.
+#: Minimum number of seconds between two restarts.
 RESTART = Backoff(first=10.0, last=600.0, jitter=0.0)
 
 
 @dataclass
 class FullDisk:
-    """Stops a server that can store again once it is started again; whoever keeps it starts it.
+    """Stops a server that needs a restart to store again; its supervisor starts it again.
 
-    `tell` is given one line for each change.
+    `tell`: called with one line of text for each change.
     """
 
     tell: Callable[[str], None]
@@ -38,18 +38,18 @@ class FullDisk:
     _not_before: float = 0.0
 
     async def watch(self, server: NatsServer) -> None:
-        """Look after a server that runs; return once it was stopped."""
-        store, told = server.home / "nats", False
+        """Watch a running server. Returns after it was stopped."""
+        store, reported = server.home / "nats", False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             trouble = await asyncio.to_thread(write_error, server.monitor)
             if trouble is None:
                 continue
-            if not told:
+            if not reported:
                 self.tell(f"cannot store: {trouble}")
                 if free_bytes(store) < ROOM:
-                    self.tell(f"make room on the disk of {store}, {ROOM >> 20} MiB or more; it goes on by itself then")
-                told = True
+                    self.tell(f"free at least {ROOM >> 20} MiB on the disk of {store}; the server then continues")
+                reported = True
             now = time.monotonic()
             if free_bytes(store) < ROOM or now < self._not_before:
                 continue
@@ -57,24 +57,27 @@ class FullDisk:
                 self._restarts = 0
             self._restarts += 1
             self._not_before = now + RESTART.after(self._restarts)
-            self.tell(f"there is room again on the disk of {store}; starting the server again, so that it stores")
+            self.tell(f"there is free space on the disk of {store} again; restarting the server, so that it can store")
             await server.stop()
             return
 
 
 def write_error(monitor: int) -> str | None:
-    """What the server on this port says of a stream or consumer that it cannot write; None when it says nothing."""
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the environment names
+    """The server's error about a stream or consumer that it cannot write; None if it reports none.
+
+    `monitor`: its monitoring port.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignore proxies of the environment
     try:
-        with straight.open(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
+        with direct.open(f"http://127.0.0.1:{monitor}/healthz?details=true", timeout=5):
             return None
     except urllib.error.HTTPError as answer:
-        said = _document(answer)
+        document = _document(answer)
     except (OSError, ValueError, HTTPException):
         return None
-    errors = said.get("errors") if isinstance(said, dict) else None
+    errors = document.get("errors") if isinstance(document, dict) else None
     texts = [str(each.get("error")) for each in errors or [] if isinstance(each, dict)]
-    # The server tells a failed write from streams that are slow to start by these words alone.
+    # Only these words distinguish a failed write from a stream that is slow to start.
     return next((text for text in texts if "write error" in text), None)
 
 

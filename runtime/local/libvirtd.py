@@ -1,8 +1,8 @@
-"""Reach libvirt, and start it where nothing else does.
+"""Connects to libvirt, and starts its daemons if no service manager does.
 
-Libvirt is a service of the host, not of ours: guests run on when `nebula up` ends, and their consoles are
-written by virtlogd, so the daemons we start detach from us and stay. Stopping them leaves running guests
-alone as well (QEMU does not depend on libvirtd), but nobody answers for those guests until libvirtd is back.
+libvirt belongs to the host: guests keep running when `nebula up` ends, and virtlogd writes their consoles. So the
+daemons that we start detach from us and keep running. Stopping them does not stop guests either (QEMU does not depend
+on libvirtd), but these guests cannot be managed until libvirtd runs again.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ from runtime.local.child import ServerError, command_line, find_program
 T = TypeVar("T")
 
 LOCAL = "qemu:///system"
-#: Seconds for libvirtd to answer after it was started. It probes QEMU at first.
+#: Seconds to wait for libvirtd after it was started. It first probes QEMU.
 START_SECONDS = 60.0
-#: Seconds for one call to a libvirtd that ought to be well.
+#: Maximum seconds of one call to a running libvirtd.
 CALL_SECONDS = 30.0
 RUN = Path("/run")
-#: Held by whoever starts libvirt.
+#: The lock of the process that starts libvirt.
 LOCK = RUN / "nebula-libvirt.lock"
 
-#: libvirt's own `default` network, for hosts whose packages left it out.
+#: libvirt's `default` network, for hosts whose packages do not define it.
 DEFAULT_NETWORK = """
 <network>
   <name>default</name>
@@ -52,12 +52,12 @@ DEFAULT_NETWORK = """
 """
 
 
-#: What libvirt says of a server that is away.
+#: libvirt's error codes for a server that does not answer.
 AWAY = (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC)
 
 
 class Silent(ServerError):
-    """A libvirt that is not ours to start does not answer."""
+    """A libvirt that we cannot start does not answer."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class Libvirt:
     """A libvirt that answers, with an active network for guests."""
 
     uri: str
-    #: Domain type to ask for: `kvm`, `qemu` (TCG, slower) or `test` (libvirt's own test driver).
+    #: type of domains: `kvm`, `qemu` (TCG, slower) or `test` (libvirt's test driver)
     virt_type: str
     network: str
-    #: The host's own address on `network`, as guests see it.
+    #: the host's own address on `network`, as guests see it
     host_address: str
-    #: Daemons that `ensure_libvirt` started in this call; they outlive us unless `stop` is called.
+    #: process ids of daemons that this call of `ensure_libvirt` has started; they keep running unless `stop` is called
     started_pids: tuple[int, ...]
 
     async def stop(self) -> None:
-        """End the daemons we started, last first. Running guests go on. For tests and for cleaning up."""
+        """End the daemons that were started, last first, for tests. Guests keep running."""
         for pid in reversed(self.started_pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -84,18 +84,18 @@ class Libvirt:
 
 
 async def ensure_libvirt(uri: str = LOCAL, *, network: str = "default") -> Libvirt:
-    """Connect to `uri`; when that is this host's and silent, start its daemons; make `network` active.
+    """Connect to `uri`, and activate `network`. If this host's libvirt does not answer, its daemons are started.
 
-    `default` is defined when it is missing, any other network must exist. Raises ServerError.
+    The network `default` is defined if it is missing; any other network must exist. Raises ServerError.
     """
-    libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised: no copies on stderr
+    libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised; libvirt would also print them
     async with _alone():
         return await _ensured(uri, network)
 
 
 @asynccontextmanager
 async def _alone() -> AsyncIterator[None]:
-    """Hold a lock of this host, where we are root: of two processes that find libvirt silent, one starts it."""
+    """Hold a lock of this host if we are root, so that two processes do not both start libvirt."""
     if os.geteuid() != 0:
         yield
         return
@@ -126,9 +126,9 @@ async def _ensured(uri: str, network: str) -> Libvirt:
 
 
 def kvm_trouble() -> str | None:
-    """Why KVM is not usable on this host, in a few words; None when it is.
+    """The reason why KVM is not usable on this host; None if it is.
 
-    On x86 `/dev/kvm` alone proves nothing: without vmx or svm among the CPU's flags guests hang early.
+    On x86 `/dev/kvm` alone is not enough: without the CPU flag vmx or svm, guests hang at boot.
     """
     flags = Path("/proc/cpuinfo").read_text().split()
     if not on_arm() and "vmx" not in flags and "svm" not in flags:
@@ -148,7 +148,7 @@ def local_virt_type() -> str:
 
 
 async def _call(blocking: Callable[[], T]) -> T:
-    """A libvirt call on a thread of its own; ServerError when it hangs."""
+    """Run a libvirt call on a thread. Raises ServerError if it hangs."""
     try:
         return await asyncio.wait_for(asyncio.to_thread(blocking), CALL_SECONDS)
     except TimeoutError as error:
@@ -167,16 +167,16 @@ async def _open_local() -> libvirt.virConnect:
 
 
 async def _offered(connection: libvirt.virConnect) -> str:
-    """The best domain type a host other than this one offers for its own architecture."""
+    """The best domain type of another host for its own architecture. Raises ServerError."""
     capabilities = ET.fromstring(await _call(connection.getCapabilities))  # noqa: S314  (libvirt wrote it)
     types = [domain.get("type", "") for domain in capabilities.iterfind("guest/arch/domain")]
     if not types:
-        raise ServerError(f"libvirt at {connection.getURI()} offers no way to run guests")
+        raise ServerError(f"libvirt at {connection.getURI()} cannot run guests: install QEMU on that host")
     return "kvm" if "kvm" in types else types[0]
 
 
 def _activate(connection: libvirt.virConnect, name: str) -> str:
-    """Make the network active, now and at each start of libvirt; the host's address on it."""
+    """Activate the network now and at each start of libvirt. Returns the host's address on it. Raises ServerError."""
     try:
         network = connection.networkLookupByName(name)
     except libvirt.libvirtError as error:
@@ -193,11 +193,11 @@ def _activate(connection: libvirt.virConnect, name: str) -> str:
         address = ip.get("address")
         if address is not None and ip.get("family", "ipv4") == "ipv4":
             return address
-    raise ServerError(f"libvirt's network {name} gives the host no IPv4 address for guests to reach")
+    raise ServerError(f"the host has no IPv4 address on libvirt's network {name}: add one to the network")
 
 
 async def _start_daemons() -> tuple[int, ...]:
-    """Start libvirt's daemons as the host's service manager would; those started by hand, by number."""
+    """Start libvirt's daemons, with systemd if it runs. Returns the process ids of those started without it."""
     if os.geteuid() != 0:
         raise ServerError(
             f"libvirt does not answer at {LOCAL}: start it (`sudo systemctl start libvirtd`) and join the"
@@ -221,7 +221,7 @@ async def _start_daemons() -> tuple[int, ...]:
 
 
 async def _log_daemon() -> tuple[int, ...]:
-    """Start virtlogd where libvirtd is there without it, as after a kill: no guest would start."""
+    """Start virtlogd if libvirtd runs without it, for example after a kill: no guest could start without it."""
     if os.geteuid() != 0 or Path("/run/systemd/system").is_dir() or find_program("virtlogd") is None:
         return ()
     with socket.socket(socket.AF_UNIX) as logs:
@@ -233,10 +233,10 @@ async def _log_daemon() -> tuple[int, ...]:
 
 
 async def _daemon(name: str, *, hide_kvm: bool = False) -> tuple[int, ...]:
-    """Start a libvirt daemon that detaches itself, unless it runs already.
+    """Start a libvirt daemon, which detaches itself, unless it runs already. Returns its process id, if it was started.
 
-    `hide_kvm`: in a mount namespace where nobody may open /dev/kvm. When libvirt sees one that may be opened
-    but does not work, it probes QEMU again at each call, which takes from 2 s to a minute.
+    `hide_kvm`: start it in a mount namespace in which /dev/kvm cannot be opened. If libvirt can open a /dev/kvm that
+    does not work, it probes QEMU again at each call, which takes from 2 s to a minute.
     """
     pid_file = RUN / f"{name}.pid"
     if _pid(pid_file, name) is not None:
@@ -244,14 +244,14 @@ async def _daemon(name: str, *, hide_kvm: bool = False) -> tuple[int, ...]:
     command = [str(find_program(name)), "--daemon", "--pid-file", str(pid_file)]
     if hide_kvm:
         closed = RUN / "nebula-closed-kvm"
-        if not closed.exists():  # a device, not a file: libvirt makes a copy of it for each guest
+        if not closed.exists():  # a device, not a file, because libvirt copies it for each guest
             os.mknod(closed, stat.S_IFCHR, os.makedev(1, 3))
         script = f"mount --bind {closed} /dev/kvm && exec {shlex.join(command)}"
         command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
     await _run(*command)
     pid = _pid(pid_file, name)
     if pid is None:
-        raise ServerError(f"{name} ended as soon as it was started: see /var/log/libvirt")
+        raise ServerError(f"{name} ended immediately after its start: see /var/log/libvirt")
     return (pid,)
 
 

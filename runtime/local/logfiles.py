@@ -1,7 +1,7 @@
-"""Log files that programs append to are kept small: what is full is copied aside, and the file is cut to nothing.
+"""Rotates log files to which programs append: a file that is too large is copied, and then truncated.
 
-The programs keep their files open, so a file cannot be replaced under them. All of them append (O_APPEND), so each goes
-on at the new end. A line that is written between the last look and the cut is lost.
+The programs keep their files open, so a file cannot be replaced. They append (O_APPEND), so each continues at the new
+end. A line that is written between the copy and the truncation is lost.
 """
 
 import asyncio
@@ -14,27 +14,27 @@ from runtime.images.disk_room import is_full
 log = logs.get(__name__)
 
 MIB = 1024**2
-#: Copies of a full file that are kept: `x.log.1` is the newest.
+#: Number of copies that are kept; `x.log.1` is the newest.
 KEPT = 4
-#: Seconds between looks.
+#: Seconds between two checks.
 EVERY = 10.0
 
 
 async def keep_small(folder: Path, most_bytes: float) -> None:
-    """Look at all `*.log` in the folder every so many seconds, for ever."""
+    """Rotate all `*.log` files in the folder that have more than `most_bytes`, regularly and for ever."""
     while True:
         for file in sorted(folder.glob("*.log")):
             try:
                 await asyncio.to_thread(rotate, file, most_bytes)
-            except OSError as error:  # a full disk is no reason to stop: there is nothing else to do about it
-                log.warning("a log file was not rotated", file=str(file), error=error.strerror)
+            except OSError as error:  # for example a full disk; try again at the next check
+                log.warning("cannot rotate a log file", file=str(file), error=error.strerror)
         await asyncio.sleep(EVERY)
 
 
 def rotate(file: Path, most_bytes: float) -> bool:
-    """Copy the file aside and empty it, where it holds more than that. Whether it did. Raises OSError.
+    """Copy the file and truncate it, if it has more than `most_bytes`. Returns whether it did. Raises OSError.
 
-    Where the disk is full, the oldest copies go until there is room for the new one.
+    If the disk is full, the oldest copies are deleted until there is space for the new one.
     """
     if file.stat().st_size <= most_bytes:
         return False
@@ -44,7 +44,7 @@ def rotate(file: Path, most_bytes: float) -> bool:
         try:
             with file.open("r+b") as source, new.open("wb") as copy:
                 new.chmod(0o600)
-                while source.tell() < file.stat().st_size:  # it grows meanwhile
+                while source.tell() < file.stat().st_size:  # the file may grow meanwhile
                     shutil.copyfileobj(source, copy)
                 copy.flush()
                 source.truncate(0)

@@ -1,8 +1,7 @@
-"""The event log's server and the read models' server, for `nebula up` and for the tests.
+"""Starts the NATS server of the log and the Postgres server of the read models, for `nebula up` and for the tests.
 
-Both listen on loopback, keep their data under a home directory, log to `home/log/`, can be killed and started
-again on the same directory, and end when the process that started them ends. Libvirt, which outlives us, is
-in `libvirtd.py`.
+Both listen on loopback, store their data in a home folder, and log to `home/log/`. They can be killed and started again
+in the same folder, and end when the process that started them ends. `libvirtd.py` starts libvirt, which keeps running.
 """
 
 import asyncio
@@ -35,22 +34,24 @@ from runtime.local.child import (
 
 NATS_CONF = Path(__file__).resolve().parent.parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
-#: Seconds until a server must answer: replaying a long log or a crashed database takes its time.
+#: Seconds within which a server must answer. Recovery of a long log, or of a database after a crash, takes time.
 START_SECONDS = 60.0
-#: The administrator, whom only set-up is.
+#: The administrator of Postgres, used for the set-up only.
 ADMINISTRATOR = "nebula"
-#: The file of a home in which the port of its Postgres stands.
+#: The file in a home with the port of its Postgres.
 POSTGRES_PORT = "postgres.port"
 
 
 def _password_file(home: Path, user: str) -> Path:
-    """`postgres.password` is the administrator's, `postgres.projections.password` is that of `nebula_projections`."""
+    """The file with the password of a user: `postgres.password` for the administrator, `postgres.projections.password`
+    for `nebula_projections`.
+    """
     role = user.removeprefix(ADMINISTRATOR).removeprefix("_")
     return home / ".".join(["postgres", *([role] if role else []), "password"])
 
 
 class PostgresRole(StrEnum):
-    """Who may do what is in postgres.sql."""
+    """The roles of Postgres. Their rights are in postgres.sql."""
 
     PROJECTIONS = "nebula_projections"
     GATEWAY = "nebula_gateway"
@@ -63,7 +64,7 @@ class NatsServer:
     child: Child
     home: Path
     port: int
-    #: where it says how it is, over HTTP on loopback
+    #: its monitoring port for HTTP on loopback
     monitor: int
 
     @property
@@ -75,18 +76,18 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
-        """End it in good order: clients are told, stores are closed."""
+        """Stop it cleanly: it informs its clients and closes its stores."""
         await self.child.stop()
 
     async def kill(self) -> None:
-        """End it as a crash would (SIGKILL). What it acknowledged is on disk."""
+        """Kill it with SIGKILL, like a crash. Acknowledged messages are on the disk."""
         await self.child.kill()
 
 
 async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> NatsServer:
-    """Start nats-server on the store in `home/nats`; port 0 picks a free one. Returns when JetStream answers.
+    """Start nats-server on the store in `home/nats`; `port` 0: a free port. Returns when JetStream answers.
 
-    Raises ServerError when the program is missing, the port is taken, or the server does not come up.
+    Raises ServerError if the program is missing, the port is in use, or the server does not start.
     """
     program = find_program("nats-server")
     if program is None:
@@ -115,7 +116,7 @@ async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> Na
 
 
 async def _wait_for_jetstream(server: NatsServer) -> None:
-    """The server greets each client with one line, INFO and a JSON document that names its features."""
+    """Wait until the server's greeting, the line INFO with a JSON document, names JetStream. Raises ServerError."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if not server.child.running:
@@ -134,7 +135,7 @@ async def _wait_for_jetstream(server: NatsServer) -> None:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A Postgres server that has answered and holds the database `nebula`."""
+    """A Postgres server that has answered and has the database `nebula`."""
 
     child: Child
     home: Path
@@ -147,31 +148,32 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """Where the database `nebula` is, for the administrator, password included: not for logs."""
+        """The DSN of the database `nebula` for the administrator. It has the password: do not log it."""
         return self.dsn_of("nebula")
 
     def dsn_of(self, database: str, role: PostgresRole | None = None) -> str:
-        """The same for another database, or for somebody with fewer rights."""
+        """The DSN of a database for the administrator, or for a role with fewer rights."""
         user, password = ADMINISTRATOR, self.password
         if role is not None:
             user, password = role, _password_file(self.home, role).read_text()
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
     async def stop(self) -> None:
-        """Fast shutdown: sessions are cut off, committed work is kept."""
+        """Stop it with a fast shutdown: sessions are closed, committed transactions are kept."""
         await self.child.stop(signal.SIGINT)
 
     async def kill(self) -> None:
-        """End it as a crash would (SIGKILL to the postmaster; its backends notice and follow)."""
+        """Kill the postmaster with SIGKILL, like a crash; its backends then end by themselves."""
         await self.child.kill()
 
 
 async def start_postgres(home: Path, *, port: int | None = None, durable: bool = True) -> Postgres:
-    """Start a private Postgres on `home/postgres`, made at the first call; as user `postgres` if we are root.
+    """Start a private Postgres on `home/postgres`, which the first call creates. If we are root it runs as user
+    `postgres`.
 
-    Without `port` it keeps the one it had, or picks a free one. `durable=False` gives up safety in a power
-    failure for speed. Raises ServerError when the programs are missing, `home` cannot be reached by the
-    server's user, or the data was made by a version of Postgres that is not installed.
+    Without `port` it uses its last port, or a free one. `durable=False`: faster, but a power failure may lose data.
+    Raises ServerError if the programs are missing, the server's user cannot reach `home`, or the data are of a version
+    of Postgres that is not installed.
     """
     passable(home)
     data = home / "postgres"
@@ -211,14 +213,15 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
 
 
 def postgres_port(home: Path) -> int:
-    """The port that the Postgres of this home had, or else a free one."""
+    """The last port of the Postgres of this home, or else a free one."""
     return remembered_port(home / POSTGRES_PORT) or free_port()
 
 
 def remembered_dsn(home: Path) -> str | None:
-    """Where the read models of a platform on `home` are, as its last start wrote it down, for who owns them.
+    """The DSN of the read models of a platform on `home`, for the role that owns them, from the files of its last
+    start.
 
-    None when there are none.
+    None if there are none.
     """
     user = PostgresRole.PROJECTIONS
     password, port = _password_file(home, user), remembered_port(home / POSTGRES_PORT)
@@ -228,7 +231,7 @@ def remembered_dsn(home: Path) -> str | None:
 
 
 async def set_up_roles(server: Postgres, database: str) -> None:
-    """Make the roles, with a password each, and give them their rights in `database`. Fine when it was done before."""
+    """Create the roles with passwords, and grant their rights in `database`. Safe to repeat."""
     async with await psycopg.AsyncConnection.connect(server.dsn_of(database)) as session:
         for role in PostgresRole:
             file = _password_file(server.home, role)
@@ -240,7 +243,7 @@ async def set_up_roles(server: Postgres, database: str) -> None:
 
 
 async def create_database(server: Postgres, name: str) -> str:
-    """Create the empty database `name` unless it exists, and answer its DSN."""
+    """Create the empty database `name` if it does not exist. Returns its DSN."""
     maintenance = server.dsn_of("postgres")
     async with await psycopg.AsyncConnection.connect(maintenance, autocommit=True) as session:
         found = await session.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
@@ -250,7 +253,7 @@ async def create_database(server: Postgres, name: str) -> str:
 
 
 async def _wait_for_database(server: Postgres) -> None:
-    """Until it lets us in. It refuses connections while it recovers from a crash."""
+    """Wait until Postgres accepts connections; it refuses them while it recovers from a crash. Raises ServerError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -265,7 +268,7 @@ async def _wait_for_database(server: Postgres) -> None:
 
 
 async def _initdb(programs: Path, home: Path, user: str | None) -> None:
-    """Make `home/postgres` and the password beside it; renamed into place, so it is whole or absent."""
+    """Create `home/postgres` and its password file. The folder is renamed into place, so it is never incomplete."""
     new = home / "postgres.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -294,17 +297,17 @@ async def _initdb(programs: Path, home: Path, user: str | None) -> None:
 
 
 def _postgres_user(home: Path) -> str | None:
-    """Postgres refuses to run as root: then it runs as `postgres`, which must be able to walk to `home`."""
+    """The user for Postgres, which refuses to run as root: `postgres` then, who must have access to `home`."""
     if os.geteuid() != 0:
         return None
     for folder in (home.absolute(), *home.absolute().parents):
         if not folder.stat().st_mode & 0o001:
-            raise ServerError(f"user postgres cannot enter {folder}: set NEBULA_HOME to where it can")
+            raise ServerError(f"user postgres cannot enter {folder}: set NEBULA_HOME to a folder that it can enter")
     return "postgres"
 
 
 def _postgres_programs(data: Path) -> Path:
-    """The folder of initdb and postgres: the version that made `data`, else PATH's, else the newest."""
+    """The folder of initdb and postgres: of the version that created `data`, else in PATH, else the newest."""
     packaged = {path.parent.name: path for path in Path("/usr/lib/postgresql").glob("*/bin")}
     in_path = find_program("initdb")
     if data.exists():

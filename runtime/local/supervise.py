@@ -1,4 +1,4 @@
-"""Keep a set of role processes running: what `nebula up` does once its servers answer."""
+"""Keeps role processes running, for `nebula up`."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ from runtime.tasks.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before a role that ended is started again; an early end counts as a failure.
+#: Seconds before a role that ended is started again. The pause grows with consecutive failures.
 RESTART = Backoff(first=0.2, last=5.0)
-#: Seconds of life after which an end counts as the first one again.
+#: If a role has run for so many seconds, its end counts as the first failure again.
 HEALTHY_SECONDS = 30.0
 
 
@@ -28,10 +28,10 @@ class Role:
 
 @dataclass
 class Supervisor:
-    """Starts each role, starts it again whenever it ends, and stops all of them.
+    """Starts each role, restarts it whenever it ends, and stops all of them at the end of the block.
 
-    Each role logs to `log_folder/<name>.log`; one whose program is missing is tried again like any
-    other. Use as `async with Supervisor(roles, folder): …`.
+    Each role logs to `log_folder/<name>.log`. A role whose program is missing is tried again like any other. Use it as
+    `async with Supervisor(roles, folder): …`.
     """
 
     roles: Sequence[Role]
@@ -40,11 +40,11 @@ class Supervisor:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
-        """Start all roles. Does not wait until they are ready: each role's own health says that."""
+        """Start all roles. It does not wait until they are ready: the health of each role shows that."""
         self._tasks = [asyncio.create_task(self._keep(role), name=f"keep {role.name}") for role in self.roles]
 
     async def stop(self) -> None:
-        """SIGTERM to all roles at once, SIGKILL to those that still live after 10 s."""
+        """Send SIGTERM to all roles, and SIGKILL to those that still run after STOP_SECONDS."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -64,7 +64,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process numbers of the roles that run at this moment, by name."""
+        """The process ids of the roles that run now, by name."""
         return {name: child.pid for name, child in self._running.items() if child.running}
 
     async def _keep(self, role: Role) -> None:
