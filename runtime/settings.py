@@ -94,26 +94,26 @@ class Common(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="NEBULA_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    #: directory that holds all local state
+    #: folder of all local state
     home: Path = Field(default_factory=default_home)
-    #: where the NATS servers are, separated by commas
+    #: URLs of the NATS servers, separated by commas
     nats_url: Annotated[str, AfterValidator(_servers)] = "nats://127.0.0.1:4222"
-    #: user and password of this role on the bus, where the server asks for them
+    #: user and password of this role on the bus, if the server requires them
     nats_user: str | None = None
     nats_password: str | None = None
-    #: copies of each stream: 1 on one server, 3 in a cluster
+    #: number of replicas of each stream: 1 on one server, 3 in a cluster
     nats_replicas: int = Field(default=1, ge=1, le=5)
-    #: folders, separated by ':', below which a path may be named as an image's source; `images` and `cache` of the home
+    #: folders for image sources that are paths, separated by ':'; default: `images` and `cache` in the home
     image_paths: Annotated[str, AfterValidator(_folders)] | None = None
-    #: addresses, networks and names (*.lan), separated by commas, that images may be fetched from beside public ones
+    #: addresses, networks and names (*.lan), separated by commas, from which images may be fetched, besides public ones
     image_hosts: Annotated[str, AfterValidator(_hosts)] = ""
-    #: ports, separated by commas, that the platform's servers listen on where those are not the usual ones
+    #: ports of the platform's servers that are not the default ones, separated by commas
     platform_ports: Annotated[str, Field(pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$")] = ""
-    #: seconds that a node's clock may be from this process's before that is warned of
+    #: warn if a node's clock differs by more seconds from this process's clock
     clock_offset_seconds: float = Field(default=2.0, gt=0, le=86400)
     #: debug, info, warning or error
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
-    #: MiB after which a log file that `nebula up` keeps is copied aside; four copies of each are kept
+    #: MiB after which a log file of `nebula up` is rotated; four old copies of each are kept
     log_mib: float = Field(default=20.0, gt=0, le=10_000)
     #: text for people, json for machines
     log_format: Annotated[str, Field(pattern="^(text|json)$")] = "text"
@@ -138,12 +138,12 @@ class Common(BaseSettings):
 
 
 class Database(Common):
-    #: the Postgres that holds the read models
+    #: DSN of the Postgres database with the read models
     postgres_dsn: Annotated[str, AfterValidator(_dsn)] = "postgresql://nebula@127.0.0.1:5432/nebula"
 
 
 class Vaulted(Common):
-    #: file with the key (32 bytes, base64) that wraps all per-VM keys; made at first use
+    #: file with the key (32 bytes, base64) that wraps all keys of VMs; created at first use
     master_key_file: Path | None = None
 
     @property
@@ -154,12 +154,12 @@ class Vaulted(Common):
 class Listening(Common):
     """The limits for clients of a process that serves HTTP."""
 
-    #: connections in all, and from one address
+    #: maximum number of connections in total, and from one address
     http_connections: int = Field(default=2048, ge=1, le=100_000)
     http_connections_per_address: int = Field(default=512, ge=1, le=100_000)
-    #: KiB that a request line and its headers may have
+    #: maximum KiB of a request line and its headers
     http_header_kib: int = Field(default=16, ge=4, le=1024)
-    #: seconds for the headers of a request, for its body, and between two requests of a connection
+    #: maximum seconds for the headers of a request, for its body, and between two requests of a connection
     http_header_seconds: float = Field(default=10.0, gt=0, le=3600)
     http_body_seconds: float = Field(default=60.0, gt=0, le=3600)
     http_idle_seconds: float = Field(default=75.0, gt=0, le=3600)
@@ -180,24 +180,24 @@ class GatewaySettings(Database, Listening):
     #: address and port of the HTTP API
     http_host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)
-    #: file with one `name sha256-of-token` per line; without it only loopback is served, and everybody is `local`
+    #: file with one `name sha256-of-token` per line; without it only loopback is served, and all callers are `local`
     tokens_file: Path | None = None
 
 
 class HandlersSettings(Vaulted):
-    #: GiB of judged images that are kept for nodes, beyond what VMs are made from; 0 for no limit
+    #: GiB of checked images that are stored for nodes, in addition to those that VMs were made from; 0 for no limit
     image_store_gib: float = Field(default=50.0, ge=0)
-    #: virtual CPUs promised per host CPU
+    #: number of virtual CPUs that may be reserved per CPU of a host
     vcpu_ratio: float = Field(default=4.0, gt=0, le=64)
-    #: base URL at which the guests of all nodes reach the data source; without, what each node said first
+    #: base URL of the data source for the guests of all nodes; default: the one that each node registered first
     seed_url: Annotated[str, AfterValidator(_directory_url)] | None = None
-    #: seconds of silence after which a node counts as lost
+    #: seconds without a heartbeat after which a node is lost
     node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
-    #: seconds of silence after which another daemon of its name may work for a node that has no VMs
+    #: seconds without a heartbeat after which another daemon may get the lease of a node that has no VMs
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
-    #: seconds between two signed checkpoints of a log that moves
+    #: seconds between two signed checkpoints while new events come
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
-    #: how often a stored message is tried before it is parked
+    #: number of tries before a stored message is parked
     max_deliver: int = Field(default=10, ge=1, le=1000)
 
 
@@ -206,7 +206,7 @@ class ProjectionsSettings(Database, Vaulted):
 
 
 class GuestDataSettings(Listening):
-    #: where the cloud-init data source listens: reachable from guests, and from nobody else
+    #: address and port of the cloud-init data source, which only guests should be able to reach
     seed_host: Annotated[str, AfterValidator(_host)] = "192.168.122.1"
     seed_port: int = Field(default=8775, ge=0, le=65535)
 
@@ -217,33 +217,33 @@ class GuestDataSettings(Listening):
 
 
 class NodeSettings(Common):
-    #: this host's id among the nodes
+    #: id of this node, and its region
     node: str = Field(default_factory=node_name, pattern=f"^{SLUG}$")
     region: str = Field(default="default", pattern=f"^{SLUG}$")
-    #: the hypervisor; test:///default is libvirt's own in-memory one
+    #: URI of the hypervisor; test:///default is libvirt's in-memory test driver
     libvirt_uri: str = "qemu:///system"
-    #: the libvirt network that guests are plugged into
+    #: libvirt network of the guests
     network: str = "default"
-    #: base URL at which this node's guests reach the cloud-init data source
+    #: base URL of the cloud-init data source for guests of this node
     seed_url: Annotated[str, AfterValidator(_directory_url)] = "http://192.168.122.1:8775/"
-    #: what this host offers; measured where it is not given (disk: free space of the data directory)
+    #: capacity of this host for VMs; default: all of it (disk: the size of the file system of the data folder)
     vcpus: int | None = Field(default=None, ge=1)
     memory_mib: int | None = Field(default=None, ge=64)
     disk_gib: int | None = Field(default=None, ge=1)
-    #: seconds between heartbeats, and between looks at the hypervisor when nothing nudges
+    #: seconds between two heartbeats, and between two checks of all domains
     heartbeat_seconds: float = Field(default=2.0, gt=0, le=60)
     resync_seconds: float = Field(default=2.0, gt=0, le=600)
-    #: seconds that one call to libvirt may take
+    #: maximum seconds of one call to libvirt
     libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
-    #: domains that are started at a time: after a boot of the host all of them are to be, at once
+    #: maximum number of domains that are started concurrently, for example after a boot of the host
     parallel_starts: int = Field(default=8, ge=1, le=32)
-    #: GiB of base images that are kept, beyond what VMs are made from; 0 for no limit
+    #: GiB of base images that are cached, in addition to those that disks need; 0 for no limit
     image_cache_gib: float = Field(default=50.0, ge=0)
-    #: how base images are kept: raw, which a qcow2 is converted to, or as their source has them
+    #: format of base images: raw (a qcow2 is converted), or the format of their source
     image_base: Literal["raw", "source"] = "raw"
-    #: directory for images, disks and consoles
+    #: folder for images, disks and console logs
     node_data: Path | None = None
-    #: the daemon that worked for this node before, on another folder, will not come back: work without its disks
+    #: get the lease of this node, although it belongs to a daemon on another folder, whose disks are lost
     take_over: bool = False
 
     @property
@@ -258,17 +258,17 @@ class Latencies(BaseModel):
 
     #: one call to the hypervisor
     call: float = Field(default=0.002, ge=0)
-    #: an image, at its first use on a host
+    #: fetch of an image, at its first use on a host
     image: float = Field(default=1.0, ge=0)
-    #: from the start of a domain until its guest is up: hears a shutdown, asks for its seed
+    #: from the start of a domain until its guest has booted, reacts to a shutdown and fetches its seed
     boot: float = Field(default=5.0, ge=0)
     #: from the start of a domain until its guest has an address
     lease: float = Field(default=2.0, ge=0)
-    #: from the request to power off until a guest that is up is off
+    #: from a shutdown request until a booted guest is off
     shutdown: float = Field(default=2.0, ge=0)
-    #: a guest's memory, to the disk or from it
+    #: to write a guest's memory to disk, or read it
     memory: float = Field(default=2.0, ge=0)
-    #: from the end of a host to its next boot
+    #: from the power-off of a host until its next boot
     reboot: float = Field(default=20.0, ge=0)
 
 
@@ -277,38 +277,38 @@ class FaultRates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: shares of the calls to the hypervisor: refused; without an answer before the deadline
+    #: shares of the calls to the hypervisor that are refused, and that hang until the deadline
     refused: float = Field(default=0.0, ge=0, le=1)
     hang: float = Field(default=0.0, ge=0, le=1)
-    #: an hour and VM: QEMU dies; the guest powers itself off; its disk cannot be written, so it is paused; the domain
-    #: is taken away behind the daemon's back
+    #: faults per hour and VM: QEMU crashes; the guest powers itself off; an I/O error pauses it; somebody deletes the
+    #: domain
     crash: float = Field(default=0.0, ge=0)
     poweroff: float = Field(default=0.0, ge=0)
     stall: float = Field(default=0.0, ge=0)
     vanish: float = Field(default=0.0, ge=0)
-    #: an hour and host: its hypervisor is restarted; the host itself is
+    #: faults per hour and host: its hypervisor restarts; the host itself reboots
     outage: float = Field(default=0.0, ge=0)
     reboot: float = Field(default=0.0, ge=0)
-    #: seconds that the clocks of all hosts are ahead; below 0, behind
+    #: seconds by which the clocks of all hosts are ahead; negative: behind
     clock: float = Field(default=0.0, ge=-86400, le=86400)
 
 
 class SimulationSettings(NodeSettings):
     """Many simulated nodes in one process."""
 
-    #: how many nodes; they are called sim-001, sim-002 …
+    #: number of nodes; their names are sim-001, sim-002 …
     simulate: int = Field(default=10, ge=1, le=9999)
     simulate_prefix: str = Field(default="sim", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
-    #: what each of them offers
+    #: capacity of each node
     simulate_vcpus: int = Field(default=32, ge=1)
     simulate_memory_mib: int = Field(default=128 * 1024, ge=64)
     simulate_disk_gib: int = Field(default=2048, ge=1)
-    #: as JSON objects
+    #: durations and rates of faults, as JSON objects
     simulate_seconds: Latencies = Latencies()
     simulate_faults: FaultRates = FaultRates()
-    #: the same numbers for the same seed
+    #: seed of the random numbers
     simulate_seed: int = 0
-    #: guests fetch their seed and phone home as cloud-init does
+    #: whether guests fetch their seed and phone home, as cloud-init does
     simulate_phone_home: bool = True
 
     @property
