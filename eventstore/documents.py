@@ -33,11 +33,11 @@ class Documents:
         return self._nc.stats["reconnects"]
 
     async def all(self, filter_: str) -> list[Document]:
-        """Every document whose subject matches. Raises Unavailable when the server does not answer."""
+        """All documents on subjects that match the filter. Raises Unavailable if the server does not answer."""
         return [Document(r.subject, r.position, r.body, r.stored_at) for r in await self._stream.read(0, filter_)]
 
     async def put(self, subject: str, body: bytes, *, last: int) -> int:
-        """Replace the document whose position was `last` (0: there was none); returns the new position.
+        """Replace the document at position `last` (0: there was none). Returns the new position.
 
         Raises Conflict if it has been replaced in the meantime, Unavailable if the outcome is unknown.
         """

@@ -52,7 +52,7 @@ def headers_schema() -> Document:
         "content-type": {"const": "application/json"},
     }
     optional: Document = {
-        TYPE_VERSION: _text("version of the type that the body is written in; 1 where it is missing"),
+        TYPE_VERSION: _text("version of the type that the body is written in; 1 if it is missing"),
         "ce-credential": _text("the credential that was used: an HMAC of what tells it from others"),
         "ce-requestid": _text("the HTTP request"),
         "ce-operationid": _text("the operation that it belongs to"),

@@ -25,27 +25,30 @@ class Status(StrEnum):
 
 
 class Parked(BaseModel):
-    """One message that was put aside: where it came from, what is wrong with it, and what became of it."""
+    """The record of one parked message: its source, its error, and whether somebody has dropped or retried it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     source: str
     key: str
-    subject: str = Field(description="the subject on which the message came")
+    subject: str = Field(description="the subject of the message")
     position: int = Field(
-        ge=0, le=MOST_POSITION, description="the message's position in its stream; 0 where it was not stored"
+        ge=0, le=MOST_POSITION, description="the message's position in its stream; 0 if it was not stored"
     )
     error: str
     time: AwareDatetime = Field(description="when it was parked")
     size: int = Field(default=0, ge=0, le=MOST_COUNT, description="bytes of the message's body")
     headers: dict[str, str] = Field(default_factory=dict)
-    data_base64: str | None = Field(default=None, description="the body, where it is kept here")
+    data_base64: str | None = Field(default=None, description="the body, if it is stored in the record")
     status: Status = Status.OPEN
     actor: str | None = Field(default=None, description="who closed the record")
     reason: str | None = None
     closed_at: AwareDatetime | None = None
     count: int = Field(
-        default=1, ge=0, le=MOST_COUNT, description=f"how many messages it stands for; not 1 only under the key {MORE}"
+        default=1,
+        ge=0,
+        le=MOST_COUNT,
+        description=f"number of messages; it is 1 unless the key is {MORE}",
     )
 
     @property

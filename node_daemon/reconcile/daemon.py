@@ -34,7 +34,7 @@ FULL_REPORT = 30.0
 
 class Daemon:
     """Connects the wanted documents, the lanes, the hypervisor and the reports of a node. `run` ends when cancelled;
-    guests keep running. `beside`: functions that run while the daemon works.
+    guests keep running. `extra_tasks`: functions that run while the daemon works.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Daemon:
         executor: Executor,
         host: Host,
         image_cache: Callable[[], ImageCache] | None = None,
-        beside: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
+        extra_tasks: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Daemon:
         self._grace_periods = GracePeriods(settings.data_dir / "grace_periods", host.boot_id)
         self._resets = Resets(settings.data_dir / "resets")
         self._earlier = EarlierBoots(settings.data_dir / "addresses")
-        self._beside = beside
+        self._extra_tasks = extra_tasks
         self._membership = Membership(
             bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
         )
@@ -112,8 +112,8 @@ class Daemon:
                 essential.start("hypervisor", self._watch())
                 essential.start("tick", self._tick_for_ever())
                 essential.start("reports", self._report_for_ever())
-                for start in self._beside:
-                    essential.start("beside the daemon", start())
+                for start in self._extra_tasks:
+                    essential.start("extra task", start())
                 await essential.for_ever()
         finally:
             self._ended = True

@@ -122,7 +122,13 @@ class SimulatedNode:
                 host = Host(self._host.boot_id)
                 executor = Executor(hypervisor, self._images, self._disks, host, self._settings.parallel_starts)
                 daemon = Daemon(
-                    self._settings, self._bus, hypervisor, executor, host, beside=[answers.serve], clock=self._clock
+                    self._settings,
+                    self._bus,
+                    hypervisor,
+                    executor,
+                    host,
+                    extra_tasks=[answers.serve],
+                    clock=self._clock,
                 )
                 work = asyncio.create_task(daemon.run())
                 try:

@@ -27,8 +27,8 @@ BEAT, SILENCE = 2.0, 10.0
 
 _HEAD = struct.Struct(">cQ")
 
-GONE = "the other end does not answer any more"
-LOST = "bytes were lost in transit; connect again"
+NOT_ANSWERING = "the other end does not answer any more"
+BYTES_LOST = "bytes were lost in transit; connect again"
 
 
 class Ended(Exception):
@@ -111,7 +111,7 @@ class Pipe:
                 self._waiting += data
                 self._arrived.set()
             case b"D":
-                await self.close(LOST)
+                await self.close(BYTES_LOST)
             case b"T":
                 self._confirmed = max(self._confirmed, number)
                 self._room.set()
@@ -128,7 +128,7 @@ class Pipe:
         clock = asyncio.get_running_loop()
         while self.ended is None:
             if clock.time() - self._last_message > SILENCE:
-                self._end(GONE)
+                self._end(NOT_ANSWERING)
                 return
             await self._report_taken()
             await asyncio.sleep(BEAT)

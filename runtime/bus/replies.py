@@ -32,9 +32,9 @@ class Refusal(BaseModel):
     field: str | None = Field(default=None, max_length=200)
 
 
-def accepted(said: object, without: dict[str, Any] | None = None) -> bytes:
+def accepted(result: object, without: dict[str, Any] | None = None) -> bytes:
     """The answer with this result. `without`: fields to leave out of the whole answer, as pydantic's `exclude`."""
-    return to_json({"ok": said}, exclude=without)
+    return to_json({"ok": result}, exclude=without)
 
 
 def refused(refusal: Refusal) -> bytes:

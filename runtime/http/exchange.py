@@ -81,7 +81,7 @@ class Exchange:
             self._waiter.set_result(None)
 
     def leave(self) -> None:
-        """Nobody waits for the answer any more. What only reads ends at once; what changes something goes on."""
+        """The client has left. A request that only reads is cancelled; one that changes something continues."""
         self.abandoned = True
         self.wake()
         if self.task is not None and not self.finished and self.head.method in ("GET", "HEAD"):

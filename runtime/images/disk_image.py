@@ -139,8 +139,8 @@ def _qcow2(head: bytes, size: int) -> int:
         raise Unusable("the image is encrypted: a guest could not be started from it")
     if features & (DIRTY | CORRUPT):
         raise Unusable(
-            f"the image is marked {'corrupt' if features & CORRUPT else 'dirty'}: whoever wrote it did not come to the "
-            "end; qemu-img check -r all may mend it"
+            f"the image is marked {'corrupt' if features & CORRUPT else 'dirty'}: the program that wrote it did not "
+            "finish; qemu-img check -r all may repair it"
         )
     if unknown := features & ~(COMPRESSION | EXTENDED_L2):
         raise Unusable(f"the image needs features that are not known here (incompatible bits {unknown:#x}); {CONVERT}")
@@ -150,9 +150,9 @@ def _qcow2(head: bytes, size: int) -> int:
         raise Unusable(f"its disk has {virtual} bytes: from 1 byte to {MOST_BYTES >> 40} TiB can be used")
     sane = 9 <= cluster_bits <= 21 and refcount_order <= 6 and 72 <= header <= len(head) and l1_size * 8 <= MOST_L1
     if not sane:
-        raise Unusable("the qcow2 header makes no sense")
+        raise Unusable("the qcow2 header is malformed: get the image again from its source")
     if max(l1_at + l1_size * 8, refcounts_at + (refcount_clusters << cluster_bits)) > size:
-        raise Unusable("the image is cut off: its tables lie behind its end")
+        raise Unusable("the image is cut off: its tables are after its end; get it again from its source")
     for kind in _extensions(head[: min(len(head), 1 << cluster_bits)], header):
         if kind == DATA_FILE_NAME:
             raise Unusable(f"the image names another file for its data; {CONVERT}")
@@ -169,7 +169,7 @@ def _extensions(head: bytes, at: int) -> Iterator[int]:
             return
         yield kind
         at += 8 + -(-length // 8) * 8
-    raise Unusable("the qcow2 header makes no sense: its extensions have no end")
+    raise Unusable("the qcow2 header is malformed: its extensions do not end; get the image again from its source")
 
 
 def objection(info: Mapping[str, Any], shape: Shape) -> str | None:

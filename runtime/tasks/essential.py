@@ -83,7 +83,7 @@ async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) ->
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             await task
-            log.error("the role ended by itself")
+            log.error("the role ended without a request to stop")
             raise TaskEnded("role")
     finally:
         await end([task, stopped])

@@ -154,7 +154,7 @@ async def test_ends_that_vanish_are_noticed_by_the_others(guest: Guest, monkeypa
     async with guest.connect() as socket:
         await speaks(socket)
         monkeypatch.setattr(pipe.Pipe, "_publish", silent(pipe.Pipe._publish))
-        assert await ended(socket) == (1000, pipe.GONE)
+        assert await ended(socket) == (1000, pipe.NOT_ANSWERING)
     await eventually(lambda: not guest.answers._sessions._open, "the node lets go as well", 5)
     monkeypatch.undo()
     async with guest.connect() as socket:

@@ -11,7 +11,7 @@ import nats
 import pytest
 
 from runtime.bus import pipe as module
-from runtime.bus.pipe import GONE, LOST, WINDOW, Ended, Pipe
+from runtime.bus.pipe import BYTES_LOST, NOT_ANSWERING, WINDOW, Ended, Pipe
 from runtime.local.servers import NatsServer
 
 
@@ -79,7 +79,7 @@ async def test_an_end_that_vanishes_is_noticed(nats_server: NatsServer, monkeypa
         assert one.ended is None, "signs of life are enough"
         assert other._beating is not None
         other._beating.cancel()
-        with pytest.raises(Ended, match=GONE):
+        with pytest.raises(Ended, match=NOT_ANSWERING):
             await one.receive()
 
 
@@ -88,7 +88,7 @@ async def test_what_was_lost_is_never_papered_over(nats_server: NatsServer) -> N
         one._sent += 3  # as if a message with three bytes had not arrived
         await one.send(b"and on")
         for end in (one, other):
-            with pytest.raises(Ended, match=LOST):
+            with pytest.raises(Ended, match=BYTES_LOST):
                 await end.receive()
         with contextlib.suppress(Ended):
             await one.send(b"more")
