@@ -18,13 +18,13 @@ PATTERNS = {
 #: Texts by type of error.
 TEXTS = {
     "missing": "is missing",
-    "extra_forbidden": "there is no such field",
-    "string_unicode": "has half a character in it (a lone surrogate)",
+    "extra_forbidden": "there is no such field; remove it",
+    "string_unicode": "has a lone surrogate, which is half a character; remove it",
     "finite_number": "has to be a finite number",
     "timezone_aware": "has to be a time with its time zone, such as 2026-11-22T19:00:00Z",
-    "json_invalid": "is no JSON",
+    "json_invalid": "is not valid JSON",
     "none_required": "has to be null",
-    "invalid_key": "has a name that is no text",
+    "invalid_key": "has a member whose name is not text",
 }
 #: Texts by the beginning of the type of error.
 TYPES = {
