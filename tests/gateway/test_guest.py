@@ -91,7 +91,7 @@ async def test_why_it_says_nothing(node: Node) -> None:
     await node.simulator.destroy(vm)  # and nobody has told yet
     problem = await node.problem(vm)
     assert (problem["status"], problem["code"]) == (409, "guest_unavailable")
-    assert "does the VM run?" in problem["detail"]
+    assert "start the VM if it does not run" in problem["detail"]
 
 
 async def test_which_vms_have_a_guest_at_all(node: Node) -> None:

@@ -104,7 +104,7 @@ async def test_a_source_that_is_good_only_for_a_while(servers_home: Path) -> Non
         assert once.fetch is Fetch.PLATFORM
         assert (home / "n1" / "node" / "images" / f"{DIGEST}.raw").read_bytes() == BODY
 
-        with pytest.raises(Permanent, match=r"403.*; the platform does not keep") as caught:
+        with pytest.raises(Permanent, match=r"403.*; the platform does not store") as caught:
             await Images(home / "n2", [], platform=Bus(side.nc, "n2")).ensure(once)
         assert caught.value.code == "image_missing", "no VM of n2 is made from it"
 
@@ -269,7 +269,7 @@ async def test_no_room(
     tmp_path: Path, nc: Client, holder: Holder, source: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_images, "room", lambda _: MIB)
-    with pytest.raises(Permanent, match=f"needs {len(BODY)} bytes more") as caught:
+    with pytest.raises(Permanent, match=f"needs {len(BODY)} more bytes") as caught:
         await node(tmp_path, nc, holder.node).ensure(source)
     assert caught.value.code == "disk_full"
     assert holder.offsets == []

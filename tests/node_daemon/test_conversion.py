@@ -274,7 +274,7 @@ async def test_a_small_file_of_terabytes_is_refused_before_a_byte_is_written(tmp
     bomb(tmp_path / "i.qcow2")
     source = source_of(tmp_path / "i.qcow2", "qcow2", 8 << 40)
     stages: set[str] = set()
-    with pytest.raises(Permanent, match=f"disk_full: .* up to {8 << 40} bytes more .* bytes free"):
+    with pytest.raises(Permanent, match=f"disk_full: .* up to {8 << 40} more bytes .* bytes free"):
         await images.ensure(source, lambda stage, *_: stages.add(stage))
     assert stages == {"arriving"}
     assert names(cache) == [other.name], "nor does it drive out others in vain"
@@ -292,7 +292,7 @@ async def test_no_room_is_said_in_bytes_before_any_is_written(
         return Usage(0, 0, most - 1 if list(cache.glob("*.part")) else 2 * MIB)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    with pytest.raises(Permanent, match=f"disk_full: .* up to {most} bytes more .* {most - 1} bytes free"):
+    with pytest.raises(Permanent, match=f"disk_full: .* up to {most} more bytes .* {most - 1} bytes free"):
         await Images(cache, [tmp_path]).ensure(source)
     assert names(cache) == []
 
@@ -330,7 +330,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_not_kept_full(
         raise QemuImgError("it stops there")
 
     monkeypatch.setattr(conversion, "qemu_img", fills)
-    with pytest.raises(Permanent, match=f"disk_full: .* up to {SIZE - MIB} bytes more .* 5 bytes free"):
+    with pytest.raises(Permanent, match=f"disk_full: .* up to {SIZE - MIB} more bytes .* 5 bytes free"):
         await Images(cache, []).ensure(source)
     assert names(cache) == []
 

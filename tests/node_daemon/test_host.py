@@ -24,7 +24,7 @@ def test_guests_get_the_machine_of_the_hosts_architecture(
 
 def test_a_host_of_another_kind_is_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    with pytest.raises(CannotRun, match="riscv64 CPUs; a node has one of x86_64, aarch64"):
+    with pytest.raises(CannotRun, match="riscv64 CPUs; a node needs one of x86_64, aarch64"):
         host.machine()
 
 

@@ -292,7 +292,7 @@ async def test_no_room_is_said_in_bytes_before_any_is_written(
     cache: Path, server: ImageServer, source: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(SIZE, SIZE - 5, 5))
-    with pytest.raises(Permanent, match=f"disk_full: the image needs {SIZE} bytes more .* 5 bytes free"):
+    with pytest.raises(Permanent, match=f"disk_full: the image needs {SIZE} more bytes .* 5 bytes free"):
         await Images(cache, []).ensure(source)
     assert list(cache.iterdir()) == []
 
@@ -309,7 +309,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_not_kept_full(
         written += os.write(descriptor, chunk)
 
     monkeypatch.setattr(download, "write", write)
-    with pytest.raises(Permanent, match=f"disk_full: the image needs {SIZE - HALF} bytes more"):
+    with pytest.raises(Permanent, match=f"disk_full: the image needs {SIZE - HALF} more bytes"):
         await Images(cache, []).ensure(source)
     assert list(cache.iterdir()) == []
 
