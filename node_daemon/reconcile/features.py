@@ -1,7 +1,7 @@
-"""What documents this daemon knows: their kinds, and of each kind the features that they may need.
+"""The documents that this daemon supports: their kinds, and the features of each kind.
 
-A document of another kind, or one that needs more, is refused as a whole, in a report: by `read` where it cannot even
-be read here, else by the plan of its kind. What there is of the thing then stays as it is.
+A document of another kind, or one that needs another feature, is refused as a whole, and reported: by `read` if it
+cannot be parsed here, else by the plan. The resource on this node then stays unchanged.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from domain.contract import VM_FEATURES, Document, ReportError, Wanted
 
-#: By kind. All that was there before features had names needs none.
+#: The features of each kind. What existed before features had names needs none.
 FEATURES: Mapping[str, frozenset[str]] = {"vm": VM_FEATURES}
 
 UPGRADE = "its daemon is older; upgrade it"
@@ -19,7 +19,7 @@ UPGRADE = "its daemon is older; upgrade it"
 
 @dataclass(frozen=True)
 class Refused:
-    """A document of which nothing is done."""
+    """A refused document."""
 
     kind: str
     id: str
@@ -29,12 +29,12 @@ class Refused:
 
 
 def names() -> tuple[str, ...]:
-    """What handlers are told of it: all features, and the kinds, of which every daemon knows VMs."""
+    """The names in the node's registration: all features, and all kinds except VMs, which each daemon supports."""
     return tuple(sorted({*FEATURES, *(name for known in FEATURES.values() for name in known)} - {"vm"}))
 
 
 def refusal(kind: str, needed: Iterable[str]) -> ReportError | None:
-    """Why nothing can be done about a document of this kind that needs this; None where it can."""
+    """Why a document of this kind that needs these features is refused; None if it is supported."""
     if kind not in FEATURES:
         return ReportError(code="unsupported", detail=f"this node knows no documents of the kind {kind}: {UPGRADE}")
     if missing := sorted(set(needed) - FEATURES[kind]):
@@ -44,9 +44,9 @@ def refusal(kind: str, needed: Iterable[str]) -> ReportError | None:
 
 
 def read(node: str, kind: str, id_: str, body: bytes) -> Wanted | Refused:
-    """The document that stands for a node, a kind and an id.
+    """Parse a document for a node, a kind and an id.
 
-    Raises ValueError for one that makes no sense, or is about something else.
+    Raises ValueError if it is malformed, or is about another resource.
     """
     try:
         if kind != "vm":
@@ -60,7 +60,7 @@ def read(node: str, kind: str, id_: str, body: bytes) -> Wanted | Refused:
 
 
 def refused(node: str, kind: str, id_: str, body: bytes, why: ValueError) -> Refused:
-    """What is said of a document that cannot be read here. Raises `why` where it should be."""
+    """The refusal of a document that cannot be parsed here. Raises `why` if this daemon should be able to."""
     try:
         document = Document.model_validate_json(body)
     except ValidationError:
