@@ -1,4 +1,4 @@
-"""Carries out one step of the plan. Every step may be carried out again, whatever became of it before."""
+"""Carries out one step of the plan. Each step is idempotent: it may be repeated after any outcome."""
 
 import asyncio
 import time
@@ -37,20 +37,20 @@ log = logs.get(__name__)
 
 T = TypeVar("T")
 
-#: Seconds between two requests to power off, which a guest that is still booting misses, and between two tries to go on
+#: Seconds between two requests to power off (a guest that still boots ignores them), and between two tries to resume
 #: after an I/O error.
 ASK_AGAIN = 5.0
-#: Seconds between looks whether an image that is being fetched is still wanted.
+#: Seconds between checks whether an image that is being fetched is still wanted.
 LOOK = 0.5
-#: MiB a second that the disk takes at the least.
+#: Lowest speed of the disk in MiB per second that time limits allow for.
 SLOWEST_DISK = 16
-#: Domains that are started at a time.
+#: Maximum number of domains that are started concurrently.
 STARTS = 8
 
-#: Why an image cannot be had from its source: codes.
+#: Codes of permanent problems with an image.
 UNFIT = ("image_missing", "image_not_allowed", "image_encoded", "image_invalid", "checksum_mismatch")
 
-#: What a VM is preparing while an image is on its way.
+#: The step that a VM reports while its image is fetched, by stage.
 WORDS: dict[Stage, str] = {
     "arriving": "image",
     "from source": "image, from its source",
@@ -58,10 +58,10 @@ WORDS: dict[Stage, str] = {
 }
 
 Newest = Callable[[], Wanted | None]
-"""The newest document of the VM at hand."""
+"""Returns the newest document of the VM."""
 
 Progress = Callable[[str], None]
-"""Told what is being worked on: image (with how much of it has come), disk, domain."""
+"""Called with the step that is in progress: image (with the fetched share), disk, domain."""
 
 
 class Executor:
@@ -73,16 +73,16 @@ class Executor:
         self._disks = disks
         self._host = host
         self._start_slots = StartSlots(starts)
-        self._asked: dict[str, float] = {}
+        self._last_request: dict[str, float] = {}
 
     async def look(self, vm: str) -> Have:
         """The VM's domain and files as they are now. Raises Unreachable."""
         return replace(await self._hypervisor.look(vm), files=self._disks.has_files(vm))
 
     async def carry_out(self, step: Action, newest: Newest, progress: Progress) -> Have | None:
-        """Do it; what there is afterwards, where that is known without another look.
+        """Carry out the step. Returns the new state of the VM; None if it has to be looked at.
 
-        Raises Permanent, Superseded, and whatever else may pass by itself.
+        Raises Permanent, Superseded, and any other error, after which a retry may succeed.
         """
         started = time.perf_counter()
         have: Have | None = None
@@ -96,16 +96,16 @@ class Executor:
             case Keep():
                 await self._hypervisor.keep(step.vm)
             case Shutdown():
-                if time.monotonic() - self._asked.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
+                if time.monotonic() - self._last_request.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
                     return None
-                self._asked[step.vm] = time.monotonic()
+                self._last_request[step.vm] = time.monotonic()
                 await self._hypervisor.shutdown(step.vm)
             case Pause():
                 await self._hypervisor.pause(step.vm)
             case Unpause():
-                if step.stalled and time.monotonic() - self._asked.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
+                if step.stalled and time.monotonic() - self._last_request.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
                     return None
-                self._asked[step.vm] = time.monotonic()
+                self._last_request[step.vm] = time.monotonic()
                 await self._hypervisor.unpause(step.vm)
             case Suspend(wanted=wanted):
                 await self._hypervisor.suspend(step.vm, patience(wanted))
@@ -116,7 +116,7 @@ class Executor:
                 if boot_image(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
                     await self._disks.make_seed(wanted.vm, wanted.seed_url)
                 async with self._start_slots.one():
-                    still(wanted, newest)
+                    check_newest(wanted, newest)
                     await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
                 await self._hypervisor.discard(step.vm)
@@ -125,7 +125,7 @@ class Executor:
             case Remove():
                 await self._hypervisor.undefine(step.vm)
                 await asyncio.to_thread(self._disks.remove, step.vm)
-                self._asked.pop(step.vm, None)
+                self._last_request.pop(step.vm, None)
             case _:
                 assert_never(step)
         milliseconds = round((time.perf_counter() - started) * 1000, 1)
@@ -133,7 +133,7 @@ class Executor:
         return have
 
     async def _create(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        """What this call makes goes again when the domain cannot be had; a disk from before may hold data."""
+        """If the domain cannot be started, a disk that this call made is deleted; an older disk may have data."""
         made = False
         try:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
@@ -150,7 +150,7 @@ class Executor:
             raise
 
     async def _start(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        """Its own disk is there; any other is made now, unless it is there. Disks that are over are deleted first."""
+        """Start the domain; its own disk exists. Disks that it no longer needs are deleted, missing ones are made."""
         kept = {disk.series: disk.number for disk in wanted.disks}
         for series in SERIES:
             over = kept.get(series, wanted.boots + 1)
@@ -170,10 +170,10 @@ class Executor:
             seed=str(seed) if seed else None,
             further=tuple(overlays[1:]),
         )
-        self._asked.pop(wanted.vm, None)
+        self._last_request.pop(wanted.vm, None)
         try:
             async with self._start_slots.one():
-                still(wanted, newest)
+                check_newest(wanted, newest)
                 return replace(await self._hypervisor.start(boot), files=True)
         except Refused as refusal:
             if refusal.invalid:
@@ -185,18 +185,18 @@ class Executor:
             raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
 
     async def _make(self, wanted: Wanted, disk: VmDisk, newest: Newest, progress: Progress) -> bool:
-        """Make a disk from its image. Whether it was made now."""
+        """Make a disk from its image. Returns whether it was made now."""
         progress("image")
-        base = await while_wanted(self._images.ensure(image_of(disk), seldom(progress)), wanted, newest)
+        base = await while_wanted(self._images.ensure(image_of(disk), report_some(progress)), wanted, newest)
         progress("disk")
         return await self._disks.ensure(wanted.vm, base, wanted.disk_gib, disk.number, disk.series)
 
     async def _under(self, wanted: Wanted, disk: VmDisk, newest: Newest, progress: Progress) -> Overlay:
-        """A disk that is there, with the image under it in the form that it was made from: that is fetched again."""
+        """An existing disk with its backing image, in the format that it was made from. A missing image is fetched."""
         image = image_of(disk)
         base, form = await asyncio.to_thread(self._base, wanted.vm, disk, image)
         try:
-            await while_wanted(self._images.ensure_under(image, form, seldom(progress)), wanted, newest)
+            await while_wanted(self._images.ensure_under(image, form, report_some(progress)), wanted, newest)
         except Permanent as failure:
             if failure.code in UNFIT:
                 raise base_missing(base, failure) from failure
@@ -204,13 +204,13 @@ class Executor:
         return Overlay(str(self._disks.disk(wanted.vm, disk.number, disk.series)), str(base), form)
 
     def _base(self, vm: str, disk: VmDisk, image: ImageSource) -> tuple[Path, Format]:
-        """The image under a disk, in the form that the disk was made from; and the VM's folders. Raises OSError."""
+        """The backing image of a disk, and its format. Makes the folders of the VM. Raises OSError."""
         self._disks.make_folders(vm)
         return self._images.under(image, self._disks.base(vm, disk.number, disk.series))
 
 
-def seldom(progress: Progress) -> Hear:
-    """Hears how far an image is, and tells now and then: each word is an event."""
+def report_some(progress: Progress) -> Hear:
+    """A callback for the progress of an image that reports only a part of it, because each report is an event."""
     doing: Stage = "arriving"
     gauge = Gauge(lambda done, total: progress(f"{WORDS[doing]}, {share(done, total)}"))
 
@@ -223,13 +223,13 @@ def seldom(progress: Progress) -> Hear:
 
 
 def patience(wanted: Wanted) -> float:
-    """Seconds that a VM's memory may take to or from the disk."""
+    """Maximum seconds to write a VM's memory to the disk, or to read it."""
     return 60.0 + wanted.memory_mib / SLOWEST_DISK
 
 
 def image_of(disk: VmDisk) -> ImageSource:
     if disk.image is None:
-        raise Permanent("image_missing", "the document names no image")
+        raise Permanent("image_missing", "the wanted document names no image")
     return disk.image
 
 
@@ -238,23 +238,25 @@ def boot_image(wanted: Wanted) -> ImageSource:
 
 
 def disk_missing(disk: Path) -> Permanent:
-    detail = f"the VM's disk {disk} is gone from the node; put it back and start the VM, or rebuild the VM on a new one"
+    detail = (
+        f"the VM's disk {disk} is missing on the node; restore it and start the VM, or rebuild the VM on a new disk"
+    )
     return Permanent("disk_missing", detail)
 
 
 def base_missing(base: Path, why: Permanent) -> Permanent:
-    detail = f"the image under the VM's disk is gone from the node, and cannot be fetched again: {why.detail}; put it "
-    return Permanent("base_missing", f"{detail}back there, or at {base}, and start the VM, or rebuild the VM")
+    detail = f"the backing image of the VM's disk is missing on the node, and cannot be fetched again: {why.detail}; "
+    return Permanent("base_missing", f"{detail}restore it at its source or at {base}, and start the VM, or rebuild it")
 
 
-def still(wanted: Wanted, newest: Newest) -> None:
-    """Raises Superseded where, while it waited for its turn, a step has become another's business."""
+def check_newest(wanted: Wanted, newest: Newest) -> None:
+    """Raises Superseded if a newer document has arrived, or the lease is in doubt."""
     if newest() != wanted:
         raise Superseded
 
 
 async def while_wanted(work: Awaitable[T], wanted: Wanted, newest: Newest) -> T:
-    """The result of `work`; Superseded as soon as the VM is not to be any more what it was wanted to be."""
+    """The result of `work`. Raises Superseded as soon as the desired state of the VM changes."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():

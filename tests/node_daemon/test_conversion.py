@@ -16,7 +16,7 @@ import pytest
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.reconcile import executor
-from node_daemon.reconcile.executor import seldom
+from node_daemon.reconcile.executor import report_some
 from node_daemon.storage import conversion, images as images_module
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.conversion import most_bytes
@@ -358,7 +358,7 @@ async def test_more_than_a_file_can_have(cache: Path, source: ImageSource, monke
 def test_how_far_it_is_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauge, "SECONDS", 0)
     said: list[str] = []
-    hear = seldom(said.append)
+    hear = report_some(said.append)
     for stage in executor.WORDS:
         for done in range(0, 101 * MIB, MIB):
             hear(stage, done, 100 * MIB)
