@@ -100,7 +100,8 @@ def place(dsn: str) -> str:
 def refused(dsn: str, error: Exception) -> CannotRun:
     """The error for a missing right, which waiting does not solve."""
     return CannotRun(
-        f"{place(dsn)} does not serve us: {one_line(error)} (check NEBULA_POSTGRES_DSN; postgres.sql makes the roles)"
+        f"{place(dsn)} refuses the connection: {one_line(error)} "
+        "(check NEBULA_POSTGRES_DSN; postgres.sql makes the roles)"
     )
 
 

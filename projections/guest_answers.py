@@ -192,7 +192,7 @@ class GuestAnswers:
         command = CommandRequest(args=args, context=Caller(actor=f"guest:{seed.vm}", request=str(uuid.uuid4())))
         subject = subjects.command(seed.project, "vm", "guest-ready")
         try:
-            await requests.asked(self._nc, subject, command.body(), Patience(COMMAND_SECONDS), lambda reply: reply)
+            await requests.request(self._nc, subject, command.body(), Patience(COMMAND_SECONDS), lambda reply: reply)
         except Nonsense as error:
             raise Refused(503, UNAVAILABLE, f"the reply of the handlers cannot be read: {error}") from error
         except Unanswered as error:

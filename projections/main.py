@@ -67,7 +67,9 @@ async def keep(settings: ProjectionsSettings) -> None:
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
-            essential.start("status", tell(nc, subjects.role_status("projections", process.id), status_message))
+            essential.start(
+                "status", publish_status(nc, subjects.role_status("projections", process.id), status_message)
+            )
             essential.start("guest answers", answers.run())
             await essential.for_ever()
     finally:

@@ -48,7 +48,7 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: 
     return reply
 
 
-def read(node: str, reply: Msg) -> replies.Said:
+def read(node: str, reply: Msg) -> replies.Result:
     """Read a node's JSON answer. Raises Problem: its refusal; 502 if it failed, or if the answer is invalid."""
     try:
         found = replies.read(reply.data)

@@ -101,7 +101,9 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
     question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
     unknown = {"status": "unknown"}
     try:
-        answer = await requests.asked(gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate)
+        answer = await requests.request(
+            gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate
+        )
         gateway.unreadable.note(answer.process, answer.malformed)
         stored = answer.log.model_dump(include={"status", "detail"}, exclude_none=True)
         return {"status": "ok"}, stored, list(answer.managers)

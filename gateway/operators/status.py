@@ -24,7 +24,7 @@ from projections import pages, times
 from projections.database import Away
 from projections.nodes import NODES, DaemonView
 from runtime import subjects
-from runtime.bus.status import publish_status
+from runtime.bus import status as bus_status
 
 #: Roles that need at least one process.
 NEEDED = ("handlers", "projections", "guest-data")
@@ -162,7 +162,9 @@ def own(gateway: Gateway) -> Report:
 async def publish_status(gateway: Gateway) -> None:
     """Publish the report of this gateway, for ever."""
     subject = subjects.role_status("gateway", gateway.process.id)
-    await tell(gateway.nc, subject, lambda ends: own_status(gateway, ends).model_dump_json().encode())
+    await bus_status.publish_status(
+        gateway.nc, subject, lambda ends: own_status(gateway, ends).model_dump_json().encode()
+    )
 
 
 def roles(reports: Sequence[Report], end: int | None) -> list[RoleView]:

@@ -77,7 +77,9 @@ async def keep(settings: GuestDataSettings, folder: Path | None, stop: asyncio.E
 
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
-            essential.start("status", tell(nc, subjects.role_status("guest-data", process.id), status_message))
+            essential.start(
+                "status", publish_status(nc, subjects.role_status("guest-data", process.id), status_message)
+            )
             essential.start("copies", remove_invalid(asker, copies))
             essential.start("data source", serve_guests(settings, source, stop))
             await essential.for_ever()

@@ -273,7 +273,7 @@ async def test_a_count_beyond_all_bounds_ends_nobody(nc: Client, source: str) ->
         index.apply(1, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
         await meet(parking, source, *range(1, 9))
-        await parking._capacity.tell()
+        await parking._capacity.write_counts()
         index.apply(2, await parking.get(source, MORE))
         assert 0 < index.more <= MOST_COUNT
 
