@@ -309,7 +309,7 @@ async def test_a_source_that_trickles_or_takes_too_long_is_given_up() -> None:
     watch = downloads.Watch(pace, 0.0)
     for second in range(1, 40):
         watch.received(100, float(second), "i")
-    with pytest.raises(downloads.Interrupted, match="100 bytes a second"):
+    with pytest.raises(downloads.Interrupted, match="100 bytes per second"):
         for second in range(40, 60):
             watch.received(50, float(second), "i")
     watch = downloads.Watch(pace, 0.0)

@@ -292,7 +292,7 @@ class Platform:
             case "projects/{project}/vms/{vm}/guest":
                 self.vm(ids["project"], ids["vm"])
                 if self.guest is None:
-                    raise Problem(409, "guest_agent_missing", "no agent answers in the guest")
+                    raise Problem(409, "guest_agent_missing", "no agent runs in the guest")
                 return Answer(self.guest, len(self.events))
             case "operations/{operation}":
                 if "wait" in query:
