@@ -18,6 +18,7 @@ METHODS: list[tuple[type[Any], str, list[str]]] = [
     (Client, "_send_publish", ["subject", "reply", "payload", "payload_size", "headers"]),
     (Client, "_send_command", ["cmd", "priority"]),
     (Client, "_flush_pending", ["force_flush"]),
+    (Client, "_send_ping", ["future"]),
     (Client, "_process_headers", ["headers"]),
     (Client, "_build_message", ["sid", "subject", "reply", "data", "headers"]),
     (Client, "_attempt_reconnect", []),
@@ -32,7 +33,7 @@ METHODS: list[tuple[type[Any], str, list[str]]] = [
 #: Members that every client of nats-py has.
 OF_A_CLIENT = ["_pending", "_pending_data_size", "_transport", "_flush_queue", "_err", "_server_info"]
 #: What our code reads or calls of objects that are not its own: each stands above, or has a test of its own here.
-KNOWN = {"_send_publish", "_send_command", "_flush_pending", "_attempt_reconnect", "_server_info", "_nc"}
+KNOWN = {"_send_ping", "_send_publish", "_send_command", "_flush_pending", "_attempt_reconnect", "_server_info", "_nc"}
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli", "bench")
 #: A named tuple's, which Python documents.
 PUBLIC = {"_asdict", "_replace"}

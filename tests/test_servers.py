@@ -48,7 +48,7 @@ async def test_a_nats_server_left_behind_is_replaced(home: Path) -> None:
 
 async def test_a_taken_port_is_named(home: Path) -> None:
     first = await start_nats(home)
-    with pytest.raises(ServerError, match=f"port {first.port} is taken"):
+    with pytest.raises(ServerError, match=f"port {first.port} is used"):
         await start_nats(home / "other", port=first.port)
     assert first.child.running
     await first.stop()

@@ -107,9 +107,9 @@ async def fetch(url: str, part: Part) -> bool:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (trickled_head, "beginning"),
-        (interim_answers, "beginning"),
-        (slow_redirects, "beginning|redirects"),
+        (trickled_head, "begin to send"),
+        (interim_answers, "begin to send"),
+        (slow_redirects, "begin to send|redirects"),
         (chunk_that_never_begins, "nothing of the file"),
         (one_byte_at_a_time, "1000 bytes per second"),
         (less_than_it_says, "nothing of the file|ReadTimeout"),
