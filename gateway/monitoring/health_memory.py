@@ -2,9 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, Required
+
+from typing_extensions import TypedDict
+
+from domain.contract import Json
 
 #: Seconds for which one answer is used for all callers.
 FRESH = 1.0
@@ -15,6 +19,20 @@ IDLE = timedelta(seconds=15)
 #: The parts that the platform needs: handlers decide; the log stores; the log and the read models can be read; a
 #: process updates the read models.
 PARTS = ("commands", "log", "nats", "postgres", "projections")
+
+
+class Part(TypedDict, total=False):
+    """The state of one part. `position`: up to where it is; `building`: the same of read models of a new version."""
+
+    status: Required[Literal["ok", "unavailable", "unknown"]]
+    detail: str
+    since: datetime
+    position: int
+    building: dict[str, int]
+
+
+#: A manager as handlers report it.
+Manager = dict[str, Json]
 
 
 class Standstill:
@@ -41,7 +59,7 @@ class HealthMemory:
         self._since: dict[str, datetime] = {}
         self._idle: dict[str, datetime] = {}
 
-    def dated(self, managers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def dated(self, managers: list[Manager]) -> list[Mapping[str, object]]:
         """The managers. One that no process has run for too long counts as failing since then."""
         idle = {str(each.get("name")) for each in managers if each.get("works") is False}
         now = datetime.now(UTC)

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from domain.contract import Caller, CommandRequest, HandlersHealth
 from eventstore.log.store import Unavailable
 from gateway.monitoring import unreadable
-from gateway.monitoring.health_memory import PARTS
+from gateway.monitoring.health_memory import PARTS, Manager, Part
 from gateway.monitoring.roles import Report
 from gateway.state import Gateway
 from projections import upgrade
@@ -95,17 +95,19 @@ async def check(gateway: Gateway) -> dict[str, Any]:
     return {"status": ("degraded" if trouble else "ok") if well else "unavailable", **body}
 
 
-async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+async def handlers(gateway: Gateway) -> tuple[Part, Part, list[Manager]]:
     """Whether commands are decided, whether the log stores, and the managers' state. Sends a request to handlers."""
     subject = subjects.command(subjects.SYSTEM, "health", "check")
     question = CommandRequest(args={}, context=Caller(actor="system:gateway")).body()
-    unknown = {"status": "unknown"}
+    unknown: Part = {"status": "unknown"}
     try:
         answer = await requests.request(
             gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate
         )
         gateway.unreadable.note(answer.process, answer.malformed)
-        stored = answer.log.model_dump(include={"status", "detail"}, exclude_none=True)
+        stored: Part = {"status": answer.log.status}
+        if answer.log.detail is not None:
+            stored["detail"] = answer.log.detail
         return {"status": "ok"}, stored, list(answer.managers)
     except Refused as refused:
         return {"status": "unavailable", "detail": refused.refusal.code}, unknown, []
@@ -117,11 +119,11 @@ async def handlers(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any], li
         return {"status": "unavailable", "detail": "the answer of handlers is invalid"}, unknown, []
 
 
-def working(reported: list[dict[str, Any]], reports: Iterable[Report]) -> list[dict[str, Any]]:
+def working(reported: list[Manager], reports: Iterable[Report]) -> list[Manager]:
     """The managers: as the answering handlers process reports, or as the process reports that runs them."""
     elsewhere = {found.name: found for each in reports if each.alive for found in each.status.managers if found.works}
 
-    def newest(each: dict[str, Any]) -> dict[str, Any]:
+    def newest(each: Manager) -> Manager:
         name = each.get("name")
         found = elsewhere.get(name) if isinstance(name, str) and each.get("works") is False else None
         return found.model_dump(mode="json", include=set(each)) if found is not None else each
@@ -129,7 +131,7 @@ def working(reported: list[dict[str, Any]], reports: Iterable[Report]) -> list[d
     return [newest(each) for each in reported]
 
 
-async def end_of_log(gateway: Gateway) -> dict[str, Any]:
+async def end_of_log(gateway: Gateway) -> Part:
     try:
         position = await asyncio.wait_for(gateway.store.last_position(), PATIENCE)
     except (Unavailable, TimeoutError):
@@ -137,7 +139,7 @@ async def end_of_log(gateway: Gateway) -> dict[str, Any]:
     return {"status": "ok", "position": position}
 
 
-async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]:
+async def end_of_rows(gateway: Gateway) -> tuple[Part, Part]:
     """The position of the read models, and whether a process updates them."""
     try:
         position, alive = await asyncio.wait_for(kept(gateway.pool), PATIENCE)
@@ -146,9 +148,12 @@ async def end_of_rows(gateway: Gateway) -> tuple[dict[str, Any], dict[str, Any]]
     building = None
     with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
-    progress = {} if building is None else {"building": {"position": building}}
-    writer = {"status": "ok"} if alive else {"status": "unavailable", "detail": "no process updates the read models"}
-    return {"status": "ok", "position": position, **progress}, writer
+    rows: Part = {"status": "ok", "position": position}
+    if building is not None:
+        rows["building"] = {"position": building}
+    if alive:
+        return rows, {"status": "ok"}
+    return rows, {"status": "unavailable", "detail": "no process updates the read models"}
 
 
 async def lag_seconds(gateway: Gateway, position: int) -> float | None:

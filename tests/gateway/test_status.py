@@ -174,7 +174,7 @@ def test_healthz_says_so_when_managers_work_nowhere_for_long(monkeypatch: pytest
     assert memory.dated(idle) == idle
     monkeypatch.setattr(health_memory, "IDLE", timedelta(0))
     assert memory.dated(idle)[0]["failing_since"]
-    works = [{"name": "placement", "works": True, "failing_since": None}]
+    works: list[dict[str, Any]] = [{"name": "placement", "works": True, "failing_since": None}]
     assert memory.dated(works) == works
     monkeypatch.setattr(health_memory, "IDLE", timedelta(seconds=15))
     assert memory.dated(idle) == idle
