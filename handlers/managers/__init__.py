@@ -1,5 +1,5 @@
 """The process managers: loops that watch the world, and append the events or write the documents that are missing.
 
 One file each: `placement.py`, `dispatch.py`, `images.py`, `liveness.py`, `deadlines.py`, `deletions.py`, `notary.py`.
-`driver.py` runs them.
+`wanted.py` makes the documents that `dispatch.py` writes. `driver.py` runs them.
 """

@@ -1,6 +1,6 @@
 """Dispatch: keeps the wanted documents of all nodes equal to the state in the log.
 
-`wanted` is a pure function that makes the document of one VM. The loop compares it with the stored document in
+`wanted.py` makes the document of one VM. The loop compares it with the stored document in
 NEBULA_WANTED, and replaces that if it differs. An older view of the world never overwrites a newer one (generation, and
 the server's compare-and-store). The stream is followed, so a document that handlers did not write is replaced soon.
 
@@ -11,21 +11,15 @@ forgotten on a lost node stays until the node reports that nothing of the VM is 
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 from nats.aio.client import Client
 
-from domain import mac
 from domain.contract import Desired, ImageSource, Wanted
-from domain.contract.wanted import Rescue
-from domain.image import UNUSABLE, Image
-from domain.node import Node
+from domain.image import UNUSABLE
 from domain.vm import Vm, images_of
-from domain.vm.features import features
-from domain.vm.verbs import resume
 from eventstore.documents import Document, Documents
 from eventstore.log.envelope import Ref
 from eventstore.log.follow import follow
@@ -35,6 +29,7 @@ from eventstore.parking.parking import WANTED, Parking
 from eventstore.vault.vault import Erased, Vault
 from handlers.images.credentials import full_source, key_of, unneeded_keys
 from handlers.managers.driver import Driver
+from handlers.managers.wanted import same, source_of, tombstone, wanted
 from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.bus.malformed import reason
@@ -48,77 +43,6 @@ TOMBSTONE_AGE = timedelta(hours=1)
 MOST_MALFORMED, MOST_GENERATION = 1000, 2**63 - 1
 #: Seconds between two checks whether the connection is a new one; seconds between two reads of all documents.
 LOOK, READ_AGAIN = 1.0, 300.0
-
-
-def source_of(image: Image | None, url: str | None = None) -> ImageSource | None:
-    """The part of a document about an image. `url`: its source with credentials."""
-    if image is None or image.format is None or image.sha256 is None:
-        return None
-    return ImageSource(
-        image=image.id,
-        source=url or image.source,
-        fetch=image.fetch,
-        sha256=image.sha256,
-        sha512=image.sha512,
-        format=image.format,
-        size_bytes=image.size_bytes or 0,
-        virtual_size_bytes=image.virtual_size_bytes or 0,
-        firmware=image.firmware,
-        seed=image.seed,
-    )
-
-
-def wanted(vm: Vm, version: int, sources: Mapping[str, ImageSource | None], node: Node, seed_url: str) -> Wanted:
-    """The wanted document of a VM. `sources`: the parts of the document about the VM's images, by their ids."""
-    rescue = sources.get(vm.rescue) if vm.rescue is not None else None
-    return Wanted(
-        vm=vm.id,
-        project=vm.project,
-        name=vm.name,
-        node=node.id,
-        epoch=vm.epoch,
-        generation=version,
-        desired=vm.desired,
-        boots=vm.boots,
-        force_after=vm.force_after,
-        grace_seconds=vm.grace_seconds,
-        resume=vm.pending is not None and vm.pending.verb == resume.NAME,
-        vcpus=vm.spec.vcpus,
-        memory_mib=vm.spec.memory_mib,
-        disk_gib=vm.spec.disk_gib,
-        disk=vm.disk,
-        disk_made=vm.disk_made,
-        image=sources[vm.image],
-        rescue=Rescue(image=rescue, disk=vm.rescue_disk) if rescue is not None else None,
-        seed_url=seed_url,
-        mac=mac.of(vm),
-        watchdog=vm.watchdog,
-        features=features(vm) if vm.desired is Desired.ON else (),  # a VM that is not started needs no features
-    )
-
-
-def tombstone(vm: Vm, version: int) -> Wanted:
-    """The document of a forgotten VM: its node removes the VM if the node comes back. It contains no secret."""
-    return Wanted(
-        vm=vm.id,
-        project=vm.project,
-        name=vm.name,
-        node=vm.node or "",
-        epoch=vm.epoch,
-        generation=version,
-        desired=Desired.ABSENT,
-        boots=vm.boots,
-        vcpus=vm.spec.vcpus,
-        memory_mib=vm.spec.memory_mib,
-        disk_gib=vm.spec.disk_gib,
-        seed_url="",
-        mac=mac.of(vm),
-    )
-
-
-def same(one: Wanted, other: Wanted) -> bool:
-    """Whether two documents want the same. They may differ in the generation."""
-    return one.model_copy(update={"generation": 0}) == other.model_copy(update={"generation": 0})
 
 
 class Key(NamedTuple):

@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
 
 from domain.contract import NOWHERE, Power, Wanted
-from handlers.managers.dispatch import same
+from handlers.managers.wanted import same
 from node_daemon.hypervisor.domain_xml import Tag, domain_name
 from node_daemon.reconcile.host import this_host
 from node_daemon.simulation.simulated_host import Domain, Run, SimulatedHost
