@@ -118,7 +118,7 @@ class Gateway:
         Positions that this gateway has acknowledged or read are accepted, even if a lagging server answers now.
         """
         if position > max(self.writes.newest, self.position.value):
-            end = await self.store.last_position()
+            end = max(await self.store.last_position(), self.position.value)  # the rows may have moved meanwhile
             if position > end:
                 raise beyond(request, name, end)
         return position
