@@ -1,7 +1,8 @@
 """All kinds of resources, by name. Subjects, routes, tables, calls of the API and descriptions follow from them."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from domain.base import Command, event_types
 from domain.flavor import FLAVOR
@@ -48,6 +49,7 @@ def faults(kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
         names = [verb.name for verb in kind.verbs]
         yield from (f"two verbs of kind {kind.name} have the name {name}" for name in names if names.count(name) > 1)
         yield from faults_of_references(kind, kinds)
+        yield from faults_of_defaults(kind)
 
 
 def faults_of_references(kind: Kind[Any, Any], kinds: Mapping[str, Kind[Any, Any]]) -> Iterator[str]:
@@ -64,6 +66,14 @@ def faults_of_references(kind: Kind[Any, Any], kinds: Mapping[str, Kind[Any, Any
             yield f"others may refer to kind {kind.name}: its verb {verb.name} has to have `two_steps`"
         if verb.two_steps and "users" not in verb.command.model_fields:
             yield f"{verb.command.__name__} has `two_steps`, and no field `users`"
+
+
+def faults_of_defaults(kind: Kind[Any, Any]) -> Iterator[str]:
+    """Fields that may be None and have no default: they could not be read, because the bus and the log omit None."""
+    for message in (*kind.all_events, *(verb.command for verb in kind.verbs)):
+        for name, field in message.model_fields.items():
+            if field.is_required() and NoneType in get_args(field.annotation):
+                yield f"{name} of {message.__name__} may be None: give it the default None"
 
 
 def check() -> None:

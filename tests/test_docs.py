@@ -15,6 +15,7 @@ from cli.demo.demo_steps import DemoSettings
 from cli.local.up import UpSettings
 from cli.main import app
 from gateway.commands.accepted import VIEWS
+from gateway.commands.actions import ACTIONS
 from handlers.commands.routes import ROUTES
 from projections.operation_rows import OperationView
 from runtime import subjects
@@ -171,6 +172,16 @@ def test_every_command_on_the_bus_is_described() -> None:
     kinds = "|".join(sorted({kind for kind, _ in ROUTES}))
     rows = re.findall(rf"^\| ({kinds}) \| ([a-z, -]+) \|", text, re.MULTILINE)
     assert {(kind, verb) for kind, verbs in rows for verb in verbs.split(", ")} == ROUTES.keys()
+
+
+def test_every_call_of_a_verb_is_described() -> None:
+    """Each `POST …/<verb>` has its row among the resources of the HTTP API's page."""
+    rows = re.findall(r"^\| .*$", (ROOT / "docs" / "http-api.md").read_text(), re.MULTILINE)
+    verbs = [(action.kind, action.verb) for action in ACTIONS if action.path.endswith(f"/{action.verb}")]
+    missing = [
+        f"{kind} {verb}" for kind, verb in verbs if not any(f"{{{kind}}}" in row and f"/{verb}`" in row for row in rows)
+    ]
+    assert missing == []
 
 
 #: Heading of an example in the HTTP API's page (or how it begins), and the view that it is one of.

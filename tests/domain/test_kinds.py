@@ -11,7 +11,7 @@ import pytest
 import domain
 import projections
 from domain.base import Command
-from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored
+from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored, RestoreFlavor
 from domain.kind import Kind, no_references
 from domain.kinds import KINDS, faults
 from domain.project import PROJECT
@@ -35,6 +35,18 @@ from projections.model import ReadModel
 
 class Nameless(FlavorRestored):
     """An event whose TOPIC was forgotten: it would be written under that of another."""
+
+
+class RestoredBy(FlavorRestored):
+    """An event that cannot be read again if its field is None."""
+
+    actor: str | None
+
+
+class RestoreBy(RestoreFlavor):
+    """A command that cannot be read on the bus if its field is None."""
+
+    reason: str | None
 
 
 def without(name: str) -> Mapping[str, Kind[Any, Any]]:
@@ -62,6 +74,14 @@ FORGOTTEN = {
     "two steps": (
         verbs(TAG, "delete", two_steps=False),
         "others may refer to kind tag: its verb delete has to have `two_steps`",
+    ),
+    "a default": (
+        with_(FLAVOR, events=(*FLAVOR.events, RestoredBy)),
+        "actor of RestoredBy may be None: give it the default None",
+    ),
+    "a default of a command": (
+        verbs(FLAVOR, "restore", command=RestoreBy),
+        "reason of RestoreBy may be None: give it the default None",
     ),
     "users": (verbs(TAG, "delete", command=CreateFlavor), "CreateFlavor has `two_steps`, and no field `users`"),
 }

@@ -311,6 +311,11 @@ def test_the_same_operation_again_is_accepted_and_changes_nothing(life: str, com
     assert other.then_rejected("idempotency_key_reused", Category.INVALID).field == "key"
 
 
+def test_every_verb_is_repeated() -> None:
+    repeated = {type(command) for _, command in REPEATS}
+    assert {verb.name for verb in VALUES if verb.command not in repeated} == {"create"}
+
+
 def test_an_operation_id_serves_one_verb() -> None:
     given("stopped").when(ask(StartVm, 11)).then_rejected("idempotency_key_reused", Category.INVALID)
 

@@ -215,7 +215,7 @@ def write() -> None:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
             kept = STATES[name.split("-")[0]].dump_json(state, indent=2)
             path.with_suffix(".state.json").write_text(kept.decode() + "\n")
-            print("wrote", path.name, "and its state: add both to SHA256SUMS (sha256sum *.json *.jsonl)")
+            print("wrote", path.name, f"and its state: append both to SHA256SUMS (sha256sum {name}.* >> SHA256SUMS)")
 
 
 if __name__ == "__main__":

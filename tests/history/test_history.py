@@ -6,7 +6,7 @@ is not 1, and body, byte by byte.
 a new shape of one, add a story at the end of `stories.py`, then
 
     python -m tests.history.stories        (writes the files that do not exist yet, and no other)
-    cd tests/history && sha256sum *.json *.jsonl > SHA256SUMS        (`git diff` must show new lines only)
+    cd tests/history && sha256sum <story>.* >> SHA256SUMS        (`git diff` must show new lines only)
 """
 
 import hashlib
