@@ -65,7 +65,7 @@ class Reports:
         """The node, if the report's daemon has its lease. Raises PoisonMessage for a lease that was never granted."""
         node = self._world.node(report.node)
         if node is None or report.lease > node.lease:
-            await self._world.reached(await self._store.last_position())
+            await caught_up(self._store, self._world)
             node = self._world.node(report.node)
         if node is None or report.lease > node.lease or report.lease == 0:
             raise PoisonMessage(f"node {report.node} was never granted lease {report.lease}")
