@@ -189,7 +189,7 @@ async def test_rules_that_raise_make_no_difference(fresh: Made, place: str, monk
     where, name = {
         "evolve": (VMS.of, "evolve"),
         "seed": (seeds, "evolve"),
-        "operation": (operations, "after"),
+        "operation": (operations, "evolve"),
     }[place]
     whole: Any = getattr(where, name)
 
