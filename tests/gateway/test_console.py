@@ -138,7 +138,7 @@ async def test_a_node_that_stops_says_so_and_one_that_is_away_is_named(guest: Gu
         await speaks(socket)
         await guest.restart_node()
         code, reason = await ended(socket)
-        assert (code, "stopped" in reason) == (1000, True)
+        assert (code, "the node daemon stops" in reason) == (1000, True)
     async with guest.connect() as socket:
         await speaks(socket)
     guest.node.cancel()

@@ -1,6 +1,7 @@
 """Durable work queues: what becomes of each message, whatever the function, the log and the process do."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict
 
 from eventstore.log.store import Conflict, Unavailable
@@ -83,6 +85,9 @@ async def nc(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     nc = await bus.connect(Common(nats_url=nats_server.url), "tests")
     used = [each for each in streams.platform_streams(1) if each.name in (subjects.REPORTS, subjects.PARKED)]
     for config in used:
+        assert config.name is not None
+        with contextlib.suppress(NotFoundError):  # one with the messages of other tests
+            await nc.jetstream().delete_stream(config.name)
         await nc.jetstream().add_stream(config)
     yield nc
     for config in used:

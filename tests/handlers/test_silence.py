@@ -39,7 +39,7 @@ class Cloud:
     async def accused(self) -> bool:
         """Whether a look finds that the node's state is to be judged anew."""
         found: list[str] = []
-        driver = SimpleNamespace(each=lambda key, _: found.append(key))
+        driver = SimpleNamespace(submit=lambda key, _: found.append(key))
         await self.liveness._look(Changes(frozenset(), everything=True), cast(Driver, driver))
         return bool(found)
 

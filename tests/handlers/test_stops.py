@@ -5,6 +5,8 @@ import signal
 import uuid
 from pathlib import Path
 
+from nats.js.errors import NotFoundError
+
 from eventstore.parking.parking import REPORTS
 from handlers.queues.queues import consumer_name
 from runtime import subjects
@@ -14,7 +16,11 @@ from tests.waiting import eventually
 
 async def both_ready(side: WriteSide) -> bool:
     """Whether two of them read the queue of reports: what they begin with last."""
-    return bool((await side.nc.jetstream().consumer_info(subjects.REPORTS, consumer_name(REPORTS))).num_waiting == 2)
+    try:
+        queue = await side.nc.jetstream().consumer_info(subjects.REPORTS, consumer_name(REPORTS))
+    except NotFoundError:  # the first of them has not come that far
+        return False
+    return bool(queue.num_waiting == 2)
 
 
 async def test_no_command_is_lost_when_handlers_stop(servers_home: Path) -> None:
