@@ -30,6 +30,7 @@ PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.simulation.fleet", "SimulationSet
 
 def serve(role: str, pid_file: Path | None = None) -> None:
     """Run until stopped. The modules of a role are imported only here."""
+    gc.disable()  # imports leave nothing to collect, and looking for it costs a tenth of a start
     from runtime import settings
     from runtime.files import private
 
@@ -56,6 +57,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     program = importlib.import_module(PROGRAMS[role][0]).run
     gc.freeze()  # objects from imports live for ever: the collector need not look at them
     gc.set_threshold(2_000, 20, 20)
+    gc.enable()
     try:
         for pause in patience.RETRY.pauses():
             try:
