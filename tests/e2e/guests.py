@@ -44,13 +44,18 @@ class Guest:
 
     async def until_ready(self, guest_boots: int) -> Json:
         """The VM, once its guest has said in its so many-th boot that it is ready, and has an address."""
+        shown: Json = {}
 
-        async def ready() -> Json | None:
-            found = await self.up.call("GET", self.path)
-            return found if found["ready"] and found["addresses"] and found["guest_boots"] >= guest_boots else None
+        async def ready() -> bool:
+            shown.update(await self.up.call("GET", self.path))
+            return bool(shown["ready"] and shown["addresses"] and shown["guest_boots"] >= guest_boots)
 
-        found: Json = await eventually(ready, f"ready in boot {guest_boots}", seconds=500)
-        return found
+        try:
+            await eventually(ready, f"ready in boot {guest_boots}", seconds=500)
+        except AssertionError as error:
+            written = (self.up.home / "node" / "consoles" / f"{self.vm}.log").read_text(errors="replace")
+            raise AssertionError(f"{error}\n{json.dumps(shown, indent=1)}\n{written[-4000:]}") from None
+        return shown
 
     async def events(self, *types: str) -> list[Json]:
         """Its events of these types, in order."""
