@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -79,7 +80,18 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first. `--dist loadfile` runs the tests of a file in one worker, since they share its servers."""
+    """Long files first. `--dist loadfile` runs the tests of a file in one worker, since they share its servers.
+
+    Raises UsageError for tests of one id: pytest-xdist would run only one of them. Since pytest 9.2, schemathesis gives
+    all tests of a function the id of the function, so here they get the operation's.
+    """
+    for item in items:
+        operation = getattr(item, "operation_label", None)
+        if operation is not None and item.id.params is None:
+            item._id = item.id.with_params(operation)
+    twice = [id_ for id_, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests have one id, and pytest-xdist runs one of them: {', '.join(twice)}")
     tests = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
