@@ -71,8 +71,9 @@ class Batch:
     events: Sequence[tuple[Recorded, Event]]
     rows: Mapping[Ref, Row[Any]]
 
-    def refs(self, kind: str) -> list[Ref]:
-        return [ref for ref in self.rows if ref.kind == kind]
+    def states(self, kind: str) -> dict[Ref, Any]:
+        """The states before the batch, of the aggregates of a kind that had one. A new aggregate has no rows yet."""
+        return {ref: row.state for ref, row in self.rows.items() if ref.kind == kind and row.state is not None}
 
 
 @dataclass(frozen=True, slots=True)

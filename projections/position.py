@@ -8,11 +8,14 @@ from psycopg import Error, errors
 from projections import database
 from runtime import logs
 from runtime.tasks.patience import CannotRun, one_line
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
 #: Seconds after which the position is queried even without a notification.
 ASK_AGAIN = 5.0
+#: Minimum number of seconds between two queries while nobody waits for a change.
+UNAWAITED = 0.1
 RETRY_SECONDS = 0.5
 #: Errors of Postgres while the read models are being built, or are not granted yet.
 NOT_READY = (errors.UndefinedTable, errors.InvalidSchemaName, errors.InsufficientPrivilege)
@@ -24,6 +27,8 @@ class Position:
     def __init__(self) -> None:
         self.value = 0
         self._moved = asyncio.Event()
+        self._waiting = 0
+        self._awaited = asyncio.Event()
 
     def set(self, position: int) -> None:
         """Change it. It decreases only when the read models do (a crash of Postgres, a rebuild)."""
@@ -34,8 +39,20 @@ class Position:
 
     async def moved(self, seconds: float) -> None:
         """Return at the next change, or after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), seconds)
+        self._waiting += 1
+        self._awaited.set()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._moved.wait(), seconds)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._awaited.clear()
+
+    async def awaited(self, seconds: float) -> None:
+        """Return as soon as somebody waits for a change, or after so many seconds."""
+        if not self._waiting:
+            await happens(self._awaited, seconds)
 
     async def reach(self, position: int, seconds: float) -> bool:
         """Wait until it has reached `position`. False if that takes longer than `seconds`."""
@@ -53,6 +70,8 @@ class Position:
 async def listen(dsn: str, position: Position) -> None:
     """Keep `position` equal to the checkpoint of the live read models, for ever, with reconnections.
 
+    While nobody waits for a change, it may be a moment behind.
+
     Raises CannotRun if Postgres refuses this role at the first connection. Later refusals are retried.
     """
     connected = away = False
@@ -67,6 +86,7 @@ async def listen(dsn: str, position: Position) -> None:
                     connected, away = True, False
                     async for _ in conn.notifies(timeout=ASK_AGAIN, stop_after=1):
                         pass  # its content is ignored: every role of the database can send a notification
+                    await position.awaited(UNAWAITED)  # a busy log notifies with each event; one query reads them all
         except (Error, OSError, CannotRun) as error:
             passing = (
                 database.lost(error) or isinstance(error, NOT_READY) or (isinstance(error, CannotRun) and connected)

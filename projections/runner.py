@@ -79,12 +79,15 @@ FRESH, LATE, REST = 2.0, 4.0, 8.0
 def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
     """Seconds to pause after a batch that took `spent` seconds.
 
-    With few events: none. With many events: commands need the processor more than reads do, and fewer but larger
-    transactions are more efficient. Far behind (a long log to replay, or a flood): none.
+    Commands need the processor more than reads do, and fewer but larger transactions are more efficient. So with few
+    events it pauses as long as the batch took, and with many events longer. Far behind (a long log to replay, or a
+    flood): none.
     """
     behind = (now - batch[-1].stored_at).total_seconds()
-    if len(batch) < MANY or behind >= LATE:
+    if behind >= LATE:
         return 0.0
+    if len(batch) < MANY:
+        return min(spent, LINGER)
     share = min(1.0, (LATE - behind) / (LATE - FRESH))
     return max(LINGER, REST * spent * share)
 

@@ -92,8 +92,10 @@ def hashed(secret: str) -> bytes:
 
 
 async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
-    """The stored seeds of the VMs of a batch."""
-    requested = batch.refs("vm")
+    """The stored seeds of the VMs of a batch. A VM without a node has none."""
+    requested = [ref for ref, vm in batch.states("vm").items() if vm.node is not None]
+    if not requested:
+        return {}
     cursor = await conn.execute(
         """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
            JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)""",

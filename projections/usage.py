@@ -111,7 +111,9 @@ def shared(row: Mapping[str, int]) -> Share:
 
 async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
     """The open spans of the VMs of a batch."""
-    requested = batch.refs("vm")
+    requested = batch.states("vm")
+    if not requested:
+        return {}
     cursor = await conn.execute(
         f"""SELECT project, vm, {", ".join(SHARE)}, since, since_time FROM usage
             JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)

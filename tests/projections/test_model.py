@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 
 async def load(conn: database.Connection, batch: Batch) -> dict[Ref, int | None]:
-    cursor = await conn.execute("SELECT * FROM promised WHERE vm = ANY (%s)", [[ref.id for ref in batch.refs("vm")]])
+    cursor = await conn.execute("SELECT * FROM promised WHERE vm = ANY (%s)", [[ref.id for ref in batch.states("vm")]])
     return {Ref(row["project"], "vm", row["vm"]): row["vcpus"] for row in await cursor.fetchall()}
 
 

@@ -12,8 +12,9 @@ def batch(size: int, age: float) -> list[Recorded]:
     return [Recorded(1, "nebula.events.p.vm.x", {}, b"", NOW - timedelta(seconds=age))] * size
 
 
-def test_a_quiet_log_is_read_at_once() -> None:
-    assert pause(batch(MANY - 1, 0), 1.0, NOW) == 0
+def test_after_a_few_events_it_pauses_no_longer_than_it_worked() -> None:
+    assert pause(batch(MANY - 1, 0), 0.001, NOW) == 0.001
+    assert pause(batch(1, 0), 1.0, NOW) == LINGER
 
 
 def test_while_much_happens_reads_give_way() -> None:
@@ -29,5 +30,6 @@ def test_the_further_behind_the_shorter_the_rest() -> None:
 
 
 def test_what_is_far_behind_catches_up_at_full_speed() -> None:
+    assert pause(batch(1, LATE), 1.0, NOW) == 0
     assert pause(batch(MANY, LATE), 1.0, NOW) == 0
     assert pause(batch(MANY, 3600), 1.0, NOW) == 0

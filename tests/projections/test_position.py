@@ -45,6 +45,31 @@ async def test_a_notice_is_not_believed(lie: str, dsn: str) -> None:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def test_notifications_that_nobody_waits_for_share_a_query(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.position.UNAWAITED", 3600.0)
+    position, queries, checkpoint = Position(), 0, database.checkpoint
+
+    async def counted(conn: database.Connection) -> int:
+        nonlocal queries
+        queries += 1
+        return await checkpoint(conn)
+
+    monkeypatch.setattr(database, "checkpoint", counted)
+    listening = asyncio.create_task(listen(dsn, position))
+    try:
+        assert await position.reach(2, 60)
+        before = queries
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as writer:
+            for reached in range(3, 53):
+                await writer.execute("UPDATE nebula.checkpoint SET position = %s", [reached])
+                await writer.execute("SELECT pg_notify('nebula_position', '')")
+        assert await position.reach(52, 60)  # who waits does not wait for the pause
+        assert queries - before < 10
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_who_was_known_once_is_waited_for(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway decides commands without read models: a password that was changed meanwhile does not end it."""
     position, tries = Position(), 0
