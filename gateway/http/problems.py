@@ -12,7 +12,7 @@ from starlette.responses import Response
 from eventstore.log.store import Unavailable
 from eventstore.parking.parking import Closed, NoRetry, NotParked
 from projections.database import Away
-from runtime.text.explained import explained
+from runtime.text.explained import errors_in, explained
 
 Errors = Sequence[tuple[str, str]]
 """Pairs of a field's name in the API, and what is wrong with it."""
@@ -98,7 +98,7 @@ def of(error: Exception) -> Problem | None:
 
 def invalid_body(error: ValidationError) -> Problem:
     """The refusal of an invalid body, with each wrong field."""
-    found = error.errors(include_url=False, include_input=False)
+    found = errors_in(error)
     if any(each["type"] == "json_invalid" for each in found):
         why = found[0].get("ctx", {}).get("error", "it cannot be parsed")
         return Problem(400, "invalid_json", f"the body is not JSON: {why}")

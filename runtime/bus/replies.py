@@ -6,7 +6,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
-from runtime.text.explained import explained
+from runtime.text.explained import errors_in, explained
 
 Result = dict[str, JsonValue]
 """The result in an answer: JSON that the caller has to validate."""
@@ -44,7 +44,7 @@ def refused(refusal: Refusal) -> bytes:
 
 def malformed(error: ValidationError) -> Refusal:
     """The refusal of a malformed request, with the first error in it."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = errors_in(error)[0]
     field = ".".join(str(part) for part in first["loc"])[:200]
     text = explained(first)
     detail = f"{field}: {text}" if field else text
@@ -79,6 +79,6 @@ def _refusal(problem: object) -> Refusal:
     try:
         return Refusal.model_validate(problem)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = errors_in(error)[0]
         where = ".".join(["problem", *map(str, first["loc"])])[:80]
         raise Nonsense(f"{where}: {explained(first)[:200]}") from None

@@ -1,6 +1,6 @@
 """Messages for people about wrong values: one text for each kind of pydantic's errors."""
 
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, ValidationError
 
 from runtime import subjects
 
@@ -15,6 +15,9 @@ PATTERNS = {
     "^http://": "a URL such as http://192.168.122.1:8775/: http, ending in /, without user, query and blanks",
     "^52:54:00": "a MAC address that begins with 52:54:00",
 }
+#: The type of value that pydantic names for a limit of length behind a validator (`Annotated[Remark, MaxLen(60)]`),
+#: whatever the value is: text, an array, an object.
+OF_ANY_TYPE = "Value"
 #: Texts by type of error.
 TEXTS = {
     "missing": "is missing",
@@ -48,6 +51,28 @@ TYPES = {
 }
 
 
+def errors_in(error: ValidationError) -> list[ErrorDetails]:
+    """The errors in it, for `explained`. They have their inputs only if a message depends on one, because a large
+    input is expensive to convert.
+    """
+    errors = error.errors(include_url=False, include_input=False)
+    if any(each.get("ctx", {}).get("field_type") == OF_ANY_TYPE for each in errors):
+        return error.errors(include_url=False)
+    return errors
+
+
+def unit(error: ErrorDetails) -> str:
+    """The unit of a wrong length."""
+    match error["type"].partition("_too_")[0], error.get("ctx", {}).get("field_type"), error.get("input"):
+        case ("string" | "url", _, _) | (_, "Value", str()):
+            return "characters"
+        case ("bytes", _, _) | (_, "Value", bytes()):
+            return "bytes"
+        case (_, "Dictionary", _) | (_, "Value", dict()):
+            return "members"
+    return "items"
+
+
 def explained(error: ErrorDetails) -> str:
     """The message about one error of pydantic. It does not repeat the value."""
     kind, context = error["type"], error.get("ctx") or {}
@@ -66,15 +91,11 @@ def explained(error: ErrorDetails) -> str:
             return f"may be at most {context['le']}"
         case "less_than":
             return f"has to be less than {context['lt']}"
-        case "string_too_short":
+        case "string_too_short" | "bytes_too_short" | "too_short":
             least = context["min_length"]
-            return "may not be empty" if least == 1 else f"has to have at least {least} characters"
-        case "string_too_long":
-            return f"may have at most {context['max_length']} characters"
-        case "too_short":
-            return f"has to have at least {context['min_length']} items"
-        case "too_long":
-            return f"may have at most {context['max_length']} items"
+            return "may not be empty" if least == 1 else f"has to have at least {least} {unit(error)}"
+        case "string_too_long" | "bytes_too_long" | "url_too_long" | "too_long":
+            return f"may have at most {context['max_length']} {unit(error)}"
         case "enum" | "literal_error":
             return f"has to be {str(context['expected']).replace(chr(39), '')}"
     if kind in TEXTS:

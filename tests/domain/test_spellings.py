@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from domain.image.values import Word
 from domain.image_source import Source
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
-from runtime.text.explained import explained
+from runtime.text.explained import errors_in, explained
 
 SHA256, SHA512 = hashlib.sha256(b"image").hexdigest(), hashlib.sha512(b"image").hexdigest()
 ID = "2a4eac9a-8cad-4466-8f01-db5cb1899700"
@@ -22,7 +22,7 @@ def taken(kind: Any, given: object) -> object:
 def told(kind: Any, given: object) -> str:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(kind).validate_python(given)
-    return explained(caught.value.errors()[0])
+    return explained(errors_in(caught.value)[0])
 
 
 @pytest.mark.parametrize(
