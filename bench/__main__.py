@@ -8,8 +8,11 @@ import argparse
 import asyncio
 import importlib
 import json
+import signal
 import sys
 from typing import Any
+
+from bench.homes import remove_leftovers
 
 NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst")
 
@@ -21,14 +24,28 @@ def main() -> int:
     chosen = parser.parse_args()
     names = NAMES if chosen.name == "all" else (chosen.name,)
     results: dict[str, dict[str, Any]] = {}
+    remove_leftovers()
     for name in names:
-        results[name] = asyncio.run(importlib.import_module(f"bench.{name}").measure())
+        try:
+            results[name] = asyncio.run(measure(name))
+        except (asyncio.CancelledError, KeyboardInterrupt) as end:
+            number = signal.SIGINT if isinstance(end, KeyboardInterrupt) else signal.SIGTERM
+            return 128 + number
         print(f"{name}:")
         for key, value in results[name].items():
             print(f"  {key:<28} {value}")
     if chosen.json:
         print(json.dumps(results if chosen.name == "all" else results[chosen.name]))
     return 0
+
+
+async def measure(name: str) -> dict[str, Any]:
+    """Run one benchmark. SIGTERM cancels it, as Ctrl-C does: it stops and removes what it has started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    found: dict[str, Any] = await importlib.import_module(f"bench.{name}").measure()
+    return found
 
 
 if __name__ == "__main__":

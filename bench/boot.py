@@ -17,6 +17,7 @@ from bench.bare import Bare
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
 from bench.http import Connection
 from runtime.local.libvirtd import ensure_libvirt
+from runtime.tasks.tasks import in_thread
 
 ROUNDS = 20
 URI = "qemu:///system"
@@ -35,8 +36,8 @@ class Times:
 async def measure() -> dict[str, Any]:
     await ensure_libvirt(URI)
     libvirt.virEventRegisterDefaultImpl()
-    ticking = asyncio.create_task(asyncio.to_thread(_tick, stop := asyncio.Event()))
     connection = await asyncio.to_thread(libvirt.open, URI)
+    ticking = asyncio.create_task(asyncio.to_thread(_tick, stop := asyncio.Event()))
     seen: dict[str, float] = {}
 
     def noticed(_: Any, domain: libvirt.virDomain, event: int, *__: Any) -> None:
@@ -98,7 +99,7 @@ async def _round(
     times.defined.append(max(0.0, seen[vm] - answered))
     xml = await asyncio.to_thread(lambda: connection.lookupByUUIDString(vm).XMLDesc(0))
     await expect(http, "DELETE", f"{path}/{vm}?wait=60s")
-    times.bare.append(await asyncio.to_thread(_bare, made, connection, xml))
+    times.bare.append(await in_thread(_bare, made, connection, xml))
 
 
 def _bare(made: Cloud, connection: libvirt.virConnect, like: str) -> float:

@@ -7,7 +7,6 @@ floor take turns.
 import asyncio
 import statistics
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import libvirt
@@ -15,6 +14,7 @@ import libvirt
 from bench.bare import Bare
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect
 from runtime.local.libvirtd import ensure_libvirt
+from runtime.tasks.tasks import in_thread
 
 COUNT = 20
 ROUNDS = 5
@@ -76,11 +76,7 @@ async def bare(made: Cloud, connection: libvirt.virConnect, like: str) -> float:
     """Seconds until all run."""
     domains = [Bare(made.home, connection, like) for _ in range(COUNT)]
     started = time.perf_counter()
-    await in_threads(domain.make for domain in domains)
+    await asyncio.gather(*(in_thread(domain.make) for domain in domains))
     took = time.perf_counter() - started
-    await in_threads(domain.remove for domain in domains)
+    await asyncio.gather(*(in_thread(domain.remove) for domain in domains))
     return took
-
-
-async def in_threads(works: Iterable[Any]) -> None:
-    await asyncio.gather(*(asyncio.to_thread(work) for work in works))

@@ -1,14 +1,10 @@
 """A whole cloud for a benchmark: real servers and real role processes on free ports, in a directory of its own."""
 
 import asyncio
-import contextlib
 import hashlib
-import os
 import re
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,9 +14,11 @@ from typing import Any
 
 import libvirt
 
+from bench.homes import home, remove_guests
 from bench.http import Connection
-from runtime.local.child import free_port
+from runtime.local.child import Child, free_port, spawn
 from runtime.local.servers import start_nats, start_postgres
+from runtime.tasks.tasks import heed_cancellation
 
 PROJECT = "bench"
 IMAGE = "blank"
@@ -31,7 +29,7 @@ class Cloud:
     home: Path
     nats_url: str
     http_port: int
-    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    processes: dict[str, Child] = field(default_factory=dict)
 
     def connection(self) -> Connection:
         return Connection("127.0.0.1", self.http_port)
@@ -54,6 +52,7 @@ class Cloud:
 
 async def expect(http: Connection, method: str, path: str, body: Any = None) -> Any:
     """The body of an answer that has to be a success. A read waits for read models that are behind."""
+    heed_cancellation()
     answer = await http.request(method, path, body)
     while method == "GET" and answer.status == 503 and b"position_not_reached" in answer.body:
         await asyncio.sleep(0.1)
@@ -72,21 +71,17 @@ def pss_mib(pid: int) -> float:
 @asynccontextmanager
 async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
     """Servers and roles, up and answering; everything is stopped and removed in the end."""
-    base = Path("/var/tmp")  # QEMU runs as another user: not under /root or /tmp
-    home = Path(tempfile.mkdtemp(prefix="nebula-bench-", dir=base))
-    home.chmod(0o755)
     async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        folder = stack.enter_context(home("bench"))
         if "NEBULA_LIBVIRT_URI" in settings:
-            stack.callback(remove_domains, settings["NEBULA_LIBVIRT_URI"], home)
-        nats = await start_nats(home)
+            stack.callback(_remove_guests, settings["NEBULA_LIBVIRT_URI"], folder)
+        nats = await start_nats(folder)
         stack.push_async_callback(nats.stop)
-        postgres = await start_postgres(home)
+        postgres = await start_postgres(folder)
         stack.push_async_callback(postgres.stop)
-        made = Cloud(home, nats.url, free_port())
+        made = Cloud(folder, nats.url, free_port())
         env = {
-            **os.environ,
-            "NEBULA_HOME": str(home),
+            "NEBULA_HOME": str(folder),
             "NEBULA_NATS_URL": nats.url,
             "NEBULA_POSTGRES_DSN": postgres.dsn,
             "NEBULA_HTTP_PORT": str(made.http_port),
@@ -95,45 +90,29 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
             "NEBULA_LOG_LEVEL": "warning",
             **settings,
         }
-        log = stack.enter_context((home / "roles.log").open("wb"))
         for role in roles:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cli.local.role", role, env=env, stderr=log, stdout=log
-            )
-            made.processes[role] = process
-            stack.push_async_callback(_end, process)
+            command = [sys.executable, "-m", "cli.local.role", role]
+            child = made.processes[role] = await spawn(role, command, folder / "roles.log", env=env)
+            stack.push_async_callback(child.stop)
         await _healthy(made)
+        heed_cancellation()
         yield made
 
 
-def remove_domains(uri: str, home: Path) -> None:
-    """What a benchmark that failed leaves: guests outlive their platform on purpose."""
+def _remove_guests(uri: str, folder: Path) -> None:
+    """Remove the guests of a benchmark that did not complete: guests keep running when their platform ends."""
     connection = libvirt.open(uri)
-    for domain in connection.listAllDomains():
-        with contextlib.suppress(libvirt.libvirtError):  # gone by itself
-            if str(home) in domain.XMLDesc():
-                domain.destroy()
-                domain.undefine()
+    remove_guests(connection, [folder])
     connection.close()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 async def _healthy(made: Cloud) -> None:
     """Wait until commands are accepted."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for role, process in made.processes.items():
-            if process.returncode is not None:
-                raise RuntimeError(f"{role} ended: {(made.home / 'roles.log').read_text()[-3000:]}")
+        for child in made.processes.values():
+            if not child.running:
+                raise child.failure("ended")
         try:
             async with made.connection() as http:
                 answer = await http.request("POST", "/v1/tags", {"id": "warm", "name": "warm"})

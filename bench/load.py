@@ -25,6 +25,7 @@ from domain.vm import VmStarted, VmStartRequested, VmStopped, VmStopRequested, e
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
+from runtime.tasks.tasks import heed_cancellation
 
 LENGTHS = (10, 100, 1000)
 BEHIND = 10
@@ -98,6 +99,7 @@ async def compare(name: str, ours: Work, floor: Work) -> dict[str, float]:
 
 
 async def timed(work: Work) -> float:
+    heed_cancellation()
     started = time.perf_counter()
     await work()
     return time.perf_counter() - started

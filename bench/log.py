@@ -1,8 +1,6 @@
 """A bare log for the benchmarks of `eventstore`: one durable server with the platform's streams, and nothing else."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +12,14 @@ from uuid import uuid4
 import nats
 from nats.aio.client import Client
 
+from bench.homes import home
 from domain.base import Event
 from domain.vm import Considered, Spec, VmGuestReady, VmRequested, VmScheduled, VmStarted, VmStopped
 from eventstore.log.envelope import Context
 from runtime.bus import streams
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import start_nats
+from runtime.tasks.tasks import heed_cancellation
 
 CONTEXT = Context(actor="user:bench", request=str(uuid4()))
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -33,6 +33,7 @@ class Log:
     #: as the platform's roles connect, and as anybody would
     ours: Client
     bare: Client
+    home: Path
 
     async def request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Ask the server with the bare client. Raises RuntimeError when it refuses."""
@@ -44,10 +45,9 @@ class Log:
 
 @asynccontextmanager
 async def log() -> AsyncIterator[Log]:
-    home = Path(tempfile.mkdtemp(prefix="nebula-bench-", dir="/var/tmp"))
     async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        server = await start_nats(home)
+        folder = stack.enter_context(home("bench"))
+        server = await start_nats(folder)
         stack.push_async_callback(server.stop)
         bare = await nats.connect(server.url)
         stack.push_async_callback(bare.close)
@@ -56,7 +56,8 @@ async def log() -> AsyncIterator[Log]:
         stack.push_async_callback(ours.close)
         await streams.ensure_all(bare.jetstream(), 1)
         await bare.jetstream().add_stream(streams.events_stream(1), name=FLOOR, subjects=["floor.>"])
-        yield Log(server.url, ours, bare)
+        heed_cancellation()
+        yield Log(server.url, ours, bare, folder)
 
 
 def life(vm: str) -> list[Event]:

@@ -8,8 +8,6 @@ import statistics
 import time
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +24,7 @@ from handlers.world.turns import Turns
 from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import replies
+from runtime.tasks.tasks import heed_cancellation
 
 FEW, MANY = 5, 50_000
 BATCH = 500
@@ -41,28 +40,28 @@ async def measure(made: Log) -> dict[str, Any]:
     created = ProjectCreated(at=AT, operation=str(uuid4()), fingerprint="f" * 64, project=PROJECT, name="Bench")
     await store.append([Change(Tip(Ref(PROJECT, "project", PROJECT)), [created])], CONTEXT)
     few, many = [await vm(store, operations) for operations in (FEW, MANY)]
-    with TemporaryDirectory() as home:
-        world = World()
-        commands = CommandLoop(
-            made.ours,
-            EventStore(made.ours, frontier=world.frontier),
-            Facts(world, Vault.of(made.ours, Path(home) / "master.key")),
-        )
-        following = asyncio.create_task(world.follow(made.ours, Turns(commands.in_flight)))
-        await world.reached(await store.last_position())
-        await commands.start()
-        await made.ours.flush()
-        numbers = count()
-        took: dict[str, list[float]] = {few: [], many: []}
-        sizes: dict[str, int] = {}
-        for _ in range(ROUNDS):
-            for id_, times in took.items():
-                started = time.perf_counter()
-                sizes[id_] = await change(made, id_, next(numbers))
-                times.append(time.perf_counter() - started)
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+    world = World()
+    commands = CommandLoop(
+        made.ours,
+        EventStore(made.ours, frontier=world.frontier),
+        Facts(world, Vault.of(made.ours, made.home / "master.key")),
+    )
+    following = asyncio.create_task(world.follow(made.ours, Turns(commands.in_flight)))
+    await world.reached(await store.last_position())
+    await commands.start()
+    await made.ours.flush()
+    numbers = count()
+    took: dict[str, list[float]] = {few: [], many: []}
+    sizes: dict[str, int] = {}
+    for _ in range(ROUNDS):
+        for id_, times in took.items():
+            heed_cancellation()
+            started = time.perf_counter()
+            sizes[id_] = await change(made, id_, next(numbers))
+            times.append(time.perf_counter() - started)
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
     mine, floor = statistics.median(took[many]), statistics.median(took[few])
     return {
         f"change_with_{FEW}_operations_ms": round(floor * 1e3, 2),

@@ -22,6 +22,7 @@ from eventstore.log.follow import follow
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus.bus import QuickClient
+from runtime.tasks.tasks import heed_cancellation
 
 SIZES = {"1e4": 10_000, "1e5": 100_000, "1e6": 1_000_000}
 ROUNDS = 3
@@ -51,15 +52,21 @@ async def measure() -> dict[str, Any]:
 async def fill(store: EventStore, size: int) -> None:
     """Append until the log has so many events: whole lives of VMs, five events each."""
     while await store.last_position() < size:
+        heed_cancellation()
         refs = [Ref("bench", "vm", str(uuid4())) for _ in range(LIVES)]
         await store.append([Change(Tip(ref), life(ref.id)) for ref in refs], CONTEXT)
 
 
 async def in_a_process(reader: str, url: str, size: int) -> dict[str, float]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, reader, url, str(size), stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
+    heed_cancellation()
+    command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", __name__, reader, url, str(size)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         raise RuntimeError(f"reading {size} events ended with status {process.returncode}")
     found: dict[str, float] = json.loads(out)

@@ -19,6 +19,7 @@ from domain.contract import NodeReport, Power
 from eventstore.parking.parking import REPORTS, Parking
 from handlers.queues.queues import BATCH, Queues, consumer
 from runtime import subjects
+from runtime.tasks.tasks import heed_cancellation
 
 COUNT, ROUNDS = 4000, 9
 BODY = NodeReport(vm=str(uuid4()), node="n1", epoch=1, lease=3, sequence=5, at=AT, power=Power.ON).model_dump_json()
@@ -38,6 +39,7 @@ async def measure() -> dict[str, Any]:
 
 async def rate(nc: Client, read: Any) -> tuple[float, float]:
     """Reports per second, and microseconds of CPU for each."""
+    heed_cancellation()
     js = nc.jetstream()
     for _ in range(COUNT // 250):
         subject = subjects.report("n1", "vm", uuid4().hex)  # a stream of reports keeps the newest of each subject only

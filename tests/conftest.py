@@ -1,10 +1,8 @@
 """Real servers for the tests: one of each for the whole run, on free ports and in a folder of their own."""
 
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,11 +12,12 @@ import hypothesis
 import pytest
 import structlog
 
+from bench import homes
 from runtime.local.libvirtd import Libvirt, ensure_libvirt
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Processes that the tests start can be interrupted, even where a shell started the tests in its background.
 
     And they keep what they compile: else each would compile all that it imports, which doubles the time of its start.
@@ -26,7 +25,10 @@ def pytest_configure() -> None:
     variables, which costs seconds for each.
     No example has a deadline, since the machine may be slow. Where `CI` is set, examples are the same at every run, so
     that a change is not refused for a fault of before; elsewhere they are new ones.
+    Earlier runs that were killed have left folders and guests, which are removed once, before the workers start.
     """
+    if not hasattr(config, "workerinput"):
+        homes.remove_leftovers()
     hypothesis.settings.register_profile("any machine", deadline=None, derandomize="CI" in os.environ)
     hypothesis.settings.load_profile("any machine")
     sys.dont_write_bytecode = False
@@ -120,10 +122,8 @@ def own_logging() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def servers_home() -> Iterator[Path]:
     """Where servers keep their data. Not pytest's own folder: Postgres, as its own user, may not enter that."""
-    home = Path(tempfile.mkdtemp(prefix="nebula-tests-", dir="/var/tmp"))
-    home.chmod(0o755)
-    yield home
-    shutil.rmtree(home)
+    with homes.home("tests") as home:
+        yield home
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,5 @@ async def libvirt_qemu() -> Libvirt:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users can enter, as those of `tmp_path` cannot: for what programs without rights run."""
-    with tempfile.TemporaryDirectory(prefix="nebula-test-", dir="/var/tmp") as made:
-        folder = Path(made)
-        folder.chmod(0o755)
+    with homes.home("test") as folder:
         yield folder

@@ -2,16 +2,14 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import homes
 from cli.client import client
 from cli.commands import events
 from cli.main import main
@@ -62,18 +60,10 @@ def nebula(
     return run
 
 
-@contextmanager
-def new_home() -> Iterator[Path]:
-    """Not in pytest's own folder: Postgres, as its own user, may not enter that."""
-    folder = Path(tempfile.mkdtemp(prefix="nebula-cli-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
-    with new_home() as folder:
+    """Not in pytest's own folder: Postgres, as its own user, may not enter that."""
+    with homes.home("cli") as folder:
         yield folder
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import environment, new_home
+from bench import homes
+from tests.cli.conftest import environment
 from tests.cli.test_up import told, up
 from tests.projections.cloud import KEY
 
@@ -44,7 +45,7 @@ class Cli:
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Cli]:
-    with new_home() as home, up(home) as running:
+    with homes.home("cli") as home, up(home) as running:
         yield Cli(home, next(line.split()[1] for line in told(running) if line.startswith("gateway")))
 
 

@@ -4,11 +4,9 @@ import asyncio
 import hashlib
 import json
 import os
-import shutil
 import signal
 import ssl
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -20,6 +18,7 @@ from typing import Any
 import httpx
 import libvirt
 
+from bench import homes
 from runtime.files.files import put
 from runtime.local.child import free_port
 from runtime.settings import default_home
@@ -191,19 +190,17 @@ class Platform:
 
 @asynccontextmanager
 async def platform(**settings: str) -> AsyncIterator[Platform]:
-    home = Path(tempfile.mkdtemp(prefix="nebula-e2e-", dir="/var/tmp"))
-    home.chmod(0o755)
-    put(home / "nats.port", str(free_port()))  # or two that start at the same time both take 4222
-    made = Platform(home, free_port(), free_port(), settings)
-    try:
-        await made.up()
-        yield made
-    finally:
-        if made.process is not None and made.process.returncode is None:
-            await made.down()
-        if "NEBULA_SIMULATE" not in settings:
-            remove_domains(home)
-        shutil.rmtree(home, ignore_errors=True)
+    with homes.home("e2e") as home:
+        put(home / "nats.port", str(free_port()))  # or two that start at the same time both take 4222
+        made = Platform(home, free_port(), free_port(), settings)
+        try:
+            await made.up()
+            yield made
+        finally:
+            if made.process is not None and made.process.returncode is None:
+                await made.down()
+            if "NEBULA_SIMULATE" not in settings:
+                remove_domains(home)
 
 
 def domains(home: Path) -> list[str]:
@@ -228,12 +225,6 @@ def remove_domains(home: Path) -> None:
     """What a failed test left behind: guests outlive their platform on purpose."""
     connection = libvirt.open("qemu:///system")
     try:
-        for uuid in domains(home):
-            domain = connection.lookupByUUIDString(uuid)
-            persistent = domain.isPersistent()  # asked now: one that is not is gone once it is off
-            if domain.isActive():
-                domain.destroy()
-            if persistent:
-                domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+        homes.remove_guests(connection, [home])
     finally:
         connection.close()

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from uuid import UUID
 import nats
 from nats.aio.client import Client
 
+from bench import homes
 from domain.base import Event
 from domain.project import ProjectCreated, ProjectRenamed
 from domain.tag import TagCreated, TagRenamed
@@ -103,8 +103,8 @@ def example(ref: Ref, version: int, number: int) -> Event:
 @asynccontextmanager
 async def running(home: Path | None = None) -> AsyncIterator[Log]:
     """A server of its own, with an empty log unless `home` holds one."""
-    with tempfile.TemporaryDirectory(prefix="nebula-integrity-", dir="/var/tmp") as fresh:
-        place = home or Path(fresh)
+    with homes.home("integrity") as fresh:
+        place = home or fresh
         server = await start_nats(place)
         nc = await nats.connect(server.url)
         try:

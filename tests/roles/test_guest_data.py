@@ -7,9 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
+from bench import homes
 from domain.contract import Power
 from domain.vm import ChangeVm, DeleteVm
 from eventstore.log.envelope import Ref
@@ -115,25 +114,18 @@ class Beside:
 @pytest.fixture(scope="module")
 async def beside(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[Beside]:
     home = tmp_path_factory.mktemp("beside")
-    async with cloud(home, postgres) as made, gate(postgres.port) as database, open_home() as folder:
-        await database.open()
-        await made.furnish()
-        found = Beside(made, database, f"http://127.0.0.1:{free_port()}", folder)
-        try:
-            await found.start_projections()
-            await found.start_guest_data()
-            yield found
-        finally:
-            for name in list(found.supervisors):
-                await found.end(name)
-
-
-@asynccontextmanager
-async def open_home() -> AsyncIterator[Path]:
-    """Where a user without rights gets to its own folder."""
-    with tempfile.TemporaryDirectory(prefix="nebula-test-", dir="/var/tmp") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
+    with homes.home("test") as folder:
+        async with cloud(home, postgres) as made, gate(postgres.port) as database:
+            await database.open()
+            await made.furnish()
+            found = Beside(made, database, f"http://127.0.0.1:{free_port()}", folder)
+            try:
+                await found.start_projections()
+                await found.start_guest_data()
+                yield found
+            finally:
+                for name in list(found.supervisors):
+                    await found.end(name)
 
 
 @needs_root

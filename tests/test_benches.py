@@ -1,0 +1,100 @@
+"""A benchmark that is stopped leaves nothing, and what a killed one leaves is removed at the next start."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from bench import homes
+from tests.processes import alive
+from tests.waiting import eventually
+
+#: No process has this id: it is greater than the greatest one.
+ENDED = 2**22 + 1
+BENCHMARK = """
+import pathlib, sys
+from bench import __main__, homes
+homes.BASE = pathlib.Path(sys.argv.pop())
+sys.exit(__main__.main())
+"""
+DOMAIN = """<domain type='test'>
+  <name>{name}</name><memory>1024</memory><os><type>hvm</type></os>
+  <devices><disk type='file'><source file='{disk}'/><target dev='vda'/></disk></devices>
+</domain>"""
+
+
+@pytest.fixture
+def base(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of homes, for these tests alone."""
+    monkeypatch.setattr(homes, "BASE", open_folder)
+    return open_folder
+
+
+async def benchmark(base: Path) -> tuple[asyncio.subprocess.Process, Path, int]:
+    """A benchmark that is running: its process, its folder, and the process id of its server."""
+    command = [sys.executable, "-c", BENCHMARK, "append", str(base)]
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+
+    def started() -> tuple[Path, int] | None:
+        for file in base.glob(f"nebula-bench-{process.pid}-*/nats.pid"):
+            if text := file.read_text():
+                return file.parent, int(text)
+        return None
+
+    folder, server = await eventually(started, "its server runs")
+    return process, folder, server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_one_that_is_stopped_leaves_nothing(base: Path, number: signal.Signals) -> None:
+    process, folder, server = await benchmark(base)
+    process.send_signal(number)
+    assert await process.wait() == 128 + number
+    assert not folder.exists()
+    assert not alive(server)
+
+
+async def test_one_that_is_killed_leaves_no_process_and_the_next_start_removes_its_folder(base: Path) -> None:
+    process, folder, server = await benchmark(base)
+    homes.remove_leftovers()
+    assert folder.exists()
+    process.kill()
+    await process.wait()
+    await eventually(lambda: not alive(server), "its server has ended")
+    assert folder.exists()
+    homes.remove_leftovers()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["nebula-bench-2_6_xeqc", "nebula-bench-1-a", "nebula-4194305", "pg-4194305-a"])
+def test_other_folders_are_no_leftovers(name: str) -> None:
+    assert not homes.is_leftover(Path("/var/tmp", name))
+
+
+def test_guests_are_removed_by_the_folder_of_their_files() -> None:
+    """Defined or transient, running or off. The guests of others stay."""
+    connection = libvirt.open("test:///default")
+    before = {domain.name() for domain in connection.listAllDomains()}
+    folder = homes.BASE / f"nebula-bench-{ENDED}-aaaa"
+    connection.defineXML(DOMAIN.format(name="off", disk=folder / "off.qcow2"))
+    connection.defineXML(DOMAIN.format(name="running", disk=folder / "node" / "running.qcow2")).create()
+    connection.createXML(DOMAIN.format(name="bare-1", disk=folder / "bare-1.qcow2"))
+    connection.defineXML(DOMAIN.format(name="other", disk=f"{folder}b/other.qcow2"))
+    try:
+        homes.remove_guests(connection, [folder])
+        assert {domain.name() for domain in connection.listAllDomains()} == {*before, "other"}
+    finally:
+        connection.lookupByName("other").undefine()
+        connection.close()
+
+
+def test_the_folder_of_a_node_stays_while_its_guests_cannot_be_removed(base: Path) -> None:
+    folder = base / f"nebula-bench-{ENDED}-aaaa"
+    (folder / "node").mkdir(parents=True)
+    homes.remove_leftovers("qemu+unix:///system?socket=/nowhere")
+    assert folder.exists()
+    homes.remove_leftovers("test:///default")
+    assert not folder.exists()
