@@ -5,22 +5,13 @@ import signal
 import uuid
 from pathlib import Path
 
-from nats.js.errors import NotFoundError
-
-from eventstore.parking.parking import REPORTS
-from handlers.queues.queues import consumer_name
-from runtime import subjects
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
 
 
-async def both_ready(side: WriteSide) -> bool:
-    """Whether two of them read the queue of reports: what they begin with last."""
-    try:
-        queue = await side.nc.jetstream().consumer_info(subjects.REPORTS, consumer_name(REPORTS))
-    except NotFoundError:  # the first of them has not come that far
-        return False
-    return bool(queue.num_waiting == 2)
+async def who_answers(side: WriteSide) -> str:
+    """The id of the process that answered a command."""
+    return str((await side.decided("system", "health", "check", {}))["ok"]["process"])
 
 
 async def test_no_command_is_lost_when_handlers_stop(servers_home: Path) -> None:
@@ -29,7 +20,12 @@ async def test_no_command_is_lost_when_handlers_stop(servers_home: Path) -> None
     home.mkdir()
     async with write_side(home) as side:
         await side.start()
+        known = {await who_answers(side)}
         stopping, answered = asyncio.Event(), 0
+
+        async def a_new_one_answers() -> bool:
+            known.add(await who_answers(side))
+            return len(known) == len(side.processes)
 
         async def ask() -> None:
             nonlocal answered
@@ -42,7 +38,7 @@ async def test_no_command_is_lost_when_handlers_stop(servers_home: Path) -> None
         for _ in range(3):
             old = side.processes[-1]
             await side.start()
-            await eventually(lambda: both_ready(side), "two handlers are ready")
+            await eventually(a_new_one_answers, "the new process answers, too")
             before = answered
             old.send_signal(signal.SIGTERM)
             assert await old.wait() == 0
