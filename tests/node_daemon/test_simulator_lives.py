@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from domain.contract import Desired, ImageSource, Power, Wanted
 from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.faults import Faulty
-from node_daemon.hypervisor.hypervisor import Refused, Unreachable
+from node_daemon.hypervisor.hypervisor import Have, Refused, Unreachable
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.grace_periods import seconds
 from node_daemon.reconcile.plan import LIVE, Host, Refuse, Shutdown, plan
@@ -78,6 +79,7 @@ class Lives(RuleBasedStateMachine):
         self.past = {vm: [want] for vm, want in self.want.items()}
         self.dies_in: int | None = None
         self.crimes: list[object] = []
+        self.seen: dict[str, Have] = {}
         self.turning: asyncio.Task[Any] | None = None
         self.restart_daemon()
 
@@ -90,6 +92,10 @@ class Lives(RuleBasedStateMachine):
     def judge(self, call: Call) -> None:
         late = asyncio.current_task() is not self.turning  # a call that hung takes effect after its caller gave up
         wants = self.past[call.vm] if late else [self.want[call.vm]]
+        if (
+            late
+        ):  # it is judged by what its caller had seen: a leftover, whose guest is off by now, looks like its memory
+            call = replace(call, before=self.seen[call.vm])
         if not any(allowed(call, want, self.simulator.host.boot_id) for want in wants):
             self.crimes.append((call, self.want[call.vm]))  # an exception might be taken for the hypervisor's
         if self.dies_in is not None and not late:
@@ -123,6 +129,7 @@ class Lives(RuleBasedStateMachine):
             step = next(iter(plan({vm: want}, {vm: have}, self.host, seconds)), None)
             if step is None or isinstance(step, Refuse):
                 return False
+            self.seen[vm] = have
             await self.executor.carry_out(step, lambda: self.want[vm], lambda _: None)
             if isinstance(step, Shutdown):
                 await asyncio.sleep(0.001)  # the guest goes down by a timer
