@@ -12,10 +12,10 @@ from typing import Annotated, assert_never
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
+from domain.accepted_requests import NONE as NO_OPERATIONS, Operations
 from domain.access import Permission
 from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
-from domain.known import NONE as NO_OPERATIONS, Operations
 from domain.named import (
     DeletionBegun,
     DeletionGivenUp,
@@ -304,14 +304,16 @@ def refers(flavor: Flavor) -> frozenset[Reference]:
     return frozenset([Reference("project", flavor.project)])
 
 
-def verb(command: type[FlavorCommand], summary: str, opens: type[OperationDone], effect: Effect) -> Verb[FlavorCommand]:
+def verb(
+    command: type[FlavorCommand], summary: str, accepted_by: type[OperationDone], effect: Effect
+) -> Verb[FlavorCommand]:
     return Verb(
         name=command.VERB,
         command=command,
         summary=summary,
         effect=effect,
         permission=Permission("flavor.manage"),
-        opens=(opens,),
+        accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )

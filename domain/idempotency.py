@@ -7,8 +7,8 @@ for, and is in the same append as the resource's first event.
 
 from pydantic import AwareDatetime
 
+from domain.accepted_requests import KeyReused
 from domain.base import Event, Message
-from domain.known import KeyReused
 
 
 class OperationKeyed(Event):

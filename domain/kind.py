@@ -147,7 +147,7 @@ class Kind(Generic[S, C]):
     @cached_property
     def all_events(self) -> tuple[type[Event], ...]:
         """All types of events of the kind."""
-        return (*dict.fromkeys(event for verb in self.verbs for event in verb.opens), *self.events)
+        return (*dict.fromkeys(event for verb in self.verbs for event in verb.accepted_by), *self.events)
 
     @cached_property
     def stored(self) -> TypeAdapter[S]:

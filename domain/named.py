@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol, TypedDict
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass
 
+from domain.accepted_requests import NONE, AcceptedRequest, Operations, same_request
 from domain.base import LENIENT, Closing, Command, Event, Uuid, being_deleted
-from domain.known import NONE, AcceptedRequest, Operations, same_request
 
 
 class OperationCommand(Command):

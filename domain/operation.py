@@ -95,7 +95,7 @@ class EventContext:
 
 
 _VERBS = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
-OPENED: Mapping[type[Event], Verb[Any]] = {event: verb for _, verb in _VERBS for event in verb.opens}
+OPENED: Mapping[type[Event], Verb[Any]] = {event: verb for _, verb in _VERBS for event in verb.accepted_by}
 """For each event that opens an operation: the verb of the operation."""
 FULFILS: Mapping[type[Event], frozenset[str]] = {
     event: frozenset(verb.name for _, verb in _VERBS if event in verb.fulfilled_by)

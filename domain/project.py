@@ -268,7 +268,7 @@ def refers(project: Project) -> frozenset[Reference]:
 
 
 def verb(
-    command: type[ProjectCommand], summary: str, effect: Effect, *opens: type[OperationDone]
+    command: type[ProjectCommand], summary: str, effect: Effect, *accepted_by: type[OperationDone]
 ) -> Verb[ProjectCommand]:
     return Verb(
         name=command.VERB,
@@ -276,7 +276,7 @@ def verb(
         summary=summary,
         effect=effect,
         permission=Permission("project.manage"),
-        opens=opens,
+        accepted_by=accepted_by,
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )

@@ -154,14 +154,14 @@ def evolve(tag: Tag | None, event: Event) -> Tag | None:
             assert_never(event)
 
 
-def verb(command: type[TagCommand], summary: str, effect: Effect, opens: type[OperationDone]) -> Verb[TagCommand]:
+def verb(command: type[TagCommand], summary: str, effect: Effect, accepted_by: type[OperationDone]) -> Verb[TagCommand]:
     return Verb(
         name=command.VERB,
         command=command,
         summary=summary,
         effect=effect,
         permission=Permission("tag.manage"),
-        opens=(opens,),
+        accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
     )

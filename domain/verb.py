@@ -31,7 +31,7 @@ class Effect(StrEnum):
 class Verb(Generic[C]):
     """A verb of a kind.
 
-    `opens`: the events that open its operation, which is then accepted. `fulfilled_by`: the events after which the
+    `accepted_by`: the events with which its operation is accepted. `fulfilled_by`: the events after which the
     operation has succeeded; ON_ACCEPTANCE if it has when it is accepted. `two_steps`: a deletion in two steps
     (`domain/named.py`); the caller gets the reply after the second one.
     """
@@ -41,7 +41,7 @@ class Verb(Generic[C]):
     summary: str
     effect: Effect
     permission: Permission
-    opens: tuple[type[Event], ...]
+    accepted_by: tuple[type[Event], ...]
     fulfilled_by: tuple[type[Event], ...]
     two_steps: bool = False
 

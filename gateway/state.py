@@ -105,10 +105,13 @@ class Gateway:
         await self._reached(written, max(OWN_WRITES, patience), "and your earlier writes are at {}")
 
     async def _reached(self, position: int, seconds: float, what: str) -> None:
-        """Wait for the read models. `what`: text for the problem. Raises Problem (503) after a time-out, Away."""
+        """Wait for the read models. `what`: text for the problem.
+
+        Raises Problem (503) after a time-out, ReadModelsUnavailable.
+        """
         if position <= self.position.value or await self.position.reach(position, seconds):
             return
-        await answers(self.pool)  # raises Away if Postgres is the cause
+        await answers(self.pool)  # raises ReadModelsUnavailable if Postgres is the cause
         detail = f"the read models are at {self.position.value}, {what.format(position)}; try again"
         raise Problem(503, "position_not_reached", detail)
 

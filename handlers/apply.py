@@ -23,7 +23,7 @@ ATTEMPTS = 8
 PATIENCE = 5.0
 
 
-Beside = Callable[[S | None, Sequence[Event]], Awaitable[Sequence[Change | Tip]]]
+RelatedChanges = Callable[[S | None, Sequence[Event]], Awaitable[Sequence[Change | Tip]]]
 """Returns the changes of other aggregates that are stored in the same append, and the tips that must not change."""
 
 
@@ -52,7 +52,7 @@ async def apply(
     expect_new: bool = False,
     key: str | None = None,
     known: Loaded[S] | None = None,
-    beside: Beside[S] | None = None,
+    related: RelatedChanges[S] | None = None,
     basis: Mapping[Ref, Tip] | None = None,
 ) -> Applied[S]:
     """Decide on the latest state and append. If another append was first, decide again.
@@ -61,7 +61,7 @@ async def apply(
       the rules, and a decision without events, count only once the world has reached the end of the log.
     - `known`: use this state instead of reading the history. A decision on it without events counts immediately.
     - `expect_new`: do not read the history, because the aggregate should not exist, in this project or any other.
-    - `beside`: called at each attempt, for changes of other aggregates in the same append.
+    - `related`: called at each attempt, for changes of other aggregates in the same append.
     - `basis`: the tips of the aggregates that the command was checked against. Those to which the new state refers, and
       the old one did not, must not have changed, in the same append. Otherwise Conflict is raised immediately.
     - `key`: the id that is derived from the caller's key, if the command creates the aggregate. The same append records
@@ -94,7 +94,7 @@ async def apply(
             states.append(evolve(states[-1], event))
         state = states[-1]
         checks = new_references(loaded, state, basis) if basis is not None else []
-        others = await beside(loaded.state, events) if beside else ()
+        others = await related(loaded.state, events) if related else ()
         first = Change(loaded.tip, events, alone(ref.id) if expect_new else None)
         changes = [first, *(other for other in others if isinstance(other, Change))]
         if key is not None and key != ref.id:

@@ -29,9 +29,9 @@ from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
 from handlers.managers.images import Verifier
-from handlers.managers.kept_images import Keeper
 from handlers.managers.lease import Lease
 from handlers.managers.liveness import Liveness
+from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
 from handlers.nodes.leases import Leases, newest_lease
@@ -98,7 +98,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
         Verifier(store, world, readers[0], vault, kept).driver(),
-        Keeper(world, readers[1], vault, kept).driver(),
+        MissingImages(world, readers[1], vault, kept).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
     commands.health.process = process

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from pydantic_core import to_json
 
+from domain.accepted_requests import KeyReused
 from domain.base import Category, Rejected
-from domain.known import KeyReused
 from eventstore.log.store import Conflict, TooLarge, TooMany, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
 from runtime.bus.replies import MOST_DETAIL, Refusal

@@ -60,7 +60,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         hosts=settings.fetch_from,
         budget=int(settings.image_cache_gib * GIB),
         bases=disks.bases,
-        kept=settings.image_base,
+        base=settings.image_base,
         platform=Bus(connection, settings.node),
     )
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from psycopg.rows import DictRow
 
+from domain.accepted_requests import FIELD
 from domain.kind import Kind
-from domain.known import FIELD
 from eventstore.log.envelope import Ref
 from projections.database import Connection, Pool, clean_json, fetch, key, parsed
 from projections.model import ReadModel, Row, Session, Step
@@ -76,7 +76,7 @@ class Aggregates(Generic[S, V]):
         )
 
     def found(self, row: DictRow) -> "Found[S]":
-        """The aggregate in a row of a query for COLUMNS. Raises Away."""
+        """The aggregate in a row of a query for COLUMNS. Raises ReadModelsUnavailable."""
         return Found(parsed(self.of.stored, row["state"]), row["version"], row["position"], row["deleted"])
 
     def shown(self, found: "Found[S]") -> V:
@@ -166,7 +166,10 @@ COLUMNS = "state::text AS state, version, position, deleted"
 
 
 async def get(pool: Pool, table: Aggregates[S, Any], ref: Ref) -> tuple[Found[S] | None, int]:
-    """One aggregate (None without a row), and the log position that the answer reflects. Raises Away."""
+    """One aggregate (None without a row), and the log position that the answer reflects.
+
+    Raises ReadModelsUnavailable.
+    """
     found = await fetch(
         pool,
         f"SELECT {COLUMNS} FROM {table.table} WHERE project = %(project)s AND id = %(id)s",  # noqa: S608

@@ -40,11 +40,11 @@ Params = Mapping[str, Any]
 _ESCAPES = re.compile(r"\\\\|\\u0000")
 
 
-class Away(Exception):
+class ReadModelsUnavailable(Exception):
     """Postgres cannot be queried now, or has no read models yet."""
 
 
-class NotGranted(Away):
+class NotGranted(ReadModelsUnavailable):
     """The role may not read this table: the owner of the read models has to grant it."""
 
 
@@ -107,7 +107,7 @@ def refused(dsn: str, error: Exception) -> CannotRun:
 
 def pool(dsn: str, role: str, schema: str = SCHEMA, *, size: int = 8) -> Pool:
     """A pool of connections for reads. It is closed at first: open it with `await pool.open()`."""
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # callers get Away
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # callers get ReadModelsUnavailable
     return AsyncConnectionPool(
         conninfo(dsn, schema, role),
         connection_class=AsyncConnection[DictRow],
@@ -159,7 +159,7 @@ def lost(error: Exception) -> bool:
 async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:
     """The rows of a query and the checkpoint that they reflect, from one statement and so from one snapshot.
 
-    `order` names the columns of `query` to sort by. Raises Away.
+    `order` names the columns of `query` to sort by. Raises ReadModelsUnavailable.
     """
     statement = f"""
         SELECT c.position AS log_position, r.*
@@ -184,19 +184,19 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
         missing = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
         if not (lost(error) or isinstance(error, missing)):
             raise
-        raise Away(str(error)) from error
+        raise ReadModelsUnavailable(str(error)) from error
     if not rows:
-        raise Away("the read models are being built")
+        raise ReadModelsUnavailable("the read models are being built")
     return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
 
 
 async def answers(pool: Pool) -> None:
-    """Return where the read models can be asked. Raises Away."""
+    """Return where the read models can be asked. Raises ReadModelsUnavailable."""
     await fetch(pool, "SELECT true AS there", {})
 
 
-async def kept(pool: Pool) -> tuple[int, bool]:
-    """How far the read models are, and whether a process keeps them: its lock says so. Raises Away."""
+async def progress(pool: Pool) -> tuple[int, bool]:
+    """How far the read models are, and whether a process keeps them: its lock says so. Raises ReadModelsUnavailable."""
     query = """SELECT EXISTS (SELECT 1 FROM pg_locks
                WHERE locktype = 'advisory' AND classid = %(writer)s
                AND objid = (hashtext(%(schema)s)::bigint & 4294967295) AND granted
@@ -211,12 +211,17 @@ async def _rows(pool: Pool, statement: str, params: Params, *, prepare: bool | N
 
 
 def parsed(type_: TypeAdapter[S], text: str) -> S:
-    """A state from the JSON of a row. Raises Away if another version wrote it and this one cannot read it."""
+    """A state from the JSON of a row.
+
+    Raises ReadModelsUnavailable if another version wrote it and this one cannot read it.
+    """
     try:
         return type_.validate_json(text)
     except ValidationError as error:
         wrong = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
-        raise Away(f"the read models are of another version: this one cannot read their {wrong}") from error
+        raise ReadModelsUnavailable(
+            f"the read models are of another version: this one cannot read their {wrong}"
+        ) from error
 
 
 def clean(text: str) -> str:

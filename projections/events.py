@@ -118,7 +118,7 @@ async def page(
 ) -> tuple[list[Recorded], int | None, int]:
     """Events after position `after`, in the order of the log: the events, the key of the next page, the log position.
 
-    Every filter that is not None must match. The names of filters are those of FILTERS. Raises Away.
+    Every filter that is not None must match. The names of filters are those of FILTERS. Raises ReadModelsUnavailable.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     where = " AND ".join(["position > %(after)s", *(FILTERS[name] for name in given)])

@@ -38,13 +38,13 @@ from domain.contract.guest_data import (
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
 from projections import seeds, ssh
-from projections.database import Away, Pool
+from projections.database import Pool, ReadModelsUnavailable
 from projections.model import Secrets
 from projections.position import Position
 from projections.seeds import Seed
 from runtime import logs, subjects
 from runtime.bus import replies, requests
-from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.replies import InvalidReply, Refusal
 from runtime.bus.requests import Patience, Unanswered
 from runtime.bus.responder import Answer, Responder
 from runtime.tasks import tasks
@@ -193,7 +193,7 @@ class GuestAnswers:
         subject = subjects.command(seed.project, "vm", "guest-ready")
         try:
             await requests.request(self._nc, subject, command.body(), Patience(COMMAND_SECONDS), lambda reply: reply)
-        except Nonsense as error:
+        except InvalidReply as error:
             raise Refused(503, UNAVAILABLE, f"the reply of the handlers cannot be read: {error}") from error
         except Unanswered as error:
             raise Refused(503, UNAVAILABLE, f"{type(error).__name__}: {error}") from error
@@ -211,7 +211,10 @@ def refusal(error: Exception) -> Refusal | None:
     """The refusal for an error; None if the error is a bug."""
     if isinstance(error, Refused):
         return error.refusal
-    if isinstance(error, Away | Unavailable | VaultUnavailable | WrongMasterKey | NatsError | OSError | TimeoutError):
+    if isinstance(
+        error,
+        ReadModelsUnavailable | Unavailable | VaultUnavailable | WrongMasterKey | NatsError | OSError | TimeoutError,
+    ):
         return Refused(503, UNAVAILABLE, f"{type(error).__name__}: {error}").refusal
     return None
 

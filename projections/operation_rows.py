@@ -205,20 +205,23 @@ _QUERY = """
 
 
 async def get(pool: Pool, operation: str) -> OperationView | None:
-    """One operation; None if it does not exist. Raises Away."""
+    """One operation; None if it does not exist. Raises ReadModelsUnavailable."""
     row = (await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})).row
     return shown(row) if row else None
 
 
 def shown(row: DictRow) -> OperationView:
-    """The operation in a row of the query. Raises Away."""
+    """The operation in a row of the query. Raises ReadModelsUnavailable."""
     return view(parsed(STORED, row["state"]), row["steps"])
 
 
 async def page(
     pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int
 ) -> tuple[list[OperationView], int | None, int]:
-    """Operations, the newest first: the views, the key of the next page, the log position. Raises Away."""
+    """Operations, the newest first: the views, the key of the next page, the log position.
+
+    Raises ReadModelsUnavailable.
+    """
     given = {name: value for name, value in filters.items() if value is not None}
     conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in given]
     if before is not None:

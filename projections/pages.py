@@ -29,7 +29,10 @@ def cut(rows: list[DictRow], limit: int, key: str) -> tuple[list[DictRow], int |
 
 
 async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, where: str, params: Params) -> Page[V]:
-    """Aggregates that are not deleted and match `where`, a condition on the table's columns. Raises Away."""
+    """Aggregates that are not deleted and match `where`, a condition on the table's columns.
+
+    Raises ReadModelsUnavailable.
+    """
     found = await fetch(
         pool,
         f"""SELECT {COLUMNS}, created FROM {table.table}

@@ -218,7 +218,10 @@ def _values(seed: Seed) -> list[object]:
 
 
 async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
-    """The seed of a secret (None if unknown) with the SSH keys of its project, and the log position. Raises Away."""
+    """The seed of a secret (None if unknown) with the SSH keys of its project, and the log position.
+
+    Raises ReadModelsUnavailable.
+    """
     found = await fetch(
         pool,
         """SELECT s.*, h.boots AS secret_boot, p.state -> 'ssh_keys' AS project_keys
@@ -234,7 +237,7 @@ async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
 
 
 async def valid_digests(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:
-    """The digests (SHA-256 of secrets, in hex) that have a seed, and the log position. Raises Away."""
+    """The digests (SHA-256 of secrets, in hex) that have a seed, and the log position. Raises ReadModelsUnavailable."""
     hashes_ = [bytes.fromhex(digest) for digest in digests]
     found = await fetch(
         pool, "SELECT secret_hash FROM seed_secrets WHERE secret_hash = ANY(%(hashes)s)", {"hashes": hashes_}

@@ -272,7 +272,10 @@ async def logging_progress(conn: Connection) -> AsyncIterator[None]:
 
 
 async def building(pool: database.Pool) -> int | None:
-    """The position of the copy that is being built; None if there is none, or it cannot be read. Raises Away."""
+    """The position of the copy that is being built; None if there is none, or it cannot be read.
+
+    Raises ReadModelsUnavailable.
+    """
     try:
         found = await database.fetch(pool, f"SELECT to_regclass('{NEXT}.checkpoint') IS NOT NULL AS made", {})
     except database.NotGranted:
@@ -281,6 +284,6 @@ async def building(pool: database.Pool) -> int | None:
         return None
     try:
         made = await database.fetch(pool, f"SELECT position FROM {NEXT}.checkpoint", {})  # noqa: S608
-    except database.Away:  # (it has just become the live copy)
+    except database.ReadModelsUnavailable:  # (it has just become the live copy)
         return None
     return int(made.row["position"]) if made.row is not None else None

@@ -201,7 +201,7 @@ _SUMS = ", ".join(
 
 
 async def now(pool: Pool, project: str) -> UsageView:
-    """The usage now. Raises Away."""
+    """The usage now. Raises ReadModelsUnavailable."""
     found = await fetch(
         pool,
         f"""SELECT {_SUMS}
@@ -215,7 +215,7 @@ async def as_of(pool: Pool, project: str, at: int | datetime, least: int) -> Usa
     """The usage after the last event up to a position or a time, which the read models must have reached.
 
     `least` is the lowest `position` that the answer may have: an earlier event, such as the last change of the project.
-    Raises Away.
+    Raises ReadModelsUnavailable.
     """
     end = "_time" if isinstance(at, datetime) else ""
     found = await fetch(

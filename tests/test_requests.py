@@ -18,7 +18,7 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
 from runtime.bus import replies
-from runtime.bus.replies import MOST_DETAIL, Nonsense, Refusal
+from runtime.bus.replies import MOST_DETAIL, InvalidReply, Refusal
 from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, request
 from runtime.bus.responder import Answer, Responder
 from runtime.local.servers import NatsServer
@@ -91,7 +91,7 @@ async def test_what_an_answer_says(nc: Client) -> None:
         await request(nc, SUBJECT, b"1", Patience(LONG), bug)
     assert refused.value.refusal.code == "x"
     for nonsense, reader in ((b"2", bug), (b"0", CommandRequest.model_validate)):
-        with pytest.raises(Nonsense):
+        with pytest.raises(InvalidReply):
             await request(nc, SUBJECT, nonsense, Patience(LONG), reader)
 
 

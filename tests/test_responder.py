@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime.bus import replies
-from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.replies import InvalidReply, Refusal
 from runtime.bus.responder import INBOX, Responder
 from runtime.local.servers import NatsServer
 from tests.eventstore.log import connection
@@ -82,8 +82,8 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:40]))
-def test_nonsense(body: bytes) -> None:
-    with pytest.raises(Nonsense) as caught:
+def test_invalid_replies(body: bytes) -> None:
+    with pytest.raises(InvalidReply) as caught:
         replies.read(body)
     assert len(str(caught.value)) < 300
 
@@ -104,6 +104,6 @@ JSON = st.recursive(
 def test_whatever_comes_is_an_answer_a_refusal_or_nonsense(body: bytes) -> None:
     try:
         found: Any = replies.read(body)
-    except Nonsense:
+    except InvalidReply:
         return
     assert isinstance(found, dict | Refusal)

@@ -68,7 +68,7 @@ IMAGE = Kind[Image, ImageCommands](
             summary="Register an image",
             effect=Effect.CREATES,
             permission=Permission("image.manage"),
-            opens=(ImageRegistered,),
+            accepted_by=(ImageRegistered,),
             fulfilled_by=(ImageVerified,),
         ),
         Verb(
@@ -77,7 +77,7 @@ IMAGE = Kind[Image, ImageCommands](
             summary="Delete an image",
             effect=Effect.DELETES,
             permission=Permission("image.manage"),
-            opens=(ImageDeleted,),
+            accepted_by=(ImageDeleted,),
             fulfilled_by=ON_ACCEPTANCE,
             two_steps=True,
         ),

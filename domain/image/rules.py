@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import assert_never
 
+from domain.accepted_requests import AcceptedRequest, same_request
 from domain.base import Category, Rejected, being_deleted
 from domain.contract import Firmware
 from domain.image.commands import (
@@ -25,7 +26,6 @@ from domain.image.events import (
 )
 from domain.image.state import Image
 from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
-from domain.known import AcceptedRequest, same_request
 from domain.references import FinishDeletion
 
 #: How long a verification may take without progress.

@@ -5,6 +5,7 @@ from typing import Literal, assert_never
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
+from domain.accepted_requests import NONE, AcceptedRequest, Operations
 from domain.base import LENIENT, Closing, Event, Sealed, replace
 from domain.contract import Fetch, Firmware, SeedMedium
 from domain.image.events import (
@@ -18,7 +19,6 @@ from domain.image.events import (
     ImageVerified,
 )
 from domain.image.values import DELETE, REGISTER, ImagePhase
-from domain.known import NONE, AcceptedRequest, Operations
 
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)

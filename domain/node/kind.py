@@ -23,7 +23,7 @@ from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 
 def verb(
-    command: type[NodeOperationCommand], summary: str, opens: type[Event], effect: Effect = Effect.ACTS
+    command: type[NodeOperationCommand], summary: str, accepted_by: type[Event], effect: Effect = Effect.ACTS
 ) -> Verb[NodeOperationCommand]:
     return Verb(
         name=command.VERB,
@@ -31,7 +31,7 @@ def verb(
         summary=summary,
         effect=effect,
         permission=Permission("node.manage"),
-        opens=(opens,),
+        accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
     )
 

@@ -2,8 +2,8 @@
 
 from typing import assert_never
 
+from domain.accepted_requests import same_request
 from domain.base import Category, Rejected
-from domain.known import same_request
 from domain.node.commands import (
     ChangeReservation,
     CordonNode,

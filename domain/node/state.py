@@ -5,8 +5,8 @@ from typing import assert_never
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
+from domain.accepted_requests import NONE, AcceptedRequest, Operations
 from domain.base import LENIENT, Event, Resources, replace
-from domain.known import NONE, AcceptedRequest, Operations
 from domain.node.commands import CordonNode, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
 from domain.node.events import (
     CapacityReleased,

@@ -48,7 +48,7 @@ NOTES: tuple[Verb[Any], ...] = tuple(
         summary=summary,
         effect=Effect.NOTES,
         permission=PLATFORM,
-        opens=(),
+        accepted_by=(),
         fulfilled_by=ON_ACCEPTANCE,
     )
     for name, command, summary in (
@@ -127,7 +127,7 @@ VM = Kind[Vm, VmCommands](
     id=Id.UUID,
     state=Vm,
     verbs=(*VERBS, *NOTES),
-    events=tuple(event for event in get_args(OtherEvents) if event not in START.opens),
+    events=tuple(event for event in get_args(OtherEvents) if event not in START.accepted_by),
     decide=decide,
     evolve=evolve,
     deleted=lambda vm: vm.phase is Phase.DELETED,

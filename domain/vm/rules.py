@@ -6,9 +6,9 @@ platform's own commands.
 
 from typing import assert_never
 
+from domain.accepted_requests import same_request
 from domain.base import Category, Rejected
 from domain.contract import Desired
-from domain.known import same_request
 from domain.vm import consoles
 from domain.vm.commands import (
     CloseConsole,

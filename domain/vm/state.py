@@ -5,10 +5,10 @@ from datetime import timedelta
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
+from domain.accepted_requests import NONE, AcceptedRequest, Operations
 from domain.base import LENIENT, Resources, Sealed, replace
 from domain.contract import Desired, Watchdog
 from domain.guest import AddressSource, HostKey
-from domain.known import NONE, AcceptedRequest, Operations
 from domain.vm.events import VmObserved, VmOperationAccepted
 from domain.vm.values import (
     Considered,

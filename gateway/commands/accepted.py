@@ -17,7 +17,7 @@ from projections import operation_rows
 from projections.books import TABLES
 from projections.operation_rows import OperationView, ProblemView
 from runtime.bus import replies
-from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.replies import InvalidReply, Refusal
 
 #: The view of each kind of resource.
 VIEWS: Mapping[str, Any] = {kind: get_type_hints(table.view)["return"] for kind, table in TABLES.items()}
@@ -49,7 +49,7 @@ _PROBLEM = TypeAdapter(ProblemView)
 
 
 def read(kind: str, body: bytes) -> Reply | Refusal:
-    """Read the reply to a command on a resource of this kind. Raises Nonsense.
+    """Read the reply to a command on a resource of this kind. Raises InvalidReply.
 
     The bytes are parsed into a reply in one step, without a dictionary in between: every command waits for this.
     """
@@ -63,7 +63,7 @@ def read(kind: str, body: bytes) -> Reply | Refusal:
 
 
 def shown(kind: str, reply: Reply) -> Accepted:
-    """The operation and the resource of a reply. Raises Nonsense."""
+    """The operation and the resource of a reply. Raises InvalidReply."""
     try:
         if reply.operation is None:
             raise ValueError("it contains no operation")
@@ -75,5 +75,5 @@ def shown(kind: str, reply: Reply) -> Accepted:
         raise invalid(error) from error
 
 
-def invalid(error: Exception) -> Nonsense:
-    return Nonsense(f"{type(error).__name__} in the reply to an accepted command")
+def invalid(error: Exception) -> InvalidReply:
+    return InvalidReply(f"{type(error).__name__} in the reply to an accepted command")

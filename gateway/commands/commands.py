@@ -76,7 +76,7 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     reply = await ask(gateway, requested)
     try:
         found = accepted.shown(kind, reply)
-    except replies.Nonsense as error:
+    except replies.InvalidReply as error:
         raise invalid_reply(str(error)) from error
     position, operation, resource = reply.position, found.operation, found.resource
     actor = requested.caller.identity.actor
@@ -167,7 +167,7 @@ async def send(gateway: Gateway, requested: Requested) -> accepted.Reply | repli
     try:
         reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
         return checked(accepted.read(requested.action.kind, storable(reply.data)))
-    except replies.Nonsense as error:
+    except replies.InvalidReply as error:
         raise invalid_reply(str(error)) from error
 
 
@@ -177,9 +177,9 @@ def storable(data: bytes) -> bytes:
 
 
 def checked(reply: accepted.Reply | replies.Refusal) -> accepted.Reply | replies.Refusal:
-    """The reply. Raises Nonsense for a refusal with an unknown status."""
+    """The reply. Raises InvalidReply for a refusal with an unknown status."""
     if isinstance(reply, replies.Refusal) and reply.status not in PASSED_ON:
-        raise replies.Nonsense(f"a refusal with status {reply.status}")
+        raise replies.InvalidReply(f"a refusal with status {reply.status}")
     return reply
 
 

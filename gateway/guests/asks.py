@@ -52,7 +52,7 @@ def read(node: str, reply: Msg) -> replies.Result:
     """Read a node's JSON answer. Raises Problem: its refusal; 502 if it failed, or if the answer is invalid."""
     try:
         found = replies.read(reply.data)
-    except replies.Nonsense as error:
+    except replies.InvalidReply as error:
         raise invalid_answer(node, str(error)) from error
     if isinstance(found, replies.Refusal):
         if found.status >= 500 and found.status not in (501, 503):

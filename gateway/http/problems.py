@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from eventstore.log.store import Unavailable
 from eventstore.parking.parking import Closed, NoRetry, NotParked
-from projections.database import Away
+from projections.database import ReadModelsUnavailable
 from runtime.text.explained import errors_in, explained
 
 Errors = Sequence[tuple[str, str]]
@@ -84,7 +84,7 @@ def of(error: Exception) -> Problem | None:
             return Problem(409, "parked_closed", f"{error}; a closed record cannot change")
         case NoRetry():
             return Problem(409, "parked_not_retried", str(error))
-        case Away():
+        case ReadModelsUnavailable():
             return Problem(503, "read_models_unavailable", "the read models cannot be queried now; try again")
         case Unavailable() | NatsError():
             return Problem(503, "log_unavailable", LOG_UNAVAILABLE)

@@ -19,7 +19,7 @@ from gateway.monitoring.health_memory import PARTS, Manager, Part
 from gateway.monitoring.roles import Report
 from gateway.state import Gateway
 from projections import upgrade
-from projections.database import Away, kept
+from projections.database import ReadModelsUnavailable, progress
 from runtime import subjects
 from runtime.bus import replies, requests
 from runtime.bus.requests import NobodyThere, Patience, Refused, Unanswered
@@ -115,7 +115,7 @@ async def handlers(gateway: Gateway) -> tuple[Part, Part, list[Manager]]:
         return {"status": "unavailable", "detail": "no handlers answer"}, unknown, []
     except Unanswered:
         return {"status": "unavailable", "detail": "handlers do not answer in time"}, unknown, []
-    except (replies.Nonsense, ValueError):
+    except (replies.InvalidReply, ValueError):
         return {"status": "unavailable", "detail": "the answer of handlers is invalid"}, unknown, []
 
 
@@ -142,11 +142,11 @@ async def end_of_log(gateway: Gateway) -> Part:
 async def end_of_rows(gateway: Gateway) -> tuple[Part, Part]:
     """The position of the read models, and whether a process updates them."""
     try:
-        position, alive = await asyncio.wait_for(kept(gateway.pool), PATIENCE)
-    except (Away, TimeoutError):
+        position, alive = await asyncio.wait_for(progress(gateway.pool), PATIENCE)
+    except (ReadModelsUnavailable, TimeoutError):
         return {"status": "unavailable"}, {"status": "unknown"}
     building = None
-    with contextlib.suppress(Away, TimeoutError):  # (the rows have just answered)
+    with contextlib.suppress(ReadModelsUnavailable, TimeoutError):  # (the rows have just answered)
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
     rows: Part = {"status": "ok", "position": position}
     if building is not None:
@@ -174,7 +174,7 @@ async def metrics(gateway: Gateway, request: Request) -> Response:
     gateway.metrics.parked_are(gateway.parked.counts(), gateway.parked.more_by_source())
     gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
     gateway.metrics.clocks_are(gateway.heartbeats.clock_offsets())
-    with contextlib.suppress(Away, TimeoutError):
+    with contextlib.suppress(ReadModelsUnavailable, TimeoutError):
         building = await asyncio.wait_for(upgrade.building(gateway.pool), PATIENCE)
         gateway.metrics.building.set(-1 if building is None else building)
     return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -21,7 +21,7 @@ from gateway.operators import health
 from gateway.reads.reads import answer
 from gateway.state import Gateway
 from projections import pages, times
-from projections.database import Away
+from projections.database import ReadModelsUnavailable
 from projections.nodes import NODES, DaemonView
 from runtime import subjects
 from runtime.bus import status as bus_status
@@ -258,7 +258,7 @@ async def nodes_of(gateway: Gateway) -> list[NodeStatusView]:
     try:
         async with asyncio.timeout(health.PATIENCE):
             found = (await pages.matching(gateway.pool, NODES, {}, 0, MOST_NODES)).items
-    except (Away, TimeoutError):
+    except (ReadModelsUnavailable, TimeoutError):
         return [node(gateway, name, None, None) for name in gateway.heartbeats.names(MOST_NODES)]
     return [node(gateway, each["id"], each["status"], each["daemon"]) for each in found]
 

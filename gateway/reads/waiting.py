@@ -9,7 +9,7 @@ from eventstore.log.envelope import Ref
 from gateway.state import Gateway
 from projections import aggregates, operation_rows
 from projections.books import TABLES
-from projections.database import Away
+from projections.database import ReadModelsUnavailable
 from projections.operation_rows import OperationView
 
 #: Minimum seconds between two reads of one operation while the log moves: the first, the largest, and the factor. With
@@ -22,12 +22,12 @@ def has_ended(operation: OperationView) -> bool:
 
 
 async def find(gateway: Gateway, operation: str) -> OperationView | None:
-    """The operation from the rows; None if they do not have it. Raises Away."""
+    """The operation from the rows; None if they do not have it. Raises ReadModelsUnavailable."""
     return await operation_rows.get(gateway.pool, operation)
 
 
 async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
-    """The operation when it has ended, or its state after so many seconds. Raises Away."""
+    """The operation when it has ended, or its state after so many seconds. Raises ReadModelsUnavailable."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = FIRST_PAUSE
@@ -47,7 +47,7 @@ async def ended_after(gateway: Gateway, operation: str, position: int, seconds: 
     await gateway.position.reach(position, seconds)
     try:
         return await ended(gateway, operation, seconds)
-    except Away:
+    except ReadModelsUnavailable:
         return None
 
 
@@ -56,7 +56,7 @@ async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapp
     table = TABLES[ref.kind]
     try:
         found, _ = await aggregates.get(gateway.pool, table, ref)
-    except Away:
+    except ReadModelsUnavailable:
         return known
     if found is None or found.position < known["position"]:
         return known

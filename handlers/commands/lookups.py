@@ -49,19 +49,19 @@ class Facts:
 
 
 Prepare = Callable[[Args, str, Facts], Awaitable[Args]]
-Beside = Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]]
+RelatedChanges = Callable[[Any, Sequence[Event], Facts], Sequence[Change | Tip]]
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The lookups of a command. `prepare` completes the arguments, or raises Rejected. `beside`: each function returns
+    """The lookups of a command. `prepare` completes the arguments, or raises Rejected. `related`: each function returns
     changes of other aggregates for the same append, and tips that must not change.
 
     `behind`: the command is appended first, and the resources that it names are checked after that (`fences.py`).
     """
 
     prepare: Prepare | None = None
-    beside: tuple[Beside, ...] = ()
+    related: tuple[RelatedChanges, ...] = ()
     behind: bool = False
 
 
@@ -303,9 +303,9 @@ def basis(command: type[Command], args: Args, project_id: str, world: World) -> 
 #: The commands that need further lookups than those that follow from their fields (`lookup_of`).
 LOOKUPS: Mapping[type[Command], Lookup] = {
     vm.CreateVm: Lookup(create_vm, behind=True),
-    vm.ForgetVm: Lookup(forget_vm, beside=(check_node_lost,)),
-    vm.ChangeVm: Lookup(beside=(check_features,)),
-    vm.ResizeVm: Lookup(beside=(reservation,)),
+    vm.ForgetVm: Lookup(forget_vm, related=(check_node_lost,)),
+    vm.ChangeVm: Lookup(related=(check_features,)),
+    vm.ResizeVm: Lookup(related=(reservation,)),
     vm.RebuildVm: Lookup(rebuild_vm),
     project.CreateProject: Lookup(create_project),
     image.RegisterImage: Lookup(register_image),
@@ -328,4 +328,4 @@ def lookup_of(verb: Verb[Any]) -> Lookup:
         raise TypeError(f"{command.__name__} names an image in {', '.join(forgotten)}, {verb.event.__name__} does not")
     images = NamedImages(verb.event, fields)
     checks = (images.check_size, check_features, images.check_architecture)
-    return replace(lookup, beside=(*lookup.beside, *checks))
+    return replace(lookup, related=(*lookup.related, *checks))

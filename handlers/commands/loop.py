@@ -19,9 +19,9 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
+from domain.accepted_requests import FIELD, AcceptedRequest, KeyReused
 from domain.base import Category, Event, Rejected
 from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
-from domain.known import FIELD, AcceptedRequest, KeyReused
 from domain.operation import Operation
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.operations import Record, record, recorded_in
@@ -30,7 +30,7 @@ from eventstore.vault.vault import Erased
 from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.commands.fences import Basis, Fences
 from handlers.commands.fingerprints import Fingerprint, Fingerprints
-from handlers.commands.lookups import Args, Beside, Facts, basis
+from handlers.commands.lookups import Args, Facts, RelatedChanges, basis
 from handlers.commands.routes import ROUTES, Route
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
@@ -218,7 +218,7 @@ class CommandLoop:
             world=self._facts.world,
             expect_new=lookup.behind,
             key=incoming.request.context.key,
-            beside=partial(self._beside, lookup.beside) if lookup.beside else None,
+            related=partial(self._related_changes, lookup.related) if lookup.related else None,
             basis=None if lookup.behind else known,
         )
         if lookup.behind:
@@ -227,10 +227,12 @@ class CommandLoop:
             return await self._fences.conclude(ref, applied, context.operation)
         return applied
 
-    async def _beside(self, besides: Iterable[Beside], state: Any, events: Sequence[Event]) -> Sequence[Change | Tip]:
+    async def _related_changes(
+        self, related: Iterable[RelatedChanges], state: Any, events: Sequence[Event]
+    ) -> Sequence[Change | Tip]:
         """The changes of other aggregates that belong to a command, made from their states at the end of the log."""
         await caught_up(self._store, self._facts.world)
-        found = [one for beside in besides for one in beside(state, events, self._facts)]
+        found = [one for changes in related for one in changes(state, events, self._facts)]
         return [one for index, one in enumerate(found) if one not in found[:index]]
 
     async def _earlier_result(self, incoming: Incoming) -> Applied[Any] | None:

@@ -200,7 +200,7 @@ class Liveness:
                     command,
                     self._context,
                     world=self._world,
-                    beside=self._still_lost,
+                    related=self._still_lost,
                 )
 
     async def _still_lost(self, before: Vm | None, events: Sequence[Event]) -> Sequence[Tip]:

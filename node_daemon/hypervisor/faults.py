@@ -72,8 +72,8 @@ class Faulty:
     async def start(self, boot: Boot) -> Have:
         return await self._through(boot.wanted.vm, lambda: self._real.start(boot))
 
-    async def keep(self, vm: str) -> None:
-        await self._through(vm, lambda: self._real.keep(vm))
+    async def persist(self, vm: str) -> None:
+        await self._through(vm, lambda: self._real.persist(vm))
 
     async def shutdown(self, vm: str) -> None:
         await self._through(vm, lambda: self._real.shutdown(vm))

@@ -57,7 +57,7 @@ class Have:
     #: boot id of the host when the domain was started
     host_boot: str = ""
     #: the domain is persistent: libvirt has stored the configuration that it runs with
-    kept: bool = True
+    persistent: bool = True
     #: why the domain is off; None if the hypervisor does not know
     cause: Literal["guest", "crashed"] | None = None
     #: the domain is off because it was destroyed
@@ -184,11 +184,11 @@ class Hypervisor(Protocol):
 
     async def start(self, boot: Boot) -> Have:
         """Start the domain from its document, and activate the network of the guests. The domain runs when this
-        returns, but it is transient until `keep` is called.
+        returns, but it is transient until `persist` is called.
         """
         ...
 
-    async def keep(self, vm: str) -> None:
+    async def persist(self, vm: str) -> None:
         """Make the running domain persistent: store its configuration, so that it still exists when it is off."""
         ...
 

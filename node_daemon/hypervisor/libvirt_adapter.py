@@ -122,10 +122,10 @@ class LibvirtHypervisor:
             disk=wanted.disk,
             size=size_of(wanted),
             host_boot=boot.host_boot,
-            kept=False,
+            persistent=False,
         )
 
-    async def keep(self, vm: str) -> None:
+    async def persist(self, vm: str) -> None:
         await self._ask(vm, lambda connection: _keep(connection, vm))
 
     async def shutdown(self, vm: str) -> None:
@@ -273,10 +273,12 @@ def _have(domain: Any) -> Have:
             return have
         stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
         remains = reason in _NOT_RESTORING and _saved(domain)
-        return replace(have, power=Power.PAUSED, kept=_kept(domain, tag), stalled=stalled, remains=remains)
+        return replace(
+            have, power=Power.PAUSED, persistent=_is_persistent(domain, tag), stalled=stalled, remains=remains
+        )
     if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
         remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
-        return replace(have, power=Power.ON, kept=_kept(domain, tag), remains=remains)
+        return replace(have, power=Power.ON, persistent=_is_persistent(domain, tag), remains=remains)
     if state in _OFF:
         if _saved(domain):
             return replace(have, power=Power.SUSPENDED)
@@ -290,7 +292,7 @@ def _saved(domain: Any) -> bool:
     return bool(domain.hasManagedSaveImage())
 
 
-def _kept(domain: Any, tag: Tag) -> bool:
+def _is_persistent(domain: Any, tag: Tag) -> bool:
     """Whether the stored tag equals that of the running domain, apart from `host_boot`: a restored domain runs with the
     `host_boot` from before it was suspended."""
     if not domain.isPersistent():

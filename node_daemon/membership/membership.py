@@ -30,7 +30,7 @@ from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, L
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from runtime import logs, subjects
 from runtime.bus import replies, requests
-from runtime.bus.replies import Nonsense, Refusal
+from runtime.bus.replies import InvalidReply, Refusal
 from runtime.bus.requests import NobodyThere, Patience, Unanswered
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import happens
@@ -103,7 +103,7 @@ class Membership:
                 known = None
                 wait = next(pauses)
                 await self._without_handlers()
-            except (Unanswered, requests.Refused, Nonsense, Unreachable, Refused, ValidationError) as error:
+            except (Unanswered, requests.Refused, InvalidReply, Unreachable, Refused, ValidationError) as error:
                 known = None
                 if isinstance(error, requests.Refused) and error.refusal.code in NOT_ALLOWED:
                     self._drop()
@@ -145,7 +145,7 @@ class Membership:
         """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease."""
         try:
             answer = replies.read(message.data)
-        except Nonsense:
+        except InvalidReply:
             answer = {}
         if not isinstance(answer, Refusal):
             log.warning("ignoring a malformed answer to a heartbeat", node=self._node)
@@ -242,7 +242,7 @@ async def last_lease_note(bus: Client, node: str) -> LeaseNote | None:
 
 
 async def register(bus: Client, introduction: Introduction) -> LeaseGranted:
-    """Register this node with the handlers. Raises Unanswered, requests.Refused, Nonsense."""
+    """Register this node with the handlers. Raises Unanswered, requests.Refused, InvalidReply."""
     subject, body = subjects.register(introduction.info.node), introduction.model_dump_json().encode()
     granted = await requests.request(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
     log.info("node registered", **introduction.info.model_dump(exclude={"version"}))

@@ -17,8 +17,8 @@ from node_daemon.reconcile.plan import (
     Destroy,
     Discard,
     Host,
-    Keep,
     Pause,
+    Persist,
     Remove,
     Restore,
     Shutdown,
@@ -93,8 +93,8 @@ class Executor:
                 self._check_disk(wanted)
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
                 have = await self._start(wanted, newest, progress)
-            case Keep():
-                await self._hypervisor.keep(step.vm)
+            case Persist():
+                await self._hypervisor.persist(step.vm)
             case Shutdown():
                 if time.monotonic() - self._last_request.get(step.vm, -ASK_AGAIN) < ASK_AGAIN:
                     return None

@@ -23,8 +23,8 @@ from node_daemon.reconcile.plan import (
     Destroy,
     Discard,
     Host,
-    Keep,
     Pause,
+    Persist,
     Refuse,
     Remove,
     Restore,
@@ -71,7 +71,7 @@ CHECK_LEASE = 0.5
 STEP_NAMES: dict[type[Action], str] = {
     Create: "image",
     Start: "start",
-    Keep: "domain",
+    Persist: "domain",
     Shutdown: "stop",
     Pause: "pause",
     Unpause: "resume",
@@ -189,7 +189,7 @@ class Lane:
                 return wait
             if self._in_doubt():
                 return CHECK_LEASE
-            if isinstance(step, Keep):
+            if isinstance(step, Persist):
                 await asyncio.sleep(REPORT_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):

@@ -68,7 +68,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Keep:
+class Persist:
     """Make a running domain persistent: store its configuration, so that libvirt knows it when it is off."""
 
     vm: str
@@ -149,7 +149,7 @@ class Refuse:
     detail: str
 
 
-Action = Create | Start | Keep | Shutdown | Pause | Unpause | Suspend | Restore | Discard | Destroy | Remove
+Action = Create | Start | Persist | Shutdown | Pause | Unpause | Suspend | Restore | Discard | Destroy | Remove
 Step = Action | Refuse
 
 
@@ -211,7 +211,7 @@ def towards_on(want: Wanted, have: Have, host: Host, remaining: Remaining) -> St
         return towards_off(want, have, remaining)
     match have.power:
         case Power.ON:
-            return None if have.kept else Keep(want.vm)
+            return None if have.persistent else Persist(want.vm)
         case Power.PAUSED:
             return unpause(want, have)
         case Power.SUSPENDED:
@@ -229,8 +229,8 @@ def towards_off(want: Wanted, have: Have, remaining: Remaining) -> Step:
     forced = remaining(want) <= 0
     if have.power is Power.SUSPENDED:
         return Discard(want.vm) if forced else Restore(want)
-    if not have.kept:
-        return Keep(want.vm)  # otherwise libvirt would forget the domain when it ends
+    if not have.persistent:
+        return Persist(want.vm)  # otherwise libvirt would forget the domain when it ends
     if forced:
         return Destroy(want.vm)
     if have.power is Power.PAUSED and not have.stalled:
@@ -241,9 +241,9 @@ def towards_off(want: Wanted, have: Have, remaining: Remaining) -> Step:
 def towards_paused(want: Wanted, have: Have) -> Step | None:
     match have.power:
         case Power.ON:
-            return Pause(want.vm) if have.kept else Keep(want.vm)
+            return Pause(want.vm) if have.persistent else Persist(want.vm)
         case Power.PAUSED:
-            return None if have.kept else Keep(want.vm)
+            return None if have.persistent else Persist(want.vm)
         case Power.SUSPENDED:
             return Restore(want)
         case Power.OFF | Power.ABSENT | Power.UNKNOWN:
@@ -255,12 +255,12 @@ def towards_paused(want: Wanted, have: Have) -> Step | None:
 def towards_suspended(want: Wanted, have: Have) -> Step | None:
     if have.power not in (Power.ON, Power.PAUSED):
         return None
-    return Suspend(want) if have.kept else Keep(want.vm)  # only a persistent domain can be suspended
+    return Suspend(want) if have.persistent else Persist(want.vm)  # only a persistent domain can be suspended
 
 
 def unpause(want: Wanted, have: Have) -> Step:
-    if not have.kept:
-        return Keep(want.vm)
+    if not have.persistent:
+        return Persist(want.vm)
     if have.stalled and not want.resume:
         detail = "the guest is paused because its disk could not be written; free or repair the storage, then resume it"
         return Refuse(want.vm, "io_error", detail)

@@ -156,7 +156,7 @@ class WantedDocuments:
         self._changed(id_)
 
     def _refuse(self, subject: str, document: Refused) -> None:
-        """Keep a refused document for reports. An earlier document of the same resource is no longer valid."""
+        """Persist a refused document for reports. An earlier document of the same resource is no longer valid."""
         log.error("refusing a wanted document", kind=document.kind, id=document.id, why=document.error.detail)
         if subject not in self._refused and len(self._refused) >= MOST_REFUSED:
             self._refused.pop(next(iter(self._refused)))

@@ -302,7 +302,7 @@ def _have(domain: Domain) -> Have:
         # a restored domain runs with the `host_boot` from before it was suspended
         same = kept is not None and replace(kept, host_boot=tag.host_boot) == tag
         power = Power.PAUSED if run.still is not None else Power.ON
-        return replace(have, power=power, kept=same, stalled=run.stalled, remains=domain.saved is not None)
+        return replace(have, power=power, persistent=same, stalled=run.stalled, remains=domain.saved is not None)
     if domain.saved is not None:
         return replace(have, power=Power.SUSPENDED)
     return replace(have, cause=domain.cause, forced=domain.forced)

@@ -139,8 +139,8 @@ class Simulator:
         self.host.put(replace(domain, run=run, cause=None, forced=False))
         return self.host.look(wanted.vm)
 
-    async def keep(self, vm: str) -> None:
-        await self._answer("keep", vm)
+    async def persist(self, vm: str) -> None:
+        await self._answer("persist", vm)
         if (domain := self.host.ours(vm)) is None:
             raise Refused("no such domain")
         if domain.run is not None:

@@ -12,7 +12,7 @@ from runtime.images.download import Part
 from runtime.images.inspection import inspect
 from runtime.text.urls import shown
 
-Kept = Literal["raw", "source"]
+ImageBase = Literal["raw", "source"]
 """The format in which images are stored: always raw, or the format of the source."""
 
 

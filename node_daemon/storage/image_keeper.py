@@ -8,7 +8,7 @@ from domain.contract import MOST_DIGESTS, CachedImages, UnwantedImages
 from node_daemon.storage.images import Images
 from runtime import logs, subjects
 from runtime.bus import requests
-from runtime.bus.replies import Nonsense
+from runtime.bus.replies import InvalidReply
 from runtime.bus.requests import Patience, Refused, Unanswered
 
 log = logs.get(__name__)
@@ -40,7 +40,7 @@ async def unwanted(bus: Client, node: str, digests: set[str]) -> frozenset[str]:
             Patience(PATIENCE),
             UnwantedImages.model_validate,
         )
-    except (Unanswered, Refused, Nonsense) as error:
+    except (Unanswered, Refused, InvalidReply) as error:
         log.debug("no handlers answer about the catalogue", error=repr(error))
         return frozenset()
     return frozenset(answer.digests) & digests

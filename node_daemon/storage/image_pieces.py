@@ -15,7 +15,7 @@ from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import mismatch
 from runtime import logs, subjects
 from runtime.bus import requests
-from runtime.bus.replies import Nonsense
+from runtime.bus.replies import InvalidReply
 from runtime.bus.requests import Patience, Refused, Unanswered
 from runtime.images.disk_room import allocate
 from runtime.images.download import SILENCE, Check, Part, Tell, write
@@ -92,7 +92,7 @@ class Bus:
                 Patience(self._patience),
                 ImageHolder.model_validate,
             )
-        except Nonsense as error:
+        except InvalidReply as error:
             raise Temporary(f"handlers gave a malformed answer about image {source.image}") from error
         except (Unanswered, Refused) as error:
             raise Temporary(f"handlers do not say which process stores image {source.image}: {error!r}") from error

@@ -19,7 +19,7 @@ from domain.patterns import SHA256
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.storage.base_image import (
     BaseImage,
-    Kept,
+    ImageBase,
     inspect_file,
     inspect_part,
     mismatch,
@@ -86,7 +86,7 @@ class Images:
         budget: int = 0,
         bases: Bases = set,
         silence: float = SILENCE,
-        kept: Kept = "raw",
+        base: ImageBase = "raw",
         platform: Platform | None = None,
     ) -> None:
         """`sources`: folders in which the path of an image may be; `hosts`: hosts that a URL may name. `budget`,
@@ -97,7 +97,7 @@ class Images:
         self._hosts = hosts
         self._cache = Cache(self._folder, budget, bases)
         self._silence = silence
-        self._kept = kept
+        self._base = base
         self._platform = platform
         self._known: dict[str, BaseImage] = {}
         self._fetching: Shared[BaseImage] = Shared()
@@ -172,7 +172,7 @@ class Images:
         """The formats in which the image may be in the cache, the preferred one first."""
         if source.format == "raw":
             return ("raw",)
-        return ("raw", "qcow2") if self._kept == "raw" else ("qcow2", "raw")
+        return ("raw", "qcow2") if self._base == "raw" else ("qcow2", "raw")
 
     async def _get(self, digest: str, source: ImageSource, hear: Hear) -> BaseImage:
         form = next((form for form in self._forms(source) if self._has(source, form)), None)

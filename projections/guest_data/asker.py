@@ -22,7 +22,7 @@ from domain.contract.guest_data import (
 )
 from runtime import subjects
 from runtime.bus import requests
-from runtime.bus.replies import Nonsense
+from runtime.bus.replies import InvalidReply
 from runtime.bus.requests import Patience, Unanswered
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,7 +98,7 @@ class Asker:
                 return await requests.request(self._nc, subject, body, Patience(seconds), kind.model_validate)
         except (Unanswered, TimeoutError) as error:
             raise NoAnswer(f"the projections do not answer: {type(error).__name__} {error}") from error
-        except Nonsense as error:
+        except InvalidReply as error:
             raise NoAnswer(f"the answer of the projections cannot be read: {error}") from error
         except requests.Refused as refused:
             if refused.refusal.code == UNKNOWN:

@@ -1,4 +1,4 @@
-"""Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. Anything else that was received raises Nonsense."""
+"""Answers on the bus: `{"ok": {…}}` or `{"problem": {…}}`. Anything else that was received raises InvalidReply."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder[Any]().decode
 MOST_DETAIL = 4000
 
 
-class Nonsense(Exception):
+class InvalidReply(Exception):
     """The answer is malformed. The text says why, without quoting it."""
 
 
@@ -52,18 +52,18 @@ def malformed(error: ValidationError) -> Refusal:
 
 
 def read(body: bytes) -> Result | Refusal:
-    """The value of `ok` in an answer, or its refusal. Raises Nonsense."""
+    """The value of `ok` in an answer, or its refusal. Raises InvalidReply."""
     try:
         answer = _json(body)
     except ValueError as error:
-        raise Nonsense(f"the answer is not JSON: {str(error)[:200]}") from None
+        raise InvalidReply(f"the answer is not JSON: {str(error)[:200]}") from None
     if not isinstance(answer, dict):
-        raise Nonsense("the answer is not a JSON object")
+        raise InvalidReply("the answer is not a JSON object")
     if answer.get("problem") is not None:
         return _refusal(answer["problem"])
     ok = answer.get("ok")
     if not isinstance(ok, dict):
-        raise Nonsense("the answer has neither `ok` nor `problem`")
+        raise InvalidReply("the answer has neither `ok` nor `problem`")
     return ok
 
 
@@ -81,4 +81,4 @@ def _refusal(problem: object) -> Refusal:
     except ValidationError as error:
         first = errors_in(error)[0]
         where = ".".join(["problem", *map(str, first["loc"])])[:80]
-        raise Nonsense(f"{where}: {explained(first)[:200]}") from None
+        raise InvalidReply(f"{where}: {explained(first)[:200]}") from None

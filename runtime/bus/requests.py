@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from runtime.bus import replies
 from runtime.bus.malformed import reason
-from runtime.bus.replies import Nonsense, Refusal, Result
+from runtime.bus.replies import InvalidReply, Refusal, Result
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
 async def request(nc: Client, subject: str, body: bytes, patience: Patience, read: Callable[[Result], T]) -> T:
     """Send a request, and return its result, converted by `read`.
 
-    Raises Unanswered; Refused; and Nonsense for a malformed answer, also if `read` raises ValidationError.
+    Raises Unanswered; Refused; and InvalidReply for a malformed answer, also if `read` raises ValidationError.
     """
     answer = replies.read((await ask(nc, subject, body, patience)).data)
     if isinstance(answer, Refusal):
@@ -86,4 +86,4 @@ async def request(nc: Client, subject: str, body: bytes, patience: Patience, rea
     try:
         return read(answer)
     except ValidationError as error:
-        raise Nonsense(reason(error)) from error
+        raise InvalidReply(reason(error)) from error

@@ -94,7 +94,7 @@ def test_a_kind_of_which_a_part_is_forgotten_does_not_start(part: str) -> None:
     assert not list(faults(KINDS))
 
 
-@pytest.mark.parametrize("part", ["permission", "fulfilled_by", "opens", "summary", "effect", "command"])
+@pytest.mark.parametrize("part", ["permission", "fulfilled_by", "accepted_by", "summary", "effect", "command"])
 def test_a_verb_says_all_of_it(part: str) -> None:
     said = {each.name: getattr(FLAVOR.verbs[0], each.name) for each in fields(Verb) if each.name != part}
     with pytest.raises(TypeError, match=f"'{part}'"):
@@ -135,9 +135,9 @@ def test_each_verb_that_names_an_image_looks_at_the_node_of_the_vm() -> None:
     naming = {name for name, command in commands.items() if ("image", "image") in names_in(command)}
     assert "rebuild" in naming
     for verb in VERBS:
-        beside = lookup_of(verb).beside
-        looks = [getattr(each, "__self__", each) for each in beside].count(NamedImages(verb.event, ("image",)))
-        assert (looks, check_features in beside) == ((2, True) if verb.name in naming else (0, verb.name == "change"))
+        related = lookup_of(verb).related
+        looks = [getattr(each, "__self__", each) for each in related].count(NamedImages(verb.event, ("image",)))
+        assert (looks, check_features in related) == ((2, True) if verb.name in naming else (0, verb.name == "change"))
 
 
 def test_a_verb_whose_event_lacks_the_image_that_its_command_names_does_not_start(

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from domain import vm
+from domain.accepted_requests import AcceptedRequest
 from domain.base import Category
 from domain.contract import Desired, Power
-from domain.known import AcceptedRequest
 from domain.vm import (
     AbandonVm,
     ChangeVm,

@@ -61,7 +61,7 @@ async def a_guest(api: Platform, home: Path) -> AsyncIterator[Guest]:
     await hypervisor.start(Boot(want, str(disk), str(base), "raw", str(disks.console(vm)), "host-boot"))
     guest = Guest(api, vm, hypervisor, disks, answers, asyncio.create_task(answers.serve()))
     try:
-        await hypervisor.keep(vm)
+        await hypervisor.persist(vm)
         await api.report(vm, Power.ON, boots=1)
 
         async def runs() -> bool:

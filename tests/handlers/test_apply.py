@@ -127,12 +127,12 @@ async def test_what_others_have_to_be_like_is_looked_at_anew(store: Counted) -> 
     old = await tag(store)
     looks: list[Tip] = []
 
-    async def beside(state: Any, events: Any) -> list[Tip]:
+    async def related(state: Any, events: Any) -> list[Tip]:
         looks.append(old if not looks else await renamed_tag(store, old.ref))
         return [looks[-1]]
 
     await renamed_tag(store, old.ref)
-    changed = await retag(store, ref, (), beside=beside)
+    changed = await retag(store, ref, (), related=related)
     assert len(looks) == 2
     assert changed.tip.version == 3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from domain import tag
+from domain.accepted_requests import NONE, AcceptedRequest
 from domain.base import Event
-from domain.known import NONE, AcceptedRequest
 from domain.named import Named
 from domain.tag import CreateTag
 from domain.vm import VmRequested

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import domain
+from domain.accepted_requests import AcceptedRequest, same_request
 from domain.base import Category, Rejected
 from domain.idempotency import reused_for
-from domain.known import AcceptedRequest, same_request
 from domain.vm.verb import WAS_DELETED
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal

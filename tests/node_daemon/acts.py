@@ -39,7 +39,7 @@ T = TypeVar("T")
 #: What a hypervisor does, as against what it is asked.
 ON_DOMAINS = (
     "start",
-    "keep",
+    "persist",
     "shutdown",
     "pause",
     "unpause",

@@ -18,7 +18,7 @@ class AgentContract:
         boot = await bed.boot()
         vm, mac = boot.wanted.vm, boot.wanted.mac
         await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(vm)
+        await bed.hypervisor.persist(vm)
         found = await bed.leased(boot)
         assert found.leases == tuple(sorted(found.leases))
         assert (await bed.hypervisor.addresses(vm, mac.upper())).leases == found.leases
@@ -95,7 +95,7 @@ class AgentContract:
 
         assert await refused(), "there is none"
         await hypervisor.start(boot)
-        await hypervisor.keep(vm)
+        await hypervisor.persist(vm)
         await hypervisor.pause(vm)
         assert await refused(), "it stands still"
         await hypervisor.destroy(vm)

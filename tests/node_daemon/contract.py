@@ -45,22 +45,29 @@ class HypervisorContract(AgentContract):
         vm, hypervisor = boot.wanted.vm, bed.hypervisor
         started = await hypervisor.start(boot)
         assert started == Have(
-            vm, Power.ON, boots=1, epoch=1, generation=1, size=size_of(boot.wanted), host_boot="host-boot", kept=False
+            vm,
+            Power.ON,
+            boots=1,
+            epoch=1,
+            generation=1,
+            size=size_of(boot.wanted),
+            host_boot="host-boot",
+            persistent=False,
         )
         assert await hypervisor.look(vm) == started
-        await hypervisor.keep(vm)
-        await hypervisor.keep(vm)
-        assert await hypervisor.look(vm) == replace(started, kept=True)
-        assert (await hypervisor.domains())[vm] == replace(started, kept=True)
+        await hypervisor.persist(vm)
+        await hypervisor.persist(vm)
+        assert await hypervisor.look(vm) == replace(started, persistent=True)
+        assert (await hypervisor.domains())[vm] == replace(started, persistent=True)
         await hypervisor.destroy(vm)
         await hypervisor.destroy(vm)
-        assert await hypervisor.look(vm) == replace(started, power=Power.OFF, forced=True, kept=True)
+        assert await hypervisor.look(vm) == replace(started, power=Power.OFF, forced=True, persistent=True)
 
         restarted = await hypervisor.start(boots(boot, 2))
-        assert (restarted.boots, restarted.generation, restarted.kept) == (2, 2, False)
+        assert (restarted.boots, restarted.generation, restarted.persistent) == (2, 2, False)
         assert await hypervisor.look(vm) == restarted
-        await hypervisor.keep(vm)
-        assert (await hypervisor.look(vm)).kept
+        await hypervisor.persist(vm)
+        assert (await hypervisor.look(vm)).persistent
         await hypervisor.destroy(vm)
         await hypervisor.undefine(vm)
         assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
@@ -80,10 +87,10 @@ class HypervisorContract(AgentContract):
         await hypervisor.pause(vm)
         await hypervisor.pause(vm)
         assert (await hypervisor.look(vm)).power is Power.PAUSED
-        assert not (await hypervisor.look(vm)).kept
-        await hypervisor.keep(vm)
+        assert not (await hypervisor.look(vm)).persistent
+        await hypervisor.persist(vm)
         paused = await hypervisor.look(vm)
-        assert (paused.power, paused.kept, paused.stalled, paused.boots) == (Power.PAUSED, True, False, 1)
+        assert (paused.power, paused.persistent, paused.stalled, paused.boots) == (Power.PAUSED, True, False, 1)
         await hypervisor.unpause(vm)
         await hypervisor.unpause(vm)
         assert (await hypervisor.look(vm)).power is Power.ON
@@ -98,7 +105,7 @@ class HypervisorContract(AgentContract):
         await hypervisor.start(boot)
         with pytest.raises(Refused):
             await hypervisor.suspend(vm, 60)
-        await hypervisor.keep(vm)
+        await hypervisor.persist(vm)
         if paused:
             await hypervisor.pause(vm)
         await hypervisor.suspend(vm, 60)
@@ -111,7 +118,7 @@ class HypervisorContract(AgentContract):
         assert (await hypervisor.look(vm)).power in ((Power.ON, Power.PAUSED) if paused else (Power.ON,))
         await hypervisor.unpause(vm)
         again = await hypervisor.look(vm)
-        assert (again.power, again.boots, again.kept) == (Power.ON, 1, True)
+        assert (again.power, again.boots, again.persistent) == (Power.ON, 1, True)
         await hypervisor.destroy(vm)
         off = await hypervisor.look(vm)
         assert (off.power, off.boots, off.host_boot) == (Power.OFF, 1, "the next boot")
@@ -120,13 +127,13 @@ class HypervisorContract(AgentContract):
         boot = await bed.boot()
         vm, hypervisor = boot.wanted.vm, bed.hypervisor
         await hypervisor.start(boot)
-        await hypervisor.keep(vm)
+        await hypervisor.persist(vm)
         await hypervisor.suspend(vm, 60)
         await hypervisor.discard(vm)
         await hypervisor.discard(vm)
         assert (await hypervisor.look(vm)).power is Power.OFF
         await hypervisor.start(boots(boot, 2))
-        await hypervisor.keep(vm)
+        await hypervisor.persist(vm)
         await hypervisor.suspend(vm, 60)
         await hypervisor.undefine(vm)
         assert await hypervisor.look(vm) == Have(vm=vm, power=Power.ABSENT)
@@ -137,13 +144,13 @@ class HypervisorContract(AgentContract):
         await bed.hypervisor.destroy(boot.wanted.vm)
         assert (await bed.hypervisor.look(boot.wanted.vm)).power is Power.ABSENT
         with pytest.raises(Refused):
-            await bed.hypervisor.keep(boot.wanted.vm)
+            await bed.hypervisor.persist(boot.wanted.vm)
 
     async def test_what_was_kept_last_shows_once_it_is_off(self, bed: Bed) -> None:
         boot = await bed.boot()
         vm = boot.wanted.vm
         await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(vm)
+        await bed.hypervisor.persist(vm)
         await bed.hypervisor.destroy(vm)
         await bed.hypervisor.start(boots(boot, 2))
         await bed.hypervisor.destroy(vm)
@@ -154,7 +161,7 @@ class HypervisorContract(AgentContract):
         boot = await bed.boot()
         vm = boot.wanted.vm
         await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(vm)
+        await bed.hypervisor.persist(vm)
 
         async def ask() -> bool:
             await bed.hypervisor.shutdown(vm)
@@ -164,7 +171,7 @@ class HypervisorContract(AgentContract):
         assert (await bed.hypervisor.look(vm)).cause == "guest"
         await bed.hypervisor.start(boots(boot, 2))
         assert (await bed.hypervisor.look(vm)).cause is None
-        await bed.hypervisor.keep(vm)
+        await bed.hypervisor.persist(vm)
         await bed.hypervisor.destroy(vm)
         assert (await bed.hypervisor.look(vm)).cause is None
 
@@ -172,7 +179,7 @@ class HypervisorContract(AgentContract):
         kept, transient = await bed.boot(), await bed.boot()
         for boot in (kept, transient):
             await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(kept.wanted.vm)
+        await bed.hypervisor.persist(kept.wanted.vm)
         for boot in (kept, transient):
             await bed.power_off(boot.wanted.vm)
         have = await bed.off(kept.wanted.vm)
@@ -182,7 +189,7 @@ class HypervisorContract(AgentContract):
     async def test_a_domain_dies(self, bed: Bed) -> None:
         boot = await bed.boot()
         await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(boot.wanted.vm)
+        await bed.hypervisor.persist(boot.wanted.vm)
         await bed.crash(boot.wanted.vm)
         have = await bed.off(boot.wanted.vm)
         assert (have.power, have.cause) == (Power.OFF, "crashed")
@@ -214,7 +221,7 @@ class HypervisorContract(AgentContract):
         running, off = await bed.boot(), await bed.boot()
         for boot in (running, off):
             await bed.hypervisor.start(boot)
-        await bed.hypervisor.keep(off.wanted.vm)
+        await bed.hypervisor.persist(off.wanted.vm)
         await bed.hypervisor.destroy(off.wanted.vm)
         had = [await bed.hypervisor.look(boot.wanted.vm) for boot in (running, off)]
         again = await bed.again()
@@ -230,7 +237,7 @@ class HypervisorContract(AgentContract):
         vm = boot.wanted.vm
         for act in (
             lambda: bed.hypervisor.start(boot),
-            lambda: bed.hypervisor.keep(vm),
+            lambda: bed.hypervisor.persist(vm),
             lambda: bed.hypervisor.destroy(vm),
             lambda: bed.hypervisor.undefine(vm),
         ):
@@ -242,9 +249,9 @@ class HypervisorContract(AgentContract):
     async def test_many_at_once(self, bed: Bed) -> None:
         made = [await bed.boot() for _ in range(4)]
         await asyncio.gather(*(bed.hypervisor.start(boot) for boot in made))
-        await asyncio.gather(*(bed.hypervisor.keep(boot.wanted.vm) for boot in made))
+        await asyncio.gather(*(bed.hypervisor.persist(boot.wanted.vm) for boot in made))
         found = await bed.hypervisor.domains()
-        assert all(found[boot.wanted.vm].kept for boot in made)
+        assert all(found[boot.wanted.vm].persistent for boot in made)
 
     async def test_capacity_and_network(self, bed: Bed) -> None:
         capacity = await bed.hypervisor.capacity()

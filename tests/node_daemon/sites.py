@@ -42,7 +42,7 @@ class Left:
     boots: int
     disk: int
     size: Resources | None
-    kept: bool
+    persistent: bool
     disks: Mapping[str, Disk]
     #: other files beside them
     others: set[str]
@@ -112,7 +112,7 @@ class Site(ABC):
 
         async def left() -> Left | None:
             found = await self.left(vm)
-            return found if found.kept else None
+            return found if found.persistent else None
 
         found: Left = await eventually(left, "kept")
         return found
@@ -122,7 +122,7 @@ class Site(ABC):
         disks = {path.name: self._disk(path) for path in self.node.disks.glob(f"{vm}/*") if path.suffix == ".qcow2"}
         others = {path.name for path in self.node.disks.glob(f"{vm}/*")} - disks.keys()
         console = any((self.node.settings.data_dir / "consoles").glob(f"{vm}*"))
-        return Left(have.power, have.boots, have.disk, have.size, have.kept, disks, others, console)
+        return Left(have.power, have.boots, have.disk, have.size, have.persistent, disks, others, console)
 
     def _disk(self, path: Path) -> Disk:
         """What the header of a qcow2 says."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from node_daemon.storage.base_image import BaseImage, Kept
+from node_daemon.storage.base_image import BaseImage, ImageBase
 from node_daemon.storage.disks import Disks
 from runtime.images.disk_image import Format
 from runtime.images.qemu_img import qemu_img
@@ -18,19 +18,19 @@ __all__ = ["cache"]
 
 async def test_kept_as_it_came(tmp_path: Path, cache: Path) -> None:
     source = qcow2_image(tmp_path / "i.qcow2", 3 * MIB)
-    base = await Images(cache, [tmp_path], kept="source").ensure(source)
+    base = await Images(cache, [tmp_path], base="source").ensure(source)
     assert base == BaseImage(cache / f"{source.sha256}.qcow2", "qcow2", 3 * MIB)
     assert base.path.read_bytes() == (tmp_path / "i.qcow2").read_bytes()
     assert names(cache) == [base.path.name]
 
 
 @pytest.mark.parametrize("first", ["source", "raw"])
-async def test_what_is_there_is_used_whatever_is_set(tmp_path: Path, cache: Path, first: Kept) -> None:
+async def test_what_is_there_is_used_whatever_is_set(tmp_path: Path, cache: Path, first: ImageBase) -> None:
     source = image(tmp_path / "i.qcow2", data=MIB)
-    base = await Images(cache, [tmp_path], kept=first).ensure(source)
+    base = await Images(cache, [tmp_path], base=first).ensure(source)
     (tmp_path / "i.qcow2").unlink()
     for kept in ("raw", "source"):
-        assert await Images(cache, [], kept=kept).ensure(source) == base
+        assert await Images(cache, [], base=kept).ensure(source) == base
         assert names(cache) == [base.path.name], "there is no second copy"
 
 
@@ -39,18 +39,18 @@ async def test_both_are_there(tmp_path: Path, cache: Path) -> None:
     await Images(cache, [tmp_path]).ensure(source)
     shutil.copy(tmp_path / "i.qcow2", cache / f"{source.sha256}.qcow2")
     assert (await Images(cache, []).ensure(source)).format == "raw"
-    assert (await Images(cache, [], kept="source").ensure(source)).format == "qcow2"
+    assert (await Images(cache, [], base="source").ensure(source)).format == "qcow2"
 
 
 @pytest.mark.parametrize("kept", ["raw", "source"])
 @pytest.mark.parametrize("there", [(), ("raw",), ("qcow2",), ("raw", "qcow2")], ids=" ".join)
 @pytest.mark.parametrize("made_from", ["raw", "qcow2"])
 async def test_under_a_disk_is_what_it_was_made_from(
-    tmp_path: Path, kept: Kept, there: tuple[Format, ...], made_from: Format
+    tmp_path: Path, kept: ImageBase, there: tuple[Format, ...], made_from: Format
 ) -> None:
     """Whatever is set by now and whatever else is there."""
     source = image(tmp_path / "i.qcow2", data=MIB)
-    disks, images = Disks(tmp_path), Images(tmp_path / "images", [tmp_path], kept=kept)
+    disks, images = Disks(tmp_path), Images(tmp_path / "images", [tmp_path], base=kept)
     files: dict[Format, Path] = {"raw": tmp_path / "images" / f"{source.sha256}.raw"}
     files["qcow2"] = files["raw"].with_suffix(".qcow2")
     await qemu_img("convert", "-f", "qcow2", "-O", "raw", source.source, str(files["raw"]))

@@ -31,7 +31,7 @@ async def guest(hypervisor: LibvirtHypervisor, servers_home: Path) -> AsyncItera
     disk = base.with_suffix(".qcow2")
     await qemu_img("create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk))
     await hypervisor.start(Boot(wanted(vm), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot"))
-    await hypervisor.keep(vm)
+    await hypervisor.persist(vm)
     yield vm
     await hypervisor.destroy(vm)
     await hypervisor.undefine(vm)

@@ -96,7 +96,7 @@ async def test_a_guest_that_somebody_else_paused_goes_on(
         vm = await node.create()
         await node.until(vm, on)
         domain = connection.lookupByUUIDString(vm)
-        await eventually(domain.isPersistent, "the domain is kept")
+        await eventually(domain.isPersistent, "the domain is persistent")
         domain.suspend()
         await eventually(lambda: domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING, "it goes on")
         domain.managedSave(0)
@@ -133,7 +133,7 @@ async def test_a_host_that_comes_up_starts_its_guests_a_few_at_a_time(
             vms = [await node.create() for _ in range(12)]
             for vm in vms:
                 await node.until(vm, on)
-                await eventually(connection.lookupByUUIDString(vm).isPersistent, "the domain is kept")
+                await eventually(connection.lookupByUUIDString(vm).isPersistent, "the domain is persistent")
             stays_off, suspends = vms[:2]
             await node.change(stays_off, desired=Desired.OFF)
             await node.until(stays_off, off)
@@ -179,7 +179,7 @@ async def test_a_guest_that_powers_itself_off_stays_off(
     async with node.daemon(hypervisor):
         vm = await node.create()
         await node.until(vm, on)
-        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is persistent")
         connection.lookupByUUIDString(vm).shutdown()
         assert (await node.until(vm, off)).cause == "guest"
     async with node.daemon(hypervisor):
@@ -244,7 +244,7 @@ async def test_a_domain_whose_tag_says_no_place_goes_on(
         vm = await node.create(generation=7)
         await node.until(vm, on)
         domain = connection.lookupByUUIDString(vm)
-        await eventually(domain.isPersistent, "the domain is kept")
+        await eventually(domain.isPersistent, "the domain is persistent")
     for which in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
         tag = ET.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
         del tag.attrib["place"]

@@ -14,7 +14,7 @@ import pytest
 from domain.base import Resources
 from domain.contract import Desired, ImageSource
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
-from node_daemon.storage.base_image import Kept
+from node_daemon.storage.base_image import ImageBase
 from node_daemon.storage.disks import GIB
 from runtime.images.qemu_img import qemu_img
 from tests.image_server import Images
@@ -60,14 +60,14 @@ def base_of(connection: Any, vm: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("first", "then"), [("source", "raw"), ("raw", "source")])
 async def test_a_disk_stays_on_the_form_of_its_image_that_it_was_made_from(
-    node: Node, hypervisor: LibvirtHypervisor, connection: Any, first: Kept, then: Kept
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any, first: ImageBase, then: ImageBase
 ) -> None:
     """A change of the setting counts for disks of images that have yet to come."""
     image = qcow2_image(node.home / "i.qcow2")
     folder, format_ = node.settings.data_dir / "images", {"raw": "raw", "source": "qcow2"}
 
-    def images(kept: Kept) -> Images:
-        return Images(folder, node.settings.image_folders, kept=kept)
+    def images(kept: ImageBase) -> Images:
+        return Images(folder, node.settings.image_folders, base=kept)
 
     async with node.daemon(hypervisor, images(first)):
         vm = await node.create(image=image)
@@ -106,7 +106,7 @@ async def test_rebuilt_on_a_new_disk(node: Node, hypervisor: LibvirtHypervisor, 
         await node.until(vm, lambda report: on(report) and report.boots == 2)
         assert disks_of(node, vm) == {"root-2.qcow2": b"other"}
         assert "root-2.qcow2" in connection.lookupByUUIDString(vm).XMLDesc()
-        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is persistent")
     async with node.daemon(hypervisor):
         await node.change(vm, boots=3, disk_gib=2)
         await node.until(vm, lambda report: on(report) and report.boots == 3)
@@ -140,10 +140,10 @@ async def test_a_domain_that_somebody_undefined_is_kept_again_and_one_that_is_go
         vm = await node.create()
         await node.until(vm, on)
         domain = connection.lookupByUUIDString(vm)
-        await eventually(domain.isPersistent, "the domain is kept")
+        await eventually(domain.isPersistent, "the domain is persistent")
         first = (node.disks / vm / "root.qcow2").stat()
         domain.undefine()
-        await eventually(domain.isPersistent, "it is kept again")
+        await eventually(domain.isPersistent, "it is persistent again")
         assert domain.ID() == connection.lookupByUUIDString(vm).ID(), "the guest has not noticed"
         domain.undefine()
         domain.destroy()

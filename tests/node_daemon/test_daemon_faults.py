@@ -260,7 +260,7 @@ async def test_the_bus_restarts(servers_home: Path, connection: Any, hypervisor:
         vm, other = await node.create(), await node.create()
         await node.until(vm, on)
         await node.until(other, on)
-        await eventually(lambda: connection.lookupByUUIDString(other).isPersistent(), "the domain is kept")
+        await eventually(lambda: connection.lookupByUUIDString(other).isPersistent(), "the domain is persistent")
         await server.kill()
         connection.lookupByUUIDString(other).destroy()
         await asyncio.sleep(0.5)

@@ -122,7 +122,7 @@ class Trial:
             match want.desired:
                 case Desired.ON:
                     # a guest that ended by itself stays off
-                    fine = power in (Power.ON, Power.OFF) and have is not None and have.kept
+                    fine = power in (Power.ON, Power.OFF) and have is not None and have.persistent
                     fine = fine and have is not None and have.boots == want.boots
                 case Desired.PAUSED:
                     fine = power in (Power.PAUSED, Power.OFF, Power.ABSENT)
@@ -174,4 +174,4 @@ async def test_after_trouble_it_is_as_wanted(node: Node, trial: Trial, seed: int
     assert await trial.simulator.domains() == {}
     assert trial.disks.all() == {}
     assert trial.crimes == []
-    assert {call.method for call in trial.calls} >= {"start", "keep", "destroy", "undefine"}
+    assert {call.method for call in trial.calls} >= {"start", "persist", "destroy", "undefine"}

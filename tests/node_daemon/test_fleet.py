@@ -43,7 +43,7 @@ async def test_every_fate_strikes_and_a_reboot_ends_it(monkeypatch: pytest.Monke
     boots = [boot_of(simulator) for _ in range(20)]
     for boot in boots:
         await simulator.start(boot)
-        await simulator.keep(boot.wanted.vm)
+        await simulator.persist(boot.wanted.vm)
     often = 100 * HOUR
     rates = FaultRates(crash=often, poweroff=often, stall=often, vanish=often, outage=often, reboot=10 * often)
     await asyncio.wait_for(random_faults.until_reboot(simulator.host, way, rates, random.Random(1)), 30)
@@ -192,7 +192,7 @@ async def test_a_guest_is_configured_and_phones_home_at_each_boot(monkeypatch: p
         vm = boot.wanted.vm
         await disks.ensure(vm, BaseImage(Path("/base"), "raw", 1), 1)
         await simulator.start(boot)
-        await simulator.keep(vm)
+        await simulator.persist(vm)
         await eventually(lambda: disks.configured(vm) == (1, 0), "the guest is configured")
         (call,) = source.calls
         assert (call["instance_id"], call["hostname"]) == (["i-1"], ["2024-01-01"])

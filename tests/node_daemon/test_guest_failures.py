@@ -57,7 +57,7 @@ async def guest(servers_home: Path, libvirt_qemu: Libvirt, request: pytest.Fixtu
     await hypervisor.start(
         Boot(wanted(vm, **document), str(disk), str(base), "raw", str(disk.with_suffix(".log")), "host-boot")
     )
-    await hypervisor.keep(vm)
+    await hypervisor.persist(vm)
     made = Guest(hypervisor, vm)
     yield made
     await made.end()

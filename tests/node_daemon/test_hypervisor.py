@@ -44,9 +44,9 @@ class UefiContract:
         vm = boot.wanted.vm
         for count in (1, 2):
             await hypervisor.start(boots(boot, count))
-            await hypervisor.keep(vm)
+            await hypervisor.persist(vm)
             seen = await hypervisor.look(vm)
-            assert (seen.power, seen.boots, seen.kept) == (Power.ON, count, True)
+            assert (seen.power, seen.boots, seen.persistent) == (Power.ON, count, True)
             await hypervisor.suspend(vm, 60)
             await hypervisor.restore(vm, "host-boot", 60)
             assert (await hypervisor.look(vm)).power is Power.ON
@@ -77,7 +77,7 @@ class TestLibvirt(HypervisorContract, UefiContract):
         take_away()
         await hypervisor.start(boot)
         assert bed.connection.networkLookupByName("default").isActive()
-        await hypervisor.keep(boot.wanted.vm)
+        await hypervisor.persist(boot.wanted.vm)
         await hypervisor.suspend(boot.wanted.vm, 60)
         take_away()
         await hypervisor.restore(boot.wanted.vm, "host-boot", 60)

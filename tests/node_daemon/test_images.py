@@ -9,7 +9,7 @@ import pytest
 
 from domain.contract import ImageSource
 from node_daemon.failure import Permanent, Temporary
-from node_daemon.storage.base_image import Kept
+from node_daemon.storage.base_image import ImageBase
 from tests.hostile_images import HOSTILE
 from tests.image_server import Images, serving
 from tests.node_daemon.documents import MIB, qcow2_image, raw_image, source_of
@@ -29,14 +29,14 @@ async def code_of(images: Images, source: ImageSource) -> str:
 @pytest.mark.parametrize("make", [raw_image, qcow2_image])
 async def test_from_a_path(tmp_path: Path, make: Callable[[Path, int], ImageSource]) -> None:
     source = make(tmp_path / "i", 3 * MIB)
-    images = Images(tmp_path / "images", [tmp_path], kept="source")
+    images = Images(tmp_path / "images", [tmp_path], base="source")
     base = await images.ensure(source)
     assert base.path == tmp_path / "images" / f"{source.sha256}.{source.format}"
     assert base.path.read_bytes() == Path(source.source).read_bytes()
     assert base.virtual_bytes == 3 * MIB
     Path(source.source).unlink()
     assert await images.ensure(source) == base, "it is fetched once"
-    assert await Images(tmp_path / "images", [tmp_path], kept="source").ensure(source) == base, "over restarts too"
+    assert await Images(tmp_path / "images", [tmp_path], base="source").ensure(source) == base, "over restarts too"
 
 
 async def test_from_http_once_for_all_who_ask(tmp_path: Path, images: Images) -> None:
@@ -142,14 +142,14 @@ async def test_a_start_clears_what_a_crash_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", ["raw", "source"])
 @pytest.mark.parametrize("size", [0, 512, MIB])
 async def test_what_was_cut_is_fetched_again_like_what_is_gone(
-    tmp_path: Path, make: Callable[[Path, int], ImageSource], kept: Kept, size: int
+    tmp_path: Path, make: Callable[[Path, int], ImageSource], kept: ImageBase, size: int
 ) -> None:
     source = make(tmp_path / "i", 2 * MIB)
-    images = Images(tmp_path / "images", [tmp_path], kept=kept)
+    images = Images(tmp_path / "images", [tmp_path], base=kept)
     base = await images.ensure(source)
     whole = base.path.read_bytes()
     os.truncate(base.path, min(size, len(whole) - 1))
     await images.ensure_under(source, base.format)
     assert base.path.read_bytes() == whole
     os.truncate(base.path, min(size, len(whole) - 1))
-    assert (await Images(tmp_path / "images", [tmp_path], kept=kept).ensure(source)).path.read_bytes() == whole
+    assert (await Images(tmp_path / "images", [tmp_path], base=kept).ensure(source)).path.read_bytes() == whole

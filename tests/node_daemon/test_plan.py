@@ -14,8 +14,8 @@ from node_daemon.reconcile.plan import (
     Destroy,
     Discard,
     Host,
-    Keep,
     Pause,
+    Persist,
     Refuse,
     Remaining,
     Remove,
@@ -61,18 +61,18 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
     [
         (want(ON), NOTHING, Create(want(ON))),
         (want(ON), have(Power.ON), None),
-        (want(ON), have(Power.ON, kept=False), Keep(VM)),
+        (want(ON), have(Power.ON, persistent=False), Persist(VM)),
         (want(ON), have(Power.OFF, cause="guest"), None),
         (want(ON), have(Power.OFF, host_boot="the last boot"), Start(want(ON))),
         (want(ON, boots=2), have(Power.OFF), Start(want(ON, boots=2))),
         (want(ON, boots=2, force_after=LATER), have(Power.ON), Shutdown(VM, 30.0)),
         (want(ON, boots=2, force_after=EARLIER), have(Power.ON), Destroy(VM)),
         (want(ON, boots=2), have(Power.ON), Destroy(VM)),
-        (want(ON, boots=2, force_after=LATER), have(Power.ON, kept=False), Keep(VM)),
+        (want(ON, boots=2, force_after=LATER), have(Power.ON, persistent=False), Persist(VM)),
         (want(OFF, force_after=LATER), have(Power.ON), Shutdown(VM, 30.0)),
         (want(OFF, force_after=NOW), have(Power.ON), Destroy(VM)),
         (want(OFF), have(Power.ON), Destroy(VM)),
-        (want(OFF), have(Power.ON, kept=False), Keep(VM)),
+        (want(OFF), have(Power.ON, persistent=False), Persist(VM)),
         (want(OFF), have(Power.OFF), None),
         (want(OFF), NOTHING, None),
         (want(ABSENT), have(Power.ON), Destroy(VM)),
@@ -82,7 +82,7 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(ON), have(Power.ON, remains=True), Discard(VM)),
         (want(ABSENT), have(Power.PAUSED, remains=True), Discard(VM)),
         (want(ON), have(Power.PAUSED), Unpause(VM)),
-        (want(ON), have(Power.PAUSED, kept=False), Keep(VM)),
+        (want(ON), have(Power.PAUSED, persistent=False), Persist(VM)),
         (want(ON), have(Power.PAUSED, stalled=True), STALLED),
         (want(ON, resume=True), have(Power.PAUSED, stalled=True), Unpause(VM, stalled=True)),
         (want(ON, resume=True), have(Power.PAUSED), Unpause(VM)),
@@ -93,7 +93,7 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(ON, boots=2), have(Power.SUSPENDED), Discard(VM)),
         (want(ON, boots=2, force_after=LATER), have(Power.SUSPENDED), Restore(want(ON, boots=2, force_after=LATER))),
         (want(HALT), have(Power.ON), Pause(VM)),
-        (want(HALT), have(Power.ON, kept=False), Keep(VM)),
+        (want(HALT), have(Power.ON, persistent=False), Persist(VM)),
         (want(HALT), have(Power.PAUSED), None),
         (want(HALT), have(Power.PAUSED, stalled=True), None),
         (want(HALT), have(Power.SUSPENDED), Restore(want(HALT))),
@@ -101,7 +101,7 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(HALT), NOTHING, None),
         (want(SAVED), have(Power.ON), Suspend(want(SAVED))),
         (want(SAVED), have(Power.PAUSED), Suspend(want(SAVED))),
-        (want(SAVED), have(Power.ON, kept=False), Keep(VM)),
+        (want(SAVED), have(Power.ON, persistent=False), Persist(VM)),
         (want(SAVED), have(Power.SUSPENDED, host_boot="the last boot"), None),
         (want(SAVED), have(Power.OFF), None),
         (want(SAVED, disk=2, boots=2), have(Power.SUSPENDED), Discard(VM)),
@@ -192,7 +192,7 @@ class World:
     def power_off(self) -> None:
         if self.seen.remains:
             self.seen = replace(self.seen, power=Power.SUSPENDED, stalled=False, remains=False)
-        elif self.seen.power in (Power.ON, Power.PAUSED) and self.seen.kept:
+        elif self.seen.power in (Power.ON, Power.PAUSED) and self.seen.persistent:
             self.seen = replace(self.seen, power=Power.OFF, stalled=False, cause="guest")
         elif self.seen.power in (Power.ON, Power.PAUSED):
             self.seen = Have(vm=VM, power=Power.ABSENT, files=self.seen.files)
@@ -217,10 +217,10 @@ class World:
                         disk=document.disk,
                         generation=document.generation,
                         host_boot=self.host.boot_id,
-                        kept=False,
+                        persistent=False,
                     )
-            case Keep():
-                self.seen = replace(self.seen, kept=True)
+            case Persist():
+                self.seen = replace(self.seen, persistent=True)
             case Shutdown():
                 if answers and self.seen.power is Power.ON:
                     self.power_off()
@@ -231,7 +231,7 @@ class World:
                 if not half and self.seen.power is Power.PAUSED:
                     self.seen = replace(self.seen, power=Power.ON, stalled=False)
             case Suspend():
-                assert self.seen.kept
+                assert self.seen.persistent
                 if not half and self.seen.power in (Power.ON, Power.PAUSED):
                     self.seen = replace(self.seen, power=Power.SUSPENDED, stalled=False)
             case Restore():
@@ -299,10 +299,10 @@ def happen(world: World, what: str, value: Any) -> None:
             if world.seen.power is Power.ON:
                 world.seen = replace(world.seen, power=Power.PAUSED, stalled=what == "stalled")
         case "suspended":
-            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.kept:
+            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.persistent:
                 world.seen = replace(world.seen, power=Power.SUSPENDED, stalled=False)
         case "remains":
-            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.kept:
+            if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.persistent:
                 world.seen = replace(world.seen, remains=True)
         case "absent":
             world.ask(desired=ABSENT)
@@ -338,7 +338,7 @@ def test_it_converges_whatever_happened_before(history: list[tuple[str, Any]], a
         case Desired.ON:
             assert world.seen.boots >= world.document.boots
             assert world.seen.disk == world.document.disk
-            assert world.seen.kept
+            assert world.seen.persistent
             assert world.seen.power in (Power.ON, Power.OFF)
         case Desired.PAUSED:
             assert world.seen.power in (Power.PAUSED, Power.OFF, Power.ABSENT)

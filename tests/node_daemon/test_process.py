@@ -188,7 +188,7 @@ async def test_a_qemu_that_dies_is_reported_as_crashed(qemu_node: Node, libvirt_
         vm = await node.create()
         await node.until(vm, on)
         connection = libvirt.open(libvirt_qemu.uri)
-        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is kept")
+        await eventually(lambda: connection.lookupByUUIDString(vm).isPersistent(), "the domain is persistent")
         connection.close()
         pids = [
             int(path.parent.name)

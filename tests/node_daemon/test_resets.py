@@ -92,7 +92,7 @@ async def test_what_a_watchdog_did_is_reported(node: Node) -> None:
         await node.until(vm, lambda report: (report.resets, report.watchdog_resets) == (1, 1))
         await node.change(vm, boots=2, watchdog=Watchdog.POWEROFF)
         assert (await node.until(vm, lambda report: report.boots == 2)).watchdog_resets == 0
-        await eventually(lambda: simulator.host.look(vm).kept, "the domain is kept")
+        await eventually(lambda: simulator.host.look(vm).persistent, "the domain is persistent")
         simulator.host.hang(vm)
         assert (await node.until(vm, off)).cause == "watchdog"
     async with node.daemon(simulator):

@@ -32,7 +32,7 @@ async def test_a_guest_that_boots_hears_no_shutdown_and_has_no_address() -> None
     boot = boot_of(simulator)
     vm = boot.wanted.vm
     await simulator.start(boot)
-    await simulator.keep(vm)
+    await simulator.persist(vm)
     await simulator.shutdown(vm)
     assert await simulator.addresses(vm, boot.wanted.mac) == Sighting()
     await asyncio.sleep(0.4)
@@ -49,7 +49,7 @@ async def test_a_host_that_reboots_runs_nothing_and_forgets_what_was_not_kept() 
     kept, transient = boot_of(simulator), boot_of(simulator)
     for boot in (kept, transient):
         await simulator.start(boot)
-    await simulator.keep(kept.wanted.vm)
+    await simulator.persist(kept.wanted.vm)
     simulator.host.reboot()
     have = await simulator.look(kept.wanted.vm)
     assert (have.power, have.cause) == (Power.OFF, None)
@@ -61,7 +61,7 @@ async def test_a_hypervisor_that_restarts_knows_no_causes_and_says_so() -> None:
     simulator = Simulator(SimulatedHost())
     boot = boot_of(simulator)
     await simulator.start(boot)
-    await simulator.keep(boot.wanted.vm)
+    await simulator.persist(boot.wanted.vm)
     simulator.host.crash(boot.wanted.vm)
     nudges: list[str | None] = []
     watch = asyncio.create_task(simulator.watch(nudges.append))
@@ -101,7 +101,7 @@ async def test_a_guest_that_hangs_meets_its_watchdog(
     simulator, heard = Simulator(SimulatedHost()), list[str]()
     boot = boot_of(simulator, watchdog=watchdog)
     await simulator.start(boot)
-    await simulator.keep(boot.wanted.vm)
+    await simulator.persist(boot.wanted.vm)
     watch = asyncio.create_task(
         simulator.watch(lambda _: None, lambda _: heard.append("reset"), lambda *_: heard.append("fired"))
     )
@@ -118,7 +118,7 @@ async def test_time_goes_on_for_guests_while_their_process_is_dead(tmp_path: Pat
     boot, other = boot_of(first), boot_of(first)
     for each in (boot, other):
         await first.start(each)
-        await first.keep(each.wanted.vm)
+        await first.persist(each.wanted.vm)
     await first.shutdown(boot.wanted.vm)
     first.host.close()
     await asyncio.sleep(0.2)
@@ -171,7 +171,7 @@ async def test_a_console_ends_with_its_guest_whatever_ends_that() -> None:
     boot = boot_of(simulator)
     vm = boot.wanted.vm
     await simulator.start(boot)
-    await simulator.keep(vm)
+    await simulator.persist(vm)
     console = await simulator.open_console(vm, force=False)
     await simulator.pause(vm)
     await console.write(b"still here")

@@ -41,7 +41,7 @@ def allowed(call: Call, want: Wanted, boot_id: str) -> bool:
             return True
         case "destroy" | "shutdown" | "discard" if before.power in LIVE:
             ends = want.desired in (Desired.OFF, Desired.ABSENT) or outdated
-            return ends and (before.kept or want.desired is Desired.ABSENT)
+            return ends and (before.persistent or want.desired is Desired.ABSENT)
         case "undefine":
             return want.desired is Desired.ABSENT
         case "start" if before.power is Power.OFF:
@@ -155,7 +155,7 @@ class Lives(RuleBasedStateMachine):
             match want.desired:
                 case Desired.ON:
                     assert (have.boots, have.disk) == (want.boots, want.disk)
-                    assert have.kept or have.stalled
+                    assert have.persistent or have.stalled
                     disks = [number for number in range(1, want.disk + 1) if self.disks.has_disk(vm, number)]
                     assert disks == [want.disk]
                     in_rescue = {int(name.rpartition("-")[2]) for name in self.disks.all() if f"{vm}#rescue-" in name}

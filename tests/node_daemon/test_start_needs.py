@@ -12,14 +12,14 @@ from domain.contract import Desired, SeedMedium
 from node_daemon.hypervisor import networks
 from node_daemon.hypervisor.hypervisor import Refused
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
-from node_daemon.storage.base_image import Kept
+from node_daemon.storage.base_image import ImageBase
 from runtime.images.disk_image import Format
 from tests.image_server import Images
 from tests.node_daemon.data_source import a_data_source
 from tests.node_daemon.documents import qcow2_image, raw_image
 from tests.node_daemon.harness import URI, Node, failed, off, on, suspended
 
-FORMATS: dict[Kept, Format] = {"raw": "raw", "source": "qcow2"}
+FORMATS: dict[ImageBase, Format] = {"raw": "raw", "source": "qcow2"}
 
 
 async def ends(node: Node, vm: str) -> None:
@@ -34,14 +34,14 @@ async def starts(node: Node, vm: str, boots: int, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("made_on", "then"), [("raw", "raw"), ("source", "raw"), ("raw", "source")])
 async def test_an_image_that_is_gone_from_the_cache_is_fetched_again_in_the_form_that_the_disk_was_made_from(
-    node: Node, hypervisor: LibvirtHypervisor, made_on: Kept, then: Kept
+    node: Node, hypervisor: LibvirtHypervisor, made_on: ImageBase, then: ImageBase
 ) -> None:
     image = qcow2_image(node.home / "i.qcow2")
     folder = node.settings.data_dir / "images"
     base = folder / f"{image.sha256}.{FORMATS[made_on]}"
 
-    def images(kept: Kept) -> Images:
-        return Images(folder, node.settings.image_folders, kept=kept)
+    def images(kept: ImageBase) -> Images:
+        return Images(folder, node.settings.image_folders, base=kept)
 
     async with node.daemon(hypervisor, images(made_on)):
         vm = await node.create(image=image)

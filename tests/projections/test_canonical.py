@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from pydantic_core import to_json
 from rpds import HashTrieMap
 
+from domain.accepted_requests import AcceptedRequest
 from domain.base import Resources, Sealed
 from domain.contract import Desired, Watchdog
 from domain.flavor import Flavor
 from domain.guest import HostKey
 from domain.image import Image, ImagePhase
-from domain.known import AcceptedRequest
 from domain.named import Named
 from domain.node import Node
 from domain.operation import problem

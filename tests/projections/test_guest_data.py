@@ -14,7 +14,7 @@ from domain.contract import Power
 from domain.contract.guest_data import BUSY, UNKNOWN
 from domain.vm import AbandonVm, DeleteVm, RebuildVm
 from projections import guest_answers, seeds
-from projections.database import Away
+from projections.database import ReadModelsUnavailable
 from projections.guest_answers import GuestAnswers
 from projections.guest_data import asker as asking, main
 from projections.guest_data.copies import name_of
@@ -37,7 +37,7 @@ def away(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> Any:
     real = seeds.find
 
     async def find(*given: Any) -> Any:
-        raise Away("Postgres is away")
+        raise ReadModelsUnavailable("Postgres is away")
 
     def switch(is_away: bool) -> None:
         monkeypatch.setattr(seeds, "find", find if is_away else real)

@@ -36,7 +36,7 @@ USER_DATA = b"#!/bin/sh\n: a password of the guest\n"
 
 
 @dataclass
-class Beside:
+class Deployment:
     """Projections and guest-data as processes that are started again when they end; Postgres behind a gate."""
 
     cloud: Cloud
@@ -112,13 +112,13 @@ class Beside:
 
 
 @pytest.fixture(scope="module")
-async def beside(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[Beside]:
-    home = tmp_path_factory.mktemp("beside")
+async def deployment(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[Deployment]:
+    home = tmp_path_factory.mktemp("deployment")
     with homes.home("test") as folder:
         async with cloud(home, postgres) as made, gate(postgres.port) as database:
             await database.open()
             await made.furnish()
-            found = Beside(made, database, f"http://127.0.0.1:{free_port()}", folder)
+            found = Deployment(made, database, f"http://127.0.0.1:{free_port()}", folder)
             try:
                 await found.start_projections()
                 await found.start_guest_data()
@@ -129,12 +129,12 @@ async def beside(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -
 
 
 @needs_root
-async def test_started_by_root_it_has_no_rights(beside: Beside) -> None:
-    await beside.tells(await beside.secret(await beside.placed()), 200)
-    pid = beside.pid("guest-data")
+async def test_started_by_root_it_has_no_rights(deployment: Deployment) -> None:
+    await deployment.tells(await deployment.secret(await deployment.placed()), 200)
+    pid = deployment.pid("guest-data")
     lines = [line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
     said = {name: value.split() for name, value in lines}
-    folder = beside.home / "guest-data"
+    folder = deployment.home / "guest-data"
     assert set(said["Uid"]) == {str(folder.stat().st_uid)} != {"0"}
     assert set(said["Gid"]) == {str(folder.stat().st_gid)} != {"0"}
     assert (said["Groups"], said["NoNewPrivs"]) == ([], ["1"])
@@ -145,29 +145,29 @@ async def test_started_by_root_it_has_no_rights(beside: Beside) -> None:
     assert b"NEBULA_POSTGRES_DSN" not in environment
 
 
-async def test_whoever_is_killed_a_guest_gets_its_answer_or_is_told_to_try_again(beside: Beside) -> None:
-    ref = await beside.placed()
-    secret = await beside.secret(ref)
-    await beside.tells(secret, 200)
+async def test_whoever_is_killed_a_guest_gets_its_answer_or_is_told_to_try_again(deployment: Deployment) -> None:
+    ref = await deployment.placed()
+    secret = await deployment.secret(ref)
+    await deployment.tells(secret, 200)
     chance = random.Random(7)
     over = False
     seen: list[int] = []
 
     async def ask() -> None:
         while not over:
-            status, content = await beside.get(secret)
+            status, content = await deployment.get(secret)
             seen.append(status)
             assert status in (0, 200, 503)
             assert status != 200 or content == USER_DATA
 
     async def no_postgres() -> None:
-        await beside.database.close()
+        await deployment.database.close()
         await asyncio.sleep(chance.uniform(0, 0.3))
-        await beside.database.open()
+        await deployment.database.open()
 
     kills: list[Callable[[], Awaitable[None]]] = [
-        partial(beside.kill, "guest-data"),
-        partial(beside.kill, "projections"),
+        partial(deployment.kill, "guest-data"),
+        partial(deployment.kill, "projections"),
         no_postgres,
     ]
     guests = [asyncio.create_task(ask()) for _ in range(3)]
@@ -181,40 +181,40 @@ async def test_whoever_is_killed_a_guest_gets_its_answer_or_is_told_to_try_again
     finally:
         over = True
         await asyncio.gather(*guests)
-    await beside.cloud.do(ref, ChangeVm(**beside.cloud.asked(vm=ref.id, name="db-1")))
+    await deployment.cloud.do(ref, ChangeVm(**deployment.cloud.asked(vm=ref.id, name="db-1")))
 
     async def renamed() -> bool:
-        return b"local-hostname: db-1" in (await beside.get(secret, "meta-data"))[1]
+        return b"local-hostname: db-1" in (await deployment.get(secret, "meta-data"))[1]
 
     await eventually(renamed, "what is new is told")
 
 
-async def test_a_copy_outlives_the_process_and_ends_with_its_vm(beside: Beside) -> None:
-    cloud, ref, unseen = beside.cloud, await beside.placed(), await beside.placed()
-    secret = await beside.secret(ref)
-    await beside.tells(secret, 200)
-    await beside.end("projections")
-    assert await beside.get(secret) == (200, USER_DATA)
-    await beside.kill("guest-data")
-    await beside.tells(secret, 200)
-    assert (await beside.get(await beside.secret(unseen)))[0] == 503
+async def test_a_copy_outlives_the_process_and_ends_with_its_vm(deployment: Deployment) -> None:
+    cloud, ref, unseen = deployment.cloud, await deployment.placed(), await deployment.placed()
+    secret = await deployment.secret(ref)
+    await deployment.tells(secret, 200)
+    await deployment.end("projections")
+    assert await deployment.get(secret) == (200, USER_DATA)
+    await deployment.kill("guest-data")
+    await deployment.tells(secret, 200)
+    assert (await deployment.get(await deployment.secret(unseen)))[0] == 503
     await cloud.ask(ref, DeleteVm)
     await cloud.report(ref, Power.ABSENT)
-    assert await beside.get(secret) == (200, USER_DATA), "nobody can say"
-    await beside.start_projections()
-    await beside.tells(await beside.secret(unseen), 200)
-    await beside.tells(secret, 404)
-    assert secret.encode() not in b"".join(file.read_bytes() for file in beside.home.rglob("*") if file.is_file())
-    await beside.end("projections")
-    await beside.kill("guest-data")
-    await beside.tells(secret, 503)
-    await beside.start_projections()
+    assert await deployment.get(secret) == (200, USER_DATA), "nobody can say"
+    await deployment.start_projections()
+    await deployment.tells(await deployment.secret(unseen), 200)
+    await deployment.tells(secret, 404)
+    assert secret.encode() not in b"".join(file.read_bytes() for file in deployment.home.rglob("*") if file.is_file())
+    await deployment.end("projections")
+    await deployment.kill("guest-data")
+    await deployment.tells(secret, 503)
+    await deployment.start_projections()
 
 
-async def test_a_home_that_cannot_be_used_costs_guests_nothing(beside: Beside, tmp_path: Path) -> None:
+async def test_a_home_that_cannot_be_used_costs_guests_nothing(deployment: Deployment, tmp_path: Path) -> None:
     home = tmp_path / "occupied"
     home.write_text("mine")
-    async with role("guest-data", tmp_path, beside.cloud.nats.url, HOME=str(home)) as running:
+    async with role("guest-data", tmp_path, deployment.cloud.nats.url, HOME=str(home)) as running:
         await running.says("copies are kept only in memory", str(home))
         await running.says("data source listens")
     assert home.read_text() == "mine"

@@ -74,7 +74,7 @@ def of(vm: Vm, seen: Seen) -> Iterator[str]:
         yield f"its domain is {power}"
     if have and have.power is Power.ON and vm.desired is Desired.ON and have.boots < vm.boots:
         yield f"its domain runs for boot {have.boots}, not {vm.boots}"
-    if have and not have.kept:
+    if have and not have.persistent:
         yield "its domain would be forgotten once off"
     if have and vm.id not in seen.disks[vm.node]:
         yield "its disk is missing"

@@ -6,10 +6,10 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
+from domain.accepted_requests import NONE, AcceptedRequest, same_request
 from domain.access import VM_CREATE
 from domain.base import Hostname, Labels, Rejected, Remark, Sealed, Slug, Tags, replace
 from domain.contract import Desired, Watchdog
-from domain.known import NONE, AcceptedRequest, same_request
 from domain.references import LOOKED_UP, Names
 from domain.verb import Effect
 from domain.vm.commands import VmOperationCommand
@@ -151,7 +151,7 @@ CREATE = VmVerb(
     effect=Effect.CREATES,
     permission=VM_CREATE,
     event=VmRequested,
-    opens=(VmRequested,),
+    accepted_by=(VmRequested,),
     fulfilled_by=(VmStarted,),
     row=ROW,
     decide=lambda vm, command, _: create(vm, command),

@@ -9,7 +9,7 @@ from psycopg import errors
 
 from projections import database
 from projections.books import TABLES
-from projections.database import Away
+from projections.database import ReadModelsUnavailable
 from projections.runner import passes
 
 
@@ -32,7 +32,7 @@ async def test_however_postgres_goes_it_is_away(error: Exception) -> None:
         def connection(self) -> Any:
             raise error
 
-    with pytest.raises(Away):
+    with pytest.raises(ReadModelsUnavailable):
         await database.fetch(Gone(), "SELECT 1 AS one", {})  # type: ignore[arg-type]
 
 
@@ -54,5 +54,5 @@ def test_a_row_that_another_version_wrote_is_away(kind: str, changed: dict[str, 
     info = dict.fromkeys(("node", "region", "virt_type", "seed_url", "version"), "x")
     state |= {"info": {**info, **dict.fromkeys(("vcpus", "memory_mib", "disk_gib"), 1)}}
     assert database.parsed(TABLES[kind].of.stored, json.dumps(state)).id == "x"
-    with pytest.raises(Away, match=next(iter(changed))):
+    with pytest.raises(ReadModelsUnavailable, match=next(iter(changed))):
         database.parsed(TABLES[kind].of.stored, json.dumps(state | changed))

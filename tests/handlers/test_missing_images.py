@@ -15,7 +15,7 @@ from handlers.images import reading
 from handlers.images.reading import Reader
 from handlers.images.store import ImageStore
 from handlers.managers.driver import Driver
-from handlers.managers.kept_images import Keeper
+from handlers.managers.missing_images import MissingImages
 from handlers.world.world import Changes
 from runtime.tasks.backoff import Backoff
 from tests.domain.test_image import VERIFYING
@@ -37,10 +37,10 @@ class Cloud:
         self.store = ImageStore(folder / "store", budget)
         self.keeper = self.fresh()
 
-    def fresh(self) -> Keeper:
+    def fresh(self) -> MissingImages:
         reader = Reader(self.folder / "imports", [self.folder], LOOPBACK, self.store)
         world: Any = self
-        return Keeper(world, reader, self, self.store)  # type: ignore[arg-type]
+        return MissingImages(world, reader, self, self.store)  # type: ignore[arg-type]
 
     def images(self) -> list[Image]:
         return self.found
@@ -58,7 +58,7 @@ class Cloud:
         said |= {"id": f"i{len(self.found)}", "registered_by": f"op-{len(self.found)}", "size_bytes": len(DISK)}
         self.found.append(dataclasses.replace(VERIFYING.after, **{**said, **more}))
 
-    async def look(self, keeper: Keeper | None = None) -> list[str]:
+    async def look(self, keeper: MissingImages | None = None) -> list[str]:
         """What is kept after one look."""
         driver: Driver = (keeper or self.keeper).driver()
         await driver.round(Changes(frozenset(), everything=True))

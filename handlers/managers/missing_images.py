@@ -27,7 +27,7 @@ PERIOD = 3600.0
 TEMPORARY_FAILURES = ("image_unreachable", "disk_full")
 
 
-class Keeper:
+class MissingImages:
     """Fetches missing images. `_done`: the digests that this process has stored, or can never get."""
 
     def __init__(self, world: World, reader: Reader, vault: Vault, kept: ImageStore, period: float = PERIOD) -> None:
