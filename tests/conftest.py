@@ -15,6 +15,7 @@ import structlog
 from bench import homes
 from runtime.local.libvirtd import Libvirt, ensure_libvirt
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
+from tests.preload.client import Preload, begin
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,6 +80,31 @@ LONGEST = (
     "contracts/test_cluster.py",
     "gateway/test_full_disk.py",
 )
+
+
+#: Makes starts of processes cheap.
+PRELOAD = pytest.StashKey[Preload]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What our processes import is imported while pytest reads the tests. A controller of workers starts none."""
+    config = session.config
+    if not config.option.collectonly and not config.getoption("numprocesses", None):
+        config.stash[PRELOAD] = begin()
+        config.add_cleanup(config.stash[PRELOAD].end)
+
+
+@pytest.fixture
+def preload(request: pytest.FixtureRequest) -> Preload:
+    return request.config.stash[PRELOAD]
+
+
+@pytest.fixture
+def new_interpreters(preload: Preload) -> Iterator[None]:
+    """No process of this test is a fork of one that has imported everything."""
+    preload.enabled = False
+    yield
+    preload.enabled = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

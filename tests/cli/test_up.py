@@ -69,6 +69,7 @@ def nebula(home: Path, url: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"

@@ -118,14 +118,6 @@ def test_calls_from_here(host: str | None, origin: str | None, ours: bool) -> No
     assert from_here(host, origin) is ours
 
 
-MAIN = """
-import asyncio
-from gateway.main import run
-from runtime.settings import GatewaySettings, read
-asyncio.run(run(read(GatewaySettings)))
-"""
-
-
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -161,8 +153,9 @@ async def test_it_ends_clean_on_sigterm(api: Platform) -> None:
         "NEBULA_NATS_URL": api.side.nats.url,
         "NEBULA_POSTGRES_DSN": api.dsn,
     }
+    command = [sys.executable, "-m", "cli.local.role", "gateway"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MAIN, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     assert process.stdout is not None
     async for line in process.stdout:

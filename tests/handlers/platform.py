@@ -30,17 +30,6 @@ from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats
 from tests.waiting import eventually
 
-MAIN = """
-import asyncio
-from handlers.main import run
-from runtime import logs
-from runtime.settings import HandlersSettings, read
-from tests.waiting import eventually
-settings = read(HandlersSettings)
-logs.configure("handlers", "info", "text")
-asyncio.run(run(settings))
-"""
-
 
 def daemon(name: str, boot: str = "b", identity: str = "i") -> Daemon:
     """The daemon of a node, in these tests."""
@@ -71,7 +60,8 @@ class WriteSide:
             "NEBULA_IMAGE_PATHS": str(self.home),
             **self.settings,
         }
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MAIN, env=env)
+        command = [sys.executable, "-m", "cli.local.role", "handlers"]
+        process = await asyncio.create_subprocess_exec(*command, env=env)
         self.processes.append(process)
         await eventually(self.answers, "handlers answer")
         return process

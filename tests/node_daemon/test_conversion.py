@@ -164,21 +164,13 @@ async def test_one_after_the_other(tmp_path: Path, cache: Path, monkeypatch: pyt
     assert len(names(cache)) == 3
 
 
-FETCH = """
-import asyncio, sys
-from pathlib import Path
-from domain.contract import ImageSource
-from tests.image_server import Images
-asyncio.run(Images(Path(sys.argv[1]), []).ensure(ImageSource.model_validate_json(sys.argv[2])))
-"""
-
-
 @pytest.mark.parametrize("etag", ['"v1"', None], ids=["vouched for", "not vouched for"])
 async def test_killed_in_the_middle_it_is_converted_without_another_download(
     tmp_path: Path, cache: Path, server: ImageServer, source: ImageSource, brake: Path, etag: str | None
 ) -> None:
     server.etag = etag
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FETCH, str(cache), source.model_dump_json())
+    command = [sys.executable, "-m", "tests.node_daemon.fetch", str(cache), source.model_dump_json()]
+    process = await asyncio.create_subprocess_exec(*command)
     try:
         await eventually(half_converted(cache), "half of it")
         assert not list(cache.glob("*.raw")), "nobody sees half a file"

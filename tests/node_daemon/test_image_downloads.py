@@ -314,18 +314,10 @@ async def test_a_disk_that_fills_up_meanwhile_is_not_kept_full(
     assert list(cache.iterdir()) == []
 
 
-FETCH = """
-import asyncio, sys
-from pathlib import Path
-from domain.contract import ImageSource
-from tests.image_server import Images
-asyncio.run(Images(Path(sys.argv[1]), []).ensure(ImageSource.model_validate_json(sys.argv[2])))
-"""
-
-
 async def test_killed_in_the_middle_it_goes_on(cache: Path, server: ImageServer, source: ImageSource) -> None:
     server.stall = HALF
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FETCH, str(cache), source.model_dump_json())
+    command = [sys.executable, "-m", "tests.node_daemon.fetch", str(cache), source.model_dump_json()]
+    process = await asyncio.create_subprocess_exec(*command)
 
     def half_there() -> bool:
         return sum(part.stat().st_size for part in cache.glob("*.part")) >= MIB

@@ -196,14 +196,6 @@ async def test_the_listener_waits_for_its_address() -> None:
     (await waiting).close()
 
 
-MAIN = """
-import asyncio
-from projections.guest_data.main import run
-from runtime.settings import GuestDataSettings, read
-asyncio.run(run(read(GuestDataSettings)))
-"""
-
-
 async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
     env = {
         **os.environ,
@@ -213,8 +205,9 @@ async def test_the_process_ends_clean_on_sigterm(guests: Guests) -> None:
         "NEBULA_SEED_PORT": "0",
     }
     for signal_ in (signal.SIGTERM, signal.SIGINT):
+        command = [sys.executable, "-m", "cli.local.role", "guest-data"]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", MAIN, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         assert process.stdout is not None
         async for line in process.stdout:

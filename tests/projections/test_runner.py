@@ -176,26 +176,17 @@ def test_positions_have_to_rise() -> None:
         ordered(1, [at(2), at(2)])
 
 
-WORKER = """
-import asyncio, sys, nats
-from pathlib import Path
-from eventstore.vault.vault import Vault
-from projections.position import Position
-from projections.runner import Runner
-
-async def main(url, dsn, key):
-    nc = await nats.connect(url)
-    vault = Vault.of(nc, Path(key))
-    await Runner(nc, dsn, vault, Position()).run()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
 async def test_killed_at_any_point_it_goes_on_exactly(tmp_path: Path, postgres: Postgres) -> None:
     async with cloud(tmp_path, postgres) as made:
         await made.furnish()
-        args = ["-c", WORKER, made.nats.url, made.dsn, str(tmp_path / "master.key")]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.projections.worker",
+            made.nats.url,
+            made.dsn,
+            str(tmp_path / "master.key"),
+        ]
 
         async def write() -> None:
             while not enough.is_set():
@@ -211,7 +202,7 @@ async def test_killed_at_any_point_it_goes_on_exactly(tmp_path: Path, postgres: 
         writing = asyncio.create_task(write())
         before = 0
         for pause in (0.0, 0.003, 0.006, 0.009, 0.02):
-            process = await asyncio.create_subprocess_exec(sys.executable, *args)
+            process = await asyncio.create_subprocess_exec(*command)
 
             async def moved(before: int = before) -> bool:
                 return await reached() > before

@@ -10,26 +10,6 @@ import pytest
 from runtime.local.servers import NatsServer
 from runtime.tasks.essential import Essential, TaskEnded, until_stopped
 
-#: Runs a role in which one coroutine function is replaced by one that ends soon.
-MAIN = """
-import importlib, sys
-role, settings_class, module, path, how = sys.argv[1:]
-owner = importlib.import_module(module)
-*parents, name = path.split(".")
-for parent in parents:
-    owner = getattr(owner, parent)
-
-async def broken(*args, **kwargs):
-    if how == "raises":
-        raise LookupError("a bug")
-
-assert hasattr(owner, name), f"{path} has another name"
-setattr(owner, name, broken)
-from cli.local.role import run
-from runtime import settings
-run(role, settings.read(getattr(settings, settings_class)))
-"""
-
 TASKS = [
     ("handlers", "HandlersSettings", "handlers.world.world", "World.follow", "world"),
     ("handlers", "HandlersSettings", "handlers.managers.driver", "Driver.run", "placement"),
@@ -66,9 +46,8 @@ async def test_a_role_ends_with_its_essential_tasks(
         "NEBULA_LIBVIRT_URI": "test:///default",
         "NEBULA_SIMULATE": "1",
     }
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MAIN, role, settings, module, path, how, env=env, stderr=asyncio.subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "tests.roles.broken", role, settings, module, path, how]
+    child = await asyncio.create_subprocess_exec(*command, env=env, stderr=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(60):
             _, err = await child.communicate()
