@@ -74,8 +74,9 @@ class VmMachine(RuleBasedStateMachine):
             assert error.detail
             return []
         for event in events:
-            self.state = vm.evolve(self.state, stored(event))
-            assert stored(event) == event
+            read = stored(event)
+            assert read == event
+            self.state = vm.evolve(self.state, read)
         self.history += events
         if before is not None and before.phase is Phase.DELETED:
             if events:

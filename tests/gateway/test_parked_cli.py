@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from cli.client import client
 from cli.main import main
 from runtime import subjects
 from runtime.bus.bus import QuickClient
+from runtime.tasks.backoff import Backoff
 from tests.gateway.platform import Platform
 from tests.integrity.malformed import Stray, lay
 from tests.waiting import eventually
@@ -29,6 +31,7 @@ Run = Callable[..., Awaitable[tuple[int, str, str]]]
 @pytest.fixture
 def nebula(api: Platform, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs `nebula …`: its exit status, and what it printed."""
+    monkeypatch.setattr(client, "RETRY", Backoff(first=0.0, last=0.0))
     monkeypatch.setenv("NEBULA_URL", api.url)
     monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
     for name in ("NEBULA_TOKEN", "NEBULA_PROJECT"):
