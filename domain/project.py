@@ -43,9 +43,9 @@ class CreateProject(ProjectCommand):
     ssh_keys: SshKeys = ()
     description: Remark | None = None
     created_by: str | None = None
-    users: Annotated[Users, LOOKED_UP, Field(description="VMs that still exist of an earlier project with this id")] = (
-        Users()
-    )
+    users: Annotated[
+        Users, LOOKED_UP, Field(description="resources that still exist of an earlier project with this id")
+    ] = Users()
 
 
 class ChangeProject(ProjectCommand):
@@ -171,8 +171,8 @@ def create(project: Project | None, command: CreateProject) -> list[ProjectEvent
         raise Rejected("reserved_id", f"the id {SYSTEM} is reserved; choose another id", Category.INVALID, field="id")
     if project is not None and not project.deleted:
         raise Rejected("project_exists", f"there is a project {project.id} already; choose another id", field="id")
-    if vms := len(command.users.of("vm")):
-        detail = f"{vms} VMs of an earlier project {command.project}, which was deleted, still exist; delete them first"
+    if left := belonging(command.users):
+        detail = f"there are still {left} of an earlier project {command.project}, which was deleted; delete them first"
         raise Rejected("project_not_empty", detail, field="id")
     return [
         ProjectCreated(
@@ -205,13 +205,16 @@ def change(command: ChangeProject) -> list[ProjectEvents]:
 
 
 def in_use(project: Project, users: Users) -> Rejected | None:
-    """Why a project cannot be deleted, when somebody uses it."""
-    if images := users.of("image"):
-        some = ", ".join(sorted(images)[:10])
-        return Rejected("project_not_empty", f"images belong to it: {some}; delete them first")
-    if vms := len(users.of("vm")):
-        return Rejected("project_not_empty", f"project {project.id} still has {vms} VMs; delete them first")
+    """Why a project cannot be deleted: something belongs to it, whatever its kind is."""
+    if left := belonging(users):
+        return Rejected("project_not_empty", f"project {project.id} still has {left}; delete them first")
     return None
+
+
+def belonging(users: Users) -> str:
+    """What belongs to a project, in words: VMs by their number, other resources by their ids. Empty if nothing does."""
+    named = [f"{kind}s ({', '.join(ids[:10])})" for kind, ids in sorted(users.ids.items()) if ids and kind != "vm"]
+    return " and ".join([*named, *([f"{len(vms)} VMs"] if (vms := users.of("vm")) else [])])
 
 
 def finish(project: Project | None, command: FinishDeletion) -> list[ProjectEvents]:

@@ -11,7 +11,7 @@ All rules about two aggregates, and what ensures each of them:
 | a new VM has an existing project, image, flavor and existing tags | this file, and `world/references.py` |
 | so has an image (its project), a project or VM (new tags), a rebuilt VM (its image) | `basis` of `apply` |
 | a deleted project, tag, image or flavor has no users | `world/references.py`, `managers/deletions.py` |
-| a new project has no VMs of an earlier one with its id | their number can only fall; void VMs do not count |
+| nothing of an earlier one with its id is in a new project | its number can only fall; void VMs do not count |
 | the id of a VM, or a caller's key, is used once | `alone` (`keys.py`): the server compares all subjects of an id |
 | a VM is placed on a node that has room, is not cordoned and not lost | one batch with the node's own event |
 | a VM that is resized has room on its node | one batch with the node's own event (`lookups.reservation`) |

@@ -188,7 +188,7 @@ async def register_image(args: Args, project_id: str, facts: Facts) -> Args:
 
 
 async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
-    """Check the tags, and fill in VMs of an earlier project with this id."""
+    """Check the tags, and fill in what still belongs to an earlier project with this id."""
     await check_named(project.CreateProject, args, project_id, facts)
     return await users_of("project", args, project_id, facts)
 

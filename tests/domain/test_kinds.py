@@ -10,14 +10,16 @@ import pytest
 
 import domain
 import projections
-from domain.base import Command
-from domain.flavor import FLAVOR, CreateFlavor, FlavorRestored, RestoreFlavor
+from domain.base import Command, Event, Rejected
+from domain.flavor import FLAVOR, CreateFlavor, FlavorCreated, FlavorRestored, RestoreFlavor
+from domain.image import ImageRegistered
 from domain.kind import Kind, no_references
 from domain.kinds import KINDS, faults
-from domain.project import PROJECT
-from domain.references import names_in
+from domain.project import PROJECT, CreateProject, ProjectCreated
+from domain.references import FinishDeletion, Users, names_in
 from domain.tag import TAG, TagCreated
 from domain.verb import Effect, Verb
+from domain.vm.values import Spec
 from domain.vm.verb import VmVerb
 from domain.vm.verbs import VERBS, in_file
 from domain.vm.verbs.create import CREATE, CreateVm
@@ -31,6 +33,7 @@ from handlers.commands.routes import Route
 from projections.aggregates import Aggregates
 from projections.books import MODELS, TABLES, check
 from projections.model import ReadModel
+from tests.domain.story import at, uid
 
 
 class Nameless(FlavorRestored):
@@ -92,6 +95,36 @@ def test_a_kind_of_which_a_part_is_forgotten_does_not_start(part: str) -> None:
     kinds, says = FORGOTTEN[part]
     assert [fault for fault in faults(kinds) if fault.startswith(says)], list(faults(kinds))
     assert not list(faults(KINDS))
+
+
+#: The first event of a resource of each kind that others name.
+DONE: dict[str, Any] = {"at": at(0), "operation": uid(1), "fingerprint": "f"}
+MADE: dict[str, Event] = {
+    "flavor": FlavorCreated(**DONE, flavor="x", name="x", size=Spec(vcpus=1, memory_mib=64, disk_gib=1)),
+    "image": ImageRegistered(**DONE, deadline=at(9), image="x", name="x", source="/x"),
+    "project": ProjectCreated(**DONE, project="x", name="x"),
+    "tag": TagCreated(**DONE, tag="x", name="x"),
+}
+#: Each pair of kinds of which the second one has a field that names the first one.
+NAMED = sorted({(of, k.name) for k in KINDS.values() for verb in k.verbs for _, of in names_in(verb.command)})
+
+
+@pytest.mark.parametrize(("of", "by"), NAMED, ids=[f"{of}-{by}" for of, by in NAMED])
+def test_what_another_resource_names_is_not_deleted(of: str, by: str) -> None:
+    """Whatever the kind of the other one: in both steps, and when a project of the same id is created again."""
+    kind, users = KINDS[of], Users(ids={by: ("y",)})
+    made = kind.evolve(None, MADE[of])
+    delete = next(verb.command for verb in kind.verbs if verb.two_steps)
+    asked = {of: "x", **DONE, "operation": uid(2)}
+    with pytest.raises(Rejected, match="1|y"):
+        kind.decide(made, delete(**asked, users=users))
+    [begun] = kind.decide(made, delete(**asked))
+    closing = kind.evolve(made, begun)
+    [given_up] = kind.decide(closing, FinishDeletion(id="x", at=at(3), users=users))
+    assert type(given_up).__name__.endswith("DeletionGivenUp")
+    if of == "project":
+        with pytest.raises(Rejected, match="earlier project x"):
+            kind.decide(None, CreateProject(**asked, name="x", users=users))
 
 
 @pytest.mark.parametrize("part", ["permission", "fulfilled_by", "accepted_by", "summary", "effect", "command"])

@@ -97,6 +97,17 @@ async def test_one_of_another_project_is_not_there(api: Platform) -> None:
     assert gone.status_code == 409 and "project_not_empty" in gone.text
 
 
+async def test_a_project_is_not_deleted_while_a_flavor_belongs_to_it(api: Platform) -> None:
+    """Otherwise a later project of the same id would have the flavor."""
+    await api.call("POST", "/v1/projects", {"name": "Owners"})
+    await flavor(api, "owned", project="owners")
+    answer = await api.call("DELETE", "/v1/projects/owners")
+    assert (answer.status_code, answer.json()["code"]) == (409, "project_not_empty")
+    assert "flavors (owned)" in answer.json()["detail"]
+    assert (await api.call("DELETE", "/v1/flavors/owned")).status_code == 202
+    assert (await api.call("DELETE", "/v1/projects/owners")).status_code == 202
+
+
 async def test_it_is_deprecated_and_not_deleted_while_used(api: Platform) -> None:
     await flavor(api, "used")
     vm = (await api.call("POST", VMS, body("user", flavor="used"))).json()["vm"]
