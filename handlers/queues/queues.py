@@ -35,6 +35,7 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parking import RETRIED_INTO, Parking
 from handlers.queues.broker import Broker, InWork
 from runtime import logs
+from runtime.bus.malformed import reason
 from runtime.tasks import patience
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import happens
@@ -144,7 +145,7 @@ class Queues:
         try:
             await self._retry_while_unavailable(source, msg, in_time)
         except PoisonMessage as error:
-            await self._park(source, msg, error.__cause__ or error)
+            await self._park(source, msg, reason(error.__cause__ or error))
         except PASSING as error:  # the process stops
             raise NackMessage from error
         except Exception as error:
@@ -152,7 +153,7 @@ class Queues:
             log.exception("message failed", queue=source, subject=msg.subject, tries=tries)
             if tries < self._max_deliver:
                 raise NackMessage(delay=RETRY.after(tries)) from error
-            await self._park(source, msg, error)
+            await self._park(source, msg, repr(error))
 
     def done(self, msg: Msg, error: BaseException | None) -> None:
         """FastStream now acknowledges or returns the message. A cancelled one is returned by `stop`."""
@@ -173,7 +174,7 @@ class Queues:
                 if await happens(self._stopping, pause):
                     raise
 
-    async def _park(self, source: str, msg: Msg, error: BaseException) -> None:
+    async def _park(self, source: str, msg: Msg, error: str) -> None:
         """Park a message: store it for operators, or only count it."""
         position = msg.metadata.sequence.stream
 
@@ -183,7 +184,7 @@ class Queues:
                 str(position),
                 subject=msg.subject,
                 position=position,
-                error=repr(error),
+                error=error,
                 headers=own(msg.headers or {}),
                 body=msg.data,
             )

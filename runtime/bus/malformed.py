@@ -56,7 +56,7 @@ class Malformed:
         return {source: found.model_dump(mode="json") for source, found in self._by_source.items()}
 
 
-def reason(error: Exception | str) -> str:
+def reason(error: BaseException | str) -> str:
     """What is wrong with a message, without its content."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

@@ -184,7 +184,8 @@ async def test_what_does_not_fit_is_parked(
         position = await put(nc, body, **headers)
         [record] = await parked(nc)
     assert (record.position, record.body, made.calls) == (position, body, [])
-    assert record.error.startswith(("1 validation error", "ValidationError"))
+    assert record.error.startswith(("Invalid JSON: ", "n: ", "more: ", "Input should be an object"))
+    assert not any(said in record.error for said in ("input_value", "pydantic", "'x'")), "the error repeats the body"
 
 
 async def test_headers_do_not_say_what_a_body_is(nats_server: NatsServer, nc: bus.Connection) -> None:
@@ -201,7 +202,7 @@ async def test_what_the_function_calls_poison_is_parked(nats_server: NatsServer,
     async with process(nats_server.url, judge) as made:
         await order(nc, 7)
         [record] = await parked(nc)
-    assert (record.error, made.calls) == ("PoisonMessage('cannot be true')", [(7, 1)])
+    assert (record.error, made.calls) == ("cannot be true", [(7, 1)])
 
 
 @pytest.mark.parametrize("away", [Unavailable("no log"), Conflict("s")], ids=["unavailable", "conflict"])
