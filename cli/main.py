@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 
@@ -160,6 +161,8 @@ views.register(app)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command (of `sys.argv` when None) and exit with its status."""
     private.begin()
+    if isinstance(sys.stdout, TextIOWrapper):  # characters that the terminal does not have are written as \\u…
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments)
     except CliError as error:

@@ -35,8 +35,19 @@ Query = Mapping[str, object]
 
 
 def path(*parts: str) -> str:
-    """A path below /v1; each part is one segment, whatever it contains."""
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+    """A path below /v1; each part is one segment. Raises Usage for a part that cannot be one: no id is like that."""
+    for part in parts:
+        if not part or "/" in part:
+            raise Usage(f"{part!r} cannot be an id or a name: it is empty, or has a slash")
+    return "/v1/" + "/".join(quote(encoded(part), safe="") for part in parts)
+
+
+def encoded(text: str) -> bytes:
+    """The text in UTF-8. Raises Usage for an argument that was in another encoding."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Usage("an argument, or a variable of the environment, is not text in UTF-8") from None
 
 
 class Client:
@@ -176,7 +187,7 @@ class Client:
         self, method: str, target: str, query: Query | None, body: Document | None, key: str, wait: float
     ) -> tuple[bytes, Mapping[str, str]]:
         headers = {"Accept": "application/json", **({"Idempotency-Key": key} if key else {})}
-        content = None if body is None else json.dumps(body).encode()
+        content = None if body is None else encoded(json.dumps(body, ensure_ascii=False))
         if content is not None:
             headers["Content-Type"] = "application/json"
         connection = self._connect(PATIENCE + wait)
@@ -214,7 +225,7 @@ class Client:
         return connection.getresponse()
 
     def _whole(self, target: str, query: Query | None) -> str:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        given = {name: encoded(str(value)) for name, value in (query or {}).items() if value is not None}
         return target + ("?" + urlencode(given) if given else "")
 
     def _authorization(self) -> dict[str, str]:

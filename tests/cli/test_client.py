@@ -1,5 +1,6 @@
 """Retries, exit statuses, and how problems are told."""
 
+import io
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import main
 from gateway.http.problems import LOG_UNAVAILABLE
 from runtime.local.child import free_port
 from tests.cli.conftest import Nebula
@@ -116,6 +118,39 @@ def test_wrong_usage(nebula: Nebula, platform: Platform, arguments: tuple[str, .
     assert ran.status == 2
     assert ran.out == ""
     assert not platform.keys("POST")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("tag", "delete", "a/b"), "'a/b' cannot be an id"),
+        (("project", "delete", ""), "'' cannot be an id"),
+        (("parked", "show", "log", "../9"), "'../9' cannot be an id"),
+        (("flavor", "show", "\udcff"), "is not text in UTF-8"),
+        (("events", "--actor", "\udcff"), "is not text in UTF-8"),
+        (("tag", "create", "\udcff"), "is not text in UTF-8"),
+        (("vm", "list", "--project", "\udcff"), "is not text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_sent_is_an_error_of_the_caller(
+    nebula: Nebula, platform: Platform, arguments: tuple[str, ...], says: str
+) -> None:
+    """A shell passes bytes that are not UTF-8 as lone surrogates."""
+    ran = nebula(*arguments)
+    assert (ran.status, len(platform.requests)) == (2, 0)
+    assert says in ran.err and "does not understand" not in ran.err
+
+
+def test_a_terminal_without_a_character_shows_its_number(
+    nebula: Nebula, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nebula(*CREATE, "--description", "Gr\u00fc\u00dfe").status == 0
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as ended:
+        main(["vm", "show", "web-1"])
+    assert ended.value.code in (0, None)
+    assert b"Gr\\xfc\\xdfe" in shown.getvalue()
 
 
 def test_the_token_is_given_or_found_in_the_home(nebula: Nebula, platform: Platform, tmp_path: Path) -> None:
