@@ -226,10 +226,9 @@ def change(command: ChangeFlavor) -> list[FlavorEvents]:
 
 def in_use(flavor: Flavor, users: Users) -> Rejected | None:
     """The refusal to delete a flavor of which VMs were made; None if there are none."""
-    vms = len(users.of("vm"))
-    if not vms:
+    if not (used := users.counted()):
         return None
-    detail = f"{vms} VMs were made of flavor {flavor.id}; deprecate it instead: then no new VM can be made of it"
+    detail = f"{used} were made of flavor {flavor.id}; deprecate it instead: then no new VM can be made of it"
     return Rejected("flavor_in_use", detail)
 
 

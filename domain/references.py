@@ -58,6 +58,11 @@ class Users(Value):
     def of(self, kind: str) -> tuple[str, ...]:
         return self.ids.get(kind, ())
 
+    def counted(self) -> str:
+        """Their number by kind, such as `1 projects and 2 VMs`; empty if there are none. New kinds count as well."""
+        counts = {kind: len(ids) for kind, ids in sorted(self.ids.items()) if ids}
+        return " and ".join(f"{count} {'VM' if kind == 'vm' else kind}s" for kind, count in counts.items())
+
 
 class FinishDeletion(Command):
     """The second step of a deletion. `users`: who used the aggregate at the position where the deletion began."""

@@ -110,12 +110,10 @@ def decide(tag: Tag | None, command: TagCommands) -> list[TagEvents]:
 
 
 def in_use(tag: Tag, users: Users) -> Rejected | None:
-    """The refusal to delete a tag that a project or VM has; None if none has it."""
-    vms, projects = len(users.of("vm")), len(users.of("project"))
-    if not vms and not projects:
+    """The refusal to delete a tag that some resource has; None if none has it."""
+    if not (used := users.counted()):
         return None
-    detail = f"{vms} VMs and {projects} projects still have tag {tag.id}; remove it from them first"
-    return Rejected("tag_in_use", detail)
+    return Rejected("tag_in_use", f"{used} still have tag {tag.id}; remove it from them first")
 
 
 def finish(tag: Tag | None, command: FinishDeletion) -> list[TagEvents]:

@@ -26,7 +26,7 @@ from domain.image.events import (
 )
 from domain.image.state import Image
 from domain.image.values import DELETE, REGISTER, UNUSABLE, ImagePhase
-from domain.references import FinishDeletion
+from domain.references import FinishDeletion, Users
 
 #: How long a verification may take without progress.
 VERIFY_DEADLINE = timedelta(hours=2)
@@ -117,21 +117,23 @@ def delete(image: Image, command: DeleteImage) -> list[ImageEvents]:
         raise being_deleted("image", image.id)
     if image.phase is ImagePhase.DELETED:
         raise Rejected("image_deleted", f"image {image.id} was deleted", Category.GONE)
-    if users := command.users.of("vm"):
-        raise in_use(image, len(users))
+    if used := in_use(image, command.users):
+        raise used
     return [ImageDeletionBegun(at=command.at, requested=command.operation, fingerprint=command.fingerprint)]
 
 
-def in_use(image: Image, used_by: int) -> Rejected:
-    return Rejected("image_in_use", f"{used_by} VMs still use image {image.id}; delete them first")
+def in_use(image: Image, users: Users) -> Rejected | None:
+    """The refusal to delete an image that some resource uses; None if none uses it."""
+    if not (used := users.counted()):
+        return None
+    return Rejected("image_in_use", f"{used} still use image {image.id}; delete them first")
 
 
 def finish(image: Image, command: FinishDeletion) -> list[ImageEvents]:
     closing = image.closing
     if closing is None:
         return []
-    if users := command.users.of("vm"):
-        used = in_use(image, len(users))
+    if used := in_use(image, command.users):
         return [ImageDeletionGivenUp(at=command.at, code=used.code, detail=used.detail)]
     return [ImageDeleted(at=command.at, operation=closing.operation, fingerprint=closing.fingerprint)]
 
