@@ -209,7 +209,7 @@ async def download(
     except (Verdict, Denied, NotFound, Encoded, Interrupted, TooLong, OSError):
         raise
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise NotFound(f"{name} redirects to an invalid URL") from error
+        raise NotFound(f"{name} is no valid URL, or redirects to one that is not valid") from error
     except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
         raise NotFound(f"{name}: {_message(error)}") from error
     except httpx.HTTPError as error:
