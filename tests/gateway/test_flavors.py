@@ -61,6 +61,8 @@ async def test_sizes_are_said_once(api: Platform) -> None:
         ({"disk_gib": None}, "invalid_request", "spec.disk_gib"),
         ({"disk_gib": "9" * 30}, "invalid_request", "spec.disk_gib"),
         ({"vcpus": None}, "invalid_request", "spec.vcpus"),
+        ({"vcpus": 2}, "invalid_request", "spec.vcpus"),
+        ({"memory_mib": 256}, "invalid_request", "spec.memory_mib"),
         ({"cores": 2}, "invalid_request", "spec.cores"),
         ("small", "invalid_request", "spec"),
     ],

@@ -86,12 +86,14 @@ async def test_a_rescue_image_that_cannot_be_had_leaves_the_own_disk_as_it_is(
     async with node.daemon(hypervisor):
         vm = await node.create()
         await node.until(vm, on)
+        own = (node.disks / vm / "root.qcow2").stat().st_ino
         await node.change(vm, boots=2, rescue=Rescue(image=wrong, disk=2))
         report = await node.until(vm, failed)
         assert report.error is not None
         assert report.error.code == "checksum_mismatch"
         await boots(node, vm, 3, rescue=None)
         assert (attached(connection, vm), files(node, vm)) == (["root.qcow2"], ["root.qcow2"])
+        assert (node.disks / vm / "root.qcow2").stat().st_ino == own, "it was not made again"
         await node.remove(vm)
 
 
