@@ -169,6 +169,9 @@ class CommandLoop:
             _ = ref.subject
         except ValueError as error:
             raise Rejected("invalid_request", str(error), Category.INVALID, field="id") from error
+        if ref.project != project:  # who may only send commands of one project must not reach another one
+            detail = f"a {verb} of {kind} {ref.id} has to be sent on {subjects.command(ref.project, kind, verb)}"
+            raise Rejected("invalid_request", detail, Category.INVALID, field="project")
         caller = request.context
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
         context = event_context(caller, await self._fingerprints.of_credential(caller.credential))

@@ -43,7 +43,7 @@ async def work(made: Platform, first: int, count: int) -> None:
     """Commands that make rows; they need no Postgres."""
     for number in range(first, first + count):
         args = {"tag": f"tag-{number}", "name": f"{number} " + "x" * 50}
-        await made.side.ok("default", "tag", "create", args)
+        await made.side.ok("system", "tag", "create", args)
 
 
 async def shown(made: Platform, count: int) -> None:

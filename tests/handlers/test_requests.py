@@ -86,6 +86,29 @@ async def test_a_refusal_names_the_field_and_leaves_nothing(
     assert await cloud.events("default", "vm", vm) == []
 
 
+@pytest.mark.parametrize(
+    ("project", "kind", "verb", "args", "right"),
+    [
+        ("default", "project", "delete", {"project": "elsewhere"}, "elsewhere.project.delete"),
+        ("elsewhere", "project", "change", {"project": "default", "name": "Mine"}, "default.project.change"),
+        ("default", "tag", "create", {"tag": "spread", "name": "Spread"}, "system.tag.create"),
+        ("default", "image", "delete", {"image": "base"}, "system.image.delete"),
+        ("default", "node", "cordon", {"node": "n1"}, "system.node.cordon"),
+    ],
+)
+async def test_the_subject_decides_which_project_a_command_reaches(
+    cloud: WriteSide, project: str, kind: str, verb: str, args: dict[str, object], right: str
+) -> None:
+    """Who may only send on subjects of one project cannot change another one, nor what all share."""
+    if kind == "project" and project == "default":
+        await cloud.ok("elsewhere", "project", "create", {"project": "elsewhere", "name": "Elsewhere"})
+    problem = (await cloud.ask(project, kind, verb, args))["problem"]
+    assert (problem["status"], problem["field"]) == (422, "project")
+    assert f"nebula.commands.{right}" in problem["detail"]
+    done = {"ProjectDeletionBegun", "ProjectRenamed", "TagCreated", "ImageDeletionBegun", "NodeCordoned"}
+    assert not done & set(await cloud.types(right.split(".")[0], kind, str(args[kind])))
+
+
 async def test_projects_and_tags_are_kept_while_in_use(cloud: WriteSide) -> None:
     await cloud.ok("system", "tag", "create", {"tag": "prod", "name": "Production"})
     vm = await cloud.create(tags=["prod"])
@@ -149,7 +172,7 @@ async def test_arguments_of_any_type_are_judged_and_are_no_bug(cloud: WriteSide)
             given = cloud.vm_args(str(uuid.uuid4()))
         for name in [*(set(route.command.model_fields) - OWN), "tags", "spec", "user_data", "user_data_base64"]:
             whole = json.dumps({name: "@", **{key: said for key, said in given.items() if key != name}}).encode()
-            subject = subjects.command("default", kind, verb)
+            subject = subjects.command(route.kind.project_of("default", good[kind]), kind, verb)
             asked += [(subject, whole.replace(b'"@"', odd)) for odd in ODD]
 
     async def answer(subject: str, args: bytes) -> None:
