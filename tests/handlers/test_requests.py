@@ -106,7 +106,7 @@ async def test_the_subject_decides_which_project_a_command_reaches(
     assert (problem["status"], problem["field"]) == (422, "project")
     assert f"nebula.commands.{right}" in problem["detail"]
     done = {"ProjectDeletionBegun", "ProjectRenamed", "TagCreated", "ImageDeletionBegun", "NodeCordoned"}
-    assert not done & set(await cloud.types(right.split(".")[0], kind, str(args[kind])))
+    assert not done & set(await cloud.types(right.split(".", maxsplit=1)[0], kind, str(args[kind])))
 
 
 async def test_projects_and_tags_are_kept_while_in_use(cloud: WriteSide) -> None:
