@@ -100,8 +100,8 @@ def says_event(event: Document) -> bool:
 
 def malformed(event: Document) -> Document:
     """The row of a malformed message."""
-    size = len(base64.b64decode(event.get("data_base64", "")))
-    what = f"not an event: {size} bytes that somebody stored on this VM's subject"
+    body = f"{len(base64.b64decode(event['data_base64']))} bytes" if "data_base64" in event else "JSON"
+    what = f"not an event: {body} that somebody stored on this VM's subject"
     row = {"position": event["position"], "time": "", "after": "", "event": "(malformed)", "phase": "", "what": what}
     return {**row, "parked": f"log {event['position']}"}
 

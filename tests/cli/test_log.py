@@ -159,18 +159,25 @@ def test_replay_notices_a_missing_event(nebula: Nebula, platform: Platform) -> N
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"aggregateversion": "x", "time": "never"}, {"aggregateversion": "3", "type": "nebula.vm.VmStarted"}]
+    "said",
+    [
+        {},
+        {"aggregateversion": "x", "time": "never"},
+        {"aggregateversion": "3", "type": "nebula.vm.VmStarted"},
+        {"data": {}, "type": "nebula.vm.Later"},
+    ],
 )
-def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platform, said: dict[str, str]) -> None:
+def test_replay_shows_what_is_no_event_in_words(nebula: Nebula, platform: Platform, said: Document) -> None:
     vm = lived(platform)
     stray: Document = {"specversion": "1.0", "id": "position:4", "type": "", "source": "", "digest": "d" * 64, **said}
-    stray |= {"position": 7, "subject": platform.events[0]["subject"], "data_base64": "aGk="}
+    stray |= {"position": 7, "subject": platform.events[0]["subject"]}
+    stray |= {} if "data" in said else {"data_base64": "aGk="}
     platform.events.append(stray)
     platform.described = "aggregateversion" not in said  # a gateway shows none where it is no event
     ran = nebula("replay", "vm", vm["id"])
     assert ran.status == 0
     assert "(malformed)" in ran.out
-    assert "not an event: 2 bytes" in ran.out
+    assert f"not an event: {'JSON' if 'data' in said else '2 bytes'} that" in ran.out
     assert "chain: 6 events from the first on" in ran.out
     assert "positions 7 are ignored" in ran.err
 
