@@ -53,14 +53,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 #: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
 #: The first builds the image of a stock Debian on a new machine. The other that needs this image comes after the files
-#: that the other workers begin with, and after the one that the worker of the first has next, so that nobody waits.
+#: that the other two or three workers begin with, and after the one that the worker of the first has next, so that
+#: nobody waits.
 LONGEST = (
     "e2e/test_boot.py",
     "gateway/test_schemathesis.py",
     "e2e/test_kill.py",
     "node_daemon/test_crash.py",
-    "e2e/test_seed_disk.py",
     "handlers/test_fences.py",
+    "e2e/test_seed_disk.py",
     "e2e/test_rescue.py",
     "handlers/test_handlers.py",
     "e2e/test_soak.py",
