@@ -10,7 +10,7 @@ from nats.errors import BadHeaderError, TimeoutError as NatsTimeout
 from nats.js.api import Header
 
 from runtime.bus import headers
-from runtime.bus.bus import QuickClient, header_block
+from runtime.bus.bus import MOST_UNREAD, QuickClient, header_block
 from runtime.bus.headers import NAME, Odd, parsed
 
 NAMES = st.text("abcXYZ-_.0189:\r é", min_size=0, max_size=6)
@@ -95,10 +95,15 @@ def test_headers_that_a_dictionary_does_not_tell_keep_their_bytes(lines: bytes) 
 
 
 class Wire:
-    """What was written, in the order of writing."""
+    """What was written, in the order of writing. `unread`: how much of it the server has not read."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.unread = 0
+        self._io_writer = self.transport = self
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -122,6 +127,22 @@ async def test_a_question_is_written_at_once() -> None:
     await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
     assert wire.written == [b"HPUB a inbox 18 19\r\nNATS/1.0\r\nn: 1\r\n\r\nx\r\n"]
     assert client._pending == []
+
+
+@pytest.mark.parametrize("reply", ["", "inbox"])
+async def test_a_message_without_headers_is_written_at_once(reply: str) -> None:
+    client, wire = connected()
+    await client._send_publish("a", reply, b"x", 1, None)
+    assert wire.written == [f"PUB a {reply} 1\r\nx\r\n".encode()]
+    assert client._pending == []
+
+
+async def test_what_the_server_does_not_read_waits_in_the_limited_buffer() -> None:
+    client, wire = connected()
+    wire.unread = MOST_UNREAD
+    await client._send_publish("a", "inbox", b"x", 1, None)
+    assert wire.written == []
+    assert client._pending == [b"PUB a inbox 1\r\nx\r\n"]
 
 
 async def asking() -> tuple[QuickClient, asyncio.Task[Msg], str]:
@@ -161,6 +182,7 @@ async def test_a_question_without_an_answer_ends_in_time() -> None:
 
 async def test_a_flush_does_not_overtake_what_waits_to_be_written() -> None:
     client, wire = connected()
+    wire.unread = MOST_UNREAD
     await client._send_publish("a", "", b"x", 1, {"n": "1"})
     client._flush_queue = asyncio.Queue()
     await client._send_ping()
@@ -170,7 +192,9 @@ async def test_a_flush_does_not_overtake_what_waits_to_be_written() -> None:
 
 async def test_a_question_does_not_overtake_what_waits_to_be_written() -> None:
     client, wire = connected()
+    wire.unread = MOST_UNREAD
     await client._send_publish("a", "", b"x", 1, {"n": "1"})
+    wire.unread = 0
     await client._send_publish("b", "inbox", b"x", 1, {"n": "2"})
     assert wire.written == []
     assert [command.split()[1] for command in client._pending] == [b"a", b"b"]

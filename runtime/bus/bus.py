@@ -16,7 +16,7 @@ from nats.errors import (
     StaleConnectionError,
     TimeoutError as NatsTimeout,
 )
-from nats.protocol.command import hpub_cmd
+from nats.protocol.command import hpub_cmd, pub_cmd
 from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from runtime import logs
@@ -27,13 +27,17 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
+#: Bytes that are written and not sent yet, from which on messages wait in nats-py's buffer, which is limited.
+MOST_UNREAD = 64 * 1024
+
 
 class QuickClient(Client):
     """nats-py's client, with faster headers and requests.
 
     Headers are decoded (`headers.py`) and encoded as a block instead of one by one. Unusual headers (a line break in a
-    value) are left to nats-py. A message with a reply subject is written immediately if no other message waits, and a
-    request waits for one future only; nats-py uses a task and two futures, which costs turns of the event loop.
+    value) are left to nats-py. A message is written immediately if no other one waits; the event loop collects what is
+    written in one turn. A request waits for one future only. nats-py uses a task and futures for both, which costs
+    turns of the event loop.
     """
 
     async def _request_new_style(
@@ -65,20 +69,25 @@ class QuickClient(Client):
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
     ) -> None:
-        block = header_block(headers) if headers and subject else None
-        if block is None:
+        block = header_block(headers) if headers else None
+        if not subject or (headers is not None and block is None):
             await super()._send_publish(subject, reply, payload, payload_size, headers)
             return
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += payload_size
-        command = hpub_cmd(subject, reply, block, payload)
-        if reply and not self._pending and self.is_connected and self._transport:
+        command = hpub_cmd(subject, reply, block, payload) if block is not None else pub_cmd(subject, reply, payload)
+        if not self._pending and self.is_connected and self._has_room():
             with contextlib.suppress(RuntimeError):  # uvloop raises it for a connection that has just broken
-                self._transport.write(command)
+                self._transport.write(command)  # type: ignore[union-attr]
                 return
         await self._send_command(command)
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    def _has_room(self) -> bool:
+        """Whether the server reads what is written, so that a message need not wait in nats-py's buffer."""
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.transport.get_write_buffer_size() < MOST_UNREAD
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Write waiting messages first. nats-py sends the ping before them, so its `flush` may end too early."""
