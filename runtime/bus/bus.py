@@ -8,6 +8,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import (
     AuthorizationError,
     ConnectionDrainingError,
@@ -39,6 +40,9 @@ class QuickClient(Client):
     written in one turn. A request waits for one future only. nats-py uses a task and futures for both, which costs
     turns of the event loop.
     """
+
+    #: the subscription for the answers to all requests
+    _answers: Subscription | None = None
 
     async def _request_new_style(
         self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
@@ -105,6 +109,29 @@ class QuickClient(Client):
         with contextlib.suppress(NatsError, OSError, RuntimeError):
             await super().close()
 
+    async def _init_request_sub(self) -> None:
+        await super()._init_request_sub()
+        mine = (sub for sub in self._subs.values() if sub._cb == self._request_sub_callback)
+        self._answers = next(mine, None)  # None if the connection was closed meanwhile
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """An answer goes to the request that waits for it; nats-py passes it through the queue and the task of a
+        subscription. Anything unusual is left to nats-py, such as a full queue.
+        """
+        sub = self._subs.get(sid)
+        if sub is None or sub._jsi or sub._future or sub._max_msgs or is_full(sub, len(data)):
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        sub._received += 1
+        msg = self._build_message(sid, subject, reply, data, parsed(bytes(headers)) if headers else None)
+        if sub is self._answers:
+            await self._request_sub_callback(msg)
+        else:
+            sub._pending_size += len(data)
+            sub._pending_queue.put_nowait(msg)
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         """Never raises: an exception here would silently stop nats-py's reading of this connection."""
         return parsed(bytes(headers)) if headers else None
@@ -120,6 +147,12 @@ class QuickClient(Client):
             headers=headers,
             _sid=sid,
         )
+
+
+def is_full(sub: Subscription, size: int) -> bool:
+    """Whether a message of `size` bytes exceeds a limit of the subscription."""
+    limit = sub._pending_bytes_limit
+    return sub._pending_queue.full() or (limit > 0 and sub._pending_size + size >= limit)
 
 
 def expire(answer: asyncio.Future[Msg]) -> None:
