@@ -199,8 +199,6 @@ def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) 
     if virt_type == "qemu":
         for feature in machine.emulated_features:
             ET.SubElement(cpu, "feature", policy="require", name=feature)
-        for feature in machine.not_emulated:
-            ET.SubElement(cpu, "feature", policy="disable", name=feature)
 
 
 def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> None:

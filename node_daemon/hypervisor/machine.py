@@ -22,10 +22,9 @@ class Machine:
     uefi_package: str
     #: the machine has no BIOS: only UEFI can boot a guest
     only_uefi: bool
-    #: model of the emulated CPU, the features to add to it, and those to take away
+    #: model of the emulated CPU, and the features to add to it
     emulated_cpu: str
     emulated_features: tuple[str, ...]
-    not_emulated: tuple[str, ...]
     #: whether QEMU can mark the host's own CPU as migratable
     migratable: bool
     #: video model that works before the guest has loaded a driver
@@ -46,8 +45,6 @@ X86_64 = Machine(
     # The model that boots fastest, with the features that x86-64-v2 needs in addition: current systems require them.
     emulated_cpu="qemu64",
     emulated_features=("ssse3", "sse4.1", "sse4.2", "popcnt"),
-    # Virtualization in an emulated guest is too slow for use, and systems load KVM at each boot if the CPU offers it.
-    not_emulated=("svm",),
     migratable=True,
     video="vga",
     has_keyboard=True,
@@ -60,7 +57,6 @@ AARCH64 = Machine(
     only_uefi=True,
     emulated_cpu="cortex-a57",
     emulated_features=(),
-    not_emulated=(),
     migratable=False,
     video="virtio",
     has_keyboard=False,
