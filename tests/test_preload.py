@@ -82,11 +82,17 @@ def test_streams_are_what_they_are_given(preload: Preload) -> None:
 async def test_its_status_is_how_it_ended(sent: signal.Signals) -> None:
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(*PROBE, "sleep", stdout=pipe, stderr=null)
-    assert process.stdout is not None
-    assert await process.stdout.readline()
-    assert is_fork(process.pid)
-    process.send_signal(sent)
-    assert await process.wait() == -sent
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline()
+        assert is_fork(process.pid)
+        process.send_signal(sent)
+        async with asyncio.timeout(60):
+            assert await process.wait() == -sent
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def test_an_error_is_told_as_always(preload: Preload) -> None:
