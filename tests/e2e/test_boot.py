@@ -25,8 +25,8 @@ VMS = "/v1/projects/boot/vms"
 #: For documentation: on no network.
 MOVED = "192.0.2.77"
 MARK = "nebula-user-data-ran"
-#: Its programs are at the same addresses in all processes, from cloud-init's second stage on: else QEMU, which translates
-#: all code without KVM, translates each library anew for each process. From the start on, that saves an eighth of a boot.
+#: From cloud-init's second stage on, programs are at the same addresses in all processes. Else QEMU, which translates
+#: all code without KVM, translates each library anew for each process.
 USER_DATA = f"""#cloud-config
 write_files:
   - path: /etc/nebula-test
