@@ -14,7 +14,7 @@ demo: setup  ## Start a cloud on this machine, boot a VM in it, show its history
 up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 	@.venv/bin/nebula up $(ARGS)
 
-test: WORKERS ?= 3
+test: WORKERS ?= 4
 # Or each of the many processes that the tests start would compile all that it imports, again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run the tests against real servers (ARGS="-k servers")

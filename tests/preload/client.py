@@ -77,6 +77,8 @@ class Preload:
         self._lock = threading.Lock()
         self.ready = False
         self.enabled = True
+        #: whether starts have the arguments that `Call` lists; other versions of Python may have others
+        self.known = True
         self.server: subprocess.Popen[bytes] | None = None
 
     def install(self) -> None:
@@ -97,7 +99,8 @@ class Preload:
 
     def start(self, *arguments: Any) -> int:
         """The process id. It stands for `_posixsubprocess.fork_exec`."""
-        if self.enabled and len(arguments) == len(fields(Call)):
+        self.known = len(arguments) == len(fields(Call))
+        if self.enabled and self.known:
             call = Call(*arguments)
             request = self._request(call)
             if request is not None and len(request) <= LONGEST:
