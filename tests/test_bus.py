@@ -1,13 +1,11 @@
 """Our client writes and reads headers as nats-py does, only quicker."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import BadHeaderError, TimeoutError as NatsTimeout
 from nats.js.api import Header
 
@@ -209,40 +207,6 @@ async def test_a_question_to_a_lost_server_waits_for_it() -> None:
     await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
     assert wire.written == []
     assert len(client._pending) == 1
-
-
-async def received(client: Client, sub: Subscription, *bodies: bytes) -> tuple[Any, ...]:
-    """What a client makes of messages for a subscription with a callback."""
-    errors: list[str] = []
-
-    async def keep(error: Exception) -> None:
-        errors.append(type(error).__name__)
-
-    client._error_cb = keep
-    client._subs[7] = sub
-    for body in bodies:
-        await client._process_msg(7, b"a", b"inbox", body, b"NATS/1.0\r\nn: 1\r\n\r\n" if body else b"")
-    queue = sub._pending_queue
-    found = [queue.get_nowait() for _ in range(queue.qsize())]
-    kept = [(msg.subject, msg.reply, msg.data, msg.headers, msg.sid) for msg in found]
-    counted = (client.stats["in_msgs"], client.stats["in_bytes"])
-    return kept, errors, sub._pending_size, sub._received, list(client._subs), counted
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [{}, {"pending_msgs_limit": 2}, {"pending_bytes_limit": 5}, {"pending_bytes_limit": 0}, {"max_msgs": 2}],
-    ids=lambda limits: "-".join(limits) or "none",
-)
-async def test_a_message_comes_as_nats_py_brings_it(limits: dict[str, int]) -> None:
-    async def take(_: Msg) -> None:
-        """It is not called: no task reads the queue."""
-
-    both = []
-    for client in (Client(), QuickClient()):
-        sub = Subscription(client, 7, "a", cb=take, **limits)  # type: ignore[arg-type]
-        both.append(await received(client, sub, b"abc", b"", b"de", b"f"))
-    assert both[0] == both[1]
 
 
 async def test_an_answer_needs_no_task() -> None:

@@ -22,6 +22,9 @@ METHODS: list[tuple[type[Any], str, list[str]]] = [
     (Client, "_process_headers", ["headers"]),
     (Client, "_build_message", ["sid", "subject", "reply", "data", "headers"]),
     (Client, "_attempt_reconnect", []),
+    (Client, "_init_request_sub", []),
+    (Client, "_request_sub_callback", ["msg"]),
+    (Client, "_process_msg", ["sid", "subject", "reply", "data", "headers"]),
     (Msg, "__init__", ["_client", "subject", "reply", "data", "headers", "_metadata", "_ackd", "_sid"]),
     (NatsBroker, "_connect", []),
     (NatsBroker, "stop", ["exc_type", "exc_val", "exc_tb"]),
@@ -31,9 +34,29 @@ METHODS: list[tuple[type[Any], str, list[str]]] = [
     (WebSocketsSansIOProtocol, "send", ["message"]),
 ]
 #: Members that every client of nats-py has.
-OF_A_CLIENT = ["_pending", "_pending_data_size", "_transport", "_flush_queue", "_err", "_server_info"]
+OF_A_CLIENT = [
+    "_pending",
+    "_pending_data_size",
+    "_transport",
+    "_flush_queue",
+    "_err",
+    "_server_info",
+    "_subs",
+    "_resp_map",
+    "_resp_sub_prefix",
+]
 #: What our code reads or calls of objects that are not its own: each stands above, or has a test of its own here.
-KNOWN = {"_send_ping", "_send_publish", "_send_command", "_flush_pending", "_attempt_reconnect", "_server_info", "_nc"}
+KNOWN = {
+    "_send_ping",
+    "_send_publish",
+    "_send_command",
+    "_flush_pending",
+    "_attempt_reconnect",
+    "_init_request_sub",
+    "_process_msg",
+    "_server_info",
+    "_nc",
+}
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli", "bench")
 #: A named tuple's, which Python documents.
 PUBLIC = {"_asdict", "_replace"}

@@ -8,7 +8,6 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import (
     AuthorizationError,
     ConnectionDrainingError,
@@ -41,8 +40,8 @@ class QuickClient(Client):
     turns of the event loop.
     """
 
-    #: the subscription for the answers to all requests
-    _answers: Subscription | None = None
+    #: the id of the subscription for the answers to all requests
+    _answers: int | None = None
 
     async def _request_new_style(
         self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
@@ -111,26 +110,22 @@ class QuickClient(Client):
 
     async def _init_request_sub(self) -> None:
         await super()._init_request_sub()
-        mine = (sub for sub in self._subs.values() if sub._cb == self._request_sub_callback)
+        assert self._resp_sub_prefix is not None
+        subject = self._resp_sub_prefix.decode() + "*"
+        mine = (sid for sid, subscription in self._subs.items() if subscription.subject == subject)
         self._answers = next(mine, None)  # None if the connection was closed meanwhile
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """An answer goes to the request that waits for it; nats-py passes it through the queue and the task of a
-        subscription. Anything unusual is left to nats-py, such as a full queue.
+        subscription.
         """
-        sub = self._subs.get(sid)
-        if sub is None or sub._jsi or sub._future or sub._max_msgs or is_full(sub, len(data)):
+        if sid != self._answers:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
-        sub._received += 1
-        msg = self._build_message(sid, subject, reply, data, parsed(bytes(headers)) if headers else None)
-        if sub is self._answers:
-            await self._request_sub_callback(msg)
-        else:
-            sub._pending_size += len(data)
-            sub._pending_queue.put_nowait(msg)
+        found = await self._process_headers(headers)
+        await self._request_sub_callback(self._build_message(sid, subject, reply, data, found))
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         """Never raises: an exception here would silently stop nats-py's reading of this connection."""
@@ -147,12 +142,6 @@ class QuickClient(Client):
             headers=headers,
             _sid=sid,
         )
-
-
-def is_full(sub: Subscription, size: int) -> bool:
-    """Whether a message of `size` bytes exceeds a limit of the subscription."""
-    limit = sub._pending_bytes_limit
-    return sub._pending_queue.full() or (limit > 0 and sub._pending_size + size >= limit)
 
 
 def expire(answer: asyncio.Future[Msg]) -> None:
