@@ -10,7 +10,7 @@ from nats.errors import BadHeaderError, TimeoutError as NatsTimeout
 from nats.js.api import Header
 
 from runtime.bus import headers
-from runtime.bus.bus import MOST_UNREAD, QuickClient, header_block
+from runtime.bus.bus import FEW, MOST_UNREAD, QuickClient, header_block
 from runtime.bus.headers import NAME, Odd, parsed
 from tests.waiting import eventually
 
@@ -130,12 +130,28 @@ async def test_a_question_is_written_at_once() -> None:
     assert client._pending == []
 
 
-@pytest.mark.parametrize("reply", ["", "inbox"])
-async def test_a_message_without_headers_is_written_at_once(reply: str) -> None:
+async def test_a_question_without_headers_is_written_at_once() -> None:
     client, wire = connected()
-    await client._send_publish("a", reply, b"x", 1, None)
-    assert wire.written == [f"PUB a {reply} 1\r\nx\r\n".encode()]
+    await client._send_publish("a", "inbox", b"x", 1, None)
+    assert wire.written == [b"PUB a inbox 1\r\nx\r\n"]
     assert client._pending == []
+
+
+async def test_one_of_many_questions_is_written_with_others() -> None:
+    client, wire = connected()
+    client._resp_map = {str(number): asyncio.Future() for number in range(FEW + 1)}
+    await client._send_publish("a", "inbox", b"x", 1, None)
+    assert wire.written == []
+    await client._send_publish("a", "inbox", b"x", 1, {"n": "1"})
+    assert [command[:4] for command in client._pending] == [b"PUB ", b"HPUB"]
+
+
+@pytest.mark.parametrize("headers", [None, {"n": "1"}], ids=["plain", "with headers"])
+async def test_what_nobody_answers_is_written_with_others(headers: dict[str, str] | None) -> None:
+    client, wire = connected()
+    await client._send_publish("a", "", b"x", 1, headers)
+    assert wire.written == []
+    assert len(client._pending) == 1
 
 
 async def test_what_the_server_does_not_read_waits_in_the_limited_buffer() -> None:

@@ -27,6 +27,8 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
+#: Requests without an answer yet, up to which a plain one is written by itself.
+FEW = 8
 #: Bytes that are written and not sent yet, from which on messages wait in nats-py's buffer, which is limited.
 MOST_UNREAD = 64 * 1024
 
@@ -35,9 +37,9 @@ class QuickClient(Client):
     """nats-py's client, with faster headers and requests.
 
     Headers are decoded (`headers.py`) and encoded as a block instead of one by one. Unusual headers (a line break in a
-    value) are left to nats-py. A message is written immediately if no other one waits; the event loop collects what is
-    written in one turn. A request waits for one future only. nats-py uses a task and futures for both, which costs
-    turns of the event loop.
+    value) are left to nats-py. A message to which an answer is awaited is written immediately, and a request waits for
+    one future only: nats-py uses a task and futures for both, which costs turns of the event loop. nats-py's task
+    writes what nobody waits for, and plain requests while there are many: many messages in one system call.
     """
 
     #: the id of the subscription for the answers to all requests
@@ -79,7 +81,8 @@ class QuickClient(Client):
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += payload_size
         command = hpub_cmd(subject, reply, block, payload) if block is not None else pub_cmd(subject, reply, payload)
-        if not self._pending and self.is_connected and self._has_room():
+        urgent = reply and (block is not None or len(self._resp_map) <= FEW)
+        if urgent and not self._pending and self.is_connected and self._has_room():
             with contextlib.suppress(RuntimeError):  # uvloop raises it for a connection that has just broken
                 self._transport.write(command)  # type: ignore[union-attr]
                 return
