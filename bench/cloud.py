@@ -92,7 +92,9 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         }
         for role in roles:
             command = [sys.executable, "-m", "cli.local.role", role]
-            child = made.processes[role] = await spawn(role, command, folder / "roles.log", env=env)
+            # In our session, since Linux divides its processors among sessions first (autogroup).
+            child = await spawn(role, command, folder / "roles.log", env=env, new_session=False)
+            made.processes[role] = child
             stack.push_async_callback(child.stop)
         await _healthy(made)
         heed_cancellation()

@@ -73,10 +73,12 @@ async def spawn(
     env: Mapping[str, str] | None = None,
     user: str | None = None,
     death_signal: str = "TERM",
+    new_session: bool = True,
 ) -> Child:
     """Start `argv` with our environment plus `env`, as user `user` of the system (another user requires root).
 
-    `death_signal`: the signal that the kernel sends it when this process ends.
+    `death_signal`: the signal that the kernel sends it when this process ends. `new_session`: Ctrl-C at our terminal
+    does not reach it.
     """
     guard = ["setpriv", "--pdeathsig", death_signal]
     if user is not None:
@@ -93,7 +95,7 @@ async def spawn(
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **(env or {})},
-            start_new_session=True,
+            start_new_session=new_session,
         )
     return Child(name, process, log, log_start)
 
