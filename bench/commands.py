@@ -12,7 +12,7 @@ from typing import Any
 import nats
 from nats.js.api import StreamConfig
 
-from bench.cloud import IMAGE, PROJECT, Cloud, cloud, percentile
+from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
 from bench.http import Connection
 from runtime import subjects
 
@@ -102,7 +102,7 @@ async def _raw_alone(url: str) -> list[float]:
 
 
 async def _settled(made: Cloud) -> None:
-    """Wait until the managers have nothing left to do: the log stands still."""
+    """Wait until managers and read models have nothing left to do: the log stands still, and all of it was read."""
     nc = await nats.connect(made.nats_url)
     last = -1
     while True:
@@ -112,6 +112,8 @@ async def _settled(made: Cloud) -> None:
         last = info.state.last_seq
         await asyncio.sleep(1)
     await nc.close()
+    async with made.connection() as http:
+        await expect(http, "GET", f"/v1/projects/{PROJECT}?min_position={last}")
 
 
 async def _raw(url: str) -> float:
