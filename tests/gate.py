@@ -32,7 +32,8 @@ class Gate:
         await self._listen()
 
     async def close(self) -> None:
-        """Refuse connections, and cut those that there are."""
+        """Refuse connections, and cut those that there are, also one that was accepted and has not begun to pass."""
+        self._lets_through = False
         if self._server is not None:
             self._server.close()
             self._server = None
