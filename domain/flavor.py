@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
 from domain.accepted_requests import NONE as NO_OPERATIONS, Operations
-from domain.access import Permission
+from domain.access import FLAVOR_MANAGE
 from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
@@ -311,7 +311,7 @@ def verb(
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission("flavor.manage"),
+        permission=FLAVOR_MANAGE,
         accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,

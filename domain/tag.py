@@ -2,7 +2,7 @@
 
 from typing import Annotated, assert_never
 
-from domain.access import Permission
+from domain.access import TAG_MANAGE
 from domain.base import Category, Event, Rejected, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
@@ -158,7 +158,7 @@ def verb(command: type[TagCommand], summary: str, effect: Effect, accepted_by: t
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission("tag.manage"),
+        permission=TAG_MANAGE,
         accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,

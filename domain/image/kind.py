@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from domain.access import Permission
+from domain.access import IMAGE_MANAGE
 from domain.base import Event
 from domain.image.commands import DeleteImage, ImageCommands, RegisterImage
 from domain.image.events import (
@@ -67,7 +67,7 @@ IMAGE = Kind[Image, ImageCommands](
             command=RegisterImage,
             summary="Register an image",
             effect=Effect.CREATES,
-            permission=Permission("image.manage"),
+            permission=IMAGE_MANAGE,
             accepted_by=(ImageRegistered,),
             fulfilled_by=(ImageVerified,),
         ),
@@ -76,7 +76,7 @@ IMAGE = Kind[Image, ImageCommands](
             command=DeleteImage,
             summary="Delete an image",
             effect=Effect.DELETES,
-            permission=Permission("image.manage"),
+            permission=IMAGE_MANAGE,
             accepted_by=(ImageDeleted,),
             fulfilled_by=ON_ACCEPTANCE,
             two_steps=True,

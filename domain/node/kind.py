@@ -1,6 +1,6 @@
 """Nodes as a kind: one value of `Kind`."""
 
-from domain.access import Permission
+from domain.access import NODE_MANAGE
 from domain.base import Event
 from domain.kind import Id, Kind, Scope
 from domain.node.commands import CordonNode, NodeCommands, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
@@ -30,7 +30,7 @@ def verb(
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission("node.manage"),
+        permission=NODE_MANAGE,
         accepted_by=(accepted_by,),
         fulfilled_by=ON_ACCEPTANCE,
     )
