@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
 from gateway.access.auth import Tokens
+from gateway.access.sites import served
 from gateway.edge import Edge
+from gateway.http.security_headers import SecurityHeaders
 from gateway.monitoring.heartbeats import Heartbeats
 from gateway.monitoring.metrics import Metrics
 from gateway.monitoring.parked_index import Index
@@ -42,6 +44,10 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         metrics=Metrics(),
         parked=Index(),
         roles=Roles(heartbeats.malformed),
+        sites=served(
+            settings.http_host, settings.http_names, settings.http_origins, only_local=settings.tokens_file is None
+        ),
+        headers=SecurityHeaders(),
     )
     await gateway.heartbeats.listen(nc)
     await gateway.roles.listen(nc)

@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access import tickets
-from gateway.access.auth import LOCAL, OPEN, Identity, from_here, offered
+from gateway.access.auth import LOCAL, OPEN, Identity, offered
 from gateway.http import parameters, problems
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -72,11 +72,8 @@ class _Call:
         parameters.header(self._scope, "X-Request-Id")  # raises if it is given twice
         if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
+        self._gateway.sites.judge(*map(get, (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")))
         identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()
-        if self._gateway.tokens.path is None and not from_here(get(b"host"), get(b"origin")):
-            raise Problem(
-                403, "foreign_origin", "without tokens this gateway serves only its own host: set NEBULA_TOKENS_FILE"
-            )
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
@@ -100,6 +97,7 @@ class _Call:
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.request_id.encode()))
             headers.append((b"nebula-position", b"%d" % position))
+            headers.extend(self._gateway.headers.missing(headers))
             seconds = time.perf_counter() - self._started
             self._gateway.metrics.answered(self._scope["nebula.route"], message.get("status", 101), seconds)
         await self._send(message)

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 
-from gateway.access.auth import BadTokens, is_loopback
+from gateway.access.auth import BadTokens
+from gateway.access.sites import is_loopback
 from gateway.app import application, opened
 from runtime import listener, logs
 from runtime.settings import GatewaySettings

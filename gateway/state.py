@@ -11,9 +11,11 @@ from starlette.requests import Request
 
 from eventstore.log.store import EventStore
 from gateway.access.auth import Identity, Tokens
+from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
 from gateway.http import parameters
 from gateway.http.problems import Problem, invalid_parameter
+from gateway.http.security_headers import SecurityHeaders
 from gateway.monitoring.health_memory import HealthMemory
 from gateway.monitoring.heartbeats import Heartbeats
 from gateway.monitoring.metrics import Metrics
@@ -57,6 +59,8 @@ class Gateway:
     metrics: Metrics
     parked: Index
     roles: Roles
+    sites: Sites
+    headers: SecurityHeaders
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     unreadable: Unreadable = field(default_factory=Unreadable)

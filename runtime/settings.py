@@ -55,6 +55,20 @@ def _host(name: str) -> str:
     return name
 
 
+def _names(names: str) -> str:
+    for name in filter(None, (each.strip() for each in names.split(","))):
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", name):
+            raise ValueError("must be host names without ports, separated by commas")
+    return names
+
+
+def _origins(origins: str) -> str:
+    for origin in filter(None, (each.strip() for each in origins.split(","))):
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", origin):
+            raise ValueError("must be origins like https://console.example, separated by commas")
+    return origins
+
+
 def _hosts(setting: str) -> str:
     ImageHosts.of(setting)
     return setting
@@ -180,6 +194,10 @@ class GatewaySettings(Database, Listening):
     #: address and port of the HTTP API
     http_host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)
+    #: host names of the HTTP API besides this host's own, and origins (https://console.example) of web pages on other
+    #: sites that may call it, each separated by commas
+    http_names: Annotated[str, AfterValidator(_names)] = ""
+    http_origins: Annotated[str, AfterValidator(_origins)] = ""
     #: file with one `name sha256-of-token` per line; without it only loopback is served, and all callers are `local`
     tokens_file: Path | None = None
 

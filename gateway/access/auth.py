@@ -3,12 +3,10 @@
 import base64
 import hashlib
 import hmac
-import ipaddress
 import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -131,23 +129,3 @@ def offered(subprotocols: Iterable[str]) -> str | None:
 
 def unauthorized(detail: str) -> Problem:
     return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-@lru_cache(maxsize=1024)
-def is_loopback(host: str) -> bool:
-    """Whether an address or a name can only be reached from this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-@lru_cache(maxsize=1024)
-def from_here(host: str | None, origin: str | None) -> bool:
-    """Whether a call without tokens is safe: no web page of another site made a browser on this host send it."""
-    name = (host or "localhost").rsplit(":", 1)[0] if not (host or "").endswith("]") else host or ""
-    if not is_loopback(name):
-        return False
-    return origin is None or origin.split("://", 1)[-1].lower() == (host or "").lower()

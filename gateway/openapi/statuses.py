@@ -30,6 +30,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     414: ("the target is too long", ("target_too_long",)),
     415: ("the body has an unsupported type or encoding", ("unsupported_media_type", "unsupported_content_encoding")),
     417: ("Expect can only be 100-continue", ("expectation_failed",)),
+    421: ("the Host header names another host", ("foreign_host",)),
     422: ("a field of the body, or a resource that it names, is invalid", ()),
     426: ("this is a WebSocket", ("upgrade_required",)),
     431: ("the headers are too large", ("headers_too_large",)),
@@ -46,7 +47,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     505: ("another version of HTTP", ("unsupported_version",)),
 }
 #: Statuses of any call; the listener answers most of them, before the API.
-ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 431, 500, 501, 503, 505)
+ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 421, 431, 500, 501, 503, 505)
 #: Further statuses of a command.
 OF_A_COMMAND = (404, 409, 410, 415, 422, 502)
 #: Further statuses of a question to a node.

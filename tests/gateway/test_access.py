@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from cli.local import role as roles
-from gateway.access.auth import BadTokens, Tokens, from_here, parse
+from gateway.access.auth import BadTokens, Tokens, parse
 from gateway.http.problems import Problem
 from runtime.local.servers import Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings
@@ -98,24 +98,6 @@ def test_a_tokens_file_is_judged_line_by_line(tmp_path: Path) -> None:
         Tokens(tmp_path / "missing").load()
     with pytest.raises(Problem):
         Tokens(tmp_path / "empty").identify("Bearer x")
-
-
-@pytest.mark.parametrize(
-    ("host", "origin", "ours"),
-    [
-        ("127.0.0.1:8700", None, True),
-        ("localhost:8700", "http://localhost:8700", True),
-        ("[::1]:8700", None, True),
-        ("[::1]", None, True),
-        (None, None, True),
-        ("127.0.0.1:8700", "http://evil.example", False),
-        ("evil.example:8700", "http://evil.example:8700", False),
-        ("127.0.0.1.evil.example", None, False),
-        ("127.0.0.1:8700", "null", False),
-    ],
-)
-def test_calls_from_here(host: str | None, origin: str | None, ours: bool) -> None:
-    assert from_here(host, origin) is ours
 
 
 @pytest.mark.parametrize(
