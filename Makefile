@@ -29,12 +29,13 @@ soak: SECONDS ?= 300
 soak: setup  ## Random commands and kills on 50 simulated nodes and QEMU; does all agree? (SECONDS=300 SEED=7)
 	@.venv/bin/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: setup  ## Lint, format, types, who may import whom, dead code
+check: setup  ## Lint, format, types, who may import whom, dead code, bill of materials (sbom.cdx.json)
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/vulture
+	@.venv/bin/python scripts/sbom.py
 
 bench: setup  ## Measure rates and latencies
 	@.venv/bin/python -m bench all $(ARGS)

@@ -1,0 +1,61 @@
+"""Write the software bill of materials, sbom.cdx.json (CycloneDX), of what is installed, and check it.
+
+It fails if a package is installed that requirements.lock does not pin with a hash, or in another version, or if nobody
+knows the licence of one.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SBOM = ROOT / "sbom.cdx.json"
+#: Packages whose metadata lack what everybody knows.
+LICENCES = {"libvirt-python": "LGPL-2.1-or-later"}
+
+#: Packages that Python itself puts into every new environment; nothing of ours uses them.
+OF_PYTHON = {"pip", "setuptools"}
+
+
+def name_of(text: str) -> str:
+    """The normalized name of a package (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
+def locked(text: str) -> dict[str, str]:
+    """The version of each package of a lock file that has at least one hash."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)[^\n]*\\\n\s+--hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    return {name_of(name): version for name, version in found}
+
+
+def faults(sbom: dict[str, object], lock: dict[str, str]) -> list[str]:
+    """What is wrong with the components of a bill of materials, in sentences."""
+    components = sbom["components"]
+    assert isinstance(components, list)
+    found = []
+    for each in components:
+        name, version = name_of(each["name"]), each["version"]
+        if name in OF_PYTHON:
+            continue
+        if lock.get(name) != version:
+            found.append(f"{name} {version} is installed, requirements.lock has {lock.get(name, 'none')}")
+        if not each.get("licenses") and name not in LICENCES:
+            found.append(f"{name} {version} has no licence in its metadata: find it out, and add it to LICENCES")
+    return found
+
+
+def main() -> int:
+    program = Path(sys.executable).parent / "cyclonedx-py"
+    options = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible", "--of", "JSON", "-o", str(SBOM)]
+    subprocess.run([program, "environment", sys.prefix, *options], check=True)
+    sbom = json.loads(SBOM.read_text())
+    wrong = faults(sbom, locked((ROOT / "requirements.lock").read_text()))
+    sys.stderr.write("".join(f"sbom: {line}\n" for line in wrong))
+    sys.stdout.write(f"{SBOM.name}: {len(sbom['components'])} packages, {len(wrong)} faults\n")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

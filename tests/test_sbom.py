@@ -1,0 +1,36 @@
+"""The bill of materials: nothing is installed that is not pinned, and each licence is known."""
+
+from pathlib import Path
+
+from scripts.sbom import faults, locked
+
+HASH = "0" * 64
+LOCK = f"""\
+Some.Package==1.2 ; python_version < '4' \\
+    --hash=sha256:{HASH} \\
+    --hash=sha256:{HASH}
+bare==3.0
+"""
+MIT = [{"license": {"id": "MIT"}}]
+
+
+def test_each_fault_is_named() -> None:
+    lock = locked(LOCK)
+    assert lock == {"some-package": "1.2"}, "a package without a hash is not pinned"
+    good = {"name": "some_package", "version": "1.2", "licenses": MIT}
+    assert faults({"components": [good]}, lock) == []
+    assert faults({"components": [good | {"version": "1.3"}]}, lock) == [
+        "some-package 1.3 is installed, requirements.lock has 1.2"
+    ]
+    assert faults({"components": [{"name": "bare", "version": "3.0", "licenses": MIT}]}, lock) == [
+        "bare 3.0 is installed, requirements.lock has none"
+    ]
+    (unknown,) = faults({"components": [good | {"licenses": []}]}, lock)
+    assert "licence" in unknown
+    assert faults({"components": [{"name": "libvirt-python", "version": "9"}]}, {"libvirt-python": "9"}) == []
+
+
+def test_all_of_our_lock_is_pinned_by_hashes() -> None:
+    text = (Path(__file__).parents[1] / "requirements.lock").read_text()
+    pins = [line for line in text.splitlines() if "==" in line and not line.startswith(("#", " "))]
+    assert len(locked(text)) == len(pins) > 50
