@@ -152,10 +152,27 @@ class Access:
         return frozenset(grant.project for grant in giving if grant.project is not None)
 
 
-def least_role(permission: Permission) -> Role | None:
+def least_role(permission: Permission, among: Iterable[Role] = Role) -> Role | None:
     """The role with the fewest permissions that has this one, for texts of refusals; None if no role has it."""
-    having = [role for role, permissions in ROLES.items() if permission in permissions]
+    having = [role for role in among if permission in ROLES[role]]
     return min(having, key=lambda role: len(ROLES[role]), default=None)
+
+
+def lacking(access: Access, permission: Permission, project: str | None = None, *, anywhere: bool = False) -> str:
+    """Why a caller may not do something, with the least role that may: the detail of the refusal `forbidden`.
+
+    `project`: the project of the resource; None for a resource of no project. `anywhere`: a role in any project is
+    enough.
+    """
+    if access.read_only and not reads_only(permission):
+        return "this token is for reading only; use another one"
+    in_project = permission in IN_PROJECT and (project is not None or anywhere or permission in ANYWHERE)
+    role = least_role(permission, PROJECT_ROLES if in_project else CLOUD_ROLES)
+    if role is None:
+        return "only the platform itself may do this"
+    if not in_project:
+        return f"this needs the role {role}"
+    return f"this needs the role {role} in {f'project {project}' if project is not None else 'a project'}"
 
 
 def narrowed(grants: Iterable[Grant], *, project: str | None = None, role: Role | None = None) -> frozenset[Grant]:

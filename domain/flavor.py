@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass
 
 from domain.accepted_requests import NONE as NO_OPERATIONS, Operations
-from domain.access import FLAVOR_MANAGE
+from domain.access import FLAVOR_MANAGE, FLAVOR_READ
 from domain.base import LENIENT, Category, Closing, Event, Labels, Rejected, Remark, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
@@ -324,6 +324,7 @@ FLAVOR = Kind[Flavor, FlavorCommands](
     title="flavor",
     scope=Scope.CLOUD,
     id=Id.SLUG,
+    readable_by=FLAVOR_READ,
     state=Flavor,
     verbs=(
         verb(CreateFlavor, "Create a flavor", FlavorCreated, Effect.CREATES),
@@ -339,5 +340,6 @@ FLAVOR = Kind[Flavor, FlavorCommands](
     evolve=evolve,
     deleted=lambda flavor: flavor.deleted,
     refers=refers,
+    owner=lambda flavor: flavor.project,
     usable=usable,
 )

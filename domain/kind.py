@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from domain.access import Permission
 from domain.base import Command, Event
 from domain.references import NONE, Reference
 from domain.verb import Verb
@@ -80,6 +81,11 @@ def always(_: object, __: object) -> bool:
     return True
 
 
+def nobody(_: object) -> None:
+    """The default of `owner`."""
+    return
+
+
 def never(*_: object) -> None:
     """The default of `cancels` and `overtakes`."""
     return
@@ -90,6 +96,8 @@ class Kind(Generic[S, C]):
     """A kind of resource, with everything that the platform has to know of it.
 
     - `title`: the word for one resource, in texts for people; `plural`: the word in paths of the API.
+    - `readable_by`: the permission to read resources of the kind.
+    - `owner`: the project that a resource of the cloud belongs to; None if it belongs to the whole cloud.
     - `events`: the events of the kind that do not open an operation of a verb.
     - `decide`, `evolve`: the rules.
     - `deleted`: whether a state is that of a deleted resource.
@@ -107,6 +115,7 @@ class Kind(Generic[S, C]):
     title: str
     scope: Scope
     id: Id
+    readable_by: Permission
     state: type[S]
     verbs: tuple[Verb[Any], ...]
     events: tuple[type[Event], ...]
@@ -116,6 +125,7 @@ class Kind(Generic[S, C]):
     refers: Callable[[S], frozenset[Reference]] = no_references
     usable: Callable[[S | None, str, str], S] | None = None
     may_differ: Callable[[S, S], bool] = always
+    owner: Callable[[S], str | None] = nobody
     step: Callable[[Event], Step] = running
     cancels: Callable[[Event, str, str], CancelReason | None] = never
     overtakes: Callable[[Event, S | None], str | None] = never
@@ -134,6 +144,15 @@ class Kind(Generic[S, C]):
                 return id_
             case Scope.CLOUD:
                 return SYSTEM
+
+    def owner_of(self, project: str, state: S | None) -> str:
+        """The project whose members may see a resource, its events and its operations; SYSTEM if there is none.
+
+        `project`: the project token in its subject.
+        """
+        if self.scope is not Scope.CLOUD or state is None:
+            return project
+        return self.owner(state) or SYSTEM
 
     def canonical(self, id_: str) -> str:
         """The canonical form of an id: a UUID in lower case."""

@@ -8,7 +8,7 @@ from typing import Annotated, assert_never
 from pydantic import AfterValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from domain.access import Permission
+from domain.access import PROJECT_EDIT, PROJECT_MANAGE, PROJECT_READ
 from domain.base import Category, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
 from domain.kind import SYSTEM, Id, Kind, Scope
 from domain.named import (
@@ -278,7 +278,7 @@ def verb(
         command=command,
         summary=summary,
         effect=effect,
-        permission=Permission("project.manage"),
+        permission=PROJECT_EDIT if effect is Effect.CHANGES else PROJECT_MANAGE,
         accepted_by=accepted_by,
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
@@ -291,6 +291,7 @@ PROJECT = Kind[Project, ProjectCommands](
     title="project",
     scope=Scope.ITSELF,
     id=Id.SLUG,
+    readable_by=PROJECT_READ,
     state=Project,
     verbs=(
         verb(CreateProject, "Create a project", Effect.CREATES, ProjectCreated),

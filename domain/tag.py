@@ -2,7 +2,7 @@
 
 from typing import Annotated, assert_never
 
-from domain.access import TAG_MANAGE
+from domain.access import TAG_MANAGE, TAG_READ
 from domain.base import Category, Event, Rejected, Slug, Title, being_deleted, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import (
@@ -171,6 +171,7 @@ TAG = Kind[Tag, TagCommands](
     title="tag",
     scope=Scope.CLOUD,
     id=Id.SLUG,
+    readable_by=TAG_READ,
     state=Tag,
     verbs=(
         verb(CreateTag, "Create a tag", Effect.CREATES, TagCreated),

@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access import tickets
-from gateway.access.auth import LOCAL, OPEN, Identity, offered
+from gateway.access.auth import OPEN, Identity, anybody, offered
 from gateway.http import parameters, problems
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -73,7 +73,7 @@ class _Call:
         if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         self._gateway.sites.judge(*map(get, (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")))
-        identity = Identity(LOCAL) if self._scope["path"] in OPEN else self._identity()
+        identity = anybody() if self._scope["path"] in OPEN else self._identity()
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None

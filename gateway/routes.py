@@ -1,5 +1,6 @@
 """All calls of the API, as two tables: the commands (`ACTIONS`, in `commands/actions.py`) and the reads (here)."""
 
+from collections.abc import Collection
 from functools import cache, partial
 from typing import Any
 
@@ -9,13 +10,28 @@ from starlette.responses import Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from domain.access import (
+    EVENT_READ,
+    IMAGE_READ,
+    KNOWN,
+    OPEN,
+    OPERATION_READ,
+    PARKED_MANAGE,
+    PARKED_READ,
+    PROJECT_READ,
+    SELF,
+    STATUS_READ,
+    VM_CONSOLE,
+    VM_READ,
+)
 from domain.guest import Guest
 from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
+from gateway.access import auth
 from gateway.commands import commands
 from gateway.commands.accepted import VIEWS
-from gateway.commands.actions import ACTIONS, collection, item
+from gateway.commands.actions import ACTIONS, Action, collection, item
 from gateway.events import audit, feed
 from gateway.guests import agent, console_log, tunnels
 from gateway.guests.tunnels import Tunnel
@@ -83,42 +99,47 @@ def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
     listed, of_kind = partial(reads.all_of, kind=kind.name), partial(reads.one, kind=kind.name)
     title = f"{kind.titles[0].upper()}{kind.titles[1:]}"
     return (
-        Read(collection(kind), listed, title, (*filters, *PAGED), view, listed=True),
-        Read(item(kind), of_kind, f"A {kind.title}", FRESH, view),
+        Read(collection(kind), kind.readable_by, listed, title, (*filters, *PAGED), view, listed=True),
+        Read(item(kind), kind.readable_by, of_kind, f"A {kind.title}", FRESH, view),
     )
 
 
 OWN_READS = (
-    Read(f"{VMS}/{{vm}}", reads.vm, "A VM, now or at an earlier time", ("at", *FRESH), VmView),
-    Read("/v1/operations/{operation}", reads.operation, "An operation", ("wait", *FRESH), OperationView),
-    Read(VMS, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
+    Read(f"{VMS}/{{vm}}", VM_READ, reads.vm, "A VM, now or at an earlier time", ("at", *FRESH), VmView),
+    Read(
+        "/v1/operations/{operation}", OPERATION_READ, reads.operation, "An operation", ("wait", *FRESH), OperationView
+    ),
+    Read(VMS, VM_READ, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
     Read(
         "/v1/operations",
+        OPERATION_READ,
         reads.operations,
         "Operations, the newest first",
         ("project", "vm", "kind", "status", *PAGED),
         OperationView,
         listed=True,
     ),
-    Read("/v1/projects", reads.projects, "Projects", ("tag", *PAGED), ProjectView, listed=True),
-    Read("/v1/projects/{project}", partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
+    Read("/v1/projects", PROJECT_READ, reads.projects, "Projects", ("tag", *PAGED), ProjectView, listed=True),
+    Read("/v1/projects/{project}", PROJECT_READ, partial(reads.one, kind="project"), "A project", FRESH, ProjectView),
     Read(
         "/v1/projects/{project}/usage",
+        PROJECT_READ,
         usage_of,
         "The resources of a project's VMs, now or at an earlier time",
         ("at", *FRESH),
         UsageView,
         statuses=(410,),
     ),
-    Read("/v1/images", reads.images, "Images", (*IMAGES, *PAGED), ImageView, listed=True),
-    Read("/v1/images/{image}", reads.image, "An image", ("project", *FRESH), ImageView),
-    Read("/v1/events", audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
-    Read("/v1/feed", feed.everything, "The log, as it grows", FEED),
-    Read("/v1/projects/{project}/feed", feed.of_project, "The feed of a project", FEED),
-    Read("/v1/tickets", feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
-    Read(f"{VMS}/{{vm}}/feed", feed.of_vm, "The feed of a VM", FEED),
+    Read("/v1/images", IMAGE_READ, reads.images, "Images", (*IMAGES, *PAGED), ImageView, listed=True),
+    Read("/v1/images/{image}", IMAGE_READ, reads.image, "An image", ("project", *FRESH), ImageView),
+    Read("/v1/events", EVENT_READ, audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
+    Read("/v1/feed", EVENT_READ, feed.everything, "The log, as it grows", FEED),
+    Read("/v1/projects/{project}/feed", EVENT_READ, feed.of_project, "The feed of a project", FEED),
+    Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
+    Read(f"{VMS}/{{vm}}/feed", EVENT_READ, feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",
+        VM_CONSOLE,
         console_log.console_log,
         "What a VM wrote to its console",
         CONSOLE_LOG,
@@ -127,6 +148,7 @@ OWN_READS = (
     ),
     Read(
         f"{VMS}/{{vm}}/guest",
+        VM_READ,
         agent.guest,
         "What a guest says of itself now, by its agent",
         FRESH,
@@ -135,6 +157,7 @@ OWN_READS = (
     ),
     Read(
         CONSOLE,
+        VM_CONSOLE,
         tunnels.upgrade_required,
         "A WebSocket to a VM's serial console",
         TUNNELS[CONSOLE],
@@ -142,18 +165,35 @@ OWN_READS = (
     ),
     Read(
         VNC,
+        VM_CONSOLE,
         tunnels.upgrade_required,
         "A WebSocket to a VM's display, in VNC's protocol (RFB)",
         TUNNELS[VNC],
         statuses=OF_A_WEBSOCKET,
     ),
     Read(
-        "/v1/parked", parked.many, "Parked messages", ("status", "source", "limit", "page_token"), ParkedSummary, True
+        "/v1/parked",
+        PARKED_READ,
+        parked.many,
+        "Parked messages",
+        ("status", "source", "limit", "page_token"),
+        ParkedSummary,
+        True,
     ),
-    Read(PARKED, parked.one, "A parked message", (), ParkedView),
-    Read(f"{PARKED}/retry", parked.retry, "Put a parked message back", (), ParkedView, method="POST", statuses=(409,)),
+    Read(PARKED, PARKED_READ, parked.one, "A parked message", (), ParkedView),
+    Read(
+        f"{PARKED}/retry",
+        PARKED_MANAGE,
+        parked.retry,
+        "Put a parked message back",
+        (),
+        ParkedView,
+        method="POST",
+        statuses=(409,),
+    ),
     Read(
         f"{PARKED}/drop",
+        PARKED_MANAGE,
         parked.drop,
         "Close a parked message",
         (),
@@ -162,17 +202,18 @@ OWN_READS = (
         body=parked.Drop,
         statuses=(409,),
     ),
-    Read("/v1/status", status.status, "The state of each process and each manager", (), status.StatusView),
-    Read("/v1/openapi.json", description, "This description"),
+    Read("/v1/status", STATUS_READ, status.status, "The state of each process and each manager", (), status.StatusView),
+    Read("/v1/openapi.json", OPEN, description, "This description"),
     Read(
         "/healthz",
+        OPEN,
         health.health,
         "Whether the platform can do its work",
         (),
         health.HealthView,
         unavailable=health.HealthView,
     ),
-    Read("/metrics", health.metrics, "Metrics for Prometheus", (), str),
+    Read("/metrics", STATUS_READ, health.metrics, "Metrics for Prometheus", (), str),
 )
 _OWN = {read.path for read in OWN_READS}
 READS = (
@@ -180,6 +221,19 @@ READS = (
     *(read for kind in KINDS.values() if collection(kind) not in _OWN for read in reads_of(kind)),
 )
 """All reads. A kind without reads of its own gets the two of `reads_of`."""
+
+
+def check(calls: Collection[Read | Action]) -> None:
+    """Raises TypeError for a call without a known permission. No gateway starts with such a call."""
+    wrong = [f"{call.method} {call.path} needs {call.permission}" for call in calls if call.permission not in KNOWN]
+    if wrong:
+        raise TypeError(f"not a permission of domain/access.py: {'; '.join(wrong)}")
+    without = {call.path for call in calls if call.permission == OPEN}
+    if without != auth.OPEN:
+        raise TypeError(f"these calls need no token in one of two tables: {', '.join(without ^ auth.OPEN)}")
+
+
+check((*READS, *ACTIONS))
 
 
 class Endpoint:

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from domain.access import IMAGE_MANAGE
+from domain.access import IMAGE_MANAGE, IMAGE_READ
 from domain.base import Event
 from domain.image.commands import DeleteImage, ImageCommands, RegisterImage
 from domain.image.events import (
@@ -60,6 +60,7 @@ IMAGE = Kind[Image, ImageCommands](
     title="image",
     scope=Scope.CLOUD,
     id=Id.SLUG,
+    readable_by=IMAGE_READ,
     state=Image,
     verbs=(
         Verb(
@@ -87,6 +88,7 @@ IMAGE = Kind[Image, ImageCommands](
     evolve=evolve,
     deleted=lambda image: image.phase is ImagePhase.DELETED,
     refers=refers,
+    owner=lambda image: image.project,
     usable=usable_image,
     step=step,
     cancels=cancels,

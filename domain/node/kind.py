@@ -1,6 +1,6 @@
 """Nodes as a kind: one value of `Kind`."""
 
-from domain.access import NODE_MANAGE
+from domain.access import NODE_MANAGE, NODE_READ
 from domain.base import Event
 from domain.kind import Id, Kind, Scope
 from domain.node.commands import CordonNode, NodeCommands, NodeOperationCommand, RetireNode, SetSeedUrl, UncordonNode
@@ -42,6 +42,7 @@ NODE = Kind[Node, NodeCommands](
     title="node",
     scope=Scope.CLOUD,
     id=Id.SLUG,
+    readable_by=NODE_READ,
     state=Node,
     verbs=(
         verb(CordonNode, "Cordon a node", NodeCordoned),

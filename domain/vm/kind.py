@@ -2,7 +2,7 @@
 
 from typing import Any, assert_never, get_args
 
-from domain.access import PLATFORM
+from domain.access import PLATFORM, VM_READ
 from domain.base import Event
 from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
@@ -125,6 +125,7 @@ VM = Kind[Vm, VmCommands](
     title="VM",
     scope=Scope.PROJECT,
     id=Id.UUID,
+    readable_by=VM_READ,
     state=Vm,
     verbs=(*VERBS, *NOTES),
     events=tuple(event for event in get_args(OtherEvents) if event not in START.accepted_by),

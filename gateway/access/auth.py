@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from domain.access import CLOUD_ROLES, Access, Grant, Role
 from domain.patterns import SHA256
 from gateway.http.parameters import ACTOR
 from gateway.http.problems import Problem
@@ -24,7 +25,11 @@ OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 #: Seconds between looks at the file.
 LOOK_AGAIN = 1.0
 
-_LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})")
+EVERYTHING = frozenset({Grant(Role.OPERATOR)})
+"""What callers may do who have no token, or a token of the file without roles."""
+
+_LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})(?:\s+(\S{{1,1024}}))?")
+_GRANT = re.compile(r"([a-z]{1,16})(?:@([a-z0-9-]{1,63}))?")
 
 
 class BadTokens(Exception):
@@ -33,10 +38,14 @@ class BadTokens(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The caller, and its credential (the first digits of the token's hash; None without tokens)."""
+    """The caller, what it may do, and its credential (the first digits of the token's hash; None without tokens)."""
 
-    actor: str
+    access: Access
     credential: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.access.principal
 
 
 def parse(text: str) -> dict[str, Identity]:
@@ -48,14 +57,29 @@ def parse(text: str) -> dict[str, Identity]:
             continue
         match = _LINE.fullmatch(entry)
         if match is None:
-            raise BadTokens(f"line {number}: has to be a name and the SHA-256 of a token in hex")
-        given, digest = match.groups()
+            raise BadTokens(f"line {number}: has to be a name, the SHA-256 of a token in hex, and optionally roles")
+        given, digest, roles = match.groups()
         try:
             name = ACTOR.validate_python(given)
         except ValidationError as error:
             raise BadTokens(f"line {number}: the name {given!a} has to be printable characters") from error
-        found[digest] = Identity(name, digest[:12])
+        try:
+            grants = EVERYTHING if roles is None else frozenset(map(grant, roles.split(",")))
+        except ValueError as error:
+            raise BadTokens(f"line {number}: {error}") from error
+        found[digest] = Identity(Access(name, grants), digest[:12])
     return found
+
+
+def grant(text: str) -> Grant:
+    """A role, in one project if `@` and the project follow. Raises ValueError."""
+    found = _GRANT.fullmatch(text)
+    if found is None or found[1] not in set(Role):
+        raise ValueError(f"{text!a} has to be a role ({', '.join(Role)}), in a project if @ and its id follow")
+    role, project = Role(found[1]), found[2]
+    if project is not None and role in CLOUD_ROLES:
+        raise ValueError(f"{role} is no role in a project")
+    return Grant(role, project)
 
 
 @dataclass
@@ -94,7 +118,7 @@ class Tokens:
     def identify(self, authorization: str | None) -> Identity:
         """The caller. Raises Problem (401)."""
         if self.path is None:
-            return Identity(LOCAL)
+            return Identity(Access(LOCAL, EVERYTHING))
         self._refresh()
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -125,6 +149,11 @@ def offered(subprotocols: Iterable[str]) -> str | None:
             except ValueError as error:
                 raise unauthorized("the token after `bearer.` has to be in base64url") from error
     return None
+
+
+def anybody() -> Identity:
+    """The caller of a path that needs no token. It may do nothing else."""
+    return Identity(Access(LOCAL))
 
 
 def unauthorized(detail: str) -> Problem:

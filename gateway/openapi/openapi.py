@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from gateway.access.auth import OPEN
+from domain.access import OPEN
 from gateway.commands import bodies
 from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import Action
@@ -65,9 +65,11 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
         parameters.append(described.LAST_EVENT_ID)
     operation: dict[str, Any] = {
         "summary": read.summary,
+        "description": statuses.needs(read.permission),
         "operationId": name_of(read.method.lower(), read.path),
+        "x-permission": read.permission,
         "parameters": parameters,
-        "responses": refusals(statuses.of_a_read(read.path, read.method, read.statuses)),
+        "responses": refusals(statuses.of_a_read(read.path, read.permission, read.method, read.statuses)),
     }
     if 426 not in read.statuses:
         operation["responses"]["200"] = {
@@ -83,7 +85,7 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
             "headers": {**headers, **statuses.HEADERS[503]},
             "content": {"application/json": {"schema": schema(read.unavailable, schemas)}},
         }
-    if read.path in OPEN:
+    if read.permission == OPEN:
         operation["security"] = []
     if read.body is not None:
         operation["requestBody"] = {
@@ -106,6 +108,7 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
     done = {"headers": described.OF_A_COMMAND, "content": {"application/json": {"schema": answer}}}
     operation: dict[str, Any] = {
         "summary": action.summary,
+        "description": statuses.needs(action.permission),
         "operationId": f"{action.kind}_{action.verb}",
         "x-permission": action.permission,
         "parameters": [

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from domain.access import OPEN, SELF, SELF_EDIT, Permission, least_role
 from domain.kind import Scope
 from domain.kinds import KINDS
-from gateway.access.auth import OPEN
 from gateway.openapi.described import ECHOED, POSITION, header, words
 
 SCHEMAS = "#/components/schemas/"
@@ -19,7 +19,10 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
         ("invalid_parameter", "invalid_json", "duplicate_name", "incomplete_body", "malformed_request"),
     ),
     401: ("there is no token, or an unknown one", ("unauthorized",)),
-    403: ("the call is from a web page of another site", ("foreign_origin",)),
+    403: (
+        "the caller may not do this, or the call is from a web page of another site",
+        ("forbidden", "foreign_origin"),
+    ),
     404: ("there is no such path or resource", ()),
     405: ("the path does not accept this method", ("method_not_allowed",)),
     408: ("the request took too long to arrive", ("request_timeout",)),
@@ -61,10 +64,10 @@ _REMEMBERED = (
 )
 
 
-def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
+def of_a_read(path: str, permission: Permission, method: str, more: tuple[int, ...]) -> frozenset[int]:
     """The statuses of a read other than success."""
     found = {*ALWAYS, *more}
-    if path not in OPEN:
+    if permission != OPEN:
         found.add(401)
     if "{" in path:
         found.add(404)
@@ -73,6 +76,15 @@ def of_a_read(path: str, method: str, more: tuple[int, ...]) -> frozenset[int]:
     if method == "POST":
         found |= {415, 422}
     return frozenset(found)
+
+
+def needs(permission: Permission) -> str:
+    """Who may make a call with this permission, in a sentence."""
+    if permission == OPEN:
+        return "It needs no token."
+    if permission in (SELF, SELF_EDIT):
+        return "Every caller with a token may do this."
+    return f"It needs the permission `{permission}`, which the role {least_role(permission)} has."
 
 
 HEADERS: dict[int, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.access import Permission
 from gateway.state import Gateway
 
 Function = Callable[[Gateway, Request], Awaitable[Response]]
@@ -15,13 +16,14 @@ Function = Callable[[Gateway, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Read:
-    """A call that is not a command: its path, function, parameters, and the type of its answer.
+    """A call that is not a command: its path, permission, function, parameters, and the type of its answer.
 
     `statuses`: statuses of refusals, in addition to those of every call. `unavailable`: the type of its answer with
     503, if that is not a problem document.
     """
 
     path: str
+    permission: Permission
     function: Function
     summary: str
     parameters: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from domain.access import Access
 from gateway.access import tickets
 from gateway.access.auth import Identity, Tokens
 from gateway.access.tickets import Tickets
@@ -114,15 +115,15 @@ def test_tickets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tickets, "MOST_OF_ONE", 3)
     monkeypatch.setattr(tickets, "MOST", 5)
     kept, nobody = Tickets(), Tokens(None)
-    bobs = kept.issue(Identity("bob"), FEED)
-    alices = [kept.issue(Identity("alice"), FEED) for _ in range(10)]
+    bobs = kept.issue(Identity(Access("bob")), FEED)
+    alices = [kept.issue(Identity(Access("alice")), FEED) for _ in range(10)]
     assert len(kept._open) == 4  # nobody crowds others out
     with pytest.raises(Problem):
         kept.redeem(alices[0], FEED, nobody)
-    assert kept.redeem(alices[-1], FEED, nobody) == Identity("alice")
-    assert kept.redeem(bobs, FEED, nobody) == Identity("bob")
+    assert kept.redeem(alices[-1], FEED, nobody) == Identity(Access("alice"))
+    assert kept.redeem(bobs, FEED, nobody) == Identity(Access("bob"))
     for number in range(20):
-        kept.issue(Identity(f"caller-{number}"), FEED)
+        kept.issue(Identity(Access(f"caller-{number}")), FEED)
     assert len(kept._open) == 5
 
 
