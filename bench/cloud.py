@@ -88,6 +88,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
             "NEBULA_SEED_HOST": "127.0.0.1",
             "NEBULA_SEED_PORT": str(free_port()),
             "NEBULA_LOG_LEVEL": "warning",
+            "NEBULA_AUTH": "none",
             **settings,
         }
         for role in roles:

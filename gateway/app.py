@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
-from gateway.access.auth import Tokens
+from gateway.access.auth import Authentication
+from gateway.access.identity import Source
 from gateway.access.sites import served
+from gateway.access.tokens_file import TokensFile
 from gateway.edge import Edge
 from gateway.http.security_headers import SecurityHeaders
 from gateway.monitoring.heartbeats import Heartbeats
@@ -29,8 +31,10 @@ ENDING = 3.0
 @asynccontextmanager
 async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """A gateway with its connections. Waits for the bus, but not for Postgres or the log. Raises BadTokens."""
-    tokens = Tokens(settings.tokens_file)
+    tokens = TokensFile(settings.tokens_file)
     tokens.load()
+    sources: list[Source] = [tokens]
+    access = Authentication(sources if settings.auth == "tokens" else None)
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
     heartbeats = Heartbeats(settings.clock_offset_seconds)
@@ -39,14 +43,12 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         store=EventStore(nc),
         pool=pool,
         position=Position(),
-        tokens=tokens,
+        access=access,
         heartbeats=heartbeats,
         metrics=Metrics(),
         parked=Index(),
         roles=Roles(heartbeats.malformed),
-        sites=served(
-            settings.http_host, settings.http_names, settings.http_origins, only_local=settings.tokens_file is None
-        ),
+        sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
         headers=SecurityHeaders(),
     )
     await gateway.heartbeats.listen(nc)
@@ -55,6 +57,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
+    gateway.essential.start("access", access.run())
     gateway.essential.start("status", publish_status(gateway))
     try:
         async with gateway.essential:

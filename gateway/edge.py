@@ -12,7 +12,8 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access import tickets
-from gateway.access.auth import OPEN, Identity, anybody, offered
+from gateway.access.auth import OPEN, offered
+from gateway.access.identity import NOBODY, Identity
 from gateway.http import parameters, problems
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -40,7 +41,7 @@ class Edge:
             return
         call = _Call(self._gateway, scope, receive, send)
         try:
-            call.admit()
+            await call.admit()
             await self._router(scope, call.receive, call.send)
         except ClientDisconnect:
             return
@@ -66,27 +67,27 @@ class _Call:
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"
 
-    def admit(self) -> None:
-        """Identify the caller. Raises Problem for an unknown one."""
+    async def admit(self) -> None:
+        """Identify the caller. Raises Problem for an unknown one, and if that cannot be known now."""
         get = self._headers.get
         parameters.header(self._scope, "X-Request-Id")  # raises if it is given twice
         if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         self._gateway.sites.judge(*map(get, (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")))
-        identity = anybody() if self._scope["path"] in OPEN else self._identity()
+        identity = NOBODY if self._scope["path"] in OPEN else await self._identity()
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )
 
-    def _identity(self) -> Identity:
-        """The caller, by a token, or for a feed by a ticket. Raises Problem (401)."""
+    async def _identity(self) -> Identity:
+        """The caller, by a token, or for a feed by a ticket. Raises Problem: 401, 503."""
         authorization = self._headers.get(b"authorization") or offered(self._scope.get("subprotocols", ()))
         scope = self._scope
         ticket = tickets.offered(scope.get("method", ""), scope["path"], scope["query_string"])
         if authorization is None and ticket is not None:
-            return self._gateway.tickets.redeem(ticket, scope["path"], self._gateway.tokens)
-        return self._gateway.tokens.identify(authorization)
+            return self._gateway.tickets.redeem(ticket, scope["path"], self._gateway.access)
+        return await self._gateway.access.identify(authorization)
 
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 
-from gateway.access.auth import BadTokens
 from gateway.access.sites import is_loopback
+from gateway.access.tokens_file import BadTokens
 from gateway.app import application, opened
 from runtime import listener, logs
 from runtime.settings import GatewaySettings
@@ -15,11 +15,13 @@ log = logs.get(__name__)
 
 async def run(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises CannotRun if it cannot listen, or if the settings are not safe."""
-    if settings.tokens_file is None and not is_loopback(settings.http_host):
+    if settings.auth == "none" and not is_loopback(settings.http_host):
         raise CannotRun(
             f"NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: "
-            "set NEBULA_TOKENS_FILE (one `name sha256-of-token` per line), or listen on 127.0.0.1"
+            "this needs NEBULA_AUTH=tokens; or listen on 127.0.0.1"
         )
+    if settings.auth == "none" and settings.tokens_file is not None:
+        raise CannotRun("NEBULA_AUTH=none makes every caller an operator: unset it, or unset NEBULA_TOKENS_FILE")
     try:
         sock = listener.bind(settings.http_host, settings.http_port)
     except OSError as error:
@@ -30,7 +32,7 @@ async def run(settings: GatewaySettings) -> None:
             for sig in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(sig, gateway.stop.set)
             host, port = sock.getsockname()[:2]
-            log.info("gateway listens", url=f"http://{host}:{port}", tokens=settings.tokens_file is not None)
+            log.info("gateway listens", url=f"http://{host}:{port}", auth=settings.auth)
             serving = listener.serve(application(gateway), sock, gateway.stop, settings.http_limits, websockets=True)
             await gateway.essential.during(serving)
     except BadTokens as error:

@@ -10,7 +10,8 @@ from nats.aio.client import Client
 from starlette.requests import Request
 
 from eventstore.log.store import EventStore
-from gateway.access.auth import Identity, Tokens
+from gateway.access.auth import Authentication
+from gateway.access.identity import Identity
 from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
 from gateway.http import parameters
@@ -54,7 +55,7 @@ class Gateway:
     store: EventStore
     pool: Pool
     position: Position
-    tokens: Tokens
+    access: Authentication
     heartbeats: Heartbeats
     metrics: Metrics
     parked: Index

@@ -198,7 +198,9 @@ class GatewaySettings(Database, Listening):
     #: sites that may call it, each separated by commas
     http_names: Annotated[str, AfterValidator(_names)] = ""
     http_origins: Annotated[str, AfterValidator(_origins)] = ""
-    #: file with one `name sha256-of-token` per line; without it only loopback is served, and all callers are `local`
+    #: tokens: every caller needs one; none: only loopback is served, and all callers are the operator `local`
+    auth: Literal["tokens", "none"] = "tokens"
+    #: file of break-glass tokens, which work without the log: one `name sha256-of-token [role]` per line
     tokens_file: Path | None = None
 
 

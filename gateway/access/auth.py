@@ -1,141 +1,123 @@
-"""Authentication by bearer tokens from a file. Without a file, every caller on loopback is `local`."""
+"""Authentication: who calls, by a bearer token that one of several sources knows."""
 
+import asyncio
 import base64
-import hashlib
-import hmac
-import re
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
-from domain.access import CLOUD_ROLES, Access, Grant, Role
-from domain.patterns import SHA256
-from gateway.http.parameters import ACTOR
+from domain.access import Access
+from gateway.access.identity import LOCAL, Identity, Source, unauthorized, unknown
 from gateway.http.problems import Problem
-from runtime import logs
 
-log = logs.get(__name__)
-
-LOCAL = "local"
 #: Paths that need no token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
-#: Seconds between looks at the file.
-LOOK_AGAIN = 1.0
+#: Seconds between two looks at all callers with open feeds and connections, in addition to those after each change.
+LOOK_AGAIN = 0.5
 
-EVERYTHING = frozenset({Grant(Role.OPERATOR)})
-"""What callers may do who have no token, or a token of the file without roles."""
-
-_LINE = re.compile(rf"(\S{{1,64}})\s+({SHA256})(?:\s+(\S{{1,1024}}))?")
-_GRANT = re.compile(r"([a-z]{1,16})(?:@([a-z0-9-]{1,63}))?")
+Holds = Callable[[Access], bool]
 
 
-class BadTokens(Exception):
-    """The tokens file cannot be used. The text says which line, and what it should be."""
+@dataclass(eq=False, slots=True)
+class _Watch:
+    """A caller with something open. `ended`: why it has to end."""
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The caller, what it may do, and its credential (the first digits of the token's hash; None without tokens)."""
-
-    access: Access
-    credential: str | None = None
-
-    @property
-    def actor(self) -> str:
-        return self.access.principal
-
-
-def parse(text: str) -> dict[str, Identity]:
-    """Identities by the SHA-256 of their token. Raises BadTokens."""
-    found: dict[str, Identity] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        entry = line.split("#", 1)[0].strip()
-        if not entry:
-            continue
-        match = _LINE.fullmatch(entry)
-        if match is None:
-            raise BadTokens(f"line {number}: has to be a name, the SHA-256 of a token in hex, and optionally roles")
-        given, digest, roles = match.groups()
-        try:
-            name = ACTOR.validate_python(given)
-        except ValidationError as error:
-            raise BadTokens(f"line {number}: the name {given!a} has to be printable characters") from error
-        try:
-            grants = EVERYTHING if roles is None else frozenset(map(grant, roles.split(",")))
-        except ValueError as error:
-            raise BadTokens(f"line {number}: {error}") from error
-        found[digest] = Identity(Access(name, grants), digest[:12])
-    return found
-
-
-def grant(text: str) -> Grant:
-    """A role, in one project if `@` and the project follow. Raises ValueError."""
-    found = _GRANT.fullmatch(text)
-    if found is None or found[1] not in set(Role):
-        raise ValueError(f"{text!a} has to be a role ({', '.join(Role)}), in a project if @ and its id follow")
-    role, project = Role(found[1]), found[2]
-    if project is not None and role in CLOUD_ROLES:
-        raise ValueError(f"{role} is no role in a project")
-    return Grant(role, project)
+    identity: Identity
+    holds: Holds
+    ended: asyncio.Future[Problem]
 
 
 @dataclass
-class Tokens:
-    """The tokens of a file, read again whenever it changes. Without a file, every caller is `local`."""
+class Authentication:
+    """The sources of identities, in the order in which they are asked. Without any, every caller is `local`.
 
-    path: Path | None
-    _known: dict[str, Identity] = field(default_factory=dict)
-    _stamp: tuple[int, int] = (0, 0)
-    _looked: float = 0.0
+    `sources` is None with NEBULA_AUTH=none only. `changed` is set by a source when an identity may have changed.
+    """
 
-    def load(self) -> None:
-        """Read the file. Raises BadTokens."""
-        if self.path is None:
-            return
-        try:
-            stat = self.path.stat()
-            self._known = parse(self.path.read_text())
-            self._stamp = (stat.st_mtime_ns, stat.st_size)
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadTokens(f"{self.path} cannot be read: {error}") from error
+    sources: Sequence[Source] | None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _watches: set[_Watch] = field(default_factory=set)
 
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if self.path is None or now - self._looked < LOOK_AGAIN:
-            return
-        self._looked = now
-        try:
-            stat = self.path.stat()
-            if (stat.st_mtime_ns, stat.st_size) != self._stamp:
-                self.load()
-                log.info("tokens read again", path=str(self.path), tokens=len(self._known))
-        except (OSError, BadTokens) as error:
-            log.error("tokens file unusable; the tokens read before stay valid", error=str(error))
+    @property
+    def needed(self) -> bool:
+        """Whether callers need a credential."""
+        return self.sources is not None
 
-    def identify(self, authorization: str | None) -> Identity:
-        """The caller. Raises Problem (401)."""
-        if self.path is None:
-            return Identity(Access(LOCAL, EVERYTHING))
-        self._refresh()
+    async def identify(self, authorization: str | None) -> Identity:
+        """The caller. Raises Problem: 401, and 503 if it cannot be known now."""
+        if self.sources is None:
+            return LOCAL
         scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise unauthorized("send `Authorization: Bearer <token>`")
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
-        found: Identity | None = None
-        for known, identity in self._known.items():
-            if hmac.compare_digest(known, digest):
-                found = identity
-        if found is None:
-            raise unauthorized("this token is unknown: check it, or ask the operator for a new one")
-        return found
+        for source in self.sources:
+            found = await source.identify(token)
+            if found is not None:
+                return self._in_time(found)
+        raise unknown()
 
-    def valid(self, identity: Identity) -> bool:
-        """Whether an identity from an earlier call is still valid."""
-        self._refresh()
-        return self.path is None or identity in self._known.values()
+    def still(self, identity: Identity) -> Identity:
+        """What an identity of an earlier call is now: its access may have changed.
+
+        Raises Problem: 401 if it is no longer valid, 503 if that cannot be known now.
+        """
+        if self.sources is None:
+            return identity
+        for source in self.sources:
+            found = source.still(identity)
+            if found is not None:
+                return self._in_time(found)
+        raise unknown()
+
+    async def lost(self, identity: Identity, holds: Holds | None = None) -> Problem:
+        """Wait until an identity is no longer valid, or its access does not hold any more. Returns why.
+
+        `holds`: whether an access is enough for what is open; without it, every access to which the caller's first
+        one belongs.
+        """
+        enough = holds or (lambda access: access.grants >= identity.access.grants and narrower(identity.access, access))
+        watch = _Watch(identity, enough, asyncio.get_running_loop().create_future())
+        self._watches.add(watch)
+        try:
+            self._look(watch)
+            return await watch.ended
+        finally:
+            self._watches.discard(watch)
+
+    async def run(self) -> None:
+        """End what is open of callers that are no longer valid, within LOOK_AGAIN of a change. For ever."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self.changed.wait()
+            except TimeoutError:
+                pass
+            self.changed.clear()
+            for watch in tuple(self._watches):
+                self._look(watch)
+
+    def _look(self, watch: _Watch) -> None:
+        if watch.ended.done():
+            return
+        try:
+            now = self.still(watch.identity)
+        except Problem as problem:
+            watch.ended.set_result(problem)
+            return
+        if not watch.holds(now.access):
+            watch.ended.set_result(Problem(403, "forbidden", "your role has changed: this is no longer yours to read"))
+
+    def _in_time(self, identity: Identity) -> Identity:
+        if identity.ends is not None and self.clock() >= identity.ends:
+            raise unauthorized("this token has expired: request a new one")
+        return identity
+
+
+def narrower(one: Access, other: Access) -> bool:
+    """Whether `one` is read-only, or `other` is not."""
+    return one.read_only or not other.read_only
 
 
 def offered(subprotocols: Iterable[str]) -> str | None:
@@ -149,12 +131,3 @@ def offered(subprotocols: Iterable[str]) -> str | None:
             except ValueError as error:
                 raise unauthorized("the token after `bearer.` has to be in base64url") from error
     return None
-
-
-def anybody() -> Identity:
-    """The caller of a path that needs no token. It may do nothing else."""
-    return Identity(Access(LOCAL))
-
-
-def unauthorized(detail: str) -> Problem:
-    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

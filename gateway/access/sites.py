@@ -33,7 +33,7 @@ class Sites:
         """Raises Problem: 421 for a foreign `Host`, 403 for a page of another site."""
         if not self._serves(host):
             if self.only_local:
-                detail = "without tokens this gateway serves only its own host: set NEBULA_TOKENS_FILE"
+                detail = "with NEBULA_AUTH=none this gateway serves only its own host"
                 raise Problem(403, "foreign_origin", detail)
             detail = "the Host header names another host; call this gateway by its address, or set NEBULA_HTTP_NAMES"
             raise Problem(421, "foreign_host", detail)

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
-from gateway.access.auth import Identity, Tokens, unauthorized
+from gateway.access.auth import Authentication
+from gateway.access.identity import Identity, unauthorized
 
 #: Seconds for which a ticket is valid.
 SECONDS = 60
@@ -44,14 +45,15 @@ class Tickets:
         self._open[hashed(ticket)] = _Ticket(identity, path.lower(), time.monotonic() + SECONDS)
         return ticket
 
-    def redeem(self, ticket: str, path: str, tokens: Tokens) -> Identity:
-        """The owner of a ticket. The ticket cannot be used again. Raises Problem (401)."""
+    def redeem(self, ticket: str, path: str, access: Authentication) -> Identity:
+        """The owner of a ticket, as it is now. The ticket cannot be used again. Raises Problem: 401, 503."""
         self._expire()
         found = self._open.get(hashed(ticket))
-        if found is None or found.path != path.lower() or not tokens.valid(found.identity):
+        if found is None or found.path != path.lower():
             raise unauthorized("this ticket is unknown: it is used, expired or for another path; request a new one")
+        identity = access.still(found.identity)
         del self._open[hashed(ticket)]
-        return found.identity
+        return identity
 
     def _expire(self) -> None:
         now = time.monotonic()

@@ -71,8 +71,10 @@ class Platform:
 
 @asynccontextmanager
 async def served(side: WriteSide, dsn: str, **settings: Any) -> AsyncIterator[tuple[Gateway, str]]:
-    """A gateway that listens on a free port of loopback."""
-    chosen = GatewaySettings(**{"nats_url": side.nats.url, "postgres_dsn": dsn, "home": side.home, **settings})
+    """A gateway that listens on a free port of loopback. Without a tokens file or `auth`, it needs no tokens."""
+    auth = "tokens" if "tokens_file" in settings else "none"
+    common = {"nats_url": side.nats.url, "postgres_dsn": dsn, "home": side.home, "auth": auth}
+    chosen = GatewaySettings(**{**common, **settings})
     async with opened(chosen) as gateway:
         sock = listener.bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -15,14 +15,24 @@ import httpx
 import pytest
 
 from cli.local import role as roles
-from gateway.access.auth import BadTokens, Tokens, parse
+from domain.access import Grant, Role
+from gateway.access.auth import Authentication
+from gateway.access.tokens_file import BadTokens, TokensFile, parse
 from gateway.http.problems import Problem
+from gateway.state import Gateway
 from runtime.local.servers import Postgres, start_nats, start_postgres
 from runtime.settings import GatewaySettings
 from tests.gateway.platform import SPEC, VMS, Platform, frames, platform, served
 from tests.waiting import eventually
 
 GOOD = {"name": "web-1", "image": "base", **SPEC}
+
+
+def look_again(gateway: Gateway) -> None:
+    """Let the gateway look at its tokens file with the next call."""
+    for source in gateway.access.sources or ():
+        if isinstance(source, TokensFile):
+            source._looked = 0.0
 
 
 def digest(token: str) -> str:
@@ -63,10 +73,10 @@ async def test_tokens(api: Platform, tmp_path: Path) -> None:
         assert (await http.get("/v1/events", params={"actor": "a\u0085b"}, headers=theirs)).status_code == 400
 
         file.write_text(f"bob {digest('secret-b')}\n")
-        gateway.tokens._looked = 0.0
+        look_again(gateway)
         assert (await http.get("/v1/projects", headers=mine)).status_code == 401
         file.write_text("not a token file\n")
-        gateway.tokens._looked = 0.0
+        look_again(gateway)
         bobs = {"Authorization": "Bearer secret-b"}
         assert (await http.get("/v1/projects", headers=bobs)).status_code == 200
 
@@ -95,16 +105,27 @@ def test_a_tokens_file_is_judged_line_by_line(tmp_path: Path) -> None:
     for name in ("jos\u00e9", "jose\u0301"):  # one name, however it is written
         assert parse(f"{name} {digest('a')}\n")[digest("a")].actor == "jos\u00e9"
     with pytest.raises(BadTokens, match="cannot be read"):
-        Tokens(tmp_path / "missing").load()
-    with pytest.raises(Problem):
-        Tokens(tmp_path / "empty").identify("Bearer x")
+        TokensFile(tmp_path / "missing").load()
+    with pytest.raises(BadTokens, match=r"line 1: .*':'"):
+        parse(f"user:alice {digest('a')}\n")
+    for wrong in ("boss", "operator@web", "viewer@WEB", "viewer,"):
+        with pytest.raises(BadTokens, match=r"line 1: .*role"):
+            parse(f"alice {digest('a')} {wrong}\n")
+    read = parse(f"alice {digest('a')}\nbob {digest('b')} auditor\n")
+    assert [one.access.grants for one in read.values()] == [{Grant(Role.OPERATOR)}, {Grant(Role.AUDITOR)}]
+
+
+async def test_without_a_source_no_token_is_known() -> None:
+    with pytest.raises(Problem, match="unknown"):
+        await Authentication([TokensFile(None)]).identify("Bearer x")
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"HTTP_HOST": "0.0.0.0"}, "NEBULA_TOKENS_FILE"),
-        ({"HTTP_HOST": "images.example"}, "NEBULA_TOKENS_FILE"),
+        ({"HTTP_HOST": "0.0.0.0", "AUTH": "none"}, "NEBULA_AUTH"),
+        ({"HTTP_HOST": "images.example", "AUTH": "none"}, "NEBULA_AUTH"),
+        ({"AUTH": "none", "TOKENS_FILE": "{}/short"}, "NEBULA_AUTH"),
         ({"TOKENS_FILE": "{}/none"}, "{}/none"),
         ({"TOKENS_FILE": "{}/short"}, "line 1"),
         ({"HTTP_PORT": "{port}"}, "NEBULA_HTTP_PORT"),
@@ -131,6 +152,7 @@ def test_settings_that_cannot_be_served_end_it_in_one_line(
 async def test_it_ends_clean_on_sigterm(api: Platform) -> None:
     env = {
         **os.environ,
+        "NEBULA_HOME": str(api.side.home),
         "NEBULA_HTTP_PORT": "0",
         "NEBULA_NATS_URL": api.side.nats.url,
         "NEBULA_POSTGRES_DSN": api.dsn,

@@ -10,7 +10,7 @@ from domain import contract
 from domain.access import Access
 from domain.base import Resources
 from domain.contract import CommandRequest, Power, ReportError
-from gateway.access.auth import Identity
+from gateway.access.identity import LOCAL, Identity
 from gateway.commands.actions import ACTIONS
 from gateway.commands.commands import Requested
 from gateway.state import Caller
@@ -313,11 +313,7 @@ async def test_who_asked_stands_in_the_log(api: Platform) -> None:
 def test_a_request_says_what_the_contract_has(own: bool) -> None:
     """It is written without the model that reads it."""
     key, action = str(uuid.uuid4()), next(action for action in ACTIONS if (action.kind, action.verb) == ("vm", "stop"))
-    who = (
-        Caller(Identity(Access("alice"), "c" * 12), "request", "00-1-2-03")
-        if own
-        else Caller(Identity(Access("local")), "r", None)
-    )
+    who = Caller(Identity(Access("alice"), "c" * 12), "request", "00-1-2-03") if own else Caller(LOCAL, "r", None)
     asked = Requested(action, "default", "vm-id", key if own else None, "o" * own, "f" * own, {"force": True}, who)
     said = CommandRequest.model_validate_json(asked.payload())
     assert said.args == {"vm": "vm-id", "force": True}

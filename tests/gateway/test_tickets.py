@@ -10,10 +10,12 @@ import pytest
 
 from domain.access import Access
 from gateway.access import tickets
-from gateway.access.auth import Identity, Tokens
+from gateway.access.auth import Authentication
+from gateway.access.identity import Identity
 from gateway.access.tickets import Tickets
 from gateway.http.problems import Problem
 from tests.gateway.platform import VMS, Platform, frames, served
+from tests.gateway.test_access import look_again
 
 FEED = "/v1/projects/default/feed"
 
@@ -95,7 +97,7 @@ async def test_a_ticket_ends_with_its_token(guarded: tuple[Any, httpx.AsyncClien
     gateway, http, file = guarded
     made = (await ticket(http))["ticket"]
     file.write_text(line("bob"))
-    gateway.tokens._looked = 0.0
+    look_again(gateway)
     assert await status(http, f"{FEED}?ticket={made}") == 401
 
 
@@ -111,19 +113,23 @@ async def test_tickets_stand_in_no_log(
     assert made not in repr(gateway.tickets)
 
 
+def named(name: str) -> Identity:
+    return Identity(Access(name))
+
+
 def test_tickets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tickets, "MOST_OF_ONE", 3)
     monkeypatch.setattr(tickets, "MOST", 5)
-    kept, nobody = Tickets(), Tokens(None)
-    bobs = kept.issue(Identity(Access("bob")), FEED)
-    alices = [kept.issue(Identity(Access("alice")), FEED) for _ in range(10)]
+    kept, nobody = Tickets(), Authentication(None)
+    bobs = kept.issue(named("bob"), FEED)
+    alices = [kept.issue(named("alice"), FEED) for _ in range(10)]
     assert len(kept._open) == 4  # nobody crowds others out
     with pytest.raises(Problem):
         kept.redeem(alices[0], FEED, nobody)
-    assert kept.redeem(alices[-1], FEED, nobody) == Identity(Access("alice"))
-    assert kept.redeem(bobs, FEED, nobody) == Identity(Access("bob"))
+    assert kept.redeem(alices[-1], FEED, nobody) == named("alice")
+    assert kept.redeem(bobs, FEED, nobody) == named("bob")
     for number in range(20):
-        kept.issue(Identity(Access(f"caller-{number}")), FEED)
+        kept.issue(named(f"caller-{number}"), FEED)
     assert len(kept._open) == 5
 
 
