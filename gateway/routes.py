@@ -43,7 +43,7 @@ from gateway.operators import health, parked, status
 from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import reads
 from gateway.reads.read import Function, Read
-from gateway.state import Gateway, reflects
+from gateway.state import Gateway, caller, reflects
 from projections import usage
 from projections.books import TABLES
 from projections.images import ImageView
@@ -245,13 +245,17 @@ class Endpoint:
         self._name = f"{method} {path}"
         self._judge = judge(path, known)
         self._positions = positions(path, known)
+        self._waits = "wait" in known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["nebula.route"] = self._name
         request = Request(scope, receive)
         self._judge(request)
         await self._gateway.judge(request, self._positions)
-        response = await self._function(self._gateway, request)
+        answering = self._function(self._gateway, request)
+        if self._waits and parameters.wait(request):
+            answering = self._gateway.access.during(caller(request).identity, answering)
+        response = await answering
         await response(scope, receive, send)
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from domain.access import Access
 from gateway.access.identity import LOCAL, Identity, Source, unauthorized, unknown
 from gateway.http.problems import Problem
+from runtime.tasks.tasks import end
 
 #: Paths that need no token.
 OPEN = frozenset({"/healthz", "/v1/openapi.json"})
@@ -16,6 +18,7 @@ OPEN = frozenset({"/healthz", "/v1/openapi.json"})
 LOOK_AGAIN = 0.5
 
 Holds = Callable[[Access], bool]
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +88,18 @@ class Authentication:
             return await watch.ended
         finally:
             self._watches.discard(watch)
+
+    async def during(self, identity: Identity, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled when the identity is no longer valid. Raises Problem then."""
+        working = asyncio.create_task(work)
+        losing = asyncio.create_task(self.lost(identity))
+        try:
+            await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise losing.result()
+        finally:
+            await end([working, losing])
 
     async def run(self) -> None:
         """End what is open of callers that are no longer valid, within LOOK_AGAIN of a change. For ever."""

@@ -20,6 +20,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
 from eventstore.log.store import EventStore, Unavailable
 from gateway.access import tickets
+from gateway.access.identity import Identity
 from gateway.commands import bodies
 from gateway.http import content, parameters
 from gateway.http.parameters import not_found, path_id
@@ -65,7 +66,9 @@ def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Resp
     reflects(request, after)
     if request.method == "HEAD":
         return StreamingResponse(no_frames(), 200, HEADERS, "text/event-stream")
-    return StreamingResponse(items(gateway, after, filter_), 200, HEADERS, "text/event-stream")
+    return StreamingResponse(
+        items(gateway, caller(request).identity, after, filter_), 200, HEADERS, "text/event-stream"
+    )
 
 
 async def start(gateway: Gateway, request: Request) -> int:
@@ -89,20 +92,24 @@ async def no_frames() -> AsyncIterator[bytes]:
         yield frame
 
 
-async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[bytes]:
-    """The frames of a feed, until the reader disconnects or the gateway stops.
+async def items(gateway: Gateway, identity: Identity, after: int, filter_: str) -> AsyncIterator[bytes]:
+    """The frames of a feed, until the reader disconnects, is no longer a valid caller, or the gateway stops.
 
     A separate task owns the consumer, and deletes it even if this task is cancelled during a wait.
     """
     batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
     pumping = asyncio.create_task(pump(gateway.nc, after, filter_, batches))
     stopped = asyncio.create_task(gateway.stop.wait())
+    lost = asyncio.create_task(gateway.access.lost(identity))
     coming = asyncio.create_task(batches.get())
     gateway.metrics.feeds.inc()
     try:
         yield b": the log, in order\nid: %d\n\n" % after  # even a reader that gets only this frame can resume
         while not (stopped.done() or pumping.done()):
-            await asyncio.wait({coming, stopped, pumping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({coming, stopped, pumping, lost}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                yield b": ended: %b\n\n" % lost.result().code.encode()
+                return
             if not coming.done():
                 reached = await searched_up_to(gateway.store, after, filter_)
                 yield b": alive\n\n" if reached is None else b": alive\nid: %d\n\n" % reached
@@ -110,10 +117,13 @@ async def items(gateway: Gateway, after: int, filter_: str) -> AsyncIterator[byt
             for recorded in coming.result():
                 yield frame(recorded, after)
                 after = recorded.position
+                if lost.done():  # the reader may have been slow to take the last item
+                    break
             coming = asyncio.create_task(batches.get())
     finally:
         gateway.metrics.feeds.dec()
         stopped.cancel()
+        lost.cancel()
         coming.cancel()
         gateway.end(pumping)
 

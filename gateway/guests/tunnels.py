@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from domain.contract import Connection
 from domain.vm import Console, Phase
+from gateway.access.identity import Identity
 from gateway.guests.asks import ask, located
 from gateway.guests.sessions import Session
 from gateway.http import parameters
@@ -30,8 +31,11 @@ log = logs.get(__name__)
 BINARY = "binary"
 #: Maximum number of bytes of a reason in a WebSocket's last frame.
 MOST_REASON = 120
-NORMAL, RESTARTS = 1000, 1012
+NORMAL, NOT_ALLOWED, RESTARTS = 1000, 1008, 1012
 LEFT, STOPPING = "the client has left", "the gateway is being stopped"
+NO_LONGER_VALID = "the credential of the caller is no longer valid"
+#: Seconds for a client to take the last frame.
+LAST_FRAME = 1.0
 #: The console, by the verb of the question to the node.
 CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
 
@@ -65,6 +69,7 @@ class Tunnel:
         pipe = Pipe(self._gateway.nc, inbound, outbound)
         logger = log.bind(kind=self._kind, vm=vm, session=session.id, actor=who.identity.actor, request=who.request)
         await pipe.open()
+        leaves = LEFT
         try:
             question = Connection(vm=vm, session=session.id, actor=who.identity.actor, force=force)
             await ask(self._gateway, node, self._kind, question)
@@ -72,30 +77,45 @@ class Tunnel:
             logger.info("connection opened", node=node, force=force)
             subprotocol = BINARY if BINARY in scope["subprotocols"] else None
             await send({"type": "websocket.accept", "subprotocol": subprotocol})
-            await carry(self._gateway, pipe, receive, send)
+            if await carry(self._gateway, who.identity, pipe, receive, send):
+                leaves = NO_LONGER_VALID
         finally:
             try:
-                await pipe.close(STOPPING if self._gateway.stop.is_set() else LEFT)
+                await pipe.close(STOPPING if self._gateway.stop.is_set() else leaves)
             finally:
                 session.close(self._gateway, pipe.ended)
             logger.info("connection closed", why=pipe.ended, seconds=session.seconds())
 
 
-async def carry(gateway: Gateway, pipe: Pipe, receive: Receive, send: Send) -> None:
-    """Pass bytes in both directions, until one end or this gateway stops."""
+async def carry(gateway: Gateway, identity: Identity, pipe: Pipe, receive: Receive, send: Send) -> bool:
+    """Pass bytes in both directions, until one end or this gateway stops, or the caller is no longer valid.
+
+    Returns whether that was because the caller is no longer valid.
+    """
     outward = asyncio.create_task(out(pipe, send))
     inward = asyncio.create_task(into(pipe, receive))
     stopped = asyncio.create_task(gateway.stop.wait())
-    tasks: list[asyncio.Task[Any]] = [outward, inward, stopped]
+    lost = asyncio.create_task(gateway.access.lost(identity))
+    tasks: list[asyncio.Task[Any]] = [outward, inward, stopped, lost]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        why = lost.result() if lost.done() else None
     finally:
         await end(tasks)
-    with contextlib.suppress(ClientDisconnect):  # the client has disconnected as well
-        if pipe.ended is not None:
-            await send(closing(NORMAL, pipe.ended))
-        elif gateway.stop.is_set():
-            await send(closing(RESTARTS, "this gateway is being stopped; connect again"))
+    with contextlib.suppress(ClientDisconnect, TimeoutError):  # the client has disconnected as well, or reads nothing
+        async with asyncio.timeout(LAST_FRAME):
+            await send_last(gateway, why, pipe, send)
+    return why is not None
+
+
+async def send_last(gateway: Gateway, why: Problem | None, pipe: Pipe, send: Send) -> None:
+    """The frame that says why a connection ends, unless the client has ended it."""
+    if why is not None:
+        await send(closing(NOT_ALLOWED, why.detail))
+    elif pipe.ended is not None:
+        await send(closing(NORMAL, pipe.ended))
+    elif gateway.stop.is_set():
+        await send(closing(RESTARTS, "this gateway is being stopped; connect again"))
 
 
 async def out(pipe: Pipe, send: Send) -> None:

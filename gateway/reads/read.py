@@ -1,6 +1,6 @@
 """A row of the table of reads. A read is a call that is not a command."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from domain.access import Permission
 from gateway.state import Gateway
 
-Function = Callable[[Gateway, Request], Awaitable[Response]]
+Function = Callable[[Gateway, Request], Coroutine[Any, Any, Response]]
 
 
 @dataclass(frozen=True)
