@@ -37,6 +37,7 @@ needed_packages() {
   echo "libvirt-dev /usr/include/libvirt/libvirt.h"
   echo "openssh-client ssh"
   echo "openssl openssl"
+  echo "systemd systemd-analyze"
   if [ -z "${NEBULA_LIBVIRT_URI:-}" ]; then
     echo "libvirt-daemon-system libvirtd"
     echo "libvirt-daemon-driver-qemu /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so"

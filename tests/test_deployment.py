@@ -179,17 +179,6 @@ def test_the_image_has_every_file_that_the_roles_import(tmp_path: Path) -> None:
     assert {NATS_CONF.name, POSTGRES_ROLES.name} <= set(named), "what `nebula up` reads beside the packages"
 
 
-def test_the_unit_of_guest_data_gives_it_no_rights() -> None:
-    text = (ROOT / "deploy" / "nebula-guest-data.service").read_text()
-    unit = [line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#")]
-    service = dict(unit)
-    assert service["ExecStart"].split() == ["/opt/nebula/.venv/bin/nebula", "guest-data"]
-    assert (service["DynamicUser"], service["NoNewPrivileges"], service["CapabilityBoundingSet"]) == ("yes", "yes", "")
-    assert service["Environment"] == f"NEBULA_HOME=/var/lib/{service['StateDirectory']}"
-    for name in set(re.findall(r"NEBULA_(\w+)=", text)):
-        assert name.lower() in GuestDataSettings.model_fields
-
-
 def test_secrets_are_kept_out_last() -> None:
     """The last rule that fits a file decides, so the refusals come after all that lets files in."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
