@@ -12,7 +12,8 @@ from node_daemon.storage.conversion import convert, most_bytes
 from node_daemon.storage.disks import GIB, Disks
 from runtime.images.disk_image import Unusable
 from runtime.images.inspection import inspect
-from runtime.images.qemu_img import qemu_img, unprivileged
+from runtime.images.qemu_img import USER, qemu_img
+from runtime.unprivileged import account
 from tests.hostile_images import MIB, qcow2
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
@@ -46,11 +47,11 @@ def said(status: Path) -> dict[str, list[str]]:
 
 
 def without_rights(status: Path) -> None:
-    user = unprivileged()
+    user = account(USER)
     assert user is not None
     found = said(status)
-    assert found["Uid"] == [str(user.pw_uid)] * 4
-    assert found["Gid"] == [str(user.pw_gid)] * 4
+    assert found["Uid"] == [str(user.uid)] * 4
+    assert found["Gid"] == [str(user.gid)] * 4
     assert found["Groups"] == []
     assert found["NoNewPrivs"] == ["1"]
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -60,9 +61,9 @@ def without_rights(status: Path) -> None:
 async def test_when_an_image_is_looked_at(tmp_path: Path, status: Path) -> None:
     qcow2(tmp_path / "i")
     (status.parent / "qemu-img").write_text(WORDS)
-    user = unprivileged()
+    user = account(USER)
     assert user is not None
-    with (tmp_path / "i").open("rb") as file, pytest.raises(Unusable, match=f"Uid: {user.pw_uid} {user.pw_uid} "):
+    with (tmp_path / "i").open("rb") as file, pytest.raises(Unusable, match=f"Uid: {user.uid} {user.uid} "):
         await inspect(file)
 
 

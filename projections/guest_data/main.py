@@ -23,8 +23,8 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
-#: The user that it becomes if root started it: the first of these that exists.
-USERS = ("nebula-guest-data", "nobody")
+#: The user that it becomes if root started it.
+USER = "nebula-guest-data"
 #: On a busy host, commands get the processor before guests.
 NICE = 5
 #: Seconds between two questions which copies are invalid.
@@ -45,22 +45,23 @@ async def run(settings: GuestDataSettings) -> None:
 def drop_privileges(folder: Path) -> Path | None:
     """Make the folder of the copies, and become a user without privileges. None if the folder cannot be made.
 
-    Raises CannotRun if there is no such user.
+    Raises CannotRun if that user is root.
     """
-    account = unprivileged.user(USERS)
+    account = unprivileged.account(USER)
     made: Path | None = folder
     try:
         passable(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         if account is not None:
-            os.chown(folder, account.pw_uid, account.pw_gid, follow_symlinks=False)
+            for path in (folder, *folder.iterdir()):  # an earlier version had another user
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
             folder.chmod(0o700)
     except OSError as error:
         log.warning("copies are kept only in memory", folder=str(folder), error=str(error))
         made = None
     if account is not None:
         unprivileged.become(account)
-        log.info("running without privileges", user=account.pw_name)
+        log.info("running without privileges", user=account.name)
     return made
 
 

@@ -1,15 +1,14 @@
 """Runs qemu-img with limits, so that a malicious image cannot use more than them.
 
-If we are root and the files are untrusted, qemu-img runs as an unprivileged user: `nebula-image` if it exists, else
-`nobody`. Untrusted files are passed as descriptors, which qemu-img opens again: that user needs permission to read the
-file, but not to access its folder. Files that are named by path are our own, and qemu-img runs as our user for them.
+If we are root and the files are untrusted, qemu-img runs as an unprivileged user (`runtime/unprivileged.py`). Untrusted
+files are passed as descriptors, which qemu-img opens again: that user needs permission to read the file, but not to
+access its folder. Files that are named by path are our own, and qemu-img runs as our user for them.
 """
 
 import asyncio
 import contextlib
 import errno
 import os
-import pwd
 import shutil
 import signal
 import stat
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from runtime.tasks.tasks import wait_until_done
+from runtime.unprivileged import account
 
 #: Maximum bytes of memory of one call.
 MEMORY = 2 * 1024**3
@@ -27,8 +27,8 @@ LAST_SECONDS = 5
 FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
 
-#: Unprivileged users; the first one that exists is used.
-USERS = ("nebula-image", "nobody")
+#: Its user.
+USER = "nebula-image"
 
 
 class QemuImgError(Exception):
@@ -52,50 +52,36 @@ USUAL = Limits()
 READS = Limits(file_bytes=0)
 
 
-def unprivileged() -> pwd.struct_passwd | None:
-    """The unprivileged user for qemu-img; None if we are not root. Raises OSError if there is no such user."""
-    if os.geteuid() != 0:
-        return None
-    for name in USERS:
-        try:
-            found = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        if found.pw_uid != 0:
-            return found
-    raise FileNotFoundError(errno.ENOENT, f"there is no user {' or '.join(USERS)} to run qemu-img as")
-
-
 def readable(file: BinaryIO) -> bool:
     """Whether qemu-img's user may read the file."""
-    user = unprivileged()
+    user = account(USER)
     if user is None:
         return True
     status = os.fstat(file.fileno())
-    if status.st_uid == user.pw_uid:
+    if status.st_uid == user.uid:
         return bool(status.st_mode & stat.S_IRUSR)
-    return bool(status.st_mode & (stat.S_IRGRP if status.st_gid == user.pw_gid else stat.S_IROTH))
+    return bool(status.st_mode & (stat.S_IRGRP if status.st_gid == user.gid else stat.S_IROTH))
 
 
 def hand_over(file: BinaryIO) -> None:
     """Give a file to qemu-img's user, so that it can write to it. Raises OSError."""
-    if (user := unprivileged()) is not None:
-        os.fchown(file.fileno(), user.pw_uid, user.pw_gid)
+    if (user := account(USER)) is not None:
+        os.fchown(file.fileno(), user.uid, user.gid)
 
 
 def take_back(file: BinaryIO) -> None:
     """Make us the owner of the file again. Raises OSError."""
-    if unprivileged() is not None:
+    if account(USER) is not None:
         os.fchown(file.fileno(), os.geteuid(), os.getegid())
 
 
 def _without_rights(foreign: bool) -> list[str]:
     """The options of setpriv. `foreign`: the files are untrusted."""
-    user = unprivileged() if foreign else None
+    user = account(USER) if foreign else None
     taken = ["--no-new-privs", "--inh-caps=-all"]
     if user is None:
         return taken
-    ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    ids = [f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"]
     return [*ids, *taken, "--bounding-set=-all"]
 
 

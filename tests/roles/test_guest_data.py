@@ -223,7 +223,7 @@ async def test_a_home_that_cannot_be_used_costs_guests_nothing(deployment: Deplo
 PROGRAM = """
 import ctypes, os, pwd
 from runtime import unprivileged
-account = unprivileged.user(["nebula-nobody-has-this-name", "root", "nobody"])
+account = unprivileged.account("nobody")
 unprivileged.become(account)
 death = ctypes.c_int()
 ctypes.CDLL(None).prctl(2, ctypes.byref(death), 0, 0, 0)
@@ -247,9 +247,29 @@ def test_there_is_no_way_back_and_the_signal_for_a_dead_parent_stays() -> None:
 
 
 @needs_root
-def test_without_such_a_user_it_does_not_run() -> None:
-    with pytest.raises(CannotRun, match="useradd --system nebula-nobody-has-this-name"):
-        unprivileged.user(["nebula-nobody-has-this-name", "root"])
+def test_each_part_has_an_id_that_is_nobody_elses() -> None:
+    names = ("nebula-guest-data", "nebula-image")
+    made = [unprivileged.account(name) for name in names]
+    ids = {one.uid for one in made if one is not None}
+    assert len(ids) == 2
+    assert ids.isdisjoint({each.pw_uid for each in pwd.getpwall()} | {0, pwd_of("nobody")[0]})
+    assert made == [unprivileged.account(name) for name in names], "files of an earlier start belong to it"
+
+
+@needs_root
+def test_an_id_that_a_user_has_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = unprivileged.account("nebula-image")
+    assert first is not None
+    monkeypatch.setattr(unprivileged, "_taken", lambda id_: id_ == first.uid)
+    other = unprivileged.account("nebula-image")
+    assert other is not None
+    assert other.uid != first.uid
+
+
+@needs_root
+def test_root_is_nobody_without_rights() -> None:
+    with pytest.raises(CannotRun, match="root"):
+        unprivileged.account("root")
 
 
 def pwd_of(name: str) -> tuple[int, int]:
