@@ -1,6 +1,7 @@
 """Makes a gateway: opens its connections, and closes them at the end."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
 from gateway.access.auth import Authentication
 from gateway.access.identity import Source
+from gateway.access.sessions import Sessions
 from gateway.access.sites import served
 from gateway.access.tokens_file import TokensFile
 from gateway.edge import Edge
@@ -49,6 +51,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         parked=Index(),
         roles=Roles(heartbeats.malformed),
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
+        sessions=Sessions(os.urandom(32)),
         headers=SecurityHeaders(),
     )
     await gateway.heartbeats.listen(nc)

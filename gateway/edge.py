@@ -81,13 +81,23 @@ class _Call:
         )
 
     async def _identity(self) -> Identity:
-        """The caller, by a token, or for a feed by a ticket. Raises Problem: 401, 503."""
+        """The caller: by a token, for a feed by a ticket, for a page by a cookie. Raises Problem: 401, 403, 503."""
         authorization = self._headers.get(b"authorization") or offered(self._scope.get("subprotocols", ()))
         scope = self._scope
         ticket = tickets.offered(scope.get("method", ""), scope["path"], scope["query_string"])
         if authorization is None and ticket is not None:
             return self._gateway.tickets.redeem(ticket, scope["path"], self._gateway.access)
-        return await self._gateway.access.identify(authorization)
+        return await self._gateway.access.identify(authorization or self._of_cookie())
+
+    def _of_cookie(self) -> str | None:
+        """The `Authorization` of a browser's session; None without one. Raises Problem (403)."""
+        get, sessions = self._headers.get, self._gateway.sessions
+        session = sessions.offered(get(b"cookie"))
+        if session is None:
+            return None
+        sessions.judge(session, self._scope.get("method", ""), get(b"x-csrf-token"), get(b"origin"))
+        self._scope["nebula.session"] = session
+        return f"Bearer {session.token}"
 
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:

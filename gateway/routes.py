@@ -28,6 +28,7 @@ from domain.guest import Guest
 from domain.kind import Kind, Scope as Where
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
+from gateway import session
 from gateway.access import auth
 from gateway.commands import commands
 from gateway.commands.accepted import VIEWS
@@ -43,6 +44,7 @@ from gateway.operators import health, parked, status
 from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import reads
 from gateway.reads.read import Function, Read
+from gateway.session import SessionView
 from gateway.state import Gateway, caller, reflects
 from projections import usage
 from projections.books import TABLES
@@ -82,6 +84,7 @@ async def usage_of(gateway: Gateway, request: Request) -> Response:
     return reads.answer(found)
 
 
+SESSION = "/v1/session"
 PARKED = "/v1/parked/{source}/{key}"
 IMAGES = ("phase", "project", "distribution", "release", "architecture")
 VMS = "/v1/projects/{project}/vms"
@@ -136,6 +139,18 @@ OWN_READS = (
     Read("/v1/feed", EVENT_READ, feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", EVENT_READ, feed.of_project, "The feed of a project", FEED),
     Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
+    Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView),
+    Read(
+        SESSION,
+        SELF,
+        session.begin,
+        "Begin a session: a cookie for a token",
+        (),
+        SessionView,
+        method="POST",
+        statuses=(422,),
+    ),
+    Read(SESSION, SELF, session.end, "End the session of this browser", (), SessionView, method="DELETE"),
     Read(f"{VMS}/{{vm}}/feed", EVENT_READ, feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",

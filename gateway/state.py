@@ -12,6 +12,7 @@ from starlette.requests import Request
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.identity import Identity
+from gateway.access.sessions import Sessions
 from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
 from gateway.http import parameters
@@ -61,6 +62,7 @@ class Gateway:
     parked: Index
     roles: Roles
     sites: Sites
+    sessions: Sessions
     headers: SecurityHeaders
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))

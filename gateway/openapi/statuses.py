@@ -21,7 +21,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     401: ("there is no token, or an unknown one", ("unauthorized",)),
     403: (
         "the caller may not do this, or the call is from a web page of another site",
-        ("forbidden", "foreign_origin"),
+        ("forbidden", "foreign_origin", "csrf_token_missing"),
     ),
     404: ("there is no such path or resource", ()),
     405: ("the path does not accept this method", ("method_not_allowed",)),

@@ -1,0 +1,129 @@
+"""Sessions of browsers: a cookie instead of a token, for the pages of the console.
+
+A page sends its token once, to `POST /v1/session`. The cookie that it gets holds the token, sealed with a key that only
+gateways have. So each call with the cookie is judged as a call with the token: what ends the token ends the session.
+A script of the page cannot read the cookie (HttpOnly), and other sites cannot make a browser send it (SameSite). Calls
+that change something need a second proof, the header `X-CSRF-Token`, which only a page of this site knows.
+
+A gateway remembers the sessions that were ended with `DELETE /v1/session`; another gateway learns of it only when the
+token is revoked. A session lasts at most `SECONDS`.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.http.problems import Problem
+
+#: Seconds after which a browser has to send its token again.
+SECONDS = 8 * 3600
+#: Maximum number of ended sessions that are remembered; the oldest are removed.
+MOST_ENDED = 10_000
+CSRF_HEADER = "X-CSRF-Token"
+#: The methods that change nothing.
+SAFE = frozenset({"GET", "HEAD"})
+_NONCE = 12
+
+
+#: Browsers keep no larger cookie, in bytes.
+MOST_COOKIE = 3800
+
+
+class TooLong(ValueError):
+    """A token does not fit into a cookie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session of a browser: its id, its token, and when it ends (seconds since 1970)."""
+
+    id: str
+    token: str
+    ends: int
+
+
+@dataclass
+class Sessions:
+    """Makes and reads the cookies of sessions. `key`: 32 bytes that all gateways share.
+
+    `tls`: whether browsers reach this gateway by TLS. Only then the cookie can be bound to this host (`__Host-`).
+    """
+
+    key: bytes
+    tls: bool = False
+    now: Callable[[], float] = time.time
+    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    @property
+    def name(self) -> str:
+        """The name of the cookie."""
+        return "__Host-nebula-session" if self.tls else "nebula-session"
+
+    def begin(self, token: str, ends: float | None = None) -> tuple[Session, str]:
+        """A new session for a token, and the value of its `Set-Cookie`. `ends`: when the token expires.
+
+        Raises TooLong.
+        """
+        last = self.now() + SECONDS
+        session = Session(os.urandom(16).hex(), token, int(min(last, ends or last)))
+        sealed = self._sealed(session)
+        if len(sealed) > MOST_COOKIE:
+            raise TooLong(f"a token of {len(token)} bytes does not fit into a cookie; use a token of this platform")
+        return session, self._set_cookie(sealed, session.ends - int(self.now()))
+
+    def end(self, session: Session) -> str:
+        """End a session. Returns the value of a `Set-Cookie` that removes the cookie."""
+        self._ended[session.id] = None
+        while len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+        return self._set_cookie("", 0)
+
+    def csrf(self, session: Session) -> str:
+        """The second proof for calls of this session that change something."""
+        return hmac.digest(self._derived(b"csrf"), session.id.encode(), hashlib.sha256).hex()
+
+    def offered(self, cookies: str | None) -> Session | None:
+        """The session of a `Cookie` header; None if it names none, or one that is over."""
+        try:
+            found = SimpleCookie(cookies or "").get(self.name)
+            if found is None or not found.value:
+                return None
+            raw = base64.urlsafe_b64decode(found.value + "=" * (-len(found.value) % 4))
+            session = Session(**json.loads(AESGCM(self._derived(b"seal")).decrypt(raw[:_NONCE], raw[_NONCE:], b"")))
+        except (CookieError, ValueError, InvalidTag):
+            return None
+        return session if session.ends > self.now() and session.id not in self._ended else None
+
+    def judge(self, session: Session, method: str, proof: str | None, origin: str | None) -> None:
+        """Whether a call may use the cookie alone. `method`: empty for a WebSocket. Raises Problem (403).
+
+        A WebSocket cannot carry the header, and browsers always send its origin, which was judged before.
+        """
+        if method in SAFE or (not method and origin is not None):
+            return
+        if not hmac.compare_digest((proof or "").encode(), self.csrf(session).encode()):
+            detail = f"a call with a cookie needs the header {CSRF_HEADER}; GET /v1/session has its value"
+            raise Problem(403, "csrf_token_missing", detail)
+
+    def _sealed(self, session: Session) -> str:
+        nonce = os.urandom(_NONCE)
+        text = json.dumps({"id": session.id, "token": session.token, "ends": session.ends}).encode()
+        sealed = nonce + AESGCM(self._derived(b"seal")).encrypt(nonce, text, b"")
+        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+
+    def _derived(self, purpose: bytes) -> bytes:
+        return hmac.digest(self.key, b"nebula session " + purpose, hashlib.sha256)
+
+    def _set_cookie(self, value: str, seconds: int) -> str:
+        parts = [f"{self.name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", "SameSite=Strict"]
+        return "; ".join([*parts, "Secure"] if self.tls else parts)
