@@ -2,6 +2,7 @@
 passed on by hand.
 """
 
+import ipaddress
 import os
 import re
 import socket
@@ -71,6 +72,15 @@ def _origins(origins: str) -> str:
 
 def _hosts(setting: str) -> str:
     ImageHosts.of(setting)
+    return setting
+
+
+def _networks(setting: str) -> str:
+    for each in filter(None, setting.split(",")):
+        try:
+            ipaddress.ip_network(each.strip())
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
     return setting
 
 
@@ -202,6 +212,16 @@ class GatewaySettings(Database, Listening):
     auth: Literal["tokens", "none"] = "tokens"
     #: file of break-glass tokens, which work without the log: one `name sha256-of-token [role]` per line
     tokens_file: Path | None = None
+    #: file with the key (32 bytes, base64) of the log's digests of tokens, which all gateways share; made at first use
+    pepper_file: Path | None = None
+    #: seconds for which tokens of the log are accepted after this gateway last read the log to its end
+    identity_seconds: float = Field(default=5.0, ge=2, le=300)
+    #: addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` names the client
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+
+    @property
+    def pepper_path(self) -> Path:
+        return self.pepper_file or self.home / "pepper.key"
 
 
 class HandlersSettings(Vaulted):

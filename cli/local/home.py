@@ -1,7 +1,6 @@
 """The home of a platform on this machine: its lock, its first token, its ports."""
 
 import hashlib
-import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.client.credentials import TOKEN_FILE, URL_FILE
+from runtime import token_text
 from runtime.files.files import put
 from runtime.files.lock import Held, lock
 from runtime.files.private import passable
@@ -47,10 +47,13 @@ def close(home: Path) -> None:
 
 
 def tokens_file(home: Path) -> Path:
-    """The gateway's list of tokens; at first use with one, `admin`, whose clear text is in `home/admin.token`."""
+    """The gateway's list of tokens; at first use with one, `admin`, whose clear text is in `home/admin.token`.
+
+    It works without the log: the way in when all else fails.
+    """
     listed = home / "tokens"
     if not listed.exists():
-        token = secrets.token_urlsafe(32)
+        token = token_text.random()
         put(home / TOKEN_FILE, f"{token}\n")
         put(listed, f"admin {hashlib.sha256(token.encode()).hexdigest()}\n")
     return listed
