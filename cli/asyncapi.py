@@ -44,6 +44,8 @@ from eventstore.integrity.checkpoints import Checkpoint
 from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_schema
 from eventstore.log.upcast import all_types
 from eventstore.parking.parked import Parked
+from gateway.access.refusals import Refusal as Refused
+from gateway.access.uses import TokenUse
 from handlers.managers.lease import Note
 from runtime import subjects
 from runtime.bus import streams
@@ -82,6 +84,8 @@ TRAVELS: Mapping[Subject, Travels] = {
     subjects.role_status: Travels((RoleStatus,)),
     subjects.parked: Travels((Parked,)),
     subjects.vault_key: Travels((BYTES,)),
+    subjects.refusal: Travels((Refused,)),
+    subjects.token_use: Travels((TokenUse,)),
 }
 
 FIXED: Mapping[str, Travels] = {

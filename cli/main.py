@@ -18,6 +18,7 @@ from cli.commands import (
     image,
     log,
     parked,
+    refusals,
     replay,
     simulate as simulation,
     status,
@@ -153,6 +154,7 @@ guest.register(vm.app)
 events.register(app)
 log.register(app)
 parked.register(app)
+refusals.register(app)
 status.register(app, USE)
 vault.register(app)
 views.register(app)

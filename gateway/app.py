@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
+from gateway.access.addresses import networks
 from gateway.access.auth import Authentication
 from gateway.access.identity import Source
+from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
 from gateway.access.sites import served
 from gateway.access.tokens_file import TokensFile
@@ -46,6 +48,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         pool=pool,
         position=Position(),
         access=access,
+        refusals=Refusals(nc, settings.refusals_per_minute, networks(settings.trusted_proxies), heartbeats.malformed),
         heartbeats=heartbeats,
         metrics=Metrics(),
         parked=Index(),
@@ -61,6 +64,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
     gateway.essential.start("access", access.run())
+    gateway.essential.start("refusals", gateway.refusals.run())
     gateway.essential.start("status", publish_status(gateway))
     try:
         async with gateway.essential:

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.access import tickets
 from gateway.access.auth import OPEN, offered
 from gateway.access.identity import NOBODY, Identity
+from gateway.access.refusals import STATUSES
 from gateway.http import parameters, problems
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -99,6 +100,12 @@ class _Call:
         self._scope["nebula.session"] = session
         return f"Bearer {session.token}"
 
+    async def _refused(self, problem: Problem) -> Problem:
+        """The answer to a caller that may not do this."""
+        who: Caller | None = self._scope.get("nebula.caller")
+        identity = who.identity if who is not None else None
+        return await self._gateway.refusals.judge(problem, self._scope, self._headers, identity, self.request_id)
+
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:
             self._answered = True
@@ -119,6 +126,8 @@ class _Call:
         if problem is None:
             log.exception("call failed", request=self.request_id, path=self._scope["path"])
             problem = Problem(500, "internal_error", "this is a bug in Nebula; report it with the request_id")
+        if problem.status in STATUSES:
+            problem = await self._refused(problem)
         self._gateway.metrics.refusals.labels(problem.code).inc()
         if not self._answered:  # (a WebSocket that was opened is closed by the server, as broken)
             await problem.response(self.request_id)(self._scope, self.receive, self.send)

@@ -40,7 +40,7 @@ from gateway.http import parameters, problems
 from gateway.openapi import openapi
 from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
-from gateway.operators import health, parked, status
+from gateway.operators import health, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import reads
 from gateway.reads.read import Function, Read
@@ -218,6 +218,15 @@ OWN_READS = (
         statuses=(409,),
     ),
     Read("/v1/status", STATUS_READ, status.status, "The state of each process and each manager", (), status.StatusView),
+    Read(
+        "/v1/refusals",
+        STATUS_READ,
+        refusals.refusals,
+        "Refused calls (401 and 403), the newest first",
+        ("address", "credential", "limit", "page_token"),
+        refusals.RefusalView,
+        listed=True,
+    ),
     Read("/v1/openapi.json", OPEN, description, "This description"),
     Read(
         "/healthz",

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.identity import Identity
+from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
 from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
@@ -57,6 +58,7 @@ class Gateway:
     pool: Pool
     position: Position
     access: Authentication
+    refusals: Refusals
     heartbeats: Heartbeats
     metrics: Metrics
     parked: Index

@@ -218,6 +218,8 @@ class GatewaySettings(Database, Listening):
     identity_seconds: float = Field(default=5.0, ge=2, le=300)
     #: addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` names the client
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    #: refused calls per minute of one address (401) or one credential (403); further ones are 429
+    refusals_per_minute: int = Field(default=60, ge=1, le=1_000_000)
 
     @property
     def pepper_path(self) -> Path:

@@ -22,6 +22,11 @@ VAULT = "NEBULA_VAULT"
 KEYS = "NEBULA_KEYS"
 """The key-value bucket in which an earlier version stored the vault's keys."""
 
+REFUSALS = "NEBULA_REFUSALS"
+"""Refused calls, for auditors: the newest ones."""
+TOKEN_USES = "NEBULA_TOKEN_USES"  # noqa: S105  (a name)
+"""The last use of each token."""
+
 SYSTEM = "system"
 """The project token of aggregates outside of projects: nodes, images, tags."""
 
@@ -231,6 +236,22 @@ def parked_before(source: str) -> str:
 PARKED_OF_ALL = f"{PREFIX}.parked.*.*"
 PARKED_EVER = f"{PREFIX}.parked.>"
 """All records, including those of an earlier version."""
+
+
+def refusal(source: str) -> str:
+    """The subject of refused calls from one source: the digest of an address or a credential."""
+    return f"{PREFIX}.refusals.{token(source)}"
+
+
+REFUSALS_OF_ALL = f"{PREFIX}.refusals.*"
+
+
+def token_use(id_: str) -> str:
+    """The subject of the last use of a token."""
+    return f"{PREFIX}.tokens.{token(id_)}.used"
+
+
+TOKEN_USES_OF_ALL = f"{PREFIX}.tokens.*.used"
 
 HEALTH_CHECK = f"{PREFIX}.health"
 

@@ -36,3 +36,9 @@ def in_letters(number: bytes, letters: str, length: int) -> str:
         rest, index = divmod(rest, len(letters))
         text += letters[index]
     return text
+
+
+def named(text: str) -> str | None:
+    """The id of the token in a text; None if there is none. The token need not be a valid one."""
+    found = _TOKEN.search(text)
+    return found[1] if found is not None else None

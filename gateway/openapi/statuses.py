@@ -36,6 +36,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     421: ("the Host header names another host", ("foreign_host",)),
     422: ("a field of the body, or a resource that it names, is invalid", ()),
     426: ("this is a WebSocket", ("upgrade_required",)),
+    429: ("there were too many refused calls from this address, or with this credential", ("too_many_refusals",)),
     431: ("the headers are too large", ("headers_too_large",)),
     500: ("a bug in Nebula", ()),
     501: (
@@ -50,7 +51,7 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     505: ("another version of HTTP", ("unsupported_version",)),
 }
 #: Statuses of any call; the listener answers most of them, before the API.
-ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 421, 431, 500, 501, 503, 505)
+ALWAYS = (400, 403, 405, 408, 411, 413, 414, 417, 421, 429, 431, 500, 501, 503, 505)
 #: Further statuses of a command.
 OF_A_COMMAND = (404, 409, 410, 415, 422, 502)
 #: Further statuses of a question to a node.
@@ -91,6 +92,7 @@ HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": header(words(("Bearer",)), "the authentication that is required")},
     405: {"Allow": header({"type": "string"}, "the methods that the path accepts")},
     426: {"Upgrade": header(words(("websocket",)), "the protocol that is required")},
+    429: {"Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "seconds")},
     503: {"Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "seconds")},
 }
 BEHIND = {

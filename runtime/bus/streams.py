@@ -47,7 +47,7 @@ def events_stream(replicas: int) -> StreamConfig:
 
 def platform_streams(replicas: int) -> list[StreamConfig]:
     """All streams: the log, wanted documents (the newest of each), reports of nodes, leases of nodes, the lease of the
-    managers, parked messages, the health check, checkpoints, and the vault's keys.
+    managers, parked messages, the health check, checkpoints, the vault's keys, refused calls, and last uses of tokens.
     """
     return [
         events_stream(replicas),
@@ -59,7 +59,15 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
         stream(subjects.HEALTH, subjects.HEALTH_CHECK, replicas, newest=1),
         checkpoints_stream(replicas),
         vault_stream(replicas),
+        refusals_stream(replicas),
+        stream(subjects.TOKEN_USES, subjects.TOKEN_USES_OF_ALL, replicas, newest=1, max_age=400 * 24 * 3600),
     ]
+
+
+def refusals_stream(replicas: int) -> StreamConfig:
+    """The refused calls of a month. No source can remove more than its own, unless there are very many sources."""
+    kept = stream(subjects.REFUSALS, subjects.REFUSALS_OF_ALL, replicas, newest=100, max_age=30 * 24 * 3600)
+    return replace(kept, max_msgs=10_000)
 
 
 def checkpoints_stream(replicas: int) -> StreamConfig:

@@ -73,8 +73,8 @@ class Platform:
 async def served(side: WriteSide, dsn: str, **settings: Any) -> AsyncIterator[tuple[Gateway, str]]:
     """A gateway that listens on a free port of loopback. Without a tokens file or `auth`, it needs no tokens."""
     auth = "tokens" if "tokens_file" in settings else "none"
-    common = {"nats_url": side.nats.url, "postgres_dsn": dsn, "home": side.home, "auth": auth}
-    chosen = GatewaySettings(**{**common, **settings})
+    common: dict[str, Any] = {"nats_url": side.nats.url, "postgres_dsn": dsn, "home": side.home, "auth": auth}
+    chosen = GatewaySettings(**{**common, "refusals_per_minute": 1_000_000, **settings})
     async with opened(chosen) as gateway:
         sock = listener.bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
