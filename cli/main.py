@@ -11,6 +11,7 @@ from cli.client import output
 from cli.client.command import root
 from cli.client.errors import CliError, Exit, Usage
 from cli.commands import (
+    access,
     catalog,
     console,
     events,
@@ -146,9 +147,11 @@ for name, group in {
     "vm": vm.app,
     "image": image.app,
     **catalog.APPS,
+    **access.APPS,
 }.items():
     app.add_typer(group, name=name, rich_help_panel=USE)
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
+access.register(catalog.projects)
 console.register(vm.app)
 guest.register(vm.app)
 events.register(app)

@@ -7,6 +7,7 @@ row. A role is a set of permissions. A grant gives a principal a role, in one pr
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
@@ -129,12 +130,25 @@ class Grant(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """To what a caller's token is limited: a project, a role, a time. None: it is not."""
+
+    project: str | None = None
+    role: Role | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
-    """A verified principal, such as `user:alice`, and what it may do. `read_only`: its token allows reads only."""
+    """A verified principal, such as `user:alice`, and what it may do.
+
+    `grants` are those that the token's limits leave. `read_only`: its token allows reads only.
+    """
 
     principal: str
     grants: frozenset[Grant] = field(default_factory=frozenset)
     read_only: bool = False
+    limits: Limits = Limits()
 
     def may(self, permission: Permission, project: str | None = None) -> bool:
         """Whether the principal has a permission for something of a project, or (`project` is None) of no project."""
@@ -143,6 +157,10 @@ class Access:
         if self.read_only and not reads_only(permission):
             return False
         return permission in _CALLER or any(grant.gives(permission, project) for grant in self.grants)
+
+    def has(self, grant: Grant) -> bool:
+        """Whether it has all permissions that a grant gives: it may give that grant to others."""
+        return all(self.may(permission, grant.project) for permission in ROLES[grant.role])
 
     def projects(self, permission: Permission) -> frozenset[str] | None:
         """The projects in which the principal has a permission; None stands for all projects."""

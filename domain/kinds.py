@@ -10,12 +10,16 @@ from domain.image.kind import IMAGE
 from domain.kind import Kind, no_references
 from domain.node.kind import NODE
 from domain.project import PROJECT
-from domain.references import NONE, Reference, names_in
+from domain.references import ACCOUNTS, NONE, Reference, names_in, principals_in
+from domain.service_account import SERVICE_ACCOUNT
 from domain.tag import TAG
+from domain.token import TOKEN
+from domain.user import USER
 from domain.verb import Effect
 from domain.vm.kind import VM
 
-KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE)}
+KNOWN: tuple[Kind[Any, Any], ...] = (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE, USER, SERVICE_ACCOUNT, TOKEN)
+KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in KNOWN}
 
 
 WITHOUT_KIND = ("log", "operation")
@@ -56,6 +60,7 @@ def faults_of_references(kind: Kind[Any, Any], kinds: Mapping[str, Kind[Any, Any
     """What is missing in a kind about its references to others, and the references of others to it."""
     commands: list[type[Command]] = [verb.command for verb in kind.verbs]
     named = {name for command in commands for name in names_in(command)}
+    named |= {(field, kind) for command in commands for field in principals_in(command) for kind in ACCOUNTS.values()}
     for field, of in named:
         if of not in kinds or kinds[of].usable is None:
             yield f"{field} of kind {kind.name} names a {of}, which is not a kind with `usable`"

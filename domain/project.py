@@ -1,15 +1,16 @@
-"""Projects own VMs. A project has tags, and the SSH keys of people who may log in to all of its VMs.
+"""Projects own VMs. A project has members with roles, tags, and the SSH keys of people who may log in to all its VMs.
 
 `named.py` shows the life of a project.
 """
 
-from typing import Annotated, assert_never
+from typing import Annotated, Literal, assert_never
 
 from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema
 
-from domain.access import PROJECT_EDIT, PROJECT_MANAGE, PROJECT_READ
-from domain.base import Category, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
+from domain.access import PROJECT_EDIT, PROJECT_MANAGE, PROJECT_MEMBERS, PROJECT_READ, Access, Grant, Permission, Role
+from domain.base import LENIENT, Category, Event, Rejected, Remark, Slug, Tags, Title, being_deleted, replace, unique
 from domain.kind import SYSTEM, Id, Kind, Scope
 from domain.named import (
     DeletionBegun,
@@ -23,13 +24,32 @@ from domain.named import (
     operation_fields,
     operations_after,
 )
-from domain.references import LOOKED_UP, NONE, FinishDeletion, Names, Reference, Users, tags as carried
+from domain.principal import Principal, cannot_give, is_bindable
+from domain.references import (
+    LOOKED_UP,
+    NAMES_PRINCIPAL,
+    NONE,
+    FinishDeletion,
+    Names,
+    Reference,
+    Users,
+    account_of,
+    tags as carried,
+)
 from domain.verb import ON_ACCEPTANCE, Effect, Verb
 
 SshKeys = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(unique)]
 """OpenSSH public keys, one line each."""
 
-Project = Named
+ProjectRole = Annotated[Literal[Role.VIEWER, Role.MEMBER, Role.ADMIN], Field(description="a role in the project")]
+MOST_MEMBERS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, config=LENIENT)
+class Project(Named):
+    """The state of a project. `members`: the roles of principals in it, in alphabetical order of the principals."""
+
+    members: dict[str, Role] = Field(default_factory=dict)
 
 
 class ProjectCommand(OperationCommand):
@@ -42,7 +62,7 @@ class CreateProject(ProjectCommand):
     tags: Annotated[Tags, Names("tag")] = ()
     ssh_keys: SshKeys = ()
     description: Remark | None = None
-    created_by: str | None = None
+    created_by: Annotated[str | None, NAMES_PRINCIPAL] = None
     users: Annotated[
         Users, LOOKED_UP, Field(description="resources that still exist of an earlier project with this id")
     ] = Users()
@@ -58,12 +78,25 @@ class ChangeProject(ProjectCommand):
     description: Remark | None = None
 
 
+class BindRole(ProjectCommand):
+    """Give a principal a role in the project. It replaces the earlier one."""
+
+    VERB = "bind"
+    principal: Annotated[Principal, NAMES_PRINCIPAL]
+    role: ProjectRole
+
+
+class UnbindRole(ProjectCommand):
+    VERB = "unbind"
+    principal: Principal
+
+
 class DeleteProject(ProjectCommand):
     VERB = "delete"
     users: Annotated[Users, LOOKED_UP] = Users()
 
 
-ProjectCommands = CreateProject | ChangeProject | DeleteProject | FinishDeletion
+ProjectCommands = CreateProject | ChangeProject | BindRole | UnbindRole | DeleteProject | FinishDeletion
 
 
 class ProjectCreated(OperationDone):
@@ -106,6 +139,23 @@ class ProjectDescribed(OperationDone):
     description: str
 
 
+class ProjectRoleBound(OperationDone):
+    """A principal has a role in the project, and no other one."""
+
+    TOPIC = "nebula.project.ProjectRoleBound"
+    VERB = BindRole.VERB
+    principal: str
+    role: Role
+
+
+class ProjectRoleUnbound(OperationDone):
+    """A principal has no role in the project any more."""
+
+    TOPIC = "nebula.project.ProjectRoleUnbound"
+    VERB = UnbindRole.VERB
+    principal: str
+
+
 class ProjectDeleted(OperationDone):
     TOPIC = "nebula.project.ProjectDeleted"
     VERB = DeleteProject.VERB
@@ -125,6 +175,8 @@ ProjectEvents = (
     | ProjectTagged
     | ProjectSshKeysChanged
     | ProjectDescribed
+    | ProjectRoleBound
+    | ProjectRoleUnbound
     | ProjectDeletionBegun
     | ProjectDeletionGivenUp
     | ProjectDeleted
@@ -157,6 +209,13 @@ def decide(project: Project | None, command: ProjectCommands) -> list[ProjectEve
     match command:
         case ChangeProject():
             return change(command)
+        case BindRole():
+            return bind(project, command)
+        case UnbindRole():
+            if command.principal not in project.members:
+                detail = f"{command.principal} has no role in project {project.id}"
+                raise Rejected("not_bound", detail, field="principal")
+            return [ProjectRoleUnbound(**operation_fields(command), principal=command.principal)]
         case DeleteProject():
             used = in_use(project, command.users)
             if used is not None:
@@ -204,6 +263,19 @@ def change(command: ChangeProject) -> list[ProjectEvents]:
     return events
 
 
+def bind(project: Project, command: BindRole) -> list[ProjectEvents]:
+    if command.principal not in project.members and len(project.members) >= MOST_MEMBERS:
+        raise Rejected("too_many_members", f"a project may have at most {MOST_MEMBERS} members", field="principal")
+    return [ProjectRoleBound(**operation_fields(command), principal=command.principal, role=command.role)]
+
+
+def admit(access: Access, command: ProjectCommand, _: Project | None) -> ProjectCommand:
+    """Nobody gives a role whose permissions they do not have themselves. Raises Rejected."""
+    if isinstance(command, BindRole) and not access.has(Grant(command.role, command.project)):
+        raise cannot_give(command.role)
+    return command
+
+
 def in_use(project: Project, users: Users) -> Rejected | None:
     """Why a project cannot be deleted: something belongs to it, whatever its kind is."""
     if left := belonging(users):
@@ -237,6 +309,7 @@ def evolve(project: Project | None, event: Event) -> Project | None:
             ssh_keys=event.ssh_keys,
             description=event.description,
             created_by=event.created_by,
+            members={event.created_by: Role.ADMIN} if event.created_by and is_bindable(event.created_by) else {},
             created_at=event.at,
             updated_at=event.at,
             operations=operations_after(project, event),
@@ -258,6 +331,11 @@ def changed(project: Project, event: ProjectEvents) -> Project:
             return replace(project, ssh_keys=event.ssh_keys)
         case ProjectDescribed():
             return replace(project, description=event.description)
+        case ProjectRoleBound():
+            return replace(project, members=dict(sorted({**project.members, event.principal: event.role}.items())))
+        case ProjectRoleUnbound():
+            left = {principal: role for principal, role in project.members.items() if principal != event.principal}
+            return replace(project, members=left)
         case ProjectDeleted():
             return replace(project, deleted=True, closing=None)
         case ProjectCreated() | ProjectDeletionBegun() | ProjectDeletionGivenUp():
@@ -267,21 +345,29 @@ def changed(project: Project, event: ProjectEvents) -> Project:
 
 
 def refers(project: Project) -> frozenset[Reference]:
-    return NONE if project.deleted else carried(project.tags)
+    if project.deleted:
+        return NONE
+    accounts = (account_of(principal) for principal in project.members)
+    return carried(project.tags) | {account for account in accounts if account is not None}
 
 
 def verb(
-    command: type[ProjectCommand], summary: str, effect: Effect, *accepted_by: type[OperationDone]
+    command: type[ProjectCommand],
+    summary: str,
+    effect: Effect,
+    *accepted_by: type[OperationDone],
+    permission: Permission = PROJECT_MANAGE,
 ) -> Verb[ProjectCommand]:
     return Verb(
         name=command.VERB,
         command=command,
         summary=summary,
         effect=effect,
-        permission=PROJECT_EDIT if effect is Effect.CHANGES else PROJECT_MANAGE,
+        permission=permission,
         accepted_by=accepted_by,
         fulfilled_by=ON_ACCEPTANCE,
         two_steps=effect is Effect.DELETES,
+        admit=admit,
     )
 
 
@@ -303,6 +389,21 @@ PROJECT = Kind[Project, ProjectCommands](
             ProjectTagged,
             ProjectSshKeysChanged,
             ProjectDescribed,
+            permission=PROJECT_EDIT,
+        ),
+        verb(
+            BindRole,
+            "Give a principal a role in a project",
+            Effect.ACTS,
+            ProjectRoleBound,
+            permission=PROJECT_MEMBERS,
+        ),
+        verb(
+            UnbindRole,
+            "Take the role in a project from a principal",
+            Effect.ACTS,
+            ProjectRoleUnbound,
+            permission=PROJECT_MEMBERS,
         ),
         verb(DeleteProject, "Delete a project", Effect.DELETES, ProjectDeleted),
     ),

@@ -1,5 +1,6 @@
-"""References between aggregates. A project, tag, image or flavor is deleted only if nothing refers to it."""
+"""References between aggregates. Of the kinds with `usable`, a resource is deleted only if nothing refers to it."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -25,6 +26,31 @@ class Names(NamedTuple):
     """
 
     kind: str
+
+
+@dataclass(frozen=True)
+class NamesPrincipal:
+    """Annotation (`Annotated`) of a command's field: the field has a principal, such as `user:alice`.
+
+    It names a user or a service account, as `Names` does. Other principals name no resource.
+    """
+
+
+NAMES_PRINCIPAL = NamesPrincipal()
+#: The kinds of the principals that are resources, by their sort.
+ACCOUNTS = {"user": "user", "service": "service_account"}
+
+
+def account_of(principal: str) -> Reference | None:
+    """The user or service account that a principal is; None for any other principal."""
+    sort, _, id_ = principal.partition(":")
+    return Reference(ACCOUNTS[sort], id_) if sort in ACCOUNTS and id_ else None
+
+
+@cache
+def principals_in(command: type[Command]) -> tuple[str, ...]:
+    """The fields of a command that name a principal."""
+    return tuple(name for name, info in command.model_fields.items() if NAMES_PRINCIPAL in info.metadata)
 
 
 @cache

@@ -3,11 +3,12 @@
 Routes, calls of the API, and the life of operations are derived from these values (`domain/kinds.py` has them all).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from domain.access import Permission
+from domain.access import Access, Permission
 from domain.base import Command, Event
 
 C = TypeVar("C", bound=Command)
@@ -27,13 +28,19 @@ class Effect(StrEnum):
     """Not a call of the API: the platform itself uses it, or an earlier version of the API did."""
 
 
+def admitted(_: Access, command: C, __: object) -> C:
+    """The default of `admit`: whoever has the permission may give the command."""
+    return command
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verb(Generic[C]):
     """A verb of a kind.
 
     `accepted_by`: the events with which its operation is accepted. `fulfilled_by`: the events after which the
     operation has succeeded; ON_ACCEPTANCE if it has when it is accepted. `two_steps`: a deletion in two steps
-    (`domain/named.py`); the caller gets the reply after the second one.
+    (`domain/named.py`); the caller gets the reply after the second one. `admit(access, command, state)`: what follows
+    from more than the permission: the command as this caller may give it, or Rejected.
     """
 
     name: str
@@ -44,6 +51,7 @@ class Verb(Generic[C]):
     accepted_by: tuple[type[Event], ...]
     fulfilled_by: tuple[type[Event], ...]
     two_steps: bool = False
+    admit: Callable[[Access, C, Any], C] = admitted
 
     @property
     def lasting(self) -> bool:

@@ -63,6 +63,10 @@ def status(category: Category) -> int:
             return 404
         case Category.GONE:
             return 410
+        case Category.UNAUTHORIZED:
+            return 401
+        case Category.FORBIDDEN:
+            return 403
         case Category.TOO_LARGE:
             return 413
         case Category.UNAVAILABLE:

@@ -59,7 +59,7 @@ class Aggregates(Generic[S, V]):
 
     @property
     def table(self) -> str:
-        return self.of.plural
+        return self.of.plural.replace("-", "_")
 
     @property
     def read_model(self) -> ReadModel[Ref, Row[S]]:

@@ -9,6 +9,7 @@ from domain.base import Event
 from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import Malformed, body, evolved, follows, shape
+from projections.accounts import SERVICE_ACCOUNTS, USERS
 from projections.aggregates import Aggregates
 from projections.database import Connection
 from projections.events import EVENTS
@@ -21,11 +22,12 @@ from projections.projects import PROJECTS
 from projections.seeds import SEEDS
 from projections.tags import TAGS
 from projections.tips import TIPS
+from projections.tokens import TOKENS
 from projections.usage import USAGE
 from projections.vms import VMS
 
 TABLES: Mapping[str, Aggregates[Any, Any]] = {
-    table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS)
+    table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS, USERS, SERVICE_ACCOUNTS, TOKENS)
 }
 
 Models = Sequence[ReadModel[Any, Any]]

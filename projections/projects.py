@@ -2,6 +2,7 @@
 
 from typing_extensions import TypedDict
 
+from domain.access import Role
 from domain.named import Named
 from domain.project import PROJECT, Project
 from projections.aggregates import COMMON, Aggregates
@@ -19,6 +20,13 @@ class NamedView(TypedDict):
     position: int
 
 
+class MemberView(TypedDict):
+    """A principal that has a role in a project."""
+
+    principal: str
+    role: Role
+
+
 class ProjectView(NamedView):
     """A project as the API shows it. `created_by` is the actor who created it."""
 
@@ -26,6 +34,7 @@ class ProjectView(NamedView):
     created_by: str | None
     tags: list[str]
     ssh_keys: list[str]
+    members: list[MemberView]
 
 
 def named(state: Named, version: int, position: int) -> NamedView:
@@ -47,12 +56,13 @@ def view(state: Project, version: int, position: int) -> ProjectView:
         "created_by": state.created_by,
         "tags": list(state.tags),
         "ssh_keys": list(state.ssh_keys),
+        "members": [{"principal": who, "role": role} for who, role in sorted(state.members.items())],
     }
 
 
 PROJECTS = Aggregates[Project, ProjectView](
     of=PROJECT,
-    revision=7,
+    revision=8,
     columns={"tags": lambda state: list(state.tags)},
     view=view,
     filters={"tag": "tags @> ARRAY[%(tag)s]", "project": "id = %(project)s"},

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from domain import image, node, project, tag, vm
+from domain import image, node, project, tag, token, vm
 from domain.access import Permission
 from domain.base import Command
 from domain.kind import Kind, Scope
@@ -52,6 +52,7 @@ BODIES: Mapping[type[Command], type[bodies.Body]] = {
     tag.RenameTag: bodies.RenameTag,
     image.RegisterImage: bodies.RegisterImage,
     node.SetSeedUrl: bodies.SeedUrl,
+    token.IssueToken: bodies.IssueToken,
 }
 
 

@@ -4,9 +4,10 @@ They are strict: a number must be a JSON number, and an unknown field is refused
 """
 
 import re
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,10 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from domain.access import Role
 from domain.base import Command, Hostname, Labels, Reason, Remark, Slug, Tags, Title
 from domain.contract import Args, BaseUrl, Fetch, Firmware, SeedMedium, Watchdog
 from domain.image import Description, Word
 from domain.image_source import Source
+from domain.principal import AccountPrincipal
 from domain.references import looked_up_in
 from domain.spellings import GivenArchitecture, GivenSha256, GivenSha512, GivenUuid
 from domain.verb import Effect
@@ -226,6 +229,19 @@ class ChangeProject(Change):
 
 class RenameTag(Body):
     name: Title
+
+
+class IssueToken(Body):
+    """A token of the caller, or of `principal`. Its secret is in the answer, once. `expires_at` is 90 days away unless
+    given, and at most a year. `project`, `role` and `read_only` limit what it gives.
+    """
+
+    name: Title
+    principal: AccountPrincipal | None = None
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    project: Slug | None = None
+    role: Annotated[Role, Field(strict=False)] | None = None
+    read_only: bool = False
 
 
 class SeedUrl(Body):

@@ -62,7 +62,7 @@ def invalid_parameter(name: str, detail: str) -> Problem:
 
 
 #: The statuses with which handlers and nodes may refuse; a refusal with another status is invalid.
-PASSED_ON = frozenset({404, 409, 410, 413, 422, 500, 501, 503})
+PASSED_ON = frozenset({401, 403, 404, 409, 410, 413, 422, 500, 501, 503})
 #: Maximum number of errors of one body that are listed.
 MOST_ERRORS = 20
 LOG_UNAVAILABLE = (

@@ -87,7 +87,7 @@ QUERY: dict[str, tuple[Schema, str]] = {
         name: (VISIBLE, f"those of this {name}")
         for name in (
             *("project", "vm", "tag", "name", "node", "region", "operation", "source"),
-            *("distribution", "release", "architecture", "address", "credential"),
+            *("distribution", "release", "architecture", "address", "credential", "principal"),
         )
     },
 }

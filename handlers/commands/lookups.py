@@ -14,12 +14,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from domain import image, node, project, vm
+from domain.account import Account
 from domain.base import Category, Command, Event, Rejected
 from domain.contract.wanted import VM_NEEDS
 from domain.flavor import Flavor
 from domain.image_source import checked
 from domain.placement import Policy, check_attainable, check_resize
-from domain.references import Reference, names_in
+from domain.principal import account_named
+from domain.references import Reference, account_of, names_in, principals_in
+from domain.token import IssueToken
 from domain.verb import Effect, Verb
 from domain.vm.features import features, unknown
 from domain.vm.verb import VmVerb
@@ -72,6 +75,9 @@ def named(command: type[Command], args: Args) -> dict[str, list[Reference]]:
         value = args.get(name)
         ids = value if isinstance(value, list | tuple) else [value]
         found[name] = [Reference(kind, id_) for id_ in ids if isinstance(id_, str)]
+    for name in principals_in(command):
+        account = account_of(value) if isinstance(value := args.get(name), str) else None
+        found[name] = [account] if account is not None else []
     return found
 
 
@@ -193,6 +199,18 @@ async def create_project(args: Args, project_id: str, facts: Facts) -> Args:
     return await users_of("project", args, project_id, facts)
 
 
+async def issue_token(args: Args, _: str, facts: Facts) -> Args:
+    """Fill in the incarnation of the token's account, so that a later account with its id cannot use the token."""
+    args.pop("incarnation", None)
+    given = args.get("principal") or args.get("created_by")
+    if not isinstance(given, str):
+        return args
+    account = account_named(given, "principal")
+    facts.world.references.usable([account], subjects.SYSTEM)
+    found = facts.world.get(refers_to(account)).state
+    return {**args, "incarnation": found.incarnation if isinstance(found, Account) else None}
+
+
 async def users_of(kind: str, args: Args, _: str, facts: Facts) -> Args:
     """Fill in the resources that refer to the resource."""
     return {**args, "users": facts.world.references.users(Reference(kind, str(args.get(kind))))}
@@ -310,6 +328,7 @@ LOOKUPS: Mapping[type[Command], Lookup] = {
     project.CreateProject: Lookup(create_project),
     image.RegisterImage: Lookup(register_image),
     node.RetireNode: Lookup(retire_node),
+    IssueToken: Lookup(issue_token),
 }
 
 

@@ -216,7 +216,7 @@ class CommandLoop:
             ref,
             incoming.fingerprint.deciding(kind.decide) if incoming.fingerprint else kind.decide,
             kind.evolve,
-            route.command.model_validate({**args, "created_by": context.actor} if route.signs else args),
+            route.command.model_validate(args),
             replace(context, operation=None) if verb.two_steps else context,
             world=self._facts.world,
             expect_new=lookup.behind,
@@ -276,6 +276,8 @@ class CommandLoop:
         if route.operates:
             args["operation"] = incoming.request.context.operation
             args["fingerprint"] = incoming.fingerprint and incoming.fingerprint.stored
+        if route.signs:
+            args["created_by"] = incoming.context.actor
         if route.prepare is None:
             return args, {}
         if not route.lookup.behind:  # counts (VMs of a project, users of an image) have to be current

@@ -8,7 +8,7 @@ from typing import Any
 from domain.base import Command
 from domain.kind import Kind
 from domain.kinds import KINDS
-from domain.references import looked_up_in, names_in
+from domain.references import looked_up_in, names_in, principals_in
 from domain.verb import Verb
 from eventstore.log.envelope import Ref
 from handlers.commands.lookups import Lookup, Prepare, check_named, lookup_of, users_of
@@ -50,7 +50,8 @@ class Route:
             return self.lookup.prepare
         if self.verb.two_steps:
             return partial(users_of, self.kind.name)
-        return partial(check_named, self.command) if names_in(self.command) else None
+        named = names_in(self.command) or principals_in(self.command)
+        return partial(check_named, self.command) if named else None
 
     def ref(self, project_id: str, id_: str) -> Ref:
         """The reference of a resource's aggregate. Raises ValueError."""

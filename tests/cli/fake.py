@@ -60,6 +60,7 @@ PROJECT = {"created_at": TIME.format(0), "updated_at": TIME.format(0), "version"
     "description": None,
     "created_by": "ada",
     "ssh_keys": [],
+    "members": [],
 }
 #: The parameters of which it knows what they mean.
 KNOWN = {"wait", "name", "label", "phase", "tag", "node", "limit", "page_token", "at", "vm", "kind", "after", "from"}

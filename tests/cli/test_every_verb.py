@@ -13,13 +13,15 @@ from domain.verb import Effect
 CHANGES = {
     ("vm", "change"): {"rename", "tag", "label", "describe", "protect", "unprotect", "restart-policy", "watchdog"},
     ("project", "change"): {"rename", "describe", "tag", "ssh-keys"},
+    ("user", "change"): {"rename"},
+    ("service_account", "change"): {"rename"},
 }
 VERBS = [(kind.name, verb.name) for kind in KINDS.values() for verb in kind.verbs if verb.effect is not Effect.NOTES]
 
 
 def commands(kind: str) -> set[str]:
     """The commands of `nebula KIND`."""
-    group = get_command(app).commands[kind]  # type: ignore[attr-defined]
+    group = get_command(app).commands[kind.replace("_", "-")]  # type: ignore[attr-defined]
     return set(group.commands)
 
 

@@ -34,6 +34,7 @@ SOUND = {
     "id",
     "subject",
     "created_at",
+    "expires_at",
     "accepted_at",
     "last_seen",
     "time",
@@ -84,6 +85,29 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "project tag": ("x", "y"),
     "project ssh-keys": ("x",),
     "project delete": ("x",),
+    "project members": ("x",),
+    "project bind": ("x", "user:y", "member"),
+    "project unbind": ("x", "y"),
+    **{
+        f"{kind} {verb}": ("x", *more)
+        for kind in ("user", "service-account")
+        for verb, more in {
+            "create": (),
+            "show": (),
+            "rename": ("y",),
+            "disable": (),
+            "enable": (),
+            "bind": ("operator",),
+            "unbind": ("auditor",),
+            "delete": (),
+        }.items()
+    },
+    "user list": (),
+    "service-account list": (),
+    "token issue": ("x",),
+    "token list": (),
+    "token show": ("x",),
+    "token revoke": ("x",),
     "tag create": ("x",),
     "tag list": (),
     "tag rename": ("x", "y"),
@@ -180,7 +204,16 @@ def event(position: int, **more: Any) -> Document:
 
 THINGS: dict[str, Callable[[], Document]] = {
     "vms": vm,
-    "projects": lambda: {"id": "p", "name": "n", "tags": ["t"], "ssh_keys": ["k"], "created_at": TIME},
+    "projects": lambda: {
+        **{"id": "p", "name": "n", "tags": ["t"], "ssh_keys": ["k"], "created_at": TIME},
+        "members": [{"principal": "p", "role": "r"}],
+    },
+    "users": lambda: {"id": "u", "name": "n", "roles": ["r"], "disabled": True, "created_at": TIME},
+    "service-accounts": lambda: {"id": "s", "name": "n", "roles": ["r"], "disabled": True, "created_at": TIME},
+    "tokens": lambda: {
+        **dict.fromkeys(("id", "name", "principal", "project", "role"), "x"),
+        **{"read_only": True, "expires_at": TIME, "created_at": TIME},
+    },
     "tags": lambda: {"id": "t", "name": "n", "created_at": TIME},
     "flavors": lambda: {
         **{"id": "f", "name": "n", **SIZE, "project": "p", "labels": {"k": "v"}, "description": "d"},
@@ -260,12 +293,14 @@ class Hostile(Platform):
                 return {"project": "p", "in_use": {"vms": 1, **SIZE}, "promised": {"vms": 1, **SIZE}}
             case ["parked", _, _, *_]:
                 return THINGS["parked"]()
+            case ["bind" | "unbind"]:
+                return {"operation": operation("project", self.ends), "project": THINGS["projects"](), "position": 1}
             case [kind] if method == "GET":
                 return self._page(THINGS[kind]())
             case [kind, *_] if method == "GET":
                 return THINGS[kind]()
             case [kind, *_]:
-                name = kind.removesuffix("s")
+                name = kind.removesuffix("s").replace("-", "_")
                 return {"operation": operation(name, self.ends), name: THINGS[kind](), "position": 1}
         raise AssertionError(words)
 

@@ -17,7 +17,9 @@ from domain.kind import Kind, no_references
 from domain.kinds import KINDS, faults
 from domain.project import PROJECT, CreateProject, ProjectCreated
 from domain.references import FinishDeletion, Users, names_in
+from domain.service_account import ServiceAccountCreated
 from domain.tag import TAG, TagCreated
+from domain.user import UserCreated
 from domain.verb import Effect, Verb
 from domain.vm.values import Spec
 from domain.vm.verb import VmVerb
@@ -104,6 +106,8 @@ MADE: dict[str, Event] = {
     "image": ImageRegistered(**DONE, deadline=at(9), image="x", name="x", source="/x"),
     "project": ProjectCreated(**DONE, project="x", name="x"),
     "tag": TagCreated(**DONE, tag="x", name="x"),
+    "user": UserCreated(**DONE, user="x", name="x"),
+    "service_account": ServiceAccountCreated(**DONE, service_account="x", name="x"),
 }
 #: Each pair of kinds of which the second one has a field that names the first one; and a kind that does not exist yet.
 COMMANDS: list[tuple[str, type[Command]]] = [

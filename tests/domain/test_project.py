@@ -14,6 +14,7 @@ from domain.project import (
     ChangeProject,
     CreateProject,
     DeleteProject,
+    Project,
     ProjectCreated,
     ProjectDeleted,
     ProjectDeletionBegun,
@@ -35,7 +36,7 @@ from domain.tag import (
 )
 from tests.domain.story import Story, at, fold, refused, stored, uid
 
-NO_PROJECT: Story[Named] = Story(project.decide, project.evolve, None)
+NO_PROJECT: Story[Project] = Story(project.decide, project.evolve, None)
 NO_TAG: Story[Named] = Story(tag.decide, tag.evolve, None)
 DELETIONS: tuple[type[OperationCommand], ...] = (DeleteProject, DeleteTag)
 

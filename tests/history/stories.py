@@ -12,16 +12,24 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from domain import idempotency, image, node, project, tag, vm
+from domain.access import Role
 from domain.base import Event, ReferenceChecked, Sealed
 from domain.contract import Fetch, Firmware, SeedMedium
 from domain.flavor import FLAVOR, ChangeFlavor, CreateFlavor, DeleteFlavor, DeprecateFlavor, RestoreFlavor
 from domain.idempotency import OperationKeyed
 from domain.kinds import KINDS
-from domain.project import ChangeProject, CreateProject, DeleteProject
+from domain.project import BindRole, ChangeProject, CreateProject, DeleteProject, UnbindRole
 from domain.tag import CreateTag, DeleteTag, RenameTag
 from eventstore.log.envelope import GENESIS, Context, Ref, seal
 from eventstore.log.upcast import TYPE_VERSION
-from tests.domain import test_flavor as flavors, test_image as images, test_node as nodes, test_project as projects
+from tests.domain import (
+    test_account as accounts,
+    test_flavor as flavors,
+    test_image as images,
+    test_node as nodes,
+    test_project as projects,
+    test_token as tokens,
+)
 from tests.domain.story import at, uid
 from tests.history.vm_stories import VM_STORIES
 
@@ -35,6 +43,9 @@ NODE: tuple[Decide, Evolve] = (node.decide, node.evolve)
 IMAGE: tuple[Decide, Evolve] = (image.decide, image.evolve)
 PROJECT: tuple[Decide, Evolve] = (project.decide, project.evolve)
 TAG: tuple[Decide, Evolve] = (tag.decide, tag.evolve)
+USER, SERVICE_ACCOUNT, TOKEN = (
+    (KINDS[kind].decide, KINDS[kind].evolve) for kind in ("user", "service_account", "token")
+)
 
 
 def checked(state: Any, command: Any) -> Sequence[Event]:
@@ -181,6 +192,24 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             flavors.ask(DeleteFlavor, 15),
             flavors.finish(),
         ],
+    ),
+    "project-5-members": (
+        PROJECT,
+        [
+            projects.ask(CreateProject, 10, name="Shop"),
+            projects.ask(BindRole, 15, principal="user:ada", role=Role.ADMIN),
+            projects.ask(BindRole, 11, principal="service:ci", role=Role.MEMBER),
+            projects.ask(BindRole, 12, principal="oidc:https://issuer.example#7", role=Role.VIEWER),
+            projects.ask(BindRole, 13, principal="service:ci", role=Role.ADMIN),
+            projects.ask(UnbindRole, 14, principal="user:ada"),
+        ],
+    ),
+    "user-1": (USER, accounts.life("user")),
+    "service_account-1": (SERVICE_ACCOUNT, accounts.life("service_account")),
+    "token-1": (TOKEN, [tokens.issue(), tokens.revoke()]),
+    "token-2-limited": (
+        TOKEN,
+        [tokens.issue(project="shop", role=Role.VIEWER, read_only=True, expires_at=at(99))],
     ),
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
 }
