@@ -69,7 +69,10 @@ async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_pat
         assert (await rebuild.verify(owned.nc, owned.dsn, owned.vault)).differing == ()
 
 
-SERVED = {"projects", "tags", "images", "flavors", "nodes", "vms", "operations", "events", "usage", "checkpoint"}
+SERVED = {
+    *("projects", "tags", "images", "flavors", "nodes", "vms", "users", "service_accounts", "tokens"),
+    *("operations", "events", "usage", "checkpoint"),
+}
 
 
 @pytest.mark.parametrize("over", ["made now", "made by an earlier program"])
