@@ -34,6 +34,7 @@ from gateway.commands import commands
 from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import ACTIONS, Action, collection, item
 from gateway.events import audit, feed
+from gateway.guard import Guard
 from gateway.guests import agent, console_log, tunnels
 from gateway.guests.tunnels import Tunnel
 from gateway.http import parameters, problems
@@ -42,7 +43,7 @@ from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.operators import health, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
-from gateway.reads import reads
+from gateway.reads import me, reads
 from gateway.reads.read import Function, Read
 from gateway.session import SessionView
 from gateway.state import Gateway, caller, reflects
@@ -138,6 +139,7 @@ OWN_READS = (
     Read("/v1/events", EVENT_READ, audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
     Read("/v1/feed", EVENT_READ, feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", EVENT_READ, feed.of_project, "The feed of a project", FEED),
+    Read("/v1/me", SELF, me.me, "The caller, and its roles", (), me.MeView),
     Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
     Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView),
     Read(
@@ -261,20 +263,22 @@ check((*READS, *ACTIONS))
 
 
 class Endpoint:
-    """Makes an ASGI application of a function of gateway and request. Its name is the label in the metrics."""
+    """Makes an ASGI application of a call and its function. Its name is the label in the metrics."""
 
-    def __init__(self, gateway: Gateway, function: Function, method: str, path: str, known: tuple[str, ...]) -> None:
+    def __init__(self, gateway: Gateway, call: Read | Action, function: Function, known: tuple[str, ...]) -> None:
         self._gateway = gateway
+        self._guard = Guard(call)
         self._function = function
-        self._name = f"{method} {path}"
-        self._judge = judge(path, known)
-        self._positions = positions(path, known)
+        self._name = f"{call.method} {call.path}"
+        self._judge = judge(call.path, known)
+        self._positions = positions(call.path, known)
         self._waits = "wait" in known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["nebula.route"] = self._name
         request = Request(scope, receive)
         self._judge(request)
+        await self._guard(self._gateway, request)
         await self._gateway.judge(request, self._positions)
         answering = self._function(self._gateway, request)
         if self._waits and parameters.wait(request):
@@ -295,15 +299,18 @@ def router(gateway: Gateway) -> Router:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for action in ACTIONS:
         ask = partial(commands.command, action=action)
-        endpoint = Endpoint(gateway, ask, action.method, action.path, ("wait",))
+        endpoint = Endpoint(gateway, action, ask, ("wait",))
         by_path.setdefault(action.path, {})[action.method] = endpoint
     for read in READS:
-        endpoint = Endpoint(gateway, read.function, read.method, read.path, read.parameters)
+        endpoint = Endpoint(gateway, read, read.function, read.parameters)
         methods = ("GET", "HEAD") if read.method == "GET" else (read.method,)
         by_path.setdefault(read.path, {}).update(dict.fromkeys(methods, endpoint))
     tunnelled = [
-        WebSocketRoute(path, Tunnel(gateway, path.rsplit("/", 1)[-1], path, judge(path, known), positions(path, known)))
-        for path, known in TUNNELS.items()
+        WebSocketRoute(
+            read.path, Tunnel(gateway, read.path, Guard(read), judge(read.path, known), positions(read.path, known))
+        )
+        for read in READS
+        if (known := TUNNELS.get(read.path)) is not None
     ]
     routes = [Route(path, Methods(endpoints), methods=None) for path, endpoints in by_path.items()]
     return Router([*routes, *tunnelled], redirect_slashes=False, default=unknown_path)

@@ -9,6 +9,7 @@ from typing import Any
 from nats.aio.client import Client
 from starlette.requests import Request
 
+from domain.access import Permission
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.identity import Identity
@@ -26,7 +27,7 @@ from gateway.monitoring.parked_index import Index
 from gateway.monitoring.roles import Roles
 from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
-from projections.database import Pool, answers
+from projections.database import Mine, Pool, answers
 from projections.position import Position
 from runtime.process import Process, this
 from runtime.tasks import tasks
@@ -162,6 +163,12 @@ def beyond(request: Request, name: str, end: int, why: str = "") -> Problem:
 def caller(request: Request) -> Caller:
     found: Caller = request.scope["nebula.caller"]
     return found
+
+
+def mine(request: Request, permission: Permission) -> Mine:
+    """The projects in which the caller has a permission, for queries; None stands for all."""
+    projects = caller(request).identity.access.projects(permission)
+    return None if projects is None else sorted(projects)
 
 
 def reflects(request: Request, position: int) -> None:

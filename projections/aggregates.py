@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 from psycopg.rows import DictRow
 
 from domain.accepted_requests import FIELD
-from domain.kind import Kind
+from domain.kind import Kind, Scope
 from eventstore.log.envelope import Ref
-from projections.database import Connection, Pool, clean_json, fetch, key, parsed
+from projections.database import Connection, Mine, Pool, clean_json, fetch, key, parsed
 from projections.model import ReadModel, Row, Session, Step
 
 S = TypeVar("S")
@@ -33,6 +33,9 @@ COMMON = """
     PRIMARY KEY (project, id)
 """
 """The columns of every table of aggregates. `created` is the position of the first event: lists are sorted by it."""
+
+OWNER = "owner"
+"""The column of the project that a resource of the cloud belongs to, for kinds with `Kind.owner`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,17 @@ class Aggregates(Generic[S, V]):
     @property
     def table(self) -> str:
         return self.of.plural.replace("-", "_")
+
+    @property
+    def belongs(self) -> str:
+        """The condition for rows that belong to one of the projects `mine`, or to the whole cloud."""
+        match self.of.scope:
+            case Scope.PROJECT:
+                return "project = ANY(%(mine)s)"
+            case Scope.ITSELF:
+                return "id = ANY(%(mine)s)"
+            case Scope.CLOUD:
+                return f"({OWNER} IS NULL OR {OWNER} = ANY(%(mine)s))" if OWNER in self.columns else "true"
 
     @property
     def read_model(self) -> ReadModel[Ref, Row[S]]:
@@ -165,14 +179,15 @@ class Found(Generic[S]):
 COLUMNS = "state::text AS state, version, position, deleted"
 
 
-async def get(pool: Pool, table: Aggregates[S, Any], ref: Ref) -> tuple[Found[S] | None, int]:
+async def get(pool: Pool, table: Aggregates[S, Any], ref: Ref, *, mine: Mine) -> tuple[Found[S] | None, int]:
     """One aggregate (None without a row), and the log position that the answer reflects.
 
-    Raises ReadModelsUnavailable.
+    An aggregate of another project than `mine` counts as one without a row. Raises ReadModelsUnavailable.
     """
+    condition = "true" if mine is None else table.belongs
     found = await fetch(
         pool,
-        f"SELECT {COLUMNS} FROM {table.table} WHERE project = %(project)s AND id = %(id)s",  # noqa: S608
-        {"project": ref.project, "id": ref.id},
+        f"SELECT {COLUMNS} FROM {table.table} WHERE project = %(project)s AND id = %(id)s AND {condition}",  # noqa: S608
+        {"project": ref.project, "id": ref.id, "mine": mine},
     )
     return table.found(found.row) if found.row else None, found.position

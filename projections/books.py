@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.base import Event
+from domain.kind import nobody
 from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.judge import Malformed, body, evolved, follows, shape
 from projections.accounts import SERVICE_ACCOUNTS, USERS
-from projections.aggregates import Aggregates
+from projections.aggregates import OWNER, Aggregates
 from projections.database import Connection
 from projections.events import EVENTS
 from projections.flavors import FLAVORS
@@ -45,6 +46,10 @@ def check(tables: Mapping[str, Aggregates[Any, Any]], models: Sequence[ReadModel
     """Raises TypeError where a kind has no table, or two read models have one name or one table."""
     if missing := sorted(set(KINDS) - set(tables)):
         raise TypeError(f"no table holds the resources of kind {', '.join(missing)}: add one to TABLES")
+    if invisible := sorted(
+        kind.name for kind in KINDS.values() if kind.owner is not nobody and OWNER not in tables[kind.name].columns
+    ):
+        raise TypeError(f"kind {', '.join(invisible)} has `owner`: its table needs the column {OWNER}")
     names = [model.name for model in models]
     created = [table for model in models for table in model.tables]
     if twice := sorted({name for found in (names, created) for name in found if found.count(name) > 1}):

@@ -35,6 +35,9 @@ S = TypeVar("S")
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 Params = Mapping[str, Any]
+Mine = list[str] | None
+"""The projects of which a query may find rows; None stands for all, and for rows of no project. Every query that
+answers callers has it, without a default."""
 
 #: An escaped backslash, or an escaped NUL (whose backslash is not itself escaped).
 _ESCAPES = re.compile(r"\\\\|\\u0000")

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded
-from projections.database import Pool, clean, clean_json, fetch, key
+from projections.database import Mine, Pool, clean, clean_json, fetch, key
 from projections.model import COPIED, ReadModel, Session, Step
 from projections.pages import cut
 
@@ -26,22 +27,23 @@ CREATE TABLE events (
     request   text,
     subject   text NOT NULL,
     headers   jsonb NOT NULL,
-    body      bytea NOT NULL
+    body      bytea NOT NULL,
+    owner     text NOT NULL
 );
-CREATE INDEX ON events (project, position);
+CREATE INDEX ON events (owner, position);
 CREATE INDEX ON events (id, position);
 CREATE INDEX ON events (operation, position) WHERE operation IS NOT NULL;
 CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
 
-NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body"
-_INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 13)})"  # noqa: S608
+NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body, owner"
+_INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 14)})"  # noqa: S608
 _COPY = f"COPY events ({NAMES}) FROM STDIN"
 
 #: The SQL condition of each filter, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
-    "project": "project = %(project)s",
+    "project": "owner = %(project)s",
     "kind": "kind = %(kind)s",
     "vm": "kind = 'vm' AND id = %(vm)s",
     "id": "id = %(id)s",
@@ -60,8 +62,10 @@ Values = tuple[object, ...]
 """A row, in the order of NAMES."""
 
 
-def row(recorded: Recorded, *, stray: bool = False) -> Values:
+def row(recorded: Recorded, state: object = None, *, stray: bool = False) -> Values:
     """The row of one message. Every message has a row, whatever its headers are.
+
+    `state`: that of its aggregate after it. `owner` is the project whose members may see it, `system` if there is none.
 
     A `stray` message is part of no history. So it belongs to no operation, even if its headers name one.
     """
@@ -81,11 +85,13 @@ def row(recorded: Recorded, *, stray: bool = False) -> Values:
         clean(recorded.subject),
         clean_json(json.dumps(dict(headers))),
         recorded.body,
+        key(KINDS[kind].owner_of(project, state) if kind in KINDS else project),
     )
 
 
 def fold(rows: dict[int, Values], step: Step[Any]) -> None:
-    rows[step.recorded.position] = row(step.recorded, stray=step.stray)
+    state = step.row.state if step.row is not None else None
+    rows[step.recorded.position] = row(step.recorded, state, stray=step.stray)
 
 
 async def save(session: Session, _: Mapping[int, Values], rows: Mapping[int, Values]) -> None:
@@ -99,7 +105,7 @@ async def save(session: Session, _: Mapping[int, Values], rows: Mapping[int, Val
                 await copy.write_row(values)
 
 
-EVENTS = ReadModel(name="events", version=7, ddl=DDL, tables=("events",), fold=fold, save=save, positioned=True)
+EVENTS = ReadModel(name="events", version=8, ddl=DDL, tables=("events",), fold=fold, save=save, positioned=True)
 
 
 def recorded(found: Mapping[str, Any]) -> Recorded:
@@ -114,19 +120,22 @@ def recorded(found: Mapping[str, Any]) -> Recorded:
 
 
 async def page(
-    pool: Pool, filters: Mapping[str, object], after: int, limit: int
+    pool: Pool, filters: Mapping[str, object], after: int, limit: int, *, mine: Mine
 ) -> tuple[list[Recorded], int | None, int]:
     """Events after position `after`, in the order of the log: the events, the key of the next page, the log position.
 
     Every filter that is not None must match. The names of filters are those of FILTERS. Raises ReadModelsUnavailable.
     """
     given = {name: value for name, value in filters.items() if value is not None}
-    where = " AND ".join(["position > %(after)s", *(FILTERS[name] for name in given)])
+    conditions = ["position > %(after)s", *(FILTERS[name] for name in given)]
+    if mine is not None:
+        conditions.append("owner = ANY(%(mine)s)")
+    where = " AND ".join(conditions)
     found = await fetch(
         pool,
         f"""SELECT position, subject, headers, body, stored_at FROM events
             WHERE {where} ORDER BY position LIMIT %(limit)s""",  # noqa: S608
-        {"after": after, "limit": limit + 1, **given},
+        {"after": after, "limit": limit + 1, "mine": mine, **given},
         order="position",
     )
     rows, following = cut(found.rows, limit, "position")

@@ -1,7 +1,7 @@
 """The table of operations: rows, queries, and how the API shows them. The rules are in `domain/operation.py`."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NotRequired
+from typing import Any, NamedTuple, NotRequired
 
 from psycopg.rows import DictRow
 from pydantic import TypeAdapter
@@ -10,11 +10,12 @@ from typing_extensions import TypedDict
 from domain import operation as rules
 from domain.base import Event
 from domain.contract import OperationStep
+from domain.kinds import KINDS
 from domain.operation import Operation, Progress
 from domain.vm import Notice
 from eventstore.log.envelope import Recorded
 from eventstore.log.operations import event_context
-from projections.database import LONGEST, Connection, Pool, clean_json, fetch, parsed
+from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
 from projections.times import maybe, text, utc
@@ -27,15 +28,23 @@ CREATE TABLE operations (
     kind     text NOT NULL,
     resource text NOT NULL,
     status   text NOT NULL,
-    state    jsonb NOT NULL
+    state    jsonb NOT NULL,
+    owner    text NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX ON operations (created);
-CREATE INDEX ON operations (project, created);
+CREATE INDEX ON operations (owner, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
 #: Writes and reads an operation as JSON.
 STORED = TypeAdapter(Operation)
+
+
+class Kept(NamedTuple):
+    """An operation, and the project whose members may see it (`system` if there is none)."""
+
+    operation: Operation
+    owner: str
 
 
 def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
@@ -44,7 +53,7 @@ def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
     return dict.fromkeys(id_ for id_ in named if id_ is not None and len(id_) <= LONGEST)
 
 
-async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
+async def load(conn: Connection, batch: Batch) -> dict[str, Kept]:
     """The stored operations that a batch may change.
 
     An operation that begins in the batch itself has no row yet; `fold` makes it from its events.
@@ -57,39 +66,49 @@ async def load(conn: Connection, batch: Batch) -> dict[str, Operation]:
     }
     if not ids:
         return {}
-    cursor = await conn.execute("SELECT state::text AS state FROM operations WHERE id = ANY (%s)", [sorted(ids)])
-    found = [STORED.validate_json(row["state"]) for row in await cursor.fetchall()]
-    return {operation.id: operation for operation in found}
+    cursor = await conn.execute("SELECT state::text AS state, owner FROM operations WHERE id = ANY (%s)", [sorted(ids)])
+    found = [Kept(STORED.validate_json(row["state"]), row["owner"]) for row in await cursor.fetchall()]
+    return {kept.operation.id: kept for kept in found}
 
 
-def fold(operations: dict[str, Operation], step: Step[Any]) -> None:
+def fold(operations: dict[str, Kept], step: Step[Any]) -> None:
     """Apply an event to its operations, by the rules of the domain."""
     if step.event is None:
         return
     for id_ in touched(step.recorded, step.event, step.before):
-        changed = rules.evolve(operations.get(id_), id_, step.event, event_context(step.recorded))
+        kept = operations.get(id_)
+        changed = rules.evolve(kept and kept.operation, id_, step.event, event_context(step.recorded))
         if changed is not None:
-            operations[id_] = changed
+            operations[id_] = Kept(changed, kept.owner if kept is not None else owner(step))
 
 
-async def save(session: Session, before: Mapping[str, Operation], after: Mapping[str, Operation]) -> None:
+def owner(step: Step[Any]) -> str:
+    """The project whose members may see an operation that this event opens."""
+    ref, state = step.recorded.ref, step.row.state if step.row is not None else None
+    return KINDS[ref.kind].owner_of(ref.project, state) if ref.kind in KINDS else ref.project
+
+
+async def save(session: Session, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> None:
     """Write the operations that have changed."""
     values = [
-        [op.id, op.first, op.project, op.kind, op.resource, op.status.value, clean_json(STORED.dump_json(op).decode())]
-        for op in changes(before, after).values()
+        [
+            *(op.id, op.first, op.project, op.kind, op.resource, op.status.value),
+            *(clean_json(STORED.dump_json(op).decode()), owner),
+        ]
+        for op, owner in changes(before, after).values()
     ]
     if not values:
         return
     async with session.conn.cursor() as cursor:
         await cursor.executemany(
-            """INSERT INTO operations (id, created, project, kind, resource, status, state)
-               VALUES (%s, %s, %s, %s, %s, %s, %s)
+            """INSERT INTO operations (id, created, project, kind, resource, status, state, owner)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
                ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, state = EXCLUDED.state""",
             values,
         )
 
 
-OPERATIONS = ReadModel(name="operations", version=8, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)
+OPERATIONS = ReadModel(name="operations", version=9, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)
 
 
 class StepView(TypedDict):
@@ -204,9 +223,10 @@ _QUERY = """
 """
 
 
-async def get(pool: Pool, operation: str) -> OperationView | None:
-    """One operation; None if it does not exist. Raises ReadModelsUnavailable."""
-    row = (await fetch(pool, _QUERY.format(where="o.id = %(id)s"), {"id": operation})).row
+async def get(pool: Pool, operation: str, *, mine: Mine) -> OperationView | None:
+    """One operation; None if it does not exist, or is not of the projects `mine`. Raises ReadModelsUnavailable."""
+    where = "o.id = %(id)s" if mine is None else "o.id = %(id)s AND o.owner = ANY(%(mine)s)"
+    row = (await fetch(pool, _QUERY.format(where=where), {"id": operation, "mine": mine})).row
     return shown(row) if row else None
 
 
@@ -216,7 +236,7 @@ def shown(row: DictRow) -> OperationView:
 
 
 async def page(
-    pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int
+    pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int, *, mine: Mine
 ) -> tuple[list[OperationView], int | None, int]:
     """Operations, the newest first: the views, the key of the next page, the log position.
 
@@ -226,11 +246,13 @@ async def page(
     conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in given]
     if before is not None:
         conditions.append("o.created < %(before)s")
+    if mine is not None:
+        conditions.append("o.owner = ANY(%(mine)s)")
     where = (" AND ".join(conditions) or "true") + " ORDER BY o.created DESC LIMIT %(limit)s"
     found = await fetch(
         pool,
         _QUERY.format(where=where),
-        {**given, "before": before, "limit": limit + 1},
+        {**given, "before": before, "limit": limit + 1, "mine": mine},
         order="created DESC",
     )
     rows, following = cut(found.rows, limit, "created")
@@ -238,4 +260,4 @@ async def page(
 
 
 #: The columns that lists filter by, by the name of the parameter.
-COLUMNS = {"project": "project", "vm": "resource", "kind": "kind", "status": "status"}
+COLUMNS = {"project": "owner", "vm": "resource", "kind": "kind", "status": "status"}

@@ -7,7 +7,7 @@ from typing import Any, Generic
 from psycopg.rows import DictRow
 
 from projections.aggregates import COLUMNS, Aggregates, V
-from projections.database import Params, Pool, fetch
+from projections.database import Mine, Params, Pool, fetch
 
 #: The maximum number of items of one page.
 MOST = 500
@@ -46,9 +46,12 @@ async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, wh
 
 
 async def matching(
-    pool: Pool, table: Aggregates[Any, V], filters: Mapping[str, str | None], after: int, limit: int
+    pool: Pool, table: Aggregates[Any, V], filters: Mapping[str, str | None], after: int, limit: int, *, mine: Mine
 ) -> Page[V]:
     """The same with filters: every filter that is not None must match (`Aggregates.filters` has the conditions)."""
-    given = {name: value for name, value in filters.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
     conditions = [table.filters[name] for name in given]
+    if mine is not None:
+        conditions.append(table.belongs)
+        given["mine"] = mine
     return await page(pool, table, after, limit, " AND ".join(conditions) or "true", given)

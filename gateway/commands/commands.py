@@ -15,7 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.contract import Json
+from domain.kind import nobody
+from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
+from gateway.access.forbidden import for_project
 from gateway.commands import accepted, bodies
 from gateway.commands.actions import Action
 from gateway.http import content
@@ -73,6 +76,9 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     seconds = wait(request)
     requested = parse(request, action, await content.read(request))
     kind = action.kind
+    if action.creates and KINDS[kind].owner is not nobody:
+        project = requested.args.get("project")
+        for_project(requested.caller.identity.access, action.permission, None if project is None else str(project))
     reply = await ask(gateway, requested)
     try:
         found = accepted.shown(kind, reply)

@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from domain.access import EVENT_READ
 from domain.base import event_types
 from domain.kinds import NAMES
 from domain.patterns import SHA256
 from gateway.http import parameters
 from gateway.http.problems import invalid_parameter
 from gateway.reads.reads import listed, page_key
-from gateway.state import Gateway
+from gateway.state import Gateway, mine
 from gateway.writes import ANY
 from projections import events
 
@@ -47,11 +48,14 @@ async def search(gateway: Gateway, request: Request) -> Response:
     limit, seconds = parameters.limit(request), parameters.wait(request)
     key = await page_key(gateway, request, "events")
     after = (parameters.position(request, "after") or 0) if key is None else key
-    await gateway.fresh(request, *(str(value) for value in filters.values()), kind=ANY)
+    seen = mine(request, EVENT_READ)
+    # whoever may not see all waits for the writes to what it may see: not for those to an id that it guesses
+    written = [str(value) for value in filters.values()] if seen is None else seen
+    await gateway.fresh(request, *written, kind=ANY)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
-        found, following, position = await events.page(gateway.pool, filters, after, limit)
+        found, following, position = await events.page(gateway.pool, filters, after, limit, mine=seen)
         remaining = deadline - loop.time()
         if found or remaining <= 0 or gateway.stop.is_set():
             break

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from domain.access import EVENT_READ
 from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
 from eventstore.log.store import EventStore, Unavailable
@@ -26,7 +27,7 @@ from gateway.http import content, parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import invalid_parameter
 from gateway.reads.reads import answer
-from gateway.state import Gateway, caller, reflects
+from gateway.state import Gateway, caller, mine, reflects
 from runtime import subjects
 
 #: Seconds without an item after which a feed sends a keep-alive comment.
@@ -37,8 +38,10 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Pol
 
 
 async def everything(gateway: Gateway, request: Request) -> Response:
-    """The feed of the whole log."""
-    return stream(gateway, request, subjects.events(), await start(gateway, request))
+    """The feed of all events that the caller may see: of the whole log, or of its projects."""
+    projects = mine(request, EVENT_READ)
+    filters = [subjects.events()] if projects is None else [subjects.events(project) for project in projects]
+    return stream(gateway, request, filters, await start(gateway, request))
 
 
 async def of_project(gateway: Gateway, request: Request) -> Response:
@@ -59,15 +62,15 @@ async def of_resource(gateway: Gateway, request: Request, filter_: str, kind: st
     """The feed of a resource in the log, deleted or not. Raises Problem (404) if the log has no events of it."""
     if await gateway.store.newest(filter_) is None:
         raise not_found(kind, id_)
-    return stream(gateway, request, filter_, after)
+    return stream(gateway, request, [filter_], after)
 
 
-def stream(gateway: Gateway, request: Request, filter_: str, after: int) -> Response:
+def stream(gateway: Gateway, request: Request, filters: list[str], after: int) -> Response:
     reflects(request, after)
     if request.method == "HEAD":
         return StreamingResponse(no_frames(), 200, HEADERS, "text/event-stream")
     return StreamingResponse(
-        items(gateway, caller(request).identity, after, filter_), 200, HEADERS, "text/event-stream"
+        items(gateway, caller(request).identity, after, filters), 200, HEADERS, "text/event-stream"
     )
 
 
@@ -92,13 +95,13 @@ async def no_frames() -> AsyncIterator[bytes]:
         yield frame
 
 
-async def items(gateway: Gateway, identity: Identity, after: int, filter_: str) -> AsyncIterator[bytes]:
+async def items(gateway: Gateway, identity: Identity, after: int, filters: list[str]) -> AsyncIterator[bytes]:
     """The frames of a feed, until the reader disconnects, is no longer a valid caller, or the gateway stops.
 
     A separate task owns the consumer, and deletes it even if this task is cancelled during a wait.
     """
     batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
-    pumping = asyncio.create_task(pump(gateway.nc, after, filter_, batches))
+    pumping = asyncio.create_task(pump(gateway.nc, after, filters, batches))
     stopped = asyncio.create_task(gateway.stop.wait())
     lost = asyncio.create_task(gateway.access.lost(identity))
     coming = asyncio.create_task(batches.get())
@@ -111,7 +114,7 @@ async def items(gateway: Gateway, identity: Identity, after: int, filter_: str) 
                 yield b": ended: %b\n\n" % lost.result().code.encode()
                 return
             if not coming.done():
-                reached = await searched_up_to(gateway.store, after, filter_)
+                reached = await searched_up_to(gateway.store, after, filters)
                 yield b": alive\n\n" if reached is None else b": alive\nid: %d\n\n" % reached
                 continue
             for recorded in coming.result():
@@ -128,20 +131,25 @@ async def items(gateway: Gateway, identity: Identity, after: int, filter_: str) 
         gateway.end(pumping)
 
 
-async def searched_up_to(store: EventStore, after: int, filter_: str) -> int | None:
-    """A position up to which a feed has no item after `after`; None if it has one, or the log does not answer."""
+async def searched_up_to(store: EventStore, after: int, filters: list[str]) -> int | None:
+    """A position up to which a feed has no item after `after`.
+
+    None if it has one, if the log does not answer, or if it is the feed of several projects.
+    """
+    if len(filters) > 1:
+        return None
     try:
         async with asyncio.timeout(PATIENCE):
             end = await store.last_position()
-            newest = await store.newest(filter_)
+            newest = await store.newest(filters[0])
     except (Unavailable, TimeoutError):
         return None
     return end if newest is None or newest.position <= after else None
 
 
-async def pump(nc: Client, after: int, filter_: str, batches: asyncio.Queue[list[Recorded]]) -> None:
+async def pump(nc: Client, after: int, filters: list[str], batches: asyncio.Queue[list[Recorded]]) -> None:
     """Put batches into the queue, at the pace of the reader."""
-    async with contextlib.aclosing(follow(nc, after, [filter_])) as source:
+    async with contextlib.aclosing(follow(nc, after, filters)) as source:
         async for batch in source:
             await batches.put(batch)
 

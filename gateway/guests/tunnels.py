@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from domain.contract import Connection
 from domain.vm import Console, Phase
 from gateway.access.identity import Identity
+from gateway.guard import Guard
 from gateway.guests.asks import ask, located
 from gateway.guests.sessions import Session
 from gateway.http import parameters
@@ -41,12 +42,13 @@ CONSOLES = {"console": Console.SERIAL, "vnc": Console.VNC}
 
 
 class Tunnel:
-    """An ASGI application for one kind of WebSocket. `kind` is also the verb of the question to the node."""
+    """An ASGI application for one WebSocket. The last part of its path is the verb of the question to the node."""
 
-    def __init__(self, gateway: Gateway, kind: str, path: str, judge: Judge, positions: tuple[str, ...]) -> None:
+    def __init__(self, gateway: Gateway, path: str, guard: Guard, judge: Judge, positions: tuple[str, ...]) -> None:
         self._gateway = gateway
-        self._kind = kind
+        self._kind = path.rsplit("/", 1)[-1]
         self._path = path
+        self._guard = guard
         self._judge = judge
         self._positions = positions
 
@@ -55,6 +57,7 @@ class Tunnel:
         scope["nebula.route"] = f"GET {self._path}"
         request = Request({**scope, "type": "http", "method": "GET"})
         self._judge(request)
+        await self._guard(self._gateway, request)
         await self._gateway.judge(request, self._positions)
         force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)

@@ -257,7 +257,7 @@ async def nodes_of(gateway: Gateway) -> list[NodeStatusView]:
     """The nodes of the read models. While the read models are down: the nodes that sent heartbeats."""
     try:
         async with asyncio.timeout(health.PATIENCE):
-            found = (await pages.matching(gateway.pool, NODES, {}, 0, MOST_NODES)).items
+            found = (await pages.matching(gateway.pool, NODES, {}, 0, MOST_NODES, mine=None)).items
     except (ReadModelsUnavailable, TimeoutError):
         return [node(gateway, name, None, None) for name in gateway.heartbeats.names(MOST_NODES)]
     return [node(gateway, each["id"], each["status"], each["daemon"]) for each in found]

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from domain.access import OPERATION_READ
 from domain.image import ImagePhase
 from domain.kind import SYSTEM, Scope
 from domain.operation import Status
@@ -20,7 +21,7 @@ from gateway.http import parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
 from gateway.reads import waiting
-from gateway.state import Gateway, reflects
+from gateway.state import Gateway, mine, reflects
 from gateway.writes import ANY
 from projections import aggregates, operation_rows, pages
 from projections.aggregates import Aggregates, Found
@@ -41,16 +42,26 @@ def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
 # ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def living(gateway: Gateway, request: Request, table: Aggregates[S, Any], ref: Ref) -> Found[S]:
-    """A resource that is not deleted. Raises Problem: 404 if it does not exist, 410 if it was deleted."""
+async def known(gateway: Gateway, request: Request, table: Aggregates[S, Any], ref: Ref) -> Found[S]:
+    """A resource, deleted or not. Raises Problem (404) if it does not exist, or if the caller may not see it.
+
+    Both take the same steps: waits and queries do not tell which one it was.
+    """
+    seen = mine(request, table.of.readable_by)
     await gateway.fresh(request, ref.id)
-    found, position = await aggregates.get(gateway.pool, table, ref)
+    found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
     if found is None:
         await gateway.caught_up()
-        found, position = await aggregates.get(gateway.pool, table, ref)
+        found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
     reflects(request, position)
     if found is None:
         raise not_found(table.kind, ref.id)
+    return found
+
+
+async def living(gateway: Gateway, request: Request, table: Aggregates[S, Any], ref: Ref) -> Found[S]:
+    """A resource that is not deleted. Raises Problem: 404 if it does not exist, 410 if it was deleted."""
+    found = await known(gateway, request, table, ref)
     if found.deleted:
         hint = "; its earlier states can be read with ?at=" if table is VMS else ""
         raise Problem(410, f"{table.kind}_{table.ended}", f"{table.kind} {ref.id} was {table.ended}{hint}")
@@ -124,10 +135,11 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     id_ = path_id(request, "operation")
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
-    found = await waiting.find(gateway, id_)
+    seen = mine(request, OPERATION_READ)
+    found = await operation_rows.get(gateway.pool, id_, mine=seen)
     if found is None:
         await gateway.caught_up()
-        found = await waiting.find(gateway, id_)
+        found = await operation_rows.get(gateway.pool, id_, mine=seen)
     if found is None:
         raise not_found("operation", id_)
     if seconds and not waiting.has_ended(found):
@@ -156,7 +168,7 @@ async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[s
     table = TABLES[kind]
     after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
     await gateway.fresh(request, kind=kind)
-    found = await pages.matching(gateway.pool, table, filters, after, limit)
+    found = await pages.matching(gateway.pool, table, filters, after, limit, mine=mine(request, table.of.readable_by))
     items = [shown(gateway, table, item) for item in found.items]
     return listed(request, table.table, items, found.next, found.position)
 
@@ -223,5 +235,7 @@ async def operations(gateway: Gateway, request: Request) -> Response:
     }
     before, limit = await page_key(gateway, request, "operations"), parameters.limit(request)
     await gateway.fresh(request, kind=ANY)
-    items, following, position = await operation_rows.page(gateway.pool, filters, before, limit)
+    items, following, position = await operation_rows.page(
+        gateway.pool, filters, before, limit, mine=mine(request, OPERATION_READ)
+    )
     return listed(request, "operations", items, following, position)

@@ -21,19 +21,17 @@ def has_ended(operation: OperationView) -> bool:
     return operation["status"] in ENDED
 
 
-async def find(gateway: Gateway, operation: str) -> OperationView | None:
-    """The operation from the rows; None if they do not have it. Raises ReadModelsUnavailable."""
-    return await operation_rows.get(gateway.pool, operation)
-
-
 async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
-    """The operation when it has ended, or its state after so many seconds. Raises ReadModelsUnavailable."""
+    """The operation when it has ended, or its state after so many seconds. The caller may see it.
+
+    Raises ReadModelsUnavailable.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = FIRST_PAUSE
     while True:
         seen = gateway.position.value
-        found = await find(gateway, operation)
+        found = await operation_rows.get(gateway.pool, operation, mine=None)
         now = loop.time()
         if (found is not None and has_ended(found)) or now >= deadline or gateway.stop.is_set():
             return found
@@ -52,10 +50,10 @@ async def ended_after(gateway: Gateway, operation: str, position: int, seconds: 
 
 
 async def resource(gateway: Gateway, ref: Ref, known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The resource from the rows; `known` if the rows cannot be queried, or are older."""
+    """The resource of the caller's command from the rows; `known` if they cannot be queried, or are older."""
     table = TABLES[ref.kind]
     try:
-        found, _ = await aggregates.get(gateway.pool, table, ref)
+        found, _ = await aggregates.get(gateway.pool, table, ref, mine=None)
     except ReadModelsUnavailable:
         return known
     if found is None or found.position < known["position"]:

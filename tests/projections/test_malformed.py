@@ -75,7 +75,7 @@ async def add(cloud: Cloud, ref: Ref, *added: Event, **context: Any) -> None:
 async def row(made: Made, ref: Ref) -> Found[vm.Vm]:
     cloud, pool = made
     await cloud.caught_up()
-    found, _ = await aggregates.get(pool, VMS, ref)
+    found, _ = await aggregates.get(pool, VMS, ref, mine=None)
     assert found is not None
     return found
 
@@ -101,7 +101,7 @@ async def test_messages_that_are_no_events_make_no_difference(made: Made) -> Non
     await as_replayed(cloud)
     for position in laid:
         assert (await Parking(cloud.nc).get("log", str(position))).open
-    found, _, _ = await events.page(pool, {}, laid[0] - 1, 500)
+    found, _, _ = await events.page(pool, {}, laid[0] - 1, 500, mine=None)
     assert {each.position for each in found} >= set(laid)
 
 

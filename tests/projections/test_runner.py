@@ -42,7 +42,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
 
 
 async def operation(pool: Pool, id_: str) -> OperationView:
-    found = await operation_rows.get(pool, id_)
+    found = await operation_rows.get(pool, id_, mine=None)
     assert found is not None
     return found
 
@@ -52,7 +52,7 @@ async def test_a_vms_life_in_rows(made: tuple[Cloud, Pool]) -> None:
     ref = await cloud.running(tags=("blue",))
     stop = await cloud.ask(ref, vm.StopVm)
     await cloud.caught_up()
-    row, _ = await aggregates.get(pool, VMS, ref)
+    row, _ = await aggregates.get(pool, VMS, ref, mine=None)
     assert row is not None
     shown = VMS.shown(row)
     assert (shown["phase"], shown["node"], shown["addresses"]) == ("running", "host-1", ["192.0.2.10"])
@@ -63,7 +63,7 @@ async def test_a_vms_life_in_rows(made: tuple[Cloud, Pool]) -> None:
     await cloud.ask(ref, vm.DeleteVm)
     await cloud.report(ref, Power.ABSENT)
     await cloud.caught_up()
-    row, _ = await aggregates.get(pool, VMS, ref)
+    row, _ = await aggregates.get(pool, VMS, ref, mine=None)
     assert row is not None
     assert row.deleted
     ended = await operation(pool, stop)
@@ -85,7 +85,7 @@ async def test_events_keep_their_digests(made: tuple[Cloud, Pool]) -> None:
     cloud, pool = made
     ref = await cloud.running()
     await cloud.caught_up()
-    found, following, position = await events.page(pool, {"vm": ref.id}, 0, 10)
+    found, following, position = await events.page(pool, {"vm": ref.id}, 0, 10, mine=None)
     told = await cloud.store.history(ref)
     assert [e.cloud_event() for e in found] == [e.cloud_event() for e in told]
     assert following is None
@@ -108,7 +108,7 @@ async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Poo
         assert await database.checkpoint(conn) == end
     await cloud.running()
     await cloud.caught_up()
-    found, _, _ = await events.page(pool, {}, 0, 1000)
+    found, _, _ = await events.page(pool, {}, 0, 1000, mine=None)
     assert [each.position for each in found] == [each.position for each in await cloud.store.read(0)]
 
 
@@ -147,7 +147,7 @@ async def test_nul_characters_stop_nothing(made: tuple[Cloud, Pool]) -> None:
     ref = await cloud.create(ssh_keys=("ssh-ed25519 AAAA a\0b",))
     await cloud.place(ref)
     await cloud.caught_up()
-    row, _ = await aggregates.get(pool, VMS, ref)
+    row, _ = await aggregates.get(pool, VMS, ref, mine=None)
     assert row is not None
     assert row.state.ssh_keys == ("ssh-ed25519 AAAA a�b",)
 
@@ -162,8 +162,8 @@ async def test_messages_that_are_no_events_are_audited(made: tuple[Cloud, Pool])
     await js.publish(unknown.subject, b'{"song": "x"}', headers=headers)
     ref = await cloud.create()
     await cloud.caught_up()
-    assert (await aggregates.get(pool, VMS, ref))[0] is not None
-    found, _, _ = await events.page(pool, {"id": unknown.id}, 0, 10)
+    assert (await aggregates.get(pool, VMS, ref, mine=None))[0] is not None
+    found, _, _ = await events.page(pool, {"id": unknown.id}, 0, 10, mine=None)
     assert [e.type for e in found] == ["nebula.vm.VmSang"]
 
 
@@ -239,7 +239,7 @@ async def test_what_differs_is_found_and_rebuilt(made: tuple[Cloud, Pool]) -> No
     assert (await rebuild.verify(cloud.nc, cloud.dsn, cloud.vault)).differing == ()
     await cloud.ask(ref, vm.StopVm)  # the runner goes on with the new rows
     await cloud.caught_up()
-    row, _ = await aggregates.get(pool, VMS, ref)
+    row, _ = await aggregates.get(pool, VMS, ref, mine=None)
     assert row is not None
     assert row.state.pending is not None
     assert row.state.pending.verb == "stop"
@@ -254,7 +254,7 @@ async def test_postgres_may_go_and_come_back(tmp_path: Path, servers_home: Path)
             ref = await made.running()
             own = await start_postgres(home, port=own.port, durable=False)
             await made.caught_up()
-            assert (await aggregates.get(pool, VMS, ref))[0] is not None
+            assert (await aggregates.get(pool, VMS, ref, mine=None))[0] is not None
     finally:
         await own.stop()
 
@@ -271,7 +271,7 @@ async def test_the_bus_may_go_and_come_back(tmp_path: Path, postgres: Postgres) 
         await eventually(back, "bus is back")
         ref = await made.running()
         await made.caught_up()
-        assert (await aggregates.get(pool, VMS, ref))[0] is not None
+        assert (await aggregates.get(pool, VMS, ref, mine=None))[0] is not None
 
 
 async def test_a_second_runner_stands_by_and_takes_over(tmp_path: Path, postgres: Postgres) -> None:

@@ -124,7 +124,7 @@ async def test_rows_beyond_the_most_are_counted(made: Made, monkeypatch: pytest.
     monkeypatch.setattr(compare, "MOST", 2)
     async with await database.connect(cloud.dsn, "test") as conn:
         await conn.execute(
-            "INSERT INTO operations SELECT 'x' || n, n, '', '', '', '', '{}' FROM generate_series(1, 5) n"
+            "INSERT INTO operations SELECT 'x' || n, n, '', '', '', '', '{}', '' FROM generate_series(1, 5) n"
         )
         found = await verified(cloud)
         await conn.execute("DELETE FROM operations WHERE id LIKE 'x%'")
