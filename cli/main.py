@@ -14,6 +14,7 @@ from cli.commands import (
     access,
     catalog,
     console,
+    enroll,
     events,
     guest,
     image,
@@ -154,6 +155,7 @@ app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 access.register(catalog.projects)
 console.register(vm.app)
 guest.register(vm.app)
+enroll.register(catalog.nodes)
 events.register(app)
 log.register(app)
 parked.register(app)

@@ -5,6 +5,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from domain.base import Command, event_types
+from domain.enrollment import ENROLLMENT
 from domain.flavor import FLAVOR
 from domain.image.kind import IMAGE
 from domain.kind import Kind, no_references
@@ -18,7 +19,7 @@ from domain.user import USER
 from domain.verb import Effect
 from domain.vm.kind import VM
 
-KNOWN: tuple[Kind[Any, Any], ...] = (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE, USER, SERVICE_ACCOUNT, TOKEN)
+KNOWN: tuple[Kind[Any, Any], ...] = (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE, ENROLLMENT, USER, SERVICE_ACCOUNT, TOKEN)
 KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in KNOWN}
 
 

@@ -13,6 +13,7 @@ from eventstore.log.judge import Malformed, body, evolved, follows, shape
 from projections.accounts import SERVICE_ACCOUNTS, USERS
 from projections.aggregates import OWNER, Aggregates
 from projections.database import Connection
+from projections.enrollments import ENROLLMENTS
 from projections.events import EVENTS
 from projections.flavors import FLAVORS
 from projections.images import IMAGES
@@ -28,7 +29,8 @@ from projections.usage import USAGE
 from projections.vms import VMS
 
 TABLES: Mapping[str, Aggregates[Any, Any]] = {
-    table.kind: table for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, VMS, USERS, SERVICE_ACCOUNTS, TOKENS)
+    table.kind: table
+    for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, ENROLLMENTS, VMS, USERS, SERVICE_ACCOUNTS, TOKENS)
 }
 
 Models = Sequence[ReadModel[Any, Any]]

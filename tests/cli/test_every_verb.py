@@ -12,16 +12,19 @@ from domain.verb import Effect
 #: The commands that ask for what is changed by one call, where they have other names.
 CHANGES = {
     ("vm", "change"): {"rename", "tag", "label", "describe", "protect", "unprotect", "restart-policy", "watchdog"},
+    ("enrollment", "issue"): {"token"},
     ("project", "change"): {"rename", "describe", "tag", "ssh-keys"},
     ("user", "change"): {"rename"},
     ("service_account", "change"): {"rename"},
 }
+#: The group of commands, where it does not have the name of the kind.
+GROUPS = {"enrollment": "node"}
 VERBS = [(kind.name, verb.name) for kind in KINDS.values() for verb in kind.verbs if verb.effect is not Effect.NOTES]
 
 
 def commands(kind: str) -> set[str]:
     """The commands of `nebula KIND`."""
-    group = get_command(app).commands[kind.replace("_", "-")]  # type: ignore[attr-defined]
+    group = get_command(app).commands[GROUPS.get(kind, kind).replace("_", "-")]  # type: ignore[attr-defined]
     return set(group.commands)
 
 

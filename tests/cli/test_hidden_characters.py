@@ -129,6 +129,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "node cordon": ("x",),
     "node retire": ("x",),
     "node uncordon": ("x",),
+    "node revoke": ("x",),
+    "node enrollments": (),
     "node set-seed-url": ("x", "http://h/"),
     "operation list": (),
     "operation show": (OP,),
@@ -145,6 +147,7 @@ OTHERS = {
     *("export", "import", "rebuild"),
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
     *("vm console", "vm console-log", "vm vnc"),
+    "node token",  # it prints what it has made itself
 }
 
 
@@ -224,6 +227,10 @@ THINGS: dict[str, Callable[[], Document]] = {
         **dict.fromkeys(("project", "format", "firmware", "description", "sha256"), "x"),
         "failure": {"code": "c", "detail": "d"},
         "created_at": TIME,
+    },
+    "enrollments": lambda: {
+        **dict.fromkeys(("id", "status", "public_key", "fingerprint"), "x"),
+        **dict.fromkeys(("joined_at", "token_expires_at", "created_at"), TIME),
     },
     "nodes": lambda: {
         **dict.fromkeys(("id", "region", "virt_type", "version", "seed_url"), "x"),

@@ -15,6 +15,7 @@ from domain import idempotency, image, node, project, tag, vm
 from domain.access import Role
 from domain.base import Event, ReferenceChecked, Sealed
 from domain.contract import Fetch, Firmware, SeedMedium
+from domain.enrollment import ENROLLMENT
 from domain.flavor import FLAVOR, ChangeFlavor, CreateFlavor, DeleteFlavor, DeprecateFlavor, RestoreFlavor
 from domain.idempotency import OperationKeyed
 from domain.kinds import KINDS
@@ -24,6 +25,7 @@ from eventstore.log.envelope import GENESIS, Context, Ref, seal
 from eventstore.log.upcast import TYPE_VERSION
 from tests.domain import (
     test_account as accounts,
+    test_enrollment as enrollments,
     test_flavor as flavors,
     test_image as images,
     test_node as nodes,
@@ -212,6 +214,19 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
         [tokens.issue(project="shop", role=Role.VIEWER, read_only=True, expires_at=at(99))],
     ),
     "image-7-fetched-from-its-source": (IMAGE, [images.register(fetch=Fetch.SOURCE), images.ACCEPT]),
+    "enrollment-1": (
+        (ENROLLMENT.decide, ENROLLMENT.evolve),
+        [
+            enrollments.issue(10),
+            enrollments.join(),
+            enrollments.join(key=enrollments.OTHER_KEY),
+            enrollments.issue(11, digest=enrollments.OTHER),
+            enrollments.join(digest=enrollments.OTHER, key=enrollments.OTHER_KEY),
+            enrollments.revoke(12),
+            enrollments.issue(13, digest="cc" * 32),
+            enrollments.withdraw(),
+        ],
+    ),
 }
 
 EVOLVE: dict[str, Evolve] = {**{name: kind.evolve for name, kind in KINDS.items()}, "operation": idempotency.evolve}

@@ -14,6 +14,7 @@ from rpds import HashTrieMap
 from domain.accepted_requests import AcceptedRequest
 from domain.base import Resources, Sealed
 from domain.contract import Desired, Watchdog
+from domain.enrollment import Enrollment, JoinToken, NodeKey
 from domain.flavor import Flavor
 from domain.guest import HostKey
 from domain.image import Image, ImagePhase
@@ -68,6 +69,26 @@ STATES: dict[str, st.SearchStrategy[Any]] = {
         host_keys=st.lists(st.builds(HostKey, type=slug, key=slug, fingerprint=slug), max_size=2).map(tuple),
         considered=st.lists(st.builds(Considered, node=slug, reason=st.none() | word), max_size=3).map(tuple),
         forgotten=st.none() | word,
+        operations=known,
+    ),
+    "enrollment": st.builds(
+        Enrollment,
+        id=slug,
+        token=st.none() | st.builds(JoinToken, digest=slug, issued_at=moments, expires_at=moments),
+        key=st.none()
+        | st.builds(
+            NodeKey,
+            public_key=slug,
+            fingerprint=slug,
+            joined_at=moments,
+            digest=slug,
+            issued_at=moments,
+            expires_at=moments,
+            revoked_at=st.none() | moments,
+        ),
+        revoked=words,
+        created_at=moments,
+        updated_at=moments,
         operations=known,
     ),
     "flavor": st.builds(

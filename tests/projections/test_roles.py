@@ -70,7 +70,7 @@ async def test_the_gateway_reads_what_projections_own_over_a_new_version(tmp_pat
 
 
 SERVED = {
-    *("projects", "tags", "images", "flavors", "nodes", "vms", "users", "service_accounts", "tokens"),
+    *("projects", "tags", "images", "flavors", "nodes", "enrollments", "vms", "users", "service_accounts", "tokens"),
     *("operations", "events", "usage", "checkpoint"),
 }
 
