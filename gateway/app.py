@@ -56,6 +56,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
         sessions=Sessions(os.urandom(32)),
         headers=SecurityHeaders(),
+        authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
     )
     await gateway.heartbeats.listen(nc)
     await gateway.roles.listen(nc)

@@ -9,6 +9,7 @@ from gateway.app import application, opened
 from runtime import listener, logs
 from runtime.settings import GatewaySettings
 from runtime.tasks.patience import CannotRun
+from runtime.tls.contexts import BadCertificate, ServerTls
 
 log = logs.get(__name__)
 
@@ -22,6 +23,15 @@ async def run(settings: GatewaySettings) -> None:
         )
     if settings.auth == "none" and settings.tokens_file is not None:
         raise CannotRun("NEBULA_AUTH=none makes every caller an operator: unset it, or unset NEBULA_TOKENS_FILE")
+    if settings.tls_cert is None and not settings.tls_proxy and not is_loopback(settings.http_host):
+        raise CannotRun(
+            f"NEBULA_HTTP_HOST is {settings.http_host}, which others can reach: set NEBULA_TLS_CERT, or "
+            "NEBULA_TLS_PROXY=true if a proxy in front does TLS, or listen on 127.0.0.1"
+        )
+    try:
+        tls = ServerTls(settings.tls_cert, settings.tls_key) if settings.tls_cert is not None else None
+    except BadCertificate as error:
+        raise CannotRun(f"NEBULA_TLS_CERT: {error}") from error
     try:
         sock = listener.bind(settings.http_host, settings.http_port)
     except OSError as error:
@@ -32,8 +42,19 @@ async def run(settings: GatewaySettings) -> None:
             for sig in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(sig, gateway.stop.set)
             host, port = sock.getsockname()[:2]
-            log.info("gateway listens", url=f"http://{host}:{port}", auth=settings.auth)
-            serving = listener.serve(application(gateway), sock, gateway.stop, settings.http_limits, websockets=True)
+            scheme = "http"
+            if tls is not None:
+                scheme = "https"
+                gateway.essential.start("certificate", tls.watch())
+            log.info("gateway listens", url=f"{scheme}://{host}:{port}", auth=settings.auth)
+            serving = listener.serve(
+                application(gateway),
+                sock,
+                gateway.stop,
+                settings.http_limits,
+                websockets=True,
+                tls=tls.context if tls is not None else None,
+            )
             await gateway.essential.during(serving)
     except BadTokens as error:
         raise CannotRun(f"NEBULA_TOKENS_FILE: {error}") from error

@@ -41,7 +41,7 @@ from gateway.http import parameters, problems
 from gateway.openapi import openapi
 from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
-from gateway.operators import health, parked, refusals, status
+from gateway.operators import authority, health, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import me, reads
 from gateway.reads.read import Function, Read
@@ -229,6 +229,7 @@ OWN_READS = (
         refusals.RefusalView,
         listed=True,
     ),
+    Read("/v1/ca", OPEN, authority.authority, "The platform's authority, in PEM", (), str, statuses=(404,)),
     Read("/v1/openapi.json", OPEN, description, "This description"),
     Read(
         "/healthz",

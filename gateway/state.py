@@ -67,6 +67,8 @@ class Gateway:
     sites: Sites
     sessions: Sessions
     headers: SecurityHeaders
+    #: the certificate (PEM) of the platform's authority
+    authority: bytes | None = None
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     unreadable: Unreadable = field(default_factory=Unreadable)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,6 +24,31 @@ GRACE_SECONDS = 2
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, handshake: float) -> None:
+        super().__init__(config)
+        self._tls, self._handshake = tls, handshake
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Like uvicorn's, which offers no limit for the time of a TLS handshake."""
+        if self._tls is None or sockets is None:
+            await super().startup(sockets)
+            return
+        protocol: Any = self.config.http_protocol_class
+        make = partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                make, sock=sock, ssl=self._tls, ssl_handshake_timeout=self._handshake, backlog=self.config.backlog
+            )
+            for sock in sockets
+        ]
+        self.started = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -63,8 +89,12 @@ async def serve(
     limits: Limits | None = None,
     *,
     websockets: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve until `stop` is set; open requests then have GRACE_SECONDS to end. `websockets`: the app accepts them."""
+    """Serve until `stop` is set; open requests then have GRACE_SECONDS to end. `websockets`: the app accepts them.
+
+    `tls`: all connections are encrypted with it.
+    """
     limits = limits or Limits()
     census = Census(limits)
     http: Any = partial(Connection, Listener(limits, census, websockets))
@@ -81,7 +111,7 @@ async def serve(
         proxy_headers=False,  # the client is the peer of the connection, whatever a header claims
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = _Server(config, tls, limits.head_seconds)
 
     async def watch() -> None:
         await stop.wait()

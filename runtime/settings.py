@@ -125,6 +125,8 @@ class Common(BaseSettings):
     #: user and password of this role on the bus, if the server requires them
     nats_user: str | None = None
     nats_password: str | None = None
+    #: file with the authority (PEM) of the NATS servers' certificates: the connection is then encrypted, or refused
+    nats_ca: Path | None = None
     #: number of replicas of each stream: 1 on one server, 3 in a cluster
     nats_replicas: int = Field(default=1, ge=1, le=5)
     #: folders for image sources that are paths, separated by ':'; default: `images` and `cache` in the home
@@ -212,6 +214,13 @@ class GatewaySettings(Database, Listening):
     auth: Literal["tokens", "none"] = "tokens"
     #: file of break-glass tokens, which work without the log: one `name sha256-of-token [role]` per line
     tokens_file: Path | None = None
+    #: files of the certificate with which the API is served, and of its key, if that is in another file (PEM)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    #: file with the authority (PEM) of that certificate, for hosts that join
+    tls_ca: Path | None = None
+    #: a proxy in front of the API does TLS, so that it may listen without it on an address that others can reach
+    tls_proxy: bool = False
     #: file with the key (32 bytes, base64) of the log's digests of tokens, which all gateways share; made at first use
     pepper_file: Path | None = None
     #: seconds for which tokens of the log are accepted after this gateway last read the log to its end

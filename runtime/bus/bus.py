@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ from runtime.bus.headers import fit, parsed
 from runtime.settings import Common
 from runtime.tasks.patience import CannotRun, log_answers, log_waiting, one_line, patiently
 from runtime.text.masking import masked
+from runtime.tls.contexts import BadCertificate, pinned
+from runtime.trust import trusted
 
 log = logs.get(__name__)
 
@@ -179,6 +182,7 @@ class Connection(QuickClient):
         super().__init__()
         self._silent = silent
         self.what = place(settings)
+        self._tls = tls_of(settings)
         self._settings = settings
         self._role = role
         self._ended = asyncio.Event()
@@ -197,6 +201,7 @@ class Connection(QuickClient):
                 allow_reconnect=True,
                 max_reconnect_attempts=1,  # for now: with -1 this call would try for ever without a message
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works
+                tls=self._tls,
                 connect_timeout=2,
                 ping_interval=5,
                 max_outstanding_pings=2,
@@ -212,6 +217,12 @@ class Connection(QuickClient):
             raise self._newest or error from error
         self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Refuse a server that offers no TLS where it is needed: nats-py would send our credentials in clear text."""
+        if self._tls is not None and initial_connection and not info.get("tls_required"):
+            raise NatsError("it offers no TLS")
+        await super()._process_info(info, initial_connection)
 
     async def until_ended(self) -> None:
         """Wait until nats-py gives up the connection, then raise CannotRun.
@@ -263,6 +274,16 @@ def refusal(what: str, error: Exception | None) -> CannotRun:
     reason = one_line(error) if error is not None else "it gives no reason"
     user = "; check NEBULA_NATS_USER and NEBULA_NATS_PASSWORD" if refuses(error) else ""
     return CannotRun(f"{what} refuses the connection: {reason}{user}")
+
+
+def tls_of(settings: Common) -> ssl.SSLContext | None:
+    """The TLS context for the servers; None if the connection needs none. Raises CannotRun."""
+    if settings.nats_ca is not None:
+        try:
+            return pinned(settings.nats_ca)
+        except BadCertificate as error:
+            raise CannotRun(f"NEBULA_NATS_CA: {error}") from error
+    return trusted() if any(url.startswith("tls://") for url in settings.nats_urls) else None
 
 
 def place(settings: Common) -> str:

@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._closing = False
         self._last = NEVER
         self._key: str | None = None
+        self._secure = False
         self._deadline = NEVER
         self._unsent = 0
 
@@ -87,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._client = address(self._transport, "peername")
         self._here = address(self._transport, "sockname")
+        self._secure = transport.get_extra_info("sslcontext") is not None
         self._server.connections.add(self)  # type: ignore[arg-type]  # it only calls `shutdown`
         self._listener.census.members.add(self)
         self._deadline = self.loop.time() + self._limits.head_seconds
@@ -116,6 +118,10 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
+        """Whether to keep the connection open for the answer. With TLS it ends: TLS has no half-closed connections."""
+        return self._ended() and not self._secure
+
+    def _ended(self) -> bool:
         self._eof = True
         if self._closing:
             return False
@@ -240,7 +246,7 @@ class Connection(asyncio.Protocol):
             "http_version": head.version,
             "server": self._here,
             "client": self._client,
-            "scheme": "http",
+            "scheme": "https" if self._secure else "http",
             "root_path": "",
             "headers": head.headers,
             "method": head.method,
@@ -324,7 +330,7 @@ class Connection(asyncio.Protocol):
         self._buffer.clear()
         now = self.loop.time()
         self._deadline, self._last = now + LINGER, now + MOST_LINGER
-        if self._eof:
+        if self._eof or self._secure:
             self._transport.close()
             return
         self.resume()
