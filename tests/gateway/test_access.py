@@ -129,6 +129,8 @@ async def test_without_a_source_no_token_is_known() -> None:
         ({"TOKENS_FILE": "{}/none"}, "{}/none"),
         ({"TOKENS_FILE": "{}/short"}, "line 1"),
         ({"HTTP_PORT": "{port}"}, "NEBULA_HTTP_PORT"),
+        ({"HTTP_HOST": "0.0.0.0"}, "NEBULA_TLS_CERT"),
+        ({"TLS_CERT": "{}/none"}, "NEBULA_TLS_CERT"),
     ],
 )
 def test_settings_that_cannot_be_served_end_it_in_one_line(
