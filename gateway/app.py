@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
+from gateway.access import oidc
 from gateway.access.addresses import networks
 from gateway.access.auth import Authentication
 from gateway.access.identity import Source
@@ -34,10 +35,16 @@ ENDING = 3.0
 
 @asynccontextmanager
 async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
-    """A gateway with its connections. Waits for the bus, but not for Postgres or the log. Raises BadTokens."""
+    """A gateway with its connections. Waits for the bus, but not for Postgres or the log.
+
+    Raises BadTokens, BadIssuer.
+    """
     tokens = TokensFile(settings.tokens_file)
     tokens.load()
     sources: list[Source] = [tokens]
+    issuer = oidc.opened(settings)
+    if issuer is not None:
+        sources.append(issuer)
     access = Authentication(sources if settings.auth == "tokens" else None)
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
@@ -57,6 +64,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         sessions=Sessions(os.urandom(32)),
         headers=SecurityHeaders(),
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
+        issuer=issuer,
     )
     await gateway.heartbeats.listen(nc)
     await gateway.roles.listen(nc)

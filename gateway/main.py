@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+from gateway.access.oidc import BadIssuer
 from gateway.access.sites import is_loopback
 from gateway.access.tokens_file import BadTokens
 from gateway.app import application, opened
@@ -32,6 +33,8 @@ async def run(settings: GatewaySettings) -> None:
         tls = ServerTls(settings.tls_cert, settings.tls_key) if settings.tls_cert is not None else None
     except BadCertificate as error:
         raise CannotRun(f"NEBULA_TLS_CERT: {error}") from error
+    if settings.auth == "none" and settings.oidc_issuer is not None:
+        raise CannotRun("NEBULA_AUTH=none makes every caller an operator: unset it, or unset NEBULA_OIDC_ISSUER")
     try:
         sock = listener.bind(settings.http_host, settings.http_port)
     except OSError as error:
@@ -58,6 +61,8 @@ async def run(settings: GatewaySettings) -> None:
             await gateway.essential.during(serving)
     except BadTokens as error:
         raise CannotRun(f"NEBULA_TOKENS_FILE: {error}") from error
+    except BadIssuer as error:
+        raise CannotRun(str(error)) from error
     finally:
         sock.close()
     log.info("gateway stopped")

@@ -43,7 +43,7 @@ from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.operators import authority, health, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
-from gateway.reads import me, reads
+from gateway.reads import login, me, reads
 from gateway.reads.read import Function, Read
 from gateway.session import SessionView
 from gateway.state import Gateway, caller, reflects
@@ -230,6 +230,7 @@ OWN_READS = (
         listed=True,
     ),
     Read("/v1/ca", OPEN, authority.authority, "The platform's authority, in PEM", (), str, statuses=(404,)),
+    Read("/v1/login", OPEN, login.login, "How to log in", (), login.LoginView),
     Read("/v1/openapi.json", OPEN, description, "This description"),
     Read(
         "/healthz",

@@ -13,6 +13,7 @@ from domain.access import Permission
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.identity import Identity
+from gateway.access.oidc import Issuer
 from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
 from gateway.access.sites import Sites
@@ -69,6 +70,7 @@ class Gateway:
     headers: SecurityHeaders
     #: the certificate (PEM) of the platform's authority
     authority: bytes | None = None
+    issuer: Issuer | None = None
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     unreadable: Unreadable = field(default_factory=Unreadable)

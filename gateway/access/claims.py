@@ -1,0 +1,61 @@
+"""What the claims of an OIDC token mean: the principal, and the roles that it has by the claim map."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from domain.access import Grant
+from gateway.access.tokens_file import grant
+from runtime.issuer import OidcRoles
+
+#: The maximum number of values of one claim that are looked at.
+MOST_VALUES = 1000
+
+_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|+=~-]{0,119}")
+
+Claims = Mapping[str, Any]
+
+
+class BadClaim(Exception):
+    """The claims of a token name no principal. The text says why."""
+
+
+def principal(claims: Claims, name: str) -> str:
+    """The principal `oidc:<value>`. Raises BadClaim.
+
+    An e-mail address counts only if the issuer has verified it: else anybody could choose somebody else's.
+    """
+    value = _found(claims, name)
+    if not isinstance(value, str):
+        raise BadClaim(f"the claim {name} of this token is missing, or is no text")
+    if not _VALUE.fullmatch(value):
+        raise BadClaim(
+            f"the claim {name} of this token cannot be a principal: it has to be 1 to 120 ASCII letters, digits and "
+            "._@|+=~-, and to begin with a letter or a digit"
+        )
+    if name == "email" and claims.get("email_verified") is not True:
+        raise BadClaim("the issuer has not verified the e-mail address in this token")
+    return f"oidc:{value}"
+
+
+def grants(claims: Claims, roles: Mapping[str, frozenset[Grant]], name: str) -> frozenset[Grant]:
+    """What the values of a claim give: one text, or a list. Everything else in it gives nothing."""
+    value = _found(claims, name)
+    values = value[:MOST_VALUES] if isinstance(value, list) else [value]
+    empty: frozenset[Grant] = frozenset()
+    return empty.union(*(roles.get(each, empty) for each in values if isinstance(each, str)))
+
+
+def mapped(given: OidcRoles) -> dict[str, frozenset[Grant]]:
+    """The grants for each value of the claim. Raises ValueError for something that is no role."""
+    return {value: frozenset(map(grant, roles)) for value, roles in given.map.items()}
+
+
+def _found(claims: Claims, name: str) -> object:
+    """A claim by its name, or else by a path of names with dots, such as `realm_access.roles`."""
+    if name in claims:
+        return claims[name]
+    value: object = claims
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
