@@ -36,6 +36,7 @@ from domain.contract import (
     Wanted,
 )
 from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
+from domain.contract.joining import Joined, JoinRequest, RenewRequest
 from domain.guest import Guest
 from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
@@ -74,6 +75,7 @@ TRAVELS: Mapping[Subject, Travels] = {
     subjects.report: Travels((NodeReport, RefusedDocument)),
     subjects.register: Travels((Introduction,), (LeaseGranted,)),
     subjects.leave: Travels((Leaving,), (dict[str, Any],)),
+    subjects.renew: Travels((RenewRequest,), (Joined,)),
     subjects.lease: Travels((LeaseNote,)),
     subjects.heartbeat: Travels((Heartbeat,)),
     subjects.ask: Travels((Question, ConsoleLog, Connection), (Guest, dict[str, Any], BYTES)),
@@ -89,6 +91,7 @@ TRAVELS: Mapping[Subject, Travels] = {
 }
 
 FIXED: Mapping[str, Travels] = {
+    subjects.JOIN: Travels((JoinRequest,), (Joined,)),
     subjects.CHECKPOINT: Travels((Checkpoint,)),
     subjects.MANAGERS_LEASE: Travels((Note,)),
     subjects.HEALTH_CHECK: Travels((BYTES,)),

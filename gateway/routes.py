@@ -41,7 +41,7 @@ from gateway.http import parameters, problems
 from gateway.openapi import openapi
 from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
-from gateway.operators import authority, health, parked, refusals, status
+from gateway.operators import authority, health, joining, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import login, me, reads
 from gateway.reads.read import Function, Read
@@ -228,6 +228,17 @@ OWN_READS = (
         ("address", "credential", "limit", "page_token"),
         refusals.RefusalView,
         listed=True,
+    ),
+    Read(
+        "/v1/join",
+        OPEN,
+        joining.join,
+        "Join as a node, with a join token",
+        (),
+        joining.JoinView,
+        method="POST",
+        body=joining.Join,
+        statuses=(401, 409, 502),
     ),
     Read("/v1/ca", OPEN, authority.authority, "The platform's authority, in PEM", (), str, statuses=(404,)),
     Read("/v1/login", OPEN, login.login, "How to log in", (), login.LoginView),

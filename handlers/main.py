@@ -28,12 +28,14 @@ from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
+from handlers.managers.enrollments import Enrollments
 from handlers.managers.images import Verifier
 from handlers.managers.lease import Lease
 from handlers.managers.liveness import Liveness
 from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
+from handlers.nodes.joining import Bus, Joining, unsigned
 from handlers.nodes.leases import Leases, newest_lease
 from handlers.nodes.registration import Registration, hear_heartbeats
 from handlers.nodes.reports import Reports, receive
@@ -46,7 +48,7 @@ from runtime.bus.status import publish_status
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
 from runtime.tasks.essential import Essential, until_stopped
-from runtime.tasks.patience import PASSING, patiently
+from runtime.tasks.patience import PASSING, CannotRun, patiently
 
 log = logs.get(__name__)
 
@@ -61,6 +63,7 @@ class Parts:
     turns: Turns
     liveness: Liveness
     registration: Registration
+    joining: Joining
     reports: Reports
     parking: Parking
     dispatcher: Dispatcher
@@ -95,6 +98,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         Placer(store, world, policy, turns).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
+        Enrollments(store, world).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
         Verifier(store, world, readers[0], vault, kept).driver(),
@@ -111,12 +115,24 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         turns=turns,
         liveness=liveness,
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
+        joining=Joining(store, bus_of(settings), unsigned, settings.node_credential_hours * 3600, malformed),
         reports=Reports(store, world),
         parking=parking,
         dispatcher=dispatcher,
         kept=kept,
         drivers=drivers,
     )
+
+
+def bus_of(settings: HandlersSettings) -> Bus:
+    """Where nodes reach the bus. Raises CannotRun."""
+    url = settings.node_nats_url or settings.nats_url
+    if settings.nats_ca is None:
+        return Bus(url)
+    try:
+        return Bus(url, settings.nats_ca.read_text())
+    except OSError as error:
+        raise CannotRun(f"NEBULA_NATS_CA: {error.strerror}: {settings.nats_ca}") from error
 
 
 async def give_back(lease: Lease, nc: Client) -> None:
@@ -168,6 +184,7 @@ async def serve(settings: HandlersSettings) -> None:
         stack.push_async_callback(parts.commands.stop)
         await hear_heartbeats(nc, parts.liveness)
         await parts.registration.serve(nc)
+        await parts.joining.serve(nc)
         malformed = parts.commands.health.malformed
         await answer_nodes(nc, store, parts.world, malformed)
         images = await bus.connect(

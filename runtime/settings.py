@@ -262,6 +262,10 @@ class HandlersSettings(Vaulted):
     node_timeout: float = Field(default=15.0, ge=0.5, le=3600)
     #: seconds without a heartbeat after which another daemon may get the lease of a node that has no VMs
     lease_seconds: float = Field(default=15.0, ge=1, le=3600)
+    #: URLs of the NATS servers as nodes on other hosts reach them; default: NEBULA_NATS_URL
+    node_nats_url: Annotated[str, AfterValidator(_servers)] | None = None
+    #: hours for which the credential of a node is valid; it is renewed when a third of them has passed
+    node_credential_hours: float = Field(default=720.0, ge=0.001, le=366 * 24)
     #: seconds between two signed checkpoints while new events come
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
     #: number of tries before a stored message is parked

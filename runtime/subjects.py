@@ -153,6 +153,18 @@ def leave(node: str) -> str:
 LEAVE_OF_ALL = f"{PREFIX}.nodes.*.leave"
 
 
+JOIN = f"{PREFIX}.enrollments.join"
+"""The subject on which the gateway passes on a host that wants to join (request/reply; the join token is the proof)."""
+
+
+def renew(node: str) -> str:
+    """The subject on which a node asks for a new credential before its own expires (request/reply)."""
+    return f"{PREFIX}.nodes.{token(node)}.renew"
+
+
+RENEW_OF_ALL = f"{PREFIX}.nodes.*.renew"
+
+
 def lease(node: str) -> str:
     """The subject of the lease note of a node: the daemon that got its last lease."""
     return f"{PREFIX}.nodes.{token(node)}.lease"

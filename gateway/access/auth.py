@@ -13,7 +13,7 @@ from gateway.http.problems import Problem
 from runtime.tasks.tasks import end
 
 #: Paths that need no token.
-OPEN = frozenset({"/healthz", "/v1/ca", "/v1/login", "/v1/openapi.json"})
+OPEN = frozenset({"/healthz", "/v1/ca", "/v1/join", "/v1/login", "/v1/openapi.json"})
 #: Seconds between two looks at all callers with open feeds and connections, in addition to those after each change.
 LOOK_AGAIN = 0.5
 

@@ -18,7 +18,10 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
         "the request is invalid: a parameter, a header, or a body that is not JSON",
         ("invalid_parameter", "invalid_json", "duplicate_name", "incomplete_body", "malformed_request"),
     ),
-    401: ("there is no token, or an unknown one", ("unauthorized",)),
+    401: (
+        "there is no token, or an unknown one",
+        ("unauthorized", "join_token_invalid", "join_token_used", "join_token_expired"),
+    ),
     403: (
         "the caller may not do this, or the call is from a web page of another site",
         ("forbidden", "foreign_origin", "csrf_token_missing"),

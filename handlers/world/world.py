@@ -174,6 +174,10 @@ class World:
         state: Project | None = self.get(Ref(id_, "project", id_)).state
         return state
 
+    def ids(self, kind: str) -> list[str]:
+        """The ids of all resources of a kind that are not deleted."""
+        return list(self._by_kind[kind])
+
     def projects(self) -> list[Project]:
         return self._all("project")
 

@@ -1,0 +1,77 @@
+"""A host joins as a node: its join token is the proof. Handlers decide.
+
+A refused token is a 401 like that of any other credential: it is logged, counted and limited by address.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from domain.base import Slug
+from domain.contract.joining import Joined, JoinRequest, JoinToken, PublicKey
+from gateway.commands import bodies
+from gateway.commands.commands import invalid_reply
+from gateway.http import content
+from gateway.http.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
+from gateway.state import Gateway
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import Patience, Unanswered
+
+PATIENCE = Patience(one_try=5.0, in_all=10.0, nobody=3.0)
+
+
+class Join(bodies.Body):
+    """`node`: the name of the node for which the token was issued. `public_key`: of the key that the host has made."""
+
+    node: Slug
+    token: JoinToken
+    public_key: Annotated[PublicKey, Field(description="an ed25519 public key in the format of NATS (nkey)")]
+
+
+class JoinView(TypedDict):
+    """The credential of the node: a JWT for its key; empty if the bus needs none. Times are in seconds since 1970."""
+
+    node: str
+    credential: str
+    expires_at: int
+    now: int
+    nats_url: str
+    nats_ca: str
+
+
+async def join(gateway: Gateway, request: Request) -> Response:
+    """Let a host join. Raises Problem: 401 for a token that is not valid."""
+    given = Join.model_validate_json(await content.read(request) or b"{}")
+    body = JoinRequest(node=given.node, token=given.token, public_key=given.public_key).model_dump_json().encode()
+    try:
+        found = await requests.request(gateway.nc, subjects.JOIN, body, PATIENCE, Joined.model_validate)
+    except Unanswered as error:
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    except replies.InvalidReply as error:
+        raise invalid_reply(str(error)) from error
+    except requests.Refused as error:
+        raise refused(error.refusal) from error
+    view: JoinView = {
+        "node": found.node,
+        "credential": found.credential,
+        "expires_at": found.expires_at,
+        "now": found.now,
+        "nats_url": found.nats_url,
+        "nats_ca": found.nats_ca,
+    }
+    return Response(to_json(view), 200, {"Cache-Control": "no-store"}, "application/json")
+
+
+def refused(refusal: replies.Refusal) -> Problem:
+    if refusal.code.startswith("join_token_"):
+        return Problem(401, refusal.code, refusal.detail, headers={"WWW-Authenticate": "Bearer"})
+    if refusal.status not in PASSED_ON:
+        return invalid_reply(f"a refusal with status {refusal.status}")
+    return Problem(
+        refusal.status, refusal.code, refusal.detail, [(refusal.field, refusal.detail)] if refusal.field else ()
+    )

@@ -1,0 +1,128 @@
+"""A host joins over HTTP: real handlers decide, the log has the story, and a token is worth one use."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import uuid
+from typing import Any
+
+import httpx
+import nkeys
+
+from eventstore.log.envelope import Ref
+from tests.gateway.platform import Platform
+from tests.waiting import eventually
+
+
+def a_key() -> str:
+    found: bytes = nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))).public_key
+    return found.decode()
+
+
+def a_token(node: str) -> str:
+    return f"nbj_{node}_{secrets.token_urlsafe(32)}"
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def a_name() -> str:
+    return f"n{uuid.uuid4().hex[:8]}"
+
+
+async def issued(api: Platform, node: str, minutes: int = 60) -> str:
+    token = a_token(node)
+    body = {"digest": digest(token), "minutes": minutes}
+    answer = await api.call("POST", f"/v1/enrollments/{node}/issue", body)
+    assert answer.status_code in (200, 202), answer.text
+    return token
+
+
+async def join(api: Platform, node: str, token: str, key: str) -> httpx.Response:
+    return await api.call("POST", "/v1/join", {"node": node, "token": token, "public_key": key})
+
+
+async def story(api: Platform, node: str) -> list[Any]:
+    events = await api.get("/v1/events?kind=enrollment&limit=500&after=0")
+    return [e["type"].rsplit(".", 1)[1] for e in events["items"] if e["subject"].endswith(f".{node}")]
+
+
+async def test_a_host_joins_and_nobody_else_with_its_token(api: Platform) -> None:
+    node, key = a_name(), a_key()
+    token = await issued(api, node)
+    answer = await join(api, node, token, key)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["node"] == node and answer.json()["expires_at"] > answer.json()["now"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert (await join(api, node, token, key)).status_code == 200  # its own repeat, after a lost answer
+    for _ in range(2):
+        second = await join(api, node, token, a_key())
+        assert (second.status_code, second.json()["code"]) == (401, "join_token_used")
+    end = await api.gateway.store.last_position()
+    shown = await api.get(f"/v1/enrollments/{node}?min_position={end}")
+    assert (shown["status"], shown["public_key"]) == ("joined", key)
+    assert token not in str(shown) and digest(token) not in str(shown)
+    assert await story(api, node) == ["JoinTokenIssued", "NodeJoined", "JoinTokenReused"]
+
+
+async def test_of_two_hosts_at_the_same_time_one_joins(api: Platform) -> None:
+    node = a_name()
+    token = await issued(api, node)
+    answers = await asyncio.gather(*(join(api, node, token, a_key()) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200, *[401] * 7]
+    assert (await story(api, node)).count("NodeJoined") == 1
+
+
+async def test_a_token_is_of_one_node(api: Platform) -> None:
+    one, other = a_name(), a_name()
+    token = await issued(api, one)
+    await issued(api, other)
+    for node, given in ((other, token), (a_name(), token), (one, a_token(one))):
+        answer = await join(api, node, given, a_key())
+        assert (answer.status_code, answer.json()["code"]) == (401, "join_token_invalid"), answer.text
+    assert (await join(api, one, token, a_key())).status_code == 200
+
+
+async def test_what_is_no_token_or_key_is_refused(api: Platform) -> None:
+    node = a_name()
+    token = await issued(api, node)
+    for given, key in ((digest(token), a_key()), (token, "x"), (token, "U" + "A" * 54), (token + "x", a_key())):
+        assert (await join(api, node, given, key)).status_code == 422
+
+
+async def test_a_revocation_is_an_event(api: Platform) -> None:
+    node = a_name()
+    token = await issued(api, node)
+    assert (await join(api, node, token, a_key())).status_code == 200
+    assert (await api.call("POST", f"/v1/enrollments/{node}/revoke")).status_code in (200, 202)
+    assert (await api.get(f"/v1/enrollments/{node}"))["status"] == "revoked"
+    again = await api.call("POST", f"/v1/enrollments/{node}/revoke")
+    assert (again.status_code, again.json()["code"]) == (409, "nothing_to_revoke")
+
+
+async def test_a_retired_node_loses_its_key_and_token(api: Platform) -> None:
+    node = a_name()
+    await api.side.node(node)
+    assert (await join(api, node, await issued(api, node), a_key())).status_code == 200
+    waiting = await issued(api, node)
+    await lost(api, node)
+    assert (await api.call("POST", f"/v1/nodes/{node}/retire")).status_code in (200, 202)
+
+    async def ended() -> bool:
+        return str((await api.get(f"/v1/enrollments/{node}"))["status"]) == "revoked"
+
+    await eventually(ended, "the enrollment is revoked")
+    answer = await join(api, node, waiting, a_key())
+    assert (answer.status_code, answer.json()["code"]) == (401, "join_token_invalid")
+    assert (await join(api, node, await issued(api, node), a_key())).status_code == 200
+
+
+async def lost(api: Platform, node: str) -> None:
+    from domain import node as nodes
+    from handlers.apply import apply, manager, now
+
+    command = nodes.LoseNode(node=node, at=now(), silent_seconds=60)
+    ref = Ref("system", "node", node)
+    await apply(api.gateway.store, ref, nodes.decide, nodes.evolve, command, manager("test"))
