@@ -48,6 +48,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     access = Authentication(sources if settings.auth == "tokens" else None)
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
+    by_tls = settings.tls_cert is not None or settings.tls_proxy
     heartbeats = Heartbeats(settings.clock_offset_seconds)
     gateway = Gateway(
         nc=nc,
@@ -61,8 +62,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         parked=Index(),
         roles=Roles(heartbeats.malformed),
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
-        sessions=Sessions(os.urandom(32)),
-        headers=SecurityHeaders(),
+        sessions=Sessions(os.urandom(32), by_tls),
+        headers=SecurityHeaders(by_tls),
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
         issuer=issuer,
     )
