@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
-from gateway.access import oidc
+from gateway.access import oidc, pepper
 from gateway.access.addresses import networks
 from gateway.access.auth import Authentication
+from gateway.access.directory import Directory
 from gateway.access.identity import Source
+from gateway.access.log_tokens import LogTokens
 from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
 from gateway.access.sites import served
 from gateway.access.tokens_file import TokensFile
+from gateway.access.uses import Uses
 from gateway.edge import Edge
 from gateway.http.security_headers import SecurityHeaders
 from gateway.monitoring.heartbeats import Heartbeats
@@ -41,21 +44,30 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """
     tokens = TokensFile(settings.tokens_file)
     tokens.load()
-    sources: list[Source] = [tokens]
     issuer = oidc.opened(settings)
-    if issuer is not None:
-        sources.append(issuer)
-    access = Authentication(sources if settings.auth == "tokens" else None)
+    keys = pepper.load(settings.pepper_path)
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
     by_tls = settings.tls_cert is not None or settings.tls_proxy
     heartbeats = Heartbeats(settings.clock_offset_seconds)
+    store = EventStore(nc)
+    changed = asyncio.Event()
+    directory = Directory(nc, store, settings.identity_seconds, changed)
+    uses = Uses(nc, heartbeats.malformed)
+    sources: list[Source] = [tokens, LogTokens(directory, keys, uses)]
+    if issuer is not None:
+        issuer.bindings = directory.bindings
+        sources.append(issuer)
+    access = Authentication(sources if settings.auth == "tokens" else None, changed)
     gateway = Gateway(
         nc=nc,
-        store=EventStore(nc),
+        store=store,
         pool=pool,
         position=Position(),
         access=access,
+        directory=directory,
+        pepper=keys,
+        uses=uses,
         refusals=Refusals(nc, settings.refusals_per_minute, networks(settings.trusted_proxies), heartbeats.malformed),
         heartbeats=heartbeats,
         metrics=Metrics(),
@@ -74,6 +86,10 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
     gateway.essential.start("access", access.run())
+    gateway.essential.start("uses", uses.run())
+    if access.needed:
+        gateway.essential.start("directory", directory.run())
+        gateway.metrics.identity_behind(lambda: directory.behind)
     gateway.essential.start("refusals", gateway.refusals.run())
     gateway.essential.start("status", publish_status(gateway))
     try:

@@ -43,7 +43,7 @@ from gateway.openapi.described import judge, positions
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.operators import authority, health, joining, parked, refusals, status
 from gateway.operators.parked import ParkedSummary, ParkedView
-from gateway.reads import login, me, reads
+from gateway.reads import login, me, reads, tokens
 from gateway.reads.read import Function, Read
 from gateway.session import SessionView
 from gateway.state import Gateway, caller, reflects
@@ -52,6 +52,7 @@ from projections.books import TABLES
 from projections.images import ImageView
 from projections.operation_rows import OperationView
 from projections.projects import PROJECTS, ProjectView
+from projections.tokens import TokenView
 from projections.usage import UsageView
 from projections.vms import VmView
 
@@ -139,6 +140,8 @@ OWN_READS = (
     Read("/v1/events", EVENT_READ, audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
     Read("/v1/feed", EVENT_READ, feed.everything, "The log, as it grows", FEED),
     Read("/v1/projects/{project}/feed", EVENT_READ, feed.of_project, "The feed of a project", FEED),
+    Read("/v1/tokens", SELF, tokens.many, "Tokens", ("principal", *PAGED), TokenView, listed=True),
+    Read("/v1/tokens/{token}", SELF, tokens.one, "A token", FRESH, TokenView),
     Read("/v1/me", SELF, me.me, "The caller, and its roles", (), me.MeView),
     Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
     Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView),

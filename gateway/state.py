@@ -12,12 +12,15 @@ from starlette.requests import Request
 from domain.access import Permission
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
+from gateway.access.directory import Directory
 from gateway.access.identity import Identity
 from gateway.access.oidc import Issuer
+from gateway.access.pepper import Pepper
 from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
 from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
+from gateway.access.uses import Uses
 from gateway.http import parameters
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.http.security_headers import SecurityHeaders
@@ -60,6 +63,9 @@ class Gateway:
     pool: Pool
     position: Position
     access: Authentication
+    directory: Directory
+    pepper: Pepper
+    uses: Uses
     refusals: Refusals
     heartbeats: Heartbeats
     metrics: Metrics

@@ -9,7 +9,10 @@ from projections.times import text
 
 
 class TokenView(TypedDict):
-    """A token as the API shows it. `project`, `role` and `read_only` limit it. `created_by` is who issued it."""
+    """A token as the API shows it. `project`, `role` and `read_only` limit it. `created_by` is who issued it.
+
+    `last_used_at` is the minute of its last use; the gateway knows it.
+    """
 
     id: str
     name: str
@@ -18,6 +21,7 @@ class TokenView(TypedDict):
     project: str | None
     role: Role | None
     read_only: bool
+    last_used_at: str | None
     created_by: str | None
     created_at: str
     updated_at: str
@@ -34,6 +38,7 @@ def view(state: Token, version: int, position: int) -> TokenView:
         "project": state.project,
         "role": state.role,
         "read_only": state.read_only,
+        "last_used_at": None,
         "created_by": state.created_by,
         "created_at": text(state.created_at),
         "updated_at": text(state.updated_at),

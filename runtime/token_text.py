@@ -9,12 +9,12 @@ ID, SECRET = 12, 43
 """Characters of an id and of a secret: 62 and 256 random bits."""
 ID_LETTERS = string.ascii_lowercase + string.digits
 SECRET_LETTERS = string.ascii_letters + string.digits
-_TOKEN = re.compile(rf"{PREFIX}([a-z0-9]{{{ID}}})_([A-Za-z0-9]{{{SECRET}}})")
+TOKEN = re.compile(rf"{PREFIX}([a-z0-9]{{{ID}}})_([A-Za-z0-9]{{{SECRET}}})")
 
 
 def split(token: str) -> tuple[str, str] | None:
     """The id and the secret of a token; None if it does not have this form."""
-    found = _TOKEN.fullmatch(token)
+    found = TOKEN.fullmatch(token)
     return (found[1], found[2]) if found is not None else None
 
 
@@ -40,5 +40,5 @@ def in_letters(number: bytes, letters: str, length: int) -> str:
 
 def named(text: str) -> str | None:
     """The id of the token in a text; None if there is none. The token need not be a valid one."""
-    found = _TOKEN.search(text)
+    found = TOKEN.search(text)
     return found[1] if found is not None else None

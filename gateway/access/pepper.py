@@ -41,7 +41,8 @@ class Pepper:
     _keys: Sequence[bytes] = field(repr=False)
 
     def mint(self, operation: str, key: str | None) -> Minted:
-        """A new token. With an idempotency key it is derived, so that a repeat makes the same one.
+        """A new token. Its id follows from the operation. With an idempotency key its secret is derived, so that a
+        repeat makes the same one.
 
         The caller's key is part of what it is derived from, and is never stored: the pepper and the log together do
         not give away any token whose key cannot be guessed.
@@ -51,8 +52,8 @@ class Pepper:
         else:
             of_secrets = hmac.digest(self._keys[0], b"nebula: secrets of tokens", hashlib.sha256)
             seed = hmac.digest(of_secrets, f"{operation}\0{key}".encode(), hashlib.sha512)
-        id_ = in_letters(hashlib.sha256(b"id" + seed).digest(), ID_LETTERS, ID)
-        secret = in_letters(hashlib.sha256(b"secret" + seed).digest(), SECRET_LETTERS, SECRET)
+        id_ = in_letters(hashlib.sha256(f"id of a token: {operation}".encode()).digest(), ID_LETTERS, ID)
+        secret = in_letters(hashlib.sha256(seed).digest(), SECRET_LETTERS, SECRET)
         return Minted(id_, secret, digest(self._keys[0], id_, secret))
 
     def fits(self, id_: str, secret: str, stored: str) -> bool:

@@ -1,5 +1,6 @@
 """The last use of each token, to the minute: one message per token, not an event for each use."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from runtime import logs, subjects
 from runtime.bus import ordered
 from runtime.bus.malformed import Malformed
+from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
 #: Seconds between two messages about one token.
 PRECISION = 60
+#: Seconds between two writes of what was noted.
+WRITES = 1.0
 #: The source of malformed messages.
 SOURCE = "token-uses"
 
@@ -61,7 +65,19 @@ class Uses:
                 log.warning("the last use of a token is not stored", token=token, error=repr(error))
 
     async def run(self) -> None:
-        """Follow the stream, for ever."""
+        """Follow the stream, and write every second what was noted, for ever."""
+        writing = asyncio.create_task(self._write())
+        try:
+            await self._follow()
+        finally:
+            await end([writing])
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(WRITES)
+            await self.write()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 uses = ordered.follow(self._nc, subjects.TOKEN_USES, 0, [subjects.TOKEN_USES_OF_ALL], read)

@@ -7,25 +7,24 @@ repeated for a short time.
 
 import hashlib
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from domain.contract import Json
 from domain.kind import nobody
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
 from gateway.access.forbidden import for_project
-from gateway.commands import accepted, bodies
+from gateway.commands import accepted, bodies, tokens
 from gateway.commands.actions import Action
+from gateway.commands.requested import Requested
 from gateway.http import content
 from gateway.http.parameters import idempotency_key, path_id, wait
 from gateway.http.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
 from gateway.reads import waiting
-from gateway.state import Caller, Gateway, caller, reflects
+from gateway.state import Gateway, caller, reflects
 from projections.database import clean_json
 from runtime import subjects
 from runtime.bus import replies, requests
@@ -39,38 +38,6 @@ PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
-    """One requested command: the action, the resource, the caller.
-
-    `key`: the id that is derived from the caller's key; only for commands that create a resource. `operation` and
-    `fingerprint` are empty if the command is not an operation.
-    """
-
-    action: Action
-    project: str
-    resource: str
-    key: str | None
-    operation: str
-    fingerprint: str
-    args: Mapping[str, Json]
-    caller: Caller
-
-    def payload(self) -> bytes:
-        """A `CommandRequest` as JSON. Its values were checked before, so no model is needed."""
-        identity = self.caller.identity
-        context = {
-            "actor": identity.actor,
-            "credential": identity.credential,
-            "request": self.caller.request,
-            "operation": self.operation or None,
-            "fingerprint": self.fingerprint or None,
-            "key": self.key,
-            "traceparent": self.caller.traceparent,
-        }
-        return to_json({"args": {self.action.kind: self.resource, **self.args}, "context": context})
-
-
 async def command(gateway: Gateway, request: Request, action: Action) -> Response:
     """Send a command to handlers, and answer with its operation and its resource."""
     seconds = wait(request)
@@ -79,6 +46,9 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     if action.creates and KINDS[kind].owner is not nobody:
         project = requested.args.get("project")
         for_project(requested.caller.identity.access, action.permission, None if project is None else str(project))
+    made = None
+    if tokens.issues(action):
+        requested, made = tokens.minted(gateway.pepper, requested, idempotency_key(request))
     reply = await ask(gateway, requested)
     try:
         found = accepted.shown(kind, reply)
@@ -97,7 +67,10 @@ async def command(gateway: Gateway, request: Request, action: Action) -> Respons
     headers = {"Location": f"/v1/operations/{requested.operation}"}
     if reply.replayed:
         headers["Idempotent-Replayed"] = "true"
-    answer = {"operation": operation, kind: resource, "position": position}
+    answer: dict[str, Any] = {"operation": operation, kind: resource, "position": position}
+    if made is not None:
+        answer |= tokens.secret_of(made, reply)
+        headers |= tokens.NO_STORE
     return Response(to_json(answer), 200 if ended_in_time else 202, headers, "application/json")
 
 

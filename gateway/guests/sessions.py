@@ -14,7 +14,8 @@ from domain.contract import Json
 from domain.vm import Console
 from gateway.commands import bodies
 from gateway.commands.actions import Action
-from gateway.commands.commands import Requested, ask
+from gateway.commands.commands import ask
+from gateway.commands.requested import Requested
 from gateway.http.problems import Problem
 from gateway.state import Caller, Gateway
 from runtime import logs

@@ -1,6 +1,6 @@
 """The metrics of a gateway, for Prometheus."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -103,6 +103,15 @@ class Metrics:
         self._clock_offset.clear()
         for node, seconds in offsets.items():
             self._clock_offset.labels(node).set(seconds)
+
+    def identity_behind(self, seconds: Callable[[], float | None]) -> None:
+        """Show for how long the gateway has not been sure to know all accounts and tokens; -1 if it never was."""
+        gauge = Gauge(
+            "nebula_identity_behind_seconds",
+            "Seconds since the gateway last knew all accounts and tokens of the log; -1 before the first time",
+            registry=self.registry,
+        )
+        gauge.set_function(lambda: -1.0 if (behind := seconds()) is None else behind)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

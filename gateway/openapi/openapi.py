@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from domain.access import OPEN
-from gateway.commands import bodies
+from gateway.commands import bodies, tokens
 from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import Action
 from gateway.openapi import described, statuses
@@ -18,6 +18,7 @@ from gateway.openapi.statuses import SCHEMAS, refusals
 from gateway.reads.read import Read
 from projections.operation_rows import OperationView
 from projections.pages import MOST
+from runtime.token_text import TOKEN
 
 
 def document(reads: Iterable[Read], actions: Iterable[Action]) -> bytes:
@@ -95,8 +96,19 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+SECRET = {
+    "secret": {
+        "type": ["string", "null"],
+        "pattern": f"^{TOKEN.pattern}$",
+        "description": "the token; null in answers to repeats after ten minutes",
+    },
+    "secret_withheld": {"type": ["string", "null"], "description": "why `secret` is null"},
+}
+"""What the answer to the issue of a token has in addition."""
+
+
 def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
-    answer = {
+    answer: dict[str, Any] = {
         "type": "object",
         "required": ["operation", action.kind, "position"],
         "properties": {
@@ -105,6 +117,9 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
             "position": described.POSITION,
         },
     }
+    if tokens.issues(action):
+        answer["required"] = [*answer["required"], *SECRET]
+        answer["properties"] = {**answer["properties"], **SECRET}
     done = {"headers": described.OF_A_COMMAND, "content": {"application/json": {"schema": answer}}}
     operation: dict[str, Any] = {
         "summary": action.summary,

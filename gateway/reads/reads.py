@@ -23,12 +23,13 @@ from gateway.http.problems import Problem
 from gateway.reads import waiting
 from gateway.state import Gateway, mine, reflects
 from gateway.writes import ANY
-from projections import aggregates, operation_rows, pages
+from projections import aggregates, operation_rows, pages, times
 from projections.aggregates import Aggregates, Found
 from projections.books import TABLES
 from projections.images import IMAGES
 from projections.nodes import NODES
 from projections.projects import PROJECTS
+from projections.tokens import TOKENS
 from projections.vms import VMS
 from runtime import subjects
 
@@ -79,7 +80,9 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
 
 
 def shown(gateway: Gateway, table: Aggregates[Any, Any], view: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The view of a resource; for a node with the values from its heartbeats."""
+    """The view of a resource; for a node with the values from its heartbeats, for a token with its last use."""
+    if table is TOKENS:
+        return {**view, "last_used_at": times.maybe(gateway.uses.of(view["id"]))}
     if table is not NODES:
         return view
     heartbeats = gateway.heartbeats

@@ -12,7 +12,7 @@ from domain.base import Resources
 from domain.contract import CommandRequest, Power, ReportError
 from gateway.access.identity import LOCAL, Identity
 from gateway.commands.actions import ACTIONS
-from gateway.commands.commands import Requested
+from gateway.commands.requested import Requested
 from gateway.state import Caller
 from tests.gateway.platform import SPEC, VMS, Platform
 from tests.projections.cloud import SSH_KEY

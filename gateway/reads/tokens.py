@@ -1,0 +1,57 @@
+"""Tokens: callers see their own, auditors and operators those of everybody."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from domain.access import TOKEN_READ
+from domain.kind import SYSTEM
+from domain.token import Token
+from eventstore.log.envelope import Ref
+from gateway.http import parameters
+from gateway.http.parameters import not_found, path_id
+from gateway.http.problems import Problem
+from gateway.reads.reads import answer, listed, page_key, shown
+from gateway.state import Gateway, caller, reflects
+from projections import aggregates, pages
+from projections.aggregates import Found
+from projections.tokens import TOKENS
+
+
+async def many(gateway: Gateway, request: Request) -> Response:
+    """A page of tokens that are not revoked: of the caller, or of everybody, as its roles allow."""
+    access = caller(request).identity.access
+    principal = parameters.word(request, "principal")
+    after, limit = await page_key(gateway, request, TOKENS.table) or 0, parameters.limit(request)
+    await gateway.fresh(request, kind=TOKENS.kind)
+    own = None if access.may(TOKEN_READ) else access.principal
+    where = (
+        "(%(principal)s::text IS NULL OR principal = %(principal)s) AND (%(own)s::text IS NULL OR principal = %(own)s)"
+    )
+    found = await pages.page(gateway.pool, TOKENS, after, limit, where, {"principal": principal, "own": own})
+    return listed(
+        request, TOKENS.table, [shown(gateway, TOKENS, item) for item in found.items], found.next, found.position
+    )
+
+
+async def one(gateway: Gateway, request: Request) -> Response:
+    """A token. Raises Problem: 404 if it does not exist or is another's, after the same steps; 410 if it is revoked."""
+    access, id_ = caller(request).identity.access, path_id(request, "token")
+    ref = Ref(SYSTEM, "token", id_)
+    await gateway.fresh(request, id_)
+
+    async def visible() -> Found[Token] | None:
+        found, position = await aggregates.get(gateway.pool, TOKENS, ref, mine=None)
+        reflects(request, position)
+        if found is None or not (access.may(TOKEN_READ) or found.state.principal == access.principal):
+            return None
+        return found
+
+    token = await visible()
+    if token is None:
+        await gateway.caught_up()
+        token = await visible()
+    if token is None:
+        raise not_found("token", id_)
+    if token.deleted:
+        raise Problem(410, "token_revoked", f"token {id_} was revoked")
+    return answer(shown(gateway, TOKENS, TOKENS.shown(token)))
