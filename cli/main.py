@@ -14,6 +14,7 @@ from cli.commands import (
     access,
     catalog,
     console,
+    contexts,
     enroll,
     events,
     guest,
@@ -41,8 +42,8 @@ HELP = (
     "\n\n"
     "Exit status: 0 done; 1 refused, or the operation failed; 2 wrong usage; 3 the platform cannot be reached; 4 the "
     "operation took longer than the time-out; 130 interrupted.\n\n"
-    "The options below may also follow the command. Without a token, the token that `nebula up` keeps in "
-    "NEBULA_HOME is used, for that platform only."
+    "The options below may also follow the command. Without a token, the one of `nebula login` is used, or the one "
+    "that `nebula up` keeps in NEBULA_HOME; each for its own platform only."
 )
 
 app = typer.Typer(
@@ -154,6 +155,7 @@ for name, group in {
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 access.register(catalog.projects)
 console.register(vm.app)
+contexts.register(app, USE)
 guest.register(vm.app)
 enroll.register(catalog.nodes)
 events.register(app)

@@ -1,8 +1,6 @@
-"""The settings of an OIDC issuer: which URLs are safe to ask, and how the claims of its tokens become roles."""
+"""Which URLs of an OIDC issuer may be asked."""
 
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: Hosts that can only be reached from this machine. Only these may be asked without TLS.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,20 +34,3 @@ def within(url: str, asked: str) -> str:
     if urlsplit(url).scheme != "https" and urlsplit(url).netloc != urlsplit(asked).netloc:
         raise ValueError("must be https, or on the issuer's own host")
     return url
-
-
-class OidcRoles(BaseModel):
-    """A claim of the issuer's tokens, and the roles that each of its values gives: `operator`, `member@web` …"""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    claim: str = Field(min_length=1, max_length=255)
-    map: dict[str, tuple[str, ...]] = Field(max_length=1000)
-
-    @field_validator("map", mode="before")
-    @classmethod
-    def lists(cls, given: object) -> object:
-        """One role may stand without a list."""
-        if not isinstance(given, dict):
-            return given
-        return {value: (roles,) if isinstance(roles, str) else roles for value, roles in given.items()}

@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from runtime.http.limits import Limits
 from runtime.images.image_hosts import ImageHosts
-from runtime.issuer import OidcRoles, issuer
+from runtime.issuer import issuer
+from runtime.oidc_roles import OidcRoles
 from runtime.subjects import SLUG
 from runtime.text.explained import explained
 from runtime.text.masking import masked

@@ -53,10 +53,17 @@ def encoded(text: str) -> bytes:
 class Client:
     """Calls one platform. `note` gets a line whenever a call has to be tried again.
 
-    `help` says what to do when the platform asks for a token and there is none.
+    `help` says what to do when the platform refuses the token, or there is none. `renew` gives the token for each call.
     """
 
-    def __init__(self, url: str, token: str | None, note: Callable[[str], None], help: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        note: Callable[[str], None],
+        help: str = "",
+        renew: Callable[[], str] | None = None,
+    ) -> None:
         at = platform_url(url)
         if token and not VISIBLE.fullmatch(token):
             raise Usage("a token has to be visible ASCII characters, without spaces")
@@ -67,6 +74,7 @@ class Client:
         self._token = token
         self._note = note
         self._help = help
+        self._renew = renew
         self._trusted: ssl.SSLContext | None = None
 
     def get(self, target: str, query: Query | None = None, *, wait: float = 0) -> Document:
@@ -229,11 +237,12 @@ class Client:
         return target + ("?" + urlencode(given) if given else "")
 
     def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        token = self._renew() if self._renew is not None else self._token
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _problem(self, response: http.client.HTTPResponse, data: bytes) -> CliError:
         problem = problem_of(self.url, response.status, data)
-        if response.status == 401 and self._token is None and self._help:
+        if response.status == 401 and self._help:
             problem["detail"] = f"{problem['detail']}; {self._help}"
         if response.status not in NOT_NOW:
             return Refused(problem)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from cli.client.client import Client
+from cli.client.contexts import Store, config_folder
 from cli.client.credentials import DEFAULT_URL, Given, target
 from cli.client.errors import CliError, Exit, Interrupted
 from cli.client.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
@@ -30,12 +31,14 @@ WAITING = "Waiting"
 
 Url = Annotated[
     str | None,
-    typer.Option(help=f"The platform's address (NEBULA_URL; {DEFAULT_URL}).", rich_help_panel=EVERYWHERE),
+    typer.Option(
+        help=f"The platform's address (NEBULA_URL; the context in use; {DEFAULT_URL}).", rich_help_panel=EVERYWHERE
+    ),
 ]
 Token = Annotated[
     str | None,
     typer.Option(
-        help="Bearer token (NEBULA_TOKEN, for NEBULA_URL; else the token that `up` keeps, for its own platform).",
+        help="Bearer token (NEBULA_TOKEN, for NEBULA_URL; else that of `nebula login`, or the one that `up` keeps).",
         rich_help_panel=EVERYWHERE,
     ),
 ]
@@ -73,6 +76,7 @@ def root(
     output: Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")] = None,
     home: Annotated[Path | None, typer.Option(envvar="NEBULA_HOME", hidden=True, readable=False)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for operations.")] = False,
+    config: Annotated[Path | None, typer.Option(envvar="XDG_CONFIG_HOME", hidden=True, readable=False)] = None,
 ) -> None:
     """The options in front of the command's name. Its help text is in main.py."""
     context.obj = {
@@ -83,6 +87,7 @@ def root(
         "output": output,
         "home": home,
         "no_wait": no_wait,
+        "store": Store(config_folder(config)),
     }
 
 
@@ -130,8 +135,8 @@ def _register(
 
 
 def _session(given: dict[str, Any]) -> Session:
-    found = target(Given(given["url"], given["token"]), given["environment"], given["home"])
-    api = Client(found.url, found.token, note, found.help)
+    found = target(Given(given["url"], given["token"]), given["environment"], given["home"], given["store"])
+    api = Client(found.url, found.token, note, found.help, found.renew)
     return Session(
         api,
         output=given["output"] or Output.TABLE,

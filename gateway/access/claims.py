@@ -1,17 +1,16 @@
 """What the claims of an OIDC token mean: the principal, and the roles that it has by the claim map."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from domain.access import Grant
+from domain.principal import is_bindable
 from gateway.access.tokens_file import grant
-from runtime.issuer import OidcRoles
+from runtime.oidc_roles import OidcRoles
 
 #: The maximum number of values of one claim that are looked at.
 MOST_VALUES = 1000
 
-_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|+=~-]{0,119}")
 
 Claims = Mapping[str, Any]
 
@@ -28,14 +27,14 @@ def principal(claims: Claims, name: str) -> str:
     value = _found(claims, name)
     if not isinstance(value, str):
         raise BadClaim(f"the claim {name} of this token is missing, or is no text")
-    if not _VALUE.fullmatch(value):
+    found = f"oidc:{value}"
+    if not is_bindable(found):
         raise BadClaim(
-            f"the claim {name} of this token cannot be a principal: it has to be 1 to 120 ASCII letters, digits and "
-            "._@|+=~-, and to begin with a letter or a digit"
+            f"the claim {name} of this token cannot be a principal: it has to be 1 to 250 visible ASCII characters"
         )
     if name == "email" and claims.get("email_verified") is not True:
         raise BadClaim("the issuer has not verified the e-mail address in this token")
-    return f"oidc:{value}"
+    return found
 
 
 def grants(claims: Claims, roles: Mapping[str, frozenset[Grant]], name: str) -> frozenset[Grant]:

@@ -48,6 +48,7 @@ def nebula(
         monkeypatch.setattr(module, "RETRY", Backoff(first=0.0, last=0.0))
     monkeypatch.setenv("NEBULA_URL", platform.url)
     monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for name in ("NEBULA_TOKEN", "NEBULA_PROJECT"):
         monkeypatch.delenv(name, raising=False)
 

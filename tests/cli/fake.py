@@ -98,6 +98,12 @@ class Platform:
     def __init__(self) -> None:
         self.url = ""
         self.token: str | None = None
+        #: the issuer that it names for logins
+        self.offer: Document | None = None
+        #: what it calls its caller
+        self.me = "ada"
+        #: `Authorization` of each call
+        self.shown: list[str | None] = []
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, Document]] = []
         self.bodies: list[Document] = []
@@ -282,6 +288,11 @@ class Platform:
         if strange := query.keys() - KNOWN - {"min_position"}:
             raise self.unknown(f"{template} with {', '.join(strange)}")
         match template.removeprefix("/v1/"):
+            case "login":
+                return Answer({"token_needed": self.token is not None, "oidc": self.offer}, len(self.events))
+            case "me":
+                me = {"principal": self.me, "roles": [], "read_only": False, "credential": None, "expires_at": None}
+                return Answer(me, len(self.events))
             case "projects":
                 return self.page([*self.projects.values()], path, query)
             case "projects/{project}/vms":

@@ -34,7 +34,12 @@ def serving(platform: Platform) -> Iterator[Platform]:
                     raise Problem(503, "log_unavailable", LOG_UNAVAILABLE, headers={"Retry-After": "0"})
                 if fault == "500":
                     raise Problem(500, "internal_error", "it was being killed")
-                if platform.token and self.headers["Authorization"] != f"Bearer {platform.token}":
+                platform.shown.append(self.headers["Authorization"])
+                if (
+                    parts.path != "/v1/login"
+                    and platform.token
+                    and self.headers["Authorization"] != f"Bearer {platform.token}"
+                ):
                     raise Problem(401, "unauthorized", "no such token", headers={"WWW-Authenticate": "Bearer"})
                 asked = description.wrong_parameters(self.command, parts.path, query, dict(self.headers))
                 if asked:

@@ -147,6 +147,7 @@ OTHERS = {
     *("export", "import", "rebuild"),
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
     *("vm console", "vm console-log", "vm vnc"),
+    *("login", "logout", "context list", "context use", "context remove"),
     "node token",  # it prints what it has made itself
 }
 
