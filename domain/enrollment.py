@@ -198,8 +198,8 @@ def issue(enrollment: Enrollment | None, command: IssueJoinToken) -> list[Enroll
 
 def revoke(enrollment: Enrollment | None, command: RevokeEnrollment) -> list[EnrollmentEvents]:
     if enrollment is None:
-        detail = f"no join token was ever issued for node {command.enrollment}"
-        raise Rejected("enrollment_not_found", detail, Category.NOT_FOUND)
+        detail = f"there is no enrollment {command.enrollment}"
+        raise Rejected("enrollment_not_found", detail, Category.NOT_FOUND, field="enrollment")
     if same_request(enrollment.operations.get(command.operation), command.VERB, command.fingerprint):
         return []
     if enrollment.valid_key is None and enrollment.token is None:

@@ -67,7 +67,7 @@ def account_named(given: str, field: str) -> Reference:
     found = account_of(given)
     if found is None:
         detail = f"{given} is neither a user nor a service account: only these can have tokens"
-        raise Rejected("not_an_account", detail, field=field)
+        raise Rejected("not_an_account", detail, Category.INVALID, field=field)
     return found
 
 

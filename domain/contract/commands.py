@@ -11,6 +11,7 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from typing_extensions import TypedDict
 
+from domain.access import Grant
 from domain.base import Actor, Uuid
 from domain.contract.values import Json, Position
 
@@ -28,13 +29,17 @@ class Caller(BaseModel):
     """Who gives a command, and the ids of the request.
 
     `operation`, `fingerprint`: identify a request that becomes an operation; a repeat has the same ones. `key`: the id
-    that is derived from the caller's idempotency key, if the command creates a resource.
+    that is derived from the caller's idempotency key, if the command creates a resource. `credential`: the id of a
+    token; users and service accounts need one. `grants`, `read_only`: what other principals may do; the sender vouches
+    for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     actor: Actor
     credential: HeaderText | None = None
+    grants: tuple[Grant, ...] = ()
+    read_only: bool = False
     request: HeaderText | None = None
     operation: HeaderText | None = None
     fingerprint: str | None = None

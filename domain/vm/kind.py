@@ -2,7 +2,7 @@
 
 from typing import Any, assert_never, get_args
 
-from domain.access import PLATFORM, VM_READ
+from domain.access import OPEN, PLATFORM, VM_CONSOLE, VM_READ
 from domain.base import Event
 from domain.kind import CancelReason, Id, Kind, Outcome, Scope, Step
 from domain.references import NONE, Reference, tags
@@ -47,14 +47,15 @@ NOTES: tuple[Verb[Any], ...] = tuple(
         command=command,
         summary=summary,
         effect=Effect.NOTES,
-        permission=PLATFORM,
+        permission=permission,
         accepted_by=(),
         fulfilled_by=ON_ACCEPTANCE,
     )
-    for name, command, summary in (
-        ("guest-ready", RecordGuestReady, "A guest is ready: its cloud-init has finished"),
-        ("open-console", OpenConsole, "A caller is about to be connected to a console"),
-        ("close-console", CloseConsole, "A connection to a console has ended"),
+    for name, command, permission, summary in (
+        ("guest-ready", RecordGuestReady, PLATFORM, "A guest is ready: its cloud-init has finished"),
+        ("open-console", OpenConsole, VM_CONSOLE, "A caller is about to be connected to a console"),
+        # Its end is recorded also when it ended because the caller may not use it any more.
+        ("close-console", CloseConsole, OPEN, "A connection to a console has ended"),
     )
 )
 

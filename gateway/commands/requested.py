@@ -33,6 +33,8 @@ class Requested:
         context = {
             "actor": identity.actor,
             "credential": identity.credential,
+            "grants": sorted(identity.access.grants, key=lambda grant: (grant.project or "", grant.role)),
+            "read_only": identity.access.read_only,
             "request": self.caller.request,
             "operation": self.operation or None,
             "fingerprint": self.fingerprint or None,

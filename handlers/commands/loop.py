@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from domain.accepted_requests import FIELD, AcceptedRequest, KeyReused
+from domain.access import Access
 from domain.base import Category, Event, Rejected
 from domain.contract import Caller, CommandReply, CommandRequest, OperationReply
 from domain.operation import Operation
@@ -31,6 +32,7 @@ from handlers.apply import Applied, apply, caught_up, newest, now
 from handlers.commands.fences import Basis, Fences
 from handlers.commands.fingerprints import Fingerprint, Fingerprints
 from handlers.commands.lookups import Args, Facts, RelatedChanges, basis
+from handlers.commands.permissions import Permissions
 from handlers.commands.routes import ROUTES, Route
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
@@ -78,6 +80,7 @@ class CommandLoop:
         self._facts = facts
         self._fences = Fences(store, facts.world)
         self._fingerprints = Fingerprints(facts.vault)
+        self._permissions = Permissions(store, facts.world)
         self._responder = Responder(nc, refusal)
         self.health = Health(nc)
         self._subscription: Subscription | None = None
@@ -173,6 +176,7 @@ class CommandLoop:
             detail = f"a {verb} of {kind} {ref.id} has to be sent on {subjects.command(ref.project, kind, verb)}"
             raise Rejected("invalid_request", detail, Category.INVALID, field="project")
         caller = request.context
+        access = await self._permissions.check(route, ref, dict(request.args), caller)
         fingerprint = await self._fingerprints.of(caller.operation, caller.fingerprint)
         context = event_context(caller, await self._fingerprints.of_credential(caller.credential))
         incoming = Incoming(route, ref, project, request, context, fingerprint)
@@ -180,7 +184,7 @@ class CommandLoop:
         pauses = RETRY.pauses()
         while True:  # limited by time, not by tries: each conflict means that another command was accepted
             try:
-                applied = await self._decide(incoming)
+                applied = await self._decide(incoming, access)
                 break
             except Rejected:
                 if caller.key is not None:  # if the key was used before, that is the better explanation
@@ -190,11 +194,12 @@ class CommandLoop:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(next(pauses))
+            access = await self._permissions.check(route, ref, dict(request.args), caller)
         if applied.events and kind != "vm":
             await self._facts.world.reached(applied.tip.position)  # the next command may refer to it
         return await self._reply(incoming, applied)
 
-    async def _decide(self, incoming: Incoming) -> Applied[Any]:
+    async def _decide(self, incoming: Incoming, access: Access) -> Applied[Any]:
         """The result of the command. Raises Rejected, Erased, Conflict, Unavailable."""
         try:
             args, known = await self._prepare(incoming)
@@ -205,18 +210,19 @@ class CommandLoop:
             if incoming.route.lookup.behind:
                 await self._fences.confirm(incoming.ref, repeated, {}, incoming.context)
             return repeated
-        return await self._decide_and_append(incoming, {**args, "at": now()}, known)
+        return await self._decide_and_append(incoming, access, {**args, "at": now()}, known)
 
-    async def _decide_and_append(self, incoming: Incoming, args: Args, known: Basis) -> Applied[Any]:
+    async def _decide_and_append(self, incoming: Incoming, access: Access, args: Args, known: Basis) -> Applied[Any]:
         """Decide and append, and check the fences. Raises Rejected, Conflict, Unavailable."""
         route, ref, context = incoming.route, incoming.ref, incoming.context
         kind, verb, lookup = route.kind, route.verb, route.lookup
+        command = verb.admit(access, route.command.model_validate(args), self._facts.world.get(ref).state)
         applied = await apply(
             self._store,
             ref,
             incoming.fingerprint.deciding(kind.decide) if incoming.fingerprint else kind.decide,
             kind.evolve,
-            route.command.model_validate(args),
+            command,
             replace(context, operation=None) if verb.two_steps else context,
             world=self._facts.world,
             expect_new=lookup.behind,

@@ -98,7 +98,7 @@ class World:
 
     def __init__(self) -> None:
         self.position = 0
-        self.frontier = Frontier(REFERRED)
+        self.frontier = Frontier((*REFERRED, "token"))
         """The messages that are received, also those that are not folded yet."""
         self.references = References(lambda ref: self.get(ref).state)
         self.deleted_vms: set[str] = set()

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from domain import contract
-from domain.access import Access
+from domain.access import Access, Grant, Role
 from domain.base import Resources
 from domain.contract import CommandRequest, Power, ReportError
 from gateway.access.identity import LOCAL, Identity
@@ -309,17 +309,22 @@ async def test_who_asked_stands_in_the_log(api: Platform) -> None:
     assert first["operationid"] == operation
 
 
+ALICE = Access("alice", frozenset([Grant(Role.MEMBER, "p"), Grant(Role.OPERATOR)]), read_only=True)
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["operation", "no-operation"])
 def test_a_request_says_what_the_contract_has(own: bool) -> None:
     """It is written without the model that reads it."""
     key, action = str(uuid.uuid4()), next(action for action in ACTIONS if (action.kind, action.verb) == ("vm", "stop"))
-    who = Caller(Identity(Access("alice"), "c" * 12), "request", "00-1-2-03") if own else Caller(LOCAL, "r", None)
+    who = Caller(Identity(ALICE, "c" * 12), "request", "00-1-2-03") if own else Caller(LOCAL, "r", None)
     asked = Requested(action, "default", "vm-id", key if own else None, "o" * own, "f" * own, {"force": True}, who)
     said = CommandRequest.model_validate_json(asked.payload())
     assert said.args == {"vm": "vm-id", "force": True}
     assert said.context == (
         contract.Caller(
             actor="alice",
+            grants=(Grant(Role.OPERATOR), Grant(Role.MEMBER, "p")),
+            read_only=True,
             credential="c" * 12,
             request="request",
             operation="o",
@@ -328,7 +333,7 @@ def test_a_request_says_what_the_contract_has(own: bool) -> None:
             traceparent="00-1-2-03",
         )
         if own
-        else contract.Caller(actor="local", request="r")
+        else contract.Caller(actor="local", request="r", grants=(Grant(Role.OPERATOR),))
     )
     written = json.loads(asked.payload())["context"]
     assert written.keys() <= contract.Caller.model_fields.keys()  # else the reader ignores it

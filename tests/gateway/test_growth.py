@@ -48,7 +48,7 @@ async def lived(store: EventStore, ref: Ref, events: list[Any]) -> None:
 
 
 async def reply_to_change(api: Platform, ref: Ref) -> bytes:
-    context = {"actor": "tester", "operation": str(uuid.uuid4()), "fingerprint": "f"}
+    context = {"actor": "tester", "grants": [["operator", None]], "operation": str(uuid.uuid4()), "fingerprint": "f"}
     body = json.dumps({"args": {"vm": ref.id, "labels": {"a": "b"}}, "context": context}).encode()
     reply = await api.side.nc.request(subjects.command("default", "vm", "change"), body, timeout=30)
     assert "ok" in json.loads(reply.data), reply.data

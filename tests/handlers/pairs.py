@@ -10,7 +10,9 @@ from typing import Any
 
 from domain.image import Image, ImagePhase, ImageRegistered, ImageVerified
 from domain.project import ProjectCreated
+from domain.service_account import ServiceAccountCreated
 from domain.tag import TagCreated
+from domain.user import UserCreated
 from domain.vm import Phase, VmOperationTimedOut, VmRequested
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Change, Tip
@@ -34,6 +36,10 @@ def project_made(id_: str) -> Change:
 
 def tag_made(id_: str) -> Change:
     return Change(Tip(Ref("system", "tag", id_)), [TagCreated(**done(), tag=id_, name=id_)])
+
+
+def user_made(id_: str) -> Change:
+    return Change(Tip(Ref("system", "user", id_)), [UserCreated(**done(), user=id_, name=id_)])
 
 
 def image_made(id_: str) -> Change:
@@ -193,7 +199,30 @@ def tagged_project_and_tag(n: str, home: Path) -> Pair:
     return Pair([tag_made(target), its], use, lambda states: target in states[its.tip.ref].tags)
 
 
+def bind_and_user(n: str, home: Path) -> Pair:
+    """A user gets a role in a project."""
+    target, its = f"u{n}", project_made(f"b{n}")
+    use = (
+        its.tip.ref.id,
+        "project",
+        "bind",
+        {"project": its.tip.ref.id, "principal": f"user:{target}", "role": "admin"},
+    )
+    return Pair([user_made(target), its], use, lambda states: f"user:{target}" in states[its.tip.ref].members)
+
+
+def bind_and_service_account(n: str, home: Path) -> Pair:
+    target, its = f"s{n}", project_made(f"a{n}")
+    made = ServiceAccountCreated(**done(), service_account=target, name=target)
+    given = {"project": its.tip.ref.id, "principal": f"service:{target}", "role": "viewer"}
+    return Pair(
+        [Change(Tip(Ref("system", "service_account", target)), [made]), its],
+        (its.tip.ref.id, "project", "bind", given),
+        lambda states: f"service:{target}" in states[its.tip.ref].members,
+    )
+
+
 ALL = (
     *(create_and_project, create_and_tag, create_and_image, change_and_tag, rebuild_and_image),
-    *(register_and_project, project_and_tag, tagged_project_and_tag),
+    *(register_and_project, project_and_tag, tagged_project_and_tag, bind_and_user, bind_and_service_account),
 )

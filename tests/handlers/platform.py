@@ -36,6 +36,10 @@ def daemon(name: str, boot: str = "b", identity: str = "i") -> Daemon:
     return Daemon(boot=f"{boot}-{name}", identity=f"{identity}-{name}", host="tests", pid=1)
 
 
+#: What the senders of commands vouch for.
+OPERATOR = [["operator", None]]
+
+
 @dataclass
 class WriteSide:
     home: Path
@@ -76,6 +80,7 @@ class WriteSide:
     async def ask(self, project: str, kind: str, verb: str, args: dict[str, Any], **caller: Any) -> dict[str, Any]:
         context = {
             "actor": "tester",
+            "grants": OPERATOR,
             "operation": caller.pop("operation", str(uuid.uuid4())),
             "fingerprint": caller.pop("fingerprint", "same"),
             **caller,

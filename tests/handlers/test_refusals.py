@@ -20,6 +20,8 @@ STATUSES = {
     Category.INVALID: 422,
     Category.NOT_FOUND: 404,
     Category.GONE: 410,
+    Category.UNAUTHORIZED: 401,
+    Category.FORBIDDEN: 403,
     Category.TOO_LARGE: 413,
     Category.UNAVAILABLE: 503,
 }

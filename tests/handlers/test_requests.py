@@ -13,7 +13,7 @@ from domain.contract import Desired, Power
 from domain.kinds import KINDS
 from handlers.commands.routes import ROUTES
 from runtime import subjects
-from tests.handlers.platform import WriteSide, raw_disk, write_side
+from tests.handlers.platform import OPERATOR, WriteSide, raw_disk, write_side
 from tests.handlers.test_handlers import wants
 from tests.waiting import eventually
 
@@ -176,7 +176,12 @@ async def test_arguments_of_any_type_are_judged_and_are_no_bug(cloud: WriteSide)
             asked += [(subject, whole.replace(b'"@"', odd)) for odd in ODD]
 
     async def answer(subject: str, args: bytes) -> None:
-        context = {"actor": "tester", "operation": str(uuid.uuid4()), "fingerprint": "f"}
+        context = {
+            "actor": "tester",
+            "grants": OPERATOR,
+            "operation": str(uuid.uuid4()),
+            "fingerprint": "f",
+        }
         body = b'{"args": %b, "context": %b}' % (args, json.dumps(context).encode())
         said = json.loads((await cloud.nc.request(subject, body, timeout=60)).data)
         assert "ok" in said or 400 <= said["problem"]["status"] < 500, (subject, args, said)

@@ -1,0 +1,166 @@
+"""Who may give which command: checked again here, whatever the sender of a command has checked.
+
+What users and service accounts may do follows from the log alone: their account, their token, and their role in the
+command's project. The sender vouches for the grants of other principals. Parts of the platform (`system:`, `node:`,
+`guest:`) may do what has the permission PLATFORM, and nothing else.
+
+The check comes first, for a repeat of an accepted command too: its reply shows the resource, which a caller who has
+lost the role may not see any more.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from domain.access import OPEN, PLATFORM, PROJECT_READ, RESERVED, SELF, SELF_EDIT, Access, Role
+from domain.account import Account
+from domain.base import Category, Rejected
+from domain.contract import Caller
+from domain.kind import Kind, Scope, nobody
+from domain.principal import sort_of
+from domain.principals import access_of, forbidden, vouched_access, worthless
+from domain.references import ACCOUNTS, account_of
+from domain.token import Token
+from domain.verb import Effect
+from eventstore.log.envelope import Ref
+from eventstore.log.store import EventStore, Unavailable
+from handlers.apply import now
+from handlers.commands.log_end import LogEnd
+from handlers.commands.lookups import Args
+from handlers.commands.routes import Route
+from handlers.world.references import refers_to
+from handlers.world.world import World
+from runtime import subjects
+
+#: Maximum number of seconds to wait until the world knows what the log has.
+PATIENCE = 5.0
+OIDC = "oidc"
+
+
+class Permissions:
+    """Checks the permissions of callers."""
+
+    def __init__(self, store: EventStore, world: World) -> None:
+        self._world = world
+        self._end = LogEnd(store)
+
+    async def check(self, route: Route, ref: Ref, args: Args, caller: Caller) -> Access:
+        """What the caller may do in the command's project, if it may give the command.
+
+        A revocation that was in the log when this is called counts. Raises Rejected (UNAUTHORIZED, FORBIDDEN, or
+        NOT_FOUND for what the caller may not see), Unavailable.
+        """
+        if route.verb.permission == OPEN:
+            return Access(caller.actor)
+        sort = sort_of(caller.actor)
+        if sort in RESERVED:
+            access = Access(caller.actor)
+            if route.verb.permission != PLATFORM:
+                raise forbidden(access, route.verb.permission)
+            return access
+        in_log = sort in ACCOUNTS or sort == OIDC
+        if in_log:
+            await self._learn(ref, args, route, caller)
+        access = self._access(caller, sort, self._project(route, ref, args))
+        if not self._may(access, route, ref, args):
+            if not in_log:  # whether the resource exists makes a difference
+                await self._learn(ref, args, route, caller)
+            if not self._may(access, route, ref, args):
+                raise self._refusal(access, route, ref, args)
+        return access
+
+    def _access(self, caller: Caller, sort: str | None, project: str | None) -> Access:
+        if sort is None:
+            return vouched_access(caller.actor, caller.grants, {}, read_only=caller.read_only)
+        members = self._members(caller.actor, project)
+        if sort == OIDC:
+            return vouched_access(caller.actor, caller.grants, members, read_only=caller.read_only)
+        account = account_of(caller.actor)
+        state: Account | None = self._world.get(refers_to(account)).state if account is not None else None
+        token: Token | None = self._world.get(token_ref(caller.credential)).state if is_id(caller.credential) else None
+        access = access_of(caller.actor, state, members, token, now())
+        if access is None:
+            raise worthless()
+        return access
+
+    def _members(self, principal: str, project: str | None) -> Mapping[str, Role]:
+        """The role of a principal in the command's project; without one, its roles in all projects."""
+        if project is not None:
+            found = [self._world.project(project)]
+        elif (account := account_of(principal)) is not None:
+            found = [self._world.project(id_) for id_ in self._world.references.users(account).of("project")]
+        else:
+            found = [*self._world.projects()]
+        return {one.id: one.members[principal] for one in found if one is not None and principal in one.members}
+
+    def _project(self, route: Route, ref: Ref, args: Args) -> str | None:
+        """The project in which the caller needs the permission; None if it is the whole cloud."""
+        kind = route.kind
+        if kind.scope is not Scope.CLOUD:
+            return ref.project
+        if kind.owner is nobody:
+            return None
+        if route.verb.effect is Effect.CREATES:
+            given = args.get("project")
+            return given if isinstance(given, str) and is_id(given) else None
+        owner = kind.owner_of(subjects.SYSTEM, self._world.get(ref).state)
+        return owner if owner != subjects.SYSTEM else None
+
+    def _may(self, access: Access, route: Route, ref: Ref, args: Args) -> bool:
+        return access.may(route.verb.permission, self._project(route, ref, args))
+
+    def _refusal(self, access: Access, route: Route, ref: Ref, args: Args) -> Rejected:
+        kind, needed, project = route.kind, route.verb.permission, self._project(route, ref, args)
+        creates = route.verb.effect is Effect.CREATES
+        if needed in (SELF, SELF_EDIT):
+            return forbidden(access, needed)
+        if creates:
+            if project is None or kind.scope is Scope.ITSELF or access.may(PROJECT_READ, project):
+                return forbidden(access, needed, project)
+            category = Category.NOT_FOUND if kind.scope is Scope.PROJECT else Category.INVALID  # as for none
+            return Rejected("project_not_found", f"there is no project {project}", category, field="project")
+        exists = kind.scope is Scope.PROJECT or self._world.get(ref).state is not None
+        if exists and access.may(kind.readable_by, project):
+            return forbidden(access, needed, project)
+        return hidden(kind, ref.id)
+
+    async def _learn(self, ref: Ref, args: Args, route: Route, caller: Caller) -> None:
+        """Wait until the world knows what the log has of these: the caller, its token, the project, the resource."""
+        end = await self._end.position()
+        frontier = self._world.frontier
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await frontier.wait_for(end)
+                relevant = self._relevant(ref, args, route, caller)
+                behind = [one for one in relevant if frontier.newest(one) > self._world.get(one).tip.position]
+                if behind:
+                    await self._world.reached(max(map(frontier.newest, behind)))
+        except TimeoutError as error:
+            raise Unavailable(f"this process has read the log up to {frontier.position}, not {end}") from error
+
+    def _relevant(self, ref: Ref, args: Args, route: Route, caller: Caller) -> list[Ref]:
+        found = [refers_to(account)] if (account := account_of(caller.actor)) is not None else []
+        if is_id(caller.credential):
+            found.append(token_ref(caller.credential))
+        if route.kind.scope is Scope.CLOUD:
+            found.append(ref)
+        given = args.get("project")
+        project = given if route.kind.scope is Scope.CLOUD else ref.project
+        if isinstance(project, str) and is_id(project):
+            found.append(Ref(project, "project", project))
+        return found
+
+
+def is_id(given: object) -> bool:
+    """Whether a text can be the id of a resource: one token of a subject."""
+    return isinstance(given, str) and subjects.TOKEN.fullmatch(given) is not None
+
+
+def token_ref(credential: str | None) -> Ref:
+    return Ref(subjects.SYSTEM, "token", str(credential))
+
+
+def hidden(kind: Kind[Any, Any], id_: str) -> Rejected:
+    """The refusal of a command on a resource that the caller may not see: the same as if there were none."""
+    detail = f"there is no {kind.title} {id_}{' in this project' if kind.scope is Scope.PROJECT else ''}"
+    return Rejected(f"{kind.name}_not_found", detail, Category.NOT_FOUND, field=kind.name)
