@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.homes import remove_leftovers
 
-NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst")
+NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst", "auth")
 
 
 def main() -> int:

@@ -30,6 +30,8 @@ class Cloud:
     nats_url: str
     http_port: int
     processes: dict[str, Child] = field(default_factory=dict)
+    #: the environment of the roles
+    env: dict[str, str] = field(default_factory=dict)
 
     def connection(self) -> Connection:
         return Connection("127.0.0.1", self.http_port)
@@ -91,6 +93,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
             "NEBULA_AUTH": "none",
             **settings,
         }
+        made.env = env
         for role in roles:
             command = [sys.executable, "-m", "cli.local.role", role]
             # In our session, since Linux divides its processors among sessions first (autogroup).

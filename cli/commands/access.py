@@ -29,6 +29,7 @@ TOKEN: output.Columns = {
     "ROLE": "role",
     "READ ONLY": "read_only",
     "EXPIRES": lambda row: output.moment(row["expires_at"]),
+    "LAST USED": output.age("last_used_at"),
     "AGE": output.age("created_at"),
 }
 MEMBER: output.Columns = {"PRINCIPAL": "principal", "ROLE": "role"}

@@ -36,9 +36,14 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Pepper:
-    """The keys of the file, the newest first."""
+    """The keys of the file, the newest first. `_digests`: those that are derived from them, for digests."""
 
     _keys: Sequence[bytes] = field(repr=False)
+    _digests: Sequence[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        derived = [hmac.digest(key, b"nebula: digests of tokens", hashlib.sha256) for key in self._keys]
+        object.__setattr__(self, "_digests", derived)
 
     def mint(self, operation: str, key: str | None) -> Minted:
         """A new token. Its id follows from the operation. With an idempotency key its secret is derived, so that a
@@ -54,12 +59,14 @@ class Pepper:
             seed = hmac.digest(of_secrets, f"{operation}\0{key}".encode(), hashlib.sha512)
         id_ = in_letters(hashlib.sha256(f"id of a token: {operation}".encode()).digest(), ID_LETTERS, ID)
         secret = in_letters(hashlib.sha256(seed).digest(), SECRET_LETTERS, SECRET)
-        return Minted(id_, secret, digest(self._keys[0], id_, secret))
+        return Minted(id_, secret, digest(self._digests[0], id_, secret))
 
     def fits(self, id_: str, secret: str, stored: str) -> bool:
         """Whether the log's digest is that of this token. It takes the same time for every wrong secret."""
-        made = [hmac.compare_digest(digest(key, id_, secret), stored) for key in self._keys]
-        return any(made)
+        fits = False
+        for key in self._digests:
+            fits |= hmac.compare_digest(digest(key, id_, secret), stored)
+        return fits
 
 
 def load(path: Path) -> Pepper:
@@ -77,5 +84,4 @@ def load(path: Path) -> Pepper:
 
 def digest(key: bytes, id_: str, secret: str) -> str:
     """HMAC-SHA256 of a token, in hex. The id is part of it: a digest in another token's event opens nothing."""
-    of_digests = hmac.digest(key, b"nebula: digests of tokens", hashlib.sha256)
-    return hmac.digest(of_digests, f"{id_}\0{secret}".encode(), hashlib.sha256).hex()
+    return hmac.digest(key, f"{id_}\0{secret}".encode(), "sha256").hex()

@@ -49,6 +49,8 @@ async def known(gateway: Gateway, request: Request, table: Aggregates[S, Any], r
     Both take the same steps: waits and queries do not tell which one it was.
     """
     seen = mine(request, table.of.readable_by)
+    if seen is not None and ref.project in seen:
+        seen = None  # a cheaper query for the same row
     await gateway.fresh(request, ref.id)
     found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
     if found is None:
