@@ -4,6 +4,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
@@ -61,11 +62,16 @@ USE = "Use"
 
 
 @app.command(rich_help_panel=RUN)
-def up() -> None:
+def up(
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Serve the API and the bus on this address, with TLS, for other hosts."),
+    ] = None,
+) -> None:
     """Run the whole platform on this machine, in the foreground, until Ctrl-C. Guests keep running."""
     from cli.local.up import main
 
-    main()
+    main(listen)
 
 
 @app.command(rich_help_panel=RUN)

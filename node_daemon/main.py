@@ -6,6 +6,9 @@ import signal
 from node_daemon.asks.answers import Answers
 from node_daemon.hypervisor.console_log import keep_small
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
+from node_daemon.membership import credentials
+from node_daemon.membership.credentials import Files
+from node_daemon.membership.renewal import keep_valid
 from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.host import GIB, machine, this_host, virt_type
@@ -27,6 +30,7 @@ async def run(settings: NodeSettings) -> None:
 
     Raises Occupied when another daemon works in the same data folder.
     """
+    settings = credentials.applied(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,6 +75,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             essential.start("bus", connection.until_ended())
             essential.start("daemon", daemon.run())
             essential.start("image cache", keep_tidy(images, connection, settings.node))
+            essential.start("credential", keep_valid(connection, Files(settings.home)))
             essential.start("console logs", keep_small(disks.consoles))
             await essential.for_ever()
     finally:

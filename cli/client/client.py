@@ -54,6 +54,7 @@ class Client:
     """Calls one platform. `note` gets a line whenever a call has to be tried again.
 
     `help` says what to do when the platform refuses the token, or there is none. `renew` gives the token for each call.
+    `trust`: the TLS context; by default the authorities of this host are trusted.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Client:
         note: Callable[[str], None],
         help: str = "",
         renew: Callable[[], str] | None = None,
+        trust: "ssl.SSLContext | None" = None,
     ) -> None:
         at = platform_url(url)
         if token and not VISIBLE.fullmatch(token):
@@ -75,7 +77,7 @@ class Client:
         self._note = note
         self._help = help
         self._renew = renew
-        self._trusted: ssl.SSLContext | None = None
+        self._trusted = trust
 
     def get(self, target: str, query: Query | None = None, *, wait: float = 0) -> Document:
         """Read. `wait`: seconds for which the server may hold back the answer.
@@ -210,14 +212,19 @@ class Client:
             raise self._problem(response, data)
         return data, {name.lower(): value for name, value in response.getheaders()}
 
+    @property
+    def trust(self) -> "ssl.SSLContext | None":
+        """The TLS context; None if the platform speaks plain HTTP."""
+        if self._secure and self._trusted is None:
+            from runtime.trust import trusted  # (loaded when it is needed, because it loads slowly)
+
+            self._trusted = trusted()
+        return self._trusted if self._secure else None
+
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         if not self._secure:
             return http.client.HTTPConnection(*self.address, timeout=timeout)
-        from runtime.trust import trusted  # (loaded when it is needed, because it loads slowly)
-
-        if self._trusted is None:
-            self._trusted = trusted()
-        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self._trusted)
+        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self.trust)
 
     def _request(
         self,

@@ -9,16 +9,19 @@ import inspect
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from cli.client.client import Client
 from cli.client.contexts import Store, config_folder
 from cli.client.credentials import DEFAULT_URL, Given, target
-from cli.client.errors import CliError, Exit, Interrupted
+from cli.client.errors import CliError, Exit, Interrupted, Usage
 from cli.client.session import DEFAULT_PROJECT, DEFAULT_TIMEOUT, Output, Session, note
 from runtime.text.plain import plain
+
+if TYPE_CHECKING:
+    import ssl
 
 P = ParamSpec("P")
 Body = Callable[Concatenate[Session, P], None]
@@ -136,7 +139,7 @@ def _register(
 
 def _session(given: dict[str, Any]) -> Session:
     found = target(Given(given["url"], given["token"]), given["environment"], given["home"], given["store"])
-    api = Client(found.url, found.token, note, found.help, found.renew)
+    api = Client(found.url, found.token, note, found.help, found.renew, trust_in(found.ca))
     return Session(
         api,
         output=given["output"] or Output.TABLE,
@@ -145,6 +148,18 @@ def _session(given: dict[str, Any]) -> Session:
         timeout=given.get("timeout") or DEFAULT_TIMEOUT,
         key=given.get("key") or str(uuid.uuid4()),
     )
+
+
+def trust_in(ca: Path | None) -> "ssl.SSLContext | None":
+    """The TLS context with this authority only; None without one, which stands for the authorities of this host."""
+    if ca is None:
+        return None
+    from runtime.tls.contexts import BadCertificate, pinned  # (loaded when it is needed, because it loads slowly)
+
+    try:
+        return pinned(ca)
+    except BadCertificate as error:
+        raise Usage(str(error)) from error
 
 
 def _run(body: Callable[[], None], session: Session, *, repeatable: bool) -> None:

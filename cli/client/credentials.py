@@ -1,7 +1,7 @@
 """Which platform a command speaks to, and the token that belongs to it. A token is sent to its own platform only."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.client.contexts import Context, Contexts, Store
@@ -11,6 +11,8 @@ from cli.client.platform_url import platform_url
 DEFAULT_URL = "http://127.0.0.1:8700"
 #: Files in the home of a platform on this machine: its URL, and its administrator's token.
 URL_FILE, TOKEN_FILE = "api.url", "admin.token"
+#: The authority (PEM) of such a platform, if it speaks TLS.
+CA_FILE = "api.ca"
 
 
 def default_homes() -> list[Path]:
@@ -26,6 +28,8 @@ class Target:
     token: str | None
     help: str = ""
     renew: Callable[[], str] | None = None
+    #: file of the only authority to trust; None: those of this host
+    ca: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ class Given:
 
 
 def target(line: Given, environment: Given, home: Path | None, store: Store | None = None) -> Target:
+    """The platform, the token for it, and the authority of a platform of this machine."""
+    found = _chosen(line, environment, home, store)
+    own = (mine.ca for mine in _local(home) if mine.ca is not None and same(found.url, mine.url))
+    return replace(found, ca=next(own, None))
+
+
+def _chosen(line: Given, environment: Given, home: Path | None, store: Store | None = None) -> Target:
     """The platform, and the token for it.
 
     The platform is the first of: the URL of the command line, the URL of the environment, with only a token in the
@@ -121,4 +132,5 @@ def _local(home: Path | None) -> Iterator[Target]:
             url = file.read_text().strip() if file.exists() else DEFAULT_URL
         except (OSError, UnicodeDecodeError):  # only then it is known whose token it is
             continue
-        yield Target(url, token)
+        ca = folder / CA_FILE
+        yield Target(url, token, ca=ca if url.startswith("https:") and ca.exists() else None)

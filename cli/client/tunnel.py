@@ -29,6 +29,7 @@ def connected(api: Client, target: str, query: Query) -> Iterator[Any]:
             proxy=None,
             max_size=None,
             open_timeout=PATIENCE,
+            ssl=api.trust,
             address=api.address,  # no redirects: the input is for this platform only
         )
     except InvalidStatus as error:

@@ -71,8 +71,29 @@ def enrollments(session: Session) -> None:
     output.listing(session, session.api.pages(path("enrollments")), ENROLLMENT)
 
 
+def join(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The platform.")],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The join token; - reads it from standard input.")],
+    ca_fingerprint: Annotated[
+        str | None,
+        typer.Option(metavar="sha256:…", help="Of the platform's authority, checked before all else."),
+    ] = None,
+) -> None:
+    """Make this host a node: run the command that `nebula node token` has printed."""
+    import sys
+
+    from cli.client import joining
+    from runtime.settings import NodeSettings, read
+
+    given = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105  (no secret)
+    settings = read(NodeSettings)
+    held = joining.join(settings.home, url, given, ca_fingerprint)
+    output.line(f"this host is node {held.node}; start its daemon with: nebula node")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the group of nodes."""
     command(app, "token")(token)
+    app.command("join")(join)
     command(app, "revoke")(revoke)
     query(app, "enrollments")(enrollments)

@@ -1,6 +1,7 @@
 """Prints the health of the platform that `nebula up` runs: which part fails, and when it works again."""
 
 import asyncio
+import ssl
 
 import httpx
 
@@ -10,13 +11,13 @@ from cli.local.progress import say
 HEALTH_SECONDS, HEALTH_PATIENCE = 2.0, 10.0
 
 
-async def print_health(url: str) -> None:
+async def print_health(url: str, trust: ssl.SSLContext | None = None) -> None:
     """Print when a part of the platform fails, with the reason, and when it works again. Never returns.
 
     Also prints when more messages are parked.
     """
     failing, parked = "", 0
-    async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=HEALTH_PATIENCE, trust_env=False, verify=trust or True) as http:
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
             try:

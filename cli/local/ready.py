@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from cli.client.client import Client, Document, path
+from cli.client.command import trust_in
 from cli.client.credentials import Given, target
 from cli.client.errors import Refused, Unreachable
 from cli.local.progress import Progress
@@ -29,7 +30,8 @@ async def wait_until_ready(
 
     `seeds`: the address of guest-data, which has to reach the projections. `simulated`: how many nodes are simulated.
     """
-    api = Client(url, target(Given(url), Given(), home).token, lambda _: None)
+    found = target(Given(url), Given(), home)
+    api = Client(url, found.token, lambda _: None, trust=trust_in(found.ca))
     await answer("gateway", home, partial(api.get, "/v1/openapi.json"))
     ready("gateway", url)
     projects = await answer("projections", home, partial(api.get, path("projects")))

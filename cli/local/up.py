@@ -18,9 +18,11 @@ from functools import partial
 
 from psycopg import OperationalError
 
-from cli.client.credentials import DEFAULT_URL
+from cli.client.command import trust_in
+from cli.client.credentials import CA_FILE, DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
+from cli.local.encryption import Encryption, encryption
 from cli.local.health import print_health
 from cli.local.progress import Progress, say
 from cli.local.ready import wait_until_ready
@@ -35,7 +37,7 @@ from runtime.local.child import ServerError, free_port
 from runtime.local.full_disk import FullDisk
 from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_trouble
 from runtime.local.logfiles import MIB, keep_small
-from runtime.local.servers import PostgresRole, postgres_port, start_nats, start_postgres
+from runtime.local.servers import NATS_CONF, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
 from runtime.settings import (
     GatewaySettings,
@@ -55,14 +57,22 @@ REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is 
 class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDataSettings, SimulationSettings):
     """The settings of all roles, so that a bad one is refused before anything is started."""
 
+    #: address of the API and the bus, which then speak TLS
+    listen: str | None = None
+
     def given(self, name: str) -> bool:
         """Whether the value is from the environment, and not the default."""
         return name in self.model_fields_set
 
 
-def main() -> None:
-    """Run until SIGINT or SIGTERM, then stop everything that was started. Raises CliError."""
-    settings = read(UpSettings)
+def main(listen: str | None = None) -> None:
+    """Run until SIGINT or SIGTERM, then stop everything that was started. Raises CliError.
+
+    `listen`: the address of the API and the bus, which speak TLS then.
+    """
+    settings = read(UpSettings, {"listen": listen} if listen is not None else None)
+    if settings.listen is not None:
+        settings = settings.model_copy(update={"http_host": settings.listen})
     logs.configure("up", "warning", settings.log_format)
     try:
         asyncio.run(_until_stopped(settings))
@@ -94,12 +104,16 @@ async def platform(settings: UpSettings) -> None:
         say(f"Nebula on {settings.home}")
         ready = Progress()
         await home.stop_leftovers(settings.home, tuple(ROLES))
+        tls = encryption(settings.home, settings.listen, settings.tls_cert, settings.tls_key, settings.tls_ca)
         http_port = _port(settings, "http_port", settings.http_host)
 
         nats_url = settings.nats_url
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home)
             start = partial(start_nats, settings.home, port=port)
+            if tls is not None:
+                conf, host = tls.configuration(NATS_CONF), REACHED_AT.get(tls.address, tls.address).strip("[]")
+                start = partial(start, conf=conf, address=host, encrypted=True)
             disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"))
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         else:
@@ -125,7 +139,7 @@ async def platform(settings: UpSettings) -> None:
             ready("libvirt", _describe(libvirt))
             seed_host = _seed_host(settings, libvirt)
         seed_port = _port(settings, "seed_port", seed_host)
-        url = f"http://{REACHED_AT.get(settings.http_host, settings.http_host)}:{http_port}"
+        url = f"{'http' if tls is None else 'https'}://{reached(settings.http_host)}:{http_port}"
         environment = {
             "NEBULA_HOME": str(settings.home),
             "NEBULA_NATS_URL": nats_url,
@@ -136,11 +150,18 @@ async def platform(settings: UpSettings) -> None:
             "NEBULA_SEED_PORT": str(seed_port),
             "NEBULA_SEED_URL": settings.seed_url or f"http://{seed_host}:{seed_port}/",
         }
+        if tls is not None:
+            environment |= _encrypted(settings, tls, nats_url)
+            put(settings.home / CA_FILE, tls.authority.read_bytes())
+        else:
+            (settings.home / CA_FILE).unlink(missing_ok=True)
         put(home.api_url_file(settings.home), url)
         put(home.seed_url_file(settings.home), environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
         essential = await stack.enter_async_context(Essential())
         essential.start("log files", keep_small(settings.home / "log", settings.log_mib * MIB))
+        if tls is not None:
+            essential.start("certificate", tls.keep())
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(settings, name, environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")}) for name in ROLES
@@ -153,7 +174,7 @@ async def platform(settings: UpSettings) -> None:
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())
-        watching.start("health", print_health(url))
+        watching.start("health", print_health(url, trust_in(tls.authority if tls is not None else None)))
         await essential.during(watching.for_ever())
 
 
@@ -173,6 +194,27 @@ async def _reach_nats(settings: UpSettings) -> None:
 
 async def _reach_postgres(settings: UpSettings) -> None:
     await (await database.connect(settings.postgres_dsn, "up")).close()
+
+
+def reached(address: str) -> str:
+    """The address at which clients on this host reach a listener, as a URL has it."""
+    found = REACHED_AT.get(address, address)
+    return f"[{found}]" if ":" in found and not found.startswith("[") else found
+
+
+def _encrypted(settings: UpSettings, tls: Encryption, nats_url: str) -> dict[str, str]:
+    """What the roles need to serve and to speak TLS."""
+    found = {
+        "NEBULA_HTTP_HOST": tls.address,
+        "NEBULA_TLS_CERT": str(tls.certificate),
+        "NEBULA_TLS_KEY": str(tls.key),
+        "NEBULA_TLS_CA": str(tls.authority),
+    }
+    if not settings.given("nats_url"):
+        address = f"[{tls.address}]" if ":" in tls.address else tls.address
+        port = nats_url.rsplit(":", 1)[1]
+        found |= {"NEBULA_NATS_CA": str(tls.authority), "NEBULA_NODE_NATS_URL": f"tls://{address}:{port}"}
+    return found
 
 
 def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Role:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -34,6 +35,7 @@ from runtime.local.child import (
 
 NATS_CONF = Path(__file__).resolve().parent.parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
+LOOPBACK = "127.0.0.1"
 #: Seconds within which a server must answer. Recovery of a long log, or of a database after a crash, takes time.
 START_SECONDS = 60.0
 #: The administrator of Postgres, used for the set-up only.
@@ -66,6 +68,9 @@ class NatsServer:
     port: int
     #: its monitoring port for HTTP on loopback
     monitor: int
+    #: the address at which it is reached, and whether only with TLS
+    address: str = LOOPBACK
+    encrypted: bool = False
 
     @property
     def pid(self) -> int:
@@ -73,7 +78,8 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        scheme = "tls" if self.encrypted else "nats"
+        return f"{scheme}://{f'[{self.address}]' if ':' in self.address else self.address}:{self.port}"
 
     async def stop(self) -> None:
         """Stop it cleanly: it informs its clients and closes its stores."""
@@ -84,8 +90,19 @@ class NatsServer:
         await self.child.kill()
 
 
-async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> NatsServer:
+def with_tls(conf: str, address: str, certificate: Path, key: Path) -> str:
+    """A configuration in which the server listens on another address, with TLS 1.2 or newer only."""
+    files = f"cert_file: {json.dumps(str(certificate))}, key_file: {json.dumps(str(key))}"
+    moved = re.sub(r"(?m)^host: \S+", f"host: {json.dumps(address)}", conf)
+    return f'{moved}\ntls {{ {files}, min_version: "1.2", timeout: 5 }}\n'
+
+
+async def start_nats(
+    home: Path, *, port: int = 0, conf: Path = NATS_CONF, address: str = LOOPBACK, encrypted: bool = False
+) -> NatsServer:
     """Start nats-server on the store in `home/nats`; `port` 0: a free port. Returns when JetStream answers.
+
+    `address`, `encrypted`: where clients of this host reach it, and whether `conf` says that it speaks TLS.
 
     Raises ServerError if the program is missing, the port is in use, or the server does not start.
     """
@@ -106,7 +123,7 @@ async def start_nats(home: Path, *, port: int = 0, conf: Path = NATS_CONF) -> Na
         home / "log" / "nats.log",
         env={"NEBULA_NATS_PORT": str(port), "NEBULA_NATS_STORE": json.dumps(str(store))},
     )
-    server = NatsServer(child, home, port, monitor)
+    server = NatsServer(child, home, port, monitor, address, encrypted)
     try:
         await _wait_for_jetstream(server)
     except BaseException:
@@ -122,7 +139,7 @@ async def _wait_for_jetstream(server: NatsServer) -> None:
         if not server.child.running:
             raise server.child.failure("did not start")
         with contextlib.suppress(OSError, TimeoutError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            reader, writer = await asyncio.open_connection(server.address, server.port)
             try:
                 greeting = await asyncio.wait_for(reader.readline(), 5)
             finally:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runtime.files.files import put
+from runtime.files.private import passable
 from runtime.tls.contexts import BadCertificate
 
 CA_DAYS, SERVER_DAYS = 3653, 30
@@ -64,8 +65,9 @@ def ensure_authority(folder: Path, now: datetime | None = None) -> Authority:
     certificate, key = folder / "ca.pem", folder / "ca.key"
     if not key.exists():
         made = _new_authority(now or datetime.now(UTC))
-        folder.mkdir(parents=True, exist_ok=True)
+        passable(folder)  # roles of other users read the certificate of the authority
         put(certificate, made.pem, 0o644)
+        certificate.chmod(0o644)  # whatever our umask is
         put(key, _key_pem(made.key))  # last: the authority exists once its key does
         return made
     try:

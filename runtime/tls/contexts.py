@@ -69,6 +69,15 @@ class ServerTls:
         return tuple(found)
 
 
+def unverified() -> ssl.SSLContext:
+    """The context of a first contact, which only fetches the authority to compare its fingerprint. Send no secret."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def pinned(authority: bytes | Path) -> ssl.SSLContext:
     """The context of a client that trusts only this authority: PEM, or a file of it. Raises BadCertificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

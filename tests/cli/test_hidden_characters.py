@@ -148,6 +148,7 @@ OTHERS = {
     *("verify log", "verify file", "verify views", "vault reveal", "vault rotate", "image build"),
     *("vm console", "vm console-log", "vm vnc"),
     *("login", "logout", "context list", "context use", "context remove"),
+    "node join",
     "node token",  # it prints what it has made itself
 }
 

@@ -1,0 +1,161 @@
+"""The credential of this host: the key that it has made itself, and what it got for it when it joined.
+
+    <home>/node/credentials/      0700
+        node.json                 the node's name, the bus, how long the credential is valid
+        bus.creds                 the JWT and the seed of the key, as NATS tools write them (0600)
+        ca.pem                    the authority of the bus
+        pending.json              the key of a join that is not finished
+
+The key is made here and never leaves this host. It is stored before the token is sent: if the answer is lost, the same
+command can be repeated.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nkeys
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from domain.contract.joining import Joined
+from runtime.files.files import put
+from runtime.settings import NodeSettings
+from runtime.tasks.patience import CannotRun
+
+_CREDS = """\
+-----BEGIN NATS USER JWT-----
+{jwt}
+------END NATS USER JWT------
+
+-----BEGIN USER NKEY SEED-----
+{seed}
+------END USER NKEY SEED------
+"""
+
+
+class Held(BaseModel):
+    """What this host has got. Times are in seconds since 1970 by this host's clock. `signed`: there is a JWT."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    node: str
+    gateway: str
+    nats_url: str
+    public_key: str
+    received_at: float
+    seconds: float
+    signed: bool = False
+    encrypted: bool = False
+
+
+class Pending(BaseModel):
+    """The seed of a key that was sent with a token, of which `digest` is the SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    digest: str
+    seed: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """The folder of the credential in a home."""
+
+    home: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "node" / "credentials"
+
+    @property
+    def creds(self) -> Path:
+        return self.folder / "bus.creds"
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def make(self) -> None:
+        """Make the folder. Raises OSError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def held(self) -> Held | None:
+        """What this host has got; None if it has not joined. Raises CannotRun if the file is damaged."""
+        file = self.folder / "node.json"
+        try:
+            return Held.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValidationError, OSError) as error:
+            raise CannotRun(f"{file} cannot be read; join again (nebula node token, nebula node join)") from error
+
+    def pending(self, digest: str) -> str:
+        """The seed of the key for a token; made and stored at the first call. Raises OSError."""
+        file = self.folder / "pending.json"
+        try:
+            found = Pending.model_validate_json(file.read_bytes())
+            if found.digest == digest:
+                return found.seed
+        except (FileNotFoundError, ValidationError):
+            pass
+        self.make()
+        seed: str = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+        put(file, Pending(digest=digest, seed=seed).model_dump_json())
+        return seed
+
+    def store(self, joined: Joined, seed: str, gateway: str, nats_url: str) -> Held:
+        """Store an answer; `node.json` is written last. Raises OSError."""
+        self.make()
+        held = Held(
+            node=joined.node,
+            gateway=gateway,
+            nats_url=nats_url,
+            public_key=public(seed),
+            received_at=time.time(),
+            seconds=max(1, joined.expires_at - joined.now),
+            signed=bool(joined.credential),
+            encrypted=bool(joined.nats_ca),
+        )
+        if joined.credential:
+            put(self.creds, _CREDS.format(jwt=joined.credential, seed=seed))
+        if joined.nats_ca:
+            put(self.authority, joined.nats_ca)
+        put(self.folder / "seed", seed)
+        put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
+        (self.folder / "pending.json").unlink(missing_ok=True)
+        return held
+
+    def seed(self) -> str:
+        """The seed of the node's key. Raises OSError."""
+        return (self.folder / "seed").read_text().strip()
+
+
+def public(seed: str) -> str:
+    """The public key of a seed."""
+    found: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
+    return found.decode()
+
+
+def applied(settings: NodeSettings) -> NodeSettings:
+    """The settings with what this host got when it joined; settings of the environment take precedence.
+
+    Raises CannotRun if NEBULA_NODE is another node.
+    """
+    files, given = Files(settings.home), settings.model_fields_set
+    held = files.held()
+    if held is None:
+        return settings
+    if "node" in given and settings.node != held.node:
+        raise CannotRun(
+            f"this host joined as node {held.node}, and NEBULA_NODE is {settings.node}: unset it, or join as "
+            f"{settings.node} (nebula node token {settings.node})"
+        )
+    update: dict[str, object] = {"node": held.node}
+    if "nats_url" not in given:
+        update["nats_url"] = held.nats_url
+    if held.encrypted and "nats_ca" not in given:
+        update["nats_ca"] = files.authority
+    if held.signed and "nats_creds" not in given and "nats_creds" in type(settings).model_fields:
+        update["nats_creds"] = files.creds
+    return settings.model_copy(update=update)
