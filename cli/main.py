@@ -29,6 +29,7 @@ from cli.commands import (
     vault,
     views,
     vm,
+    whoami,
 )
 from cli.local.role import serve
 from runtime.files import private
@@ -160,6 +161,7 @@ for name, group in {
     app.add_typer(group, name=name, rich_help_panel=USE)
 app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 access.register(catalog.projects)
+whoami.register(app, USE)
 console.register(vm.app)
 contexts.register(app, USE)
 guest.register(vm.app)

@@ -49,6 +49,11 @@ def real() -> Iterator[Cli]:
         yield Cli(home, next(line.split()[1] for line in told(running) if line.startswith("gateway")))
 
 
+def test_who_one_is(real: Cli) -> None:
+    assert real.json("whoami")["roles"] == [{"role": "operator", "project": None}]
+    assert "roles       operator\n" in real.run("whoami").stdout
+
+
 def test_projects(real: Cli) -> None:
     assert real.json("project", "create", "My Team", "--id", "team")["project"]["name"] == "My Team"
     assert real.json("tag", "create", "blue")["tag"]["id"] == "blue"
