@@ -29,7 +29,7 @@ from gateway.http.problems import Problem
 from gateway.main import run
 from runtime.settings import GatewaySettings
 from runtime.tasks.patience import CannotRun
-from tests.gateway.platform import VMS, Platform, served
+from tests.gateway.platform import SPEC, VMS, Platform, served
 from tests.oidc.issuer import AUDIENCE, CLI, OTHER, SERVICES, Issuer, jwk, rsa_key
 from tests.waiting import eventually
 
@@ -562,3 +562,54 @@ async def test_somebody_logs_in_by_the_device_flow(
             {"grant_type": "refresh_token", "refresh_token": after.login.refresh_token or "", "client_id": CLI},
         )
         assert (status, answer["error"]) == (400, "invalid_grant")
+
+
+async def test_a_binding_in_a_project_counts_until_it_is_removed(api: Platform, issuer: Issuer) -> None:
+    """For reads, for commands and for an open feed; handlers know the principal too."""
+    project = f"p-{uuid.uuid4().hex[:8]}"
+    vms = f"/v1/projects/{project}/vms"
+    async with (
+        served(api.side, api.dsn, auth="tokens", **settings(issuer)) as (_, url),
+        httpx.AsyncClient(base_url=url, timeout=30) as http,
+    ):
+        operator = {"Authorization": f"Bearer {await issuer.token('ci')}"}
+        tenant = {"Authorization": f"Bearer {await issuer.token('backup')}"}
+        feed_of = f"/v1/projects/{project}/feed"
+
+        async def seen() -> bool:
+            return (await http.get("/v1/me", headers=operator)).status_code == 200
+
+        await eventually(seen, "the gateway knows the log")
+        made = await http.post("/v1/projects?wait=10s", json={"name": project}, headers=operator)
+        assert made.status_code in (200, 202), made.text
+        assert made.json()["operation"]["actor"] == "oidc:ci"
+        assert (await http.get(vms, headers=tenant)).status_code == 404
+        bound = await http.post(
+            f"/v1/projects/{project}/bind", json={"principal": "oidc:backup", "role": "member"}, headers=operator
+        )
+        assert bound.status_code in (200, 202), bound.text
+
+        async def allowed() -> bool:
+            return (await http.get(vms, headers=tenant)).status_code == 200
+
+        await eventually(allowed, "the binding")
+        body = {"name": "web-1", "image": "base", **SPEC}
+        created = await http.post(vms, json=body, headers=tenant)
+        assert created.status_code == 202, created.text
+        assert created.json()["operation"]["actor"] == "oidc:backup"
+        refused = await http.post("/v1/tags", json={"name": "mine"}, headers=tenant)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        async with http.stream("GET", f"{feed_of}?from=now", headers=tenant) as feed:
+            assert feed.status_code == 200
+            removed = await http.post(
+                f"/v1/projects/{project}/unbind", json={"principal": "oidc:backup"}, headers=operator
+            )
+            assert removed.status_code in (200, 202), removed.text
+            async for _ in feed.aiter_bytes():
+                pass
+
+        async def hidden() -> bool:
+            return (await http.get(vms, headers=tenant)).status_code == 404
+
+        await eventually(hidden, "the end of the binding")
+        assert (await http.post(vms, json=body, headers=tenant)).status_code == 404
