@@ -26,7 +26,6 @@ from domain.access import (
 )
 from domain.kinds import KINDS
 from eventstore.parking.parking import Parking
-from gateway.access.identity import Identity
 from gateway.commands.actions import ACTIONS, Action
 from gateway.reads.read import Read
 from gateway.routes import READS, TUNNELS
@@ -37,9 +36,9 @@ OWN, OTHER, NOWHERE = "own-one", "foreign", "nowhere"
 CALLS: tuple[Read | Action, ...] = (*READS, *ACTIONS)
 #: One caller for each role, and one without any.
 CALLERS: Mapping[str, Access] = {
-    "none": Access("none"),
-    **{role: Access(f"a-{role}", frozenset({Grant(role, OWN)})) for role in PROJECT_ROLES},
-    **{role: Access(f"an-{role}", frozenset({Grant(role)})) for role in CLOUD_ROLES},
+    "none": Access("user:a-none"),
+    **{role: Access(f"user:a-{role}", frozenset({Grant(role, OWN)})) for role in PROJECT_ROLES},
+    **{role: Access(f"user:a-{role}", frozenset({Grant(role)})) for role in CLOUD_ROLES},
 }
 READABLE = {
     **{kind.name: kind.readable_by for kind in KINDS.values()},
@@ -51,16 +50,6 @@ READABLE = {
 OWNED = ("image", "flavor")
 
 
-class Seam:
-    """A source of identities: the token is the name of the caller."""
-
-    async def identify(self, token: str) -> Identity | None:
-        return Identity(CALLERS[token], f"token-of-{token}") if token in CALLERS else None
-
-    def still(self, identity: Identity) -> Identity | None:
-        return identity
-
-
 @dataclass
 class World:
     """A platform, a gateway that knows CALLERS, and what there is, by place and by the name that it has in paths."""
@@ -69,10 +58,11 @@ class World:
     gateway: Any
     http: httpx.AsyncClient
     ids: Mapping[str, Mapping[str, str]]
+    tokens: Mapping[str, str]
 
     async def call(self, who: str, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
         """One call of a caller. Of a feed, only the headers are read."""
-        sent = {"Authorization": f"Bearer {who}", **headers}
+        sent = {"Authorization": f"Bearer {self.tokens[who]}", **headers}
         if path in ("/v1/feed",) or path.endswith("/feed"):
             async with self.http.stream(method, path, headers=sent) as answer:
                 if answer.status_code != 200:
@@ -114,19 +104,38 @@ async def world(api: Platform) -> AsyncIterator[World]:
         ids[place] = {"project": place, **await made_in(api, place, place)}
     ids["cloud"] = {**cloud, **await made_in(api, "", OWN)}
     ids[NOWHERE] = {"project": NOWHERE, "vm": str(uuid.uuid4())}
+    tokens = {who: await token_of(api, who, access) for who, access in CALLERS.items()}
     settings = {"auth": "tokens", "tokens_file": api.side.home / "none", "refusals_per_minute": 1_000_000}
     (api.side.home / "none").write_text("")
     async with (
         served(api.side, api.dsn, **settings) as (gateway, url),
         httpx.AsyncClient(base_url=url, timeout=60) as http,
     ):
-        gateway.access.sources = [Seam()]
 
         async def parked() -> bool:
             return len((await api.get("/v1/parked"))["items"]) == 1 == gateway.parked.open
 
         await eventually(parked, "the parked message is known")
-        yield World(api, gateway, http, ids)
+        made_world = World(api, gateway, http, ids, tokens)
+
+        async def known() -> bool:
+            return (await made_world.call([*CALLERS][-1], "GET", "/v1/me")).status_code == 200
+
+        await eventually(known, "the gateway knows the tokens")
+        yield made_world
+
+
+async def token_of(api: Platform, who: str, access: Access) -> str:
+    """A token of a new user with the roles of a caller."""
+    user = access.principal.removeprefix("user:")
+    await made(api, "/v1/users", {"id": user, "name": user})
+    for role, project in access.grants:
+        if project is None:
+            await made(api, f"/v1/users/{user}/bind", {"role": role})
+        else:
+            await made(api, f"/v1/projects/{project}/bind", {"principal": access.principal, "role": role})
+    secret: str = (await made(api, "/v1/tokens", {"name": who, "principal": access.principal}))["secret"]
+    return secret
 
 
 async def made_in(api: Platform, owner: str, project: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ MISSING = {
     "node": "host-9",
     "user": "nobody-s",
     "service_account": "nothing-s",
+    "token": "abcdefabcdef",
     "source": "log",
     "key": "p-9",
 }
@@ -85,10 +86,10 @@ async def test_the_feed_of_everything_has_what_its_reader_may_see(there: World, 
         for event in await there.all_of("operator", "/v1/events")
         if who == "auditor" or event["subject"].startswith(f"nebula.events.{OWN}.")
     ]
-    found = await frames(there.http, "/v1/feed?after=0", len(right), Authorization=f"Bearer {who}")
+    found = await frames(there.http, "/v1/feed?after=0", len(right), Authorization=f"Bearer {there.tokens[who]}")
     assert [item["position"] for item in found] == right
     assert [item["prev"] for item in found] == [0, *right[:-1]]
-    again = await frames(there.http, f"/v1/feed?after={right[1]}", 1, Authorization=f"Bearer {who}")
+    again = await frames(there.http, f"/v1/feed?after={right[1]}", 1, Authorization=f"Bearer {there.tokens[who]}")
     assert (again[0]["position"], again[0]["prev"]) == (right[2], right[1])
 
 
@@ -106,11 +107,11 @@ async def test_a_search_that_waits_is_not_ended_by_events_of_others(there: World
 # ── guessing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def guesses(ids: Any) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
+def guesses(world: World) -> Iterator[tuple[str, str, dict[str, str], dict[str, str]]]:
     """Each call with an id: method, path, the ids of something of another project, and ids of nothing."""
-    guessed = str(uuid.uuid4())
+    ids, guessed = world.ids, str(uuid.uuid4())
     missing = {**MISSING, "operation": guessed}
-    there = {**ids["cloud"], **ids[OTHER]}
+    there = {**ids["cloud"], **ids[OTHER], "token": world.tokens["operator"].split("_")[1]}
     for call in CALLS:
         names = [part[1:-1] for part in call.path.split("/") if part.startswith("{")]
         if "project" in names:
@@ -148,7 +149,7 @@ async def test_what_is_of_others_is_told_as_what_does_not_exist(there: World, wh
         body: object = {} if method in ("POST", "PATCH") else None
         return told(await there.call(who, method, path.format_map(ids), body), ids)
 
-    tried = list(guesses(there.ids))
+    tried = list(guesses(there))
     assert len(tried) > 60
     theirs = await together([one(method, path, ids) for method, path, ids, _ in tried])
     nobodys = await together([one(method, path, ids) for method, path, _, ids in tried])
@@ -172,7 +173,7 @@ async def test_guessing_costs_the_same(there: World, who: str, monkeypatch: pyte
     monkeypatch.setattr(database, "_rows", counted("query", rows))
     for name, real in (("last_position", last), ("history", history)):
         monkeypatch.setattr(EventStore, name, counted(name, real))
-    for method, path, theirs, nobodys in guesses(there.ids):
+    for method, path, theirs, nobodys in guesses(there):
         cost = []
         for ids in (theirs, nobodys):
             steps.clear()
@@ -222,7 +223,7 @@ async def test_a_key_of_another_caller_shows_nothing(there: World) -> None:
 
 async def test_who_one_is(there: World) -> None:
     said = (await there.call("member", "GET", "/v1/me")).json()
-    assert (said["principal"], said["roles"]) == ("a-member", [{"role": "member", "project": OWN}])
+    assert (said["principal"], said["roles"]) == ("user:a-member", [{"role": "member", "project": OWN}])
     assert (await there.call("none", "GET", "/v1/me")).json()["roles"] == []
 
 
