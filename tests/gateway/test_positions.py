@@ -35,6 +35,10 @@ async def there(api: Platform, vm: str) -> dict[str, str]:
     flavor = {"name": "Positions", "vcpus": 1, "memory_mib": 64, "disk_gib": 1}
     flavor_id = (await api.call("POST", "/v1/flavors", flavor)).json()["flavor"]["id"]
     ids = {"flavor": flavor_id, "project": "default", "image": "base", "node": "host-1", "vm": vm.rsplit("/", 1)[-1]}
+    for kind, path in (("user", "/v1/users"), ("service_account", "/v1/service-accounts")):
+        ids[kind] = (await api.call("POST", path, {"name": "Positions"})).json()[kind]["id"]
+    token = await api.call("POST", "/v1/tokens", {"name": "Positions", "principal": f"user:{ids['user']}"})
+    ids |= {"token": token.json()["token"]["id"], "enrollment": "host-1"}
     return {**ids, "tag": tag["tag"]["id"], "operation": tag["operation"]["id"]}
 
 
