@@ -34,11 +34,15 @@ class Login:
 
 @dataclass(frozen=True)
 class Context:
-    """A platform. `token` is None after a logout. `login` is None if the token was given by hand."""
+    """A platform. `token` is None after a logout. `login` is None if the token was given by hand.
+
+    `ca`: path of the only authority (PEM) to trust; None: those of this host.
+    """
 
     url: str
     token: str | None = None
     login: Login | None = None
+    ca: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,8 +170,8 @@ def _parsed(content: bytes, path: Path) -> Contexts:
 
 def _context(document: dict[str, Any]) -> Context:
     login = document["login"]
-    made = Context(document["url"], document["token"], Login(**login) if login is not None else None)
-    texts = [made.url, made.token or ""]
+    made = Context(document["url"], document["token"], Login(**login) if login is not None else None, document["ca"])
+    texts = [made.url, made.token or "", made.ca or ""]
     if made.login is not None:
         texts += [made.login.issuer, made.login.client_id, made.login.audience, made.login.token_endpoint]
         texts += [made.login.refresh_token or "", made.login.revocation_endpoint or ""]

@@ -44,7 +44,7 @@ def target(line: Given, environment: Given, home: Path | None, store: Store | No
     """The platform, the token for it, and the authority of a platform of this machine."""
     found = _chosen(line, environment, home, store)
     own = (mine.ca for mine in _local(home) if mine.ca is not None and same(found.url, mine.url))
-    return replace(found, ca=next(own, None))
+    return replace(found, ca=found.ca or next(own, None))
 
 
 def _chosen(line: Given, environment: Given, home: Path | None, store: Store | None = None) -> Target:
@@ -104,15 +104,16 @@ def _of_context(url: str, store: Store | None) -> Target | None:
 
 def _target(store: Store, name: str, context: Context) -> Target:
     advice = f"log in to the context {name}: nebula login {context.url}"
+    ca = Path(context.ca) if context.ca is not None else None
     if context.token is None or context.login is None:
-        return Target(context.url, context.token, advice)
+        return Target(context.url, context.token, advice, ca=ca)
 
     def renew() -> str:
         from cli.client.issuer import renewed  # (loaded when it is needed, because it loads slowly)
 
         return renewed(store, name, store.read().all.get(name, context))
 
-    return Target(context.url, context.token, advice, renew)
+    return Target(context.url, context.token, advice, renew, ca)
 
 
 def same(one: str, other: str) -> bool:

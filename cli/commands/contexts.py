@@ -6,15 +6,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.client import output
 from cli.client.client import VISIBLE, Client, Document, path
+from cli.client.command import trust_in
 from cli.client.contexts import Context, Contexts, Login, Store
 from cli.client.credentials import same
 from cli.client.errors import CliError, Refused, Unreachable, Usage
+from cli.client.files import readable
 from cli.client.platform_url import HERE, platform_url
 from cli.client.session import Output, note
 from runtime.text.plain import plain
@@ -40,6 +43,7 @@ def login(
     url: Annotated[str, typer.Argument(metavar="URL", help="The platform's address.")],
     token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read a token from standard input.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the context (the platform's host).")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The platform's own authority (PEM), instead of the host's.")] = None,
 ) -> None:
     """Log in to a platform, and use it from now on.
 
@@ -52,7 +56,8 @@ def login(
         raise Usage(f"{at.url} has no TLS: everybody on the way could read the token; give an https URL")
     chosen = _free_name(store.read(), name, at.host.strip("[]").replace(":", "-"), at.url)
     found: Login | None = None
-    offer = {} if token_stdin else _offer(at.url)
+    trust = trust_in(readable(ca) if ca is not None else None)
+    offer = {} if token_stdin else _offer(Client(at.url, None, note, trust=trust))
     token: str | None = None
     if isinstance(offer.get("oidc"), dict):
         from cli.client.issuer import log_in  # (loaded when it is needed, because it loads slowly)
@@ -60,8 +65,8 @@ def login(
         token, found = log_in(offer["oidc"], _say)
     elif offer.get("token_needed", True):
         token = _given(token_stdin)
-    me = Client(at.url, token, note).get(path("me"))
-    logged_in = Context(at.url, token, found)
+    me = Client(at.url, token, note, trust=trust).get(path("me"))
+    logged_in = Context(at.url, token, found, str(ca.absolute()) if ca is not None else None)
     store.update(lambda known: Contexts(chosen, {**known.all, chosen: logged_in}))
     output.line(f"logged in to {at.url} as {me.get('principal')}; the context {chosen} is in use")
 
@@ -162,10 +167,10 @@ def _free_name(known: Contexts, given: str | None, host: str, url: str) -> str:
     return name
 
 
-def _offer(url: str) -> Document:
+def _offer(platform: Client) -> Document:
     """The ways to log in; none for a platform that does not know this question."""
     try:
-        return Client(url, None, note).get(path("login"))
+        return platform.get(path("login"))
     except Refused as error:
         if error.status not in (401, 404):
             raise

@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from cli.client import issuer
 from cli.client.contexts import FILE, Context, Contexts, Login, Store, config_folder
 from cli.client.credentials import DEFAULT_URL, Given, target
 from cli.client.errors import CliError, Unreachable, Usage
+from runtime.tls.authority import ensure_authority, ensure_server
+from runtime.tls.contexts import ServerTls
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform
 from tests.cli.serving import serving
@@ -475,3 +479,44 @@ def test_a_platform_without_an_issuer_takes_a_token(
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert free("login", platform.url).status == 0
     assert json.loads((store.folder / FILE).read_text())["all"]["127.0.0.1"]["token"] == "ours"
+
+
+def test_a_platform_with_an_authority_of_its_own(free: Nebula, tmp_path: Path, store: Store) -> None:
+    """It is trusted for this platform only, and without it nothing is sent."""
+    shown: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown.append(self.headers["Authorization"])
+            login = {"token_needed": False, "oidc": None}
+            answers = {"/v1/login": login, "/v1/me": {"principal": "ada"}}
+            body = json.dumps(answers.get(self.path, {"items": [], "next_page_token": None})).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    authority = ensure_authority(tmp_path / "tls")
+    assert ensure_server(tmp_path / "tls", authority, ["localhost", "127.0.0.1"])
+    context = ServerTls(tmp_path / "tls" / "server.pem").context
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        url = f"https://127.0.0.1:{server.server_port}"
+        assert free("login", url).status == 3 and not shown
+        assert free("login", url, "--ca", str(tmp_path / "none")).status == 2
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(authority.pem)
+        assert free("login", url, "--ca", str(ca)).status == 0
+        assert free("vm", "list").status == 0
+        assert free("vm", "list", "--url", url.replace("127.0.0.1", "localhost")).status != 0  # it has no token for it
+        assert store.read().all["127.0.0.1"].ca == str(ca)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
