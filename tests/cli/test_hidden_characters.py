@@ -49,6 +49,8 @@ SOME = ("events", "feed", "vm create", "vm show", "vm wait", "image list", "node
 #: The arguments of each command. What has tests of its own, or prints nothing that others have said, is in OTHERS.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "events": (),
+    "refusals": (),
+    "whoami": (),
     "feed": ("--limit", "2"),
     "vm create": ("x", "--image", "i", "--timeout", "0.01"),
     "vm list": (),
@@ -254,6 +256,8 @@ STATUS = {
     "nodes": [{**TIMES, "node": "n", "alive": False, "state": "s", "clock_warning": "w", "malformed_documents": 1}],
     "parked": {"open": 1, "total": 1, "more": 0},
 }
+REFUSAL = ("code", "address", "credential", "actor", "method", "path", "request_id")
+ME = {"principal": "p", "roles": [{"role": "r", "project": "p"}], "read_only": False, "credential": "c"}
 GUEST = {
     "hostname": "h",
     "os": {"name": "n", "kernel_release": "k", "machine": "m"},
@@ -298,6 +302,10 @@ class Hostile(Platform):
                 return GUEST
             case ["status"]:
                 return STATUS
+            case ["refusals"]:
+                return self._page({**dict.fromkeys(REFUSAL, "x"), "at": TIME, "status": 401})
+            case ["me"]:
+                return {**ME, "expires_at": TIME}
             case ["usage"]:
                 return {"project": "p", "in_use": {"vms": 1, **SIZE}, "promised": {"vms": 1, **SIZE}}
             case ["parked", _, _, *_]:
