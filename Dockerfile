@@ -21,7 +21,7 @@ RUN apt-get update \
 COPY --from=build /opt/nebula /opt/nebula
 ENV PATH=/opt/nebula/.venv/bin:$PATH PYTHONUNBUFFERED=1 NEBULA_HOME=/var/lib/nebula NEBULA_LOG_FORMAT=json
 USER nebula
-RUN mkdir -m 700 /var/lib/nebula/keys /var/lib/nebula/guest-data
+RUN mkdir -m 700 /var/lib/nebula/keys /var/lib/nebula/guest-data /var/lib/nebula/pepper
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-c", "import os; os.kill(1, 0)"]
 ENTRYPOINT ["nebula"]
 CMD ["--help"]

@@ -140,6 +140,9 @@ def test_each_role_gets_settings_that_it_reads_and_takes(role: str, monkeypatch:
     if isinstance(own, GatewaySettings):
         assert own.tokens_file == Path("/run/secrets") / SERVICES["gateway"]["secrets"][0], "not loopback: needs tokens"
         assert own.http_port == 8700
+        folder = str(own.pepper_path.parent)
+        assert any(mount.split(":")[1] == folder for mount in SERVICES[role]["volumes"])
+        assert folder in DOCKERFILE, "the volume is of its user"
     if isinstance(own, GuestDataSettings):
         assert any(mount.split(":")[1] == str(own.copies_dir) for mount in SERVICES[role]["volumes"])
         assert str(own.copies_dir) in DOCKERFILE, "the volume is of its user"

@@ -115,6 +115,7 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
         basic = base64.b64encode(f"admin:{PLANTED['header']}".encode()).decode()
         assert (await http.get(VMS, headers={"Authorization": f"Basic {basic}"})).status_code == 401
         await images(http)
+    await tokens(up)
     await by_ways_around(up, made["vm"]["id"], seen)
     await strangers_at_the_data_source(up)
     for role in ROLES:
@@ -123,6 +124,34 @@ async def mixed_run(up: Platform, seen: Seen) -> None:
         await up.succeed("POST", f"{kept}/start")
     await up.succeed("POST", f"{kept}/rebuild", {"user_data": user_data("rebuilt")})
     await up.succeed("DELETE", f"{VMS}/{other['vm']['id']}")
+
+
+async def tokens(up: Platform) -> None:
+    """A token is issued, used, spelled wrong and revoked. The answers that show it are not among those seen."""
+    async with up.client() as http:
+        assert (await http.post("/v1/users", json={"id": "holder", "name": "holder"})).status_code == 202
+        body, key = {"name": "holder", "principal": "user:holder"}, {"Idempotency-Key": f"key-{RUN}"}
+        for _ in range(2):
+            answer = await http.post("/v1/tokens", json=body, headers=key)
+            made = answer.json()["secret"]
+        PLANTED["token of the log"] = made
+        PLANTED["secret of the token"] = made.rsplit("_", 1)[1]
+
+        async def status(token: str, path: str = "/v1/me") -> int:
+            return (await http.get(path, headers={"Authorization": f"Bearer {token}"})).status_code
+
+        async def works() -> bool:
+            return await status(made) == 200
+
+        await eventually(works, "the token works")
+        assert [await status(made, "/v1/status"), await status(made[:-1]), await status(f"{made}x")] == [403, 401, 401]
+        assert await status(made, f"/v1/projects/{made}") in (400, 404)
+        assert (await http.delete(f"/v1/tokens/{answer.json()['token']['id']}")).status_code == 202
+
+        async def ended() -> bool:
+            return await status(made) == 401
+
+        await eventually(ended, "the token is revoked")
 
 
 async def by_ways_around(up: Platform, vm: str, seen: Seen) -> None:
@@ -230,6 +259,7 @@ def own_secrets(up: Platform) -> dict[str, bytes]:
         "admin token": (up.home / "admin.token").read_bytes().strip(),
         **{file.name: file.read_bytes().strip() for file in up.home.glob("postgres*.password")},
         "master key": master.encode(),
+        "pepper": (up.home / "pepper.key").read_bytes().strip(),
         "master key, raw": base64.b64decode(master),
         "checkpoint key": signing.encode(),
     }
