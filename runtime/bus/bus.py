@@ -218,6 +218,17 @@ class Connection(QuickClient):
         self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
 
+    async def _process_connect_init(self) -> None:
+        """Abandon a connection whose TLS failed: nats-py would wait for ever until it is closed."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError):
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+            self._transport = None
+            raise
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """Refuse a server that offers no TLS where it is needed: nats-py would send our credentials in clear text."""
         if self._tls is not None and initial_connection and not info.get("tls_required"):
