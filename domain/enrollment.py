@@ -45,7 +45,7 @@ class IssueJoinToken(EnrollmentCommand):
     operation: Uuid
     fingerprint: str
     digest: Digest
-    minutes: Annotated[int, Field(ge=1, le=MOST_MINUTES, strict=True)] = MOST_MINUTES
+    minutes: Annotated[int, Field(ge=1, le=MOST_MINUTES), BeforeValidator(as_integer)] = MOST_MINUTES
 
 
 class RevokeEnrollment(EnrollmentCommand):

@@ -19,6 +19,7 @@ from domain.access import ROLES, SELF_EDIT, TOKEN_MANAGE, TOKEN_READ, Access, Li
 from domain.base import LENIENT, Category, Event, Rejected, Slug, Title, Uuid, replace
 from domain.kind import Id, Kind, Scope
 from domain.named import OperationCommand, OperationDone, operation_fields, operations_after
+from domain.patterns import SHA256
 from domain.principal import AccountPrincipal
 from domain.references import LOOKED_UP
 from domain.verb import ON_ACCEPTANCE, Effect, Verb
@@ -27,7 +28,7 @@ LASTS = timedelta(days=90)
 LASTS_AT_MOST = timedelta(days=366)
 
 TokenId = Annotated[str, StringConstraints(pattern="^[a-z0-9]{12}$")]
-Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 """The HMAC-SHA256 of a token's secret, in hexadecimal digits."""
 
 

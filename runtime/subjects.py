@@ -37,6 +37,7 @@ OPERATION = "operation"
 #: The patterns of ids. They repeat `domain/patterns.py`, which this room may not import; a test compares them.
 SLUG = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+SHA256 = r"[0-9a-f]{64}"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 

@@ -17,7 +17,8 @@ ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_dae
 
 
 def test_both_owners_say_the_same() -> None:
-    assert (subjects.SLUG, subjects.UUID, subjects.TOKEN.pattern) == (patterns.SLUG, patterns.UUID, patterns.TOKEN)
+    ours = (subjects.SLUG, subjects.UUID, subjects.SHA256, subjects.TOKEN.pattern)
+    assert ours == (patterns.SLUG, patterns.UUID, patterns.SHA256, patterns.TOKEN)
 
 
 @pytest.mark.parametrize("pattern", [patterns.SLUG, patterns.UUID, patterns.SHA256])

@@ -29,7 +29,7 @@ class MeView(TypedDict):
     roles: list[RoleView]
     read_only: bool
     credential: str | None
-    expires_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None
+    expires_at: str | None
 
 
 async def me(_: Gateway, request: Request) -> Response:

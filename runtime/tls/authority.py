@@ -28,12 +28,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runtime.files.files import put
 from runtime.files.private import passable
+from runtime.subjects import SHA256
 from runtime.tls.contexts import BadCertificate
 
 CA_DAYS, SERVER_DAYS = 3653, 30
 #: A certificate is valid from so much before it is made: the clocks of other hosts may be behind.
 BEFORE = timedelta(hours=1)
-_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+_FINGERPRINT = re.compile(f"sha256:{SHA256}")
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,10 @@ async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
     await api.call("POST", "/v1/tags", {"name": "Blue"})
     await api.call("POST", "/v1/flavors", {"name": "Small", "vcpus": 1, "memory_mib": 64, "disk_gib": 1})
     await api.call("POST", "/v1/projects", {"id": "other", "name": "Other"})
+    await api.call("POST", "/v1/users", {"id": "alice", "name": "Alice"})
+    await api.call("POST", "/v1/service-accounts", {"id": "ci", "name": "CI"})
+    token = (await api.call("POST", "/v1/tokens", {"name": "Laptop", "principal": "user:alice"})).json()["token"]["id"]
+    await api.call("POST", "/v1/enrollments/host-2/issue", {"digest": "0" * 64})
     await api.side.heartbeat("host-1")
     parking = Parking(api.side.nc)
     for number in range(60):
@@ -205,6 +209,10 @@ async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
         "tag": ["blue"],
         "flavor": ["small"],
         "node": ["host-1"],
+        "user": ["alice"],
+        "service_account": ["ci"],
+        "token": [token],
+        "enrollment": ["host-2"],
         "operation": [each["id"] for each in operations],
         "source": ["log"],
         "key": [f"p-{number}" for number in range(60)],

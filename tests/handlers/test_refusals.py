@@ -24,6 +24,8 @@ STATUSES = {
     Category.FORBIDDEN: 403,
     Category.TOO_LARGE: 413,
     Category.UNAVAILABLE: 503,
+    Category.UNAUTHORIZED: 401,
+    Category.FORBIDDEN: 403,
 }
 
 

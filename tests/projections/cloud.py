@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,9 +12,10 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from domain import flavor, image, node, project, tag, vm
+from domain import image, node, project, vm
 from domain.base import Command, Rejected
 from domain.contract import NodeInfo, NodeReport, Power
+from domain.kinds import KINDS
 from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore
 from eventstore.vault.vault import Vault
@@ -25,15 +26,6 @@ from projections.runner import Runner
 from runtime.bus import streams
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
-
-DECIDE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
-    "vm": (vm.decide, vm.evolve),
-    "image": (image.decide, image.evolve),
-    "flavor": (flavor.decide, flavor.evolve),
-    "node": (node.decide, node.evolve),
-    "project": (project.decide, project.evolve),
-    "tag": (tag.decide, tag.evolve),
-}
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPm7BrCmWzJLJTdaN5UVvVY4O5F5aWzqZ8tcG2cR9u1H"
 SSH_KEY = f"ssh-ed25519 {KEY} somebody@somewhere"
@@ -63,9 +55,9 @@ class Cloud:
 
     async def do(self, ref: Ref, command: Command, **context: Any) -> list[Recorded]:
         """Decide and append, as handlers would. Raises Rejected."""
-        decide, evolve = DECIDE[ref.kind]
-        loaded: Any = await self.store.load(ref, evolve)
-        events = decide(loaded.state, command)
+        kind = KINDS[ref.kind]
+        loaded: Any = await self.store.load(ref, kind.evolve)
+        events = kind.decide(loaded.state, command)
         return await self.store.append([Change(loaded.tip, events)], Context(actor="tester", **context))
 
     def asked(self, **fields: Any) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from pydantic_core import to_json
 from rpds import HashTrieMap
 
 from domain.accepted_requests import AcceptedRequest
+from domain.access import CLOUD_ROLES, PROJECT_ROLES, Role
+from domain.account import Account
 from domain.base import Resources, Sealed
 from domain.contract import Desired, Watchdog
 from domain.enrollment import Enrollment, JoinToken, NodeKey
@@ -21,6 +23,8 @@ from domain.image import Image, ImagePhase
 from domain.named import Named
 from domain.node import Node
 from domain.operation import problem
+from domain.project import Project
+from domain.token import Token
 from domain.vm import Phase, RestartPolicy, Spec, Vm
 from domain.vm.values import Considered
 from eventstore.log.envelope import Recorded, Ref
@@ -138,10 +142,46 @@ STATES: dict[str, st.SearchStrategy[Any]] = {
         operations=known,
     ),
     "project": st.builds(
-        Named, id=slug, name=word, tags=words, ssh_keys=words, created_at=moments, updated_at=moments, operations=known
+        Project,
+        id=slug,
+        name=word,
+        tags=words,
+        ssh_keys=words,
+        members=st.dictionaries(slug, st.sampled_from(PROJECT_ROLES), max_size=4),
+        created_at=moments,
+        updated_at=moments,
+        operations=known,
+    ),
+    "tag": st.builds(Named, id=slug, name=word, created_at=moments, updated_at=moments, operations=known),
+    "token": st.builds(
+        Token,
+        id=slug,
+        principal=slug,
+        incarnation=slug,
+        digest=slug,
+        name=word,
+        expires_at=moments,
+        project=st.none() | slug,
+        role=st.none() | st.sampled_from(Role),
+        read_only=st.booleans(),
+        revoked=st.booleans(),
+        created_at=moments,
+        updated_at=moments,
+        operations=known,
+    ),
+    "user": st.builds(
+        Account,
+        id=slug,
+        name=word,
+        incarnation=slug,
+        roles=st.lists(st.sampled_from(CLOUD_ROLES), unique=True).map(tuple),
+        disabled=st.booleans(),
+        created_at=moments,
+        updated_at=moments,
+        operations=known,
     ),
 }
-STATES["tag"] = STATES["project"]
+STATES["service_account"] = STATES["user"]
 
 
 @pytest.fixture(scope="module")

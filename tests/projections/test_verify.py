@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,12 @@ from psycopg import sql
 from cli.commands.views import lines
 from domain import vm
 from domain.contract import Power
+from domain.enrollment import IssueJoinToken
 from domain.flavor import CreateFlavor
+from domain.service_account import CreateServiceAccount
+from domain.tag import CreateTag
+from domain.token import IssueToken
+from domain.user import CreateUser
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import Change, Tip
 from projections import compare, copies, database, rebuild
@@ -23,10 +29,12 @@ from projections.database import SCHEMA, Pool
 from projections.position import Position
 from projections.runner import Runner
 from runtime.local.servers import Postgres
+from tests.domain.story import uid
 from tests.eventstore.log import noted
 from tests.projections.cloud import SSH_KEY, Cloud, projected
 
 Made = tuple[Cloud, Pool]
+HASH = "0" * 64
 
 #: Another value of a type.
 OTHER = {
@@ -49,6 +57,15 @@ async def made(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
         await cloud.do(*tag())
         small = CreateFlavor(**cloud.asked(flavor="small", name="Small", vcpus=1, memory_mib=512, disk_gib=4))
         await cloud.do(Ref("system", "flavor", "small"), small)
+        await cloud.do(Ref("system", "user", "alice"), CreateUser(**cloud.asked(user="alice", name="Alice")))
+        robot = CreateServiceAccount(**cloud.asked(service_account="ci", name="CI"))
+        await cloud.do(Ref("system", "service_account", "ci"), robot)
+        token = IssueToken(
+            **cloud.asked(token="a" * 12, digest=HASH, name="Laptop", principal="user:alice", incarnation=uid(1))
+        )
+        await cloud.do(Ref("system", "token", "a" * 12), token)
+        joining = IssueJoinToken(**cloud.asked(enrollment="host-2", digest=HASH))
+        await cloud.do(Ref("system", "enrollment", "host-2"), joining)
         begun = Change(Tip(Ref("system", "tag", "begun")), [noted("by nothing that a tag knows")])
         await cloud.store.append([begun], Context(actor="tester"))
         await cloud.caught_up()
@@ -56,11 +73,6 @@ async def made(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
 
 
 def tag() -> tuple[Any, Any]:
-    from datetime import UTC, datetime
-
-    from domain.tag import CreateTag
-    from tests.domain.story import uid
-
     asked = {"at": datetime.now(UTC), "operation": uid(99), "fingerprint": "f"}
     return Ref("system", "tag", "blue"), CreateTag(**asked, tag="blue", name="Blue")
 
