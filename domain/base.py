@@ -266,6 +266,11 @@ def at_most(most: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def as_integer(value: object) -> object:
+    """A float without a fraction as an integer: JSON does not distinguish 1.0 from 1. Anything else unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values in the same order, without duplicates."""
     return tuple(dict.fromkeys(values))

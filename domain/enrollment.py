@@ -13,12 +13,12 @@ import hashlib
 from datetime import timedelta
 from typing import Annotated, ClassVar, assert_never
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
 from domain.accepted_requests import NONE, AcceptedRequest, Operations, same_request
 from domain.access import NODE_MANAGE, NODE_READ
-from domain.base import LENIENT, Category, Command, Event, Message, Rejected, Slug, Uuid, replace
+from domain.base import LENIENT, Category, Command, Event, Message, Rejected, Slug, Uuid, as_integer, replace
 from domain.kind import Id, Kind, Scope
 from domain.patterns import SHA256
 from domain.verb import ON_ACCEPTANCE, Effect, Verb

@@ -144,7 +144,7 @@ OWN_READS = (
     Read("/v1/tokens/{token}", SELF, tokens.one, "A token", FRESH, TokenView),
     Read("/v1/me", SELF, me.me, "The caller, and its roles", (), me.MeView),
     Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
-    Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView),
+    Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView, statuses=(404,)),
     Read(
         SESSION,
         SELF,
@@ -155,7 +155,16 @@ OWN_READS = (
         method="POST",
         statuses=(422,),
     ),
-    Read(SESSION, SELF, session.end, "End the session of this browser", (), SessionView, method="DELETE"),
+    Read(
+        SESSION,
+        SELF,
+        session.end,
+        "End the session of this browser",
+        (),
+        SessionView,
+        method="DELETE",
+        statuses=(404,),
+    ),
     Read(f"{VMS}/{{vm}}/feed", EVENT_READ, feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",

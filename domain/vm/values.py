@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from domain.base import LENIENT, Message, Resources, Value
+from domain.base import LENIENT, Message, Resources, Value, as_integer
 from domain.contract import Desired
 
 
@@ -67,11 +67,6 @@ class Console(StrEnum):
 
     SERIAL = "serial"
     VNC = "vnc"
-
-
-def as_integer(value: object) -> object:
-    """A float without a fraction as an integer: JSON does not distinguish 1.0 from 1. Anything else unchanged."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Vcpus = Annotated[int, Field(ge=1, le=256), BeforeValidator(as_integer)]

@@ -1,8 +1,5 @@
 """The caller itself: its name, and what it may do."""
 
-from typing import Annotated
-
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
