@@ -9,7 +9,7 @@ from gateway.state import Gateway, caller
 from projections import times
 
 
-class RoleView(TypedDict):
+class GrantView(TypedDict):
     """A role, in one project or (`project` is null) everywhere."""
 
     role: str
@@ -23,7 +23,7 @@ class MeView(TypedDict):
     """
 
     principal: str
-    roles: list[RoleView]
+    roles: list[GrantView]
     read_only: bool
     credential: str | None
     expires_at: str | None
@@ -34,7 +34,7 @@ async def me(_: Gateway, request: Request) -> Response:
     identity = caller(request).identity
     access = identity.access
     grants = sorted(access.grants, key=lambda grant: (grant.project or "", grant.role))
-    roles: list[RoleView] = [{"role": grant.role.value, "project": grant.project} for grant in grants]
+    roles: list[GrantView] = [{"role": grant.role.value, "project": grant.project} for grant in grants]
     view: MeView = {
         "principal": access.principal,
         "roles": roles,
