@@ -145,14 +145,18 @@ def described_action(action: Action, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema(model: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the schema of a model. The schema and all schemas in it are added to `schemas`."""
+    """A reference to the schema of a model. The schema and all schemas in it are added to `schemas`.
+
+    Raises TypeError if another model has the same name: one of the two would be described as the other.
+    """
     found = TypeAdapter(model).json_schema(ref_template=SCHEMAS + "{model}")
-    schemas.update(found.pop("$defs", {}))
+    inside = found.pop("$defs", {})
     name = getattr(model, "__name__", "")
-    if name in ("", "dict"):
-        return found
-    schemas[name] = found
-    return {"$ref": SCHEMAS + name}
+    named = name not in ("", "dict")
+    for each, described_as in {**inside, **({name: found} if named else {})}.items():
+        if schemas.setdefault(each, described_as) != described_as:
+            raise TypeError(f"two models of the API have the name {each}")
+    return {"$ref": SCHEMAS + name} if named else found
 
 
 def page(item: dict[str, Any]) -> dict[str, Any]:
