@@ -9,6 +9,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.log.jetstream import Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
+from runtime.bus.api import api
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Documents:
         """
         ask = json.dumps({"filter": subject}).encode()
         try:
-            reply = await self._nc.request(f"$JS.API.STREAM.PURGE.{self._stream.name}", ask, timeout=self._timeout)
+            purge = api(self._nc, f"STREAM.PURGE.{self._stream.name}")
+            reply = await self._nc.request(purge, ask, timeout=self._timeout)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the bus does not answer: {error!r}") from error
         answer = json.loads(reply.data)

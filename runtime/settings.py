@@ -129,6 +129,8 @@ class Common(BaseSettings):
     nats_password: str | None = None
     #: file with the authority (PEM) of the NATS servers' certificates: the connection is then encrypted, or refused
     nats_ca: Path | None = None
+    #: file with the credential of this role on the bus: a JWT and its seed, as `nsc` writes them; instead of a user
+    nats_creds: Path | None = None
     #: number of replicas of each stream: 1 on one server, 3 in a cluster
     nats_replicas: int = Field(default=1, ge=1, le=5)
     #: folders for image sources that are paths, separated by ':'; default: `images` and `cache` in the home

@@ -88,6 +88,16 @@ def wanted(node: str, kind: str, id_: str) -> str:
     return f"{PREFIX}.nodes.{of}.wanted.{token(kind)}.{token(id_)}"
 
 
+def wanted_consumer(node: str) -> str:
+    """The name of the consumer with which a node reads its wanted documents. Handlers create it."""
+    return f"node-{node}"
+
+
+def list_consumer(node: str) -> str:
+    """The name of the consumer with which a node lists its wanted documents. Handlers create it."""
+    return f"list-{node}"
+
+
 def wanted_of(node: str | None = None) -> str:
     return f"{PREFIX}.nodes.{token(node) if node is not None else '*'}.wanted.*.*"
 

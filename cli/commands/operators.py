@@ -28,7 +28,8 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.integrity.notary import Disagrees
     from eventstore.log.jetstream import Unavailable
     from runtime import logs
-    from runtime.bus.bus import QuickClient, place, refusal, refuses
+    from runtime.bus.bus import QuickClient, place
+    from runtime.bus.login import advice, login, refusal, refuses
     from runtime.files.unusable import sentence
     from runtime.tasks.patience import CannotRun, one_line
 
@@ -38,12 +39,12 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         """Ignores errors of the connection: the call that needs it raises them."""
 
     async def connected() -> T:
-        nc = QuickClient()
+        nc, how = QuickClient(), login(settings)
+        nc.api, nc.imports, nc.accounts = how.api, how.imports, how.accounts
         await nc.connect(
             settings.nats_urls,
             name="nebula-operator",
-            user=settings.nats_user,
-            password=settings.nats_password,
+            **how.options,
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; a fraction works
@@ -61,7 +62,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         raise CliError(f"{place(settings)} has no platform: {error}") from error
     except (NatsError, Unavailable, TimeoutError, ConnectionError, socket.gaierror) as error:
         if refuses(error):
-            raise CliError(str(refusal(place(settings), error))) from error
+            raise CliError(str(refusal(place(settings), error, advice(settings)))) from error
         raise Unreachable(f"the log of {place(settings)} does not answer: {one_line(error)}") from error
     except (BadArchive, Disagrees, CannotRun) as error:
         raise CliError(str(error)) from error

@@ -19,6 +19,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.store import EventStore
 from runtime import subjects
+from runtime.bus.api import api
 
 Progress = Callable[[int, int], None]
 """Called with the progress: the number of positions that are done, and of all positions."""
@@ -73,7 +74,7 @@ async def verify_log(
 async def last_position(nc: Client, report: Report) -> int:
     """The position of the newest event. If the server counts deleted events, a finding is added."""
     try:
-        reply = await nc.request(f"$JS.API.STREAM.INFO.{subjects.EVENTS}", b"", timeout=5)
+        reply = await nc.request(api(nc, f"STREAM.INFO.{subjects.EVENTS}"), b"", timeout=5)
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(f"the log does not answer: {error!r}") from error
     answer = json.loads(reply.data)

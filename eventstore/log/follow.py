@@ -11,7 +11,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.received import first_stored, own, raw_of
 from runtime import subjects
-from runtime.bus import ordered
+from runtime.bus import ordered, reading
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,7 +33,7 @@ async def follow(
     OtherStream if the stream ends before the position that was read.
     """
     try:
-        batches = ordered.follow(nc, stream, after, filters or [subjects.events()], pushed)
+        batches = reading.follow(nc, stream, after, filters or [subjects.events()], pushed)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 yield batch

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
+from runtime.bus.api import api
 from runtime.bus.inbox import Inbox
 from runtime.tasks.backoff import Backoff
 
@@ -237,7 +238,7 @@ class Stream:
         patience = _Patience(self._timeout)
         ask = json.dumps({"last_by_subj": filter_}).encode()
         while True:
-            msg = await self._ask(f"$JS.API.DIRECT.GET.{self.name}", ask)
+            msg = await self._ask(f"DIRECT.GET.{self.name}", ask)
             headers = msg.headers or {}
             if is_status(headers) and headers["Status"] != "404":
                 raise Unavailable(f"the log refuses to be read: {headers}")
@@ -255,7 +256,7 @@ class Stream:
         return await self._from_leader({"seq": after + 1, "next_by_subj": subject})
 
     async def _from_leader(self, ask: dict[str, Any]) -> Recorded | None:
-        reply = json.loads((await self._ask(f"$JS.API.STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
+        reply = json.loads((await self._ask(f"STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
         problem = reply.get("error")
         if problem is None:
             return from_api(reply["message"])
@@ -268,7 +269,7 @@ class Stream:
 
         The server's own number may be higher: a failed write on a full disk can leave a position without a message.
         """
-        info = json.loads((await self._ask(f"$JS.API.STREAM.INFO.{self.name}", b"")).data)
+        info = json.loads((await self._ask(f"STREAM.INFO.{self.name}", b"")).data)
         if "error" in info:
             raise Unavailable(f"the log does not answer: {info['error'].get('description')}")
         state = info["state"]
@@ -278,7 +279,8 @@ class Stream:
         newest = [await self.last_of(subject) for subject in info["config"]["subjects"]]
         return max((found.position for found in newest if found is not None), default=0)
 
-    async def _ask(self, subject: str, body: bytes) -> Msg:
+    async def _ask(self, call: str, body: bytes) -> Msg:
+        subject = api(self._nc, call)
         return await self._until_answered(lambda wait: self._nc.request(subject, body, timeout=wait))
 
     async def _until_answered(self, ask: Callable[[float], Awaitable[T]]) -> T:
@@ -313,7 +315,7 @@ async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) 
     """
     found: list[Recorded] = []
     async with Inbox(nc) as inbox:
-        await nc.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=inbox.subject)
+        await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox.subject)
         while True:
             for msg in await inbox.take(wait, PAGE):
                 headers = msg.headers or {}

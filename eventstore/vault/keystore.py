@@ -19,6 +19,7 @@ from nats.js.errors import NotFoundError
 from eventstore.log.jetstream import Conflict, Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
 from runtime import subjects
+from runtime.bus.api import api
 
 NOT_FOUND = 404
 
@@ -98,7 +99,7 @@ class KeyStore:
 
     async def _delete(self, position: int) -> None:
         """Overwrite one message on the disk of each server that stores it."""
-        subject = f"$JS.API.STREAM.MSG.DELETE.{self._stream.name}"
+        subject = api(self._nc, f"STREAM.MSG.DELETE.{self._stream.name}")
         ask = json.dumps({"seq": position, "no_erase": False}).encode()
         try:
             answer = json.loads((await self._nc.request(subject, ask, timeout=self._timeout)).data)

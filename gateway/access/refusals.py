@@ -20,7 +20,7 @@ from gateway.access.identity import Identity
 from gateway.access.limits import Buckets
 from gateway.http.problems import Problem
 from runtime import logs, subjects
-from runtime.bus import ordered
+from runtime.bus import ordered, reading
 from runtime.bus.malformed import Malformed, cut
 from runtime.text.masking import masked
 from runtime.token_text import named
@@ -99,7 +99,7 @@ class Refusals:
         while True:
             self._seen.clear()
             try:
-                async for batch in ordered.follow(self._nc, subjects.REFUSALS, 0, [subjects.REFUSALS_OF_ALL], read):
+                async for batch in reading.follow(self._nc, subjects.REFUSALS, 0, [subjects.REFUSALS_OF_ALL], read):
                     for position, subject, body in batch:
                         self.apply(position, subject, body)
             except ordered.OtherStream as error:

@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from runtime import logs, subjects
-from runtime.bus import ordered
+from runtime.bus import ordered, reading
 from runtime.bus.malformed import Malformed
 from runtime.tasks.tasks import end
 
@@ -80,7 +80,7 @@ class Uses:
     async def _follow(self) -> None:
         while True:
             try:
-                uses = ordered.follow(self._nc, subjects.TOKEN_USES, 0, [subjects.TOKEN_USES_OF_ALL], read)
+                uses = reading.follow(self._nc, subjects.TOKEN_USES, 0, [subjects.TOKEN_USES_OF_ALL], read)
                 async for batch in uses:
                     for subject, body in batch:
                         self.apply(subject, body)

@@ -17,6 +17,7 @@ from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import EventStore
 from handlers.apply import apply, now
 from handlers.managers.liveness import Liveness
+from handlers.nodes.consumers import provide
 from handlers.nodes.leases import Leases
 from handlers.refusals import refusal
 from runtime import logs, subjects
@@ -107,9 +108,15 @@ class Registration:
         """Answer requests from now on."""
         responder = Responder(nc, refusal)
 
+        async def reply(msg: Msg) -> Answer:
+            given = await self.reply(msg)
+            if msg.subject.endswith(".register"):
+                await provide(nc, node_named(msg.subject))
+            return given
+
         async def answer(msg: Msg) -> None:
             if responder.accepts(msg):
-                await responder.carry_out(msg, self.reply, self.note)
+                await responder.carry_out(msg, reply, self.note)
 
         for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)

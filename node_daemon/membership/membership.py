@@ -30,6 +30,7 @@ from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, L
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from runtime import logs, subjects
 from runtime.bus import replies, requests
+from runtime.bus.api import imports
 from runtime.bus.replies import InvalidReply, Refusal
 from runtime.bus.requests import NobodyThere, Patience, Unanswered
 from runtime.tasks.backoff import Backoff
@@ -230,12 +231,14 @@ def clock() -> float:
 
 
 async def last_lease_note(bus: Client, node: str) -> LeaseNote | None:
-    """The note of the last grant of the node's lease, read from the stream's leader. None if no lease was ever granted.
+    """The note of the last grant of the node's lease, read from the stream's leader (from any
+    replica in an account of its own). None if no lease was ever granted.
 
     Raises errors of nats-py, and ValidationError.
     """
     try:
-        found = await bus.jetstream(timeout=ANSWER_SECONDS).get_last_msg(subjects.LEASES, subjects.lease(node))
+        js = bus.jetstream(timeout=ANSWER_SECONDS)
+        found = await js.get_last_msg(subjects.LEASES, subjects.lease(node), direct=imports(bus))
     except NotFoundError:
         return None
     return LeaseNote.model_validate_json(found.data or b"")

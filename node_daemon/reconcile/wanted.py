@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 
 from nats.aio.client import Client
@@ -12,7 +12,8 @@ from nats.errors import Error as NatsError
 from domain.contract import Desired, Place, Wanted
 from node_daemon.reconcile.features import Refused, read
 from runtime import logs, subjects
-from runtime.bus import ordered
+from runtime.bus import ordered, pulled, reading
+from runtime.bus.api import imports
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import heed_cancellation
 
@@ -90,36 +91,56 @@ class WantedDocuments:
         tombstones = [vm for vm, want in self._documents.items() if want.desired is Desired.ABSENT and done(vm)]
         if not tombstones and not self.malformed and not self._refused:
             return
-        js = self._bus.jetstream()
-        info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
-        stored = info.state.subjects or {}
+        try:
+            stored = await self._stored()
+        except (ordered.Interrupted, TimeoutError) as error:
+            log.debug("cannot list wanted documents", error=repr(error))
+            return
         for vm in tombstones:
             if subjects.wanted(self._node, "vm", vm) not in stored:
                 del self._documents[vm]
                 self._changed(vm)
-        for subject in self.malformed.keys() - stored.keys():
+        for subject in self.malformed.keys() - stored:
             del self.malformed[subject]
-        for subject in self._refused.keys() - stored.keys():
+        for subject in self._refused.keys() - stored:
             del self._refused[subject]
+
+    async def _stored(self) -> Set[str]:
+        """The subjects of this node that the stream has."""
+        if imports(self._bus):
+            return await pulled.stored(self._bus, subjects.WANTED, self._node)
+        js = self._bus.jetstream()
+        info = await js.stream_info(subjects.WANTED, subjects_filter=subjects.wanted_of(self._node))
+        return (info.state.subjects or {}).keys()
 
     async def _session(self) -> None:
         """Read with one consumer. Ends with Interrupted, or with an error of nats-py."""
-        stream = await self._bus.jetstream().stream_info(subjects.WANTED)
-        heed_cancellation()
-        created, last = microseconds(stream.created), stream.state.last_seq
+        created, last = await self._origin()
         if last < self.position or self._stream not in (0, created):
             log.warning("the stream of wanted documents was created again", known=self.position, last=last)
             self.position = 0
             self._unplaced.update(self._documents)
         self._stream = created
         of_this_node = [subjects.wanted_of(self._node)]
-        batches = ordered.consume(self._bus, subjects.WANTED, self.position, of_this_node, document)
+        batches = reading.consume(self._bus, subjects.WANTED, self.position, of_this_node, document)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 for self.position, message in batch.items:
                     self._take(message)
                 if not batch.more:
                     self.loaded.set()
+
+    async def _origin(self) -> tuple[int, int]:
+        """When the stream was created, in microseconds since 1970, and its last position.
+
+        In an account of its own the node knows only its consumer, which is created again with the stream.
+        """
+        if imports(self._bus):
+            made = await pulled.created(self._bus, subjects.WANTED, self._node, self.position)
+            return microseconds(made), self.position
+        stream = await self._bus.jetstream().stream_info(subjects.WANTED)
+        heed_cancellation()
+        return microseconds(stream.created), stream.state.last_seq
 
     def _take(self, message: Msg) -> None:
         """Take in one document. A malformed one changes nothing: the document before it stays valid.

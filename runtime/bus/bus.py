@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +16,16 @@ from nats.errors import (
     StaleConnectionError,
     TimeoutError as NatsTimeout,
 )
+from nats.js import JetStreamContext
 from nats.protocol.command import hpub_cmd, pub_cmd
-from nats.protocol.parser import AUTHORIZATION_VIOLATION
 
 from runtime import logs
+from runtime.bus.accounts.table import API
 from runtime.bus.headers import fit, parsed
+from runtime.bus.login import EXPIRED, advice, login, refusal, refuses, tls_of
 from runtime.settings import Common
-from runtime.tasks.patience import CannotRun, log_answers, log_waiting, one_line, patiently
+from runtime.tasks.patience import CannotRun, log_answers, log_waiting, patiently
 from runtime.text.masking import masked
-from runtime.tls.contexts import BadCertificate, pinned
-from runtime.trust import trusted
 
 log = logs.get(__name__)
 
@@ -47,6 +46,20 @@ class QuickClient(Client):
 
     #: the id of the subscription for the answers to all requests
     _answers: int | None = None
+    #: the name of the JetStream API
+    api = API
+    #: whether the streams are in another account, where this connection cannot create consumers
+    imports = False
+    #: whether the bus has accounts
+    accounts = False
+
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        return super().jetstream(**{"prefix": self.api, **options})
+
+    async def _process_err(self, error: str) -> None:
+        """Connect again if our credential has expired: its file may have a newer one."""
+        expired = EXPIRED in error.lower()
+        await (self._process_op_err(AuthorizationError()) if expired else super()._process_err(error))
 
     async def _request_new_style(
         self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
@@ -192,12 +205,13 @@ class Connection(QuickClient):
     async def open(self) -> None:
         """Connect; try each server once. Raises CannotRun if a server refuses our user, nats.errors.Error, OSError."""
         settings = self._settings
+        how = login(settings)
+        self.api, self.imports, self.accounts = how.api, how.imports, how.accounts
         try:
             await self.connect(
                 servers=settings.nats_urls,
                 name=f"nebula-{self._role}",
-                user=settings.nats_user,
-                password=settings.nats_password,
+                **how.options,
                 allow_reconnect=True,
                 max_reconnect_attempts=1,  # for now: with -1 this call would try for ever without a message
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works
@@ -213,7 +227,7 @@ class Connection(QuickClient):
             )
         except NoServersError as error:
             if self._ended.is_set():
-                raise refusal(self.what, self._newest) from error
+                raise self._refusal() from error
             raise self._newest or error from error
         self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
@@ -241,7 +255,10 @@ class Connection(QuickClient):
         It gives up if the server refuses our user, or closes the connection with a protocol error.
         """
         await self._ended.wait()
-        raise refusal(self.what, self._newest)
+        raise self._refusal()
+
+    def _refusal(self) -> CannotRun:
+        return refusal(self.what, self._newest, advice(self._settings))
 
     async def _attempt_reconnect(self) -> None:
         try:
@@ -274,27 +291,6 @@ class Connection(QuickClient):
         if not self._ended.is_set():
             self._newest = self._err or self._newest
             self._ended.set()
-
-
-def refuses(error: Exception | None) -> bool:
-    """Whether the server refused our user or password. nats-py passes on only the text of the server's error."""
-    return isinstance(error, AuthorizationError) or AUTHORIZATION_VIOLATION in str(error).lower()
-
-
-def refusal(what: str, error: Exception | None) -> CannotRun:
-    reason = one_line(error) if error is not None else "it gives no reason"
-    user = "; check NEBULA_NATS_USER and NEBULA_NATS_PASSWORD" if refuses(error) else ""
-    return CannotRun(f"{what} refuses the connection: {reason}{user}")
-
-
-def tls_of(settings: Common) -> ssl.SSLContext | None:
-    """The TLS context for the servers; None if the connection needs none. Raises CannotRun."""
-    if settings.nats_ca is not None:
-        try:
-            return pinned(settings.nats_ca)
-        except BadCertificate as error:
-            raise CannotRun(f"NEBULA_NATS_CA: {error}") from error
-    return trusted() if any(url.startswith("tls://") for url in settings.nats_urls) else None
 
 
 def place(settings: Common) -> str:

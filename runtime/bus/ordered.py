@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError, StaleConnectionError
 
 from runtime import logs
+from runtime.bus.api import api
 from runtime.bus.inbox import Inbox
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import heed_cancellation
@@ -45,6 +46,14 @@ class Batch(NamedTuple, Generic[T]):
     """whether the stream had more messages when the last item was sent"""
 
 
+class Consume(Protocol):
+    """As the function `consume`."""
+
+    def __call__(
+        self, nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
+    ) -> AsyncGenerator[Batch[T], None]: ...
+
+
 class OtherStream(Exception):
     """The stream ends before the position that was read: it was lost or replaced. Nothing known of it is valid."""
 
@@ -62,18 +71,25 @@ class _Refused(Interrupted):
 
 
 async def follow(
-    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T]
+    nc: Client,
+    stream: str,
+    after: int,
+    filters: Sequence[str],
+    read: Read[T],
+    *,
+    using: Consume | None = None,
 ) -> AsyncGenerator[list[T], None]:
     """Yield lists of at least one item after position `after`, in the order of the stream, for ever.
 
     It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
-    OtherStream if the stream ends before the position that was read.
+    OtherStream if the stream ends before the position that was read. `using`: how it reads, `consume` by default.
     """
+    reader = using or consume
     failures, last_refusal, again = 0, "", False
     short_since: float | None = None
     while True:
         try:
-            async with contextlib.aclosing(consume(nc, stream, after, filters, read, again=again)) as batches:
+            async with contextlib.aclosing(reader(nc, stream, after, filters, read, again=again)) as batches:
                 async for batch in batches:
                     if batch.items:
                         after = batch.position
@@ -109,7 +125,7 @@ async def consume(
         try:
             waiting = await _create(nc, stream, name, inbox.subject, after, filters)
             if again:
-                await _same(nc, stream, after)
+                await same(nc, stream, after)
             if not waiting:
                 yield Batch([], after, more=False)
             expected = 1
@@ -139,15 +155,15 @@ async def consume(
                     expected += 1
                     pushed, idle = msg.reply, False
                 if items:
-                    yield Batch(items, after, _more(pushed))
+                    yield Batch(items, after, more_wait(pushed))
                 if idle:
                     yield Batch([], after, more=False)
         finally:
             with contextlib.suppress(NatsError, OSError):
-                await nc.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b"")
+                await nc.publish(api(nc, f"CONSUMER.DELETE.{stream}.{name}"), b"")
 
 
-async def _same(nc: Client, stream: str, after: int) -> None:
+async def same(nc: Client, stream: str, after: int) -> None:
     """Raises _Short if the stream's leader knows fewer messages than were read.
 
     A consumer that starts after the end of a stream gets no messages and no error.
@@ -179,7 +195,7 @@ async def _create(nc: Client, stream: str, name: str, inbox: str, after: int, fi
     else:
         config["filter_subjects"] = list(filters)
     reply = await nc.request(
-        f"$JS.API.CONSUMER.CREATE.{stream}.{name}",
+        api(nc, f"CONSUMER.CREATE.{stream}.{name}"),
         json.dumps({"stream_name": stream, "config": config}).encode(),
         timeout=_FIRST_WAIT,
     )
@@ -225,7 +241,7 @@ def delivered(reply: str) -> tuple[int, int, int]:
     return int(position), int(sequence), int(nanoseconds)
 
 
-def _more(reply: str) -> bool:
+def more_wait(reply: str) -> bool:
     """Whether more messages waited when this one was delivered."""
     parts = reply.split(".")
     return parts[8 if len(parts) == 9 else 10 :][:1] != ["0"]

@@ -22,8 +22,9 @@ from runtime.bus.replies import Refusal, malformed, refused
 
 log = logs.get(__name__)
 
-#: Reply subjects of NATS clients: `_INBOX.` and tokens, possibly with a prefix.
-INBOX = re.compile(rf"_INBOX(_[A-Za-z0-9]{{1,64}})?(\.{subjects.TOKEN.pattern}){{1,6}}")
+#: Reply subjects of NATS clients: `_INBOX.` and tokens, possibly with a prefix. `_R_.` and tokens: the server's own
+#: name for the inbox of a client in another account.
+INBOX = re.compile(rf"(_INBOX(_[A-Za-z0-9]{{1,64}})?|_R_)(\.{subjects.TOKEN.pattern}){{1,6}}")
 #: The answer for a bug.
 BUG = Refusal(code="internal_error", status=500, detail="this is a bug in Nebula")
 

@@ -20,8 +20,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from runtime.bus.accounts.authority import Authority
+from runtime.bus.accounts.table import Account
 from runtime.files.files import put
 from runtime.files.private import passable
+from runtime.local.adopt import adopt
 from runtime.local.child import (
     Child,
     ServerError,
@@ -66,7 +69,7 @@ class NatsServer:
     child: Child
     home: Path
     port: int
-    #: its monitoring port for HTTP on loopback
+    #: its monitoring port for HTTP on loopback; 0 for none
     monitor: int
     #: the address at which it is reached, and whether only with TLS
     address: str = LOOPBACK
@@ -98,11 +101,19 @@ def with_tls(conf: str, address: str, certificate: Path, key: Path) -> str:
 
 
 async def start_nats(
-    home: Path, *, port: int = 0, conf: Path = NATS_CONF, address: str = LOOPBACK, encrypted: bool = False
+    home: Path,
+    *,
+    port: int = 0,
+    conf: Path = NATS_CONF,
+    address: str = LOOPBACK,
+    encrypted: bool = False,
+    accounts: Authority | None = None,
 ) -> NatsServer:
     """Start nats-server on the store in `home/nats`; `port` 0: a free port. Returns when JetStream answers.
 
     `address`, `encrypted`: where clients of this host reach it, and whether `conf` says that it speaks TLS.
+    `accounts`: nobody connects without a credential of these, and there is no monitoring port. The streams of an
+    earlier version, which had no accounts, become those of CONTROL.
 
     Raises ServerError if the program is missing, the port is in use, or the server does not start.
     """
@@ -116,10 +127,16 @@ async def start_nats(
     await stop_leftover(pid_file, str(pid_file))
     port = port or free_port()
     require_free(port)
-    monitor = free_port()
+    monitor = free_port() if accounts is None else 0
+    options = ["--config", str(conf), "--pid", str(pid_file)]
+    if accounts is None:
+        options += ["--http_port", str(monitor)]
+    else:
+        adopt(store, accounts.public[Account.CONTROL])
+        options[1] = str(accounts.configuration(conf))
     child = await spawn(
         "nats-server",
-        [str(program), "--config", str(conf), "--pid", str(pid_file), "--http_port", str(monitor)],
+        [str(program), *options],
         home / "log" / "nats.log",
         env={"NEBULA_NATS_PORT": str(port), "NEBULA_NATS_STORE": json.dumps(str(store))},
     )

@@ -344,14 +344,14 @@ async def test_a_leader_that_was_cut_off_is_not_believed_at_once(
     await js.add_stream(StreamConfig(name=name, subjects=[f"{name}.>"]))
     await js.publish(f"{name}.0", b"")
     asked = 0
-    same = ordered._same
+    same = ordered.same
 
     async def behind(nc: Client, stream: str, after: int) -> None:
         nonlocal asked
         asked += 1
         await same(nc, stream, after + 5 if asked < 3 else after)
 
-    monkeypatch.setattr(ordered, "_same", behind)
+    monkeypatch.setattr(ordered, "same", behind)
     async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
         assert len(await anext(feed)) == 1
         for consumer in await js.consumers_info(name):

@@ -1,0 +1,20 @@
+"""Calls of the JetStream API, whose subjects have another name in accounts that import them."""
+
+from nats.aio.client import Client
+
+from runtime.bus.accounts.table import API
+
+
+def api(nc: Client, call: str) -> str:
+    """The subject of a call, such as `STREAM.INFO.<stream>`, on this connection."""
+    return f"{getattr(nc, 'api', API)}.{call}"
+
+
+def has_accounts(nc: Client) -> bool:
+    """Whether this connection has a credential of one of the platform's accounts."""
+    return bool(getattr(nc, "accounts", False))
+
+
+def imports(nc: Client) -> bool:
+    """Whether the streams are in another account than this connection, which cannot create consumers then."""
+    return bool(getattr(nc, "imports", False))

@@ -1,0 +1,153 @@
+"""Reads a stream in order, also from an account that may not create consumers.
+
+A consumer delivers to a subject of the streams' account, so whoever may create one could write there. So:
+
+- In the account of the streams: an ordered consumer (`ordered.py`).
+- A node reads its wanted documents with a consumer that handlers have created for it, which it can only set back.
+- Everybody else reads pages (direct gets). A message on the stream's subjects is a hint that a page may be there; a
+  hint may come before its message is stored, and its message may be refused, so its content is not used.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from runtime import subjects
+from runtime.bus import ordered, pulled
+from runtime.bus.accounts.claims import covers
+from runtime.bus.api import api, imports
+from runtime.bus.inbox import Inbox
+from runtime.bus.ordered import HEARTBEAT, MOST, Batch, Interrupted, Read
+from runtime.tasks.tasks import happens, heed_cancellation
+
+T = TypeVar("T")
+#: Seconds after a hint after which pages are read, until one has messages.
+AFTER_HINT = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def follow(nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T]) -> AsyncGenerator[list[T], None]:
+    """As `ordered.follow`."""
+    return ordered.follow(nc, stream, after, filters, read, using=consume)
+
+
+def consume(
+    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
+) -> AsyncGenerator[Batch[T], None]:
+    """As `ordered.consume`. With imported streams, filters have the same number of tokens."""
+    if not imports(nc):
+        return ordered.consume(nc, stream, after, filters, read, again=again)
+    if stream == subjects.WANTED:
+        (only,) = filters
+        return pulled.consume(nc, stream, after, subjects.node_of(only), read)
+    if len(filters) == 1:
+        return pages(nc, stream, after, filters[0], read, again=again)
+    return _chosen(nc, stream, after, filters, read, again=again)
+
+
+async def _chosen(
+    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool
+) -> AsyncGenerator[Batch[T], None]:
+    """Read with one filter that covers all, because pages of several filters have no common order."""
+
+    def chosen(msg: Msg, position: int, nanoseconds: int) -> list[T]:
+        match = any(covers(one, msg.subject) for one in filters)
+        return [read(msg, position, nanoseconds)] if match else []
+
+    batches = pages(nc, stream, after, widened(filters), chosen, again=again)
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            yield Batch([item for items in batch.items for item in items], batch.position, batch.more)
+
+
+def widened(filters: Sequence[str]) -> str:
+    """A filter that covers all these, which have the same number of tokens."""
+    columns = zip(*(one.split(".") for one in filters), strict=True)
+    return ".".join(column[0] if len(set(column)) == 1 else "*" for column in columns)
+
+
+class Hints:
+    """Counts messages on the stream's subjects."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._came = asyncio.Event()
+
+    async def note(self, _: Msg) -> None:
+        self.count += 1
+        self._came.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a hint since the last call. Returns whether there was one."""
+        came = await happens(self._came, seconds)
+        self._came.clear()
+        return came
+
+
+async def pages(
+    nc: Client, stream: str, after: int, filter_: str, read: Read[T], *, again: bool
+) -> AsyncGenerator[Batch[T], None]:
+    """As `ordered.consume`, by direct gets."""
+    hints = Hints()
+    listening = await nc.subscribe(filter_, cb=hints.note)
+    try:
+        async with Inbox(nc) as inbox:
+            if again:
+                await ordered.same(nc, stream, after)
+            hinted = False
+            while True:
+                pauses = iter(AFTER_HINT if hinted else AFTER_HINT[:1])
+                for pause in pauses:
+                    await asyncio.sleep(pause)
+                    count, found, more = hints.count, False, True
+                    while more:
+                        batch = await page(nc, inbox, stream, after, filter_, read)
+                        more = batch.more
+                        if batch.items:
+                            after, found = batch.position, True
+                            yield batch
+                    if hints.count != count:  # later messages: start again
+                        pauses = iter(AFTER_HINT)
+                    elif found:
+                        break
+                yield Batch([], after, more=False)
+                hinted = await hints.wait(HEARTBEAT)
+                if not hinted:
+                    await ordered.same(nc, stream, after)
+    finally:
+        with contextlib.suppress(Exception):  # the connection may be closed
+            await listening.unsubscribe()
+
+
+async def page(nc: Client, inbox: Inbox, stream: str, after: int, filter_: str, read: Read[T]) -> Batch[T]:
+    """The next messages, by one direct get. Raises Interrupted, and the errors of an inbox."""
+    ask = {"seq": after + 1, "next_by_subj": filter_, "batch": MOST}
+    await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox.subject)
+    items: list[T] = []
+    last = 0
+    while True:
+        for msg in await inbox.take(HEARTBEAT * 2.5, MOST + 1):
+            headers = msg.headers or {}
+            if "Status" in headers and "Nats-Sequence" not in headers:
+                if headers["Status"] not in ("204", "404"):
+                    raise Interrupted(f"the stream refuses to be read: {headers}")
+                heed_cancellation()
+                return Batch(items, after, more=int(headers.get("Nats-Num-Pending", "0")) > 0 and bool(items))
+            try:
+                position, before = int(headers["Nats-Sequence"]), int(headers["Nats-Last-Sequence"])
+                stored = datetime.fromisoformat(headers["Nats-Time-Stamp"]) - _EPOCH
+                nanoseconds = (stored.days * 86400 + stored.seconds) * 10**9 + stored.microseconds * 1000
+                subject = headers["Nats-Subject"]
+            except (KeyError, ValueError) as error:
+                raise Interrupted("a message that is not from a stream") from error
+            if position <= after or (items and before != last):
+                raise Interrupted(f"got {position} after {last}")
+            after = last = position
+            stored_message = Msg(_client=nc, subject=subject, reply="", data=msg.data, headers=msg.headers)
+            items.append(read(stored_message, position, nanoseconds))

@@ -1,0 +1,246 @@
+"""Each credential with each subject of the table, on a real server. The table is the expectation: new rows join."""
+
+import asyncio
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from runtime import subjects
+from runtime.bus.accounts.table import API, IMPORTED_API, NODE, ROLES, ROWS, STREAMS, Account, Row, local
+from tests.bus_accounts.conftest import NODE_NAMES, Guarded
+
+EVERYTHING = ("maintenance", "system")
+NUMBERS = count()
+
+
+def samples(row: Row) -> list[tuple[str, str | None]]:
+    """Subjects that match a row, each with its node."""
+    nodes = NODE_NAMES if NODE in row.subject else (None,)
+    filled = row.subject.replace("*", "x1").replace(">", "x1.x2")
+    return [(filled.replace(NODE, node or ""), node) for node in nodes]
+
+
+def belongs(credential: str, roles: tuple[str, ...], node: str | None) -> bool:
+    role = "node" if credential.startswith("node-") else credential
+    return role in roles and (role != "node" or credential == f"node-{node}")
+
+
+def plain(row: Row) -> bool:
+    return row.subject.startswith(f"{subjects.PREFIX}.")
+
+
+def covered(credential: str, subject: str, *, hear: bool) -> bool:
+    """Whether any row allows the subject to the credential."""
+    return any(
+        subject == sample and belongs(credential, row.hear if hear else row.publish, node)
+        for row in ROWS
+        for sample, node in variants(row, subject)
+    )
+
+
+def variants(row: Row, subject: str) -> list[tuple[str, str | None]]:
+    """The subject itself, if the row matches it, with its node."""
+    wanted, given = row.subject.split("."), subject.split(".")
+    node = None
+    if len(wanted) != len(given) and wanted[-1] != ">":
+        return []
+    for one, other in zip(wanted, given, strict=False):
+        if one == ">":
+            break
+        if NODE in one and other.startswith(one.removesuffix(NODE)):
+            node = other.removeprefix(one.removesuffix(NODE))
+        elif one not in ("*", other):
+            return []
+    return [(subject, node)]
+
+
+async def test_each_credential_publishes_where_the_table_says_and_nowhere_else(guarded: Guarded) -> None:
+    tried: dict[bytes, tuple[str, str]] = {}
+    for credential, nc in guarded.connections.items():
+        for row in filter(plain, ROWS):
+            for subject, _ in samples(row):
+                body = f"probe {next(NUMBERS)}".encode()
+                tried[body] = credential, subject
+                await nc.publish(subject, body)
+    await guarded.settled()
+    heard = {(subject, body) for each in guarded.spies.values() for subject, body in each.heard}
+    for body, (credential, subject) in tried.items():
+        allowed = covered(credential, subject, hear=False) or credential == "maintenance"
+        assert ((subject, body) in heard) == allowed, (credential, subject)
+
+
+async def test_each_credential_hears_what_the_table_says_and_nothing_else(guarded: Guarded) -> None:
+    heard: set[tuple[str, bytes]] = set()
+
+    for credential, nc in guarded.connections.items():
+
+        async def note(msg: Any, credential: str = credential) -> None:
+            heard.add((credential, msg.data))
+
+        for subject in {subject for row in filter(plain, ROWS) for subject, _ in samples(row)}:
+            await nc.subscribe(subject, cb=note)
+        for filter_ in (">", "nebula.>", "_INBOX.>", "$JS.>", "$SYS.>", "_R_.>"):
+            if credential not in EVERYTHING:
+                await nc.subscribe(filter_, cb=note)
+    await guarded.settled()
+    tried = {}
+    for row in filter(plain, ROWS):
+        for subject, _ in samples(row):
+            body = f"probe {next(NUMBERS)}".encode()
+            tried[body] = row.home, subject
+            await guarded.spies[row.home].nc.publish(subject, body)
+    await guarded.settled()
+    for body, (home, subject) in tried.items():
+        for credential in guarded.connections:
+            if credential in EVERYTHING or credential == "simulation":
+                continue
+            allowed = any(
+                row.home is home and belongs(credential, row.hear, node)
+                for row in ROWS
+                for _, node in variants(row, subject)
+            )
+            assert ((credential, body) in heard) == allowed, (credential, home, subject)
+
+
+def hostile(stream: str) -> list[tuple[str, Any]]:
+    """Calls of JetStream that read, write or delete what is not the caller's."""
+    consumer = {"deliver_policy": "all", "ack_policy": "none"}
+    push = {**consumer, "deliver_subject": "nebula.vault.forged"}
+    sources = {"name": "STOLEN", "sources": [{"name": stream}]}
+    return [
+        (f"STREAM.DELETE.{stream}", None),
+        (f"STREAM.PURGE.{stream}", {}),
+        (f"STREAM.UPDATE.{stream}", {"name": stream, "subjects": ["other.>"]}),
+        (f"STREAM.MSG.DELETE.{stream}", {"seq": 1}),
+        (f"STREAM.MSG.GET.{stream}", {"seq": 1}),
+        (f"DIRECT.GET.{stream}", {"seq": 1}),
+        (f"DIRECT.GET.{stream}.{subjects.PREFIX}.nodes.n2.wanted.vm.x", None),
+        (f"STREAM.INFO.{stream}", {"subjects_filter": ">"}),
+        (f"STREAM.SNAPSHOT.{stream}", {"deliver_subject": "_INBOX.x"}),
+        (f"STREAM.CREATE.{stream}", {"name": stream, "subjects": ["other.>"]}),
+        ("STREAM.CREATE.STOLEN", sources),
+        ("STREAM.CREATE.MIRROR", {"name": "MIRROR", "mirror": {"name": stream}}),
+        ("STREAM.NAMES", {}),
+        ("STREAM.LIST", {}),
+        ("INFO", None),
+        (f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": consumer}),
+        (f"CONSUMER.CREATE.{stream}.mine", {"stream_name": stream, "config": {**push, "name": "mine"}}),
+        (f"CONSUMER.CREATE.{stream}.mine.nebula.>", {"stream_name": stream, "config": {**consumer, "name": "mine"}}),
+        (f"CONSUMER.DURABLE.CREATE.{stream}.mine", {"stream_name": stream, "config": {**push, "durable_name": "mine"}}),
+        (f"CONSUMER.DELETE.{stream}.node-n2", None),
+        (f"CONSUMER.RESET.{stream}.node-n2", {"seq": 1}),
+        (f"CONSUMER.MSG.NEXT.{stream}.node-n2", {"batch": 1, "no_wait": True}),
+        (f"CONSUMER.LIST.{stream}", {}),
+        (f"CONSUMER.INFO.{stream}.node-n2", None),
+    ]
+
+
+async def test_each_credential_calls_of_jetstream_what_the_table_says_and_nothing_else(guarded: Guarded) -> None:
+    await fill(guarded)
+    before = await state(guarded)
+    answered: list[tuple[str, str, bytes]] = []
+    calls = {call: body for stream in STREAMS for call, body in hostile(stream)}
+    for credential, nc in guarded.connections.items():
+        if credential in (*EVERYTHING, "handlers", "simulation"):
+            continue
+        for prefix in (API, IMPORTED_API):
+            for call, body in calls.items():
+                if covered(credential, f"{API}.{call}", hear=False):
+                    continue
+                inbox = nc.new_inbox()
+
+                async def note(msg: Any, credential: str = credential, call: str = call) -> None:
+                    answered.append((credential, call, msg.data))
+
+                await nc.subscribe(inbox, cb=note)
+                await nc.publish(f"{prefix}.{call}", b"" if body is None else json.dumps(body).encode(), reply=inbox)
+    await guarded.settled()
+    await asyncio.sleep(0.3)
+    assert answered == []
+    assert await state(guarded) == before
+
+
+async def test_handlers_neither_delete_nor_purge_what_is_kept(guarded: Guarded) -> None:
+    await fill(guarded)
+    before = await state(guarded)
+    nc = guarded.connections["handlers"]
+    for stream in (subjects.EVENTS, subjects.CHECKPOINTS, subjects.VAULT):
+        for call in ("STREAM.DELETE", "STREAM.PURGE", "STREAM.UPDATE"):
+            with pytest.raises(TimeoutError):
+                await nc.request(f"{API}.{call}.{stream}", b"", timeout=0.1)
+    assert await state(guarded) == before
+
+
+TARGETS = (
+    "nebula.events.p.vm.forged",
+    "nebula.nodes.n2.wanted.vm.forged",
+    "nebula.nodes.n2.reports.vm.forged",
+    "nebula.nodes.n2.lease",
+    "nebula.vault.forged",
+    "nebula.checkpoints",
+    "nebula.commands.p.vm.forged",
+    "nebula.bus.revoke",
+    f"{API}.STREAM.DELETE.{subjects.VAULT}",
+    f"{API}.STREAM.PURGE.{subjects.WANTED}",
+    f"{IMPORTED_API}.DIRECT.GET.{subjects.EVENTS}",
+)
+
+
+async def test_a_reply_subject_writes_nowhere(guarded: Guarded) -> None:
+    await fill(guarded)
+    before = kept(await state(guarded))
+    for spied in guarded.spies.values():
+        spied.heard.clear()
+    own: set[str] = set()
+    for credential, nc in guarded.connections.items():
+        role = ROLES["node" if credential.startswith("node-") else credential]
+        if role.account in (Account.CONTROL, Account.SYS) or role.name == "simulation":
+            continue
+        for row in ROWS:
+            if row.subject == subjects.PARKED_EVER or "MSG.DELETE" in row.subject:
+                continue  # these are changes that the row allows
+            for subject, node in samples(row):
+                if not belongs(credential, row.publish, node):
+                    continue
+                own.add(subject)
+                for target in TARGETS:
+                    body = b'{"seq":1}' if "GET" in subject else b""
+                    await nc.publish(local(subject, row.home, role.account), body, reply=target)
+    await guarded.settled()
+    await asyncio.sleep(0.3)
+    control = guarded.spies[Account.CONTROL].heard
+    assert not [subject for subject, _ in control if subject in TARGETS and subject not in own]
+    assert kept(await state(guarded)) == before
+
+
+def kept(found: dict[str, Any]) -> dict[str, Any]:
+    """The streams in which only handlers may write."""
+    written = (subjects.REPORTS, subjects.PARKED, subjects.REFUSALS, subjects.TOKEN_USES)
+    return {name: each for name, each in found.items() if name not in written}
+
+
+async def fill(guarded: Guarded) -> None:
+    """A message in each stream."""
+    nc = guarded.spies[Account.CONTROL].nc
+    for subject in (
+        *("nebula.events.p.vm.x", "nebula.nodes.n1.wanted.vm.x", "nebula.nodes.n2.wanted.vm.x"),
+        *("nebula.nodes.n1.reports.vm.x", "nebula.nodes.n2.lease", "nebula.vault.x", "nebula.checkpoints"),
+        *(subjects.parked("log", "1"), subjects.HEALTH_CHECK, subjects.MANAGERS_LEASE),
+    ):
+        await nc.jetstream().publish(subject, b"x")
+
+
+async def state(guarded: Guarded) -> dict[str, Any]:
+    """The streams, their settings, and how much they have."""
+    found = await guarded.connections["maintenance"].jetstream().streams_info()
+    return {
+        str(info.config.name): (
+            info.state.messages,
+            info.state.last_seq,
+            info.state.consumer_count,
+            info.config.subjects,
+        )
+        for info in found
+    }
