@@ -1,7 +1,6 @@
 """Makes a gateway: opens its connections, and closes them at the end."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -74,7 +73,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         parked=Index(),
         roles=Roles(heartbeats.malformed),
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
-        sessions=Sessions(os.urandom(32), by_tls),
+        sessions=Sessions(keys.of_sessions(), by_tls),
         headers=SecurityHeaders(by_tls),
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
         issuer=issuer,

@@ -61,6 +61,10 @@ class Pepper:
         secret = in_letters(hashlib.sha256(seed).digest(), SECRET_LETTERS, SECRET)
         return Minted(id_, secret, digest(self._digests[0], id_, secret))
 
+    def of_sessions(self) -> bytes:
+        """The key of the cookies of browsers."""
+        return hmac.digest(self._keys[0], b"nebula: sessions of browsers", hashlib.sha256)
+
     def fits(self, id_: str, secret: str, stored: str) -> bool:
         """Whether the log's digest is that of this token. It takes the same time for every wrong secret."""
         fits = False

@@ -9,6 +9,7 @@ kept between runs. A feed is followed up to its first frame; the WebSockets are 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import threading
@@ -40,7 +41,7 @@ from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
 from runtime.local.servers import Postgres
 from runtime.tasks.tasks import end
-from tests.gateway.platform import VMS, Platform, platform
+from tests.gateway.platform import VMS, Platform, platform, served
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ SETTINGS = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+FEW = settings(SETTINGS, max_examples=6)
 
 
 def schema(phase: str) -> schemathesis.BaseSchema:
@@ -108,7 +111,11 @@ class World:
     url: str
     ids: dict[str, list[str]]
     end: int
-    http: requests.Session
+    callers: dict[str, requests.Session]
+
+    @property
+    def http(self) -> requests.Session:
+        return self.callers["operator"]
 
     def chosen(self, name: str, given: object) -> str:
         """One of what there is, which one depends on what was generated."""
@@ -172,7 +179,11 @@ def broken(case: OpenApiCase, part: str) -> bool:
     )
 
 
-async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
+def hashed(who: str) -> str:
+    return hashlib.sha256(f"token-of-{who}".encode()).hexdigest()
+
+
+async def world(api: Platform, url: str, disks: Disks, simulator: Simulator) -> World:
     """Some of everything."""
     made = {name: (await api.running(name=name))["vm"]["id"] for name in ("running", "stopped", "paused")}
     for vm in made.values():
@@ -218,7 +229,10 @@ async def world(api: Platform, disks: Disks, simulator: Simulator) -> World:
         "key": [f"p-{number}" for number in range(60)],
     }
     end = (await api.get("/healthz"))["postgres"]["position"]
-    return World(api.url, ids, end, requests.Session())
+    callers = {who: requests.Session() for who in ("operator", "viewer", "none")}
+    for who in ("operator", "viewer"):
+        callers[who].headers["Authorization"] = f"Bearer token-of-{who}"
+    return World(url, ids, end, callers)
 
 
 @pytest.fixture(scope="module")
@@ -231,11 +245,16 @@ def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
 
     async def live() -> None:
         try:
-            async with platform(home, postgres) as api:
+            tokens = home / "tokens"
+            tokens.write_text(f"operator {hashed('operator')}\nviewer {hashed('viewer')} viewer@default\n")
+            async with (
+                platform(home, postgres) as api,
+                served(api.side, api.dsn, tokens_file=tokens, refusals_per_minute=1_000_000) as (_, url),
+            ):
                 disks = Disks(home / "disks")
                 simulator = Simulator(SimulatedHost("host-1"))
                 serving = asyncio.create_task(Answers(api.side.nc, "host-1", disks, simulator).serve())
-                ready.set_result(await world(api, disks, simulator))
+                ready.set_result(await world(api, url, disks, simulator))
                 await over.wait()
                 await end([serving])
         except BaseException as error:
@@ -247,7 +266,8 @@ def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
     thread.start()
     made = ready.result(120)
     yield made
-    made.http.close()
+    for session in made.callers.values():
+        session.close()
     loop.call_soon_threadsafe(over.set)
     thread.join()
     loop.close()
@@ -263,21 +283,38 @@ def test_calls(case: OpenApiCase, there: World) -> None:
     accepted(case, response)
 
 
-def call(case: OpenApiCase, there: World, *, stream: bool) -> requests.Response:
+#: Calls that need no token.
+PATHS: dict[str, dict[str, dict[str, object]]] = json.loads(described())["paths"]
+OPEN = {path for path, methods in PATHS.items() for each in methods.values() if each["x-permission"] == "open"}
+
+
+@pytest.mark.parametrize("who", ["viewer", "none"])
+@SCHEMA.parametrize()
+@FEW
+def test_calls_of_those_who_may_do_little(case: OpenApiCase, there: World, who: str) -> None:
+    """What they are refused is described as well, and nothing of theirs is an error of ours."""
+    there.put_in(case)
+    response = call(case, there, stream=case.path.endswith("/feed"), who=who)
+    case.validate_response(response, checks=[check for check in CHECKS if check is not checks.negative_data_rejection])
+    if who == "none" and case.path not in OPEN and case.method.lower() in PATHS[case.path]:
+        assert response.status_code in (400, 401, 405), response.text
+
+
+def call(case: OpenApiCase, there: World, *, stream: bool, who: str = "operator") -> requests.Response:
     """The answer. Where a busy machine gives none in time (503), the same is asked again."""
-    response = asked(case, there, stream=stream)
+    response = asked(case, there, stream=stream, who=who)
     for _ in range(20):
         if response.status_code != 503:
             break
         time.sleep(0.5)
-        response = asked(case, there, stream=stream)
+        response = asked(case, there, stream=stream, who=who)
     return response
 
 
-def asked(case: OpenApiCase, there: World, *, stream: bool) -> requests.Response:
+def asked(case: OpenApiCase, there: World, *, stream: bool, who: str) -> requests.Response:
     """The answer; of a feed its first frame."""
     sent = case.as_transport_kwargs(base_url=there.url)
-    response = there.http.request(**sent, stream=stream, timeout=30)
+    response = there.callers[who].request(**sent, stream=stream, timeout=30)
     if stream and response.status_code == 200:
         response._content = next(response.iter_content(None))
         response.close()
