@@ -13,15 +13,20 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from gateway.access.log_tokens import LogTokens
 from gateway.commands import tokens
 from gateway.state import Gateway
 from runtime.local.servers import Postgres
 from runtime.token_text import random, split
+from tests.gateway.echo_guest import Guest, speaks
 from tests.gateway.platform import SPEC, VMS, Platform, platform, served
 from tests.gateway.test_access import digest
+from tests.gateway.test_console import ended, guest
 from tests.waiting import eventually
+
+__all__ = ["guest"]
 
 ADMIN = {"Authorization": "Bearer admin"}
 
@@ -317,3 +322,19 @@ async def test_a_gateway_that_cannot_read_the_log_knows_nobody(
             return (await site.get(token)).status_code == 200
 
         await eventually(accepted, "it is accepted again")
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_console_ends_with_its_token(guest: Guest, tmp_path: Path, how: str) -> None:
+    async with a_site(guest.api, tmp_path) as site:
+        token = await site.token(await site.user("operator"))
+        there = f"ws{site.url.removeprefix('http')}{VMS}/{guest.vm}/console"
+        async with connect(there, additional_headers=bearer(token), proxy=None) as socket:
+            await speaks(socket)
+            if how == "revoked":
+                await site.send("DELETE", f"/v1/tokens/{(split(token) or ('',))[0]}")
+            else:
+                [source] = [each for each in site.gateway.access.sources or () if isinstance(each, LogTokens)]
+                source.clock = lambda: datetime.now(UTC) + timedelta(days=91)
+            code, _ = await ended(socket)
+            assert code == 1008
