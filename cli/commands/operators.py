@@ -82,6 +82,9 @@ def local(context: typer.Context, kind: "type[S]") -> S:
     port = remembered_port(settings.home / "nats.port")
     if "nats_url" not in settings.model_fields_set and port is not None:
         settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port}"})
+    maintenance = settings.home / "bus" / "maintenance.creds"
+    if "nats_url" not in settings.model_fields_set and settings.nats_creds is None and maintenance.exists():
+        settings = settings.model_copy(update={"nats_creds": maintenance})
     return settings
 
 

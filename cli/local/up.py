@@ -31,6 +31,7 @@ from cli.local.servers import kept, outside
 from projections import database
 from runtime import logs
 from runtime.bus import bus
+from runtime.bus.accounts.authority import Authority
 from runtime.files.files import put
 from runtime.files.unusable import sentence, unusable
 from runtime.local.child import ServerError, free_port
@@ -59,6 +60,9 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDa
 
     #: address of the API and the bus, which then speak TLS
     listen: str | None = None
+
+    #: start the bus with accounts, and give each role its own credential (docs/bus-access.md)
+    bus_accounts: bool = False
 
     def given(self, name: str) -> bool:
         """Whether the value is from the environment, and not the default."""
@@ -108,12 +112,17 @@ async def platform(settings: UpSettings) -> None:
         http_port = _port(settings, "http_port", settings.http_host)
 
         nats_url = settings.nats_url
+        own_bus = settings.bus_accounts and not settings.given("nats_url")
+        authority = Authority(settings.home) if own_bus else None
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home)
             start = partial(start_nats, settings.home, port=port)
             if tls is not None:
                 conf, host = tls.configuration(NATS_CONF), REACHED_AT.get(tls.address, tls.address).strip("[]")
                 start = partial(start, conf=conf, address=host, encrypted=True)
+            if authority is not None:
+                authority.write()
+                start = partial(start, accounts=authority)
             disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"))
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         else:
@@ -164,7 +173,12 @@ async def platform(settings: UpSettings) -> None:
             essential.start("certificate", tls.keep())
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
-            _role(settings, name, environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")}) for name in ROLES
+            _role(
+                settings,
+                name,
+                environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")} | _login(settings, name, authority),
+            )
+            for name in ROLES
         ]
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
@@ -222,6 +236,16 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     file.parent.mkdir(exist_ok=True)
     program = SIMULATION if name == "node" and settings.given("simulate") else name
     return Role(name, [sys.executable, "-m", "cli.local.role", program, str(file)], environment)
+
+
+def _login(settings: UpSettings, name: str, authority: Authority | None) -> dict[str, str]:
+    """The setting with the credential of a role on the bus; none without accounts."""
+    if authority is None:
+        return {}
+    if name == "node" and not settings.given("simulate"):
+        authority.renew("node", settings.node)
+        return {"NEBULA_NATS_CREDS": str(authority.file(f"node-{settings.node}"))}
+    return {"NEBULA_NATS_CREDS": str(authority.file(SIMULATION if name == "node" else name))}
 
 
 def _ports(http: int, seed: int, *servers: str) -> list[int]:

@@ -1,6 +1,7 @@
 """The process that serves guests. If root starts it, it first becomes a user without privileges."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ LOOK_SECONDS = 30.0
 async def run(settings: GuestDataSettings) -> None:
     """Serve guests until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
-    folder = drop_privileges(settings.copies_dir)
+    folder = drop_privileges(settings.copies_dir, settings.nats_creds)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
@@ -42,12 +43,16 @@ async def run(settings: GuestDataSettings) -> None:
     log.info("guest-data stopped")
 
 
-def drop_privileges(folder: Path) -> Path | None:
-    """Make the folder of the copies, and become a user without privileges. None if the folder cannot be made.
+def drop_privileges(folder: Path, credential: Path | None = None) -> Path | None:
+    """Make the folder of the copies, and become a user without privileges, which then owns `credential` too. None if
+    the folder cannot be made.
 
     Raises CannotRun if that user is root.
     """
     account = unprivileged.account(USER)
+    if account is not None and credential is not None:
+        with contextlib.suppress(OSError):  # whoever reads it says what is wrong
+            os.chown(credential, account.uid, account.gid, follow_symlinks=False)
     made: Path | None = folder
     try:
         passable(folder.parent)

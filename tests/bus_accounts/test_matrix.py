@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runtime import subjects
-from runtime.bus.accounts.table import API, IMPORTED_API, NODE, ROLES, ROWS, STREAMS, Account, Row, local
+from runtime.bus.accounts.claims import foreign
+from runtime.bus.accounts.table import API, IMPORTED_API, NODE, ROLES, ROWS, STREAMS, Account, Row, calls, local
 from tests.bus_accounts.conftest import NODE_NAMES, Guarded
 
 EVERYTHING = ("maintenance", "system")
@@ -97,11 +98,42 @@ async def test_each_credential_hears_what_the_table_says_and_nothing_else(guarde
             if credential in EVERYTHING or credential == "simulation":
                 continue
             allowed = any(
-                row.home is home and belongs(credential, row.hear, node)
+                (row.home is home or home in foreign(row, row.publish)) and belongs(credential, row.hear, node)
                 for row in ROWS
                 for _, node in variants(row, subject)
             )
             assert ((credential, body) in heard) == allowed, (credential, home, subject)
+
+
+async def test_what_a_credential_publishes_reaches_all_who_may_hear_it(guarded: Guarded) -> None:
+    heard: set[tuple[str, bytes]] = set()
+    rows = list(calls())
+    for credential, nc in guarded.connections.items():
+
+        async def note(msg: Any, credential: str = credential) -> None:
+            heard.add((credential, msg.data))
+
+        for subject in {
+            subject for row in rows for subject, node in samples(row) if belongs(credential, row.hear, node)
+        }:
+            await nc.subscribe(subject, cb=note)
+    await guarded.settled()
+    expected = set()
+    for credential, nc in guarded.connections.items():
+        for subject in {
+            found for row in rows for found, node in samples(row) if belongs(credential, row.publish, node)
+        }:
+            body = f"probe {next(NUMBERS)}".encode()
+            await nc.publish(subject, body)
+            expected |= {
+                (other, body)
+                for other in guarded.connections
+                for row in rows
+                for sample, node in samples(row)
+                if sample == subject and belongs(other, row.hear, node) and (row.publish or other == credential)
+            }
+    await guarded.settled()
+    assert expected - heard == set()
 
 
 def hostile(stream: str) -> list[tuple[str, Any]]:

@@ -24,6 +24,7 @@ from runtime.bus.accounts.keys import Key, Owner, check_user, kept, new
 from runtime.bus.accounts.table import A_NODE, ROLES, Account
 from runtime.files.files import put
 from runtime.files.lock import lock
+from runtime.files.private import PASSABLE, passable
 
 #: Seconds for which the credential of a role is valid, and from how many left on a new one is made.
 ROLE_SECONDS, RENEW_SECONDS = 30 * 24 * 3600, 10 * 24 * 3600
@@ -60,8 +61,10 @@ class Authority:
         """Raises OSError, WrongKey."""
         self.folder = home / "bus"
         keys = self.folder / "keys"
-        for folder in (self.folder, keys, self.resolver):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        passable(self.folder)
+        self.folder.chmod(PASSABLE)  # a role of another user gets the path of its own file
+        for folder in (keys, self.resolver):
+            folder.mkdir(mode=0o700, exist_ok=True)
         self._operator = kept(keys / "operator.seed", Owner.OPERATOR)
         self._accounts = {which: kept(keys / f"{which}.seed", Owner.ACCOUNT) for which in Account}
         self._signers = {which: kept(keys / f"{which}.signing.seed", Owner.ACCOUNT) for which in Account}

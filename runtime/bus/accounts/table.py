@@ -121,7 +121,9 @@ def calls() -> Iterator[Row]:
         ("images.pieces.*", "bytes of an image"),
     ):
         yield row(f"{of_node}.{verb}", NODES, [HANDLERS], one, why, control)
-    yield row(f"{of_node}.heartbeat", NODES, [HANDLERS, GATEWAY], one, "signs of life", control)
+    # What one account imports as a service, another does not hear as a stream: so it is exported by the first one, too.
+    yield row(f"{of_node}.heartbeat", NODES, [HANDLERS], one, "signs of life", control)
+    yield row(f"{of_node}.heartbeat", NODES, [GATEWAY], none, "signs of life", Account.NODES)
     yield row(f"{of_node}.asks.*", [GATEWAY], NODES, one, "questions that a node answers itself", Account.NODES)
     sessions = f"{of_node}.sessions.*"
     yield row(f"{sessions}.node", [GATEWAY], NODES, none, "connections to guests", Account.GATEWAY)
